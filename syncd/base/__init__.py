@@ -1,0 +1,1 @@
+"""What everything stands on: errors, clock, configuration, names for paths. Imports nothing of syncd but itself."""

@@ -1,0 +1,73 @@
+"""Every failure a person can meet, each one line and a hint.
+
+    SyncdError                  message: what happened, to what; hint: what to do next
+    ├── TryLater                exit 75: the same command may work later
+    │   ├── Locked              another instance has this workspace
+    │   └── Unavailable         network or server, after all retries
+    └── NeedsPerson             exit 78: will not work until a person changes something
+        ├── ConfigError         a key of the configuration
+        ├── KeyRefused          the API key is missing, readable by others, or refused
+        ├── WorkspaceError      the workspace is missing, replaced or nearly empty
+        ├── SandboxRefused      unknown sandbox, refused request
+        └── SnapshotTooLarge    over `sync.max_snapshot_mib`
+
+`Stop` is no failure: it says that someone asked the process to end.
+"""
+
+from __future__ import annotations
+
+
+class SyncdError(Exception):
+    """A failure with a sentence for people; `exit_code` is what a command ends with."""
+
+    exit_code = 75
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+class TryLater(SyncdError):
+    """The same command may work later."""
+
+
+class Locked(TryLater):
+    """Another instance of syncd has this workspace."""
+
+
+class Unavailable(TryLater):
+    """The network or a server failed for longer than the retries last."""
+
+
+class NeedsPerson(SyncdError):
+    """It will not work until a person changes something."""
+
+    exit_code = 78
+
+
+class ConfigError(NeedsPerson):
+    """The configuration cannot be used; the message names the key, its value and what is allowed."""
+
+
+class KeyRefused(NeedsPerson):
+    """The API key is missing, readable by others, or refused by the server."""
+
+
+class WorkspaceError(NeedsPerson):
+    """The workspace is missing, is no directory, or lost nearly everything at once."""
+
+
+class SandboxRefused(NeedsPerson):
+    """The API knows no such sandbox, or refuses what was asked."""
+
+
+class SnapshotTooLarge(NeedsPerson):
+    """The snapshot is over `sync.max_snapshot_mib`."""
+
+
+class Stop(BaseException):
+    """Someone asked the process to end. A `BaseException`, so that no handler of failures takes it for one."""

@@ -1,0 +1,1 @@
+"""One outside thing each: the watch, the disk, the archive, the API, the bucket, the state folder."""
