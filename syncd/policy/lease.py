@@ -1,0 +1,70 @@
+"""A signed upload URL and when it ends: kept until then, and a fresh one only after.
+
+The end is exactly `X-Goog-Date` + `X-Goog-Expires` (Google Cloud Storage, "Signed URLs", V4 query parameters; names in
+any case), in the server's time. What the server's clock says is known from the answer that brought the URL, so the end
+is kept as a moment of this machine's boottime clock, which goes on in suspend and which nobody can set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlsplit
+
+# A URL this close to its end is not begun with: requests take time to arrive and clocks differ by seconds.
+MARGIN_S = 30.0
+# … but a URL of a few seconds (a test, an odd server) is still used for most of them.
+MARGIN_SHARE = 0.1
+# An upload that is expected to last longer than this share of a URL's life begins with it all the same: a fresh one
+# would be no better.
+UPLOAD_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One signed URL. `ends_s` and `life_s` are seconds of boottime; the URL itself never goes into a `repr`."""
+
+    url: str
+    ends_s: float
+    life_s: float
+
+    def __repr__(self) -> str:
+        return f"Lease(ends_s={self.ends_s:.0f}, life_s={self.life_s:.0f})"
+
+
+def lease_from(
+    url: str, expires_in_minutes: int, server_wall_s: float | None, answered_s: float, wall_s: float
+) -> Lease:
+    """The lease of a URL that was answered at `answered_s` (boottime).
+
+    `server_wall_s` is the answer's `Date`, by which the URL's own times are corrected for this machine's clock; without
+    it, this machine's wall clock has to do. Without readable times in the URL, `expires_in_minutes` counts.
+    """
+    times = _signed_times(url)
+    if times is None:
+        life_s = max(0.0, expires_in_minutes * 60.0)
+        return Lease(url, answered_s + life_s, life_s)
+    signed_s, life_s = times
+    server_s = server_wall_s if server_wall_s is not None else wall_s
+    return Lease(url, answered_s + signed_s + life_s - server_s, life_s)
+
+
+def usable(lease: Lease, now_s: float, upload_s: float = 0.0) -> bool:
+    """Whether an upload expected to take `upload_s` seconds may begin with this URL at boottime `now_s`."""
+    margin_s = min(MARGIN_S, MARGIN_SHARE * lease.life_s) + min(upload_s, UPLOAD_SHARE * lease.life_s)
+    return now_s < lease.ends_s - margin_s
+
+
+def ended(lease: Lease, now_s: float) -> bool:
+    """Whether the URL's own end has passed: then a cut connection is no network fault."""
+    return now_s >= lease.ends_s
+
+
+def _signed_times(url: str) -> tuple[float, float] | None:
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
+    try:
+        signed = datetime.strptime(query["x-goog-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        life_s = float(int(query["x-goog-expires"]))
+    except (KeyError, ValueError):
+        return None
+    return (signed.timestamp(), life_s) if life_s > 0 else None

@@ -1,0 +1,128 @@
+"""What a snapshot holds: one entry a path, and whether two manifests mean the same workspace.
+
+A manifest is a dict from path to `Entry` in the archive's order. Equality is about what a person would call a change:
+kind, permission bits, link target and content. Times are not: a touch changes nothing.
+
+Content is compared by digest. Reading every file for it at every scan would cost minutes a day, so an entry also
+carries the file's *stamp*, what `stat` said of it when it was read: while the stamp stands, the content does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+# A file may be written again within its timestamps' granularity without its stamp changing (git calls such an entry
+# racily clean). Two seconds is the coarsest granularity in use (FAT); nothing younger than that is believed.
+YOUNG_NS = 2_000_000_000
+
+
+class Kind(StrEnum):
+    """What a path is. Sockets, FIFOs and devices are in no manifest."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+
+
+class Stamp(Struct, frozen=True, array_like=True, gc=False):
+    """What `stat` said of a file when its content was read."""
+
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+
+class Entry(Struct, frozen=True, array_like=True, gc=False):
+    """One path of a snapshot. Fields that a kind has no use for are empty."""
+
+    kind: Kind
+    mode: int
+    mtime_s: int
+    size_bytes: int = 0
+    target: str = ""
+    stamp: Stamp | None = None
+    digest: bytes = b""  # sha256 of the content; empty: not known
+
+
+Manifest = dict[str, Entry]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a manifest differs from the one before. `doubtful`: only their digests can tell."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+
+    @property
+    def certain(self) -> bool:
+        """Something differs, whatever the doubtful ones turn out to be."""
+        return bool(self.added or self.changed or self.removed)
+
+    def __len__(self) -> int:
+        return len(self.added) + len(self.changed) + len(self.removed)
+
+
+def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Difference:
+    """Compare two manifests, the second one's digests being known only where `settle` could carry them over."""
+    found = Difference()
+    for path, entry in now.items():
+        old = before.get(path)
+        if old is None:
+            found.added.append(path)
+        elif old.kind is not entry.kind or old.mode != entry.mode or old.target != entry.target:
+            found.changed.append(path)
+        elif entry.kind is Kind.FILE:
+            if old.size_bytes != entry.size_bytes:
+                found.changed.append(path)
+            elif not old.digest or not entry.digest:
+                found.doubtful.append(path)
+            elif old.digest != entry.digest:
+                found.changed.append(path)
+    if len(before) + len(found.added) != len(now):
+        found.removed.extend(path for path in before if path not in now)
+    return found
+
+
+def settle(known: Mapping[str, Entry], scanned: Mapping[str, Entry]) -> Manifest:
+    """The scanned manifest with every digest that still holds, because the file's stamp and size stand."""
+    settled = dict(scanned)
+    for path, entry in scanned.items():
+        if entry.kind is Kind.FILE and not entry.digest:
+            old = known.get(path)
+            if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
+                settled[path] = replace(entry, digest=old.digest)
+    return settled
+
+
+def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
+    """The entry with the digest of what was read, its stamp kept only if it is old enough to be believed.
+
+    `read_at_ns` is the wall clock just before the read. Only the ctime counts: the mtime can be set to anything.
+    """
+    stamp = entry.stamp
+    believed = stamp is not None and stamp.ctime_ns < read_at_ns - YOUNG_NS
+    return replace(entry, digest=digest, stamp=stamp if believed else None)
+
+
+def unknown_content(entry: Entry) -> Entry:
+    """The entry as one whose content must be looked at again, because it changed while it was read."""
+    return replace(entry, digest=b"", stamp=None)
+
+
+def content_bytes(entries: Iterable[Entry]) -> int:
+    """The sum of the files' sizes."""
+    return sum(entry.size_bytes for entry in entries)
+
+
+def count_files(entries: Iterable[Entry]) -> int:
+    """How many entries are files or links."""
+    return sum(entry.kind is not Kind.DIRECTORY for entry in entries)

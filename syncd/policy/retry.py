@@ -1,0 +1,45 @@
+"""How long to wait between two attempts, and when to stop trying."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+# A server that asks for more is believed this far: a day off by a typo must not silence the daemon for a week.
+LONGEST_RETRY_AFTER_S = 3600.0
+# Fresh URLs asked for at once, in one sync, before a refusal is waited out like any failure.
+FRESH_LEASES = 2
+
+
+def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
+    """Seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: seconds or an HTTP date); None: nothing usable.
+
+    `server_wall_s` is the server's own time, since a date is by its clock.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), LONGEST_RETRY_AFTER_S)
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return min(max(0.0, when.timestamp() - server_wall_s), LONGEST_RETRY_AFTER_S)
+
+
+def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:
+    """The upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
+    return min(max_s, first_s * 2 ** min(max(failures, 1) - 1, 32))
+
+
+def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s: float | None = None) -> float:
+    """The wait before the next attempt.
+
+    `chance` is a random number from 0 to 1: half of the wait is left to it, so that many laptops that lost one server
+    do not all come back in the same second. `asked_s` is what the server's `Retry-After` asked for; it is a least wait.
+    """
+    limit_s = backoff_limit_s(failures, first_s, max_s)
+    return max(limit_s * (0.5 + 0.5 * chance), asked_s or 0.0)

@@ -1,0 +1,60 @@
+"""What a failure means: data first, one function a server.
+
+The bucket is judged by status and `<Code>`, never by its message (Google Cloud Storage, "XML API: HTTP status and error
+codes"); the API by its status.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+
+class Step(StrEnum):
+    """Where a failure happened; the words are those of `status --json`."""
+
+    WATCH = "watch"
+    SNAPSHOT = "snapshot"
+    UPLOAD_URL = "upload-url"
+    UPLOAD = "upload"
+    INITIALIZE = "initialize"
+    DELETE = "delete"
+
+
+class Verdict(Enum):
+    """What the program does about a failure."""
+
+    RETRY = "the same step again, after a wait"
+    OFFLINE = "no answer at all: as RETRY, and a newer change may cut the wait short"
+    FRESH_LEASE = "a new signed URL, at once"
+    UPLOAD_AGAIN = "what lies in the bucket is not what was sent"
+    REFUSED = "a person must change something"
+
+
+# "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now".
+PASSING = frozenset({408, 409, 423, 425, 429})
+# The signed URL is no longer believed. 403 covers a signature that no longer verifies after a change of keys.
+STALE_URL_CODES = frozenset(
+    {"ExpiredToken", "SignatureDoesNotMatch", "AccessDenied", "InvalidToken", "RequestTimeTooSkewed"}
+)
+# No new URL and no wait changes these.
+HOPELESS_CODES = frozenset({"EntityTooLarge"})
+
+
+def judge_api(step: Step, status: int) -> Verdict:
+    """What an API answer with this error status means."""
+    if status >= 500 or status in PASSING:
+        return Verdict.RETRY
+    if 300 <= status < 400:
+        return Verdict.RETRY  # a captive portal answers so until someone has signed in
+    if step is Step.INITIALIZE and status == 400:
+        return Verdict.UPLOAD_AGAIN  # "no uploaded archive": the slot was emptied, or never filled
+    return Verdict.REFUSED
+
+
+def judge_bucket(status: int, code: str) -> Verdict:
+    """What the bucket's answer with this status and XML `<Code>` means."""
+    if status >= 500 or status in PASSING or 300 <= status < 400:
+        return Verdict.RETRY
+    if code in HOPELESS_CODES or status == 413:
+        return Verdict.REFUSED
+    return Verdict.FRESH_LEASE
