@@ -1,0 +1,131 @@
+"""The watch of last resort, for a watchdog whose inotify layer is not the one syncd knows.
+
+Only watchdog's public observer, on the whole tree, ignored folders and all; whatever it says, all that is made of it
+is "something changed". Its losses cannot be seen from outside (overflow, limits, a moved workspace), so the workspace
+is polled besides.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from watchdog import events
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from syncd.base.problem import Problem
+from syncd.effects import inotify_limits
+from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
+from syncd.effects.watcher import Names
+
+# Unfiltered, the daemon's own reading would be events. Attrib needs Modified beside it; without Created and Moved,
+# new directories are never watched.
+CHANGES: list[type[events.FileSystemEvent]] = [
+    events.FileCreatedEvent,
+    events.FileDeletedEvent,
+    events.FileMovedEvent,
+    events.FileModifiedEvent,
+    events.FileAttribEvent,
+    events.FileClosedEvent,
+    events.DirCreatedEvent,
+    events.DirDeletedEvent,
+    events.DirMovedEvent,
+]
+
+_COARSE = Problem(
+    "watch:coarse",
+    "this version of watchdog is not known, the workspace is watched coarsely and polled",
+    "install the version that syncd asks for: pip install 'watchdog~=7.1.0'",
+)
+
+
+class _Handler(events.FileSystemEventHandler):
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def dispatch(self, event: events.FileSystemEvent) -> None:  # noqa: ARG002 - that it came is all that counts
+        self._mailbox.put(doubt=Doubt.COARSE)
+
+
+class CoarseWatch:
+    """A `Watcher` that names no directories."""
+
+    def __init__(self, root: str, strobe: Strobe) -> None:
+        self._root = root
+        self._mailbox = Mailbox(strobe)
+        self._observer: BaseObserver | None = None
+        self._inode: tuple[int, int] | None = None
+        self._problem = _COARSE
+
+    def open(self) -> None:
+        """Starts hearing; where that fails, `problems()` says why."""
+        self.close()
+        observer = Observer()
+        try:
+            observer.schedule(_Handler(self._mailbox), self._root, recursive=True, event_filter=CHANGES)
+            observer.start()
+            self._inode = self._identity()
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
+            self._problem = inotify_limits.no_instance(cause)
+            self._end(observer)
+            return
+        self._observer, self._problem = observer, _COARSE
+
+    def close(self) -> None:
+        """Ends the threads. May be called again."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            self._end(observer)
+
+    def begin(self) -> None:
+        """Starts hearing (again) where that failed, ended, or is of a directory no longer there."""
+        if not self.alive():
+            self.open()
+
+    def cover(self, path: str, fd: int, names: Names) -> None:
+        """Nothing: the observer finds directories itself."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+    def abandon(self) -> None:
+        """Nothing."""
+
+    def take(self) -> Hints:
+        """Whether anything happened since the last call."""
+        return self._mailbox.take()
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Why the workspace is polled."""
+        return (self._problem,)
+
+    def unwatched(self) -> int:
+        """Unknown, so 0: `needs_polling` speaks for all."""
+        return 0
+
+    @property
+    def needs_polling(self) -> bool:
+        """Always."""
+        return True
+
+    def alive(self) -> bool:
+        """Whether all threads live and the workspace is still the directory that is watched."""
+        observer = self._observer
+        if observer is None or not observer.is_alive() or not all(each.is_alive() for each in observer.emitters):
+            return False
+        try:
+            return self._identity() == self._inode
+        except OSError:
+            return False
+
+    def _identity(self) -> tuple[int, int]:
+        found = os.stat(self._root)
+        return found.st_dev, found.st_ino
+
+    @staticmethod
+    def _end(observer: BaseObserver) -> None:
+        observer.stop()
+        if observer.ident is not None:
+            observer.join(2.0)

@@ -1,0 +1,75 @@
+"""What a watch tells the loop: that something happened, roughly where, and whether it may have missed more.
+
+Hints are never the truth, the scan is. They cross from the reader's thread to the loop in a `Mailbox`, which rings
+(`Strobe`) at most once until it is emptied: a checkout of 200,000 files is one byte in the loop's pipe.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+Strobe = Callable[[], None]
+"""Wakes the loop: no payload, never blocks, never raises, callable from any thread and from a signal handler."""
+
+DIRTY_AT_MOST = 4096
+"""Directories named one by one; with more, reading the whole tree costs less than keeping the list."""
+
+
+class Doubt(enum.IntEnum):
+    """Why the named directories may not be all: only a full scan tells. The gravest of several is kept."""
+
+    FLOOD = 1  # more directories than are worth naming
+    COARSE = 2  # what was heard does not say where
+    FAULT = 3  # an event could not be understood
+    OVERFLOW = 4  # the kernel dropped events
+    DEAF = 5  # the reader died; nothing is heard until the next `begin()`
+    ROOT = 6  # the workspace itself was moved, removed, unmounted or put back
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any."""
+
+    dirty: frozenset[str] = frozenset()
+    doubt: Doubt | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.dirty) or self.doubt is not None
+
+
+class Mailbox:
+    """Hints on their way from any thread to the one that takes them."""
+
+    def __init__(self, strobe: Strobe) -> None:
+        self._strobe = strobe
+        self._lock = threading.Lock()
+        self._dirty: set[str] = set()
+        self._doubt: Doubt | None = None
+        self._rung = False
+
+    def put(self, dirty: Collection[str] = (), doubt: Doubt | None = None) -> None:
+        """Adds hints, and rings unless it has rung since the last `take()`."""
+        if not dirty and doubt is None:
+            return
+        with self._lock:
+            self._dirty.update(dirty)
+            if len(self._dirty) > DIRTY_AT_MOST:
+                self._dirty.clear()
+                doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
+            if doubt is not None:
+                self._doubt = max(self._doubt or doubt, doubt)
+            ring, self._rung = not self._rung, True
+        if ring:
+            self._strobe()
+
+    def take(self) -> Hints:
+        """Empties the box and lets it ring again. Drain the strobe's pipe before, or a ring between is lost."""
+        with self._lock:
+            hints = Hints(frozenset(self._dirty), self._doubt)
+            self._dirty.clear()
+            self._doubt = None
+            self._rung = False
+        return hints

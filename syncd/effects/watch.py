@@ -1,0 +1,253 @@
+"""Hears that something in the workspace changed, so that an idle daemon need not look.
+
+Events are hints; the scan is the truth. The scan calls `cover()` for each directory before it lists it, so what comes
+between is not lost, and a new directory gets its watch from the scan that its creation starts. What selection leaves
+out is never walked, hence never watched. What one whole scan (`begin()` to `finish()`) did not cover loses its watch.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Iterable
+
+from watchdog.observers.inotify_c import InotifyConstants as In
+
+from syncd.base.problem import Problem
+from syncd.effects import inotify_limits
+from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
+from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, SELF, Event, Inotify
+from syncd.effects.watcher import Names
+
+logger = logging.getLogger(__name__)
+
+ALWAYS_TELL = frozenset({b".gitignore", b".syncdignore"})
+"""Names that count even where they are themselves ignored: they decide what else is."""
+
+TRY_EVERY = 64
+"""Once the limit of watches is reached, of the directories without one every so many is tried in the same scan."""
+
+
+class _Place:
+    """A watched directory: where the last scan found it, and which names of it belong."""
+
+    __slots__ = ("names", "path", "scan")
+
+    def __init__(self, path: str, names: Names, scan: int) -> None:
+        self.path = path
+        self.names: Names | None = names  # None: the one inode is at two paths, so no event tells which
+        self.scan = scan
+
+
+class Watch:
+    """Watches one workspace through inotify. All but its reader's thread is the caller's one thread."""
+
+    def __init__(self, root: str, strobe: Strobe) -> None:
+        self._root = os.fsencode(root)
+        self._parent, self._root_name = os.path.split(self._root)
+        self._mailbox = Mailbox(strobe)
+        self._lock = threading.Lock()  # between the reader and the caller, for the places
+        self._inotify: Inotify | None = None
+        self._no_instance: Problem | None = None
+        self._places: dict[int, _Place] = {}
+        self._parent_wd = -1
+        self._missed: dict[str, tuple[int, int]] = {}  # covered, but not watched: path to (errno, scan)
+        self._scan = 0
+        self._in_scan = False
+        self._known: set[str] | None = None  # paths that had a watch when the limit was met in this scan
+        self._passed_over = 0
+
+    def open(self) -> None:
+        """Starts hearing; where inotify gives no instance, nothing is watched and `problems()` says why."""
+        self.close()
+        inotify = None
+        try:
+            inotify = Inotify(self._deliver, self._lost)
+            inotify.start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no new thread
+            if inotify is not None:
+                inotify.shut()
+            cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
+            self._no_instance = inotify_limits.no_instance(cause)
+            return
+        self._no_instance = None
+        self._inotify = inotify
+
+    def close(self) -> None:
+        """Ends the thread and drops all watches. May be called again; `open()` starts anew."""
+        inotify, self._inotify = self._inotify, None
+        if inotify is not None:
+            inotify.shut()
+        self._places.clear()
+        self._missed.clear()
+        self._parent_wd = -1
+
+    def begin(self) -> None:
+        """Opens a scan of the whole workspace; starts hearing (again) where that failed or ended."""
+        if not self.alive():
+            self.open()
+        self._scan += 1
+        self._in_scan = True
+        self._known = None
+        self._watch_parent()
+
+    def cover(self, path: str, fd: int, names: Names) -> None:
+        """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
+
+        Between `begin()` and `finish()` or, for a directory read by itself, at any time. `names` decides which of its
+        events count. Never raises: what cannot be watched is in `problems()` and `unwatched()`.
+        """
+        if self._inotify is None:
+            self._missed[path] = (0, self._scan)
+            return
+        if self._is_passed_over(path):
+            self._missed[path] = (errno.ENOSPC, self._scan)
+            return
+        try:
+            with self._lock:  # until the place is known, the reader waits: no event is of an unknown directory
+                wd = self._add(self._inotify, path, fd)
+                self._settle(wd, path, names)
+        except OSError as error:
+            self._miss(path, error)
+            return
+        if self._missed:
+            self._missed.pop(path, None)
+
+    def finish(self) -> None:
+        """Ends a scan that saw everything: what it did not cover is no longer watched."""
+        self._in_scan = False
+        self._known = None
+        self._missed = {path: miss for path, miss in self._missed.items() if miss[1] == self._scan}
+        with self._lock:
+            stale = [wd for wd, place in self._places.items() if place.scan != self._scan]
+            for wd in stale:
+                del self._places[wd]
+        if self._inotify is not None:
+            for wd in stale:
+                self._inotify.remove(wd)
+
+    def abandon(self) -> None:
+        """Ends a scan that failed: all that was watched stays so."""
+        self._in_scan = False
+        self._known = None
+
+    def take(self) -> Hints:
+        """What happened since the last call. Drain the strobe's pipe before, or a strobe between is lost."""
+        return self._mailbox.take()
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What cannot be watched now, and why."""
+        if self._no_instance is not None:
+            return (self._no_instance,)
+        if not self._missed:
+            return ()
+        missed = {path: code for path, (code, _) in self._missed.items()}
+        return inotify_limits.unwatched(missed, len(missed) + len(self._places))
+
+    def unwatched(self) -> int:
+        """How many covered directories have no watch."""
+        return len(self._missed)
+
+    @property
+    def needs_polling(self) -> bool:
+        """Whether some or all of the workspace must be rescanned on a short interval, as no event will come."""
+        return bool(self._missed) or not self.alive()
+
+    def alive(self) -> bool:
+        """Whether events are heard: the thread lives and its descriptor is open."""
+        return self._inotify is not None and self._inotify.hears()
+
+    # -- the caller's side
+
+    def _add(self, inotify: Inotify, path: str, fd: int) -> int:
+        mask = CHANGES if path else CHANGES | SELF
+        try:
+            # Through the descriptor: no path to race with, and none too long.
+            return inotify.add(b"/proc/self/fd/%d" % fd, mask)
+        except FileNotFoundError:  # no /proc here
+            return inotify.add(os.path.join(self._root, os.fsencode(path)), mask | In.IN_DONT_FOLLOW)
+
+    def _settle(self, wd: int, path: str, names: Names) -> None:
+        place = self._places.get(wd)
+        if place is None:
+            self._places[wd] = _Place(path, names, self._scan)
+            return
+        twice = self._in_scan and place.scan == self._scan and place.path != path
+        place.path = path
+        place.names = None if twice else names
+        place.scan = self._scan
+
+    def _miss(self, path: str, error: OSError) -> None:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and path:
+            return  # gone since it was opened: its parent's watch tells
+        self._missed[path] = (error.errno or 0, self._scan)
+        if error.errno == errno.ENOSPC and self._known is None:
+            self._known = {place.path for place in self._places.values()}
+            self._passed_over = 0
+
+    def _is_passed_over(self, path: str) -> bool:
+        """At the limit, one failing system call for each of 50,000 directories is too many; none would never heal."""
+        if self._known is None or path in self._known:
+            return False
+        self._passed_over += 1
+        return self._passed_over % TRY_EVERY != 0
+
+    def _watch_parent(self) -> None:
+        """So that a workspace which is put back is noticed at once. A bonus: the scan looks anyway."""
+        if self._inotify is None or not self._root_name:
+            return
+        try:
+            with self._lock:
+                self._parent_wd = self._inotify.add(self._parent, NEIGHBOURS)
+        except OSError as error:
+            logger.debug("the workspace's parent is not watched: %s", error)
+
+    # -- the reader's side
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        dirty: set[str] = set()
+        doubt: Doubt | None = None
+        try:
+            with self._lock:
+                doubt = self._sort(events, dirty)
+        except Exception:  # an error here must not end the reader: a deaf daemon looks like a quiet workspace
+            logger.exception("an event could not be understood")
+            doubt = Doubt.FAULT
+        self._mailbox.put(dirty, doubt)
+
+    def _sort(self, events: Iterable[Event], dirty: set[str]) -> Doubt | None:
+        """Adds the directories that events are of to `dirty`; events of names left out vanish here."""
+        places = self._places
+        worst = 0
+        for wd, mask, _cookie, name in events:
+            place = places.get(wd)
+            if place is None:
+                if mask & In.IN_Q_OVERFLOW:
+                    worst = max(worst, Doubt.OVERFLOW)
+                elif wd == self._parent_wd and name == self._root_name:
+                    worst = max(worst, Doubt.ROOT)
+                continue  # else the last words of a watch that was removed
+            if not name:
+                if not mask & GONE:
+                    dirty.add(place.path)
+                    continue
+                if mask & In.IN_IGNORED:
+                    del places[wd]
+                if place.path:
+                    dirty.add(os.path.dirname(place.path))
+                else:
+                    worst = max(worst, Doubt.ROOT)
+            elif place.names is None:
+                worst = max(worst, Doubt.COARSE)
+            elif place.path not in dirty and _counts(place.names, name, mask):
+                dirty.add(place.path)
+        return Doubt(worst) if worst else None
+
+    def _lost(self) -> None:
+        self._mailbox.put(doubt=Doubt.DEAF)
+
+
+def _counts(names: Names, name: bytes, mask: int) -> bool:
+    return name in ALWAYS_TELL or names.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included

@@ -1,0 +1,53 @@
+"""What the daemon asks of any watch, and which one it gets."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from syncd.base.problem import Problem
+from syncd.effects.hints import Hints, Strobe
+
+logger = logging.getLogger(__name__)
+
+
+class Verdict(Protocol):
+    """Whether a name belongs."""
+
+    @property
+    def included(self) -> bool: ...
+
+
+class Names(Protocol):
+    """The rules in force within one directory (a selection's scope): immutable, callable from any thread."""
+
+    def decide(self, name: str, is_dir: bool, /) -> Verdict: ...
+
+
+class Watcher(Protocol):
+    """See `syncd.effects.watch.Watch`, which says what each does."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def begin(self) -> None: ...
+    def cover(self, path: str, fd: int, names: Names) -> None: ...
+    def finish(self) -> None: ...
+    def abandon(self) -> None: ...
+    def take(self) -> Hints: ...
+    def problems(self) -> tuple[Problem, ...]: ...
+    def unwatched(self) -> int: ...
+    @property
+    def needs_polling(self) -> bool: ...
+    def alive(self) -> bool: ...
+
+
+def watcher(root: str, strobe: Strobe) -> Watcher:
+    """A watch of the workspace at `root`: the exact one, or a coarse one where watchdog is not the one we know."""
+    try:
+        from syncd.effects.watch import Watch  # noqa: PLC0415 - whether it can be imported is the question
+    except Exception as error:  # noqa: BLE001 - watchdog's own errors among them: a libc without inotify
+        from syncd.effects.coarse_watch import CoarseWatch  # noqa: PLC0415 - loads much that is hardly ever needed
+
+        logger.warning("watchdog's inotify layer is not as expected, watching coarsely: %s", error)
+        return CoarseWatch(root, strobe)
+    return Watch(root, strobe)
