@@ -1,0 +1,75 @@
+"""What holds for every test: no thread outlives it, and nothing of the person's own environment reaches it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.base.clock import SystemClock
+
+REPO = Path(__file__).resolve().parent.parent
+
+_GRACE_S = 2.0
+
+# What a login session, a service manager or a company's proxy sets, and what would change how syncd or git behave.
+_FOREIGN = (
+    "KLAVIS_API_KEY",
+    "CREDENTIALS_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "JOURNAL_STREAM",
+    "INVOCATION_ID",
+    *(name for proxy in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (proxy, proxy.upper())),
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything below tests/system runs the real command, so its folder is its marker."""
+    for item in items:
+        if REPO / "tests" / "system" in item.path.parents:
+            item.add_marker(pytest.mark.system)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _FOREIGN:
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(home))
+        for name, folder in (("CONFIG", ".config"), ("STATE", ".local/state"), ("CACHE", ".cache")):
+            patch.setenv(f"XDG_{name}_HOME", str(home / folder))
+        # A person's own ignore patterns or default branch must not decide what git, the referee, says.
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left_behind() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    clock = SystemClock()
+    deadline = clock.monotonic_s() + _GRACE_S
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in started:
+        thread.join(max(0.0, deadline - clock.monotonic_s()))
+    left = [thread.name for thread in started if thread.is_alive()]
+    assert not left, f"threads left behind: {', '.join(left)}"
+
+
+@pytest.fixture
+def repo() -> Path:
+    """The checkout's top folder."""
+    return REPO

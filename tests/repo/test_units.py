@@ -1,0 +1,89 @@
+"""The service manager accepts the units, and the template is the plain unit with a name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = ("syncd.service", "syncd@.service")
+COMMAND = "%h/.local/bin/syncd"
+# What the contract of the daemon's process needs from the manager, whatever else a unit says.
+NEEDED = {
+    "Type": "notify-reload",
+    "NotifyAccess": "main",
+    "Restart": "on-failure",
+    "RestartPreventExitStatus": "78",
+    "StartLimitIntervalSec": "0",
+    "KillSignal": "SIGTERM",
+    "UMask": "0077",
+    "WantedBy": "default.target",
+}
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
+)
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
+    """The manager's own check has nothing to say about the unit."""
+    assert _complaints((repo / "systemd" / unit).read_text("utf-8"), unit, tmp_path) == ""
+
+
+@needs_systemd
+def test_the_check_bites(repo: Path, tmp_path: Path) -> None:
+    """A key that systemd does not know is a complaint, so that the test above can fail."""
+    text = (repo / "systemd" / UNITS[0]).read_text("utf-8").replace("UMask=", "UMasque=")
+    assert "UMasque" in _complaints(text, UNITS[0], tmp_path)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_it_keeps_the_daemon_s_contract(repo: Path, unit: str) -> None:
+    """Readiness, restarts and exit codes are what `syncd run` promises."""
+    settings = dict(line.split("=", 1) for line in _settings(repo / "systemd" / unit) if "=" in line)
+    assert {name: settings.get(name) for name in NEEDED} == NEEDED
+
+
+def test_the_template_differs_in_its_name_alone(repo: Path) -> None:
+    """A line mended in one unit is mended in the other."""
+    plain, template = (_settings(repo / "systemd" / unit) for unit in UNITS)
+    named = [line.replace(" --config %E/syncd/%i.toml", "").replace(" (%i)", "") for line in template]
+    assert named != template
+    assert sorted(named) == sorted(plain)
+
+
+def test_each_setting_has_its_reason(repo: Path) -> None:
+    """In the plain unit a comment stands above each group of settings."""
+    groups = (repo / "systemd" / UNITS[0]).read_text("utf-8").split("\n\n")
+    bare = [
+        group for group in groups if "=" in re.sub(r"(?m)^(#.*|\[.*|Description=.*)$", "", group) and "#" not in group
+    ]
+    assert not bare
+
+
+def _settings(file: Path) -> list[str]:
+    return [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+
+
+def _complaints(text: str, unit: str, folder: Path) -> str:
+    """What `systemd-analyze verify` writes; the command is one that exists, since a missing one is a complaint too."""
+    assert COMMAND in text
+    file = folder / unit
+    file.write_text(text.replace(COMMAND, shutil.which("true") or "/bin/true"), "utf-8")
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700)
+    run = subprocess.run(
+        ["systemd-analyze", "--user", "verify", "--recursive-errors=no", str(file)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return run.stderr or ("" if run.returncode == 0 else f"exit {run.returncode}")
