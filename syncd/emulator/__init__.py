@@ -1,1 +1,10 @@
 """A local stand-in for the sandbox API and its bucket: real HTTP on loopback, signed URLs that expire and verify."""
+
+from __future__ import annotations
+
+from syncd.emulator.emulator import Emulator
+from syncd.emulator.faults import Action, BadFault, Fault, When
+from syncd.emulator.journal import Entry
+from syncd.emulator.sandbox import Sandbox
+
+__all__ = ["Action", "BadFault", "Emulator", "Entry", "Fault", "Sandbox", "When"]

@@ -1,0 +1,157 @@
+"""Runs an uploaded `main.py` beside a workspace, as the service does: the one way to remove single files there.
+
+What runs is code that the key's owner uploaded, as this user and without a cage: its environment holds none of ours,
+its output and its time are bounded, and its whole process group ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from enum import StrEnum
+
+from syncd.base.clock import Clock
+
+MOST_LOG_BYTES = 8 * 1024**2
+LOG_PAGE_BYTES = 1024**2
+
+
+class ExecutionStatus(StrEnum):
+    """How far an execution is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Execution:
+    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long."""
+
+    def __init__(self, folder: str, workspace: str, clock: Clock, timeout_s: float) -> None:
+        self.folder = folder
+        self.status = ExecutionStatus.PENDING
+        self._workspace = workspace
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._log = f"{folder}.log"
+        self._logged_bytes = 0
+        self._stop_read, self._stop_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="emulator-execution")
+
+    def start(self) -> None:
+        with open(self._log, "wb"):
+            pass
+        self._thread.start()
+
+    def close(self) -> None:
+        """Kills it if it still runs; nothing of it is left."""
+        os.write(self._stop_write, b"x")
+        self._thread.join()
+        os.close(self._stop_read)
+        os.close(self._stop_write)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+
+    def logs(self, cursor: int) -> tuple[str, int]:
+        """Text from byte `cursor` on, and the cursor after it; a character is never cut in two."""
+        ended = self.ended
+        with open(self._log, "rb") as file:
+            file.seek(cursor)
+            data = file.read(LOG_PAGE_BYTES)
+        if not ended or len(data) == LOG_PAGE_BYTES:
+            data = data[: _whole_characters(data)]
+        return data.decode("utf-8", "replace"), cursor + len(data)
+
+    def _run(self) -> None:
+        try:
+            code = self._supervised()
+        except OSError as error:
+            self._write(f"could not run main.py: {error.strerror}\n".encode())
+            code = 1
+        self.status = ExecutionStatus.FAILED if code else ExecutionStatus.COMPLETED
+
+    def _supervised(self) -> int:
+        environment = {
+            "AGENT_WORKSPACE": self._workspace,
+            "HOME": self.folder,
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.status = ExecutionStatus.RUNNING
+        with subprocess.Popen(
+            [sys.executable, "main.py"],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
+            try:
+                return self._follow(process)
+            finally:
+                _kill(process)
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+        assert process.stdout is not None  # noqa: S101 - opened with a pipe
+        output = process.stdout.fileno()
+        ended = os.pidfd_open(process.pid)
+        deadline_s = self._clock.monotonic_s() + self._timeout_s
+        watched = [output, ended, self._stop_read]
+        try:
+            while True:
+                left_s = deadline_s - self._clock.monotonic_s()
+                ready, _, _ = select.select(watched, [], [], max(0.0, left_s))
+                if output in ready and not self._copy(output):
+                    watched.remove(output)
+                elif ended in ready:
+                    _kill(process)
+                    self._drain(output)
+                    return process.wait()
+                if self._stop_read in ready or left_s <= 0:
+                    reason = "stopped" if self._stop_read in ready else f"still running after {self._timeout_s:g} s"
+                    self._write(f"\nmain.py was killed: {reason}\n".encode())
+                    return 1
+        finally:
+            os.close(ended)
+
+    def _drain(self, output: int) -> None:
+        while self._logged_bytes < MOST_LOG_BYTES and select.select([output], [], [], 0)[0] and self._copy(output):
+            pass
+
+    def _copy(self, output: int) -> bool:
+        data = os.read(output, 64 * 1024)
+        self._write(data[: max(0, MOST_LOG_BYTES - self._logged_bytes)])
+        return bool(data)
+
+    def _write(self, data: bytes) -> None:
+        with open(self._log, "ab") as file:
+            file.write(data)
+        self._logged_bytes += len(data)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # Its children too: they hold the pipe, and the workspace is not theirs for ever.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _whole_characters(data: bytes) -> int:
+    """How many bytes of `data` end with a whole UTF-8 character."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if needed > back else len(data)
+        if byte < 0x80:
+            break
+    return len(data)

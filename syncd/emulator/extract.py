@@ -1,0 +1,162 @@
+"""Unpacks what strangers upload: whole and checked, inside its folder, and never more than was agreed.
+
+Streaming, as the real service's worker would: one pass, bounded memory, so a fault found late leaves what came before
+it in place. That is the harsher behaviour for a client, and the one that it must cope with.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO, Self, cast
+
+READ_BYTES = 256 * 1024
+EXTENSION_BYTES = 1024 * 1024
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class BadArchive(Exception):
+    """The archive is torn, corrupt, hostile or too large; the message says which."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much one archive may become."""
+
+    total_bytes: int = 16 * 1024**3
+    entries: int = 1_000_000
+
+
+class _Gunzip:
+    """The inside of one gzip member as a stream. Its end is reached only if length and CRC are right."""
+
+    def __init__(self, packed: BinaryIO, total_bytes: int) -> None:
+        self._packed = packed
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._left = total_bytes
+
+    def read(self, size: int = READ_BYTES) -> bytes:
+        while not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._packed.read(READ_BYTES)
+            if not packed:
+                raise BadArchive("the archive is cut short")
+            try:
+                data = self._inflate.decompress(packed, max(1, size))
+            except zlib.error as error:
+                raise BadArchive(f"the archive is no sound gzip: {error}") from error
+            self._left -= len(data)
+            if self._left < 0:
+                raise BadArchive("the archive is larger inside than is allowed")
+            if data:
+                return data
+        # A second member is legal gzip, but stream readers stop or fail at the joint; better to hear of it here.
+        if self._inflate.unused_data or self._packed.read(1):
+            raise BadArchive("something follows the gzip member")
+        return b""
+
+
+class _Member(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        # tarfile reads extension headers into memory whole, as long as they claim to be.
+        if member.type in _EXTENSIONS and member.size > EXTENSION_BYTES:
+            raise BadArchive("the archive has an oversized header")
+        return member
+
+
+def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
+    """Unpacks a tar.gz over what is in `folder`, under tarfile's `data` filter; how many entries it had.
+
+    Adds and replaces, removes nothing else; a file takes a directory's place and the reverse. BadArchive or OSError:
+    what came before the fault stays.
+    """
+    stream = _Gunzip(packed, bounds.total_bytes)
+    count = 0
+    placed = _Places(folder)
+    try:
+        with tarfile.open(
+            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_Member, errors="surrogateescape"
+        ) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # or every entry is remembered to the end
+                count += 1
+                if count > bounds.entries:
+                    raise BadArchive("the archive has more entries than are allowed")
+                if member.size > bounds.total_bytes:
+                    raise BadArchive("the archive is larger inside than is allowed")
+                placed.put(tar, member)
+    except tarfile.TarError as error:
+        raise BadArchive(f"the archive is refused: {error}") from error
+    while stream.read():
+        pass
+    placed.finish()
+    return count
+
+
+class _Places:
+    """Where entries go, and what has to make room for them."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._directories = {""}
+        self._mtimes: dict[str, float] = {}
+
+    def put(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        filtered = tarfile.data_filter(member, self._folder)
+        name = os.path.normpath(filtered.name.strip("/"))
+        if name == ".":
+            return
+        parent = os.path.dirname(name)
+        self._make_directory(parent)
+        if filtered.isdir():
+            self._make_directory(name)
+            self._mtimes[name] = filtered.mtime
+            return
+        self._clear(name)
+        # tarfile would follow what it finds; nothing is left at this place to follow.
+        tar.extract(member, self._folder, set_attrs=True, filter="data")
+
+    def finish(self) -> None:
+        """Gives directories their times, which filling them has changed."""
+        for name, mtime in self._mtimes.items():
+            path = os.path.join(self._folder, name)
+            if name in self._directories:
+                os.utime(path, (mtime, mtime))
+
+    def _make_directory(self, name: str) -> None:
+        if name in self._directories:
+            return
+        self._make_directory(os.path.dirname(name))
+        path = os.path.join(self._folder, name)
+        try:
+            is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            os.mkdir(path)
+        else:
+            if not is_directory:
+                os.unlink(path)
+                os.mkdir(path)
+        self._directories.add(name)
+
+    def _clear(self, name: str) -> None:
+        path = os.path.join(self._folder, name)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
+            shutil.rmtree(path)
+            self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
+        else:
+            os.unlink(path)

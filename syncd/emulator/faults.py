@@ -1,0 +1,298 @@
+"""A small language for what goes wrong, so that a test or a person can say it in one line: `upload: 503 x3`.
+
+    OP: ACTION [WHEN] [OPTIONS] [skip=N] [xN | always]
+
+`OP` is an operation of the journal, or `any`: list acquire get release reset upload-url initialize dump
+execution-upload-url execute execution-status execution-logs export-artifacts (the API's), upload execution-upload
+download (the bucket's).
+
+    | action                 | what the client meets                                                     | when        |
+    | ---------------------- | ------------------------------------------------------------------------- | ----------- |
+    | `503`, any status      | that answer; options `retry-after=VALUE`, `code=CODE` (the bucket's code) | instead     |
+    | `expired`              | the bucket's 400 ExpiredToken                                             | instead     |
+    | `forbidden`            | the bucket's 403 SignatureDoesNotMatch                                    | instead     |
+    | `html`                 | 200 with a page, as a hotel's network answers                             | instead     |
+    | `json {…}`             | 200 with that JSON                                                        | instead     |
+    | `error MESSAGE`        | initialize: 200 with `"status": "error"` and that message                 | instead     |
+    | `redirect URL`         | 307 to that URL                                                           | instead     |
+    | `huge`                 | 200 and a body without end                                                | instead     |
+    | `reset`                | a TCP reset                                                               | before      |
+    | `close`                | the connection ends without an answer                                     | before      |
+    | `hang SECONDS`         | silence, then the connection ends                                         | before      |
+    | `delay SECONDS`        | silence, then all goes on                                                 | before      |
+    | `lost`                 | the work is done, the connection ends without an answer (`close after`)   | after       |
+    | `cut`                  | the work is done, the answer's body is only its first half                | after       |
+    | `slow BYTES`           | the request's body is read, or else the answer sent, at BYTES a second    | throughout  |
+    | `corrupt`              | one byte of the upload is stored, or of the download sent, flipped        | throughout  |
+    | `wrong-hash`, `no-hash`| upload: stored as sent, answered with other hashes or none                | after       |
+    | `gone`                 | the sandbox no longer exists: 404 from now on                             | before      |
+
+`WHEN` moves it: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read; where it
+has none, half of the answer is sent), `instead` (the body is read, the work is not done), `after` (the work is done,
+nothing is sent).
+A request meets the first fault added for its operation that is not used up. `skip=2` lets two requests pass first, `x3`
+is for three requests, `always` for all; once is the default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from syncd.emulator.journal import Entry
+
+API_OPS = (
+    "list",
+    "acquire",
+    "get",
+    "release",
+    "reset",
+    "upload-url",
+    "initialize",
+    "dump",
+    "execution-upload-url",
+    "execute",
+    "execution-status",
+    "execution-logs",
+    "export-artifacts",
+)
+BUCKET_OPS = ("upload", "execution-upload", "download")
+ANY = "any"
+
+
+class When(StrEnum):
+    """The instant of a request at which a fault or a hook acts."""
+
+    BEFORE = "before"
+    MID_BODY = "mid-body"
+    INSTEAD = "instead"
+    AFTER = "after"
+
+
+class Action(StrEnum):
+    """What happens; see the module's table."""
+
+    STATUS = "status"
+    HTML = "html"
+    JSON = "json"
+    ERROR = "error"
+    REDIRECT = "redirect"
+    HUGE = "huge"
+    RESET = "reset"
+    CLOSE = "close"
+    HANG = "hang"
+    DELAY = "delay"
+    CUT = "cut"
+    SLOW = "slow"
+    CORRUPT = "corrupt"
+    WRONG_HASH = "wrong-hash"
+    NO_HASH = "no-hash"
+    GONE = "gone"
+
+
+ANSWERS = frozenset({Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.HUGE})
+BREAKS = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
+_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW})
+_MOVABLE = ANSWERS | BREAKS | {Action.DELAY}
+_BEFORE = BREAKS | {Action.DELAY, Action.GONE}
+_ONLY_FOR = {
+    Action.ERROR: ("initialize",),
+    Action.CORRUPT: BUCKET_OPS,
+    Action.WRONG_HASH: ("upload", "execution-upload"),
+    Action.NO_HASH: ("upload", "execution-upload"),
+}
+_ACTIONS = {action.value for action in Action} - {Action.STATUS.value}
+_WHENS = {when.value for when in When}
+_ALIASES = {
+    "expired": "400 code=ExpiredToken",
+    "forbidden": "403 code=SignatureDoesNotMatch",
+    "lost": "close after",
+    "vanish": "gone",
+}
+
+
+class BadFault(ValueError):
+    """A line is no fault of the language; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong. `amount` is in seconds (hang, delay) or bytes a second (slow); `times` None: always."""
+
+    action: Action
+    when: When | None = None
+    status: int = 503
+    amount: float = 0.0
+    text: str = ""
+    code: str = ""
+    retry_after: str = ""
+    times: int | None = 1
+    skip: int = 0
+
+    @property
+    def instant(self) -> When:
+        """When it acts: `when`, or the action's own."""
+        if self.when is not None:
+            return self.when
+        if self.action in ANSWERS:
+            return When.INSTEAD
+        return When.BEFORE if self.action in _BEFORE else When.AFTER
+
+    def __str__(self) -> str:
+        name = str(self.status) if self.action is Action.STATUS else self.action.value
+        amount = f"{self.amount:g}" if self.amount else ""
+        return " ".join(filter(None, (name, self.code, amount, self.instant.value)))
+
+    @classmethod
+    def parse(cls, line: str) -> tuple[str, Fault]:
+        """The operation and the fault that `line` names, ready for `Faults.add(*…)`; BadFault if it is none."""
+        op, colon, rest = line.partition(":")
+        op = op.strip()
+        if not colon or op not in (*API_OPS, *BUCKET_OPS, ANY):
+            raise BadFault(f"{line!r}: begins with no operation and a colon, as in 'upload: 503'")
+        fault = _parsed(rest.strip(), line)
+        allowed = _ONLY_FOR.get(fault.action, (op,))
+        if op not in allowed or (fault.code and op in API_OPS):
+            raise BadFault(f"{line!r}: only for {', '.join(BUCKET_OPS if fault.code else allowed)}")
+        return op, fault
+
+
+def _parsed(rest: str, line: str) -> Fault:
+    times: int | None = 1
+    skip = 0
+    while found := re.search(r"(?:^|\s)(x([1-9][0-9]*)|always|skip=([0-9]+))$", rest):
+        rest = rest[: found.start()].rstrip()
+        if found[1] == "always":
+            times = None
+        elif found[2]:
+            times = int(found[2])
+        else:
+            skip = int(found[3])
+    word, _, argument = rest.partition(" ")
+    if word in _ALIASES:
+        word, _, more = _ALIASES[word].partition(" ")
+        argument = f"{more} {argument}".strip()
+    if re.fullmatch(r"[2-5][0-9]{2}", word):
+        fault = Fault(Action.STATUS, status=int(word))
+    elif word in _ACTIONS:
+        fault = Fault(Action(word))
+    else:
+        raise BadFault(f"{line!r}: unknown fault {word!r}")
+    return replace(_with_arguments(fault, argument.strip(), line), times=times, skip=skip)
+
+
+def _with_arguments(fault: Fault, argument: str, line: str) -> Fault:
+    if fault.action in (Action.JSON, Action.ERROR):
+        if fault.action is Action.JSON:
+            try:
+                json.loads(argument)
+            except ValueError as error:
+                raise BadFault(f"{line!r}: what follows json is none") from error
+        return replace(fault, text=argument)
+    words = argument.split()
+    if words and words[0] in _WHENS and fault.action in _MOVABLE - _TIMED:
+        fault = replace(fault, when=When(words.pop(0)))
+    elif words and words[-1] in _WHENS and fault.action in _MOVABLE:
+        fault = replace(fault, when=When(words.pop()))
+    if fault.action in _TIMED | {Action.REDIRECT}:
+        if not words:
+            raise BadFault(f"{line!r}: {fault.action.value} what?")
+        fault = _with_amount(fault, words.pop(0), line)
+    if fault.action is Action.STATUS:
+        for word in list(words):
+            name, _, value = word.partition("=")
+            if name == "retry-after":
+                # An HTTP date has spaces: the option takes the rest of the line.
+                return replace(fault, retry_after=" ".join([value, *words[words.index(word) + 1 :]]))
+            if name != "code":
+                break
+            fault = replace(fault, code=value)
+            words.remove(word)
+    if words:
+        raise BadFault(f"{line!r}: {' '.join(words)!r} is not understood")
+    if fault.action in BREAKS and fault.when is When.INSTEAD:
+        raise BadFault(f"{line!r}: {fault.action.value} has no 'instead'")
+    return fault
+
+
+def _with_amount(fault: Fault, word: str, line: str) -> Fault:
+    if fault.action is Action.REDIRECT:
+        return replace(fault, text=word)
+    try:
+        amount = float(word)
+    except ValueError:
+        amount = 0.0
+    if not 0 < amount < float("inf"):
+        raise BadFault(f"{line!r}: {word!r} is no positive number")
+    return replace(fault, amount=amount)
+
+
+Hook = Callable[[Entry], None]
+
+
+@dataclass
+class _Queued:
+    fault: Fault
+    skip: int = field(init=False)
+    left: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.skip = self.fault.skip
+        self.left = self.fault.times
+
+
+class Faults:
+    """The faults still to come and the hooks, by operation; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queued: list[tuple[str, _Queued]] = []
+        self._hooks: list[tuple[str, When, Hook]] = []
+
+    def add(self, op: str, fault: Fault) -> None:
+        """The next requests of `op` meet `fault`, after those already added."""
+        with self._lock:
+            self._queued.append((op, _Queued(fault)))
+
+    def script(self, *lines: str) -> None:
+        """Adds faults in the language; BadFault before any is added if one line is none."""
+        for op, fault in [Fault.parse(line) for line in lines]:
+            self.add(op, fault)
+
+    def clear(self) -> None:
+        """Nothing goes wrong any more; hooks stay."""
+        with self._lock:
+            self._queued.clear()
+
+    def take(self, op: str) -> Fault | None:
+        """The fault that a request of `op` meets; it is counted as used."""
+        with self._lock:
+            for pair in self._queued:
+                name, queued = pair
+                if name not in (op, ANY):
+                    continue
+                if queued.skip:
+                    queued.skip -= 1
+                    continue
+                if queued.left is not None:
+                    queued.left -= 1
+                    if not queued.left:
+                        self._queued.remove(pair)
+                return queued.fault
+        return None
+
+    def on(self, op: str, when: When | str, hook: Hook) -> None:
+        """Calls `hook` with the journal's entry at that instant (before, mid-body, after) of every request of `op`.
+
+        The request waits for it. What it raises is raised again when the emulator is closed.
+        """
+        with self._lock:
+            self._hooks.append((op, When(when), hook))
+
+    def hooks(self, op: str, when: When) -> list[Hook]:
+        with self._lock:
+            return [hook for name, instant, hook in self._hooks if name in (op, ANY) and instant is when]

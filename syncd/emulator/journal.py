@@ -1,0 +1,95 @@
+"""What was asked of the emulator: tests count requests by operation, and a person watches them go by.
+
+Nothing here holds a key or a signature: query values are shown only for parameters that are known to be harmless.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from syncd.emulator.wire import Request
+
+KEPT_ENTRIES = 10_000
+_HARMLESS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
+
+
+@dataclass
+class Entry:
+    """One request. `status` is None while it is under way and where no answer was sent."""
+
+    started_at: float
+    op: str
+    method: str
+    path: str
+    sandbox: str | None = None
+    fault: str | None = None
+    status: int | None = None
+    bytes_in: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+    def __str__(self) -> str:
+        outcome = "no answer" if self.status is None else str(self.status)
+        played = f" fault: {self.fault}" if self.fault else ""
+        return f"{self.op} {self.method} {self.path} {self.bytes_in} B in {self.seconds:.3f} s: {outcome}{played}"
+
+
+def redacted(request: Request) -> str:
+    """The request's path, with the values of its query's parameters hidden unless they are harmless."""
+    if not request.query:
+        return request.path
+    shown = (f"{name}={value if name in _HARMLESS else '…'}" for name, value in request.query)
+    return f"{request.path}?{'&'.join(shown)}"
+
+
+class Journal:
+    """The last requests, oldest first; safe from any thread."""
+
+    def __init__(self, observer: Callable[[Entry], None] | None = None) -> None:
+        self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
+        self._changed = threading.Condition()
+        self._observer = observer
+
+    def begin(self, entry: Entry) -> None:
+        with self._changed:
+            self._entries.append(entry)
+            self._changed.notify_all()
+
+    def finish(self, entry: Entry) -> None:
+        """Marks the entry as finished and tells the observer."""
+        with self._changed:
+            entry.finished = True
+            self._changed.notify_all()
+        if self._observer is not None:
+            self._observer(entry)
+
+    def entries(self) -> list[Entry]:
+        with self._changed:
+            return list(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def ops(self) -> list[str]:
+        """The operations in the order in which they began."""
+        return [entry.op for entry in self.entries()]
+
+    def count(self, op: str, status: int | None = None) -> int:
+        """How many requests of `op` began, or were answered with `status`."""
+        return sum(entry.op == op and status in (None, entry.status) for entry in self.entries())
+
+    def wait(self, op: str, count: int = 1, timeout_s: float = 10.0) -> bool:
+        """Whether `count` requests of `op` were finished before `timeout_s` went by."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: sum(entry.op == op and entry.finished for entry in self._entries) >= count, timeout_s
+            )

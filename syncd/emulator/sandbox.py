@@ -1,0 +1,219 @@
+"""A sandbox on disk: a workspace that is filled, emptied, dumped and run in, and that may be gone by noon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tarfile
+import threading
+import uuid
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from syncd.base.clock import Clock
+from syncd.emulator.execution import Execution
+from syncd.emulator.extract import BadArchive, Bounds, extract
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RECORD = "sandbox.json"
+
+
+class Busy(Exception):
+    """The execution of that name still runs."""
+
+
+@dataclass
+class Record:
+    """What is known of a sandbox; times in seconds since 1970, `expires_at_s` None: never."""
+
+    id: str
+    created_at_s: float
+    expires_at_s: float | None = None
+    servers: list[str] = field(default_factory=list)
+    benchmark: str | None = None
+    status: str = "occupied"
+
+
+class Sandbox:
+    """One sandbox. Its operations exclude each other; executions run beside them."""
+
+    def __init__(self, folder: Path, record: Record, clock: Clock, execution_timeout_s: float) -> None:
+        self.record = record
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self._clock = clock
+        self._execution_timeout_s = execution_timeout_s
+        self._lock = threading.Lock()
+        self._executions: dict[str, Execution] = {}
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def status(self) -> str:
+        """`idle`, `occupied` or `error`."""
+        return self.record.status
+
+    def save(self) -> None:
+        """Writes the record, so that a restart finds the sandbox."""
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f"{_RECORD}.new"
+        draft.write_text(json.dumps(self.record.__dict__), encoding="utf-8")
+        os.replace(draft, self.folder / _RECORD)
+
+    def initialize(self, packed: BinaryIO, bounds: Bounds) -> int:
+        """Unpacks a tar.gz over the workspace; how many entries. BadArchive or OSError, and the status is `error`."""
+        with self._lock:
+            try:
+                count = extract(packed, str(self.workspace), bounds)
+            except (BadArchive, OSError):
+                self._set_status("error")
+                raise
+            self._set_status("occupied")
+            return count
+
+    def dump(self, file: BinaryIO) -> None:
+        """Writes the workspace as a tar.gz with names like `./a.txt` and an entry for `.` itself."""
+        with self._lock, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
+            tar.add(self.workspace, arcname=".")
+
+    def reset(self) -> None:
+        """Empties the workspace and forgets executions."""
+        with self._lock:
+            self._end_executions()
+            for entry in os.scandir(self.workspace):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+            self._set_status("occupied")
+
+    def execute(self, name: str, packed: BinaryIO, bounds: Bounds) -> None:
+        """Unpacks an execution's archive and starts its main.py. Busy; BadArchive or OSError if it is no archive."""
+        with self._lock:
+            previous = self._executions.get(name)
+            if previous is not None:
+                if not previous.ended:
+                    raise Busy
+                self._executions.pop(name).close()
+            folder = self.folder / "executions" / name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            extract(packed, str(folder), bounds)
+            execution = Execution(str(folder), str(self.workspace), self._clock, self._execution_timeout_s)
+            self._executions[name] = execution
+            execution.start()
+
+    def execution(self, name: str) -> Execution | None:
+        """The execution of that name, None if it was never started here."""
+        return self._executions.get(name)
+
+    def export(self, name: str, file: BinaryIO) -> None:
+        """Writes an execution's folder as a zip."""
+        folder = self.folder / "executions" / name
+        with self._lock, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    archive.write(path, path.relative_to(folder).as_posix())
+
+    def close(self) -> None:
+        """Kills what runs in it; its files stay."""
+        with self._lock:
+            self._end_executions()
+
+    def remove(self) -> None:
+        """Kills what runs in it and deletes its files."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _set_status(self, status: str) -> None:
+        if self.record.status != status:
+            self.record.status = status
+            self.save()
+
+    def _end_executions(self) -> None:
+        for execution in self._executions.values():
+            execution.close()
+        self._executions.clear()
+
+
+class Sandboxes:
+    """All sandboxes under one folder. An expired one is removed when it is next looked for."""
+
+    def __init__(self, folder: Path, clock: Clock, execution_timeout_s: float) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._execution_timeout_s = execution_timeout_s
+        self._lock = threading.Lock()
+        self._by_id: dict[str, Sandbox] = {}
+
+    def load(self) -> None:
+        """Finds the sandboxes of an earlier run."""
+        self._folder.mkdir(exist_ok=True)
+        for record in sorted(self._folder.glob(f"*/{_RECORD}")):
+            # A record that cannot be read is a sandbox that was never finished.
+            with suppress(ValueError, TypeError):
+                self._adopt(Record(**json.loads(record.read_text(encoding="utf-8"))))
+
+    def create(
+        self,
+        sandbox_id: str | None = None,
+        servers: Sequence[str] = (),
+        ttl_s: float | None = None,
+        benchmark: str | None = None,
+    ) -> Sandbox:
+        """A new sandbox, or the one that has this id already; ValueError for an id that is no plain name."""
+        name = sandbox_id if sandbox_id is not None else uuid.uuid4().hex
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no sandbox id: letters, digits, '.', '_' and '-'")
+        with self._lock:
+            if name in self._by_id:
+                return self._by_id[name]
+            now_s = self._clock.wall_s()
+            ends_s = None if ttl_s is None else now_s + ttl_s
+            sandbox = self._adopt(Record(name, now_s, ends_s, list(servers), benchmark))
+        sandbox.save()
+        return sandbox
+
+    def find(self, sandbox_id: str) -> Sandbox | None:
+        """The sandbox, None if there is none of that id any more."""
+        with self._lock:
+            sandbox = self._by_id.get(sandbox_id)
+        if sandbox is not None and self._expired(sandbox):
+            self.release(sandbox_id)
+            return None
+        return sandbox
+
+    def all(self) -> list[Sandbox]:
+        """Those that have not expired, oldest first."""
+        with self._lock:
+            ids = sorted(self._by_id, key=lambda name: self._by_id[name].record.created_at_s)
+        return [sandbox for name in ids if (sandbox := self.find(name)) is not None]
+
+    def release(self, sandbox_id: str) -> None:
+        """Removes it with its files; nothing if there is none."""
+        with self._lock:
+            sandbox = self._by_id.pop(sandbox_id, None)
+        if sandbox is not None:
+            sandbox.remove()
+
+    def close(self) -> None:
+        """Kills what runs; files stay."""
+        for sandbox in self._by_id.values():
+            sandbox.close()
+
+    def _adopt(self, record: Record) -> Sandbox:
+        sandbox = Sandbox(self._folder / record.id, record, self._clock, self._execution_timeout_s)
+        self._by_id[record.id] = sandbox
+        return sandbox
+
+    def _expired(self, sandbox: Sandbox) -> bool:
+        ends_s = sandbox.record.expires_at_s
+        return ends_s is not None and self._clock.wall_s() >= ends_s
