@@ -96,6 +96,10 @@ class Emulator:
         """The sandbox of that id, None if it is gone."""
         return self._sandboxes.find(sandbox_id)
 
+    def sandboxes(self) -> list[Sandbox]:
+        """All that there are, oldest first."""
+        return self._sandboxes.all()
+
     def start(self) -> None:
         """Opens the folder and both ports."""
         try:

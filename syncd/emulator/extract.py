@@ -96,7 +96,8 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
                 if member.size > bounds.total_bytes:
                     raise BadArchive("the archive is larger inside than is allowed")
                 placed.put(tar, member)
-    except tarfile.TarError as error:
+    # Beside its own errors tarfile lets through what odd names, times and links to nowhere raise further down.
+    except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
         raise BadArchive(f"the archive is refused: {error}") from error
     while stream.read():
         pass
@@ -124,8 +125,8 @@ class _Places:
             self._mtimes[name] = filtered.mtime
             return
         self._clear(name)
-        # tarfile would follow what it finds; nothing is left at this place to follow.
-        tar.extract(member, self._folder, set_attrs=True, filter="data")
+        # tarfile would follow what it finds; nothing is left at this place to follow. Filtered above, once is enough.
+        tar.extract(filtered, self._folder, filter="fully_trusted")
 
     def finish(self) -> None:
         """Gives directories their times, which filling them has changed."""
@@ -137,17 +138,22 @@ class _Places:
     def _make_directory(self, name: str) -> None:
         if name in self._directories:
             return
-        self._make_directory(os.path.dirname(name))
-        path = os.path.join(self._folder, name)
-        try:
-            is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-        except FileNotFoundError:
-            os.mkdir(path)
-        else:
-            if not is_directory:
-                os.unlink(path)
+        parts = name.split("/")
+        # From the top down, without recursion: a hostile name has thousands of parts.
+        for depth in range(1, len(parts) + 1):
+            part = "/".join(parts[:depth])
+            if part in self._directories:
+                continue
+            path = os.path.join(self._folder, part)
+            try:
+                is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+            except FileNotFoundError:
                 os.mkdir(path)
-        self._directories.add(name)
+            else:
+                if not is_directory:
+                    os.unlink(path)
+                    os.mkdir(path)
+            self._directories.add(part)
 
     def _clear(self, name: str) -> None:
         path = os.path.join(self._folder, name)

@@ -1,6 +1,6 @@
 """What was asked of the emulator: tests count requests by operation, and a person watches them go by.
 
-Nothing here holds a key or a signature: query values are shown only for parameters that are known to be harmless.
+Nothing here holds a key or a signature: of a query only what is known to be harmless is shown.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Entry:
 
 
 def redacted(request: Request) -> str:
-    """The request's path, with the values of its query's parameters hidden unless they are harmless."""
+    """The request's path and those of its query's parameters that are harmless; `…` for the others."""
     if not request.query:
         return request.path
-    shown = (f"{name}={value if name in _HARMLESS else '…'}" for name, value in request.query)
-    return f"{request.path}?{'&'.join(shown)}"
+    shown = [f"{name}={value}" if name in _HARMLESS else "…" for name, value in request.query]
+    return f"{request.path}?{'&'.join(dict.fromkeys(shown))}"
 
 
 class Journal:
