@@ -1,0 +1,209 @@
+"""What the kernel's limits and permissions keep from being watched is counted, named and healed.
+
+A user namespace has limits of its own, so nothing on the machine is touched: each scenario is this file, run in one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from watched import Bell, Rules, hear_until, kernel_watches, opened, walk
+
+from syncd.effects.watch import TRY_EVERY, Watch
+
+
+def tree(directories: int) -> Path:
+    """A new tree that anyone can read."""
+    root = Path(tempfile.mkdtemp(prefix="syncd-test-"))
+    root.chmod(0o755)
+    for number in range(directories):
+        (root / f"d{number:03}").mkdir()
+    return root
+
+
+def limit(name: str, value: int) -> None:
+    Path("/proc/sys/user", name).write_text(str(value))
+
+
+def watches_used_up() -> None:
+    root, bell = tree(100), Bell()
+    limit("max_inotify_watches", 20)
+    watch = Watch(str(root), bell.strobe)
+    for _ in range(3):  # again and again the same, whatever order directories come in
+        walk(watch, root)
+        assert watch.unwatched() == 101 - 19, watch.unwatched()  # one is on the parent
+        assert watch.needs_polling
+        assert watch.alive()
+    (problem,) = watch.problems()
+    assert problem.key == "watch:limit"
+    assert "82 of 101 directories" in problem.what, problem
+    assert "user.max_inotify_watches is 20" in problem.what, problem
+    assert "sudo sysctl user.max_inotify_watches=524288" in problem.remedy, problem
+    assert "/etc/sysctl.d/" in problem.remedy, problem
+    limit("max_inotify_watches", 1000)
+    walk(watch, root)
+    assert watch.unwatched() == 0, watch.unwatched()
+    assert watch.problems() == ()
+    assert not watch.needs_polling
+    for number in range(100):
+        (root / f"d{number:03}" / "file").touch()
+    hear_until(watch, bell, "d099")
+    watch.close()
+    shutil.rmtree(root)
+
+
+def few_system_calls_at_the_limit() -> None:
+    root, bell = tree(0), Bell()
+    limit("max_inotify_watches", 5)
+    watch = Watch(str(root), bell.strobe)
+    watch.open()
+    assert watch._inotify is not None
+    tried, add = 0, watch._inotify.add
+
+    def counted(path: bytes, mask: int) -> int:
+        nonlocal tried
+        tried += 1
+        return add(path, mask)
+
+    watch._inotify.add = counted  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as other:
+        watch.begin()
+        for number in range(10 * TRY_EVERY):
+            path = os.path.join(other, str(number))
+            os.mkdir(path)
+            with opened(path) as fd:
+                watch.cover(str(number), fd, Rules())
+        watch.finish()
+    assert watch.unwatched() == 10 * TRY_EVERY - 4, watch.unwatched()
+    assert tried <= 5 + 1 + 10, tried
+    watch.close()
+    shutil.rmtree(root)
+
+
+def instances_used_up() -> None:
+    root, bell = tree(3), Bell()
+    limit("max_inotify_instances", 0)
+    before = len(os.listdir("/proc/self/fd"))
+    watch = Watch(str(root), bell.strobe)
+    watch.open()
+    walk(watch, root)
+    assert not watch.alive()
+    assert watch.needs_polling
+    assert watch.unwatched() == 4
+    (problem,) = watch.problems()
+    assert problem.key == "watch:instances", problem
+    assert "user.max_inotify_instances is 0" in problem.what, problem
+    assert "sudo sysctl user.max_inotify_instances=512" in problem.remedy, problem
+    assert len(os.listdir("/proc/self/fd")) == before
+    limit("max_inotify_instances", 10)
+    walk(watch, root)
+    assert watch.alive()
+    assert watch.problems() == ()
+    (root / "d001/file").touch()
+    hear_until(watch, bell, "d001")
+    watch.close()
+    shutil.rmtree(root)
+
+
+SCENARIOS: dict[str, Callable[[], None]] = {
+    scenario.__name__: scenario for scenario in (watches_used_up, few_system_calls_at_the_limit, instances_used_up)
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_in_a_namespace_of_its_own(scenario: str) -> None:
+    """Watches or instances used up: counted and named with the exact remedy, healed by the scan after it is applied."""
+    if subprocess.run(["unshare", "-U", "-r", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    command = ["unshare", "-U", "-r", sys.executable, "-W", "error", __file__, scenario]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_directory_is_named(tmp_path: Path) -> None:
+    """Without read permission there is no watch; it is a problem of its own, and of that directory alone."""
+    check_unreadable(tmp_path)
+
+
+def check_unreadable(root: Path) -> None:
+    """Also run by hand as a user who is not root."""
+    bell = Bell()
+    for name in ("closed", "open"):
+        (root / name).mkdir()
+    (root / "closed").chmod(0o100)
+    watch = Watch(str(root), bell.strobe)
+    watch.begin()
+    for path in ("", "closed", "open"):
+        with opened(root / path, os.O_PATH) as fd:
+            watch.cover(path, fd, Rules())
+    watch.finish()
+    (problem,) = watch.problems()
+    assert problem.key == "watch:EACCES", problem
+    assert "closed" in str(problem), problem
+    assert watch.unwatched() == 1
+    assert watch.needs_polling
+    (root / "closed").chmod(0o700)
+    walk(watch, root)
+    assert watch.problems() == ()
+    watch.close()
+    bell.close()
+
+
+def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> None:
+    """Both are EMFILE; the remedy is another. And what was half made is closed again."""
+    script = (
+        "import os, resource, sys\n"
+        "from syncd.effects.watch import Watch\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+        "watch, held = Watch(sys.argv[1], lambda: None), []\n"
+        "for spare in range(4):\n"
+        "    try:\n"
+        "        while True: held.append(os.dup(2))\n"
+        "    except OSError: pass\n"
+        "    for _ in range(spare): os.close(held.pop())\n"
+        "    watch.open()\n"
+        "    if spare < 3: assert [p.key for p in watch.problems()] == ['watch:descriptors'], watch.problems()\n"
+        "    for _ in range(spare) if spare < 3 else (): held.append(os.dup(2))\n"
+        "assert watch.alive()\n"
+        "watch.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
+    """Where no descriptor can be named, the path serves; links are not followed."""
+    bell = Bell()
+    (tmp_path / "src").mkdir()
+    watch = Watch(str(tmp_path), bell.strobe)
+    watch.open()
+    reader = watch._inotify
+    assert reader is not None
+    add = reader.add
+
+    def without_proc(path: bytes, mask: int) -> int:
+        if path.startswith(b"/proc/"):
+            raise FileNotFoundError(2, "no /proc", path)
+        return add(path, mask)
+
+    reader.add = without_proc  # type: ignore[method-assign]
+    walk(watch, tmp_path)
+    assert kernel_watches(reader._inotify_fd) == 3
+    (tmp_path / "src/file").touch()
+    hear_until(watch, bell, "src")
+    watch.close()
+    bell.close()
+
+
+if __name__ == "__main__":
+    SCENARIOS[sys.argv[1]]()

@@ -1,0 +1,113 @@
+"""What the watch's tests share: a bell to wait on, and a walk that covers as a scan does."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from syncd.effects.hints import Doubt, Hints
+from syncd.effects.watcher import Watcher
+
+DEADLINE_S = 10.0
+
+
+class Ruling(NamedTuple):
+    """A decision of `Rules`."""
+
+    included: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Leaves out names by their end, or, ending in "/", directories by name."""
+
+    left_out: tuple[str, ...] = ()
+
+    def decide(self, name: str, is_dir: bool) -> Ruling:
+        return Ruling(not any(self._fits(rule, name, is_dir) for rule in self.left_out))
+
+    @staticmethod
+    def _fits(rule: str, name: str, is_dir: bool) -> bool:
+        return (is_dir and name == rule[:-1]) if rule.endswith("/") else name.endswith(rule)
+
+
+@dataclass
+class Bell:
+    """The loop's end of the strobe: a pipe to wait on with a deadline, never a sleep."""
+
+    rings: int = 0
+    _ends: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def strobe(self) -> None:
+        self.rings += 1
+        os.write(self._ends[1], b"!")
+
+    def wait(self, seconds: float = DEADLINE_S) -> bool:
+        rang = bool(select.select([self._ends[0]], [], [], seconds)[0])
+        if rang:
+            os.read(self._ends[0], 4096)
+        return rang
+
+    def close(self) -> None:
+        for end in self._ends:
+            os.close(end)
+
+
+def hear(watch: Watcher, bell: Bell, enough: Callable[[Hints], bool] = bool) -> Hints:
+    """All hints until they are enough."""
+    dirty: frozenset[str] = frozenset()
+    doubt: Doubt | None = None
+    while True:
+        assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {doubt}"
+        hints = watch.take()
+        dirty |= hints.dirty
+        doubt = max(filter(None, (doubt, hints.doubt)), default=None)
+        if enough(Hints(dirty, doubt)):
+            return Hints(dirty, doubt)
+
+
+def hear_until(watch: Watcher, bell: Bell, path: str) -> Hints:
+    """All hints until one names `path`: the queue keeps its order, so what came before it is among them."""
+    return hear(watch, bell, lambda hints: path in hints.dirty)
+
+
+def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
+    """One whole scan: covers every directory that belongs, each before it is listed; returns their paths."""
+    watch.begin()
+    try:
+        covered = list(_descend(watch, os.fspath(root), "", rules or Rules()))
+    except OSError:
+        watch.abandon()
+        raise
+    watch.finish()
+    return covered
+
+
+def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str]:
+    with opened(os.path.join(root, path)) as fd:
+        watch.cover(path, fd, rules)
+        yield path
+        with os.scandir(fd) as listing:
+            names = [e.name for e in listing if e.is_dir(follow_symlinks=False) and rules.decide(e.name, True).included]
+    for name in names:
+        yield from _descend(watch, root, f"{path}/{name}" if path else name, rules)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of the directory."""
+    fd = os.open(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def kernel_watches(fd: int) -> int:
+    """How many watches the kernel holds for an inotify descriptor (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        return sum(line.startswith("inotify wd:") for line in info)
