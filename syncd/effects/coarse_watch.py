@@ -84,7 +84,7 @@ class CoarseWatch:
         if not self.alive():
             self.open()
 
-    def cover(self, path: str, fd: int, names: Names) -> None:
+    def cover(self, path: str, fd: int, scope: Names) -> None:
         """Nothing: the observer finds directories itself."""
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ from syncd.base.problem import Problem
 
 _WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
+_DESCRIPTORS_EACH = 3  # inotify, and the pipe that wakes its reader
 _AMPLE = {_WATCHES: 524_288, _INSTANCES: 512}
 
 
@@ -75,8 +76,13 @@ def _reason(code: int, paths: list[str], total: int) -> Problem:
 
 def _descriptors_used_up() -> bool:
     """EMFILE is the same for the user's instances and the process's descriptors; only trying tells."""
+    held: list[int] = []
     try:
-        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        while len(held) < _DESCRIPTORS_EACH:
+            held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
     except OSError:
         return True
+    finally:
+        for fd in held:
+            os.close(fd)
     return False

@@ -33,11 +33,11 @@ TRY_EVERY = 64
 class _Place:
     """A watched directory: where the last scan found it, and which names of it belong."""
 
-    __slots__ = ("names", "path", "scan")
+    __slots__ = ("path", "scan", "scope")
 
-    def __init__(self, path: str, names: Names, scan: int) -> None:
+    def __init__(self, path: str, scope: Names, scan: int) -> None:
         self.path = path
-        self.names: Names | None = names  # None: the one inode is at two paths, so no event tells which
+        self.scope: Names | None = scope  # None: the one inode is at two paths, so no event tells which
         self.scan = scan
 
 
@@ -93,10 +93,10 @@ class Watch:
         self._known = None
         self._watch_parent()
 
-    def cover(self, path: str, fd: int, names: Names) -> None:
+    def cover(self, path: str, fd: int, scope: Names) -> None:
         """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
 
-        Between `begin()` and `finish()` or, for a directory read by itself, at any time. `names` decides which of its
+        Between `begin()` and `finish()` or, for a directory read by itself, at any time. `scope` decides which of its
         events count. Never raises: what cannot be watched is in `problems()` and `unwatched()`.
         """
         if self._inotify is None:
@@ -108,7 +108,7 @@ class Watch:
         try:
             with self._lock:  # until the place is known, the reader waits: no event is of an unknown directory
                 wd = self._add(self._inotify, path, fd)
-                self._settle(wd, path, names)
+                self._settle(wd, path, scope)
         except OSError as error:
             self._miss(path, error)
             return
@@ -169,14 +169,14 @@ class Watch:
         except FileNotFoundError:  # no /proc here
             return inotify.add(os.path.join(self._root, os.fsencode(path)), mask | In.IN_DONT_FOLLOW)
 
-    def _settle(self, wd: int, path: str, names: Names) -> None:
+    def _settle(self, wd: int, path: str, scope: Names) -> None:
         place = self._places.get(wd)
         if place is None:
-            self._places[wd] = _Place(path, names, self._scan)
+            self._places[wd] = _Place(path, scope, self._scan)
             return
         twice = self._in_scan and place.scan == self._scan and place.path != path
         place.path = path
-        place.names = None if twice else names
+        place.scope = None if twice else scope
         place.scan = self._scan
 
     def _miss(self, path: str, error: OSError) -> None:
@@ -239,9 +239,9 @@ class Watch:
                     dirty.add(os.path.dirname(place.path))
                 else:
                     worst = max(worst, Doubt.ROOT)
-            elif place.names is None:
+            elif place.scope is None:
                 worst = max(worst, Doubt.COARSE)
-            elif place.path not in dirty and _counts(place.names, name, mask):
+            elif place.path not in dirty and _counts(place.scope, name, mask):
                 dirty.add(place.path)
         return Doubt(worst) if worst else None
 
@@ -249,5 +249,5 @@ class Watch:
         self._mailbox.put(doubt=Doubt.DEAF)
 
 
-def _counts(names: Names, name: bytes, mask: int) -> bool:
-    return name in ALWAYS_TELL or names.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included
+def _counts(scope: Names, name: bytes, mask: int) -> bool:
+    return name in ALWAYS_TELL or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included
