@@ -1,0 +1,239 @@
+"""The rules that hold with no file to say so, as gitignore patterns: version control, what nobody wants, secrets.
+
+Two questions decide whether a line belongs here. A default: does nobody version it and nobody miss it? So build/,
+dist/, target/, out/, bin/, vendor/, *.log, *.tmp, *.bak, .idea/ and .vscode/ are not here: many version them. A secret:
+does the name alone say that it holds a key or a password? A wrong one costs an upload that never happens and a line in
+`syncd ls --ignored`; a missing one leaves the laptop.
+
+Folders end with "/" where a file of that name may be wanted (`.venv` can be a file that names another folder).
+"""
+
+from __future__ import annotations
+
+GIT = (".git",)  # a folder, or the file that a worktree or submodule has instead
+
+_VERSION_CONTROL = (
+    ".svn/",
+    ".hg/",
+    ".bzr/",
+    ".jj/",
+    ".sl/",
+    ".pijul/",
+    "_darcs/",
+    "CVS/",
+    ".fslckout",
+    "_FOSSIL_",
+)
+
+# Dependencies that a package manager fetches again. Not `venv/`: CPython's own source has such a folder.
+_DEPENDENCIES = (
+    "node_modules/",
+    "bower_components/",
+    "jspm_packages/",
+    ".pnpm-store/",
+    ".venv/",
+    ".virtualenv/",
+    "__pypackages__/",
+    ".pixi/",
+    ".direnv/",
+    ".devenv/",
+    ".eggs/",
+    ".terraform/",  # .terraform.lock.hcl is another name, and stays
+    ".terragrunt-cache/",
+    ".vagrant/",
+)
+
+_CACHES = (
+    "__pycache__/",
+    ".mypy_cache/",
+    ".pytest_cache/",
+    ".ruff_cache/",
+    ".pytype/",
+    ".tox/",
+    ".nox/",
+    ".hypothesis/",
+    ".ipynb_checkpoints/",
+    ".gradle/",
+    ".parcel-cache/",
+    ".turbo/",
+    ".nyc_output/",
+    ".eslintcache",
+    ".stylelintcache",
+    ".sass-cache/",
+    ".jekyll-cache/",
+    ".docusaurus/",
+    "**/.next/cache/",
+    "**/.angular/cache/",
+    "**/.dvc/cache/",
+    ".dart_tool/",
+    ".stack-work/",
+    "dist-newstyle/",
+    ".bloop/",
+    ".metals/",
+    ".ccls-cache/",
+    "**/.cache/clangd/",
+    ".zig-cache/",
+)
+
+# Not vim's `4913`, by which it tries whether it may write: it lives for a moment, and numbers are real names elsewhere.
+_EDITORS = (
+    "*~",
+    ".#*",
+    "\\#*#",
+    "*.swp",
+    "*.swo",
+    "*.swn",
+    "*.swx",
+    "*.kate-swp",
+    "*___jb_tmp___",
+    "*___jb_old___",
+    ".~lock.*#",
+    "~$*",
+)
+
+_SYSTEMS = (
+    ".DS_Store",
+    "._*",
+    ".AppleDouble/",
+    ".Spotlight-V100/",
+    ".Trashes/",
+    ".TemporaryItems/",
+    ".fseventsd/",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "[Dd]esktop.ini",
+    "$RECYCLE.BIN/",
+    ".Trash-*/",
+    ".goutputstream-*",
+    ".fuse_hidden*",
+    ".nfs[0-9a-f]*",  # a deleted file that a program still holds open
+)
+
+DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS)
+
+# The exceptions are examples that people copy, and vaults, which are encrypted in order to be committed.
+# Not `*.env`: versions.env and build.env are as common as prod.env.
+_ENVIRONMENTS = (
+    ".env",
+    ".env.*",
+    "!.env.example",
+    "!.env.*.example",
+    "!.env.example.*",
+    "!.env.sample",
+    "!.env.*.sample",
+    "!.env.template",
+    "!.env.*.template",
+    "!.env.tmpl",
+    "!.env.dist",
+    "!.env.*.dist",
+    "!.env.default",
+    "!.env.defaults",
+    "!.env.schema",
+    "!.env.md",
+    "!.env.vault",
+    # direnv's files are programs, but where tokens are exported most.
+    ".envrc",
+    ".envrc.local",
+    ".envrc.private",
+)
+
+_SSH_KEYS = (
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ecdsa_sk",
+    "id_ed25519",
+    "id_ed25519_sk",
+    "id_xmss",
+    "id_rsa.bak",
+    "id_rsa.old",
+    "id_ed25519.bak",
+    "id_ed25519.old",
+    "ssh_host_*_key",
+    ".ssh/",
+)
+
+# A name cannot tell a certificate from its key in `*.pem`, so all stay home, but for the one that curl and certifi
+# ship as the list of public authorities. `*.crt`, `*.cer` and `*.pub` are public; `server.key.example` is an example.
+# Upper case is how Windows exports them.
+_KEY_FILES = (
+    "*.pem",
+    "!cacert.pem",
+    "!*.pub.pem",
+    "*.PEM",
+    "*.key",
+    "*.KEY",
+    "*.p8",
+    "*.p12",
+    "*.P12",
+    "*.pfx",
+    "*.PFX",
+    "*.pkcs12",
+    "*.jks",
+    "*.keystore",
+    "*.bks",
+    "*.ppk",
+    "*.kdb",
+    "*.kdbx",
+    "*.ovpn",
+    "secring.gpg",
+    ".gnupg/",
+)
+
+_PASSWORD_FILES = (
+    ".netrc",
+    "_netrc",
+    ".authinfo",
+    ".git-credentials",
+    ".htpasswd",
+    ".pgpass",
+    "pgpass.conf",
+    ".my.cnf",
+    ".mylogin.cnf",
+    ".vault-token",
+    ".vault_pass",
+    ".vault_password",
+)
+
+_REGISTRIES = (
+    ".npmrc",
+    ".pypirc",
+    ".dockercfg",
+    "**/.docker/config.json",
+    "**/.gem/credentials",
+    "**/.cargo/credentials",
+    "**/.cargo/credentials.toml",
+    "**/.composer/auth.json",
+)
+
+# Of `.aws/`, `.azure/` and `.docker/`, which repositories use for deployment files too, only what the tools keep there.
+_CLOUDS = (
+    "**/.aws/*",
+    "!**/.aws/*task-definition*.json",
+    ".boto",
+    ".s3cfg",
+    "**/.azure/accessTokens.json",
+    "**/.azure/azureProfile.json",
+    "**/.azure/msal_token_cache.*",
+    "**/.azure/service_principal_entries.*",
+    "**/.config/gcloud",
+    "application_default_credentials.json",
+    "credentials.json",
+    "client_secret*.json",
+    "service-account*.json",
+    "service_account*.json",
+    "serviceAccount*.json",
+    "*-service-account.json",
+    "*firebase-adminsdk*.json",
+    "**/.kube/config",
+    "kubeconfig",
+    "*.kubeconfig",
+    "credentials.tfrc.json",
+    ".terraformrc",
+    ".databrickscfg",
+    "rclone.conf",
+    "**/.config/gh/hosts.yml",
+    "**/.config/hub",
+)
+
+SECRETS = (*_ENVIRONMENTS, *_SSH_KEYS, *_KEY_FILES, *_PASSWORD_FILES, *_REGISTRIES, *_CLOUDS)

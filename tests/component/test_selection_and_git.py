@@ -1,0 +1,312 @@
+"""Git itself is the referee of the gitignore rules: the same files, asked of both."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.policy.selection import Scope, Selection, SelectionSettings
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
+
+# Names that syncd's own defaults leave out cannot be compared, and are not used here.
+PLAIN = SelectionSettings(upload_secrets=True)
+Verdict = tuple[str, str, str]  # file, line and pattern that decide; three times "" if none does
+
+
+def git(workspace: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    quiet = {"PATH": os.environ["PATH"], "HOME": str(workspace), "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+    command = ["git", "-c", "init.defaultBranch=main", *arguments]
+    done = subprocess.run(command, cwd=workspace, env=quiet, input=stdin, capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+def write(workspace: Path, files: dict[bytes, bytes]) -> None:
+    """Writes what can be written; a name that is already a directory, or below a file, is passed over."""
+    for name, data in files.items():
+        full = os.fsencode(workspace) + b"/" + name
+        try:
+            os.makedirs(os.path.dirname(full), exist_ok=True)
+            with open(full, "wb") as file:
+                file.write(data)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            pass
+
+
+def read_ignore_files(directory: str, scope: Scope) -> dict[str, bytes]:
+    found = {}
+    for name in scope.ignore_files:
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                found[name] = file.read()
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def walk(workspace: Path, scope: Scope) -> Iterator[str]:
+    """The included files, as a scanner finds them."""
+    directory = os.path.join(workspace, scope.path)
+    scope = scope.with_files(read_ignore_files(directory, scope))
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            is_dir = entry.is_dir(follow_symlinks=False)
+            if not scope.decide(entry.name, is_dir).included:
+                continue
+            if is_dir:
+                yield from walk(workspace, scope.enter(entry.name))
+            else:
+                yield os.path.join(scope.path, entry.name)
+
+
+def explain(workspace: Path, root: Scope, path: str) -> Verdict:
+    """The rule that decides about a path: its own, or that of the first directory left out on the way."""
+    scope = root.with_files(read_ignore_files(str(workspace), root))
+    *above, name = path.split("/")
+    for parent in above:
+        decision = scope.decide(parent, is_dir=True)
+        if not decision.included:
+            break
+        scope = scope.enter(parent)
+        scope = scope.with_files(read_ignore_files(os.path.join(workspace, scope.path), scope))
+    else:
+        decision = scope.decide(name, is_dir=False)
+    rule = decision.rule
+    return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
+
+
+def of_git(workspace: Path) -> set[str]:
+    listed = git(workspace, "ls-files", "-co", "--exclude-standard", "-z")
+    return {os.fsdecode(name) for name in listed.split(b"\0") if name}
+
+
+def verdicts_of_git(workspace: Path, paths: Iterable[str]) -> dict[str, Verdict]:
+    asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    arguments = ("check-ignore", "-v", "-n", "-z", "--no-index", "--stdin")
+    fields = [os.fsdecode(field) for field in git(workspace, *arguments, stdin=asked).split(b"\0")]
+    return {fields[i + 3]: (fields[i], fields[i + 1], fields[i + 2]) for i in range(0, len(fields) - 3, 4)}
+
+
+def all_files(workspace: Path) -> list[str]:
+    found = []
+    for directory, below, names in os.walk(workspace):
+        if ".git" in below:
+            below.remove(".git")
+        found += [os.path.relpath(os.path.join(directory, name), workspace) for name in names]
+    return found
+
+
+def disagreements(workspace: Path, root: Scope) -> list[str]:
+    """Where syncd and git differ, about what belongs or about which line decides."""
+    theirs, ours = of_git(workspace), set(walk(workspace, root))
+    verdicts = verdicts_of_git(workspace, all_files(workspace))
+    wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
+    for path, verdict in verdicts.items():
+        mine = explain(workspace, root, path)
+        if mine != verdict:
+            wrong.append(f"{path!r}: git decides by {verdict}, syncd by {mine}")
+    return wrong
+
+
+# One ignore file each, and names that show whether it is understood.
+SINGLE: list[tuple[bytes, str]] = [
+    (b"*.log\n!keep.log\n", "a.log keep.log d/keep.log d/b.log log .log"),
+    (b"/a\n", "a d/a"),
+    (b"a/\n", "a/x d/a/x e/a"),
+    (b"d/*\n!d/k/\n", "d/x d/k/y d/j/z"),
+    (b"d\n!d/k\n", "d/k d/x e/d/k"),
+    (b"**/x/**\n", "x/a b/x/c q/x"),
+    (b"a/**/b\n", "a/b a/c/b a/c/d/b c/a/b ab a/xb"),
+    (b"a/**/**/b\n", "a/b a/c/b a/c/d/b ab"),
+    (b"**\n", "a b/c"),
+    (b"**/\n", "a b/c"),
+    (b"/**\n!/a\n", "a b/c"),
+    (b"**/a\n", "a b/a c/d/a ba"),
+    (b"a/**\n!a/x\n!a/d/\n", "a/x a/y a/d/z"),
+    (b"foo/**/\n", "foo/a foo/b/c foo/b/d/e"),
+    (b"tail/**/\n!tail/b/\n", "tail/a tail/b/c tail/c/d"),
+    (b"x**y\n", "xy x1y x/y x1/2y"),
+    (b"d/x**y\n", "d/xy d/x1y d/x/y d/x1/2y"),
+    (b"d/x**\n!d/x*/\n", "d/x d/xa d/x1/a d/x1/b/c"),
+    (b"d/x**/b\n", "d/xb d/x/b d/xq/b d/xq/r/b d/xqb"),
+    (b"d/x**/**/b\n", "d/xb d/x/b d/xq/b d/xq/r/b d/xqb"),
+    (b"d/x**/c**/b\n", "d/xc/b d/x/c/b d/x/cc/b d/xq/cr/b d/xcb"),
+    (b"d/?**/b\n", "d/xb d/x/b d/xq/b d/xq/r/b"),
+    (b"**\\/b\n", "b a/b a/c/b"),
+    (b"a/**\\/b\n", "a/b a/c/b a/c/d/b"),
+    (b"d/x**\\/b\n", "d/xb d/x/b d/xq/b d/xq/r/b"),
+    (b"d/x**//\n", "d/x/y d/xa/b d/x1"),
+    (b"a\\/b\n", "a/b c/a/b"),
+    (b"\\/a\n", "a b/a"),
+    (b"//a\na//b\nc//\n", "a a/b c/d"),
+    (b"foo\\ \n", "foo\u00a0 foo"),
+    (b"foo  \nbar\\  \n", "foo bar"),
+    (b"tab\t\nboth \t\n", "tab tab\t both"),
+    (b"\\#x\n#y\n", "#x y"),
+    (b"\\!x\n!y\n!!z\n", "!x y x !z z"),
+    (b"!\n/\n!/\n//\n\n", "a d/b"),
+    (b"*\n!*/\n!*.py\n", "a.py b.c d/e.py d/f.c"),
+    (b"[ab].t\n[!c].u\n[^d].v\n", "a.t c.t c.u x.u d.v e.v !.u ^.v"),
+    (b"[[:digit:]]n\n[[:upper:][:digit:]]m\n[![:alpha:]]o\n", "1n an Am 1m am ao 1o"),
+    (b"[[:nonsense:]]a\n[[:alpha:]b\n[[:]c\n[[:alpha]d\n", "xa xb :b :c [c :d [d ad"),
+    (b"[[:::]]a\n[[::]]b\n[[:a]c\n", "xa :a :]a xb :]b []b [c ac :c"),
+    (b"[]]a\n[!]]b\n[^]]c\n[]-z]d\na[]]b\n", "]a ]b xb ]c xc ad ]d a]b ab"),
+    (b"[a-]x\n[-a]y\n[a--]z\n[--a]w\n", "ax -x -y ay az -z -w .w"),
+    (b"[c-a]x\n[a-c-e]y\n[a\\-c]z\n[\\]]w\n[a-\\c]v\n", "bx ax cx dy -y ey bz -z az ]w \\w bv"),
+    (b"[a/b]x\nd[/]e\nd[!a]e\n", "ax d/e dze [a/b]x"),
+    (b"[\nq[\n[]\n[!\n[^]\n[a\n[a-\n[\\\n", "[ q[ [] [! a [a"),
+    (b"a*/b\n", "ax/b a/b ax/c/b z/ax/b"),
+    (b"*/\n!k/\n", "a d/b k/c k/l/m"),
+    (b"*/*\n!*/k\n", "a d/x d/k d/e/f"),
+    (b"?\n", "x xy d/y \u00e9 /"),
+    (b"??\n", "x xy \u00e9 \u20ac"),
+    ("\u00e9*\n[\u00e9]x\n".encode(), "\u00e9a \u00e8a \u00e9x"),
+    (b"\xff*\n[\xfe]\n", "\udcff1 \udcfe1 \udcfe"),
+    (b"\t\n x\n", "x"),
+    (b"a\\\nb\\\\\n\\c\nd\\*\n", "a a\\ b b\\ c \\c d* dd"),
+    (b"\r\n*.tmp\r\n!keep.tmp\r\nlast\r", "a.tmp keep.tmp b last"),
+    (b"\xef\xbb\xbfbom\n\xef\xbb\xbfsecond\n", "bom second"),
+    (b"cut\0off\n\0\n*.c\n", "cut cutoff a.c"),
+    (b"no-newline", "no-newline d/no-newline"),
+    (b"mid/anchored\nrooted/dir/\n", "mid/anchored q/mid/anchored rooted/dir/f q/rooted/dir/f"),
+    (b"deep/**\n!deep/kept.txt\n", "deep/kept.txt deep/x deep/d/kept.txt"),
+    (b"*.log\n", "A.LOG a.log a.log.txt"),
+    (b"*\\.a\n*[.]b\n\\*.c\n*.d*\n", "x.a x.b *.c x.c x.d x.dd"),
+    (b"*a*a*a*a*a*a*a*a*b\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac aaaaaaaaaaaab"),
+    (b"*.[oa]\n*.so.*\nlib*.a\n", "x.o x.a x.so x.so.1 libx.a lib.a"),
+    (b"a/*/c\na/b/**/d/*.e\n", "a/c a/b/c a/b/c/c a/b/d/x.e a/b/q/d/y.e a/b/q/d/z/y.e"),
+]
+
+
+def test_single_files_agree_with_git(tmp_path: Path) -> None:
+    """Each nasty ignore file, in a directory of its own, means what it means to git, line for line."""
+    for number, (data, names) in enumerate(SINGLE):
+        home = b"s%03d/" % number
+        write(tmp_path, {home + b".gitignore": data})
+        write(tmp_path, {home + os.fsencode(name): b"" for name in names.split(" ")})
+    git(tmp_path, "init", "-q")
+    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+
+
+def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
+    """Spaces at a name's end, newlines and tabs in it are told apart as git does."""
+    names = [
+        b"foo",
+        b"foo ",
+        b"foo  ",
+        b"bar ",
+        b"bar  ",
+        b"new\nline",
+        b"other\nline",
+        b"d\n/x",
+        b"d\n/y",
+        b" x",
+        b"\t",
+    ]
+    write(tmp_path, dict.fromkeys(names, b""))
+    write(tmp_path, {b".gitignore": b"foo\\ \nbar\\ \\ \nnew?line\n**/d?/x\n x\n\t\n"})
+    git(tmp_path, "init", "-q")
+    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+
+
+@pytest.mark.parametrize("pattern", ["[[:{0}:]]", "[![:{0}:]]"])
+def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern: str) -> None:
+    """All twelve classes, each against every byte that a name may hold."""
+    classes = "alnum alpha blank cntrl digit graph lower print punct space upper xdigit"
+    for name in classes.split(" "):
+        write(tmp_path, {f"{name}/.gitignore".encode(): pattern.format(name).encode() + b"x\n"})
+        write(tmp_path, {name.encode() + b"/" + bytes([code]) + b"x": b"" for code in range(1, 256) if code != 0x2F})
+    git(tmp_path, "init", "-q")
+    assert disagreements(tmp_path, Selection(PLAIN).root()) == []
+
+
+def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
+    """A deeper file wins over a shallower, both over .git/info/exclude, and nothing reaches into what is left out."""
+    git(tmp_path, "init", "-q")
+    exclude = b"*.excluded\nby-exclude/\n!*.log\n"
+    write(
+        tmp_path,
+        {
+            b".git/info/exclude": exclude,
+            b".gitignore": b"*.log\n!important.log\nnegdir/\n!negdir/inside.txt\n!back.excluded\nsub/anch2\n",
+            b"sub/.gitignore": b"*.txt\n!yes.txt\n/anch\n!*.log\nx/y\n",
+            b"sub/deeper/.gitignore": b"*\n!.gitignore\n!*.py\n",
+            b"negdir/.gitignore": b"!*\n",
+            b"by-exclude/.gitignore": b"!*\n",
+        },
+    )
+    paths = """a.log important.log sub/b.log sub/no.txt sub/yes.txt sub/anch sub/x/anch sub/x/y sub/q/x/y sub/anch2
+        sub/deeper/m.py sub/deeper/m.c sub/deeper/d/n.py sub/deeper/yes.txt negdir/inside.txt negdir/other
+        by-exclude/x a.excluded back.excluded sub/back.excluded"""
+    write(tmp_path, dict.fromkeys(paths.encode().split(), b""))
+    root = Selection(PLAIN).root({".git/info/exclude": exclude})
+    assert disagreements(tmp_path, root) == []
+
+
+WILDS = ["*", "*", "*", "**", "**", "?", "[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[a\\]b]", "[[:digit:]]", "[/a]", "["]
+ESCAPES = ["\\a", "\\*", "\\/", "\\", "\\ ", "\\#", "\\[", "\\\\"]
+LETTERS = [*"aaabbbccx1.-", "]", "^", "!", "#", " ", "é", "\udcff", "ab", "a.b"]
+
+
+def random_pattern(dice: random.Random) -> str:
+    parts = []
+    for _ in range(dice.choice([1, 1, 2, 2, 3])):
+        pieces = [
+            dice.choice(dice.choices([LETTERS, WILDS, ESCAPES], [12, 5, 1])[0]) for _ in range(dice.randint(1, 3))
+        ]
+        parts.append(dice.choices(["".join(pieces), "**", "*", ""], [14, 3, 1, 0.2])[0])
+    front = dice.choices(["", "/", "!", "!/", "**/", "#", " "], [10, 3, 4, 1, 2, 0.2, 0.2])[0]
+    back = dice.choices(["", "/", "/**", "/*", " ", "\t", "\r", "//"], [12, 4, 2, 2, 0.5, 0.2, 0.5, 0.2])[0]
+    return front + "/".join(parts) + back
+
+
+def name_like(dice: random.Random, pattern: str) -> str:
+    """A path that the pattern may well match."""
+    body = pattern.strip("!/ \t\r").replace("\\", "", dice.randint(0, 3))
+    deep = ["", "a", "a/b", "x/a/b", "/", "b/"]
+    for wild, fills in (("**/", ["", "a/", "a/b/"]), ("**", deep), ("*", ["", "a", "bc"]), ("?", ["a", "1"])):
+        while wild in body:
+            body = body.replace(wild, dice.choice(fills), 1)
+    for wild in ("[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[a]b]", "[/a]", "[[:digit:]]"):
+        body = body.replace(wild, dice.choice("abc1]"))
+    body = dice.choice(["", "", "", "a/", "q/b/"]) + body + dice.choice(["", "", "", "/a", "/b/c", "c"])
+    parts = [part for part in body.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)
+
+
+def write_random_case(dice: random.Random, workspace: Path, home: str) -> None:
+    """A directory with ignore files made of random patterns, and names made to fit them."""
+    patterns = [random_pattern(dice) for _ in range(dice.randint(1, 6))]
+    names = [name_like(dice, dice.choice(patterns)) for _ in range(14)]
+    bare = Selection(PLAIN).root()
+    names = [
+        name for name in names if name and all(bare.decide(part, is_dir=True).included for part in name.split("/"))
+    ]
+    ignore = {"": patterns}
+    inner = sorted({name.rpartition("/")[0] for name in names if "/" in name})
+    if inner and dice.random() < 0.4:
+        ignore[dice.choice(inner) + "/"] = [random_pattern(dice) for _ in range(dice.randint(1, 3))]
+    write(workspace, {os.fsencode(f"{home}/{name}"): b"" for name in names})
+    for where, lines in ignore.items():
+        write(workspace, {os.fsencode(f"{home}/{where}.gitignore"): os.fsencode("\n".join(lines))})
+
+
+def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:
+    dice = random.Random(seed)
+    for case in range(cases):
+        write_random_case(dice, workspace, f"case{case:05}")
+    git(workspace, "init", "-q")
+    return disagreements(workspace, Selection(PLAIN).root())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_files_agree_with_git(tmp_path: Path, seed: int) -> None:
+    """Hundreds of random ignore files mean what they mean to git, line for line."""
+    assert fuzz(tmp_path, seed, cases=150) == []
