@@ -36,9 +36,10 @@ class Interrupt:
     @contextmanager
     def region(self) -> Iterator[None]:
         """Within it, `request` raises `Stop`."""
+        outer = self._armed
         self._armed = True  # before the check: a signal between the two would otherwise be slept through
         try:
             self.check()
             yield
         finally:
-            self._armed = False
+            self._armed = outer and not self.requested

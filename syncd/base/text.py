@@ -1,0 +1,33 @@
+"""Foreign text made fit for one line of a log or a terminal, with nothing secret in it."""
+
+from __future__ import annotations
+
+import re
+
+_SIGNED_QUERY = re.compile(r"(?i)(\?|&|%3f|%26)?x-(goog|amz)-[a-z]+(=|%3d)[^\s\"'<>&]*")
+_BEARER = re.compile(r"(?i)bearer\s+[^\s\"']+")
+
+
+def redacted(text: str, secret: str = "") -> str:
+    """The text without the secret, without what signs a URL, and without any bearer token."""
+    if secret:
+        text = text.replace(secret, "[key]")
+    return _BEARER.sub("Bearer [key]", _SIGNED_QUERY.sub("", text))
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """The text on one line, at most so many characters, with nothing in it that a terminal would obey."""
+    text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def shown_path(path: str) -> str:
+    """A path as a person may read it: odd bytes and control characters are escaped, nothing else is changed."""
+    if path.isprintable():
+        return path
+    return "".join(
+        f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c if c.isprintable() else repr(c)[1:-1]
+        for c in path
+    )

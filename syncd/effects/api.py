@@ -1,0 +1,177 @@
+"""The sandbox API's endpoints that syncd uses, each answer checked, each failure given its meaning.
+
+Paths and shapes are those of the public OpenAPI description of the local-sandbox API. The key goes into the header of
+requests to `sandbox.base_url` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from syncd.base.apikey import ApiKey
+from syncd.base.clock import Clock
+from syncd.base.text import one_line, redacted
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Answer, Exchanger, NoAnswer
+from syncd.policy.lease import Lease, lease_from
+from syncd.policy.retry import retry_after_s
+from syncd.policy.target import Target
+from syncd.policy.verdict import Step, Verdict, judge_api
+
+_READ_S = 30.0
+# Extracting a large archive takes the server minutes.
+INITIALIZE_S = 300.0
+_LONGEST_DETAIL = 200
+
+Shape = TypeVar("Shape")
+
+
+class UploadUrl(Struct):
+    """`POST …/upload-url`."""
+
+    upload_url: str
+    expires_in_minutes: int
+
+
+class Initialized(Struct):
+    """`POST …/initialize`."""
+
+    sandbox_id: str
+    status: Literal["idle", "occupied", "error"]
+    message: str
+
+
+class Server(Struct):
+    """One MCP server of a sandbox."""
+
+    id: str
+    server_name: str | None = None
+    mcp_server_url: str | None = None
+
+
+class SandboxInfo(Struct):
+    """`GET …/{id}`."""
+
+    local_sandbox_id: str
+    created_at: str
+    servers: list[Server]
+    status: str | None = None
+
+
+class Dump(Struct):
+    """`GET …/dump`."""
+
+    download_url: str
+    expires_in_minutes: int
+
+
+class Api:
+    """One sandbox behind one base URL."""
+
+    def __init__(self, target: Target, key: ApiKey, exchanger: Exchanger, clock: Clock) -> None:
+        self._sandbox = f"{target.base_url.rstrip('/')}/local-sandbox/{quote(target.sandbox_id, safe='')}"
+        self._sandbox_id = target.sandbox_id
+        self._key = key
+        self._region = target.region
+        self._exchanger = exchanger
+        self._clock = clock
+
+    def upload_url(self) -> Lease:
+        """A fresh signed URL. Raises `StepFailed`."""
+        answer = self._ask(Step.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}")
+        answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
+        got = self._understood(Step.UPLOAD_URL, answer, UploadUrl)
+        return lease_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
+
+    def initialize(self) -> Initialized:
+        """Extract what was uploaded. Raises `StepFailed`, also where the answer's status is `error`."""
+        url = f"{self._sandbox}/initialize?region={self._region}"
+        answer = self._ask(Step.INITIALIZE, "POST", url, INITIALIZE_S)
+        got = self._understood(Step.INITIALIZE, answer, Initialized)
+        if got.status == "error":
+            raise StepFailed(
+                Step.INITIALIZE, Verdict.RETRY, f"the sandbox could not take the archive: {self._clean(got.message)}"
+            )
+        return got
+
+    def sandbox(self) -> SandboxInfo:
+        """What the API says of the sandbox. Raises `StepFailed`."""
+        return self._understood(Step.UPLOAD_URL, self._ask(Step.UPLOAD_URL, "GET", self._sandbox), SandboxInfo)
+
+    def reset(self) -> None:
+        """Put the sandbox back to its initial state. Raises `StepFailed`."""
+        self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
+
+    def dump(self) -> Dump:
+        """Where the sandbox's workspace can be downloaded. Raises `StepFailed`."""
+        url = f"{self._sandbox}/dump?region={self._region}"
+        return self._understood(Step.INITIALIZE, self._ask(Step.INITIALIZE, "GET", url, INITIALIZE_S), Dump)
+
+    def _ask(self, step: Step, method: str, url: str, read_s: float = _READ_S) -> Answer:
+        # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
+        try:
+            answer = self._exchanger.exchange(
+                method,
+                url,
+                headers={"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"},
+                read_s=read_s,
+                content=b"" if method == "POST" else None,
+            )
+        except NoAnswer as failure:
+            raise StepFailed(step, Verdict.OFFLINE, f"the API cannot be reached ({failure})") from None
+        if answer.status in (200, 201):
+            return answer
+        raise self._failed(step, answer)
+
+    def _failed(self, step: Step, answer: Answer) -> StepFailed:
+        said = f"{answer.status}{self._detail(answer)}"
+        verdict = judge_api(step, answer.status)
+        asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
+        if verdict is Verdict.REFUSED:
+            return StepFailed(step, verdict, *self._refusal(answer.status, said))
+        if 300 <= answer.status < 400:
+            message = f"the API answers with a redirect ({answer.status}), which is not followed"
+            return StepFailed(step, verdict, message, "sign in to this network, or correct sandbox.base_url")
+        return StepFailed(step, verdict, f"the API answered {step} with {said}", retry_after_s=asked_s)
+
+    def _refusal(self, status: int, said: str) -> tuple[str, str]:
+        if status in (401, 403):
+            return f"the API refused the key from {self._key.source} ({said})", "put a valid key there"
+        if status in (404, 410):
+            return (
+                f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})",
+                "it may have expired: set sandbox.id to a living one",
+            )
+        return (
+            f"the API refused the request for region {self._region!r} ({said})",
+            "check sandbox.region and sandbox.id",
+        )
+
+    def _understood(self, step: Step, answer: Answer, shape: type[Shape]) -> Shape:
+        try:
+            return msgspec.json.decode(answer.body, type=shape)
+        except msgspec.MsgspecError:
+            kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
+            message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
+            raise StepFailed(step, Verdict.RETRY, message, "is this network asking for a sign-in?") from None
+
+    def _detail(self, answer: Answer) -> str:
+        """What FastAPI's `{"detail": …}` says, on one line."""
+        try:
+            detail: Any = msgspec.json.decode(answer.body)["detail"]
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            return ""
+        if isinstance(detail, list):
+            detail = "; ".join(
+                f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
+                for item in detail
+                if isinstance(item, dict)
+            )
+        return f", {self._clean(str(detail))}" if detail else ""
+
+    def _clean(self, text: str) -> str:
+        return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)

@@ -1,0 +1,117 @@
+"""The upload: one `PUT` of the archive to a signed URL, and the proof that the bucket has what was sent.
+
+The bucket gets no key. Headers are those that were signed and no other `x-goog-*` (facts of V4 signed URLs): the
+content type, and a length, since a chunked body is refused. A failed upload starts again at its first byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from syncd.base.clock import Clock
+from syncd.base.config import is_loopback
+from syncd.base.text import one_line
+from syncd.effects.archive import Archive
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Answer, Exchanger, NoAnswer
+from syncd.policy.lease import Lease, ended
+from syncd.policy.pace import block_bytes, wait_s
+from syncd.policy.retry import retry_after_s
+from syncd.policy.verdict import Step, Verdict, judge_bucket
+
+# The bucket stores and sums up a large object before it answers.
+_READ_S = 120.0
+_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+
+
+class Bucket:
+    """Uploads archives, at most so many bytes a second."""
+
+    def __init__(
+        self,
+        exchanger: Exchanger,
+        clock: Clock,
+        wait: Callable[[float], None],
+        limit_bytes_per_s: int = 0,
+    ) -> None:
+        self._exchanger = exchanger
+        self._clock = clock
+        self._wait = wait
+        self._limit = limit_bytes_per_s
+
+    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> None:
+        """Upload the archive and compare checksums. Raises `StepFailed`.
+
+        `on_sent` is told the bytes sent so far, and may raise to end the upload.
+        """
+        _check_url(lease.url)
+        headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
+        try:
+            answer = self._exchanger.exchange(
+                "PUT", lease.url, headers=headers, read_s=_READ_S, content=self._body(archive, on_sent)
+            )
+        except NoAnswer as failure:
+            # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
+            if ended(lease, self._clock.boottime_s()):
+                raise StepFailed(Step.UPLOAD, Verdict.FRESH_LEASE, "the upload URL expired during the upload") from None
+            raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"the upload was cut off ({failure})") from None
+        if answer.status != 200:
+            raise self._failed(answer)
+        _compare(answer, archive)
+
+    def _body(self, archive: Archive, on_sent: Callable[[int], None]) -> Iterator[bytes]:
+        started_s = self._clock.monotonic_s()
+        sent = 0
+        for block in archive.blocks(block_bytes(self._limit)):
+            pause_s = wait_s(sent, self._clock.monotonic_s() - started_s, self._limit)
+            if pause_s > 0:
+                self._wait(pause_s)
+            yield block
+            sent += len(block)
+            on_sent(sent)
+
+    def _failed(self, answer: Answer) -> StepFailed:
+        found = _CODE.search(answer.body[:4096])
+        code = found[1].decode() if found else ""
+        verdict = judge_bucket(answer.status, code)
+        asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
+        said = f"{answer.status} {code}".strip()
+        if verdict is Verdict.REFUSED:
+            return StepFailed(
+                Step.UPLOAD,
+                verdict,
+                f"the bucket takes no archive of this size ({said})",
+                "leave large files out of it",
+            )
+        return StepFailed(Step.UPLOAD, verdict, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        return
+    raise StepFailed(
+        Step.UPLOAD,
+        Verdict.FRESH_LEASE,
+        f"the API gave an upload URL that is not https but {one_line(parts.scheme, 20)!r}",
+    )
+
+
+def _compare(answer: Answer, archive: Archive) -> None:
+    """Hold every checksum that the answer carries against the archive's (`x-goog-hash`: `crc32c=…`, `md5=…`).
+
+    One that is absent proves nothing; one that differs means that other bytes lie there.
+    """
+    ours = {"crc32c": archive.crc32c, "md5": archive.md5}
+    for line in answer.header_lines("x-goog-hash"):
+        for part in line.split(","):
+            name, _, value = part.strip().partition("=")
+            if name in ours and value != base64.b64encode(ours[name]).decode():
+                raise StepFailed(
+                    Step.UPLOAD,
+                    Verdict.UPLOAD_AGAIN,
+                    f"the bucket's {name} of the archive is not that of what was sent",
+                )

@@ -1,0 +1,117 @@
+"""One sync: snapshot, deliver, record. Its outcome is a value; what went wrong is raised.
+
+look → equal to what the sandbox holds? unchanged
+     → pack → lease → upload → verify → initialize → record: initialized
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from syncd.base.clock import Clock, stamp
+from syncd.base.problem import Problem
+from syncd.base.text import shown_path
+from syncd.effects.archive import Packed
+from syncd.effects.delivery import Delivery, Watcher
+from syncd.effects.journal import Journal
+from syncd.effects.snapshot import Demand, Look, Photographer, described
+from syncd.policy.manifest import Manifest, count_files, difference, identity
+from syncd.policy.status import LastSync, State
+from syncd.policy.target import Target
+
+_log = logging.getLogger("syncd.cycle")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read."""
+
+    sync: LastSync | None
+    follow_up: tuple[str, ...] = ()
+    files: int = 0
+
+    @property
+    def word(self) -> str:
+        """The outcome's name in logs and in `push --json`."""
+        return "initialized" if self.sync else "unchanged"
+
+
+@dataclass
+class Cycle:
+    """The syncs of one workspace to one sandbox, one after the other."""
+
+    target: Target
+    photographer: Photographer
+    delivery: Delivery
+    journal: Journal
+    clock: Clock
+    baseline: Manifest | None = None
+    state_problems: list[Problem] = field(default_factory=list)
+
+    def recall(self) -> None:
+        """Read what an earlier process left: which manifest the sandbox holds."""
+        self.baseline, self.state_problems = self.journal.initialized(self.target)
+
+    def run(self, demand: Demand, watcher: Watcher) -> Outcome:
+        """One sync. Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded."""
+        started_s = self.clock.monotonic_s()
+        watcher.stage(State.SNAPSHOTTING)
+        look = self.photographer.look(self.baseline, demand)
+        files = count_files(look.manifest.values())
+        if demand is Demand.CHANGED and self._unchanged(look):
+            return Outcome(None, files=files)
+        _log.info("packaging %d files: %s", files, described(look.difference))
+        packed = self.photographer.pack(look.manifest)
+        try:
+            if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
+                return Outcome(None, files=files)
+            self.delivery.deliver(packed.archive, identity(packed.manifest), watcher)
+            sync = LastSync(
+                finished_at=stamp(self.clock.wall_s()),
+                files=count_files(packed.manifest.values()),
+                archive_bytes=packed.archive.size_bytes,
+                sha256=packed.archive.sha256,
+                seconds=round(self.clock.monotonic_s() - started_s, 3),
+            )
+        finally:
+            packed.archive.close()
+        self._remember(packed.manifest)
+        if packed.follow_up:
+            _log.info(
+                "%d files changed while being read (%s): another sync follows",
+                len(packed.follow_up),
+                shown_path(packed.follow_up[0]),
+            )
+        return Outcome(sync, tuple(packed.follow_up), sync.files)
+
+    def _unchanged(self, look: Look) -> bool:
+        if look.difference.certain or look.difference.doubtful:
+            return False
+        if self.baseline is not None and self.baseline != look.manifest:
+            self._remember(look.manifest)  # the same contents under new times: later scans need not read them again
+        return True
+
+    def _same(self, packed: Packed) -> bool:
+        """What was packed is what the sandbox holds: a change was taken back in the meantime."""
+        found = difference(self.baseline or {}, packed.manifest)
+        return self.baseline is not None and not found.certain and not found.doubtful
+
+    def _remember(self, manifest: Manifest) -> None:
+        self.baseline = manifest
+        try:
+            self.journal.record_initialized(self.target, manifest)
+            self.state_problems = []
+        except OSError as failure:
+            self.state_problems = [
+                Problem(
+                    "state:write",
+                    f"what was synced cannot be recorded ({failure.strerror})",
+                    "make the state folder writable; until then a restart uploads everything anew",
+                )
+            ]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What the last scan and the state folder complain about."""
+        return [*self.photographer.problems, *self.state_problems]

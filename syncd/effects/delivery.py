@@ -1,0 +1,188 @@
+"""Bringing an archive into the sandbox: lease, upload, initialize, each failure answered by what it means.
+
+One tenacity loop drives all three stages, since a failure of a later one may send the work back to an earlier one. What
+a failure means is decided in `policy.verdict`, how long to wait in `policy.retry`; here it is only done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tenacity import Retrying, retry_if_exception
+
+from syncd.base.clock import Clock, stamp
+from syncd.effects.api import Api
+from syncd.effects.archive import Archive
+from syncd.effects.bucket import Bucket
+from syncd.effects.failure import StepFailed
+from syncd.effects.journal import Journal
+from syncd.effects.lease_file import LeaseFile
+from syncd.policy.lease import Lease, usable
+from syncd.policy.retry import FRESH_LEASES, delay_s
+from syncd.policy.status import State
+from syncd.policy.target import Target
+from syncd.policy.verdict import Step, Verdict
+
+# A new URL that the bucket refuses as well is waited out like any failure: see FRESH_LEASES.
+_PASSING = frozenset({Verdict.RETRY, Verdict.OFFLINE, Verdict.FRESH_LEASE, Verdict.UPLOAD_AGAIN})
+
+
+class Superseded(Exception):
+    """While a failure was waited out something newer came up: a fresh snapshot is worth more than this one."""
+
+
+class Watcher(Protocol):
+    """Who is told how a delivery goes, and who waits for it, so that every wait can be cut short."""
+
+    def stage(self, state: State) -> None:
+        """Work of another kind begins."""
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        """So much of the archive is on its way."""
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        """An attempt failed and the next one comes after so many seconds."""
+
+    def pause(self, wait_s: float, verdict: Verdict) -> None:
+        """Wait out a failure. Raises `Stop` or `Superseded`."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """`[retry]`, in seconds."""
+
+    first_s: float
+    max_s: float
+    give_up_s: float
+
+
+@dataclass
+class _Passage:
+    """How far one archive has come."""
+
+    archive: Archive
+    identity: str
+    uploaded: bool
+    started_s: float
+    fresh_leases: int = 0
+    failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
+
+
+class Delivery:
+    """Delivers archives to one sandbox. Holds the lease, and how often each step failed in a row."""
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        api: Api,
+        bucket: Bucket,
+        journal: Journal,
+        lease_file: LeaseFile,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self._target = target
+        self._api = api
+        self._bucket = bucket
+        self._journal = journal
+        self._lease_file = lease_file
+        self._patience = patience
+        self._clock = clock
+        self._lease = lease_file.load(target)
+        self._bytes_per_s = 0.0
+        self._failures: Counter[Step] = Counter()
+
+    @property
+    def url_expires_at(self) -> str | None:
+        """When the upload URL ends, for people."""
+        if self._lease is None:
+            return None
+        return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
+
+    def deliver(self, archive: Archive, identity: str, watcher: Watcher) -> None:
+        """See the archive initialized. Raises `StepFailed` when retries end, `Superseded`, `Stop`."""
+        kept = self._journal.uploaded(self._target)
+        lies_there = kept is not None and identity != "" and kept.identity == identity
+        passage = _Passage(archive, identity, lies_there, self._clock.monotonic_s())
+
+        retrying = Retrying(
+            retry=retry_if_exception(_passes),
+            wait=lambda _: self._wait_s(passage),
+            stop=lambda state: self._spent(passage, state.upcoming_sleep),
+            before_sleep=lambda state: watcher.retrying(passage.failure, state.upcoming_sleep),
+            sleep=lambda seconds: watcher.pause(seconds, passage.failure.verdict),
+            reraise=True,
+        )
+        try:
+            retrying(self._advance, passage, watcher)
+        except StepFailed:
+            # Whatever lies there, another initialize of it is no longer expected to help.
+            self._journal.forget_upload()
+            raise
+
+    def _advance(self, passage: _Passage, watcher: Watcher) -> None:
+        """Go on from where the passage is. Raises `StepFailed`, the passage being set for the next attempt."""
+        try:
+            if not passage.uploaded:
+                lease = self._leased(passage.archive, watcher)
+                self._upload(lease, passage, watcher)
+            watcher.stage(State.INITIALIZING)
+            self._api.initialize()
+            self._failures[Step.INITIALIZE] = 0
+        except StepFailed as failure:
+            passage.failure = failure
+            self._failures[failure.step] += 1
+            if failure.verdict is Verdict.FRESH_LEASE:
+                passage.fresh_leases += 1
+                self._lease = None
+                self._lease_file.forget()
+            elif failure.verdict is Verdict.UPLOAD_AGAIN:
+                passage.uploaded = False
+                self._journal.forget_upload()
+            raise
+
+    def _leased(self, archive: Archive, watcher: Watcher) -> Lease:
+        watcher.stage(State.UPLOADING)
+        expected_s = archive.size_bytes / self._bytes_per_s if self._bytes_per_s else 0.0
+        if self._lease is None or not usable(self._lease, self._clock.boottime_s(), expected_s):
+            self._lease = self._api.upload_url()
+            self._failures[Step.UPLOAD_URL] = 0
+            with contextlib.suppress(OSError):  # kept only to save the next process a request
+                self._lease_file.save(self._target, self._lease)
+        return self._lease
+
+    def _upload(self, lease: Lease, passage: _Passage, watcher: Watcher) -> None:
+        archive = passage.archive
+        self._journal.forget_upload()  # from the first byte on, what lay there may be gone
+        started_s = self._clock.monotonic_s()
+        watcher.sent(0, archive.size_bytes)
+        self._bucket.put(lease, archive, lambda sent: watcher.sent(sent, archive.size_bytes))
+        took_s = self._clock.monotonic_s() - started_s
+        self._bytes_per_s = archive.size_bytes / took_s if took_s > 0 else 0.0
+        self._failures[Step.UPLOAD] = 0
+        passage.uploaded = True
+        if passage.identity:
+            with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
+                self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, archive.sha256)
+
+    def _wait_s(self, passage: _Passage) -> float:
+        failure = passage.failure
+        if failure.verdict is Verdict.FRESH_LEASE and passage.fresh_leases <= FRESH_LEASES:
+            return 0.0
+        chance = random.random()  # noqa: S311 - jitter, not a secret
+        failures = self._failures[failure.step]
+        return delay_s(failures, self._patience.first_s, self._patience.max_s, chance, failure.retry_after_s)
+
+    def _spent(self, passage: _Passage, wait_s: float) -> bool:
+        if wait_s == 0:
+            return False  # a fresh URL costs no time, and their number is bounded
+        return self._clock.monotonic_s() - passage.started_s + wait_s > self._patience.give_up_s
+
+
+def _passes(failure: BaseException) -> bool:
+    return isinstance(failure, StepFailed) and failure.verdict in _PASSING

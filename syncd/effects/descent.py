@@ -1,0 +1,86 @@
+"""Going down into the workspace by directory descriptors, so that no swapped path can lead outside.
+
+Each step opens one name from its directory's descriptor and follows no link. A directory that is replaced by a link to
+`/etc` between two steps is an error, never a way out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from types import TracebackType
+from typing import Self
+
+from syncd.base.errors import WorkspaceError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO that took a file's place must not be waited for.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def open_workspace(path: str) -> int:
+    """A descriptor of the workspace's top directory. Raises `WorkspaceError` where there is none to be had."""
+    try:
+        return os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        what = "does not exist"
+    except OSError as failure:
+        if failure.errno in (errno.ENOTDIR, errno.ELOOP):
+            what = "is no longer a directory" if not os.path.islink(path) else "was replaced by a link"
+        else:
+            what = f"cannot be read ({failure.strerror})"
+    raise WorkspaceError(
+        f"the workspace {path!r} {what}", "bring it back or correct workspace.path; nothing was removed"
+    )
+
+
+def open_directory(name: str, parent: int) -> int:
+    """A descriptor of the directory `name` in `parent`. Raises `OSError`; a link is one."""
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def open_file(name: str, parent: int) -> int:
+    """A descriptor of the regular file `name` in `parent`. Raises `OSError`, for any other kind too."""
+    descriptor = os.open(name, _FILE, dir_fd=parent)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", name)
+    return descriptor
+
+
+class Descent:
+    """Open directories from the workspace's top to where an ordered list of paths is being read."""
+
+    def __init__(self, top: int) -> None:
+        self._names: list[str] = []
+        self._descriptors = [top]
+
+    def parent_of(self, path: str) -> tuple[int, str]:
+        """The descriptor of the path's directory, and the path's last name. Raises `OSError`."""
+        *folders, name = path.split("/")
+        shared = 0
+        for have, want in zip(self._names, folders, strict=False):
+            if have != want:
+                break
+            shared += 1
+        while len(self._names) > shared:
+            self._names.pop()
+            os.close(self._descriptors.pop())
+        for folder in folders[shared:]:
+            self._descriptors.append(open_directory(folder, self._descriptors[-1]))
+            self._names.append(folder)
+        return self._descriptors[-1], name
+
+    def close(self) -> None:
+        """Close all, the top as well."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,29 @@
+"""What a step of a sync raises when it fails: what happened, what the program may do, what a person can do."""
+
+from __future__ import annotations
+
+from syncd.base.errors import KeyRefused, SandboxRefused, SyncdError, Unavailable
+from syncd.policy.verdict import Step, Verdict
+
+
+class StepFailed(Exception):
+    """One attempt at one step failed. `retry_after_s` is what the server asked to be waited."""
+
+    def __init__(
+        self, step: Step, verdict: Verdict, message: str, hint: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.verdict = verdict
+        self.message = message
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+
+    def as_error(self) -> SyncdError:
+        """The failure as a command ends with it."""
+        if self.verdict is not Verdict.REFUSED:
+            return Unavailable(self.message, self.hint)
+        return KeyRefused(self.message, self.hint) if "key" in self.message else SandboxRefused(self.message, self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message

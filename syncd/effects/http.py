@@ -1,0 +1,163 @@
+"""The only door to httpx: how clients are made, how an exchange is bounded, and how its failures are told.
+
+httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
+of httpx leaves this module: an exchange returns an `Answer` or raises `NoAnswer`, whose text is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+# httpx imports its command line if the libraries for it are at hand, and with it 4 MiB that no daemon needs.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+import h11
+import httpx
+
+from syncd import __version__
+from syncd.base.config import is_loopback
+from syncd.base.interrupt import Interrupt
+from syncd.base.text import one_line, redacted
+
+CONNECT_S = 10.0
+# The write time-out counts for each send of a block; a slow uplink needs its time for one.
+WRITE_S = 120.0
+# Long enough for a day's saves to find the connection warm, short enough that a dead one is rarely met.
+KEEP_ALIVE_S = 20.0
+_LARGEST_ANSWER = 1 << 20
+_SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+class NoAnswer(Exception):
+    """No usable HTTP answer came; the text says why and holds no URL."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A bounded HTTP answer. `server_wall_s` is the answer's `Date`, if it had a readable one."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    server_wall_s: float | None
+
+    def header_lines(self, name: str) -> list[str]:
+        """Every line of a header that may come more than once."""
+        return self.headers.get_list(name)
+
+
+class Exchanger:
+    """A client of one origin, or of buckets. Connections are kept for a while and can be dropped after a sleep."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._clients: dict[str, httpx.Client] = {}
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        read_s: float,
+        content: bytes | Iterable[bytes] | None = None,
+    ) -> Answer:
+        """One request and its answer, the answer's body bounded, redirects not followed. Raises `NoAnswer`, `Stop`."""
+        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
+        try:
+            client = self._client(url)
+            with (
+                self._interrupt.region(),
+                client.stream(method, url, headers=dict(headers), content=content, timeout=timeout) as response,
+            ):
+                body = _bounded(response)
+                return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            httpx.StreamError,
+            h11.ProtocolError,
+            OSError,
+            ValueError,
+        ) as failure:
+            raise NoAnswer(_reason(failure)) from None
+
+    def drop(self) -> None:
+        """Close every connection: after a sleep they look fresh and are dead."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def _client(self, url: str) -> httpx.Client:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        client = self._clients.get(origin)
+        if client is None:
+            client = self._clients[origin] = _make_client(parts.scheme, parts.hostname or "")
+        return client
+
+
+def _make_client(scheme: str, host: str) -> httpx.Client:
+    local = is_loopback(host)
+    return httpx.Client(
+        verify=_tls() if scheme == "https" else False,
+        # A proxy for plain http would be shown the key; what is on this machine is never asked for through one.
+        trust_env=not local,
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
+        headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*"},
+    )
+
+
+def _tls() -> ssl.SSLContext:
+    """The system's certificates (and `SSL_CERT_FILE`), since companies add theirs there; else the bundled ones."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and paths.capath is None:
+        bundle = next((path for path in _SYSTEM_BUNDLES if os.path.exists(path)), None)
+        if bundle is None:
+            import certifi  # noqa: PLC0415 - only where the system has none
+
+            bundle = certifi.where()
+        context.load_verify_locations(bundle)
+    return context
+
+
+def _bounded(response: httpx.Response) -> bytes:
+    body = b""
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > _LARGEST_ANSWER:
+            raise NoAnswer(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
+    return body
+
+
+def _date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _reason(failure: Exception) -> str:
+    match failure:
+        case httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return f"no connection within {CONNECT_S:.0f} s"
+        case httpx.ReadTimeout():
+            return "no answer in time"
+        case httpx.WriteTimeout():
+            return "the other side stopped reading"
+        case httpx.ProxyError():
+            return f"the proxy refused: {one_line(redacted(str(failure)))}"
+    text = one_line(redacted(str(failure))) or type(failure).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "the server's certificate is not trusted here (set SSL_CERT_FILE to your company's certificates?)"
+    return text

@@ -1,0 +1,129 @@
+"""Taking a snapshot: scan, compare with what the sandbox holds, and pack only if something differs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import IO
+
+from syncd.base.errors import SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.base.problem import Problem
+from syncd.base.text import shown_path
+from syncd.effects.archive import Packed, Packer
+from syncd.effects.scan import Scan, Scanner, unreadable
+from syncd.policy.guard import lost_nearly_all
+from syncd.policy.limit import over_limit
+from syncd.policy.manifest import Difference, Entry, Manifest, count_files, difference, settle
+
+
+class Demand(Enum):
+    """What a sync was asked for. `FORCED` also says that a workspace that lost nearly everything is meant so."""
+
+    CHANGED = "sync if something changed"
+    FORCED = "sync whatever is there"
+
+
+@dataclass
+class Look:
+    """What a scan found: the manifest, as far as content is known, and how it differs from the sandbox's."""
+
+    manifest: Manifest
+    difference: Difference
+
+
+class Photographer:
+    """Takes the snapshots of one workspace, and remembers the contents it has read."""
+
+    def __init__(self, scanner: Scanner, packer: Packer, spool_folder: str, max_mib: int) -> None:
+        self._scanner = scanner
+        self._packer = packer
+        self._spool_folder = spool_folder
+        self._max_mib = max_mib
+        self._known: Manifest = {}
+        self._closed_files: dict[str, Entry] = {}
+        self.problems: list[Problem] = []
+        self.identity: tuple[int, int] = (0, 0)
+
+    def look(self, baseline: Manifest | None, demand: Demand) -> Look:
+        """Scan, and read only the files that may or may not have changed.
+
+        Raises `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
+        """
+        scan = self._scanner.scan()
+        self.problems = scan.problems
+        self.identity = scan.identity
+        self._leave_closed_out(scan)
+        if demand is Demand.CHANGED:
+            _guard(baseline, scan.manifest)
+        refusal = over_limit(scan.manifest, self._max_mib)
+        if refusal:
+            raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
+        manifest = settle(self._known, settle(baseline or {}, scan.manifest))
+        found = difference(baseline or {}, manifest)
+        if not found.certain and found.doubtful:
+            manifest |= self._packer.digests(found.doubtful)
+            found = difference(baseline or {}, manifest)
+        self._known = manifest
+        return Look(manifest, found)
+
+    def pack(self, manifest: Manifest) -> Packed:
+        """The archive of the manifest, in the spool. Raises `TryLater` if the disk has no room for it."""
+        spool: IO[bytes] = self._open_spool()
+        try:
+            packed = self._packer.pack(manifest, spool)
+        except BaseException as failure:
+            spool.close()
+            if isinstance(failure, OSError):
+                raise self._no_room(failure) from None
+            raise
+        self._closed_files |= packed.unread
+        self.problems = self.problems + packed.problems
+        self._known = packed.manifest
+        return packed
+
+    def _open_spool(self) -> IO[bytes]:
+        # Without a name in the folder it cannot outlive the process: nothing to clean up after a crash.
+        try:
+            return tempfile.TemporaryFile(dir=self._spool_folder, prefix="archive-")
+        except OSError as failure:
+            raise self._no_room(failure) from None
+
+    def _no_room(self, failure: OSError) -> TryLater:
+        return TryLater(
+            f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
+            "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
+        )
+
+    def _leave_closed_out(self, scan: Scan) -> None:
+        """Files that could not be opened are not tried again until their inode says that something changed."""
+        still = {}
+        for path, entry in self._closed_files.items():
+            now = scan.manifest.get(path)
+            if now is not None and now.stamp == entry.stamp:
+                del scan.manifest[path]
+                scan.unread.add(path)
+                self.problems.append(unreadable(path, OSError(None, "opening it failed")))
+                still[path] = entry
+        self._closed_files = still
+
+
+def _guard(baseline: Mapping[str, Entry] | None, manifest: Manifest) -> None:
+    if not baseline:
+        return
+    before, now = count_files(baseline.values()), count_files(manifest.values())
+    if lost_nearly_all(before, now):
+        raise WorkspaceError(
+            f"the workspace holds {now} files where it held {before}, so nothing is synced",
+            "bring it back, or run `syncd push --force` if it is meant to be so",
+        )
+
+
+def described(found: Difference) -> str:
+    """The difference in a few words for the log."""
+    parts = []
+    for word, paths in (("new", found.added), ("changed", found.changed), ("gone", found.removed)):
+        if paths:
+            parts.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
+    return ", ".join(parts) or "nothing new"

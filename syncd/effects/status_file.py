@@ -1,0 +1,58 @@
+"""The status document on disk, and whether the process that wrote it still lives.
+
+A document is only believed to be of a running daemon while that daemon holds the workspace's lock; the kernel drops the
+lock with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from msgspec.structs import replace
+
+from syncd.effects.lock import holder
+from syncd.effects.state_file import write_whole
+from syncd.policy.status import VERSION, State, Status
+
+_NAME = "status.json"
+_encode = msgspec.json.Encoder().encode
+
+
+class StatusFile:
+    """Where one daemon writes what it is doing."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder, _NAME)
+        self._written = b""
+
+    def write(self, status: Status) -> None:
+        """Show the document to readers, if it says anything new. Raises `OSError`."""
+        content = _encode(status)
+        if content != self._written:
+            write_whole(self._path, content)
+            self._written = content
+
+
+def encoded(status: Status) -> bytes:
+    """The document as `status --json` prints it."""
+    return _encode(status)
+
+
+def read_status(folder: str, otherwise: Status) -> Status:
+    """What the daemon of this state folder is doing, or did last; `otherwise` where nothing is known.
+
+    Of a process that is gone only what it did last is left: its state, its pid and its plans went with it.
+    """
+    try:
+        with open(os.path.join(folder, _NAME), "rb") as file:
+            status = msgspec.json.decode(file.read(), type=Status)
+    except (OSError, msgspec.MsgspecError):
+        status = otherwise
+    if status.version != VERSION:
+        status = otherwise
+    owner = holder(folder)
+    if owner is not None and status.running and (owner in (0, status.pid)):
+        return status
+    return replace(status, running=False, pid=None, state=State.STOPPED, retry_at=None, progress=None)
