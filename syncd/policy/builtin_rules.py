@@ -77,7 +77,7 @@ _CACHES = (
 
 # Not vim's `4913`, by which it tries whether it may write: it lives for a moment, and numbers are real names elsewhere.
 _EDITORS = (
-    "*~",
+    "?*~",  # a file named "~" is nobody's backup
     ".#*",
     "\\#*#",
     "*.swp",
