@@ -95,11 +95,11 @@ def _serve(
         try:
             emulator.start()
         except OSError as error:
+            # create_server() puts the address into strerror; the errno's own words are enough.
+            reason = os.strerror(error.errno or 0)
             if error.filename is None:
-                raise TryLater(f"port {port} cannot be had: {error.strerror}", "name another with --port") from error
-            raise NeedsPerson(
-                f"{error.filename} cannot be used: {error.strerror}", "name another with --data"
-            ) from error
+                raise TryLater(f"port {port} cannot be had: {reason}", "name another with --port") from error
+            raise NeedsPerson(f"{error.filename} cannot be used: {reason}", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
             wait()

@@ -114,19 +114,20 @@ class _Places:
         self._mtimes: dict[str, float] = {}
 
     def put(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        filtered = tarfile.data_filter(member, self._folder)
-        name = os.path.normpath(filtered.name.strip("/"))
-        if name == ".":
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise BadArchive(f"the archive is refused: {member.name!r} has a '..'")
+        if not parts:
             return
-        parent = os.path.dirname(name)
-        self._make_directory(parent)
-        if filtered.isdir():
+        name = "/".join(parts)
+        # Room first: what lies there may be a link, through which the filter would look, and tarfile write, elsewhere.
+        self._make_directory("/".join(parts[:-1]))
+        if member.isdir():
             self._make_directory(name)
-            self._mtimes[name] = filtered.mtime
+            self._mtimes[name] = member.mtime
             return
         self._clear(name)
-        # tarfile would follow what it finds; nothing is left at this place to follow. Filtered above, once is enough.
-        tar.extract(filtered, self._folder, filter="fully_trusted")
+        tar.extract(member, self._folder, filter="data")
 
     def finish(self) -> None:
         """Gives directories their times, which filling them has changed."""

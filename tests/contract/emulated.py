@@ -1,0 +1,105 @@
+"""What the emulator's tests stand on: a started emulator, clients for its two origins, archives and a clock to turn."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from syncd.base.clock import SystemClock
+from syncd.emulator import Emulator
+
+KEY = "key-of-the-test"
+SANDBOX = "box"
+PATH = f"/local-sandbox/{SANDBOX}"
+GZIP = {"Content-Type": "application/gzip"}
+
+
+@dataclass
+class TurnedClock(SystemClock):
+    """The machine's clock, moved by as much as a test says."""
+
+    ahead_s: float = 0.0
+
+    def wall_s(self) -> float:
+        return super().wall_s() + self.ahead_s
+
+
+class Stage:
+    """An emulator with one sandbox, and a client for each origin."""
+
+    def __init__(self, emulator: Emulator, clock: TurnedClock) -> None:
+        self.emulator = emulator
+        self.clock = clock
+        self.sandbox = self.emulator.create_sandbox(SANDBOX)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        self.api = httpx.Client(base_url=self.emulator.base_url, headers=headers, timeout=10)
+        self.bucket = httpx.Client(timeout=10)
+
+    def close(self) -> None:
+        self.api.close()
+        self.bucket.close()
+
+    def upload_url(self, region: str = "us") -> str:
+        """A fresh signed URL for the workspace's archive."""
+        return str(self.api.post(f"{PATH}/upload-url", params={"region": region}).json()["upload_url"])
+
+    def upload(self, content: bytes, region: str = "us") -> httpx.Response:
+        return self.bucket.put(self.upload_url(region), content=content, headers=GZIP)
+
+    def initialize(self, content: bytes) -> httpx.Response:
+        """Uploads and initializes."""
+        assert self.upload(content).status_code == 200
+        return self.api.post(f"{PATH}/initialize")
+
+    def tree(self) -> dict[str, bytes | str | None]:
+        """The sandbox's workspace: path to content, a link's target as text, None for a directory."""
+        found: dict[str, bytes | str | None] = {}
+        for path in sorted(self.sandbox.workspace.rglob("*")):
+            name = path.relative_to(self.sandbox.workspace).as_posix()
+            if path.is_symlink():
+                found[name] = str(path.readlink())
+            else:
+                found[name] = None if path.is_dir() else path.read_bytes()
+        return found
+
+
+@contextmanager
+def staged(data_dir: Path, **options: Any) -> Iterator[Stage]:
+    """A stage on `data_dir`; `options` are the Emulator's."""
+    clock = TurnedClock()
+    with Emulator(data_dir, api_key=KEY, clock=clock, **options) as emulator:
+        stage = Stage(emulator, clock)
+        try:
+            yield stage
+        finally:
+            stage.close()
+
+
+def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    """An archive's entry; `fields` are a TarInfo's."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def archive(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+    """A tar.gz of these entries."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for info, content in members:
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def files(**contents: bytes) -> bytes:
+    """A tar.gz of plain files; `__` in a name stands for `/`, `_` for `.`."""
+    return archive(member(name.replace("__", "/").replace("_", "."), text) for name, text in contents.items())

@@ -1,0 +1,212 @@
+"""The emulator's API answers as the service's description and FastAPI's manners say."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from emulated import GZIP, KEY, PATH, SANDBOX, Stage, archive, files, member, staged
+
+from syncd.emulator import Emulator
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A fresh emulator."""
+    with staged(tmp_path / "data") as stage:
+        yield stage
+
+
+def test_a_workspace_goes_there_and_comes_back(stage: Stage) -> None:
+    """Uploaded, initialized, dumped: the dump has `./` names and a `.` entry."""
+    answer = stage.initialize(files(a__b_txt=b"hello", c_txt=b"there"))
+    assert answer.json() == {
+        "sandbox_id": SANDBOX,
+        "status": "occupied",
+        "message": "Extracted archive from GCS to workspace",
+    }
+    assert stage.tree() == {"a": None, "a/b.txt": b"hello", "c.txt": b"there"}
+    dumped = stage.bucket.get(stage.api.get(f"{PATH}/dump").json()["download_url"])
+    with tarfile.open(fileobj=io.BytesIO(dumped.content)) as tar:
+        assert sorted(tar.getnames()) == [".", "./a", "./a/b.txt", "./c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status", "detail"),
+    [
+        (None, 403, "Not authenticated"),
+        ("Basic abc", 403, "Not authenticated"),
+        ("Bearer", 403, "Not authenticated"),
+        ("Bearer wrong", 401, "Invalid API key"),
+    ],
+)
+def test_the_key_is_asked_for(stage: Stage, authorization: str | None, status: int, detail: str) -> None:
+    """No key is 403, a wrong one 401, both before the sandbox is looked for."""
+    headers = {"Authorization": authorization} if authorization else {}
+    answer = httpx.get(f"{stage.emulator.base_url}/local-sandbox/nowhere", headers=headers)
+    assert (answer.status_code, answer.json()) == (status, {"detail": detail})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/local-sandbox/nowhere", 404),
+        ("POST", "/local-sandbox/nowhere/upload-url", 404),
+        ("POST", "/local-sandbox/..%2f..%2fetc/initialize", 404),
+        ("PUT", "/local-sandbox", 405),
+        ("POST", f"{PATH}/dump", 405),
+        ("GET", "/elsewhere", 404),
+        ("GET", f"{PATH}/dump/", 404),
+    ],
+)
+def test_what_is_not_there(stage: Stage, method: str, path: str, status: int) -> None:
+    """Unknown sandboxes and paths are 404, unknown methods 405, each with a `detail`."""
+    answer = stage.api.request(method, path)
+    assert answer.status_code == status
+    assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "places"),
+    [
+        ("POST", f"{PATH}/upload-url?region=eu", None, [["query", "region"]]),
+        ("POST", f"{PATH}/initialize?region=", None, [["query", "region"]]),
+        ("GET", f"{PATH}/dump?region=US", None, [["query", "region"]]),
+        ("GET", f"{PATH}/execution-logs?cursor=-1", None, [["query", "execution_name"], ["query", "cursor"]]),
+        ("GET", f"{PATH}/execution-logs?execution_name=a&cursor=x", None, [["query", "cursor"]]),
+        ("POST", f"{PATH}/execute", b"{}", [["body", "execution_name"]]),
+        ("POST", f"{PATH}/execute", b'{"execution_name": "../x"}', [["body", "execution_name"]]),
+        ("POST", f"{PATH}/execute", b"", [["body"]]),
+        ("POST", f"{PATH}/execute", b"[1]", [["body"]]),
+        ("POST", "/local-sandbox", b"{", [["body", 1]]),
+        ("POST", "/local-sandbox", b'{"server_names": ["git", "x"]}', [["body", "server_names", 1]]),
+        ("POST", "/local-sandbox", b'{"server_names": "ALL", "ttl_seconds": 59}', [["body", "ttl_seconds"]]),
+        ("POST", "/local-sandbox", b'{"server_names": "ALL", "ttl_seconds": 86401}', [["body", "ttl_seconds"]]),
+        ("POST", "/local-sandbox", b'{"server_names": "ALL", "benchmark": "x"}', [["body", "benchmark"]]),
+        ("DELETE", f"{PATH}?is_ttl=perhaps", None, [["query", "is_ttl"]]),
+    ],
+)
+def test_bad_parameters(stage: Stage, method: str, path: str, body: bytes | None, places: list[list[object]]) -> None:
+    """A bad region, body or parameter is 422, and `detail` names each place."""
+    answer = stage.api.request(method, path, content=body)
+    assert answer.status_code == 422
+    assert [problem["loc"] for problem in answer.json()["detail"]] == places
+
+
+def test_a_length_is_needed(stage: Stage) -> None:
+    """A POST without a body must still say so."""
+    connection = http.client.HTTPConnection("127.0.0.1", stage.emulator.port, timeout=5)
+    connection.putrequest("POST", f"{PATH}/reset")
+    connection.putheader("Authorization", f"Bearer {KEY}")
+    connection.endheaders()
+    assert connection.getresponse().status == 411
+    connection.close()
+
+
+@pytest.mark.parametrize("host", ["attacker.example", "attacker.example:80", "127.0.0.1", "localhost:1"])
+def test_a_foreign_host_is_refused(stage: Stage, host: str) -> None:
+    """A page that reaches loopback under its own name gets nothing, key or not."""
+    assert stage.api.get("/local-sandbox", headers={"Host": host}).status_code == 403
+    assert len(stage.emulator.journal) == 0
+
+
+def test_a_sandbox_lives_and_ends(stage: Stage) -> None:
+    """Acquired, listed, got, released, gone, and its uploads with it."""
+    acquired = stage.api.post("/local-sandbox", json={"server_names": ["git", "terminal"], "ttl_seconds": None})
+    assert acquired.status_code == 201
+    name = acquired.json()["local_sandbox_id"]
+    assert [server["server_name"] for server in acquired.json()["servers"]] == ["git", "terminal"]
+    assert all(server["mcp_server_url"].startswith(stage.emulator.base_url) for server in acquired.json()["servers"])
+    listed = stage.api.get("/local-sandbox").json()
+    assert listed["total_count"] == 2
+    assert {box["local_sandbox_id"] for box in listed["local_sandboxes"]} == {SANDBOX, name}
+    url = stage.api.post(f"/local-sandbox/{name}/upload-url").json()["upload_url"]
+    assert stage.api.delete(f"/local-sandbox/{name}").status_code == 200
+    assert stage.api.get(f"/local-sandbox/{name}").status_code == 404
+    assert stage.api.delete(f"/local-sandbox/{name}").status_code == 404
+    assert stage.api.get("/local-sandbox").json()["total_count"] == 1
+    assert url
+
+
+def test_a_sandbox_expires(stage: Stage) -> None:
+    """An id that worked is 404 once its time is over; one without an end stays."""
+    name = stage.api.post("/local-sandbox", json={"server_names": "ALL"}).json()["local_sandbox_id"]
+    stage.clock.ahead_s = 7199
+    assert stage.api.get(f"/local-sandbox/{name}").status_code == 200
+    stage.clock.ahead_s = 7201
+    assert stage.api.post(f"/local-sandbox/{name}/upload-url").status_code == 404
+    assert stage.api.get(PATH).status_code == 200
+
+
+def test_nothing_uploaded_in_that_region(stage: Stage) -> None:
+    """The archive must lie in the region that is initialized: `us` and `asia` are two places."""
+    assert stage.upload(files(a=b"1"), "asia").status_code == 200
+    refused = stage.api.post(f"{PATH}/initialize")
+    assert refused.status_code == 400
+    assert "us" in refused.json()["detail"]
+    assert stage.api.post(f"{PATH}/initialize?region=asia").status_code == 200
+    assert stage.tree() == {"a": b"1"}
+
+
+def test_initialize_adds_and_overwrites(stage: Stage) -> None:
+    """What the next archive does not hold stays; files, directories and links give way to each other."""
+    stage.initialize(
+        archive(
+            [
+                member("keep", b"1"),
+                member("dir/in", b"2"),
+                member("file", b"3"),
+                member("link", type=b"2", linkname="keep"),
+            ]
+        )
+    )
+    stage.initialize(archive([member("dir", b"now a file"), member("file/in", b"4"), member("link/in", b"5")]))
+    assert stage.tree() == {
+        "dir": b"now a file",
+        "file": None,
+        "file/in": b"4",
+        "keep": b"1",
+        "link": None,
+        "link/in": b"5",
+    }
+    stage.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
+    assert stage.tree()["file"] == "keep"
+    assert stage.tree()["keep"] == b"new"
+
+
+def test_reset_empties(stage: Stage) -> None:
+    """After a reset the workspace is as at first, and the upload can be initialized again."""
+    stage.initialize(archive([member("a/b", b"1"), member("l", type=b"2", linkname="a")]))
+    assert stage.api.post(f"{PATH}/reset").status_code == 200
+    assert stage.tree() == {}
+    assert stage.api.post(f"{PATH}/initialize").status_code == 200
+    assert stage.tree() == {"a": None, "a/b": b"1", "l": "a"}
+
+
+def test_url_lifetime(stage: Stage) -> None:
+    """The lifetime is told in whole minutes, never 0, and can be changed while running."""
+    assert stage.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 30
+    stage.emulator.url_lifetime_s = 5
+    assert stage.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 1
+    assert "X-Goog-Expires=5&" in stage.upload_url()
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    """Sandboxes, workspaces, objects, key and URLs given before hold for the next run on the same folder."""
+    with staged(tmp_path) as stage:
+        stage.initialize(files(a=b"1"))
+        url = stage.upload_url()
+        assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
+    with Emulator(tmp_path) as emulator:
+        assert emulator.api_key == KEY
+        assert [sandbox.id for sandbox in emulator.sandboxes()] == [SANDBOX]
+        assert httpx.put(url, content=files(b=b"2"), headers=GZIP).status_code == 200
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert httpx.post(f"{emulator.base_url}{PATH}/initialize", headers=headers).status_code == 200
+        assert {path.name for path in emulator.create_sandbox(SANDBOX).workspace.iterdir()} == {"a", "b"}

@@ -1,0 +1,152 @@
+"""Whatever is uploaded, `initialize` unpacks it whole and inside the workspace, or refuses it with a reason."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from emulated import PATH, Stage, archive, files, member, staged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncd.emulator.extract import BadArchive, Bounds, extract
+
+SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A fresh emulator."""
+    with staged(tmp_path / "data") as stage:
+        yield stage
+
+
+def _unsized(name: str, claimed_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = claimed_bytes
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT))
+
+
+def _outside(stage: Stage) -> set[str]:
+    """Every path of the emulator's folder but the workspace's and the bucket's."""
+    ours = (stage.sandbox.workspace, stage.emulator.data_dir / "bucket")
+    paths = stage.emulator.data_dir.rglob("*")
+    return {str(path) for path in paths if not any(path.is_relative_to(place) for place in ours)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no gzip at all", id="not gzip"),
+        pytest.param(gzip.compress(b"no tar" * 500), id="not tar"),
+        pytest.param(SOUND[:-1], id="cut by a byte"),
+        pytest.param(SOUND[: len(SOUND) // 2], id="half"),
+        pytest.param(SOUND[:-8] + bytes([SOUND[-8] ^ 1]) + SOUND[-7:], id="wrong CRC"),
+        pytest.param(SOUND[:-1] + bytes([SOUND[-1] ^ 1]), id="wrong length"),
+        pytest.param(SOUND + b"tail", id="something behind"),
+        pytest.param(SOUND + SOUND, id="two members"),
+        pytest.param(_unsized("a", 10**6), id="file cut short"),
+        pytest.param(archive([member("../out", b"1")]), id="parent"),
+        pytest.param(archive([member("a/../../out", b"1")]), id="parent in the middle"),
+        pytest.param(archive([member("l", type=b"2", linkname="/etc")]), id="absolute link"),
+        pytest.param(archive([member("l", type=b"2", linkname="../../x")]), id="escaping link"),
+        pytest.param(archive([member("l", type=b"1", linkname="../out")]), id="escaping hard link"),
+        pytest.param(archive([member("l", type=b"1", linkname="nowhere")]), id="hard link to nothing"),
+        pytest.param(archive([member("p", type=b"6")]), id="FIFO"),
+        pytest.param(archive([member("c", type=b"3")]), id="device"),
+    ],
+)
+def test_bad_archives(stage: Stage, content: bytes) -> None:
+    """500 with a reason, the sandbox in error, nothing outside the workspace, and a sound archive mends it."""
+    around = _outside(stage)
+    refused = stage.initialize(content)
+    assert refused.status_code == 500
+    assert refused.json()["detail"].startswith("Failed to initialize the sandbox: ")
+    assert stage.api.get(PATH).json()["status"] == "error"
+    assert _outside(stage) == around
+    assert stage.initialize(SOUND).json()["status"] == "occupied"
+    assert stage.api.get(PATH).json()["status"] == "occupied"
+
+
+def test_a_link_is_never_followed(stage: Stage, tmp_path: Path) -> None:
+    """A link that code in the sandbox left there does not lead an archive out of it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (stage.sandbox.workspace / "d").symlink_to(outside)
+    (stage.sandbox.workspace / "f").symlink_to(outside / "f")
+    assert stage.initialize(files(d__a=b"1", f=b"2")).status_code == 200
+    assert list(outside.iterdir()) == []
+    assert stage.tree() == {"d": None, "d/a": b"1", "f": b"2"}
+
+
+def test_names_modes_and_times(stage: Stage) -> None:
+    """Bytes that are no UTF-8, long names, permission bits and whole-second times survive."""
+    strange, long = os.fsdecode(b"caf\xe9\n"), "/".join(["x" * 200] * 5)
+    stage.initialize(
+        archive(
+            [
+                member("d", type=b"5", mode=0o755, mtime=1000),
+                member(f"d/{strange}", b"1", mode=0o755, mtime=2000),
+                member(long, b"2", mode=0o640, mtime=3000),
+            ]
+        )
+    )
+    found = [os.stat(stage.sandbox.workspace / name) for name in ("d", f"d/{strange}", long)]
+    assert [status.st_mtime for status in found] == [1000, 2000, 3000]
+    assert [oct(status.st_mode & 0o777) for status in found[1:]] == ["0o755", "0o640"]
+
+
+@pytest.mark.parametrize(
+    "bounds", [Bounds(total_bytes=50_000), Bounds(entries=5)], ids=["too many bytes", "too many entries"]
+)
+def test_bounds(tmp_path: Path, bounds: Bounds) -> None:
+    """A small archive that becomes large is stopped."""
+    bomb = archive(member(f"f{number}", b"0" * 10_000) for number in range(10))
+    assert len(bomb) < 5000
+    with pytest.raises(BadArchive):
+        extract(io.BytesIO(bomb), str(tmp_path), bounds)
+
+
+def test_an_oversized_header_is_not_read(tmp_path: Path) -> None:
+    """A long-name header that claims gigabytes is refused before it is held in memory."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 1024**3
+    endless = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10**6))
+    with pytest.raises(BadArchive, match="oversized header"):
+        extract(io.BytesIO(endless), str(tmp_path), Bounds())
+
+
+def test_flushed_blocks_are_one_member(tmp_path: Path) -> None:
+    """Deflate blocks that are joined at full flushes are one sound gzip member."""
+    plain = gzip.decompress(SOUND)
+    packer = zlib.compressobj(wbits=31)
+    pieces = [packer.compress(plain[at : at + 1000]) + packer.flush(zlib.Z_FULL_FLUSH) for at in range(0, 20_000, 1000)]
+    packed = b"".join(pieces) + packer.flush()
+    assert extract(io.BytesIO(packed), str(tmp_path), Bounds()) == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(flips=st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), min_size=1, max_size=4))
+def test_odd_headers_never_escape(tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]) -> None:
+    """Any change of a tar's bytes is unpacked or refused; no other error, nothing beside the folder."""
+    plain = bytearray(gzip.decompress(SOUND))
+    for place, value in flips:
+        plain[place] = value
+    # A right checksum lets the change reach what comes after it.
+    for start in (0, 512):
+        total = sum(plain[start : start + 148]) + 8 * 32 + sum(plain[start + 156 : start + 512])
+        plain[start + 148 : start + 156] = b"%06o\0 " % total
+    around = tmp_path_factory.mktemp("odd")
+    inside = around / "inside"
+    inside.mkdir()
+    with suppress(BadArchive, OSError):
+        extract(io.BytesIO(gzip.compress(bytes(plain), 1)), str(inside), Bounds(total_bytes=10**6))
+    assert [path.name for path in around.iterdir()] == ["inside"]

@@ -1,0 +1,188 @@
+"""The emulator's bucket refuses what Google's refuses, and answers as it answers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import google_crc32c
+import httpx
+import pytest
+from emulated import GZIP, PATH, Stage, files, staged
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A fresh emulator."""
+    with staged(tmp_path / "data") as stage:
+        yield stage
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    """The status and the XML's code."""
+    found = re.fullmatch(
+        r"<\?xml [^>]*\?><Error><Code>(\w+)</Code><Message>[^<]+</Message>(<.*>)?</Error>", answer.text
+    )
+    assert found, answer.text
+    return answer.status_code, found[1]
+
+
+def test_the_url_has_googles_form(stage: Stage) -> None:
+    """Algorithm, credential, date, expiry, signed headers and a signature of an RSA key's length, at another origin."""
+    url = urlsplit(stage.upload_url("asia"))
+    query = {name: values[0] for name, values in parse_qs(url.query).items()}
+    assert url.netloc != urlsplit(stage.emulator.base_url).netloc
+    assert re.fullmatch(r"/[a-z-]+-asia/local-sandbox/box/workspace\.tar\.gz", url.path)
+    assert query["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
+    assert re.fullmatch(r".+@.+/\d{8}/auto/storage/goog4_request", query["X-Goog-Credential"])
+    assert re.fullmatch(r"\d{8}T\d{6}Z", query["X-Goog-Date"])
+    assert query["X-Goog-Expires"] == "1800"
+    assert query["X-Goog-SignedHeaders"] == "content-type;host"
+    assert re.fullmatch(r"[0-9a-f]{512}", query["X-Goog-Signature"])
+
+
+def test_success_carries_what_google_sends(stage: Stage) -> None:
+    """An empty 200 with both hashes on lines of their own."""
+    content = files(a=b"1")
+    answer = stage.upload(content)
+    assert (answer.status_code, answer.content) == (200, b"")
+    md5 = hashlib.md5(content)
+    crc32c = google_crc32c.Checksum(content).digest()
+    assert answer.headers.get_list("x-goog-hash") == [
+        f"crc32c={base64.b64encode(crc32c).decode()}",
+        f"md5={base64.b64encode(md5.digest()).decode()}",
+    ]
+    assert answer.headers["etag"] == f'"{md5.hexdigest()}"'
+    assert answer.headers["x-goog-stored-content-length"] == str(len(content))
+    assert answer.headers["x-goog-stored-content-encoding"] == "identity"
+    assert answer.headers["x-goog-metageneration"] == "1"
+    assert answer.headers["server"] == "UploadServer"
+    assert "date" in answer.headers
+    assert int(stage.upload(content).headers["x-goog-generation"]) > int(answer.headers["x-goog-generation"])
+
+
+def _swapped(url: str, old: str, new: str) -> str:
+    assert old in url
+    return url.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refusal"),
+    [
+        ("workspace.tar.gz", "other.tar.gz", (403, "SignatureDoesNotMatch")),
+        ("-us/", "-asia/", (403, "SignatureDoesNotMatch")),
+        ("X-Goog-Expires=1800", "X-Goog-Expires=1801", (403, "SignatureDoesNotMatch")),
+        ("X-Goog-Expires=1800", "X-Goog-Expires=604801", (400, "InvalidArgument")),
+        ("X-Goog-Expires=1800", "X-Goog-Expires=soon", (400, "InvalidArgument")),
+        ("GOOG4-RSA-SHA256", "NONE", (400, "InvalidArgument")),
+        ("content-type%3Bhost", "host", (403, "SignatureDoesNotMatch")),
+        ("content-type%3Bhost", "content-type", (400, "InvalidArgument")),
+        ("&X-Goog-Signature=", "&x-goog-signature=0", (403, "SignatureDoesNotMatch")),
+        ("&X-Goog-Signature=", "&nothing=", (403, "AccessDenied")),
+        ("X-Goog-Date=2", "X-Goog-Date=x", (400, "InvalidArgument")),
+        ("X-Goog-Algorithm=", "userProject=x&X-Goog-Algorithm=", (403, "SignatureDoesNotMatch")),
+    ],
+)
+def test_a_changed_url_is_refused(stage: Stage, old: str, new: str, refusal: tuple[int, str]) -> None:
+    """Every part of a signed URL is signed."""
+    assert code(stage.bucket.put(_swapped(stage.upload_url(), old, new), content=b"x", headers=GZIP)) == refusal
+
+
+@pytest.mark.parametrize(
+    ("headers", "refusal"),
+    [
+        ({"Content-Type": "application/x-gzip"}, (403, "SignatureDoesNotMatch")),
+        ({}, (400, "MalformedSecurityHeader")),
+        (GZIP | {"x-goog-meta-a": "1"}, (400, "MalformedSecurityHeader")),
+        (GZIP | {"Authorization": "Bearer key-of-the-test"}, (400, "InvalidArgument")),
+    ],
+)
+def test_other_headers_are_refused(stage: Stage, headers: dict[str, str], refusal: tuple[int, str]) -> None:
+    """The content type is signed, no `x-goog-` header may be added, no key sent."""
+    assert code(stage.bucket.put(stage.upload_url(), content=b"x", headers=headers)) == refusal
+    assert code(stage.bucket.get(stage.upload_url(), headers=GZIP))[0] == 403
+
+
+def test_another_name_for_the_host_is_refused(stage: Stage) -> None:
+    """A URL holds for the host that it was signed for, even where another leads to the same server."""
+    url = stage.upload_url().replace("127.0.0.1", "localhost")
+    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (403, "SignatureDoesNotMatch")
+
+
+def test_parameter_names_come_in_any_case(stage: Stage) -> None:
+    """Parameters are found in any spelling, so that an expiry is seen before a bad signature."""
+    url = stage.upload_url()
+    stage.clock.ahead_s = 1801
+    lower = re.sub(r"X-Goog-\w+", lambda found: found[0].lower(), url)
+    assert code(stage.bucket.put(lower, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
+
+
+def test_a_url_expires_and_not_before(stage: Stage) -> None:
+    """It holds again and again until its date and lifetime are over, then never."""
+    url = stage.upload_url()
+    stage.clock.ahead_s = 1795
+    for _ in range(2):
+        assert stage.bucket.put(url, content=files(a=b"1"), headers=GZIP).status_code == 200
+    stage.clock.ahead_s = 1801
+    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
+    stage.clock.ahead_s = -3600
+    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (403, "RequestTimeTooSkewed")
+
+
+def test_a_length_is_needed(stage: Stage) -> None:
+    """A chunked body is refused with V4 URLs."""
+    answer = stage.bucket.put(stage.upload_url(), content=iter([b"x"]), headers=GZIP)
+    assert code(answer) == (411, "MissingContentLength")
+
+
+def test_a_torn_upload_stores_nothing(stage: Stage) -> None:
+    """The object stays what it was when the client goes away in the middle."""
+    stage.upload(files(a=b"old"))
+    url = urlsplit(stage.upload_url())
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
+    connection.putrequest("PUT", f"{url.path}?{url.query}")
+    for name, value in {**GZIP, "Content-Length": "1000000"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.send(b"x" * 500_000)
+    connection.close()
+    assert stage.emulator.journal.wait("upload", 2)
+    assert stage.emulator.journal[-1].status is None
+    assert stage.api.post(f"{PATH}/initialize").status_code == 200
+    assert stage.tree() == {"a": b"old"}
+    assert not list(stage.emulator.data_dir.rglob("*.part"))
+
+
+def test_a_missing_object(stage: Stage) -> None:
+    """A sound URL for what was never stored."""
+    url = stage.api.get(f"{PATH}/dump").json()["download_url"]
+    for version in (stage.emulator.data_dir / "bucket").rglob("dump.tar.gz/*"):
+        version.unlink()
+    assert code(stage.bucket.get(url)) == (404, "NoSuchKey")
+
+
+def test_writing_too_often(tmp_path: Path) -> None:
+    """As an option, the same object cannot be written twice within the interval; another one can."""
+    with staged(tmp_path, write_interval_s=3600) as stage:
+        assert stage.upload(b"1").status_code == 200
+        assert code(stage.upload(b"2")) == (429, "SlowDown")
+        assert stage.upload(b"2", "asia").status_code == 200
+
+
+def test_connections_are_kept(stage: Stage) -> None:
+    """Upload after upload goes over one connection, refusals included."""
+    url = urlsplit(stage.upload_url())
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
+    connection.connect()
+    before = connection.sock
+    for target, status in ((f"{url.path}?{url.query}", 200), (url.path, 403), (f"{url.path}?{url.query}", 200)):
+        connection.request("PUT", target, b"x" * 10_000, GZIP)
+        answer = connection.getresponse()
+        answer.read()
+        assert (answer.status, connection.sock) == (status, before)
+    connection.close()

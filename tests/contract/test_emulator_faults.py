@@ -1,0 +1,300 @@
+"""Every fault of the language does what its table says, at the instant that it says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from emulated import GZIP, PATH, Stage, files, staged
+
+from syncd.emulator import Action, BadFault, Entry, Fault, When
+
+CONTENT = files(a=b"1" * 1000)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A fresh emulator."""
+    with staged(tmp_path / "data") as stage:
+        yield stage
+
+
+@pytest.mark.parametrize(
+    ("line", "op", "fault"),
+    [
+        ("upload: 503 retry-after=2", "upload", Fault(Action.STATUS, status=503, retry_after="2")),
+        ("upload: 503 before", "upload", Fault(Action.STATUS, When.BEFORE, status=503)),
+        ("upload: 503 retry-after=2 after x2", "upload", Fault(Action.STATUS, When.AFTER, retry_after="2", times=2)),
+        (
+            "upload: 429 retry-after=Fri, 31 Dec 1999 23:59:59 GMT x3",
+            "upload",
+            Fault(Action.STATUS, status=429, retry_after="Fri, 31 Dec 1999 23:59:59 GMT", times=3),
+        ),
+        ("initialize: reset mid-body", "initialize", Fault(Action.RESET, When.MID_BODY)),
+        ("upload: hang 30", "upload", Fault(Action.HANG, amount=30)),
+        ("upload: hang 30 mid-body always", "upload", Fault(Action.HANG, When.MID_BODY, amount=30, times=None)),
+        ("upload-url: html", "upload-url", Fault(Action.HTML)),
+        ("upload: slow 1024", "upload", Fault(Action.SLOW, amount=1024)),
+        ("initialize: lost", "initialize", Fault(Action.CLOSE, When.AFTER)),
+        ("upload-url: cut", "upload-url", Fault(Action.CUT)),
+        ('upload-url: json {"a": "b x2"}', "upload-url", Fault(Action.JSON, text='{"a": "b x2"}')),
+        ("initialize: error disk is full x2", "initialize", Fault(Action.ERROR, text="disk is full", times=2)),
+        ("upload: expired", "upload", Fault(Action.STATUS, status=400, code="ExpiredToken")),
+        ("upload: forbidden skip=1", "upload", Fault(Action.STATUS, status=403, code="SignatureDoesNotMatch", skip=1)),
+        ("any: gone", "any", Fault(Action.GONE)),
+        ("upload: redirect http://x/ after", "upload", Fault(Action.REDIRECT, When.AFTER, text="http://x/")),
+        ("upload: delay 0.5", "upload", Fault(Action.DELAY, amount=0.5)),
+    ],
+)
+def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
+    """Each line of the language is one fault."""
+    assert Fault.parse(line) == (op, fault)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "503",
+        "uplaod: 503",
+        "upload: 199",
+        "upload: 99999",
+        "upload: nonsense",
+        "upload: status",
+        "upload: hang",
+        "upload: hang long",
+        "upload: slow 0",
+        "upload: 503 sometimes",
+        "upload: 503 x0",
+        "upload: reset instead",
+        "upload: error broken",
+        "upload-url: expired",
+        "upload-url: corrupt",
+        "upload: json {",
+        "upload: html 5",
+    ],
+)
+def test_lines_that_are_none(line: str) -> None:
+    """Anything else is refused with the line in the message."""
+    with pytest.raises(BadFault) as refused:
+        Fault.parse(line)
+    assert repr(line) in str(refused.value)
+
+
+def test_counting(stage: Stage) -> None:
+    """First added, first met; `skip` lets pass, `xN` counts, `always` stays until cleared."""
+    stage.emulator.faults.script("list: 500 x2", "list: 502 skip=1", "any: 503 skip=1 always")
+    statuses = [stage.api.get("/local-sandbox").status_code for _ in range(6)]
+    assert statuses == [500, 500, 200, 502, 503, 503]
+    assert stage.api.get(PATH).status_code == 503
+    stage.emulator.faults.clear()
+    assert stage.api.get(PATH).status_code == 200
+
+
+def put(stage: Stage, *lines: str, content: bytes = CONTENT) -> httpx.Response:
+    """An upload that meets these faults."""
+    url = stage.upload_url()
+    stage.emulator.faults.script(*lines)
+    return stage.bucket.put(url, content=content, headers=GZIP)
+
+
+def stored(stage: Stage) -> bool:
+    """Whether the upload's content is in the bucket."""
+    stage.emulator.faults.clear()
+    return stage.api.post(f"{PATH}/initialize").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "holds", "stores"),
+    [
+        ("upload: 503 retry-after=2", 503, "<Code>ServiceUnavailable</Code>", False),
+        ("upload: 503 before", 503, "<Code>ServiceUnavailable</Code>", False),
+        ("upload: 503 mid-body", 503, "<Code>ServiceUnavailable</Code>", False),
+        ("upload: 503 after", 503, "<Code>ServiceUnavailable</Code>", True),
+        ("upload: expired", 400, "<Code>ExpiredToken</Code>", False),
+        ("upload: forbidden", 403, "<Code>SignatureDoesNotMatch</Code>", False),
+        ("upload: 400 code=EntityTooLarge", 400, "<Code>EntityTooLarge</Code>", False),
+        ("upload: html", 200, "<html>", False),
+        ('upload: json {"a": 1}', 200, '{"a": 1}', False),
+        ("upload: redirect http://127.0.0.1:1/", 307, "", False),
+        ("upload: delay 0.05", 200, "", True),
+        ("upload: slow 100000", 200, "", True),
+        ("upload: wrong-hash", 200, "", True),
+        ("upload: no-hash", 200, "", True),
+    ],
+)
+def test_faults_that_answer(stage: Stage, line: str, status: int, holds: str, stores: bool) -> None:
+    """The answer is the fault's, and the object is stored only where the table says so."""
+    answer = put(stage, line)
+    assert (answer.status_code, holds in answer.text) == (status, True)
+    assert answer.headers.get("retry-after") == ("2" if "retry-after" in line else None)
+    assert answer.headers.get("location") == ("http://127.0.0.1:1/" if "redirect" in line else None)
+    assert stored(stage) is stores
+    assert [entry.fault is not None for entry in stage.emulator.journal if entry.op == "upload"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("line", "stores"),
+    [
+        ("upload: reset", False),
+        ("upload: reset mid-body", False),
+        ("upload: reset after", True),
+        ("upload: close", False),
+        ("upload: close mid-body", False),
+        ("upload: lost", True),
+        ("upload: hang 0.05", False),
+        ("upload: hang 0.05 mid-body", False),
+        ("upload: hang 0.05 after", True),
+    ],
+)
+def test_faults_that_break(stage: Stage, line: str, stores: bool) -> None:
+    """No answer comes, and the object is stored only where the work was done first."""
+    with pytest.raises(httpx.TransportError):
+        put(stage, line)
+    assert stored(stage) is stores
+
+
+def hashes(answer: httpx.Response) -> list[str]:
+    return answer.headers.get_list("x-goog-hash")
+
+
+def test_hashes_that_lie(stage: Stage) -> None:
+    """`wrong-hash` names other hashes, `no-hash` none, `corrupt` those of the flipped bytes that it stored."""
+    sent = f"md5={base64.b64encode(hashlib.md5(CONTENT).digest()).decode()}"
+    assert sent in hashes(put(stage))
+    lie = hashes(put(stage, "upload: wrong-hash"))
+    assert len(lie) == 2
+    assert sent not in lie
+    assert hashes(put(stage, "upload: no-hash")) == []
+    flipped = hashes(put(stage, "upload: corrupt"))
+    assert len(flipped) == 2
+    assert sent not in flipped
+    assert stage.api.post(f"{PATH}/initialize").status_code == 500
+
+
+def test_a_download_can_be_corrupt_or_torn(stage: Stage) -> None:
+    """`corrupt` flips a byte on the way out, `reset mid-body` ends in the middle, `cut` passes half for the whole."""
+    stage.initialize(CONTENT)
+    url = stage.api.get(f"{PATH}/dump").json()["download_url"]
+    whole = stage.bucket.get(url).content
+    stage.emulator.faults.script("download: corrupt", "download: reset mid-body", "download: cut")
+    corrupt = stage.bucket.get(url).content
+    assert len(corrupt) == len(whole)
+    assert sum(left != right for left, right in zip(corrupt, whole, strict=True)) == 1
+    with pytest.raises(httpx.TransportError):
+        stage.bucket.get(url)
+    assert stage.bucket.get(url).content == whole[: len(whole) // 2]
+
+
+def test_faults_of_the_api(stage: Stage) -> None:
+    """The API's faults have its shapes: `detail`, half a JSON, a status that says error, another address."""
+    assert stage.upload(CONTENT).status_code == 200
+    stage.emulator.faults.script(
+        "initialize: 503 retry-after=1",
+        "initialize: error no space left",
+        "initialize: cut",
+        "initialize: redirect http://127.0.0.1:1/",
+        "initialize: 504 after",
+    )
+    busy, error, cut, elsewhere, late = (stage.api.post(f"{PATH}/initialize") for _ in range(5))
+    assert (busy.status_code, busy.json()) == (503, {"detail": "Service Unavailable"})
+    assert error.json() == {"sandbox_id": "box", "status": "error", "message": "no space left"}
+    assert cut.text.startswith('{"sandbox_id"')
+    assert not cut.text.endswith("}")
+    assert elsewhere.headers["location"] == "http://127.0.0.1:1/"
+    assert late.status_code == 504
+    assert "a" in stage.tree()
+
+
+def test_a_sandbox_can_vanish(stage: Stage) -> None:
+    """`gone` is a 404, now and later."""
+    stage.emulator.faults.script("initialize: gone")
+    assert stage.initialize(CONTENT).status_code == 404
+    assert stage.api.get(PATH).status_code == 404
+
+
+def test_an_answer_without_end(stage: Stage) -> None:
+    """`huge` goes on until the client has had enough."""
+    stage.emulator.faults.script("upload-url: huge")
+    with stage.api.stream("POST", f"{PATH}/upload-url") as answer:
+        received = 0
+        for chunk in answer.iter_raw():
+            received += len(chunk)
+            if received > 8 * 1024**2:
+                break
+    assert stage.emulator.journal.wait("upload-url")
+    assert stage.api.get(PATH).status_code == 200
+
+
+def test_hooks_see_each_instant(stage: Stage) -> None:
+    """A hook runs before, in the middle and after, while the client waits."""
+    seen: list[tuple[str, int, bool]] = []
+
+    def note(name: str) -> None:
+        def hook(entry: Entry) -> None:
+            seen.append((name, entry.bytes_in, any((stage.emulator.data_dir / "bucket").rglob("*.*.????????"))))
+
+        stage.emulator.faults.on("upload", name, hook)
+
+    for name in ("before", "mid-body", "after"):
+        note(name)
+    put(stage)
+    assert [(name, done) for name, _, done in seen] == [("before", False), ("mid-body", False), ("after", True)]
+    assert [received for _, received, _ in seen] == [0, len(CONTENT) // 2, len(CONTENT)]
+
+
+def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
+    """What a hook raises in a server thread is raised again where the emulator is closed."""
+
+    def fail(_: Entry) -> None:
+        raise LookupError("in the hook")
+
+    with pytest.raises(LookupError, match="in the hook"), staged(tmp_path) as stage:  # noqa: PT012 - raised at its end
+        stage.emulator.faults.on("list", "before", fail)
+        with pytest.raises(httpx.TransportError):
+            stage.api.get("/local-sandbox")
+
+
+def test_closing_is_prompt(tmp_path: Path) -> None:
+    """Requests that hang, crawl or never end do not keep the emulator open."""
+    answers: list[object] = []
+
+    def ask(stage: Stage, path: str) -> None:
+        try:
+            with httpx.Client(base_url=stage.emulator.base_url, headers=stage.api.headers, timeout=30) as client:
+                answers.append(client.get(path))
+        except httpx.TransportError as error:
+            answers.append(error)
+
+    with staged(tmp_path) as stage:
+        stage.emulator.faults.script("list: hang 600", "list: slow 0.01", "get: delay 600")
+        threads = [threading.Thread(target=ask, args=(stage, p)) for p in ("/local-sandbox", "/local-sandbox", PATH)]
+        entered = threading.Semaphore(0)
+        stage.emulator.faults.on("any", "before", lambda _: entered.release())
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert entered.acquire(timeout=5)
+        began_s = stage.clock.monotonic_s()
+    assert stage.clock.monotonic_s() - began_s < 2
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(answer, httpx.TransportError) for answer in answers)
+    assert len(answers) == 3
+
+
+def test_nothing_secret_is_kept(stage: Stage) -> None:
+    """Neither the journal nor its lines hold a key or a signature."""
+    put(stage)
+    stage.api.get(f"{PATH}?api_key=key-of-the-test")
+    shown = repr(stage.emulator.journal.entries()) + "".join(map(str, stage.emulator.journal))
+    assert "key-of-the-test" not in shown
+    assert "Goog" not in shown
+    assert "workspace.tar.gz?…" in shown
+    assert stage.emulator.journal.ops() == ["upload-url", "upload", "get"]
+    assert stage.emulator.journal.count("upload", 200) == 1
