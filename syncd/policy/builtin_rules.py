@@ -106,7 +106,7 @@ _SYSTEMS = (
     ".Trash-*/",
     ".goutputstream-*",
     ".fuse_hidden*",
-    ".nfs[0-9a-f]*",  # a deleted file that a program still holds open
+    ".nfs" + 8 * "[0-9a-f]" + "*",  # a deleted file that a program still holds open
 )
 
 DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS)

@@ -1,0 +1,297 @@
+"""What belongs and why: precedence, hard rules, defaults and secrets, as tables."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from syncd.policy.gitignore import bad_pattern
+from syncd.policy.selection import Decision, Rule, Scope, Selection, SelectionSettings
+
+DEFAULT = SelectionSettings()
+
+
+def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = DEFAULT) -> tuple[Scope, str]:
+    """The scope that a path's name is asked of, with the ignore files met on the way, and that name."""
+    *above, name = path.split("/")
+    scope, here = Selection(settings).root(), ""
+    for parent in ["", *above]:
+        if parent:
+            assert scope.decide(parent, is_dir=True).included, f"{here}{parent} is left out, so nobody asks further"
+            scope, here = scope.enter(parent), f"{here}{parent}/"
+        own = {file.removeprefix(here): data for file, data in files.items() if file.rpartition("/")[0] == here[:-1]}
+        scope = scope.with_files(own)
+    return scope, name
+
+
+def decide(path: str, files: dict[str, bytes] | None = None, settings: SelectionSettings = DEFAULT) -> Decision:
+    """The decision about a path; one that ends in "/" is a directory."""
+    scope, name = scope_of(path.rstrip("/"), files or {}, settings)
+    return scope.decide(name, path.endswith("/"))
+
+
+def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
+    """Whether a file is reached and included, each directory above it too, with no ignore file anywhere."""
+    *above, name = path.split("/")
+    scope = Selection(settings).root()
+    for parent in above:
+        if not scope.decide(parent, is_dir=True).included:
+            return False
+        scope = scope.enter(parent)
+    return scope.decide(name, is_dir=False).included
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "expected"),
+    [
+        ("a.py", {}, None),
+        ("a.log", {".gitignore": b"# logs\n\n*.log\n"}, ".gitignore:3: *.log"),
+        ("sub/a.log", {"sub/.gitignore": b"*.log\n"}, "sub/.gitignore:1: *.log"),
+        ("a.log", {".syncdignore": b"*.log"}, ".syncdignore:1: *.log"),
+        ("keep.log", {".gitignore": b"*.log\n!keep.log\n"}, ".gitignore:2: !keep.log"),
+        ("build/", {".gitignore": b"/build/   \n"}, ".gitignore:1: /build/"),
+        ("caf\u00e9", {".gitignore": "caf\u00e9\n".encode()}, ".gitignore:1: caf\u00e9"),
+        ("\udcff1", {".gitignore": b"\xff*\n"}, ".gitignore:1: \udcff*"),
+        ("node_modules/", {}, "built-in: node_modules/"),
+        (".git/", {}, "built-in: .git"),
+        (".env", {}, "secrets: .env"),
+    ],
+)
+def test_a_decision_names_its_rule(path: str, files: dict[str, bytes], expected: str | None) -> None:
+    """The rule is shown with its file and line, or as built in; none where nothing speaks of the path."""
+    rule = decide(path, files).rule
+    assert (None if rule is None else str(rule)) == expected
+
+
+def test_a_pattern_of_the_configuration_has_no_line() -> None:
+    """It is named by its key."""
+    decision = decide("a.tmp", settings=SelectionSettings(ignore=("*.log", "*.tmp")))
+    assert decision == Decision(included=False, rule=Rule("workspace.ignore", None, "*.tmp"))
+    assert str(decision.rule) == "workspace.ignore: *.tmp"
+
+
+# From the weakest to the strongest. The pattern is one of the defaults where those take part, and nothing's else.
+STRENGTH = [
+    "exclude",
+    ".gitignore",
+    "sub/.gitignore",
+    "built-in",
+    "workspace.ignore",
+    ".syncdignore",
+    "sub/.syncdignore",
+]
+PAIRS = [
+    (weak, strong, strong_includes)
+    for weak, strong in pairwise(STRENGTH)
+    for strong_includes in (True, False)
+    # The defaults leave out and never bring back.
+    if (weak, strong_includes) != ("built-in", False) and (strong, strong_includes) != ("built-in", True)
+]
+IGNORE_FILES: list[str] = [".gitignore", ".syncdignore"]
+
+
+@pytest.mark.parametrize(("weak", "strong", "strong_includes"), PAIRS)
+def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool) -> None:
+    """Deeper files over shallower, and each kind of source over the one below it."""
+    name = "node_modules" if "built-in" in (weak, strong) else "thing"
+    line = {
+        strong: f"!{name}/" if strong_includes else f"{name}/",
+        weak: f"{name}/" if strong_includes else f"!{name}/",
+    }
+    config = (line["workspace.ignore"],) if "workspace.ignore" in line else ()
+    exclude = {"exclude": line["exclude"].encode()} if "exclude" in line else {}
+    top = {file: line[file].encode() for file in IGNORE_FILES if file in line}
+    deep = {file: line[f"sub/{file}"].encode() for file in IGNORE_FILES if f"sub/{file}" in line}
+    scope = Selection(SelectionSettings(ignore=config)).root(exclude).with_files(top).enter("sub").with_files(deep)
+    decision = scope.decide(name, is_dir=True)
+    assert decision.included == strong_includes
+    assert decision.rule is not None
+    assert decision.rule.source == strong
+
+
+def test_a_whitelist_does_not_bring_dependencies_back() -> None:
+    """`*`, `!*/`, `!*.py` in .gitignore leave node_modules to the defaults; the person's own file can have it."""
+    whitelist = {".gitignore": b"*\n!*/\n!*.py\n"}
+    assert decide("src/a.py", whitelist).included
+    assert not decide("src/a.c", whitelist).included
+    assert not decide("node_modules/", whitelist).included
+    assert decide("node_modules/", whitelist | {".syncdignore": b"!node_modules/\n"}).included
+    assert decide("node_modules/", settings=SelectionSettings(ignore=("!node_modules/",))).included
+
+
+@pytest.mark.parametrize("path", [".git/", ".git", "sub/.git/", ".env", "sub/id_rsa", "server.key"])
+def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
+    """Neither a `!` anywhere in a file nor one in the configuration sends .git or a secret."""
+    name = path.rstrip("/").rpartition("/")[2].encode()
+    lift = b"!*\n!" + name + b"\n"
+    files = {f"{where}{file}": lift for where in ("", "sub/") for file in (".gitignore", ".syncdignore")}
+    settings = SelectionSettings(ignore=("!*", f"!{name.decode()}"))
+    assert not decide(path, files, settings).included
+
+
+def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
+    """`.env.example` is no secret; whether it belongs is for the other rules to say."""
+    assert decide(".env.example") == Decision(included=True, rule=None)
+    decision = decide(".env.example", {".gitignore": b".env*\n"})
+    assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
+
+
+def test_secrets_leave_only_when_asked_for() -> None:
+    """`upload_secrets` lifts the list, and the ignore files then have the say."""
+    asked = SelectionSettings(upload_secrets=True)
+    assert decide(".env", settings=asked).included
+    assert not decide(".env", {".gitignore": b".env\n"}, asked).included
+
+
+def test_git_is_whole_when_asked_for() -> None:
+    """With `include_git` neither .gitignore nor the defaults tear a hole into the repository; .syncdignore may."""
+    asked = SelectionSettings(include_git=True)
+    files = {".gitignore": b"logs/\nHEAD\n"}
+    assert decide(".git/", files, asked).included
+    assert decide(".git/logs/", files, asked).included
+    assert decide(".git/refs/heads/node_modules/", files, asked).included
+    assert not decide("logs/", files, asked).included
+    assert not decide(".git/logs/", {".syncdignore": b"/.git/logs/\n"}, asked).included
+    assert not decide(".git/id_rsa", files, asked).included
+
+
+def test_gitignore_can_be_left_aside() -> None:
+    """Without `use_gitignore`, neither .gitignore nor git's exclude files count; .syncdignore does."""
+    root = Selection(SelectionSettings(use_gitignore=False)).root({".git/info/exclude": b"*.a\n"})
+    assert root.ignore_files == (".syncdignore",)
+    scope = root.with_files({".gitignore": b"*.b\n", ".syncdignore": b"*.c\n"})
+    assert [scope.decide(name, is_dir=False).included for name in ("x.a", "x.b", "x.c")] == [True, True, False]
+
+
+def test_a_later_exclude_file_wins() -> None:
+    """The repository's own is given after the person's."""
+    root = Selection(DEFAULT).root({"~/.config/git/ignore": b"*.a\n*.b\n", ".git/info/exclude": b"!x.a\n"})
+    assert root.decide("x.a", is_dir=False).included
+    assert str(root.decide("x.b", is_dir=False).rule) == "~/.config/git/ignore:2: *.b"
+
+
+def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
+    """Sisters do not see each other's ignore files, nor does the directory above."""
+    root = Selection(DEFAULT).root()
+    one, two = root.enter("one"), root.enter("two")
+    assert not one.with_files({".gitignore": b"*.x\n"}).decide("a.x", is_dir=False).included
+    for scope in (root, one, two):
+        assert scope.decide("a.x", is_dir=False).included
+    assert one.enter("deep").path == "one/deep"
+    assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
+
+
+def test_equal_files_in_two_places_are_told_apart() -> None:
+    """They share what was made of their patterns, not the name of their rule."""
+    root = Selection(DEFAULT).root()
+    for name in ("one", "two"):
+        rule = root.enter(name).with_files({".gitignore": b"*.x\n/y\n"}).decide("y", is_dir=False).rule
+        assert rule == Rule(f"{name}/.gitignore", 2, "/y")
+
+
+STAY_HOME = """
+    .env deep/er/.env .env.local .env.production .envrc .envrc.local .env.keys
+    id_rsa sub/id_ecdsa .ssh/id_ed25519 .ssh/config id_ed25519_sk id_rsa.bak etc/ssh_host_rsa_key
+    server.key private.pem cert.p12 cert.pfx CERT.PFX app.jks release.keystore key.ppk pass.kdbx AuthKey_1.p8
+    office.ovpn .netrc _netrc .git-credentials .npmrc .pypirc .htpasswd .pgpass .vault-token .gnupg/secring.gpg .my.cnf
+    .aws/credentials .aws/config .aws/sso/cache/x.json .docker/config.json sub/.docker/config.json .kube/config
+    .config/gcloud/x.db home/.config/gcloud/legacy .azure/accessTokens.json credentials.json client_secret_1.json
+    service-account.json my-service-account.json kubeconfig dev.kubeconfig .cargo/credentials.toml .gem/credentials
+    .config/gh/hosts.yml
+"""
+
+BELONG = """
+    environment.yml src/keyboard.py monkey.txt env.py id_rsa.pub credentials_test.go .envrc.md keys/readme.md
+    .env.example .env.sample .env.template .env.dist .env.defaults .env.local.example .env.example.local .env.vault
+    prod.env server.key.example server.crt ca.cer key.pub cacert.pem ssh_host_rsa_key.pub id_rsa.py
+    .aws/task-definition.json .docker/Dockerfile .kube/readme.md .azure/pipelines.yml config.json docker/config.json
+    credentials/readme.md src/config/gcloud.py npmrc netrc.py .npmignore .gitattributes .gitignore .syncdignore
+    .github/workflows/ci.yml .gitmodules
+"""
+
+NOBODY_WANTS = """
+    .svn/entries .hg/store .jj/repo CVS/Root node_modules/x/index.js web/node_modules/x .venv/bin/python
+    src/__pycache__/a.pyc .mypy_cache/x .pytest_cache/x .ruff_cache/x .tox/py/x .nox/x .hypothesis/x .gradle/x
+    .terraform/providers .parcel-cache/x .turbo/x .next/cache/x app/.next/cache/x .direnv/x .ipynb_checkpoints/x
+    a.txt~ .#lock #auto# .a.txt.swp a.swo a.swx .DS_Store sub/.DS_Store Thumbs.db ._a .~lock.a.odt# ~$report.docx
+    .goutputstream-AB12 a.kate-swp .a.kate-swp .fuse_hidden0001 .nfs00000000000a1b2c00000001
+"""
+
+PEOPLE_WANT = """
+    build/a dist/a target/a out/a bin/a cache/a a.log a.tmp a.bak a.o a.a vendor/a .idea/a .vscode/a venv/a.py env/a.py
+    .venv node_modules CVS .terraform.lock.hcl .next/build-manifest.json 4913 a.orig a.rej lib.egg-info/PKG-INFO
+    #a a# ~a .a .swap .nfsd svn/a git/a a.git/b .yarn/cache/a.zip .cargo/config.toml .hypothesis.py
+"""
+
+
+@pytest.mark.parametrize("path", STAY_HOME.split())
+def test_secrets_stay_home(path: str) -> None:
+    """Keys, passwords and credential files, by their names."""
+    assert not included(path)
+    assert included(path, SelectionSettings(upload_secrets=True))
+
+
+@pytest.mark.parametrize("path", BELONG.split())
+def test_what_only_sounds_like_a_secret_belongs(path: str) -> None:
+    """Examples, public keys, code about credentials, and files that merely stand near them."""
+    assert included(path)
+
+
+@pytest.mark.parametrize("path", NOBODY_WANTS.split())
+def test_what_nobody_wants_is_left_out(path: str) -> None:
+    """Other version control, dependencies, caches, temporary files of editors and systems."""
+    assert not included(path, SelectionSettings(upload_secrets=True))
+
+
+@pytest.mark.parametrize("path", PEOPLE_WANT.split())
+def test_what_people_version_is_included(path: str) -> None:
+    """Build results, logs and editors' settings are for the workspace's own ignore files."""
+    assert included(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("*.log", None),
+        ("!node_modules/", None),
+        ("/data/", None),
+        ("**", None),
+        ("\\#x", None),
+        ("a\\ ", None),
+        ("[]]", None),
+        ("", "blank"),
+        ("   ", "blank"),
+        ("# note", "comment"),
+        ("!", "names nothing"),
+        ("/", "names nothing"),
+        ("a\nb", "one line"),
+        ("a\0b", "one line"),
+        ("[a-", "can match nothing"),
+        ("[[:nonsense:]]", "can match nothing"),
+        ("a\\", "can match nothing"),
+        ("a//b", "can match nothing"),
+    ],
+)
+def test_a_pattern_that_can_match_nothing_is_told(pattern: str, reason: str | None) -> None:
+    """Git passes over it in silence; in the configuration it is a mistake."""
+    found = bad_pattern(pattern)
+    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+def test_a_pattern_of_many_stars_is_quick() -> None:
+    """What would try every way to share out a name among the stars does not."""
+    scope = Selection(DEFAULT).root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
+    assert scope.decide("a" * 250, is_dir=False).included
+
+
+def test_a_huge_file_is_looked_up_not_tried() -> None:
+    """Ten thousand names, extensions and paths cost no more than a few, and each is found."""
+    lines = [f"name{i}\n*.ext{i}\n/dir{i}/x\n**/deep{i}/y\nstart{i}*\n" for i in range(2000)]
+    root = Selection(DEFAULT).root().with_files({".gitignore": "".join(lines).encode()})
+    for i in (0, 999, 1999):
+        for name in (f"name{i}", f"a.ext{i}", f"start{i}a"):
+            assert not root.enter("any").decide(name, is_dir=False).included
+        assert not root.enter(f"dir{i}").decide("x", is_dir=False).included
+        assert not root.enter("any").enter(f"deep{i}").decide("y", is_dir=False).included
+        assert root.enter("any").enter(f"dir{i}").decide("x", is_dir=False).included
