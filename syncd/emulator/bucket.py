@@ -203,7 +203,10 @@ class Bucket:
         now_s = self._clock.monotonic_s()
         if now_s - self._written_s.get(key, float("-inf")) < self._write_interval_s:
             return self.refusal(429, "SlowDown")
-        version = self.store(key, body)
+        try:
+            version = self.store(key, body)
+        except OSError:
+            return self.refusal(500, "InternalError")
         self._written_s[key] = now_s
         more = [("x-goog-stored-content-length", str(body.length)), ("x-goog-stored-content-encoding", "identity")]
         kind = [("Content-Type", "text/html; charset=UTF-8"), ("Server", "UploadServer")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import threading
@@ -28,6 +29,7 @@ from syncd.emulator.server import Origin
 from syncd.emulator.signing import Signer
 
 KEY_FILE = "api-key"
+_LOG = logging.getLogger(__name__)
 _MEMORY = "emulator.json"
 
 
@@ -61,7 +63,7 @@ class Emulator:
         self._url_lifetime_s = url_lifetime_s
         self._sandboxes = Sandboxes(self.data_dir / "sandboxes", clock, execution_timeout_s)
         self._bucket = Bucket(str(self.data_dir / "bucket"), clock, write_interval_s)
-        self._exchanges = Exchanges(clock, self.journal, self.faults)
+        self._exchanges = Exchanges(clock, self.journal, self.faults, self._failed)
         self._api: Api | None = None
         self._origins: list[Origin] = []
         self._folder_lock = -1
@@ -147,6 +149,10 @@ class Emulator:
         if self._failures and error is None:
             raise self._failures[0]
 
+    def _failed(self, error: BaseException) -> None:
+        self._failures.append(error)
+        _LOG.error("a request failed unexpectedly", exc_info=error)
+
     def _open_folder(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.data_dir == Path.home() or self.data_dir == self.data_dir.parent:
@@ -175,7 +181,7 @@ class Emulator:
         origin = Origin(
             name,
             lambda connection, request: self._exchanges.serve(service, connection, request),
-            self._failures.append,
+            self._failed,
         )
         origin.bind(port)
         self._origins.append(origin)

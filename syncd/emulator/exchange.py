@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Protocol
@@ -165,12 +166,16 @@ class _Play:
 
 
 class Exchanges:
-    """What every origin does with a request, whatever service stands behind it."""
+    """What every origin does with a request, whatever service stands behind it.
 
-    def __init__(self, clock: Clock, journal: Journal, faults: Faults) -> None:
+    `failed` is told what a service or a hook raised unexpectedly; the client is told 500.
+    """
+
+    def __init__(self, clock: Clock, journal: Journal, faults: Faults, failed: Callable[[BaseException], None]) -> None:
         self._clock = clock
         self._journal = journal
         self._faults = faults
+        self._failed = failed
 
     def serve(self, service: Service, connection: Connection, request: Request) -> bool:
         """Answers; whether the connection may carry another request. Disconnected if it ended."""
@@ -188,20 +193,21 @@ class Exchanges:
             self._journal.finish(entry)
 
     def _answered(self, play: _Play) -> bool:
-        reply: Reply | None = None
-        try:
+        with ExitStack() as opened:
             try:
                 play.at(When.BEFORE)
                 reply = play.genuine()
+                if reply.content is not None:
+                    opened.enter_context(reply.content)
                 play.at(When.AFTER)
             except _Answered as answered:
-                if reply is not None and reply.content is not None:
-                    reply.content.close()
                 reply = answered.reply
+            except Disconnected:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug here must look like a server's, and be found
+                self._failed(error)
+                reply = play.service.refusal(500, "")
             return self._send(play, reply)
-        finally:
-            if reply is not None and reply.content is not None:
-                reply.content.close()
 
     def _send(self, play: _Play, reply: Reply) -> bool:
         body, connection = play.request.body, play.connection

@@ -18,7 +18,6 @@ from enum import StrEnum
 from syncd.base.clock import Clock
 
 MOST_LOG_BYTES = 8 * 1024**2
-LOG_PAGE_BYTES = 1024**2
 
 
 class ExecutionStatus(StrEnum):
@@ -65,8 +64,8 @@ class Execution:
         ended = self.ended
         with open(self._log, "rb") as file:
             file.seek(cursor)
-            data = file.read(LOG_PAGE_BYTES)
-        if not ended or len(data) == LOG_PAGE_BYTES:
+            data = file.read()
+        if not ended:
             data = data[: _whole_characters(data)]
         return data.decode("utf-8", "replace"), cursor + len(data)
 

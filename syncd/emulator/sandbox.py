@@ -118,7 +118,7 @@ class Sandbox:
     def export(self, name: str, file: BinaryIO) -> None:
         """Writes an execution's folder as a zip."""
         folder = self.folder / "executions" / name
-        with self._lock, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with self._lock, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and not path.is_symlink():
                     archive.write(path, path.relative_to(folder).as_posix())

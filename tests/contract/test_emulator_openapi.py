@@ -1,0 +1,132 @@
+"""The emulator's answers are those of the service's own public description, checked by a library made for that."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from emulated import GZIP, PATH, Stage, archive, member, staged
+from openapi_core import OpenAPI
+from openapi_core.datatypes import RequestParameters
+from werkzeug.datastructures import Headers, ImmutableMultiDict
+
+NAMED = json.dumps({"execution_name": "work"})
+ID = "/local-sandbox/{local_sandbox_id}"
+MAIN = archive([member("main.py", b"print('hello')")])
+
+# Every operation of the description, with what is sent to it and the statuses that it must be able to answer.
+CALLS: list[tuple[str, str, str | None, int]] = [
+    ("GET", "/local-sandbox", None, 200),
+    ("POST", "/local-sandbox", '{"server_names": "ALL"}', 201),
+    ("POST", "/local-sandbox", '{"server_names": ["git"], "benchmark": "MCP_Mark", "ttl_seconds": 60}', 201),
+    ("POST", "/local-sandbox", '{"server_names": "SOME"}', 422),
+    ("POST", "/local-sandbox", "{", 422),
+    ("POST", "/local-sandbox", "", 422),
+    ("GET", PATH, None, 200),
+    ("POST", f"{PATH}/upload-url", None, 200),
+    ("POST", f"{PATH}/upload-url?region=asia", None, 200),
+    ("POST", f"{PATH}/upload-url?region=eu", None, 422),
+    ("POST", f"{PATH}/initialize", None, 200),
+    ("POST", f"{PATH}/initialize?region=eu", None, 422),
+    ("GET", f"{PATH}/dump", None, 200),
+    ("GET", f"{PATH}/dump?region=eu", None, 422),
+    ("POST", f"{PATH}/execution-upload-url", NAMED, 200),
+    ("POST", f"{PATH}/execution-upload-url", "{}", 422),
+    ("POST", f"{PATH}/execute", NAMED, 200),
+    ("POST", f"{PATH}/execute", "{}", 422),
+    ("GET", f"{PATH}/execution-status?execution_name=work", None, 200),
+    ("GET", f"{PATH}/execution-status", None, 422),
+    ("GET", f"{PATH}/execution-logs?execution_name=work&cursor=2", None, 200),
+    ("GET", f"{PATH}/execution-logs?execution_name=work&cursor=-2", None, 422),
+    ("POST", f"{PATH}/export-artifacts", NAMED, 200),
+    ("POST", f"{PATH}/export-artifacts", '{"execution_name": 1}', 422),
+    ("POST", f"{PATH}/reset", None, 200),
+    ("DELETE", f"{PATH}?is_ttl=maybe", None, 422),
+    ("DELETE", PATH, None, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    """The public OpenAPI file: $SYNCD_OPENAPI, or an `openapi-local-sandbox.json` beside the checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    named = os.environ.get("SYNCD_OPENAPI")
+    candidates = [Path(named)] if named else sorted(checkout.parent.glob("*/*/openapi-local-sandbox.json"))
+    if not candidates:
+        pytest.skip("no openapi-local-sandbox.json beside the checkout, and SYNCD_OPENAPI names none")
+    found: dict[str, Any] = json.loads(candidates[0].read_text("utf-8"))
+    # The real servers are elsewhere; paths are what is compared.
+    return found | {"servers": [{"url": "http://emulator.invalid"}]}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """An emulator with both archives uploaded and an execution started."""
+    with staged(tmp_path / "data") as stage:
+        assert stage.initialize(archive([member("a", b"1")])).status_code == 200
+        url = stage.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
+        assert stage.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
+        assert stage.api.post(f"{PATH}/execute", content=NAMED).status_code == 200
+        while stage.api.get(f"{PATH}/execution-status?execution_name=work").json()["status"] in ("pending", "running"):
+            pass
+        yield stage
+
+
+class _Asked:
+    """A request as openapi-core sees one."""
+
+    host_url = "http://emulator.invalid"
+    content_type = "application/json"
+
+    def __init__(self, sent: httpx.Request) -> None:
+        self.path = sent.url.path
+        self.method = sent.method.lower()
+        self.body = sent.content or None
+        query = ImmutableMultiDict(sent.url.params.multi_items())
+        self.parameters = RequestParameters(query=query, header=Headers(dict(sent.headers)))
+
+
+class _Answered:
+    """A response as openapi-core sees one."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.data = answer.content
+        self.status_code = answer.status_code
+        self.content_type = answer.headers["content-type"]
+        self.headers = Headers(dict(answer.headers))
+
+
+def test_every_answer_is_described(description: dict[str, Any], stage: Stage) -> None:
+    """Each operation, in success and in error, answers in the form that its description gives for that status."""
+    openapi = OpenAPI.from_dict(description)
+    for method, path, body, status in CALLS:
+        answer = stage.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == status, f"{method} {path}: {answer.text}"
+        openapi.validate_response(_Asked(answer.request), _Answered(answer))
+        if status < 400:
+            openapi.validate_request(_Asked(answer.request))
+
+
+def test_every_operation_is_called(description: dict[str, Any]) -> None:
+    """No operation of the description is left out above, and none in success only that can be sent something wrong."""
+    called = {(method, path.partition("?")[0].replace(PATH, ID), status) for method, path, _, status in CALLS}
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            # Where nothing but the path can vary, nothing can be wrong but the sandbox's name.
+            variable = "requestBody" in operation or any(p["in"] == "query" for p in operation.get("parameters", ()))
+            for status in (*(int(status) for status in operation["responses"] if status < "4"), *([422] * variable)):
+                assert (method.upper(), path, status) in called
+
+
+def test_a_wrong_answer_would_be_seen(description: dict[str, Any], stage: Stage) -> None:
+    """The check can fail: an answer with a field of the wrong type is refused."""
+    openapi = OpenAPI.from_dict(description)
+    stage.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
+    answer = stage.api.post(f"{PATH}/upload-url")
+    with pytest.raises(Exception, match=r"[Ii]nvalid"):
+        openapi.validate_response(_Asked(answer.request), _Answered(answer))
