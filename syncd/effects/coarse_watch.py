@@ -17,7 +17,7 @@ from watchdog.observers.api import BaseObserver
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
 from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
-from syncd.effects.watcher import Names
+from syncd.policy.selection import Scope
 
 # Unfiltered, the daemon's own reading would be events. Attrib needs Modified beside it; without Created and Moved,
 # new directories are never watched.
@@ -84,7 +84,7 @@ class CoarseWatch:
         if not self.alive():
             self.open()
 
-    def cover(self, path: str, fd: int, scope: Names) -> None:
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Nothing: the observer finds directories itself."""
 
     def finish(self) -> None:

@@ -118,7 +118,7 @@ class Inotify(InotifyFD):
 
     def shut(self) -> None:
         """Ends the thread and closes the descriptors, and with them all watches. May be called again."""
-        self.stop()  # not close(): without the stop event the reader would spin on a closed descriptor
+        self.stop()  # not close(): without the stop event the reader would take it for a loss
         if self.ident is not None:
             self.join(JOIN_S)
         if self._is_reading and not self.is_alive():

@@ -19,7 +19,7 @@ from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
 from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
 from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, SELF, Event, Inotify
-from syncd.effects.watcher import Names
+from syncd.policy.selection import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ class _Place:
 
     __slots__ = ("path", "scan", "scope")
 
-    def __init__(self, path: str, scope: Names, scan: int) -> None:
+    def __init__(self, path: str, scope: Scope, scan: int) -> None:
         self.path = path
-        self.scope: Names | None = scope  # None: the one inode is at two paths, so no event tells which
+        self.scope: Scope | None = scope  # None: the one inode is at two paths, so no event tells which
         self.scan = scan
 
 
@@ -93,7 +93,7 @@ class Watch:
         self._known = None
         self._watch_parent()
 
-    def cover(self, path: str, fd: int, scope: Names) -> None:
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
 
         Between `begin()` and `finish()` or, for a directory read by itself, at any time. `scope` decides which of its
@@ -169,7 +169,7 @@ class Watch:
         except FileNotFoundError:  # no /proc here
             return inotify.add(os.path.join(self._root, os.fsencode(path)), mask | In.IN_DONT_FOLLOW)
 
-    def _settle(self, wd: int, path: str, scope: Names) -> None:
+    def _settle(self, wd: int, path: str, scope: Scope) -> None:
         place = self._places.get(wd)
         if place is None:
             self._places[wd] = _Place(path, scope, self._scan)
@@ -249,5 +249,5 @@ class Watch:
         self._mailbox.put(doubt=Doubt.DEAF)
 
 
-def _counts(scope: Names, name: bytes, mask: int) -> bool:
+def _counts(scope: Scope, name: bytes, mask: int) -> bool:
     return name in ALWAYS_TELL or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included

@@ -15,7 +15,9 @@ from watched import Bell, Rules, Ruling, hear, hear_until, kernel_watches, opene
 
 from syncd.effects import hints
 from syncd.effects.hints import Doubt, Hints
+from syncd.effects.scan import Scanner
 from syncd.effects.watch import Watch
+from syncd.policy.selection import Selection, SelectionSettings
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def watches(watch: Watch) -> int:
 
 
 def last_word(watch: Watch, bell: Bell, root: Path) -> Hints:
-    """What was heard up to now: a change in zz, whose event comes after all that went before."""
-    (root / "zz/last").touch()
+    """What was heard up to now: a change in zz, whose one event comes after all that went before."""
+    (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
     heard = hear_until(watch, bell, "zz")
     return Hints(heard.dirty - {"zz"}, heard.doubt)
 
@@ -233,7 +235,7 @@ def test_a_deleted_directory_is_forgotten(watch: Watch, bell: Bell, root: Path) 
 def test_a_tree_moved_out_is_heard_no_more(watch: Watch, bell: Bell, root: Path) -> None:
     """No phantom watches: once a scan missed it, its changes are nobody's business."""
     (root / "src").rename(root.parent / "gone")
-    hear_until(watch, bell, "")
+    assert last_word(watch, bell, root).dirty == {""}
     walk(watch, root)
     assert watches(watch) == 2
     (root.parent / "gone/deep/file").touch()
@@ -243,7 +245,7 @@ def test_a_tree_moved_out_is_heard_no_more(watch: Watch, bell: Bell, root: Path)
 def test_a_renamed_directory_speaks_under_its_new_path(watch: Watch, bell: Bell, root: Path) -> None:
     """The same inode keeps its watch; path and rules follow the scan, for all that is in it too."""
     (root / "src").rename(root / "lib")
-    hear_until(watch, bell, "")
+    assert last_word(watch, bell, root).dirty == {""}
     walk(watch, root, Rules((".log",)))
     assert watches(watch) == 5
     (root / "lib/deep/x.log").touch()
@@ -255,7 +257,7 @@ def test_a_directory_replaced_by_another_is_watched_anew(watch: Watch, bell: Bel
     """The same path with another inode: the new one is heard, the old one no more."""
     (root / "src").rename(root.parent / "old")
     (root / "src").mkdir()
-    hear_until(watch, bell, "")
+    assert last_word(watch, bell, root).dirty == {""}
     walk(watch, root)
     (root.parent / "old/file").touch()
     assert last_word(watch, bell, root) == Hints()
@@ -324,12 +326,20 @@ def test_the_workspace_put_back_is_heard_and_watched(watch: Watch, bell: Bell, r
     hear(watch, bell, lambda hints: hints.doubt is Doubt.ROOT)
     with pytest.raises(FileNotFoundError):
         walk(watch, root)
-    assert watch.take() == Hints()
+    last_word(watch, bell, root.with_name("elsewhere"))
     root.with_name("elsewhere").rename(root)
     hear(watch, bell, lambda hints: hints.doubt is Doubt.ROOT)
     walk(watch, root)
     (root / "src/deep/file").touch()
     hear_until(watch, bell, "src/deep")
+
+
+def test_the_workspace_moving_is_noticed_without_its_parent(watch: Watch, bell: Bell, root: Path) -> None:
+    """The parent may be unreadable: the workspace's own watch tells too."""
+    assert watch._inotify is not None
+    watch._inotify.remove(watch._parent_wd)
+    root.rename(root.with_name("elsewhere"))
+    assert hear(watch, bell).doubt is Doubt.ROOT
 
 
 def test_neighbours_of_the_workspace_do_not_ring(watch: Watch, bell: Bell, root: Path) -> None:
@@ -452,6 +462,7 @@ def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> N
         watch.close()
         watch.close()
     assert not watch.alive()
+    assert watch.take().doubt is None
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -482,3 +493,18 @@ def test_a_directory_deeper_than_a_path_may_be_long_is_watched(bell: Bell, tmp_p
     os.close(fd)
     watch.close()
     shutil.rmtree(tmp_path / name)
+
+
+def test_a_real_scan_covers_for_the_watch(watch: Watch, bell: Bell, root: Path) -> None:
+    """The scanner's own walk and rules: what they leave out does not ring, the rest does."""
+    (root / ".gitignore").write_text("*.log\n")
+    (root / "src/.gitignore").write_text("!kept.log\n/deep/\n")
+    scanner = Scanner(str(root), Selection(SelectionSettings()), watch)
+    scanner.scan()
+    last_word(watch, bell, root)
+    assert watches(watch) == len(["", "src", "src/empty", "zz"])
+    (root / "src/x.log").touch()
+    (root / "src/deep/file").touch()
+    assert last_word(watch, bell, root) == Hints()
+    (root / "src/kept.log").touch()
+    hear_until(watch, bell, "src")
