@@ -116,6 +116,12 @@ def test_the_base_loads_fast(module: str) -> None:
     assert _loaded_by(f"import {module}") == ""
 
 
+@pytest.mark.skipif(not (REPO / "syncd/commands/__init__.py").exists(), reason="there is no command group yet")
+def test_the_commands_load_fast() -> None:
+    """Naming the commands loads none of the large libraries: `--help` and completion answer at once."""
+    assert _loaded_by("import syncd.commands") == ""
+
+
 def _loaded_by(statement: str) -> str:
     """Which of the heavy modules a fresh interpreter holds after a statement."""
     code = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
+from sources import REPO
 
 import syncd
 from syncd.base.config import SECTIONS, AcquireKeys
@@ -33,6 +37,18 @@ def test_the_readme_has_every_dependency(repo: Path) -> None:
     wanted = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
     section = _readme(repo).split("## Dependencies")[1]
     assert set(re.findall(r"^\| ([\w-]+) \| \w{2,}", section, re.MULTILINE)) - {"library"} == wanted
+
+
+@pytest.mark.skipif(not (REPO / "syncd/commands/__init__.py").exists(), reason="there is no command group yet")
+def test_the_readme_has_every_command() -> None:
+    """The table of commands holds what `syncd --help` lists, no less and no more."""
+    code = "import sys; sys.argv[0] = 'syncd'; from syncd.commands import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--help"], cwd=REPO, capture_output=True, text=True, check=True, timeout=60
+    )
+    offered = set(re.findall(r"^  ([a-z][a-z-]*)(?:  |$)", run.stdout.split("Commands:")[1], re.MULTILINE))
+    rows = re.findall(r"^\| (`syncd .*?) \| ", _readme(REPO).split("## Commands")[1].split("\n## ")[0], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`syncd ([a-z-]+)", row)} == offered
 
 
 def test_the_readme_maps_every_folder(repo: Path) -> None:
