@@ -29,6 +29,10 @@ class Clock(Protocol):
         """Seconds since 1970-01-01T00:00Z, by the machine's own opinion."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, for pacing; only a signal that raises cuts it short."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -41,6 +45,9 @@ class SystemClock:
 
     def wall_s(self) -> float:
         return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 def utc(wall_s: float) -> datetime:

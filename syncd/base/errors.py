@@ -7,7 +7,8 @@
     └── NeedsPerson             exit 78: will not work until a person changes something
         ├── ConfigError         a key of the configuration
         ├── KeyRefused          the API key is missing, readable by others, or refused
-        ├── WorkspaceError      the workspace is missing, replaced or nearly empty
+        ├── WorkspaceError      the workspace is missing or is no directory
+        │   └── NearlyEmpty     it lost nearly everything at once
         ├── SandboxRefused      unknown sandbox, refused request
         └── SnapshotTooLarge    over `sync.max_snapshot_mib`
 
@@ -58,7 +59,11 @@ class KeyRefused(NeedsPerson):
 
 
 class WorkspaceError(NeedsPerson):
-    """The workspace is missing, is no directory, or lost nearly everything at once."""
+    """The workspace is missing, unreadable or no directory."""
+
+
+class NearlyEmpty(WorkspaceError):
+    """The workspace lost nearly everything at once: more likely an accident than work."""
 
 
 class SandboxRefused(NeedsPerson):

@@ -34,12 +34,10 @@ class Bucket:
         self,
         exchanger: Exchanger,
         clock: Clock,
-        wait: Callable[[float], None],
         limit_bytes_per_s: int = 0,
     ) -> None:
         self._exchanger = exchanger
         self._clock = clock
-        self._wait = wait
         self._limit = limit_bytes_per_s
 
     def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> None:
@@ -68,7 +66,7 @@ class Bucket:
         for block in archive.blocks(block_bytes(self._limit)):
             pause_s = wait_s(sent, self._clock.monotonic_s() - started_s, self._limit)
             if pause_s > 0:
-                self._wait(pause_s)
+                self._clock.sleep(pause_s)
             yield block
             sent += len(block)
             on_sent(sent)

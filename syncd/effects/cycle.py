@@ -13,7 +13,7 @@ from syncd.base.clock import Clock, stamp
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.archive import Packed
-from syncd.effects.delivery import Delivery, Watcher
+from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.journal import Journal
 from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Manifest, count_files, difference, identity
@@ -53,10 +53,10 @@ class Cycle:
         """Read what an earlier process left: which manifest the sandbox holds."""
         self.baseline, self.state_problems = self.journal.initialized(self.target)
 
-    def run(self, demand: Demand, watcher: Watcher) -> Outcome:
+    def run(self, demand: Demand, attendant: Attendant) -> Outcome:
         """One sync. Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded."""
         started_s = self.clock.monotonic_s()
-        watcher.stage(State.SNAPSHOTTING)
+        attendant.stage(State.SNAPSHOTTING)
         look = self.photographer.look(self.baseline, demand)
         files = count_files(look.manifest.values())
         if demand is Demand.CHANGED and self._unchanged(look):
@@ -66,7 +66,7 @@ class Cycle:
         try:
             if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
                 return Outcome(None, files=files)
-            self.delivery.deliver(packed.archive, identity(packed.manifest), watcher)
+            self.delivery.deliver(packed.archive, identity(packed.manifest), attendant)
             sync = LastSync(
                 finished_at=stamp(self.clock.wall_s()),
                 files=count_files(packed.manifest.values()),

@@ -35,7 +35,7 @@ class Superseded(Exception):
     """While a failure was waited out something newer came up: a fresh snapshot is worth more than this one."""
 
 
-class Watcher(Protocol):
+class Attendant(Protocol):
     """Who is told how a delivery goes, and who waits for it, so that every wait can be cut short."""
 
     def stage(self, state: State) -> None:
@@ -104,7 +104,7 @@ class Delivery:
             return None
         return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
 
-    def deliver(self, archive: Archive, identity: str, watcher: Watcher) -> None:
+    def deliver(self, archive: Archive, identity: str, attendant: Attendant) -> None:
         """See the archive initialized. Raises `StepFailed` when retries end, `Superseded`, `Stop`."""
         kept = self._journal.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
@@ -114,24 +114,24 @@ class Delivery:
             retry=retry_if_exception(_passes),
             wait=lambda _: self._wait_s(passage),
             stop=lambda state: self._spent(passage, state.upcoming_sleep),
-            before_sleep=lambda state: watcher.retrying(passage.failure, state.upcoming_sleep),
-            sleep=lambda seconds: watcher.pause(seconds, passage.failure.verdict),
+            before_sleep=lambda state: attendant.retrying(passage.failure, state.upcoming_sleep),
+            sleep=lambda seconds: attendant.pause(seconds, passage.failure.verdict),
             reraise=True,
         )
         try:
-            retrying(self._advance, passage, watcher)
+            retrying(self._advance, passage, attendant)
         except StepFailed:
             # Whatever lies there, another initialize of it is no longer expected to help.
             self._journal.forget_upload()
             raise
 
-    def _advance(self, passage: _Passage, watcher: Watcher) -> None:
+    def _advance(self, passage: _Passage, attendant: Attendant) -> None:
         """Go on from where the passage is. Raises `StepFailed`, the passage being set for the next attempt."""
         try:
             if not passage.uploaded:
-                lease = self._leased(passage.archive, watcher)
-                self._upload(lease, passage, watcher)
-            watcher.stage(State.INITIALIZING)
+                lease = self._leased(passage.archive, attendant)
+                self._upload(lease, passage, attendant)
+            attendant.stage(State.INITIALIZING)
             self._api.initialize()
             self._failures[Step.INITIALIZE] = 0
         except StepFailed as failure:
@@ -146,8 +146,8 @@ class Delivery:
                 self._journal.forget_upload()
             raise
 
-    def _leased(self, archive: Archive, watcher: Watcher) -> Lease:
-        watcher.stage(State.UPLOADING)
+    def _leased(self, archive: Archive, attendant: Attendant) -> Lease:
+        attendant.stage(State.UPLOADING)
         expected_s = archive.size_bytes / self._bytes_per_s if self._bytes_per_s else 0.0
         if self._lease is None or not usable(self._lease, self._clock.boottime_s(), expected_s):
             self._lease = self._api.upload_url()
@@ -156,12 +156,12 @@ class Delivery:
                 self._lease_file.save(self._target, self._lease)
         return self._lease
 
-    def _upload(self, lease: Lease, passage: _Passage, watcher: Watcher) -> None:
+    def _upload(self, lease: Lease, passage: _Passage, attendant: Attendant) -> None:
         archive = passage.archive
         self._journal.forget_upload()  # from the first byte on, what lay there may be gone
         started_s = self._clock.monotonic_s()
-        watcher.sent(0, archive.size_bytes)
-        self._bucket.put(lease, archive, lambda sent: watcher.sent(sent, archive.size_bytes))
+        attendant.sent(0, archive.size_bytes)
+        self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
         took_s = self._clock.monotonic_s() - started_s
         self._bytes_per_s = archive.size_bytes / took_s if took_s > 0 else 0.0
         self._failures[Step.UPLOAD] = 0

@@ -10,19 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from syncd.base.problem import Problem
 from syncd.effects import descent
+from syncd.effects.ignore_files import read_exclude_file, read_ignore_files
 from syncd.effects.tar_format import permissions
 from syncd.policy.links import stays_inside
 from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
 from syncd.policy.selection import Decision, Rule, Scope, Selection
 
-# An ignore file larger than this is no ignore file; git itself has no limit, and no use for one.
-_LARGEST_IGNORE_FILE = 4 << 20
 _SECOND_NS = 1_000_000_000
 
 OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
@@ -85,8 +84,8 @@ class _Open:
     names: list[tuple[bytes, os.DirEntry[str]]]
 
 
-def _ignore_left_out(path: str, is_dir: bool, decision: Decision) -> None:
-    pass
+def nobody(path: str, is_dir: bool, decision: Decision) -> None:
+    """Who does not want to know what is left out."""
 
 
 class Scanner:
@@ -97,7 +96,7 @@ class Scanner:
         workspace: str,
         selection: Selection,
         coverage: Coverage | None = None,
-        on_left_out: LeftOut = _ignore_left_out,
+        on_left_out: LeftOut = nobody,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._workspace = workspace
@@ -115,7 +114,7 @@ class Scanner:
             top = descent.open_workspace(self._workspace)
             status = os.fstat(top)
             found.identity = (status.st_dev, status.st_ino)
-            scope = self._selection.root(self._exclude_files(top))
+            scope = self._selection.root(read_exclude_file(top))
             open_directories.append(self._enter(found, top, "", scope))
             self._walk(found, open_directories)
         except BaseException:
@@ -181,13 +180,7 @@ class Scanner:
         except OSError as failure:
             self._missed(found, path, failure)
             return
-        inside = stays_inside(path, target) and self._leads_inside(path)
-        if inside:
-            try:
-                os.stat(name, dir_fd=parent)
-            except OSError as failure:
-                inside = failure.errno != errno.ELOOP  # one that only dangles may be whole again over there
-        if inside:
+        if leads_inside(self._workspace, path, target, name, parent):
             found.manifest[path] = Entry(Kind.SYMLINK, 0o777, _seconds(status), target=target)
             return
         self._leave_out(found, path, False, Decision(False, OUTSIDE))
@@ -199,15 +192,12 @@ class Scanner:
             )
         )
 
-    def _leads_inside(self, path: str) -> bool:
-        real = os.path.realpath(os.path.join(self._workspace, path))
-        return real == self._workspace or real.startswith(self._workspace + "/")
-
     def _enter(self, found: Scan, descriptor: int, path: str, scope: Scope) -> _Open:
         """List a directory whose descriptor is open, its own ignore files read first. Raises `OSError`."""
         # Watched before its rules are read, or a change of the rules in between would be missed; then again with them.
         self._coverage.cover(path, descriptor, scope)
-        files = self._read_ignore_files(found, descriptor, path, scope.ignore_files)
+        files, problems = read_ignore_files(descriptor, path, scope.ignore_files)
+        found.problems += problems
         if files:
             scope = scope.with_files(files)
             self._coverage.cover(path, descriptor, scope)
@@ -215,38 +205,6 @@ class Scanner:
             names = [(os.fsencode(item.name), item) for item in listing]
         names.sort(key=_name, reverse=True)  # taken from the end
         return _Open(descriptor, path, scope, names)
-
-    def _read_ignore_files(
-        self, found: Scan, descriptor: int, path: str, names: tuple[str, ...]
-    ) -> Mapping[str, bytes]:
-        files = {}
-        for name in names:
-            try:
-                files[name] = _read_whole(name, descriptor)
-            except FileNotFoundError:
-                continue
-            except OSError as failure:
-                if failure.errno in (errno.ELOOP, errno.EINVAL):
-                    continue  # a link or a folder of that name: git reads neither
-                where = f"{path}/{name}" if path else name
-                what = f"the rules in {where!r} cannot be read ({failure.strerror})"
-                found.problems.append(Problem(f"rules:{where}", what, "let your user read it"))
-        return files
-
-    def _exclude_files(self, top: int) -> Mapping[str, bytes]:
-        """`.git/info/exclude`, which git honours beside `.gitignore`."""
-        try:
-            git = descent.open_directory(".git", top)
-            try:
-                info = descent.open_directory("info", git)
-                try:
-                    return {".git/info/exclude": _read_whole("exclude", info)}
-                finally:
-                    os.close(info)
-            finally:
-                os.close(git)
-        except OSError:
-            return {}
 
     def _leave_out(self, found: Scan, path: str, is_dir: bool, decision: Decision) -> None:
         found.left_out += 1
@@ -258,6 +216,23 @@ class Scanner:
             return
         found.unread.add(path)
         found.problems.append(unreadable(path, failure))
+
+
+def leads_inside(workspace: str, path: str, target: str, name: str, parent: int) -> bool:
+    """Whether a link stays inside the workspace by its text and by where it ends, and ends somewhere.
+
+    One that only dangles may be whole over there; one that goes in a circle makes newer extractors give up.
+    """
+    if not stays_inside(path, target):
+        return False
+    real = os.path.realpath(os.path.join(workspace, path))
+    if real != workspace and not real.startswith(workspace + "/"):
+        return False
+    try:
+        os.stat(name, dir_fd=parent)
+    except OSError as failure:
+        return failure.errno != errno.ELOOP
+    return True
 
 
 def unreadable(path: str, failure: OSError) -> Problem:
@@ -283,9 +258,3 @@ def _name(named: tuple[bytes, os.DirEntry[str]]) -> bytes:
 
 def _seconds(status: os.stat_result) -> int:
     return status.st_mtime_ns // _SECOND_NS
-
-
-def _read_whole(name: str, parent: int) -> bytes:
-    descriptor = descent.open_file(name, parent)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(_LARGEST_IGNORE_FILE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import IO
 
-from syncd.base.errors import SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.archive import Packed, Packer
@@ -114,7 +114,7 @@ def _guard(baseline: Mapping[str, Entry] | None, manifest: Manifest) -> None:
         return
     before, now = count_files(baseline.values()), count_files(manifest.values())
     if lost_nearly_all(before, now):
-        raise WorkspaceError(
+        raise NearlyEmpty(
             f"the workspace holds {now} files where it held {before}, so nothing is synced",
             "bring it back, or run `syncd push --force` if it is meant to be so",
         )

@@ -45,14 +45,18 @@ def read_status(folder: str, otherwise: Status) -> Status:
 
     Of a process that is gone only what it did last is left: its state, its pid and its plans went with it.
     """
-    try:
-        with open(os.path.join(folder, _NAME), "rb") as file:
-            status = msgspec.json.decode(file.read(), type=Status)
-    except (OSError, msgspec.MsgspecError):
-        status = otherwise
-    if status.version != VERSION:
-        status = otherwise
+    status = read_last(folder, otherwise)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status
     return replace(status, running=False, pid=None, state=State.STOPPED, retry_at=None, progress=None)
+
+
+def read_last(folder: str, otherwise: Status) -> Status:
+    """The document as it was written last, by whomever; `otherwise` where none makes sense."""
+    try:
+        with open(os.path.join(folder, _NAME), "rb") as file:
+            status = msgspec.json.decode(file.read(), type=Status)
+    except (OSError, msgspec.MsgspecError):
+        return otherwise
+    return status if status.version == VERSION else otherwise

@@ -32,7 +32,8 @@ def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
 
 def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:
     """The upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
-    return min(max_s, first_s * 2 ** min(max(failures, 1) - 1, 32))
+    doublings = min(max(failures, 1) - 1, 32)
+    return min(max_s, first_s * (1 << doublings))
 
 
 def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s: float | None = None) -> float:

@@ -60,10 +60,14 @@ class Names:
 class Sieve:
     """The patterns of several lists that hold in one directory."""
 
-    __slots__ = ("_anywhere", "_beginning", "_ending", "_extensions", "_literals")
+    __slots__ = ("_anywhere", "_beginning", "_below", "_ending", "_extensions", "_literals")
 
-    def __init__(self, parts: Iterable[tuple[int, Names]]) -> None:
-        """Each part comes with what is added to its indices: the greater the sum, the stronger the pattern."""
+    def __init__(self, parts: Iterable[tuple[int, Names]], below: Sieve | None = None) -> None:
+        """Each part comes with what is added to its indices: the greater the sum, the stronger the pattern.
+
+        What `below` holds is asked too. So a directory with rules of its own needs a small sieve, not a large copy.
+        """
+        self._below = below
         self._literals: dict[str, int] = {}
         self._extensions: dict[str, int] = {}
         self._beginning: dict[str, list[Group]] = {}
@@ -92,7 +96,7 @@ class Sieve:
             best = max(best, _tried(groups, name))
         if self._anywhere:
             best = max(best, _tried(self._anywhere, name))
-        return best
+        return best if self._below is None else max(best, self._below.strongest(name))
 
 
 def _tried(groups: list[Group], name: str) -> int:
@@ -107,7 +111,7 @@ def _tried(groups: list[Group], name: str) -> int:
 def _group(tails: list[Tail]) -> Group:
     strongest_first = tails[::-1]
     alternatives = "|".join(f"({regex(atoms)})" for _, atoms in strongest_first)
-    return Group(re.compile(alternatives, re.DOTALL), tuple(index for index, _ in strongest_first))
+    return Group(re.compile(alternatives), tuple(index for index, _ in strongest_first))
 
 
 def _characters(atom: str) -> list[str]:

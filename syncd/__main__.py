@@ -1,0 +1,5 @@
+"""`python -m syncd`."""
+
+from syncd.commands import main
+
+main()

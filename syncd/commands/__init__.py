@@ -1,0 +1,101 @@
+"""The commands, one file a verb, each loaded only when it is asked for: `--version` and `status` must be instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import click
+
+from syncd import __version__
+from syncd.base.errors import Stop, SyncdError
+
+VERBS = {
+    "run": "The daemon, in the foreground.",
+    "push": "One sync now.",
+    "status": "What the daemon is doing, and did last.",
+    "flush": "Wait until all that is on disk now is in the sandbox.",
+    "ls": "The paths that a snapshot would hold, or those it leaves out.",
+    "explain": "Whether a path is in the snapshot, and by which rule.",
+    "check": "Look over configuration, key, directory, limits, clock, API and sandbox.",
+    "init": "Write a commented configuration file.",
+    "pause": "Hold syncing.",
+    "resume": "Go on syncing, and catch up.",
+    "emulator": "A stand-in for the sandbox API on this machine.",
+    "demo": "See the whole job with no account.",
+}
+
+
+class _Verbs(click.Group):
+    """Knows the verbs by name, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"syncd.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - each verb's module has one
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
+)
+@click.version_option(__version__, prog_name="syncd")
+def cli() -> None:
+    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+
+
+def main() -> None:
+    """The program: every failure is one line on stderr and an exit code."""
+    _harden()
+    try:
+        result: Any = cli.main(prog_name="syncd", standalone_mode=False)
+    except click.exceptions.Exit as asked:
+        sys.exit(asked.exit_code)
+    except click.ClickException as failure:
+        failure.show()
+        sys.exit(2)
+    except SyncdError as failure:
+        _complain(str(failure))
+        sys.exit(failure.exit_code)
+    except (Stop, KeyboardInterrupt, click.Abort):
+        _complain("stopped; what was not sent is sent by the next sync")
+        sys.exit(75)
+    except BrokenPipeError:
+        # `syncd ls | head`: the reader has enough. Nothing more can be written, not even by the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as failure:
+        _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
+        sys.exit(75)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _complain(text: str) -> None:
+    from syncd.base.text import one_line, redacted  # noqa: PLC0415 - only when something went wrong
+
+    click.echo(f"syncd: {one_line(redacted(text), 1000)}", err=True)
+
+
+def _harden() -> None:
+    """Private files from the first on, no key in a core dump, and room for deep trees."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -1,0 +1,168 @@
+"""A sync by a command itself, where no daemon runs: the same cycle, attended by a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from syncd.base.clock import stamp
+from syncd.base.config import Config
+from syncd.base.errors import SyncdError
+from syncd.base.interrupt import Interrupt
+from syncd.commands.options import CLOCK
+from syncd.effects.cycle import Outcome
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Exchanger
+from syncd.effects.lock import Lock
+from syncd.effects.snapshot import Demand
+from syncd.effects.status_file import StatusFile, read_last
+from syncd.policy.status import LastError, SandboxName, State, Status
+from syncd.policy.verdict import Step, Verdict
+from syncd.process.wiring import Surroundings, cycle_of, folders_of, key_of
+
+# A file that is written all the time must not keep a command for ever.
+_FOLLOW_UPS = 2
+
+
+@dataclass
+class Attendant:
+    """Tells a person what goes on; its waits are cut short by a signal."""
+
+    interrupt: Interrupt
+    on_stage: Callable[[State], None]
+    on_sent: Callable[[int, int], None]
+    on_retry: Callable[[str], None]
+
+    def stage(self, state: State) -> None:
+        self.on_stage(state)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        self.interrupt.check()
+        self.on_sent(sent_bytes, total_bytes)
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        if wait_s:
+            self.on_retry(f"{failure}; trying again in {wait_s:.1f} s")
+
+    def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
+        with self.interrupt.region():
+            CLOCK.sleep(wait_s)
+
+
+def sync_alone(
+    config: Config, demand: Demand, attend: Callable[[Interrupt], Attendant], give_up_s: float | None = None
+) -> Outcome:
+    """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`."""
+    interrupt = Interrupt()
+    if give_up_s is not None:
+        retry = config.retry
+        config = replace(
+            config,
+            retry=type(retry)(
+                first_delay_seconds=retry.first_delay_seconds,
+                max_delay_seconds=retry.max_delay_seconds,
+                give_up_after_seconds=min(give_up_s, retry.give_up_after_seconds),
+            ),
+        )
+    folders = folders_of(config, os.environ)
+    lock = Lock(folders.state)
+    lock.acquire()
+    exchanger = Exchanger(interrupt)
+    status = _Record(config, folders.state)
+    try:
+        with _interrupting(interrupt):
+            cycle = cycle_of(
+                config,
+                folders,
+                key=key_of(config, os.environ),
+                around=Surroundings(CLOCK, os.environ, interrupt),
+                exchanger=exchanger,
+            )
+            cycle.recall()
+            attendant = attend(interrupt)
+            try:
+                outcome = cycle.run(demand, attendant)
+                for _ in range(_FOLLOW_UPS):
+                    if not outcome.follow_up:
+                        break
+                    again = cycle.run(Demand.CHANGED, attendant)
+                    outcome = again if again.sync else outcome
+                    if not again.follow_up:
+                        break
+            except StepFailed as failure:
+                status.failed(failure.step, failure.as_error())
+                raise failure.as_error() from None
+            except SyncdError as failure:
+                status.failed(Step.SNAPSHOT, failure)
+                raise
+            status.succeeded(outcome, cycle.delivery.url_expires_at, tuple(str(p) for p in cycle.problems))
+            return outcome
+    finally:
+        exchanger.drop()
+        lock.release()
+
+
+class _Record:
+    """What `syncd status` says of a sync that no daemon made."""
+
+    def __init__(self, config: Config, folder: str) -> None:
+        sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
+        nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=config.workspace.path, sandbox=sandbox)
+        self._before = read_last(folder, nothing)
+        self._file = StatusFile(folder)
+        self._sandbox = sandbox
+
+    def succeeded(self, outcome: Outcome, url_expires_at: str | None, warnings: tuple[str, ...]) -> None:
+        before = self._before
+        self._file.write(
+            Status(
+                running=False,
+                pid=None,
+                state=State.STOPPED,
+                workspace=before.workspace,
+                sandbox=self._sandbox,
+                pending=bool(outcome.follow_up),
+                syncs=before.syncs + (outcome.sync is not None),
+                failures=before.failures,
+                last_sync=outcome.sync or before.last_sync,
+                upload_url_expires_at=url_expires_at,
+                warnings=warnings,
+            )
+        )
+
+    def failed(self, step: Step, failure: SyncdError) -> None:
+        before = self._before
+        self._file.write(
+            Status(
+                running=False,
+                pid=None,
+                state=State.STOPPED,
+                workspace=before.workspace,
+                sandbox=self._sandbox,
+                pending=True,
+                syncs=before.syncs,
+                failures=before.failures + 1,
+                last_sync=before.last_sync,
+                last_error=LastError(stamp(CLOCK.wall_s()), step, str(failure)),
+                warnings=before.warnings,
+            )
+        )
+
+
+@contextmanager
+def _interrupting(interrupt: Interrupt) -> Iterator[None]:
+    """SIGINT and SIGTERM end the sync where it waits."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+        interrupt.request()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""`syncd ls`: what a snapshot would hold, or what it leaves out and by which rule."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from syncd.base.text import shown_path
+from syncd.commands.options import config_option, configured, json_option
+
+
+@click.command("ls")
+@config_option
+@click.option("--ignored", is_flag=True, help="The paths left out instead, each with the rule that left it out.")
+@json_option
+def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
+    """List the paths that a snapshot would hold, one a line; folders end with a slash."""
+    config = configured(config_file)
+    from syncd.effects.scan import NoCoverage, Scanner  # noqa: PLC0415
+    from syncd.policy.manifest import Kind  # noqa: PLC0415
+    from syncd.policy.selection import Decision  # noqa: PLC0415
+    from syncd.process.wiring import selection_of  # noqa: PLC0415
+
+    left_out: list[tuple[str, Decision]] = []
+
+    def note(path: str, is_dir: bool, decision: Decision) -> None:
+        left_out.append((f"{path}/" if is_dir else path, decision))
+
+    scan = Scanner(config.workspace.path, selection_of(config), NoCoverage(), note).scan()
+    if ignored and as_json:
+        rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]
+        click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
+    elif ignored:
+        for path, decision in left_out:
+            _line(path, f"\t{decision.rule}")
+        for path in sorted(scan.unread):
+            _line(path, "\tcannot be read")
+    elif as_json:
+        click.echo(
+            json.dumps(
+                [{"path": p, "kind": e.kind.name.lower(), "bytes": e.size_bytes} for p, e in scan.manifest.items()]
+            )
+        )
+    else:
+        for path, entry in scan.manifest.items():
+            _line(f"{path}/" if entry.kind is Kind.DIRECTORY else path)
+
+
+def _line(path: str, rest: str = "") -> None:
+    """The path as the bytes it is for a script, harmless for a terminal."""
+    if sys.stdout.isatty():
+        click.echo(shown_path(path) + rest)
+    else:
+        sys.stdout.buffer.write(os.fsencode(path) + os.fsencode(rest) + b"\n")

@@ -1,0 +1,59 @@
+"""`syncd run`: the daemon, until it is told to stop. Writes nothing to stdout."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import click
+
+from syncd.base.errors import SyncdError
+from syncd.base.interrupt import Interrupt
+from syncd.commands.options import CLOCK, config_option, config_path, logging_options
+
+_log = logging.getLogger("syncd")
+
+
+@click.command("run")
+@config_option
+@logging_options
+def command(config_file: str | None, log_level: str, log_format: str) -> None:
+    """Watch the workspace and keep the sandbox equal to it, in the foreground.
+
+    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
+    """
+    from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415 - `run --help` needs none of it
+
+    set_up_logs(log_level, LogFormat(log_format), os.environ)
+    _run(config_path(config_file))
+
+
+def _run(path: str) -> None:
+    from syncd.base.config import load_config  # noqa: PLC0415
+    from syncd.process.board import Tally  # noqa: PLC0415
+    from syncd.process.daemon import Ended  # noqa: PLC0415
+    from syncd.process.signals import Signals  # noqa: PLC0415
+    from syncd.process.wakeup import Wakeup  # noqa: PLC0415
+    from syncd.process.wiring import Surroundings, daemon_of, key_of, target_of  # noqa: PLC0415
+
+    around = Surroundings(CLOCK, os.environ, Interrupt())
+    config = load_config(path)
+    target_of(config)
+    key = key_of(config, os.environ)
+    wakeup = Wakeup()
+    signals = Signals(around.interrupt, wakeup)
+    tally = Tally()
+    with signals.installed():
+        while True:
+            with daemon_of(config, key=key, around=around, signals=signals, wakeup=wakeup, tally=tally) as daemon:
+                ended = daemon.run()
+            if ended is Ended.STOPPED:
+                return
+            signals.reload = False
+            try:
+                fresh = load_config(path)
+                target_of(fresh)
+                config, key = fresh, key_of(fresh, os.environ)
+                _log.info("configuration read anew")
+            except SyncdError as failure:
+                _log.error("the new configuration is refused, the old one stays: %s", failure)

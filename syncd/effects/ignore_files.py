@@ -1,0 +1,53 @@
+"""Reads the ignore files of a directory through its descriptor, as git does: never through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+
+from syncd.base.problem import Problem
+from syncd.effects import descent
+
+# An ignore file larger than this is no ignore file; git itself has no limit, and no use for one.
+_LARGEST_BYTES = 4 << 20
+_EXCLUDE = ".git/info/exclude"
+
+
+def read_ignore_files(descriptor: int, path: str, names: tuple[str, ...]) -> tuple[Mapping[str, bytes], list[Problem]]:
+    """The contents by name of those files that are in the directory, and what could not be read."""
+    files: dict[str, bytes] = {}
+    problems = []
+    for name in names:
+        try:
+            files[name] = _read_whole(name, descriptor)
+        except FileNotFoundError:
+            continue
+        except OSError as failure:
+            if failure.errno in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
+                continue  # a link or a folder of that name: git reads neither
+            where = f"{path}/{name}" if path else name
+            what = f"the rules in {where!r} cannot be read ({failure.strerror})"
+            problems.append(Problem(f"rules:{where}", what, "let your user read it"))
+    return files, problems
+
+
+def read_exclude_file(top: int) -> Mapping[str, bytes]:
+    """The repository's own `.git/info/exclude`, which git honours beside `.gitignore`; empty where there is none."""
+    try:
+        git = descent.open_directory(".git", top)
+        try:
+            info = descent.open_directory("info", git)
+        finally:
+            os.close(git)
+        try:
+            return {_EXCLUDE: _read_whole("exclude", info)}
+        finally:
+            os.close(info)
+    except OSError:
+        return {}
+
+
+def _read_whole(name: str, parent: int) -> bytes:
+    with os.fdopen(descent.open_file(name, parent), "rb") as file:
+        return file.read(_LARGEST_BYTES)

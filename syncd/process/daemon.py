@@ -1,0 +1,381 @@
+"""The daemon's loop: one thread that owns all state, waits for whatever comes first, and syncs when it is time.
+
+What to do next is decided in `policy.agenda`; this only keeps what the decision rests on. The loop is also the
+`Attendant` of its own syncs: their stages become the status, their waits are its waits, so signals, commands and
+changes are heard while a sync is under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from dataclasses import dataclass
+from enum import Enum
+
+from syncd.base.clock import Clock, stamp
+from syncd.base.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, Stop, SyncdError, TryLater, WorkspaceError
+from syncd.base.interrupt import Interrupt
+from syncd.effects.control import Client, ControlServer, Message
+from syncd.effects.cycle import Cycle, Outcome
+from syncd.effects.delivery import Patience, Superseded
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Exchanger
+from syncd.effects.pause_file import PauseFile
+from syncd.effects.snapshot import Demand
+from syncd.effects.watcher import Watcher
+from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, ends_pause, next_move
+from syncd.policy.debounce import Burst, noted
+from syncd.policy.retry import backoff_limit_s
+from syncd.policy.status import State
+from syncd.policy.verdict import Step, Verdict
+from syncd.process import orders
+from syncd.process.board import Board
+from syncd.process.orders import Order, Orders
+from syncd.process.resume import SleepSensor
+from syncd.process.service_manager import ServiceManager
+from syncd.process.signals import Signals
+from syncd.process.wakeup import Wakeup
+
+_log = logging.getLogger("syncd")
+
+# Where no event can come, a look every so often: never more than a twentieth of the time, never more often than this.
+POLL_LEAST_S = 2.0
+POLL_SHARE = 20
+# A missing workspace is looked for by one `open`; a refused key costs the API a request.
+LOOK_FOR_WORKSPACE_S = 2.0
+LOOK_AGAIN_FIRST_S = 60.0
+LOOK_AGAIN_MAX_S = 600.0
+# While the key is refused, its file is looked at this often.
+KEY_POLL_S = 2.0
+# During an upload, commands and changes are heard this often.
+GLANCE_S = 0.2
+
+
+class Ended(Enum):
+    """Why the loop ended."""
+
+    STOPPED = "asked to stop"
+    RELOAD = "a new configuration is to be read"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """`[sync]`, in seconds."""
+
+    quiet_s: float
+    max_wait_s: float
+    rescan_s: float
+
+
+@dataclass
+class Parts:
+    """What the loop works with; `process.wiring` makes them."""
+
+    cycle: Cycle
+    watch: Watcher
+    control: ControlServer
+    board: Board
+    manager: ServiceManager
+    signals: Signals
+    wakeup: Wakeup
+    interrupt: Interrupt
+    sensor: SleepSensor
+    exchanger: Exchanger
+    pause_file: PauseFile
+    clock: Clock
+    timing: Timing
+    patience: Patience
+    key_file: str
+
+
+class Daemon:
+    """One workspace's daemon."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._board = parts.board
+        self._clock = parts.clock
+        self._orders = Orders()
+        self._serving: list[Order] = []
+        self._burst: Burst | None = None
+        self._hold: Hold | None = None
+        self._looks = 0
+        self._not_before_s: float | None = None
+        self._failed_syncs = 0
+        self._rescan_at_s = 0.0
+        self._paused = False
+        self._glanced_s = 0.0
+        self._key_stamp = _file_stamp(parts.key_file)
+
+    def run(self) -> Ended:
+        """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
+        self._paused = self._parts.pause_file.paused
+        self._board.pending = self._parts.cycle.baseline is None
+        self._board.enter(State.STARTING)
+        self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
+        self._parts.manager.ready()
+        _log.info("watching %s", self._board.workspace)
+        try:
+            while not self._parts.signals.reload:
+                move = next_move(self._agenda(), self._clock.monotonic_s(), *self._times())
+                if isinstance(move, Sync):
+                    self._sync(move.reason)
+                else:
+                    self._rest(move.until_s)
+        except Stop:
+            _log.info("stopping")
+            self._parts.manager.stopping()
+            return Ended.STOPPED
+        else:
+            self._parts.manager.reloading()
+            return Ended.RELOAD
+        finally:
+            # Whatever ended it: what is not in the sandbox yet is said, and no plan outlives the process.
+            self._board.pending = self._board.pending or self._burst is not None
+            self._board.enter(State.STOPPED)
+
+    # -- one sync
+
+    def _sync(self, reason: Reason) -> None:
+        burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
+        self._serving = self._orders.taken()
+        if reason is not Reason.RESCAN and self._hold is None:
+            self._board.pending = True
+        started_s = self._clock.monotonic_s()
+        try:
+            outcome = self._parts.cycle.run(orders.demanded(self._serving), self)
+        except Superseded:
+            self._orders.put_back(self._serving)
+            self._serving = []
+            self._burst = self._burst or burst or noted(None, started_s)
+        except StepFailed as failure:
+            self._failed(failure.step, failure.as_error())
+        except WorkspaceError as failure:
+            self._failed(Step.WATCH, failure)
+        except SyncdError as failure:
+            self._failed(Step.SNAPSHOT, failure)
+        except OSError as failure:
+            self._failed(Step.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
+        except Exception as failure:  # noqa: BLE001 - a daemon's last resort
+            # A defect must not end weeks of service: said once, then tried again like any failure.
+            _log.exception("internal error in a sync, please report it")
+            self._failed(Step.SNAPSHOT, TryLater(f"internal error ({type(failure).__name__})", "please report it"))
+        else:
+            self._succeeded(outcome)
+        self._look_again_later(self._clock.monotonic_s() - started_s)
+        self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
+        self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
+        self._parts.manager.ping()
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        tally = self._board.tally
+        if outcome.sync is not None:
+            tally.syncs += 1
+            tally.last_sync = outcome.sync
+            _log.info(
+                "synced %d files, %d bytes, in %.2f s", outcome.files, outcome.sync.archive_bytes, outcome.sync.seconds
+            )
+        tally.synced_once = True
+        tally.last_error = None
+        self._hold = None
+        self._looks = 0
+        self._not_before_s = None
+        self._failed_syncs = 0
+        self._orders.lasting += orders.tell_outcome(self._serving, outcome)
+        self._serving = []
+        if outcome.follow_up:
+            self._burst = noted(self._burst, self._clock.monotonic_s())
+        self._board.pending = self._burst is not None
+
+    def _failed(self, step: Step, failure: SyncdError) -> None:
+        board = self._board
+        last = board.tally.last_error
+        if last is None or last.message != str(failure):
+            _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
+        board.failed(step, str(failure))
+        for_good = isinstance(failure, NeedsPerson)
+        self._orders.lasting += orders.tell_failure(self._serving, failure, for_good=for_good)
+        self._serving = []
+        board.pending = True
+        now_s = self._clock.monotonic_s()
+        if isinstance(failure, NeedsPerson):
+            # An accident to the workspace may pass by itself, and so may one large file; a wrong key at the start not.
+            if not board.tally.synced_once and not isinstance(failure, NearlyEmpty | SnapshotTooLarge):
+                raise failure
+            self._hold = self._held(failure, now_s)
+            self._not_before_s = None
+            return
+        self._hold = None
+        self._failed_syncs += 1
+        patience = self._parts.patience
+        self._not_before_s = now_s + backoff_limit_s(self._failed_syncs, patience.first_s, patience.max_s)
+
+    def _held(self, failure: NeedsPerson, now_s: float) -> Hold:
+        if isinstance(failure, WorkspaceError) and not isinstance(failure, NearlyEmpty):
+            return Hold(Ends.WITH_CHANGES, now_s + LOOK_FOR_WORKSPACE_S)
+        self._looks += 1
+        look_at_s = now_s + backoff_limit_s(self._looks, LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MAX_S)
+        with_changes = isinstance(failure, NearlyEmpty | SnapshotTooLarge)
+        return Hold(Ends.WITH_CHANGES if with_changes else Ends.WITH_A_PERSON, look_at_s)
+
+    def _look_again_later(self, took_s: float) -> None:
+        wait_s = self._parts.timing.rescan_s
+        if self._parts.watch.needs_polling:
+            wait_s = min(wait_s, max(POLL_LEAST_S, POLL_SHARE * took_s))
+        self._rescan_at_s = self._clock.monotonic_s() + wait_s
+
+    # -- the attendant of a sync
+
+    def stage(self, state: State) -> None:
+        """Show it, but for the looks of a hold."""
+        self._parts.manager.ping()
+        if state is not State.SNAPSHOTTING:
+            self._board.pending = True
+            self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
+        elif self._hold is not None:
+            return
+        self._board.enter(state)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        """Show it, and hear what else goes on."""
+        self._parts.interrupt.check()
+        self._board.sent(sent_bytes, total_bytes)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._glanced_s >= GLANCE_S or sent_bytes == total_bytes:
+            self._glanced_s = now_s
+            orders.tell_progress(self._serving, sent_bytes, total_bytes)
+            self._wait(now_s)
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        """Show what failed and when it is tried again."""
+        if wait_s == 0:
+            _log.info("%s; asking for a fresh upload URL", failure)
+            return
+        _log.warning("%s; trying again in %.1f s", failure, wait_s)
+        self._board.failed(failure.step, str(failure))
+        self._board.retry_at = stamp(self._clock.wall_s() + wait_s)
+        self._board.enter(State.RETRYING)
+
+    def pause(self, wait_s: float, verdict: Verdict) -> None:
+        """Wait a failure out; a newer change means a fresh snapshot, an order at once."""
+        started_s = self._clock.monotonic_s()
+        ends_s = started_s + wait_s
+        least_s = started_s + min(wait_s, self._parts.patience.first_s)
+        while True:
+            if self._orders.fresh or self._paused or self._parts.signals.reload:
+                raise Superseded
+            now_s = self._clock.monotonic_s()
+            until_s = ends_s
+            if verdict is Verdict.OFFLINE:
+                cut_s = ends_pause(self._agenda(), now_s, least_s, *self._times())
+                until_s = ends_s if cut_s is None else min(ends_s, cut_s)
+            if now_s >= until_s:
+                break
+            self._wait(until_s)
+        if self._burst is not None:
+            raise Superseded
+
+    # -- waiting
+
+    def _rest(self, until_s: float | None) -> None:
+        """Nothing to do: show what is waited for, and wait."""
+        board = self._board
+        board.retry_at = None
+        if self._paused:
+            state = State.PAUSED
+        elif self._hold is not None:
+            state = State.HELD
+        elif self._not_before_s is not None:
+            state = State.RETRYING
+            board.retry_at = stamp(self._clock.wall_s() + self._not_before_s - self._clock.monotonic_s())
+        elif self._burst is not None:
+            state = State.DEBOUNCING
+        else:
+            state = State.WATCHING
+        board.pending = board.pending or self._burst is not None
+        board.enter(state)
+        self._wait(until_s)
+
+    def _wait(self, until_s: float | None) -> None:
+        """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
+        parts = self._parts
+        times = [until_s, parts.manager.next_ping_s()]
+        if self._hold is not None and self._hold.ends is Ends.WITH_A_PERSON:
+            times.append(self._clock.monotonic_s() + KEY_POLL_S)
+        ends = [time_s for time_s in times if time_s is not None]
+        timeout_s = max(0.0, min(ends) - self._clock.monotonic_s()) if ends else None
+        with parts.interrupt.region():
+            select.select([parts.wakeup.fileno(), *parts.sensor.filenos(), *parts.control.filenos()], [], [], timeout_s)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Note what has come."""
+        parts = self._parts
+        parts.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
+        hints = parts.watch.take()
+        if hints:
+            self._burst = noted(self._burst, self._clock.monotonic_s())
+        if hints.doubt is not None:
+            _log.debug("events are in doubt (%s): the next scan tells", hints.doubt.name.lower())
+        slept_s = parts.sensor.slept_s()
+        if slept_s:
+            _log.info("slept for %.0f s: looking at everything again", slept_s)
+            parts.exchanger.drop()
+            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._not_before_s = None
+        if parts.signals.sync_now:
+            parts.signals.sync_now = False
+            self._orders.add(Order())
+        for client, message in parts.control.requests():
+            self._obey(client, message)
+        if self._hold is not None and self._hold.ends is Ends.WITH_A_PERSON:
+            parts.signals.reload = parts.signals.reload or _file_stamp(parts.key_file) != self._key_stamp
+        parts.manager.ping()
+
+    def _obey(self, client: Client, message: Message) -> None:
+        match message.get("do"):
+            case "push":
+                self._orders.add(Order(client, Demand.FORCED if message.get("force") else Demand.CHANGED))
+            case "flush" if self._paused:
+                client.done(TryLater.exit_code, "syncing is paused: run `syncd resume`")
+            case "flush":
+                self._orders.add(Order(client, lasting=True))
+            case "pause" | "resume" as word:
+                self._pause_or_resume(client, word)
+            case _:
+                client.done(2, "this daemon does not know that command: is it of another version?")
+
+    def _pause_or_resume(self, client: Client, word: str) -> None:
+        try:
+            self._parts.pause_file.set(paused=word == "pause")
+        except OSError as failure:
+            client.done(TryLater.exit_code, f"the state folder cannot be written: {failure.strerror}")
+            return
+        if self._paused and word == "resume":
+            self._burst = noted(self._burst, self._clock.monotonic_s())
+        self._paused = word == "pause"
+        _log.info("%sd", word)
+        client.done(0)
+
+    def _agenda(self) -> Agenda:
+        return Agenda(
+            burst=self._burst,
+            ordered=bool(self._orders.fresh),
+            paused=self._paused,
+            hold=self._hold,
+            not_before_s=self._not_before_s,
+            rescan_at_s=self._rescan_at_s,
+        )
+
+    def _times(self) -> tuple[float, float]:
+        return self._parts.timing.quiet_s, self._parts.timing.max_wait_s
+
+
+def _file_stamp(path: str) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None: it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

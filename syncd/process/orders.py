@@ -1,0 +1,78 @@
+"""What commands ask of the running daemon, and who is to be told how it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from syncd.base.errors import SyncdError
+from syncd.effects.control import Client
+from syncd.effects.cycle import Outcome
+from syncd.effects.snapshot import Demand
+
+
+@dataclass(frozen=True)
+class Order:
+    """A wish for a sync. Without a client it came by a signal; a flush outlasts failures that pass."""
+
+    client: Client | None = None
+    demand: Demand = Demand.CHANGED
+    lasting: bool = False
+
+
+@dataclass
+class Orders:
+    """Orders not yet served. `fresh` ones call for a sync at once; `lasting` ones wait for whichever succeeds."""
+
+    fresh: list[Order] = field(default_factory=list)
+    lasting: list[Order] = field(default_factory=list)
+
+    def add(self, order: Order) -> None:
+        """A sync whose scan begins from now on will serve it."""
+        self.fresh.append(order)
+
+    def taken(self) -> list[Order]:
+        """All orders, which the sync that begins now serves."""
+        serving, self.fresh, self.lasting = [*self.lasting, *self.fresh], [], []
+        return serving
+
+    def put_back(self, serving: list[Order]) -> None:
+        """The sync that was to serve them gave way to a newer one."""
+        self.fresh = [*serving, *self.fresh]
+
+
+def demanded(serving: list[Order]) -> Demand:
+    """What a sync for these orders must do."""
+    return Demand.FORCED if any(order.demand is Demand.FORCED for order in serving) else Demand.CHANGED
+
+
+def tell_progress(serving: list[Order], sent_bytes: int, total_bytes: int) -> None:
+    """So much of the upload is done."""
+    for order in serving:
+        if order.client is not None:
+            order.client.tell({"event": "progress", "sent_bytes": sent_bytes, "total_bytes": total_bytes})
+
+
+def tell_outcome(serving: list[Order], outcome: Outcome) -> list[Order]:
+    """It succeeded. Returns the orders that must wait for one more sync, as files changed under this one."""
+    waiting = [order for order in serving if order.lasting and outcome.follow_up]
+    for order in serving:
+        if order.client is not None and order not in waiting:
+            order.client.done(0, result=described(outcome))
+    return waiting
+
+
+def tell_failure(serving: list[Order], failure: SyncdError, *, for_good: bool) -> list[Order]:
+    """It failed. Returns the orders that go on waiting, unless a person must act first."""
+    waiting = [order for order in serving if order.lasting and not for_good]
+    for order in serving:
+        if order.client is not None and order not in waiting:
+            order.client.done(failure.exit_code, str(failure))
+    return waiting
+
+
+def described(outcome: Outcome) -> dict[str, object]:
+    """The outcome as `push --json` prints it."""
+    sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
+    return {"outcome": outcome.word, "files": outcome.files, "sync": sync}

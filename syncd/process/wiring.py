@@ -1,0 +1,189 @@
+"""Where the parts are opened and put together; everything else only gets them handed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from syncd.base.apikey import ApiKey, find_key
+from syncd.base.clock import Clock
+from syncd.base.config import Config
+from syncd.base.errors import ConfigError
+from syncd.base.folders import Folders, folders_for
+from syncd.base.interrupt import Interrupt
+from syncd.effects.api import Api
+from syncd.effects.archive import Packer
+from syncd.effects.bucket import Bucket
+from syncd.effects.control import ControlServer
+from syncd.effects.cycle import Cycle
+from syncd.effects.delivery import Delivery, Patience
+from syncd.effects.http import Exchanger
+from syncd.effects.journal import Journal
+from syncd.effects.lease_file import LeaseFile
+from syncd.effects.lock import Lock
+from syncd.effects.pause_file import PauseFile
+from syncd.effects.scan import Coverage, NoCoverage, Scanner
+from syncd.effects.snapshot import Photographer
+from syncd.effects.status_file import StatusFile
+from syncd.effects.watcher import watcher
+from syncd.policy.selection import Selection, SelectionSettings
+from syncd.policy.target import Target
+from syncd.process.board import Board, Tally
+from syncd.process.daemon import Daemon, Parts, Timing
+from syncd.process.logs import keep_out_of_logs
+from syncd.process.resume import SleepSensor
+from syncd.process.service_manager import ServiceManager
+from syncd.process.signals import Signals
+from syncd.process.wakeup import Wakeup
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process brings along: its clock, its environment, and how it is asked to end."""
+
+    clock: Clock
+    environ: Mapping[str, str]
+    interrupt: Interrupt
+
+
+def target_of(config: Config) -> Target:
+    """Where this configuration's workspace goes. Raises `ConfigError` for what this version cannot do."""
+    sandbox = config.sandbox
+    if sandbox.id is None:
+        raise ConfigError("[sandbox.acquire] is not supported by this version", "name a sandbox with sandbox.id")
+    return Target(sandbox.base_url, sandbox.id, sandbox.region)
+
+
+def selection_of(config: Config) -> Selection:
+    """What belongs, as `[workspace]` says."""
+    keys = config.workspace
+    return Selection(
+        SelectionSettings(
+            ignore=keys.ignore,
+            use_gitignore=keys.use_gitignore,
+            include_git=keys.include_git,
+            upload_secrets=keys.upload_secrets,
+        )
+    )
+
+
+def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
+    """The key, kept out of all logs from now on. Raises `KeyRefused`."""
+    key = find_key(environ, config.sandbox.api_key_file)
+    keep_out_of_logs(key.reveal())
+    return key
+
+
+def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
+    """The workspace's own folders, made where missing. Raises `ConfigError`."""
+    folders = folders_for(config.workspace.path, environ)
+    for folder in (folders.state, folders.spool):
+        if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
+            raise ConfigError(  # each line of its own log would be a change
+                f'workspace.path = "{config.workspace.path}": holds syncd\'s own folder {folder}',
+                "choose a directory without it, or move the folder with XDG_STATE_HOME or XDG_CACHE_HOME",
+            )
+    folders.make()
+    return folders
+
+
+def patience_of(config: Config) -> Patience:
+    """`[retry]`."""
+    keys = config.retry
+    return Patience(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
+
+
+def cycle_of(
+    config: Config,
+    folders: Folders,
+    *,
+    key: ApiKey,
+    around: Surroundings,
+    exchanger: Exchanger,
+    coverage: Coverage | None = None,
+) -> Cycle:
+    """The sync of one workspace to its sandbox. Raises `ConfigError`."""
+    target = target_of(config)
+    journal = Journal(folders.state)
+    check = around.interrupt.check
+    delivery = Delivery(
+        target=target,
+        api=Api(target, key, exchanger, around.clock),
+        bucket=Bucket(exchanger, around.clock, config.sync.upload_limit_kib_per_second << 10),
+        journal=journal,
+        lease_file=LeaseFile(folders.state, around.clock),
+        patience=patience_of(config),
+        clock=around.clock,
+    )
+    photographer = Photographer(
+        Scanner(config.workspace.path, selection_of(config), coverage or NoCoverage(), check=check),
+        Packer(config.workspace.path, around.clock, check),
+        folders.spool,
+        config.sync.max_snapshot_mib,
+    )
+    return Cycle(target, photographer, delivery, journal, around.clock)
+
+
+def board_of(config: Config, folders: Folders, around: Surroundings, tally: Tally, manager: ServiceManager) -> Board:
+    """The status of this workspace."""
+    return Board(
+        workspace=config.workspace.path,
+        target=target_of(config),
+        file=StatusFile(folders.state),
+        manager=manager,
+        clock=around.clock,
+        tally=tally,
+    )
+
+
+@contextmanager
+def daemon_of(
+    config: Config, *, key: ApiKey, around: Surroundings, signals: Signals, wakeup: Wakeup, tally: Tally
+) -> Iterator[Daemon]:
+    """A daemon with everything open that it works with, and closed after it.
+
+    Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
+    """
+    with ExitStack() as opened:
+        folders = folders_of(config, around.environ)
+        lock = Lock(folders.state)
+        lock.acquire()
+        opened.callback(lock.release)
+        manager = ServiceManager(around.environ, around.clock, os.getpid())
+        exchanger = Exchanger(around.interrupt)
+        opened.callback(exchanger.drop)
+        watch = watcher(config.workspace.path, wakeup.ring)
+        watch.open()
+        opened.callback(watch.close)
+        sensor = SleepSensor(around.clock)
+        sensor.open()
+        opened.callback(sensor.close)
+        control = ControlServer(folders.state)
+        control.open()
+        opened.callback(control.close)
+        cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger, coverage=watch)
+        cycle.recall()
+        board = board_of(config, folders, around, tally, manager)
+        yield Daemon(
+            Parts(
+                cycle=cycle,
+                watch=watch,
+                control=control,
+                board=board,
+                manager=manager,
+                signals=signals,
+                wakeup=wakeup,
+                interrupt=around.interrupt,
+                sensor=sensor,
+                exchanger=exchanger,
+                pause_file=PauseFile(folders.state),
+                clock=around.clock,
+                timing=Timing(
+                    config.sync.debounce_seconds, config.sync.max_wait_seconds, config.sync.rescan_minutes * 60
+                ),
+                patience=patience_of(config),
+                key_file=config.sandbox.api_key_file,
+            )
+        )
