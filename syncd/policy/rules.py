@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from syncd.policy.ignore_list import IgnoreList, Side
-from syncd.policy.sieve import NOBODY, Names, Sieve
+from syncd.policy.sieve import Names, Sieve
 
 _LONGEST_LIST = 1 << 32  # patterns in a list, and more than any file holds
 _MOST_LISTS = 1 << 16  # of one strength in force at once: one a directory on the way down, and no path is that deep
@@ -56,33 +56,53 @@ class Layer(NamedTuple):
 
 
 class Rules:
-    """The layers in force in some directories, of equal strength the later the stronger, made ready to be asked."""
+    """The layers in force in some directories, of equal strength the later the stronger, ready to be asked."""
 
-    __slots__ = ("_above", "_decisions", "_own", "_soft", "directories", "files", "layers")
+    __slots__ = ("_decisions", "_soft", "directories", "files", "layers")
 
-    def __init__(self, own: Sequence[Layer], above: Rules | None = None) -> None:
-        """`own` are added to those `above`, which are shared and not made again."""
-        self._own = tuple(own)
-        self._above = above
+    def __init__(
+        self,
+        layers: tuple[Layer, ...],
+        decisions: dict[int, tuple[Decision | None, ...]],
+        files: View,
+        directories: View,
+    ) -> None:
+        self.layers = layers
+        self.files = files
+        self.directories = directories
+        self._decisions = decisions
         self._soft: Rules | None = None
-        self.layers: tuple[Layer, ...] = self._own if above is None else above.layers + self._own
-        places = [_place(self.layers, position) for position in range(len(self.layers) - len(own), len(self.layers))]
-        self._decisions = {} if above is None else dict(above._decisions)
-        self._decisions.update((place, layer.decisions) for place, layer in zip(places, own, strict=True))
-        files = [(place, layer, layer.patterns.files) for place, layer in zip(places, own, strict=True)]
-        directories = [(place, layer, layer.patterns.directories) for place, layer in zip(places, own, strict=True)]
-        self.files = View(files, None if above is None else above.files)
-        self.directories = View(directories, None if above is None else above.directories)
 
-    def without(self, strengths: Collection[Strength]) -> Rules:
-        """These rules, made anew, but for those of some strengths."""
-        return Rules([layer for layer in self.layers if layer.strength not in strengths])
+    @classmethod
+    def of(cls, layers: Iterable[Layer]) -> Rules:
+        """Rules with one sieve for all layers, which is quickest to ask."""
+        placed = _placed(tuple(layers), 0)
+        return cls(
+            tuple(layer for _, layer in placed),
+            {place: layer.decisions for place, layer in placed},
+            View.of([(place, layer, layer.patterns.files) for place, layer in placed]),
+            View.of([(place, layer, layer.patterns.directories) for place, layer in placed]),
+        )
+
+    def plus(self, layers: Sequence[Layer]) -> Rules:
+        """These rules and more, in a small sieve on top of what is there, which is quickest to make."""
+        together = (*self.layers, *layers)
+        placed = _placed(together, len(self.layers))
+        return Rules(
+            together,
+            self._decisions | {place: layer.decisions for place, layer in placed},
+            self.files.plus([(place, layer, layer.patterns.files) for place, layer in placed]),
+            self.directories.plus([(place, layer, layer.patterns.directories) for place, layer in placed]),
+        )
+
+    def without(self, *strengths: Strength) -> Rules:
+        """These rules but for those of some strengths."""
+        return Rules.of(layer for layer in self.layers if layer.strength not in strengths)
 
     def soft(self) -> Rules:
         """These rules without the hard ones."""
         if self._soft is None:
-            above = self._above
-            self._soft = self.without({Strength.HARD}) if above is None else Rules(self._own, above.soft())
+            self._soft = self.without(Strength.HARD)
         return self._soft
 
     def decision(self, index: int) -> Decision | None:
@@ -95,16 +115,18 @@ class View:
 
     __slots__ = ("_anchored", "_everywhere", "_somewhere")
 
-    def __init__(self, sides: Sequence[tuple[int, Layer, Side]], above: View | None) -> None:
-        floating = [(place * _LONGEST_LIST, side.floating) for place, _, side in sides]
-        parts = [(offset, names) for offset, names in floating if names is not None]
-        below = None if above is None else above._everywhere
-        self._everywhere = below if below is not None and not parts else Sieve(parts, below)
-        self._anchored = [] if above is None else list(above._anchored)
-        for place, layer, side in sides:
-            if not side.all_float:
-                self._anchored.append((place * _LONGEST_LIST, len(layer.base), side))
+    def __init__(self, everywhere: Sieve, anchored: tuple[tuple[int, int, Side], ...]) -> None:
+        """`anchored` are sides that hold in some directories only, each with its offset and its base's length."""
+        self._everywhere = everywhere
+        self._anchored = anchored
         self._somewhere: dict[tuple[tuple[int, Names], ...], Sieve] = {}
+
+    @classmethod
+    def of(cls, sides: Sequence[tuple[int, Layer, Side]]) -> View:
+        return cls(Sieve(_floating(sides)), _anchored(sides))
+
+    def plus(self, sides: Sequence[tuple[int, Layer, Side]]) -> View:
+        return View(self._everywhere.over(_floating(sides)), self._anchored + _anchored(sides))
 
     def sieve(self, where: str) -> Sieve:
         """The sieve of one directory, "" or "a/b/"."""
@@ -116,11 +138,23 @@ class View:
         if sieve is None:
             if len(self._somewhere) >= _REMEMBERED:
                 self._somewhere.clear()
-            sieve = self._somewhere[parts] = Sieve(parts, self._everywhere)
+            sieve = self._somewhere[parts] = self._everywhere.over(parts)
         return sieve
 
 
-def _place(layers: Sequence[Layer], position: int) -> int:
-    """Greater for what is stronger, and unmoved by what is added later."""
-    strength = layers[position].strength
-    return strength * _MOST_LISTS + sum(layer.strength is strength for layer in layers[:position])
+def _floating(sides: Sequence[tuple[int, Layer, Side]]) -> list[tuple[int, Names]]:
+    return [(place * _LONGEST_LIST, side.floating) for place, _, side in sides if side.floating is not None]
+
+
+def _anchored(sides: Sequence[tuple[int, Layer, Side]]) -> tuple[tuple[int, int, Side], ...]:
+    return tuple((place * _LONGEST_LIST, len(layer.base), side) for place, layer, side in sides if not side.all_float)
+
+
+def _placed(layers: Sequence[Layer], start: int) -> list[tuple[int, Layer]]:
+    """The layers from `start` on, each with a number that is greater for a stronger one and unmoved by later ones."""
+    placed = []
+    for position in range(start, len(layers)):
+        strength = layers[position].strength
+        before = sum(layer.strength is strength for layer in layers[:position])
+        placed.append((strength * _MOST_LISTS + before, layers[position]))
+    return placed

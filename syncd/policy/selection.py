@@ -56,7 +56,7 @@ class Selection:
             layers.append(_lifting_nothing(_named(Strength.HARD, "secrets", SECRETS)))
         if not settings.include_git:
             layers.append(_named(Strength.HARD, "built-in", GIT))
-        self._rules = Rules(layers)
+        self._rules = Rules.of(layers)
 
     def root(self, exclude: Mapping[str, bytes] | None = None) -> Scope:
         """The scope of the workspace's own directory.
@@ -67,7 +67,7 @@ class Selection:
         if not self._settings.use_gitignore:
             return Scope(self._rules, "", (_SYNCDIGNORE,))
         layers = [_from_file(Strength.GIT, source, "", data) for source, data in (exclude or {}).items()]
-        return Scope(Rules(layers, self._rules), "", (_GITIGNORE, _SYNCDIGNORE))
+        return Scope(self._rules.plus(layers) if layers else self._rules, "", (_GITIGNORE, _SYNCDIGNORE))
 
 
 class Scope:
@@ -96,7 +96,7 @@ class Scope:
         where = f"{self._where}{spelled(name)}/"
         if name == _GIT:
             # Asked for with include_git. Git's rules are about its work tree: `logs/` must not tear a repository apart.
-            return Scope(self._rules.without({Strength.GIT, Strength.DEFAULTS}), where, (_SYNCDIGNORE,))
+            return Scope(self._rules.without(Strength.GIT, Strength.DEFAULTS), where, (_SYNCDIGNORE,))
         return Scope(self._rules, where, self.ignore_files)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
@@ -109,8 +109,7 @@ class Scope:
                 layers.append(_from_file(strength, unspelled(self._where) + name, self._where, data))
         if not layers:
             return self
-        # One sieve for what holds in the whole workspace is quickest; below, a small one on top of it is made quickest.
-        rules = Rules(layers, self._rules) if self._where else Rules([*self._rules.layers, *layers])
+        rules = self._rules.plus(layers) if self._where else Rules.of([*self._rules.layers, *layers])
         return Scope(rules, self._where, self.ignore_files)
 
     def decide(self, name: str, is_dir: bool) -> Decision:

@@ -7,7 +7,7 @@ must begin or end with, so that a name meets only those that have a chance: `*.p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from syncd.policy.gitignore import STAR, literal, regex
@@ -81,6 +81,10 @@ class Sieve:
                     shifted = Group(expression, tuple(offset + index for index in indices))
                     bins.setdefault(character, []).append(shifted)
         self._anywhere = self._ending.pop(_ANY, [])
+
+    def over(self, parts: Sequence[tuple[int, Names]]) -> Sieve:
+        """A sieve of what this one holds and more."""
+        return Sieve(parts, self) if parts else self
 
     def strongest(self, name: str) -> int:
         """The greatest index of a pattern that matches, or `NOBODY`."""

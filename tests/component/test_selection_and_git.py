@@ -120,6 +120,8 @@ SINGLE: list[tuple[bytes, str]] = [
     (b"*.log\n!keep.log\n", "a.log keep.log d/keep.log d/b.log log .log"),
     (b"/a\n", "a d/a"),
     (b"a/\n", "a/x d/a/x e/a"),
+    (b"/a\n!a\n/*.b\n!*.b\n/c?d\n!c?d\n", "a d/a x.b d/x.b c1d d/c1d"),
+    (b"!a\n/a\n!*.b\n/*.b\n!c?d\n/c?d\n", "a d/a x.b d/x.b c1d d/c1d"),
     (b"d/*\n!d/k/\n", "d/x d/k/y d/j/z"),
     (b"d\n!d/k\n", "d/k d/x e/d/k"),
     (b"**/x/**\n", "x/a b/x/c q/x"),
@@ -206,12 +208,13 @@ def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
         b"new\nline",
         b"other\nline",
         b"d\n/x",
+        b"n\nl/e1/x",
         b"d\n/y",
         b" x",
         b"\t",
     ]
     write(tmp_path, dict.fromkeys(names, b""))
-    write(tmp_path, {b".gitignore": b"foo\\ \nbar\\ \\ \nnew?line\n**/d?/x\n x\n\t\n"})
+    write(tmp_path, {b".gitignore": b"foo\\ \nbar\\ \\ \nnew?line\n**/d?/x\n**/e?/x\n x\n\t\n"})
     git(tmp_path, "init", "-q")
     assert disagreements(tmp_path, Selection(PLAIN).root()) == []
 
