@@ -34,7 +34,9 @@ class Source:
 
     @property
     def floor(self) -> str:
-        """The folder below `syncd/`; "" for what lies in `syncd/` itself."""
+        """The folder below `syncd/`; "" for what lies in `syncd/` itself. `python -m syncd` is a way into the commands."""
+        if self.path == "syncd/__main__.py":
+            return "commands"
         parts = self.path.split("/")
         return parts[1] if len(parts) > 2 else ""
 
