@@ -34,7 +34,7 @@ class Source:
 
     @property
     def floor(self) -> str:
-        """The folder below `syncd/`; "" for what lies in `syncd/` itself. `python -m syncd` is a way into the commands."""
+        """The folder below `syncd/`; "" for what lies in `syncd/` itself. `python -m syncd` enters the commands."""
         if self.path == "syncd/__main__.py":
             return "commands"
         parts = self.path.split("/")
