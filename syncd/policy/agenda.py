@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from syncd.policy.debounce import Burst, due_s
+from syncd.policy.status import State
 
 
 class Ends(Enum):
@@ -90,3 +91,14 @@ def ends_pause(agenda: Agenda, now_s: float, least_until_s: float, quiet_s: floa
         return None
     due = max(least_until_s, due_s(agenda.burst, quiet_s, max_wait_s))
     return max(due, now_s)
+
+
+def resting_state(agenda: Agenda) -> State:
+    """What the daemon is doing while it waits for its next move."""
+    if agenda.paused:
+        return State.PAUSED
+    if agenda.hold is not None:
+        return State.HELD
+    if agenda.not_before_s is not None:
+        return State.RETRYING
+    return State.WATCHING if agenda.burst is None else State.DEBOUNCING

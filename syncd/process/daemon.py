@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from syncd.base.clock import Clock, stamp
-from syncd.base.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, Stop, SyncdError, TryLater, WorkspaceError
+from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.base.interrupt import Interrupt
 from syncd.effects.control import Client, ControlServer, Message
 from syncd.effects.cycle import Cycle, Outcome
@@ -24,9 +24,8 @@ from syncd.effects.http import Exchanger
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.snapshot import Demand
 from syncd.effects.watcher import Watcher
-from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, ends_pause, next_move
+from syncd.policy.agenda import Agenda, Reason, Sync, ends_pause, next_move, resting_state
 from syncd.policy.debounce import Burst, noted
-from syncd.policy.retry import backoff_limit_s
 from syncd.policy.status import State
 from syncd.policy.verdict import Step, Verdict
 from syncd.process import orders
@@ -34,6 +33,7 @@ from syncd.process.board import Board
 from syncd.process.orders import Order, Orders
 from syncd.process.resume import SleepSensor
 from syncd.process.service_manager import ServiceManager
+from syncd.process.setback import Setback, ends_a_new_daemon
 from syncd.process.signals import Signals
 from syncd.process.wakeup import Wakeup
 
@@ -42,10 +42,6 @@ _log = logging.getLogger("syncd")
 # Where no event can come, a look every so often: never more than a twentieth of the time, never more often than this.
 POLL_LEAST_S = 2.0
 POLL_SHARE = 20
-# A missing workspace is looked for by one `open`; a refused key costs the API a request.
-LOOK_FOR_WORKSPACE_S = 2.0
-LOOK_AGAIN_FIRST_S = 60.0
-LOOK_AGAIN_MAX_S = 600.0
 # While the key is refused, its file is looked at this often.
 KEY_POLL_S = 2.0
 # During an upload, commands and changes are heard this often.
@@ -99,10 +95,8 @@ class Daemon:
         self._orders = Orders()
         self._serving: list[Order] = []
         self._burst: Burst | None = None
-        self._hold: Hold | None = None
-        self._looks = 0
-        self._not_before_s: float | None = None
-        self._failed_syncs = 0
+        self._setback = Setback(parts.patience)
+        self._started_s = 0.0
         self._rescan_at_s = 0.0
         self._paused = False
         self._glanced_s = 0.0
@@ -140,15 +134,15 @@ class Daemon:
     def _sync(self, reason: Reason) -> None:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         self._serving = self._orders.taken()
-        if reason is not Reason.RESCAN and self._hold is None:
+        if reason is not Reason.RESCAN and self._setback.hold is None:
             self._board.pending = True
-        started_s = self._clock.monotonic_s()
+        self._started_s = self._clock.monotonic_s()
         try:
             outcome = self._parts.cycle.run(orders.demanded(self._serving), self)
         except Superseded:
             self._orders.put_back(self._serving)
             self._serving = []
-            self._burst = self._burst or burst or noted(None, started_s)
+            self._burst = self._burst or burst or noted(None, self._started_s)
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error())
         except WorkspaceError as failure:
@@ -163,7 +157,7 @@ class Daemon:
             self._failed(Step.SNAPSHOT, TryLater(f"internal error ({type(failure).__name__})", "please report it"))
         else:
             self._succeeded(outcome)
-        self._look_again_later(self._clock.monotonic_s() - started_s)
+        self._look_again_later(self._clock.monotonic_s() - self._started_s)
         self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
         self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
         self._parts.manager.ping()
@@ -178,10 +172,7 @@ class Daemon:
             )
         tally.synced_once = True
         tally.last_error = None
-        self._hold = None
-        self._looks = 0
-        self._not_before_s = None
-        self._failed_syncs = 0
+        self._setback.clear()
         self._orders.lasting += orders.tell_outcome(self._serving, outcome)
         self._serving = []
         if outcome.follow_up:
@@ -199,25 +190,9 @@ class Daemon:
         self._serving = []
         board.pending = True
         now_s = self._clock.monotonic_s()
-        if isinstance(failure, NeedsPerson):
-            # An accident to the workspace may pass by itself, and so may one large file; a wrong key at the start not.
-            if not board.tally.synced_once and not isinstance(failure, NearlyEmpty | SnapshotTooLarge):
-                raise failure
-            self._hold = self._held(failure, now_s)
-            self._not_before_s = None
-            return
-        self._hold = None
-        self._failed_syncs += 1
-        patience = self._parts.patience
-        self._not_before_s = now_s + backoff_limit_s(self._failed_syncs, patience.first_s, patience.max_s)
-
-    def _held(self, failure: NeedsPerson, now_s: float) -> Hold:
-        if isinstance(failure, WorkspaceError) and not isinstance(failure, NearlyEmpty):
-            return Hold(Ends.WITH_CHANGES, now_s + LOOK_FOR_WORKSPACE_S)
-        self._looks += 1
-        look_at_s = now_s + backoff_limit_s(self._looks, LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MAX_S)
-        with_changes = isinstance(failure, NearlyEmpty | SnapshotTooLarge)
-        return Hold(Ends.WITH_CHANGES if with_changes else Ends.WITH_A_PERSON, look_at_s)
+        if ends_a_new_daemon(failure) and not board.tally.synced_once:
+            raise failure
+        self._setback.after(failure, now_s, now_s - self._started_s)
 
     def _look_again_later(self, took_s: float) -> None:
         wait_s = self._parts.timing.rescan_s
@@ -233,7 +208,7 @@ class Daemon:
         if state is not State.SNAPSHOTTING:
             self._board.pending = True
             self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
-        elif self._hold is not None:
+        elif self._setback.hold is not None:
             return
         self._board.enter(state)
 
@@ -281,18 +256,9 @@ class Daemon:
     def _rest(self, until_s: float | None) -> None:
         """Nothing to do: show what is waited for, and wait."""
         board = self._board
-        board.retry_at = None
-        if self._paused:
-            state = State.PAUSED
-        elif self._hold is not None:
-            state = State.HELD
-        elif self._not_before_s is not None:
-            state = State.RETRYING
-            board.retry_at = stamp(self._clock.wall_s() + self._not_before_s - self._clock.monotonic_s())
-        elif self._burst is not None:
-            state = State.DEBOUNCING
-        else:
-            state = State.WATCHING
+        state = resting_state(self._agenda())
+        if state is State.RETRYING and until_s is not None:
+            board.retry_at = stamp(self._clock.wall_s() + until_s - self._clock.monotonic_s())
         board.pending = board.pending or self._burst is not None
         board.enter(state)
         self._wait(until_s)
@@ -301,7 +267,7 @@ class Daemon:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
         parts = self._parts
         times = [until_s, parts.manager.next_ping_s()]
-        if self._hold is not None and self._hold.ends is Ends.WITH_A_PERSON:
+        if self._setback.waits_for_person:
             times.append(self._clock.monotonic_s() + KEY_POLL_S)
         ends = [time_s for time_s in times if time_s is not None]
         timeout_s = max(0.0, min(ends) - self._clock.monotonic_s()) if ends else None
@@ -323,13 +289,13 @@ class Daemon:
             _log.info("slept for %.0f s: looking at everything again", slept_s)
             parts.exchanger.drop()
             self._burst = noted(self._burst, self._clock.monotonic_s())
-            self._not_before_s = None
+            self._setback.try_at_once()
         if parts.signals.sync_now:
             parts.signals.sync_now = False
             self._orders.add(Order())
         for client, message in parts.control.requests():
             self._obey(client, message)
-        if self._hold is not None and self._hold.ends is Ends.WITH_A_PERSON:
+        if self._setback.waits_for_person:
             parts.signals.reload = parts.signals.reload or _file_stamp(parts.key_file) != self._key_stamp
         parts.manager.ping()
 
@@ -363,8 +329,8 @@ class Daemon:
             burst=self._burst,
             ordered=bool(self._orders.fresh),
             paused=self._paused,
-            hold=self._hold,
-            not_before_s=self._not_before_s,
+            hold=self._setback.hold,
+            not_before_s=self._setback.not_before_s,
             rescan_at_s=self._rescan_at_s,
         )
 
