@@ -154,6 +154,7 @@ def test_git_is_whole_when_asked_for() -> None:
     assert not decide("logs/", files, asked).included
     assert not decide(".git/logs/", {".syncdignore": b"/.git/logs/\n"}, asked).included
     assert not decide(".git/id_rsa", files, asked).included
+    assert Selection(asked).root().enter(".git").ignore_files == (".syncdignore",)
 
 
 def test_gitignore_can_be_left_aside() -> None:
