@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from syncd.base.errors import NeedsPerson, SyncdError, TryLater
+from syncd.base.errors import NeedsPerson, TryLater
 from syncd.emulator import BadFault, Emulator, Entry, Fault, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.faults import __doc__ as fault_language
@@ -59,18 +58,14 @@ def command(
         parsed = [Fault.parse(line) for line in faults]
     except BadFault as error:
         raise click.BadParameter(str(error), param_hint="--fault") from error
-    try:
-        _serve(
-            data_dir=data_dir,
-            port=port,
-            api_key=api_key,
-            url_lifetime_s=url_lifetime_s,
-            sandbox_id=sandbox_id,
-            faults=parsed,
-        )
-    except SyncdError as error:
-        click.echo(f"syncd emulator: {error}", err=True)
-        sys.exit(error.exit_code)
+    _serve(
+        data_dir=data_dir,
+        port=port,
+        api_key=api_key,
+        url_lifetime_s=url_lifetime_s,
+        sandbox_id=sandbox_id,
+        faults=parsed,
+    )
 
 
 def _explain_faults(context: click.Context) -> None:
@@ -144,7 +139,9 @@ api_key_file = "{emulator.data_dir / KEY_FILE}"
 
 
 def _log(entry: Entry) -> None:
-    click.echo(str(entry), err=True)
+    # Whoever read the lines may be gone; requests are answered all the same.
+    with suppress(OSError):
+        click.echo(str(entry), err=True)
 
 
 @contextmanager
@@ -154,7 +151,8 @@ def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
     os.set_blocking(writing, False)
 
     def handler(_number: int, _frame: FrameType | None) -> None:
-        os.write(writing, b"x")
+        with suppress(BlockingIOError):  # a full pipe has woken it already
+            os.write(writing, b"x")
 
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

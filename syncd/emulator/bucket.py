@@ -14,6 +14,7 @@ import shutil
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 from xml.sax.saxutils import escape
@@ -140,6 +141,11 @@ class Bucket:
                 os.unlink(partial)
             raise
         return Version(path, generation, md5.digest(), crc32c.digest())
+
+    def sweep(self) -> None:
+        """Deletes what uploads left that were under way when an earlier run was killed."""
+        for partial in Path(self._folder).rglob("*.part"):
+            partial.unlink()
 
     def forget(self, sandbox: str) -> None:
         """Deletes all of a sandbox's objects."""

@@ -110,6 +110,7 @@ class Emulator:
             self.api_key = self.api_key or self._kept_key()
             _write_private(self.data_dir / KEY_FILE, self.api_key + "\n")
             self._sandboxes.load()
+            self._bucket.sweep()
             self._api = Api(self._sandboxes, self._bucket, self._clock, self.api_key, self._url_lifetime_s)
             self._bind(self._api, "api", self._port)
             bucket = self._bind_anywhere(int(memory.get("bucket_port", 0)))

@@ -201,10 +201,13 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     with staged(tmp_path) as stage:
         stage.initialize(files(a=b"1"))
         url = stage.upload_url()
+        killed = next((tmp_path / "bucket").rglob("workspace.tar.gz")) / "1.part"
+        killed.touch()
         assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
         assert tmp_path.stat().st_mode & 0o777 == 0o700
     with Emulator(tmp_path) as emulator:
         assert emulator.api_key == KEY
+        assert not killed.exists()
         assert [sandbox.id for sandbox in emulator.sandboxes()] == [SANDBOX]
         assert httpx.put(url, content=files(b=b"2"), headers=GZIP).status_code == 200
         headers = {"Authorization": f"Bearer {KEY}"}

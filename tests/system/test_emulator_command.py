@@ -1,0 +1,105 @@
+"""`syncd emulator` as a person meets it: what it prints, what it logs, how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMMAND = [sys.executable, "-m", "syncd", "emulator"]
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and what it introduced itself with."""
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            shown = ""
+            while "api_key_file" not in shown:
+                line = process.stdout.readline()
+                assert line, process.stderr.read() if process.stderr else ""
+                shown += line
+            yield process, shown
+        finally:
+            process.kill()
+
+
+def refused(*options: str) -> tuple[int, str]:
+    """The exit code and the only line of stderr."""
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return done.returncode, lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """The printed address, key and configuration work; requests are logged without secrets; a signal ends it with 0."""
+    with running("--data", str(tmp_path / "data"), "--sandbox", "box", "--fault", "get: 503") as (process, shown):
+        key = re.search(r"^API key +(\S+)$", shown, re.MULTILINE)
+        assert key
+        config = tomllib.loads(shown[shown.index("[sandbox]") :])["sandbox"]
+        assert config["id"] == "box"
+        assert Path(config["api_key_file"]).read_text().strip() == key[1]
+        assert f"workspace  {tmp_path / 'data'}" in shown
+        headers = {"Authorization": f"Bearer {key[1]}"}
+        with httpx.Client(base_url=config["base_url"], headers=headers) as client:
+            assert [client.get("/local-sandbox/box").status_code for _ in range(2)] == [503, 200]
+            url = client.post("/local-sandbox/box/upload-url").json()["upload_url"]
+        assert httpx.put(url, content=b"x", headers={"Content-Type": "application/gzip"}).status_code == 200
+        process.send_signal(number)
+        _, log = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert [line.split()[0] for line in log.splitlines()] == ["get", "get", "upload-url", "upload"]
+    assert key[1] not in log
+    assert "Goog" not in log
+
+
+def test_the_next_start_finds_everything(tmp_path: Path) -> None:
+    """The same folder gives the same key and sandbox."""
+    shown = []
+    for _ in range(2):
+        with running("--data", str(tmp_path)) as (process, text):
+            shown.append(re.findall(r"^(?:API key|sandbox) +(\S+)$", text, re.MULTILINE))
+            process.terminate()
+            process.communicate(timeout=10)
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 2
+
+
+def test_what_cannot_be_had(tmp_path: Path) -> None:
+    """A taken port or folder may be free later: 75. A folder that cannot be used: 78. One line each."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, line = refused("--data", str(tmp_path / "a"), "--port", str(port))
+    assert (code, f"port {port}" in line) == (75, True)
+    with running("--data", str(tmp_path / "b")):
+        code, line = refused("--data", str(tmp_path / "b"))
+    assert (code, "another emulator" in line) == (75, True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").touch()
+    for folder in (tmp_path / "c", tmp_path / "c" / "mine.txt", Path("/proc/none")):
+        code, line = refused("--data", str(folder))
+        assert (code, str(folder) in line) == (78, True)
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
+
+
+def test_a_fault_that_is_none(tmp_path: Path) -> None:
+    """Wrong usage is 2 and says what is wrong; the language can be asked for."""
+    options = ["--data", str(tmp_path), "--fault", "upload: x"]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown fault 'x'" in done.stderr
+    explained = subprocess.run([*COMMAND, "--explain-faults"], capture_output=True, text=True, check=True)
+    assert "| `expired`" in explained.stdout
