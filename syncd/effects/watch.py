@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 ALWAYS_TELL = frozenset({b".gitignore", b".syncdignore"})
 """Names that count even where they are themselves ignored: they decide what else is."""
 
-TRY_EVERY = 64
-"""Once the limit of watches is reached, of the directories without one every so many is tried in the same scan."""
-
 
 class _Place:
     """A watched directory: where the last scan found it, and which names of it belong."""
@@ -57,7 +54,6 @@ class Watch:
         self._scan = 0
         self._in_scan = False
         self._known: set[str] | None = None  # paths that had a watch when the limit was met in this scan
-        self._passed_over = 0
 
     def open(self) -> None:
         """Starts hearing; where inotify gives no instance, nothing is watched and `problems()` says why."""
@@ -185,14 +181,10 @@ class Watch:
         self._missed[path] = (error.errno or 0, self._scan)
         if error.errno == errno.ENOSPC and self._known is None:
             self._known = {place.path for place in self._places.values()}
-            self._passed_over = 0
 
     def _is_passed_over(self, path: str) -> bool:
-        """At the limit, one failing system call for each of 50,000 directories is too many; none would never heal."""
-        if self._known is None or path in self._known:
-            return False
-        self._passed_over += 1
-        return self._passed_over % TRY_EVERY != 0
+        """At the limit, 50,000 failing system calls tell nothing new: one a scan does, and heals once there is room."""
+        return self._known is not None and path not in self._known
 
     def _watch_parent(self) -> None:
         """So that a workspace which is put back is noticed at once. A bonus: the scan looks anyway."""
