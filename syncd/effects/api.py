@@ -22,9 +22,9 @@ from syncd.policy.retry import retry_after_s
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict, judge_api
 
-_READ_S = 30.0
+_READ_S = 20.0
 # Extracting a large archive takes the server minutes.
-INITIALIZE_S = 300.0
+INITIALIZE_S = 180.0
 _LONGEST_DETAIL = 200
 
 Shape = TypeVar("Shape")

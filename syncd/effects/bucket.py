@@ -23,7 +23,7 @@ from syncd.policy.retry import retry_after_s
 from syncd.policy.verdict import Step, Verdict, judge_bucket
 
 # The bucket stores and sums up a large object before it answers.
-_READ_S = 120.0
+_READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 
 

@@ -27,7 +27,7 @@ from syncd.base.text import one_line, redacted
 
 CONNECT_S = 10.0
 # The write time-out counts for each send of a block; a slow uplink needs its time for one.
-WRITE_S = 120.0
+WRITE_S = 60.0
 # Long enough for a day's saves to find the connection warm, short enough that a dead one is rarely met.
 KEEP_ALIVE_S = 20.0
 _LARGEST_ANSWER = 1 << 20
@@ -85,6 +85,7 @@ class Exchanger:
             h11.ProtocolError,
             OSError,
             ValueError,
+            ImportError,  # a SOCKS proxy in the environment, without the library for it
         ) as failure:
             raise NoAnswer(_reason(failure)) from None
 
