@@ -34,6 +34,10 @@ class StatusFile:
             write_whole(self._path, content)
             self._written = content
 
+    def last(self, otherwise: Status) -> Status:
+        """The document that lies there, of this process or an earlier one; `otherwise` where none makes sense."""
+        return read_last(self._folder, otherwise)
+
 
 def encoded(status: Status) -> bytes:
     """The document as `status --json` prints it."""

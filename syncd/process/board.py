@@ -51,6 +51,12 @@ class Board:
     _shown_s: float = 0.0
     _named: set[str] = field(default_factory=set)
 
+    def recall(self) -> None:
+        """What an earlier process did last is still what was done last, if it was for the same sandbox."""
+        before = self.file.last(self.document())
+        if self.tally.last_sync is None and before.sandbox == self.document().sandbox:
+            self.tally.last_sync = before.last_sync
+
     def show(self) -> None:
         """Write what changed. A state folder that cannot be written costs the status, not the sync."""
         with contextlib.suppress(OSError):
