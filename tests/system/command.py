@@ -1,0 +1,131 @@
+"""The product as other programs meet it: a process with output, an exit code and a place in /proc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncd.base.clock import SystemClock
+
+CLOCK = SystemClock()
+SYNCD = (sys.executable, "-m", "syncd")
+# The promise is 5 s from signal to exit.
+STOP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    args: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: Sequence[str] = ()) -> Finished:
+    """Runs `syncd ARGS` to its end, 60 s at most."""
+    started_s = CLOCK.monotonic_s()
+    ended = subprocess.run(
+        [*prefix, *SYNCD, *args],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return Finished(
+        tuple(args),
+        ended.returncode,
+        os.fsdecode(ended.stdout),
+        os.fsdecode(ended.stderr),
+        CLOCK.monotonic_s() - started_s,
+    )
+
+
+class Running:
+    """A command that runs on. Its output goes to files: a pipe that nobody reads would hold it up."""
+
+    def __init__(
+        self, args: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path, prefix: Sequence[str] = ()
+    ):
+        self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
+        with open(self._out, "wb") as out, open(self._err, "wb") as err:
+            self._process = subprocess.Popen(
+                [*prefix, *SYNCD, *args], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+        self.pid = self._process.pid
+
+    @property
+    def out(self) -> str:
+        """What it wrote to stdout so far."""
+        return self._out.read_text(encoding="utf-8", errors="surrogateescape")
+
+    @property
+    def err(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._err.read_text(encoding="utf-8", errors="surrogateescape")
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 15.0) -> int:
+        """Its exit code, once it ended by itself."""
+        return self._process.wait(timeout_s)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code after the signal, which must come within what is promised."""
+        if self.code is None:
+            self.send(number)
+        return self._process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it gets to run any more."""
+        self._process.kill()
+        self._process.wait()
+
+    def arguments(self) -> bytes:
+        """Its argument list, as any user of the machine can read it; empty once it ended."""
+        return self._proc("cmdline")
+
+    def peak_kib(self) -> int:
+        """The most memory it ever had resident."""
+        return self._number(self._proc("status"), b"VmHWM:")
+
+    def resident_kib(self) -> int:
+        """The memory it has resident now."""
+        return self._number(self._proc("status"), b"VmRSS:")
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time it used so far."""
+        fields = self._proc("stat").rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wakeups(self) -> int:
+        """How often one of its threads waited for something and was woken."""
+        total = 0
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            total += self._number(self._proc(f"task/{task}/status"), b"\nvoluntary_ctxt_switches:")
+        return total
+
+    def _proc(self, name: str) -> bytes:
+        try:
+            return Path(f"/proc/{self.pid}/{name}").read_bytes()
+        except OSError:
+            return b""
+
+    @staticmethod
+    def _number(text: bytes, label: bytes) -> int:
+        return int(text.partition(label)[2].split()[0])

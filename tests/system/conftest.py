@@ -1,0 +1,24 @@
+"""Each test gets a rig, and whatever it did, no secret may have come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import KEY, Rig
+
+from syncd.emulator import Emulator
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace, a sandbox and the command; at the end no process is left and nothing secret was shown."""
+    with Emulator(tmp_path / "cloud", api_key=KEY) as emulator:
+        rig = Rig(tmp_path, emulator)
+        try:
+            yield rig
+        finally:
+            rig.close()
+        leaks = rig.leaks()
+        assert not leaks, "\n".join(leaks)

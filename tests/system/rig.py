@@ -1,0 +1,274 @@
+"""One workspace, one emulated sandbox, and the real command between them, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from command import CLOCK, Finished, Running, run_command
+from trees import Tree, lacking, names_in, tree
+
+from syncd.emulator import Emulator, Entry, When
+
+KEY = "key-that-nobody-may-see"
+SANDBOX = "box"
+# What the product waits for in earnest, made short; a test that needs another value says so.
+FAST: dict[str, object] = {
+    "sync.debounce_seconds": 0.2,
+    "sync.max_wait_seconds": 5.0,
+    "retry.first_delay_seconds": 0.1,
+    "retry.max_delay_seconds": 0.5,
+    "retry.give_up_after_seconds": 30,
+}
+_POLL_S = 0.03
+_SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
+
+Found = TypeVar("Found")
+
+
+class Rig:
+    """Starts, asks and stops the product, breaks the cloud under it, and sees what arrived."""
+
+    def __init__(self, folder: Path, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.sandbox = emulator.create_sandbox(SANDBOX)
+        self.home = folder / "home"
+        self.workspace = self.home / "work"
+        self.config_file = self.home / ".config/syncd/config.toml"
+        self.key_file = self.home / ".config/syncd/api-key"
+        self.environ: dict[str, str] = {}
+        self.daemons: list[Running] = []
+        self._finished: list[Finished] = []
+        self._arguments: list[bytes] = []
+        self._output = folder / "output"
+        for path in (self.workspace, self.config_file.parent, self._output):
+            path.mkdir(parents=True)
+        self.write_key(emulator.api_key)
+        self.configure()
+
+    # -- what a person sets up
+
+    def configure(self, keys: Mapping[str, object] | None = None) -> None:
+        """Writes the configuration: `table.key` to value, over what makes tests fast."""
+        values = {
+            "workspace.path": str(self.workspace),
+            "sandbox.id": SANDBOX,
+            "sandbox.base_url": self.emulator.base_url,
+            "sandbox.api_key_file": str(self.key_file),
+            **FAST,
+            **(keys or {}),
+        }
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
+        _replace(self.config_file, "".join(lines))
+
+    def write_key(self, key: str) -> None:
+        """Puts a key into the key file, as an editor would: a new file in the old one's place."""
+        _replace(self.key_file, f"{key}\n")
+
+    def write(self, path: str, content: str | bytes = "text\n") -> None:
+        """Writes a file of the workspace, with the folders above it."""
+        target = os.path.join(self.workspace, path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+
+    def fill(self, count: int) -> None:
+        """Writes so many small files that differ."""
+        for number in range(count):
+            self.write(f"folder{number % 7}/file{number:03}.txt", f"content {number}\n")
+
+    # -- the product
+
+    def environment(self) -> dict[str, str]:
+        """All that the product's processes see of the environment."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "XDG_CONFIG_HOME": str(self.home / ".config"),
+            "XDG_STATE_HOME": str(self.home / ".local/state"),
+            "XDG_CACHE_HOME": str(self.home / ".cache"),
+            **self.environ,
+        }
+
+    def start(self, *args: str, prefix: Sequence[str] = ()) -> Running:
+        """`syncd run`, as a process of its own."""
+        output = self._output / f"run{len(self.daemons)}"
+        daemon = Running(("run", *args), self.environment(), self.home, output, prefix)
+        self.daemons.append(daemon)
+        return daemon
+
+    def up(self, *args: str, prefix: Sequence[str] = ()) -> Running:
+        """`syncd run`, once it has synced what is there."""
+        initialized = self.count("initialize", 200)
+        daemon = self.start(*args, prefix=prefix)
+        self.until(lambda: self.count("initialize", 200) > initialized, "the first sync")
+        self.in_state("watching")
+        return daemon
+
+    def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
+        """`syncd ARGS` to its end."""
+        finished = run_command(args, self.environment(), self.home, prefix)
+        self._finished.append(finished)
+        return finished
+
+    def ok(self, *args: str) -> Finished:
+        """`syncd ARGS`, which must succeed."""
+        finished = self.run(*args)
+        assert finished.code == 0, f"{finished}\n{self.story()}"
+        return finished
+
+    def background(self, *args: str) -> Running:
+        """`syncd ARGS` as a process that the test waits for; stopped at the end like a daemon."""
+        output = self._output / f"{args[0]}{len(self.daemons)}"
+        running = Running(args, self.environment(), self.home, output)
+        self.daemons.append(running)
+        return running
+
+    def status(self) -> dict[str, Any]:
+        """What `syncd status --json` says."""
+        document: dict[str, Any] = json.loads(self.ok("status", "--json").out)
+        return document
+
+    @property
+    def state_folder(self) -> Path:
+        """The workspace's own folder of state."""
+        (folder,) = (self.home / ".local/state/syncd").iterdir()
+        return folder
+
+    def shown(self) -> dict[str, Any]:
+        """The status document as it lies on disk: cheap to look at, though only `status` says whether it is true."""
+        try:
+            document: dict[str, Any] = json.loads((self.state_folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {"state": "unknown", "warnings": []}
+        return document
+
+    # -- the cloud
+
+    def once(self, op: str, when: When | str, act: Callable[[], object]) -> threading.Event:
+        """Does something at that instant of the next request of `op`, which waits for it. Set when it is done."""
+        pending = threading.Lock()
+        done = threading.Event()
+
+        def hook(_: Entry) -> None:
+            if pending.acquire(blocking=False):
+                act()
+                done.set()
+
+        self.emulator.faults.on(op, when, hook)
+        return done
+
+    def faults(self, *lines: str) -> None:
+        """What goes wrong from now on, in the emulator's words."""
+        self.emulator.faults.script(*lines)
+
+    def count(self, op: str, status: int | None = None) -> int:
+        """How many requests of that kind the cloud saw."""
+        return self.emulator.journal.count(op, status)
+
+    def archive(self) -> Path:
+        """The archive that was uploaded last."""
+        objects = (self.emulator.data_dir / "bucket").rglob("*.????????")
+        return max(objects, key=lambda path: path.name)
+
+    def archived(self) -> list[str]:
+        """The names in the archive that was uploaded last."""
+        return names_in(self.archive())
+
+    # -- waiting and seeing
+
+    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+        """Waits for the condition to hold; what it returned. Fails when the time is over, with the whole story."""
+        deadline_s = CLOCK.monotonic_s() + timeout_s
+        while not (found := condition()):
+            assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}\n{self.story()}"
+            CLOCK.sleep(_POLL_S)
+        return found
+
+    def in_state(self, *states: str, timeout_s: float = 20.0) -> dict[str, Any]:
+        """Waits for the daemon to be in one of these states; the status document then."""
+        self.until(lambda: self.shown()["state"] in states, f"state {' or '.join(states)}", timeout_s)
+        return self.status()
+
+    def there(self) -> Tree:
+        """What the sandbox holds."""
+        return tree(self.sandbox.workspace)
+
+    def converged(self, without: Callable[[str], bool] = lambda _: False, timeout_s: float = 20.0) -> Tree:
+        """Waits until the sandbox holds the workspace, byte for byte; what was wanted. `without`: what stays home."""
+        missing: list[str] = []
+        wanted: Tree = {}
+
+        def equal() -> bool:
+            nonlocal wanted
+            wanted = {path: what for path, what in tree(self.workspace).items() if not without(path)}
+            try:
+                missing[:] = lacking(wanted, self.there())
+            except FileNotFoundError:  # it is extracting
+                return False
+            return not missing
+
+        self.until(equal, f"the sandbox to hold the workspace; it lacks {missing[:5]}", timeout_s)
+        return wanted
+
+    def story(self) -> str:
+        """What a person wants to read when a test fails."""
+        requests = "\n".join(f"  {entry}" for entry in self.emulator.journal.entries()[-25:])
+        daemons = "\n".join(
+            f"--- process {daemon.pid}, exit {daemon.code}\n{daemon.err[-3000:]}" for daemon in self.daemons
+        )
+        return f"status: {self.shown()}\nrequests:\n{requests}\n{daemons}"
+
+    # -- the end
+
+    def close(self) -> None:
+        """Ends every process, and keeps what must never have been shown for `leaks`."""
+        for daemon in self.daemons:
+            self._arguments.append(daemon.arguments())
+            if daemon.code is None:
+                daemon.kill()
+
+    def leaks(self) -> list[str]:
+        """Where a key, a signature or a traceback can be seen by whoever should not. Call it after `close`."""
+        outputs = {f"output of process {daemon.pid}": daemon.out + daemon.err for daemon in self.daemons}
+        outputs |= {f"output of {' '.join(done.args)}": done.out + done.err for done in self._finished}
+        outputs["the argument lists"] = os.fsdecode(b"\n".join(self._arguments))
+        found = [f"{name}: {why}" for name, text in outputs.items() if (why := _secret(text))]
+        found += [f"{name}: a traceback" for name, text in outputs.items() if "Traceback (most recent" in text]
+        for path in self.home.rglob("*"):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+                why = _secret(path.read_bytes().decode("latin-1")) if status.st_size < 1 << 24 else ""
+                if why:
+                    found.append(f"{path}, which others can read: {why}")
+        return found
+
+
+def _secret(text: str) -> str:
+    if KEY in text:
+        return "the key"
+    return "a signed URL" if _SIGNED.search(text) else ""
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def emptied(folder: Path) -> None:
+    """Takes everything out of a folder."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

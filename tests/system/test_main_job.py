@@ -1,0 +1,116 @@
+"""A file saved on the laptop is in the sandbox: the whole job on small trees."""
+
+from __future__ import annotations
+
+import os
+
+from command import CLOCK
+from rig import Rig
+
+
+def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:
+    """All kinds of entries arrive, whatever their names, and the archive holds them in order and nothing else."""
+    rig.write("src/main.py", "print('hello')\n")
+    rig.write("run.sh", "#!/bin/sh\n")
+    (rig.workspace / "run.sh").chmod(0o755)
+    (rig.workspace / "empty/deep").mkdir(parents=True)
+    (rig.workspace / "link").symlink_to("src/main.py")
+    rig.write(os.fsdecode(b"odd \xff\n name"), b"\x00\xff")
+    rig.write("naïve/ünï.txt", "ü")
+    daemon = rig.up()
+    wanted = rig.converged()
+    assert set(rig.there()) == set(wanted)
+    assert rig.archived() == sorted(wanted, key=lambda path: [os.fsencode(name) for name in path.split("/")])
+    assert daemon.out == ""
+
+
+def test_a_burst_is_one_upload(rig: Rig) -> None:
+    """Five hundred saves within the quiet period are one upload."""
+    rig.write("start")
+    rig.configure({"sync.debounce_seconds": 0.5})
+    rig.up()
+    for number in range(500):
+        rig.write(f"burst/{number:03}", str(number))
+    rig.converged()
+    rig.ok("flush")
+    assert rig.count("upload") == 2
+
+
+def test_constant_writing_still_syncs(rig: Rig) -> None:
+    """Someone who never pauses is synced when the longest wait is over, not never."""
+    rig.write("log", "0")
+    rig.configure({"sync.debounce_seconds": 0.5, "sync.max_wait_seconds": 1.5})
+    rig.up()
+    started_s = CLOCK.monotonic_s()
+
+    def one_more() -> bool:
+        rig.write("log", str(CLOCK.monotonic_s()))
+        return rig.count("initialize", 200) >= 3
+
+    rig.until(one_more, "two syncs under constant writing", timeout_s=10)
+    assert CLOCK.monotonic_s() - started_s > 1.5
+
+
+def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
+    """A touch, a rewrite of the same bytes and a change taken back start no upload."""
+    rig.write("a", "one")
+    rig.write("b", "two")
+    rig.up()
+    rig.write("a", "one")
+    os.utime(rig.workspace / "b")
+    rig.ok("flush")
+    rig.write("new")
+    (rig.workspace / "new").unlink()
+    rig.ok("flush")
+    assert rig.count("upload") == rig.count("initialize") == 1
+
+
+def test_a_restart_without_changes_uploads_nothing(rig: Rig) -> None:
+    """What the sandbox holds is remembered."""
+    rig.fill(10)
+    rig.up().stop()
+    rig.start()
+    rig.in_state("watching")
+    rig.ok("flush")
+    assert rig.count("upload") == 1
+    assert rig.status()["last_sync"] is not None
+
+
+def test_changes_made_while_nothing_ran_arrive(rig: Rig) -> None:
+    """New, changed and deleted files of the meantime are in the next process's snapshot."""
+    rig.fill(10)
+    rig.up().stop()
+    rig.write("new")
+    rig.write("folder1/file001.txt", "changed")
+    (rig.workspace / "folder2/file002.txt").unlink()
+    rig.start()
+    wanted = rig.converged()
+    rig.ok("flush")
+    assert rig.archived() == sorted(wanted)
+
+
+def test_a_deletion_is_sent_but_lingers_in_the_sandbox(rig: Rig) -> None:
+    """With `deletions = "keep"` the archive is without the file, and the sandbox still has it."""
+    rig.write("stays")
+    rig.write("goes")
+    rig.up()
+    (rig.workspace / "goes").unlink()
+    rig.until(lambda: rig.count("initialize", 200) == 2, "the deletion's sync")
+    assert rig.archived() == ["stays"]
+    assert "goes" in rig.there()
+
+
+def test_what_should_stay_home_stays_home(rig: Rig) -> None:
+    """Ignored paths, secrets and links that lead out are in no archive; a change of the rules is heard."""
+    rig.write(".gitignore", "*.log\nbuild/\n")
+    rig.write("build/out.o")
+    rig.write("debug.log")
+    rig.write(".env", "PASSWORD=1")
+    rig.write("src/a.py")
+    (rig.workspace / "out").symlink_to(rig.home)
+    rig.up()
+    assert rig.archived() == [".gitignore", "src", "src/a.py"]
+    assert any("'out'" in warning for warning in rig.status()["warnings"])
+    rig.write(".gitignore", "build/\n")
+    rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")
+    assert rig.archived() == [".gitignore", "debug.log", "src", "src/a.py"]
