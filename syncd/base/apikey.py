@@ -44,10 +44,10 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
         path = os.path.join(folder, CREDENTIAL)
         if os.path.lexists(path):
             # The service manager guards this one: 0400, or 0440 with an ACL in a system unit.
-            return _checked(_read(path), path)
+            return checked_key(_read(path), path)
     if environ.get("KLAVIS_API_KEY"):
-        return _checked(environ["KLAVIS_API_KEY"], "$KLAVIS_API_KEY")
-    return _checked(_read_private(key_file), key_file)
+        return checked_key(environ["KLAVIS_API_KEY"], "$KLAVIS_API_KEY")
+    return checked_key(_read_private(key_file), key_file)
 
 
 def _read_private(path: str) -> str:
@@ -86,7 +86,8 @@ def _why(failure: OSError) -> str:
     return f"{reason}; let your own user read it" if failure.errno == errno.EACCES else reason
 
 
-def _checked(text: str, source: str) -> ApiKey:
+def checked_key(text: str, source: str) -> ApiKey:
+    """The key that a text holds. Raises `KeyRefused` for a text that is none."""
     key = text.strip()
     if not key:
         raise KeyRefused(f"the API key from {source} is empty", "put the key there")

@@ -100,7 +100,7 @@ class Api:
 
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""
-        return self._understood(Step.UPLOAD_URL, self._ask(Step.UPLOAD_URL, "GET", self._sandbox), SandboxInfo)
+        return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox), SandboxInfo)
 
     def reset(self) -> None:
         """Put the sandbox back to its initial state. Raises `StepFailed`."""

@@ -42,6 +42,16 @@ def _raise_it(settings: tuple[str, str]) -> tuple[str, str]:
     return said, f"sudo sysctl {line}; to keep it: echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
 
 
+def watch_limit() -> tuple[int | None, str]:
+    """The limit of watches that binds, None if this kernel tells none; and how to lift it."""
+    return _binding(_WATCHES)[1], _raise_it(_WATCHES)[1]
+
+
+def instance_limit() -> int | None:
+    """The limit of instances that binds, None if this kernel tells none."""
+    return _binding(_INSTANCES)[1]
+
+
 def no_instance(error: OSError) -> Problem:
     """Nothing at all can be watched: inotify gave no instance, with this error."""
     what = "changes cannot be watched, the workspace is polled"

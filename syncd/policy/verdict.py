@@ -18,6 +18,7 @@ class Step(StrEnum):
     UPLOAD = "upload"
     INITIALIZE = "initialize"
     DELETE = "delete"
+    SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
 
 
 class Verdict(Enum):

@@ -1,0 +1,103 @@
+"""What `syncd check` sees of the workspace: it scans it, and tries to watch it, as the daemon would."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from syncd.base.errors import WorkspaceError
+from syncd.base.problem import Problem
+from syncd.effects import inotify_limits
+from syncd.effects.scan import NoCoverage, Scan, Scanner
+from syncd.effects.watcher import watcher
+from syncd.policy.checkup import judge_size, judge_space, judge_watches
+from syncd.policy.finding import Finding, Grade
+from syncd.policy.limit import over_limit
+from syncd.policy.manifest import Kind, content_bytes, count_files
+from syncd.policy.selection import Selection
+
+_SHOWN_PROBLEMS = 5
+
+
+@dataclass
+class Survey:
+    """What was found, and how much a snapshot would hold."""
+
+    findings: list[Finding] = field(default_factory=list)
+    content_bytes: int = 0
+
+
+def survey(workspace: str, selection: Selection, max_mib: int, running_pid: int | None) -> Survey:
+    """Look at the workspace; where no daemon watches it already, also try to watch it."""
+    found = Survey()
+    watch_problems: tuple[Problem, ...] = ()
+    try:
+        if running_pid is None:
+            scan, watch_problems = _watched_scan(workspace, selection)
+        else:  # a second set of watches would count against the same limit, and what it lacks is in its status
+            scan = Scanner(workspace, selection, NoCoverage()).scan()
+    except WorkspaceError as failure:
+        found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
+        return found
+    entries = scan.manifest.values()
+    directories = 1 + sum(entry.kind is Kind.DIRECTORY for entry in entries)
+    found.content_bytes = content_bytes(entries)
+    refusal = over_limit(scan.manifest, max_mib)
+    if refusal:
+        remedy = "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib"
+        found.findings.append(Finding("directory", Grade.FAIL, refusal, remedy))
+    else:
+        found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
+    found.findings += _warnings("directory", scan.problems)
+    if watch_problems:
+        found.findings += _warnings("inotify", watch_problems)
+    else:
+        found.findings.append(
+            judge_watches(directories, *inotify_limits.watch_limit(), inotify_limits.instance_limit())
+        )
+    return found
+
+
+def _watched_scan(workspace: str, selection: Selection) -> tuple[Scan, tuple[Problem, ...]]:
+    watch = watcher(workspace, lambda: None)
+    watch.open()
+    try:
+        scan = Scanner(workspace, selection, watch).scan()
+        return scan, tuple(watch.problems())
+    finally:
+        watch.close()
+
+
+def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
+    """Whether the daemon's folders can be made and written; nothing is made here."""
+    findings = []
+    for subject, folder in (("state", state), ("spool", spool)):
+        there = _nearest(folder)
+        remedy = f"make it writable, or set XDG_{'STATE' if subject == 'state' else 'CACHE'}_HOME to another folder"
+        if not os.path.isdir(there):
+            findings.append(Finding(subject, Grade.FAIL, f"{folder} cannot be made: {there} is no folder", remedy))
+        elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            findings.append(
+                Finding(subject, Grade.FAIL, f"{folder} cannot be written: {there} is not writable", remedy)
+            )
+        elif subject == "state":
+            findings.append(Finding(subject, Grade.PASS, f"{folder} {'is' if there == folder else 'can be made'}"))
+        else:
+            disk = os.statvfs(there)
+            findings.append(judge_space(folder, disk.f_bavail * disk.f_frsize, content))
+    return findings
+
+
+def _nearest(folder: str) -> str:
+    """The folder itself, or the nearest above it that is there."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _warnings(subject: str, problems: list[Problem] | tuple[Problem, ...]) -> list[Finding]:
+    findings = [Finding(subject, Grade.WARN, problem.what, problem.remedy) for problem in problems[:_SHOWN_PROBLEMS]]
+    more = len(problems) - len(findings)
+    if more > 0:
+        findings.append(Finding(subject, Grade.WARN, f"{more:,} more such", "`syncd status` lists all once it runs"))
+    return findings
