@@ -18,11 +18,12 @@ from syncd.commands.options import config_option, configured
 def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
+    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.inquiry import inquire  # noqa: PLC0415
     from syncd.process.wiring import selection_of  # noqa: PLC0415
 
     relative = _in_workspace(config, path)
-    answer = inquire(config.workspace.path, selection_of(config), relative)
+    answer = inquire(config.workspace.path, selection_of(config), relative, personal_excludes(os.environ))
     name = shown_path(relative) or "the workspace itself"
     if answer.included:
         why = f"brought back by {answer.rule}" if answer.rule else answer.remark or "no rule speaks of it"

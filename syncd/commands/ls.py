@@ -19,6 +19,7 @@ from syncd.commands.options import config_option, configured, json_option
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
+    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.scan import NoCoverage, Scanner  # noqa: PLC0415
     from syncd.policy.manifest import Kind  # noqa: PLC0415
     from syncd.policy.selection import Decision  # noqa: PLC0415
@@ -29,7 +30,9 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     def note(path: str, is_dir: bool, decision: Decision) -> None:
         left_out.append((f"{path}/" if is_dir else path, decision))
 
-    scan = Scanner(config.workspace.path, selection_of(config), NoCoverage(), note).scan()
+    scan = Scanner(
+        config.workspace.path, selection_of(config), NoCoverage(), note, personal_excludes=personal_excludes(os.environ)
+    ).scan()
     if ignored and as_json:
         rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]
         click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))

@@ -34,11 +34,12 @@ def _run(path: str) -> None:
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
     from syncd.process.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.process.wiring import Surroundings, daemon_of, key_of, target_of  # noqa: PLC0415
+    from syncd.process.wiring import Surroundings, daemon_of, key_of, selection_of, target_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
     config = load_config(path)
     target_of(config)
+    selection_of(config)
     key = key_of(config, os.environ)
     wakeup = Wakeup()
     signals = Signals(around.interrupt, wakeup)
@@ -53,6 +54,7 @@ def _run(path: str) -> None:
             try:
                 fresh = load_config(path)
                 target_of(fresh)
+                selection_of(fresh)
                 config, key = fresh, key_of(fresh, os.environ)
                 _log.info("configuration read anew")
             except SyncdError as failure:

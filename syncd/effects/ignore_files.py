@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping
@@ -32,8 +33,17 @@ def read_ignore_files(descriptor: int, path: str, names: tuple[str, ...]) -> tup
     return files, problems
 
 
-def read_exclude_file(top: int) -> Mapping[str, bytes]:
-    """The repository's own `.git/info/exclude`, which git honours beside `.gitignore`; empty where there is none."""
+def read_excludes(top: int, personal: str) -> Mapping[str, bytes]:
+    """What git honours beside `.gitignore`, the weakest first: the person's file and the repository's own."""
+    excludes: dict[str, bytes] = {}
+    if personal:
+        with contextlib.suppress(OSError), open(personal, "rb") as file:
+            excludes[personal] = file.read(_LARGEST_BYTES)
+    excludes.update(_repository_excludes(top))
+    return excludes
+
+
+def _repository_excludes(top: int) -> Mapping[str, bytes]:
     try:
         git = descent.open_directory(".git", top)
         try:

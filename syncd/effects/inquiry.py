@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 
 from syncd.effects import descent
-from syncd.effects.ignore_files import read_exclude_file, read_ignore_files
+from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.scan import OUTSIDE, SPECIAL, leads_inside
 from syncd.policy.selection import Rule, Selection
 
@@ -23,14 +23,14 @@ class Answer:
     remark: str = ""
 
 
-def inquire(workspace: str, selection: Selection, path: str) -> Answer:
+def inquire(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Answer:
     """Go down to the path as a scan would. Raises `WorkspaceError`."""
     if not path:
         return Answer(included=True, at=path)
     with descent.Descent(descent.open_workspace(workspace)) as down:
         names = path.split("/")
         top, _ = down.parent_of(names[0])
-        scope = selection.root(read_exclude_file(top))
+        scope = selection.root(read_excludes(top, personal_excludes))
         rule = None
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from syncd.base.problem import Problem
 from syncd.effects import descent
-from syncd.effects.ignore_files import read_exclude_file, read_ignore_files
+from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.tar_format import permissions
 from syncd.policy.links import stays_inside
 from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
@@ -98,12 +98,15 @@ class Scanner:
         coverage: Coverage | None = None,
         on_left_out: LeftOut = nobody,
         check: Callable[[], None] = lambda: None,
+        *,
+        personal_excludes: str = "",
     ) -> None:
         self._workspace = workspace
         self._selection = selection
         self._coverage = coverage or NoCoverage()
         self._on_left_out = on_left_out
         self._check = check
+        self._personal = personal_excludes
 
     def scan(self) -> Scan:
         """Walk everything. Raises `WorkspaceError` if the workspace itself cannot be read, `Stop` if asked to end."""
@@ -114,7 +117,7 @@ class Scanner:
             top = descent.open_workspace(self._workspace)
             status = os.fstat(top)
             found.identity = (status.st_dev, status.st_ino)
-            scope = self._selection.root(read_exclude_file(top))
+            scope = self._selection.root(read_excludes(top, self._personal))
             open_directories.append(self._enter(found, top, "", scope))
             self._walk(found, open_directories)
         except BaseException:

@@ -87,7 +87,7 @@ def bad_pattern(pattern: str) -> str | None:
     r"""Why a pattern that someone wrote on purpose can match nothing, as the end of a sentence; None if it can.
 
     >>> bad_pattern("[a-")
-    'can match nothing: a bracket is not closed or names an unknown class, or a backslash ends it'
+    'can match nothing: a bracket, a backslash at its end or an empty folder name is in the way'
     """
     if "\n" in pattern or "\0" in pattern:
         return "must be one line"
@@ -98,7 +98,7 @@ def bad_pattern(pattern: str) -> str | None:
     if not pattern.removeprefix("!").strip("/ "):
         return "names nothing"
     if parse_line(spelled(pattern), 1) is None:
-        return "can match nothing: a bracket is not closed or names an unknown class, or a backslash ends it"
+        return "can match nothing: a bracket, a backslash at its end or an empty folder name is in the way"
     return None
 
 

@@ -19,6 +19,7 @@ from syncd.effects.bucket import Bucket
 from syncd.effects.control import ControlServer
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Delivery, Patience
+from syncd.effects.git_config import personal_excludes
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
@@ -28,6 +29,7 @@ from syncd.effects.scan import Coverage, NoCoverage, Scanner
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
 from syncd.effects.watcher import watcher
+from syncd.policy.gitignore import bad_pattern
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.target import Target
 from syncd.process.board import Board, Tally
@@ -57,8 +59,12 @@ def target_of(config: Config) -> Target:
 
 
 def selection_of(config: Config) -> Selection:
-    """What belongs, as `[workspace]` says."""
+    """What belongs, as `[workspace]` says. Raises `ConfigError` for a pattern that can match nothing."""
     keys = config.workspace
+    for pattern in keys.ignore:
+        why = bad_pattern(pattern)
+        if why is not None:
+            raise ConfigError(f"workspace.ignore = [{pattern!r}]: {why}", "write it as in a .gitignore file")
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
@@ -78,6 +84,13 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
 
 def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
     """The workspace's own folders, made where missing. Raises `ConfigError`."""
+    folders = places_of(config, environ)
+    folders.make()
+    return folders
+
+
+def places_of(config: Config, environ: Mapping[str, str]) -> Folders:
+    """Where the workspace's own folders are or will be. Raises `ConfigError` for a place inside the workspace."""
     folders = folders_for(config.workspace.path, environ)
     for folder in (folders.state, folders.spool):
         if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
@@ -85,7 +98,6 @@ def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
                 f'workspace.path = "{config.workspace.path}": holds syncd\'s own folder {folder}',
                 "choose a directory without it, or move the folder with XDG_STATE_HOME or XDG_CACHE_HOME",
             )
-    folders.make()
     return folders
 
 
@@ -118,7 +130,13 @@ def cycle_of(
         clock=around.clock,
     )
     photographer = Photographer(
-        Scanner(config.workspace.path, selection_of(config), coverage or NoCoverage(), check=check),
+        Scanner(
+            config.workspace.path,
+            selection_of(config),
+            coverage or NoCoverage(),
+            check=check,
+            personal_excludes=personal_excludes(around.environ),
+        ),
         Packer(config.workspace.path, around.clock, check),
         folders.spool,
         config.sync.max_snapshot_mib,

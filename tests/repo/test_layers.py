@@ -57,8 +57,8 @@ ONLY_IN = {
     "click": (("syncd/commands/*",), "only the commands know of arguments and exit codes"),
     "rich": (("syncd/commands/*",), "only the commands show anything"),
     "subprocess": (
-        ("syncd/commands/*", "syncd/emulator/*"),
-        "the daemon starts no program; the service's commands and the emulator's executions do",
+        ("syncd/commands/*", "syncd/emulator/*", "syncd/effects/git_config.py"),
+        "the daemon starts no program but git, once; the service's commands and the emulator's executions do",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
@@ -69,7 +69,7 @@ LATE = {
     "rich": "a progress bar costs every other command its start",
 }
 
-HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "pathspec", "ssl", "http.client", "syncd.emulator")
+HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
 
 
 @pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
