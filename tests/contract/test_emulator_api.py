@@ -126,11 +126,12 @@ def test_a_sandbox_lives_and_ends(stage: Stage) -> None:
     assert listed["total_count"] == 2
     assert {box["local_sandbox_id"] for box in listed["local_sandboxes"]} == {SANDBOX, name}
     url = stage.api.post(f"/local-sandbox/{name}/upload-url").json()["upload_url"]
+    assert stage.bucket.put(url, content=b"1", headers=GZIP).status_code == 200
     assert stage.api.delete(f"/local-sandbox/{name}").status_code == 200
     assert stage.api.get(f"/local-sandbox/{name}").status_code == 404
     assert stage.api.delete(f"/local-sandbox/{name}").status_code == 404
     assert stage.api.get("/local-sandbox").json()["total_count"] == 1
-    assert url
+    assert not [path for path in stage.emulator.data_dir.rglob("*") if name in str(path)]
 
 
 def test_a_sandbox_expires(stage: Stage) -> None:
@@ -200,6 +201,7 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     """Sandboxes, workspaces, objects, key and URLs given before hold for the next run on the same folder."""
     with staged(tmp_path) as stage:
         stage.initialize(files(a=b"1"))
+        assert stage.initialize(b"none").status_code == 500
         url = stage.upload_url()
         killed = next((tmp_path / "bucket").rglob("workspace.tar.gz")) / "1.part"
         killed.touch()
@@ -208,6 +210,7 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     with Emulator(tmp_path) as emulator:
         assert emulator.api_key == KEY
         assert not killed.exists()
+        assert emulator.create_sandbox(SANDBOX).status == "error"
         assert [sandbox.id for sandbox in emulator.sandboxes()] == [SANDBOX]
         assert httpx.put(url, content=files(b=b"2"), headers=GZIP).status_code == 200
         headers = {"Authorization": f"Bearer {KEY}"}

@@ -55,6 +55,7 @@ def _outside(stage: Stage) -> set[str]:
         pytest.param(SOUND + SOUND, id="two members"),
         pytest.param(_unsized("a", 10**6), id="file cut short"),
         pytest.param(archive([member("../out", b"1")]), id="parent"),
+        pytest.param(archive([member("../out", type=b"5")]), id="parent's directory"),
         pytest.param(archive([member("a/../../out", b"1")]), id="parent in the middle"),
         pytest.param(archive([member("l", type=b"2", linkname="/etc")]), id="absolute link"),
         pytest.param(archive([member("l", type=b"2", linkname="../../x")]), id="escaping link"),

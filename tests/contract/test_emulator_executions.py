@@ -90,9 +90,11 @@ def test_it_can_fail(stage: Stage, code: str, said: str) -> None:
 def test_it_ends_with_its_time(tmp_path: Path) -> None:
     """What runs too long is killed with its children, and the log says why."""
     with staged(tmp_path, execution_timeout_s=0.3) as stage:
-        run(stage, "import subprocess; subprocess.run(['sleep', '600'])")
+        run(stage, "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid); child.wait()")
         status, text = follow(stage)
     assert status == "failed"
+    child = Path(f"/proc/{text.split()[0]}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z", "its child still runs"
     assert "still running after 0.3 s" in text
 
 

@@ -159,6 +159,25 @@ def test_faults_that_break(stage: Stage, line: str, stores: bool) -> None:
     assert stored(stage) is stores
 
 
+def test_a_reset_is_no_close(stage: Stage) -> None:
+    """`reset` tears the connection, `close` ends it in order: clients see two different errors."""
+    stage.emulator.faults.script("list: reset", "list: close")
+    with pytest.raises(httpx.ReadError, match="reset"):
+        stage.api.get("/local-sandbox")
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        stage.api.get("/local-sandbox")
+
+
+def test_a_waiting_request_ends_with_its_client(stage: Stage) -> None:
+    """Nothing goes on waiting, or working, for a client that has given up."""
+    assert stage.upload(CONTENT).status_code == 200
+    stage.emulator.faults.script("initialize: delay 600")
+    with pytest.raises(httpx.ReadTimeout):
+        stage.api.post(f"{PATH}/initialize", timeout=0.1)
+    assert stage.emulator.journal.wait("initialize", timeout_s=5)
+    assert stage.tree() == {}
+
+
 def hashes(answer: httpx.Response) -> list[str]:
     return answer.headers.get_list("x-goog-hash")
 
