@@ -48,6 +48,7 @@ class Cycle:
     clock: Clock
     baseline: Manifest | None = None
     state_problems: list[Problem] = field(default_factory=list)
+    standing_problems: list[Problem] = field(default_factory=list)
 
     def recall(self) -> None:
         """Read what an earlier process left: which manifest the sandbox holds."""
@@ -113,5 +114,5 @@ class Cycle:
 
     @property
     def problems(self) -> list[Problem]:
-        """What the last scan and the state folder complain about."""
-        return [*self.photographer.problems, *self.state_problems]
+        """What the last scan, the state folder and the configuration give reason to complain about."""
+        return [*self.photographer.problems, *self.state_problems, *self.standing_problems]

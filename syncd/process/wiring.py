@@ -13,6 +13,7 @@ from syncd.base.config import Config
 from syncd.base.errors import ConfigError
 from syncd.base.folders import Folders, folders_for
 from syncd.base.interrupt import Interrupt
+from syncd.base.problem import Problem
 from syncd.effects.api import Api
 from syncd.effects.archive import Packer
 from syncd.effects.bucket import Bucket
@@ -80,6 +81,18 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     key = find_key(environ, config.sandbox.api_key_file)
     keep_out_of_logs(key.reveal())
     return key
+
+
+def shortfalls_of(config: Config) -> list[Problem]:
+    """Settings that this version takes but cannot do yet: named while they are set, never ignored in silence."""
+    found = []
+    if config.sandbox.deletions != "keep":
+        what = f'sandbox.deletions = "{config.sandbox.deletions}" is not supported by this version'
+        found.append(Problem("setting:deletions", what, 'files deleted here stay in the sandbox, as with "keep"'))
+    if config.sync.archive != "full":
+        what = f'sync.archive = "{config.sync.archive}" is not supported by this version'
+        found.append(Problem("setting:archive", what, 'every archive is whole, as with "full"'))
+    return found
 
 
 def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
@@ -183,6 +196,7 @@ def daemon_of(
         opened.callback(control.close)
         cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger, coverage=watch)
         cycle.recall()
+        cycle.standing_problems = shortfalls_of(config)
         board = board_of(config, folders, around, tally, manager)
         board.recall()
         yield Daemon(
