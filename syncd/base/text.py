@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
-_SIGNED_QUERY = re.compile(r"(?i)(\?|&|%3f|%26)?x-(goog|amz)-[a-z]+(=|%3d)[^\s\"'<>&]*")
-_BEARER = re.compile(r"(?i)bearer\s+[^\s\"']+")
+# What comes before and after a query's names, percent-encoded any number of times; or the quotes of a dict or of JSON.
+_BEFORE = r"(?:\?|&(?:amp;)?|%(?:25)*(?:3f|26))"
+_AFTER = r"(?:%(?:25)*3d|[\"']?\s*[=:]\s*[\[\"']*)"
+_VALUE = r"[^\s\"'<>&]*"
+# All of a V4 signature's parameters; of the older form, the two that name who signed and the signature itself.
+_SIGNED_QUERY = re.compile(
+    rf"(?i){_BEFORE}?x-(?:goog|amz)-[a-z-]+{_AFTER}{_VALUE}|{_BEFORE}(?:signature|googleaccessid){_AFTER}{_VALUE}"
+)
+_BEARER = re.compile(r"(?i)bearer(?::?\s+|(?:%(?:25)*20|\+))[^\s\"']+")
 
 
 def redacted(text: str, secret: str = "") -> str:
     """The text without the secret, without what signs a URL, and without any bearer token."""
     if secret:
-        text = text.replace(secret, "[key]")
+        # A server may say it back quoted: for a URL, or for JSON by an encoder that escapes slashes.
+        for form in (secret, quote(secret, safe=""), quote(secret), secret.replace("/", r"\/")):
+            text = text.replace(form, "[key]")
     return _BEARER.sub("Bearer [key]", _SIGNED_QUERY.sub("", text))
 
 

@@ -1,0 +1,93 @@
+"""What leaves a log line or a message: no secret, one line, nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.base.text import one_line, redacted, shown_path
+
+SECRET = "5ECRET"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"PUT https://h/o?X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Expires=1800&X-Goog-Signature={SECRET}",
+        f"https://h/o?x-goog-signature={SECRET}&x-goog-credential=me",
+        f"https://h/o?a=b&X-GOOG-SIGNATURE={SECRET} was refused",
+        f"https%3A%2F%2Fh%2Fo%3FX-Goog-Expires%3D1%26X-Goog-Signature%3D{SECRET}",
+        f"https%253A%252F%252Fh%253FX-Goog-Signature%253D{SECRET}",
+        f"<a href='https://h/o?X-Goog-Expires=1&amp;X-Goog-Signature={SECRET}'>",
+        f"{{'X-Goog-Signature': '{SECRET}'}}",
+        f'{{"X-Goog-Signature":["{SECRET}"]}}',
+        f"X-Goog-Security-Token={SECRET}",
+        f"X-Amz-Security-Token={SECRET}",
+        f"x-goog-signature:{SECRET}",
+        f"https://h/o?GoogleAccessId=a&Expires=1&Signature={SECRET}",
+        f"Authorization: Bearer {SECRET}",
+        f"authorization=bearer%20{SECRET}",
+        f"b'Bearer {SECRET}'",
+        f"Bearer\n {SECRET}",
+    ],
+)
+def test_what_signs_a_url_is_taken_out(text: str) -> None:
+    """A signed query in any form and a bearer token are gone, whoever wrote them down."""
+    assert SECRET not in redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["the key sk-5+E/T= is wrong", "key=sk-5%2BE%2FT%3D", r'{"key": "sk-5+E\/T="}', "sk-5+E/T=sk-5+E/T="]
+)
+def test_the_key_is_taken_out(text: str) -> None:
+    """The key itself is gone, quoted for a URL or for JSON as well."""
+    cleaned = redacted(text, "sk-5+E/T=")
+    assert "[key]" in cleaned
+    assert "sk-5" not in cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the bucket answered the upload with 400 ExpiredToken",
+        "https://h/o?region=us",
+        "signature verification is on",
+        "src/goog-expires.py",
+        "a designature=7 stays",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    """Ordinary text is not touched."""
+    assert redacted(text) == text
+
+
+def test_no_secret_given() -> None:
+    """Without a secret nothing is taken for one."""
+    assert redacted("abc", "") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb\r\n  c\t", "a b c"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\u202eabc", "\\u202eabc"),
+        ("n\udcffme", "n\\udcffme"),
+        ("Büro", "Büro"),
+        ("", ""),
+        ("abcdef", "abcd…"),
+    ],
+)
+def test_one_line(text: str, expected: str) -> None:
+    """One line, bounded, printable, and safe to encode."""
+    longest = 5 if text == "abcdef" else 300
+    assert one_line(text, longest) == expected
+    one_line(text).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a b/ü.py", "a b/ü.py"), ("a\nb", "a\\nb"), ("n\udcffme", "n\\xffme"), ("\x1b]0;x", "\\x1b]0;x")],
+)
+def test_shown_path(path: str, expected: str) -> None:
+    """A path stays as it is but for bytes that no terminal should see."""
+    assert shown_path(path) == expected
