@@ -128,7 +128,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     """The checked form of what a TOML file held. Raises `ConfigError`."""
     for name in raw:
         if name not in SECTIONS:
-            raise ConfigError(f"{name}: unknown section", f"allowed are {_names(SECTIONS)}")
+            raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
     read = {name: _section(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
     sandbox: SandboxKeys = read["sandbox"]
     if sandbox.id is None and sandbox.acquire is None:
@@ -155,7 +155,7 @@ def _section(name: str, keys: type[Struct], raw: Any) -> Any:
     values = {}
     for key, value in raw.items():
         if key not in types:
-            raise ConfigError(f"{name}.{key}: unknown key", f"allowed in [{name}] are {_names(types)}")
+            raise ConfigError(f"{name}.{_printable(key)}: unknown key", f"allowed in [{name}] are {_names(types)}")
         if key == "acquire":
             values[key] = _section(f"{name}.{key}", AcquireKeys, value)
             continue
@@ -185,8 +185,13 @@ def _shown(value: Any) -> str:
     """A value as a person wrote it, near enough, on one line."""
     text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
     text = text or (f'"{value}"' if isinstance(value, str) else str(value))
-    text = text.encode("unicode_escape").decode("ascii")
+    text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _printable(text: str) -> str:
+    """The text on one line, letters of any language as they are."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,157 @@
+"""The configuration: what is taken, and one line with key, value and what is allowed for what is not."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from syncd.base.config import AcquireKeys, check_config, is_loopback, load_config
+from syncd.base.errors import ConfigError
+
+GOOD: dict[str, Any] = {"workspace": {"path": "/srv/project"}, "sandbox": {"id": "box"}}
+
+
+def with_key(section: str, key: str, value: Any) -> dict[str, Any]:
+    """The least good configuration with one value more, or another."""
+    return {**GOOD, section: {**GOOD.get(section, {}), key: value}}
+
+
+def refusal(raw: dict[str, Any]) -> ConfigError:
+    """The error with which it is refused, which must be one line."""
+    with pytest.raises(ConfigError) as caught:
+        check_config(raw, "/etc/syncd.toml")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 78
+    return caught.value
+
+
+def test_the_least_configuration() -> None:
+    """A path and an id are enough; all else has the documented defaults."""
+    config = check_config(GOOD, "/etc/syncd.toml")
+    assert (config.workspace.path, config.sandbox.id) == ("/srv/project", "box")
+    assert (config.sandbox.base_url, config.sandbox.region) == ("https://api.klavis.ai", "us")
+    assert (config.sync.debounce_seconds, config.sync.max_wait_seconds, config.sync.rescan_minutes) == (1.0, 15.0, 10.0)
+    assert config.retry.give_up_after_seconds == 300.0
+    assert config.sandbox.api_key_file == os.path.expanduser("~/.config/syncd/api-key")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "shown", "allowed"),
+    [
+        ("workspace", "path", "", '""', "not empty"),
+        ("workspace", "path", 7, "7", "text"),
+        ("workspace", "path", "/", '"/"', "root directory"),
+        ("workspace", "path", "~", '"~"', "home directory itself"),
+        ("workspace", "path", "~/..", '"~/.."', "above your home"),
+        ("workspace", "path", "a\0b", r'"a\x00b"', "path of a directory"),
+        ("workspace", "ignore", "*.tmp", '"*.tmp"', "list of patterns"),
+        ("workspace", "ignore", [1], "[1]", "list of patterns"),
+        ("workspace", "use_gitignore", "yes", '"yes"', "true or false"),
+        ("workspace", "include_git", 1, "1", "true or false"),
+        ("workspace", "upload_secrets", None, "None", "true or false"),
+        ("sandbox", "id", "", '""', "not empty"),
+        ("sandbox", "id", 12, "12", "text"),
+        ("sandbox", "base_url", "api.klavis.ai", '"api.klavis.ai"', "https address"),
+        ("sandbox", "base_url", "ftp://api.klavis.ai", '"ftp://api.klavis.ai"', "https address"),
+        ("sandbox", "base_url", "http://api.klavis.ai", '"http://api.klavis.ai"', "plain http would show the API key"),
+        ("sandbox", "base_url", "http://127.0.0.1.example.com", "127.0.0.1.example.com", "plain http"),
+        ("sandbox", "base_url", "http://localhost@example.com", "localhost@example.com", "https address"),
+        ("sandbox", "base_url", "https://user:pw@example.com", "example.com", "https address"),
+        ("sandbox", "base_url", "https://example.com/?a=b", "a=b", "https address"),
+        ("sandbox", "base_url", "https://example.com:port", ":port", "https address"),
+        ("sandbox", "base_url", "https://[bad", "[bad", "https address"),
+        ("sandbox", "base_url", "https://exa mple.com", "exa mple.com", "https address"),
+        ("sandbox", "base_url", "", '""', "https address"),
+        ("sandbox", "region", "eu", '"eu"', '"us" or "asia"'),
+        ("sandbox", "deletions", "yes", '"yes"', '"keep", "mirror" or "reset"'),
+        ("sandbox", "api_key_file", "", '""', "not empty"),
+        ("sandbox", "acquire", 1, "1", "[sandbox.acquire]"),
+        ("sync", "debounce_seconds", -0.5, "-0.5", "from 0 to 86400"),
+        ("sync", "debounce_seconds", float("nan"), "nan", "from 0 to 86400"),
+        ("sync", "debounce_seconds", True, "true", "from 0 to 86400"),
+        ("sync", "debounce_seconds", "1", '"1"', "from 0 to 86400"),
+        ("sync", "max_wait_seconds", float("inf"), "inf", "from 0 to 86400"),
+        ("sync", "rescan_minutes", 0, "0", "more than 0"),
+        ("sync", "archive", "delta", '"delta"', '"full" or "changes"'),
+        ("sync", "max_snapshot_mib", 0, "0", "from 1"),
+        ("sync", "max_snapshot_mib", 1.5, "1.5", "whole number"),
+        ("sync", "upload_limit_kib_per_second", -1, "-1", "0 for no limit"),
+        ("retry", "first_delay_seconds", 0, "0", "more than 0"),
+        ("retry", "max_delay_seconds", 86_401, "86401", "at most 86400"),
+        ("retry", "give_up_after_seconds", "ever", '"ever"', "from 0 to 86400"),
+    ],
+)
+def test_a_bad_value(section: str, key: str, value: Any, shown: str, allowed: str) -> None:
+    """Each bad value is one line that names the key, the value and what is allowed."""
+    text = str(refusal(with_key(section, key, value)))
+    assert f"{section}.{key}" in text
+    assert shown in text
+    assert allowed in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({**GOOD, "synch": {}}, ("synch", "unknown section", "workspace, sandbox, sync, retry")),
+        ({**GOOD, "sync": 5}, ("sync = 5", "must be a table", "[sync]")),
+        (with_key("sync", "debounce", 1), ("sync.debounce", "unknown key", "debounce_seconds")),
+        ({"sandbox": {"id": "box"}}, ("workspace.path is missing", "[workspace]")),
+        ({"workspace": {"path": "/srv/project"}}, ("sandbox.id is missing", "[sandbox.acquire]")),
+        (with_key("sandbox", "acquire", {}), ("sandbox.id", "not together with [sandbox.acquire]")),
+        (with_key("sandbox", "acquire", {"ttl_seconds": 59}), ("sandbox.acquire.ttl_seconds = 59", "from 60 to 86400")),
+        (with_key("sandbox", "acquire", {"ttl": 60}), ("sandbox.acquire.ttl", "unknown key", "ttl_seconds")),
+        ({**GOOD, "a\nb": {}}, (r"a\nb: unknown section",)),
+        (with_key("sync", "a\nb", 1), (r"sync.a\nb: unknown key",)),
+        (with_key("sandbox", "region", "x\ny" * 100), ("sandbox.region", r"x\ny")),
+    ],
+)
+def test_a_bad_shape(raw: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Unknown sections and keys, missing and contradicting ones: one line that says what is allowed."""
+    text = str(refusal(raw))
+    assert all(word in text for word in words), text
+
+
+def test_a_value_is_shown_as_it_was_written() -> None:
+    """Letters of any language stay readable in the line about them; what a terminal would obey does not."""
+    text = str(refusal(with_key("sandbox", "region", "Büro\x1b[2J")))
+    assert "Büro" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080", "http://[::1]:1/", "http://localhost", "https://example.com/api"]
+)
+def test_addresses_that_are_taken(url: str) -> None:
+    """An https address anywhere, plain http only to this machine."""
+    assert check_config(with_key("sandbox", "base_url", url)).sandbox.base_url == url
+
+
+def test_acquire_in_place_of_an_id() -> None:
+    """A [sandbox.acquire] table stands in for the id, with its own defaults."""
+    config = check_config({**GOOD, "sandbox": {"acquire": {"ttl_seconds": 60}}})
+    assert config.sandbox.acquire == AcquireKeys(ttl_seconds=60)
+
+
+def test_relative_paths_start_at_the_file() -> None:
+    """A relative workspace or key file is meant from the configuration's folder, wherever the daemon was started."""
+    raw = {"workspace": {"path": "work"}, "sandbox": {"id": "box", "api_key_file": "key"}}
+    config = check_config(raw, "/srv/conf/syncd.toml")
+    assert config.workspace.path == "/srv/conf/work"
+    assert config.sandbox.api_key_file == "/srv/conf/key"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("example.com", False), ("", False)],
+)
+def test_loopback(host: str, *, expected: bool) -> None:
+    """Only what can mean nothing but this machine is loopback."""
+    assert is_loopback(host) is expected
+
+
+def test_no_file() -> None:
+    """A missing file says so, and how to make one."""
+    with pytest.raises(ConfigError, match=r"no configuration file at /nowhere/x\.toml: run `syncd init`"):
+        load_config("/nowhere/x.toml")
