@@ -17,7 +17,7 @@ _log = logging.getLogger("syncd")
 @click.command("run")
 @config_option
 @logging_options
-def command(config_file: str | None, log_level: str, log_format: str) -> None:
+def command(config_file: str | None, log_level: str, log_format: str) -> int:
     """Watch the workspace and keep the sandbox equal to it, in the foreground.
 
     SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
@@ -25,7 +25,12 @@ def command(config_file: str | None, log_level: str, log_format: str) -> None:
     from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415 - `run --help` needs none of it
 
     set_up_logs(log_level, LogFormat(log_format), os.environ)
-    _run(config_path(config_file))
+    try:
+        _run(config_path(config_file))
+    except SyncdError as failure:
+        _log.error("%s", failure)  # a daemon's last word is a log line like its others
+        return failure.exit_code
+    return 0
 
 
 def _run(path: str) -> None:

@@ -182,7 +182,8 @@ class Daemon:
     def _failed(self, step: Step, failure: SyncdError) -> None:
         board = self._board
         last = board.tally.last_error
-        if last is None or last.message != str(failure):
+        ends = ends_a_new_daemon(failure) and not board.tally.synced_once
+        if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         board.failed(step, str(failure))
         for_good = isinstance(failure, NeedsPerson)
@@ -190,7 +191,7 @@ class Daemon:
         self._serving = []
         board.pending = True
         now_s = self._clock.monotonic_s()
-        if ends_a_new_daemon(failure) and not board.tally.synced_once:
+        if ends:
             raise failure
         self._setback.after(failure, now_s, now_s - self._started_s)
 
