@@ -113,6 +113,10 @@ class Rig:
         self.in_state("watching")
         return daemon
 
+    def kill(self) -> None:
+        """`kill -9` for the process that was started last."""
+        self.daemons[-1].kill()
+
     def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
         """`syncd ARGS` to its end."""
         finished = run_command(args, self.environment(), self.home, prefix)

@@ -1,0 +1,111 @@
+"""What only a person can mend ends a new daemon, and holds one that was up."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from rig import KEY, Rig
+
+REFUSALS = [401, 403, 404, 422]
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@pytest.mark.parametrize("op", ["upload-url", "initialize"])
+def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> None:
+    """One request, one line that says why and what to do, exit 78."""
+    rig.write("a")
+    rig.faults(f"{op}: {status} always")
+    daemon = rig.start("--log-level", "error")
+    assert daemon.wait() == 78
+    assert rig.count(op) == 1
+    (line,) = daemon.err.splitlines()
+    assert str(status) in line
+    assert ": " in line
+    assert rig.status()["state"] == "stopped"
+    assert rig.status()["pending"] is True
+
+
+def test_a_wrong_key_at_the_start_ends_with_78(rig: Rig) -> None:
+    """A real refusal by the API, with the file that the key came from."""
+    rig.write("a")
+    rig.write_key("some-other-key")
+    daemon = rig.start()
+    assert daemon.wait() == 78
+    assert str(rig.key_file) in daemon.err
+    assert "some-other-key" not in daemon.err
+
+
+def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
+    """A real 404 names the sandbox and the key of the configuration."""
+    rig.write("a")
+    rig.configure({"sandbox.id": "nowhere"})
+    daemon = rig.start()
+    assert daemon.wait() == 78
+    assert "nowhere" in daemon.err
+    assert "sandbox.id" in daemon.err
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_later_is_held_without_a_storm(rig: Rig, status: int) -> None:
+    """One request, state `held`, the change pending; more changes bring no more requests; a flush says why."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.faults(f"initialize: {status} always")
+    rig.write("a", "changed")
+    document = rig.in_state("held")
+    assert document["pending"] is True
+    assert document["last_error"]["step"] == "initialize"
+    assert str(status) in document["last_error"]["message"]
+    rig.write("b", "more")
+    refused = rig.count("initialize", status)
+    assert refused == 1
+    flushed = rig.run("flush")
+    assert flushed.code == 78
+    assert str(status) in flushed.err
+    assert rig.count("initialize", status) == refused + 1, "more requests than the flush asked for"
+    assert daemon.code is None
+    rig.emulator.faults.clear()
+    daemon.send(signal.SIGHUP)
+    rig.converged()
+    assert rig.in_state("watching")["last_error"] is None
+
+
+def test_a_new_key_ends_a_hold(rig: Rig) -> None:
+    """The key file is looked at while its key is refused: putting a good one there is all that a person does."""
+    rig.write("a")
+    rig.up()
+    rig.write_key("some-other-key")
+    rig.daemons[0].send(signal.SIGHUP)
+    rig.write("a", "changed")
+    rig.in_state("held")
+    rig.write_key(KEY)
+    rig.converged()
+    rig.in_state("watching")
+
+
+def test_a_refused_sandbox_is_told_without_its_key(rig: Rig) -> None:
+    """A sandbox that is gone holds the daemon, and a configuration with another one goes on."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.faults("upload-url: 404 x1")
+    (rig.state_folder / "lease").unlink()
+    daemon.stop()
+    rig.start()
+    rig.in_state("watching")
+    rig.ok("flush")
+    rig.write("a", "changed")
+    document = rig.in_state("held")
+    assert "sandbox" in document["last_error"]["message"]
+    rig.daemons[-1].send(signal.SIGHUP)
+    rig.converged()
+
+
+@pytest.mark.parametrize("op", ["upload-url", "initialize"])
+def test_a_refused_push_ends_with_78(rig: Rig, op: str) -> None:
+    """Without a daemon, the command says it itself."""
+    rig.write("a")
+    rig.faults(f"{op}: 403")
+    pushed = rig.run("push")
+    assert (pushed.code, pushed.out) == (78, "")
+    assert pushed.err.splitlines()[-1].startswith("syncd: ")

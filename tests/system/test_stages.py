@@ -1,0 +1,98 @@
+"""Whatever happens in the middle of a sync, at whichever stage: nothing is lost, and nothing needs mending by hand."""
+
+from __future__ import annotations
+
+import pytest
+from rig import Rig
+
+# Each instant of a sync at which the cloud has the daemon's attention.
+STAGES = [(op, when) for op in ("upload-url", "upload", "initialize") for when in ("before", "mid-body", "after")]
+at_each_stage = pytest.mark.parametrize(("op", "when"), STAGES, ids=[f"{op}-{when}" for op, when in STAGES])
+
+
+@at_each_stage
+def test_a_change_made_in_a_stage_arrives(rig: Rig, op: str, when: str) -> None:
+    """A file written, one changed and one deleted while a sync is at this stage are in a later one."""
+    rig.fill(20)
+
+    def change() -> None:
+        rig.write("folder1/file001.txt", "changed")
+        rig.write("late", "written in the middle of a sync")
+        (rig.workspace / "folder2/file002.txt").unlink()
+
+    changed = rig.once(op, when, change)
+    rig.start()
+    assert changed.wait(20), rig.story()
+    wanted = rig.converged()
+    rig.ok("flush")
+    assert rig.archived() == sorted(wanted)
+
+
+@at_each_stage
+def test_a_kill_in_a_stage_needs_no_mending(rig: Rig, op: str, when: str) -> None:
+    """After `kill -9` at this stage and a restart the sandbox is equal, with no hand's help and no leftovers."""
+    rig.fill(20)
+    first = rig.up()
+    rig.write("late", "the last save before the crash")
+    if op == "upload-url":
+        first.stop()
+        (rig.state_folder / "lease").unlink()  # the next process asks for a URL
+        killed = rig.once(op, when, rig.kill)
+        rig.start()
+    else:
+        killed = rig.once(op, when, first.kill)
+    assert killed.wait(20), rig.story()
+    assert rig.status()["running"] is False
+    rig.start()
+    wanted = rig.converged()
+    rig.in_state("watching")
+    rig.ok("flush")
+    status = rig.status()
+    assert (status["pending"], status["warnings"], status["last_error"]) == (False, [], None)
+    assert rig.archived() == sorted(wanted)
+    spool = [path for path in (rig.home / ".cache/syncd").rglob("*") if not path.is_dir()]
+    assert spool == [], "the dead process's spool"
+
+
+def test_a_kill_before_the_first_byte_of_state_needs_no_mending(rig: Rig) -> None:
+    """A process killed in its first sync, before anything was recorded, is as if it had never been."""
+    rig.fill(20)
+    killed = rig.once("upload-url", "before", rig.kill)
+    rig.start()
+    assert killed.wait(20)
+    rig.up()
+    rig.converged()
+
+
+def test_what_lies_in_the_bucket_is_not_sent_twice(rig: Rig) -> None:
+    """A process killed between upload and initialize leaves its successor only the initialize to do."""
+    rig.fill(20)
+    killed = rig.once("initialize", "before", rig.kill)
+    rig.start()
+    assert killed.wait(20)
+    rig.up()
+    rig.converged()
+    assert rig.count("upload") == 1
+
+
+def test_a_lost_answer_to_initialize_uploads_nothing_again(rig: Rig) -> None:
+    """The object is still the right one: only initialize is asked for again."""
+    rig.fill(5)
+    rig.faults("initialize: lost")
+    rig.up()
+    rig.converged()
+    assert (rig.count("upload"), rig.count("initialize")) == (1, 2)
+
+
+def test_a_long_failure_never_replays_a_stale_snapshot(rig: Rig) -> None:
+    """What is sent when the network comes back is the workspace of then, not of when it went."""
+    rig.write("a", "old")
+    rig.faults("upload: reset always")
+    rig.start()
+    rig.in_state("retrying")
+    rig.write("a", "new")
+    rig.until(lambda: rig.count("upload") >= 3, "some attempts")
+    rig.emulator.faults.clear()
+    rig.converged()
+    rig.ok("flush")
+    assert rig.count("initialize") == 1, "the old content was initialized first"
