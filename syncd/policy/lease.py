@@ -18,6 +18,8 @@ MARGIN_SHARE = 0.1
 # An upload that is expected to last longer than this share of a URL's life begins with it all the same: a fresh one
 # would be no better.
 UPLOAD_SHARE = 0.5
+# No signed URL lives longer than a week; a longer one is a server's mistake and would outlive every date.
+LONGEST_S = 604_800.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ def lease_from(
     """
     times = _signed_times(url)
     if times is None:
-        life_s = max(0.0, expires_in_minutes * 60.0)
+        life_s = 60.0 * max(0, min(expires_in_minutes, int(LONGEST_S / 60)))
         return Lease(url, answered_s + life_s, life_s)
     signed_s, life_s = times
     server_s = server_wall_s if server_wall_s is not None else wall_s
-    return Lease(url, answered_s + signed_s + life_s - server_s, life_s)
+    # It was signed before it was answered, so no more than its life is left, whatever the clocks say.
+    return Lease(url, answered_s + min(signed_s - server_s, 0.0) + life_s, life_s)
 
 
 def usable(lease: Lease, now_s: float, upload_s: float = 0.0) -> bool:
@@ -61,10 +64,10 @@ def ended(lease: Lease, now_s: float) -> bool:
 
 
 def _signed_times(url: str) -> tuple[float, float] | None:
-    query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
     try:
+        query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
         signed = datetime.strptime(query["x-goog-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        life_s = float(int(query["x-goog-expires"]))
-    except (KeyError, ValueError):
+        life_s = min(float(int(query["x-goog-expires"])), LONGEST_S)
+    except (KeyError, ValueError, OverflowError):
         return None
     return (signed.timestamp(), life_s) if life_s > 0 else None

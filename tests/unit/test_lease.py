@@ -1,0 +1,116 @@
+"""When a signed URL ends, by its own times and the server's clock, and whether an upload may still begin with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.lease import Lease, ended, lease_from, usable
+
+# 2026-11-24T12:00:00Z, as the URLs below were signed.
+SIGNED_S = 1_795_521_600.0
+BOOT_S = 500.0
+
+
+def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str, str] = ("Date", "Expires")) -> str:
+    return f"https://h/o?X-Goog-{names[0]}={date}&X-Goog-{names[1]}={life_s}&X-Goog-Signature=5ECRET"
+
+
+@pytest.mark.parametrize(
+    ("server_wall_s", "wall_s", "ends_in_s"),
+    [
+        (SIGNED_S, SIGNED_S, 1800),
+        (SIGNED_S + 60, SIGNED_S + 60, 1740),
+        (SIGNED_S, SIGNED_S + 86_400, 1800),
+        (SIGNED_S, SIGNED_S - 86_400, 1800),
+        (None, SIGNED_S + 100, 1700),
+        (None, SIGNED_S - 100, 1800),
+        (SIGNED_S - 9e9, SIGNED_S, 1800),
+        (SIGNED_S + 2000, SIGNED_S, -200),
+    ],
+    ids=[
+        "no skew",
+        "signed a minute ago",
+        "ours ahead",
+        "ours behind",
+        "no Date",
+        "no Date, behind",
+        "mad Date",
+        "born dead",
+    ],
+)
+def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
+    """The answer's Date corrects for this machine's clock, whichever way it is off; without one ours has to do."""
+    lease = lease_from(url(), 5, server_wall_s, BOOT_S, wall_s)
+    assert (lease.ends_s - BOOT_S, lease.life_s) == (ends_in_s, 1800)
+
+
+@pytest.mark.parametrize("names", [("Date", "Expires"), ("date", "expires"), ("DATE", "EXPIRES"), ("dATE", "Expires")])
+def test_names_in_any_case(names: tuple[str, str]) -> None:
+    """The query's names are not case-sensitive."""
+    assert lease_from(url(600, names=names), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
+    assert lease_from(url(600, names=names).replace("X-Goog", "x-goog"), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "https://h/o",
+        "",
+        "http://[bad/o?X-Goog-Date=20261124T120000Z&X-Goog-Expires=1",
+        url("soon"),
+        url(""),
+        url(0),
+        url(-5),
+        url("9" * 400),
+        url("9" * 5000),
+        url(date="2026-11-24"),
+        url(date="99999999T120000Z"),
+        url().replace("X-Goog-Date", "X-Goog-Day"),
+    ],
+)
+@pytest.mark.parametrize(("minutes", "life_s"), [(30, 1800.0), (0, 0.0), (-1, 0.0)])
+def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s: float) -> None:
+    """A URL without times that make sense lives as long as the answer says, from the answer on."""
+    lease = lease_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S)
+    assert (lease.ends_s, lease.life_s) == (BOOT_S + life_s, life_s)
+
+
+@pytest.mark.parametrize(
+    ("life_s", "age_s", "upload_s", "expected"),
+    [
+        (1800, 0, 0, True),
+        (1800, 1769, 0, True),
+        (1800, 1770, 0, False),
+        (8, 0, 0, True),
+        (8, 7.1, 0, True),
+        (8, 7.2, 0, False),
+        (1800, 1700, 60, True),
+        (1800, 1700, 80, False),
+        (1800, 0, 100_000, True),
+        (1800, 869, 100_000, True),
+        (1800, 871, 100_000, False),
+        (0, 0, 0, False),
+    ],
+)
+def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
+    """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
+    assert usable(Lease("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
+
+
+def test_no_lease_outlives_a_week() -> None:
+    """A life beyond what the bucket signs at most, or no date could tell, is cut to that."""
+    week_s = 604_800.0
+    assert lease_from(url("9" * 20), 30, SIGNED_S, BOOT_S, SIGNED_S) == Lease(url("9" * 20), BOOT_S + week_s, week_s)
+    assert lease_from("https://h/o", 10**400, SIGNED_S, BOOT_S, SIGNED_S).life_s == week_s
+
+
+def test_ended() -> None:
+    """The end itself is the first moment at which it has ended."""
+    lease = Lease("u", 100.0, 60.0)
+    assert not ended(lease, 99.9)
+    assert ended(lease, 100.0)
+
+
+def test_a_lease_shows_no_url() -> None:
+    """No traceback or log line can show the URL by showing the lease."""
+    assert "5ECRET" not in repr(lease_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))
