@@ -33,10 +33,6 @@ class Verdict(Enum):
 
 # "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now".
 PASSING = frozenset({408, 409, 423, 425, 429})
-# The signed URL is no longer believed. 403 covers a signature that no longer verifies after a change of keys.
-STALE_URL_CODES = frozenset(
-    {"ExpiredToken", "SignatureDoesNotMatch", "AccessDenied", "InvalidToken", "RequestTimeTooSkewed"}
-)
 # No new URL and no wait changes these.
 HOPELESS_CODES = frozenset({"EntityTooLarge"})
 
@@ -58,4 +54,6 @@ def judge_bucket(status: int, code: str) -> Verdict:
         return Verdict.RETRY
     if code in HOPELESS_CODES or status == 413:
         return Verdict.REFUSED
+    # The signed URL is no longer believed: `ExpiredToken`, or 403 where its signature no longer verifies after a change
+    # of keys. What else there is (a malformed header, no such bucket) also lies in the URL, if in anything of ours.
     return Verdict.FRESH_LEASE

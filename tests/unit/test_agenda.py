@@ -1,0 +1,88 @@
+"""What the daemon does next: bursts, orders, pauses, holds, back-off and the periodic look, each before the next."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move
+from syncd.policy.debounce import Burst, due_s, noted
+
+QUIET_S, LONGEST_S = 1.0, 15.0
+NOW_S = 100.0
+
+DUE = Burst(NOW_S - 1, NOW_S - 1)
+YOUNG = Burst(NOW_S - 0.5, NOW_S - 0.5)
+PERSON = Hold(Ends.WITH_A_PERSON, NOW_S + 60)
+CHANGES = Hold(Ends.WITH_CHANGES, NOW_S + 60)
+PERSON_NOW = Hold(Ends.WITH_A_PERSON, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("agenda", "move"),
+    [
+        (Agenda(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
+        (Agenda(rescan_at_s=NOW_S), Sync(Reason.RESCAN)),
+        (Agenda(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
+        (Agenda(burst=DUE, rescan_at_s=NOW_S + 600), Sync(Reason.CHANGE)),
+        (Agenda(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),
+        (Agenda(burst=Burst(NOW_S - 15, NOW_S)), Sync(Reason.CHANGE)),
+        (Agenda(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1)),
+        (Agenda(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
+        (Agenda(burst=DUE, not_before_s=NOW_S), Sync(Reason.RETRY)),
+        (Agenda(not_before_s=NOW_S - 1), Sync(Reason.RETRY)),
+        (Agenda(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
+        (Agenda(hold=PERSON_NOW), Sync(Reason.RETRY)),
+        (Agenda(hold=CHANGES), Wait(NOW_S + 60)),
+        (Agenda(hold=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5)),
+        (Agenda(hold=CHANGES, burst=DUE), Sync(Reason.RETRY)),
+        (Agenda(hold=PERSON, not_before_s=NOW_S - 1), Wait(NOW_S + 60)),
+        (Agenda(paused=True, burst=DUE), Wait(None)),
+        (Agenda(paused=True, hold=PERSON_NOW), Wait(None)),
+        (Agenda(paused=True, not_before_s=NOW_S - 1), Wait(None)),
+        (Agenda(paused=True, rescan_at_s=0), Wait(None)),
+        (Agenda(ordered=True, paused=True), Sync(Reason.ORDER)),
+        (Agenda(ordered=True, hold=PERSON), Sync(Reason.ORDER)),
+        (Agenda(ordered=True, not_before_s=NOW_S + 60), Sync(Reason.ORDER)),
+        (Agenda(ordered=True, burst=YOUNG), Sync(Reason.ORDER)),
+    ],
+)
+def test_next_move(agenda: Agenda, move: Sync | Wait) -> None:
+    """An order goes first, then a pause, a hold, back-off, a burst, and last the periodic look."""
+    assert next_move(agenda, NOW_S, QUIET_S, LONGEST_S) == move
+
+
+def test_a_burst_is_quiet_time_after_its_last_change() -> None:
+    """Each change puts the sync off by the quiet time."""
+    burst = noted(noted(noted(None, 10.0), 10.4), 10.9)
+    assert burst == Burst(10.0, 10.9)
+    assert due_s(burst, QUIET_S, LONGEST_S) == 11.9
+
+
+def test_no_writer_stretches_a_burst_for_ever() -> None:
+    """However often something changes, the longest wait after the first change is kept."""
+    burst = None
+    for tenth in range(1000):
+        burst = noted(burst, 10.0 + tenth / 10)
+    assert burst is not None
+    assert due_s(burst, QUIET_S, LONGEST_S) == 25.0
+
+
+def test_no_quiet_time() -> None:
+    """With a debounce of 0 a change is due at once; a longest wait below the quiet time wins."""
+    assert due_s(noted(None, 5.0), 0.0, LONGEST_S) == 5.0
+    assert due_s(noted(None, 5.0), 10.0, 2.0) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("burst", "least_s", "expected"),
+    [
+        (None, NOW_S, None),
+        (DUE, NOW_S + 0.5, NOW_S + 0.5),
+        (DUE, NOW_S - 9, NOW_S),
+        (YOUNG, NOW_S - 9, NOW_S + 0.5),
+        (YOUNG, NOW_S + 3, NOW_S + 3),
+    ],
+)
+def test_a_newer_change_cuts_a_pause(burst: Burst | None, least_s: float, expected: float | None) -> None:
+    """Only a burst that is over cuts the wait, never before the least wait."""
+    assert ends_pause(Agenda(burst=burst), NOW_S, least_s, QUIET_S, LONGEST_S) == expected

@@ -1,0 +1,168 @@
+"""What counts as a change, which contents are still known, and which snapshots are refused."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.policy.guard import lost_nearly_all
+from syncd.policy.limit import largest, mib, over_limit
+from syncd.policy.manifest import (
+    YOUNG_NS,
+    Difference,
+    Entry,
+    Kind,
+    Stamp,
+    as_read,
+    count_files,
+    difference,
+    identity,
+    settle,
+    unknown_content,
+)
+
+OLD = Stamp(1_000, 2_000, 3, 4)
+FILE = Entry(Kind.FILE, 0o644, 1, 5, stamp=OLD, digest=b"d1")
+UNREAD = replace(FILE, digest=b"")
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({}, {}, Difference()),
+        ({"a": FILE}, {"a": FILE}, Difference()),
+        ({}, {"a": FILE}, Difference(added=["a"])),
+        ({"a": FILE}, {}, Difference(removed=["a"])),
+        ({"a": FILE}, {"b": FILE}, Difference(added=["b"], removed=["a"])),
+        ({"a": FILE, "b": FILE}, {"b": FILE, "c": FILE}, Difference(added=["c"], removed=["a"])),
+        ({"a": FILE}, {"a": replace(FILE, mtime_s=99)}, Difference()),
+        ({"a": FILE}, {"a": replace(FILE, stamp=None)}, Difference()),
+        ({"a": FILE}, {"a": replace(FILE, mode=0o755)}, Difference(changed=["a"])),
+        ({"a": FILE}, {"a": replace(FILE, size_bytes=6)}, Difference(changed=["a"])),
+        ({"a": FILE}, {"a": replace(UNREAD, size_bytes=6)}, Difference(changed=["a"])),
+        ({"a": FILE}, {"a": replace(FILE, digest=b"d2")}, Difference(changed=["a"])),
+        ({"a": FILE}, {"a": UNREAD}, Difference(doubtful=["a"])),
+        ({"a": UNREAD}, {"a": FILE}, Difference(doubtful=["a"])),
+        ({"a": FILE}, {"a": FOLDER}, Difference(changed=["a"])),
+        ({"a": FOLDER}, {"a": replace(FOLDER, mtime_s=2)}, Difference()),
+        ({"a": FOLDER}, {"a": replace(FOLDER, mode=0o700)}, Difference(changed=["a"])),
+        ({"a": LINK}, {"a": replace(LINK, target="b")}, Difference(changed=["a"])),
+        ({"a": LINK}, {"a": replace(LINK, mtime_s=7)}, Difference()),
+    ],
+)
+def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: Difference) -> None:
+    """Kind, mode, target, size and content are changes; times are none, and an unread content is in doubt."""
+    found = difference(before, now)
+    assert found == expected
+    assert found.certain is bool(expected.added or expected.changed or expected.removed)
+
+
+@pytest.mark.parametrize(
+    ("known", "scanned", "digest"),
+    [
+        (FILE, UNREAD, b"d1"),
+        (FILE, replace(UNREAD, mode=0o600), b"d1"),
+        (FILE, replace(UNREAD, stamp=replace(OLD, mtime_ns=1_001)), b""),
+        (FILE, replace(UNREAD, stamp=replace(OLD, ctime_ns=2_001)), b""),
+        (FILE, replace(UNREAD, stamp=replace(OLD, inode=9)), b""),
+        (FILE, replace(UNREAD, stamp=replace(OLD, device=9)), b""),
+        (FILE, replace(UNREAD, size_bytes=6), b""),
+        (replace(FILE, stamp=None), UNREAD, b""),
+        (replace(FILE, stamp=None), replace(UNREAD, stamp=OLD), b""),
+        (UNREAD, UNREAD, b""),
+        (LINK, UNREAD, b""),
+        (FILE, replace(UNREAD, stamp=replace(OLD, inode=9), digest=b"own"), b"own"),
+    ],
+)
+def test_settle(known: Entry, scanned: Entry, digest: bytes) -> None:
+    """A digest is carried over while size and all of the stamp stand, and never from a stamp that was not believed."""
+    assert settle({"a": known}, {"a": scanned})["a"] == replace(scanned, digest=digest)
+
+
+def test_settle_keeps_to_what_was_scanned() -> None:
+    """Neither order nor paths come from what was known."""
+    settled = settle({"z": FILE, "a": FILE, "gone": FILE}, {"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER})
+    assert list(settled) == ["a", "new", "z", "d"]
+    assert settled["new"].digest == b""
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "believed"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
+)
+def test_as_read(age_ns: int, *, believed: bool) -> None:
+    """The stamp of a file that was touched within the coarsest granularity, or in the future, is not believed."""
+    entry = as_read(UNREAD, b"d", OLD.ctime_ns + age_ns)
+    assert entry.digest == b"d"
+    assert (entry.stamp == OLD) is believed
+
+
+def test_an_old_mtime_makes_nobody_believed() -> None:
+    """Only the ctime counts: an unpacked file is as old as it likes to say."""
+    entry = replace(UNREAD, stamp=Stamp(0, 10 * YOUNG_NS, 3, 4))
+    assert as_read(entry, b"d", 10 * YOUNG_NS + 1).stamp is None
+
+
+def test_unknown_content_is_always_in_doubt() -> None:
+    """What changed while it was read differs from nothing and equals nothing."""
+    entry = unknown_content(FILE)
+    assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
+    assert difference({"a": entry}, {"a": FILE}).doubtful == ["a"]
+
+
+def test_identity() -> None:
+    """One name for one meaning: times do not matter, everything else does, and the unknown has none."""
+    base = {"d": FOLDER, "d/a": FILE, "l": LINK}
+    same = {"d": replace(FOLDER, mtime_s=9), "d/a": replace(FILE, mtime_s=9, stamp=None), "l": LINK}
+    others = [
+        {},
+        {"d": FOLDER, "d/a": FILE},
+        {**base, "d/a": replace(FILE, digest=b"d2")},
+        {**base, "d/a": replace(FILE, mode=0o755)},
+        {**base, "d": replace(FOLDER, mode=0o700)},
+        {**base, "l": replace(LINK, target="b")},
+        {"d": FOLDER, "d/b": FILE, "l": LINK},
+        {"d": FOLDER, "d/a\udcff": FILE, "l": LINK},
+    ]
+    assert identity(base) == identity(same)
+    assert len({identity(base), *map(identity, others)}) == len(others) + 1
+    assert identity({**base, "d/a": UNREAD}) == ""
+
+
+def test_names_cannot_forge_an_identity() -> None:
+    """Names with line ends and odd bytes run into no other manifest's form."""
+    first = identity({"a\n": FOLDER, "b": FOLDER})
+    assert first != identity({"a": FOLDER, "\nb": FOLDER})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lost"),
+    [(0, 0, False), (19, 0, False), (20, 0, True), (20, 1, True), (20, 2, False), (100, 9, True), (100, 10, False)],
+)
+def test_the_guard(before: int, now: int, *, lost: bool) -> None:
+    """Of 20 files and more, fewer than a tenth left is an accident."""
+    assert lost_nearly_all(before, now) is lost
+
+
+def test_the_guard_counts_files() -> None:
+    """Directories alone make no workspace; links count as files."""
+    assert count_files([FILE, FOLDER, LINK, FOLDER]) == 2
+
+
+def test_the_limit() -> None:
+    """A snapshot over the limit is refused with its size, the key and the largest paths, the largest first."""
+    sizes = {"small": 1, "a\nb": 3 << 20, "c": 2 << 20, "d": 4 << 20, "e": 5 << 20}
+    manifest = {path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER}
+    assert over_limit(manifest, 13) == (
+        "the snapshot holds 14.0 MiB, more than sync.max_snapshot_mib = 13; "
+        r"the largest: 'e' (5.0 MiB), 'd' (4.0 MiB), 'a\nb' (3.0 MiB)"
+    )
+    assert largest(manifest, 1) == [("e", 5 << 20)]
+
+
+def test_exactly_the_limit_fits() -> None:
+    """The limit itself is allowed."""
+    assert over_limit({"a": replace(FILE, size_bytes=1 << 20)}, 1) is None
+    assert over_limit({"a": replace(FILE, size_bytes=(1 << 20) + 1)}, 1) is not None
+    assert mib(1536 << 20) == "1,536.0 MiB"

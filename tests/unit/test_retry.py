@@ -1,0 +1,69 @@
+"""How long to wait between two attempts: doubling, jitter, and what a server asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.retry import LONGEST_RETRY_AFTER_S, backoff_limit_s, delay_s, retry_after_s
+
+# 2026-11-24T12:00:00Z
+SERVER_S = 1_795_521_600.0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("007", 7.0),
+        ("3600", 3600.0),
+        ("86400", LONGEST_RETRY_AFTER_S),
+        ("9" * 400, LONGEST_RETRY_AFTER_S),
+        ("-5", None),
+        ("1.5", None),
+        ("\u0663", None),
+        ("soon", None),
+        ("", None),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 12:00:30 -0000", 30.0),
+        ("Tue, 24 Nov 2026 13:00:30 +0100", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2099 12:00:00 GMT", LONGEST_RETRY_AFTER_S),
+        ("Tuesday, 24-Nov-26 12:00:30 GMT", 30.0),
+        ("Tue, 99 Nov 2026 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after(value: str | None, expected: float | None) -> None:
+    """Seconds or an HTTP date by the server's clock; what is absurd is bounded, what is garbage ignored."""
+    assert retry_after_s(value, SERVER_S) == expected
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [(0, 1.0), (1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (1_000_000, 60.0)],
+)
+def test_the_limit_doubles(failures: int, expected: float) -> None:
+    """The wait doubles with each failure in a row, up to the longest."""
+    assert backoff_limit_s(failures, 1.0, 60.0) == expected
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5, 10, 100])
+@pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
+def test_the_jitter_stays_in_bounds(failures: int, chance: float) -> None:
+    """From half of the limit to all of it, so that many laptops do not come back at once, nor any at once."""
+    limit_s = backoff_limit_s(failures, 0.5, 30.0)
+    assert limit_s / 2 <= delay_s(failures, 0.5, 30.0, chance) <= limit_s
+    assert delay_s(failures, 0.5, 30.0, 0.0) < delay_s(failures, 0.5, 30.0, 1.0)
+
+
+@pytest.mark.parametrize(("asked_s", "expected"), [(None, 4.0), (0.0, 4.0), (3.0, 4.0), (90.0, 90.0)])
+def test_what_the_server_asks_is_a_least_wait(asked_s: float | None, expected: float) -> None:
+    """`Retry-After` lengthens the wait, beyond the longest of our own too, and never shortens it."""
+    assert delay_s(3, 1.0, 60.0, 1.0, asked_s) == expected
+
+
+def test_a_first_delay_over_the_longest() -> None:
+    """The longest wait bounds the first one as well."""
+    assert backoff_limit_s(1, 100.0, 60.0) == 60.0
