@@ -144,7 +144,7 @@ class Daemon:
             self._serving = []
             self._burst = self._burst or burst or noted(None, self._started_s)
         except StepFailed as failure:
-            self._failed(failure.step, failure.as_error())
+            self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
         except WorkspaceError as failure:
             self._failed(Step.WATCH, failure)
         except SyncdError as failure:
@@ -179,7 +179,7 @@ class Daemon:
             self._burst = noted(self._burst, self._clock.monotonic_s())
         self._board.pending = self._burst is not None
 
-    def _failed(self, step: Step, failure: SyncdError) -> None:
+    def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
         board = self._board
         last = board.tally.last_error
         ends = ends_a_new_daemon(failure) and not board.tally.synced_once
@@ -193,7 +193,7 @@ class Daemon:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._setback.after(failure, now_s, now_s - self._started_s)
+        self._setback.after(failure, now_s, now_s - self._started_s, asked_s)
 
     def _look_again_later(self, took_s: float) -> None:
         wait_s = self._parts.timing.rescan_s

@@ -37,14 +37,16 @@ class Setback:
         """What failed may be better now: the machine slept, or someone asks."""
         self.not_before_s = None
 
-    def after(self, failure: SyncdError, now_s: float, took_s: float) -> None:
-        """A sync that took so long ended in this failure now."""
+    def after(self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0) -> None:
+        """A sync that took so long ended in this failure now; the server asked for a wait of `asked_s`."""
         self.hold, self.not_before_s = None, None
         if isinstance(failure, NeedsPerson):
             self.hold = self._held(failure, now_s, took_s)
             return
         self._failures += 1
-        self.not_before_s = now_s + backoff_limit_s(self._failures, self._patience.first_s, self._patience.max_s)
+        wait_s = backoff_limit_s(self._failures, self._patience.first_s, self._patience.max_s)
+        # What a server asks for may be longer than one sync's patience: the next sync must not come before it either.
+        self.not_before_s = now_s + max(wait_s, asked_s)
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
         if isinstance(failure, WorkspaceError):
