@@ -1,0 +1,147 @@
+"""What passes by itself is ridden out, and what lies is not believed."""
+
+from __future__ import annotations
+
+import pytest
+from command import CLOCK
+from rig import Rig
+
+
+@pytest.mark.parametrize("fault", ["503 x3", "429 x2", "408", "reset x3", "close x2", "html x2", "cut", "huge"])
+@pytest.mark.parametrize("op", ["upload-url", "initialize"])
+def test_the_api_failing_for_a_while_is_ridden_out(rig: Rig, op: str, fault: str) -> None:
+    """Errors that pass, cut connections and answers of someone else end in a sync, and in no error."""
+    rig.fill(5)
+    rig.faults(f"{op}: {fault}")
+    rig.up()
+    rig.converged()
+    status = rig.status()
+    assert status["last_error"] is None
+    assert status["failures"] == rig.count(op) - 1
+    assert rig.count("upload") == 1, "an error of the API's is no reason to upload again"
+
+
+@pytest.mark.parametrize("fault", ["503 x3", "429 code=SlowDown x2", "408", "reset x2", "reset mid-body", "lost"])
+def test_the_bucket_failing_for_a_while_is_ridden_out(rig: Rig, fault: str) -> None:
+    """The upload starts again at its first byte, until it is whole, with the same URL."""
+    rig.fill(5)
+    rig.faults(f"upload: {fault}")
+    rig.up()
+    rig.converged()
+    assert rig.count("upload-url") == 1
+    assert rig.count("initialize") == 1
+
+
+@pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
+def test_retry_after_is_honoured(rig: Rig, op: str) -> None:
+    """A server that asks for two seconds is not asked again before."""
+    rig.fill(5)
+    rig.faults(f"{op}: 503 retry-after=2")
+    rig.up()
+    first, second = (entry for entry in rig.emulator.journal if entry.op == op)
+    assert second.started_at - first.started_at >= 1.9
+    rig.converged()
+
+
+def test_a_retry_after_longer_than_the_patience_is_honoured(rig: Rig) -> None:
+    """One sync's patience is over before the wait that was asked for: the next one does not begin before either."""
+    rig.configure({"retry.give_up_after_seconds": 1})
+    rig.fill(5)
+    rig.faults("upload: 503 retry-after=3")
+    rig.up()
+    first, second = (entry for entry in rig.emulator.journal if entry.op == "upload")
+    assert second.started_at - first.started_at >= 2.9
+    rig.converged()
+
+
+def test_a_lying_hash_is_not_initialized(rig: Rig) -> None:
+    """An upload whose checksums are not ours is sent again, and nothing is initialized from it."""
+    rig.fill(5)
+    rig.faults("upload: wrong-hash x2")
+    rig.up()
+    assert rig.emulator.journal.ops() == ["upload-url", "upload", "upload", "upload", "initialize"]
+    rig.converged()
+
+
+def test_a_corrupted_upload_is_not_initialized(rig: Rig) -> None:
+    """A byte flipped on its way shows in the bucket's checksum."""
+    rig.fill(5)
+    rig.faults("upload: corrupt")
+    rig.up()
+    assert (rig.count("upload"), rig.count("initialize")) == (2, 1)
+    rig.converged()
+
+
+def test_an_absent_hash_is_believed(rig: Rig) -> None:
+    """A proxy that takes the header away must not stop the sync."""
+    rig.fill(5)
+    rig.faults("upload: no-hash always")
+    rig.up()
+    assert rig.count("upload") == 1
+    rig.converged()
+
+
+def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
+    """`status: "error"` in a 200 is a failure with its message, and mended it is over."""
+    rig.fill(5)
+    rig.faults("initialize: error no space left over there always")
+    rig.start()
+    status = rig.in_state("retrying")
+    assert status["last_error"]["step"] == "initialize"
+    assert "no space left over there" in status["last_error"]["message"]
+    rig.emulator.faults.clear()
+    rig.converged()
+    assert rig.in_state("watching")["last_error"] is None
+
+
+def test_the_daemon_outlives_its_patience(rig: Rig) -> None:
+    """When one sync's retries are over, the daemon snapshots afresh and goes on; it never ends by itself."""
+    rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})
+    rig.write("a", "old")
+    rig.faults("upload: 503 always")
+    daemon = rig.start()
+    started_s = CLOCK.monotonic_s()
+    rig.until(lambda: CLOCK.monotonic_s() > started_s + 2.5 and rig.count("upload") > 6, "two syncs' patience")
+    assert daemon.code is None
+    rig.write("a", "new")
+    rig.emulator.faults.clear()
+    rig.converged()
+
+
+def test_a_push_ends_with_75_when_its_patience_is_over(rig: Rig) -> None:
+    """A command gives up, says so in one line, and its next run may work."""
+    rig.configure({"retry.give_up_after_seconds": 1})
+    rig.write("a")
+    rig.faults("upload: 503 always")
+    pushed = rig.run("push")
+    assert pushed.code == 75
+    assert "503" in pushed.err.splitlines()[-1]
+    rig.emulator.faults.clear()
+    rig.ok("push")
+    rig.converged()
+
+
+def test_an_unreachable_api_is_waited_for(rig: Rig) -> None:
+    """Nothing listens at the start of the day: the daemon says so and goes on when someone does."""
+    rig.fill(5)
+    good = rig.emulator.base_url
+    rig.configure({"sandbox.base_url": "http://127.0.0.1:9"})
+    daemon = rig.start()
+    status = rig.in_state("retrying")
+    assert status["last_error"]["step"] == "upload-url"
+    assert status["pending"] is True
+    assert daemon.code is None
+    assert rig.count("upload-url") == 0
+    rig.configure({"sandbox.base_url": good})
+    daemon.stop()
+    rig.up()
+    rig.converged()
+
+
+def test_a_redirect_gets_no_key(rig: Rig) -> None:
+    """A redirect is not followed: the key is for one origin."""
+    rig.fill(5)
+    rig.faults(f"upload-url: redirect {rig.emulator.base_url}/local-sandbox")
+    rig.up()
+    assert rig.count("list") == 0
+    rig.converged()

@@ -1,0 +1,89 @@
+"""What systemd is told: ready, status, pings, reload and the end (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from rig import Rig
+from service_manager import ServiceManager
+
+PING_S = 0.5
+
+
+@pytest.fixture
+def manager(rig: Rig) -> Iterator[ServiceManager]:
+    """A service manager that asks for pings at least once a second."""
+    manager = ServiceManager(rig.home / "notify")
+    rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": str(int(2 * PING_S * 1e6))}
+    yield manager
+    manager.close()
+
+
+def test_a_life_is_told_in_order(rig: Rig, manager: ServiceManager) -> None:
+    """READY, at SIGHUP RELOADING with its time and READY again, STOPPING; and what it is doing as STATUS."""
+    rig.write("a")
+    daemon = rig.up()
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: len(manager.said("READY")) == 2, "READY after the reload")
+    assert daemon.stop() == 0
+    assert manager.order("READY", "RELOADING", "STOPPING") == ["READY", "RELOADING", "READY", "STOPPING"]
+    (reloading,) = (message for message in manager.heard if "RELOADING" in message.fields)
+    assert abs(int(reloading.fields["MONOTONIC_USEC"]) / 1e6 - reloading.at_s) < 2
+    assert any("watching" in line and "1 syncs" in line for line in manager.said("STATUS"))
+
+
+def test_ready_does_not_wait_for_the_first_sync(rig: Rig, manager: ServiceManager) -> None:
+    """A service whose network is down at boot has started all the same, and says what it waits for."""
+    rig.write("a")
+    rig.faults("upload-url: 503 always")
+    rig.start()
+    rig.until(lambda: manager.said("READY"), "READY")
+    rig.until(lambda: any("retrying" in line and "503" in line for line in manager.said("STATUS")), "its trouble")
+
+
+def test_an_idle_loop_pings(rig: Rig, manager: ServiceManager) -> None:
+    """Pings come at half of the watchdog's time, and no more often than that."""
+    rig.write("a")
+    rig.up()
+    first = len(manager.said("WATCHDOG"))
+    rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 5, "five pings")
+    times = manager.times("WATCHDOG")[first : first + 5]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert max(gaps) < 2 * PING_S, gaps
+    assert min(gaps) > 0.5 * PING_S, gaps
+
+
+def test_a_waiting_loop_pings(rig: Rig, manager: ServiceManager) -> None:
+    """Backing off is progress, or a long outage would have the service killed."""
+    rig.write("a")
+    rig.faults("upload: 503 retry-after=60")
+    rig.start()
+    rig.in_state("retrying")
+    first = len(manager.said("WATCHDOG"))
+    rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 3, "pings while backing off")
+    assert rig.count("upload") == 1
+
+
+def test_an_upload_that_goes_on_pings(rig: Rig, manager: ServiceManager) -> None:
+    """So is an upload that is slow but moves."""
+    rig.write("random", os.urandom(8_000_000))
+    rig.configure({"sync.upload_limit_kib_per_second": 2000})
+    rig.start()
+    rig.in_state("uploading")
+    first = len(manager.said("WATCHDOG"))
+    rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 3, "pings while uploading")
+    assert rig.count("initialize") == 0, "the upload was over before the pings came"
+
+
+def test_pings_meant_for_another_process_are_not_sent(rig: Rig, manager: ServiceManager) -> None:
+    """`$WATCHDOG_PID` of another process: no pings from here, all else as ever."""
+    rig.environ["WATCHDOG_PID"] = "1"
+    rig.write("a")
+    rig.up()
+    rig.daemons[0].stop()
+    assert manager.said("WATCHDOG") == []
+    assert manager.said("STOPPING") == ["1"]

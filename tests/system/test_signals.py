@@ -1,0 +1,137 @@
+"""Signals to the daemon: a prompt end from everywhere, a reload that a bad file cannot break, a sync at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from command import CLOCK
+from rig import Rig
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
+    """Exit 0, nothing pending, state `stopped`, no socket left."""
+    rig.write("a")
+    daemon = rig.up()
+    assert daemon.stop(number) == 0
+    status = rig.status()
+    assert (status["running"], status["state"], status["pending"]) == (False, "stopped", False)
+    assert not (rig.state_folder / "control.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        ("upload-url: hang 60", "uploading"),
+        ("upload: slow 20000", "uploading"),
+        ("upload: hang 60", "uploading"),
+        ("upload: 503 retry-after=60", "retrying"),
+        ("initialize: hang 60", "initializing"),
+        ("initialize: 503 retry-after=60", "retrying"),
+    ],
+)
+def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str) -> None:
+    """In the middle of whatever it waits for: exit 0, the change still pending, and sent by the next process."""
+    rig.write("random", os.urandom(2_000_000))
+    rig.faults(fault)
+    daemon = rig.start()
+    rig.until(lambda: rig.shown()["state"] == state and fault.partition(":")[0] in rig.emulator.journal.ops(), state)
+    assert daemon.stop() == 0
+    status = rig.status()
+    assert (status["running"], status["state"], status["pending"]) == (False, "stopped", True)
+    rig.emulator.faults.clear()
+    rig.up()
+    rig.converged()
+    assert rig.status()["pending"] is False
+
+
+def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
+    """A change that was heard and not yet sent is said to be pending, and sent by the next process."""
+    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.write("a")
+    daemon = rig.up()
+    rig.write("b")
+    rig.in_state("debouncing")
+    assert daemon.stop() == 0
+    assert rig.status()["pending"] is True
+    rig.start()
+    rig.converged()
+
+
+def test_a_second_signal_changes_nothing(rig: Rig) -> None:
+    """An impatient person's second Ctrl-C does not tear the end apart."""
+    rig.write("random", os.urandom(2_000_000))
+    rig.faults("upload: slow 20000")
+    daemon = rig.start()
+    rig.in_state("uploading")
+    for _ in range(5):
+        daemon.send(signal.SIGINT)
+    assert daemon.stop() == 0
+    assert rig.status()["pending"] is True
+
+
+def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
+    """SIGHUP: new patterns hold at once; the process, its lock and its counts go on."""
+    rig.write("a.txt")
+    rig.write("b.log")
+    daemon = rig.up()
+    assert rig.archived() == ["a.txt", "b.log"]
+    rig.configure({"workspace.ignore": ["*.log"]})
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: rig.archived() == ["a.txt"], "the new pattern")
+    status = rig.in_state("watching")
+    assert (status["pid"], status["syncs"]) == (daemon.pid, 2)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"sync.debounce_seconds": "soon"}, {"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str
+)
+def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
+    """The old one stays, one line names the key, and the daemon syncs on."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.configure(bad)
+    daemon.send(signal.SIGHUP)
+    name = next(iter(bad))
+    rig.until(lambda: any(name in line and " error " in line for line in daemon.err.splitlines()), "the refusal")
+    rig.write("b")
+    rig.configure()  # `status` and `flush` read the file too
+    rig.converged()
+    assert daemon.code is None
+
+
+def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
+    """SIGHUP during an upload: the sync is done or done again, and the change arrives."""
+    rig.fill(5)
+    rig.once("upload", "mid-body", lambda: rig.daemons[0].send(signal.SIGHUP))
+    rig.start()
+    rig.converged()
+    rig.until(lambda: "read anew" in rig.daemons[0].err, "the reload")
+    rig.in_state("watching")
+    rig.ok("flush")
+
+
+def test_usr1_syncs_at_once(rig: Rig) -> None:
+    """SIGUSR1 does not wait for quiet."""
+    rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.write("a")
+    daemon = rig.up()
+    rig.write("b")
+    rig.in_state("debouncing")
+    started_s = CLOCK.monotonic_s()
+    daemon.send(signal.SIGUSR1)
+    rig.converged()
+    assert CLOCK.monotonic_s() - started_s < 10
+
+
+def test_usr1_ends_a_back_off(rig: Rig) -> None:
+    """SIGUSR1 while a failure is waited out: tried at once, with a snapshot of now."""
+    rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
+    rig.fill(5)
+    rig.faults("upload: 503")
+    daemon = rig.start()
+    rig.in_state("retrying")
+    daemon.send(signal.SIGUSR1)
+    rig.converged()
