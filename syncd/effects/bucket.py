@@ -7,9 +7,12 @@ content type, and a length, since a chunked body is refused. A failed upload sta
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
+
+import google_crc32c
 
 from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
@@ -40,16 +43,17 @@ class Bucket:
         self._clock = clock
         self._limit = limit_bytes_per_s
 
-    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> None:
-        """Upload the archive and compare checksums. Raises `StepFailed`.
+    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> str:
+        """Upload the archive, compare checksums, and return its SHA-256. Raises `StepFailed`, `DamagedPiece`.
 
         `on_sent` is told the bytes sent so far, and may raise to end the upload.
         """
         _check_url(lease.url)
+        sums = _Sums()
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             answer = self._exchanger.exchange(
-                "PUT", lease.url, headers=headers, read_s=_READ_S, content=self._body(archive, on_sent)
+                "PUT", lease.url, headers=headers, read_s=_READ_S, content=self._body(archive, sums, on_sent)
             )
         except NoAnswer as failure:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
@@ -58,15 +62,17 @@ class Bucket:
             raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"the upload was cut off ({failure})") from None
         if answer.status != 200:
             raise self._failed(answer)
-        _compare(answer, archive)
+        _compare(answer, sums)
+        return sums.sha256.hexdigest()
 
-    def _body(self, archive: Archive, on_sent: Callable[[int], None]) -> Iterator[bytes]:
+    def _body(self, archive: Archive, sums: _Sums, on_sent: Callable[[int], None]) -> Iterator[bytes]:
         started_s = self._clock.monotonic_s()
         sent = 0
         for block in archive.blocks(block_bytes(self._limit)):
             pause_s = wait_s(sent, self._clock.monotonic_s() - started_s, self._limit)
             if pause_s > 0:
                 self._clock.sleep(pause_s)
+            sums.add(block)
             yield block
             sent += len(block)
             on_sent(sent)
@@ -87,6 +93,20 @@ class Bucket:
         return StepFailed(Step.UPLOAD, verdict, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
 
 
+class _Sums:
+    """Checksums of what is sent, taken as it is sent: the archive is only put together then."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.crc32c = 0
+
+    def add(self, block: bytes) -> None:
+        self.sha256.update(block)
+        self.md5.update(block)
+        self.crc32c = google_crc32c.extend(self.crc32c, block)
+
+
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
@@ -98,12 +118,12 @@ def _check_url(url: str) -> None:
     )
 
 
-def _compare(answer: Answer, archive: Archive) -> None:
-    """Hold every checksum that the answer carries against the archive's (`x-goog-hash`: `crc32c=…`, `md5=…`).
+def _compare(answer: Answer, sums: _Sums) -> None:
+    """Hold every checksum that the answer carries against those of what was sent (`x-goog-hash`: `crc32c=…`, `md5=…`).
 
     One that is absent proves nothing; one that differs means that other bytes lie there.
     """
-    ours = {"crc32c": archive.crc32c, "md5": archive.md5}
+    ours = {"crc32c": sums.crc32c.to_bytes(4, "big"), "md5": sums.md5.digest()}
     for line in answer.header_lines("x-goog-hash"):
         for part in line.split(","):
             name, _, value = part.strip().partition("=")

@@ -10,17 +10,21 @@ import logging
 from dataclasses import dataclass, field
 
 from syncd.base.clock import Clock, stamp
+from syncd.base.errors import TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
-from syncd.effects.archive import Packed
+from syncd.effects.archive import DamagedPiece
 from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.journal import Journal
+from syncd.effects.pack import Packed
 from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Manifest, count_files, difference, identity
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
 
 _log = logging.getLogger("syncd.cycle")
+# A disk that damages the same archive more often than this is beyond repair.
+_REPAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,16 @@ class Cycle:
             return Outcome(None, files=files)
         _log.info("packaging %d files: %s", files, described(look.difference))
         packed = self.photographer.pack(look.manifest)
-        try:
-            if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
-                return Outcome(None, files=files)
-            self.delivery.deliver(packed.archive, identity(packed.manifest), attendant)
-            sync = LastSync(
-                finished_at=stamp(self.clock.wall_s()),
-                files=count_files(packed.manifest.values()),
-                archive_bytes=packed.archive.size_bytes,
-                sha256=packed.archive.sha256,
-                seconds=round(self.clock.monotonic_s() - started_s, 3),
-            )
-        finally:
-            packed.archive.close()
+        if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
+            return Outcome(None, files=files)
+        packed, sha256 = self._deliver(packed, look.manifest, attendant)
+        sync = LastSync(
+            finished_at=stamp(self.clock.wall_s()),
+            files=count_files(packed.manifest.values()),
+            archive_bytes=packed.archive.size_bytes,
+            sha256=sha256,
+            seconds=round(self.clock.monotonic_s() - started_s, 3),
+        )
         self._remember(packed.manifest)
         if packed.follow_up:
             _log.info(
@@ -85,6 +86,16 @@ class Cycle:
                 shown_path(packed.follow_up[0]),
             )
         return Outcome(sync, tuple(packed.follow_up), sync.files)
+
+    def _deliver(self, packed: Packed, manifest: Manifest, attendant: Attendant) -> tuple[Packed, str]:
+        """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
+        for _ in range(_REPAIRS):
+            try:
+                return packed, self.delivery.deliver(packed.archive, identity(packed.manifest), attendant)
+            except DamagedPiece as damage:
+                _log.warning("%s: it is made anew", damage)
+                packed = self.photographer.repack(manifest, damage.piece)
+        raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
 
     def _unchanged(self, look: Look) -> bool:
         if look.difference.certain or look.difference.doubtful:

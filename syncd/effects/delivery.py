@@ -67,6 +67,7 @@ class _Passage:
     archive: Archive
     identity: str
     uploaded: bool
+    sha256: str
     started_s: float
     fresh_leases: int = 0
     failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
@@ -104,12 +105,15 @@ class Delivery:
             return None
         return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
 
-    def deliver(self, archive: Archive, identity: str, attendant: Attendant) -> None:
-        """See the archive initialized. Raises `StepFailed` when retries end, `Superseded`, `Stop`."""
+    def deliver(self, archive: Archive, identity: str, attendant: Attendant) -> str:
+        """See the archive initialized, and return its SHA-256.
+
+        Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`.
+        """
         kept = self._journal.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
-        passage = _Passage(archive, identity, lies_there, self._clock.monotonic_s())
-
+        sha256 = kept.sha256 if kept is not None and lies_there else ""
+        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s())
         retrying = Retrying(
             retry=retry_if_exception(_passes),
             wait=lambda _: self._wait_s(passage),
@@ -124,6 +128,7 @@ class Delivery:
             # Whatever lies there, another initialize of it is no longer expected to help.
             self._journal.forget_upload()
             raise
+        return passage.sha256
 
     def _advance(self, passage: _Passage, attendant: Attendant) -> None:
         """Go on from where the passage is. Raises `StepFailed`, the passage being set for the next attempt."""
@@ -161,14 +166,14 @@ class Delivery:
         self._journal.forget_upload()  # from the first byte on, what lay there may be gone
         started_s = self._clock.monotonic_s()
         attendant.sent(0, archive.size_bytes)
-        self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
+        passage.sha256 = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
         took_s = self._clock.monotonic_s() - started_s
         self._bytes_per_s = archive.size_bytes / took_s if took_s > 0 else 0.0
         self._failures[Step.UPLOAD] = 0
         passage.uploaded = True
         if passage.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, archive.sha256)
+                self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, passage.sha256)
 
     def _wait_s(self, passage: _Passage) -> float:
         failure = passage.failure

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import IO
 
 from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
-from syncd.effects.archive import Packed, Packer
+from syncd.effects.chunk_store import Piece
+from syncd.effects.content import ContentReader
+from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scan, Scanner, unreadable
 from syncd.policy.guard import lost_nearly_all
 from syncd.policy.limit import over_limit
@@ -36,8 +36,11 @@ class Look:
 class Photographer:
     """Takes the snapshots of one workspace, and remembers the contents it has read."""
 
-    def __init__(self, scanner: Scanner, packer: Packer, spool_folder: str, max_mib: int) -> None:
+    def __init__(
+        self, scanner: Scanner, reader: ContentReader, packer: Packer, *, spool_folder: str, max_mib: int
+    ) -> None:
         self._scanner = scanner
+        self._reader = reader
         self._packer = packer
         self._spool_folder = spool_folder
         self._max_mib = max_mib
@@ -63,38 +66,29 @@ class Photographer:
         manifest = settle(self._known, settle(baseline or {}, scan.manifest))
         found = difference(baseline or {}, manifest)
         if not found.certain and found.doubtful:
-            manifest |= self._packer.digests(found.doubtful)
+            manifest |= self._reader.digests(found.doubtful)
             found = difference(baseline or {}, manifest)
         self._known = manifest
         return Look(manifest, found)
 
     def pack(self, manifest: Manifest) -> Packed:
         """The archive of the manifest, in the spool. Raises `TryLater` if the disk has no room for it."""
-        spool: IO[bytes] = self._open_spool()
         try:
-            packed = self._packer.pack(manifest, spool)
-        except BaseException as failure:
-            spool.close()
-            if isinstance(failure, OSError):
-                raise self._no_room(failure) from None
-            raise
+            packed = self._packer.pack(manifest)
+        except OSError as failure:
+            raise TryLater(
+                f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
+                "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
+            ) from None
         self._closed_files |= packed.unread
         self.problems = self.problems + packed.problems
         self._known = packed.manifest
         return packed
 
-    def _open_spool(self) -> IO[bytes]:
-        # Without a name in the folder it cannot outlive the process: nothing to clean up after a crash.
-        try:
-            return tempfile.TemporaryFile(dir=self._spool_folder, prefix="archive-")
-        except OSError as failure:
-            raise self._no_room(failure) from None
-
-    def _no_room(self, failure: OSError) -> TryLater:
-        return TryLater(
-            f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
-            "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
-        )
+    def repack(self, manifest: Manifest, damaged: Piece) -> Packed:
+        """As `pack`, after a piece of the archive proved damaged."""
+        self._packer.forget(damaged)
+        return self.pack(manifest)
 
     def _leave_closed_out(self, scan: Scan) -> None:
         """Files that could not be opened are not tried again until their inode says that something changed."""

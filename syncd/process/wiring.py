@@ -15,8 +15,9 @@ from syncd.base.folders import Folders, folders_for
 from syncd.base.interrupt import Interrupt
 from syncd.base.problem import Problem
 from syncd.effects.api import Api
-from syncd.effects.archive import Packer
 from syncd.effects.bucket import Bucket
+from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Delivery, Patience
@@ -25,6 +26,7 @@ from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lock import Lock
+from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Coverage, NoCoverage, Scanner
 from syncd.effects.snapshot import Photographer
@@ -142,17 +144,21 @@ def cycle_of(
         patience=patience_of(config),
         clock=around.clock,
     )
+    path = config.workspace.path
+    store = ChunkStore(folders.spool)
+    store.open()
     photographer = Photographer(
         Scanner(
-            config.workspace.path,
+            path,
             selection_of(config),
             coverage or NoCoverage(),
             check=check,
             personal_excludes=personal_excludes(around.environ),
         ),
-        Packer(config.workspace.path, around.clock, check),
-        folders.spool,
-        config.sync.max_snapshot_mib,
+        ContentReader(path, around.clock, check),
+        Packer(path, store, around.clock, check),
+        spool_folder=folders.spool,
+        max_mib=config.sync.max_snapshot_mib,
     )
     return Cycle(target, photographer, delivery, journal, around.clock)
 

@@ -1,0 +1,165 @@
+"""Packing a manifest: chunks that stand are taken as they are, the others are read and compressed anew.
+
+A small file that changed while it was read is read again; a large one is already on its way into its chunk, so it is
+named for a follow-up. Either way the archive stays whole: a header promises a length, and that many bytes follow it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+from syncd.base.clock import Clock
+from syncd.base.problem import Problem
+from syncd.effects import descent, tar_format
+from syncd.effects.archive import Archive
+from syncd.effects.chunk_store import ChunkStore, Piece
+from syncd.effects.compress import Compressor, Making
+from syncd.effects.content import PIECE_BYTES, ReadError, read, read_small, state, wall_ns
+from syncd.effects.deflate import FORM
+from syncd.effects.scan import unreadable
+from syncd.policy.chunking import chunk_key, chunks
+from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
+
+# What opening says of a path that is no longer what the scan saw.
+_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+
+
+@dataclass
+class Packed:
+    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read."""
+
+    archive: Archive = field(default_factory=Archive)
+    manifest: Manifest = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    unread: dict[str, Entry] = field(default_factory=dict)
+    follow_up: list[str] = field(default_factory=list)
+
+
+class Packer:
+    """Packs one workspace's manifests into chunks of one store."""
+
+    def __init__(
+        self, workspace: str, store: ChunkStore, clock: Clock, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._clock = clock
+        self._check = check
+
+    def pack(self, manifest: Manifest) -> Packed:
+        """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`.
+
+        A path that vanished or was swapped since the scan is left for a follow-up; one that cannot be read becomes a
+        problem.
+        """
+        packed = Packed()
+        parts: list[Piece | Making] = []
+        with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor() as compressor:
+            for paths in chunks(manifest):
+                self._check()
+                entries = [(path, manifest[path]) for path in paths]
+                key = chunk_key(entries, FORM)
+                piece = self._store.get(key) if key else None
+                if piece is None:
+                    parts.append(self._make(packed, compressor, down, entries))
+                else:
+                    packed.manifest.update(entries)
+                    parts.append(piece)
+        pieces = [part.piece if isinstance(part, Making) else part for part in parts]
+        packed.archive = Archive.of([piece for piece in pieces if piece is not None])
+        self._store.keep_only(packed.archive.pieces)
+        return packed
+
+    def forget(self, damaged: Piece) -> None:
+        """The piece is not what it was."""
+        self._store.drop(damaged)
+
+    def _make(
+        self, packed: Packed, compressor: Compressor, down: descent.Descent, entries: list[tuple[str, Entry]]
+    ) -> Making:
+        making = Making(self._store.writer())
+        gathered: list[bytes] = []
+        gathered_bytes = 0
+        for path, entry in entries:
+            for data in self._tar(packed, down, path, entry):
+                gathered.append(data)
+                gathered_bytes += len(data)
+                if gathered_bytes >= PIECE_BYTES:
+                    compressor.block(making, b"".join(gathered))
+                    gathered, gathered_bytes = [], 0
+        if gathered:
+            compressor.block(making, b"".join(gathered))
+        there = [(path, packed.manifest[path]) for path, _ in entries if path in packed.manifest]
+        compressor.end(making, chunk_key(there, FORM))
+        return making
+
+    def _tar(self, packed: Packed, down: descent.Descent, path: str, entry: Entry) -> Iterator[bytes]:
+        """The entry as it goes into the archive, bit by bit."""
+        if entry.kind is not Kind.FILE:
+            packed.manifest[path] = entry
+            yield tar_format.headers(path, entry, 0)
+            return
+        self._check()
+        try:
+            parent, name = down.parent_of(path)
+            descriptor = descent.open_file(name, parent)
+        except OSError as failure:
+            if failure.errno in _SWAPPED:
+                packed.follow_up.append(path)
+            else:
+                self._left_out(packed, path, entry, failure)
+            return
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            try:
+                yield from (self._small if state(file).size_bytes <= PIECE_BYTES else self._large)(packed, file, path)
+            except ReadError as failure:
+                self._left_out(packed, path, entry, failure.cause)
+
+    def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
+        packed.problems.append(unreadable(path, failure))
+        packed.unread[path] = entry
+
+    def _small(self, packed: Packed, file: IO[bytes], path: str) -> Iterator[bytes]:
+        entry, content = read_small(file, self._clock)
+        if not entry.digest:
+            packed.follow_up.append(path)  # written all the time: what was read last goes along
+        packed.manifest[path] = entry
+        yield tar_format.headers(path, entry, len(content))
+        yield content
+        yield tar_format.padding(len(content))
+
+    def _large(self, packed: Packed, file: IO[bytes], path: str) -> Iterator[bytes]:
+        read_at_ns = wall_ns(self._clock)
+        before = state(file)
+        piece = read(file, PIECE_BYTES)  # an unreadable file shows before its header is written
+        yield tar_format.headers(path, before, before.size_bytes)
+        digest = hashlib.sha256()
+        left = before.size_bytes
+        whole = True
+        while left:
+            self._check()
+            if not piece:
+                # Cut shorter meanwhile, or the disk gave out: the header's promise is kept with zeros.
+                piece, whole = bytes(min(PIECE_BYTES, left)), False
+            piece = piece[:left]
+            digest.update(piece)
+            yield piece
+            left -= len(piece)
+            piece = b""
+            if left and whole:
+                try:
+                    piece = read(file, min(PIECE_BYTES, left))
+                except ReadError as failure:
+                    # Left out from now on, or the next look would read it, and fail, for ever.
+                    self._left_out(packed, path, before, failure.cause)
+        yield tar_format.padding(before.size_bytes)
+        if whole and state(file) == before:
+            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
+        else:
+            packed.manifest[path] = unknown_content(before)
+            packed.follow_up.append(path)
