@@ -1,0 +1,93 @@
+"""A signal ends a wait at once and tears nothing else; folders and times that need no disk."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from clock import NOON_S
+
+from syncd.base.clock import stamp, utc
+from syncd.base.errors import Stop
+from syncd.base.folders import default_config_path, folders_for
+from syncd.base.interrupt import Interrupt
+
+
+def test_outside_a_region_it_only_remembers() -> None:
+    """A signal in the middle of a file's update raises nothing; the next check does."""
+    interrupt = Interrupt()
+    interrupt.request()
+    with pytest.raises(Stop):
+        interrupt.check()
+
+
+def test_inside_a_region_it_raises_at_once() -> None:
+    """A signal ends the wait, and a second one does not tear the clean-up."""
+    interrupt = Interrupt()
+    with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - what comes after the first is the point
+        try:
+            interrupt.request()
+        finally:
+            interrupt.request()
+    interrupt.request()
+    assert interrupt.requested
+
+
+def test_a_region_after_the_request_is_not_entered() -> None:
+    """A signal just before a wait is not slept through."""
+    interrupt = Interrupt()
+    interrupt.request()
+    entered = []
+    with pytest.raises(Stop), interrupt.region():
+        entered.append(1)
+    assert not entered
+
+
+def test_regions_nest() -> None:
+    """The end of an inner region does not disarm the outer one; the end of the outer does."""
+    interrupt = Interrupt()
+    with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - the inner region is the point
+        with interrupt.region():
+            pass
+        interrupt.request()
+    calm = Interrupt()
+    with calm.region():
+        pass
+    calm.request()
+
+
+@pytest.mark.parametrize(
+    ("environ", "state", "spool"),
+    [
+        ({}, "~/.local/state/syncd", "~/.cache/syncd"),
+        ({"XDG_STATE_HOME": "/s", "XDG_CACHE_HOME": "/c"}, "/s/syncd", "/c/syncd"),
+        ({"XDG_STATE_HOME": "s", "XDG_CACHE_HOME": ""}, "~/.local/state/syncd", "~/.cache/syncd"),
+        ({"STATE_DIRECTORY": "/var/lib/x", "CACHE_DIRECTORY": "/var/cache/x"}, "/var/lib/x", "/var/cache/x"),
+        ({"STATE_DIRECTORY": "/var/lib/x:/var/lib/y", "XDG_STATE_HOME": "/s"}, "/var/lib/x", "~/.cache/syncd"),
+    ],
+)
+def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
+    """A service's folders first, then the user's; a relative one is none."""
+    folders = folders_for("/srv/my project", environ)
+    assert os.path.dirname(folders.state) == os.path.expanduser(state)
+    assert os.path.dirname(folders.spool) == os.path.expanduser(spool)
+
+
+def test_each_workspace_has_its_own() -> None:
+    """Workspaces of one name in different places share nothing, and any name makes a plain folder."""
+    odd = "/srv/.. \udcff\n" + "x" * 300
+    names = {os.path.basename(folders_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
+    assert len(names) == 5
+    assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)
+
+
+def test_the_configurations_place() -> None:
+    """Under the user's configuration folder."""
+    assert default_config_path({"XDG_CONFIG_HOME": "/c"}) == "/c/syncd/config.toml"
+    assert default_config_path({}) == os.path.expanduser("~/.config/syncd/config.toml")
+
+
+def test_times_as_people_read_them() -> None:
+    """Whole seconds of UTC."""
+    assert stamp(NOON_S + 0.9) == "2026-11-24T13:20:11Z"
+    assert utc(0).isoformat() == "1970-01-01T00:00:00+00:00"

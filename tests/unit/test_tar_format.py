@@ -1,0 +1,143 @@
+"""Headers at the edges of their fields, as Python's own reader understands them."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zlib
+
+import pytest
+
+from syncd.effects import tar_format
+from syncd.policy.manifest import Entry, Kind
+
+
+def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:
+    """The one entry of a stream with these headers, read without its content."""
+    blocks = tar_format.headers(path, entry, size_bytes)
+    assert len(blocks) % tar_format.BLOCK == 0
+    with tarfile.open(fileobj=io.BytesIO(blocks + bytes(1024)), errors="surrogateescape") as tar:
+        info = tar.next()
+    assert info is not None
+    return info
+
+
+def entry_of(kind: Kind, **fields: object) -> Entry:
+    return Entry(**{"kind": kind, "mode": 0o640, "mtime_s": 1_700_000_000, **fields})  # type: ignore[arg-type]
+
+
+def in_folders(length: int) -> str:
+    """A path of that many bytes, in folders of nine letters."""
+    whole = "/".join(["folder-xx"] * (length // 10 + 1))[:length]
+    return whole[:-1] + "z"
+
+
+NAMES = [
+    "a",
+    "ü" * 50,
+    "x" * 99,
+    "x" * 100,
+    "x" * 101,
+    "x" * 255,
+    *(in_folders(length) for length in (99, 100, 101, 155, 156, 157, 254, 255, 256, 257, 4000)),
+    "d" * 155 + "/" + "x" * 100,
+    "d" * 155 + "/" + "x" * 99,
+    "d" * 156 + "/" + "x" * 99,
+    "d" * 155 + "/" + "x" * 101,
+    "d" * 99 + "/" + "x" * 100,
+    "d" * 99 + "/x" + "/y" * 200,
+    "n\udcff\udcfe",
+    "n\udcff" + "x" * 150,
+    "d\udcff/" + "x" * 150,
+    "a\nb\tc",
+    " ",
+    "a=b\n15 path=evil",
+    "x" * 120 + "\n15 path=evil\n",
+    "new\nline" * 20,
+    "\u202e" * 60,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{len(os.fsencode(name))}-{zlib.crc32(os.fsencode(name)):x}")
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK])
+def test_names_survive(name: str, kind: Kind) -> None:
+    """Any name comes back byte for byte, with its kind, whether or not it fits the header's fields."""
+    info = read_back(name, entry_of(kind, target="t" if kind is Kind.SYMLINK else ""))
+    assert os.fsencode(info.name) == os.fsencode(name)
+    assert (info.isreg(), info.isdir(), info.issym()) == (
+        kind is Kind.FILE,
+        kind is Kind.DIRECTORY,
+        kind is Kind.SYMLINK,
+    )
+
+
+@pytest.mark.parametrize("target", ["t", "t" * 100, "t" * 101, "t\udcff" * 60, "../" * 60 + "x", "ü" * 50, "ü" * 51])
+def test_link_targets_survive(target: str) -> None:
+    """A link's target comes back byte for byte."""
+    info = read_back("in/a/folder", entry_of(Kind.SYMLINK, target=target))
+    assert os.fsencode(info.linkname) == os.fsencode(target)
+    assert info.size == 0
+
+
+def test_a_long_name_and_target_together() -> None:
+    """Both records stand in one extended header."""
+    info = read_back("n\udcff" * 70, entry_of(Kind.SYMLINK, target="t" * 300))
+    assert (info.name, info.linkname) == ("n\udcff" * 70, "t" * 300)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 8 * 2**30 - 1, 8 * 2**30, 2**40])
+def test_sizes_survive(size_bytes: int) -> None:
+    """Sizes of 8 GiB and more do not fit the field and go into a record."""
+    assert read_back("big", entry_of(Kind.FILE), size_bytes).size == size_bytes
+
+
+@pytest.mark.parametrize("mtime_s", [0, 1, 8 * 2**30 - 1, 8 * 2**30, -1, -(2**35), 253_402_300_799])
+def test_times_survive(mtime_s: int) -> None:
+    """Times before 1970 and after 2242 go into a record, whole seconds all the same."""
+    assert read_back("old", entry_of(Kind.FILE, mtime_s=mtime_s)).mtime == mtime_s
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o644, 0o777, 0o1777])
+def test_modes_survive(mode: int) -> None:
+    """Permission bits and the sticky bit come back."""
+    assert read_back("m", entry_of(Kind.DIRECTORY, mode=mode)).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [(0o104755, 0o755), (0o102755, 0o755), (0o106711, 0o711), (0o041777, 0o1777), (0o100000, 0)]
+)
+def test_permissions(mode: int, kept: int) -> None:
+    """Set-id bits never leave, nor does the kind."""
+    assert tar_format.permissions(mode) == kept
+
+
+def test_nothing_of_this_machine() -> None:
+    """Owner and group are 0 and nameless."""
+    info = read_back("a", entry_of(Kind.FILE))
+    assert (info.uid, info.gid, info.uname, info.gname) == (0, 0, "", "")
+
+
+def test_what_fits_is_one_block() -> None:
+    """No extended header where none is needed: it would cost a third of the speed."""
+    assert len(tar_format.headers(in_folders(200), entry_of(Kind.FILE), 8 * 2**30 - 1)) == tar_format.BLOCK
+    assert len(tar_format.headers("n\udcff", entry_of(Kind.FILE), 1)) == tar_format.BLOCK
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 513, 10_240, 99_999])
+def test_padding_and_trailer(size_bytes: int) -> None:
+    """Content fills whole blocks, an archive whole records with two empty blocks at its end."""
+    padded = size_bytes + len(tar_format.padding(size_bytes))
+    assert padded % tar_format.BLOCK == 0
+    assert padded - size_bytes < tar_format.BLOCK
+    end = tar_format.trailer(padded)
+    assert len(end) >= 2 * tar_format.BLOCK
+    assert (padded + len(end)) % tar_format.RECORD == 0
+    assert not any(end)
+
+
+def test_a_records_length_counts_itself() -> None:
+    """At every length, also where the number grows by a digit, the record is as long as it says."""
+    for length in [*range(101, 1100), 9_970, 9_985, 9_999, 10_001]:
+        path = "y" * length
+        assert read_back(path, entry_of(Kind.FILE)).name == path
