@@ -1,0 +1,189 @@
+"""Chunks kept between snapshots: reused, damaged, missing, given up; and the archive that they make."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from syncd.base.clock import SystemClock
+from syncd.effects.archive import Archive, DamagedPiece
+from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.pack import Packed, Packer
+from syncd.effects.scan import Scanner
+from syncd.policy.manifest import Manifest, settle
+from syncd.policy.selection import Selection, SelectionSettings
+
+
+class Later(SystemClock):
+    """A clock an hour ahead, by which every file is old enough to be believed."""
+
+    def wall_s(self) -> float:
+        return super().wall_s() + 3600
+
+
+class Bench:
+    """A workspace, a spool, and snapshots of the one in the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = folder / "work"
+        self.spool = folder / "spool"
+        self.spool.mkdir()
+        self.opened: list[str] = []
+        for number in range(60):
+            file = self.workspace / f"d{number % 7}" / f"f{number}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom(100) * 400)
+        self.known: Manifest = {}
+        self.open_store()
+
+    def open_store(self) -> None:
+        """As a new process would."""
+        self.store = ChunkStore(str(self.spool))
+        self.store.open()
+        self.packer = Packer(str(self.workspace), self.store, Later())
+
+    def snapshot(self) -> Packed:
+        scan = Scanner(str(self.workspace), Selection(SelectionSettings())).scan()
+        packed = self.packer.pack(settle(self.known, scan.manifest))
+        self.known = packed.manifest
+        return packed
+
+    def chunk_files(self) -> list[Path]:
+        return sorted((self.spool / "chunks").iterdir())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def bytes_of(archive: Archive) -> bytes:
+    content = b"".join(archive.blocks(1000))
+    assert len(content) == archive.size_bytes
+    return content
+
+
+def contents(archive: Archive) -> dict[str, bytes]:
+    """What Python's stream reader, which stops at the joints of several gzip members, finds in it."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(bytes_of(archive)), mode="r|gz") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            if file is not None:
+                found[member.name] = file.read()
+    return found
+
+
+def wanted(bench: Bench) -> dict[str, bytes]:
+    return {str(p.relative_to(bench.workspace)): p.read_bytes() for p in bench.workspace.rglob("*") if p.is_file()}
+
+
+def test_the_joined_pieces_are_one_gzip_member_of_the_tree(bench: Bench) -> None:
+    """Every file is in it, and what follows the member is nothing."""
+    archive = bench.snapshot().archive
+    assert len(archive.pieces) > 1
+    assert contents(archive) == wanted(bench)
+    assert len(gzip.decompress(bytes_of(archive))) % 10240 == 0
+
+
+def test_only_the_changed_chunk_is_made_anew(bench: Bench) -> None:
+    """All other pieces are the very files of the last snapshot."""
+    before = bench.snapshot().archive
+    (bench.workspace / "d3" / "f3").write_bytes(b"changed")
+    after = bench.snapshot().archive
+    assert contents(after) == wanted(bench)
+    assert len(set(after.pieces) - set(before.pieces)) == 1
+
+
+def test_chunks_outlive_the_process(bench: Bench) -> None:
+    """A new store finds them; what was unfinished is taken away."""
+    before = bench.snapshot().archive
+    (bench.spool / "chunks" / "7.loose").write_bytes(b"half")
+    bench.open_store()
+    after = bench.snapshot().archive
+    assert after.pieces == before.pieces
+    assert [file.suffix for file in bench.chunk_files()] == [".chunk"] * len(before.pieces)
+
+
+def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:
+    """A kept chunk changes nothing in the archive."""
+    kept = bytes_of(bench.snapshot().archive)
+    for file in bench.chunk_files():
+        file.unlink()
+    bench.open_store()
+    assert bytes_of(bench.snapshot().archive) == kept
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot"])
+def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
+    """Seen when it is taken, before anything is sent."""
+    bench.snapshot()
+    victim = bench.chunk_files()[0]
+    content = victim.read_bytes()
+    match harm:
+        case "cut":
+            victim.write_bytes(content[:-10])
+        case "emptied":
+            victim.write_bytes(b"")
+        case "grown":
+            victim.write_bytes(content + b"x")
+        case "deleted":
+            victim.unlink()
+        case "foot":
+            victim.write_bytes(content[:-30] + bytes(30))
+    bench.open_store()
+    assert contents(bench.snapshot().archive) == wanted(bench)
+
+
+def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
+    """A flipped bit shows only as the bytes go out; the archive is then not finished, and the next one is right."""
+    archive = bench.snapshot().archive
+    victim = bench.chunk_files()[1]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    sent: list[bytes] = []
+    with pytest.raises(DamagedPiece) as damage:
+        sent.extend(archive.blocks(1000))
+    assert sum(map(len, sent)) < archive.size_bytes
+    bench.packer.forget(damage.value.piece)
+    assert contents(bench.snapshot().archive) == wanted(bench)
+
+
+def test_a_chunk_lost_while_it_is_sent_shows(bench: Bench) -> None:
+    """The spool may be emptied by anyone at any time."""
+    archive = bench.snapshot().archive
+    bench.chunk_files()[-1].unlink()
+    with pytest.raises(DamagedPiece):
+        bytes_of(archive)
+
+
+def test_the_spool_holds_the_last_snapshot_only(bench: Bench) -> None:
+    """Disk space does not grow with the number of snapshots."""
+    bench.snapshot()
+    for number in range(5):
+        (bench.workspace / "d1" / "f1").write_bytes(b"%d" % number)
+        archive = bench.snapshot().archive
+    assert len(bench.chunk_files()) == len(archive.pieces)
+
+
+def test_a_young_file_is_read_again(bench: Bench) -> None:
+    """Its stamp is not believed, so its chunk is made of what is there now."""
+    bench.packer = Packer(str(bench.workspace), bench.store, SystemClock())
+    bench.snapshot()
+    victim = bench.workspace / "d2" / "f2"
+    status = victim.stat()
+    victim.write_bytes(b"X" * status.st_size)
+    os.utime(victim, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert contents(bench.snapshot().archive) == wanted(bench)
+
+
+def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
+    """Two blocks of zeros and nothing else."""
+    bench = Bench(tmp_path)
+    assert contents(bench.packer.pack({}).archive) == {}

@@ -1,0 +1,80 @@
+"""Where the archive is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from syncd.policy.chunking import LARGEST_BYTES, TARGET_BYTES, chunk_key, chunks
+from syncd.policy.manifest import Entry, Kind, Manifest
+
+
+def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:
+    return Entry(Kind.FILE, 0o644, 1_700_000_000, size_bytes, digest=digest)
+
+
+def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> Manifest:
+    return {path: a_file(size_bytes) for path in sorted(paths)}
+
+
+NAMES = [f"src/module{n:05}.py" for n in range(5_000)]
+
+
+def test_chunks_hold_every_path_once_and_in_order() -> None:
+    """Nothing is lost, doubled or moved by the cutting."""
+    tree = a_tree(NAMES)
+    assert [path for run in chunks(tree) for path in run] == list(tree)
+
+
+def test_chunks_are_of_the_wanted_size() -> None:
+    """On average about the target, and never more than the largest size, but for a file that is larger itself."""
+    runs = list(chunks(a_tree(NAMES)))
+    sizes = [sum(512 + 9_000 for _ in run) for run in runs]
+    assert max(sizes) <= LARGEST_BYTES
+    assert TARGET_BYTES / 2 < sum(sizes) / len(sizes) < TARGET_BYTES * 2
+
+
+def test_a_large_file_is_a_chunk_of_its_own() -> None:
+    """So that its neighbours need not be made anew with it."""
+    tree = a_tree(["a", "b", "c"], 10) | {"b": a_file(TARGET_BYTES)}
+    assert ["b"] in list(chunks(dict(sorted(tree.items()))))
+
+
+def test_one_file_more_moves_few_boundaries() -> None:
+    """Almost all chunks stand when one file is added or removed."""
+    before = {tuple(run) for run in chunks(a_tree(NAMES))}
+    for names in ([*NAMES, "src/module02500x.py"], NAMES[:2500] + NAMES[2501:]):
+        after = {tuple(run) for run in chunks(a_tree(names))}
+        assert len(before - after) <= 3
+
+
+def test_no_paths_are_no_chunks() -> None:
+    """An empty workspace."""
+    assert list(chunks({})) == []
+
+
+def test_a_key_tells_all_that_is_in_the_archive() -> None:
+    """Each field of an entry that reaches the archive changes the key; a stamp, which does not, leaves it."""
+    entry = a_file(5)
+    link = Entry(Kind.SYMLINK, 0o777, 5, target="x")
+    key = chunk_key([("a", entry)], "form")
+    others = [
+        chunk_key([("b", entry)], "form"),
+        chunk_key([("a", entry)], "another form"),
+        chunk_key([("a", replace(entry, mode=0o600))], "form"),
+        chunk_key([("a", replace(entry, mtime_s=1))], "form"),
+        chunk_key([("a", replace(entry, size_bytes=6))], "form"),
+        chunk_key([("a", replace(entry, digest=b"e" * 32))], "form"),
+        chunk_key([("a", link)], "form"),
+        chunk_key([("a", replace(link, target="y"))], "form"),
+        chunk_key([("a", entry), ("b", entry)], "form"),
+    ]
+    assert key is not None
+    assert len({key, *others}) == len(others) + 1
+    assert chunk_key([("a", replace(entry, stamp=None))], "form") == key
+
+
+def test_unknown_content_has_no_key() -> None:
+    """A chunk with it is always made."""
+    assert chunk_key([("a", a_file(5)), ("b", a_file(5, b""))], "form") is None
