@@ -1,0 +1,121 @@
+"""What the machine does not allow is worked around, and said until it is mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+# Root reads everything unless this right is taken away.
+AS_ANYONE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+FEW_WATCHES = ("unshare", "-r", "sh", "-c", 'echo 20 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh")
+
+needs_setpriv = pytest.mark.skipif(
+    bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
+)
+
+
+@needs_setpriv
+def test_an_unreadable_file_is_named_until_it_is_mended(rig: Rig) -> None:
+    """The others arrive, a warning names it, it is not taken for deleted; readable again it arrives by itself."""
+    rig.write("a", "readable")
+    rig.write("closed", "at first readable")
+    rig.up(prefix=AS_ANYONE)
+    rig.write("closed", "changed, and not to be read")
+    closed = rig.workspace / "closed"
+    closed.chmod(0)
+    rig.write("b", "readable")
+    rig.until(lambda: "b" in rig.there(), "the others")
+    rig.until(lambda: any("'closed'" in warning for warning in rig.status()["warnings"]), "the warning")
+    rig.in_state("watching")
+    closed.chmod(0o600)
+    rig.converged()
+    rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
+    rig.ok("flush")
+
+
+@needs_setpriv
+def test_an_unreadable_directory_is_named_until_it_is_mended(rig: Rig) -> None:
+    """A tree that cannot be listed is said to be left out; opened, all of it arrives."""
+    rig.write("closed/deep/file")
+    closed = rig.workspace / "closed"
+    closed.chmod(0)
+    rig.write("a")
+    rig.up(prefix=AS_ANYONE)
+    assert any("'closed'" in warning for warning in rig.status()["warnings"])
+    closed.chmod(0o700)
+    rig.converged()
+    rig.until(lambda: rig.status()["warnings"] == [], "the end of the warning")
+
+
+def _can_limit_watches() -> bool:
+    if shutil.which("unshare") is None or not Path("/proc/sys/user/max_inotify_watches").exists():
+        return False
+    return subprocess.run([*FEW_WATCHES, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _can_limit_watches(), reason="this machine allows no user namespace with limits of its own")
+def test_too_few_inotify_watches_still_converge(rig: Rig) -> None:
+    """With 20 watches for 60 directories every change arrives, and a warning names the limit and how to lift it."""
+    for number in range(60):
+        rig.write(f"folder{number:02}/file", str(number))
+    rig.up(prefix=FEW_WATCHES)
+    rig.until(lambda: rig.status()["warnings"], "the warning")
+    (warning,) = rig.status()["warnings"]
+    assert "max_inotify_watches" in warning
+    assert "sysctl" in warning
+    for number in (0, 30, 59):
+        rig.write(f"folder{number:02}/file", "changed")
+    rig.converged()
+    rig.write("folder59/another")
+    rig.converged()
+
+
+def test_a_full_disk_is_waited_for(rig: Rig) -> None:
+    """A spool folder that cannot be written is a failure that passes, said with its place."""
+    rig.write("a")
+    rig.up()
+    spool = rig.home / ".cache/syncd"
+    aside = rig.home / "aside"
+    spool.rename(aside)
+    spool.write_text("in its place")
+    rig.write("a", "changed")
+    status = rig.in_state("retrying")
+    assert status["last_error"]["step"] == "snapshot"
+    assert str(spool) in status["last_error"]["message"]
+    spool.unlink()
+    aside.rename(spool)
+    rig.converged()
+
+
+def test_a_damaged_journal_costs_one_upload(rig: Rig) -> None:
+    """State that makes no sense is set aside and said; the workspace is sent once more, and all is well."""
+    rig.fill(5)
+    rig.up().stop()
+    (rig.state_folder / "initialized").write_bytes(b"\0garbage")
+    daemon = rig.up()
+    assert "damaged" in daemon.err
+    rig.converged()
+    assert rig.count("upload") == 2
+
+
+def test_state_cut_short_in_every_file_starts_anew(rig: Rig) -> None:
+    """Half of each state file, as after a crash of the machine: no crash of the daemon, and it converges."""
+    rig.fill(5)
+    rig.up()
+    rig.kill()
+    for path in rig.state_folder.iterdir():
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    rig.status()
+    rig.write("more")
+    rig.up()
+    rig.converged()
