@@ -1,0 +1,81 @@
+"""Whether another folder holds what the workspace holds: every path of a manifest, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from syncd.effects import descent
+from syncd.policy.manifest import Entry, Kind, Manifest
+
+_BLOCK = 1 << 18
+# Of the permission bits the one that every extractor keeps, whatever its umask.
+_EXECUTABLE = stat.S_IXUSR
+
+
+@dataclass
+class Comparison:
+    """Paths relative to both, in order. What is only there is no failure where deletions are kept."""
+
+    missing: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+    only_there: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """The other folder holds all of the workspace as it is."""
+        return not self.missing and not self.different
+
+
+def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
+    """Compare what the manifest names in the workspace with `there`. Raises `WorkspaceError`.
+
+    What changes or vanishes in the workspace meanwhile counts as different.
+    """
+    found = Comparison()
+    with descent.Descent(descent.open_workspace(workspace)) as here:
+        for path, entry in manifest.items():
+            try:
+                status = os.lstat(os.path.join(there, path))
+            except OSError:
+                found.missing.append(path)
+                continue
+            try:
+                same = _same(here, path, entry, os.path.join(there, path), status)
+            except OSError:
+                same = False
+            if not same:
+                found.different.append(path)
+    found.only_there = sorted(_paths(there) - set(manifest))
+    return found
+
+
+def _same(here: descent.Descent, path: str, entry: Entry, other: str, status: os.stat_result) -> bool:
+    if entry.kind is Kind.DIRECTORY:
+        return stat.S_ISDIR(status.st_mode)
+    parent, name = here.parent_of(path)
+    if entry.kind is Kind.SYMLINK:
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(other)
+    if not stat.S_ISREG(status.st_mode) or (status.st_mode ^ entry.mode) & _EXECUTABLE:
+        return False
+    with os.fdopen(descent.open_file(name, parent), "rb") as mine, open(other, "rb") as theirs:
+        return _same_bytes(mine, theirs)
+
+
+def _same_bytes(mine: BinaryIO, theirs: BinaryIO) -> bool:
+    while True:
+        block = mine.read(_BLOCK)
+        if block != theirs.read(_BLOCK):
+            return False
+        if not block:
+            return True
+
+
+def _paths(top: str) -> set[str]:
+    found: set[str] = set()
+    for folder, directories, files in os.walk(top):
+        inside = os.path.relpath(folder, top)
+        found.update(os.path.normpath(os.path.join(inside, name)) for name in (*directories, *files))
+    return found

@@ -1,0 +1,79 @@
+"""Two folders are called equal only where every path of the workspace is there, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from syncd.effects.comparison import compare
+from syncd.effects.scan import Scanner
+from syncd.policy.selection import Selection, SelectionSettings
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A workspace with one of each kind."""
+    here = tmp_path / "here"
+    (here / "folder/empty").mkdir(parents=True)
+    (here / "folder/file").write_bytes(b"x" * 300_000)
+    (here / "run.sh").write_text("#!/bin/sh\n")
+    (here / "run.sh").chmod(0o755)
+    (here / "link").symlink_to("folder/file")
+    (here / os.fsdecode(b"caf\xe9")).write_text("latin-1")
+    return here
+
+
+@pytest.fixture
+def there(here: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(here, tmp_path / "there", symlinks=True))
+
+
+def _compare(here: Path, there: Path) -> tuple[list[str], list[str], list[str]]:
+    manifest = Scanner(str(here), Selection(SelectionSettings())).scan().manifest
+    found = compare(str(here), manifest, str(there))
+    assert found.equal == (not found.missing and not found.different)
+    return found.missing, found.different, found.only_there
+
+
+def test_a_copy_is_equal(here: Path, there: Path) -> None:
+    """Nothing is missing, different or only there."""
+    assert _compare(here, there) == ([], [], [])
+
+
+def test_times_do_not_count(here: Path, there: Path) -> None:
+    """A touched file is the same file."""
+    os.utime(there / "run.sh", (0, 0))
+    assert _compare(here, there) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda there: (there / "folder/file").write_bytes(b"x" * 299_999 + b"y"), "folder/file"),
+        (lambda there: (there / "folder/file").write_bytes(b"x" * 299_999), "folder/file"),
+        (lambda there: (there / "run.sh").chmod(0o644), "run.sh"),
+        (lambda there: ((there / "link").unlink(), (there / "link").symlink_to("run.sh")), "link"),
+        (lambda there: ((there / "link").unlink(), shutil.copy(there / "folder/file", there / "link")), "link"),
+        (lambda there: ((there / "folder/empty").rmdir(), (there / "folder/empty").touch()), "folder/empty"),
+    ],
+    ids=["one byte", "shorter", "not executable", "another target", "a file for a link", "a file for a folder"],
+)
+def test_each_difference_is_seen(here: Path, there: Path, change: Callable[[Path], object], path: str) -> None:
+    """Content, kind, target and the right to execute count."""
+    change(there)
+    assert _compare(here, there) == ([], [path], [])
+
+
+def test_what_is_on_one_side_only(here: Path, there: Path) -> None:
+    """What is missing is no equality; what is only there is one, and is named."""
+    shutil.rmtree(there / "folder")
+    (there / "more").mkdir()
+    (there / "more/file").touch()
+    missing, different, only_there = _compare(here, there)
+    assert (missing, different) == (["folder", "folder/empty", "folder/file"], [])
+    assert only_there == ["more", "more/file"]
