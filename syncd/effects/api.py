@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from syncd.base.apikey import ApiKey
 from syncd.base.clock import Clock
+from syncd.base.errors import KeyRefused
 from syncd.base.text import one_line, redacted
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
@@ -26,6 +27,9 @@ _READ_S = 20.0
 # Extracting a large archive takes the server minutes.
 INITIALIZE_S = 180.0
 _LONGEST_DETAIL = 200
+
+# What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
+_SENSELESS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Shape = TypeVar("Shape")
 
@@ -132,29 +136,26 @@ class Api:
         verdict = judge_api(step, answer.status)
         asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         if verdict is Verdict.REFUSED:
-            return StepFailed(step, verdict, *self._refusal(answer.status, said))
+            return self._refused(step, answer.status, said)
         if 300 <= answer.status < 400:
             message = f"the API answers with a redirect ({answer.status}), which is not followed"
             return StepFailed(step, verdict, message, "sign in to this network, or correct sandbox.base_url")
         return StepFailed(step, verdict, f"the API answered {step} with {said}", retry_after_s=asked_s)
 
-    def _refusal(self, status: int, said: str) -> tuple[str, str]:
+    def _refused(self, step: Step, status: int, said: str) -> StepFailed:
         if status in (401, 403):
-            return f"the API refused the key from {self._key.source} ({said})", "put a valid key there"
+            message = f"the API refused the key from {self._key.source} ({said})"
+            return StepFailed(step, Verdict.REFUSED, message, "put a valid key there", refusal=KeyRefused)
         if status in (404, 410):
-            return (
-                f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})",
-                "it may have expired: set sandbox.id to a living one",
-            )
-        return (
-            f"the API refused the request for region {self._region!r} ({said})",
-            "check sandbox.region and sandbox.id",
-        )
+            message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
+            return StepFailed(step, Verdict.REFUSED, message, "it may have expired: set sandbox.id to a living one")
+        message = f"the API refused the request for region {self._region!r} ({said})"
+        return StepFailed(step, Verdict.REFUSED, message, "check sandbox.region and sandbox.id")
 
     def _understood(self, step: Step, answer: Answer, shape: type[Shape]) -> Shape:
         try:
             return msgspec.json.decode(answer.body, type=shape)
-        except msgspec.MsgspecError:
+        except _SENSELESS:
             kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
             message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
             raise StepFailed(step, Verdict.RETRY, message, "is this network asking for a sign-in?") from None
@@ -163,11 +164,11 @@ class Api:
         """What FastAPI's `{"detail": …}` says, on one line."""
         try:
             detail: Any = msgspec.json.decode(answer.body)["detail"]
-        except (msgspec.MsgspecError, KeyError, TypeError):
+        except (*_SENSELESS, KeyError, TypeError):
             return ""
         if isinstance(detail, list):
             detail = "; ".join(
-                f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
+                f"{'.'.join(map(str, _listed(item.get('loc'))))}: {item.get('msg', '')}"
                 for item in detail
                 if isinstance(item, dict)
             )
@@ -175,3 +176,7 @@ class Api:
 
     def _clean(self, text: str) -> str:
         return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -108,13 +108,15 @@ class _Sums:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname or ""
+    except ValueError:
+        scheme, host = "", ""
+    if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
     raise StepFailed(
-        Step.UPLOAD,
-        Verdict.FRESH_LEASE,
-        f"the API gave an upload URL that is not https but {one_line(parts.scheme, 20)!r}",
+        Step.UPLOAD, Verdict.FRESH_LEASE, f"the API gave an upload URL that is not https but {one_line(scheme, 20)!r}"
     )
 
 

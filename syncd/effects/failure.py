@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from syncd.base.errors import KeyRefused, SandboxRefused, SyncdError, Unavailable
+from syncd.base.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
 from syncd.policy.verdict import Step, Verdict
 
 
 class StepFailed(Exception):
-    """One attempt at one step failed. `retry_after_s` is what the server asked to be waited."""
+    """One attempt at one step failed. `retry_after_s` is what the server asked to be waited; `refusal` is the error as
+    which a refused one ends a command.
+    """
 
     def __init__(
-        self, step: Step, verdict: Verdict, message: str, hint: str = "", *, retry_after_s: float | None = None
+        self,
+        step: Step,
+        verdict: Verdict,
+        message: str,
+        hint: str = "",
+        *,
+        retry_after_s: float | None = None,
+        refusal: type[NeedsPerson] = SandboxRefused,
     ) -> None:
         super().__init__(message)
         self.step = step
@@ -18,12 +27,12 @@ class StepFailed(Exception):
         self.message = message
         self.hint = hint
         self.retry_after_s = retry_after_s
+        self.refusal = refusal
 
     def as_error(self) -> SyncdError:
         """The failure as a command ends with it."""
-        if self.verdict is not Verdict.REFUSED:
-            return Unavailable(self.message, self.hint)
-        return KeyRefused(self.message, self.hint) if "key" in self.message else SandboxRefused(self.message, self.hint)
+        kind = self.refusal if self.verdict is Verdict.REFUSED else Unavailable
+        return kind(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message

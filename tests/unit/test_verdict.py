@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.base.errors import KeyRefused, SandboxRefused, SyncdError, Unavailable
+from syncd.base.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
 from syncd.effects.failure import StepFailed
 from syncd.policy.verdict import Step, Verdict, judge_api, judge_bucket
 
@@ -53,19 +53,21 @@ def test_the_buckets_answers(status: int, code: str, verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "message", "kind", "exit_code"),
+    ("verdict", "refusal", "kind", "exit_code"),
     [
-        (Verdict.RETRY, "503", Unavailable, 75),
-        (Verdict.OFFLINE, "no answer", Unavailable, 75),
-        (Verdict.FRESH_LEASE, "expired", Unavailable, 75),
-        (Verdict.UPLOAD_AGAIN, "differs", Unavailable, 75),
-        (Verdict.REFUSED, "the API refused the key from x", KeyRefused, 78),
-        (Verdict.REFUSED, "the API knows no sandbox", SandboxRefused, 78),
+        (Verdict.RETRY, SandboxRefused, Unavailable, 75),
+        (Verdict.OFFLINE, SandboxRefused, Unavailable, 75),
+        (Verdict.FRESH_LEASE, KeyRefused, Unavailable, 75),
+        (Verdict.UPLOAD_AGAIN, KeyRefused, Unavailable, 75),
+        (Verdict.REFUSED, KeyRefused, KeyRefused, 78),
+        (Verdict.REFUSED, SandboxRefused, SandboxRefused, 78),
     ],
 )
-def test_a_failure_as_a_commands_end(verdict: Verdict, message: str, kind: type[SyncdError], exit_code: int) -> None:
-    """What may work later ends a command with 75, what a person must mend with 78."""
-    error = StepFailed(Step.UPLOAD, verdict, message, "do this").as_error()
+def test_a_failure_as_a_commands_end(
+    verdict: Verdict, refusal: type[NeedsPerson], kind: type[SyncdError], exit_code: int
+) -> None:
+    """What may work later ends a command with 75, what a person must mend with 78, whatever words it holds."""
+    error = StepFailed(Step.UPLOAD, verdict, "no sandbox 'monkey'", "do this", refusal=refusal).as_error()
     assert type(error) is kind
     assert error.exit_code == exit_code
-    assert str(error) == f"{message}: do this"
+    assert str(error) == "no sandbox 'monkey': do this"
