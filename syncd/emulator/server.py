@@ -77,7 +77,11 @@ class Origin:
                 if self._closing or len(self._open) >= MOST_CONNECTIONS:
                     sock.close()
                     continue
-                connection = Connection(sock)
+                try:
+                    connection = Connection(sock)
+                except OSError:  # already reset by its client
+                    sock.close()
+                    continue
                 thread = threading.Thread(target=self._converse, args=(connection,), name=f"emulator-{self.name}-peer")
                 self._open[connection] = thread
                 thread.start()

@@ -61,7 +61,8 @@ def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> Non
         process.send_signal(number)
         _, log = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert [line.split()[0] for line in log.splitlines()] == ["get", "get", "upload-url", "upload"]
+    # A line is written once its answer is out, so the client's next request may overtake it at the other port.
+    assert sorted(line.split()[0] for line in log.splitlines()) == ["get", "get", "upload", "upload-url"]
     assert key[1] not in log
     assert "Goog" not in log
 
