@@ -59,7 +59,7 @@ def read_small(file: IO[bytes], clock: Clock) -> tuple[Entry, bytes]:
         read_at_ns = wall_ns(clock)
         before = state(file)
         file.seek(0)
-        content = read(file, PIECE_BYTES + 1)
+        content = read(file, before.size_bytes)  # one that grew shows by its state, without a read for its new end
         if state(file) == before and len(content) == before.size_bytes:
             return as_read(before, hashlib.sha256(content).digest(), read_at_ns), content
     return unknown_content(before), content
