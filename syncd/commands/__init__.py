@@ -43,6 +43,15 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - each verb's module has one
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # `syncd ls | head`: the reader has enough. Caught here, as click's own answer to it is exit code 1.
+            # Nothing more can be written, not even what is still buffered when the interpreter exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
@@ -74,10 +83,6 @@ def main() -> None:
     except (Stop, KeyboardInterrupt, click.Abort):
         _complain("stopped; what was not sent is sent by the next sync")
         sys.exit(75)
-    except BrokenPipeError:
-        # `syncd ls | head`: the reader has enough. Nothing more can be written, not even by the interpreter's exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as failure:
         _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
         sys.exit(75)

@@ -19,7 +19,7 @@ import msgspec
 import syncd
 from syncd.base.apikey import ApiKey, checked_key
 from syncd.base.config import SECTIONS, AcquireKeys, Config, Text, check_config
-from syncd.base.errors import ConfigError, NeedsPerson
+from syncd.base.errors import ConfigError, NeedsPerson, TryLater
 from syncd.commands.options import config_path
 from syncd.policy.config_text import filled
 
@@ -84,10 +84,13 @@ def command(config_file: str | None, **flags: Any) -> None:
         if name in values:
             values[name] = _from_here(values[name])
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    _complete(values, terminal)
-    text = filled(_example(), values)
-    config = check_config(tomllib.loads(text), path)
-    key = _asked_key(config) if terminal else None
+    try:
+        _complete(values, terminal)
+        text = filled(_example(), values)
+        config = check_config(tomllib.loads(text), path)
+        key = _asked_key(config) if terminal else None
+    except click.Abort:
+        raise TryLater("stopped; nothing was written") from None
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n")
         click.echo(f"wrote {config.sandbox.api_key_file}")

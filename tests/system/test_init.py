@@ -18,6 +18,7 @@ from rig import KEY, Rig
 from syncd.base.config import load_config
 
 _ANSWER_S = 20.0
+_END_OF_INPUT = "\x04"
 
 
 @pytest.fixture
@@ -153,6 +154,14 @@ def test_a_key_file_is_never_overwritten(bare: Rig) -> None:
     assert bare.key_file.read_text() == "the-key-from-before\n"
 
 
+def test_it_can_be_left(bare: Rig) -> None:
+    """Left at a question with Ctrl-D, nothing was written, and that is said."""
+    code, shown = _talk(bare, [("Directory", "work"), ("id", _END_OF_INPUT)])
+    assert code == 75, shown
+    assert "nothing was written" in shown
+    assert not bare.config_file.exists()
+
+
 def _talk(rig: Rig, turns: Sequence[tuple[str, str]]) -> tuple[int, str]:
     """`syncd init` on a terminal: each answer is given once its question stands there. Exit code and all shown."""
     ours, theirs = pty.openpty()
@@ -173,7 +182,7 @@ def _talk(rig: Rig, turns: Sequence[tuple[str, str]]) -> tuple[int, str]:
             while question not in shown[seen:] or not shown.rstrip(" ").endswith((":", "]:")):
                 shown += _read(ours, deadline_s, shown)
             seen = len(shown)
-            os.write(ours, answer.encode() + b"\n")
+            os.write(ours, answer.encode() + (b"" if answer == _END_OF_INPUT else b"\n"))
         while text := _read(ours, deadline_s, shown):
             shown += text
         return process.wait(_ANSWER_S), shown

@@ -1,0 +1,28 @@
+"""A reader that has seen enough ends a command quietly: `syncd ls | head`."""
+
+from __future__ import annotations
+
+import subprocess
+
+from command import SYNCD
+from rig import Rig
+
+
+def test_a_reader_that_leaves_is_no_failure(rig: Rig) -> None:
+    """A command whose output nobody reads any more ends with 0 and says nothing."""
+    for number in range(3000):  # more than fits into a pipe
+        rig.write(f"a-file-with-quite-a-long-name-{number}", b"")
+    with subprocess.Popen(
+        [*SYNCD, "ls"],
+        env=rig.environment(),
+        cwd=rig.home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0
