@@ -56,7 +56,11 @@ class PieceWriter:
     def finish(self, key: str | None) -> Piece:
         """Keep the piece under its key, or for one archive only. Raises `OSError`."""
         foot = (_MAGIC, self._size_bytes, self._crc32c, self._content.size_bytes, self._content.crc32)
-        _write_all(self._file.fileno(), _FOOT.pack(*foot))
+        try:
+            _write_all(self._file.fileno(), _FOOT.pack(*foot))
+        except OSError:
+            self.discard()
+            raise
         self._file.close()
         return self._store.take_in(Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content))
 

@@ -83,6 +83,23 @@ class Packer:
         self, packed: Packed, compressor: Compressor, down: descent.Descent, entries: list[tuple[str, Entry]]
     ) -> Making:
         making = Making(self._store.writer())
+        try:
+            self._fill(making, packed, compressor, down, entries)
+        except BaseException:
+            making.writer.discard()
+            raise
+        there = [(path, packed.manifest[path]) for path, _ in entries if path in packed.manifest]
+        compressor.end(making, chunk_key(there, FORM))
+        return making
+
+    def _fill(
+        self,
+        making: Making,
+        packed: Packed,
+        compressor: Compressor,
+        down: descent.Descent,
+        entries: list[tuple[str, Entry]],
+    ) -> None:
         gathered: list[bytes] = []
         gathered_bytes = 0
         for path, entry in entries:
@@ -94,9 +111,6 @@ class Packer:
                     gathered, gathered_bytes = [], 0
         if gathered:
             compressor.block(making, b"".join(gathered))
-        there = [(path, packed.manifest[path]) for path, _ in entries if path in packed.manifest]
-        compressor.end(making, chunk_key(there, FORM))
-        return making
 
     def _tar(self, packed: Packed, down: descent.Descent, path: str, entry: Entry) -> Iterator[bytes]:
         """The entry as it goes into the archive, bit by bit."""

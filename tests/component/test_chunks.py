@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import resource
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from syncd.base.clock import SystemClock
+from syncd.base.errors import Stop
+from syncd.base.interrupt import Interrupt
 from syncd.effects.archive import Archive, DamagedPiece
 from syncd.effects.chunk_store import ChunkStore
 from syncd.effects.pack import Packed, Packer
@@ -187,3 +190,39 @@ def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
     """Two blocks of zeros and nothing else."""
     bench = Bench(tmp_path)
     assert contents(bench.packer.pack({}).archive) == {}
+
+
+@pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])
+def test_a_full_disk_leaves_nothing_unfinished(bench: Bench, room_bytes: int) -> None:
+    """Each further try would fill what room there is, and take one more descriptor."""
+    (bench.workspace / "00-large").write_bytes(os.urandom(300_000))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            bench.snapshot()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in bench.chunk_files() if file.suffix != ".chunk"] == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+@pytest.mark.parametrize("checks", [1, 2, 3, 6, 30])
+def test_a_stop_leaves_nothing_unfinished(bench: Bench, checks: int) -> None:
+    """Wherever a snapshot is when someone asks for the end, no unfinished piece and no descriptor stays."""
+    (bench.workspace / "00-large").write_bytes(os.urandom(8 << 20))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    interrupt = Interrupt()
+    left = iter(range(checks - 1, -1, -1))
+
+    def check() -> None:
+        if next(left) == 0:
+            interrupt.request()
+        interrupt.check()
+
+    bench.packer = Packer(str(bench.workspace), bench.store, Later(), check)
+    with pytest.raises(Stop):
+        bench.snapshot()
+    assert [file.name for file in bench.chunk_files() if file.suffix != ".chunk"] == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
