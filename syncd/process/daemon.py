@@ -239,7 +239,9 @@ class Daemon:
         ends_s = started_s + wait_s
         least_s = started_s + min(wait_s, self._parts.patience.first_s)
         while True:
-            if self._orders.fresh or self._paused or self._parts.signals.reload:
+            # An order goes before a pause: given up here, it would be begun again at once, without end.
+            held_up = self._paused and not self._serving
+            if self._orders.fresh or held_up or self._parts.signals.reload:
                 raise Superseded
             now_s = self._clock.monotonic_s()
             until_s = ends_s

@@ -1,0 +1,86 @@
+"""How the daemon's own loop waits out a failure, against the emulator in process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from syncing import Rig, rigged
+
+from syncd.base.clock import SystemClock
+from syncd.base.config import check_config
+from syncd.base.interrupt import Interrupt
+from syncd.effects.pause_file import PauseFile
+from syncd.emulator import Entry, When
+from syncd.process.board import Tally
+from syncd.process.daemon import Ended
+from syncd.process.signals import Signals
+from syncd.process.wakeup import Wakeup
+from syncd.process.wiring import Surroundings, daemon_of, folders_of
+
+
+class Loop:
+    """The daemon's loop in this thread, ended by the emulator after so many requests."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        rig.keys["retry"] = {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1}
+        rig.keys["sync"] = {"debounce_seconds": 0.01}
+        self.config = check_config(rig.keys)
+        environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
+        self.around = Surroundings(SystemClock(), environ, Interrupt())
+        self.wakeup = Wakeup()
+        self.signals = Signals(self.around.interrupt, self.wakeup)
+        self.folders = folders_of(self.config, environ)
+
+    def end_after(self, requests: int, op: str) -> None:
+        """Ends the loop when that request comes, as a SIGHUP would."""
+        left = iter(range(requests - 1, -1, -1))
+
+        def hook(entry: Entry) -> None:
+            if next(left, 0) == 0:
+                self.signals.reload = True
+                self.wakeup.ring()
+
+        self.rig.emulator.faults.on(op, When.BEFORE, hook)
+
+    def run(self) -> None:
+        with daemon_of(
+            self.config,
+            key=self.rig.key,
+            around=self.around,
+            signals=self.signals,
+            wakeup=self.wakeup,
+            tally=Tally(),
+        ) as daemon:
+            assert daemon.run() is Ended.RELOAD
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    """A daemon for a workspace with one file, and an emulator for it."""
+    with rigged(tmp_path) as rig:
+        rig.write()
+        loop = Loop(rig)
+        try:
+            yield loop
+        finally:
+            loop.wakeup.close()
+
+
+def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.getMessage().startswith("packaging") for record in caplog.records)
+
+
+def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """A push in a pause, with the server down, waits like any other: it is not begun anew without end."""
+    caplog.set_level(logging.INFO, "syncd")
+    PauseFile(loop.folders.state).set(paused=True)
+    loop.signals.sync_now = True
+    loop.wakeup.ring()
+    loop.rig.emulator.faults.script("upload-url: 503 always")
+    loop.end_after(4, "upload-url")
+    loop.run()
+    assert _snapshots(caplog) == 1
