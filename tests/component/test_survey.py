@@ -1,0 +1,93 @@
+"""What `syncd check` sees of a machine: folders that can be made or not, and a workspace that can be watched or not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from syncd.effects.contact import way_findings
+from syncd.effects.survey import folder_findings, survey
+from syncd.policy.finding import Grade
+from syncd.policy.selection import Selection, SelectionSettings
+
+SELECTION = Selection(SelectionSettings())
+
+
+def _grades(findings: object) -> list[tuple[str, Grade]]:
+    return [(finding.subject, finding.grade) for finding in findings]  # type: ignore[attr-defined]
+
+
+def test_folders_are_looked_for_and_not_made(tmp_path: Path) -> None:
+    """A folder that is not there passes if the nearest one above it can be written; nothing is made."""
+    findings = folder_findings(str(tmp_path / "a/b/state"), str(tmp_path / "spool"), 0)
+    assert _grades(findings) == [("state", Grade.PASS), ("spool", Grade.PASS)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
+    """A file where a folder should be is a failure that names it."""
+    (tmp_path / "file").touch()
+    state, spool = folder_findings(str(tmp_path / "file/state"), str(tmp_path / "file"), 0)
+    assert (state.grade, spool.grade) == (Grade.FAIL, Grade.FAIL)
+    assert f"{tmp_path / 'file'} is no folder" in state.what
+    assert "XDG_CACHE_HOME" in spool.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder of others is a failure that names it."""
+    tmp_path.chmod(0o500)
+    state, _ = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
+    assert state.grade is Grade.FAIL
+
+
+def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
+    """The trial counts directories that belong, and leaves no thread and no descriptor behind."""
+    (tmp_path / "src/deep").mkdir(parents=True)
+    (tmp_path / "src/file").write_text("x")
+    (tmp_path / "node_modules/much").mkdir(parents=True)
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    seen = survey(str(tmp_path), SELECTION, 2048, None)
+    assert _grades(seen.findings) == [("directory", Grade.PASS), ("inotify", Grade.PASS)]
+    assert seen.findings[1].what.startswith("3 of ")
+    assert seen.content_bytes == 1
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
+
+
+def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
+    """Of a hundred links that lead outside the first few are named, and the rest counted."""
+    (tmp_path / "file").touch()
+    for number in range(100):
+        (tmp_path / f"link{number:02}").symlink_to("/")
+    warnings = [
+        finding for finding in survey(str(tmp_path), SELECTION, 1, None).findings if finding.grade is Grade.WARN
+    ]
+    assert len(warnings) == 6
+    assert "95 more" in warnings[-1].what
+
+
+@pytest.mark.parametrize(
+    ("base_url", "environ", "expected"),
+    [
+        ("https://api.example", {}, []),
+        ("https://api.example", {"https_proxy": "http://me:secret@proxy:3128"}, ["through proxy:3128"]),
+        ("https://api.example", {"https_proxy": "http://proxy:3128", "no_proxy": "example"}, []),
+        ("http://127.0.0.1:8000", {"http_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/nowhere"}, []),
+        ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, which is not there"]),
+        ("https://api.example", {"SSL_CERT_DIR": "/"}, ["/ are trusted"]),
+    ],
+)
+def test_the_way_to_the_api(
+    base_url: str, environ: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy and certificates are told where the environment names any, and never a proxy's password."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = [finding.what for finding in way_findings(base_url, os.environ)]
+    assert len(found) == len(expected)
+    assert all(words in what and "secret" not in what for words, what in zip(expected, found, strict=True))
