@@ -60,7 +60,8 @@ def _same(here: descent.Descent, path: str, entry: Entry, other: str, status: os
         return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(other)
     if not stat.S_ISREG(status.st_mode) or (status.st_mode ^ entry.mode) & _EXECUTABLE:
         return False
-    with os.fdopen(descent.open_file(name, parent), "rb") as mine, open(other, "rb") as theirs:
+    descriptor, _ = descent.open_file(name, parent)
+    with os.fdopen(descriptor, "rb") as mine, open(other, "rb") as theirs:
         return _same_bytes(mine, theirs)
 
 

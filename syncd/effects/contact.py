@@ -96,7 +96,7 @@ def way_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]
         return
     proxies = urllib.request.getproxies_environment()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass_environment(host):
+    if proxy and not urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
         yield Finding("proxy", Grade.NOTE, f"requests go through {_without_password(proxy)}")
     for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
         path = environ.get(name)

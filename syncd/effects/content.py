@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from typing import IO
 
 from syncd.base.clock import Clock
 from syncd.effects import descent
@@ -29,12 +28,12 @@ class ReadError(Exception):
         self.cause = cause
 
 
-def read(file: IO[bytes], size_bytes: int) -> bytes:
-    """Up to that many bytes, fewer only at the file's end. Raises `ReadError`."""
+def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
+    """Up to that many bytes from there on, fewer only at the file's end. Raises `ReadError`."""
     try:
-        content = file.read(size_bytes)
+        content = os.pread(descriptor, size_bytes, offset)
         while 0 < len(content) < size_bytes:
-            more = file.read(size_bytes - len(content))
+            more = os.pread(descriptor, size_bytes - len(content), offset + len(content))
             if not more:
                 break
             content += more
@@ -43,9 +42,9 @@ def read(file: IO[bytes], size_bytes: int) -> bytes:
     return content
 
 
-def state(file: IO[bytes]) -> Entry:
-    """What the open file is at this moment."""
-    return file_entry(os.fstat(file.fileno()))
+def stood_still(before: os.stat_result, descriptor: int) -> bool:
+    """Whether the open file is what it was, by all that a write changes."""
+    return _mark(before) == _mark(os.fstat(descriptor))
 
 
 def wall_ns(clock: Clock) -> int:
@@ -53,16 +52,21 @@ def wall_ns(clock: Clock) -> int:
     return int(clock.wall_s() * 1e9)
 
 
-def read_small(file: IO[bytes], clock: Clock) -> tuple[Entry, bytes]:
+def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
     """A small file's content, and its entry; without a digest if it would not stand still. Raises `ReadError`."""
     for _ in range(_READS):
         read_at_ns = wall_ns(clock)
-        before = state(file)
-        file.seek(0)
-        content = read(file, before.size_bytes)  # one that grew shows by its state, without a read for its new end
-        if state(file) == before and len(content) == before.size_bytes:
-            return as_read(before, hashlib.sha256(content).digest(), read_at_ns), content
-    return unknown_content(before), content
+        # One that grew shows by its state, so no read is spent on looking for its new end.
+        content = read_at(descriptor, 0, status.st_size)
+        after = os.fstat(descriptor)
+        if _mark(status) == _mark(after) and len(content) == status.st_size:
+            return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
+        status = after
+    return unknown_content(file_entry(status)), content
+
+
+def _mark(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
 
 
 class ContentReader:
@@ -90,17 +94,21 @@ class ContentReader:
     def _digest(self, down: descent.Descent, path: str) -> Entry | None:
         try:
             parent, name = down.parent_of(path)
-            descriptor = descent.open_file(name, parent)
+            descriptor, status = descent.open_file(name, parent)
         except OSError:
             return None
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             read_at_ns = wall_ns(self._clock)
-            before = state(file)
             digest = hashlib.sha256()
-            try:
-                while piece := read(file, PIECE_BYTES):
-                    self._check()
-                    digest.update(piece)
-            except ReadError:
+            offset = 0
+            while piece := read_at(descriptor, offset, PIECE_BYTES):
+                self._check()
+                digest.update(piece)
+                offset += len(piece)
+            if not stood_still(status, descriptor):
                 return None
-            return as_read(before, digest.digest(), read_at_ns) if state(file) == before else None
+            return as_read(file_entry(status), digest.digest(), read_at_ns)
+        except ReadError:
+            return None
+        finally:
+            os.close(descriptor)

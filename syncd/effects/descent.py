@@ -40,13 +40,14 @@ def open_directory(name: str, parent: int) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def open_file(name: str, parent: int) -> int:
-    """A descriptor of the regular file `name` in `parent`. Raises `OSError`, for any other kind too."""
+def open_file(name: str, parent: int) -> tuple[int, os.stat_result]:
+    """The regular file `name` in `parent`, open, and what it is. Raises `OSError`, for any other kind too."""
     descriptor = os.open(name, _FILE, dir_fd=parent)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no regular file", name)
-    return descriptor
+    return descriptor, status
 
 
 class Descent:

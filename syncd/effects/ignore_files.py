@@ -59,5 +59,6 @@ def _repository_excludes(top: int) -> Mapping[str, bytes]:
 
 
 def _read_whole(name: str, parent: int) -> bytes:
-    with os.fdopen(descent.open_file(name, parent), "rb") as file:
+    descriptor, _ = descent.open_file(name, parent)
+    with os.fdopen(descriptor, "rb") as file:
         return file.read(_LARGEST_BYTES)

@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO
 
 from syncd.base.clock import Clock
 from syncd.base.problem import Problem
@@ -19,9 +18,9 @@ from syncd.effects import descent, tar_format
 from syncd.effects.archive import Archive
 from syncd.effects.chunk_store import ChunkStore, Piece
 from syncd.effects.compress import Compressor, Making
-from syncd.effects.content import PIECE_BYTES, ReadError, read, read_small, state, wall_ns
+from syncd.effects.content import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
 from syncd.effects.deflate import FORM
-from syncd.effects.scan import unreadable
+from syncd.effects.scan import file_entry, unreadable
 from syncd.policy.chunking import chunk_key, chunks
 from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
 
@@ -121,25 +120,27 @@ class Packer:
         self._check()
         try:
             parent, name = down.parent_of(path)
-            descriptor = descent.open_file(name, parent)
+            descriptor, status = descent.open_file(name, parent)
         except OSError as failure:
             if failure.errno in _SWAPPED:
                 packed.follow_up.append(path)
             else:
                 self._left_out(packed, path, entry, failure)
             return
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            try:
-                yield from (self._small if state(file).size_bytes <= PIECE_BYTES else self._large)(packed, file, path)
-            except ReadError as failure:
-                self._left_out(packed, path, entry, failure.cause)
+        try:
+            read = self._small if status.st_size <= PIECE_BYTES else self._large
+            yield from read(packed, path, descriptor, status)
+        except ReadError as failure:
+            self._left_out(packed, path, entry, failure.cause)
+        finally:
+            os.close(descriptor)
 
     def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
         packed.problems.append(unreadable(path, failure))
         packed.unread[path] = entry
 
-    def _small(self, packed: Packed, file: IO[bytes], path: str) -> Iterator[bytes]:
-        entry, content = read_small(file, self._clock)
+    def _small(self, packed: Packed, path: str, descriptor: int, status: os.stat_result) -> Iterator[bytes]:
+        entry, content = read_small(descriptor, status, self._clock)
         if not entry.digest:
             packed.follow_up.append(path)  # written all the time: what was read last goes along
         packed.manifest[path] = entry
@@ -147,32 +148,31 @@ class Packer:
         yield content
         yield tar_format.padding(len(content))
 
-    def _large(self, packed: Packed, file: IO[bytes], path: str) -> Iterator[bytes]:
+    def _large(self, packed: Packed, path: str, descriptor: int, status: os.stat_result) -> Iterator[bytes]:
         read_at_ns = wall_ns(self._clock)
-        before = state(file)
-        piece = read(file, PIECE_BYTES)  # an unreadable file shows before its header is written
+        before = file_entry(status)
+        piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
         yield tar_format.headers(path, before, before.size_bytes)
         digest = hashlib.sha256()
-        left = before.size_bytes
+        done = 0
         whole = True
-        while left:
+        while done < before.size_bytes:
             self._check()
             if not piece:
                 # Cut shorter meanwhile, or the disk gave out: the header's promise is kept with zeros.
-                piece, whole = bytes(min(PIECE_BYTES, left)), False
-            piece = piece[:left]
+                piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
             digest.update(piece)
             yield piece
-            left -= len(piece)
+            done += len(piece)
             piece = b""
-            if left and whole:
+            if whole:
                 try:
-                    piece = read(file, min(PIECE_BYTES, left))
+                    piece = read_at(descriptor, done, min(PIECE_BYTES, before.size_bytes - done))
                 except ReadError as failure:
                     # Left out from now on, or the next look would read it, and fail, for ever.
                     self._left_out(packed, path, before, failure.cause)
         yield tar_format.padding(before.size_bytes)
-        if whole and state(file) == before:
+        if whole and stood_still(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
         else:
             packed.manifest[path] = unknown_content(before)
