@@ -6,6 +6,7 @@ its way out: other bytes than were written are never all sent.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class Archive:
         last, last_sum = deflated(tar_format.trailer(content.size_bytes))
         end = last + tail(content.then(last_sum))
         return cls(pieces, end, len(HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
+
+    @property
+    def identity(self) -> str:
+        """A name for all that is in it, by which a later process knows it again; empty if some content is unsure."""
+        if not all(piece.key for piece in self.pieces):
+            return ""
+        return hashlib.sha256("".join(piece.key for piece in self.pieces).encode()).hexdigest()
 
     def blocks(self, block_bytes: int) -> Iterator[bytes]:
         """The archive's bytes from the start, so many at a time. Raises `DamagedPiece`."""

@@ -18,7 +18,7 @@ from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.journal import Journal
 from syncd.effects.pack import Packed
 from syncd.effects.snapshot import Demand, Look, Photographer, described
-from syncd.policy.manifest import Manifest, count_files, difference, identity
+from syncd.policy.manifest import Manifest, count_files, difference
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
 
@@ -91,7 +91,7 @@ class Cycle:
         """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
         for _ in range(_REPAIRS):
             try:
-                return packed, self.delivery.deliver(packed.archive, identity(packed.manifest), attendant)
+                return packed, self.delivery.deliver(packed.archive, packed.archive.identity, attendant)
             except DamagedPiece as damage:
                 _log.warning("%s: it is made anew", damage)
                 packed = self.photographer.repack(manifest, damage.piece)

@@ -40,7 +40,7 @@ class _Initialized(Struct):
 
 
 class Uploaded(Struct, frozen=True):
-    """An archive that lies in the bucket and was not initialized yet. `identity` is its manifest's."""
+    """An archive that lies in the bucket and was not initialized yet. `identity` is the archive's own."""
 
     version: int
     target: Target

@@ -9,7 +9,6 @@ carries the file's *stamp*, what `stat` said of it when it was read: while the s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -127,14 +126,3 @@ def content_bytes(entries: Iterable[Entry]) -> int:
 def count_files(entries: Iterable[Entry]) -> int:
     """How many entries are files or links."""
     return sum(entry.kind is not Kind.DIRECTORY for entry in entries)
-
-
-def identity(manifest: Mapping[str, Entry]) -> str:
-    """A name for what the manifest means, equal for equal workspaces; empty while any content is unknown."""
-    whole = hashlib.sha256()
-    for path, entry in manifest.items():
-        if entry.kind is Kind.FILE and not entry.digest:
-            return ""
-        parts = (path, entry.kind, f"{entry.mode:o}", entry.target, entry.digest.hex())
-        whole.update("\0".join(parts).encode("utf-8", "surrogateescape") + b"\0\n")
-    return whole.hexdigest()

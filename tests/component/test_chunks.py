@@ -15,7 +15,8 @@ from syncd.base.clock import SystemClock
 from syncd.base.errors import Stop
 from syncd.base.interrupt import Interrupt
 from syncd.effects.archive import Archive, DamagedPiece
-from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.chunk_store import ChunkStore, Piece
+from syncd.effects.deflate import Sum
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scanner
 from syncd.policy.manifest import Manifest, settle
@@ -111,6 +112,17 @@ def test_chunks_outlive_the_process(bench: Bench) -> None:
     after = bench.snapshot().archive
     assert after.pieces == before.pieces
     assert [file.suffix for file in bench.chunk_files()] == [".chunk"] * len(before.pieces)
+
+
+def test_an_archive_is_known_again_by_its_content(bench: Bench) -> None:
+    """The same tree has the same identity, another content another one, and an unsure one none."""
+    first = bench.snapshot().archive.identity
+    bench.open_store()
+    assert bench.snapshot().archive.identity == first != ""
+    (bench.workspace / "d0" / "f0").write_bytes(b"other")
+    assert bench.snapshot().archive.identity not in ("", first)
+    loose = Piece("7.loose", "", 1, 0, Sum())
+    assert Archive.of([loose]).identity == ""
 
 
 def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:

@@ -16,7 +16,6 @@ from syncd.policy.manifest import (
     as_read,
     count_files,
     difference,
-    identity,
     settle,
     unknown_content,
 )
@@ -109,31 +108,6 @@ def test_unknown_content_is_always_in_doubt() -> None:
     entry = unknown_content(FILE)
     assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
     assert difference({"a": entry}, {"a": FILE}).doubtful == ["a"]
-
-
-def test_identity() -> None:
-    """One name for one meaning: times do not matter, everything else does, and the unknown has none."""
-    base = {"d": FOLDER, "d/a": FILE, "l": LINK}
-    same = {"d": replace(FOLDER, mtime_s=9), "d/a": replace(FILE, mtime_s=9, stamp=None), "l": LINK}
-    others = [
-        {},
-        {"d": FOLDER, "d/a": FILE},
-        {**base, "d/a": replace(FILE, digest=b"d2")},
-        {**base, "d/a": replace(FILE, mode=0o755)},
-        {**base, "d": replace(FOLDER, mode=0o700)},
-        {**base, "l": replace(LINK, target="b")},
-        {"d": FOLDER, "d/b": FILE, "l": LINK},
-        {"d": FOLDER, "d/a\udcff": FILE, "l": LINK},
-    ]
-    assert identity(base) == identity(same)
-    assert len({identity(base), *map(identity, others)}) == len(others) + 1
-    assert identity({**base, "d/a": UNREAD}) == ""
-
-
-def test_names_cannot_forge_an_identity() -> None:
-    """Names with line ends and odd bytes run into no other manifest's form."""
-    first = identity({"a\n": FOLDER, "b": FOLDER})
-    assert first != identity({"a": FOLDER, "\nb": FOLDER})
 
 
 @pytest.mark.parametrize(
