@@ -48,7 +48,7 @@ class Client:
         line, end, _ = self._heard.partition(b"\n")
         if end:
             self._heard = b""
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 message = json.loads(line)
                 if isinstance(message, dict):
                     return message
@@ -154,7 +154,7 @@ def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = N
             raise ConnectionError(str(failure)) from None
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as lines:
-            while line := lines.readline():
+            while (line := lines.readline()).endswith(b"\n"):  # half a line is a daemon's last words
                 message: Message = json.loads(line)
                 yield message
                 if message.get("event") == "done":

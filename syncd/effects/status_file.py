@@ -61,6 +61,6 @@ def read_last(folder: str, otherwise: Status) -> Status:
     try:
         with open(os.path.join(folder, _NAME), "rb") as file:
             status = msgspec.json.decode(file.read(), type=Status)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return otherwise
     return status if status.version == VERSION else otherwise

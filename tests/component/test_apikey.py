@@ -1,0 +1,99 @@
+"""The API key: looked up in order, refused where others could read it, never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from syncd.base.apikey import CREDENTIAL, ApiKey, find_key
+from syncd.base.errors import KeyRefused
+
+KEY = "sk-5ecret"
+
+
+def key_file(folder: Path, content: bytes = KEY.encode() + b"\n", mode: int = 0o600) -> Path:
+    """A key's file with these rights."""
+    path = folder / "api-key"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+def refusal(environ: dict[str, str], path: Path | str) -> str:
+    """The line with which it is refused."""
+    with pytest.raises(KeyRefused) as caught:
+        find_key(environ, str(path))
+    assert caught.value.exit_code == 78
+    assert "\n" not in str(caught.value)
+    assert KEY not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_order(tmp_path: Path) -> None:
+    """The service manager's credential first, then the environment, then the file."""
+    path = key_file(tmp_path, b"from-file")
+    (tmp_path / CREDENTIAL).write_bytes(b"from-credential")
+    (tmp_path / CREDENTIAL).chmod(0o440)
+    both = {"CREDENTIALS_DIRECTORY": str(tmp_path), "KLAVIS_API_KEY": "from-environment"}
+    assert find_key(both, str(path)).reveal() == "from-credential"
+    assert find_key({"KLAVIS_API_KEY": "from-environment"}, str(path)).reveal() == "from-environment"
+    assert find_key({"KLAVIS_API_KEY": ""}, str(path)).reveal() == "from-file"
+    (tmp_path / CREDENTIAL).unlink()
+    assert find_key(both, str(path)).reveal() == "from-environment"
+    assert find_key({}, str(path)).source == str(path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o601, 0o660, 0o666])
+def test_rights_of_others_are_refused(tmp_path: Path, mode: int) -> None:
+    """A file that group or others may touch is refused, with the command that mends it."""
+    said = refusal({}, key_file(tmp_path, mode=mode))
+    assert f"mode {mode:04o}" in said
+    assert "chmod 600" in said
+    assert "sandbox.api_key_file" in said
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
+    """Only what others may do matters."""
+    assert find_key({}, str(key_file(tmp_path, mode=mode))) == ApiKey(KEY, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"sk-5ecret and more", "blanks"),
+        (b"sk-5ecret\nsecond line", "blanks"),
+        (b"sk-5ecret\x1b[2J", "characters that no key has"),
+        (b"\xffsk-5ecret", "characters that no key has"),
+        (b"\xef\xbb\xbfsk-5ecret", "characters that no key has"),
+    ],
+)
+def test_what_is_no_key(tmp_path: Path, content: bytes, said: str) -> None:
+    """An empty or odd key is refused before any request, without showing it."""
+    assert said in refusal({}, key_file(tmp_path, content))
+
+
+def test_the_environment_is_held_to_the_same(tmp_path: Path) -> None:
+    """A broken key in the environment is refused, not passed over for the file."""
+    assert "$KLAVIS_API_KEY" in refusal({"KLAVIS_API_KEY": " "}, key_file(tmp_path))
+
+
+def test_no_file_to_read(tmp_path: Path) -> None:
+    """A missing file, a folder and a FIFO are refused at once; none is waited for."""
+    assert "does not exist" in refusal({}, tmp_path / "none")
+    (tmp_path / "folder").mkdir(mode=0o700)
+    assert "not a regular file" in refusal({}, tmp_path / "folder")
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    assert "not a regular file" in refusal({}, tmp_path / "fifo")
+    assert "cannot be read" in refusal({}, tmp_path / ("x" * 300))
+
+
+def test_a_key_is_never_shown() -> None:
+    """No `repr`, format or traceback shows it."""
+    key = ApiKey(KEY, "a file")
+    for text in (repr(key), str(key), f"{key}", "%s" % (key,), repr([key])):  # noqa: UP031 - each way of formatting
+        assert KEY not in text

@@ -1,0 +1,229 @@
+"""The control socket: private, at any depth of folders, and unharmed by whoever connects."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from clock import ScriptedClock
+
+from syncd.base.clock import SystemClock
+from syncd.effects.control import Client, ControlServer, Message, ask
+
+DEADLINE_S = 10.0
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[ControlServer]:
+    """A server listening in the folder."""
+    server = ControlServer(str(folder))
+    server.open()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def next_request(server: ControlServer) -> tuple[Client, Message]:
+    """The first request to come, waited for as the loop does."""
+    while True:
+        ready, _, _ = select.select(server.filenos(), [], [], DEADLINE_S)
+        assert ready, "no request came"
+        for pair in server.requests():
+            return pair
+
+
+def connected(folder: Path) -> socket.socket:
+    """A raw client."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(DEADLINE_S)
+    client.connect(str(folder / "control.sock"))
+    return client
+
+
+@contextmanager
+def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
+    """A command in another thread; what it heard, once the block is left."""
+    heard: list[Message] = []
+    thread = threading.Thread(target=lambda: heard.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
+    thread.start()
+    yield heard
+    thread.join()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_a_command_is_heard_and_answered(tmp_path: Path, depth: int) -> None:
+    """A request comes through, progress and the end go back; also where the folder's path is too long for a socket."""
+    folder = tmp_path.joinpath(*("long-" * 15 for _ in range(depth)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with served(folder) as server:
+        assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
+        with asking(folder, {"do": "push", "force": True}) as heard:
+            client, request = next_request(server)
+            client.tell({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
+            client.done(0, "fine", result={"files": 3})
+        assert request == {"do": "push", "force": True}
+        assert [message["event"] for message in heard] == ["progress", "done"]
+        assert heard[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}
+    assert not (folder / "control.sock").exists()
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    """No socket, a socket that a killed process left, and a folder that is gone are all the same to a command."""
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(ConnectionError):
+            list(ask(str(folder), {"do": "push"}, SystemClock()))
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "control.sock"))
+    dead.close()
+    with pytest.raises(ConnectionError):
+        list(ask(str(tmp_path), {"do": "push"}, SystemClock()))
+    with served(tmp_path) as server:
+        assert server.filenos()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"nonsense\n",
+        b"[1]\n",
+        b"\xff\xfe\n",
+        b"[" * 4000 + b"\n",
+        b"x" * 10_000,
+        b"{" * 4096,
+        b"",
+    ],
+)
+def test_nonsense_is_hung_up_on(tmp_path: Path, said: bytes) -> None:
+    """Whoever says what is no request is let go, and the next command is heard."""
+    with served(tmp_path) as server:
+        with connected(tmp_path) as client:
+            client.sendall(said)
+            client.shutdown(socket.SHUT_WR)
+            for _ in range(20):
+                if len(server.filenos()) == 1 and not select.select(server.filenos(), [], [], 0)[0]:
+                    break
+                select.select(server.filenos(), [], [], DEADLINE_S)
+                assert list(server.requests()) == []
+            assert len(server.filenos()) == 1
+        with connected(tmp_path) as client:
+            client.sendall(b'{"do": "flush"}\n')
+            assert next_request(server)[1] == {"do": "flush"}
+
+
+def test_a_request_may_come_in_parts(tmp_path: Path) -> None:
+    """A line is a request once it is whole."""
+    with served(tmp_path) as server, connected(tmp_path) as client:
+        client.sendall(b'{"do": ')
+        select.select(server.filenos(), [], [], DEADLINE_S)
+        assert list(server.requests()) == []
+        assert list(server.requests()) == []
+        client.sendall(b'"pause"}\n')
+        assert next_request(server)[1] == {"do": "pause"}
+
+
+def test_a_client_that_went_away(tmp_path: Path) -> None:
+    """Telling one that hung up harms nobody."""
+    with served(tmp_path) as server:
+        with connected(tmp_path) as raw:
+            raw.sendall(b'{"do": "push"}\n')
+            client, _ = next_request(server)
+        for _ in range(3):
+            client.tell({"event": "progress"})
+        client.done(0)
+        assert client.gone
+        assert len(server.filenos()) == 1
+
+
+def test_a_client_that_does_not_read(tmp_path: Path) -> None:
+    """One that lets its answers pile up is let go: it must not hold up the daemon."""
+    with served(tmp_path) as server, connected(tmp_path) as raw:
+        raw.sendall(b'{"do": "push"}\n')
+        client, _ = next_request(server)
+        for _ in range(10_000):
+            client.tell({"event": "progress", "padding": "x" * 1000})
+        assert client.gone
+
+
+def test_clients_are_bounded(tmp_path: Path) -> None:
+    """Many idle connections do not use up the daemon's descriptors."""
+    with served(tmp_path) as server:
+        crowd = []
+        for _ in range(40):
+            crowd.append(connected(tmp_path))
+            list(server.requests())
+        assert len(server.filenos()) == 33
+        for client in crowd:
+            client.close()
+        list(server.requests())
+        assert len(server.filenos()) == 1
+
+
+@pytest.mark.parametrize(
+    "last_words", [b"", b'{"event": "progress"}\n', b'{"event": "do', b'{"event": "progress"}\n{"ev']
+)
+def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
+    """A daemon that ends in the middle of an answer is a lost connection, not a crash of the command."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+
+        def die() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(last_words)
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        try:
+            with pytest.raises(ConnectionError, match="hung up"):
+                list(ask(str(tmp_path), {"do": "push"}, SystemClock(), DEADLINE_S))
+        finally:
+            thread.join()
+
+
+def test_the_time_is_over(tmp_path: Path) -> None:
+    """A command with a time limit does not wait for a daemon that is busy, however often it says so."""
+    clock = ScriptedClock()
+    with served(tmp_path), pytest.raises(TimeoutError):
+        list(ask(str(tmp_path), {"do": "flush"}, clock, 0.01))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+        heard = ask(str(tmp_path), {"do": "flush"}, clock, 5.0)
+        done = threading.Thread(target=lambda: _progress_for_ever(listener))
+        done.start()
+        assert next(heard) == {"event": "progress"}
+        clock.go_on(10)
+        with pytest.raises(TimeoutError):
+            next(heard)
+        listener.shutdown(socket.SHUT_RDWR)
+        done.join()
+
+
+def _progress_for_ever(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(json.dumps({"event": "progress"}).encode() + b"\n")
+        connection.recv(100)
+        while connection.recv(100):
+            pass
+
+
+def test_two_servers_do_not_meet(tmp_path: Path) -> None:
+    """A socket file that a killed daemon left is replaced by the next one."""
+    first = ControlServer(str(tmp_path))
+    first.open()
+    inode = os.stat(tmp_path / "control.sock").st_ino
+    with served(tmp_path):
+        assert os.stat(tmp_path / "control.sock").st_ino != inode
+    first.close()
