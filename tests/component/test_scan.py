@@ -1,0 +1,296 @@
+"""The walk over real trees: any name, any depth, any kind, and nothing outside the workspace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from syncd.base.errors import Stop, WorkspaceError
+from syncd.effects.scan import Scan, Scanner
+from syncd.policy.manifest import Kind
+from syncd.policy.selection import Decision, Scope, Selection, SelectionSettings
+
+DEPTH = 300
+
+
+def scanned(workspace: Path, *ignore: str, check: Callable[[], None] = lambda: None) -> Scan:
+    """What a scan under the default rules, and these, finds."""
+    return Scanner(str(workspace), Selection(SelectionSettings(ignore=ignore)), check=check).scan()
+
+
+def kinds(scan: Scan) -> dict[str, str]:
+    return {path: entry.kind.value for path, entry in scan.manifest.items()}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty workspace, with something beside it that must not leave."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("5ecret")
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def test_files_directories_and_their_order(work: Path) -> None:
+    """Everything is found, by the bytes of its name within a directory, a directory before what is in it."""
+    for path in ("b/z", "b/a", "a.txt", "a/x/y", "B", "empty/", "ü", "a-b"):
+        file = work / path
+        (file if path.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
+        if not path.endswith("/"):
+            file.write_text(path)
+    assert kinds(scanned(work)) == {
+        "B": "f", "a": "d", "a/x": "d", "a/x/y": "f", "a-b": "f", "a.txt": "f", "b": "d", "b/a": "f", "b/z": "f",
+        "empty": "d", "ü": "f",
+    }  # fmt: skip
+    assert list(scanned(work).manifest) == [
+        "B", "a", "a/x", "a/x/y", "a-b", "a.txt", "b", "b/a", "b/z", "empty", "ü",
+    ]  # fmt: skip
+
+
+def test_what_an_entry_says(work: Path) -> None:
+    """Size, permission bits without set-id, whole seconds; a stamp, and no digest before anyone read it."""
+    (work / "run").write_text("#!/bin/sh\n")
+    (work / "run").chmod(0o6755)
+    os.utime(work / "run", ns=(0, -1_500_000_000))
+    entry = scanned(work).manifest["run"]
+    assert (entry.kind, entry.mode, entry.mtime_s, entry.size_bytes) == (Kind.FILE, 0o755, -2, 10)
+    assert entry.stamp is not None
+    assert entry.stamp.mtime_ns == -1_500_000_000
+    assert entry.digest == b""
+
+
+@pytest.mark.parametrize(
+    "name", [b"n\xff\xfe", b"a\nb", b"-rf", b" ", b"\x1b[31m", b"x" * 255, "e\u0301".encode(), b"\\"]
+)
+def test_odd_names(work: Path, name: bytes) -> None:
+    """Any name that Linux allows is found, as file, directory and link."""
+    folder = os.fsencode(work)
+    os.mkdir(folder + b"/d")
+    os.mkdir(folder + b"/d/" + name)
+    Path(os.fsdecode(folder + b"/" + name)).write_text("")
+    os.symlink(b"../" + name, folder + b"/d/" + name + b"/l")
+    os.unlink(folder + b"/d/" + name + b"/l")
+    os.symlink(name, folder + b"/l")
+    text = os.fsdecode(name)
+    scan = scanned(work)
+    assert scan.manifest[text].kind is Kind.FILE
+    assert scan.manifest[f"d/{text}"].kind is Kind.DIRECTORY
+    assert scan.manifest["l"].target == text
+    assert scan.problems == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["a", "./a", "d/../a", "d", ".", "nowhere", "d/nowhere", "d/inner", "d/up"],
+)
+def test_links_that_stay(work: Path, target: str) -> None:
+    """A link inside is kept as a link, also a dangling one, and never walked through."""
+    (work / "a").write_text("a")
+    (work / "d").mkdir()
+    (work / "d/f").write_text("f")
+    (work / "d/inner").symlink_to("f")
+    (work / "d/up").symlink_to("..")
+    (work / "l").symlink_to(target)
+    scan = scanned(work)
+    assert (scan.manifest["l"].kind, scan.manifest["l"].target) == (Kind.SYMLINK, target)
+    assert scan.problems == []
+    assert not any(path.startswith("l/") for path in scan.manifest)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "../outside/secret",
+        "../outside",
+        "/etc/passwd",
+        "out/secret",
+        "out",
+        "loop",
+        "l",
+        "d/../../work/a",
+        "../work/a",
+        "{work}/a",
+    ],
+)
+def test_links_that_leave(work: Path, target: str) -> None:
+    """A link outside, by its text or through another link, or in a circle, stays home and is named."""
+    (work / "a").write_text("a")
+    (work / "d").mkdir()
+    (work / "out").symlink_to("../outside")
+    (work / "loop").symlink_to("loop")
+    (work / "l").symlink_to(target.format(work=work))
+    scan = scanned(work)
+    assert "l" not in scan.manifest
+    assert [problem.key for problem in scan.problems].count("link:l") == 1
+    assert scan.left_out == 3
+    assert not any("secret" in path for path in scan.manifest)
+
+
+def test_a_link_chain_through_a_sibling(work: Path) -> None:
+    """Each of two links may look harmless and both together lead out."""
+    (work / "d/e").mkdir(parents=True)
+    (work / "d/e/up").symlink_to("../..")
+    (work / "here").symlink_to("d/e/up")
+    (work / "d/out").symlink_to("e/up/../outside/secret")
+    scan = scanned(work)
+    assert "here" in scan.manifest
+    assert "d/out" not in scan.manifest
+
+
+def test_special_files(work: Path) -> None:
+    """Sockets, FIFOs and devices are left out, none is opened or waited for; rules are told."""
+    os.mkfifo(work / "fifo")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(work / "socket"))
+    listener.close()
+    told: list[tuple[str, bool]] = []
+
+    def note(path: str, is_dir: bool, decision: Decision) -> None:
+        told.append((path, decision.included))
+
+    scan = Scanner(str(work), Selection(SelectionSettings()), on_left_out=note).scan()
+    assert scan.manifest == {}
+    assert told == [("fifo", False), ("socket", False)]
+    assert scan.left_out == 2
+    assert scan.problems == []
+
+
+def test_deeper_than_any_path(work: Path) -> None:
+    """A tree whose paths no system call could take whole is walked to its end."""
+    name = "deep-" * 8
+    here = os.open(work, os.O_RDONLY)
+    for _ in range(DEPTH):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=here))
+    os.symlink("bottom", "link", dir_fd=here)
+    os.close(here)
+    scan = scanned(work)
+    longest = max(scan.manifest, key=len)
+    assert longest.count("/") == DEPTH
+    assert len(longest) > 4096
+    assert longest.endswith("/bottom")
+    assert scan.problems == []
+    subprocess.run(["rm", "-rf", str(work)], check=True)
+
+
+_OPENED = """
+import sys
+from syncd.effects.scan import Scanner
+from syncd.policy.selection import Selection, SelectionSettings
+opened = []
+sys.addaudithook(lambda event, about: opened.append(str(about[0])) if event in ("open", "os.scandir") else None)
+scan = Scanner(sys.argv[1], Selection(SelectionSettings(ignore=("/data/",)))).scan()
+print(*scan.manifest)
+print(*opened)
+"""
+
+
+def test_what_is_ignored_is_never_opened(work: Path) -> None:
+    """An ignored directory is neither opened nor listed, an ignored file not even looked at."""
+    (work / "node_modules/x").mkdir(parents=True)
+    (work / "data").mkdir()
+    (work / "kept").mkdir()
+    (work / ".env").write_text("5ecret")
+    done = subprocess.run([sys.executable, "-c", _OPENED, str(work)], capture_output=True, text=True, check=True)
+    manifest, opened = (line.split() for line in done.stdout.splitlines())
+    assert manifest == ["kept"]
+    assert {str(work), "kept"} <= set(opened)
+    assert not {"node_modules", "data", ".env", "x"} & set(opened)
+
+
+def test_the_watch_is_told_before(work: Path) -> None:
+    """Each directory is covered before it is listed, and the end of a scan is told, good or bad."""
+    (work / "d").mkdir()
+    told: list[str] = []
+
+    class Late:
+        """Makes a file in each directory at the last moment."""
+
+        def begin(self) -> None:
+            told.append("begin")
+
+        def cover(self, path: str, fd: int, scope: Scope) -> None:
+            told.append(path)
+            os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
+
+        def finish(self) -> None:
+            told.append("finish")
+
+        def abandon(self) -> None:
+            told.append("abandon")
+
+    selection = Selection(SelectionSettings())
+    assert list(Scanner(str(work), selection, Late()).scan().manifest) == ["d", "d/late", "late"]
+    assert told == ["begin", "", "d", "finish"]
+    with pytest.raises(WorkspaceError):
+        Scanner(str(work / "none"), selection, Late()).scan()
+    assert told[4:] == ["begin", "abandon"]
+
+
+def test_every_descriptor_is_given_back(work: Path) -> None:
+    """After a scan, and after one that was stopped midway, nothing is left open."""
+    (work / "a/b/c").mkdir(parents=True)
+    before = os.listdir("/proc/self/fd")
+    scanned(work)
+    steps = iter(range(2))
+
+    def check() -> None:
+        if next(steps, None) is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        scanned(work, check=check)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("what", ["missing", "file", "link"])
+def test_a_workspace_that_is_none(work: Path, what: str) -> None:
+    """A missing, replaced or linked workspace is an error with a remedy, never an empty manifest."""
+    (work.parent / "file").write_text("")
+    (work.parent / "link").symlink_to(work)
+    with pytest.raises(WorkspaceError, match="nothing was removed") as caught:
+        scanned(work.parent / what)
+    assert caught.value.exit_code == 78
+
+
+_UNREADABLE = """
+import sys
+from syncd.effects.scan import Scanner
+from syncd.policy.selection import Selection, SelectionSettings
+scan = Scanner(sys.argv[1], Selection(SelectionSettings())).scan()
+print(*scan.manifest)
+print(*sorted(scan.unread))
+print(*sorted(problem.key for problem in scan.problems))
+"""
+
+
+def test_what_cannot_be_read(work: Path) -> None:
+    """Unreadable files and directories are named and left out, the rest goes on; for any user."""
+    for path in ("open/f", "closed/f", "blind/f", "shut"):
+        (work / path).parent.mkdir(exist_ok=True)
+        (work / path).write_text("x")
+    (work / "shut").chmod(0)
+    (work / "closed").chmod(0)
+    (work / "blind").chmod(0o444)
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    try:
+        done = subprocess.run(
+            [*powerless, sys.executable, "-c", _UNREADABLE, str(work)], capture_output=True, text=True, check=True
+        )
+    finally:
+        for path, mode in (("shut", 0o600), ("closed", 0o700), ("blind", 0o700)):
+            (work / path).chmod(mode)
+    manifest, unread, problems = done.stdout.splitlines()
+    assert manifest.split() == ["blind", "open", "open/f"]
+    assert unread.split() == ["blind/f", "closed", "shut"]
+    named = [key for key in problems.split() if key.startswith("unreadable:")]
+    assert named == ["unreadable:blind/f", "unreadable:closed", "unreadable:shut"]
