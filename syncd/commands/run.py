@@ -7,6 +7,8 @@ import os
 
 import click
 
+from syncd.base.apikey import ApiKey
+from syncd.base.config import Config
 from syncd.base.errors import SyncdError
 from syncd.base.interrupt import Interrupt
 from syncd.commands.options import CLOCK, config_option, config_path, logging_options
@@ -34,18 +36,14 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str) -> None:
-    from syncd.base.config import load_config  # noqa: PLC0415
     from syncd.process.board import Tally  # noqa: PLC0415
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
     from syncd.process.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.process.wiring import Surroundings, daemon_of, key_of, selection_of, target_of  # noqa: PLC0415
+    from syncd.process.wiring import Surroundings, daemon_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
-    config = load_config(path)
-    target_of(config)
-    selection_of(config)
-    key = key_of(config, os.environ)
+    config, key = _usable(path)
     wakeup = Wakeup()
     signals = Signals(around.interrupt, wakeup)
     tally = Tally()
@@ -57,10 +55,26 @@ def _run(path: str) -> None:
                 return
             signals.reload = False
             try:
-                fresh = load_config(path)
-                target_of(fresh)
-                selection_of(fresh)
-                config, key = fresh, key_of(fresh, os.environ)
+                config, key = _usable(path)
                 _log.info("configuration read anew")
             except SyncdError as failure:
                 _log.error("the new configuration is refused, the old one stays: %s", failure)
+
+
+def _usable(path: str) -> tuple[Config, ApiKey]:
+    """The configuration and its key, once nothing in them would keep a daemon from starting.
+
+    Raises `SyncdError`. No lock may be held: a workspace that another instance has is refused, too.
+    """
+    from syncd.base.config import load_config  # noqa: PLC0415
+    from syncd.effects.lock import Lock  # noqa: PLC0415
+    from syncd.process.wiring import folders_of, key_of, selection_of, target_of  # noqa: PLC0415
+
+    config = load_config(path)
+    target_of(config)
+    selection_of(config)
+    key = key_of(config, os.environ)
+    lock = Lock(folders_of(config, os.environ).state)
+    lock.acquire()
+    lock.release()
+    return config, key

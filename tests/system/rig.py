@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from command import CLOCK, Finished, Running, run_command
 from trees import Tree, lacking, names_in, tree
 
+from syncd.base.folders import folders_for
 from syncd.emulator import Emulator, Entry, When
 
 KEY = "key-that-nobody-may-see"
@@ -143,9 +144,8 @@ class Rig:
 
     @property
     def state_folder(self) -> Path:
-        """The workspace's own folder of state."""
-        (folder,) = (self.home / ".local/state/syncd").iterdir()
-        return folder
+        """The workspace's own folder of state, there or not."""
+        return Path(folders_for(str(self.workspace), self.environment()).state)
 
     def shown(self) -> dict[str, Any]:
         """The status document as it lies on disk: cheap to look at, though only `status` says whether it is true."""

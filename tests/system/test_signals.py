@@ -102,6 +102,26 @@ def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) ->
     assert daemon.code is None
 
 
+def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig) -> None:
+    """A workspace that holds the daemon's own state, or that another instance has: the old one stays."""
+    rig.write("a")
+    other = rig.home / "other"
+    other.mkdir()
+    rig.configure({"workspace.path": str(other)})
+    another = rig.start()
+    rig.until(lambda: "watching" in another.err, "the other instance")
+    rig.configure()
+    daemon = rig.up()
+    for number, path in enumerate((rig.home / ".local", other), 1):
+        rig.configure({"workspace.path": str(path)})
+        daemon.send(signal.SIGHUP)
+        rig.until(lambda wanted=number: daemon.err.count("the old one stays") == wanted, "the refusal")  # type: ignore[misc]
+    rig.configure()
+    rig.write("b")
+    rig.ok("flush")
+    assert daemon.code is None
+
+
 def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
     """SIGHUP during an upload: the sync is done or done again, and the change arrives."""
     rig.fill(5)
