@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from rig import Rig
 
@@ -26,6 +28,17 @@ def test_a_change_made_in_a_stage_arrives(rig: Rig, op: str, when: str) -> None:
     wanted = rig.converged()
     rig.ok("flush")
     assert rig.archived() == sorted(wanted)
+
+
+def test_a_change_heard_during_a_long_upload_arrives(rig: Rig) -> None:
+    """What was noted while the sync was under way is not forgotten when it succeeds."""
+    rig.write("random", os.urandom(1_000_000))
+    rig.configure({"sync.upload_limit_kib_per_second": 500})
+    rig.start()
+    rig.in_state("uploading")
+    rig.write("late", "written in the middle of a sync")
+    rig.converged()
+    assert rig.count("initialize") == 2
 
 
 @at_each_stage
