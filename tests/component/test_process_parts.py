@@ -1,0 +1,217 @@
+"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, orders."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from clock import ScriptedClock
+
+from syncd.base.errors import SandboxRefused, Unavailable
+from syncd.effects.control import Client
+from syncd.effects.cycle import Outcome
+from syncd.effects.snapshot import Demand
+from syncd.process import orders
+from syncd.process.logs import LogFormat, keep_out_of_logs, set_up_logs
+from syncd.process.orders import Order, Orders
+from syncd.process.resume import SleepSensor
+from syncd.process.service_manager import ServiceManager
+from syncd.process.wakeup import Wakeup
+
+
+def readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def test_the_alarm() -> None:
+    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
+    wakeup = Wakeup()
+    wakeup.drain()
+    assert not readable(wakeup.fileno())
+    for _ in range(100_000):
+        wakeup.ring()
+    assert readable(wakeup.fileno())
+    wakeup.drain()
+    assert not readable(wakeup.fileno())
+    wakeup.close()
+    wakeup.ring()
+
+
+@contextmanager
+def managed(folder: Path, **environ: str) -> Iterator[tuple[ServiceManager, socket.socket, ScriptedClock]]:
+    """A service whose manager listens in the folder."""
+    clock = ScriptedClock()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.setblocking(False)
+        yield ServiceManager({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
+
+
+def heard(manager: socket.socket) -> list[str]:
+    found = []
+    while readable(manager.fileno()):
+        found.append(manager.recv(4096).decode())
+    return found
+
+
+def test_what_the_service_manager_hears(tmp_path: Path) -> None:
+    """Each state of the protocol, the status only when it says something new."""
+    with managed(tmp_path) as (service, manager, _):
+        service.ready()
+        service.status("watching")
+        service.status("watching")
+        service.reloading()
+        service.stopping()
+        service.ping()
+        assert heard(manager) == [
+            "READY=1",
+            "STATUS=watching",
+            "RELOADING=1\nMONOTONIC_USEC=1000000000",
+            "STOPPING=1",
+        ]
+        assert service.next_ping_s() is None
+
+
+def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
+    """A ping each half interval, a little early but not more often, however often there is progress."""
+    with managed(tmp_path, WATCHDOG_USEC="60000000", WATCHDOG_PID="42") as (service, manager, clock):
+        assert service.next_ping_s() == clock.monotonic + 30
+        for _ in range(100):
+            clock.go_on(1)
+            service.ping()
+        assert heard(manager) == ["WATCHDOG=1"] * 3
+
+
+@pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
+def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A watchdog for another process, or one that makes no sense, wants no ping."""
+    with managed(tmp_path, **{"WATCHDOG_USEC": "60000000", **environ}) as (service, _, _):
+        assert service.next_ping_s() is None
+
+
+def test_no_service_manager() -> None:
+    """Outside a service, or where its socket is gone, nothing happens."""
+    for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
+        service = ServiceManager(environ, ScriptedClock(), 42)
+        service.ready()
+        service.status("x")
+
+
+def test_sleep_shows() -> None:
+    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
+    clock = ScriptedClock()
+    sensor = SleepSensor(clock)
+    sensor.open()
+    try:
+        clock.go_on(1000)
+        clock.wall += 5000
+        assert sensor.slept_s() == 0
+        clock.suspend(60)
+        assert sensor.slept_s() == pytest.approx(60)
+        assert sensor.slept_s() == 0
+        clock.boottime += 0.5
+        assert sensor.slept_s() == 0
+        assert not any(readable(number) for number in sensor.filenos())
+    finally:
+        sensor.close()
+    assert sensor.filenos() == []
+
+
+@contextmanager
+def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
+    """What goes to stderr; the logging of the tests is put back after it."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
+    sys.stderr = StringIO()
+    try:
+        set_up_logs(level, form, environ or {})
+        yield sys.stderr
+    finally:
+        logging.captureWarnings(capture=False)
+        root.handlers[:], root.level, sys.stderr, logging.raiseExceptions = before
+        for name, number in levels.items():
+            logging.getLogger(name).setLevel(number)
+
+
+def test_log_lines_hold_no_secret_and_no_line_end() -> None:
+    """Whoever writes a record, key and signature are out of it, and it is one line."""
+    with logged("debug", LogFormat.TEXT) as stderr:
+        keep_out_of_logs("sk-5ecret")
+        logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
+        logging.getLogger("httpx").info("GET https://h/?X-Goog-Signature=5ecret")
+        logging.getLogger("other").warning("Authorization: Bearer 5ecret")
+        try:
+            raise ValueError("5ecret in an exception")
+        except ValueError:
+            logging.getLogger("syncd").exception("internal error")
+    lines = stderr.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "5ecret" not in stderr.getvalue()
+    assert "\x1b" not in stderr.getvalue()
+    assert lines[2].endswith("(ValueError at test_process_parts.py:" + lines[2].rsplit(":", 1)[1])
+
+
+def test_json_lines() -> None:
+    """On request each line is an object with time, level, logger and message."""
+    with logged("info", LogFormat.JSON) as stderr:
+        logging.getLogger("syncd.x").warning('say "%s"', "ü\udcff")
+        logging.getLogger("syncd.x").debug("not shown")
+    line = json.loads(stderr.getvalue())
+    assert (line["level"], line["logger"], line["message"]) == ("warning", "syncd.x", 'say "ü\\udcff"')
+    assert line["time"].endswith("Z")
+
+
+def test_orders_are_told_how_it_went() -> None:
+    """An order is told its sync's end; a flush waits for one more where files changed, and outlasts what passes."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    try:
+        push = Order(Client(pairs[0][0]), Demand.FORCED)
+        flush = Order(Client(pairs[1][0]), lasting=True)
+        box = Orders()
+        box.add(push)
+        box.add(flush)
+        serving = box.taken()
+        assert orders.demanded(serving) is Demand.FORCED
+        assert (box.fresh, box.lasting) == ([], [])
+        box.put_back(serving)
+        assert box.taken() == [push, flush]
+        assert orders.tell_outcome(serving, Outcome(None, ("f",), 3)) == [flush]
+        told = json.loads(pairs[0][1].recv(4096))
+        assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
+        assert orders.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
+        assert orders.demanded([flush]) is Demand.CHANGED
+        assert orders.tell_failure([flush, Order()], SandboxRefused("gone"), for_good=True) == []
+        told = json.loads(pairs[1][1].recv(4096))
+        assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
+    finally:
+        for near, far in pairs:
+            near.close()
+            far.close()
+
+
+def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
+    """Only where stderr is the journal itself do lines carry its priorities."""
+    with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
+        logging.getLogger("syncd").error("x")
+    assert not stderr.getvalue().startswith("<")
+    script = (
+        "import logging, os, sys\n"
+        "from syncd.process.logs import LogFormat, set_up_logs\n"
+        "status = os.fstat(2)\n"
+        "set_up_logs('info', LogFormat.TEXT, {'JOURNAL_STREAM': f'{status.st_dev}:{status.st_ino}'})\n"
+        "logging.getLogger('syncd').error('x')\n"
+    )
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        subprocess.run([sys.executable, "-c", script], stderr=file, check=True)
+    assert out.read_text() == "<3>x\n"
