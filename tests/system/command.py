@@ -62,6 +62,9 @@ class Running:
                 [*prefix, *SYNCD, *args], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )
         self.pid = self._process.pid
+        self.shown_arguments = b""
+        while not self.shown_arguments and self.code is None:  # for an instant after exec the kernel shows none
+            self.shown_arguments = self.arguments()
 
     @property
     def out(self) -> str:
@@ -87,12 +90,14 @@ class Running:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code after the signal, which must come within what is promised."""
+        self.shown_arguments += self.arguments()
         if self.code is None:
             self.send(number)
         return self._process.wait(STOP_S)
 
     def kill(self) -> None:
         """SIGKILL: nothing of it gets to run any more."""
+        self.shown_arguments += self.arguments()
         self._process.kill()
         self._process.wait()
 

@@ -47,7 +47,6 @@ class Rig:
         self.environ: dict[str, str] = {}
         self.daemons: list[Running] = []
         self._finished: list[Finished] = []
-        self._arguments: list[bytes] = []
         self._output = folder / "output"
         for path in (self.workspace, self.config_file.parent, self._output):
             path.mkdir(parents=True)
@@ -234,9 +233,8 @@ class Rig:
     # -- the end
 
     def close(self) -> None:
-        """Ends every process, and keeps what must never have been shown for `leaks`."""
+        """Ends every process."""
         for daemon in self.daemons:
-            self._arguments.append(daemon.arguments())
             if daemon.code is None:
                 daemon.kill()
 
@@ -244,7 +242,7 @@ class Rig:
         """Where a key, a signature or a traceback can be seen by whoever should not. Call it after `close`."""
         outputs = {f"output of process {daemon.pid}": daemon.out + daemon.err for daemon in self.daemons}
         outputs |= {f"output of {' '.join(done.args)}": done.out + done.err for done in self._finished}
-        outputs["the argument lists"] = os.fsdecode(b"\n".join(self._arguments))
+        outputs["the argument lists"] = os.fsdecode(b"\n".join(daemon.shown_arguments for daemon in self.daemons))
         found = [f"{name}: {why}" for name, text in outputs.items() if (why := _secret(text))]
         found += [f"{name}: a traceback" for name, text in outputs.items() if "Traceback (most recent" in text]
         for path in self.home.rglob("*"):
