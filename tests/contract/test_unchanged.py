@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, WorkspaceError
+from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
 from syncd.effects.snapshot import Demand
 from syncd.policy.status import State
 
@@ -213,3 +213,50 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
     (rig.workspace / "d/b.txt").unlink()
     rig.sync()
     assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 gone (d/b.txt)" in caplog.text
+
+
+def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
+    """A state folder that takes nothing costs uploads after a restart, and a warning; the sync itself stands."""
+    (record,) = rig.folder.glob("state/syncd/*/initialized")
+    in_the_way = record.with_name("initialized.new")
+    in_the_way.mkdir()
+    rig.write("a.txt", "new")
+    assert rig.sync()[0].word == "initialized"
+    assert [problem.key for problem in rig.cycle.problems] == ["state:write"]
+    assert rig.sync()[0].word == "unchanged"
+    in_the_way.rmdir()
+    rig.write("a.txt", "newer")
+    rig.sync()
+    assert rig.cycle.problems == []
+
+
+class Saboteur(Witness):
+    """Damages the spool when an upload begins, so many times."""
+
+    folder: Path
+    times: int
+
+    def stage(self, state: State) -> None:
+        super().stage(state)
+        if state is State.UPLOADING and self.times:
+            self.times -= 1
+            for chunk in self.folder.glob("cache/syncd/*/chunks/*"):
+                with chunk.open("r+b") as file:
+                    file.write(b"\0\0\0\0")
+
+
+@pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
+def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
+    """A kept piece that went bad is made anew before it is all sent; a disk that loses everything ends the sync."""
+    saboteur = Saboteur(rig.clock)
+    saboteur.folder, saboteur.times = rig.folder, times
+    rig.write("a.txt", "new")
+    if whole:
+        rig.sync(witness=saboteur)
+        assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}
+        return
+    with pytest.raises(TryLater, match="spool"):
+        rig.sync(witness=saboteur)
+    assert rig.arrived() == {"a.txt": "hello", "d/b.txt": "world"}
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}

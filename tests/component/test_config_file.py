@@ -1,0 +1,66 @@
+"""The configuration as a file on disk: what cannot be read or parsed is one line that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncd.base.config import load_config
+from syncd.base.errors import ConfigError
+
+GOOD = '[workspace]\npath = "work"\n[sandbox]\nid = "box"\n'
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    """Its own folder is where relative paths start; a link's workspace is the directory behind it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "work").symlink_to("real")
+    path = tmp_path / "config.toml"
+    path.write_text(GOOD)
+    config = load_config(str(path))
+    assert config.workspace.path == str((tmp_path / "real").resolve())
+    assert config.file == str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[workspace\n", "is not valid TOML"),
+        (b"a = 1\na = 2\n", "is not valid TOML"),
+        (b'[workspace]\npath = "\xff"\n', "is not valid TOML"),
+        (b"\xff\xfe[\x00", "is not valid TOML"),
+        (b"", "workspace.path is missing"),
+        (GOOD.encode() + b"colour = 1\n", "sandbox.colour: unknown key"),
+        (GOOD.encode() + b"[sync]\ndebounce_seconds = nan\n", "sync.debounce_seconds = nan"),
+        (GOOD.encode() + b"[sync]\nrescan_minutes = 1979-05-27\n", "sync.rescan_minutes = 1979-05-27"),
+    ],
+)
+def test_a_bad_file(tmp_path: Path, content: bytes, said: str) -> None:
+    """One line with the file's name and what is wrong."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    text = str(caught.value)
+    assert said in text
+    assert text.startswith(str(path))
+    assert "\n" not in text
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    """What is no file cannot be read, and says why."""
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(str(tmp_path))
+
+
+def test_a_workspace_by_way_of_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to the home directory is the home directory."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (tmp_path / "work").symlink_to("home")
+    path = tmp_path / "config.toml"
+    path.write_text(GOOD)
+    with pytest.raises(ConfigError, match="home directory itself"):
+        load_config(str(path))

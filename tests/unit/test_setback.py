@@ -1,0 +1,112 @@
+"""What follows from a failed sync: back-off for what passes, a hold for what a person must mend."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.base.errors import (
+    ConfigError,
+    KeyRefused,
+    NearlyEmpty,
+    SandboxRefused,
+    SnapshotTooLarge,
+    SyncdError,
+    TryLater,
+    Unavailable,
+    WorkspaceError,
+)
+from syncd.effects.delivery import Patience
+from syncd.policy.agenda import Ends
+from syncd.process.setback import Setback, ends_a_new_daemon
+
+NOW_S = 1000.0
+
+
+def setback() -> Setback:
+    return Setback(Patience(first_s=1.0, max_s=8.0, give_up_s=300.0))
+
+
+def test_what_passes_is_backed_off_from() -> None:
+    """The wait doubles with each sync that failed, up to the longest; a success brings the first one back."""
+    after = setback()
+    waits = []
+    for _ in range(6):
+        after.after(Unavailable("no network"), NOW_S, 1.0)
+        assert after.hold is None
+        assert after.not_before_s is not None
+        waits.append(after.not_before_s - NOW_S)
+    assert waits == [1, 2, 4, 8, 8, 8]
+    after.clear()
+    assert after.not_before_s is None
+    after.after(TryLater("full disk"), NOW_S, 1.0)
+    assert after.not_before_s == NOW_S + 1
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 900.0)])
+def test_a_servers_wish_outlasts_a_sync(asked_s: float, wait_s: float) -> None:
+    """What `Retry-After` asked for is kept to by the next sync as well."""
+    after = setback()
+    after.after(Unavailable("busy"), NOW_S, 1.0, asked_s)
+    assert after.not_before_s == NOW_S + wait_s
+
+
+@pytest.mark.parametrize("failure", [KeyRefused("no"), SandboxRefused("no"), ConfigError("no")])
+def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
+    """Changes at home do not mend it; the API is asked again slowly, and ever more so."""
+    after = setback()
+    waits = []
+    for _ in range(6):
+        after.after(failure, NOW_S, 1.0)
+        assert after.hold is not None
+        assert after.hold.ends is Ends.WITH_A_PERSON
+        assert after.waits_for_person
+        waits.append(after.hold.look_at_s - NOW_S)
+    assert waits == [60, 120, 240, 480, 600, 600]
+    assert after.not_before_s is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "took_s", "wait_s"),
+    [
+        (WorkspaceError("missing"), 0.01, 2.0),
+        (NearlyEmpty("emptied"), 0.01, 2.0),
+        (NearlyEmpty("emptied"), 3.0, 60.0),
+        (SnapshotTooLarge("large"), 0.01, 60.0),
+    ],
+)
+def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, wait_s: float) -> None:
+    """A workspace that came back is found soon, without a scan taking more than a small part of the time."""
+    after = setback()
+    after.after(failure, NOW_S, took_s)
+    assert after.hold is not None
+    assert (after.hold.ends, after.hold.look_at_s) == (Ends.WITH_CHANGES, NOW_S + wait_s)
+    assert not after.waits_for_person
+
+
+def test_the_last_failure_counts() -> None:
+    """A refusal after a network failure holds, a network failure after a refusal is tried again."""
+    after = setback()
+    after.after(KeyRefused("no"), NOW_S, 1.0)
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    assert after.hold is None
+    assert after.not_before_s is not None
+    after.try_at_once()
+    assert after.not_before_s is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "ends"),
+    [
+        (KeyRefused("x"), True),
+        (SandboxRefused("x"), True),
+        (WorkspaceError("x"), True),
+        (ConfigError("x"), True),
+        (NearlyEmpty("x"), False),
+        (SnapshotTooLarge("x"), False),
+        (Unavailable("x"), False),
+        (TryLater("x"), False),
+    ],
+)
+def test_what_ends_a_daemon_that_never_synced(failure: SyncdError, *, ends: bool) -> None:
+    """Wrong keys, sandboxes and paths do; what may pass by itself does not."""
+    assert ends_a_new_daemon(failure) is ends
