@@ -7,6 +7,7 @@ look → equal to what the sandbox holds? unchanged
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from syncd.base.clock import Clock, stamp
@@ -58,11 +59,14 @@ class Cycle:
         """Read what an earlier process left: which manifest the sandbox holds."""
         self.baseline, self.state_problems = self.journal.initialized(self.target)
 
-    def run(self, demand: Demand, attendant: Attendant) -> Outcome:
-        """One sync. Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded."""
+    def run(self, demand: Demand, attendant: Attendant, changed: Collection[str] | None = None) -> Outcome:
+        """One sync, `changed` naming the only directories to look at.
+
+        Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded.
+        """
         started_s = self.clock.monotonic_s()
         attendant.stage(State.SNAPSHOTTING)
-        look = self.photographer.look(self.baseline, demand)
+        look = self.photographer.look(self.baseline, demand, changed)
         files = count_files(look.manifest.values())
         if demand is Demand.CHANGED and self._unchanged(look):
             return Outcome(None, files=files)

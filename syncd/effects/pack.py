@@ -49,6 +49,7 @@ class Packer:
         self._store = store
         self._clock = clock
         self._check = check
+        self._keys: dict[str, tuple[list[tuple[str, Entry]], str | None]] = {}
 
     def pack(self, manifest: Manifest) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`.
@@ -62,7 +63,7 @@ class Packer:
             for paths in chunks(manifest):
                 self._check()
                 entries = [(path, manifest[path]) for path in paths]
-                key = chunk_key(entries, FORM)
+                key = self._key(entries)
                 piece = self._store.get(key) if key else None
                 if piece is None:
                     parts.append(self._make(packed, compressor, down, entries))
@@ -73,6 +74,14 @@ class Packer:
         packed.archive = Archive.of([piece for piece in pieces if piece is not None])
         self._store.keep_only(packed.archive.pieces)
         return packed
+
+    def _key(self, entries: list[tuple[str, Entry]]) -> str | None:
+        """The chunk's key, remembered from the last archive while the same entries are in it."""
+        first = entries[0][0]
+        known = self._keys.get(first)
+        if known is None or known[0] != entries:
+            known = self._keys[first] = (entries, chunk_key(entries, FORM))
+        return known[1]
 
     def forget(self, damaged: Piece) -> None:
         """The piece is not what it was."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from syncd.base.problem import Problem
 from syncd.effects import descent
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
+from syncd.effects.listing import Listing, Tree
 from syncd.effects.tar_format import permissions
 from syncd.policy.links import stays_inside
 from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
@@ -60,6 +61,9 @@ class NoCoverage:
         pass
 
 
+# What opening says of a path that went, or was swapped, since it was seen.
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
 LeftOut = Callable[[str, bool, Decision], None]
 
 
@@ -70,18 +74,6 @@ class Scan:
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
-    left_out: int = 0
-    identity: tuple[int, int] = (0, 0)
-
-
-@dataclass
-class _Open:
-    """A directory in the middle of its walk."""
-
-    descriptor: int
-    path: str
-    scope: Scope
-    names: list[tuple[bytes, os.DirEntry[str]]]
 
 
 def nobody(path: str, is_dir: bool, decision: Decision) -> None:
@@ -107,87 +99,178 @@ class Scanner:
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
+        self._tree = Tree()
 
-    def scan(self) -> Scan:
-        """Walk everything. Raises `WorkspaceError` if the workspace itself cannot be read, `Stop` if asked to end."""
-        found = Scan()
+    def scan(self, changed: Collection[str] | None = None) -> Scan:
+        """Look at everything, or only at directories in which something changed since the last scan.
+
+        `changed` is to be trusted only if it names every such directory; wherever it does not tell enough (a rule
+        changed, a directory cannot be opened, nothing is remembered), everything is looked at all the same. A
+        directory's own time, which ignored files change too, may be older than it is until all is looked at. Raises
+        `WorkspaceError` if the workspace itself cannot be read, `Stop` if asked to end.
+        """
+        try:
+            if changed is None or not self._look_at(changed):
+                self._look_at_all()
+        except BaseException:
+            self._tree = Tree()  # half old, half new
+            raise
+        return self._found()
+
+    def learn(self, manifest: Mapping[str, Entry]) -> None:
+        """Remember these paths' contents until their directories change."""
+        self._tree.learn(manifest)
+
+    def _found(self) -> Scan:
+        found = Scan(self._tree.manifest())
+        for listing in self._tree.listings.values():
+            found.problems += listing.problems
+            found.unread |= listing.unread
+        return found
+
+    def _look_at_all(self) -> None:
+        self._tree = Tree()
         self._coverage.begin()
-        open_directories: list[_Open] = []
         try:
             top = descent.open_workspace(self._workspace)
-            status = os.fstat(top)
-            found.identity = (status.st_dev, status.st_ino)
-            scope = self._selection.root(read_excludes(top, self._personal))
-            open_directories.append(self._enter(found, top, "", scope))
-            self._walk(found, open_directories)
+            here = self._list(top, "", self._selection.root(read_excludes(top, self._personal)))
+            self._tree.listings[""] = here.listing
+            self._go_down(here)
         except BaseException:
             self._coverage.abandon()
             raise
-        finally:
-            for directory in open_directories:
-                os.close(directory.descriptor)
         self._coverage.finish()
-        return found
 
-    def _walk(self, found: Scan, open_directories: list[_Open]) -> None:
-        # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
-        while open_directories:
-            here = open_directories[-1]
-            if not here.names:
-                os.close(open_directories.pop().descriptor)
-                continue
-            _, item = here.names.pop()
-            path = f"{here.path}/{item.name}" if here.path else item.name
-            is_dir = item.is_dir(follow_symlinks=False)
-            decision = here.scope.decide(item.name, is_dir)
-            if not decision.included:
-                self._leave_out(found, path, is_dir, decision)
-                continue
-            try:
-                status = item.stat(follow_symlinks=False)
-            except OSError as failure:
-                self._missed(found, path, failure)
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                self._check()
+    def _look_at(self, changed: Collection[str]) -> bool:
+        """List these directories anew; False where that is not enough."""
+        listings = self._tree.listings
+        if "" not in listings:
+            return False
+        with descent.Descent(descent.open_workspace(self._workspace)) as down:
+            top, _ = down.parent_of(".")
+            status = os.fstat(top)
+            if listings[""].identity != (status.st_dev, status.st_ino):
+                return False
+            todo = sorted(changed, reverse=True)
+            links_done = False
+            while todo:
+                path = todo.pop()
+                old = listings.get(path)
+                if old is None:
+                    continue  # gone or left out by now; if that matters, the directory above it is named too
                 try:
-                    descriptor = descent.open_directory(item.name, here.descriptor)
+                    parent, _ = down.parent_of(f"{path}/." if path else ".")
+                    new = self._list(os.dup(parent), path, old.outer)
                 except OSError as failure:
-                    self._missed(found, path, failure)
+                    if failure.errno in _VANISHED:
+                        continue
+                    return False
+                if new.listing.rules != old.rules or new.listing.identity != old.identity:
+                    os.close(new.descriptor)
+                    return False
+                self._replace(path, old, new)
+                if not links_done and (old.links or new.listing.links or old.directories != new.listing.directories):
+                    # Ways may lead elsewhere now: every link is asked again whether it stays inside.
+                    links_done = True
+                    todo += sorted(self._tree.with_links(), reverse=True)
+        return True
+
+    def _replace(self, path: str, old: Listing, new: _Open) -> None:
+        listings = self._tree.listings
+        for gone in self._tree.lost(old, new.listing):
+            self._tree.drop(gone)
+        listings[path] = new.listing
+        new.below = [below for below in new.below if below not in listings]
+        above = listings.get(path.rpartition("/")[0])
+        if path and above is not None and path in above.entries:
+            above.entries[path] = _directory_entry(os.fstat(new.descriptor))
+        self._go_down(new)
+
+    def _go_down(self, start: _Open) -> None:
+        """Walk what is below a directory that was listed. Closes all descriptors."""
+        stack = [start]
+        try:
+            while stack:
+                here = stack[-1]
+                if not here.below:
+                    os.close(stack.pop().descriptor)
                     continue
-                found.manifest[path] = Entry(Kind.DIRECTORY, permissions(status.st_mode), _seconds(status))
+                self._check()
+                path = here.below.pop()
+                name = path.rpartition("/")[2]
                 try:
-                    open_directories.append(self._enter(found, descriptor, path, here.scope.enter(item.name)))
+                    descriptor = descent.open_directory(name, here.descriptor)
+                    below = self._list(descriptor, path, here.listing.scope.enter(name))
                 except OSError as failure:
-                    os.close(descriptor)
-                    del found.manifest[path]
-                    self._missed(found, path, failure)
-            else:
-                self._leaf(found, path, item.name, here.descriptor, status)
+                    del here.listing.entries[path], here.listing.directories[path]
+                    _missed(here.listing, path, failure)
+                    continue
+                self._tree.listings[path] = below.listing
+                stack.append(below)
+        finally:
+            for directory in stack:
+                os.close(directory.descriptor)
 
-    def _leaf(self, found: Scan, path: str, name: str, parent: int, status: os.stat_result) -> None:
-        if stat.S_ISREG(status.st_mode):
+    def _list(self, descriptor: int, path: str, outer: Scope) -> _Open:
+        """List the directory of a descriptor, which is closed if that fails. Raises `OSError`."""
+        try:
+            # Watched before its rules are read, or a change of them in between would be missed; then again with them.
+            self._coverage.cover(path, descriptor, outer)
+            rules, problems = read_ignore_files(descriptor, path, outer.ignore_files)
+            scope = outer
+            if rules:
+                scope = outer.with_files(rules)
+                self._coverage.cover(path, descriptor, scope)
+            status = os.fstat(descriptor)
+            listing = Listing((status.st_dev, status.st_ino), outer, scope, rules, problems=problems)
+            with os.scandir(descriptor) as items:
+                names = sorted(((os.fsencode(item.name), item) for item in items), key=_name)
+            for _, item in names:
+                self._item(listing, path, item, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Open(descriptor, listing, list(listing.directories))
+
+    def _item(self, listing: Listing, folder: str, item: os.DirEntry[str], parent: int) -> None:
+        path = f"{folder}/{item.name}" if folder else item.name
+        is_dir = item.is_dir(follow_symlinks=False)
+        decision = listing.scope.decide(item.name, is_dir)
+        if not decision.included:
+            self._on_left_out(path, is_dir, decision)
+            return
+        try:
+            status = item.stat(follow_symlinks=False)
+        except OSError as failure:
+            _missed(listing, path, failure)
+            return
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
             # Opening each file to learn whether it may be read would double the walk; most modes say it.
-            if status.st_mode & 0o444 != 0o444 and not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
-                self._missed(found, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            if status.st_mode & 0o444 != 0o444 and not os.access(item.name, os.R_OK, dir_fd=parent, effective_ids=True):
+                _missed(listing, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
                 return
-            found.manifest[path] = file_entry(status)
-        elif stat.S_ISLNK(status.st_mode):
-            self._link(found, path, name, parent, status)
+            listing.entries[path] = file_entry(status)
+        elif kind == stat.S_IFDIR:
+            listing.entries[path] = _directory_entry(status)
+            listing.directories[path] = (status.st_dev, status.st_ino)
+        elif kind == stat.S_IFLNK:
+            self._link(listing, path, item.name, parent, status)
         else:
-            self._leave_out(found, path, False, Decision(False, SPECIAL))
+            self._on_left_out(path, False, Decision(False, SPECIAL))
 
-    def _link(self, found: Scan, path: str, name: str, parent: int, status: os.stat_result) -> None:
+    def _link(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
+        listing.links += 1
         try:
             target = os.readlink(name, dir_fd=parent)
         except OSError as failure:
-            self._missed(found, path, failure)
+            _missed(listing, path, failure)
             return
         if leads_inside(self._workspace, path, target, name, parent):
-            found.manifest[path] = Entry(Kind.SYMLINK, 0o777, _seconds(status), target=target)
+            listing.entries[path] = Entry(Kind.SYMLINK, 0o777, _seconds(status), target=target)
             return
-        self._leave_out(found, path, False, Decision(False, OUTSIDE))
-        found.problems.append(
+        self._on_left_out(path, False, Decision(False, OUTSIDE))
+        listing.problems.append(
             Problem(
                 f"link:{path}",
                 f"the link {path!r} leads outside the workspace or in a circle, and stays home",
@@ -195,30 +278,22 @@ class Scanner:
             )
         )
 
-    def _enter(self, found: Scan, descriptor: int, path: str, scope: Scope) -> _Open:
-        """List a directory whose descriptor is open, its own ignore files read first. Raises `OSError`."""
-        # Watched before its rules are read, or a change of the rules in between would be missed; then again with them.
-        self._coverage.cover(path, descriptor, scope)
-        files, problems = read_ignore_files(descriptor, path, scope.ignore_files)
-        found.problems += problems
-        if files:
-            scope = scope.with_files(files)
-            self._coverage.cover(path, descriptor, scope)
-        with os.scandir(descriptor) as listing:
-            names = [(os.fsencode(item.name), item) for item in listing]
-        names.sort(key=_name, reverse=True)  # taken from the end
-        return _Open(descriptor, path, scope, names)
 
-    def _leave_out(self, found: Scan, path: str, is_dir: bool, decision: Decision) -> None:
-        found.left_out += 1
-        self._on_left_out(path, is_dir, decision)
+@dataclass
+class _Open:
+    """A directory that was listed and is still open; `below` are those in it that are still to be walked."""
 
-    def _missed(self, found: Scan, path: str, failure: OSError) -> None:
-        """What vanished or was swapped under the walk brings its own event; what cannot be read is named."""
-        if failure.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return
-        found.unread.add(path)
-        found.problems.append(unreadable(path, failure))
+    descriptor: int
+    listing: Listing
+    below: list[str]
+
+
+def _missed(listing: Listing, path: str, failure: OSError) -> None:
+    """What vanished or was swapped under the walk brings its own event; what cannot be read is named."""
+    if failure.errno in _VANISHED:
+        return
+    listing.unread.add(path)
+    listing.problems.append(unreadable(path, failure))
 
 
 def leads_inside(workspace: str, path: str, target: str, name: str, parent: int) -> bool:
@@ -253,6 +328,10 @@ def file_entry(status: os.stat_result) -> Entry:
         status.st_size,
         stamp=Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev),
     )
+
+
+def _directory_entry(status: os.stat_result) -> Entry:
+    return Entry(Kind.DIRECTORY, permissions(status.st_mode), _seconds(status))
 
 
 def _name(named: tuple[bytes, os.DirEntry[str]]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -47,16 +47,15 @@ class Photographer:
         self._known: Manifest = {}
         self._closed_files: dict[str, Entry] = {}
         self.problems: list[Problem] = []
-        self.identity: tuple[int, int] = (0, 0)
 
-    def look(self, baseline: Manifest | None, demand: Demand) -> Look:
+    def look(self, baseline: Manifest | None, demand: Demand, changed: Collection[str] | None = None) -> Look:
         """Scan, and read only the files that may or may not have changed.
 
-        Raises `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
+        `changed` names the only directories in which something may have changed since the last look. Raises
+        `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
         """
-        scan = self._scanner.scan()
+        scan = self._scanner.scan(changed)
         self.problems = scan.problems
-        self.identity = scan.identity
         self._leave_closed_out(scan)
         if demand is Demand.CHANGED:
             _guard(baseline, scan.manifest)
@@ -68,7 +67,7 @@ class Photographer:
         if not found.certain and found.doubtful:
             manifest |= self._reader.digests(found.doubtful)
             found = difference(baseline or {}, manifest)
-        self._known = manifest
+        self._learn(scan.manifest, manifest)
         return Look(manifest, found)
 
     def pack(self, manifest: Manifest) -> Packed:
@@ -82,8 +81,13 @@ class Photographer:
             ) from None
         self._closed_files |= packed.unread
         self.problems = self.problems + packed.problems
-        self._known = packed.manifest
+        self._learn(manifest, packed.manifest)
         return packed
+
+    def _learn(self, before: Manifest, now: Manifest) -> None:
+        """Contents that were read need not be read again for the next look."""
+        self._known = now
+        self._scanner.learn({path: entry for path, entry in now.items() if before.get(path) is not entry})
 
     def repack(self, manifest: Manifest, damaged: Piece) -> Packed:
         """As `pack`, after a piece of the archive proved damaged."""

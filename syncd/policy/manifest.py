@@ -76,6 +76,8 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
     found = Difference()
     for path, entry in now.items():
         old = before.get(path)
+        if old is entry:
+            continue
         if old is None:
             found.added.append(path)
         elif old.kind is not entry.kind or old.mode != entry.mode or old.target != entry.target:

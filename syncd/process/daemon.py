@@ -10,32 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import select
-from dataclasses import dataclass
 from enum import Enum
 
-from syncd.base.clock import Clock, stamp
+from syncd.base.clock import stamp
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
-from syncd.base.interrupt import Interrupt
-from syncd.effects.control import Client, ControlServer, Message
-from syncd.effects.cycle import Cycle, Outcome
-from syncd.effects.delivery import Patience, Superseded
+from syncd.effects.control import Client, Message
+from syncd.effects.cycle import Outcome
+from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
-from syncd.effects.http import Exchanger
-from syncd.effects.pause_file import PauseFile
 from syncd.effects.snapshot import Demand
-from syncd.effects.watcher import Watcher
 from syncd.policy.agenda import Agenda, Reason, Sync, ends_pause, next_move, resting_state
 from syncd.policy.debounce import Burst, noted
 from syncd.policy.status import State
 from syncd.policy.verdict import Step, Verdict
 from syncd.process import orders
-from syncd.process.board import Board
 from syncd.process.orders import Order, Orders
-from syncd.process.resume import SleepSensor
-from syncd.process.service_manager import ServiceManager
+from syncd.process.parts import Parts
 from syncd.process.setback import Setback, ends_a_new_daemon
-from syncd.process.signals import Signals
-from syncd.process.wakeup import Wakeup
+from syncd.process.suspicion import Suspicion
 
 _log = logging.getLogger("syncd")
 
@@ -55,36 +47,6 @@ class Ended(Enum):
     RELOAD = "a new configuration is to be read"
 
 
-@dataclass(frozen=True)
-class Timing:
-    """`[sync]`, in seconds."""
-
-    quiet_s: float
-    max_wait_s: float
-    rescan_s: float
-
-
-@dataclass
-class Parts:
-    """What the loop works with; `process.wiring` makes them."""
-
-    cycle: Cycle
-    watch: Watcher
-    control: ControlServer
-    board: Board
-    manager: ServiceManager
-    signals: Signals
-    wakeup: Wakeup
-    interrupt: Interrupt
-    sensor: SleepSensor
-    exchanger: Exchanger
-    pause_file: PauseFile
-    clock: Clock
-    timing: Timing
-    patience: Patience
-    key_file: str
-
-
 class Daemon:
     """One workspace's daemon."""
 
@@ -98,6 +60,7 @@ class Daemon:
         self._setback = Setback(parts.patience)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
+        self._suspicion = Suspicion()
         self._paused = False
         self._glanced_s = 0.0
         self._key_stamp = _file_stamp(parts.key_file)
@@ -136,13 +99,17 @@ class Daemon:
         self._serving = self._orders.taken()
         if reason is not Reason.RESCAN and self._setback.hold is None:
             self._board.pending = True
+        changed = self._suspicion.taken()
+        if reason is not Reason.CHANGE or self._serving or self._parts.watch.needs_polling:
+            changed = None  # what was saved a moment before an order may not have been heard of yet
         self._started_s = self._clock.monotonic_s()
         try:
-            outcome = self._parts.cycle.run(orders.demanded(self._serving), self)
+            outcome = self._parts.cycle.run(orders.demanded(self._serving), self, changed)
         except Superseded:
             self._orders.put_back(self._serving)
             self._serving = []
             self._burst = self._burst or burst or noted(None, self._started_s)
+            self._suspicion.anywhere()
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
         except WorkspaceError as failure:
@@ -157,7 +124,8 @@ class Daemon:
             self._failed(Step.SNAPSHOT, TryLater(f"internal error ({type(failure).__name__})", "please report it"))
         else:
             self._succeeded(outcome)
-        self._look_again_later(self._clock.monotonic_s() - self._started_s)
+        if changed is None:
+            self._look_again_later(self._clock.monotonic_s() - self._started_s)
         self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
         self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
         self._parts.manager.ping()
@@ -167,16 +135,15 @@ class Daemon:
         if outcome.sync is not None:
             tally.syncs += 1
             tally.last_sync = outcome.sync
-            _log.info(
-                "synced %d files, %d bytes, in %.2f s", outcome.files, outcome.sync.archive_bytes, outcome.sync.seconds
-            )
+            size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
+            _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
         tally.synced_once = True
         tally.last_error = None
         self._setback.clear()
         self._orders.lasting += orders.tell_outcome(self._serving, outcome)
         self._serving = []
         if outcome.follow_up:
-            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._look_everywhere()
         self._board.pending = self._burst is not None
 
     def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
@@ -194,6 +161,12 @@ class Daemon:
         if ends:
             raise failure
         self._setback.after(failure, now_s, now_s - self._started_s, asked_s)
+        self._suspicion.anywhere()
+
+    def _look_everywhere(self) -> None:
+        """As after a change, but one that nothing is known of."""
+        self._burst = noted(self._burst, self._clock.monotonic_s())
+        self._suspicion.anywhere()
 
     def _look_again_later(self, took_s: float) -> None:
         wait_s = self._parts.timing.rescan_s
@@ -283,15 +256,14 @@ class Daemon:
         parts = self._parts
         parts.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
         hints = parts.watch.take()
+        self._suspicion.heard(hints)
         if hints:
             self._burst = noted(self._burst, self._clock.monotonic_s())
-        if hints.doubt is not None:
-            _log.debug("events are in doubt (%s): the next scan tells", hints.doubt.name.lower())
         slept_s = parts.sensor.slept_s()
         if slept_s:
             _log.info("slept for %.0f s: looking at everything again", slept_s)
             parts.exchanger.drop()
-            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._look_everywhere()
             self._setback.try_at_once()
         if parts.signals.sync_now:
             parts.signals.sync_now = False
@@ -322,7 +294,7 @@ class Daemon:
             client.done(TryLater.exit_code, f"the state folder cannot be written: {failure.strerror}")
             return
         if self._paused and word == "resume":
-            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._look_everywhere()
         self._paused = word == "pause"
         _log.info("%sd", word)
         client.done(0)

@@ -36,8 +36,9 @@ from syncd.policy.gitignore import bad_pattern
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.target import Target
 from syncd.process.board import Board, Tally
-from syncd.process.daemon import Daemon, Parts, Timing
+from syncd.process.daemon import Daemon
 from syncd.process.logs import keep_out_of_logs
+from syncd.process.parts import Parts, Timing
 from syncd.process.resume import SleepSensor
 from syncd.process.service_manager import ServiceManager
 from syncd.process.signals import Signals

@@ -1,0 +1,230 @@
+"""A scan of the directories that events named sees what a scan of everything sees, whatever was done in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.effects.hints import Hints
+from syncd.effects.scan import Scan, Scanner
+from syncd.effects.watch import Watch
+from syncd.policy.manifest import Kind, Manifest
+from syncd.policy.selection import Selection, SelectionSettings
+from syncd.process.suspicion import Suspicion
+from syncd.process.wakeup import Wakeup
+
+ROUNDS = 40
+# Two events of one move may be this far apart.
+QUIET_S = 0.05
+
+
+class Watched:
+    """A workspace with the real watch on it, scanned by what the watch names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.wakeup = Wakeup()
+        self.watch = Watch(str(folder), self.wakeup.ring)
+        self.watch.open()
+        self.scanner = Scanner(str(folder), Selection(SelectionSettings()), self.watch)
+        self.suspicion = Suspicion()
+        self.partial = 0
+
+    def close(self) -> None:
+        self.watch.close()
+        self.wakeup.close()
+
+    def hear(self) -> None:
+        """Until no more events come."""
+        while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
+            self.wakeup.drain()
+            self.suspicion.heard(self.watch.take())
+
+    def scan(self) -> Scan:
+        changed = self.suspicion.taken()
+        self.partial += changed is not None
+        return self.scanner.scan(changed)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    (tmp_path / "work").mkdir()
+    it = Watched(tmp_path / "work")
+    yield it
+    it.close()
+
+
+def afresh(folder: Path) -> Scan:
+    """What someone sees who knows nothing."""
+    return Scanner(str(folder), Selection(SelectionSettings())).scan()
+
+
+def timeless(scan: Scan) -> Manifest:
+    """Without directories' times: an ignored file changes its directory's, and no event is heard of it."""
+    return {p: replace(e, mtime_s=0) if e.kind is Kind.DIRECTORY else e for p, e in scan.manifest.items()}
+
+
+def check(watched: Watched) -> None:
+    watched.hear()
+    seen, wanted = watched.scan(), afresh(watched.folder)
+    assert list(timeless(seen).items()) == list(timeless(wanted).items())
+    assert seen.unread == wanted.unread
+    assert {p.key for p in seen.problems} == {p.key for p in wanted.problems}
+
+
+class Chaos:
+    """Does something to a tree, chosen by a seeded random."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.rnd = random.Random(seed)
+        self.count = 0
+
+    def folders(self) -> list[Path]:
+        return [Path(base) for base, _, _ in os.walk(self.folder)]
+
+    def files(self) -> list[Path]:
+        return [Path(base) / name for base, _, names in os.walk(self.folder) for name in names]
+
+    def name(self) -> str:
+        self.count += 1
+        return self.rnd.choice(["f", "d", "x.log", "build", "é", "-", "new\nline"]) + str(self.rnd.randrange(3))
+
+    def step(self) -> None:
+        deeds: list[Callable[[], None]] = [
+            self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
+            self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
+        ]  # fmt: skip
+        for _ in range(self.rnd.randrange(1, 5)):
+            self.rnd.choice(deeds)()
+
+    def write(self) -> None:
+        target = self.rnd.choice(self.folders()) / self.name()
+        if not target.is_dir() and not target.is_symlink():
+            target.write_text(str(self.count) * self.rnd.randrange(1, 50))
+
+    def make(self) -> None:
+        (self.rnd.choice(self.folders()) / self.name()).mkdir(exist_ok=True) if self.rnd.random() < 0.9 else None
+
+    def make_deep(self) -> None:
+        deep = self.rnd.choice(self.folders()) / f"deep{self.rnd.randrange(3)}" / "a" / "b"
+        deep.mkdir(parents=True, exist_ok=True)
+        (deep / "file").write_text("deep")
+
+    def remove_file(self) -> None:
+        files = self.files()
+        if files:
+            self.rnd.choice(files).unlink()
+
+    def remove_folder(self) -> None:
+        inner = self.folders()[1:]
+        if inner and self.rnd.random() < 0.5:
+            shutil.rmtree(self.rnd.choice(inner))
+
+    def move(self) -> None:
+        inner = self.folders()[1:] + self.files()
+        if inner:
+            source, folder = self.rnd.choice(inner), self.rnd.choice(self.folders())
+            target = folder / self.name()
+            if source not in (folder, *folder.parents) and not os.path.lexists(target):
+                source.rename(target)
+
+    def swap_in(self) -> None:
+        """A directory takes another one's name."""
+        inner = self.folders()[1:]
+        if inner:
+            gone = self.rnd.choice(inner)
+            new = self.folder.parent / f"outside{self.count}"
+            (new / "sub").mkdir(parents=True, exist_ok=True)
+            (new / "sub" / "swapped").write_text("in")
+            shutil.rmtree(gone)
+            new.rename(gone)
+
+    def ignore(self) -> None:
+        rules = self.rnd.choice([".gitignore", ".syncdignore"])
+        text = "".join(self.rnd.sample(["*.log\n", "build*\n", "!x.log1\n", "/d1\n", "deep0/\n", "f*\n!f2\n"], 2))
+        file = self.rnd.choice(self.folders()) / rules
+        if self.rnd.random() < 0.3:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(text)
+
+    def link(self) -> None:
+        place = self.rnd.choice(self.folders()) / f"link{self.rnd.randrange(3)}"
+        if not os.path.lexists(place):
+            place.symlink_to(self.rnd.choice(["f1", "../..", "/etc/hosts", "nowhere", "."]))
+
+    def chmod(self) -> None:
+        self.rnd.choice(self.files() + self.folders()).chmod(self.rnd.choice([0o755, 0o700, 0o711 | 0o400])) if (
+            self.files()
+        ) else None
+
+    def replace_kind(self) -> None:
+        files = self.files()
+        if files:
+            victim = self.rnd.choice(files)
+            victim.unlink()
+            victim.mkdir()
+            (victim / "inner").write_text("was a file")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
+    """After each of many random changes the two scans agree to the last entry, and most of them were partial."""
+    chaos = Chaos(watched.folder, seed)
+    check(watched)
+    for _ in range(ROUNDS):
+        with contextlib.suppress(OSError):  # some steps do not fit together
+            chaos.step()
+        check(watched)
+    assert watched.partial > ROUNDS // 2
+
+
+def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
+    """What no event named is believed: that is what makes it fast, and why the periodic look stays."""
+    (watched.folder / "a").mkdir()
+    (watched.folder / "b").mkdir()
+    watched.hear()
+    watched.scan()
+    watched.hear()
+    watched.suspicion.taken()
+    (watched.folder / "a" / "f").write_text("1")
+    (watched.folder / "b" / "f").write_text("1")
+    assert set(watched.scanner.scan({"a"}).manifest) == {"a", "a/f", "b"}
+    assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
+
+
+def test_learned_contents_last_until_the_directory_changes(watched: Watched) -> None:
+    """A digest stays with its entry over partial scans, and goes with the next listing of its directory."""
+    for name in ("a", "b"):
+        (watched.folder / name).mkdir()
+        (watched.folder / name / "f").write_text(name)
+    scan = watched.scan()
+    digested = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
+    watched.scanner.learn({**digested, "gone/f": digested["a/f"]})
+    again = watched.scanner.scan({"a"}).manifest
+    assert (again["a/f"].digest, again["b/f"].digest) == (b"", b"x")
+    assert "gone/f" not in again
+
+
+def test_suspicion_falls_back_to_everything() -> None:
+    """At the start, after a doubt, and when too many directories are named."""
+    suspicion = Suspicion()
+    assert suspicion.taken() is None
+    assert suspicion.taken() == frozenset()
+    suspicion.heard(Hints(frozenset({"a"})))
+    suspicion.heard(Hints(frozenset({"b"})))
+    assert suspicion.taken() == {"a", "b"}
+    suspicion.heard(Hints(frozenset(map(str, range(5000)))))
+    assert suspicion.taken() is None
+    suspicion.anywhere()
+    suspicion.heard(Hints(frozenset({"a"})))
+    assert suspicion.taken() is None
