@@ -290,6 +290,29 @@ def test_a_change_after_the_crash(rig: Rig) -> None:
     assert rig.asked().count("upload") == 2
 
 
+def test_a_crash_after_a_refused_url(rig: Rig) -> None:
+    """A URL that the bucket refused is not tried again by the next process."""
+    rig.emulator.faults.script("upload: forbidden")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    rig.restart()
+    rig.sync()
+    assert rig.asked() == ["upload-url", "upload", *WHOLE]
+
+
+def test_a_crash_in_a_second_upload(rig: Rig) -> None:
+    """From its first byte on, what an earlier upload left in the bucket is not believed to lie there."""
+    rig.emulator.faults.script("initialize: 503", "upload: lost skip=1")
+    for content in ("first", "second"):
+        rig.write(content=content)
+        with pytest.raises(Stop):
+            rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.restart()
+    rig.write(content="first")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "first"}
+
+
 def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
     """Neither manifest nor lease nor upload of one sandbox counts for another."""
     rig.sync()
