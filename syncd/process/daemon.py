@@ -24,6 +24,7 @@ from syncd.policy.debounce import Burst, noted
 from syncd.policy.status import State
 from syncd.policy.verdict import Step, Verdict
 from syncd.process import orders
+from syncd.process.logs import place_of
 from syncd.process.orders import Order, Orders
 from syncd.process.parts import Parts
 from syncd.process.setback import Setback, ends_a_new_daemon
@@ -120,8 +121,7 @@ class Daemon:
             self._failed(Step.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: said once, then tried again like any failure.
-            _log.exception("internal error in a sync, please report it")
-            self._failed(Step.SNAPSHOT, TryLater(f"internal error ({type(failure).__name__})", "please report it"))
+            self._failed(Step.SNAPSHOT, TryLater(f"internal error ({place_of(failure)})", "please report it"))
         else:
             self._succeeded(outcome)
         if changed is None:

@@ -36,7 +36,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
-            message += f" ({_where(record.exc_info[1])})"
+            message += f" ({place_of(record.exc_info[1])})"
         message = one_line(redacted(message, self.secret), _LONGEST)
         if self._form is LogFormat.JSON:
             line = json.dumps(
@@ -87,7 +87,7 @@ def _under_journal(environ: Mapping[str, str]) -> bool:
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
-def _where(failure: BaseException) -> str:
+def place_of(failure: BaseException) -> str:
     """The kind of a failure and its place in the code, in place of a traceback."""
     frame = failure.__traceback__
     while frame is not None and frame.tb_next is not None:

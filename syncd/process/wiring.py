@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -131,11 +131,16 @@ def cycle_of(
     around: Surroundings,
     exchanger: Exchanger,
     coverage: Coverage | None = None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Cycle:
-    """The sync of one workspace to its sandbox. Raises `ConfigError`."""
+    """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
     target = target_of(config)
     journal = Journal(folders.state)
-    check = around.interrupt.check
+
+    def check() -> None:
+        around.interrupt.check()
+        on_progress()
+
     delivery = Delivery(
         target=target,
         api=Api(target, key, exchanger, around.clock),
@@ -201,7 +206,9 @@ def daemon_of(
         control = ControlServer(folders.state)
         control.open()
         opened.callback(control.close)
-        cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger, coverage=watch)
+        cycle = cycle_of(
+            config, folders, key=key, around=around, exchanger=exchanger, coverage=watch, on_progress=manager.ping
+        )
         cycle.recall()
         cycle.standing_problems = shortfalls_of(config)
         board = board_of(config, folders, around, tally, manager)
