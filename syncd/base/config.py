@@ -135,6 +135,8 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
         raise ConfigError("sandbox.id is missing", "name the sandbox's id, or add a [sandbox.acquire] table")
     if sandbox.id is not None and sandbox.acquire is not None:
         raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them")
+    if sandbox.id in (".", ".."):
+        raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox")  # a path on the server
     _check_base_url(sandbox.base_url)
     folder = os.path.dirname(os.path.abspath(path))
     return Config(

@@ -20,7 +20,8 @@ from syncd.base.config import Config, check_config, load_config
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.commands.options import CLOCK
 from syncd.effects.comparison import Comparison, compare
-from syncd.effects.scan import NoCoverage, Scanner
+from syncd.effects.coverage import NoCoverage
+from syncd.effects.scan import Scanner
 from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.policy.config_text import toml
 from syncd.policy.manifest import Manifest

@@ -13,6 +13,7 @@ from syncd.base.clock import stamp
 from syncd.base.config import Config
 from syncd.base.errors import SyncdError
 from syncd.base.interrupt import Interrupt
+from syncd.base.text import shown_path
 from syncd.commands.options import CLOCK
 from syncd.effects.cycle import Outcome
 from syncd.effects.failure import StepFailed
@@ -111,7 +112,9 @@ class _Record:
 
     def __init__(self, config: Config, folder: str) -> None:
         sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-        nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=config.workspace.path, sandbox=sandbox)
+        nothing = Status(
+            running=False, pid=None, state=State.STOPPED, workspace=shown_path(config.workspace.path), sandbox=sandbox
+        )
         self._before = read_last(folder, nothing)
         self._file = StatusFile(folder)
         self._sandbox = sandbox

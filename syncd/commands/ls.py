@@ -19,8 +19,9 @@ from syncd.commands.options import config_option, configured, json_option
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
+    from syncd.effects.coverage import NoCoverage  # noqa: PLC0415
     from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
-    from syncd.effects.scan import NoCoverage, Scanner  # noqa: PLC0415
+    from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.policy.manifest import Kind  # noqa: PLC0415
     from syncd.policy.selection import Decision  # noqa: PLC0415
     from syncd.process.wiring import selection_of  # noqa: PLC0415

@@ -9,6 +9,7 @@ import click
 
 from syncd.base.config import Config
 from syncd.base.folders import folders_for
+from syncd.base.text import shown_path
 from syncd.commands.options import CLOCK, config_option, configured, json_option
 from syncd.effects.status_file import encoded, read_status
 from syncd.policy.status import SandboxName, State, Status
@@ -61,7 +62,9 @@ def command(config_file: str | None, as_json: bool, watch: bool) -> None:
 def status_of(config: Config, folder: str) -> Status:
     """The document of this configuration's workspace."""
     sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-    nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=config.workspace.path, sandbox=sandbox)
+    nothing = Status(
+        running=False, pid=None, state=State.STOPPED, workspace=shown_path(config.workspace.path), sandbox=sandbox
+    )
     return read_status(folder, nothing)
 
 

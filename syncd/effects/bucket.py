@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from syncd.policy.pace import block_bytes, wait_s
 from syncd.policy.retry import retry_after_s
 from syncd.policy.verdict import Step, Verdict, judge_bucket
 
+_log = logging.getLogger("syncd.bucket")
 # The bucket stores and sums up a large object before it answers.
 _READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
@@ -42,6 +44,7 @@ class Bucket:
         self._exchanger = exchanger
         self._clock = clock
         self._limit = limit_bytes_per_s
+        self._told = False
 
     def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> str:
         """Upload the archive, compare checksums, and return its SHA-256. Raises `StepFailed`, `DamagedPiece`.
@@ -62,7 +65,9 @@ class Bucket:
             raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"the upload was cut off ({failure})") from None
         if answer.status != 200:
             raise self._failed(answer)
-        _compare(answer, sums)
+        if not _compare(answer, sums) and not self._told:
+            self._told = True
+            _log.warning("the bucket's answers carry no checksum: that it has what was sent cannot be proved")
         return sums.sha256.hexdigest()
 
     def _body(self, archive: Archive, sums: _Sums, on_sent: Callable[[int], None]) -> Iterator[bytes]:
@@ -120,11 +125,12 @@ def _check_url(url: str) -> None:
     )
 
 
-def _compare(answer: Answer, sums: _Sums) -> None:
+def _compare(answer: Answer, sums: _Sums) -> int:
     """Hold every checksum that the answer carries against those of what was sent (`x-goog-hash`: `crc32c=…`, `md5=…`).
 
-    One that is absent proves nothing; one that differs means that other bytes lie there.
+    One that is absent proves nothing; one that differs means that other bytes lie there. Returns how many were equal.
     """
+    equal = 0
     ours = {"crc32c": sums.crc32c.to_bytes(4, "big"), "md5": sums.md5.digest()}
     for line in answer.header_lines("x-goog-hash"):
         for part in line.split(","):
@@ -135,3 +141,5 @@ def _compare(answer: Answer, sums: _Sums) -> None:
                     Verdict.UPLOAD_AGAIN,
                     f"the bucket's {name} of the archive is not that of what was sent",
                 )
+            equal += name in ours
+    return equal

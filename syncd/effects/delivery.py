@@ -124,9 +124,10 @@ class Delivery:
         )
         try:
             retrying(self._advance, passage, attendant)
-        except StepFailed:
-            # Whatever lies there, another initialize of it is no longer expected to help.
-            self._journal.forget_upload()
+        except StepFailed as failure:
+            if failure.verdict is not Verdict.OFFLINE:
+                # The server had its say over what lies there: another initialize of it is not expected to help.
+                self._journal.forget_upload()
             raise
         return passage.sha256
 

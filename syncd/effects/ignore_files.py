@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Mapping
 
-from syncd.base.problem import Problem
 from syncd.effects import descent
 
 # An ignore file larger than this is no ignore file; git itself has no limit, and no use for one.
@@ -15,10 +14,12 @@ _LARGEST_BYTES = 4 << 20
 _EXCLUDE = ".git/info/exclude"
 
 
-def read_ignore_files(descriptor: int, path: str, names: tuple[str, ...]) -> tuple[Mapping[str, bytes], list[Problem]]:
-    """The contents by name of those files that are in the directory, and what could not be read."""
+def read_ignore_files(descriptor: int, names: tuple[str, ...]) -> Mapping[str, bytes]:
+    """The contents by name of those files that are in the directory.
+
+    Raises `OSError` for one that is there and cannot be read: without its rules, nothing beside it may leave.
+    """
     files: dict[str, bytes] = {}
-    problems = []
     for name in names:
         try:
             files[name] = _read_whole(name, descriptor)
@@ -27,10 +28,8 @@ def read_ignore_files(descriptor: int, path: str, names: tuple[str, ...]) -> tup
         except OSError as failure:
             if failure.errno in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
                 continue  # a link or a folder of that name: git reads neither
-            where = f"{path}/{name}" if path else name
-            what = f"the rules in {where!r} cannot be read ({failure.strerror})"
-            problems.append(Problem(f"rules:{where}", what, "let your user read it"))
-    return files, problems
+            raise OSError(failure.errno, f"its rules in {name} cannot be read: {failure.strerror}") from None
+    return files
 
 
 def read_excludes(top: int, personal: str) -> Mapping[str, bytes]:

@@ -36,7 +36,7 @@ def inquire(workspace: str, selection: Selection, path: str, personal_excludes: 
             at = "/".join(names[: depth + 1])
             try:
                 parent, _ = down.parent_of(at)
-                files, _problems = read_ignore_files(parent, "/".join(names[:depth]), scope.ignore_files)
+                files = read_ignore_files(parent, scope.ignore_files)
                 scope = scope.with_files(files)
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except OSError as failure:

@@ -12,10 +12,11 @@ import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
 from syncd.effects import descent
+from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.listing import Listing, Tree
 from syncd.effects.tar_format import permissions
@@ -27,38 +28,6 @@ _SECOND_NS = 1_000_000_000
 
 OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
 SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
-
-
-class Coverage(Protocol):
-    """What wants to know which directories a scan walks: the watch, or nobody."""
-
-    def begin(self) -> None:
-        """A scan of the whole workspace starts."""
-
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
-        """The directory is about to be listed."""
-
-    def finish(self) -> None:
-        """The scan is whole: what it did not cover is gone."""
-
-    def abandon(self) -> None:
-        """The scan failed and says nothing."""
-
-
-class NoCoverage:
-    """For commands that look once."""
-
-    def begin(self) -> None:
-        pass
-
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
 
 
 # What opening says of a path that went, or was swapped, since it was seen.
@@ -133,7 +102,12 @@ class Scanner:
         self._coverage.begin()
         try:
             top = descent.open_workspace(self._workspace)
-            here = self._list(top, "", self._selection.root(read_excludes(top, self._personal)))
+            try:
+                here = self._list(top, "", self._selection.root(read_excludes(top, self._personal)))
+            except OSError as failure:
+                raise WorkspaceError(
+                    f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
+                ) from None
             self._tree.listings[""] = here.listing
             self._go_down(here)
         except BaseException:
@@ -216,13 +190,13 @@ class Scanner:
         try:
             # Watched before its rules are read, or a change of them in between would be missed; then again with them.
             self._coverage.cover(path, descriptor, outer)
-            rules, problems = read_ignore_files(descriptor, path, outer.ignore_files)
+            rules = read_ignore_files(descriptor, outer.ignore_files)
             scope = outer
             if rules:
                 scope = outer.with_files(rules)
                 self._coverage.cover(path, descriptor, scope)
             status = os.fstat(descriptor)
-            listing = Listing((status.st_dev, status.st_ino), outer, scope, rules, problems=problems)
+            listing = Listing((status.st_dev, status.st_ino), outer, scope, rules)
             with os.scandir(descriptor) as items:
                 names = sorted(((os.fsencode(item.name), item) for item in items), key=_name)
             for _, item in names:
@@ -234,7 +208,11 @@ class Scanner:
 
     def _item(self, listing: Listing, folder: str, item: os.DirEntry[str], parent: int) -> None:
         path = f"{folder}/{item.name}" if folder else item.name
-        is_dir = item.is_dir(follow_symlinks=False)
+        try:
+            is_dir = item.is_dir(follow_symlinks=False)  # a file system that does not tell kinds is asked again here
+        except OSError as failure:
+            _missed(listing, path, failure)
+            return
         decision = listing.scope.decide(item.name, is_dir)
         if not decision.included:
             self._on_left_out(path, is_dir, decision)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
-from syncd.effects.scan import NoCoverage, Scan, Scanner
+from syncd.effects.coverage import NoCoverage
+from syncd.effects.scan import Scan, Scanner
 from syncd.effects.watcher import watcher
 from syncd.policy.checkup import judge_size, judge_space, judge_watches
 from syncd.policy.finding import Finding, Grade

@@ -106,7 +106,7 @@ class Board:
             running=running,
             pid=os.getpid() if running else None,
             state=self.state,
-            workspace=self.workspace,
+            workspace=shown_path(self.workspace),
             sandbox=SandboxName(self.target.sandbox_id, self.target.base_url, self.target.region),
             pending=self.pending,
             syncs=self.tally.syncs,

@@ -19,6 +19,7 @@ from syncd.effects.bucket import Bucket
 from syncd.effects.chunk_store import ChunkStore
 from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
+from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Delivery, Patience
 from syncd.effects.git_config import personal_excludes
@@ -28,7 +29,7 @@ from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lock import Lock
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
-from syncd.effects.scan import Coverage, NoCoverage, Scanner
+from syncd.effects.scan import Scanner
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
 from syncd.effects.watcher import watcher

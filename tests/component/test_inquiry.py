@@ -101,6 +101,6 @@ def test_an_ignore_file_that_is_none(tmp_path: Path, what: str) -> None:
         os.mkfifo(tmp_path / ".gitignore")
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert read_ignore_files(descriptor, "", (".gitignore",)) == ({}, [])
+        assert read_ignore_files(descriptor, (".gitignore",)) == {}
     finally:
         os.close(descriptor)

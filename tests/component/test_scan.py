@@ -276,6 +276,10 @@ def test_what_cannot_be_read(work: Path) -> None:
     for path in ("open/f", "closed/f", "blind/f", "shut"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")
+    (work / "ruled").mkdir()
+    (work / "ruled" / "kept-home-by-a-rule").write_text("x")
+    (work / "ruled" / ".gitignore").write_text("kept-home-by-a-rule\n")
+    (work / "ruled" / ".gitignore").chmod(0)
     (work / "shut").chmod(0)
     (work / "closed").chmod(0)
     (work / "blind").chmod(0o444)
@@ -288,7 +292,7 @@ def test_what_cannot_be_read(work: Path) -> None:
         for path, mode in (("shut", 0o600), ("closed", 0o700), ("blind", 0o700)):
             (work / path).chmod(mode)
     manifest, unread, problems = done.stdout.splitlines()
-    assert manifest.split() == ["blind", "open", "open/f"]
-    assert unread.split() == ["blind/f", "closed", "shut"]
+    assert manifest.split() == ["open", "open/f"]
+    assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing of it may leave
     named = [key for key in problems.split() if key.startswith("unreadable:")]
-    assert named == ["unreadable:blind/f", "unreadable:closed", "unreadable:shut"]
+    assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]

@@ -1,0 +1,39 @@
+"""Who wants to know which directories a scan walks: the watch, so that it hears of just those; or nobody."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from syncd.policy.selection import Scope
+
+
+class Coverage(Protocol):
+    """What wants to know which directories a scan walks: the watch, or nobody."""
+
+    def begin(self) -> None:
+        """A scan of the whole workspace starts."""
+
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
+        """The directory is about to be listed."""
+
+    def finish(self) -> None:
+        """The scan is whole: what it did not cover is gone."""
+
+    def abandon(self) -> None:
+        """The scan failed and says nothing."""
+
+
+class NoCoverage:
+    """For commands that look once."""
+
+    def begin(self) -> None:
+        pass
+
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
