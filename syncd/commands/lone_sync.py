@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from msgspec import structs
+
 from syncd.base.clock import stamp
 from syncd.base.config import Config
 from syncd.base.errors import SyncdError
 from syncd.base.interrupt import Interrupt
-from syncd.base.text import shown_path
+from syncd.base.text import one_line, shown_path
 from syncd.commands.options import CLOCK
 from syncd.effects.cycle import Outcome
 from syncd.effects.failure import StepFailed
@@ -112,48 +115,31 @@ class _Record:
 
     def __init__(self, config: Config, folder: str) -> None:
         sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-        nothing = Status(
-            running=False, pid=None, state=State.STOPPED, workspace=shown_path(config.workspace.path), sandbox=sandbox
+        workspace = shown_path(config.workspace.path)
+        nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
+        last = read_last(folder, nothing)
+        self._before = structs.replace(
+            last, running=False, pid=None, state=State.STOPPED, sandbox=sandbox, retry_at=None, progress=None
         )
-        self._before = read_last(folder, nothing)
         self._file = StatusFile(folder)
-        self._sandbox = sandbox
 
     def succeeded(self, outcome: Outcome, url_expires_at: str | None, warnings: tuple[str, ...]) -> None:
-        before = self._before
-        self._file.write(
-            Status(
-                running=False,
-                pid=None,
-                state=State.STOPPED,
-                workspace=before.workspace,
-                sandbox=self._sandbox,
-                pending=bool(outcome.follow_up),
-                syncs=before.syncs + (outcome.sync is not None),
-                failures=before.failures,
-                last_sync=outcome.sync or before.last_sync,
-                upload_url_expires_at=url_expires_at,
-                warnings=warnings,
-            )
+        self._write(
+            pending=bool(outcome.follow_up),
+            syncs=self._before.syncs + (outcome.sync is not None),
+            last_sync=outcome.sync or self._before.last_sync,
+            last_error=None,
+            upload_url_expires_at=url_expires_at,
+            warnings=warnings,
         )
 
     def failed(self, step: Step, failure: SyncdError) -> None:
-        before = self._before
-        self._file.write(
-            Status(
-                running=False,
-                pid=None,
-                state=State.STOPPED,
-                workspace=before.workspace,
-                sandbox=self._sandbox,
-                pending=True,
-                syncs=before.syncs,
-                failures=before.failures + 1,
-                last_sync=before.last_sync,
-                last_error=LastError(stamp(CLOCK.wall_s()), step, str(failure)),
-                warnings=before.warnings,
-            )
-        )
+        error = LastError(stamp(CLOCK.wall_s()), step, one_line(str(failure), 600))
+        self._write(pending=True, failures=self._before.failures + 1, last_error=error)
+
+    def _write(self, **changed: object) -> None:
+        with contextlib.suppress(OSError):  # the sync itself counts, not the word about it
+            self._file.write(structs.replace(self._before, **changed))
 
 
 @contextmanager
