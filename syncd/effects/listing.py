@@ -27,6 +27,8 @@ class Listing:
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     links: int = 0  # symlinks, left out or not: where they lead is decided elsewhere
+    # Inodes of files with other names too: written by one of those, their own directory brings no event.
+    shared: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Tree:
@@ -69,6 +71,14 @@ class Tree:
     def with_links(self) -> list[str]:
         """The directories that hold symlinks."""
         return [path for path, listing in self.listings.items() if listing.links]
+
+    def with_shared_files(self) -> list[str]:
+        """The directories that hold files with more than one name (hard links)."""
+        return [path for path, listing in self.listings.items() if listing.shared]
+
+    def shared_files(self) -> set[tuple[int, int]]:
+        """The inodes of those files."""
+        return set().union(*(listing.shared for listing in self.listings.values() if listing.shared))
 
     def learn(self, manifest: Mapping[str, Entry]) -> None:
         """Keep what was found out about these paths' contents with their entries."""

@@ -33,6 +33,9 @@ SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
 # What opening says of a path that went, or was swapped, since it was seen.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
+# Directories with hard-linked files that are worth listing at each look; with more, looking at all is simpler.
+_SHARED_AT_MOST = 256
+
 LeftOut = Callable[[str, bool, Decision], None]
 
 
@@ -125,7 +128,10 @@ class Scanner:
             status = os.fstat(top)
             if listings[""].identity != (status.st_dev, status.st_ino):
                 return False
-            todo = sorted(changed, reverse=True)
+            shared, shared_files = self._tree.with_shared_files(), self._tree.shared_files()
+            if len(shared) > _SHARED_AT_MOST:
+                return False
+            todo = sorted({*changed, *shared}, reverse=True)
             links_done = False
             while todo:
                 path = todo.pop()
@@ -147,7 +153,8 @@ class Scanner:
                     # Ways may lead elsewhere now: every link is asked again whether it stays inside.
                     links_done = True
                     todo += sorted(self._tree.with_links(), reverse=True)
-        return True
+        # A new second name says that some first name's directory, heard nothing of, holds one as well.
+        return self._tree.shared_files() <= shared_files
 
     def _replace(self, path: str, old: Listing, new: _Open) -> None:
         listings = self._tree.listings
@@ -228,6 +235,8 @@ class Scanner:
             if status.st_mode & 0o444 != 0o444 and not os.access(item.name, os.R_OK, dir_fd=parent, effective_ids=True):
                 _missed(listing, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
                 return
+            if status.st_nlink > 1:
+                listing.shared.add((status.st_dev, status.st_ino))
             listing.entries[path] = file_entry(status)
         elif kind == stat.S_IFDIR:
             listing.entries[path] = _directory_entry(status)

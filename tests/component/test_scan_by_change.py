@@ -68,8 +68,16 @@ def afresh(folder: Path) -> Scan:
 
 
 def timeless(scan: Scan) -> Manifest:
-    """Without directories' times: an ignored file changes its directory's, and no event is heard of it."""
-    return {p: replace(e, mtime_s=0) if e.kind is Kind.DIRECTORY else e for p, e in scan.manifest.items()}
+    """Without what may be stale until the periodic look, and means nothing for what is sent.
+
+    An ignored file changes its directory's time, and a second name that came and went a file's ctime, with no event.
+    """
+    return {
+        path: replace(entry, mtime_s=0)
+        if entry.kind is Kind.DIRECTORY
+        else replace(entry, stamp=entry.stamp and replace(entry.stamp, ctime_ns=0))
+        for path, entry in scan.manifest.items()
+    }
 
 
 def check(watched: Watched) -> None:
@@ -102,6 +110,7 @@ class Chaos:
         deeds: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
+            self.hard_link, self.edit_in_place, self.edit_in_place,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
             self.rnd.choice(deeds)()
@@ -162,6 +171,19 @@ class Chaos:
         if not os.path.lexists(place):
             place.symlink_to(self.rnd.choice(["f1", "../..", "/etc/hosts", "nowhere", "."]))
 
+    def hard_link(self) -> None:
+        """One file gets two names; an edit by either is heard in one directory only."""
+        files = [file for file in self.files() if not file.is_symlink()]
+        place = self.rnd.choice(self.folders()) / f"second{self.rnd.randrange(3)}"
+        if files and not os.path.lexists(place):
+            os.link(self.rnd.choice(files), place)
+
+    def edit_in_place(self) -> None:
+        files = [file for file in self.files() if not file.is_symlink()]
+        if files:
+            with self.rnd.choice(files).open("a") as file:
+                file.write("more")
+
     def chmod(self) -> None:
         self.rnd.choice(self.files() + self.folders()).chmod(self.rnd.choice([0o755, 0o700, 0o711 | 0o400])) if (
             self.files()
@@ -186,6 +208,19 @@ def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
             chaos.step()
         check(watched)
     assert watched.partial > ROUNDS // 2
+
+
+def test_an_edit_by_another_name(watched: Watched) -> None:
+    """A file with two names in two directories is seen changed under both, though only one brings an event."""
+    for name in ("a", "b"):
+        (watched.folder / name).mkdir()
+    (watched.folder / "a" / "f").write_text("1")
+    os.link(watched.folder / "a" / "f", watched.folder / "b" / "g")
+    check(watched)
+    (watched.folder / "a" / "f").write_text("longer")
+    watched.hear()
+    assert watched.suspicion.taken() == {"a"}
+    assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
 def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
