@@ -12,7 +12,7 @@ import stat
 import tarfile
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 READ_BYTES = 256 * 1024
 EXTENSION_BYTES = 1024 * 1024
@@ -66,13 +66,12 @@ class _Gunzip:
 
 
 class _Member(tarfile.TarInfo):
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
-        # tarfile reads extension headers into memory whole, as long as they claim to be.
-        if member.type in _EXTENSIONS and member.size > EXTENSION_BYTES:
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # The one place that every Python's tarfile passes (`frombuf` is not: newer ones go around it) before it reads
+        # an extension header into memory whole, as long as that claims to be.
+        if self.type in _EXTENSIONS and self.size > EXTENSION_BYTES:
             raise BadArchive("the archive has an oversized header")
-        return member
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
 def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
@@ -96,12 +95,12 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
                 if member.size > bounds.total_bytes:
                     raise BadArchive("the archive is larger inside than is allowed")
                 placed.put(tar, member)
+        while stream.read():
+            pass
+        placed.finish()
     # Beside its own errors tarfile lets through what odd names, times and links to nowhere raise further down.
     except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
         raise BadArchive(f"the archive is refused: {error}") from error
-    while stream.read():
-        pass
-    placed.finish()
     return count
 
 
