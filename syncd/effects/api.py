@@ -66,13 +66,6 @@ class SandboxInfo(Struct):
     status: str | None = None
 
 
-class Dump(Struct):
-    """`GET …/dump`."""
-
-    download_url: str
-    expires_in_minutes: int
-
-
 class Api:
     """One sandbox behind one base URL."""
 
@@ -105,15 +98,6 @@ class Api:
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""
         return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox), SandboxInfo)
-
-    def reset(self) -> None:
-        """Put the sandbox back to its initial state. Raises `StepFailed`."""
-        self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
-
-    def dump(self) -> Dump:
-        """Where the sandbox's workspace can be downloaded. Raises `StepFailed`."""
-        url = f"{self._sandbox}/dump?region={self._region}"
-        return self._understood(Step.INITIALIZE, self._ask(Step.INITIALIZE, "GET", url, INITIALIZE_S), Dump)
 
     def _ask(self, step: Step, method: str, url: str, read_s: float = _READ_S) -> Answer:
         # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
