@@ -1,0 +1,413 @@
+"""One archive of a nasty tree, read by programs that share no code: each must find the same listing in it.
+
+The archive is the second one of its workspace, so most of its pieces are kept ones and some were made for it. A listing
+is what a reader says of every entry: path, kind, permissions, whole-second time, and content or target.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import random
+import shutil
+import stat
+import subprocess
+import tarfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from clock import ScriptedClock
+
+from syncd.base.apikey import ApiKey
+from syncd.base.config import check_config
+from syncd.base.interrupt import Interrupt
+from syncd.effects.archive import Archive
+from syncd.effects.http import Exchanger
+from syncd.effects.snapshot import Demand
+from syncd.process.wiring import Surroundings, cycle_of, folders_of
+
+MIB = 1 << 20
+# By this clock every file is old enough to be believed, so its chunk can be kept.
+LATER_S = 4_000_000_000.0
+# At and around a block, a record of a tar, and what is read in one piece.
+SIZES = (0, 1, 511, 512, 513, 1024, 10_239, 10_240, 10_241, MIB - 1, MIB, MIB + 1, 2 * MIB + 511)
+NAMES = (
+    b"-rf",
+    b" ",
+    b" lead and trail ",
+    b"tab\tline\nreturn\rbell\x07escape\x1b[2Jdelete\x7f",
+    b"back\\slash\\",
+    b"'quotes\"$(`|;&*?[]{}",
+    b"..two-dots",
+    b"...",
+    b".hidden",
+    b"100%41%",
+    b"name=value 12 path=x",
+    b"\xff\xfe no UTF-8 \x80",
+    "n\u0308 twin".encode(),
+    "\u00f1 other".encode(),
+    "\u6f22\u5b57 \U0001f980 \u05e9\u05dc\u05d5\u05dd".encode(),
+    b"99/" + b"a" * 96,  # 99 bytes, and the same with one more and one more: 100 fill the field of a header
+    b"100/" + b"a" * 96,
+    b"101/" + b"a" * 97,
+    b"p" * 155 + b"/" + b"n" * 100,  # the longest that its two fields take together
+    b"q" * 156 + b"/" + b"n" * 100,
+    b"r" * 155 + b"/" + b"n" * 101,
+    b"s" * 255,
+    b"t" * 255 + b"/" + b"u" * 255,
+    b"/".join(b"deep-%03d-" % depth + b"d" * 40 for depth in range(30)) + b"/end",
+    b"\xe9" * 120,
+    "\u00fc".encode() * 110,
+    b"long\nand broken\n" * 12,
+)
+MODES = (0o400, 0o444, 0o600, 0o644, 0o664, 0o711, 0o755, 0o777, 0o4755, 0o2755, 0o1644)
+# Nanoseconds since 1970: before it, at it, with and without a fraction, and past what 31 and 33 bits of seconds hold.
+TIMES_NS = (-86_400_000_000_001, -1, 0, 1, 999_999_999, 1_700_000_000_123_456_789, 2_200_000_000 * 10**9, 9 * 10**18)
+TARGETS = (
+    b"plain",
+    b"../links/plain",
+    b".",
+    b"no UTF-8 \xff",
+    b"line\nend",
+    b"a" * 100,
+    b"a" * 101,
+    "\u00fc".encode() * 60,
+    b"\xfe" * 130,
+    b"down/" * 500 + b"end",
+)
+
+
+class Line(NamedTuple):
+    """What there is to say of one path. `what` is a file's SHA-256 or a link's target, in hexadecimal."""
+
+    path: bytes
+    kind: str
+    mode: int
+    mtime_s: int
+    what: str
+
+
+Listing = list[Line]
+
+
+def _write(top: bytes, path: bytes, content: bytes) -> bytes:
+    file = os.path.join(top, path)
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    with open(file, "wb") as writer:
+        writer.write(content)
+    return file
+
+
+def _make_tree(top: bytes) -> None:
+    chance = random.Random(20)  # the same tree each time
+    for number, name in enumerate(NAMES):
+        _write(top, b"names/" + name, b"content %d" % number)
+    for size in SIZES:
+        half = chance.randbytes(size // 2)
+        _write(top, b"sizes/%d" % size, half + b"text " * ((size - len(half)) // 5) + b"." * ((size - len(half)) % 5))
+    for mode in MODES:
+        os.chmod(_write(top, b"modes/%o" % mode, b"%o" % mode), mode)
+    for number in range(300):
+        _write(top, b"many/%d/%d" % (number % 11, number), chance.randbytes(3_000))
+    for name, mode in ((b"empty", 0o755), (b"own", 0o700), (b"sticky", 0o1777), (b"groups", 0o2775)):
+        os.makedirs(os.path.join(top, b"directories", name, b"inner"))
+        os.chmod(os.path.join(top, b"directories", name), mode)
+    os.mkdir(os.path.join(top, b"links"))
+    for number, target in enumerate(TARGETS):
+        os.symlink(target, os.path.join(top, b"links/%02d" % number))
+    os.symlink(b"../names/..two-dots", os.path.join(top, b"links", b"l" * 255))
+    # Last, since all of the above turns the times of directories.
+    for number, time_ns in enumerate(TIMES_NS):
+        os.utime(_write(top, b"times/%d" % number, b"x"), ns=(time_ns, time_ns))
+    os.utime(os.path.join(top, b"directories/empty"), ns=(TIMES_NS[0], TIMES_NS[0]))
+    os.utime(os.path.join(top, b"links/00"), ns=(TIMES_NS[0], TIMES_NS[0]), follow_symlinks=False)
+
+
+class Case(NamedTuple):
+    """An archive, the listing it must have, and a folder to work in."""
+
+    archive: Path
+    listing: Listing
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
+    """The archive as it would be sent after an edit, and the listing of the workspace."""
+    folder = tmp_path_factory.mktemp("readers")
+    work = folder / "work"
+    work.mkdir()
+    _make_tree(os.fsencode(work))
+    before, after = _two_snapshots(folder, work)
+    kept = set(before.pieces) & set(after.pieces)
+    assert len(kept) >= 3
+    assert len(after.pieces) > len(kept)
+    archive = folder / "a.tar.gz"
+    with archive.open("wb") as file:
+        file.writelines(after.blocks(64 << 10))
+    assert archive.stat().st_size == after.size_bytes
+    return archive, on_disk(work)
+
+
+def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
+    config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
+    environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+    around = Surroundings(ScriptedClock(wall=LATER_S), environ, Interrupt())
+    folders = folders_of(config, environ)
+    cycle = cycle_of(config, folders, key=ApiKey("k", "the test"), around=around, exchanger=Exchanger(Interrupt()))
+    archives = []
+    for number in range(2):
+        _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
+        _write(os.fsencode(work), b"names/edit-%d" % number, b"new")
+        packed = cycle.photographer.pack(cycle.photographer.look(None, Demand.FORCED).manifest)
+        assert (cycle.photographer.problems, packed.follow_up) == ([], [])
+        archives.append(packed.archive)
+    return archives[0], archives[1]
+
+
+@pytest.fixture
+def case(whole: tuple[Path, Listing], tmp_path: Path) -> Case:
+    """For one reader."""
+    return Case(*whole, tmp_path)
+
+
+def on_disk(top: Path) -> Listing:
+    """The listing of a directory, as an archive of it should give it: without set-id bits, times rounded down."""
+    found = []
+    for folder, folders, files in os.walk(os.fsencode(top)):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            kind, what = "d", ""
+            if stat.S_ISLNK(status.st_mode):
+                kind, what = "l", os.readlink(path).hex()
+            elif stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    kind, what = "f", hashlib.file_digest(file, "sha256").hexdigest()
+            mode, mtime_s = status.st_mode & 0o1777, status.st_mtime_ns // 10**9
+            found.append(Line(os.path.relpath(path, os.fsencode(top)), kind, mode, mtime_s, what))
+    return sorted(found)
+
+
+def by_python(archive: Path) -> Listing:
+    """The listing that Python's stream reader finds, which stops or fails where a gzip member ends early."""
+    found = []
+    kinds = {tarfile.REGTYPE: "f", tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l"}
+    with tarfile.open(archive, mode="r|gz", encoding="utf-8", errors="surrogateescape") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            what = os.fsencode(member.linkname).hex()
+            if file is not None:
+                what = hashlib.sha256(file.read()).hexdigest()
+            assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
+            path = os.fsencode(member.name)
+            found.append(Line(path, kinds[member.type], member.mode, int(member.mtime), what))
+    return sorted(found)
+
+
+def _needs(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+
+
+def _listed(output: bytes) -> Listing:
+    """What a program printed: hexadecimal path, kind, octal mode, decimal time, and the rest, each after a colon."""
+    found = []
+    for line in output.decode("ascii").splitlines():
+        path, kind, mode, mtime_s, what = line.split(":")
+        found.append(Line(bytes.fromhex(path).rstrip(b"/"), kind, int(mode, 8), int(mtime_s), what))
+    return sorted(found)
+
+
+def test_the_tree_is_nasty_enough(case: Case) -> None:
+    """What the file system made of it still holds what readers trip over."""
+    assert len(case.listing) > 400
+    assert min(line.mtime_s for line in case.listing) == -86_401
+    assert max(len(line.path) for line in case.listing) > 1_500
+    assert {line.kind for line in case.listing} == {"f", "d", "l"}
+
+
+def test_python_streams_it(case: Case) -> None:
+    """Every entry comes in one pass, nameless and owned by nobody else."""
+    assert by_python(case.archive) == case.listing
+
+
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [("tar", ["-xpzf"]), ("bsdtar", ["-xpf"])],
+    ids=["GNU-tar", "bsdtar"],
+)
+def test_it_is_extracted(case: Case, program: str, options: list[str]) -> None:
+    """The extracted tree has the workspace's listing, times of links and of directories included."""
+    _needs(program)
+    there = case.folder / "there"
+    there.mkdir()
+    command = [program, *options, str(case.archive), "-C", str(there), "--no-same-owner"]
+    environ = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, capture_output=True, env=environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert on_disk(there) == case.listing
+
+
+def test_gzip_finds_it_sound(case: Case) -> None:
+    """Checksum, length, and no word about what follows."""
+    _needs("gzip")
+    done = subprocess.run(["gzip", "-tv", str(case.archive)], capture_output=True, check=True)
+    assert done.stderr.strip().endswith(b"OK")
+
+
+def test_it_is_one_member(case: Case) -> None:
+    """The first member's end is the file's end, and holds all that a reader of many members finds."""
+    packed = case.archive.read_bytes()
+    inflate = zlib.decompressobj(31)
+    tar = inflate.decompress(packed)
+    assert inflate.eof
+    assert inflate.unused_data == b""
+    assert gzip.decompress(packed) == tar
+    assert len(tar) % 10_240 == 0
+    assert tar[-1024:] == bytes(1024)
+
+
+GO = r"""
+package main
+
+import (
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+)
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	file, err := os.Open(os.Args[1])
+	must(err)
+	packed := bufio.NewReader(file)
+	unpacked, err := gzip.NewReader(packed)
+	must(err)
+	unpacked.Multistream(false)
+	out := bufio.NewWriter(os.Stdout)
+	kinds := map[byte]string{tar.TypeReg: "f", tar.TypeDir: "d", tar.TypeSymlink: "l"}
+	entries := tar.NewReader(unpacked)
+	for {
+		entry, err := entries.Next()
+		if err == io.EOF {
+			break
+		}
+		must(err)
+		what := fmt.Sprintf("%x", entry.Linkname)
+		if entry.Typeflag == tar.TypeReg {
+			sum := sha256.New()
+			_, err = io.Copy(sum, entries)
+			must(err)
+			what = fmt.Sprintf("%x", sum.Sum(nil))
+		}
+		fmt.Fprintf(out, "%x:%s:%o:%d:%s\n",
+			entry.Name, kinds[entry.Typeflag], entry.Mode, entry.ModTime.Unix(), what)
+	}
+	_, err = io.Copy(io.Discard, unpacked)
+	must(err)
+	if _, err = packed.ReadByte(); err != io.EOF {
+		must(fmt.Errorf("something follows the first member"))
+	}
+	must(out.Flush())
+}
+"""
+
+
+def test_go_reads_it(case: Case) -> None:
+    """archive/tar and compress/gzip, told to stop at the first member's end."""
+    _needs("go")
+    source = case.folder / "read.go"
+    source.write_text(GO)
+    # Offline, with nothing but its own library, and nothing left in the person's caches.
+    environ = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GO111MODULE": "off",
+        "GOCACHE": str(case.folder / "go-cache"),
+        "GOENV": "off",
+        "GOFLAGS": "",
+        "GOPATH": str(case.folder / "go-path"),
+        "GOPROXY": "off",
+        "GOTELEMETRY": "off",
+        "GOTOOLCHAIN": "local",
+    }
+    command = ["go", "run", str(source), str(case.archive)]
+    done = subprocess.run(command, capture_output=True, env=environ, cwd=case.folder, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert _listed(done.stdout) == case.listing
+
+
+NODE = r"""
+const crypto = require('node:crypto'), fs = require('node:fs'), zlib = require('node:zlib');
+const text = (field) => field.subarray(0, field.includes(0) ? field.indexOf(0) : field.length);
+const octal = (field) => parseInt(text(field).toString('ascii').trim() || '0', 8);
+const kinds = {0: 'f', 2: 'l', 5: 'd'};
+
+function records(body) {
+  const found = {};
+  for (let at = 0; at < body.length; ) {
+    const space = body.indexOf(0x20, at), end = at + parseInt(body.subarray(at, space).toString('ascii'), 10);
+    const equals = body.indexOf(0x3d, space);
+    if (body[end - 1] !== 0x0a) throw new Error('a record that ends in no line end');
+    found[body.subarray(space + 1, equals).toString('ascii')] = body.subarray(equals + 1, end - 1);
+    at = end;
+  }
+  return found;
+}
+
+function walk(tar) {
+  let extended = {}, at = 0;
+  const lines = [];
+  for (; tar.subarray(at, at + 512).some((byte) => byte !== 0); ) {
+    const block = tar.subarray(at, at + 512);
+    const kept = octal(block.subarray(148, 156));
+    const sum = block.reduce((all, byte, place) => all + (place >= 148 && place < 156 ? 32 : byte), 0);
+    if (kept !== sum || text(block.subarray(257, 263)).toString() !== 'ustar') throw new Error('no header at ' + at);
+    const size = 'size' in extended ? parseInt(extended.size.toString(), 10) : octal(block.subarray(124, 136));
+    const content = tar.subarray(at + 512, at + 512 + size);
+    if (content.length !== size) throw new Error('cut short');
+    at += 512 + Math.ceil(size / 512) * 512;
+    const type = String.fromCharCode(block[156]);
+    if (type === 'x') { extended = records(content); continue; }
+    const prefix = text(block.subarray(345, 500)), short = text(block.subarray(0, 100));
+    const path = extended.path ?? (prefix.length ? Buffer.concat([prefix, Buffer.from('/'), short]) : short);
+    const mtime = 'mtime' in extended ? extended.mtime.toString() : octal(block.subarray(136, 148));
+    const target = extended.linkpath ?? text(block.subarray(157, 257));
+    const what = type === '0' ? crypto.createHash('sha256').update(content).digest('hex') : target.toString('hex');
+    const mode = octal(block.subarray(100, 108)).toString(8);
+    lines.push([path.toString('hex'), kinds[type], mode, mtime, what].join(':'));
+    extended = {};
+  }
+  if (tar.length - at < 1024 || tar.subarray(at).some((byte) => byte !== 0)) throw new Error('no proper end');
+  process.stdout.write(lines.join('\n') + '\n');
+}
+
+const parts = [];
+fs.createReadStream(process.argv[2]).pipe(zlib.createGunzip())
+  .on('data', (part) => parts.push(part))
+  .on('end', () => walk(Buffer.concat(parts)));
+"""
+
+
+def test_node_reads_it(case: Case) -> None:
+    """Its gunzip stream, and a walk over the headers that knows the format's two descriptions and nothing of ours."""
+    _needs("node")
+    source = case.folder / "read.js"
+    source.write_text(NODE)
+    done = subprocess.run(["node", str(source), str(case.archive)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert _listed(done.stdout) == case.listing
