@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import google_crc32c
@@ -32,6 +33,14 @@ _READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 
 
+@dataclass(frozen=True)
+class Arrived:
+    """An archive that is in the bucket. `seconds` passed from its first byte handed over to the bucket's answer."""
+
+    sha256: str
+    seconds: float
+
+
 class Bucket:
     """Uploads archives, at most so many bytes a second."""
 
@@ -46,13 +55,13 @@ class Bucket:
         self._limit = limit_bytes_per_s
         self._told = False
 
-    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> str:
-        """Upload the archive, compare checksums, and return its SHA-256. Raises `StepFailed`, `DamagedPiece`.
+    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
+        """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`.
 
         `on_sent` is told the bytes sent so far, and may raise to end the upload.
         """
         _check_url(lease.url)
-        sums = _Sums()
+        sums = _Sums(self._clock.monotonic_s())
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             answer = self._exchanger.exchange(
@@ -63,18 +72,19 @@ class Bucket:
             if ended(lease, self._clock.boottime_s()):
                 raise StepFailed(Step.UPLOAD, Verdict.FRESH_LEASE, "the upload URL expired during the upload") from None
             raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"the upload was cut off ({failure})") from None
+        seconds = self._clock.monotonic_s() - sums.started_s
         if answer.status != 200:
             raise self._failed(answer)
         if not _compare(answer, sums) and not self._told:
             self._told = True
             _log.warning("the bucket's answers carry no checksum: that it has what was sent cannot be proved")
-        return sums.sha256.hexdigest()
+        return Arrived(sums.sha256.hexdigest(), seconds)
 
     def _body(self, archive: Archive, sums: _Sums, on_sent: Callable[[int], None]) -> Iterator[bytes]:
-        started_s = self._clock.monotonic_s()
+        sums.started_s = self._clock.monotonic_s()  # the connection stands, the headers are out
         sent = 0
         for block in archive.blocks(block_bytes(self._limit)):
-            pause_s = wait_s(sent, self._clock.monotonic_s() - started_s, self._limit)
+            pause_s = wait_s(sent, self._clock.monotonic_s() - sums.started_s, self._limit)
             if pause_s > 0:
                 self._clock.sleep(pause_s)
             sums.add(block)
@@ -99,9 +109,10 @@ class Bucket:
 
 
 class _Sums:
-    """Checksums of what is sent, taken as it is sent: the archive is only put together then."""
+    """Checksums of what is sent since `started_s`, taken as it is sent: the archive is only put together then."""
 
-    def __init__(self) -> None:
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
         self.sha256 = hashlib.sha256()
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.crc32c = 0

@@ -7,6 +7,7 @@ a failure means is decided in `policy.verdict`, how long to wait in `policy.retr
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from syncd.effects.bucket import Bucket
 from syncd.effects.failure import StepFailed
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
+from syncd.effects.uplink_file import UplinkFile
 from syncd.policy.lease import Lease, usable
 from syncd.policy.retry import FRESH_LEASES, delay_s
 from syncd.policy.status import State
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 
+_log = logging.getLogger("syncd.delivery")
 # A new URL that the bucket refuses as well is waited out like any failure: see FRESH_LEASES.
 _PASSING = frozenset({Verdict.RETRY, Verdict.OFFLINE, Verdict.FRESH_LEASE, Verdict.UPLOAD_AGAIN})
 
@@ -74,7 +77,7 @@ class _Passage:
 
 
 class Delivery:
-    """Delivers archives to one sandbox. Holds the lease, and how often each step failed in a row."""
+    """Delivers archives to one sandbox. Holds the lease, each step's failures in a row, and the uplink's speed."""
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Delivery:
         bucket: Bucket,
         journal: Journal,
         lease_file: LeaseFile,
+        uplink_file: UplinkFile,
         patience: Patience,
         clock: Clock,
     ) -> None:
@@ -92,10 +96,11 @@ class Delivery:
         self._bucket = bucket
         self._journal = journal
         self._lease_file = lease_file
+        self._uplink_file = uplink_file
         self._patience = patience
         self._clock = clock
         self._lease = lease_file.load(target)
-        self._bytes_per_s = 0.0
+        self.uplink = uplink_file.load()
         self._failures: Counter[Step] = Counter()
 
     @property
@@ -154,7 +159,8 @@ class Delivery:
 
     def _leased(self, archive: Archive, attendant: Attendant) -> Lease:
         attendant.stage(State.UPLOADING)
-        expected_s = archive.size_bytes / self._bytes_per_s if self._bytes_per_s else 0.0
+        rate = self.uplink.bytes_per_s
+        expected_s = archive.size_bytes / rate if rate else 0.0
         if self._lease is None or not usable(self._lease, self._clock.boottime_s(), expected_s):
             self._lease = self._api.upload_url()
             self._failures[Step.UPLOAD_URL] = 0
@@ -165,16 +171,27 @@ class Delivery:
     def _upload(self, lease: Lease, passage: _Passage, attendant: Attendant) -> None:
         archive = passage.archive
         self._journal.forget_upload()  # from the first byte on, what lay there may be gone
-        started_s = self._clock.monotonic_s()
         attendant.sent(0, archive.size_bytes)
-        passage.sha256 = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
-        took_s = self._clock.monotonic_s() - started_s
-        self._bytes_per_s = archive.size_bytes / took_s if took_s > 0 else 0.0
+        arrived = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
+        passage.sha256 = arrived.sha256
+        self._learn(archive.size_bytes, arrived.seconds)
         self._failures[Step.UPLOAD] = 0
         passage.uploaded = True
         if passage.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
                 self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, passage.sha256)
+
+    def _learn(self, sent_bytes: int, seconds: float) -> None:
+        """Only an upload that arrived tells of the uplink: of one that was cut nobody knows how much came through."""
+        uplink = self.uplink.observed(sent_bytes, seconds, self._clock.wall_s())
+        if uplink is self.uplink:
+            return
+        if uplink.codec is not self.uplink.codec:
+            mbit_per_s = (uplink.bytes_per_s or 0.0) * 8e-6
+            _log.info("the uplink makes %.0f Mbit/s: the %s codec from now on", mbit_per_s, uplink.codec.value)
+        self.uplink = uplink
+        with contextlib.suppress(OSError):  # kept only to spare the next process a guess
+            self._uplink_file.save(uplink)
 
     def _wait_s(self, passage: _Passage) -> float:
         failure = passage.failure

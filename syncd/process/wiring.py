@@ -32,6 +32,7 @@ from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Scanner
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
+from syncd.effects.uplink_file import UplinkFile
 from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
 from syncd.policy.selection import Selection, SelectionSettings
@@ -148,6 +149,7 @@ def cycle_of(
         bucket=Bucket(exchanger, around.clock, config.sync.upload_limit_kib_per_second << 10),
         journal=journal,
         lease_file=LeaseFile(folders.state, around.clock),
+        uplink_file=UplinkFile(folders.state),
         patience=patience_of(config),
         clock=around.clock,
     )

@@ -1,0 +1,70 @@
+"""The uplink's speed on disk: private, kept over restarts, and never believed where it makes no sense."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from syncd.effects.uplink_file import UplinkFile
+from syncd.policy.uplink import Codec, Uplink
+
+KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)
+SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 1.0}
+
+
+def test_it_outlives_its_process(tmp_path: Path) -> None:
+    """Another process knows what this one learned; the file is for this user alone."""
+    assert UplinkFile(str(tmp_path)).load() == Uplink()
+    UplinkFile(str(tmp_path)).save(KNOWN)
+    assert UplinkFile(str(tmp_path)).load() == KNOWN
+    assert [path.name for path in tmp_path.iterdir()] == ["uplink"]
+    assert stat.S_IMODE((tmp_path / "uplink").stat().st_mode) == 0o600
+
+
+def test_a_sound_record(tmp_path: Path) -> None:
+    """The form on disk is the one that the senseless records below differ from."""
+    (tmp_path / "uplink").write_text(json.dumps(SOUND))
+    assert UplinkFile(str(tmp_path)).load() == Uplink((1.0, 2.0, 3.0), Codec.DENSE, 1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": 2},
+        {"rates": []},
+        {"rates": [1.0, 2.0]},
+        {"rates": [1.0, 2.0, 3.0, 4.0]},
+        {"rates": [1.0, 2.0, 0.0]},
+        {"rates": [1.0, 2.0, -3.0]},
+        {"rates": [1.0, 2.0, "3"]},
+        {"rates": [1.0, 2.0, float("inf")]},
+        {"rates": [1.0, 2.0, float("nan")]},
+        {"codec": "dens"},
+        {"told_at_s": None},
+        {"told_at_s": "now"},
+    ],
+)
+def test_a_senseless_record(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """A newer version, other rates than can be, an unknown codec: nothing is known."""
+    (tmp_path / "uplink").write_text(json.dumps(SOUND | wrong))
+    assert UplinkFile(str(tmp_path)).load() == Uplink()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 90, b"\xff", b"[]", b"null", b"[" * 5000, b"9" * 5000])
+def test_garbage(tmp_path: Path, content: bytes) -> None:
+    """Whatever lies there, nothing is known, and it is written over."""
+    (tmp_path / "uplink").write_bytes(content)
+    assert UplinkFile(str(tmp_path)).load() == Uplink()
+    UplinkFile(str(tmp_path)).save(KNOWN)
+    assert UplinkFile(str(tmp_path)).load() == KNOWN
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    """What cannot be read is as if it were not there; what cannot be written says so."""
+    (tmp_path / "uplink").mkdir()
+    assert UplinkFile(str(tmp_path)).load() == Uplink()
+    with pytest.raises(OSError, match="directory"):
+        UplinkFile(str(tmp_path)).save(KNOWN)

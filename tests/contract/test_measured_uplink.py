@@ -1,0 +1,80 @@
+"""The uplink's speed as real uploads to the emulator show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from syncing import Rig, Witness, rigged
+
+from syncd.base.clock import SystemClock
+from syncd.base.errors import Stop
+from syncd.policy.uplink import DENSE_BELOW, Codec, Uplink
+
+SIZE_BYTES = 3 << 20
+LIMIT_KIB_PER_S = 1024
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace that does not compress, and a limit that makes scripted time pass while it is sent."""
+    with rigged(tmp_path) as rig:
+        rig.keys["sync"] = {"upload_limit_kib_per_second": LIMIT_KIB_PER_S}
+        fill(rig, 1)
+        yield rig
+
+
+def fill(rig: Rig, seed: int) -> None:
+    (rig.workspace / "noise").write_bytes(Random(seed).randbytes(SIZE_BYTES))
+
+
+def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
+    """One upload makes the estimate, and a restart keeps it: each `push` is a process of its own."""
+    assert rig.cycle.delivery.uplink == Uplink()
+    rig.sync()
+    uplink = rig.cycle.delivery.uplink
+    assert uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
+    assert uplink.codec is Codec.DENSE
+    rig.restart()
+    assert rig.cycle.delivery.uplink == uplink
+
+
+def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
+    """Only the upload that arrived counts, from its own first byte."""
+    rig.emulator.faults.script("upload: 503 retry-after=20", "upload: reset mid-body", "upload: wrong-hash")
+    rig.sync()
+    assert rig.cycle.delivery.uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
+
+
+@pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
+def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
+    """Of what was cut, refused or damaged on the way nobody knows how much came through."""
+    rig.emulator.faults.script(fault)
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    assert rig.cycle.delivery.uplink == Uplink()
+    rig.restart()
+    assert rig.cycle.delivery.uplink == Uplink()
+
+
+def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
+    """An estimate that cannot be kept is good for this process, and stops nothing."""
+    assert rig.cycle.delivery.uplink == Uplink()  # which makes the folder
+    folder = next((tmp_path / "state/syncd").iterdir())
+    (folder / "uplink").mkdir()
+    assert rig.sync()[0].word == "initialized"
+    assert rig.cycle.delivery.uplink.codec is Codec.DENSE
+
+
+def test_loopback_is_fast(tmp_path: Path) -> None:
+    """To this machine itself, by the real clock, the codec is the fast one."""
+    with rigged(tmp_path) as rig:
+        rig.clock = SystemClock()
+        fill(rig, 2)
+        rig.sync()
+        uplink = rig.cycle.delivery.uplink
+        assert uplink.codec is Codec.FAST
+        assert uplink.bytes_per_s is None or uplink.bytes_per_s > DENSE_BELOW
+        print(uplink)
