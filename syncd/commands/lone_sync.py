@@ -75,7 +75,7 @@ def sync_alone(
     folders = folders_of(config, os.environ)
     lock = Lock(folders.state)
     lock.acquire()
-    exchanger = Exchanger(interrupt)
+    exchanger = Exchanger(interrupt, CLOCK)
     status = _Record(config, folders.state)
     try:
         with _interrupting(interrupt):

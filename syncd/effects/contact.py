@@ -28,7 +28,7 @@ class _Listener(Exchanger):
     """Keeps what each answer says beside its body, a refusal's as well."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(Interrupt())
+        super().__init__(Interrupt(), clock)
         self._clock = clock
         self.status: int | None = None
         self.skew_s: float | None = None

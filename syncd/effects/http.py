@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -21,15 +22,16 @@ import h11
 import httpx
 
 from syncd import __version__
+from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line, redacted
+from syncd.effects.route import Route, keep_asking, route_of
+from syncd.policy.warmth import KEEP_S, Moment, Trust, cold_at_s, trust
 
 CONNECT_S = 10.0
 # The write time-out counts for each send of a block; a slow uplink needs its time for one.
 WRITE_S = 60.0
-# Long enough for a day's saves to find the connection warm, short enough that a dead one is rarely met.
-KEEP_ALIVE_S = 20.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -52,12 +54,27 @@ class Answer:
         return self.headers.get_list(name)
 
 
-class Exchanger:
-    """A client of one origin, or of buckets. Connections are kept for a while and can be dropped after a sleep."""
+@dataclass
+class _Kept:
+    """The client of one origin, with one connection at most; `last`: the end of its last exchange, None: in use."""
 
-    def __init__(self, interrupt: Interrupt) -> None:
+    client: httpx.Client
+    route: Route | None = None
+    last: Moment | None = None
+
+    def may_be_used(self, now: Moment) -> bool:
+        """Whether its connection is believed to be alive."""
+        trusted = Trust.USE if self.last is None else trust(self.last, now)
+        return trusted is Trust.USE or (trusted is Trust.LOOK and self.route is not None and self.route.stands())
+
+
+class Exchanger:
+    """A client of one origin, or of buckets. Connections are kept for a while; `policy.warmth` says for how long."""
+
+    def __init__(self, interrupt: Interrupt, clock: Clock) -> None:
         self._interrupt = interrupt
-        self._clients: dict[str, httpx.Client] = {}
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
 
     def exchange(
         self,
@@ -71,11 +88,12 @@ class Exchanger:
         """One request and its answer, the answer's body bounded, redirects not followed. Raises `NoAnswer`, `Stop`."""
         timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
         try:
-            client = self._client(url)
             with (
                 self._interrupt.region(),
-                client.stream(method, url, headers=dict(headers), content=content, timeout=timeout) as response,
+                self._in_use(url) as kept,
+                kept.client.stream(method, url, headers=dict(headers), content=content, timeout=timeout) as response,
             ):
+                kept.route = _attended(response)
                 body = _bounded(response)
                 return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
         except (
@@ -89,19 +107,43 @@ class Exchanger:
         ) as failure:
             raise NoAnswer(_reason(failure)) from None
 
+    @property
+    def cold_at_s(self) -> float | None:
+        """When `drop_cold` has something to close, in monotonic seconds; None: nothing is open, or it is in use."""
+        ends = [None if kept.last is None else cold_at_s(kept.last) for kept in self._kept.values()]
+        return max(filter(None, ends)) if ends and None not in ends else None
+
+    def drop_cold(self) -> None:
+        """At the end of a burst, close everything: a daemon at rest holds no connection, and wakes up once for it."""
+        ends_s = self.cold_at_s
+        if ends_s is not None and self._clock.monotonic_s() >= ends_s:
+            self.drop()
+
     def drop(self) -> None:
         """Close every connection: after a sleep they look fresh and are dead."""
-        for client in self._clients.values():
-            client.close()
-        self._clients.clear()
+        for kept in self._kept.values():
+            kept.client.close()
+        self._kept.clear()
 
-    def _client(self, url: str) -> httpx.Client:
+    @contextmanager
+    def _in_use(self, url: str) -> Iterator[_Kept]:
+        """The client for a URL, without a connection that may be dead."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        client = self._clients.get(origin)
-        if client is None:
-            client = self._clients[origin] = _make_client(parts.scheme, parts.hostname or "")
-        return client
+        kept = self._kept.get(origin)
+        if kept is not None and not kept.may_be_used(self._now()):
+            kept.client.close()
+            kept = None
+        if kept is None:
+            kept = self._kept[origin] = _Kept(_make_client(parts.scheme, parts.hostname or ""))
+        kept.last = None
+        try:
+            yield kept
+        finally:
+            kept.last = self._now()
+
+    def _now(self) -> Moment:
+        return Moment(self._clock.monotonic_s(), self._clock.boottime_s())
 
 
 def _make_client(scheme: str, host: str) -> httpx.Client:
@@ -111,7 +153,7 @@ def _make_client(scheme: str, host: str) -> httpx.Client:
         # A proxy for plain http would be shown the key; what is on this machine is never asked for through one.
         trust_env=not local,
         follow_redirects=False,
-        limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
+        limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=KEEP_S),
         headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*"},
     )
 
@@ -128,6 +170,15 @@ def _tls() -> ssl.SSLContext:
             bundle = certifi.where()
         context.load_verify_locations(bundle)
     return context
+
+
+def _attended(response: httpx.Response) -> Route | None:
+    """The route of the connection that the answer comes by, which the kernel has an eye on from now on."""
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+    if connection is None:
+        return None
+    keep_asking(connection)
+    return route_of(connection)
 
 
 def _bounded(response: httpx.Response) -> bytes:

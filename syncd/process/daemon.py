@@ -242,7 +242,7 @@ class Daemon:
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
         parts = self._parts
-        times = [until_s, parts.manager.next_ping_s()]
+        times = [until_s, parts.manager.next_ping_s(), parts.exchanger.cold_at_s]
         if self._setback.waits_for_person:
             times.append(self._clock.monotonic_s() + KEY_POLL_S)
         ends = [time_s for time_s in times if time_s is not None]
@@ -265,6 +265,7 @@ class Daemon:
             parts.exchanger.drop()
             self._look_everywhere()
             self._setback.try_at_once()
+        parts.exchanger.drop_cold()
         if parts.signals.sync_now:
             parts.signals.sync_now = False
             self._orders.add(Order())

@@ -198,7 +198,7 @@ def daemon_of(
         lock.acquire()
         opened.callback(lock.release)
         manager = ServiceManager(around.environ, around.clock, os.getpid())
-        exchanger = Exchanger(around.interrupt)
+        exchanger = Exchanger(around.interrupt, around.clock)
         opened.callback(exchanger.drop)
         watch = watcher(config.workspace.path, wakeup.ring)
         watch.open()

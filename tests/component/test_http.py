@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from clock import ScriptedClock
 
 from syncd.base.errors import Stop
 from syncd.base.interrupt import Interrupt
@@ -47,7 +48,7 @@ def answering(talk: Talk) -> Iterator[int]:
 @pytest.fixture
 def exchanger() -> Iterator[Exchanger]:
     """A client with nothing open after the test."""
-    exchanger = Exchanger(Interrupt())
+    exchanger = Exchanger(Interrupt(), ScriptedClock())
     yield exchanger
     exchanger.drop()
 
@@ -135,7 +136,7 @@ def test_a_certificate_that_nobody_vouches_for(exchanger: Exchanger, tmp_path: P
 def test_a_signal_ends_a_request_at_once() -> None:
     """A server that never answers does not hold up a stop."""
     interrupt = Interrupt()
-    exchanger = Exchanger(interrupt)
+    exchanger = Exchanger(interrupt, ScriptedClock())
     before = signal.signal(signal.SIGUSR2, lambda number, frame: interrupt.request())
     main = threading.get_ident()
 
@@ -170,3 +171,22 @@ def test_connections_are_kept_and_dropped(exchanger: Exchanger) -> None:
         exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
         assert len(connections) == 2
         exchanger.drop()
+
+
+def test_what_the_server_closed_is_not_used_again(exchanger: Exchanger) -> None:
+    """A server that closes what is idle costs a new connection, and no failure."""
+    closed = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+        closed.set()
+
+    with answering(talk) as port:
+        for _ in range(3):
+            assert (
+                exchanger.exchange("PUT", f"http://127.0.0.1:{port}/", headers={}, read_s=5, content=b"x").status == 200
+            )
+            assert closed.wait(5)
+            closed.clear()

@@ -66,7 +66,7 @@ class Rig:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.sandbox = emulator.create_sandbox(SANDBOX)
-        self.exchanger = Exchanger(Interrupt())
+        self.exchanger = Exchanger(Interrupt(), clock)
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},

@@ -38,7 +38,7 @@ class ScriptedExchanger(Exchanger):
     """Answers with what it was given, and remembers what was asked."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(Interrupt())
+        super().__init__(Interrupt(), ScriptedClock())
         self.answer = Answer(status, httpx.Headers(dict(headers or {})), body, None)
         self.heard: list[Heard] = []
 
@@ -244,7 +244,7 @@ def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFi
 
 def test_no_answer_holds_no_url() -> None:
     """The text of a network failure is ours, whatever the library says."""
-    exchanger = Exchanger(Interrupt())
+    exchanger = Exchanger(Interrupt(), ScriptedClock())
     for url in ("http://127.0.0.1:9/o?X-Goog-Signature=5ECRET", "http://[bad?5ECRET", "nothing://h/5ECRET", "5ECRET"):
         with pytest.raises(NoAnswer) as caught:
             exchanger.exchange("GET", url, headers={"Authorization": "Bearer 5ECRET"}, read_s=1)

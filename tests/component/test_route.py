@@ -1,0 +1,114 @@
+"""A connection's route on real networks: in a network namespace, where addresses come and go."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the process inside the namespace
+
+from clock import ScriptedClock
+
+from syncd.base.interrupt import Interrupt
+from syncd.effects.http import Exchanger
+from syncd.effects.route import Route, keep_asking, route_of
+
+
+def test_a_route_that_stands() -> None:
+    """To this machine itself the way starts at the same address as ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
+        route = route_of(near)
+        assert route == Route("127.0.0.1", listener.getsockname())
+        assert route.stands()
+        assert not Route("192.0.2.1", listener.getsockname()).stands()
+
+
+def test_an_ended_connection_has_none() -> None:
+    """Nothing fails where the connection is gone already."""
+    ended = socket.socket()
+    ended.close()
+    assert route_of(ended) is None
+    keep_asking(ended)
+
+
+def test_no_way_at_all() -> None:
+    """To an address without its link there is no way that could stand."""
+    assert not Route("::1", ("fe80::1", 9, 0, 0)).stands()
+
+
+def test_a_changed_address() -> None:
+    """When this machine got another address, the next request comes through at once, by a fresh connection."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("no unshare or no ip here")
+    inside = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces for users here")
+    command = [*inside, sys.executable, "-W", "error", __file__]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "no such links" in done.stdout:
+        pytest.skip("no pairs of links in namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["200 from 10.9.0.1", "200 from 10.9.0.1", "200 from 10.9.0.7"]
+
+
+_SERVER = """
+import socket, threading
+def talk(connection, peer):
+    body = peer[0].encode()
+    while connection.recv(4096):
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+listener = socket.create_server(("10.9.0.2", 8000))
+print("listening", flush=True)
+while True:
+    threading.Thread(target=talk, args=listener.accept(), daemon=True).start()
+"""
+# Goes on once its link is there.
+_FAR_SIDE = """
+echo here
+read _
+ip addr add 10.9.0.2/24 dev far && ip link set far up && exec "$0" -c "$1"
+"""
+
+
+def _ip(words: str) -> bool:
+    return subprocess.run(["ip", *words.split()], capture_output=True, check=False).returncode == 0
+
+
+def _inside() -> None:
+    """Two network namespaces, joined by a pair of links; on this side, the address changes."""
+    command = ["unshare", "--net", "sh", "-c", _FAR_SIDE, sys.executable, _SERVER]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    clock = ScriptedClock()
+    exchanger = Exchanger(Interrupt(), clock)
+    try:
+        assert server.stdout.readline() == "here\n"
+        if not _ip(f"link add near type veth peer name far netns {server.pid}"):
+            print("no such links")
+            return
+        assert _ip("addr add 10.9.0.1/24 dev near")
+        assert _ip("link set near up")
+        server.stdin.write("\n")
+        server.stdin.flush()
+        assert server.stdout.readline() == "listening\n"
+        for address in ("10.9.0.1", "10.9.0.1", "10.9.0.7"):
+            if address == "10.9.0.7":
+                assert _ip("addr del 10.9.0.1/24 dev near")
+                assert _ip("addr add 10.9.0.7/24 dev near")
+            clock.go_on(60)
+            answer = exchanger.exchange("GET", "http://10.9.0.2:8000/", headers={}, read_s=20)
+            print(answer.status, "from", answer.body.decode())
+    finally:
+        exchanger.drop()
+        server.kill()
+        server.communicate()
+
+
+if __name__ == "__main__":
+    _inside()
