@@ -16,6 +16,7 @@ import google_crc32c
 from syncd.effects import tar_format
 from syncd.effects.chunk_store import Piece
 from syncd.effects.deflate import HEAD, Sum, deflated, tail
+from syncd.policy.uplink import Codec
 
 # A read of a piece, before it is cut into the blocks that are sent.
 _READ_BYTES = 1 << 20
@@ -44,7 +45,7 @@ class Archive:
         content = Sum()
         for piece in pieces:
             content = content.then(piece.content)
-        last, last_sum = deflated(tar_format.trailer(content.size_bytes))
+        last, last_sum = deflated(tar_format.trailer(content.size_bytes), Codec.FAST)
         end = last + tail(content.then(last_sum))
         return cls(pieces, end, len(HEAD) + sum(piece.size_bytes for piece in pieces) + len(end))
 

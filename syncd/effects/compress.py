@@ -1,7 +1,8 @@
 """Compresses the blocks of many chunks in a small pool, and writes each chunk's pieces in their order.
 
 The codec releases the interpreter's lock, so two threads compress while this one reads. One block alone is compressed
-where it is: most saves change one chunk, and a pool costs more than that.
+where it is: most saves change one chunk, and a pool costs more than that. Blocks are filled where they are and used
+again: what is read from a file is not copied, and fresh memory, which the kernel clears first, is not asked for.
 """
 
 from __future__ import annotations
@@ -12,20 +13,45 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from syncd.effects.chunk_store import Piece, PieceWriter
+from syncd.effects.chunk_store import ChunkStore, Piece
 from syncd.effects.deflate import Sum, deflated
+from syncd.policy.uplink import Codec
 
+# Most chunks fit one block. Memory that was never written to costs nothing.
+BLOCK_BYTES = (2 << 20) + (64 << 10)
 _MOST_THREADS = 4
 # Blocks that are read but not written yet, for each thread: bounds memory.
 _AHEAD = 2
 
 
-class Making:
-    """A chunk on its way into the spool; `piece` once it is there."""
+class _Block:
+    """Room for the bytes of a chunk: take `space`, fill it from its start, and `advance` by what is to stay."""
 
-    def __init__(self, writer: PieceWriter) -> None:
-        self.writer = writer
-        self.piece: Piece | None = None
+    __slots__ = ("_used", "_view")
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(BLOCK_BYTES))
+        self._used = 0
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes fit; into an empty block `BLOCK_BYTES` do."""
+        return self._used + size_bytes <= BLOCK_BYTES
+
+    def space(self, size_bytes: int) -> memoryview:
+        """The next so many bytes."""
+        return self._view[self._used : self._used + size_bytes]
+
+    def advance(self, size_bytes: int) -> None:
+        """The next so many bytes are filled."""
+        self._used += size_bytes
+
+    def filled(self) -> memoryview:
+        """What was filled so far."""
+        return self._view[: self._used]
+
+    def empty(self) -> None:
+        """Start over."""
+        self._used = 0
 
 
 class _End:
@@ -35,40 +61,53 @@ class _End:
         self.key = key
 
 
-_Item = bytes | Future[tuple[bytes, Sum]] | _End
+_Item = _Block | _End
 
 
 class Compressor:
     """A queue of blocks. Used by one thread; leave it with everything written, or with everything given up."""
 
-    def __init__(self) -> None:
-        self._queue: deque[tuple[Making, _Item]] = deque()
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._queue: deque[tuple[Tape, _Item, Future[tuple[bytes, Sum]] | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self._blocks = 0
+        self._free: list[_Block] = []
+        self._unmade = _AHEAD * self._threads + 1
 
-    def block(self, making: Making, data: bytes) -> None:
-        """The chunk goes on with this block. Raises `OSError` (a full disk), perhaps of an earlier block."""
-        self._blocks += 1
-        if self._pool is None and self._blocks > 1:
-            self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
-            waiting, self._queue = self._queue, deque()
-            for earlier, item in waiting:
-                self._queue.append((earlier, self._pool.submit(deflated, item) if isinstance(item, bytes) else item))
-        self._queue.append((making, self._pool.submit(deflated, data) if self._pool else data))
-        while len(self._queue) > _AHEAD * self._threads:
+    def block(self) -> _Block:
+        """An empty block, as soon as there is one. Raises `OSError` (a full disk) of an earlier block."""
+        while not self._free and not self._unmade:
             self._write_one()
+        if self._free:
+            return self._free.pop()
+        self._unmade -= 1
+        return _Block()
 
-    def end(self, making: Making, key: str | None) -> None:
+    def add(self, tape: Tape, block: _Block) -> None:
+        """The chunk goes on with what is in the block, which is given away."""
+        if self._pool is None and self._queue:
+            self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
+            self._queue = deque((earlier, item, self._started(item)) for earlier, item, _ in self._queue)
+        self._queue.append((tape, block, self._started(block)))
+
+    def _started(self, item: _Item) -> Future[tuple[bytes, Sum]] | None:
+        if self._pool is None or isinstance(item, _End):
+            return None
+        return self._pool.submit(deflated, item.filled(), self._codec)
+
+    def end(self, tape: Tape, key: str | None) -> None:
         """The chunk is whole; without a key it is for one archive only."""
-        self._queue.append((making, _End(key)))
+        self._queue.append((tape, _End(key), None))
 
     def _write_one(self) -> None:
-        making, item = self._queue.popleft()
+        tape, item, future = self._queue.popleft()
         if isinstance(item, _End):
-            making.piece = making.writer.finish(item.key)
-        else:
-            making.writer.add(*(item.result() if isinstance(item, Future) else deflated(item)))
+            tape.piece = tape.writer.finish(item.key)
+            return
+        tape.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
+        item.empty()
+        self._free.append(item)
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +119,42 @@ class Compressor:
             while kind is None and self._queue:
                 self._write_one()
         finally:
-            for making, _ in self._queue:
-                making.writer.discard()
+            for tape, _, _ in self._queue:
+                tape.writer.discard()
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
+
+
+class Tape:
+    """The bytes of one chunk on their way into the spool; `piece` once it is there.
+
+    Used like tape: what is written lies behind what was. Each method raises `OSError` if the disk has no room for it,
+    or for the chunks before it.
+    """
+
+    def __init__(self, compressor: Compressor, store: ChunkStore) -> None:
+        self._compressor = compressor
+        self._block = compressor.block()
+        self.writer = store.writer()
+        self.piece: Piece | None = None
+
+    def space(self, size_bytes: int) -> memoryview:
+        """Room for the next so many bytes, up to `BLOCK_BYTES`: fill it, then `advance`; or leave it."""
+        if not self._block.has_room(size_bytes):
+            self._compressor.add(self, self._block)
+            self._block = self._compressor.block()
+        return self._block.space(size_bytes)
+
+    def advance(self, size_bytes: int) -> None:
+        """So many bytes of the last `space` stay."""
+        self._block.advance(size_bytes)
+
+    def write(self, content: bytes) -> None:
+        """These bytes, up to `BLOCK_BYTES`."""
+        self.space(len(content))[:] = content
+        self.advance(len(content))
+
+    def end(self, key: str | None) -> None:
+        """The chunk is whole; without a key it is for one archive only."""
+        self._compressor.add(self, self._block)
+        self._compressor.end(self, key)

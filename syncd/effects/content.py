@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from syncd.base.clock import Clock
 from syncd.effects import descent
-from syncd.effects.scan import file_entry
+from syncd.effects.inode import file_entry
 from syncd.policy.manifest import Entry, Manifest, as_read, unknown_content
 
 # Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.

@@ -71,7 +71,7 @@ class Cycle:
         if demand is Demand.CHANGED and self._unchanged(look):
             return Outcome(None, files=files)
         _log.info("packaging %d files: %s", files, described(look.difference))
-        packed = self.photographer.pack(look.manifest)
+        packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
         packed, sha256 = self._deliver(packed, look.manifest, attendant)
@@ -98,7 +98,7 @@ class Cycle:
                 return packed, self.delivery.deliver(packed.archive, packed.archive.identity, attendant)
             except DamagedPiece as damage:
                 _log.warning("%s: it is made anew", damage)
-                packed = self.photographer.repack(manifest, damage.piece)
+                packed = self.photographer.repack(manifest, damage.piece, self.delivery.uplink.codec)
         raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
 
     def _unchanged(self, look: Look) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from isal import isal_zlib
 
-# Level 2 of ISA-L: several times `gzip -6`'s speed for a fifth more bytes.
-_LEVEL = 2
+from syncd.policy.uplink import Codec
+
 _RAW = -15
-# Names the format and the codec in the keys of kept pieces; to be changed with either.
-FORM = "deflate-isal-2 1"
 
 HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
@@ -36,11 +35,24 @@ class Sum:
         return Sum(self.size_bytes + following.size_bytes, crc32)
 
 
-def deflated(block: bytes) -> tuple[bytes, Sum]:
+def form(codec: Codec) -> str:
+    """Names the format and the codec in the keys of kept pieces."""
+    return f"deflate {codec.value}"
+
+
+def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
     """The block as a piece. Releases the interpreter's lock while it works."""
-    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _RAW)
+    compressor = _compressor(codec)
     piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
     return piece, Sum(len(block), isal_zlib.crc32(block))
+
+
+def _compressor(codec: Codec) -> Any:
+    if codec is Codec.FAST:
+        return isal_zlib.compressobj(2, isal_zlib.DEFLATED, _RAW)
+    from zlib_ng import zlib_ng  # noqa: PLC0415 - only where the uplink is slow
+
+    return zlib_ng.compressobj(6, zlib_ng.DEFLATED, _RAW)
 
 
 def tail(whole: Sum) -> bytes:

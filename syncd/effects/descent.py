@@ -16,7 +16,7 @@ from syncd.base.errors import WorkspaceError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a file's place must not be waited for.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 def open_workspace(path: str) -> int:
@@ -42,7 +42,7 @@ def open_directory(name: str, parent: int) -> int:
 
 def open_file(name: str, parent: int) -> tuple[int, os.stat_result]:
     """The regular file `name` in `parent`, open, and what it is. Raises `OSError`, for any other kind too."""
-    descriptor = os.open(name, _FILE, dir_fd=parent)
+    descriptor = os.open(name, FILE, dir_fd=parent)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -54,12 +54,20 @@ class Descent:
     """Open directories from the workspace's top to where an ordered list of paths is being read."""
 
     def __init__(self, top: int) -> None:
+        self._folder: str | None = ""  # where it stands; None: a step failed on the way
         self._names: list[str] = []
         self._descriptors = [top]
 
     def parent_of(self, path: str) -> tuple[int, str]:
         """The descriptor of the path's directory, and the path's last name. Raises `OSError`."""
-        *folders, name = path.split("/")
+        folder, _, name = path.rpartition("/")
+        if folder != self._folder:
+            self._folder = None
+            self._go_to(folder.split("/") if folder else [])
+            self._folder = folder
+        return self._descriptors[-1], name
+
+    def _go_to(self, folders: list[str]) -> None:
         shared = 0
         for have, want in zip(self._names, folders, strict=False):
             if have != want:
@@ -71,7 +79,6 @@ class Descent:
         for folder in folders[shared:]:
             self._descriptors.append(open_directory(folder, self._descriptors[-1]))
             self._names.append(folder)
-        return self._descriptors[-1], name
 
     def close(self) -> None:
         """Close all, the top as well."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from syncd.effects import descent
 
@@ -14,7 +14,7 @@ _LARGEST_BYTES = 4 << 20
 _EXCLUDE = ".git/info/exclude"
 
 
-def read_ignore_files(descriptor: int, names: tuple[str, ...]) -> Mapping[str, bytes]:
+def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, bytes]:
     """The contents by name of those files that are in the directory.
 
     Raises `OSError` for one that is there and cannot be read: without its rules, nothing beside it may leave.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from syncd.effects import descent
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
-from syncd.effects.scan import OUTSIDE, SPECIAL, leads_inside
+from syncd.effects.links import leads_inside
+from syncd.effects.scan import OUTSIDE, SPECIAL
 from syncd.policy.selection import Rule, Selection
 
 

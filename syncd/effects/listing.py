@@ -1,12 +1,12 @@
 """What a scan remembers of each directory, so that the next one need only look where something happened.
 
-A `Tree` is all listings of a workspace by path. The manifest is put together from it; a directory that was looked at
-again replaces its listing, and what is no longer in it takes everything below along.
+A `Tree` is all listings of a workspace by path. The manifest is put together from it, and kept while directories are
+looked at again and hold the same names; what is no longer in a directory takes everything below along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from syncd.base.problem import Problem
@@ -14,7 +14,18 @@ from syncd.policy.manifest import Entry, Kind, Manifest
 from syncd.policy.selection import Scope
 
 
-@dataclass
+@dataclass(slots=True)
+class Remarks:
+    """What is to be said of a directory beyond its entries, as of few."""
+
+    problems: list[Problem] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+    links: int = 0  # symlinks, left out or not: where they lead is decided elsewhere
+    # Inodes of files with other names too: written by one of those, their own directory brings no event.
+    shared: set[tuple[int, int]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Listing:
     """One directory as it was listed. `outer` is its scope before its own ignore files, whose contents are `rules`."""
 
@@ -24,43 +35,89 @@ class Listing:
     rules: Mapping[str, bytes]
     entries: dict[str, Entry] = field(default_factory=dict)
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    unread: set[str] = field(default_factory=set)
-    links: int = 0  # symlinks, left out or not: where they lead is decided elsewhere
-    # Inodes of files with other names too: written by one of those, their own directory brings no event.
-    shared: set[tuple[int, int]] = field(default_factory=set)
+    remarks: Remarks | None = None
+
+    def remark(self) -> Remarks:
+        """To be added to."""
+        if self.remarks is None:
+            self.remarks = Remarks()
+        return self.remarks
+
+    @property
+    def links(self) -> int:
+        """How many symlinks are in it."""
+        return self.remarks.links if self.remarks else 0
 
 
 class Tree:
     """The listings of one workspace."""
 
     def __init__(self) -> None:
-        self.listings: dict[str, Listing] = {}
+        self._listings: dict[str, Listing] = {}
+        self._remarks: dict[str, Remarks] = {}
+        self._manifest: Manifest | None = None
+
+    def get(self, path: str) -> Listing | None:
+        """The directory's listing, if there is one."""
+        return self._listings.get(path)
+
+    def put(self, path: str, listing: Listing) -> None:
+        """The directory as it was just listed, or listed and then changed."""
+        old = self._listings.get(path)
+        self._listings[path] = listing
+        if listing.remarks is not None:
+            self._remarks[path] = listing.remarks
+        else:
+            self._remarks.pop(path, None)
+        if self._manifest is not None:
+            if old is None or old is listing or list(old.entries) != list(listing.entries):
+                self._manifest = None
+            else:
+                self._manifest.update(listing.entries)
+
+    def drop(self, path: str) -> None:
+        """Forget a directory and all below it."""
+        self._manifest = None
+        doomed = [path]
+        while doomed:
+            path = doomed.pop()
+            listing = self._listings.pop(path, None)
+            self._remarks.pop(path, None)
+            if listing is not None:
+                doomed += listing.directories
+
+    def set_entry(self, path: str, entry: Entry) -> None:
+        """More is known of the path, if it is still there."""
+        listing = self._listings.get(path.rpartition("/")[0])
+        if listing is not None and path in listing.entries:
+            listing.entries[path] = entry
+            if self._manifest is not None:
+                self._manifest[path] = entry
 
     def manifest(self) -> Manifest:
         """All entries in the archive's order: by name within a directory, a directory before what is in it."""
+        if self._manifest is None:
+            self._manifest = self._gathered()
+        return dict(self._manifest)
+
+    def _gathered(self) -> Manifest:
         manifest: Manifest = {}
         # A stack, not recursion: a workspace may be nested deeper than Python calls may be.
-        stack = [iter(self.listings[""].entries.items())]
+        stack = [iter(self._listings[""].entries.items())]
         while stack:
             for path, entry in stack[-1]:
                 manifest[path] = entry
                 if entry.kind is Kind.DIRECTORY:
-                    below = self.listings.get(path)
-                    if below is not None:
+                    below = self._listings.get(path)
+                    if below is None:
+                        continue
+                    if below.directories:
                         stack.append(iter(below.entries.items()))
                         break
+                    manifest.update(below.entries)
             else:
                 stack.pop()
         return manifest
-
-    def drop(self, path: str) -> None:
-        """Forget a directory and all below it."""
-        doomed = [path]
-        while doomed:
-            listing = self.listings.pop(doomed.pop(), None)
-            if listing is not None:
-                doomed += listing.directories
 
     def lost(self, old: Listing, new: Listing) -> Iterator[str]:
         """The directories of a listing that are gone, or others of the same name, in the newer one."""
@@ -68,21 +125,18 @@ class Tree:
             if new.directories.get(path) != identity:
                 yield path
 
+    def remarks(self) -> Iterable[Remarks]:
+        """What is to be said of directories, beyond their entries."""
+        return self._remarks.values()
+
     def with_links(self) -> list[str]:
         """The directories that hold symlinks."""
-        return [path for path, listing in self.listings.items() if listing.links]
+        return [path for path, remarks in self._remarks.items() if remarks.links]
 
     def with_shared_files(self) -> list[str]:
         """The directories that hold files with more than one name (hard links)."""
-        return [path for path, listing in self.listings.items() if listing.shared]
+        return [path for path, remarks in self._remarks.items() if remarks.shared]
 
     def shared_files(self) -> set[tuple[int, int]]:
         """The inodes of those files."""
-        return set().union(*(listing.shared for listing in self.listings.values() if listing.shared))
-
-    def learn(self, manifest: Mapping[str, Entry]) -> None:
-        """Keep what was found out about these paths' contents with their entries."""
-        for path, entry in manifest.items():
-            listing = self.listings.get(path.rpartition("/")[0])
-            if listing is not None and path in listing.entries:
-                listing.entries[path] = entry
+        return set().union(*(remarks.shared for remarks in self._remarks.values()))

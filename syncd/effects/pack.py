@@ -1,7 +1,8 @@
 """Packing a manifest: chunks that stand are taken as they are, the others are read and compressed anew.
 
-A small file that changed while it was read is read again; a large one is already on its way into its chunk, so it is
-named for a follow-up. Either way the archive stays whole: a header promises a length, and that many bytes follow it.
+A file that is as the scan saw it is read once, straight into its chunk. A small one that changed is read again until it
+stands still; a large one is already on its way into its chunk, so it is named for a follow-up. Either way the archive
+stays whole: a header promises a length, and that many bytes follow it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from syncd.base.clock import Clock
@@ -17,12 +18,14 @@ from syncd.base.problem import Problem
 from syncd.effects import descent, tar_format
 from syncd.effects.archive import Archive
 from syncd.effects.chunk_store import ChunkStore, Piece
-from syncd.effects.compress import Compressor, Making
+from syncd.effects.compress import Compressor, Tape
 from syncd.effects.content import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
-from syncd.effects.deflate import FORM
-from syncd.effects.scan import file_entry, unreadable
-from syncd.policy.chunking import chunk_key, chunks
+from syncd.effects.deflate import form
+from syncd.effects.inode import file_entry, stamp_of
+from syncd.effects.scan import unreadable
+from syncd.policy.chunking import Chunk, cut
 from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
+from syncd.policy.uplink import Codec
 
 # What opening says of a path that is no longer what the scan saw.
 _SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
@@ -49,119 +52,129 @@ class Packer:
         self._store = store
         self._clock = clock
         self._check = check
-        self._keys: dict[str, tuple[list[tuple[str, Entry]], str | None]] = {}
+        self._chunks: list[Chunk] = []
 
-    def pack(self, manifest: Manifest) -> Packed:
+    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`.
 
         A path that vanished or was swapped since the scan is left for a follow-up; one that cannot be read becomes a
         problem.
         """
-        packed = Packed()
-        parts: list[Piece | Making] = []
-        with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor() as compressor:
-            for paths in chunks(manifest):
+        packed = Packed(manifest=dict(manifest))
+        parts: list[Piece | Tape] = []
+        really: list[Chunk] = []
+        with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
+            for chunk in cut(manifest, self._chunks):
                 self._check()
-                entries = [(path, manifest[path]) for path in paths]
-                key = self._key(entries)
+                key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    parts.append(self._make(packed, compressor, down, entries))
+                    tape = Tape(compressor, self._store)
+                    parts.append(tape)
+                    made = self._make(packed, tape, down, chunk, form(codec))
+                    if made is not None:
+                        really.append(made)
                 else:
-                    packed.manifest.update(entries)
+                    really.append(chunk)
                     parts.append(piece)
-        pieces = [part.piece if isinstance(part, Making) else part for part in parts]
+        self._chunks = really
+        pieces = [part.piece if isinstance(part, Tape) else part for part in parts]
         packed.archive = Archive.of([piece for piece in pieces if piece is not None])
         self._store.keep_only(packed.archive.pieces)
         return packed
-
-    def _key(self, entries: list[tuple[str, Entry]]) -> str | None:
-        """The chunk's key, remembered from the last archive while the same entries are in it."""
-        first = entries[0][0]
-        known = self._keys.get(first)
-        if known is None or known[0] != entries:
-            known = self._keys[first] = (entries, chunk_key(entries, FORM))
-        return known[1]
 
     def forget(self, damaged: Piece) -> None:
         """The piece is not what it was."""
         self._store.drop(damaged)
 
-    def _make(
-        self, packed: Packed, compressor: Compressor, down: descent.Descent, entries: list[tuple[str, Entry]]
-    ) -> Making:
-        making = Making(self._store.writer())
+    def _make(self, packed: Packed, tape: Tape, down: descent.Descent, chunk: Chunk, key_form: str) -> Chunk | None:
+        """Send the chunk on its way into the spool; what really is in it, if anything is."""
         try:
-            self._fill(making, packed, compressor, down, entries)
+            for path, entry in zip(chunk.paths, chunk.entries, strict=True):
+                if entry.kind is Kind.FILE:
+                    self._check()
+                    self._file(packed, tape, down, path, entry)
+                else:
+                    tape.write(tar_format.headers(path, entry, 0))
         except BaseException:
-            making.writer.discard()
+            tape.writer.discard()
             raise
-        there = [(path, packed.manifest[path]) for path, _ in entries if path in packed.manifest]
-        compressor.end(making, chunk_key(there, FORM))
-        return making
+        there = [path for path in chunk.paths if path in packed.manifest]
+        if not there:
+            tape.end(None)
+            return None
+        really = Chunk(there, [packed.manifest[path] for path in there])
+        tape.end(really.key(key_form))
+        return really
 
-    def _fill(
-        self,
-        making: Making,
-        packed: Packed,
-        compressor: Compressor,
-        down: descent.Descent,
-        entries: list[tuple[str, Entry]],
-    ) -> None:
-        gathered: list[bytes] = []
-        gathered_bytes = 0
-        for path, entry in entries:
-            for data in self._tar(packed, down, path, entry):
-                gathered.append(data)
-                gathered_bytes += len(data)
-                if gathered_bytes >= PIECE_BYTES:
-                    compressor.block(making, b"".join(gathered))
-                    gathered, gathered_bytes = [], 0
-        if gathered:
-            compressor.block(making, b"".join(gathered))
-
-    def _tar(self, packed: Packed, down: descent.Descent, path: str, entry: Entry) -> Iterator[bytes]:
-        """The entry as it goes into the archive, bit by bit."""
-        if entry.kind is not Kind.FILE:
-            packed.manifest[path] = entry
-            yield tar_format.headers(path, entry, 0)
-            return
-        self._check()
+    def _file(self, packed: Packed, tape: Tape, down: descent.Descent, path: str, entry: Entry) -> None:
         try:
             parent, name = down.parent_of(path)
+            if entry.size_bytes <= PIECE_BYTES:
+                read = self._as_scanned(tape, path, entry, parent, name)
+                if read is not None:
+                    packed.manifest[path] = read
+                    return
             descriptor, status = descent.open_file(name, parent)
         except OSError as failure:
+            del packed.manifest[path]
             if failure.errno in _SWAPPED:
                 packed.follow_up.append(path)
             else:
                 self._left_out(packed, path, entry, failure)
             return
         try:
-            read = self._small if status.st_size <= PIECE_BYTES else self._large
-            yield from read(packed, path, descriptor, status)
+            read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
+            read_and_write(packed, tape, path, descriptor, status)
         except ReadError as failure:
+            del packed.manifest[path]
             self._left_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
+
+    def _as_scanned(self, tape: Tape, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
+        """Read the file into its place on the tape; None, and nothing written, if it is not as the scan saw it."""
+        size_bytes = entry.size_bytes
+        header = tar_format.headers(path, entry, size_bytes)
+        end = len(header) + size_bytes
+        padding = tar_format.padding(size_bytes)
+        space = tape.space(end + len(padding))
+        content = space[len(header) : end]
+        read_at_ns = wall_ns(self._clock)
+        try:
+            descriptor = os.open(name, descent.FILE, dir_fd=parent)
+            try:
+                got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return None
+        if got_bytes != size_bytes or status.st_size != size_bytes or stamp_of(status) != entry.stamp:
+            return None
+        space[: len(header)] = header
+        space[end:] = padding
+        tape.advance(len(space))
+        return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
 
     def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
         packed.problems.append(unreadable(path, failure))
         packed.unread[path] = entry
 
-    def _small(self, packed: Packed, path: str, descriptor: int, status: os.stat_result) -> Iterator[bytes]:
+    def _small(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
         entry, content = read_small(descriptor, status, self._clock)
         if not entry.digest:
             packed.follow_up.append(path)  # written all the time: what was read last goes along
         packed.manifest[path] = entry
-        yield tar_format.headers(path, entry, len(content))
-        yield content
-        yield tar_format.padding(len(content))
+        tape.write(tar_format.headers(path, entry, len(content)))
+        tape.write(content)
+        tape.write(tar_format.padding(len(content)))
 
-    def _large(self, packed: Packed, path: str, descriptor: int, status: os.stat_result) -> Iterator[bytes]:
+    def _large(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
         read_at_ns = wall_ns(self._clock)
         before = file_entry(status)
         piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
-        yield tar_format.headers(path, before, before.size_bytes)
+        tape.write(tar_format.headers(path, before, before.size_bytes))
         digest = hashlib.sha256()
         done = 0
         whole = True
@@ -171,7 +184,7 @@ class Packer:
                 # Cut shorter meanwhile, or the disk gave out: the header's promise is kept with zeros.
                 piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
             digest.update(piece)
-            yield piece
+            tape.write(piece)
             done += len(piece)
             piece = b""
             if whole:
@@ -180,7 +193,7 @@ class Packer:
                 except ReadError as failure:
                     # Left out from now on, or the next look would read it, and fail, for ever.
                     self._left_out(packed, path, before, failure.cause)
-        yield tar_format.padding(before.size_bytes)
+        tape.write(tar_format.padding(before.size_bytes))
         if whole and stood_still(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
         else:

@@ -2,7 +2,8 @@
 
 Directories are opened from their parents' descriptors, rules are asked before `stat`, and what is left out is neither
 walked nor watched. `Coverage.cover` is called before a directory is listed, so nothing that appears between the two is
-missed.
+missed. What the last walk found is compared, not trusted: it saves asking the rules again, and an entry that `stat`
+still says the same of stays the same object, so that whoever comes next need not look at it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ from syncd.base.problem import Problem
 from syncd.effects import descent
 from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
+from syncd.effects.inode import directory_entry, file_entry, mtime_s, stamp_of
+from syncd.effects.links import leads_inside
 from syncd.effects.listing import Listing, Tree
-from syncd.effects.tar_format import permissions
-from syncd.policy.links import stays_inside
-from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
+from syncd.policy.manifest import Entry, Kind, Manifest
 from syncd.policy.selection import Decision, Rule, Scope, Selection
-
-_SECOND_NS = 1_000_000_000
 
 OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
 SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
@@ -35,6 +34,8 @@ _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 # Directories with hard-linked files that are worth listing at each look; with more, looking at all is simpler.
 _SHARED_AT_MOST = 256
+
+NO_RULES: Mapping[str, bytes] = {}
 
 LeftOut = Callable[[str, bool, Decision], None]
 
@@ -72,6 +73,8 @@ class Scanner:
         self._check = check
         self._personal = personal_excludes
         self._tree = Tree()
+        self._before = self._tree  # what the last whole look found, while the next one goes on
+        self._top: tuple[Mapping[str, bytes], Scope] | None = None
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Look at everything, or only at directories in which something changed since the last scan.
@@ -91,42 +94,53 @@ class Scanner:
 
     def learn(self, manifest: Mapping[str, Entry]) -> None:
         """Remember these paths' contents until their directories change."""
-        self._tree.learn(manifest)
+        for path, entry in manifest.items():
+            self._tree.set_entry(path, entry)
 
     def _found(self) -> Scan:
         found = Scan(self._tree.manifest())
-        for listing in self._tree.listings.values():
-            found.problems += listing.problems
-            found.unread |= listing.unread
+        for remarks in self._tree.remarks():
+            found.problems += remarks.problems
+            found.unread |= remarks.unread
         return found
 
     def _look_at_all(self) -> None:
-        self._tree = Tree()
+        self._before, self._tree = self._tree, Tree()
         self._coverage.begin()
         try:
             top = descent.open_workspace(self._workspace)
             try:
-                here = self._list(top, "", self._selection.root(read_excludes(top, self._personal)))
+                outer, known = self._top_scope(top), self._before.get("")
+                here = self._list(top, "", outer, known if known and known.outer is outer else None)
             except OSError as failure:
                 raise WorkspaceError(
                     f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
-            self._tree.listings[""] = here.listing
+            self._tree.put("", here.listing)
             self._go_down(here)
         except BaseException:
             self._coverage.abandon()
             raise
+        finally:
+            self._before = self._tree
         self._coverage.finish()
+
+    def _top_scope(self, top: int) -> Scope:
+        """The same object while git's exclude files say the same."""
+        excludes = read_excludes(top, self._personal)
+        if self._top is None or self._top[0] != excludes:
+            self._top = excludes, self._selection.root(excludes)
+        return self._top[1]
 
     def _look_at(self, changed: Collection[str]) -> bool:
         """List these directories anew; False where that is not enough."""
-        listings = self._tree.listings
-        if "" not in listings:
+        whole = self._tree.get("")
+        if whole is None:
             return False
         with descent.Descent(descent.open_workspace(self._workspace)) as down:
             top, _ = down.parent_of(".")
             status = os.fstat(top)
-            if listings[""].identity != (status.st_dev, status.st_ino):
+            if whole.identity != (status.st_dev, status.st_ino):
                 return False
             shared, shared_files = self._tree.with_shared_files(), self._tree.shared_files()
             if len(shared) > _SHARED_AT_MOST:
@@ -135,12 +149,12 @@ class Scanner:
             links_done = False
             while todo:
                 path = todo.pop()
-                old = listings.get(path)
+                old = self._tree.get(path)
                 if old is None:
                     continue  # gone or left out by now; if that matters, the directory above it is named too
                 try:
                     parent, _ = down.parent_of(f"{path}/." if path else ".")
-                    new = self._list(os.dup(parent), path, old.outer)
+                    new = self._list(os.dup(parent), path, old.outer, old)
                 except OSError as failure:
                     if failure.errno in _VANISHED:
                         continue
@@ -157,14 +171,12 @@ class Scanner:
         return self._tree.shared_files() <= shared_files
 
     def _replace(self, path: str, old: Listing, new: _Open) -> None:
-        listings = self._tree.listings
         for gone in self._tree.lost(old, new.listing):
             self._tree.drop(gone)
-        listings[path] = new.listing
-        new.below = [below for below in new.below if below not in listings]
-        above = listings.get(path.rpartition("/")[0])
-        if path and above is not None and path in above.entries:
-            above.entries[path] = _directory_entry(os.fstat(new.descriptor))
+        self._tree.put(path, new.listing)
+        new.below = [below for below in new.below if self._tree.get(below) is None]
+        if path:
+            self._tree.set_entry(path, directory_entry(os.fstat(new.descriptor)))
         self._go_down(new)
 
     def _go_down(self, start: _Open) -> None:
@@ -179,85 +191,114 @@ class Scanner:
                 self._check()
                 path = here.below.pop()
                 name = path.rpartition("/")[2]
+                known = self._before.get(path) if here.rules_stand else None
+                outer = here.listing.scope.enter(name) if known is None else known.outer
                 try:
-                    descriptor = descent.open_directory(name, here.descriptor)
-                    below = self._list(descriptor, path, here.listing.scope.enter(name))
+                    below = self._list(descent.open_directory(name, here.descriptor), path, outer, known)
                 except OSError as failure:
                     del here.listing.entries[path], here.listing.directories[path]
                     _missed(here.listing, path, failure)
+                    self._tree.put(here.path, here.listing)
                     continue
-                self._tree.listings[path] = below.listing
+                self._tree.put(path, below.listing)
                 stack.append(below)
         finally:
             for directory in stack:
                 os.close(directory.descriptor)
 
-    def _list(self, descriptor: int, path: str, outer: Scope) -> _Open:
-        """List the directory of a descriptor, which is closed if that fails. Raises `OSError`."""
+    def _list(self, descriptor: int, path: str, outer: Scope, known: Listing | None) -> _Open:
+        """List the directory of a descriptor, which is closed if that fails. Raises `OSError`.
+
+        `known` is what an earlier look found there under the same `outer`.
+        """
         try:
             # Watched before its rules are read, or a change of them in between would be missed; then again with them.
-            self._coverage.cover(path, descriptor, outer)
-            rules = read_ignore_files(descriptor, outer.ignore_files)
-            scope = outer
-            if rules:
-                scope = outer.with_files(rules)
-                self._coverage.cover(path, descriptor, scope)
+            scope = outer if known is None else known.scope
+            self._coverage.cover(path, descriptor, scope)
+            with os.scandir(descriptor) as found:
+                items = {item.name: item for item in found}
+            files = [name for name in outer.ignore_files if name in items]
+            rules = read_ignore_files(descriptor, files) if files else NO_RULES
+            rules_stand = known is not None and known.rules == rules
+            if not rules_stand:
+                scope = outer.with_files(rules) if rules else outer
+                if rules or known is not None:
+                    self._coverage.cover(path, descriptor, scope)
             status = os.fstat(descriptor)
             listing = Listing((status.st_dev, status.st_ino), outer, scope, rules)
-            with os.scandir(descriptor) as items:
-                names = sorted(((os.fsencode(item.name), item) for item in items), key=_name)
-            for _, item in names:
-                self._item(listing, path, item, descriptor)
+            held = known.entries if known is not None and rules_stand else {}
+            self._fill(listing, path, items, descriptor, held)
         except BaseException:
             os.close(descriptor)
             raise
-        return _Open(descriptor, listing, list(listing.directories))
+        return _Open(path, descriptor, listing, list(listing.directories), rules_stand)
 
-    def _item(self, listing: Listing, folder: str, item: os.DirEntry[str], parent: int) -> None:
-        path = f"{folder}/{item.name}" if folder else item.name
-        try:
-            is_dir = item.is_dir(follow_symlinks=False)  # a file system that does not tell kinds is asked again here
-        except OSError as failure:
-            _missed(listing, path, failure)
-            return
-        decision = listing.scope.decide(item.name, is_dir)
-        if not decision.included:
-            self._on_left_out(path, is_dir, decision)
-            return
-        try:
-            status = item.stat(follow_symlinks=False)
-        except OSError as failure:
-            _missed(listing, path, failure)
-            return
+    def _fill(
+        self,
+        listing: Listing,
+        folder: str,
+        items: Mapping[str, os.DirEntry[str]],
+        parent: int,
+        held: Mapping[str, Entry],
+    ) -> None:
+        """What is in the directory; `held` was in it by the same rules."""
+        prefix = folder and folder + "/"
+        entries = listing.entries
+        for name in _in_order(items):
+            item = items[name]
+            path = prefix + name
+            try:
+                is_dir = item.is_dir(follow_symlinks=False)  # a file system that tells no kinds is asked again here
+                old = held.get(path)
+                if old is None or (old.kind is Kind.DIRECTORY) is not is_dir:
+                    old = None
+                    decision = listing.scope.decide(name, is_dir)
+                    if not decision.included:
+                        self._on_left_out(path, is_dir, decision)
+                        continue
+                status = item.stat(follow_symlinks=False)
+            except OSError as failure:
+                if failure.errno == errno.EACCES:
+                    raise  # a directory that may be listed but not searched
+                _missed(listing, path, failure)
+                continue
+            if old is not None and _stands(old, status):
+                entries[path] = old
+            else:
+                self._item(listing, path, name, parent, status)
+            if is_dir and path in entries:
+                listing.directories[path] = (status.st_dev, status.st_ino)
+            elif status.st_nlink > 1 and path in entries:
+                listing.remark().shared.add((status.st_dev, status.st_ino))
+
+    def _item(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
+        """Something that is new, or changed."""
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
             # Opening each file to learn whether it may be read would double the walk; most modes say it.
-            if status.st_mode & 0o444 != 0o444 and not os.access(item.name, os.R_OK, dir_fd=parent, effective_ids=True):
+            if status.st_mode & 0o444 != 0o444 and not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
                 _missed(listing, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-                return
-            if status.st_nlink > 1:
-                listing.shared.add((status.st_dev, status.st_ino))
-            listing.entries[path] = file_entry(status)
+            else:
+                listing.entries[path] = file_entry(status)
         elif kind == stat.S_IFDIR:
-            listing.entries[path] = _directory_entry(status)
-            listing.directories[path] = (status.st_dev, status.st_ino)
+            listing.entries[path] = directory_entry(status)
         elif kind == stat.S_IFLNK:
-            self._link(listing, path, item.name, parent, status)
+            self._link(listing, path, name, parent, status)
         else:
             self._on_left_out(path, False, Decision(False, SPECIAL))
 
     def _link(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
-        listing.links += 1
+        listing.remark().links += 1
         try:
             target = os.readlink(name, dir_fd=parent)
         except OSError as failure:
             _missed(listing, path, failure)
             return
         if leads_inside(self._workspace, path, target, name, parent):
-            listing.entries[path] = Entry(Kind.SYMLINK, 0o777, _seconds(status), target=target)
+            listing.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
             return
         self._on_left_out(path, False, Decision(False, OUTSIDE))
-        listing.problems.append(
+        listing.remark().problems.append(
             Problem(
                 f"link:{path}",
                 f"the link {path!r} leads outside the workspace or in a circle, and stays home",
@@ -268,36 +309,31 @@ class Scanner:
 
 @dataclass
 class _Open:
-    """A directory that was listed and is still open; `below` are those in it that are still to be walked."""
+    """A directory that was listed and is still open; `below` are those in it that are still to be walked.
 
+    `rules_stand` says that its scope is the one of the last look, and so are those below.
+    """
+
+    path: str
     descriptor: int
     listing: Listing
     below: list[str]
+    rules_stand: bool
 
 
 def _missed(listing: Listing, path: str, failure: OSError) -> None:
     """What vanished or was swapped under the walk brings its own event; what cannot be read is named."""
     if failure.errno in _VANISHED:
         return
-    listing.unread.add(path)
-    listing.problems.append(unreadable(path, failure))
+    listing.remark().unread.add(path)
+    listing.remark().problems.append(unreadable(path, failure))
 
 
-def leads_inside(workspace: str, path: str, target: str, name: str, parent: int) -> bool:
-    """Whether a link stays inside the workspace by its text and by where it ends, and ends somewhere.
-
-    One that only dangles may be whole over there; one that goes in a circle makes newer extractors give up.
-    """
-    if not stays_inside(path, target):
-        return False
-    real = os.path.realpath(os.path.join(workspace, path))
-    if real != workspace and not real.startswith(workspace + "/"):
-        return False
-    try:
-        os.stat(name, dir_fd=parent)
-    except OSError as failure:
-        return failure.errno != errno.ELOOP
-    return True
+def _stands(old: Entry, status: os.stat_result) -> bool:
+    """Whether an entry is true still. A file whose content was not read, or too young, is not asked."""
+    if old.digest:
+        return old.stamp == stamp_of(status) and old.size_bytes == status.st_size
+    return old.kind is Kind.DIRECTORY and old == directory_entry(status)
 
 
 def unreadable(path: str, failure: OSError) -> Problem:
@@ -306,24 +342,6 @@ def unreadable(path: str, failure: OSError) -> Problem:
     return Problem(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is left out", remedy)
 
 
-def file_entry(status: os.stat_result) -> Entry:
-    """The entry of a regular file whose content is not known yet."""
-    return Entry(
-        Kind.FILE,
-        permissions(status.st_mode),
-        _seconds(status),
-        status.st_size,
-        stamp=Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev),
-    )
-
-
-def _directory_entry(status: os.stat_result) -> Entry:
-    return Entry(Kind.DIRECTORY, permissions(status.st_mode), _seconds(status))
-
-
-def _name(named: tuple[bytes, os.DirEntry[str]]) -> bytes:
-    return named[0]
-
-
-def _seconds(status: os.stat_result) -> int:
-    return status.st_mtime_ns // _SECOND_NS
+def _in_order(names: Collection[str]) -> list[str]:
+    """By their bytes, which is by their characters unless some name is not UTF-8."""
+    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)

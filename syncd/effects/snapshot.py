@@ -15,7 +15,8 @@ from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scan, Scanner, unreadable
 from syncd.policy.guard import lost_nearly_all
 from syncd.policy.limit import over_limit
-from syncd.policy.manifest import Difference, Entry, Manifest, count_files, difference, settle
+from syncd.policy.manifest import Difference, Entry, Manifest, count_files, difference, replaced, settle
+from syncd.policy.uplink import Codec
 
 
 class Demand(Enum):
@@ -62,18 +63,25 @@ class Photographer:
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
-        manifest = settle(self._known, settle(baseline or {}, scan.manifest))
-        found = difference(baseline or {}, manifest)
+        baseline = baseline or {}
+        manifest = scan.manifest
+        fresh = settle(baseline, {path: manifest[path] for path in replaced(baseline, manifest)})
+        if self._known is not baseline:
+            fresh = settle(self._known, fresh)
+        manifest |= fresh
+        found = difference(baseline, manifest)
         if not found.certain and found.doubtful:
-            manifest |= self._reader.digests(found.doubtful)
-            found = difference(baseline or {}, manifest)
-        self._learn(scan.manifest, manifest)
+            fresh |= self._reader.digests(found.doubtful)
+            manifest |= fresh
+            found = difference(baseline, manifest)
+        self._known = manifest
+        self._scanner.learn(fresh)
         return Look(manifest, found)
 
-    def pack(self, manifest: Manifest) -> Packed:
+    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
         """The archive of the manifest, in the spool. Raises `TryLater` if the disk has no room for it."""
         try:
-            packed = self._packer.pack(manifest)
+            packed = self._packer.pack(manifest, codec)
         except OSError as failure:
             raise TryLater(
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
@@ -81,18 +89,14 @@ class Photographer:
             ) from None
         self._closed_files |= packed.unread
         self.problems = self.problems + packed.problems
-        self._learn(manifest, packed.manifest)
+        self._known = packed.manifest  # contents that were read need not be read again for the next look
+        self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed
 
-    def _learn(self, before: Manifest, now: Manifest) -> None:
-        """Contents that were read need not be read again for the next look."""
-        self._known = now
-        self._scanner.learn({path: entry for path, entry in now.items() if before.get(path) is not entry})
-
-    def repack(self, manifest: Manifest, damaged: Piece) -> Packed:
+    def repack(self, manifest: Manifest, damaged: Piece, codec: Codec) -> Packed:
         """As `pack`, after a piece of the archive proved damaged."""
         self._packer.forget(damaged)
-        return self.pack(manifest)
+        return self.pack(manifest, codec)
 
     def _leave_closed_out(self, scan: Scan) -> None:
         """Files that could not be opened are not tried again until their inode says that something changed."""

@@ -29,6 +29,8 @@ _TYPES = {Kind.FILE: b"0", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
 def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
     """The block or blocks that precede `size_bytes` of content."""
     name = os.fsencode(path) + (b"/" if entry.kind is Kind.DIRECTORY else b"")
+    if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= entry.mtime_s <= _LATEST_TIME and not entry.target:
+        return _block((b"", name), (entry.mode, size_bytes, entry.mtime_s), _TYPES[entry.kind], b"")
     target = os.fsencode(entry.target)
     records: list[tuple[bytes, bytes]] = []
     fields = _split(name)
@@ -78,11 +80,17 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
 
 def _block(names: tuple[bytes, bytes], mode_size_mtime: tuple[int, int, int], kind: bytes, target: bytes) -> bytes:
     prefix, name = names
-    block = b"".join(
+    front = name.ljust(_NAME, b"\0") + b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % mode_size_mtime
+    back = _PLAIN_BACK if not target and not prefix else _back(target, prefix)
+    # The checksum counts its own field as eight spaces.
+    checksum = sum(front) + 8 * 0x20 + kind[0] + (_PLAIN_SUM if back is _PLAIN_BACK else sum(back))
+    return b"%b%06o\0 %b%b" % (front, checksum, kind, back)
+
+
+def _back(target: bytes, prefix: bytes) -> bytes:
+    """What follows the kind in a header's block."""
+    return b"".join(
         (
-            name.ljust(_NAME, b"\0"),
-            b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00        " % mode_size_mtime,
-            kind,
             target.ljust(_NAME, b"\0"),
             b"ustar\x0000",
             bytes(64),
@@ -91,7 +99,10 @@ def _block(names: tuple[bytes, bytes], mode_size_mtime: tuple[int, int, int], ki
             bytes(12),
         )
     )
-    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+
+
+_PLAIN_BACK = _back(b"", b"")
+_PLAIN_SUM = sum(_PLAIN_BACK)
 
 
 def _extended(name: bytes, records: Iterable[tuple[bytes, bytes]]) -> bytes:

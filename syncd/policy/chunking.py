@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 from syncd.policy.manifest import Entry, Kind
 
@@ -20,31 +20,74 @@ _BLOCK = 512
 _HASHES = 1 << 32
 
 
-def chunks(manifest: Mapping[str, Entry]) -> Iterator[list[str]]:
-    """The manifest's paths, in order, in runs that are one chunk each."""
-    run: list[str] = []
-    run_bytes = 0
-    for path, entry in manifest.items():
-        weight = _BLOCK + entry.size_bytes
-        if run and (weight >= TARGET_BYTES or run_bytes + weight > LARGEST_BYTES):
-            yield run
-            run, run_bytes = [], 0
-        run.append(path)
-        run_bytes += weight
-        if zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES:
-            yield run
-            run, run_bytes = [], 0
-    if run:
-        yield run
+class Chunk:
+    """A run of paths with their entries. `key` is remembered, since most chunks are the same in the next snapshot."""
+
+    __slots__ = ("_closed", "_key", "entries", "paths")
+
+    def __init__(self, paths: list[str], entries: list[Entry]) -> None:
+        self.paths = paths
+        self.entries = entries
+        # Ended by itself, whatever follows; the others must be cut again when something changed.
+        self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
+        self._key: tuple[str, str | None] | None = None
+
+    def stands(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
+        """Whether a cut of these paths and entries at `start` would give this very chunk."""
+        end = start + len(self.paths)
+        return self._closed and paths[start:end] == self.paths and entries[start:end] == self.entries
+
+    def key(self, form: str) -> str | None:
+        """As `chunk_key` of what is in it."""
+        if self._key is None or self._key[0] != form:
+            self._key = form, chunk_key(self.paths, self.entries, form)
+        return self._key[1]
 
 
-def chunk_key(entries: Iterable[tuple[str, Entry]], form: str) -> str | None:
+def cut(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chunk]:
+    """The manifest as chunks, in its order; those of an earlier cut that still hold are taken from there."""
+    paths, entries = list(manifest), list(manifest.values())
+    known = {chunk.paths[0]: chunk for chunk in before}
+    chunks = []
+    start = 0
+    while start < len(paths):
+        chunk = known.get(paths[start])
+        if chunk is None or not chunk.stands(paths, entries, start):
+            end = _end(paths, entries, start)
+            chunk = Chunk(paths[start:end], entries[start:end])
+        chunks.append(chunk)
+        start += len(chunk.paths)
+    return chunks
+
+
+def _end(paths: Sequence[str], entries: Sequence[Entry], start: int) -> int:
+    """Where a chunk that starts there ends."""
+    chunk_bytes = 0
+    for at in range(start, len(paths)):
+        weight = _weight(entries[at])
+        if at > start and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
+            return at
+        if _ends_chunk(paths[at], weight):
+            return at + 1
+        chunk_bytes += weight
+    return len(paths)
+
+
+def _weight(entry: Entry) -> int:
+    return _BLOCK + entry.size_bytes
+
+
+def _ends_chunk(path: str, weight: int) -> bool:
+    return zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES
+
+
+def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str | None:
     """A name for the bytes of a chunk: all that goes into its headers, and its contents' digests.
 
     `form` names how it is compressed. None while any content is unknown: such a chunk has to be made.
     """
     parts = [form]
-    for path, entry in entries:
+    for path, entry in zip(paths, entries, strict=True):
         if entry.kind is Kind.FILE and not entry.digest:
             return None
         header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"

@@ -13,12 +13,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from clock import ScriptedClock
 
 from syncd.effects.archive import Archive
 from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.compress import Tape
 from syncd.effects.content import ContentReader, read_small
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scanner
@@ -331,13 +334,15 @@ def test_a_disk_that_gives_out(studio: Studio) -> None:
     status = os.fstat(descriptor)
     folder = os.open(studio.work, os.O_RDONLY)
     packed = Packed()
+    data = bytearray()
+    tape = cast("Tape", SimpleNamespace(write=data.extend))
 
     def check() -> None:
         os.dup2(folder, descriptor)  # reading a directory fails, as a bad sector does
 
     packer = Packer(str(studio.work), ChunkStore(str(studio.folder)), ScriptedClock(wall=LATER_S), check)
     try:
-        data = b"".join(packer._large(packed, "big", descriptor, status))
+        packer._large(packed, tape, "big", descriptor, status)
     finally:
         os.close(folder)
         os.close(descriptor)
@@ -391,6 +396,7 @@ _POWERLESS = """
 import os, sys
 from syncd.base.clock import SystemClock
 from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.compress import Tape
 from syncd.effects.pack import Packer
 from syncd.effects.scan import Scanner
 from syncd.policy.selection import Selection, SelectionSettings

@@ -237,17 +237,59 @@ def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
     assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
 
 
-def test_learned_contents_last_until_the_directory_changes(watched: Watched) -> None:
-    """A digest stays with its entry over partial scans, and goes with the next listing of its directory."""
-    for name in ("a", "b"):
+def test_learned_contents_last_while_the_stamp_does(watched: Watched) -> None:
+    """An entry whose content is known stays the same object until `stat` says something else of the file."""
+    for name in ("changed", "listed", "trusted"):
         (watched.folder / name).mkdir()
         (watched.folder / name / "f").write_text(name)
     scan = watched.scan()
-    digested = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
-    watched.scanner.learn({**digested, "gone/f": digested["a/f"]})
-    again = watched.scanner.scan({"a"}).manifest
-    assert (again["a/f"].digest, again["b/f"].digest) == (b"", b"x")
-    assert "gone/f" not in again
+    learned = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
+    watched.scanner.learn({**learned, "gone/f": learned["listed/f"]})
+    (watched.folder / "changed" / "f").write_text("chaNged")
+    for changed in ({"changed", "listed"}, None):
+        again = watched.scanner.scan(changed).manifest
+        assert again["changed/f"].digest == b""
+        assert again["listed/f"] is learned["listed/f"]
+        assert again["trusted/f"] is learned["trusted/f"]
+        assert "gone/f" not in again
+
+
+def test_what_was_too_young_is_looked_at_again(watched: Watched) -> None:
+    """An entry without a stamp is not believed by the next look at its directory, whatever its digest."""
+    (watched.folder / "f").write_text("x")
+    entry = watched.scan().manifest["f"]
+    watched.scanner.learn({"f": replace(entry, digest=b"x", stamp=None)})
+    assert watched.scanner.scan(set()).manifest["f"].digest == b"x"
+    assert watched.scanner.scan({""}).manifest["f"] == entry
+    watched.scanner.learn({"f": replace(entry, digest=b"x", stamp=None)})
+    assert watched.scanner.scan().manifest["f"] == entry
+
+
+def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
+    """By a look at all, too, what an older rule included is not taken for included."""
+    (watched.folder / "d").mkdir()
+    for name in ("f.log", "d/f.log", "d/g"):
+        (watched.folder / name).write_text("x")
+    found = watched.scan().manifest
+    watched.scanner.learn({path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp})
+    (watched.folder / ".gitignore").write_text("*.log")
+    assert list(watched.scanner.scan().manifest) == [".gitignore", "d", "d/g"]
+    (watched.folder / ".gitignore").unlink()
+    (watched.folder / "d" / ".gitignore").write_text("g")
+    assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/f.log", "f.log"]
+    (watched.folder / "d" / "f.log").unlink()
+    (watched.folder / "d" / "f.log").mkdir()
+    (watched.folder / "d" / ".gitignore").write_text("*.log/")
+    assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
+
+
+def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
+    """Git's own exclude file lies where no event counts: a look at all reads it."""
+    (watched.folder / ".git" / "info").mkdir(parents=True)
+    (watched.folder / "f").write_text("x")
+    watched.scanner.learn({"f": replace(watched.scan().manifest["f"], digest=b"x")})
+    (watched.folder / ".git" / "info" / "exclude").write_text("f\n")
+    assert list(watched.scanner.scan().manifest) == []
 
 
 def test_suspicion_falls_back_to_everything() -> None:

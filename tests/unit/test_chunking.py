@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.policy.chunking import LARGEST_BYTES, TARGET_BYTES, chunk_key, chunks
+from syncd.policy.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, cut
 from syncd.policy.manifest import Entry, Kind, Manifest
 
 
@@ -16,6 +17,14 @@ def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:
 
 def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> Manifest:
     return {path: a_file(size_bytes) for path in sorted(paths)}
+
+
+def chunks(tree: Mapping[str, Entry], before: list[Chunk] | None = None) -> list[list[str]]:
+    return [chunk.paths for chunk in cut(tree, before or [])]
+
+
+def key_of(tree: Mapping[str, Entry], form: str) -> str | None:
+    return chunk_key(list(tree), list(tree.values()), form)
 
 
 NAMES = [f"src/module{n:05}.py" for n in range(5_000)]
@@ -58,23 +67,45 @@ def test_a_key_tells_all_that_is_in_the_archive() -> None:
     """Each field of an entry that reaches the archive changes the key; a stamp, which does not, leaves it."""
     entry = a_file(5)
     link = Entry(Kind.SYMLINK, 0o777, 5, target="x")
-    key = chunk_key([("a", entry)], "form")
+    key = key_of({"a": entry}, "form")
     others = [
-        chunk_key([("b", entry)], "form"),
-        chunk_key([("a", entry)], "another form"),
-        chunk_key([("a", replace(entry, mode=0o600))], "form"),
-        chunk_key([("a", replace(entry, mtime_s=1))], "form"),
-        chunk_key([("a", replace(entry, size_bytes=6))], "form"),
-        chunk_key([("a", replace(entry, digest=b"e" * 32))], "form"),
-        chunk_key([("a", link)], "form"),
-        chunk_key([("a", replace(link, target="y"))], "form"),
-        chunk_key([("a", entry), ("b", entry)], "form"),
+        key_of({"b": entry}, "form"),
+        key_of({"a": entry}, "another form"),
+        key_of({"a": replace(entry, mode=0o600)}, "form"),
+        key_of({"a": replace(entry, mtime_s=1)}, "form"),
+        key_of({"a": replace(entry, size_bytes=6)}, "form"),
+        key_of({"a": replace(entry, digest=b"e" * 32)}, "form"),
+        key_of({"a": link}, "form"),
+        key_of({"a": replace(link, target="y")}, "form"),
+        key_of({"a": entry, "b": entry}, "form"),
     ]
     assert key is not None
     assert len({key, *others}) == len(others) + 1
-    assert chunk_key([("a", replace(entry, stamp=None))], "form") == key
+    assert key_of({"a": replace(entry, stamp=None)}, "form") == key
 
 
 def test_unknown_content_has_no_key() -> None:
     """A chunk with it is always made."""
-    assert chunk_key([("a", a_file(5)), ("b", a_file(5, b""))], "form") is None
+    assert key_of({"a": a_file(5), "b": a_file(5, b"")}, "form") is None
+
+
+def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
+    """After any change the chunks are those of a cut by someone who knows nothing, most of them the same objects."""
+    rnd = random.Random(7)
+    tree = {name: a_file(rnd.choice([0, 900, 9_000, 90_000])) for name in NAMES}
+    before: list[Chunk] = []
+    for _ in range(150):
+        for _ in range(rnd.randrange(4)):
+            name = rnd.choice([*tree, f"src/module{rnd.randrange(5_000):05}x.py"])
+            deed = rnd.randrange(3)
+            if deed == 0:
+                tree.pop(name, None)
+            else:
+                tree[name] = a_file(rnd.choice([10, 20_000, TARGET_BYTES, LARGEST_BYTES]), rnd.randbytes(32))
+        tree = dict(sorted(tree.items()))
+        now = cut(tree, before)
+        afresh = cut(tree)
+        assert [(chunk.paths, chunk.entries) for chunk in now] == [(chunk.paths, chunk.entries) for chunk in afresh]
+        assert not before or len(set(now) - set(before)) < len(now) / 4
+        before = now
+    assert len(before) > 100
