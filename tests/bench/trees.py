@@ -1,33 +1,96 @@
-"""Trees to measure on: the Python files that this interpreter's own library and installed packages ship."""
+"""Trees to measure on. Those of packages are files that this interpreter's library and installed packages ship.
+
+They look like a dependency folder: sources, stubs, headers, metadata, data, shared objects. The largest are left out
+until files average `MEAN_BYTES`, and what is compiled from the rest is never taken. More files than there are come from
+further copies, each file with a line of its own at its end, so that no two are equal. Copies lie megabytes apart,
+further than deflate or a chunk looks back, so they compress no better than strangers do.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sysconfig
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from statistics import mean
+
+MEAN_BYTES = 14_000
 
 
-def _sources() -> Iterator[Path]:
-    for name in ("stdlib", "purelib"):
-        for folder, _, names in os.walk(sysconfig.get_path(name)):
-            if "__pycache__" not in folder:
-                yield from (Path(folder) / file for file in sorted(names) if file.endswith((".py", ".pyi", ".txt")))
+def _shipped() -> Iterator[Path]:
+    for top in dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "purelib")):
+        for folder, below, names in os.walk(top):
+            below[:] = sorted(name for name in below if name not in {"__pycache__", "site-packages"})
+            for name in sorted(names):
+                path = Path(folder, name)
+                if path.suffix != ".pyc" and path.is_file() and not path.is_symlink():
+                    yield path
 
 
-def make_tree(folder: Path, files: int) -> Path:
-    """So many files in as many copies of the same packages as it takes."""
-    sources = list(_sources())
+def _sources() -> list[Path]:
+    """In an order that is mixed, but the same at each call: a part of them is like the whole."""
+    sizes = sorted((path.stat().st_size, str(path)) for path in _shipped())
+    while len(sizes) > 1 and mean(size for size, _ in sizes) > MEAN_BYTES:
+        del sizes[-max(1, len(sizes) // 1000) :]
+    sources = [Path(path) for _, path in sizes]
+    random.Random(0).shuffle(sources)
+    return sources
+
+
+def packages(folder: Path, files: int) -> Path:
+    """So many files of packages."""
+    sources = _sources()
     made = 0
     for copy in count():
         for source in sources:
             if made == files:
                 return folder
             target = folder / f"copy{copy}" / Path(*source.parts[-4:])
+            if target.exists():
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                shutil.copyfile(source, target)
-                made += 1
+            shutil.copyfile(source, target)
+            if copy:
+                with open(target, "ab") as file:
+                    file.write(b"# copy %d\n" % copy)
+            made += 1
     return folder
+
+
+def notes(folder: Path, files: int) -> Path:
+    """So many small files, fifty a directory: what an entry costs, whatever is in it."""
+    for number in range(files):
+        place = folder / f"{number // 2500}" / f"{number // 50}"
+        if not number % 50:
+            place.mkdir(parents=True)
+        (place / f"{number}.txt").write_text(f"note {number}\n" * (10 + number % 50))
+    return folder
+
+
+def directories(folder: Path, many: int) -> Path:
+    """So many directories of a file each, a hundred side by side at each of two levels; `folder` is one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = 1
+    for first in count():
+        for below in ("", *map(str, range(100))):
+            if made >= many:
+                return folder
+            place = folder / f"{first}" / below
+            place.mkdir()
+            (place / "file").touch()
+            made += 1
+    return folder
+
+
+def victims(folder: Path) -> list[str]:
+    """Paths of files that a person might edit, relative and in order."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in files if 2_000 < path.stat().st_size < 20_000]
+
+
+def content_bytes(folder: Path) -> int:
+    """All that is in its files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,98 @@
+"""The product's way to a snapshot, in the one place where its classes are put together for measuring.
+
+Run by itself it is the measured process: it takes a tree's first snapshot, ends, and says what that cost it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from syncd.base.clock import SystemClock
+from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.content import ContentReader
+from syncd.effects.pack import Packed, Packer
+from syncd.effects.scan import Scanner
+from syncd.effects.snapshot import Demand, Photographer
+from syncd.policy.manifest import Manifest
+from syncd.policy.selection import Selection, SelectionSettings
+from syncd.policy.uplink import Codec
+from tests.bench.stopwatch import Stopwatch, Took, status_kib
+
+
+class Shot(NamedTuple):
+    """A snapshot and what it cost until the archive was ready for the wire."""
+
+    took: Took
+    packed: Packed
+
+
+class _Later(SystemClock):
+    """By which no file is too young to be believed, as after a coffee."""
+
+    def wall_s(self) -> float:
+        return super().wall_s() + 3600
+
+
+class Camera:
+    """Takes one tree's snapshots, each against the one before."""
+
+    def __init__(self, workspace: str, spool: str, codec: Codec = Codec.FAST) -> None:
+        clock = _Later()
+        store = ChunkStore(spool)
+        store.open()
+        self._photographer = Photographer(
+            Scanner(workspace, Selection(SelectionSettings())),
+            ContentReader(workspace, clock),
+            Packer(workspace, store, clock),
+            spool_folder=spool,
+            max_mib=1 << 20,
+        )
+        self._codec = codec
+        self._baseline: Manifest | None = None
+
+    def shot(self, changed: set[str] | None) -> Shot:
+        """A snapshot; `changed` names the only directories to look at, None is all."""
+        watch = Stopwatch()
+        look = self._photographer.look(self._baseline, Demand.CHANGED, changed)
+        packed = self._photographer.pack(look.manifest, self._codec)
+        took = watch.took()
+        self._baseline = packed.manifest
+        return Shot(took, packed)
+
+
+class Edits(NamedTuple):
+    """What snapshots of one tree cost: the first, and after a line was added to a file, looked for in two ways."""
+
+    entries: int
+    first: Took
+    scanned: list[Took]
+    named: list[Took]
+
+
+def edits(workspace: str, spool: str, times: int, victims: list[str]) -> Edits:
+    """Take a first snapshot, then one after each of some edits."""
+    camera = Camera(workspace, spool)
+    first, packed = camera.shot(None)
+    took: dict[str, list[Took]] = {"scanned": [], "named": []}
+    for number in range(times):
+        for kind, costs in took.items():
+            victim = victims[(7 * number + len(kind)) % len(victims)]
+            with open(Path(workspace, victim), "a") as file:
+                file.write("#\n")
+            changed = {victim.rpartition("/")[0]} if kind == "named" else None
+            costs.append(camera.shot(changed).took)
+    return Edits(len(packed.manifest), first, took["scanned"], took["named"])
+
+
+def main(workspace: str, spool: str, codec: str) -> None:
+    """Print, as JSON, what a first snapshot cost without the interpreter's start, its size, and the memory."""
+    took, packed = Camera(workspace, spool, Codec(codec)).shot(None)
+    said = {"wall_s": took.wall_s, "cpu_s": took.cpu_s, "peak_kib": status_kib("VmHWM")}
+    print(json.dumps({**said, "entries": len(packed.manifest), "size_bytes": packed.archive.size_bytes}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

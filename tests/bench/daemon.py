@@ -1,0 +1,126 @@
+"""The real daemon as a process, in a home of its own, and the emulated cloud that tells when it was initialized."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from syncd.emulator import Emulator, Entry
+from tests.bench.stopwatch import CLOCK, REPO
+
+SANDBOX = "box"
+QUIET_S = 0.05
+DEADLINE_S = 60.0
+
+
+class Initialized(NamedTuple):
+    """Monotonic moments: when the emulator had the archive, and when it had answered the `initialize`."""
+
+    uploaded_s: float
+    at_s: float
+
+
+class Cloud:
+    """The emulator, and the moments at which it had initialized the sandbox."""
+
+    def __init__(self, folder: Path) -> None:
+        self.emulator = Emulator(folder, observer=self._saw)
+        self._moments: queue.SimpleQueue[Initialized] = queue.SimpleQueue()
+        self._uploaded_s = 0.0
+
+    def _saw(self, entry: Entry) -> None:
+        if entry.op == "upload":
+            self._uploaded_s = CLOCK.monotonic_s()
+        elif entry.op == "initialize" and entry.status == 200:
+            self._moments.put(Initialized(self._uploaded_s, CLOCK.monotonic_s()))
+
+    def next(self) -> Initialized:
+        """The next that was not asked for yet. Raises `queue.Empty` when none comes."""
+        return self._moments.get(timeout=DEADLINE_S)
+
+    def forget(self) -> None:
+        """From now on, later ones count."""
+        while not self._moments.empty():
+            self._moments.get()
+
+
+class Household:
+    """What a person sets up: a home with a configuration and a key."""
+
+    def __init__(self, folder: Path, workspace: Path, base_url: str, key: str = "key") -> None:
+        self._home = folder
+        config = folder / ".config/syncd/config.toml"
+        config.parent.mkdir(parents=True)
+        key_file = config.with_name("api-key")
+        key_file.touch(mode=0o600)
+        key_file.write_text(key)
+        values = {
+            "workspace.path": str(workspace),
+            "sandbox.id": SANDBOX,
+            "sandbox.base_url": base_url,
+            "sync.debounce_seconds": QUIET_S,
+        }
+        config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+        self.log = folder / "log"
+
+    def environment(self) -> dict[str, str]:
+        """All that the product's processes see of the environment."""
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        folders = {"CONFIG": ".config", "STATE": ".local/state", "CACHE": ".cache"}
+        xdg = {f"XDG_{name}_HOME": str(self._home / folder) for name, folder in folders.items()}
+        return {**kept, **xdg, "HOME": str(self._home), "LANG": "C.UTF-8"}
+
+    def run(self, *words: str) -> None:
+        """`syncd WORDS` to its end. Raises `CalledProcessError`."""
+        subprocess.run(
+            (sys.executable, "-m", "syncd", *words),
+            cwd=REPO,
+            env=self.environment(),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=DEADLINE_S,
+        )
+
+    @contextmanager
+    def daemon(self) -> Iterator[int]:
+        """`syncd run`; its pid."""
+        with open(self.log, "wb") as log:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "syncd", "run"),
+                cwd=REPO,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(DEADLINE_S)
+            finally:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def running(folder: Path, workspace: Path) -> Iterator[tuple[Cloud, Household, int]]:
+    """A daemon that has synced what is there and waits for changes: its cloud, its home and its pid."""
+    cloud = Cloud(folder / "cloud")
+    with cloud.emulator as emulator:
+        emulator.create_sandbox(SANDBOX)
+        household = Household(folder / "home", workspace, emulator.base_url, emulator.api_key)
+        with household.daemon() as pid:
+            cloud.next()
+            household.run("flush")
+            cloud.forget()
+            yield cloud, household, pid

@@ -1,0 +1,38 @@
+"""A line added to one file: how soon the archive is ready for the wire, whatever else is in the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.bench import camera, packing, trees
+from tests.bench.lab import Lab, lacks
+from tests.bench.stopwatch import Took, fresh
+from tests.bench.table import Row, Skipped, alone, compared
+
+GOALS = {"named": ">= 300x", "scanned": ">= 40x"}
+TITLES = {"named": "events trusted", "scanned": "all scanned"}
+
+
+def rows(lab: Lab) -> Iterator[Row | Skipped]:
+    """One-line edit, archive ready: events trusted and whole tree scanned, against tar czf of the same tree"""
+    for letter in lab.sizes.trees:
+        tree = lab.tree(letter)
+        victims = lab.once(f"victims {letter}", lambda tree=tree: trees.victims(tree))  # type: ignore[misc]
+        costs: dict[str, list[Took]] = {"named": [], "scanned": []}
+        tar = packing.Figures()
+        for _ in range(lab.sizes.rounds):
+            found = fresh(camera.edits, str(tree), str(lab.folder("spool")), lab.sizes.edits, victims)
+            costs["named"] += found.named
+            costs["scanned"] += found.scanned
+            if not lacks("tar"):
+                packing.rival(lab, letter, packing.GZIP, tar)
+        for kind, took in costs.items():
+            for unit, short in (("wall_s", "wall"), ("cpu_s", "CPU")):
+                title = f"one edit, {letter}, {TITLES[kind]}: {short}"
+                mine = [getattr(each, unit) for each in took]
+                if not tar.whole:
+                    yield alone(title, mine)
+                    continue
+                theirs = [getattr(each, unit) for each in tar.whole]
+                goal = GOALS[kind] if (letter, short) == ("L", "wall") else ""
+                yield compared(title, "tar czf", mine, theirs, goal=goal)

@@ -1,0 +1,95 @@
+"""The one table: a line a measure, what it is held against, and how far apart the two are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+def seconds(value: float) -> str:
+    if value >= 10:
+        return f"{value:.1f} s"
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{value * 1e3:.0f} ms" if value >= 0.1 else f"{value * 1e3:.1f} ms"
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+def microseconds(value: float) -> str:
+    return f"{value * 1e6:.2f} us"
+
+
+def mebibytes(value: float) -> str:
+    return f"{value / (1 << 20):.1f} MiB"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure.
+
+    `ratio` is the rival's figure by ours, so more is better; `noise` the rival's largest figure by its least.
+    """
+
+    measure: str
+    rival: str
+    ours: str
+    theirs: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What could not be measured, and why."""
+
+    measure: str
+    why: str
+
+
+def compared(
+    measure: str,
+    rival: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    unit: Callable[[float], str] = seconds,
+    goal: str = "",
+) -> Row:
+    """The row of the figures of some rounds on both sides."""
+    mine, other = median(ours), median(theirs)
+    noise = max(theirs) / min(theirs) if min(theirs) > 0 else None
+    return Row(measure, rival, unit(mine), unit(other), other / mine if mine else None, goal, noise)
+
+
+def alone(measure: str, ours: Sequence[float], *, unit: Callable[[float], str] = seconds, goal: str = "") -> Row:
+    """The row of a figure that nothing is held against."""
+    return Row(measure, "", unit(median(ours)), goal=goal, noise=max(ours) / min(ours) if min(ours) > 0 else None)
+
+
+_FORM = "{:<42} {:<34} {:>10} {:>10} {:>8} {:>9} {:>6}"
+
+
+def print_head() -> None:
+    print(_FORM.format("measure", "rival", "ours", "rival's", "ratio", "goal", "noise").rstrip())
+    print(_FORM.format(*("-" * width for width in (42, 34, 10, 10, 8, 9, 6))), flush=True)
+
+
+def print_rows(rows: Iterable[Row | Skipped]) -> None:
+    """Each row as soon as it is measured."""
+    for row in rows:
+        if isinstance(row, Skipped):
+            print(f"{row.measure:<42} skipped: {row.why}", flush=True)
+            continue
+        ratio = "" if row.ratio is None else f"{row.ratio:.{0 if row.ratio >= 100 else 1 if row.ratio >= 10 else 2}f}x"
+        noise = "" if row.noise is None else f"{row.noise:.2f}"
+        cells = (row.measure, row.rival, row.ours, row.theirs, ratio, row.goal, noise)
+        print(_FORM.format(*cells).rstrip(), flush=True)

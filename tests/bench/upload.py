@@ -1,0 +1,74 @@
+"""The PUT of an archive that lies in pieces, over loopback to a server that throws it away."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+
+from isal import isal_zlib
+
+from syncd.base.interrupt import Interrupt
+from syncd.effects.archive import Archive
+from syncd.effects.bucket import Bucket
+from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.deflate import Sum
+from syncd.effects.http import Exchanger
+from syncd.policy.chunking import TARGET_BYTES
+from syncd.policy.lease import Lease
+from tests.bench import sink
+from tests.bench.lab import Lab, lacks
+from tests.bench.stopwatch import CLOCK, Stopwatch, Took, command, fresh
+from tests.bench.table import Row, Skipped, alone, compared
+
+TIMES = 3
+_MIB = 1 << 20
+
+
+def _archive(spool: str, mib: int) -> Archive:
+    store = ChunkStore(spool)
+    store.open()
+    content = random.Random(0)
+    pieces = []
+    for number in range(mib * _MIB // TARGET_BYTES):
+        block = content.randbytes(TARGET_BYTES)
+        writer = store.writer()
+        writer.add(block, Sum(len(block), isal_zlib.crc32(block)))
+        pieces.append(writer.finish(f"{number:064x}"))
+    return Archive.of(pieces)
+
+
+def put(url: str, spool: str, mib: int, whole: str) -> list[Took]:
+    """What each of some uploads cost; the archive is left at `whole` too, as one file."""
+    logging.disable()  # that this server tells no checksum is known
+    archive = _archive(spool, mib)
+    with open(whole, "wb") as file:
+        file.writelines(archive.blocks(_MIB))
+    bucket = Bucket(Exchanger(Interrupt(), CLOCK), CLOCK)
+    took = []
+    for _ in range(TIMES):
+        watch = Stopwatch()
+        bucket.put(Lease(url, CLOCK.boottime_s() + 3600, 3600), archive, lambda _: None)
+        took.append(watch.took())
+    return took
+
+
+def rows(lab: Lab) -> Iterator[Row | Skipped]:
+    """Upload: PUT of an archive of pieces over loopback, checksums and all, against curl -T of one file."""
+    title = f"upload, {lab.sizes.upload_mib} MiB over loopback"
+    whole = lab.scratch / "whole"
+    ours: list[Took] = []
+    curl: list[Took] = []
+    with sink.apart() as url:
+        for _ in range(lab.sizes.rounds):
+            ours += fresh(put, url, str(lab.folder("pieces")), lab.sizes.upload_mib, str(whole))
+            if not lacks("curl"):
+                line = ("curl", "-sf", "-H", "Expect:", "-T", str(whole), url)
+                curl += [command(line) for _ in range(TIMES)]
+    for unit, short in (("wall_s", "wall"), ("cpu_s", "CPU")):
+        mine = [getattr(each, unit) for each in ours]
+        if curl:
+            yield compared(f"{title}: {short}", "curl -T", mine, [getattr(each, unit) for each in curl])
+        else:
+            yield alone(f"{title}: {short}", mine)
+    whole.unlink()

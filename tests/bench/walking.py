@@ -1,0 +1,105 @@
+"""A look at the whole tree against others that walk one, with and without an ignored folder that is as large."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from syncd.effects.scan import Scanner
+from syncd.policy.selection import Selection, SelectionSettings
+from tests.bench.lab import TREES, Lab, lacks
+from tests.bench.stopwatch import Stopwatch, Took, command, fresh, shell
+from tests.bench.table import Row, Skipped, compared
+
+GIT = "git ls-files --exclude-standard"
+IGNORED = "node_modules"
+OTHERS = {
+    "du -s": (("du",), "du -s {tree} >/dev/null"),
+    GIT: (
+        ("git",),
+        "git --git-dir={git} --work-tree={tree} -C {tree} ls-files -o -c --exclude-standard >/dev/null",
+    ),
+}
+LOOP = "os.scandir + stat"
+BESIDE = {
+    "du -s": "du -s --exclude=" + IGNORED + " {tree} >/dev/null",
+    GIT: OTHERS[GIT][1],
+}
+
+
+def scanned(tree: str, times: int) -> list[Took]:
+    """Whole looks at a tree of which nothing is known yet."""
+    took = []
+    for _ in range(times):
+        watch = Stopwatch()
+        Scanner(tree, Selection(SelectionSettings())).scan()
+        took.append(watch.took())
+    return took
+
+
+def looped(tree: str, times: int) -> list[Took]:
+    """The least that a walk in Python does: list and stat, nothing kept."""
+    took = []
+    for _ in range(times):
+        watch = Stopwatch()
+        stack = [tree]
+        while stack:
+            with os.scandir(stack.pop()) as items:
+                for item in items:
+                    item.stat(follow_symlinks=False)
+                    if item.is_dir(follow_symlinks=False):
+                        stack.append(item.path)
+        took.append(watch.took())
+    return took
+
+
+def rows(lab: Lab) -> Iterator[Row | Skipped]:
+    """A whole scan against du -s, git ls-files and a bare scandir loop; with as many ignored files beside"""
+    letter = lab.sizes.trees[-1]
+    tree = lab.tree(letter)
+    # Its folder is elsewhere, so that the tree stays what it is.
+    git = lab.scratch / "git"
+    if not lacks("git"):
+        command(("git", "init", "-q", "--bare", str(git)), env=_git_env())
+    yield from _compared(lab, f"scan, {letter}", tree, git, {name: line for name, (_, line) in OTHERS.items()})
+    beside = tree / IGNORED
+    rules = tree / ".gitignore"
+    rules.write_text(f"{IGNORED}/\n")
+    try:
+        for number in range(TREES[letter]):
+            if not number % 100:
+                folder = beside / str(number // 100)
+                folder.mkdir(parents=True)
+            (folder / str(number)).touch()
+        yield from _compared(lab, f"scan, {letter}, {TREES[letter]:,} ignored beside", tree, git, BESIDE)
+    finally:
+        shutil.rmtree(beside)
+        rules.unlink()
+
+
+def _compared(lab: Lab, title: str, tree: Path, git: Path, lines: dict[str, str]) -> Iterator[Row | Skipped]:
+    present = {name: line for name, line in lines.items() if not lacks(*OTHERS[name][0])}
+    ours: list[Took] = []
+    theirs: dict[str, list[Took]] = {name: [] for name in present}
+    loops: list[Took] = []
+    for _ in range(lab.sizes.rounds):
+        ours += fresh(scanned, str(tree), 3)
+        for name, line in present.items():
+            theirs[name] += [shell(line.format(tree=tree, git=git), env=_git_env()) for _ in range(3)]
+        if lines is not BESIDE:
+            loops += fresh(looped, str(tree), 3)
+    mine = [took.wall_s for took in ours]
+    for name, tools in ((name, tools) for name, (tools, _) in OTHERS.items()):
+        if name in theirs:
+            yield compared(f"{title}: wall", name, mine, [took.wall_s for took in theirs[name]])
+        else:
+            yield Skipped(f"{title}: wall", lacks(*tools))
+    if loops:
+        yield compared(f"{title}: wall", LOOP, mine, [took.wall_s for took in loops])
+
+
+def _git_env() -> dict[str, str]:
+    """The environment for git as it comes: a person's own excludes are no part of the comparison."""
+    return {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

@@ -1,0 +1,213 @@
+"""Watching many directories, and a burst of changes in a few, against inotifywait."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from syncd.effects import inotify_limits
+from syncd.effects.coverage import NoCoverage
+from syncd.effects.hints import Doubt
+from syncd.effects.scan import Scanner
+from syncd.effects.watcher import watcher
+from syncd.policy.selection import Selection, SelectionSettings
+from tests.bench import inotifywait, storm, trees
+from tests.bench.lab import Lab, lacks
+from tests.bench.stopwatch import CLOCK, REPO, Stopwatch, fresh, process_cpu_s, status_kib
+from tests.bench.table import Row, Skipped, alone, compared, mebibytes, number, seconds
+
+IGNORED = "node_modules"
+FOLDERS = 200
+DEADLINE_S = 60.0
+_KIB = 1024
+
+
+class Watched(NamedTuple):
+    """What it took to watch a tree: wall seconds, and resident bytes that were not there before."""
+
+    wall_s: float
+    grown_bytes: float
+    unwatched: int
+
+
+class Heard(NamedTuple):
+    """What a burst cost: CPU seconds, the most bytes resident and how many came on top, and what the loop got of it."""
+
+    cpu_s: float
+    peak_bytes: float
+    grown_bytes: float
+    batches: int
+    doubt: str
+
+
+def watched(tree: str) -> Watched:
+    """The first scan, each directory watched before it is listed: as the daemon starts."""
+    before = status_kib("VmRSS")
+    clock = Stopwatch()
+    watch = watcher(tree, lambda: None)
+    watch.open()
+    try:
+        scanner = Scanner(tree, Selection(SelectionSettings()), watch)
+        scanner.scan()
+        took = clock.took()
+        return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, watch.unwatched())
+    finally:
+        watch.close()
+
+
+def unwatched(tree: str) -> Watched:
+    """The same scan with nothing watched: what the tree itself takes."""
+    before = status_kib("VmRSS")
+    clock = Stopwatch()
+    scanner = Scanner(tree, Selection(SelectionSettings()), NoCoverage())
+    scanner.scan()
+    took = clock.took()
+    return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
+
+
+def heard(tree: str, events: int) -> Heard:
+    """The watch under a burst, and a loop that takes the hints whenever it is woken."""
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    watch = watcher(tree, lambda: _ring(ends[1]))
+    watch.open()
+    try:
+        Scanner(tree, Selection(SelectionSettings()), watch).scan()
+        watch.take()
+        resident = status_kib("VmRSS")
+        clock = Stopwatch()
+        batches, doubt = 0, None
+        with _storm(tree, events) as writer:
+            marked = False
+            while not marked and select.select([ends[0]], [], [], DEADLINE_S)[0]:
+                os.read(ends[0], 4096)
+                hints = watch.take()
+                batches += 1
+                doubt = max(filter(None, (doubt, hints.doubt)), default=None)
+                # After an overflow the mark itself may be among what is lost.
+                marked = storm.MARK in hints.dirty or (doubt is not None and writer.poll() is not None)
+        took = clock.took()
+        peak = status_kib("VmHWM")
+        return Heard(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
+    finally:
+        watch.close()
+        for end in ends:
+            os.close(end)
+
+
+def _named(doubt: Doubt | None, *, found: bool) -> str:
+    if not found:
+        return "the last event never came"
+    return "nothing lost" if doubt is None else doubt.name.lower()
+
+
+def _ring(end: int) -> None:
+    os.write(end, b"!")
+
+
+def _storm(tree: str, events: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen((sys.executable, "-m", storm.__name__, tree, str(events)), cwd=REPO)
+
+
+def _established(tree: Path, without: tuple[Path, ...]) -> Watched:
+    started_s = CLOCK.monotonic_s()
+    with inotifywait.watching(tree, without) as process:
+        return Watched(CLOCK.monotonic_s() - started_s, status_kib("VmRSS", process.pid) * _KIB, 0)
+
+
+def _told(tree: Path, events: int) -> Heard:
+    """Inotifywait under the same burst, writing a line an event into a pipe that is read at once."""
+    with inotifywait.watching(tree) as process:
+        assert process.stdout is not None
+        resident, cpu_s = status_kib("VmRSS", process.pid), process_cpu_s(process.pid)
+        lines, tail, mark = 0, b"", f"{tree}/{storm.MARK}/ CREATE".encode()
+        with _storm(str(tree), events):
+            while mark not in tail:
+                if not select.select([process.stdout], [], [], DEADLINE_S)[0]:
+                    break
+                said = os.read(process.stdout.fileno(), 1 << 20)
+                lines += said.count(b"\n")
+                tail = (tail + said)[-4 * len(said) - 4096 :]
+        peak = status_kib("VmHWM", process.pid)
+        used_s = process_cpu_s(process.pid) - cpu_s
+        return Heard(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
+
+
+def rows(lab: Lab) -> Iterator[Row | Skipped]:
+    """Watching: time and memory until all directories are watched, ignored ones beside; CPU and memory of a burst."""
+    yield from _many(lab)
+    yield from _burst(lab)
+
+
+def _many(lab: Lab) -> Iterator[Row | Skipped]:
+    limit, _ = inotify_limits.watch_limit()
+    many = lab.sizes.directories if limit is None else min(lab.sizes.directories, limit * 9 // 10)
+    if limit is not None and many < lab.sizes.directories:
+        yield Skipped(f"watch {lab.sizes.directories:,} directories", f"the system allows {limit:,}; {many:,} it is")
+    tree = trees.directories(lab.folder("many"), many)
+    yield from _established_rows(lab, f"watch {many:,} directories", tree, ())
+    (tree / ".gitignore").write_text(f"{IGNORED}/\n")
+    trees.directories(tree / IGNORED, many)
+    yield from _established_rows(lab, f"... {many:,} ignored beside", tree, (tree / IGNORED,))
+    shutil.rmtree(tree)
+
+
+def _established_rows(lab: Lab, title: str, tree: Path, without: tuple[Path, ...]) -> Iterator[Row | Skipped]:
+    ours: list[Watched] = []
+    bare: list[Watched] = []
+    rival: list[Watched] = []
+    missing = lacks("inotifywait")
+    for _ in range(lab.sizes.rounds):
+        ours.append(fresh(watched, str(tree)))
+        bare.append(fresh(unwatched, str(tree)))
+        if not missing:
+            rival.append(_established(tree, without))
+    name = f"{inotifywait.NAME}{' @ignored' if without else ''}"
+    extra = [max(0.0, with_.wall_s - plain.wall_s) for with_, plain in zip(ours, bare, strict=True)]
+    memory = [with_.grown_bytes - plain.grown_bytes for with_, plain in zip(ours, bare, strict=True)]
+    if missing:
+        yield Skipped(title, missing)
+        yield alone(f"{title}: wall, scan too", [each.wall_s for each in ours])
+        yield alone(f"{title}: memory", memory, unit=mebibytes)
+        return
+    theirs = [each.wall_s for each in rival]
+    yield compared(f"{title}: wall, scan too", name, [each.wall_s for each in ours], theirs)
+    yield compared(f"{title}: wall of the watch", name, extra, theirs)
+    yield compared(f"{title}: memory", name, memory, [each.grown_bytes for each in rival], unit=mebibytes)
+    left = max(each.unwatched for each in ours)
+    if left:
+        yield Skipped(title, f"{left:,} of them got no watch: others use up the user's limit")
+
+
+def _burst(lab: Lab) -> Iterator[Row | Skipped]:
+    title = f"burst of {lab.sizes.events:,} events"
+    ours: list[Heard] = []
+    rival: list[Heard] = []
+    for _ in range(lab.sizes.rounds):
+        ours.append(fresh(heard, str(_field(lab)), lab.sizes.events))
+        if not lacks("inotifywait"):
+            rival.append(_told(_field(lab), lab.sizes.events))
+    for name, unit, what in (("CPU", seconds, "cpu_s"), ("peak memory", mebibytes, "peak_bytes")):
+        mine = [getattr(each, what) for each in ours]
+        if rival:
+            theirs = [getattr(each, what) for each in rival]
+            yield compared(f"{title}: {name}", "inotifywait -m -r", mine, theirs, unit=unit)
+        else:
+            yield alone(f"{title}: {name}", mine, unit=unit)
+    yield alone(f"{title}: memory grown by", [each.grown_bytes for each in ours], unit=mebibytes)
+    yield alone(f"{title}: batches", [each.batches for each in ours], unit=number)
+    worst = ", ".join(sorted({each.doubt for each in ours}))
+    lines = min((each.batches for each in rival), default=0)
+    yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
+
+
+def _field(lab: Lab) -> Path:
+    tree = lab.folder("field")
+    for name in (*map(str, range(FOLDERS)), storm.MARK):
+        (tree / name).mkdir()
+    return tree
