@@ -72,6 +72,7 @@ class _Passage:
     uploaded: bool
     sha256: str
     started_s: float
+    upload_s: float = 0.0
     fresh_leases: int = 0
     failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
 
@@ -145,6 +146,7 @@ class Delivery:
             attendant.stage(State.INITIALIZING)
             self._api.initialize()
             self._failures[Step.INITIALIZE] = 0
+            self._learn(passage)
         except StepFailed as failure:
             passage.failure = failure
             self._failures[failure.step] += 1
@@ -174,16 +176,20 @@ class Delivery:
         attendant.sent(0, archive.size_bytes)
         arrived = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
         passage.sha256 = arrived.sha256
-        self._learn(archive.size_bytes, arrived.seconds)
+        passage.upload_s = arrived.seconds
         self._failures[Step.UPLOAD] = 0
         passage.uploaded = True
         if passage.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
                 self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, passage.sha256)
 
-    def _learn(self, sent_bytes: int, seconds: float) -> None:
-        """Only an upload that arrived tells of the uplink: of one that was cut nobody knows how much came through."""
-        uplink = self.uplink.observed(sent_bytes, seconds, self._clock.wall_s())
+    def _learn(self, passage: _Passage) -> None:
+        """What the upload, if there was one, tells of the uplink.
+
+        One that was cut tells nothing: nobody knows how much came through. And none counts before its initialize: with
+        another codec the archive would be another one, and what lies in the bucket would be uploaded again.
+        """
+        uplink = self.uplink.observed(passage.archive.size_bytes, passage.upload_s, self._clock.wall_s())
         if uplink is self.uplink:
             return
         if uplink.codec is not self.uplink.codec:

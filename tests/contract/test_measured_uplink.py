@@ -59,6 +59,17 @@ def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
     assert rig.cycle.delivery.uplink == Uplink()
 
 
+def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
+    """A slow upload changes the codec only after its initialize: a crash between the two costs no second upload."""
+    rig.emulator.faults.script("initialize: 503")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    assert rig.cycle.delivery.uplink == Uplink()
+    rig.restart()
+    rig.sync()
+    assert rig.asked().count("upload") == 1
+
+
 def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
     """An estimate that cannot be kept is good for this process, and stops nothing."""
     assert rig.cycle.delivery.uplink == Uplink()  # which makes the folder
