@@ -20,6 +20,7 @@ class Codec(Enum):
     DENSE = "dense"
 
 
+# Bytes a second: 50 and 100 Mbit/s.
 DENSE_BELOW = 50e6 / 8
 FAST_ABOVE = 100e6 / 8
 # Up to a second of an upload is no sending: a fresh connection finds its speed in some seven round trips, and the
