@@ -14,7 +14,7 @@ TITLES = {"named": "events trusted", "scanned": "all scanned"}
 
 
 def rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """One-line edit, archive ready: events trusted and whole tree scanned, against tar czf of the same tree"""
+    """One-line edit, archive ready: events trusted, and the whole tree scanned, against tar czf of that tree."""
     for letter in lab.sizes.trees:
         tree = lab.tree(letter)
         victims = lab.once(f"victims {letter}", lambda tree=tree: trees.victims(tree))  # type: ignore[misc]

@@ -66,7 +66,7 @@ def edited(tree: Path, victim: str) -> float:
 
 
 def rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """Latency: last write to `initialized`, less the quiet time, against a shell loop that is done once all is sent."""
+    """Latency: last write to `initialized`, less the quiet time, against a shell loop that ends with the upload."""
     missing = lacks("inotifywait", "tar", "curl")
     for letter in (letter for letter in TIMES if letter in lab.sizes.trees):
         mine, theirs = lab.scratch / "latency/mine", lab.scratch / "latency/theirs"

@@ -71,7 +71,7 @@ def _ours(lab: Lab, letter: str, codec: str, figures: Figures) -> None:
 
 
 def rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """First snapshot: wall, CPU and size against tar czf, tar | gzip -1, tar | pigz -1"""
+    """First snapshot: wall, CPU and size against tar czf, tar | gzip -1, tar | pigz -1."""
     for letter in (letter for letter in MEASURED if letter in lab.sizes.trees):
         figures = measured(lab, letter)
         ours = figures[Codec.FAST.value]
@@ -94,7 +94,7 @@ _SHORT = {"wall_s": "wall", "cpu_s": "CPU"}
 
 
 def uplink_rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """Codecs: size and CPU against gzip -6, and seconds to the last byte on a slow uplink against tar czf - | curl"""
+    """Codecs: size and CPU against gzip -6, and seconds to the last byte on a slow uplink against tar czf - | curl."""
     for letter in (letter for letter in MEASURED if letter in lab.sizes.trees):
         figures = measured(lab, letter)
         if GZIP not in figures:

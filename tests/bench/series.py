@@ -15,7 +15,7 @@ TITLES = {"first": "first snapshot", "scanned": "one edit, scanned", "named": "o
 
 
 def rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """Linear cost: microseconds an entry in trees of small files of rising number"""
+    """Linear cost: microseconds an entry in trees of small files of rising number."""
     least: dict[str, list[float]] = {}
     for files in sorted(lab.sizes.series):
         tree = trees.notes(lab.folder("notes"), files)

@@ -75,19 +75,19 @@ def alone(measure: str, ours: Sequence[float], *, unit: Callable[[float], str] =
     return Row(measure, "", unit(median(ours)), goal=goal, noise=max(ours) / min(ours) if min(ours) > 0 else None)
 
 
-_FORM = "{:<42} {:<34} {:>10} {:>10} {:>8} {:>9} {:>6}"
+_FORM = "{:<46} {:<34} {:>10} {:>10} {:>8} {:>9} {:>6}"
 
 
 def print_head() -> None:
     print(_FORM.format("measure", "rival", "ours", "rival's", "ratio", "goal", "noise").rstrip())
-    print(_FORM.format(*("-" * width for width in (42, 34, 10, 10, 8, 9, 6))), flush=True)
+    print(_FORM.format(*("-" * width for width in (46, 34, 10, 10, 8, 9, 6))), flush=True)
 
 
 def print_rows(rows: Iterable[Row | Skipped]) -> None:
     """Each row as soon as it is measured."""
     for row in rows:
         if isinstance(row, Skipped):
-            print(f"{row.measure:<42} skipped: {row.why}", flush=True)
+            print(f"{row.measure:<46} skipped: {row.why}", flush=True)
             continue
         ratio = "" if row.ratio is None else f"{row.ratio:.{0 if row.ratio >= 100 else 1 if row.ratio >= 10 else 2}f}x"
         noise = "" if row.noise is None else f"{row.noise:.2f}"

@@ -56,7 +56,7 @@ def looped(tree: str, times: int) -> list[Took]:
 
 
 def rows(lab: Lab) -> Iterator[Row | Skipped]:
-    """A whole scan against du -s, git ls-files and a bare scandir loop; with as many ignored files beside"""
+    """Walking: a whole scan against du -s, git ls-files and a bare scandir loop; with as many ignored files beside."""
     letter = lab.sizes.trees[-1]
     tree = lab.tree(letter)
     # Its folder is elsewhere, so that the tree stays what it is.
