@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import resource
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:
     assert bytes_of(bench.snapshot().archive) == kept
 
 
-@pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot"])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot", "another's", "folder", "link"])
 def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
     """Seen when it is taken, before anything is sent."""
     bench.snapshot()
@@ -174,8 +175,50 @@ def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
             victim.unlink()
         case "foot":
             victim.write_bytes(content[:-30] + bytes(30))
+        case "another's":
+            victim.write_bytes(bench.chunk_files()[1].read_bytes())
+        case "folder":
+            victim.unlink()
+            (victim / "inner").mkdir(parents=True)
+        case "link":
+            victim.unlink()
+            victim.symlink_to(victim)
     bench.open_store()
     assert contents(bench.snapshot().archive) == wanted(bench)
+
+
+def test_no_byte_of_a_foot_is_believed_alone(bench: Bench) -> None:
+    """Whatever a chunk says wrongly of itself, its length or its sums, ends in no archive."""
+    kept = bytes_of(bench.snapshot().archive)
+    for from_end in range(1, 73):
+        victim = bench.chunk_files()[0]
+        content = bytearray(victim.read_bytes())
+        content[-from_end] ^= 1
+        victim.write_bytes(content)
+        bench.open_store()
+        archive = bench.snapshot().archive
+        try:
+            assert bytes_of(archive) == kept
+        except DamagedPiece as damage:
+            bench.packer.forget(damage.piece)
+            assert bytes_of(bench.snapshot().archive) == kept
+
+
+def test_what_damaged_one_chunk_may_have_damaged_more(bench: Bench) -> None:
+    """One damage that shows has all chunks looked at, and only the bad ones are made anew."""
+    kept = bytes_of(bench.snapshot().archive)
+    chunks = bench.chunk_files()
+    assert len(chunks) > 3
+    before = {chunk: chunk.stat().st_mtime_ns for chunk in chunks}
+    for victim in chunks[1:]:
+        with victim.open("r+b") as file:
+            file.write(b"\0\0\0\0")
+    with pytest.raises(DamagedPiece) as damage:
+        bytes_of(bench.snapshot().archive)
+    bench.packer.forget(damage.value.piece)
+    assert bench.chunk_files() == chunks[:1]
+    assert bytes_of(bench.snapshot().archive) == kept
+    assert chunks[0].stat().st_mtime_ns == before[chunks[0]]
 
 
 def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
@@ -199,6 +242,26 @@ def test_a_chunk_lost_while_it_is_sent_shows(bench: Bench) -> None:
     bench.chunk_files()[-1].unlink()
     with pytest.raises(DamagedPiece):
         bytes_of(archive)
+
+
+@pytest.mark.parametrize("by_a_file", [False, True], ids=["gone", "a-file"])
+def test_a_spool_that_is_taken_away_is_made_again(bench: Bench, *, by_a_file: bool) -> None:
+    """While the process lives and before the next one: nobody has to repair anything."""
+    kept = bytes_of(bench.snapshot().archive)
+    for restarted in (False, True):
+        shutil.rmtree(bench.spool)
+        if by_a_file:
+            bench.spool.mkdir()
+            (bench.spool / "chunks").write_text("x")
+        if restarted:
+            bench.open_store()
+        archive = bench.snapshot().archive
+        if not restarted:
+            with pytest.raises(DamagedPiece) as damage:
+                bytes_of(archive)
+            bench.packer.forget(damage.value.piece)
+            archive = bench.snapshot().archive
+        assert bytes_of(archive) == kept
 
 
 def test_the_spool_holds_the_last_snapshot_only(bench: Bench) -> None:

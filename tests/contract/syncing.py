@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,9 @@ class Rig:
             "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
         }
         self.key = ApiKey(KEY, "the test")
+        self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        # Called between any two steps of a scan or of packing: where a test lets the world go on, or end.
+        self.meanwhile: Callable[[], None] = lambda: None
         self._cycle: Cycle | None = None
 
     @property
@@ -80,12 +83,21 @@ class Rig:
         """The cycle of the process that lives now."""
         if self._cycle is None:
             config = check_config(self.keys)
-            environ = {"XDG_STATE_HOME": str(self.folder / "state"), "XDG_CACHE_HOME": str(self.folder / "cache")}
-            around = Surroundings(self.clock, environ, Interrupt())
-            folders = folders_of(config, environ)
-            self._cycle = cycle_of(config, folders, key=self.key, around=around, exchanger=self.exchanger)
+            around = Surroundings(self.clock, self.environ, Interrupt())
+            folders = folders_of(config, self.environ)
+            self._cycle = cycle_of(
+                config,
+                folders,
+                key=self.key,
+                around=around,
+                exchanger=self.exchanger,
+                on_progress=self._progress,
+            )
             self._cycle.recall()
         return self._cycle
+
+    def _progress(self) -> None:
+        self.meanwhile()
 
     def restart(self) -> None:
         """The process is gone; the next one knows only what is on disk."""
