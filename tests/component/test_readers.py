@@ -157,7 +157,9 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
     around = Surroundings(ScriptedClock(wall=LATER_S), environ, Interrupt())
     folders = folders_of(config, environ)
-    cycle = cycle_of(config, folders, key=ApiKey("k", "the test"), around=around, exchanger=Exchanger(Interrupt()))
+    cycle = cycle_of(
+        config, folders, key=ApiKey("k", "the test"), around=around, exchanger=Exchanger(Interrupt(), around.clock)
+    )
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
