@@ -87,6 +87,9 @@ def rows(lab: Lab) -> Iterator[Row | Skipped]:
                     mine, theirs = ([getattr(each, unit) for each in figures] for figures in (took, other.whole))
                     yield compared(f"{title}: {kind}, {_SHORT[unit]}", name, mine, theirs)
             yield compared(f"{title}: size", name, [ours.size_bytes], [other.size_bytes], unit=megabytes)
+        if figures.keys().isdisjoint(RIVALS):
+            yield alone(f"{title}: process, wall", [took.wall_s for took in ours.whole])
+            yield alone(f"{title}: size", [ours.size_bytes], unit=megabytes)
         yield alone(f"{title}: peak memory", ours.peak_bytes, unit=megabytes)
 
 
