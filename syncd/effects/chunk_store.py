@@ -1,16 +1,18 @@
 """Compressed chunks kept in the spool from one snapshot to the next, so that a snapshot costs what changed.
 
 A chunk is one file, named by its key (`policy.chunking`), which holds for exactly one content. Nothing is flushed to
-the disk: after a power cut a file may be short or wrong, so each carries checksums, is looked at when it is taken, and
-is checked again as its bytes go out. A damaged one is made anew, never sent.
+the disk: after a power cut a file may be short or wrong, so each carries its key and checksums, is looked at when it is
+taken, and is checked again as its bytes go out. A damaged one is made anew, never sent. Anyone may clean the folder up
+or put something else there, at any time: what is in the way goes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import google_crc32c
@@ -19,9 +21,13 @@ from syncd.effects.deflate import Sum
 
 _SUFFIX = ".chunk"
 _LOOSE = ".loose"
-# Behind the deflated bytes: how many they are, their CRC-32C, and length and CRC-32 of what they hold.
-_FOOT = struct.Struct("<8sQIQI")
-_MAGIC = b"syncdchk"
+# Behind the deflated bytes: the key, how many they are, their CRC-32C, and length and CRC-32 of what they hold. The
+# last field is the CRC-32C of the others.
+_FOOT = struct.Struct("<8s32sQIQI")
+_SEAL = struct.Struct("<I")
+_FOOT_BYTES = _FOOT.size + _SEAL.size
+_MAGIC = b"syncdch2"
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class PieceWriter:
 
     def finish(self, key: str | None) -> Piece:
         """Keep the piece under its key, or for one archive only. Raises `OSError`."""
-        foot = (_MAGIC, self._size_bytes, self._crc32c, self._content.size_bytes, self._content.crc32)
+        piece = Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content)
         try:
-            _write_all(self._file.fileno(), _FOOT.pack(*foot))
+            _write_all(self._file.fileno(), _foot(piece))
         except OSError:
             self.discard()
             raise
         self._file.close()
-        return self._store.take_in(Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content))
+        return self._store.take_in(piece)
 
     def discard(self) -> None:
         """It will not be finished."""
@@ -81,11 +87,13 @@ class ChunkStore:
 
     def open(self) -> None:
         """Make the folder; take away what a killed process left unfinished. Where it fails, so will the first write."""
+        if not os.path.isdir(self._folder):
+            _remove(self._folder)
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             for name in os.listdir(self._folder):
                 if not name.endswith(_SUFFIX):
-                    os.unlink(os.path.join(self._folder, name))
+                    _remove(os.path.join(self._folder, name))
 
     def get(self, key: str) -> Piece | None:
         """The kept piece of that key, if it looks whole."""
@@ -99,22 +107,37 @@ class ChunkStore:
     def writer(self) -> PieceWriter:
         """For a piece whose key shows only once it is read. Raises `OSError`."""
         self._writers += 1
-        return PieceWriter(os.path.join(self._folder, f"{self._writers}{_LOOSE}"), self)
+        path = os.path.join(self._folder, f"{self._writers}{_LOOSE}")
+        if not os.path.isdir(self._folder):
+            self.open()  # taken away while this process runs
+        return PieceWriter(path, self)
 
     def take_in(self, written: Piece) -> Piece:
         """Give a written piece the name of its key, if it has one. Raises `OSError`."""
         if not written.key:
             return written
         piece = replace(written, path=self._path(written.key))
-        os.replace(written.path, piece.path)
+        try:
+            os.replace(written.path, piece.path)
+        except IsADirectoryError:
+            _remove(piece.path)
+            os.replace(written.path, piece.path)
         self._known[piece.key] = piece
         return piece
 
     def drop(self, piece: Piece) -> None:
         """The piece is damaged."""
         self._known.pop(piece.key, None)
-        with contextlib.suppress(OSError):
-            os.unlink(piece.path)
+        _remove(piece.path)
+
+    def drop_damaged(self, check: Callable[[], None]) -> None:
+        """Read all known pieces, and drop those that are damaged. What takes one often takes many, and each that only
+        shows as it goes out costs the upload so far.
+        """
+        for piece in list(self._known.values()):
+            check()
+            if not _whole(piece):
+                self.drop(piece)
 
     def keep_only(self, pieces: Iterable[Piece]) -> None:
         """Give back the disk space of all other pieces."""
@@ -122,7 +145,7 @@ class ChunkStore:
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):
                 if name not in wanted:
-                    os.unlink(os.path.join(self._folder, name))
+                    _remove(os.path.join(self._folder, name))
         self._known = {key: piece for key, piece in self._known.items() if key + _SUFFIX in wanted}
 
     def _path(self, key: str) -> str:
@@ -132,17 +155,48 @@ class ChunkStore:
         path = self._path(key)
         try:
             with open(path, "rb", buffering=0) as file:
-                size_bytes = os.fstat(file.fileno()).st_size - _FOOT.size
-                foot = os.pread(file.fileno(), _FOOT.size, size_bytes) if size_bytes >= 0 else b""
-        except OSError:
+                size_bytes = os.fstat(file.fileno()).st_size - _FOOT_BYTES
+                foot = os.pread(file.fileno(), _FOOT_BYTES, size_bytes) if size_bytes >= 0 else b""
+        except FileNotFoundError:
             return None
-        if len(foot) == _FOOT.size:
-            magic, said_bytes, crc32c, content_bytes, crc32 = _FOOT.unpack(foot)
-            if magic == _MAGIC and said_bytes == size_bytes:
-                return Piece(path, key, size_bytes, crc32c, Sum(content_bytes, crc32))
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        except OSError:
+            foot = b""
+        if len(foot) == _FOOT_BYTES:
+            _, _, said_bytes, crc32c, content_bytes, crc32 = _FOOT.unpack(foot[: _FOOT.size])
+            piece = Piece(path, key, said_bytes, crc32c, Sum(content_bytes, crc32))
+            if said_bytes == size_bytes and foot == _foot(piece):
+                return piece
+        _remove(path)
         return None
+
+
+def _foot(piece: Piece) -> bytes:
+    key = bytes.fromhex(piece.key)
+    fields = _FOOT.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
+    return fields + _SEAL.pack(google_crc32c.value(fields))
+
+
+def _whole(piece: Piece) -> bool:
+    """Whether the file still begins with the bytes that were written to it."""
+    crc32c = 0
+    try:
+        with open(piece.path, "rb", buffering=0) as file:
+            left = piece.size_bytes
+            while left and (read := file.read(min(_READ_BYTES, left))):
+                crc32c = google_crc32c.extend(crc32c, read)
+                left -= len(read)
+    except OSError:
+        return False
+    return not left and crc32c == piece.crc32c
+
+
+def _remove(path: str) -> None:
+    """Take away whatever lies there, as far as that is possible."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -53,6 +53,7 @@ class Packer:
         self._clock = clock
         self._check = check
         self._chunks: list[Chunk] = []
+        self._broken_off = True  # maybe, by an earlier process
 
     def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`.
@@ -60,11 +61,17 @@ class Packer:
         A path that vanished or was swapped since the scan is left for a follow-up; one that cannot be read becomes a
         problem.
         """
+        chunks = cut(manifest, self._chunks)
+        if self._broken_off:
+            # What packings leave that are broken off, again and again, would add up, and a full disk stay full.
+            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            self._store.keep_only([piece for piece in standing if piece is not None])
+        self._broken_off = True
         packed = Packed(manifest=dict(manifest))
         parts: list[Piece | Tape] = []
         really: list[Chunk] = []
         with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
-            for chunk in cut(manifest, self._chunks):
+            for chunk in chunks:
                 self._check()
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
@@ -81,11 +88,13 @@ class Packer:
         pieces = [part.piece if isinstance(part, Tape) else part for part in parts]
         packed.archive = Archive.of([piece for piece in pieces if piece is not None])
         self._store.keep_only(packed.archive.pieces)
+        self._broken_off = False
         return packed
 
     def forget(self, damaged: Piece) -> None:
-        """The piece is not what it was."""
+        """The piece is not what it was, and others may not be either."""
         self._store.drop(damaged)
+        self._store.drop_damaged(self._check)
 
     def _make(self, packed: Packed, tape: Tape, down: descent.Descent, chunk: Chunk, key_form: str) -> Chunk | None:
         """Send the chunk on its way into the spool; what really is in it, if anything is."""
