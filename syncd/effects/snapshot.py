@@ -65,17 +65,18 @@ class Photographer:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
         baseline = baseline or {}
         manifest = scan.manifest
-        fresh = settle(baseline, {path: manifest[path] for path in replaced(baseline, manifest)})
+        scanned = {path: manifest[path] for path in replaced(baseline, manifest)}
+        learned = settle(baseline, scanned)
         if self._known is not baseline:
-            fresh = settle(self._known, fresh)
-        manifest |= fresh
+            learned = settle(self._known, learned)
+        manifest |= learned
         found = difference(baseline, manifest)
         if not found.certain and found.doubtful:
-            fresh |= self._reader.digests(found.doubtful)
-            manifest |= fresh
+            learned |= self._reader.digests(found.doubtful)
+            manifest |= learned
             found = difference(baseline, manifest)
         self._known = manifest
-        self._scanner.learn(fresh)
+        self._scanner.learn({path: learned[path] for path in replaced(scanned, learned)})
         return Look(manifest, found)
 
     def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:

@@ -29,8 +29,9 @@ _TYPES = {Kind.FILE: b"0", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
 def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
     """The block or blocks that precede `size_bytes` of content."""
     name = os.fsencode(path) + (b"/" if entry.kind is Kind.DIRECTORY else b"")
-    if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= entry.mtime_s <= _LATEST_TIME and not entry.target:
-        return _block((b"", name), (entry.mode, size_bytes, entry.mtime_s), _TYPES[entry.kind], b"")
+    mtime_s = entry.mtime_s
+    if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= mtime_s <= _LATEST_TIME and not entry.target:
+        return _block((b"", name), (entry.mode, size_bytes, mtime_s), _TYPES[entry.kind], b"")
     target = os.fsencode(entry.target)
     records: list[tuple[bytes, bytes]] = []
     fields = _split(name)
