@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -51,9 +52,10 @@ def open_file(name: str, parent: int) -> tuple[int, os.stat_result]:
 
 
 class Descent:
-    """Open directories from the workspace's top to where an ordered list of paths is being read."""
+    """Open directories from a top, which it takes over, to where an ordered list of paths is being read or made."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, enter: Callable[[str, int], int] = open_directory) -> None:
+        self._enter = enter
         self._folder: str | None = ""  # where it stands; None: a step failed on the way
         self._names: list[str] = []
         self._descriptors = [top]
@@ -77,7 +79,7 @@ class Descent:
             self._names.pop()
             os.close(self._descriptors.pop())
         for folder in folders[shared:]:
-            self._descriptors.append(open_directory(folder, self._descriptors[-1]))
+            self._descriptors.append(self._enter(folder, self._descriptors[-1]))
             self._names.append(folder)
 
     def close(self) -> None:
