@@ -43,13 +43,14 @@ class Watch:
 
     def __init__(self, root: str, strobe: Strobe) -> None:
         self._root = os.fsencode(root)
-        self._parent, self._root_name = os.path.split(self._root)
+        self._root_name = os.path.basename(self._root)
         self._mailbox = Mailbox(strobe)
         self._lock = threading.Lock()  # between the reader and the caller, for the places
         self._inotify: Inotify | None = None
         self._no_instance: Problem | None = None
         self._places: dict[int, _Place] = {}
         self._parent_wd = -1
+        self._above: set[int] = set()  # watches on the directories that the workspace is in, near and far
         self._missed: dict[str, tuple[int, int]] = {}  # covered, but not watched: path to (errno, scan)
         self._scan = 0
         self._in_scan = False
@@ -78,6 +79,7 @@ class Watch:
             inotify.shut()
         self._places.clear()
         self._missed.clear()
+        self._above.clear()
         self._parent_wd = -1
 
     def begin(self) -> None:
@@ -87,7 +89,7 @@ class Watch:
         self._scan += 1
         self._in_scan = True
         self._known = None
-        self._watch_parent()
+        self._watch_above()
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
@@ -186,15 +188,23 @@ class Watch:
         """At the limit, 50,000 failing system calls tell nothing new: one a scan does, and heals once there is room."""
         return self._known is not None and path not in self._known
 
-    def _watch_parent(self) -> None:
-        """So that a workspace which is put back is noticed at once. A bonus: the scan looks anyway."""
-        if self._inotify is None or not self._root_name:
+    def _watch_above(self) -> None:
+        """So that it is heard when the workspace is put back, or goes away with a directory that it is in."""
+        if self._inotify is None:
             return
-        try:
-            with self._lock:
-                self._parent_wd = self._inotify.add(self._parent, NEIGHBOURS)
-        except OSError as error:
-            logger.debug("the workspace's parent is not watched: %s", error)
+        found: dict[bytes, int] = {}
+        parent, *further = _above(self._root)
+        with self._lock:
+            # What goes on in those further up is no news, and in a home directory much does.
+            for folder, mask in ((parent, SELF | NEIGHBOURS), *((folder, SELF) for folder in further)):
+                try:
+                    found[folder] = self._inotify.add(folder, mask)
+                except OSError as error:
+                    logger.debug("a directory above the workspace is not watched: %s", error)
+            gone = self._above.difference(found.values(), self._places)
+            self._above, self._parent_wd = set(found.values()), found.get(parent, -1)
+        for wd in gone:
+            self._inotify.remove(wd)
 
     # -- the reader's side
 
@@ -218,7 +228,7 @@ class Watch:
             if place is None:
                 if mask & In.IN_Q_OVERFLOW:
                     worst = max(worst, Doubt.OVERFLOW)
-                elif wd == self._parent_wd and name == self._root_name:
+                elif wd in self._above and (mask & SELF or (wd == self._parent_wd and name == self._root_name)):
                     worst = max(worst, Doubt.ROOT)
                 continue  # else the last words of a watch that was removed
             if not name:
@@ -239,6 +249,14 @@ class Watch:
 
     def _lost(self) -> None:
         self._mailbox.put(doubt=Doubt.DEAF)
+
+
+def _above(path: bytes) -> list[bytes]:
+    """The directories that a path is in, the nearest first; "/" only if it is the nearest, for it goes nowhere."""
+    above = [os.path.dirname(path)]
+    while os.path.dirname(above[-1]) != b"/" and above[-1] != b"/":
+        above.append(os.path.dirname(above[-1]))
+    return above
 
 
 def _counts(scope: Scope, name: bytes, mask: int) -> bool:

@@ -247,8 +247,12 @@ class Daemon:
             times.append(self._clock.monotonic_s() + KEY_POLL_S)
         ends = [time_s for time_s in times if time_s is not None]
         timeout_s = max(0.0, min(ends) - self._clock.monotonic_s()) if ends else None
+        alarms = [parts.wakeup.fileno(), *parts.sensor.filenos(), *parts.control.filenos()]
         with parts.interrupt.region():
-            select.select([parts.wakeup.fileno(), *parts.sensor.filenos(), *parts.control.filenos()], [], [], timeout_s)
+            _, _, mounted = select.select(alarms, [], parts.mounts.filenos(), timeout_s)
+        if mounted and parts.mounts.changed():
+            _log.info("something was mounted or unmounted at the workspace: looking at everything again")
+            self._look_everywhere()
         self._hear()
 
     def _hear(self) -> None:

@@ -10,6 +10,7 @@ from syncd.effects.control import ControlServer
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Patience
 from syncd.effects.http import Exchanger
+from syncd.effects.mounts import MountSensor
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.watcher import Watcher
 from syncd.process.board import Board
@@ -41,6 +42,7 @@ class Parts:
     wakeup: Wakeup
     interrupt: Interrupt
     sensor: SleepSensor
+    mounts: MountSensor
     exchanger: Exchanger
     pause_file: PauseFile
     clock: Clock

@@ -27,6 +27,7 @@ from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lock import Lock
+from syncd.effects.mounts import MountSensor
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Scanner
@@ -206,6 +207,9 @@ def daemon_of(
         sensor = SleepSensor(around.clock)
         sensor.open()
         opened.callback(sensor.close)
+        mounts = MountSensor(config.workspace.path)
+        mounts.open()
+        opened.callback(mounts.close)
         control = ControlServer(folders.state)
         control.open()
         opened.callback(control.close)
@@ -227,6 +231,7 @@ def daemon_of(
                 wakeup=wakeup,
                 interrupt=around.interrupt,
                 sensor=sensor,
+                mounts=mounts,
                 exchanger=exchanger,
                 pause_file=PauseFile(folders.state),
                 clock=around.clock,

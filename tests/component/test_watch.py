@@ -48,9 +48,9 @@ def watch(root: Path, bell: Bell) -> Iterator[Watch]:
 
 
 def watches(watch: Watch) -> int:
-    """The kernel's count, less the one on the workspace's parent."""
+    """The kernel's count, less those on the directories that the workspace is in."""
     assert watch._inotify is not None
-    return kernel_watches(watch._inotify._inotify_fd) - 1
+    return kernel_watches(watch._inotify._inotify_fd) - len(watch._above)
 
 
 def last_word(watch: Watch, bell: Bell, root: Path) -> Hints:
@@ -397,6 +397,33 @@ def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: Watch, bell
     hear(watch, bell, lambda heard: heard.doubt is Doubt.OVERFLOW)
     assert last_word(watch, bell, root).doubt is None
     assert watch.alive()
+
+
+def test_a_directory_above_the_workspace_goes_and_comes_back(bell: Bell, tmp_path: Path) -> None:
+    """Nothing happens to the workspace itself, but its path is another's, or nobody's: a doubt, every time."""
+    root = tmp_path / "far/near/work"
+    root.mkdir(parents=True)
+    watch = Watch(str(root), bell.strobe)
+    for number, name in enumerate(("far/near", "far", "far/near", "far")):
+        walk(watch, root)
+        assert kernel_watches(watch._inotify._inotify_fd) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
+        watch.take()
+        aside = tmp_path / f"aside{number}"
+        (tmp_path / name).rename(aside)
+        assert hear(watch, bell).doubt is Doubt.ROOT
+        if number % 2:
+            root.mkdir(parents=True)
+        else:
+            aside.rename(tmp_path / name)
+    watch.close()
+
+
+def test_what_goes_on_above_the_workspace_rings_nothing(watch: Watch, bell: Bell, root: Path) -> None:
+    """Neighbours come and go, in the same directory and further up."""
+    for folder in (root.parent, root.parent.parent):
+        (folder / "neighbour").mkdir()
+        (folder / "neighbour").rmdir()
+    assert last_word(watch, bell, root) == Hints()
 
 
 class Failing(Rules):

@@ -1,0 +1,75 @@
+"""Mounts at, above and below the workspace are noticed, others are not, and nobody has to look for them.
+
+Mounting is done in a mount namespace: the test is this file, run in one.
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from syncd.effects.mounts import MountSensor
+
+NAMESPACE = ("unshare", "--mount", "--map-root-user")
+_WAIT_S = 5.0
+
+
+def told(sensor: MountSensor) -> bool:
+    """Whether it becomes ready in time."""
+    return bool(select.select([], [], sensor.filenos(), _WAIT_S)[2])
+
+
+def scenario() -> None:
+    top = Path(tempfile.mkdtemp()) / "with space\\and more"
+    workspace = top / "work"
+    for folder in (workspace / "below", top / "workshop", top / "beside"):
+        folder.mkdir(parents=True)
+    sensor = MountSensor(str(workspace))
+    sensor.open()
+    assert not select.select([], [], sensor.filenos(), 0)[2]
+    for folder, concerns in (
+        (workspace, True),
+        (workspace / "below", True),
+        (top, True),
+        (top / "beside", False),
+        (top / "workshop", False),
+    ):
+        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+        assert told(sensor), folder
+        assert sensor.changed() is concerns, folder
+        assert not sensor.changed()
+        subprocess.run(["umount", folder], check=True)
+        assert told(sensor), folder
+        assert sensor.changed() is concerns, folder
+        assert not select.select([], [], sensor.filenos(), 0)[2]
+    sensor.close()
+    assert sensor.filenos() == []
+
+
+def test_mounts_that_concern_the_workspace() -> None:
+    """Each mount and unmount is told once."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_list_of_mounts_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a sandbox without /proc."""
+    monkeypatch.setattr("syncd.effects.mounts._LIST", str(tmp_path / "nothing"))
+    sensor = MountSensor(str(tmp_path))
+    sensor.open()
+    assert sensor.filenos() == []
+    assert not sensor.changed()
+    sensor.close()
+
+
+if __name__ == "__main__":
+    scenario()
