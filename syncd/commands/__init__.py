@@ -19,6 +19,8 @@ VERBS = {
     "push": "One sync now.",
     "status": "What the daemon is doing, and did last.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
+    "verify": "Whether the sandbox's workspace equals this one.",
+    "pull": "Download the sandbox's workspace into a new folder.",
     "ls": "The paths that a snapshot would hold, or those it leaves out.",
     "explain": "Whether a path is in the snapshot, and by which rule.",
     "check": "Look over configuration, key, directory, limits, clock, API and sandbox.",

@@ -78,7 +78,7 @@ def sync_alone(
     exchanger = Exchanger(interrupt, CLOCK)
     status = _Record(config, folders.state)
     try:
-        with _interrupting(interrupt):
+        with interrupting(interrupt):
             cycle = cycle_of(
                 config,
                 folders,
@@ -143,7 +143,7 @@ class _Record:
 
 
 @contextmanager
-def _interrupting(interrupt: Interrupt) -> Iterator[None]:
+def interrupting(interrupt: Interrupt) -> Iterator[None]:
     """SIGINT and SIGTERM end the sync where it waits."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature

@@ -49,8 +49,11 @@ class Progress:
             self._bar.stop()
 
     def stage(self, state: State) -> None:
+        """Another kind of work on a sync."""
+        self.doing(_WORDS.get(state, str(state)))
+
+    def doing(self, word: str) -> None:
         """Another kind of work."""
-        word = _WORDS.get(state, str(state))
         if self._bar is not None:
             self._bar.update(self._task, description=word)
         elif word != self._last:
@@ -61,6 +64,11 @@ class Progress:
         """So much of the archive is sent."""
         if self._bar is not None:
             self._bar.update(self._task, completed=sent_bytes, total=total_bytes)
+
+    def received(self, received_bytes: int) -> None:
+        """So much has come, of nobody knows how much."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=received_bytes)
 
     def retry(self, text: str) -> None:
         """An attempt failed."""

@@ -49,6 +49,13 @@ class Initialized(Struct):
     message: str
 
 
+class DumpUrl(Struct):
+    """`GET …/dump`."""
+
+    download_url: str
+    expires_in_minutes: int
+
+
 class Server(Struct):
     """One MCP server of a sandbox."""
 
@@ -94,6 +101,12 @@ class Api:
                 Step.INITIALIZE, Verdict.RETRY, f"the sandbox could not take the archive: {self._clean(got.message)}"
             )
         return got
+
+    def dump(self) -> str:
+        """A signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
+        # Packing a large workspace takes the server as long as extracting it.
+        answer = self._ask(Step.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
+        return self._understood(Step.DUMP, answer, DumpUrl).download_url
 
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""

@@ -60,7 +60,7 @@ class Bucket:
 
         `on_sent` is told the bytes sent so far, and may raise to end the upload.
         """
-        _check_url(lease.url)
+        check_url(Step.UPLOAD, lease.url)
         sums = _Sums(self._clock.monotonic_s())
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
@@ -123,7 +123,8 @@ class _Sums:
         self.crc32c = google_crc32c.extend(self.crc32c, block)
 
 
-def _check_url(url: str) -> None:
+def check_url(step: Step, url: str) -> None:
+    """Refuse a signed URL that is neither https nor on this machine. Raises `StepFailed`."""
     try:
         parts = urlsplit(url)
         scheme, host = parts.scheme, parts.hostname or ""
@@ -132,7 +133,7 @@ def _check_url(url: str) -> None:
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
     raise StepFailed(
-        Step.UPLOAD, Verdict.FRESH_LEASE, f"the API gave an upload URL that is not https but {one_line(scheme, 20)!r}"
+        step, Verdict.FRESH_LEASE, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}"
     )
 
 

@@ -46,7 +46,7 @@ def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]
     `check` raise; then nothing is left behind.
     """
     destination = os.path.abspath(destination)
-    mode = _folder_mode(destination)
+    mode = folder_mode(destination)
     parent, name = os.path.split(destination)
     try:
         os.makedirs(parent, exist_ok=True)
@@ -80,7 +80,8 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder_mode(destination: str) -> int:
+def folder_mode(destination: str) -> int:
+    """The mode that the folder has, or is to have. Raises `NeedsPerson` if it is neither new nor empty."""
     try:
         there = os.lstat(destination)
         if stat.S_ISDIR(there.st_mode) and not os.listdir(destination):
@@ -165,15 +166,25 @@ class _Filling:
         except FileExistsError:
             os.unlink(name, dir_fd=parent)  # the later of two members of one name is the one that counts
             descriptor = os.open(name, flags, 0o600, dir_fd=parent)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for block in content:
-                self._check()
-                self._spare(descriptor, len(block))
-                _write(file.fileno(), block)
-                self.extracted.content_bytes += len(block)
-            os.fchmod(descriptor, member.mode)
-            os.utime(descriptor, (member.mtime_s, member.mtime_s))
+        try:
+            self._write(descriptor, member, content)
+        except (OSError, OverflowError, ValueError):
+            os.unlink(name, dir_fd=parent)  # what is left out is not left half
+            raise
+        finally:
+            os.close(descriptor)
         self.extracted.files += 1
+
+    def _write(self, descriptor: int, member: Member, content: Iterable[bytes]) -> None:
+        for block in content:
+            self._check()
+            self._spare(descriptor, len(block))
+            view = memoryview(block)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            self.extracted.content_bytes += len(block)
+        os.fchmod(descriptor, member.mode)
+        os.utime(descriptor, (member.mtime_s, member.mtime_s))
 
     def _hard_link(self, path: str, member: Member) -> None:
         target = inner_path(member.target)
@@ -225,9 +236,3 @@ class _Filling:
             disk = os.fstatvfs(descriptor)
             if disk.f_bavail * disk.f_frsize < _SPARE_BYTES + _LOOK_BYTES:
                 raise OSError(errno.ENOSPC, f"less than {_SPARE_BYTES >> 20} MiB would be left on the disk")
-
-
-def _write(descriptor: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view) :]

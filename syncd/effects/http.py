@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 # httpx imports its command line if the libraries for it are at hand, and with it 4 MiB that no daemon needs.
@@ -52,6 +53,20 @@ class Answer:
     def header_lines(self, name: str) -> list[str]:
         """Every line of a header that may come more than once."""
         return self.headers.get_list(name)
+
+
+Taken = TypeVar("Taken")
+
+# What the libraries raise where no answer can be had.
+_FAILURES = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    h11.ProtocolError,
+    OSError,
+    ValueError,
+    ImportError,  # a SOCKS proxy in the environment, without the library for it
+)
 
 
 @dataclass
@@ -96,16 +111,28 @@ class Exchanger:
                 kept.route = _attended(response)
                 body = _bounded(response)
                 return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            httpx.StreamError,
-            h11.ProtocolError,
-            OSError,
-            ValueError,
-            ImportError,  # a SOCKS proxy in the environment, without the library for it
-        ) as failure:
+        except _FAILURES as failure:
             raise NoAnswer(_reason(failure)) from None
+
+    def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Answer | Taken:
+        """What `take` makes of the body of a GET, as it comes and undecoded; the answer itself where it is not a 200.
+
+        Raises `NoAnswer`, in the middle of the body too, `Stop`, and what `take` raises.
+        """
+        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(self._interrupt.region())
+                kept = opened.enter_context(self._in_use(url))
+                asked = kept.client.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=timeout)
+                response = opened.enter_context(asked)
+                if response.status_code != 200:
+                    return Answer(
+                        response.status_code, response.headers, _bounded(response), _date(response.headers.get("Date"))
+                    )
+            except _FAILURES as failure:
+                raise NoAnswer(_reason(failure)) from None
+            return take(_blocks(response))
 
     @property
     def cold_at_s(self) -> float | None:
@@ -179,6 +206,13 @@ def _attended(response: httpx.Response) -> Route | None:
         return None
     keep_asking(connection)
     return route_of(connection)
+
+
+def _blocks(response: httpx.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_raw()
+    except _FAILURES as failure:
+        raise NoAnswer(_reason(failure)) from None
 
 
 def _bounded(response: httpx.Response) -> bytes:

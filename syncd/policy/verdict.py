@@ -18,6 +18,7 @@ class Step(StrEnum):
     UPLOAD = "upload"
     INITIALIZE = "initialize"
     DELETE = "delete"
+    DUMP = "dump"  # only `syncd pull` and `verify` ask for it
     SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
 
 

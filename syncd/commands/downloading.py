@@ -1,0 +1,51 @@
+"""Reading the sandbox's archive for a command, with progress on a terminal and waits that a signal ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from syncd.base.config import Config
+from syncd.base.interrupt import Interrupt
+from syncd.commands.lone_sync import interrupting
+from syncd.commands.options import CLOCK
+from syncd.commands.progress import Progress
+from syncd.effects.api import Api
+from syncd.effects.dump import Dump
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Exchanger
+from syncd.process.wiring import key_of, patience_of, target_of
+
+Made = TypeVar("Made")
+
+
+def read_dump(config: Config, make: Callable[[Iterator[bytes], Callable[[], None]], Made]) -> Made:
+    """What `make` makes of the archive's bytes; it is to call its second argument all the time.
+
+    Raises `SyncdError`, `Stop`.
+    """
+    interrupt = Interrupt()
+    exchanger = Exchanger(interrupt, CLOCK)
+    api = Api(target_of(config), key_of(config, os.environ), exchanger, CLOCK)
+    dump = Dump(api, exchanger, patience_of(config), CLOCK, interrupt)
+    with Progress() as progress, interrupting(interrupt):
+
+        def counted(packed: Iterator[bytes]) -> Iterator[bytes]:
+            received = 0
+            progress.doing("downloading")
+            for block in packed:
+                received += len(block)
+                progress.received(received)
+                yield block
+
+        progress.doing("asking the sandbox for its files")
+        try:
+            return dump.read(
+                lambda packed: make(counted(packed), interrupt.check),
+                lambda failure, wait_s: progress.retry(f"{failure}; trying again in {wait_s:.1f} s"),
+            )
+        except StepFailed as failure:
+            raise failure.as_error() from None
+        finally:
+            exchanger.drop()

@@ -1,0 +1,320 @@
+"""Archives that someone else made, taken over or held against a workspace: nothing leads outside, nothing is half."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.base.errors import NeedsPerson, Stop, TryLater
+from syncd.effects import extraction
+from syncd.effects.extraction import Extracted, extract
+from syncd.effects.scan import Scanner
+from syncd.effects.tar_reader import BadArchive, members
+from syncd.effects.verification import verify
+from syncd.policy.foreign_name import inner_path
+from syncd.policy.selection import Selection, SelectionSettings
+
+Make = Callable[[tarfile.TarFile], None]
+
+
+def a_file(name: str, content: bytes = b"content", mode: int = 0o644, mtime: float = 1_700_000_000) -> Make:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(content), mode, mtime
+    return lambda tar: tar.addfile(info, io.BytesIO(content))
+
+
+def a_thing(name: str, kind: bytes, target: str = "", mode: int = 0o755) -> Make:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, target, mode
+    return lambda tar: tar.addfile(info)
+
+
+def a_link(name: str, target: str) -> Make:
+    return a_thing(name, tarfile.SYMTYPE, target)
+
+
+def a_folder(name: str, mode: int = 0o755) -> Make:
+    return a_thing(name, tarfile.DIRTYPE, mode=mode)
+
+
+def archive(*makes: Make) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", errors="surrogateescape") as tar:
+        for make in makes:
+            make(tar)
+    return packed.getvalue()
+
+
+def blocks(packed: bytes, size: int = 1000) -> Iterator[bytes]:
+    return (packed[start : start + size] for start in range(0, len(packed), size))
+
+
+def pulled(packed: bytes, destination: Path) -> Extracted:
+    return extract(blocks(packed), str(destination), lambda: None)
+
+
+def found(folder: Path) -> dict[str, str]:
+    """Every path below the folder: a file's text, where a link points, or "/"."""
+    paths = {}
+    for base, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(base) / name
+            text = f"-> {path.readlink()}" if path.is_symlink() else "/" if path.is_dir() else path.read_text("latin-1")
+            paths[str(path.relative_to(folder))] = text
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("a", "a"), ("./a//b/", "a/b"), (".", ""), ("./", ""), ("", ""), ("a/./b", "a/b"), ("...", "..."), ("..a", "..a")]
+    + [(bad, None) for bad in ("/a", "../a", "a/../b", "a/..", "..", "a\0b", "//a")],
+)
+def test_names(name: str, path: str | None) -> None:
+    """What stays inside is made plain, anything else is none."""
+    assert inner_path(name) == path
+
+
+def test_a_workspace_comes_as_it_was(tmp_path: Path) -> None:
+    """Contents, modes, whole times, links and odd names; folders' modes and times too, though they were filled."""
+    odd = os.fsdecode(b"caf\xe9\n")
+    packed = archive(
+        a_folder(".", 0o700),
+        a_folder("./d", 0o555),
+        a_file("./d/run", b"#!", 0o755, 1_600_000_000),
+        a_file(f"./{odd}", b"odd"),
+        a_link("./ln", "d/run"),
+        a_thing("./again", tarfile.LNKTYPE, "./d/run"),
+        a_file("./early", mtime=-5),
+    )
+    extracted = pulled(packed, tmp_path / "new" / "dest")
+    dest = tmp_path / "new" / "dest"
+    assert found(dest) == {
+        "d": "/",
+        "d/run": "#!",
+        odd: "odd",
+        "ln": "-> d/run",
+        "again": "#!",
+        "early": "content",
+    }
+    assert extracted.left_out == []
+    assert (extracted.files, extracted.content_bytes) == (5, 12)
+    assert (dest / "d").stat().st_mode & 0o777 == 0o555
+    assert (dest / "d" / "run").stat().st_mode & 0o777 == 0o755
+    assert (dest / "d" / "run").stat().st_mtime == 1_600_000_000
+    assert (dest / "early").stat().st_mtime == -5
+    assert os.listdir(tmp_path / "new") == ["dest"]
+
+
+# The members, what is found afterwards, and how many members were left out.
+HOSTILE: dict[str, tuple[list[Make], dict[str, str], int]] = {
+    "a name that climbs": ([a_file("../../evil"), a_file("a/../../evil")], {}, 2),
+    "an absolute name": ([a_file("/tmp/syncd-evil")], {}, 1),
+    "a link that climbs": ([a_link("ln", "../.."), a_link("abs", "/etc/passwd")], {}, 2),
+    "a file through a link": ([a_link("d", "."), a_file("d/f")], {"d": "/", "d/f": "content"}, 1),
+    "a file in a link's place": ([a_link("d", "../outside"), a_file("d/evil")], {"d": "/", "d/evil": "content"}, 1),
+    "links that climb one through the other": (
+        [a_folder("a"), a_folder("a/b"), a_link("a/b/top", "../.."), a_link("out", "a/b/top/../outside")],
+        {"a": "/", "a/b": "/", "a/b/top": "-> ../.."},
+        1,
+    ),
+    "a hard link to outside": ([a_thing("h", tarfile.LNKTYPE, "../outside/secret")], {}, 1),
+    "an absolute hard link": ([a_thing("h", tarfile.LNKTYPE, "/etc/passwd")], {}, 1),
+    "a hard link to itself": ([a_file("h"), a_thing("h", tarfile.LNKTYPE, "h")], {"h": "content"}, 1),
+    "a hard link to a folder": ([a_folder("d"), a_thing("h", tarfile.LNKTYPE, "d")], {"d": "/"}, 1),
+    "a hard link to what never came": ([a_thing("h", tarfile.LNKTYPE, "no")], {}, 1),
+    "written through a hard link": (
+        [a_file("a", b"1"), a_thing("b", tarfile.LNKTYPE, "a"), a_file("b", b"2")],
+        {"a": "1", "b": "2"},
+        0,
+    ),
+    "devices": (
+        [a_thing("tty", tarfile.CHRTYPE), a_thing("sda", tarfile.BLKTYPE), a_thing("p", tarfile.FIFOTYPE)],
+        {},
+        3,
+    ),
+    "twice the same name": ([a_file("f", b"1"), a_file("./f", b"2")], {"f": "2"}, 0),
+    "a folder in a file's place": ([a_file("f"), a_folder("f"), a_file("f/g")], {"f": "content"}, 2),
+    "a file in a folder's place": ([a_folder("f"), a_file("f")], {"f": "/"}, 1),
+    "a name too long": ([a_file("x" * 300), a_file("f")], {"f": "content"}, 1),
+    "a time beyond any clock": ([a_file("f", mtime=1e300), a_file("g")], {"g": "content"}, 1),
+    "set-id bits": ([a_file("f", mode=0o6755)], {"f": "content"}, 0),
+    "a folder that lets nobody in": ([a_folder("d", 0), a_file("d/f")], {"d": "/", "d/f": "content"}, 0),
+    "depth": (
+        [a_file("d/" * 60 + "f")],
+        {"/".join("d" * n): "/" for n in range(1, 61)} | {"d/" * 60 + "f": "content"},
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_stays_inside(tmp_path: Path, name: str) -> None:
+    """What is harmless is taken over, what is not is named; nothing outside is touched or reached."""
+    makes, expected, left_out = HOSTILE[name]
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    extracted = pulled(archive(*makes), tmp_path / "dest")
+    assert found(tmp_path / "dest") == expected
+    assert len(extracted.left_out) == left_out
+    assert sorted(os.listdir(tmp_path)) == ["dest", "outside"]
+    assert found(outside) == {"secret": "secret"}
+    assert not any(path.lstat().st_mode & 0o6000 for path in (tmp_path / "dest").rglob("*"))
+
+
+def broken(packed: bytes) -> dict[str, bytes]:
+    """An archive cut and bent in every way that a network and a disk have."""
+    tar = gzip.decompress(packed)
+    return {
+        "cut in the middle": packed[: len(packed) // 2],
+        "cut at the checksum": packed[:-4],
+        "a wrong checksum": packed[:-8] + bytes(4) + packed[-4:],
+        "no gzip": b"<html>sign in</html>",
+        "no tar": gzip.compress(b"\1" * 2000),
+        "a tar that ends early": gzip.compress(tar[:700]),
+        "nothing": b"",
+        "rubbish behind": packed + b"rubbish",
+    }
+
+
+@pytest.mark.parametrize("how", broken(archive(a_file("f"))))
+def test_a_broken_archive_leaves_nothing(tmp_path: Path, how: str) -> None:
+    """The folder is not made, or stays as empty as it was."""
+    packed = broken(archive(a_file("f", os.urandom(3000)), a_file("g")))[how]
+    with pytest.raises(BadArchive):
+        pulled(packed, tmp_path / "dest")
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_gzip_members_are_one_archive() -> None:
+    """As some packers write them; zeros behind are padding."""
+    tar = gzip.decompress(archive(a_file("f", b"x" * 5000)))
+    packed = gzip.compress(tar[:1000]) + gzip.compress(tar[1000:]) + bytes(700)
+    assert [member.name for member, _ in members(blocks(packed, 7))] == ["f"]
+
+
+def test_an_oversized_header_is_not_read() -> None:
+    """A header's extension may claim any length, and would be read into memory whole."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    packed = gzip.compress(
+        info.tobuf(tarfile.USTAR_FORMAT if info.size < 8 << 30 else tarfile.GNU_FORMAT) + bytes(2048)
+    )
+    with pytest.raises(BadArchive, match="oversized header"):
+        list(members(blocks(packed)))
+
+
+def test_a_bomb_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would leave less than some room on the disk is given up, and what was written goes again."""
+    real = os.fstatvfs
+
+    def nearly_full(descriptor: int) -> os.statvfs_result:
+        seen = list(real(descriptor))
+        seen[4] = (extraction._SPARE_BYTES + (20 << 20) - written_bytes(tmp_path)) // seen[1]
+        return os.statvfs_result(seen)
+
+    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+    bomb = archive(a_file("bomb", bytes(200 << 20)))
+    assert len(bomb) < 1 << 20
+    with pytest.raises(TryLater, match="MiB would be left"):
+        pulled(bomb, tmp_path / "dest")
+    assert os.listdir(tmp_path) == []
+
+
+def written_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A folder with something in it, a file and a link are refused; an empty folder keeps its mode."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "f").write_text("mine")
+    (tmp_path / "empty").mkdir(mode=0o750)
+    (tmp_path / "ln").symlink_to("empty")
+    for name in ("full", "full/f", "ln"):
+        with pytest.raises(NeedsPerson, match="empty"):
+            pulled(archive(a_file("f")), tmp_path / name)
+    assert (tmp_path / "full" / "f").read_text() == "mine"
+    pulled(archive(a_file("f")), tmp_path / "empty")
+    assert found(tmp_path / "empty") == {"f": "content"}
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
+    """Asked to end in the middle of a file."""
+    calls = iter(range(4))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        extract(blocks(archive(a_file("f", os.urandom(4 << 20)))), str(tmp_path / "dest"), check)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A workspace with one of everything."""
+    folder = tmp_path / "work"
+    (folder / "d").mkdir(parents=True)
+    (folder / "d" / "f").write_text("content")
+    (folder / "big").write_bytes(b"x" * 700_000)
+    (folder / "run").write_text("#!")
+    (folder / "run").chmod(0o755)
+    (folder / "ln").symlink_to("d/f")
+    return folder
+
+
+SAME = {
+    "d": a_folder("./d"),
+    "d/f": a_file("./d/f"),
+    "big": a_file("./big", b"x" * 700_000),
+    "run": a_file("./run", b"#!", 0o700),
+    "ln": a_link("./ln", "d/f"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "missing", "different", "only_there"),
+    [
+        ({}, [], [], []),
+        ({"d/f": None}, ["d/f"], [], []),
+        ({"d/f": a_file("d/f", b"CONTENT")}, [], ["d/f"], []),
+        ({"big": a_file("big", b"x" * 699_999 + b"y")}, [], ["big"], []),
+        ({"big": a_file("big", b"x" * 699_999)}, [], ["big"], []),
+        ({"run": a_file("run", b"#!", 0o644)}, [], ["run"], []),
+        ({"ln": a_link("ln", "d/g")}, [], ["ln"], []),
+        ({"ln": a_file("ln")}, [], ["ln"], []),
+        ({"d": None}, ["d"], [], []),
+        ({"d": a_file("d")}, [], ["d"], []),
+        ({"more": a_file("more")}, [], [], ["more"]),
+        ({"more": a_file("../more")}, [], [], ["../more"]),
+        ({"again": a_file("d/f", b"later")}, [], ["d/f"], []),
+        ({"run": a_thing("run", tarfile.LNKTYPE, "d/f")}, [], ["run"], []),
+    ],
+)
+def test_verify(
+    work: Path, changed: dict[str, Make | None], missing: list[str], different: list[str], only_there: list[str]
+) -> None:
+    """Each way in which two trees differ is named with its path."""
+    makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]
+    manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
+    found = verify(str(work), manifest, blocks(archive(*makes)), lambda: None)
+    assert (found.missing, found.different, found.only_there) == (missing, different, only_there)
+
+
+def test_verify_knows_hard_links(work: Path) -> None:
+    """Over there two names of one file, here two files of equal content."""
+    (work / "z").write_text("content")
+    manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
+    packed = archive(*SAME.values(), a_thing("z", tarfile.LNKTYPE, "./d/f"))
+    assert verify(str(work), manifest, blocks(packed), lambda: None).equal
+    (work / "z").write_text("CONTENT")
+    assert verify(str(work), manifest, blocks(packed), lambda: None).different == ["z"]

@@ -1,0 +1,87 @@
+"""The sandbox's workspace given back, and held against this one: by the real commands, over the real API."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from rig import Rig
+from trees import tree
+
+
+def test_pull_brings_what_is_there(rig: Rig) -> None:
+    """Also what the agent made; into a new folder or an empty one, never into another."""
+    rig.write("a/b", "1")
+    rig.write(os.fsdecode(b"caf\xe9"), "latin-1 name")
+    (rig.workspace / "ln").symlink_to("a/b")
+    (rig.workspace / "empty").mkdir()
+    rig.ok("push")
+    (rig.sandbox.workspace / "by-the-agent").write_text("new")
+    said = rig.ok("pull", str(rig.home / "new" / "dest")).out
+    assert tree(rig.home / "new" / "dest") == tree(rig.sandbox.workspace)
+    assert said.startswith("pulled 4 files")
+    again = rig.run("pull", str(rig.home / "new" / "dest"))
+    assert again.code == 78
+    assert "nothing is overwritten" in again.err
+    assert rig.count("dump") == 1
+    assert os.listdir(rig.home / "new") == ["dest"]
+
+
+def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
+    """Cut downloads and busy servers are tried again with a fresh archive; what stays broken ends with 75."""
+    rig.write("a", os.urandom(300_000))
+    rig.ok("push")
+    rig.faults("dump: 503", "download: cut", "download: 403", "download: corrupt", "download: reset mid-body")
+    rig.ok("pull", str(rig.home / "dest"))
+    assert tree(rig.home / "dest") == tree(rig.workspace)
+    assert rig.count("dump") == 6
+    rig.configure({"retry.give_up_after_seconds": 1})
+    rig.faults("download: reset always")
+    failed = rig.run("pull", str(rig.home / "other"))
+    assert failed.code == 75
+    assert not (rig.home / "other").exists()
+
+
+def test_verify_says_what_differs(rig: Rig) -> None:
+    """Missing, different and only there, each by name; it changes nothing and works beside a daemon."""
+    for name in ("same", "gone", "other", "d/e"):
+        rig.write(name, name)
+    rig.write(".gitignore", "*.log\n")
+    rig.write("x.log", "stays home")
+    rig.up()
+    rig.converged(without=lambda path: path == "x.log")
+    assert rig.ok("verify").out.startswith("equal")
+    syncs = rig.count("upload"), rig.count("initialize"), rig.count("execute")
+    (rig.sandbox.workspace / "gone").unlink()
+    (rig.sandbox.workspace / "other").write_text("OTHER")
+    (rig.sandbox.workspace / "agent").mkdir()
+    (rig.sandbox.workspace / "agent" / "\033[31mred").write_text("x")
+    found = rig.run("verify")
+    assert found.code == 1
+    assert found.out.splitlines() == [
+        "missing     gone",
+        "different   other",
+        "only there  agent",
+        "only there  agent/\\x1b[31mred",
+        "1 missing, 1 different, 2 only there",
+    ]
+    listed = json.loads(rig.run("verify", "--json").out)
+    assert listed["equal"] is False
+    assert (listed["missing"], listed["different"]) == (["gone"], ["other"])
+    assert listed["only_there"] == ["agent", "agent/\033[31mred"]
+    assert (rig.count("upload"), rig.count("initialize"), rig.count("execute")) == syncs
+
+
+def test_refusals_say_what_to_do(rig: Rig) -> None:
+    """An unknown sandbox and a bad key end with 78; a workspace that is missing does too."""
+    rig.write("a")
+    rig.configure({"sandbox.id": "nobody"})
+    for verb in (["verify"], ["pull", str(rig.home / "dest")]):
+        refused = rig.run(*verb)
+        assert refused.code == 78
+        assert "nobody" in refused.err
+    rig.configure()
+    shutil.rmtree(rig.workspace)
+    assert rig.run("verify").code == 78
+    assert not (rig.home / "dest").exists()
