@@ -13,20 +13,37 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from syncd.base.errors import WorkspaceError
+from syncd.base.errors import TryLater, WorkspaceError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a file's place must not be waited for.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+# What the machine or this process has run out of: no fault of the path that was asked for.
+_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+def refuse_shortage(failure: OSError) -> None:
+    """Raise `TryLater` for a failure that says nothing of the path: what is left out for it would be missed at random.
+
+    A snapshot of what could be opened before descriptors ran out is a partial one, and its rules may be too.
+    """
+    if failure.errno in _SHORTAGE:
+        raise TryLater(
+            f"the workspace cannot be read now ({failure.strerror})",
+            "if it stays so, close programs, or raise their limit on open files (ulimit -n)",
+        ) from None
 
 
 def open_workspace(path: str) -> int:
-    """A descriptor of the workspace's top directory. Raises `WorkspaceError` where there is none to be had."""
+    """A descriptor of the workspace's top directory. Raises `WorkspaceError` where there is none to be had, and
+    `TryLater` where the machine is short of something.
+    """
     try:
         return os.open(path, _DIRECTORY)
     except FileNotFoundError:
         what = "does not exist"
     except OSError as failure:
+        refuse_shortage(failure)
         if failure.errno in (errno.ENOTDIR, errno.ELOOP):
             what = "is no longer a directory" if not os.path.islink(path) else "was replaced by a link"
         else:
@@ -41,8 +58,11 @@ def open_directory(name: str, parent: int) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def open_file(name: str, parent: int) -> tuple[int, os.stat_result]:
-    """The regular file `name` in `parent`, open, and what it is. Raises `OSError`, for any other kind too."""
+def open_file(name: str, parent: int | None) -> tuple[int, os.stat_result]:
+    """The regular file `name` in `parent` (None: a path), open, and what it is.
+
+    Raises `OSError`, for any other kind too.
+    """
     descriptor = os.open(name, FILE, dir_fd=parent)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

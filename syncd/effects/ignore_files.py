@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from syncd.effects import descent
 
-# An ignore file larger than this is no ignore file; git itself has no limit, and no use for one.
+# An ignore file larger than this is no ignore file; git itself has no limit, and no use for one. The first part of its
+# rules is not read either: what the last ones keep at home would leave.
 _LARGEST_BYTES = 4 << 20
 _EXCLUDE = ".git/info/exclude"
+# There is none, or a link, a folder or a FIFO of that name: git reads none of these.
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO})
 
 
 def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, bytes]:
@@ -23,41 +26,60 @@ def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, byt
     for name in names:
         try:
             files[name] = _read_whole(name, descriptor)
-        except FileNotFoundError:
-            continue
         except OSError as failure:
-            if failure.errno in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
-                continue  # a link or a folder of that name: git reads neither
-            raise OSError(failure.errno, f"its rules in {name} cannot be read: {failure.strerror}") from None
+            if failure.errno not in _NO_FILE:
+                raise _unreadable(name, failure) from None
     return files
 
 
 def read_excludes(top: int, personal: str) -> Mapping[str, bytes]:
-    """What git honours beside `.gitignore`, the weakest first: the person's file and the repository's own."""
+    """What git honours beside `.gitignore`, the weakest first: the person's file and the repository's own.
+
+    Raises `OSError` for one that is there and cannot be read: git would go on without its rules, an upload must not.
+    """
     excludes: dict[str, bytes] = {}
     if personal:
-        with contextlib.suppress(OSError), open(personal, "rb") as file:
-            excludes[personal] = file.read(_LARGEST_BYTES)
-    excludes.update(_repository_excludes(top))
+        with _absent_or_unreadable(personal):
+            excludes[personal] = _read_personal(personal)
+    with _absent_or_unreadable(_EXCLUDE):
+        excludes.update(_repository_excludes(top))
     return excludes
 
 
-def _repository_excludes(top: int) -> Mapping[str, bytes]:
+@contextlib.contextmanager
+def _absent_or_unreadable(name: str) -> Iterator[None]:
+    """A file that is not there has no rules; one that is there and cannot be read is an `OSError` with its name."""
     try:
-        git = descent.open_directory(".git", top)
-        try:
-            info = descent.open_directory("info", git)
-        finally:
-            os.close(git)
-        try:
-            return {_EXCLUDE: _read_whole("exclude", info)}
-        finally:
-            os.close(info)
-    except OSError:
-        return {}
+        yield
+    except OSError as failure:
+        if failure.errno not in _NO_FILE:
+            raise _unreadable(name, failure) from None
 
 
-def _read_whole(name: str, parent: int) -> bytes:
-    descriptor, _ = descent.open_file(name, parent)
+def _repository_excludes(top: int) -> Mapping[str, bytes]:
+    git = descent.open_directory(".git", top)
+    try:
+        info = descent.open_directory("info", git)
+    finally:
+        os.close(git)
+    try:
+        return {_EXCLUDE: _read_whole("exclude", info)}
+    finally:
+        os.close(info)
+
+
+def _read_personal(path: str) -> bytes:
+    """A person's own file may be a link, as people keep such files elsewhere."""
+    return _read_whole(os.path.realpath(path), None)
+
+
+def _read_whole(name: str, parent: int | None) -> bytes:
+    descriptor, status = descent.open_file(name, parent)
     with os.fdopen(descriptor, "rb") as file:
+        if status.st_size > _LARGEST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return file.read(_LARGEST_BYTES)
+
+
+def _unreadable(name: str, failure: OSError) -> OSError:
+    return OSError(failure.errno, f"its rules in {name} cannot be read: {failure.strerror}")
