@@ -6,6 +6,7 @@ requests to `sandbox.base_url` and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from syncd.base.apikey import ApiKey
 from syncd.base.clock import Clock
 from syncd.base.errors import KeyRefused
 from syncd.base.text import one_line, redacted
-from syncd.effects.failure import StepFailed
+from syncd.effects.failure import SIGN_IN, StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
 from syncd.policy.lease import Lease, lease_from
 from syncd.policy.retry import retry_after_s
@@ -54,6 +55,14 @@ class DumpUrl(Struct):
 
     download_url: str
     expires_in_minutes: int
+
+
+class ExecutionLogs(Struct):
+    """`GET …/execution-logs`: what was printed since the cursor, which is in bytes."""
+
+    status: str
+    logs: str = ""
+    cursor: int = 0
 
 
 class Server(Struct):
@@ -108,22 +117,48 @@ class Api:
         answer = self._ask(Step.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
         return self._understood(Step.DUMP, answer, DumpUrl).download_url
 
+    def execution_upload_url(self, name: str) -> str:
+        """A signed URL for the archive of an execution of that name. Raises `StepFailed`."""
+        url = f"{self._sandbox}/execution-upload-url?region={self._region}"
+        answer = self._ask(Step.DELETE, "POST", url, body={"execution_name": name})
+        return self._understood(Step.DELETE, answer, UploadUrl).upload_url
+
+    def execute(self, name: str) -> None:
+        """Start what was uploaded for that execution. Raises `StepFailed`."""
+        url = f"{self._sandbox}/execute?region={self._region}"
+        self._ask(Step.DELETE, "POST", url, body={"execution_name": name})
+
+    def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
+        """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""
+        url = f"{self._sandbox}/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
+        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url), ExecutionLogs)
+
+    def reset(self) -> None:
+        """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
+        self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
+
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""
         return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox), SandboxInfo)
 
-    def _ask(self, step: Step, method: str, url: str, read_s: float = _READ_S) -> Answer:
+    def _ask(
+        self, step: Step, method: str, url: str, read_s: float = _READ_S, body: Mapping[str, str] | None = None
+    ) -> Answer:
+        headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
         try:
             answer = self._exchanger.exchange(
                 method,
                 url,
-                headers={"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"},
+                headers=headers,
                 read_s=read_s,
-                content=b"" if method == "POST" else None,
+                content=None if method == "GET" else msgspec.json.encode(body) if body is not None else b"",
             )
         except NoAnswer as failure:
-            raise StepFailed(step, Verdict.OFFLINE, f"the API cannot be reached ({failure})") from None
+            what = f"the API did not answer {step}" if failure.reached else "the API cannot be reached"
+            raise StepFailed(step, Verdict.OFFLINE, f"{what} ({failure})") from None
         if answer.status in (200, 201):
             return answer
         raise self._failed(step, answer)
@@ -146,16 +181,20 @@ class Api:
         if status in (404, 410):
             message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
             return StepFailed(step, Verdict.REFUSED, message, "it may have expired: set sandbox.id to a living one")
-        message = f"the API refused the request for region {self._region!r} ({said})"
-        return StepFailed(step, Verdict.REFUSED, message, "check sandbox.region and sandbox.id")
+        if status in (400, 422):
+            message = f"the API refused the request for region {self._region!r} ({said})"
+            return StepFailed(step, Verdict.REFUSED, message, "check sandbox.region and sandbox.id")
+        hint = "look at the account that the key belongs to" if status == 402 else "check sandbox.base_url"
+        return StepFailed(step, Verdict.REFUSED, f"the API refused {step} ({said})", hint)
 
     def _understood(self, step: Step, answer: Answer, shape: type[Shape]) -> Shape:
         try:
             return msgspec.json.decode(answer.body, type=shape)
         except _SENSELESS:
-            kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
+            named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+            kind = one_line(", ".join(filter(None, named)) or "no type", 60)
             message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
-            raise StepFailed(step, Verdict.RETRY, message, "is this network asking for a sign-in?") from None
+            raise StepFailed(step, Verdict.RETRY, message, SIGN_IN) from None
 
     def _detail(self, answer: Answer) -> str:
         """What FastAPI's `{"detail": …}` says, on one line."""

@@ -1,0 +1,94 @@
+"""The program that removes files in the sandbox. It runs over there, alone, under whatever Python 3 there is.
+
+It removes exactly the paths on its list, inside the workspace, through directory descriptors and following no link;
+a file or link only if it is what was uploaded, a directory only if it is empty. It prints what became of each.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import stat
+import sys
+from typing import Any
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def _parent(top: int, parts: list[bytes]) -> int:
+    here = os.dup(top)
+    for part in parts:
+        try:
+            below = os.open(part, _FOLDER, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def _digest(name: bytes, parent: int) -> str:
+    sha256 = hashlib.sha256()
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+    with os.fdopen(descriptor, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _is_ours(item: dict[str, Any], name: bytes, parent: int, status: os.stat_result) -> bool:
+    if item["kind"] == "l":
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == base64.b64decode(item["target"])
+    if not stat.S_ISREG(status.st_mode) or status.st_size != item["size"]:
+        return False
+    return bool(_digest(name, parent) == item["sha256"])
+
+
+def _remove(top: int, item: dict[str, Any]) -> str:
+    parts = base64.b64decode(item["path"]).split(b"/")
+    try:
+        parent = _parent(top, parts[:-1])
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    except OSError as failure:  # a link took a directory's place: what lies behind it is not ours
+        return "absent" if failure.errno == errno.ELOOP else "failed: " + os.strerror(failure.errno or 0)
+    name = parts[-1]
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if item["kind"] == "d":
+            if not stat.S_ISDIR(status.st_mode):
+                return "changed"
+            try:
+                os.rmdir(name, dir_fd=parent)
+            except OSError as failure:
+                if failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    return "kept"  # something else is in it
+                raise
+            return "removed"
+        if not _is_ours(item, name, parent, status):
+            return "changed"
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return "absent"
+    except OSError as failure:
+        return "failed: " + os.strerror(failure.errno or 0)
+    else:
+        return "removed"
+    finally:
+        os.close(parent)
+
+
+def main() -> None:
+    """Read the list beside this file, and do it."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "removals.json"), encoding="ascii") as file:
+        asked = json.load(file)
+    top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY)
+    for index, item in enumerate(asked["items"]):
+        sys.stdout.write(json.dumps([asked["word"], index, _remove(top, item)]) + "\n")
+    sys.stdout.write(json.dumps([asked["word"], "done"]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Removing files in the sandbox, by executions that really run there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from syncing import Rig, rigged
+
+from syncd.base.clock import Clock, SystemClock
+from syncd.effects import removal_script
+from syncd.effects.api import Api
+from syncd.effects.failure import StepFailed
+from syncd.effects.removal import Removal, Remover
+from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.policy.target import Target
+from syncd.policy.verdict import Step, Verdict
+
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as it:
+        yield it
+
+
+def a_file(content: str) -> Entry:
+    return Entry(Kind.FILE, 0o644, 1, len(content), digest=hashlib.sha256(content.encode()).digest())
+
+
+def a_link(target: str) -> Entry:
+    return Entry(Kind.SYMLINK, 0o777, 1, target=target)
+
+
+def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
+    """A file in the sandbox."""
+    file = Path(os.fsdecode(os.path.join(os.fsencode(rig.sandbox.workspace), os.fsencode(path))))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    return file
+
+
+def remove(rig: Rig, doomed: Manifest) -> Removal:
+    """By the machine's own clock, since the program really runs meanwhile."""
+    clock = SystemClock()
+    return _remover(rig, clock).remove(doomed, clock.sleep)
+
+
+def _remover(rig: Rig, clock: Clock) -> Remover:
+    target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
+    return Remover(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock)
+
+
+def left(rig: Rig) -> list[str]:
+    top = rig.sandbox.workspace
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+
+
+def test_what_was_uploaded_is_removed(rig: Rig) -> None:
+    """Files, links, empty folders, names of any kind; what lies beside them stays."""
+    odd = os.fsdecode(b"caf\xe9 \n-rf")
+    for path in ("a", "d/e/f", "stay", odd):
+        place(rig, path)
+    (rig.sandbox.workspace / "ln").symlink_to("stay")
+    doomed = {"d/e/f": a_file("ours"), "d/e": FOLDER, "d": FOLDER, "a": a_file("ours"), odd: a_file("ours")}
+    removal = remove(rig, {**doomed, "ln": a_link("stay")})
+    assert left(rig) == ["stay"]
+    assert removal == Removal(removed=[*doomed, "ln"])
+
+
+def test_what_someone_changed_there_stays(rig: Rig) -> None:
+    """Another content of the same length, another kind, another target, or content that nobody knows."""
+    place(rig, "content", "OURS")
+    place(rig, "longer", "ours and more")
+    (rig.sandbox.workspace / "kind").mkdir()
+    place(rig, "folder", "a file by now")
+    (rig.sandbox.workspace / "ln").symlink_to("elsewhere")
+    place(rig, "unknown")
+    unknown = Entry(Kind.FILE, 0o644, 1, 4)
+    doomed = {name: a_file("ours") for name in ("content", "longer", "kind")}
+    removal = remove(rig, {**doomed, "folder": FOLDER, "ln": a_link("stay"), "unknown": unknown})
+    assert removal == Removal(changed=["content", "longer", "kind", "folder", "ln", "unknown"])
+    assert left(rig) == ["content", "folder", "kind", "ln", "longer", "unknown"]
+
+
+def test_a_folder_with_someone_elses_files_stays(rig: Rig) -> None:
+    """It is no longer ours, and nothing to complain about."""
+    place(rig, "d/ours")
+    place(rig, "d/theirs", "the agent's")
+    removal = remove(rig, {"d/ours": a_file("ours"), "d": FOLDER})
+    assert left(rig) == ["d", "d/theirs"]
+    assert removal == Removal(removed=["d/ours", "d"])
+
+
+def test_no_link_is_followed(rig: Rig) -> None:
+    """A folder that became a link to outside: what lies there is not reached, whatever it is."""
+    outside = rig.folder / "outside"
+    outside.mkdir()
+    (outside / "f").write_text("ours")
+    (rig.sandbox.workspace / "d").symlink_to(outside)
+    (rig.sandbox.workspace / "ln").symlink_to(outside / "f")
+    removal = remove(rig, {"d/f": a_file("ours"), "d": FOLDER, "ln": a_file("ours")})
+    assert (outside / "f").read_text() == "ours"
+    assert removal == Removal(removed=["d/f"], changed=["d", "ln"])
+
+
+def test_what_is_gone_already_is_removed(rig: Rig) -> None:
+    """So that it can be repeated after any failure."""
+    place(rig, "f", "a file where a folder was")
+    doomed = {"f/g": a_file("ours"), "no": a_file("ours"), "no/where": a_file("ours")}
+    assert remove(rig, doomed) == Removal(removed=list(doomed))
+
+
+def test_many_paths(rig: Rig) -> None:
+    """More output than one answer brings."""
+    doomed = {f"d/{number:05}": a_file("ours") for number in range(3_000)}
+    for path in doomed:
+        place(rig, path)
+    assert len(remove(rig, doomed).removed) == 3_000
+    assert left(rig) == ["d"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        ("execution-upload-url: 503", Verdict.RETRY),
+        ("execution-upload-url: 404", Verdict.REFUSED),
+        ("execution-upload: 403", Verdict.RETRY),
+        ("execution-upload: reset", Verdict.OFFLINE),
+        ("execution-upload: corrupt", Verdict.RETRY),
+        ("execute: 500", Verdict.RETRY),
+        ("execute: lost", Verdict.OFFLINE),
+        ("execution-logs: html", Verdict.RETRY),
+        ('execution-logs: json {"status": "completed", "logs": "hello"}', Verdict.RETRY),
+        ('execution-logs: json {"status": "failed", "logs": "[\\"x\\", 0, \\"removed\\"]"}', Verdict.RETRY),
+    ],
+)
+def test_failures_are_of_the_step_delete(rig: Rig, fault: str, verdict: Verdict) -> None:
+    """Each says what to do, and after it the same removal can be asked for again."""
+    place(rig, "a")
+    rig.emulator.faults.script(fault)
+    with pytest.raises(StepFailed) as caught:
+        remove(rig, {"a": a_file("ours")})
+    assert (caught.value.step, caught.value.verdict) == (Step.DELETE, verdict)
+    rig.emulator.faults.clear()
+    assert remove(rig, {"a": a_file("ours")}).removed == ["a"]
+    assert left(rig) == []
+
+
+def test_what_never_ends_is_given_up(rig: Rig) -> None:
+    """After two minutes of looks that grow rare."""
+    rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
+    with pytest.raises(StepFailed, match="longer than 120 s"):
+        _remover(rig, rig.clock).remove({"a": a_file("ours")}, rig.clock.go_on)
+    assert rig.asked().count("execution-logs") < 80
+
+
+def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
+    """It runs isolated, from its own folder, and says what it did in lines that are marked."""
+    (tmp_path / "work").mkdir()
+    asked = {"word": "w", "items": [{"path": "YQ==", "kind": "f", "size": 1, "sha256": ""}]}
+    (tmp_path / "removals.json").write_text(json.dumps(asked))
+    (tmp_path / "main.py").write_bytes(Path(removal_script.__file__).read_bytes())
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", tmp_path / "main.py"],
+        env={"AGENT_WORKSPACE": str(tmp_path / "work")},
+        cwd="/",
+        capture_output=True,
+        check=True,
+    )
+    assert [json.loads(line) for line in ran.stdout.splitlines()] == [["w", 0, "absent"], ["w", "done"]]

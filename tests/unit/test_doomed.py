@@ -1,0 +1,35 @@
+"""What is to go in the sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.policy.removal import doomed
+
+FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d" * 32)
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "unread", "gone"),
+    [
+        ({"a": FILE}, {"a": FILE}, (), []),
+        ({"a": FILE}, {}, (), ["a"]),
+        ({"a": FILE}, {"a": FILE, "b": FILE}, (), []),
+        ({"a": FILE}, {"a": Entry(Kind.FILE, 0o600, 9, 7)}, (), []),
+        ({"d": FOLDER, "d/e": FOLDER, "d/e/f": FILE}, {}, (), ["d/e/f", "d/e", "d"]),
+        ({"d": FOLDER, "d/f": FILE}, {"d": FILE}, (), ["d/f", "d"]),
+        ({"f": FILE}, {"f": FOLDER, "f/g": FILE}, (), ["f"]),
+        ({"f": LINK}, {"f": FILE}, (), ["f"]),
+        ({"d": FOLDER, "d/f": FILE, "g": FILE}, {}, {"d"}, ["g"]),
+        ({"d": FOLDER, "d/f": FILE}, {"d": FOLDER}, {"d/f"}, []),
+        ({"dd": FILE}, {}, {"d"}, ["dd"]),
+    ],
+)
+def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
+    """What is gone or of another kind, contents first; never what could not be looked into."""
+    found = doomed(held, wanted, unread)
+    assert list(found) == gone
+    assert all(found[path] is held[path] for path in gone)
