@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import google_crc32c
 
 from syncd.effects import tar_format
-from syncd.effects.chunk_store import Piece
+from syncd.effects.chunk_store import Piece, opened
 from syncd.effects.deflate import HEAD, Sum, deflated, tail
 from syncd.policy.uplink import Codec
 
@@ -75,7 +75,7 @@ def _read(piece: Piece) -> Iterator[bytes]:
     """The piece's bytes; the last of them only once all have proved right."""
     crc32c = 0
     try:
-        with open(piece.path, "rb", buffering=0) as file:
+        with opened(piece.path) as file:
             left = piece.size_bytes
             while left:
                 read = file.read(min(_READ_BYTES, left))

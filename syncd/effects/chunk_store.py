@@ -14,9 +14,11 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from io import FileIO
 
 import google_crc32c
 
+from syncd.effects import descent
 from syncd.effects.deflate import Sum
 
 _SUFFIX = ".chunk"
@@ -47,7 +49,7 @@ class PieceWriter:
     def __init__(self, path: str, store: ChunkStore) -> None:
         self._path = path
         self._store = store
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by finish or discard
+        self._file = os.fdopen(_opened_new(path), "wb", buffering=0)  # closed by finish or discard
         self._size_bytes = 0
         self._crc32c = 0
         self._content = Sum()
@@ -87,8 +89,8 @@ class ChunkStore:
 
     def open(self) -> None:
         """Make the folder; take away what a killed process left unfinished. Where it fails, so will the first write."""
-        if not os.path.isdir(self._folder):
-            _remove(self._folder)
+        if os.path.islink(self._folder) or not os.path.isdir(self._folder):
+            _remove(self._folder)  # a link would lead the cleaning-up to someone's files
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             for name in os.listdir(self._folder):
@@ -154,7 +156,7 @@ class ChunkStore:
     def _load(self, key: str) -> Piece | None:
         path = self._path(key)
         try:
-            with open(path, "rb", buffering=0) as file:
+            with opened(path) as file:
                 size_bytes = os.fstat(file.fileno()).st_size - _FOOT_BYTES
                 foot = os.pread(file.fileno(), _FOOT_BYTES, size_bytes) if size_bytes >= 0 else b""
         except FileNotFoundError:
@@ -170,6 +172,21 @@ class ChunkStore:
         return None
 
 
+def opened(path: str) -> FileIO:
+    """A file of the spool, for reading; never a link, and no FIFO is waited for. Raises `OSError`."""
+    return FileIO(descent.open_file(path, None)[0], "rb")
+
+
+def _opened_new(path: str) -> int:
+    """A file that was not there, and whatever was is gone: a link's target would be overwritten. Raises `OSError`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        _remove(path)
+        return os.open(path, flags, 0o600)
+
+
 def _foot(piece: Piece) -> bytes:
     key = bytes.fromhex(piece.key)
     fields = _FOOT.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
@@ -180,7 +197,7 @@ def _whole(piece: Piece) -> bool:
     """Whether the file still begins with the bytes that were written to it."""
     crc32c = 0
     try:
-        with open(piece.path, "rb", buffering=0) as file:
+        with opened(piece.path) as file:
             left = piece.size_bytes
             while left and (read := file.read(min(_READ_BYTES, left))):
                 crc32c = google_crc32c.extend(crc32c, read)

@@ -96,6 +96,11 @@ class Compressor:
             return None
         return self._pool.submit(deflated, item.filled(), self._codec)
 
+    def take_back(self, block: _Block) -> None:
+        """The block is not needed after all."""
+        block.empty()
+        self._free.append(block)
+
     def end(self, tape: Tape, key: str | None) -> None:
         """The chunk is whole; without a key it is for one archive only."""
         self._queue.append((tape, _End(key), None))
@@ -105,9 +110,11 @@ class Compressor:
         if isinstance(item, _End):
             tape.piece = tape.writer.finish(item.key)
             return
-        tape.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
-        item.empty()
-        self._free.append(item)
+        if not tape.given_up:
+            tape.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
+        elif future is not None:
+            future.exception()  # it reads the block until then
+        self.take_back(item)
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +144,7 @@ class Tape:
         self._block = compressor.block()
         self.writer = store.writer()
         self.piece: Piece | None = None
+        self.given_up = False
 
     def space(self, size_bytes: int) -> memoryview:
         """Room for the next so many bytes, up to `BLOCK_BYTES`: fill it, then `advance`; or leave it."""
@@ -153,6 +161,12 @@ class Tape:
         """These bytes, up to `BLOCK_BYTES`."""
         self.space(len(content))[:] = content
         self.advance(len(content))
+
+    def give_up(self) -> None:
+        """Nothing of it stays, and nothing more will be written."""
+        self.given_up = True
+        self.writer.discard()
+        self._compressor.take_back(self._block)
 
     def end(self, key: str | None) -> None:
         """The chunk is whole; without a key it is for one archive only."""

@@ -62,6 +62,8 @@ def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[E
         if _mark(status) == _mark(after) and len(content) == status.st_size:
             return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
         status = after
+        if status.st_size > PIECE_BYTES:
+            break  # no longer one to be held in memory
     return unknown_content(file_entry(status)), content
 
 

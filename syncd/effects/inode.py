@@ -20,6 +20,13 @@ def directory_entry(status: os.stat_result) -> Entry:
     return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
 
 
+def stands(entry: Entry, status: os.stat_result) -> bool:
+    """Whether an entry is true still. A file whose content was not read, or too young, is not asked."""
+    if entry.digest:
+        return entry.stamp == stamp_of(status) and entry.size_bytes == status.st_size
+    return entry.kind is Kind.DIRECTORY and entry == directory_entry(status)
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """What tells that a file is as it was."""
     return Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

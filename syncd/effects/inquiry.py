@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from syncd.effects import descent
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.links import leads_inside
-from syncd.effects.scan import OUTSIDE, SPECIAL
+from syncd.effects.scan import OUTSIDE, SPECIAL, TOO_LONG
+from syncd.policy.limit import too_long
 from syncd.policy.selection import Rule, Selection
 
 
@@ -46,6 +47,8 @@ def inquire(workspace: str, selection: Selection, path: str, personal_excludes: 
             decision = scope.decide(name, is_dir)
             if not decision.included:
                 return Answer(included=False, at=at, rule=decision.rule)
+            if too_long(at):
+                return Answer(included=False, at=at, rule=TOO_LONG)
             rule = decision.rule
             if is_dir:
                 scope = scope.enter(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,13 +23,17 @@ from syncd.effects.compress import Compressor, Tape
 from syncd.effects.content import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
 from syncd.effects.deflate import form
 from syncd.effects.inode import file_entry, stamp_of
-from syncd.effects.scan import unreadable
+from syncd.effects.left_out import unreadable
 from syncd.policy.chunking import Chunk, cut
-from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
+from syncd.policy.manifest import Entry, Kind, Manifest, as_read, content_bytes, unknown_content
 from syncd.policy.uplink import Codec
 
 # What opening says of a path that is no longer what the scan saw.
 _SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+
+
+class _GaveOut(Exception):
+    """A file could not be read to the end of what its header promised; it is left out."""
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Packed:
     archive: Archive = field(default_factory=Archive)
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    unread: dict[str, Entry] = field(default_factory=dict)
+    unread: dict[str, tuple[Entry, Problem]] = field(default_factory=dict)
     follow_up: list[str] = field(default_factory=list)
 
 
@@ -53,14 +58,16 @@ class Packer:
         self._clock = clock
         self._check = check
         self._chunks: list[Chunk] = []
+        self._room_bytes = 0
         self._broken_off = True  # maybe, by an earlier process
 
-    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
-        """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`.
+    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST, most_bytes: int | None = None) -> Packed:
+        """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
-        A path that vanished or was swapped since the scan is left for a follow-up; one that cannot be read becomes a
-        problem.
+        A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
+        than is left of `most_bytes`; one that cannot be read becomes a problem.
         """
+        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - content_bytes(manifest.values())
         chunks = cut(manifest, self._chunks)
         if self._broken_off:
             # What packings leave that are broken off, again and again, would add up, and a full disk stay full.
@@ -76,11 +83,10 @@ class Packer:
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    tape = Tape(compressor, self._store)
-                    parts.append(tape)
-                    made = self._make(packed, tape, down, chunk, form(codec))
+                    made = self._made(packed, compressor, down, chunk, form(codec))
                     if made is not None:
-                        really.append(made)
+                        parts.append(made[0])
+                        really.append(made[1])
                 else:
                     really.append(chunk)
                     parts.append(piece)
@@ -96,25 +102,41 @@ class Packer:
         self._store.drop(damaged)
         self._store.drop_damaged(self._check)
 
-    def _make(self, packed: Packed, tape: Tape, down: descent.Descent, chunk: Chunk, key_form: str) -> Chunk | None:
-        """Send the chunk on its way into the spool; what really is in it, if anything is."""
-        try:
-            for path, entry in zip(chunk.paths, chunk.entries, strict=True):
-                if entry.kind is Kind.FILE:
-                    self._check()
-                    self._file(packed, tape, down, path, entry)
-                else:
-                    tape.write(tar_format.headers(path, entry, 0))
-        except BaseException:
-            tape.writer.discard()
-            raise
-        there = [path for path in chunk.paths if path in packed.manifest]
-        if not there:
-            tape.end(None)
-            return None
-        really = Chunk(there, [packed.manifest[path] for path in there])
-        tape.end(really.key(key_form))
-        return really
+    def _made(
+        self, packed: Packed, compressor: Compressor, down: descent.Descent, chunk: Chunk, key_form: str
+    ) -> tuple[Tape, Chunk] | None:
+        """The chunk on its way into the spool, and what really is in it; None if nothing is."""
+        followed_up = len(packed.follow_up)
+        while True:
+            tape = Tape(compressor, self._store)
+            try:
+                self._write(packed, tape, down, chunk)
+            except _GaveOut:
+                # What is on the tape can only be taken back whole: once more, without that file.
+                tape.give_up()
+                vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
+                packed.follow_up[followed_up:] = vanished
+                continue
+            except BaseException:
+                tape.writer.discard()
+                raise
+            there = [path for path in chunk.paths if path in packed.manifest]
+            if not there:
+                tape.give_up()
+                return None
+            really = Chunk(there, [packed.manifest[path] for path in there])
+            tape.end(really.key(key_form))
+            return tape, really
+
+    def _write(self, packed: Packed, tape: Tape, down: descent.Descent, chunk: Chunk) -> None:
+        for path, entry in zip(chunk.paths, chunk.entries, strict=True):
+            if path not in packed.manifest:
+                continue
+            if entry.kind is Kind.FILE:
+                self._check()
+                self._file(packed, tape, down, path, entry)
+            else:
+                tape.write(tar_format.headers(path, entry, 0))
 
     def _file(self, packed: Packed, tape: Tape, down: descent.Descent, path: str, entry: Entry) -> None:
         try:
@@ -126,17 +148,22 @@ class Packer:
                     return
             descriptor, status = descent.open_file(name, parent)
         except OSError as failure:
-            del packed.manifest[path]
             if failure.errno in _SWAPPED:
+                del packed.manifest[path]
                 packed.follow_up.append(path)
             else:
                 self._left_out(packed, path, entry, failure)
             return
         try:
+            grown_bytes = status.st_size - entry.size_bytes
+            if grown_bytes > self._room_bytes:
+                del packed.manifest[path]
+                packed.follow_up.append(path)
+                return
+            self._room_bytes -= max(0, grown_bytes)
             read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
             read_and_write(packed, tape, path, descriptor, status)
         except ReadError as failure:
-            del packed.manifest[path]
             self._left_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
@@ -167,8 +194,11 @@ class Packer:
         return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
 
     def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
-        packed.problems.append(unreadable(path, failure))
-        packed.unread[path] = entry
+        descent.refuse_shortage(failure)
+        del packed.manifest[path]
+        problem = unreadable(path, failure)
+        packed.problems.append(problem)
+        packed.unread[path] = entry, problem
 
     def _small(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
         entry, content = read_small(descriptor, status, self._clock)
@@ -190,7 +220,7 @@ class Packer:
         while done < before.size_bytes:
             self._check()
             if not piece:
-                # Cut shorter meanwhile, or the disk gave out: the header's promise is kept with zeros.
+                # Cut shorter meanwhile: the header's promise is kept with zeros, and another sync follows.
                 piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
             digest.update(piece)
             tape.write(piece)
@@ -200,8 +230,9 @@ class Packer:
                 try:
                     piece = read_at(descriptor, done, min(PIECE_BYTES, before.size_bytes - done))
                 except ReadError as failure:
-                    # Left out from now on, or the next look would read it, and fail, for ever.
+                    # No other sync would mend it, and over there may lie an older one that is whole.
                     self._left_out(packed, path, before, failure.cause)
+                    raise _GaveOut from None
         tape.write(tar_format.padding(before.size_bytes))
         if whole and stood_still(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)

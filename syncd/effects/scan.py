@@ -19,14 +19,17 @@ from syncd.base.problem import Problem
 from syncd.effects import descent
 from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
-from syncd.effects.inode import directory_entry, file_entry, mtime_s, stamp_of
+from syncd.effects.inode import directory_entry, file_entry, mtime_s, stands
+from syncd.effects.left_out import leads_outside, too_deep, unreadable
 from syncd.effects.links import leads_inside
 from syncd.effects.listing import Listing, Tree
+from syncd.policy.limit import LONGEST_PATH_BYTES, too_long
 from syncd.policy.manifest import Entry, Kind, Manifest
 from syncd.policy.selection import Decision, Rule, Scope, Selection
 
 OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
 SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
+TOO_LONG = Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes")
 
 
 # What opening says of a path that went, or was swapped, since it was seen.
@@ -82,7 +85,8 @@ class Scanner:
         `changed` is to be trusted only if it names every such directory; wherever it does not tell enough (a rule
         changed, a directory cannot be opened, nothing is remembered), everything is looked at all the same. A
         directory's own time, which ignored files change too, may be older than it is until all is looked at. Raises
-        `WorkspaceError` if the workspace itself cannot be read, `Stop` if asked to end.
+        `WorkspaceError` if the workspace itself cannot be read, `TryLater` if the machine is short of descriptors or
+        memory, `Stop` if asked to end.
         """
         try:
             if changed is None or not self._look_at(changed):
@@ -113,6 +117,7 @@ class Scanner:
                 outer, known = self._top_scope(top), self._before.get("")
                 here = self._list(top, "", outer, known if known and known.outer is outer else None)
             except OSError as failure:
+                descent.refuse_shortage(failure)
                 raise WorkspaceError(
                     f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
@@ -244,6 +249,7 @@ class Scanner:
         """What is in the directory; `held` was in it by the same rules."""
         prefix = folder and folder + "/"
         entries = listing.entries
+        goes_too_deep = False
         for name in _in_order(items):
             item = items[name]
             path = prefix + name
@@ -253,6 +259,9 @@ class Scanner:
                 if old is None or (old.kind is Kind.DIRECTORY) is not is_dir:
                     old = None
                     decision = listing.scope.decide(name, is_dir)
+                    if decision.included and too_long(path):
+                        decision = Decision(False, TOO_LONG)
+                        goes_too_deep = True
                     if not decision.included:
                         self._on_left_out(path, is_dir, decision)
                         continue
@@ -262,7 +271,9 @@ class Scanner:
                     raise  # a directory that may be listed but not searched
                 _missed(listing, path, failure)
                 continue
-            if old is not None and _stands(old, status):
+            if stat.S_ISDIR(status.st_mode) is not is_dir:
+                continue  # swapped since it was listed, so the rules were asked of another kind: an event follows
+            if old is not None and stands(old, status):
                 entries[path] = old
             else:
                 self._item(listing, path, name, parent, status)
@@ -270,6 +281,8 @@ class Scanner:
                 listing.directories[path] = (status.st_dev, status.st_ino)
             elif status.st_nlink > 1 and path in entries:
                 listing.remark().shared.add((status.st_dev, status.st_ino))
+        if goes_too_deep:
+            listing.remark().problems.append(too_deep(folder))
 
     def _item(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
         """Something that is new, or changed."""
@@ -298,13 +311,7 @@ class Scanner:
             listing.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
             return
         self._on_left_out(path, False, Decision(False, OUTSIDE))
-        listing.remark().problems.append(
-            Problem(
-                f"link:{path}",
-                f"the link {path!r} leads outside the workspace or in a circle, and stays home",
-                "let it point inside the workspace, or ignore it",
-            )
-        )
+        listing.remark().problems.append(leads_outside(path))
 
 
 @dataclass
@@ -322,24 +329,12 @@ class _Open:
 
 
 def _missed(listing: Listing, path: str, failure: OSError) -> None:
-    """What vanished or was swapped under the walk brings its own event; what cannot be read is named."""
+    """What vanished or was swapped brings its own event; what cannot be read is named, unless `TryLater` is raised."""
     if failure.errno in _VANISHED:
         return
+    descent.refuse_shortage(failure)
     listing.remark().unread.add(path)
     listing.remark().problems.append(unreadable(path, failure))
-
-
-def _stands(old: Entry, status: os.stat_result) -> bool:
-    """Whether an entry is true still. A file whose content was not read, or too young, is not asked."""
-    if old.digest:
-        return old.stamp == stamp_of(status) and old.size_bytes == status.st_size
-    return old.kind is Kind.DIRECTORY and old == directory_entry(status)
-
-
-def unreadable(path: str, failure: OSError) -> Problem:
-    """The warning about a file or directory that is left out because it cannot be read."""
-    remedy = "let your user read it, or ignore it" if failure.errno == errno.EACCES else "mend it, or ignore it"
-    return Problem(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is left out", remedy)
 
 
 def _in_order(names: Collection[str]) -> list[str]:

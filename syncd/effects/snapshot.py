@@ -9,13 +9,14 @@ from enum import Enum
 from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
+from syncd.effects import descent
 from syncd.effects.chunk_store import Piece
 from syncd.effects.content import ContentReader
 from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scan, Scanner, unreadable
+from syncd.effects.scan import Scan, Scanner
 from syncd.policy.guard import lost_nearly_all
 from syncd.policy.limit import over_limit
-from syncd.policy.manifest import Difference, Entry, Manifest, count_files, difference, replaced, settle
+from syncd.policy.manifest import Difference, Entry, Manifest, Stamp, count_files, difference, replaced, settle
 from syncd.policy.uplink import Codec
 
 
@@ -34,6 +35,16 @@ class Look:
     difference: Difference
 
 
+@dataclass(frozen=True)
+class _Closed:
+    """A file that could not be read: not tried again before that whole look, twice as many from then each time."""
+
+    stamp: Stamp | None
+    problem: Problem
+    wait: int
+    again_at: int
+
+
 class Photographer:
     """Takes the snapshots of one workspace, and remembers the contents it has read."""
 
@@ -46,7 +57,8 @@ class Photographer:
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._known: Manifest = {}
-        self._closed_files: dict[str, Entry] = {}
+        self._closed_files: dict[str, _Closed] = {}
+        self._whole_looks = 0
         self.problems: list[Problem] = []
 
     def look(self, baseline: Manifest | None, demand: Demand, changed: Collection[str] | None = None) -> Look:
@@ -57,6 +69,7 @@ class Photographer:
         """
         scan = self._scanner.scan(changed)
         self.problems = scan.problems
+        self._whole_looks += changed is None
         self._leave_closed_out(scan)
         if demand is Demand.CHANGED:
             _guard(baseline, scan.manifest)
@@ -82,13 +95,14 @@ class Photographer:
     def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
         """The archive of the manifest, in the spool. Raises `TryLater` if the disk has no room for it."""
         try:
-            packed = self._packer.pack(manifest, codec)
+            packed = self._packer.pack(manifest, codec, self._max_mib << 20)
         except OSError as failure:
+            descent.refuse_shortage(failure)
             raise TryLater(
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        self._closed_files |= packed.unread
+        self._note_closed(packed)
         self.problems = self.problems + packed.problems
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
@@ -100,16 +114,26 @@ class Photographer:
         return self.pack(manifest, codec)
 
     def _leave_closed_out(self, scan: Scan) -> None:
-        """Files that could not be opened are not tried again until their inode says that something changed."""
+        """Files that could not be read are tried again once their inode says that something changed, and now and then:
+        a disk that is itself again changes no inode.
+        """
         still = {}
-        for path, entry in self._closed_files.items():
+        for path, closed in self._closed_files.items():
             now = scan.manifest.get(path)
-            if now is not None and now.stamp == entry.stamp:
-                del scan.manifest[path]
-                scan.unread.add(path)
-                self.problems.append(unreadable(path, OSError(None, "opening it failed")))
-                still[path] = entry
+            if now is not None and now.stamp == closed.stamp:
+                still[path] = closed
+                if self._whole_looks < closed.again_at:
+                    del scan.manifest[path]
+                    scan.unread.add(path)
+                    self.problems.append(closed.problem)
         self._closed_files = still
+
+    def _note_closed(self, packed: Packed) -> None:
+        before = self._closed_files
+        self._closed_files = {path: closed for path, closed in before.items() if path not in packed.manifest}
+        for path, (entry, problem) in packed.unread.items():
+            wait = before[path].wait * 2 if path in before else 1
+            self._closed_files[path] = _Closed(entry.stamp, problem, wait, self._whole_looks + wait)
 
 
 def _guard(baseline: Mapping[str, Entry] | None, manifest: Manifest) -> None:

@@ -13,15 +13,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from clock import ScriptedClock
 
 from syncd.effects.archive import Archive
 from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.compress import Tape
 from syncd.effects.content import ContentReader, read_small
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scanner
@@ -328,30 +325,32 @@ def test_a_large_file_rewritten_under_the_read(studio: Studio) -> None:
     assert packed.manifest["big"].digest == b""
 
 
-def test_a_disk_that_gives_out(studio: Studio) -> None:
-    """A large file that fails midway keeps its promised length, is named, and is not read again for ever."""
-    descriptor = os.open(studio.write("big", b"A" * (2 * MIB + 5)), os.O_RDONLY)
-    status = os.fstat(descriptor)
+@pytest.mark.parametrize("grown", [False, True], ids=["large", "grown since the scan"])
+def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
+    """A file that fails midway is left out and named, with nothing of it in the archive; its neighbours are there."""
+    big = studio.write("b-big", b"A" * (100 if grown else 3 * MIB))
+    studio.write("a", b"before it")
+    studio.write("c", b"behind it")
+    manifest = studio.scan()
+    big.write_bytes(b"A" * 3 * MIB)
     folder = os.open(studio.work, os.O_RDONLY)
-    packed = Packed()
-    data = bytearray()
-    tape = cast("Tape", SimpleNamespace(write=data.extend))
+    reads = iter(range(1_000))
 
     def check() -> None:
-        os.dup2(folder, descriptor)  # reading a directory fails, as a bad sector does
+        for name in os.listdir("/proc/self/fd"):
+            if os.path.realpath(f"/proc/self/fd/{name}") == str(big) and next(reads) == 1:
+                os.dup2(folder, int(name))  # reading a directory fails, as a bad sector does
 
-    packer = Packer(str(studio.work), ChunkStore(str(studio.folder)), ScriptedClock(wall=LATER_S), check)
     try:
-        packer._large(packed, tape, "big", descriptor, status)
+        packed = studio.pack(manifest, check)
     finally:
         os.close(folder)
-        os.close(descriptor)
-    assert len(data) == 512 + 2 * MIB + 512
-    assert data[512 : 512 + MIB] == b"A" * MIB
-    assert not any(data[512 + MIB :])
-    assert packed.follow_up == ["big"]
-    assert list(packed.unread) == ["big"]
-    assert [problem.key for problem in packed.problems] == ["unreadable:big"]
+    assert members(packed.archive) == {"a": b"before it", "c": b"behind it"}
+    assert list(packed.manifest) == ["a", "c"]
+    assert packed.follow_up == []
+    assert list(packed.unread) == ["b-big"]
+    assert [problem.key for problem in packed.problems] == ["unreadable:b-big"]
+    assert all(entry.name.endswith(".chunk") for entry in (studio.folder / "spool-1/chunks").iterdir())
 
 
 def _to_link(path: Path, outside: Path) -> None:
@@ -396,7 +395,6 @@ _POWERLESS = """
 import os, sys
 from syncd.base.clock import SystemClock
 from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.compress import Tape
 from syncd.effects.pack import Packer
 from syncd.effects.scan import Scanner
 from syncd.policy.selection import Selection, SelectionSettings
