@@ -56,7 +56,7 @@ class Cycle:
     standing_problems: list[Problem] = field(default_factory=list)
 
     def recall(self) -> None:
-        """Read what an earlier process left: which manifest the sandbox holds."""
+        """Read what an earlier process left: which manifest the sandbox holds, as far as that is known."""
         self.baseline, self.state_problems = self.journal.initialized(self.target)
 
     def run(self, demand: Demand, attendant: Attendant, changed: Collection[str] | None = None) -> Outcome:
@@ -70,7 +70,8 @@ class Cycle:
         files = count_files(look.manifest.values())
         if demand is Demand.CHANGED and self._unchanged(look):
             return Outcome(None, files=files)
-        _log.info("packaging %d files: %s", files, described(look.difference))
+        unsure = "; an earlier sync may have reached the sandbox unanswered" if self.journal.unsure else ""
+        _log.info("packaging %d files: %s%s", files, described(look.difference), unsure)
         packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
@@ -102,7 +103,7 @@ class Cycle:
         raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
 
     def _unchanged(self, look: Look) -> bool:
-        if look.difference.certain or look.difference.doubtful:
+        if self.journal.unsure or look.difference.certain or look.difference.doubtful:
             return False
         if self.baseline is not None and self.baseline != look.manifest:
             self._remember(look.manifest)  # the same contents under new times: later scans need not read them again
@@ -110,8 +111,10 @@ class Cycle:
 
     def _same(self, packed: Packed) -> bool:
         """What was packed is what the sandbox holds: a change was taken back in the meantime."""
-        found = difference(self.baseline or {}, packed.manifest)
-        return self.baseline is not None and not found.certain and not found.doubtful
+        if self.journal.unsure or self.baseline is None:
+            return False
+        found = difference(self.baseline, packed.manifest)
+        return not found.certain and not found.doubtful
 
     def _remember(self, manifest: Manifest) -> None:
         self.baseline = manifest

@@ -10,12 +10,14 @@ import contextlib
 import logging
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tenacity import Retrying, retry_if_exception
 
 from syncd.base.clock import Clock, stamp
+from syncd.base.errors import SandboxRefused, TryLater
 from syncd.effects.api import Api
 from syncd.effects.archive import Archive
 from syncd.effects.bucket import Bucket
@@ -114,7 +116,8 @@ class Delivery:
     def deliver(self, archive: Archive, identity: str, attendant: Attendant) -> str:
         """See the archive initialized, and return its SHA-256.
 
-        Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`.
+        Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` where the state
+        folder takes no note of what is about to happen to the sandbox.
         """
         kept = self._journal.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
@@ -133,7 +136,10 @@ class Delivery:
         except StepFailed as failure:
             if failure.verdict is not Verdict.OFFLINE:
                 # The server had its say over what lies there: another initialize of it is not expected to help.
-                self._journal.forget_upload()
+                with contextlib.suppress(OSError):
+                    self._journal.forget_upload()
+            if failure.verdict is Verdict.REFUSED and failure.step is not Step.UPLOAD:
+                self._refused(failure)
             raise
         return passage.sha256
 
@@ -144,6 +150,8 @@ class Delivery:
                 lease = self._leased(passage.archive, attendant)
                 self._upload(lease, passage, attendant)
             attendant.stage(State.INITIALIZING)
+            with _noting():
+                self._journal.doubt()
             self._api.initialize()
             self._failures[Step.INITIALIZE] = 0
             self._learn(passage)
@@ -156,8 +164,15 @@ class Delivery:
                 self._lease_file.forget()
             elif failure.verdict is Verdict.UPLOAD_AGAIN:
                 passage.uploaded = False
-                self._journal.forget_upload()
+                with contextlib.suppress(OSError):  # it is forgotten before the next upload, or there is none
+                    self._journal.forget_upload()
             raise
+
+    def _refused(self, failure: StepFailed) -> None:
+        """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""
+        if failure.refusal is SandboxRefused:
+            with contextlib.suppress(OSError):
+                self._journal.doubt()
 
     def _leased(self, archive: Archive, attendant: Attendant) -> Lease:
         attendant.stage(State.UPLOADING)
@@ -172,7 +187,8 @@ class Delivery:
 
     def _upload(self, lease: Lease, passage: _Passage, attendant: Attendant) -> None:
         archive = passage.archive
-        self._journal.forget_upload()  # from the first byte on, what lay there may be gone
+        with _noting():
+            self._journal.forget_upload()  # from the first byte on, what lay there may be gone
         attendant.sent(0, archive.size_bytes)
         arrived = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
         passage.sha256 = arrived.sha256
@@ -211,6 +227,18 @@ class Delivery:
         if wait_s == 0:
             return False  # a fresh URL costs no time, and their number is bounded
         return self._clock.monotonic_s() - passage.started_s + wait_s > self._patience.give_up_s
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[None]:
+    """What cannot be noted must not be done: after a crash something would be believed that is no longer so."""
+    try:
+        yield
+    except OSError as failure:
+        raise TryLater(
+            f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
+            "make it writable; a sync follows by itself",
+        ) from None
 
 
 def _passes(failure: BaseException) -> bool:

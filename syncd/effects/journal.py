@@ -3,20 +3,27 @@
 `initialized` is written once a sandbox has answered that it holds a manifest. `uploaded` is written between upload and
 initialize: should the process die there, the next one need not upload the same bytes again. Both name their sandbox, so
 a changed configuration starts from nothing.
+
+`unsure` stands from before an initialize is asked for until its answer is recorded. Whether a request that was cut off
+did its work, nobody knows: the sandbox may hold the new manifest, or half of it, so one that equals the recorded one
+must be sent all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 
 import msgspec
 from msgspec import Struct
 
 from syncd.base.problem import Problem
-from syncd.effects.state_file import StateFile
+from syncd.effects.state_file import Mark, StateFile, flush_folder
 from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
 from syncd.policy.target import Target
 
+_log = logging.getLogger("syncd.journal")
 _VERSION = 1
 
 
@@ -50,14 +57,21 @@ class Uploaded(Struct, frozen=True):
 
 
 class Journal:
-    """The two records of one workspace."""
+    """The records of one workspace. `unsure`: what the sandbox holds may be another manifest than the recorded one."""
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._initialized = StateFile(folder, "initialized")
-        self._uploaded = StateFile(folder, "uploaded")
+        self._uploaded = StateFile(folder, "uploaded", "at most one archive is uploaded once more")
+        self._mark = Mark(folder, "unsure")
+        self._marked = False
+        self.unsure = False
 
     def initialized(self, target: Target) -> tuple[Manifest | None, list[Problem]]:
-        """The manifest that this sandbox holds, if one is known."""
+        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `unsure`."""
+        with contextlib.suppress(OSError):
+            flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
+        self.unsure = self._marked = self._mark.stands
         payload, problem = self._initialized.read()
         problems = [problem] if problem else []
         if payload is None:
@@ -74,37 +88,52 @@ class Journal:
 
     def uploaded(self, target: Target) -> Uploaded | None:
         """The archive that only lacks its initialize, if it went the same way to the same sandbox."""
-        payload, _ = self._uploaded.read()
-        if payload is None:
-            return None
-        try:
-            record = msgspec.msgpack.decode(payload, type=Uploaded)
-        except msgspec.MsgspecError:
-            self._uploaded.set_aside()
-            return None
-        return record if record.version == _VERSION and record.target == target else None
+        payload, problem = self._uploaded.read()
+        record = None
+        if payload is not None:
+            try:
+                record = msgspec.msgpack.decode(payload, type=Uploaded)
+            except msgspec.MsgspecError:
+                problem = self._uploaded.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)
+        return record if record and record.version == _VERSION and record.target == target else None
 
     def record_uploaded(self, target: Target, identity: str, size_bytes: int, sha256: str) -> None:
         """Note that the archive is in the bucket. Raises `OSError`."""
         record = Uploaded(_VERSION, target, identity, size_bytes, sha256)
         self._uploaded.write(msgspec.msgpack.encode(record))
 
+    def doubt(self) -> None:
+        """From now on the sandbox may hold something else than what is recorded.
+
+        Noted for good once this returns; where there is no room for the note, what was recorded goes. Raises `OSError`
+        where neither is possible: the next process would believe what is no longer true.
+        """
+        self.unsure = True
+        if not self._marked:
+            try:
+                self._mark.make()
+            except OSError:
+                self._initialized.remove()
+            self._marked = True
+
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
-        """Note that the sandbox holds the manifest. Raises `OSError`."""
+        """Note that the sandbox holds the manifest. Raises `OSError`; this process is sure of it all the same."""
+        self.unsure = self._marked = False
         rows = [
             _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), e.stamp, e.digest)
             for p, e in manifest.items()
         ]
         self._initialized.write(msgspec.msgpack.encode(_Initialized(_VERSION, target, rows)))
-        self._uploaded.remove()
+        # Left behind, either of the two costs the next process a request that it could have spared.
+        with contextlib.suppress(OSError):
+            self._mark.take_away()
+        with contextlib.suppress(OSError):
+            self._uploaded.remove()
 
     def forget_upload(self) -> None:
-        """The archive in the bucket, if any, is not the one it was."""
-        self._uploaded.remove()
-
-    def forget(self) -> None:
-        """What the sandbox holds is no longer known."""
-        self._initialized.remove()
+        """The archive in the bucket, if any, is not the one it was. Raises `OSError` where that cannot be noted."""
         self._uploaded.remove()
 
 

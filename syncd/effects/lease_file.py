@@ -5,6 +5,9 @@ The file is the one place where a signed URL is written. It is 0600 in a 0700 fo
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
 import msgspec
 from msgspec import Struct
 
@@ -12,6 +15,8 @@ from syncd.base.clock import Clock
 from syncd.effects.state_file import StateFile
 from syncd.policy.lease import Lease
 from syncd.policy.target import Target
+
+_log = logging.getLogger("syncd.lease")
 
 
 class _Record(Struct):
@@ -25,18 +30,21 @@ class LeaseFile:
     """Keeps one lease. Between two processes only the wall clock goes on, so its end is kept by that."""
 
     def __init__(self, folder: str, clock: Clock) -> None:
-        self._file = StateFile(folder, "lease")
+        self._file = StateFile(folder, "lease", "a new upload URL is asked for")
         self._clock = clock
 
     def load(self, target: Target) -> Lease | None:
         """The lease for this way to this sandbox, if one is kept that makes sense."""
-        payload, _ = self._file.read()
-        if payload is None:
-            return None
-        try:
-            record = msgspec.msgpack.decode(payload, type=_Record)
-        except msgspec.MsgspecError:
-            self._file.set_aside()
+        payload, problem = self._file.read()
+        record = None
+        if payload is not None:
+            try:
+                record = msgspec.msgpack.decode(payload, type=_Record)
+            except msgspec.MsgspecError:
+                problem = self._file.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)
+        if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()
         if record.target != target or not 0 < left_s <= record.life_s:
@@ -49,5 +57,6 @@ class LeaseFile:
         self._file.write(msgspec.msgpack.encode(_Record(target, lease.url, ends_wall_s, lease.life_s)))
 
     def forget(self) -> None:
-        """The URL was refused."""
-        self._file.remove()
+        """The URL was refused. Where the file stays, the next process finds that out with one request."""
+        with contextlib.suppress(OSError):
+            self._file.remove()

@@ -1,26 +1,27 @@
-"""Whether syncing is paused: a file that is there or not, so that a pause outlives restarts and needs no daemon."""
+"""Whether syncing is paused: a mark that is there or not, so that a pause outlives restarts and needs no daemon.
+
+It outlives a power cut too: who paused may have meant to keep something at home.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
+from syncd.effects.state_file import Mark
 
 
 class PauseFile:
     """The mark in the state folder."""
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, "paused")
+        self._mark = Mark(folder, "paused")
 
     @property
     def paused(self) -> bool:
         """Whether the mark is there."""
-        return os.path.exists(self._path)
+        return self._mark.stands
 
     def set(self, *, paused: bool) -> None:
         """Make the mark or take it away. Raises `OSError`."""
         if paused:
-            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._mark.make()
         else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+            self._mark.take_away()

@@ -1,7 +1,8 @@
 """The status document on disk, and whether the process that wrote it still lives.
 
 A document is only believed to be of a running daemon while that daemon holds the workspace's lock; the kernel drops the
-lock with the process, however it ends.
+lock with the process, however it ends. Nothing is decided by the document, so it is not flushed to the disk: what a
+power cut takes of it is only what was done last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from syncd.effects.lock import holder
-from syncd.effects.state_file import write_whole
+from syncd.effects.state_file import read_file, write_whole
 from syncd.policy.status import VERSION, State, Status
 
 _NAME = "status.json"
@@ -59,8 +60,7 @@ def read_status(folder: str, otherwise: Status) -> Status:
 def read_last(folder: str, otherwise: Status) -> Status:
     """The document as it was written last, by whomever; `otherwise` where none makes sense."""
     try:
-        with open(os.path.join(folder, _NAME), "rb") as file:
-            status = msgspec.json.decode(file.read(), type=Status)
+        status = msgspec.json.decode(read_file(os.path.join(folder, _NAME)), type=Status)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return otherwise
     return status if status.version == VERSION else otherwise

@@ -12,7 +12,7 @@ from math import isfinite
 import msgspec
 from msgspec import Struct
 
-from syncd.effects.state_file import write_whole
+from syncd.effects.state_file import read_file, write_whole
 from syncd.policy.uplink import VOTES, Codec, Uplink
 
 _VERSION = 1
@@ -35,8 +35,7 @@ class UplinkFile:
     def load(self) -> Uplink:
         """What is known; nothing, where no sensible record is kept."""
         try:
-            with open(self._path, "rb") as file:
-                record = msgspec.json.decode(file.read(_LARGEST), type=_Record)
+            record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_Record)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return Uplink()
         sound = len(record.rates) == VOTES and all(isfinite(rate) and rate > 0 for rate in record.rates)
