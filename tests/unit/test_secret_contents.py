@@ -1,0 +1,204 @@
+"""Which contents are secrets, and which only look like it. All secrets here are made up, and put together when run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from syncd.policy.allowance import Allowance
+from syncd.policy.secret_contents import LARGEST_BYTES, NoSearch, SecretSearch, held_back
+
+OWN = "klv-" + "9f8e7d6c5b4a39281706"
+HEAD = "-----BEGIN {}PRIVATE KEY{}-----"
+TAIL = "-----END {}PRIVATE KEY{}-----"
+
+
+def chance(length: int, alphabet: str = "") -> str:
+    """Characters as by chance, but the same each time. They stand in no file, so that this one is no secret itself."""
+    digest = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(length // 24 + 2))
+    if alphabet:
+        return "".join(alphabet[byte % len(alphabet)] for byte in digest)[:length].ljust(length, alphabet[1])
+    return base64.b64encode(digest).decode()[:length]
+
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+def key(kind: str = "", block: str = "", joint: str = "\n", length: int = 64 * 12) -> str:
+    """A private key in text; `joint` is what its lines are joined by."""
+    body = chance(length)
+    lines = [HEAD.format(kind, block), *(body[at : at + 64] for at in range(0, length, 64)), TAIL.format(kind, block)]
+    return joint.join(lines) + "\n"
+
+
+def found(text: str | bytes, path: str = "a.txt", *allowed: str) -> str | None:
+    """What the search says of a file."""
+    content = text.encode() if isinstance(text, str) else text
+    secret = SecretSearch(allowed, OWN).in_file(path, memoryview(content))
+    return None if secret is None else str(secret)
+
+
+ID = "AKIA" + chance(16, UPPER)
+AWS = chance(40, LETTERS)
+
+KEYS = {
+    "PKCS #8": key(),
+    "Ed25519 in PKCS #8": key(length=64),
+    "RSA": key("RSA "),
+    "EC": key("EC ", length=164),
+    "OpenSSH": key("OPENSSH "),
+    "encrypted": key("ENCRYPTED "),
+    "legacy encrypted": key("RSA ").replace(
+        "KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A1B2C3D4E5F\n\n", 1
+    ),
+    "PGP": key("PGP ", " BLOCK").replace("BLOCK-----\n", "BLOCK-----\nVersion: GnuPG v2\nComment: mine\n\n", 1),
+    "with CRLF": key("RSA ", joint="\r\n"),
+    "in JSON": key(joint="\\n"),
+    "in JSON in JSON": key(joint="\\\\n"),
+    "in YAML": "tls:\n  key: |\n" + key(joint="\n" + 40 * " "),
+    "in C": key(joint='\\n"\n  "'),
+    "in JavaScript": key(joint="' +\n    '"),
+    "in comments": key(joint="\n// "),
+    "in XML": key(joint="&#10;"),
+    "without its end": key().partition("-----END")[0],
+}
+
+
+@pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
+def test_private_keys(text: str) -> None:
+    """A private key is one in each form and wherever it is written down."""
+    assert found(text) in ("a private key in line 1", "a private key in line 2", "a private key in line 3")
+    assert found("import x\n" * 500 + text) is not None
+
+
+TOKENS = {
+    "an AWS access key with its secret": f"[default]\naws_access_key_id = {ID}\naws_secret_access_key = {AWS}\n",
+    "a GitHub token": f"token: ghp_{chance(36, LETTERS)}",
+    "a GitLab token": f"https://oauth2:glpat-{chance(20, LETTERS)}@gitlab.com/x.git",
+    "a Slack token": f"xoxb-{chance(12, '123456789')}-{chance(12, '987654321')}-{chance(24, LETTERS)}",
+    "a Stripe key": f"STRIPE=sk_live_{chance(24, LETTERS)}",
+    "an npm token": f"npm_{chance(36, LETTERS)}",
+    "a registry's token": f"//registry.local/:_authToken={chance(36, '0123456789abcdef-')}",
+    "a PyPI token": f"password = pypi-AgE{chance(120, LETTERS)}",
+    "an Anthropic key": f'key="sk-ant-api03-{chance(93, LETTERS)}AA"',
+    "an OpenAI key": f"sk-{chance(20, LETTERS)}T3BlbkFJ{chance(20, LETTERS)}",
+    "a PuTTY private key": f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{chance(48)}\n",
+    "an age secret key": f"# created\nAGE-SECRET-KEY-1{chance(58, UPPER)}",
+    "syncd's own API key": f"export KLAVIS_API_KEY={OWN}",
+}
+
+
+@pytest.mark.parametrize("what", TOKENS)
+def test_tokens(what: str) -> None:
+    """A token of a known form is found, named, and its line told; its value is not."""
+    said = found("first\nsecond " + TOKENS[what])
+    assert said is not None
+    assert said.startswith(f"{what} in line ")
+    assert not any(part in said for part in TOKENS[what].split() if len(part) > 12)
+
+
+def test_more_forms_of_tokens() -> None:
+    """Issuers have several: each is found."""
+    for text in (
+        f"gho_{chance(36, LETTERS)}",
+        f"ghs_{chance(36, LETTERS)}",
+        f"github_pat_{chance(22, LETTERS)}_{chance(59, LETTERS)}",
+        f"xoxe.xoxp-1-{chance(160, LETTERS)}",
+        f"xapp-1-A{chance(10, UPPER)}-{chance(13, '123456789')}-{chance(64, '0123456789abcdef')}",
+        f"rk_live_{chance(24, LETTERS)}",
+        f"sk-proj-{chance(120, LETTERS)}",
+        f'{{"id": "ASIA{chance(16, UPPER)}", "key": "{AWS}"}}',
+    ):
+        assert found(text), text
+
+
+HARMLESS = {
+    "a public key": key().replace("PRIVATE", "PUBLIC"),
+    "a certificate": key().replace("PRIVATE KEY", "CERTIFICATE"),
+    "a program that looks for keys": f'if line.startswith("{HEAD.format("RSA ", "")}"):\n    raise ValueError(line)\n',
+    "an excerpt": f"{HEAD.format('RSA ', '')}\n{chance(64)}\n...\n{TAIL.format('RSA ', '')}\n",
+    "an excerpt with a dot of its own": f"{HEAD.format('', '')}\n{chance(64)}…\n",
+    "a placeholder for a key": f"{HEAD.format('', '')}\n<your key here>\n{TAIL.format('', '')}\n",
+    "a key of one letter": f"{HEAD.format('', '')}\n{64 * 'A'}\n{64 * 'A'}\n{TAIL.format('', '')}\n",
+    "a key that says it is an example": key().replace(chance(64), "EXAMPLE" + chance(57)),
+    "an access key id alone": f"aws s3 ls --profile x # {ID}\n",
+    "an access key id and a commit": f"{ID} {hashlib.sha1(b'').hexdigest()}",
+    "Amazon's own example": "AKIAIOSFODNN7EXAMPLE wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "an id and a secret far apart": f"{ID}\n{2000 * 'x '}{AWS}",
+    "a GitHub placeholder": "ghp_" + 36 * "x" + " ghp_YourPersonalAccessTokenGoesRightHereOK12",
+    "a counted-up token": "ghp_0123456789abcdefghij0123456789abcdefghij",
+    "too short for a token": f"ghp_{chance(20, LETTERS)} glpat-{chance(8, LETTERS)} sk_live_abc npm_config_registry",
+    "a Stripe test key": f"sk_test_{chance(24, LETTERS)}",
+    "a variable in place of a token": "//registry.local/:_authToken=${NPM_TOKEN}\n_authToken: process.env.TOKEN_12\n",
+    "a word that goes on": f"xghp_{chance(36, LETTERS)}",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_what_only_looks_like_a_secret(text: str) -> None:
+    """Public keys, documentation, placeholders and programs about keys may leave."""
+    assert found(text) is None
+
+
+def test_data_is_no_text() -> None:
+    """Only text is searched, but syncd's own key is looked for everywhere."""
+    assert found(b"\x7fELF\0" + key().encode()) is None
+    assert found(b"\x7fELF\0" + OWN.encode()) == "syncd's own API key in line 1"
+
+
+def test_a_placeholder_hides_no_token() -> None:
+    """What follows a placeholder, an excerpt or a bare id is looked at as well."""
+    for harmless in HARMLESS.values():
+        assert (
+            found(f"{harmless}\n{40 * 'z '}\n{key('RSA ')}") == f"a private key in line {harmless.count(chr(10)) + 3}"
+        )
+
+
+def test_own_keys_that_are_words() -> None:
+    """A key so short that files hold it for other reasons is not looked for."""
+    assert SecretSearch((), "short").in_file("a", b"a short story") is None
+    assert SecretSearch((), "").in_file("a", b"") is None
+
+
+@pytest.mark.parametrize("pattern", ["tests/fixtures/*.txt", "/tests/", "fixtures/", "k.txt", "fixtures", "**/k.*"])
+def test_allowed_paths(pattern: str) -> None:
+    """A pattern that names the file or a folder above it lets it leave; it says nothing of others."""
+    assert found(key(), "tests/fixtures/k.txt", pattern) is None
+    assert found(key(), "src/other.txt", pattern) is not None
+    assert ("tests/fixtures/k.txt" in Allowance([pattern])) is True
+
+
+def test_patterns_that_do_not_match() -> None:
+    """An anchored pattern is anchored for what lies below its folder too, and odd names are taken as their bytes."""
+    for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/"):
+        assert "tests/fixtures/k.txt" not in Allowance([pattern])
+    assert "é/\udcff.txt" in Allowance(["é/"])
+
+
+def test_identity() -> None:
+    """Searches that may find different things have different names; the own key has no part in it."""
+    assert SecretSearch((), OWN).identity == SecretSearch().identity
+    assert len({SecretSearch().identity, SecretSearch(["a"]).identity, NoSearch().identity}) == 3
+    assert OWN not in SecretSearch((), OWN).identity
+
+
+def test_the_warning() -> None:
+    """It names the file, the line and what to do, and tells if an earlier version is out of the house."""
+    secret = SecretSearch().in_file("a", key().encode())
+    assert secret is not None
+    assert str(secret.rule) == "secrets: a private key in line 1"
+    first, later = (str(held_back("a b", secret, sent=sent)) for sent in (False, True))
+    assert "'a b' holds a private key in line 1 and stays home: " in first
+    assert "workspace.allow_secrets" in first
+    assert "the sandbox keeps what was sent of it before" in later
+
+
+@pytest.mark.parametrize("unit", ["npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "])
+def test_nasty_files_take_no_time(unit: str) -> None:
+    """The largest file that is searched, full of beginnings, is done within the test's own time-out."""
+    content = (unit * (LARGEST_BYTES // len(unit))).encode()
+    assert SecretSearch().in_file("a", content) is None
