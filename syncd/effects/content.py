@@ -13,6 +13,7 @@ from syncd.base.clock import Clock
 from syncd.effects import descent
 from syncd.effects.inode import file_entry
 from syncd.policy.manifest import Entry, Manifest, as_read, unknown_content
+from syncd.policy.secret_contents import LARGEST_BYTES, NoSearch, Search, Secret
 
 # Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
 PIECE_BYTES = 1 << 20
@@ -74,15 +75,44 @@ def _mark(status: os.stat_result) -> tuple[int, int, int, int]:
 class ContentReader:
     """Reads files of one workspace for their digests."""
 
-    def __init__(self, workspace: str, clock: Clock, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, workspace: str, clock: Clock, check: Callable[[], None] = lambda: None, search: Search | None = None
+    ) -> None:
         self._workspace = workspace
         self._clock = clock
         self._check = check
+        self._search: Search = search or NoSearch()
+
+    def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
+        """Those of these files that hold a secret; one that cannot be read is passed over. Raises `WorkspaceError`."""
+        found = {}
+        with descent.Descent(descent.open_workspace(self._workspace)) as down:
+            for path in paths:
+                self._check()
+                secret = self._secret(down, path)
+                if secret is not None:
+                    found[path] = secret
+        return found
+
+    def _secret(self, down: descent.Descent, path: str) -> Secret | None:
+        try:
+            parent, name = down.parent_of(path)
+            descriptor, status = descent.open_file(name, parent)
+        except OSError:
+            return None
+        try:
+            if status.st_size > LARGEST_BYTES:
+                return None
+            return self._search.in_file(path, read_at(descriptor, 0, status.st_size))
+        except ReadError:
+            return None
+        finally:
+            os.close(descriptor)
 
     def digests(self, paths: Iterable[str]) -> Manifest:
         """The entries of these paths with their content's digest; one that cannot be read, or changes, is left out.
 
-        Raises `WorkspaceError`.
+        So is one with a secret in it, for whoever packs it to find. Raises `WorkspaceError`.
         """
         found = {}
         with descent.Descent(descent.open_workspace(self._workspace)) as down:
@@ -106,6 +136,8 @@ class ContentReader:
             # Not to its end: one that is written faster than it is read has none.
             while piece := read_at(descriptor, offset, min(PIECE_BYTES, status.st_size - offset)):
                 self._check()
+                if len(piece) == status.st_size and self._search.in_file(path, piece) is not None:
+                    return None
                 digest.update(piece)
                 offset += len(piece)
             if not stood_still(status, descriptor):

@@ -17,6 +17,7 @@ import os
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.base.problem import Problem
 from syncd.effects.state_file import Mark, StateFile, flush_folder
@@ -44,6 +45,7 @@ class _Initialized(Struct):
     version: int
     target: Target
     rows: list[_Row]
+    searched: str = ""  # by which rules the contents were searched for secrets
 
 
 class Uploaded(Struct, frozen=True):
@@ -59,8 +61,10 @@ class Uploaded(Struct, frozen=True):
 class Journal:
     """The records of one workspace. `unsure`: what the sandbox holds may be another manifest than the recorded one."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, searched: str = "") -> None:
+        """`searched` is the identity of the search for secrets that contents pass, empty where none is made."""
         self._folder = folder
+        self._searched = searched
         self._initialized = StateFile(folder, "initialized")
         self._uploaded = StateFile(folder, "uploaded", "at most one archive is uploaded once more")
         self._mark = Mark(folder, "unsure")
@@ -68,7 +72,10 @@ class Journal:
         self.unsure = False
 
     def initialized(self, target: Target) -> tuple[Manifest | None, list[Problem]]:
-        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `unsure`."""
+        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `unsure`.
+
+        Contents that were not searched by today's rules come without their stamps, so that they are looked at again.
+        """
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
         self.unsure = self._marked = self._mark.stands
@@ -84,7 +91,10 @@ class Journal:
             return None, [self._initialized.set_aside()]
         if not record.target.same_sandbox(target):
             return None, problems
-        return {os.fsdecode(row.path): _entry(row) for row in record.rows}, problems
+        manifest = {os.fsdecode(row.path): _entry(row) for row in record.rows}
+        if self._searched not in ("", record.searched):
+            manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
+        return manifest, problems
 
     def uploaded(self, target: Target) -> Uploaded | None:
         """The archive that only lacks its initialize, if it went the same way to the same sandbox."""
@@ -125,7 +135,7 @@ class Journal:
             _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), e.stamp, e.digest)
             for p, e in manifest.items()
         ]
-        self._initialized.write(msgspec.msgpack.encode(_Initialized(_VERSION, target, rows)))
+        self._initialized.write(msgspec.msgpack.encode(_Initialized(_VERSION, target, rows, self._searched)))
         # Left behind, either of the two costs the next process a request that it could have spared.
         with contextlib.suppress(OSError):
             self._mark.take_away()

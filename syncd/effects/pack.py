@@ -3,6 +3,9 @@
 A file that is as the scan saw it is read once, straight into its chunk. A small one that changed is read again until it
 stands still; a large one is already on its way into its chunk, so it is named for a follow-up. Either way the archive
 stays whole: a header promises a length, and that many bytes follow it.
+
+What is searched for secrets is what is packed, the very bytes. A chunk that stands was made of contents with a digest,
+and nothing gets a digest here or in `content` unsearched.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from syncd.effects.inode import file_entry, stamp_of
 from syncd.effects.left_out import unreadable
 from syncd.policy.chunking import Chunk, cut
 from syncd.policy.manifest import Entry, Kind, Manifest, as_read, content_bytes, unknown_content
+from syncd.policy.secret_contents import NoSearch, Search, Secret
 from syncd.policy.uplink import Codec
 
 # What opening says of a path that is no longer what the scan saw.
@@ -38,12 +42,16 @@ class _GaveOut(Exception):
 
 @dataclass
 class Packed:
-    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read."""
+    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read.
+
+    Those that are held back for a secret have their entry as read: without a stamp where that is not to be believed.
+    """
 
     archive: Archive = field(default_factory=Archive)
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: dict[str, tuple[Entry, Problem]] = field(default_factory=dict)
+    held_back: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
     follow_up: list[str] = field(default_factory=list)
 
 
@@ -51,12 +59,18 @@ class Packer:
     """Packs one workspace's manifests into chunks of one store."""
 
     def __init__(
-        self, workspace: str, store: ChunkStore, clock: Clock, check: Callable[[], None] = lambda: None
+        self,
+        workspace: str,
+        store: ChunkStore,
+        clock: Clock,
+        check: Callable[[], None] = lambda: None,
+        search: Search | None = None,
     ) -> None:
         self._workspace = workspace
         self._store = store
         self._clock = clock
         self._check = check
+        self._search: Search = search or NoSearch()
         self._chunks: list[Chunk] = []
         self._room_bytes = 0
         self._broken_off = True  # maybe, by an earlier process
@@ -169,7 +183,7 @@ class Packer:
             os.close(descriptor)
 
     def _as_scanned(self, tape: Tape, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
-        """Read the file into its place on the tape; None, and nothing written, if it is not as the scan saw it."""
+        """Read the file into its place on the tape; None, and nothing written, if it is not as it should be."""
         size_bytes = entry.size_bytes
         header = tar_format.headers(path, entry, size_bytes)
         end = len(header) + size_bytes
@@ -188,6 +202,8 @@ class Packer:
             return None
         if got_bytes != size_bytes or status.st_size != size_bytes or stamp_of(status) != entry.stamp:
             return None
+        if self._search.in_file(path, content) is not None:
+            return None
         space[: len(header)] = header
         space[end:] = padding
         tape.advance(len(space))
@@ -202,6 +218,11 @@ class Packer:
 
     def _small(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
         entry, content = read_small(descriptor, status, self._clock)
+        secret = self._search.in_file(path, content)
+        if secret is not None:
+            del packed.manifest[path]
+            packed.held_back[path] = entry, secret
+            return
         if not entry.digest:
             packed.follow_up.append(path)  # written all the time: what was read last goes along
         packed.manifest[path] = entry
