@@ -20,7 +20,7 @@ from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
 from syncd.base.text import one_line
 from syncd.effects.archive import Archive
-from syncd.effects.failure import StepFailed
+from syncd.effects.failure import SIGN_IN, StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
 from syncd.policy.lease import Lease, ended
 from syncd.policy.pace import block_bytes, wait_s
@@ -61,36 +61,34 @@ class Bucket:
         `on_sent` is told the bytes sent so far, and may raise to end the upload.
         """
         check_url(Step.UPLOAD, lease.url)
-        sums = _Sums(self._clock.monotonic_s())
+        body = _Body(archive, on_sent, self._clock, self._limit)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
-            answer = self._exchanger.exchange(
-                "PUT", lease.url, headers=headers, read_s=_READ_S, content=self._body(archive, sums, on_sent)
-            )
+            answer = self._exchanger.exchange("PUT", lease.url, headers=headers, read_s=_READ_S, content=body)
         except NoAnswer as failure:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
             if ended(lease, self._clock.boottime_s()):
                 raise StepFailed(Step.UPLOAD, Verdict.FRESH_LEASE, "the upload URL expired during the upload") from None
-            raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"the upload was cut off ({failure})") from None
-        seconds = self._clock.monotonic_s() - sums.started_s
+            what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
+            raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"{what} ({failure})") from None
+        seconds = self._clock.monotonic_s() - body.sums.started_s
         if answer.status != 200:
             raise self._failed(answer)
-        if not _compare(answer, sums) and not self._told:
+        if not _compare(answer, body.sums):
+            self._doubt(answer)
+        return Arrived(body.sums.sha256.hexdigest(), seconds)
+
+    def _doubt(self, answer: Answer) -> None:
+        """Nothing proves that the archive arrived. Raises `StepFailed` where something speaks against it."""
+        if answer.body.strip():
+            # A bucket says it with headers alone; a page is from someone on the way. Taken for an
+            # upload, what lay there before would be initialized, and recorded as what the workspace is now.
+            kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
+            message = f"what answered the upload is no bucket ({kind}, {len(answer.body)} bytes, no checksum)"
+            raise StepFailed(Step.UPLOAD, Verdict.RETRY, message, SIGN_IN)
+        if not self._told:
             self._told = True
             _log.warning("the bucket's answers carry no checksum: that it has what was sent cannot be proved")
-        return Arrived(sums.sha256.hexdigest(), seconds)
-
-    def _body(self, archive: Archive, sums: _Sums, on_sent: Callable[[int], None]) -> Iterator[bytes]:
-        sums.started_s = self._clock.monotonic_s()  # the connection stands, the headers are out
-        sent = 0
-        for block in archive.blocks(block_bytes(self._limit)):
-            pause_s = wait_s(sent, self._clock.monotonic_s() - sums.started_s, self._limit)
-            if pause_s > 0:
-                self._clock.sleep(pause_s)
-            sums.add(block)
-            yield block
-            sent += len(block)
-            on_sent(sent)
 
     def _failed(self, answer: Answer) -> StepFailed:
         found = _CODE.search(answer.body[:4096])
@@ -98,6 +96,9 @@ class Bucket:
         verdict = judge_bucket(answer.status, code)
         asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         said = f"{answer.status} {code}".strip()
+        if 300 <= answer.status < 400:
+            message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
+            return StepFailed(Step.UPLOAD, verdict, message, SIGN_IN)
         if verdict is Verdict.REFUSED:
             return StepFailed(
                 Step.UPLOAD,
@@ -106,6 +107,29 @@ class Bucket:
                 "leave large files out of it",
             )
         return StepFailed(Step.UPLOAD, verdict, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
+
+
+class _Body:
+    """The archive as it is sent, and the sums of what was; iterated again, it begins anew."""
+
+    def __init__(self, archive: Archive, on_sent: Callable[[int], None], clock: Clock, limit_bytes_per_s: int) -> None:
+        self._archive = archive
+        self._on_sent = on_sent
+        self._clock = clock
+        self._limit = limit_bytes_per_s
+        self.sums = _Sums(clock.monotonic_s())
+
+    def __iter__(self) -> Iterator[bytes]:
+        sums = self.sums = _Sums(self._clock.monotonic_s())  # the connection stands, the headers are out
+        sent = 0
+        for block in self._archive.blocks(block_bytes(self._limit)):
+            pause_s = wait_s(sent, self._clock.monotonic_s() - sums.started_s, self._limit)
+            if pause_s > 0:
+                self._clock.sleep(pause_s)
+            sums.add(block)
+            yield block
+            sent += len(block)
+            self._on_sent(sent)
 
 
 class _Sums:
@@ -132,9 +156,8 @@ def check_url(step: Step, url: str) -> None:
         scheme, host = "", ""
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
-    raise StepFailed(
-        step, Verdict.FRESH_LEASE, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}"
-    )
+    verdict = Verdict.FRESH_LEASE if step is Step.UPLOAD else Verdict.RETRY
+    raise StepFailed(step, verdict, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
 
 
 def _compare(answer: Answer, sums: _Sums) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from syncd.base.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
 from syncd.policy.verdict import Step, Verdict
 
+SIGN_IN = "is this network asking for a sign-in?"
+
 
 class StepFailed(Exception):
     """One attempt at one step failed. `retry_after_s` is what the server asked to be waited; `refusal` is the error as

@@ -7,12 +7,16 @@ of httpx leaves this module: an exchange returns an `Answer` or raises `NoAnswer
 from __future__ import annotations
 
 import os
+import re
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +31,7 @@ from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line, redacted
+from syncd.effects.line import Leftover, Line
 from syncd.effects.route import Route, keep_asking, route_of
 from syncd.policy.warmth import KEEP_S, Moment, Trust, cold_at_s, trust
 
@@ -35,10 +40,37 @@ CONNECT_S = 10.0
 WRITE_S = 60.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_LATE = "no answer in time"
+# What a person can do something about, in the words of OpenSSL, Python and the resolver; special ones first.
+_MEANINGS = {
+    "certificate has expired": "the server's certificate has expired (or is this machine's clock ahead?)",
+    "not yet valid": "the server's certificate is not valid yet (is this machine's clock behind?)",
+    "certificate is not valid for": "the server's certificate is for another host",
+    "Hostname mismatch": "the server's certificate is for another host",
+    "IP address mismatch": "the server's certificate is for another host",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the server's certificate is not trusted here (set SSL_CERT_FILE to your company's certificates?)"
+    ),
+    "WRONG_VERSION_NUMBER": "no TLS is spoken on that port",
+    "record layer failure": "no TLS is spoken on that port",
+    "Name or service not known": "its name is not known",
+    "Temporary failure in name resolution": "its name cannot be looked up just now",
+    "No address associated with hostname": "its name has no address",
+}
+# What Python puts before and after an error's words.
+_NOISE = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
 
 
 class NoAnswer(Exception):
-    """No usable HTTP answer came; the text says why and holds no URL."""
+    """No usable HTTP answer came; the text says why and holds no URL. `reached`: there was a connection at least."""
+
+    def __init__(self, reason: str, *, reached: bool = True) -> None:
+        super().__init__(reason)
+        self.reached = reached
+
+
+class _Untouched(Exception):
+    """A kept connection ended before one byte of the request arrived."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,7 @@ Taken = TypeVar("Taken")
 
 # What the libraries raise where no answer can be had.
 _FAILURES = (
+    Leftover,
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -74,6 +107,7 @@ class _Kept:
     """The client of one origin, with one connection at most; `last`: the end of its last exchange, None: in use."""
 
     client: httpx.Client
+    connection: socket.socket | None = None
     route: Route | None = None
     last: Moment | None = None
 
@@ -100,39 +134,66 @@ class Exchanger:
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Answer:
-        """One request and its answer, the answer's body bounded, redirects not followed. Raises `NoAnswer`, `Stop`."""
-        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
+        """One request and its answer, the answer's body bounded and not decoded, redirects not followed.
+
+        The whole answer must come within `read_s` seconds of the request's end. A request that met a connection already
+        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoAnswer`, `Stop`, and what
+        iterating `content` raises.
+        """
+        body = content if isinstance(content, bytes | None) else _Outgoing(content)
         try:
-            with (
-                self._interrupt.region(),
-                self._in_use(url) as kept,
-                kept.client.stream(method, url, headers=dict(headers), content=content, timeout=timeout) as response,
-            ):
-                kept.route = _attended(response)
-                body = _bounded(response)
-                return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
-        except _FAILURES as failure:
-            raise NoAnswer(_reason(failure)) from None
+            return self._exchanged(method, url, headers, read_s, body)
+        except _Untouched:
+            return self._exchanged(method, url, headers, read_s, body)
+
+    def _exchanged(
+        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
+    ) -> Answer:
+        with self._asked(method, url, headers, read_s, body) as (response, line):
+            return _answer(response, line)
 
     def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Answer | Taken:
         """What `take` makes of the body of a GET, as it comes and undecoded; the answer itself where it is not a 200.
 
         Raises `NoAnswer`, in the middle of the body too, `Stop`, and what `take` raises.
         """
+        with ExitStack() as opened:
+            response, line = opened.enter_context(self._asked("GET", url, {}, read_s, None))
+            if response.status_code != 200:
+                return _answer(response, line)
+            line.be_patient()  # a large body takes its time
+            return take(_blocks(response, line))
+
+    @contextmanager
+    def _asked(
+        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
+    ) -> Iterator[tuple[httpx.Response, Line]]:
+        """A request that was sent, and the head of its answer. What fails in the block is the block's own affair."""
         timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
+        line = Line(read_s)
         with ExitStack() as opened:
             try:
                 opened.enter_context(self._interrupt.region())
                 kept = opened.enter_context(self._in_use(url))
-                asked = kept.client.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=timeout)
-                response = opened.enter_context(asked)
-                if response.status_code != 200:
-                    return Answer(
-                        response.status_code, response.headers, _bounded(response), _date(response.headers.get("Date"))
-                    )
+                line = opened.enter_context(Line(read_s, kept.connection))
+                request = kept.client.stream(
+                    method,
+                    url,
+                    headers=dict(headers),
+                    content=body,
+                    timeout=timeout,
+                    extensions={"trace": line.hear},
+                )
+                response = opened.enter_context(request)
             except _FAILURES as failure:
-                raise NoAnswer(_reason(failure)) from None
-            return take(_blocks(response))
+                if isinstance(body, _Outgoing) and body.failure is not None:
+                    raise body.failure from None
+                if line.untouched and not line.overdue:
+                    raise _Untouched from None
+                raise _no_answer(failure, line) from None
+            kept.connection = line.connection
+            kept.route = _attended(line.connection)
+            yield response, line
 
     @property
     def cold_at_s(self) -> float | None:
@@ -173,16 +234,35 @@ class Exchanger:
         return Moment(self._clock.monotonic_s(), self._clock.boottime_s())
 
 
+class _Outgoing:
+    """A request's body. What making it raises is no failure of the network, whatever its type."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = blocks
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._blocks
+        except Exception as failure:
+            self.failure = failure
+            raise
+
+
 def _make_client(scheme: str, host: str) -> httpx.Client:
     local = is_loopback(host)
-    return httpx.Client(
+    client = httpx.Client(
         verify=_tls() if scheme == "https" else False,
         # A proxy for plain http would be shown the key; what is on this machine is never asked for through one.
         trust_env=not local,
         follow_redirects=False,
         limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=KEEP_S),
-        headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*"},
+        # Nothing is decoded: 64 KiB, compressed twice, may be a GiB.
+        headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
     )
+    # A cookie of someone's sign-in page, sent to the API from then on, might be refused there.
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
 
 
 def _tls() -> ssl.SSLContext:
@@ -199,51 +279,58 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _attended(response: httpx.Response) -> Route | None:
+def _attended(connection: socket.socket | None) -> Route | None:
     """The route of the connection that the answer comes by, which the kernel has an eye on from now on."""
-    connection = response.extensions["network_stream"].get_extra_info("socket")
     if connection is None:
         return None
     keep_asking(connection)
     return route_of(connection)
 
 
-def _blocks(response: httpx.Response) -> Iterator[bytes]:
-    try:
-        yield from response.iter_raw()
-    except _FAILURES as failure:
-        raise NoAnswer(_reason(failure)) from None
-
-
-def _bounded(response: httpx.Response) -> bytes:
+def _answer(response: httpx.Response, line: Line) -> Answer:
     body = b""
-    for piece in response.iter_bytes():
+    for piece in _blocks(response, line):
         body += piece
         if len(body) > _LARGEST_ANSWER:
             raise NoAnswer(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
-    return body
+    return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
+
+
+def _blocks(response: httpx.Response, line: Line) -> Iterator[bytes]:
+    try:
+        yield from response.iter_raw()
+    except _FAILURES as failure:
+        raise _no_answer(failure, line) from None
 
 
 def _date(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
+def _no_answer(failure: Exception, line: Line) -> NoAnswer:
+    return NoAnswer(_LATE if line.overdue else _reason(failure), reached=line.reached)
+
+
 def _reason(failure: Exception) -> str:
     match failure:
+        case Leftover():
+            return "what came was there before it was asked for"
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return f"no connection within {CONNECT_S:.0f} s"
         case httpx.ReadTimeout():
-            return "no answer in time"
+            return _LATE
         case httpx.WriteTimeout():
             return "the other side stopped reading"
         case httpx.ProxyError():
             return f"the proxy refused: {one_line(redacted(str(failure)))}"
     text = one_line(redacted(str(failure))) or type(failure).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "the server's certificate is not trusted here (set SSL_CERT_FILE to your company's certificates?)"
-    return text
+    for part, meaning in _MEANINGS.items():
+        if part in text:
+            return meaning
+    return _NOISE.sub("", text)

@@ -167,8 +167,12 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """Tears the connection with a TCP reset."""
+        """Tears the connection with a TCP reset, after all that came has been acknowledged.
+
+        Else it would be left to chance whether the client can tell that its request had arrived.
+        """
         with suppress(OSError):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 

@@ -32,8 +32,9 @@ class Verdict(Enum):
     REFUSED = "a person must change something"
 
 
-# "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now".
-PASSING = frozenset({408, 409, 423, 425, 429})
+# "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now"; 407 is a proxy's, 421 is about
+# the connection.
+PASSING = frozenset({407, 408, 409, 421, 423, 425, 429})
 # No new URL and no wait changes these.
 HOPELESS_CODES = frozenset({"EntityTooLarge"})
 
@@ -42,8 +43,8 @@ def judge_api(step: Step, status: int) -> Verdict:
     """What an API answer with this error status means."""
     if status >= 500 or status in PASSING:
         return Verdict.RETRY
-    if 300 <= status < 400:
-        return Verdict.RETRY  # a captive portal answers so until someone has signed in
+    if status < 400:
+        return Verdict.RETRY  # a captive portal redirects until someone has signed in; nothing else was asked for
     if step is Step.INITIALIZE and status == 400:
         return Verdict.UPLOAD_AGAIN  # "no uploaded archive": the slot was emptied, or never filled
     return Verdict.REFUSED
@@ -51,7 +52,7 @@ def judge_api(step: Step, status: int) -> Verdict:
 
 def judge_bucket(status: int, code: str) -> Verdict:
     """What the bucket's answer with this status and XML `<Code>` means."""
-    if status >= 500 or status in PASSING or 300 <= status < 400:
+    if status >= 500 or status in PASSING or status < 400:
         return Verdict.RETRY
     if code in HOPELESS_CODES or status == 413:
         return Verdict.REFUSED
