@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ class WorkspaceKeys(Struct, frozen=True, kw_only=True):
     use_gitignore: Flag = True
     include_git: Flag = False
     upload_secrets: Flag = False
+    allow_secrets: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["tests/fixtures/*.pem"]')] = ()
 
 
 class AcquireKeys(Struct, frozen=True, kw_only=True):
@@ -110,7 +112,10 @@ SECTIONS: Mapping[str, type[Struct]] = {
 def load_config(path: str) -> Config:
     """Read and check the file. Raises `ConfigError`."""
     try:
-        with open(path, "rb") as file:
+        # A FIFO in its place must not be waited for: at a reload the daemon would hear no signal meanwhile.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"the configuration file {path} is no regular file", "name one with --config")
             raw = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None

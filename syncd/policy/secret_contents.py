@@ -253,8 +253,8 @@ def _proved(form: _Form, expression: re.Pattern[bytes], around: bytes, anchor: i
 
 
 def held_back(path: str, secret: Secret, *, sent: bool) -> Problem:
-    """The warning about a file that stays home for what is in it; `sent`: the sandbox has an earlier version."""
+    """The warning about a file that stays home for what is in it; `sent`: an earlier version did not."""
     what = f"{path!r} holds {secret} and stays home"
     if sent:
-        what += ", but the sandbox keeps what was sent of it before"
+        what += ", but what was sent of it before may still be in the sandbox"
     return Problem(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")

@@ -5,7 +5,7 @@ is left out is not entered, so nothing in it can be brought back: git's own rule
 
 Precedence, from the strongest:
 
-    1. hard rules: `.git` and secrets                 no file can lift them, only [workspace] of the configuration
+    1. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
     2. .syncdignore, the deepest first                what this person wants for this workspace
     3. workspace.ignore of the configuration
     4. built-in defaults                              over .gitignore, or a whitelist (`*`, `!*/`, `!*.py`) in it
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from syncd.policy.allowance import covering
 from syncd.policy.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.policy.gitignore import parse_line, spelled, unspelled
 from syncd.policy.ignore_list import IgnoreList, ignore_list
@@ -35,12 +36,13 @@ INCLUDED = Decision(included=True, rule=None)
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The keys of [workspace] that say what belongs; `ignore` are gitignore patterns relative to the workspace."""
+    """The keys of [workspace] that say what belongs; their patterns are gitignore's, relative to the workspace."""
 
     ignore: tuple[str, ...] = ()
     use_gitignore: bool = True
     include_git: bool = False
     upload_secrets: bool = False
+    allow_secrets: tuple[str, ...] = ()
 
 
 class Selection:
@@ -53,7 +55,8 @@ class Selection:
             _named(Strength.CONFIG, "workspace.ignore", settings.ignore),
         ]
         if not settings.upload_secrets:
-            layers.append(_lifting_nothing(_named(Strength.HARD, "secrets", SECRETS)))
+            allowed = tuple(f"!{pattern}" for pattern in covering(settings.allow_secrets))
+            layers.append(_lifting_nothing(_named(Strength.HARD, "secrets", SECRETS + allowed)))
         if not settings.include_git:
             layers.append(_named(Strength.HARD, "built-in", GIT))
         self._rules = Rules.of(layers)

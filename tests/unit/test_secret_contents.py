@@ -194,7 +194,7 @@ def test_the_warning() -> None:
     first, later = (str(held_back("a b", secret, sent=sent)) for sent in (False, True))
     assert "'a b' holds a private key in line 1 and stays home: " in first
     assert "workspace.allow_secrets" in first
-    assert "the sandbox keeps what was sent of it before" in later
+    assert "what was sent of it before may still be in the sandbox" in later
 
 
 @pytest.mark.parametrize("unit", ["npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "])
