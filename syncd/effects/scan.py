@@ -31,7 +31,6 @@ OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
 SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
 TOO_LONG = Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes")
 
-
 # What opening says of a path that went, or was swapped, since it was seen.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -131,8 +130,12 @@ class Scanner:
         self._coverage.finish()
 
     def _top_scope(self, top: int) -> Scope:
-        """The same object while git's exclude files say the same."""
-        excludes = read_excludes(top, self._personal)
+        """The same object while git's exclude files say the same. Closes the descriptor if that fails."""
+        try:
+            excludes = read_excludes(top, self._personal)
+        except BaseException:
+            os.close(top)
+            raise
         if self._top is None or self._top[0] != excludes:
             self._top = excludes, self._selection.root(excludes)
         return self._top[1]
