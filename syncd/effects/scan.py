@@ -44,8 +44,12 @@ LeftOut = Callable[[str, bool, Decision], None]
 
 @dataclass
 class Scan:
-    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted."""
+    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted.
 
+    `identity` is the device and inode of the workspace's own directory.
+    """
+
+    identity: tuple[int, int] = (0, 0)
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
@@ -101,7 +105,8 @@ class Scanner:
             self._tree.set_entry(path, entry)
 
     def _found(self) -> Scan:
-        found = Scan(self._tree.manifest())
+        top = self._tree.get("")
+        found = Scan(top.identity if top else (0, 0), self._tree.manifest())
         for remarks in self._tree.remarks():
             found.problems += remarks.problems
             found.unread |= remarks.unread

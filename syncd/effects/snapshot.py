@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater
+from syncd.base.errors import SnapshotTooLarge, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects import descent
@@ -14,9 +14,9 @@ from syncd.effects.chunk_store import Piece
 from syncd.effects.content import ContentReader
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scan, Scanner
-from syncd.policy.guard import lost_nearly_all
+from syncd.effects.sentry import Sentry
 from syncd.policy.limit import over_limit
-from syncd.policy.manifest import Difference, Entry, Manifest, Stamp, count_files, difference, replaced, settle
+from syncd.policy.manifest import Difference, Manifest, Stamp, difference, replaced, settle
 from syncd.policy.uplink import Codec
 
 
@@ -49,9 +49,17 @@ class Photographer:
     """Takes the snapshots of one workspace, and remembers the contents it has read."""
 
     def __init__(
-        self, scanner: Scanner, reader: ContentReader, packer: Packer, *, spool_folder: str, max_mib: int
+        self,
+        scanner: Scanner,
+        sentry: Sentry,
+        reader: ContentReader,
+        packer: Packer,
+        *,
+        spool_folder: str,
+        max_mib: int,
     ) -> None:
         self._scanner = scanner
+        self._sentry = sentry
         self._reader = reader
         self._packer = packer
         self._spool_folder = spool_folder
@@ -72,7 +80,8 @@ class Photographer:
         self._whole_looks += changed is None
         self._leave_closed_out(scan)
         if demand is Demand.CHANGED:
-            _guard(baseline, scan.manifest)
+            self._sentry.check(baseline or {}, scan)
+        self._sentry.accept(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
@@ -134,17 +143,6 @@ class Photographer:
         for path, (entry, problem) in packed.unread.items():
             wait = before[path].wait * 2 if path in before else 1
             self._closed_files[path] = _Closed(entry.stamp, problem, wait, self._whole_looks + wait)
-
-
-def _guard(baseline: Mapping[str, Entry] | None, manifest: Manifest) -> None:
-    if not baseline:
-        return
-    before, now = count_files(baseline.values()), count_files(manifest.values())
-    if lost_nearly_all(before, now):
-        raise NearlyEmpty(
-            f"the workspace holds {now} files where it held {before}, so nothing is synced",
-            "bring it back, or run `syncd push --force` if it is meant to be so",
-        )
 
 
 def described(found: Difference) -> str:

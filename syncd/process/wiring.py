@@ -31,6 +31,7 @@ from syncd.effects.mounts import MountSensor
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Scanner
+from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
 from syncd.effects.uplink_file import UplinkFile
@@ -157,6 +158,8 @@ def cycle_of(
     path = config.workspace.path
     store = ChunkStore(folders.spool)
     store.open()
+    sentry = Sentry(folders.state)
+    sentry.recall()
     photographer = Photographer(
         Scanner(
             path,
@@ -165,6 +168,7 @@ def cycle_of(
             check=check,
             personal_excludes=personal_excludes(around.environ),
         ),
+        sentry,
         ContentReader(path, around.clock, check),
         Packer(path, store, around.clock, check),
         spool_folder=folders.spool,

@@ -15,6 +15,7 @@ from syncd.effects.chunk_store import ChunkStore
 from syncd.effects.content import ContentReader
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scanner
+from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Demand, Photographer
 from syncd.policy.manifest import Manifest
 from syncd.policy.selection import Selection, SelectionSettings
@@ -45,6 +46,7 @@ class Camera:
         store.open()
         self._photographer = Photographer(
             Scanner(workspace, Selection(SelectionSettings())),
+            Sentry(spool),
             ContentReader(workspace, clock),
             Packer(workspace, store, clock),
             spool_folder=spool,

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from command import Running
 from rig import Rig, emptied
+from trees import lacking, tree
 
 FILES = 30
+# Root reads everything unless this right is taken away.
+AS_ANYONE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+_AT_FDCWD, _EXCHANGE = -100, 2
 
 
 @pytest.fixture
@@ -27,14 +42,21 @@ def _nothing_was_sent(rig: Rig) -> None:
     assert sum(path.is_file() for path in rig.sandbox.workspace.rglob("*")) == FILES
 
 
-def _goes_on(rig: Rig) -> None:
-    """The hold ends by itself, and changes are heard again."""
+def _goes_on(rig: Rig, folder: Path | None = None) -> None:
+    """The hold ends by itself, and changes are heard again; `folder` is where the workspace's files lie."""
+    folder = folder or rig.workspace
     rig.in_state("watching")
-    assert rig.status()["last_error"] is None
-    rig.write("after", "the hold")
-    rig.converged()
-    rig.write("after", "heard as well")
-    rig.converged()
+    rig.until(lambda: rig.status()["last_error"] is None, "the end of the error")
+    for word in ("after the hold", "heard as well"):
+        (folder / "after").write_text(word)
+        rig.until(lambda: folder and _arrived(rig, folder), f"what was written: {word}")
+
+
+def _arrived(rig: Rig, folder: Path) -> bool:
+    try:
+        return not lacking(tree(folder), rig.there())
+    except FileNotFoundError:  # it is extracting
+        return False
 
 
 def test_removed_and_made_again(watched: Rig) -> None:
@@ -105,6 +127,232 @@ def test_replaced_by_a_file(watched: Rig) -> None:
     watched.workspace.unlink()
     aside.rename(watched.workspace)
     _goes_on(watched)
+
+
+def test_replaced_by_a_link(watched: Rig) -> None:
+    """Not even one that leads to the very same files: where a link leads is decided at the start."""
+    aside = watched.home / "aside"
+    watched.workspace.rename(aside)
+    watched.workspace.symlink_to(aside)
+    # Read where it lies: a command started now follows the link, and knows nothing of a workspace there.
+    watched.until(lambda: watched.shown()["state"] == "held", "the hold")
+    assert "replaced by a link" in watched.shown()["last_error"]["message"]
+    (aside / "new").write_text("beyond the link")
+    watched.daemons[0].send(signal.SIGUSR1)
+    watched.until(lambda: watched.shown()["failures"] > 2, "more looks")
+    assert watched.count("upload") == 1
+    watched.workspace.unlink()
+    aside.rename(watched.workspace)
+    _goes_on(watched)
+
+
+def _another(rig: Rig) -> Path:
+    """A directory that is no workspace of ours, with as many files."""
+    another = rig.home / "another"
+    for number in range(2 * FILES):
+        (another / f"private{number % 3}").mkdir(parents=True, exist_ok=True)
+        (another / f"private{number % 3}/letter{number}").write_text("not for the sandbox")
+    return another
+
+
+def test_replaced_by_another_directory(watched: Rig) -> None:
+    """As many files, but others: whatever it is, it is not the workspace."""
+    another = _another(watched)
+    aside = watched.home / "aside"
+    watched.workspace.rename(aside)
+    another.rename(watched.workspace)
+    _nothing_was_sent(watched)
+    watched.workspace.rename(another)
+    aside.rename(watched.workspace)
+    _goes_on(watched)
+
+
+def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
+    """A restart is no reason to believe it; a person's word is, for good."""
+    watched.daemons[0].stop()
+    another = _another(watched)
+    watched.workspace.rename(watched.home / "aside")
+    another.rename(watched.workspace)
+    assert watched.run("push").code == 78
+    watched.start()
+    _nothing_was_sent(watched)
+    watched.ok("push", "--force")
+    _goes_on(watched)
+    watched.daemons[-1].stop()
+    watched.start()
+    _goes_on(watched)
+
+
+def test_exchanged_in_one_instant(watched: Rig) -> None:
+    """renameat2(2) swaps two directories, so that no moment is without a workspace."""
+    another = _another(watched)
+
+    def swap() -> None:
+        paths = os.fsencode(watched.workspace), os.fsencode(another)
+        if ctypes.CDLL(None).renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _EXCHANGE) != 0:
+            pytest.skip("this file system cannot exchange two directories")
+
+    swap()
+    _nothing_was_sent(watched)
+    swap()
+    _goes_on(watched)
+
+
+def test_another_checkout_in_its_place(watched: Rig) -> None:
+    """Most of the files are there again: that is the workspace, and changes in its new directory are heard."""
+    other = watched.home / "other"
+    shutil.copytree(watched.workspace, other)
+    (other / "folder0/file000.txt").write_text("changed\n")
+    (other / "folder1/file001.txt").unlink()
+    watched.workspace.rename(watched.home / "aside")
+    other.rename(watched.workspace)
+    watched.converged()
+    assert watched.archived().count("folder1/file001.txt") == 0
+    _goes_on(watched)
+
+
+def test_removed_and_made_again_at_once(watched: Rig) -> None:
+    """Faster than anyone looks: nothing was lost, so nothing is held, and the new directory is heard."""
+    copy = watched.home / "copy"
+    shutil.copytree(watched.workspace, copy)
+    shutil.rmtree(watched.workspace)
+    copy.rename(watched.workspace)
+    _goes_on(watched)
+    assert "held" not in watched.daemons[0].err
+
+
+def test_its_rules_leave_nothing(watched: Rig) -> None:
+    """A rule that leaves everything out empties a workspace like a deletion, and is held like one."""
+    watched.write(".gitignore", "*\n")
+    _nothing_was_sent(watched)
+    (watched.workspace / ".gitignore").unlink()
+    _goes_on(watched)
+
+
+@pytest.mark.skipif(bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all")
+def test_no_right_to_read_it(rig: Rig) -> None:
+    """A workspace that may not be looked into is not an empty one."""
+    rig.fill(FILES)
+    rig.up(prefix=AS_ANYONE)
+    rig.workspace.chmod(0)
+    _nothing_was_sent(rig)
+    rig.workspace.chmod(0o700)
+    _goes_on(rig)
+
+
+@pytest.mark.parametrize("name", ["far/near", "far"])
+def test_gone_with_a_directory_above_it(rig: Rig, name: str) -> None:
+    """Nothing happened to the workspace itself, yet its path leads nowhere; or, later, to something else."""
+    rig.workspace.rmdir()
+    rig.workspace = rig.home / "far/near/work"
+    rig.configure()
+    rig.fill(FILES)
+    rig.up()
+    aside = rig.home / "aside"
+    (rig.home / name).rename(aside)
+    _nothing_was_sent(rig)
+    rig.workspace.mkdir(parents=True)
+    rig.in_state("held")
+    shutil.rmtree(rig.home / name)
+    aside.rename(rig.home / name)
+    _goes_on(rig)
+
+
+# A namespace of its own, for what can only be done by mounting.
+OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
+mounts = pytest.mark.skipif(
+    shutil.which("nsenter") is None
+    or subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode != 0,
+    reason="mount namespaces are not allowed here",
+)
+
+
+def _inside(daemon: Running) -> Callable[..., None]:
+    """Runs a command where the daemon's mounts are."""
+    enter = ("nsenter", f"--target={daemon.pid}", "--user", "--mount", "--preserve-credentials")
+
+    def run(*args: str | Path) -> None:
+        subprocess.run([*enter, *args], check=True, cwd="/")
+
+    return run
+
+
+@mounts
+def test_unmounted_and_mounted_again(rig: Rig) -> None:
+    """A bind mount that goes leaves an empty directory behind it, and brings no event."""
+    rig.fill(FILES)
+    disk = rig.home / "disk"
+    rig.workspace.rename(disk)
+    rig.workspace.mkdir()
+    mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    daemon = rig.up(prefix=(*OWN_MOUNTS, "sh", "-c", mount, "sh", str(disk), str(rig.workspace)))
+    inside = _inside(daemon)
+    inside("umount", rig.workspace)
+    _nothing_was_sent(rig)
+    inside("mount", "--bind", disk, rig.workspace)
+    _goes_on(rig, disk)
+
+
+@mounts
+def test_a_disk_pulled_out(rig: Rig) -> None:
+    """A file system that ends takes its watches along; the next one in its place holds the files again."""
+    mount = 'mount -t tmpfs none "$1" && cp -R "$2/." "$1" && shift 2 && exec "$@"'
+    backup = rig.home / "backup"
+    rig.fill(FILES)
+    rig.workspace.rename(backup)
+    rig.workspace.mkdir()
+    daemon = rig.up(prefix=(*OWN_MOUNTS, "sh", "-c", mount, "sh", str(rig.workspace), str(backup)))
+    inside = _inside(daemon)
+    inside("umount", rig.workspace)
+    _nothing_was_sent(rig)
+    inside("mount", "-t", "tmpfs", "none", rig.workspace)
+    rig.in_state("held")
+    inside("cp", "-R", f"{backup}/.", rig.workspace)
+    rig.in_state("watching")
+    inside("sh", "-c", f"echo heard >'{rig.workspace}/after'")
+    rig.until(lambda: "after" in rig.archived(), "the change on the new disk")
+
+
+@mounts
+def test_something_mounted_over_it(rig: Rig) -> None:
+    """A mount hides the workspace without an event; when it goes, everything is as before."""
+    rig.fill(FILES)
+    another = _another(rig)
+    inside = _inside(rig.up(prefix=OWN_MOUNTS))
+    inside("mount", "--bind", another, rig.workspace)
+    _nothing_was_sent(rig)
+    inside("umount", rig.workspace)
+    _goes_on(rig)
+
+
+@mounts
+def test_a_copy_mounted_over_it(rig: Rig) -> None:
+    """What is mounted may be the workspace on another disk: then its changes are heard, not the hidden one's."""
+    rig.fill(FILES)
+    disk = rig.home / "disk"
+    shutil.copytree(rig.workspace, disk)
+    rig.up(prefix=OWN_MOUNTS)
+    _inside(rig.daemons[0])("mount", "--bind", disk, rig.workspace)
+    rig.until(lambda: "mounted or unmounted" in rig.daemons[0].err, "the mount to be noticed")
+    rig.write("hidden", "under the mount")
+    _goes_on(rig, disk)
+    assert "hidden" not in rig.archived()
+
+
+@mounts
+def test_something_mounted_below_it(rig: Rig) -> None:
+    """Files that a mount brings into the workspace belong to it, and go with it."""
+    rig.fill(FILES)
+    rig.write("data/here", "under the mount")
+    another = _another(rig)
+    inside = _inside(rig.up(prefix=OWN_MOUNTS))
+    inside("mount", "--bind", another, rig.workspace / "data")
+    rig.until(lambda: "data/private0/letter0" in rig.archived(), "what was mounted")
+    (another / "private0/new").write_text("heard below the mount")
+    rig.until(lambda: "data/private0/new" in rig.archived(), "what is new there")
+    inside("umount", rig.workspace / "data")
+    rig.until(lambda: "data/here" in rig.archived(), "what was hidden")
+    rig.in_state("watching")
 
 
 def test_missing_at_the_start(rig: Rig) -> None:

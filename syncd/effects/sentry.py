@@ -1,0 +1,59 @@
+"""Stands before every snapshot, and lets no workspace pass that vanished (`policy.guard`).
+
+To tell a workspace from one that was put in its place, it is kept which directory it was: device and inode, in the
+state folder, since a restart is no reason to believe in a disaster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import msgspec
+
+from syncd.base.errors import NearlyEmpty
+from syncd.effects.scan import Scan
+from syncd.effects.state_file import StateFile
+from syncd.policy.guard import is_another, lost_nearly_all
+from syncd.policy.manifest import Entry, count_files
+
+Identity = tuple[int, int]
+"""Device and inode of a directory."""
+
+_MEANT = "run `syncd push --force` if it is meant to be so"
+
+
+class Sentry:
+    """Guards one workspace."""
+
+    def __init__(self, state_folder: str) -> None:
+        self._file = StateFile(state_folder, "workspace")
+        self._known: Identity | None = None
+
+    def recall(self) -> None:
+        """Read which directory an earlier process knew as the workspace."""
+        payload, _ = self._file.read()
+        if payload is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                self._known = msgspec.msgpack.decode(payload, type=Identity)
+
+    def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
+        """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
+        before, now = count_files(baseline.values()), count_files(scan.manifest.values())
+        if lost_nearly_all(before, now):
+            raise NearlyEmpty(
+                f"the workspace holds {now} files where it held {before}, so nothing is synced",
+                f"bring it back, or {_MEANT}",
+            )
+        if self._known not in (None, scan.identity) and is_another(baseline, scan.manifest):
+            raise NearlyEmpty(
+                "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
+                f"bring the old one back, or {_MEANT}",
+            )
+
+    def accept(self, scan: Scan) -> None:
+        """This is the workspace, from now on."""
+        if scan.identity != self._known:
+            self._known = scan.identity
+            with contextlib.suppress(OSError):  # costs the next process its suspicion
+                self._file.write(msgspec.msgpack.encode(self._known))

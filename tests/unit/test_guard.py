@@ -1,0 +1,56 @@
+"""When a workspace is believed to have vanished: by what is left of it, and of what took its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.guard import LEFT_ONE_IN, SMALL_FILES, is_another, lost_nearly_all
+from syncd.policy.manifest import Entry, Kind, Manifest
+
+FILE = Entry(Kind.FILE, 0o644, 1_000, 5)
+LINK = Entry(Kind.SYMLINK, 0o777, 1_000, target="file0")
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1_000)
+
+
+def files(numbers: range, entry: Entry = FILE) -> Manifest:
+    """A workspace of numbered files in one folder."""
+    return {"folder": FOLDER, **{f"folder/{number}": entry for number in numbers}}
+
+
+@pytest.mark.parametrize("before", range(SMALL_FILES))
+def test_few_files_may_all_go(before: int) -> None:
+    """In a small workspace the last file may be deleted like any other."""
+    assert not lost_nearly_all(before, 0)
+
+
+@pytest.mark.parametrize("before", [*range(SMALL_FILES, 60), 99, 100, 101, 999, 50_000, 1_000_000])
+def test_less_than_a_tenth_left(before: int) -> None:
+    """The threshold to the file: a tenth is enough, whatever is less is not; growing never is a loss."""
+    enough = -(-before // LEFT_ONE_IN)
+    assert lost_nearly_all(before, 0)
+    assert lost_nearly_all(before, enough - 1)
+    assert not lost_nearly_all(before, enough)
+    assert not lost_nearly_all(before, before)
+    assert not lost_nearly_all(before, 10 * before)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "another"),
+    [
+        ({}, {}, False),
+        ({}, files(range(50)), False),
+        ({"folder": FOLDER}, {}, False),
+        (files(range(1)), {}, True),
+        (files(range(1)), files(range(1)), False),
+        (files(range(1)), files(range(1), LINK), False),
+        (files(range(30)), files(range(30)), False),
+        (files(range(30)), files(range(100, 400)), True),
+        (files(range(30)), files(range(28, 200)), True),
+        (files(range(30)), files(range(27, 200)), False),
+        (files(range(30)), files(range(3)), False),
+        (files(range(30)), files(range(30), FOLDER), True),
+    ],
+)
+def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
+    """What took the workspace's place must hold a tenth of its files by their names, however many others it holds."""
+    assert is_another(before, now) is another
