@@ -1,7 +1,7 @@
 """One sync: snapshot, deliver, record. Its outcome is a value; what went wrong is raised.
 
 look → equal to what the sandbox holds? unchanged
-     → pack → lease → upload → verify → initialize → record: initialized
+     → pack → lease → upload → verify → make way → initialize → record: initialized
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 from syncd.base.clock import Clock, stamp
 from syncd.base.errors import TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.archive import DamagedPiece
+from syncd.effects.clearing import Clearing
 from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.journal import Journal
 from syncd.effects.pack import Packed
@@ -50,10 +52,12 @@ class Cycle:
     photographer: Photographer
     delivery: Delivery
     journal: Journal
+    clearing: Clearing
     clock: Clock
     baseline: Manifest | None = None
     state_problems: list[Problem] = field(default_factory=list)
     standing_problems: list[Problem] = field(default_factory=list)
+    _perhaps_there: Manifest = field(default_factory=dict)  # sent since the baseline, without an answer that counts
 
     def recall(self) -> None:
         """Read what an earlier process left: which manifest the sandbox holds, as far as that is known."""
@@ -75,7 +79,10 @@ class Cycle:
         packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
-        packed, sha256 = self._deliver(packed, look.manifest, attendant)
+        unread = {*self.photographer.unread, *packed.follow_up}
+        doomed = self.clearing.doomed(self._perhaps_there | (self.baseline or {}), packed.manifest, unread)
+        self._perhaps_there |= packed.manifest
+        packed, sha256 = self._deliver(packed, look.manifest, doomed, attendant)
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
             files=count_files(packed.manifest.values()),
@@ -92,11 +99,14 @@ class Cycle:
             )
         return Outcome(sync, tuple(packed.follow_up), sync.files)
 
-    def _deliver(self, packed: Packed, manifest: Manifest, attendant: Attendant) -> tuple[Packed, str]:
+    def _deliver(
+        self, packed: Packed, manifest: Manifest, doomed: Manifest, attendant: Attendant
+    ) -> tuple[Packed, str]:
         """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
+        make_way = partial(self.clearing.clear, doomed)
         for _ in range(_REPAIRS):
             try:
-                return packed, self.delivery.deliver(packed.archive, packed.archive.identity, attendant)
+                return packed, self.delivery.deliver(packed.archive, packed.archive.identity, attendant, make_way)
             except DamagedPiece as damage:
                 _log.warning("%s: it is made anew", damage)
                 packed = self.photographer.repack(manifest, damage.piece, self.delivery.uplink.codec)
@@ -118,8 +128,10 @@ class Cycle:
 
     def _remember(self, manifest: Manifest) -> None:
         self.baseline = manifest
+        self._perhaps_there = {}
         try:
-            self.journal.record_initialized(self.target, manifest)
+            # What was not removed over there is ours still: the next process tries again.
+            self.journal.record_initialized(self.target, manifest | self.clearing.owed)
             self.state_problems = []
         except OSError as failure:
             self.state_problems = [
@@ -133,4 +145,9 @@ class Cycle:
     @property
     def problems(self) -> list[Problem]:
         """What the last scan, the state folder and the configuration give reason to complain about."""
-        return [*self.photographer.problems, *self.state_problems, *self.standing_problems]
+        return [
+            *self.photographer.problems,
+            *self.clearing.problems,
+            *self.state_problems,
+            *self.standing_problems,
+        ]

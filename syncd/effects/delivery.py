@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +74,7 @@ class _Passage:
     uploaded: bool
     sha256: str
     started_s: float
+    make_way: Callable[[], None]
     upload_s: float = 0.0
     fresh_leases: int = 0
     failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
@@ -113,16 +114,19 @@ class Delivery:
             return None
         return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
 
-    def deliver(self, archive: Archive, identity: str, attendant: Attendant) -> str:
+    def deliver(
+        self, archive: Archive, identity: str, attendant: Attendant, make_way: Callable[[], None] = lambda: None
+    ) -> str:
         """See the archive initialized, and return its SHA-256.
 
+        `make_way` changes the sandbox for it, after the upload and before the initialize; it may raise `StepFailed`.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` where the state
         folder takes no note of what is about to happen to the sandbox.
         """
         kept = self._journal.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
         sha256 = kept.sha256 if kept is not None and lies_there else ""
-        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s())
+        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s(), make_way)
         retrying = Retrying(
             retry=retry_if_exception(_passes),
             wait=lambda _: self._wait_s(passage),
@@ -152,6 +156,8 @@ class Delivery:
             attendant.stage(State.INITIALIZING)
             with _noting():
                 self._journal.doubt()
+            passage.make_way()
+            self._failures[Step.DELETE] = 0
             self._api.initialize()
             self._failures[Step.INITIALIZE] = 0
             self._learn(passage)

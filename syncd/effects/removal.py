@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncd.base.clock import Clock
+from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects import removal_script
 from syncd.effects.api import Api
@@ -47,18 +48,19 @@ class Removal:
 class Remover:
     """Removes paths of one sandbox's workspace."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, clock: Clock) -> None:
+    def __init__(self, api: Api, exchanger: Exchanger, clock: Clock, interrupt: Interrupt) -> None:
         self._api = api
         self._exchanger = exchanger
         self._clock = clock
+        self._interrupt = interrupt
 
-    def remove(self, doomed: Mapping[str, Entry], pause: Callable[[float], None]) -> Removal:
-        """Remove these paths, in their order; `pause` waits between two looks. Raises `StepFailed`, `Stop`."""
+    def remove(self, doomed: Mapping[str, Entry], check: Callable[[], None] = lambda: None) -> Removal:
+        """Remove these paths, in their order; `check` is called all the time. Raises `StepFailed`, `Stop`."""
         removal = Removal()
         paths = list(doomed)
         for start in range(0, len(paths), MOST_AT_ONCE):
             part = paths[start : start + MOST_AT_ONCE]
-            for path, fate in zip(part, self._run([(path, doomed[path]) for path in part], pause), strict=True):
+            for path, fate in zip(part, self._run([(path, doomed[path]) for path in part], check), strict=True):
                 if fate in ("removed", "absent", "kept"):  # what keeps a directory is someone else's
                     removal.removed.append(path)
                 elif fate == "changed":
@@ -67,13 +69,13 @@ class Remover:
                     removal.failed[path] = fate.removeprefix("failed: ")
         return removal
 
-    def _run(self, part: list[tuple[str, Entry]], pause: Callable[[float], None]) -> list[str]:
+    def _run(self, part: list[tuple[str, Entry]], check: Callable[[], None]) -> list[str]:
         name = f"syncd-{secrets.token_hex(8)}"
         url = self._api.execution_upload_url(name)
         check_url(Step.DELETE, url)
         self._put(url, _archive(part, name))
         self._api.execute(name)
-        return _fates(self._printed(name, pause), name, len(part))
+        return _fates(self._printed(name, check), name, len(part))
 
     def _put(self, url: str, archive: bytes) -> None:
         headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
@@ -86,7 +88,7 @@ class Remover:
             verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
             raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
 
-    def _printed(self, name: str, pause: Callable[[float], None]) -> str:
+    def _printed(self, name: str, check: Callable[[], None]) -> str:
         """All that the program printed, once it has ended."""
         printed, cursor = "", 0
         wait_s = _FIRST_LOOK_S
@@ -102,8 +104,10 @@ class Remover:
                 raise StepFailed(
                     Step.DELETE, Verdict.RETRY, f"removing files there takes longer than {_PATIENCE_S:.0f} s"
                 )
+            check()
             if not advanced:
-                pause(wait_s)
+                with self._interrupt.region():
+                    self._clock.sleep(wait_s)
                 wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
 
 

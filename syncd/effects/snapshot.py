@@ -12,6 +12,7 @@ from syncd.base.text import shown_path
 from syncd.effects import descent
 from syncd.effects.chunk_store import Piece
 from syncd.effects.content import ContentReader
+from syncd.effects.held_back import HeldBack
 from syncd.effects.pack import Packed, Packer
 from syncd.effects.scan import Scan, Scanner
 from syncd.effects.sentry import Sentry
@@ -66,8 +67,11 @@ class Photographer:
         self._max_mib = max_mib
         self._known: Manifest = {}
         self._closed_files: dict[str, _Closed] = {}
+        self._held_back = HeldBack()
+        self._sent: Manifest = {}
         self._whole_looks = 0
         self.problems: list[Problem] = []
+        self.unread: set[str] = set()  # there, but not in the last snapshot: nobody deleted them
 
     def look(self, baseline: Manifest | None, demand: Demand, changed: Collection[str] | None = None) -> Look:
         """Scan, and read only the files that may or may not have changed.
@@ -79,13 +83,15 @@ class Photographer:
         self.problems = scan.problems
         self._whole_looks += changed is None
         self._leave_closed_out(scan)
+        self.problems += self._held_back.leave_out(scan)
+        self.unread = scan.unread
         if demand is Demand.CHANGED:
             self._sentry.check(baseline or {}, scan)
         self._sentry.accept(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
-        baseline = baseline or {}
+        self._sent = baseline = baseline or {}
         manifest = scan.manifest
         scanned = {path: manifest[path] for path in replaced(baseline, manifest)}
         learned = settle(baseline, scanned)
@@ -112,7 +118,8 @@ class Photographer:
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
         self._note_closed(packed)
-        self.problems = self.problems + packed.problems
+        self.unread |= packed.unread.keys()
+        self.problems = self.problems + packed.problems + self._held_back.note(packed, self._sent)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed

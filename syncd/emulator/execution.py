@@ -55,6 +55,10 @@ class Execution:
         os.close(self._stop_read)
         os.close(self._stop_write)
 
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._thread.join()
+
     @property
     def ended(self) -> bool:
         return self.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)

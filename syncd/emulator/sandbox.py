@@ -115,6 +115,11 @@ class Sandbox:
         """The execution of that name, None if it was never started here."""
         return self._executions.get(name)
 
+    def wait(self) -> None:
+        """Until nothing that was started in it runs any more."""
+        for execution in list(self._executions.values()):
+            execution.wait()
+
     def export(self, name: str, file: BinaryIO) -> None:
         """Writes an execution's folder as a zip."""
         folder = self.folder / "executions" / name

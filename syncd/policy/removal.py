@@ -6,8 +6,17 @@ A path whose kind changed counts as gone too: an extractor cannot put a file in 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from enum import Enum
 
 from syncd.policy.manifest import Entry, Manifest
+
+
+class Deletions(Enum):
+    """What is done about files that are in the sandbox and gone at home: `sandbox.deletions`."""
+
+    KEEP = "keep"
+    MIRROR = "mirror"
+    RESET = "reset"
 
 
 def doomed(held: Mapping[str, Entry], wanted: Mapping[str, Entry], unread: Collection[str]) -> Manifest:

@@ -13,10 +13,12 @@ from syncd.base.config import Config
 from syncd.base.errors import ConfigError
 from syncd.base.folders import Folders, folders_for
 from syncd.base.interrupt import Interrupt
+from syncd.base.privacy import close_memory
 from syncd.base.problem import Problem
 from syncd.effects.api import Api
 from syncd.effects.bucket import Bucket
 from syncd.effects.chunk_store import ChunkStore
+from syncd.effects.clearing import Clearing
 from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
 from syncd.effects.coverage import Coverage, NoCoverage
@@ -30,6 +32,7 @@ from syncd.effects.lock import Lock
 from syncd.effects.mounts import MountSensor
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
+from syncd.effects.removal import Remover
 from syncd.effects.scan import Scanner
 from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Photographer
@@ -37,6 +40,8 @@ from syncd.effects.status_file import StatusFile
 from syncd.effects.uplink_file import UplinkFile
 from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
+from syncd.policy.removal import Deletions
+from syncd.policy.secret_contents import NoSearch, Search, SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.target import Target
 from syncd.process.board import Board, Tally
@@ -69,22 +74,34 @@ def target_of(config: Config) -> Target:
 def selection_of(config: Config) -> Selection:
     """What belongs, as `[workspace]` says. Raises `ConfigError` for a pattern that can match nothing."""
     keys = config.workspace
-    for pattern in keys.ignore:
-        why = bad_pattern(pattern)
-        if why is not None:
-            raise ConfigError(f"workspace.ignore = [{pattern!r}]: {why}", "write it as in a .gitignore file")
+    for name, patterns in (("ignore", keys.ignore), ("allow_secrets", keys.allow_secrets)):
+        for pattern in patterns:
+            why = bad_pattern(pattern)
+            if why is not None:
+                raise ConfigError(f"workspace.{name} = [{pattern!r}]: {why}", "write it as in a .gitignore file")
+    for pattern in keys.allow_secrets:
+        if pattern.startswith("!"):
+            raise ConfigError(f"workspace.allow_secrets = [{pattern!r}]: allows nothing", "name what is allowed only")
     return Selection(
         SelectionSettings(
             ignore=keys.ignore,
             use_gitignore=keys.use_gitignore,
             include_git=keys.include_git,
             upload_secrets=keys.upload_secrets,
+            allow_secrets=keys.allow_secrets,
         )
     )
 
 
+def search_of(config: Config, own_key: str = "") -> Search:
+    """How contents are searched for secrets."""
+    keys = config.workspace
+    return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+
+
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
-    """The key, kept out of all logs from now on. Raises `KeyRefused`."""
+    """The key, kept out of all logs from now on, and in this process. Raises `KeyRefused`."""
+    close_memory()
     key = find_key(environ, config.sandbox.api_key_file)
     keep_out_of_logs(key.reveal())
     return key
@@ -93,9 +110,6 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
 def shortfalls_of(config: Config) -> list[Problem]:
     """Settings that this version takes but cannot do yet: named while they are set, never ignored in silence."""
     found = []
-    if config.sandbox.deletions != "keep":
-        what = f'sandbox.deletions = "{config.sandbox.deletions}" is not supported by this version'
-        found.append(Problem("setting:deletions", what, 'files deleted here stay in the sandbox, as with "keep"'))
     if config.sync.archive != "full":
         what = f'sync.archive = "{config.sync.archive}" is not supported by this version'
         found.append(Problem("setting:archive", what, 'every archive is whole, as with "full"'))
@@ -139,15 +153,17 @@ def cycle_of(
 ) -> Cycle:
     """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
     target = target_of(config)
-    journal = Journal(folders.state)
+    search = search_of(config, key.reveal())
+    journal = Journal(folders.state, search.identity)
 
     def check() -> None:
         around.interrupt.check()
         on_progress()
 
+    api = Api(target, key, exchanger, around.clock)
     delivery = Delivery(
         target=target,
-        api=Api(target, key, exchanger, around.clock),
+        api=api,
         bucket=Bucket(exchanger, around.clock, config.sync.upload_limit_kib_per_second << 10),
         journal=journal,
         lease_file=LeaseFile(folders.state, around.clock),
@@ -169,12 +185,14 @@ def cycle_of(
             personal_excludes=personal_excludes(around.environ),
         ),
         sentry,
-        ContentReader(path, around.clock, check),
-        Packer(path, store, around.clock, check),
+        ContentReader(path, around.clock, check, search),
+        Packer(path, store, around.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
-    return Cycle(target, photographer, delivery, journal, around.clock)
+    remover = Remover(api, exchanger, around.clock, around.interrupt)
+    clearing = Clearing(Deletions(config.sandbox.deletions), api, remover, check)
+    return Cycle(target, photographer, delivery, journal, clearing, around.clock)
 
 
 def board_of(config: Config, folders: Folders, around: Surroundings, tally: Tally, manager: ServiceManager) -> Board:

@@ -14,6 +14,7 @@ import pytest
 from syncing import Rig, rigged
 
 from syncd.base.clock import Clock, SystemClock
+from syncd.base.interrupt import Interrupt
 from syncd.effects import removal_script
 from syncd.effects.api import Api
 from syncd.effects.failure import StepFailed
@@ -49,13 +50,12 @@ def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
 
 def remove(rig: Rig, doomed: Manifest) -> Removal:
     """By the machine's own clock, since the program really runs meanwhile."""
-    clock = SystemClock()
-    return _remover(rig, clock).remove(doomed, clock.sleep)
+    return _remover(rig, SystemClock()).remove(doomed)
 
 
 def _remover(rig: Rig, clock: Clock) -> Remover:
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
-    return Remover(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock)
+    return Remover(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock, Interrupt())
 
 
 def left(rig: Rig) -> list[str]:
@@ -158,7 +158,7 @@ def test_what_never_ends_is_given_up(rig: Rig) -> None:
     """After two minutes of looks that grow rare."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
     with pytest.raises(StepFailed, match="longer than 120 s"):
-        _remover(rig, rig.clock).remove({"a": a_file("ours")}, rig.clock.go_on)
+        _remover(rig, rig.clock).remove({"a": a_file("ours")})
     assert rig.asked().count("execution-logs") < 80
 
 

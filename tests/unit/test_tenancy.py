@@ -1,0 +1,43 @@
+"""Sandboxes that come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.tenancy import SPAN_S, Tenancy, is_over, wait_s
+
+
+@pytest.mark.parametrize(
+    ("life_s", "age_s", "over"),
+    [
+        (7200, 0, False),
+        (7200, 7100, False),
+        (7200, 7140, True),
+        (7200, 9000, True),
+        (60, 53, False),
+        (60, 54, True),
+        (None, 1e9, False),
+        (7200, -5, False),
+    ],
+)
+def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
+    """A minute before, or a tenth of a short life; a clock turned back says nothing."""
+    tenancy = Tenancy("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
+    assert is_over(tenancy, 1000.0 + age_s) is over
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "wanted_s"),
+    [
+        ([], 0.0),
+        ([1, 2], 0.0),
+        ([1, 2, 3], SPAN_S - 3),
+        ([1, 2, 3, 4], SPAN_S - 3),
+        ([1, 2, SPAN_S], 0.0),
+        ([1, 2, SPAN_S - 1], 1.0),
+        ([-1, -2, -3], 0.0),
+    ],
+)
+def test_no_more_than_a_few_are_acquired(ages_s: list[float], wanted_s: float) -> None:
+    """Three in ten minutes; the fourth waits until the first of them is that old."""
+    assert wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)
