@@ -1,0 +1,242 @@
+"""Each step of a sync is once the last one of its process, by `kill -9` or with the power gone: the next one mends it.
+
+After each death the workspace stays, is taken back to what it was before, or goes on changing; then a fresh process
+syncs once, and the sandbox holds the workspace, the records say so, and nothing is left over. Every step means each
+call that makes, writes, flushes, moves or removes a file, and each byte to and from the server, cut in half too.
+
+All deaths with all that may follow take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from random import Random
+
+import pytest
+from crashing import Cut, Disk, Ended, Machine, machine
+
+RECORDS = {"initialized", "uploaded", "unsure", "lease", "lock", "status.json"}
+# More than a sync has; the story ends at the first number that kills nobody.
+MOST_STEPS = 200
+
+
+class Story:
+    """A workspace that changes with each chapter, and what it was before."""
+
+    def __init__(self, on: Machine) -> None:
+        self.machine = on
+        self.before = on.workspace.parent / "before"
+        self.chapter = 0
+        self.archive_bytes = 0
+        (on.workspace / "d").mkdir()
+        self.change()
+
+    def keep(self) -> None:
+        """Remember the workspace as it is."""
+        shutil.rmtree(self.before, ignore_errors=True)
+        shutil.copytree(self.machine.workspace, self.before, symlinks=True)
+
+    def change(self) -> None:
+        """Every kind of change, and no size tells of them."""
+        self.chapter += 1
+        work = self.machine.workspace
+        (work / "a").write_text(f"chapter {self.chapter:06}")
+        (work / "d/b").write_text(f"{self.chapter:04}" * 5000)
+        (work / "d/b").chmod(0o755 if self.chapter % 2 else 0o644)
+        (work / "l").unlink(missing_ok=True)
+        (work / "l").symlink_to("ab"[self.chapter % 2])
+        (work / f"new{self.chapter % 3}").write_text("new")
+
+    def take_back(self) -> None:
+        """The workspace is what it was when it was kept."""
+        work = self.machine.workspace
+        shutil.rmtree(work)
+        shutil.copytree(self.before, work, symlinks=True)
+
+    def stay(self) -> None:
+        """Nothing happens."""
+
+    def check(self, *, powerless: bool = False) -> Ended:
+        """One sync by a fresh process mends everything, and the one after it has nothing to do."""
+        ended = self.machine.sync()
+        assert ended.word in ("initialized", "unchanged"), ended.said
+        assert tree(self.machine.workspace).items() <= tree(self.machine.sandbox.workspace).items()
+        self.check_folders(sent=ended.word == "initialized", powerless=powerless)
+        asked = len(self.machine.emulator.journal.ops())
+        again = self.machine.sync()
+        assert again.word == "unchanged"
+        assert len(self.machine.emulator.journal.ops()) == asked
+        return ended
+
+    def check_folders(self, *, sent: bool, powerless: bool) -> None:
+        """Nothing is left over, and the disk's notes are right."""
+        state, spool = Path(self.machine.folders.state), Path(self.machine.folders.spool)
+        names = {path.name for path in state.iterdir()}
+        damaged = {name for name in names if name.endswith(".damaged")}
+        drafts = {name for name in names if name.endswith(".new")}
+        assert names - damaged - drafts <= RECORDS
+        assert not damaged or powerless, "a mere kill damages nothing"
+        if sent:  # or else what had been done was not undone: an archive in the bucket, a draft for the next to replace
+            assert not drafts or powerless
+            assert not {"uploaded", "unsure"} & names
+        chunks = [path for path in spool.rglob("*") if path.is_file()]
+        assert {path.suffix for path in chunks} <= {".chunk"}
+        last = max((self.machine.emulator.data_dir / "bucket").rglob("*.????????"), key=lambda path: path.name)
+        self.archive_bytes = max(self.archive_bytes, last.stat().st_size)
+        assert sum(path.stat().st_size for path in chunks) <= 2 * self.archive_bytes
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (state, spool, *state.iterdir(), *chunks))
+        assert {path: self.machine.disk.contents[file] for path, file in self.machine.disk.names.items()} == (
+            self.machine.written()
+        )
+
+
+def tree(top: Path) -> dict[str, object]:
+    """Path to content and the one bit that a sandbox keeps, or to a link's target."""
+    found: dict[str, object] = {}
+    for path in top.rglob("*"):
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        else:
+            found[name] = path.is_dir() or (path.read_bytes(), bool(path.stat().st_mode & 0o100))
+    return found
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Story]:
+    """A machine, and a workspace that is nowhere else yet."""
+    with machine(tmp_path) as on:
+        yield Story(on)
+
+
+Then = Callable[[Story], None]
+AFTERWARDS: list[Then] = [Story.take_back, Story.change, Story.stay]
+DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
+
+
+def _deaths(
+    story: Story, afterwards: list[Then], cuts: list[Cut] | None = None, *, torn: bool, anew: bool = False
+) -> int:
+    """Dies once at each step of a sync, or half-way through each that has a half; how often that was.
+
+    `anew`: each time with nothing recorded yet.
+    """
+    then, cut, chance = cycle(afterwards), cycle(cuts or []), Random(5)
+    story.machine.sync()
+    for step in range(1, MOST_STEPS):
+        if anew:
+            story.machine.forget_all()
+        story.keep()
+        story.change()
+        if story.machine.sync(step, torn=torn).word != "killed":
+            return step - 1
+        if cuts:
+            story.machine.cut_power(next(cut), chance)
+        next(then)(story)
+        story.check(powerless=bool(cuts))
+    raise AssertionError("a sync without end")
+
+
+def test_the_steps_are_all_there(story: Story) -> None:
+    """The wire is before every step that matters; a way to write that goes around it would show here."""
+    steps = story.machine.sync().steps
+    for name in ("lease", "uploaded", "initialized"):
+        at = steps.index(f"move {name}")
+        assert steps[at - 3 : at] == [f"open {name}.new", "write", "flush"]
+        assert steps[at + 1] == "flush folder"
+    unsure, initialized = steps.index("open unsure"), steps.index("move initialized")
+    assert steps[unsure + 1] == "flush folder"
+    assert {"send", "recv"} <= set(steps[unsure:initialized])
+    assert [step for step in steps[unsure + 2 : initialized] if step not in ("connect", "send", "recv")] == [
+        "open initialized.new",
+        "write",
+        "flush",
+    ]
+    assert {"connect", "send", "recv", "open 1.loose", "make folder chunks", "move status.json"} <= set(steps)
+    story.check_folders(sent=True, powerless=False)
+
+
+@DEATHS
+def test_killed_and_taken_back(story: Story, *, torn: bool) -> None:
+    """Workspace and record agree again: where the sandbox might not, all is sent once more."""
+    assert _deaths(story, [Story.take_back], torn=torn) > (8 if torn else 30)
+
+
+@DEATHS
+def test_killed(story: Story, *, torn: bool) -> None:
+    """What was under way, or what came since, is in the sandbox after one sync."""
+    assert _deaths(story, [Story.stay, Story.change], torn=torn) > (8 if torn else 30)
+
+
+def test_killed_in_the_first_sync(story: Story) -> None:
+    """Also where nothing was there before, neither folders nor records."""
+    assert _deaths(story, AFTERWARDS, torn=False, anew=True) > 40
+
+
+@DEATHS
+def test_without_power(story: Story, *, torn: bool) -> None:
+    """Nor does it matter what the disk had not written yet: names, contents, some of either."""
+    cuts = [*Cut, Cut.ANY]
+    assert _deaths(story, AFTERWARDS, cuts, torn=torn) > (8 if torn else 30)
+
+
+def _wander(story: Story, chance: Random, moves: int) -> None:
+    """Deaths in the mending of deaths, with and without power, while the workspace goes to and fro."""
+    powerless = False
+    story.machine.sync()
+    for _ in range(moves):
+        if chance.random() < 0.5:
+            story.keep()
+        chance.choice((story.change, story.take_back, story.stay) if story.before.exists() else (story.change,))()
+        story.machine.sync(chance.choice((0, chance.randint(1, 60))), torn=chance.random() < 0.3)
+        if chance.random() < 0.3:
+            story.machine.cut_power(chance.choice(list(Cut)), chance)
+            powerless = True
+        if chance.random() < 0.2:
+            story.check(powerless=powerless)
+    story.check(powerless=powerless)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_deaths_in_a_row(story: Story, seed: int) -> None:
+    """Nothing of it adds up to something that a fresh process cannot mend."""
+    _wander(story, Random(seed), 12)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_many_deaths_in_a_row(story: Story, seed: int) -> None:
+    """The same for longer, and often: `-m long`, some minutes."""
+    _wander(story, Random(seed), 60)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@DEATHS
+@pytest.mark.parametrize("then", AFTERWARDS)
+@pytest.mark.parametrize("cut", [*Cut, None])
+@pytest.mark.parametrize("anew", [False, True], ids=["again", "first"])
+def test_every_death_with_all_that_may_follow(
+    story: Story, then: Then, cut: Cut | None, *, torn: bool, anew: bool
+) -> None:
+    """Each step, each fate of the disk, each afterwards: `-m long`, some minutes."""
+    _deaths(story, [then], [cut] if cut else None, torn=torn, anew=anew)
+
+
+def test_the_disk_forgets() -> None:
+    """The model of a power cut: what was flushed stays, names and contents apart; the rest has its fate."""
+    disk = Disk()
+    events = [("open", "/s/a.new", 1, True, False), ("write", 1, b"old"), ("flush", 1), ("move", "/s/a.new", "/s/a")]
+    disk.play([*events, ("flush-folder", "/s/")])
+    disk.play([("open", "/s/a.new", 1, True, False), ("write", 1, b"new!"), ("move", "/s/a.new", "/s/a")])
+    disk.play([("open", "/s/b", 1, True, False), ("flush-folder", "/t/")])
+    assert disk.after(Cut.NAMES, Random(0)) == {"/s/a": b"old"}
+    assert disk.after(Cut.CONTENTS, Random(0)) == {"/s/a": b"", "/s/b": b""}
+    assert disk.after(Cut.ZEROS, Random(0)) == {"/s/a": bytes(4), "/s/b": b""}
+    fates = {tuple(sorted(disk.after(Cut.ANY, Random(seed)).items())) for seed in range(99)}
+    assert len(fates) >= 8
