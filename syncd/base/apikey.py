@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from typing import NoReturn
 
 from syncd.base.errors import KeyRefused
 
@@ -14,7 +15,9 @@ _LONGEST = 4096
 
 
 class ApiKey:
-    """A key that no log line, traceback or `repr` can show."""
+    """A key that no log line, traceback or `repr` can show, and no pickle or copy takes along."""
+
+    __slots__ = ("_secret", "source")
 
     def __init__(self, secret: str, source: str) -> None:
         self._secret = secret
@@ -26,6 +29,9 @@ class ApiKey:
 
     def __repr__(self) -> str:
         return f"ApiKey(from {self.source})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key is not to be copied or stored")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ApiKey) and other._secret == self._secret
@@ -43,42 +49,39 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
     if folder:
         path = os.path.join(folder, CREDENTIAL)
         if os.path.lexists(path):
-            # The service manager guards this one: 0400, or 0440 with an ACL in a system unit.
-            return checked_key(_read(path), path)
+            # The service manager makes this one 0400, or 0440 with an ACL in a system unit.
+            return checked_key(_read(path, f"the API key file {path!r}", stat.S_IRWXO), path)
     if environ.get("KLAVIS_API_KEY"):
         return checked_key(environ["KLAVIS_API_KEY"], "$KLAVIS_API_KEY")
-    return checked_key(_read_private(key_file), key_file)
+    what = f"the API key file sandbox.api_key_file = {key_file!r}"
+    return checked_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
 
 
-def _read_private(path: str) -> str:
+def _read(path: str, what: str, forbidden: int) -> str:
+    """The file's text, if no one has one of the `forbidden` rights to the very file that is read."""
     try:
-        mode = os.stat(path).st_mode
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyRefused(f"{what} is not a regular file", "name a file that holds the key")
+            if mode & forbidden:
+                raise KeyRefused(
+                    f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})", f"run: chmod 600 {path}"
+                )
+            content = os.read(descriptor, _LONGEST + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise KeyRefused(
-            f"no API key: the file sandbox.api_key_file = {path!r} does not exist",
+            f"no API key: the {what.removeprefix('the API key ')} does not exist",
             "put the key there with mode 0600, or set KLAVIS_API_KEY",
         ) from None
     except OSError as failure:
-        raise KeyRefused(f"the API key file sandbox.api_key_file = {path!r} cannot be read", _why(failure)) from None
-    if mode & 0o077:
-        raise KeyRefused(
-            f"the API key file sandbox.api_key_file = {path!r} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            f"run: chmod 600 {path}",
-        )
-    return _read(path)
-
-
-def _read(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise KeyRefused(f"the API key file {path!r} is not a regular file", "name a file that holds the key")
-            return os.read(descriptor, _LONGEST).decode("utf-8", "replace")
-        finally:
-            os.close(descriptor)
-    except OSError as failure:
-        raise KeyRefused(f"the API key file {path!r} cannot be read", _why(failure)) from None
+        raise KeyRefused(f"{what} cannot be read", _why(failure)) from None
+    if len(content) > _LONGEST:
+        raise KeyRefused(f"{what} is longer than any key", "name a file that holds the key and nothing else")
+    return content.decode("utf-8", "replace")
 
 
 def _why(failure: OSError) -> str:

@@ -12,6 +12,7 @@ from syncd.base.apikey import ApiKey, find_key
 from syncd.base.config import Config
 from syncd.base.errors import SyncdError
 from syncd.base.folders import folders_for
+from syncd.base.privacy import close_memory
 from syncd.base.text import one_line, redacted
 from syncd.commands.options import CLOCK, config_option, config_path, configured
 from syncd.policy.finding import Finding, Grade, exit_code
@@ -64,6 +65,7 @@ class Checkup:
             return
         yield Finding("configuration", Grade.PASS, config_path(self._config_file))
         key = None
+        close_memory()
         try:
             key = find_key(os.environ, config.sandbox.api_key_file)
             self.secret = key.reveal()
@@ -82,11 +84,19 @@ class Checkup:
 
 def _at_home(config: Config) -> Iterator[Finding]:
     from syncd.commands.status import status_of  # noqa: PLC0415
+    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.survey import folder_findings, survey  # noqa: PLC0415
-    from syncd.process.wiring import places_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import places_of, reader_of, selection_of  # noqa: PLC0415
 
     status = status_of(config, folders_for(config.workspace.path, os.environ).state)
-    surveyed = survey(config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, status.pid)
+    surveyed = survey(
+        config.workspace.path,
+        selection_of(config),
+        config.sync.max_snapshot_mib,
+        status.pid,
+        reader=reader_of(config, CLOCK, os.environ),
+        personal_excludes=personal_excludes(os.environ),
+    )
     yield from surveyed.findings
     try:
         places = places_of(config, os.environ)

@@ -9,7 +9,7 @@ import click
 from syncd.base.config import Config
 from syncd.base.errors import WorkspaceError
 from syncd.base.text import shown_path
-from syncd.commands.options import config_option, configured
+from syncd.commands.options import CLOCK, config_option, configured
 
 
 @click.command("explain")
@@ -19,19 +19,23 @@ def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
     from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
-    from syncd.effects.inquiry import inquire  # noqa: PLC0415
-    from syncd.process.wiring import selection_of  # noqa: PLC0415
+    from syncd.effects.inquiry import Answer, inquire  # noqa: PLC0415
+    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
 
     relative = _in_workspace(config, path)
     answer = inquire(config.workspace.path, selection_of(config), relative, personal_excludes(os.environ))
-    name = shown_path(relative) or "the workspace itself"
     if answer.included:
-        why = f"brought back by {answer.rule}" if answer.rule else answer.remark or "no rule speaks of it"
+        secrets = reader_of(config, CLOCK, os.environ).secrets([relative] if relative else [])
+        answer = next((Answer(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer)
+    name = shown_path(relative) or "the workspace itself"
+    rule = shown_path(str(answer.rule))  # the words of whoever wrote the ignore file, and the name of its folder
+    if answer.included:
+        why = f"brought back by {rule}" if answer.rule else answer.remark or "no rule speaks of it"
         click.echo(f"included: {name} ({why})")
     elif answer.at != relative:
-        click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {answer.rule}")
+        click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
-        click.echo(f"left out: {name}, by {answer.rule}" if answer.rule else f"left out: {name}, {answer.remark}")
+        click.echo(f"left out: {name}, by {rule}" if answer.rule else f"left out: {name}, {answer.remark}")
 
 
 def _in_workspace(config: Config, path: str) -> str:

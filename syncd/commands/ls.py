@@ -9,7 +9,7 @@ import sys
 import click
 
 from syncd.base.text import shown_path
-from syncd.commands.options import config_option, configured, json_option
+from syncd.commands.options import CLOCK, config_option, configured, json_option
 
 
 @click.command("ls")
@@ -21,10 +21,11 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     config = configured(config_file)
     from syncd.effects.coverage import NoCoverage  # noqa: PLC0415
     from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
+    from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.policy.manifest import Kind  # noqa: PLC0415
     from syncd.policy.selection import Decision  # noqa: PLC0415
-    from syncd.process.wiring import selection_of  # noqa: PLC0415
+    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
 
     left_out: list[tuple[str, Decision]] = []
 
@@ -34,12 +35,14 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     scan = Scanner(
         config.workspace.path, selection_of(config), NoCoverage(), note, personal_excludes=personal_excludes(os.environ)
     ).scan()
+    secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+    left_out += [(path, Decision(False, secret.rule)) for path, secret in secrets.items()]
     if ignored and as_json:
         rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]
         click.echo(json.dumps(rows + [{"path": path, "rule": "cannot be read"} for path in sorted(scan.unread)]))
     elif ignored:
         for path, decision in left_out:
-            _line(path, f"\t{decision.rule}")
+            _line(path, f"\t{shown_path(str(decision.rule))}")
         for path in sorted(scan.unread):
             _line(path, "\tcannot be read")
     elif as_json:

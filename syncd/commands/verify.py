@@ -8,7 +8,7 @@ import os
 import click
 
 from syncd.base.text import shown_path
-from syncd.commands.options import config_option, configured, json_option
+from syncd.commands.options import CLOCK, config_option, configured, json_option
 
 
 @click.command("verify")
@@ -22,12 +22,14 @@ def command(config_file: str | None, as_json: bool) -> int:
     config = configured(config_file)
     from syncd.commands.downloading import read_dump  # noqa: PLC0415
     from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
+    from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.effects.verification import verify  # noqa: PLC0415
-    from syncd.process.wiring import selection_of  # noqa: PLC0415
+    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
 
     workspace = config.workspace.path
     scan = Scanner(workspace, selection_of(config), personal_excludes=personal_excludes(os.environ)).scan()
+    take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
     found = read_dump(config, lambda packed, check: verify(workspace, scan.manifest, packed, check))
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values())

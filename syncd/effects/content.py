@@ -85,7 +85,9 @@ class ContentReader:
 
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
         """Those of these files that hold a secret; one that cannot be read is passed over. Raises `WorkspaceError`."""
-        found = {}
+        found: dict[str, Secret] = {}
+        if not self._search.identity:
+            return found
         with descent.Descent(descent.open_workspace(self._workspace)) as down:
             for path in paths:
                 self._check()

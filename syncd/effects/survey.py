@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
+from syncd.effects.content import ContentReader
 from syncd.effects.coverage import NoCoverage
+from syncd.effects.preview import take_secrets_out
 from syncd.effects.scan import Scan, Scanner
 from syncd.effects.watcher import watcher
 from syncd.policy.checkup import judge_size, judge_space, judge_watches
 from syncd.policy.finding import Finding, Grade
 from syncd.policy.limit import over_limit
 from syncd.policy.manifest import Kind, content_bytes, count_files
+from syncd.policy.secret_contents import held_back
 from syncd.policy.selection import Selection
 
 _SHOWN_PROBLEMS = 5
@@ -28,15 +31,24 @@ class Survey:
     content_bytes: int = 0
 
 
-def survey(workspace: str, selection: Selection, max_mib: int, running_pid: int | None) -> Survey:
-    """Look at the workspace; where no daemon watches it already, also try to watch it."""
+def survey(
+    workspace: str,
+    selection: Selection,
+    max_mib: int,
+    running_pid: int | None,
+    *,
+    reader: ContentReader | None = None,
+    personal_excludes: str = "",
+) -> Survey:
+    """Look at the workspace; where no daemon watches it already, also try to watch it. `reader` looks for secrets."""
     found = Survey()
     watch_problems: tuple[Problem, ...] = ()
     try:
         if running_pid is None:
-            scan, watch_problems = _watched_scan(workspace, selection)
+            scan, watch_problems = _watched_scan(workspace, selection, personal_excludes)
         else:  # a second set of watches would count against the same limit, and what it lacks is in its status
-            scan = Scanner(workspace, selection, NoCoverage()).scan()
+            scan = Scanner(workspace, selection, NoCoverage(), personal_excludes=personal_excludes).scan()
+        secrets = take_secrets_out(scan, reader) if reader else {}
     except WorkspaceError as failure:
         found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
         return found
@@ -50,6 +62,7 @@ def survey(workspace: str, selection: Selection, max_mib: int, running_pid: int 
     else:
         found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
     found.findings += _warnings("directory", scan.problems)
+    found.findings += _warnings("secrets", [held_back(path, secret, sent=False) for path, secret in secrets.items()])
     if watch_problems:
         found.findings += _warnings("inotify", watch_problems)
     else:
@@ -59,11 +72,11 @@ def survey(workspace: str, selection: Selection, max_mib: int, running_pid: int 
     return found
 
 
-def _watched_scan(workspace: str, selection: Selection) -> tuple[Scan, tuple[Problem, ...]]:
+def _watched_scan(workspace: str, selection: Selection, personal_excludes: str) -> tuple[Scan, tuple[Problem, ...]]:
     watch = watcher(workspace, lambda: None)
     watch.open()
     try:
-        scan = Scanner(workspace, selection, watch).scan()
+        scan = Scanner(workspace, selection, watch, personal_excludes=personal_excludes).scan()
         return scan, tuple(watch.problems())
     finally:
         watch.close()

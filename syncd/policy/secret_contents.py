@@ -48,7 +48,7 @@ class Secret(NamedTuple):
 
 
 class Search(Protocol):
-    """Looks for secrets in files' contents. Two of the same `identity` find the same."""
+    """Looks for secrets in files' contents. Two of the same `identity` find the same; an empty one finds none."""
 
     identity: str
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from syncd.base.apikey import ApiKey, find_key
 from syncd.base.clock import Clock
 from syncd.base.config import Config
-from syncd.base.errors import ConfigError
+from syncd.base.errors import ConfigError, KeyRefused
 from syncd.base.folders import Folders, folders_for
 from syncd.base.interrupt import Interrupt
 from syncd.base.privacy import close_memory
@@ -97,6 +97,14 @@ def search_of(config: Config, own_key: str = "") -> Search:
     """How contents are searched for secrets."""
     keys = config.workspace
     return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
+
+
+def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
+    """Reads contents for commands that ask no server: where no key is to be had, it is not looked for."""
+    own_key = ""
+    with suppress(KeyRefused):
+        own_key = key_of(config, environ).reveal()
+    return ContentReader(config.workspace.path, clock, search=search_of(config, own_key))
 
 
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
