@@ -20,6 +20,7 @@ import syncd
 from syncd.base.apikey import ApiKey, checked_key
 from syncd.base.config import SECTIONS, AcquireKeys, Config, Text, check_config
 from syncd.base.errors import ConfigError, NeedsPerson, TryLater
+from syncd.base.text import shown_path
 from syncd.commands.options import config_path
 from syncd.policy.config_text import filled
 
@@ -93,10 +94,11 @@ def command(config_file: str | None, **flags: Any) -> None:
         raise TryLater("stopped; nothing was written") from None
     if key is not None:
         _write_new(config.sandbox.api_key_file, key.reveal() + "\n")
-        click.echo(f"wrote {config.sandbox.api_key_file}")
+        click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")
     _write_new(path, text)
-    click.echo(f"wrote {path}")
-    click.echo("\n".join(_next_steps(config, "" if config_file is None else f" --config {shlex.quote(path)}")))
+    click.echo(f"wrote {shown_path(path)}")
+    for line in _next_steps(config, "" if config_file is None else f" --config {shlex.quote(path)}"):
+        click.echo(shown_path(line))
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -119,8 +121,12 @@ def _complete(values: dict[str, Any], terminal: bool) -> None:
         flags = " and ".join(_ALIASES[name] for name in missing)
         raise click.UsageError(f"{flags} must be given: there is no terminal to ask on")
     if "workspace.path" in missing:
-        ask = "Directory to keep in the sandbox"
-        values["workspace.path"] = click.prompt(ask, default=_offered_path(), value_proc=_workspace, err=True)
+        ask, offered = "Directory to keep in the sandbox", _offered_path()
+        if offered is not None:
+            ask += f" [{shown_path(offered)}]"  # click would show it as it is
+        values["workspace.path"] = click.prompt(
+            ask, default=offered, show_default=False, value_proc=_workspace, err=True
+        )
     if "sandbox.id" in missing:
         values["sandbox.id"] = click.prompt("Sandbox id", err=True)
     if missing and "sandbox.region" not in values:

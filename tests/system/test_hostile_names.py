@@ -1,0 +1,235 @@
+"""Names that a terminal would obey, and a server that says such things, are shown escaped by every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import threading
+import unicodedata
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from command import CLOCK, SYNCD
+from rig import KEY, SANDBOX, Rig
+
+HOSTILE = (
+    b"\x1b]0;owned\x07",  # sets a terminal's title
+    b"\x1b[45mcolour",
+    "c1\u009b31m".encode(),
+    b"raw\x9b31m\xff",
+    b"two\nlines",
+    b"back\rwards",
+    "\u202egnp.exe".encode(),
+    "\u2066isolated".encode(),
+    "line\u2028separator".encode(),
+    b"\x7f\x08rubbed out",
+    b"-rf",
+    b" ",
+    b"..\\",
+)
+# What the commands themselves write to a terminal: colours and weights, and the progress bar's moves.
+_OWN = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[12]?K|1A)|\r(?=\n)|\r(?=\x1b\[)|\r$")
+_OTHERS_COLOUR = "\x1b[45m"
+WAIT_S = 30.0
+
+
+class Terminal:
+    """Runs commands on a terminal of their own, and finds what it would have obeyed."""
+
+    def __init__(self, environ: dict[str, str], folder: Path) -> None:
+        self.environ = {**environ, "TERM": "xterm-256color", "COLUMNS": "400"}
+        self.folder = folder
+
+    def run(self, *args: str | bytes, answers: bytes = b"") -> str:
+        """`syncd ARGS` to its end; all that it showed."""
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [*SYNCD, *args], env=self.environ, cwd=self.folder, stdin=slave, stdout=slave, stderr=slave
+        )
+        os.close(slave)
+        os.write(master, answers)
+        shown = b""
+        ends_s = CLOCK.monotonic_s() + WAIT_S
+        try:
+            while True:
+                if not select.select([master], [], [], max(0.0, ends_s - CLOCK.monotonic_s()))[0]:
+                    raise AssertionError(f"{args!r} does not end; it said {shown!r}")
+                try:
+                    piece = os.read(master, 1 << 16)
+                except OSError:  # EIO: the other end is closed
+                    break
+                shown += piece
+        finally:
+            os.close(master)
+            if process.poll() is None:
+                process.wait(WAIT_S) if CLOCK.monotonic_s() < ends_s else process.kill()
+            process.wait()
+        return self.harmless(args, shown)
+
+    @staticmethod
+    def harmless(args: object, shown: bytes) -> str:
+        """The text, which must hold nothing but text and what syncd itself asks of a terminal."""
+        text = shown.decode("utf-8")
+        assert _OTHERS_COLOUR not in text, f"{args!r} showed {text!r}"
+        bare = _OWN.sub("", text)
+        obeyed = {c for c in bare if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+        assert not obeyed, f"{args!r} showed {obeyed!r} in {text!r}"
+        assert "Traceback" not in text
+        return bare
+
+
+class Place:
+    """A workspace with a hostile name, full of hostile names, and a terminal beside it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        folder = os.fsencode(rig.home) + b"/" + HOSTILE[1] + HOSTILE[6]
+        os.mkdir(folder)
+        rig.workspace = Path(os.fsdecode(folder))
+        rig.configure()
+        for name in HOSTILE:
+            self.write(name, b"file")
+            self.write(b"d-" + name + b"/" + name, b"below")
+            os.symlink(b"/etc/" + name, folder + b"/link-" + name)
+            os.mkfifo(folder + b"/fifo-" + name)
+            self.write(b"ruled-" + name, b"left out")
+            self.write(b"d-" + name + b"/.syncdignore", b"by-rule*\n")
+            self.write(b"d-" + name + b"/by-rule-" + name, b"left out")
+            self.write(b"ruled-" + name + b".pem", b"left out")
+        self.write(b".gitignore", b"".join(b"ruled-" + name + b"\n" for name in HOSTILE if b"\n" not in name))
+        self.terminal = Terminal(rig.environment(), rig.home)
+
+    def write(self, path: bytes, content: bytes) -> None:
+        file = os.path.join(os.fsencode(self.rig.workspace), path)
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(file, "wb") as opened:
+            opened.write(content)
+
+
+@pytest.fixture
+def place(rig: Rig) -> Iterator[Place]:
+    """Nothing of it was synced yet."""
+    return Place(rig)
+
+
+def test_every_command_shows_hostile_names_escaped(place: Place) -> None:
+    """Of files, folders, links, rules and their sources, the workspace itself and the configuration."""
+    show = place.terminal.run
+    assert r"owned" in show("ls")
+    assert r"\x1b" in show("ls", "--ignored")
+    for command in (["ls", "--json"], ["ls", "--ignored", "--json"], ["status"], ["check"], ["push"], ["push"]):
+        show(*command)
+    assert "leads outside" in show("status")
+    for command in (["status", "--json"], ["verify"], ["verify", "--json"], ["flush"], ["pause"], ["resume"]):
+        show(*command)
+    for name in (HOSTILE[0], HOSTILE[3]):
+        for path in (
+            name,
+            b"ruled-" + name,
+            b"d-" + name + b"/by-rule-" + name,
+            b"none/" + name,
+            b"/elsewhere/" + name,
+        ):
+            show("explain", os.path.join(os.fsencode(place.rig.workspace), path))
+    show("ls", "--config", HOSTILE[0])
+    os.truncate(os.path.join(os.fsencode(place.rig.workspace), HOSTILE[0]), 1 << 40)
+    assert "max_snapshot_mib" in show("push")
+    show("status")
+    show("check")
+
+
+def test_the_daemons_log_shows_them_escaped(place: Place) -> None:
+    """Its lines say names of what changed and what is left out, as text and as JSON."""
+    daemon = place.rig.up()
+    place.write(HOSTILE[0], b"changed")
+    place.rig.until(lambda: place.rig.count("initialize", 200) == 2, "the second sync")
+    os.truncate(os.path.join(os.fsencode(place.rig.workspace), HOSTILE[6]), 1 << 40)
+    place.rig.in_state("held")
+    place.terminal.run("status")
+    place.terminal.run("check")
+    place.terminal.run("push")
+    daemon.stop()
+    shown = Terminal.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
+    assert "owned" in shown
+    logged = place.rig.start("--log-format", "json", "--log-level", "debug")
+    place.rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
+    logged.stop()
+    Terminal.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize("name", [HOSTILE[0], HOSTILE[3], HOSTILE[6]])
+def test_init_in_a_hostile_directory(place: Place, name: bytes) -> None:
+    """It offers the directory that it is run in, and says what it wrote and where."""
+    folder = Path(os.fsdecode(os.fsencode(place.rig.workspace) + b"/d-" + name))
+    terminal = Terminal({**place.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
+    terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n")
+    terminal.run("init", "--config", b"new-" + name, "--path", name, "--id", "box")
+    terminal.run("init", "--config", b"newer-" + name, "--path", name, "--id", "box")
+
+
+SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
+
+
+class _Liar(BaseHTTPRequestHandler):
+    """An API and a bucket of which one operation, `lie`, answers with `status`, and with what a terminal would obey."""
+
+    protocol_version = "HTTP/1.1"
+    lie = ""
+    status = 200
+
+    def _answer(self, op: str, body: object) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status = 200
+        if op == self.lie:
+            status = type(self).status
+            body = {"detail": SAYS, "local_sandbox_id": SAYS, "created_at": SAYS, "status": "error", "message": SAYS}
+            body |= {"sandbox_id": SAYS, "servers": [{"id": SAYS, "server_name": SAYS}], "upload_url": f"x{SAYS}://h"}
+            body |= {"expires_in_minutes": 30}
+        content = json.dumps(body).encode()
+        self.send_response(status, "\x1b]0;owned\x07" if status == 503 else None)
+        self.send_header("Content-Type", "\x1b[45mtext" if status == 503 else "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self._answer("sandbox", {})
+
+    def do_PUT(self) -> None:
+        self._answer("upload", {})
+
+    def do_POST(self) -> None:
+        if "upload-url" in self.path:
+            self._answer("upload-url", {"upload_url": f"http://{self.headers['Host']}/o", "expires_in_minutes": 30})
+        else:
+            self._answer("initialize", {"sandbox_id": SANDBOX, "status": "idle", "message": "done"})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_says_such_things(rig: Rig) -> None:
+    """Errors, states and names from the API and the bucket reach no terminal as they are."""
+    rig.write("a")
+    terminal = Terminal(rig.environment(), rig.home)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Liar) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            rig.configure({"sandbox.base_url": url, "retry.give_up_after_seconds": 0})
+            lies = [("upload-url", 200), ("upload-url", 401), ("upload-url", 503), ("upload", 400), ("initialize", 422)]
+            for _Liar.lie, _Liar.status in (*lies, ("initialize", 200)):
+                assert "syncd: " in terminal.run("push"), f"{_Liar.lie} {_Liar.status} was believed"
+            terminal.run("status")
+            for _Liar.lie, _Liar.status in (("sandbox", 200), ("sandbox", 401)):
+                terminal.run("check")
+        finally:
+            server.shutdown()
+            serving.join()
