@@ -44,6 +44,10 @@ class Clearing:
         self._kept = {path: problem for path, problem in self._kept.items() if path not in wanted}
         return doomed(held | self.owed, wanted, unread)
 
+    def empties(self, doomed: Manifest) -> bool:
+        """Whether clearing takes everything away, so that only a whole archive can follow."""
+        return bool(doomed) and self._deletions is Deletions.RESET
+
     def clear(self, doomed: Manifest) -> None:
         """Remove these paths there. Raises `StepFailed`, `Stop`.
 

@@ -6,6 +6,7 @@ look → equal to what the sandbox holds? unchanged
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from syncd.effects.clearing import Clearing
 from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.journal import Journal
 from syncd.effects.pack import Packed
+from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Manifest, count_files, difference
 from syncd.policy.status import LastSync, State
@@ -53,11 +55,12 @@ class Cycle:
     delivery: Delivery
     journal: Journal
     clearing: Clearing
+    small: SmallArchives
     clock: Clock
     baseline: Manifest | None = None
     state_problems: list[Problem] = field(default_factory=list)
-    standing_problems: list[Problem] = field(default_factory=list)
     _perhaps_there: Manifest = field(default_factory=dict)  # sent since the baseline, without an answer that counts
+    _whole_next: bool = False  # after a failure
 
     def recall(self) -> None:
         """Read what an earlier process left: which manifest the sandbox holds, as far as that is known."""
@@ -76,13 +79,18 @@ class Cycle:
             return Outcome(None, files=files)
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.journal.unsure else ""
         _log.info("packaging %d files: %s%s", files, described(look.difference), unsure)
-        packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec)
+        only = None
+        if self._part_will_do(look, demand):
+            look = self.photographer.resolved(look, self.baseline or {})
+            only = _changed_paths(look)
+        packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec, only)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
-        unread = {*self.photographer.unread, *packed.follow_up}
-        doomed = self.clearing.doomed(self._perhaps_there | (self.baseline or {}), packed.manifest, unread)
+        doomed = self._doomed(packed.manifest, packed.follow_up)
         self._perhaps_there |= packed.manifest
+        self._whole_next = True  # until this one has succeeded
         packed, sha256 = self._deliver(packed, look.manifest, doomed, attendant)
+        self._whole_next = False
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
             files=count_files(packed.manifest.values()),
@@ -91,6 +99,10 @@ class Cycle:
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
         self._remember(packed.manifest)
+        if only is not None and not self.small.proved and (missing := self.small.prove(packed.manifest)):
+            _log.warning("after a small archive %d paths are missing in the sandbox: a whole one follows", len(missing))
+            self._doubt()
+            return Outcome(sync, (*packed.follow_up, *missing), sync.files)
         if packed.follow_up:
             _log.info(
                 "%d files changed while being read (%s): another sync follows",
@@ -98,6 +110,23 @@ class Cycle:
                 shown_path(packed.follow_up[0]),
             )
         return Outcome(sync, tuple(packed.follow_up), sync.files)
+
+    def _part_will_do(self, look: Look, demand: Demand) -> bool:
+        """Whether it is enough to send what changed; the whole is sent after any doubt."""
+        sure = self.baseline is not None and not self.journal.unsure and not self._whole_next
+        if not sure or demand is not Demand.CHANGED or not self.small.usable or not look.manifest:
+            return False
+        return not self.clearing.empties(self._doomed(look.manifest, ()))
+
+    def _doomed(self, wanted: Manifest, follow_up: Collection[str]) -> Manifest:
+        held = self._perhaps_there | (self.baseline or {})
+        return self.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
+
+    def _doubt(self) -> None:
+        """What the sandbox holds is not what it should."""
+        self._whole_next = True
+        with contextlib.suppress(OSError):
+            self.journal.doubt()
 
     def _deliver(
         self, packed: Packed, manifest: Manifest, doomed: Manifest, attendant: Attendant
@@ -144,10 +173,17 @@ class Cycle:
 
     @property
     def problems(self) -> list[Problem]:
-        """What the last scan, the state folder and the configuration give reason to complain about."""
+        """What the last scan, the sandbox and the state folder give reason to complain about."""
         return [
             *self.photographer.problems,
             *self.clearing.problems,
+            *self.small.problems,
             *self.state_problems,
-            *self.standing_problems,
         ]
+
+
+def _changed_paths(look: Look) -> set[str]:
+    """What a small archive holds. Where files only went, something little: one of nothing may be none to a server."""
+    found = look.difference
+    least = min(look.manifest, key=lambda path: look.manifest[path].size_bytes)
+    return {*found.added, *found.changed, *found.doubtful} or {least}

@@ -55,6 +55,7 @@ class Photographer:
         sentry: Sentry,
         reader: ContentReader,
         packer: Packer,
+        part_packer: Packer,
         *,
         spool_folder: str,
         max_mib: int,
@@ -63,6 +64,7 @@ class Photographer:
         self._sentry = sentry
         self._reader = reader
         self._packer = packer
+        self._part_packer = part_packer  # with a spool of its own, or it would take the whole archive's chunks away
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._known: Manifest = {}
@@ -98,19 +100,30 @@ class Photographer:
         if self._known is not baseline:
             learned = settle(self._known, learned)
         manifest |= learned
-        found = difference(baseline, manifest)
-        if not found.certain and found.doubtful:
-            learned |= self._reader.digests(found.doubtful)
-            manifest |= learned
-            found = difference(baseline, manifest)
         self._known = manifest
         self._scanner.learn({path: learned[path] for path in replaced(scanned, learned)})
-        return Look(manifest, found)
+        look = Look(manifest, difference(baseline, manifest))
+        return look if look.difference.certain else self.resolved(look, baseline)
 
-    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST) -> Packed:
-        """The archive of the manifest, in the spool. Raises `TryLater` if the disk has no room for it."""
+    def resolved(self, look: Look, baseline: Manifest) -> Look:
+        """The look, with the doubtful files read."""
+        if not look.difference.doubtful:
+            return look
+        read = self._reader.digests(look.difference.doubtful)
+        self._known = look.manifest | read
+        self._scanner.learn(read)
+        return Look(self._known, difference(baseline, self._known))
+
+    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST, only: Collection[str] | None = None) -> Packed:
+        """The archive of the manifest, or of these paths of it, in the spool; `Packed.manifest` is the whole one.
+
+        Raises `TryLater` if the disk has no room for it.
+        """
         try:
-            packed = self._packer.pack(manifest, codec, self._max_mib << 20)
+            if only is None:
+                packed = self._packer.pack(manifest, codec, self._max_mib << 20)
+            else:
+                packed = self._pack_part(manifest, codec, only)
         except OSError as failure:
             descent.refuse_shortage(failure)
             raise TryLater(
@@ -122,6 +135,15 @@ class Photographer:
         self.problems = self.problems + packed.problems + self._held_back.note(packed, self._sent)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
+        return packed
+
+    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str]) -> Packed:
+        part = {path: manifest[path] for path in manifest if path in only}
+        packed = self._part_packer.pack(part, codec, self._max_mib << 20)
+        whole = manifest | packed.manifest
+        for path in part.keys() - packed.manifest.keys():
+            del whole[path]
+        packed.manifest = whole
         return packed
 
     def repack(self, manifest: Manifest, damaged: Piece, codec: Codec) -> Packed:

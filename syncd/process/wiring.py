@@ -14,7 +14,6 @@ from syncd.base.errors import ConfigError, KeyRefused
 from syncd.base.folders import Folders, folders_for
 from syncd.base.interrupt import Interrupt
 from syncd.base.privacy import close_memory
-from syncd.base.problem import Problem
 from syncd.effects.api import Api
 from syncd.effects.bucket import Bucket
 from syncd.effects.chunk_store import ChunkStore
@@ -24,6 +23,7 @@ from syncd.effects.control import ControlServer
 from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Delivery, Patience
+from syncd.effects.dump import Dump
 from syncd.effects.git_config import personal_excludes
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
@@ -35,6 +35,7 @@ from syncd.effects.pause_file import PauseFile
 from syncd.effects.removal import Remover
 from syncd.effects.scan import Scanner
 from syncd.effects.sentry import Sentry
+from syncd.effects.small_archives import Archives, SmallArchives
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
 from syncd.effects.uplink_file import UplinkFile
@@ -115,15 +116,6 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     return key
 
 
-def shortfalls_of(config: Config) -> list[Problem]:
-    """Settings that this version takes but cannot do yet: named while they are set, never ignored in silence."""
-    found = []
-    if config.sync.archive != "full":
-        what = f'sync.archive = "{config.sync.archive}" is not supported by this version'
-        found.append(Problem("setting:archive", what, 'every archive is whole, as with "full"'))
-    return found
-
-
 def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
     """The workspace's own folders, made where missing. Raises `ConfigError`."""
     folders = places_of(config, environ)
@@ -182,6 +174,8 @@ def cycle_of(
     path = config.workspace.path
     store = ChunkStore(folders.spool)
     store.open()
+    part_store = ChunkStore(os.path.join(folders.spool, "changes"))
+    part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
     sentry = Sentry(folders.state)
     sentry.recall()
     photographer = Photographer(
@@ -195,12 +189,15 @@ def cycle_of(
         sentry,
         ContentReader(path, around.clock, check, search),
         Packer(path, store, around.clock, check, search),
+        Packer(path, part_store, around.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
     remover = Remover(api, exchanger, around.clock, around.interrupt)
     clearing = Clearing(Deletions(config.sandbox.deletions), api, remover, check)
-    return Cycle(target, photographer, delivery, journal, clearing, around.clock)
+    dump = Dump(api, exchanger, patience_of(config), around.clock, around.interrupt)
+    small = SmallArchives(Archives(config.sync.archive), target, dump, path, folders.state, check)
+    return Cycle(target, photographer, delivery, journal, clearing, small, around.clock)
 
 
 def board_of(config: Config, folders: Folders, around: Surroundings, tally: Tally, manager: ServiceManager) -> Board:
@@ -247,7 +244,6 @@ def daemon_of(
             config, folders, key=key, around=around, exchanger=exchanger, coverage=watch, on_progress=manager.ping
         )
         cycle.recall()
-        cycle.standing_problems = shortfalls_of(config)
         board = board_of(config, folders, around, tally, manager)
         board.recall()
         yield Daemon(

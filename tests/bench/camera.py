@@ -49,6 +49,7 @@ class Camera:
             Sentry(spool),
             ContentReader(workspace, clock),
             Packer(workspace, store, clock),
+            Packer(workspace, ChunkStore(f"{spool}/part"), clock),
             spool_folder=spool,
             max_mib=1 << 20,
         )

@@ -1,0 +1,101 @@
+"""Whether a sandbox may be sent archives of what changed only, which has to prove itself there first.
+
+That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small archive
+the sandbox's own (`/dump`) is held against the whole manifest; if anything is missing, whole archives go from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from syncd.base.problem import Problem
+from syncd.base.text import shown_path
+from syncd.effects.dump import Dump
+from syncd.effects.failure import StepFailed
+from syncd.effects.state_file import StateFile
+from syncd.effects.verification import verify
+from syncd.policy.manifest import Manifest
+from syncd.policy.target import Target
+
+_log = logging.getLogger("syncd.cycle")
+
+
+class Archives(Enum):
+    """What an archive holds: `sync.archive`."""
+
+    FULL = "full"
+    CHANGES = "changes"
+
+
+class _Proof(Struct, frozen=True):
+    target: Target
+    missing: list[str]
+
+
+class SmallArchives:
+    """What one sandbox makes of them."""
+
+    def __init__(
+        self, archives: Archives, target: Target, dump: Dump, workspace: str, folder: str, check: Callable[[], None]
+    ) -> None:
+        self._archives = archives
+        self._target = target
+        self._dump = dump
+        self._workspace = workspace
+        self._check = check
+        self._file = StateFile(folder, "small-archives", "small archives are tried once more")
+        self._proof = self._recall() if archives is Archives.CHANGES else None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a small one may be sent, be it the first."""
+        return self._archives is Archives.CHANGES and not (self._proof and self._proof.missing)
+
+    @property
+    def proved(self) -> bool:
+        """Whether one did what it should."""
+        return self._proof is not None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Why whole archives are sent although small ones are asked for."""
+        if self._proof is None or not self._proof.missing:
+            return []
+        shown = shown_path(self._proof.missing[0])
+        what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
+        return [Problem("small-archives", what, 'set sync.archive = "full" to be rid of this')]
+
+    def prove(self, manifest: Manifest) -> list[str]:
+        """Hold the sandbox against the manifest, after a small archive; the missing paths. Raises `Stop`.
+
+        If the sandbox cannot be asked, the next small archive is tried in the same way.
+        """
+
+        def missing(packed: Iterator[bytes]) -> list[str]:
+            return verify(self._workspace, manifest, packed, self._check).missing
+
+        try:
+            found = self._dump.read(missing, lambda failure, _: _log.debug("%s", failure))
+        except StepFailed as failure:
+            _log.warning("whether small archives suit this sandbox cannot be seen yet: %s", failure)
+            return []
+        self._proof = _Proof(self._target, found[:1])
+        with contextlib.suppress(OSError):  # then the next process proves it again
+            self._file.write(msgspec.msgpack.encode(self._proof))
+        return found
+
+    def _recall(self) -> _Proof | None:
+        payload, problem = self._file.read()
+        if problem is not None:
+            _log.warning("%s", problem)
+        try:
+            proof = msgspec.msgpack.decode(payload, type=_Proof) if payload is not None else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return proof if proof is not None and proof.target.same_sandbox(self._target) else None

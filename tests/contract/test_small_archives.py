@@ -1,0 +1,182 @@
+"""Archives of what changed only: small, enough, and believed only after they have proved it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from syncing import Rig, Witness, rigged
+
+from syncd.effects.snapshot import Demand
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as it:
+        it.keys["sync"] = {"archive": "changes"}
+        for number in range(20):
+            it.write(f"d{number % 4}/f{number}", f"content {number}")
+        (it.workspace / "big").write_bytes(os.urandom(300_000))
+        yield it
+
+
+def sent(rig: Rig) -> int:
+    """The bytes of the last upload."""
+    return [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"][-1]
+
+
+def equal(rig: Rig) -> bool:
+    """All of the workspace is in the sandbox as it is."""
+    here = {
+        str(path.relative_to(rig.workspace)): path.read_bytes() if path.is_file() else b""
+        for path in rig.workspace.rglob("*")
+    }
+    top = rig.sandbox.workspace
+    return all((top / path).exists() and (not text or (top / path).read_bytes() == text) for path, text in here.items())
+
+
+def test_only_what_changed_is_sent(rig: Rig) -> None:
+    """The first archive is whole, later ones are as small as the change, and one dump has proved it."""
+    rig.sync()
+    assert sent(rig) > 300_000
+    rig.write("d1/f1", "changed")
+    rig.write("new/dir/f", "new")
+    outcome, _ = rig.sync()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+    assert outcome.sync is not None
+    assert outcome.files == 22
+    assert rig.asked().count("dump") == 1
+    for number in range(3):
+        rig.write("d1/f1", f"again {number}")
+        rig.sync()
+        assert sent(rig) < 1_000
+    assert rig.asked().count("dump") == 1
+    outcome, _ = rig.sync()
+    assert outcome.sync is None
+
+
+def test_it_goes_on_after_a_restart(rig: Rig) -> None:
+    """What the sandbox holds and that small ones suit it are known to the next process."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    rig.restart()
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert rig.asked().count("dump") == 1
+    assert equal(rig)
+
+
+def test_links_modes_and_deletions(rig: Rig) -> None:
+    """Everything that is a change; where files only went, the archive still holds something."""
+    rig.sync()
+    (rig.workspace / "ln").symlink_to("d1/f1")
+    (rig.workspace / "d2" / "f2").chmod(0o755)
+    (rig.workspace / "empty").mkdir()
+    rig.sync()
+    assert (rig.sandbox.workspace / "ln").readlink() == Path("d1/f1")
+    assert (rig.sandbox.workspace / "d2" / "f2").stat().st_mode & 0o100
+    assert (rig.sandbox.workspace / "empty").is_dir()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+
+
+def test_mirrored_deletions(rig: Rig) -> None:
+    """They go before a small archive as before a whole one."""
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
+    rig.sync()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert not (rig.sandbox.workspace / "d3" / "f3").exists()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+
+
+def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
+    """Nothing is there any more that a small one could add to."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.sync()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert sent(rig) > 300_000
+    assert equal(rig)
+
+
+@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: reset"])
+def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
+    """Whatever the sandbox holds by then."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.emulator.faults.script(fault)
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+    rig.write("d1/f1", "content 1")
+    rig.write("d2/f2", "changed")
+    rig.sync()
+    assert equal(rig)
+    uploads = [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"]
+    assert uploads[-1] > 300_000
+
+
+@pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])
+def test_a_fault_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
+    """As with a whole one."""
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    assert equal(rig)
+
+
+def test_a_push_by_force_is_whole(rig: Rig) -> None:
+    """For who does not believe it."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.sync(Demand.FORCED)
+    assert sent(rig) > 300_000
+
+
+def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
+    """If initialize does not leave alone what is not in the archive, small ones are given up, for good and out loud."""
+    rig.sync()
+
+    def emptied(_: object) -> None:
+        for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+
+    rig.emulator.faults.on("initialize", "before", emptied)
+    rig.write("d1/f1", "changed")
+    outcome, _ = rig.sync()
+    assert outcome.follow_up
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    assert [problem.key for problem in rig.cycle.problems] == ["small-archives"]
+    rig.restart()
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    assert rig.asked().count("dump") == 1
+
+
+def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
+    """A sandbox that gives no dump is asked again after the next small archive."""
+    rig.sync()
+    rig.emulator.faults.script("dump: 404")
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert rig.asked().count("dump") == 2
+    assert equal(rig)
