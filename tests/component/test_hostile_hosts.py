@@ -1,0 +1,78 @@
+"""The emulator is for this machine alone: neither another address nor another name for it is answered."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.emulator import Emulator
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One that runs."""
+    with Emulator(tmp_path_factory.mktemp("emulator"), api_key="key") as emulator:
+        yield emulator
+
+
+def answer(port: int, request: bytes) -> bytes:
+    """The status line."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as lines:
+            return lines.readline().rstrip()
+
+
+def ports(emulator: Emulator) -> list[int]:
+    """Of the API and of the bucket."""
+    return [origin.port for origin in emulator._origins]
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["evil.example"],
+        [],
+        [""],
+        ["HERE", "evil.example"],
+        ["evil.example", "HERE"],
+        ["HERE."],
+        ["HERE, evil.example"],
+        ["HERE.evil.example"],
+        ["evil.example:80"],
+        ["user@HERE"],
+        ["localhost"],
+        ["127.0.0.1:1"],
+        ["[::1]:PORT"],
+        ["0.0.0.0:PORT"],
+        ["2130706433:PORT"],
+    ],
+)
+def test_a_page_of_another_name_is_refused(emulator: Emulator, hosts: list[str]) -> None:
+    """A browser that was told that `evil.example` is 127.0.0.1 gets nothing, whatever it is asked to send."""
+    for port in ports(emulator):
+        named = [host.replace("HERE", f"127.0.0.1:{port}").replace("PORT", str(port)) for host in hosts]
+        for method in ("GET", "PUT", "OPTIONS"):
+            lines = [f"{method} /local-sandbox HTTP/1.1", *(f"Host: {host}" for host in named), "Content-Length: 0"]
+            said = answer(port, "\r\n".join([*lines, "", ""]).encode())
+            assert said.split(b" ")[1] in (b"400", b"403"), said
+
+
+def test_its_own_name_is_answered(emulator: Emulator) -> None:
+    """Or the refusals would prove nothing."""
+    for host in ("127.0.0.1", "localhost"):
+        said = answer(emulator.port, f"GET /local-sandbox HTTP/1.1\r\nHost: {host}:{emulator.port}\r\n\r\n".encode())
+        assert said.split(b" ")[1] == b"401", said
+
+
+def test_no_other_address_listens(emulator: Emulator) -> None:
+    """Both ports are bound to 127.0.0.1 and to nothing else: not to all addresses, not to the rest of loopback."""
+    for port in ports(emulator):
+        for family, address in ((socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as connection:
+                connection.settimeout(5)
+                with pytest.raises(OSError):
+                    connection.connect((address, port))
