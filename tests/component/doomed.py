@@ -234,6 +234,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
 
 def main() -> None:
     """One order a line; the answer is the exit status."""
+    httpx.Client().close()  # loads what it loads late
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -249,6 +250,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    import httpx
+
     from syncd.base.config import check_config
     from syncd.base.errors import SyncdError
     from syncd.commands.lone_sync import Attendant, sync_alone
