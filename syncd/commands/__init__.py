@@ -7,12 +7,14 @@ import os
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 import click
 
 from syncd import __version__
 from syncd.base.errors import Stop, SyncdError
+from syncd.base.privacy import no_core_dumps
 
 VERBS = {
     "run": "The daemon, in the foreground.",
@@ -88,6 +90,9 @@ def main() -> None:
     except OSError as failure:
         _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
         sys.exit(75)
+    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback is no answer for a person
+        _confess(failure)
+        sys.exit(75)
     sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -97,10 +102,21 @@ def _complain(text: str) -> None:
     click.echo(f"syncd: {one_line(redacted(text), 1000)}", err=True)
 
 
+def _confess(failure: BaseException | None) -> None:
+    """A defect of this program: where it showed, but none of the texts and values, which may hold a signed URL."""
+    from syncd.process.logs import place_of  # noqa: PLC0415 - as above
+
+    if failure is not None and not isinstance(failure, SystemExit):
+        _complain(f"internal error ({place_of(failure)}): please report it")
+
+
 def _harden() -> None:
     """Private files from the first on, no key in a core dump, and room for deep trees."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    no_core_dumps()
+    sys.excepthook = lambda _kind, failure, _trace: _confess(failure)
+    sys.unraisablehook = lambda failed: _confess(failed.exc_value)
+    threading.excepthook = lambda failed: _confess(failed.exc_value)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
