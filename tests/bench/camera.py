@@ -18,6 +18,7 @@ from syncd.effects.scan import Scanner
 from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Demand, Photographer
 from syncd.policy.manifest import Manifest
+from syncd.policy.secret_contents import SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.uplink import Codec
 from tests.bench.stopwatch import Stopwatch, Took, status_kib
@@ -41,15 +42,15 @@ class Camera:
     """Takes one tree's snapshots, each against the one before."""
 
     def __init__(self, workspace: str, spool: str, codec: Codec = Codec.FAST) -> None:
-        clock = _Later()
+        clock, search = _Later(), SecretSearch()
         store = ChunkStore(spool)
         store.open()
         self._photographer = Photographer(
             Scanner(workspace, Selection(SelectionSettings())),
             Sentry(spool),
-            ContentReader(workspace, clock),
-            Packer(workspace, store, clock),
-            Packer(workspace, ChunkStore(f"{spool}/part"), clock),
+            ContentReader(workspace, clock, search=search),
+            Packer(workspace, store, clock, search=search),
+            Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
             spool_folder=spool,
             max_mib=1 << 20,
         )
