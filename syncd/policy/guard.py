@@ -23,7 +23,12 @@ def lost_nearly_all(files_before: int, files_now: int) -> bool:
 
 
 def is_another(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
-    """Whether what stands in the workspace's place holds fewer than a tenth of its files' names, few as they may be."""
+    """Whether what stands in the place of a workspace of `SMALL_FILES` and more holds fewer than a tenth of its names.
+
+    A smaller one that is removed and made anew is a person who starts over.
+    """
     files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
+    if len(files) < SMALL_FILES:
+        return False
     left = sum(path in now and now[path].kind is not Kind.DIRECTORY for path in files)
     return left * LEFT_ONE_IN < len(files)

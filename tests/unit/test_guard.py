@@ -40,7 +40,9 @@ def test_less_than_a_tenth_left(before: int) -> None:
         ({}, {}, False),
         ({}, files(range(50)), False),
         ({"folder": FOLDER}, {}, False),
-        (files(range(1)), {}, True),
+        (files(range(1)), {}, False),
+        (files(range(19)), files(range(50, 60)), False),
+        (files(range(20)), files(range(50, 90)), True),
         (files(range(1)), files(range(1)), False),
         (files(range(1)), files(range(1), LINK), False),
         (files(range(30)), files(range(30)), False),
@@ -52,5 +54,5 @@ def test_less_than_a_tenth_left(before: int) -> None:
     ],
 )
 def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
-    """What took the workspace's place must hold a tenth of its files by their names, however many others it holds."""
+    """What took the workspace's place must hold a tenth of its names, however many others it holds; of a small one none."""
     assert is_another(before, now) is another
