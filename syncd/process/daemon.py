@@ -64,6 +64,7 @@ class Daemon:
         self._suspicion = Suspicion()
         self._paused = False
         self._glanced_s = 0.0
+        self._slept_s = 0.0
         self._key_stamp = _file_stamp(parts.key_file)
 
     def run(self) -> Ended:
@@ -194,7 +195,10 @@ class Daemon:
         if now_s - self._glanced_s >= GLANCE_S or sent_bytes == total_bytes:
             self._glanced_s = now_s
             orders.tell_progress(self._serving, sent_bytes, total_bytes)
+            slept_before_s = self._slept_s
             self._wait(now_s)
+            if self._slept_s > slept_before_s:
+                raise Superseded  # its connection is dead, and the workspace may be another one by now
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Show what failed and when it is tried again."""
@@ -207,9 +211,9 @@ class Daemon:
         self._board.enter(State.RETRYING)
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:
-        """Wait a failure out; a newer change means a fresh snapshot, an order at once."""
+        """Wait a failure out, asleep or awake; a newer change means a fresh snapshot, an order at once."""
         started_s = self._clock.monotonic_s()
-        ends_s = started_s + wait_s
+        slept_before_s = self._slept_s
         least_s = started_s + min(wait_s, self._parts.patience.first_s)
         while True:
             # An order goes before a pause: given up here, it would be begun again at once, without end.
@@ -217,7 +221,7 @@ class Daemon:
             if self._orders.fresh or held_up or self._parts.signals.reload:
                 raise Superseded
             now_s = self._clock.monotonic_s()
-            until_s = ends_s
+            until_s = ends_s = started_s + wait_s - (self._slept_s - slept_before_s)
             if verdict is Verdict.OFFLINE:
                 cut_s = ends_pause(self._agenda(), now_s, least_s, *self._times())
                 until_s = ends_s if cut_s is None else min(ends_s, cut_s)
@@ -268,7 +272,8 @@ class Daemon:
             _log.info("slept for %.0f s: looking at everything again", slept_s)
             parts.exchanger.drop()
             self._look_everywhere()
-            self._setback.try_at_once()
+            self._setback.woke(slept_s)
+            self._slept_s += slept_s
         parts.exchanger.drop_cold()
         if parts.signals.sync_now:
             parts.signals.sync_now = False

@@ -20,6 +20,7 @@ class ServiceManager:
         self._clock = clock
         self._status = ""
         self._pinged_s = clock.monotonic_s()
+        self._pinged_boottime_s = clock.boottime_s()
         self.ping_every_s: float | None = None
         watched = environ.get("WATCHDOG_USEC", "")
         if self._address and watched.isdigit() and environ.get("WATCHDOG_PID", str(pid)) == str(pid):
@@ -44,13 +45,16 @@ class ServiceManager:
             self._send(f"STATUS={text}")
 
     def ping(self) -> None:
-        """The loop, or the work it does, made progress; sent on as often as the watchdog asks for."""
+        """The loop, or the work it does, made progress; sent on as often as the watchdog asks for.
+
+        Counted in boottime: after a sleep the watchdog is told at once, whatever clock it goes by.
+        """
         if self.ping_every_s is None:
             return
-        now_s = self._clock.monotonic_s()
+        now_s = self._clock.boottime_s()
         # A bounded wait may follow that is longer than what is left: a little early is right.
-        if now_s - self._pinged_s >= self.ping_every_s * 0.9:
-            self._pinged_s = now_s
+        if now_s - self._pinged_boottime_s >= self.ping_every_s * 0.9:
+            self._pinged_s, self._pinged_boottime_s = self._clock.monotonic_s(), now_s
             self._send("WATCHDOG=1")
 
     def next_ping_s(self) -> float | None:

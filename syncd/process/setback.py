@@ -23,6 +23,7 @@ class Setback:
         self._patience = patience
         self._failures = 0
         self._asked = 0
+        self._asked_until_s: float | None = None
         self.hold: Hold | None = None
         self.not_before_s: float | None = None
 
@@ -33,13 +34,16 @@ class Setback:
         self.hold = None
         self.not_before_s = None
 
-    def try_at_once(self) -> None:
-        """What failed may be better now: the machine slept, or someone asks."""
-        self.not_before_s = None
+    def woke(self, slept_s: float) -> None:
+        """What failed may be better after a sleep, but what a server asked for is counted by its own clock."""
+        if self._asked_until_s is not None:
+            self._asked_until_s -= slept_s
+        if self.not_before_s is not None:
+            self.not_before_s = self._asked_until_s
 
     def after(self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0) -> None:
         """A sync that took so long ended in this failure now; the server asked for a wait of `asked_s`."""
-        self.hold, self.not_before_s = None, None
+        self.hold, self.not_before_s, self._asked_until_s = None, None, None
         if isinstance(failure, NeedsPerson):
             self.hold = self._held(failure, now_s, took_s)
             return
@@ -47,6 +51,7 @@ class Setback:
         wait_s = backoff_limit_s(self._failures, self._patience.first_s, self._patience.max_s)
         # What a server asks for may be longer than one sync's patience: the next sync must not come before it either.
         self.not_before_s = now_s + max(wait_s, asked_s)
+        self._asked_until_s = now_s + asked_s if asked_s else None
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
         if isinstance(failure, WorkspaceError):

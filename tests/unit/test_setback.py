@@ -90,7 +90,21 @@ def test_the_last_failure_counts() -> None:
     after.after(Unavailable("no network"), NOW_S, 1.0)
     assert after.hold is None
     assert after.not_before_s is not None
-    after.try_at_once()
+    after.woke(10.0)
+    assert after.not_before_s is None
+
+
+def test_a_sleep_counts_for_what_a_server_asked_for() -> None:
+    """A nap ends our own back-off, and of a server's `Retry-After` as much as it lasted."""
+    after = setback()
+    after.after(Unavailable("busy"), NOW_S, 1.0, asked_s=3600.0)
+    after.woke(600.0)
+    after.woke(1000.0)
+    assert after.not_before_s == NOW_S + 2000
+    after.after(Unavailable("no network"), NOW_S, 1.0)
+    after.woke(1.0)
+    assert after.not_before_s is None
+    after.woke(1.0)
     assert after.not_before_s is None
 
 

@@ -1,0 +1,336 @@
+"""Sleep, clocks that are set, and ends at odd moments, for the real daemon.
+
+No test may touch the machine's clock or send it to sleep, so the daemon is started by this very file, which puts
+shifted clocks in place of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps.
+All else is real, the waits too.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import runpy
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.base.clock import SystemClock, stamp
+from syncd.process import resume
+
+CLOCK = SystemClock()
+HOUR_S, YEAR_S = 3600.0, 365 * 86400.0
+_SHIFTS = struct.Struct("dd")
+
+
+class Shifts:
+    """What a daemon's boottime and wall clock are ahead of the machine's, in a file that several processes map."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SHIFTS.size)
+
+    @property
+    def boottime(self) -> float:
+        return float(_SHIFTS.unpack(self._map[:])[0])
+
+    @property
+    def wall(self) -> float:
+        return float(_SHIFTS.unpack(self._map[:])[1])
+
+    def set(self, boottime: float, wall: float) -> None:
+        self._map[:] = _SHIFTS.pack(boottime, wall)
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clocks, shifted."""
+
+    def __init__(self, shifts: Shifts) -> None:
+        self._shifts = shifts
+
+    def boottime_s(self) -> float:
+        return super().boottime_s() + self._shifts.boottime
+
+    def wall_s(self) -> float:
+        return super().wall_s() + self._shifts.wall
+
+
+def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
+    """`python -m syncd ARGS`, by shifted clocks."""
+    shifted = Shifts(shifts)
+    boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
+    SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
+    SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
+    resume._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    sys.argv = ["syncd", *args]
+    runpy.run_module("syncd", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    # tests/system stands first in the path, and nothing in it may come before what the product imports.
+    sys.path.pop(0)
+    _run_shifted(sys.argv[1], sys.argv[2], sys.argv[6:])
+    sys.exit()
+
+from command import Running  # noqa: E402 - not there for the daemon
+from rig import KEY, Rig  # noqa: E402
+from service_manager import ServiceManager  # noqa: E402
+
+from syncd.emulator import Emulator  # noqa: E402
+
+
+class Laptop(Rig):
+    """A rig whose daemon and cloud live in a time of their own."""
+
+    def __init__(self, folder: Path, emulator: Emulator, shifts: Shifts, shifts_file: Path) -> None:
+        super().__init__(folder, emulator)
+        self.shifts = shifts
+        self.alarm = folder / "alarm"
+        os.mkfifo(self.alarm)
+        self._alarm = os.open(self.alarm, os.O_RDWR | os.O_NONBLOCK)
+        self.by_its_clocks = (sys.executable, __file__, str(shifts_file), str(self.alarm))
+
+    def sleep(self, seconds: float) -> None:
+        """The lid is closed for that long. The daemon does not run meanwhile; the cloud goes on."""
+        self._jump(seconds, seconds)
+
+    def set_clock(self, seconds: float) -> None:
+        """Someone sets the clock that much forward, or back."""
+        self._jump(0.0, seconds)
+
+    def _jump(self, boottime_s: float, wall_s: float) -> None:
+        daemon = self.daemons[-1]
+        daemon.send(signal.SIGSTOP)
+        self.until(lambda: b"\nState:\tT" in Path(f"/proc/{daemon.pid}/status").read_bytes(), "the daemon to stop")
+        self.shifts.set(self.shifts.boottime + boottime_s, self.shifts.wall + wall_s)
+        os.write(self._alarm, b"canceled")
+        daemon.send(signal.SIGCONT)
+
+    def awake(self) -> Running:
+        """The daemon in its own time, once it has synced."""
+        return self.up(prefix=self.by_its_clocks)
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._alarm)
+
+
+class _CloudClock(ShiftedClock):
+    """The servers' clock: nobody sets it, but it goes on while the laptop sleeps, as the boottime does."""
+
+    def wall_s(self) -> float:
+        return SystemClock.wall_s(self) + self._shifts.boottime
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Laptop]:
+    """A workspace, a sandbox and the command, in a time of their own; nothing secret was shown."""
+    shifts_file = tmp_path / "shifts"
+    shifts_file.write_bytes(_SHIFTS.pack(0.0, 0.0))
+    shifts = Shifts(str(shifts_file))
+    with Emulator(tmp_path / "cloud", api_key=KEY, clock=_CloudClock(shifts)) as emulator:
+        laptop = Laptop(tmp_path, emulator, shifts, shifts_file)
+        try:
+            yield laptop
+        finally:
+            laptop.close()
+        leaks = laptop.leaks()
+        assert not leaks, "\n".join(leaks)
+
+
+def _refused(rig: Laptop) -> int:
+    """Requests that were answered with an error."""
+    return sum((entry.status or 0) >= 400 for entry in rig.emulator.journal.entries())
+
+
+def test_a_night(rig: Laptop) -> None:
+    """What changed unheard is found at once, what did not is not sent, and the URL that ended meanwhile is not used."""
+    rig.write("a")
+    outside = rig.home / "outside"
+    outside.write_text("before\n")
+    os.link(outside, rig.workspace / "linked")
+    daemon = rig.awake()
+    rig.sleep(1800)
+    rig.until(lambda: "slept for 1800 s" in daemon.err, "the sleep to be noticed")
+    rig.ok("flush")
+    assert rig.count("upload") == 1
+    outside.write_text("after the first night\n")  # by another name: no event of the workspace tells
+    rig.sleep(8 * HOUR_S)
+    rig.converged()
+    assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (2, 2, 0)
+    assert daemon.err.count("slept for") == 2
+
+
+def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
+    """Saved, and the lid closed: it is sent in the morning, with nobody's help, and once."""
+    rig.configure({"sync.debounce_seconds": 1.0})
+    rig.write("a")
+    rig.awake()
+    rig.write("a", "the day's last save")
+    rig.in_state("debouncing")
+    rig.sleep(8 * HOUR_S)
+    rig.converged()
+    rig.ok("flush")
+    assert rig.count("upload") == 2
+
+
+@pytest.mark.parametrize(("seconds", "urls"), [(5.0, 1), (8 * HOUR_S, 2)], ids=["a nap", "a night"])
+def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
+    """Its connection is dead: begun anew at once, with the workspace as it is now, and that is no failure."""
+    rig.write("random", os.urandom(8_000_000))
+    rig.faults("upload: slow 2000000")
+    daemon = rig.start(prefix=rig.by_its_clocks)
+    rig.until(lambda: (rig.shown().get("progress") or {"sent_bytes": 0})["sent_bytes"], "the upload to go on")
+    rig.write("new", "saved before the lid was closed")
+    rig.sleep(seconds)
+    rig.converged()
+    rig.in_state("watching")
+    status = rig.status()
+    assert (status["failures"], status["last_error"]) == (0, None)
+    assert " warning " not in daemon.err
+    assert (rig.count("upload-url"), rig.count("upload"), rig.count("upload", 200)) == (urls, 2, 1)
+
+
+@pytest.mark.parametrize("asked_s", [20, 7200], ids=["within one sync's patience", "longer than it"])
+def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int) -> None:
+    """A nap does not end what `Retry-After` asked for, a night does: the server's clock went on."""
+    rig.write("a")
+    rig.faults(f"upload-url: 503 retry-after={asked_s}")
+    daemon = rig.start(prefix=rig.by_its_clocks)
+    rig.in_state("retrying")
+    rig.sleep(5.0)
+    rig.until(lambda: "slept" in daemon.err, "the nap to be noticed")
+    noticed_s = CLOCK.monotonic_s()
+    rig.until(lambda: CLOCK.monotonic_s() > noticed_s + 1, "time to go by")
+    assert rig.count("upload-url") == 1
+    rig.sleep(2 * HOUR_S)
+    rig.converged(timeout_s=5)
+    assert rig.count("upload-url") == 2
+
+
+def test_asleep_without_a_network(rig: Laptop) -> None:
+    """A back-off of our own ends with the sleep."""
+    rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
+    rig.write("a")
+    rig.faults("upload-url: reset")
+    rig.start(prefix=rig.by_its_clocks)
+    rig.in_state("retrying")
+    rig.sleep(HOUR_S)
+    rig.converged(timeout_s=5)
+
+
+def test_asleep_while_paused(rig: Laptop) -> None:
+    """A pause outlasts the night; what was saved meanwhile is sent when it ends."""
+    rig.write("a")
+    daemon = rig.awake()
+    rig.ok("pause")
+    rig.write("b")
+    rig.sleep(8 * HOUR_S)
+    rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
+    assert rig.in_state("paused")["pending"]
+    assert rig.count("upload") == 1
+    rig.ok("resume")
+    rig.converged()
+
+
+def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
+    """Whatever clock it goes by, and however far off the next ping would have been."""
+    manager = ServiceManager(rig.home / "notify")
+    rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": "60000000"}
+    try:
+        rig.write("a")
+        daemon = rig.awake()
+        assert manager.said("WATCHDOG") == []
+        rig.sleep(HOUR_S)
+        rig.until(lambda: manager.said("WATCHDOG"), "the ping", timeout_s=5)
+        rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
+        assert manager.said("WATCHDOG") == ["1"]
+        assert daemon.stop() == 0
+    finally:
+        manager.close()
+
+
+@pytest.mark.parametrize("by_s", [3 * HOUR_S, -YEAR_S])
+def test_a_clock_that_is_set(rig: Laptop, by_s: float) -> None:
+    """No sleep, no upload, the same URL; what people read goes by the new time. A restart trusts no older URL."""
+    rig.write("a")
+    daemon = rig.awake()
+    rig.ok("flush")  # every file has been looked at once it was not young any more, or will be
+    rig.set_clock(by_s)
+    rig.ok("flush")
+    rig.in_state("watching")
+    assert rig.count("upload") == 1
+    rig.write("a", "saved in another time")
+    rig.converged()
+    rig.until(lambda: rig.status()["syncs"] == 2, "the second sync to be told")
+    at, now_s = rig.status()["last_sync"]["finished_at"], CLOCK.wall_s() + rig.shifts.wall
+    assert stamp(now_s - 60) < at <= stamp(now_s)
+    assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (1, 2, 0)
+    assert "slept" not in daemon.err
+    assert daemon.stop() == 0
+    rig.write("b")
+    rig.start(prefix=rig.by_its_clocks)
+    rig.converged()
+    assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (2, 3, 0)
+
+
+def test_the_beginning_of_time(rig: Laptop) -> None:
+    """A machine whose clock lost its battery starts in 1970, and is put right while the daemon runs."""
+    rig.shifts.set(0.0, 86400.0 - CLOCK.wall_s())
+    rig.write("a")
+    daemon = rig.awake()
+    assert rig.status()["last_sync"]["finished_at"].startswith("1970-01-02T")
+    rig.set_clock(CLOCK.wall_s() - 86400.0)
+    rig.write("a", "put right")
+    rig.converged()
+    assert rig.count("upload-url") == 1
+    assert "slept" not in daemon.err
+
+
+ELSEWHEN = ("unshare", "--time", "--boottime", "36000", "--monotonic", "7200", "--fork", "--kill-child")
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*ELSEWHEN, "true"], capture_output=True, check=False).returncode != 0,
+    reason="time namespaces are not allowed here",
+)
+def test_two_boots(rig: Laptop) -> None:
+    """For real: a process that counts from another boot takes over state, URL and all, and sees no sleep in it."""
+    rig.write("a")
+    rig.up(prefix=ELSEWHEN)
+    rig.kill()
+    rig.write("a", "between two boots")
+    daemon = rig.up()
+    rig.kill()
+    rig.write("a", "and back")
+    again = rig.up(prefix=ELSEWHEN)
+    rig.converged()
+    assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (1, 3, 0)
+    assert "slept" not in daemon.err + again.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+def test_an_end_before_it_has_begun(rig: Laptop, number: signal.Signals) -> None:
+    """A signal in the first instants ends it one way or the other, and leaves nothing that hinders the next one."""
+    rig.write("a")
+    codes = set()
+    for step in range(6):
+        daemon = rig.start()
+        started_s = CLOCK.monotonic_s()
+        rig.until(lambda begun=started_s, step=step: CLOCK.monotonic_s() >= begun + 0.05 * step, "its instant")  # type: ignore[misc]
+        if number is signal.SIGHUP and step > 2:
+            daemon.send(signal.SIGTERM)
+        daemon.send(number)
+        codes.add(daemon.wait(5.0))
+        status = rig.status()
+        assert (status["running"], status["state"], status["pid"]) == (False, "stopped", None)
+        assert not (rig.state_folder / "control.sock").exists()
+    assert codes <= {0, -number, -signal.SIGTERM}, codes
+    rig.up()
+    rig.converged()
