@@ -54,5 +54,5 @@ def test_less_than_a_tenth_left(before: int) -> None:
     ],
 )
 def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
-    """What took the workspace's place must hold a tenth of its names, however many others it holds; of a small one none."""
+    """What took the workspace's place must hold a tenth of its names, however many others; of a small one none."""
     assert is_another(before, now) is another
