@@ -11,6 +11,8 @@ from typing import NoReturn
 from syncd.base.errors import KeyRefused
 
 CREDENTIAL = "klavis-api-key"
+# What the units set in place of a key file that is not there: without it the service manager would try for ever.
+NOT_LOADED = " "
 _LONGEST = 4096
 
 
@@ -50,7 +52,9 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
         path = os.path.join(folder, CREDENTIAL)
         if os.path.lexists(path):
             # The service manager makes this one 0400, or 0440 with an ACL in a system unit.
-            return checked_key(_read(path, f"the API key file {path!r}", stat.S_IRWXO), path)
+            loaded = _read(path, f"the API key file {path!r}", stat.S_IRWXO)
+            if loaded != NOT_LOADED:
+                return checked_key(loaded, path)
     if environ.get("KLAVIS_API_KEY"):
         return checked_key(environ["KLAVIS_API_KEY"], "$KLAVIS_API_KEY")
     what = f"the API key file sandbox.api_key_file = {key_file!r}"

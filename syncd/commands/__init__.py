@@ -29,6 +29,7 @@ VERBS = {
     "init": "Write a commented configuration file.",
     "pause": "Hold syncing.",
     "resume": "Go on syncing, and catch up.",
+    "service": "The systemd user unit: install, uninstall, status, logs.",
     "emulator": "A stand-in for the sandbox API on this machine.",
     "demo": "See the whole job with no account.",
 }

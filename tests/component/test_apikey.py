@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import CREDENTIAL, ApiKey, find_key
+from syncd.base.apikey import CREDENTIAL, NOT_LOADED, ApiKey, find_key
 from syncd.base.errors import KeyRefused
 
 KEY = "sk-5ecret"
@@ -40,6 +40,9 @@ def test_the_order(tmp_path: Path) -> None:
     assert find_key(both, str(path)).reveal() == "from-credential"
     assert find_key({"KLAVIS_API_KEY": "from-environment"}, str(path)).reveal() == "from-environment"
     assert find_key({"KLAVIS_API_KEY": ""}, str(path)).reveal() == "from-file"
+    (tmp_path / CREDENTIAL).chmod(0o600)
+    (tmp_path / CREDENTIAL).write_text(NOT_LOADED)
+    assert find_key(both, str(path)).reveal() == "from-environment"
     (tmp_path / CREDENTIAL).unlink()
     assert find_key(both, str(path)).reveal() == "from-environment"
     assert find_key({}, str(path)).source == str(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +22,8 @@ NEEDED = {
     "UMask": "0077",
     "WantedBy": "default.target",
 }
+# As `systemd-analyze security` counts it, in tenths; an unhardened user service has more than 90.
+EXPOSURE = 17
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
@@ -43,6 +44,15 @@ def test_the_check_bites(repo: Path, tmp_path: Path) -> None:
     assert "UMasque" in _complaints(text, UNITS[0], tmp_path)
 
 
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS)
+def test_it_is_hardened(repo: Path, tmp_path: Path, unit: str) -> None:
+    """Its exposure is low, and with one wall less it would be too high: the check can fail."""
+    text = (repo / "systemd" / unit).read_text("utf-8")
+    assert _is_hardened(text, unit, tmp_path)
+    assert not _is_hardened(text.replace("PrivateUsers=yes", ""), unit, tmp_path)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_it_keeps_the_daemon_s_contract(repo: Path, unit: str) -> None:
     """Readiness, restarts and exit codes are what `syncd run` promises."""
@@ -59,11 +69,15 @@ def test_the_template_differs_in_its_name_alone(repo: Path) -> None:
 
 
 def test_each_setting_has_its_reason(repo: Path) -> None:
-    """In the plain unit a comment stands above each group of settings."""
-    groups = (repo / "systemd" / UNITS[0]).read_text("utf-8").split("\n\n")
-    bare = [
-        group for group in groups if "=" in re.sub(r"(?m)^(#.*|\[.*|Description=.*)$", "", group) and "#" not in group
-    ]
+    """In the plain unit a comment stands above each setting, or above its like just before it."""
+    bare, said = [], False
+    for line in (repo / "systemd" / UNITS[0]).read_text("utf-8").splitlines():
+        if not line or line.startswith("["):
+            said = False
+        elif line.startswith("#"):
+            said = True
+        elif not said and not line.startswith("Description="):
+            bare.append(line)
     assert not bare
 
 
@@ -71,19 +85,28 @@ def _settings(file: Path) -> list[str]:
     return [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
 
 
+def _is_hardened(text: str, unit: str, folder: Path) -> bool:
+    (folder / unit).write_text(text, "utf-8")
+    return _analyze(folder, "security", "--offline=yes", f"--threshold={EXPOSURE}", str(folder / unit)).returncode == 0
+
+
 def _complaints(text: str, unit: str, folder: Path) -> str:
     """What `systemd-analyze verify` writes; the command is one that exists, since a missing one is a complaint too."""
     assert COMMAND in text
     file = folder / unit
     file.write_text(text.replace(COMMAND, shutil.which("true") or "/bin/true"), "utf-8")
+    run = _analyze(folder, "verify", "--recursive-errors=no", str(file))
+    return run.stderr or ("" if run.returncode == 0 else f"exit {run.returncode}")
+
+
+def _analyze(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     runtime = folder / "runtime"
-    runtime.mkdir(mode=0o700)
-    run = subprocess.run(
-        ["systemd-analyze", "--user", "verify", "--recursive-errors=no", str(file)],
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return subprocess.run(
+        ["systemd-analyze", "--user", *words],
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    return run.stderr or ("" if run.returncode == 0 else f"exit {run.returncode}")

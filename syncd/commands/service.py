@@ -1,0 +1,330 @@
+"""`syncd service`: the systemd user unit, put in place, taken away, asked how it is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+import click
+
+from syncd.base.apikey import find_key
+from syncd.base.config import Config
+from syncd.base.errors import ConfigError, KeyRefused, SyncdError
+from syncd.base.folders import default_config_path
+from syncd.base.text import one_line, redacted
+from syncd.commands.options import config_option, config_path, configured
+from syncd.commands.service_report import PROPERTIES, Report, report, started_at
+from syncd.commands.service_systemd import UserManager
+from syncd.commands.service_unit import (
+    DROP_IN,
+    Surroundings,
+    Unit,
+    drop_in,
+    fitted,
+    is_unchanged,
+    sealed,
+    shipped,
+    unit_of,
+)
+
+_LOG_LINES = 5
+_COLOURS = {0: "green", 75: "yellow", 78: "red"}
+# Each decides where the daemon or a command looks, so both must have the same.
+_SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One configuration's unit, and the manager that has it."""
+
+    manager: UserManager
+    unit: Unit
+    config_file: str
+    option: str  # ` --config FILE`, for commands that are named to a person
+
+    @property
+    def units_folder(self) -> str:
+        """Where a user's own units lie (systemd.unit(5))."""
+        return os.path.join(os.path.dirname(os.path.dirname(default_config_path(os.environ))), "systemd", "user")
+
+    @property
+    def unit_file(self) -> str:
+        """The unit itself; the template, where it is an instance."""
+        return os.path.join(self.units_folder, self.unit.file)
+
+    @property
+    def drop_in_file(self) -> str:
+        """What differs for this configuration and machine."""
+        return os.path.join(self.units_folder, f"{self.unit.name}.d", DROP_IN)
+
+    def properties(self) -> dict[str, str]:
+        """What systemd knows of it."""
+        return self.manager.show(self.unit.name, PROPERTIES)
+
+
+@click.group("service")
+def command() -> None:
+    """Keep syncd running at every login, as a systemd user unit.
+
+    The default configuration is the unit syncd, ~/.config/syncd/NAME.toml is syncd@NAME.
+    """
+
+
+@command.command("install")
+@config_option
+def install(config_file: str | None) -> int:
+    """Write the unit, switch it on and start it; again after an upgrade, a move or a new key.
+
+    A unit that a person edited is left as it is. Ends with 0 once the daemon says that it is ready.
+    """
+    service = _service(config_file)
+    config = configured(config_file)
+    _same_folders(service.manager)
+    key_file = _usable_key_file(config)
+    text = sealed(fitted(shipped(service.unit.file), _python(), service.manager.version()), _stem(service.unit.name))
+    around = Surroundings(
+        config_folder=os.path.dirname(default_config_path(os.environ)),
+        key_file=key_file,
+        seen=(config.workspace.path, sys.prefix, os.path.dirname(service.config_file)),
+        walls=service.manager.builds_walls(),
+    )
+    extra = drop_in(around)
+    extra = sealed(extra, _stem(service.unit.name)) if extra else ""
+    for path in (service.unit_file, service.drop_in_file):
+        _refuse_edited(path, service.unit)
+    written = [
+        path for path, wanted in ((service.unit_file, text), (service.drop_in_file, extra)) if _put(path, wanted)
+    ]
+    manager = service.manager
+    if written or service.properties().get("NeedDaemonReload") == "yes":
+        manager.do("daemon-reload")
+    manager.do("enable", "--quiet", "--", service.unit.name)
+    before = service.properties()
+    started = bool(written) or before.get("ActiveState") != "active" or _changed_at(key_file) > started_at(before)
+    if started:
+        manager.try_to("reset-failed", "--", service.unit.name)
+        manager.try_to("restart", "--", service.unit.name)
+    for path in written:
+        click.echo(f"wrote {path}" if os.path.lexists(path) else f"removed {path}")
+    now = _report(service, key_file)
+    if not started:
+        click.echo(f"{service.unit.name} is up to date and runs")
+    _show(service, now, _LOG_LINES if now.exit_code else 0)
+    for line in _advice(service, config, around):
+        click.echo(line)
+    click.echo(f"undo it: syncd service uninstall{service.option}")
+    return now.exit_code
+
+
+@command.command("uninstall")
+@config_option
+def uninstall(config_file: str | None) -> None:
+    """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
+    service = _service(config_file)
+    manager = service.manager
+    there = os.path.lexists(service.unit_file) or service.properties().get("ActiveState") not in ("inactive", "failed")
+    if there:
+        manager.try_to("disable", "--quiet", "--now", "--", service.unit.name)
+        manager.try_to("stop", "--", service.unit.name)
+    removed = _take_away(service.drop_in_file, service.unit)
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(service.drop_in_file))
+    others = _other_instances(service)
+    if others:
+        click.echo(f"{service.unit_file} stays: {', '.join(others)} needs it")
+    else:
+        removed += _take_away(service.unit_file, service.unit)
+    if there or removed:
+        manager.do("daemon-reload")
+        manager.try_to("reset-failed", "--", service.unit.name)
+    for path in removed:
+        click.echo(f"removed {path}")
+    click.echo(f"{service.unit.name} is stopped and switched off" if there else f"{service.unit.name} is not installed")
+
+
+@command.command("status")
+@config_option
+def status(config_file: str | None) -> int:
+    """Show how the service is, how it last ended, its last log lines, and what to do.
+
+    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
+    """
+    service = _service(config_file)
+    key_file = os.path.join(os.path.dirname(service.config_file), "api-key")
+    with suppress(SyncdError):
+        key_file = configured(config_file).sandbox.api_key_file
+    now = _report(service, key_file)
+    _show(service, now, _LOG_LINES)
+    return now.exit_code
+
+
+@command.command("logs")
+@config_option
+@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
+@click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="So many of the last lines.")
+def logs(config_file: str | None, follow: bool, lines: int) -> int:
+    """Show the service's log, from the journal."""
+    service = _service(config_file)
+    code = service.manager.show_journal(service.unit.name, lines, follow=follow)
+    return 75 if code else 0
+
+
+def _service(config_file: str | None) -> Service:
+    path = config_path(config_file)
+    unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
+    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
+    return Service(UserManager(os.environ), unit, path, option)
+
+
+def _same_folders(manager: UserManager) -> None:
+    """Raises `ConfigError` where the daemon would look for its files elsewhere than commands from this shell."""
+    for name, fallback in _SHARED.items():
+        usual = os.path.join(os.path.expanduser("~"), fallback)
+        here, there = os.environ.get(name) or usual, manager.environ.get(name) or usual
+        if os.path.normpath(here) != os.path.normpath(there):
+            raise ConfigError(
+                f"{name} is {here} here and {there} in the service manager",
+                "give both the same: in ~/.config/environment.d/, then log in again",
+            )
+
+
+def _usable_key_file(config: Config) -> str:
+    """The file that the service manager will read the key from. Raises `KeyRefused`."""
+    key_file = config.sandbox.api_key_file
+    try:
+        find_key({}, key_file)
+    except KeyRefused as refused:
+        if os.environ.get("KLAVIS_API_KEY") and not os.path.lexists(key_file):
+            raise KeyRefused(
+                "a service does not see $KLAVIS_API_KEY", f"put the key into {key_file}, mode 0600"
+            ) from None
+        raise refused from None
+    return key_file
+
+
+def _python() -> str:
+    """This interpreter, in its own venv: not resolved, as a venv's is a link to one that knows nothing of syncd."""
+    return os.path.abspath(sys.executable)
+
+
+def _refuse_edited(path: str, unit: Unit) -> None:
+    found = _content(path)
+    if found is not None and not is_unchanged(found, _originals(unit)):
+        raise ConfigError(
+            f"{path} is not as syncd wrote it and is left alone",
+            f"put your changes into `systemctl --user edit {_stem(unit.name)}`, remove the file and install again",
+        )
+
+
+def _originals(unit: Unit) -> tuple[str, ...]:
+    return (shipped(unit.file),)
+
+
+def _content(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return "" if os.path.islink(path) else None  # a dangling link, as `systemctl mask` of another place leaves
+    except OSError as failure:
+        raise ConfigError(f"{path} cannot be read: {failure.strerror}", "make it readable") from None
+
+
+def _put(path: str, text: str) -> bool:
+    """Make the file hold the text, or be gone where the text is empty; whether that changed anything."""
+    found = _content(path)
+    if (found or "") == text:
+        return False
+    try:
+        if not text:
+            os.unlink(path)
+            return True
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        draft = f"{path}.new"
+        with open(draft, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        os.replace(draft, path)
+    except OSError as failure:
+        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make it writable") from None
+    return True
+
+
+def _take_away(path: str, unit: Unit) -> list[str]:
+    """Remove the file if it is as it was written; what was removed."""
+    found = _content(path)
+    if found is None:
+        return []
+    if not is_unchanged(found, _originals(unit)):
+        click.echo(f"{path} is not as syncd wrote it and stays")
+        return []
+    os.unlink(path)
+    return [path]
+
+
+def _other_instances(service: Service) -> list[str]:
+    """What else needs the template: units that are switched on or loaded."""
+    if service.unit.file == service.unit.name:
+        return []
+    wants = os.path.join(service.units_folder, "default.target.wants")
+    enabled = os.listdir(wants) if os.path.isdir(wants) else []
+    names = {*enabled, *service.manager.loaded("syncd@*.service")} - {service.unit.name}
+    return sorted(name for name in names if name.startswith("syncd@"))
+
+
+def _report(service: Service, key_file: str) -> Report:
+    return report(service.unit, service.properties(), service.option, key_file, _changed_at(key_file))
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return int(os.stat(path).st_mtime)  # systemd tells whole seconds, too
+    except OSError:
+        return 0
+
+
+def _show(service: Service, now: Report, lines: int) -> None:
+    how = click.style(_harmless(now.how), fg=_COLOURS[now.exit_code], bold=True)
+    click.echo(f"{click.style('service   ', dim=True)}  {service.unit.name}: {how}")
+    rows = [("last end", now.last)] if now.last else []
+    rows += [("log", line) for line in service.manager.journal(service.unit.name, lines)] if lines else []
+    rows += [("to do", now.remedy)] if now.remedy else []
+    for name, text in rows:
+        click.echo(f"{click.style(f'{name:10}', dim=True)}  {_harmless(text)}")
+
+
+def _harmless(text: str) -> str:
+    return one_line(redacted(text), 1000)
+
+
+def _advice(service: Service, config: Config, around: Surroundings) -> list[str]:
+    """What a person should know of this machine; nothing of it is done for them."""
+    lines = []
+    if not around.walls:
+        lines.append(
+            "this machine refuses user namespaces, so the service runs without its sandbox; "
+            "once they are allowed, install again"
+        )
+    if service.manager.lingers() is False:
+        lines.append("it ends when you log out; to keep it running: loginctl enable-linger")
+    lines += _watch_advice(config)
+    return lines
+
+
+def _watch_advice(config: Config) -> list[str]:
+    from syncd.effects.survey import survey  # noqa: PLC0415 - only `install` needs it
+    from syncd.policy.finding import Grade  # noqa: PLC0415
+    from syncd.process.wiring import selection_of  # noqa: PLC0415
+
+    # The service itself watches by now, so a second set of watches is not tried.
+    with suppress(SyncdError):
+        found = survey(config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()).findings
+        return [f"{it.what}: {it.remedy}" for it in found if it.subject == "inotify" and it.grade is not Grade.PASS]
+    return []
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".service")

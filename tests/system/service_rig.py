@@ -1,0 +1,205 @@
+"""A person on a throw-away machine: a home, a workspace, a sandbox, syncd in a venv, and systemd that runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from command import Finished
+from machine import HOME, REPO, UID, Machine
+from rig import FAST, KEY, SANDBOX
+from trees import Tree, lacking, tree
+
+from syncd.base.folders import folders_for
+from syncd.emulator import Emulator
+
+# Blanks and what systemd would take for a specifier or a variable: an installation is where it is.
+VENV = "my tools/50%h $HOME/venv"
+UNITS = ".config/systemd/user"
+
+Found = TypeVar("Found")
+
+
+def make_home(home: Path) -> None:
+    """A home with nothing but syncd in it."""
+    venv = home / VENV
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "shared.pth").write_text("\n".join([*shared, str(REPO)]) + "\n")
+    own(home)
+
+
+def own(path: Path) -> None:
+    """Everything there is the person's."""
+    for folder, folders, files in os.walk(path):
+        for name in ("", *folders, *files):
+            os.lchown(os.path.join(folder, name), UID, UID)
+
+
+class ServiceRig:
+    """One configuration of one person, from `syncd service install` to `uninstall`."""
+
+    def __init__(self, machine: Machine, emulator: Emulator, name: str = "") -> None:
+        self.machine = machine
+        self.emulator = emulator
+        self.home = machine.home
+        self.unit = f"syncd@{name}.service" if name else "syncd.service"
+        self.file = "syncd@.service" if name else "syncd.service"
+        self.config_file = f"{HOME}/.config/syncd/{name or 'config'}.toml"
+        self.option = ("--config", self.config_file) if name else ()
+        self.sandbox = emulator.create_sandbox(f"{SANDBOX}{name}")
+        self.workspace = f"{HOME}/work{name}"
+        self.key_file = f"{HOME}/.config/syncd/api-key"
+        self.outputs: list[str] = []
+
+    # -- what a person sets up
+
+    def at(self, path: str) -> Path:
+        """A path of the machine's, as this process can reach it."""
+        return self.home / path.removeprefix(HOME).lstrip("/") if path.startswith(HOME) else self.root / path[1:]
+
+    @property
+    def root(self) -> Path:
+        """The machine's root."""
+        return Path(f"/proc/{self.machine.pid}/root")
+
+    def configure(self, keys: Mapping[str, object] | None = None) -> None:
+        """Writes the configuration: `table.key` to value, over what makes tests fast."""
+        values = {
+            "workspace.path": self.workspace,
+            "sandbox.id": self.sandbox.id,
+            "sandbox.base_url": self.emulator.base_url,
+            "sandbox.api_key_file": self.key_file,
+            **FAST,
+            **(keys or {}),
+        }
+        self.put(self.config_file, "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
+
+    def put(self, path: str, text: str | bytes, mode: int = 0o600) -> None:
+        """A file of the person's in the place of what was there, with the folders above it."""
+        target = self.at(path)
+        for folder in reversed(target.parents):
+            if not folder.exists():
+                folder.mkdir()
+                os.chown(folder, UID, UID)
+        draft = target.with_name(target.name + ".draft")
+        draft.write_bytes(text if isinstance(text, bytes) else text.encode())
+        draft.chmod(mode)
+        os.chown(draft, UID, UID)
+        draft.replace(target)
+
+    def write(self, path: str, text: str | bytes = "text\n") -> None:
+        """A file of the workspace."""
+        self.put(f"{self.workspace}/{path}", text, 0o644)
+
+    def set_up(self, keys: Mapping[str, object] | None = None) -> None:
+        """Configuration, key and a workspace with something in it."""
+        self.configure(keys)
+        self.put(self.key_file, KEY + "\n")
+        self.write("first.txt")
+
+    def drop_in(self, *lines: str) -> None:
+        """What `systemctl edit` would leave; in force at once."""
+        self.put(f"{HOME}/{UNITS}/{self.unit}.d/override.conf", "\n".join(("[Service]", *lines, "")), 0o644)
+        self.systemctl("daemon-reload")
+
+    # -- the product and systemd
+
+    def syncd(self, *args: str, environ: Mapping[str, str] | None = None) -> Finished:
+        """`syncd ARGS` to its end."""
+        done = self.machine.run(*self.command(*args), environ=environ)
+        self.outputs.append(done.out + done.err)
+        return done
+
+    def command(self, *args: str) -> tuple[str, ...]:
+        """The words of `syncd ARGS`."""
+        return (f"{HOME}/{VENV}/bin/python", "-m", "syncd", *args)
+
+    def service(self, verb: str, *args: str) -> Finished:
+        """`syncd service VERB` for this configuration."""
+        return self.syncd("service", verb, *self.option, *args)
+
+    def installed(self, keys: Mapping[str, object] | None = None) -> Finished:
+        """Set up, installed and in step."""
+        self.set_up(keys)
+        done = self.service("install")
+        assert done.code == 0, f"{done}\n{self.log()}"
+        self.converged()
+        return done
+
+    def systemctl(self, *args: str) -> Finished:
+        """`systemctl --user ARGS`."""
+        return self.machine.run("systemctl", "--user", *args)
+
+    def shown(self, name: str) -> str:
+        """A property of the unit."""
+        return self.systemctl("show", "--value", "-p", name, self.unit).out.strip()
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process, as this machine numbers it; 0: none."""
+        inside = self.shown("MainPID")
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                numbers = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:")).split()
+                if numbers[-1] == inside and len(numbers) > 2 and self._is_ours(status.parent):
+                    return int(status.parent.name)
+            except (OSError, StopIteration):
+                continue
+        return 0
+
+    def _is_ours(self, process: Path) -> bool:
+        return os.readlink(process / "ns/pid") == os.readlink(f"/proc/{self.machine.pid}/ns/pid")
+
+    def log(self) -> str:
+        """All that the journal has of the unit."""
+        return self.machine.run("journalctl", "--user", "-u", self.unit, "-o", "cat", "--no-pager").out
+
+    def status(self) -> dict[str, Any]:
+        """What `syncd status --json` says."""
+        document: dict[str, Any] = json.loads(self.syncd("status", *self.option, "--json").out)
+        return document
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the daemon keeps its state."""
+        return self.at(folders_for(self.workspace, {"XDG_STATE_HOME": f"{HOME}/.local/state"}).state)
+
+    # -- waiting and seeing
+
+    def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
+        """Waits for the condition to hold; fails with the journal."""
+        try:
+            return self.machine.until(condition, what, timeout_s)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{self.log()[-4000:]}") from None
+
+    def active(self, *, other_than: str = "") -> str:
+        """Waits for the unit to be up; the process, as the machine numbers it, which is another than that."""
+        return self.until(lambda: self._active(other_than), f"{self.unit} to be active")
+
+    def _active(self, other_than: str) -> str:
+        state, pid = (self.shown(name) for name in ("ActiveState", "MainPID"))
+        return pid if state == "active" and pid not in ("0", other_than) else ""
+
+    def converged(self) -> Tree:
+        """Waits until the sandbox holds the workspace."""
+        wanted = tree(self.at(self.workspace))
+        self.until(lambda: self._equal(wanted), "the sandbox to hold the workspace")
+        return wanted
+
+    def _equal(self, wanted: Tree) -> bool:
+        try:
+            return not lacking(wanted, tree(self.sandbox.workspace))
+        except FileNotFoundError:  # it is extracting
+            return False
+
+    def in_state(self, state: str) -> None:
+        """Waits for the daemon to say so."""
+        self.until(lambda: self.status()["state"] == state, f"state {state}")

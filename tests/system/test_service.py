@@ -1,0 +1,332 @@
+"""`syncd service` and its unit under a real systemd: installed, ready, restarted, reloaded, stopped, and taken away."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import STOP_S
+from machine import HOME, UID, Machine, missing
+from rig import KEY
+from service_rig import UNITS, VENV, ServiceRig, make_home
+
+from syncd.emulator import Emulator
+
+_WHY_NOT = missing()
+pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine for all of these tests: it boots in a second."""
+    folder = tmp_path_factory.mktemp("machine")
+    (folder / "home").mkdir()
+    make_home(folder / "home")
+    machine = Machine(folder, {})
+    yield machine
+    machine.close()
+
+
+@pytest.fixture
+def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
+    """The emulated API, on the machine's loopback."""
+    emulator = Emulator(tmp_path / "cloud", api_key=KEY)
+    with machine.network():
+        emulator.start()
+    yield emulator
+    emulator.close()
+
+
+@pytest.fixture
+def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
+    """The default configuration's rig; nothing is left of it, and nothing secret is shown."""
+    rig = ServiceRig(machine, cloud)
+    yield rig
+    log = machine.run("journalctl", "--user", "--no-pager").out
+    machine.run("systemctl", "--user", "stop", "syncd*")
+    machine.run("systemctl", "--user", "reset-failed")
+    for folder in (".config", ".local", ".cache", "work", "worktwo"):
+        shutil.rmtree(machine.home / folder, ignore_errors=True)
+    machine.run("systemctl", "--user", "daemon-reload")
+    for text in (log, *rig.outputs):
+        assert KEY not in text
+        assert "Traceback (most recent" not in text
+        assert "x-goog-signature" not in text.lower()
+
+
+def test_installing_starts_it(rig: ServiceRig) -> None:
+    """One command: the unit is written, switched on and ready, from a venv with an odd path; again, nothing changes."""
+    done = rig.installed()
+    assert f"wrote {HOME}/{UNITS}/syncd.service" in done.out
+    assert "undo it: syncd service uninstall" in done.out
+    assert rig.shown("UnitFileState") == "enabled"
+    assert f'"{HOME}/{VENV}/bin/python"'.replace("%", "%%") in rig.at(f"{HOME}/{UNITS}/syncd.service").read_text()
+    pid = rig.shown("MainPID")
+    rig.write("second.txt")
+    rig.converged()
+    again = rig.service("install")
+    assert (again.code, rig.shown("MainPID")) == (0, pid)
+    assert "up to date" in again.out
+    assert "wrote" not in again.out
+    status = rig.service("status")
+    assert status.code == 0
+    assert f"running as process {pid}: watching" in status.out
+    assert "to do" not in status.out
+
+
+def test_its_folders_are_its_own(rig: ServiceRig) -> None:
+    """State and cache are private folders, never links into the configuration; removed, they come back."""
+    rig.installed()
+    for _ in range(2):
+        for folder in (f"{HOME}/.local/state/syncd", f"{HOME}/.cache/syncd"):
+            found = rig.at(folder).lstat()
+            assert (oct(found.st_mode), found.st_uid) == ("0o40700", UID)
+        rig.systemctl("stop", rig.unit)
+        for folder in (".local", ".cache"):
+            shutil.rmtree(rig.home / folder)
+        assert rig.systemctl("start", rig.unit).code == 0
+        rig.converged()
+
+
+def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
+    """`systemctl reload` returns when it is read, in the same process; a bad one is refused and the old one stays."""
+    rig.installed()
+    pid = rig.shown("MainPID")
+    rig.configure({"workspace.ignore": ["*.log"]})
+    assert rig.systemctl("reload", rig.unit).code == 0
+    assert "configuration read anew" in rig.log()
+    rig.write("noise.log")
+    rig.write("kept.txt")
+    rig.until((rig.sandbox.workspace / "kept.txt").exists, "the next sync")
+    assert not (rig.sandbox.workspace / "noise.log").exists()
+    rig.put(rig.config_file, "nonsense")
+    assert rig.systemctl("reload", rig.unit).code == 0
+    rig.until(lambda: "the new configuration is refused" in rig.log(), "the refusal")
+    assert rig.active() == pid
+
+
+def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
+    """`kill -9` loses nothing, and no limit of starts strands it: oftener than systemd's own five."""
+    rig.installed()
+    rig.drop_in("RestartSec=10ms", "RestartSteps=0")
+    for number in range(7):
+        before = rig.shown("MainPID")
+        rig.write(f"after{number}.txt")
+        rig.systemctl("kill", "--signal=KILL", rig.unit)
+        rig.active(other_than=before)
+    assert rig.shown("NRestarts") == "7"
+    rig.converged()
+    assert rig.service("status").code == 0
+
+
+def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
+    """A daemon that idles pings; one that hangs is ended and started again."""
+    rig.installed()
+    rig.drop_in("WatchdogSec=1s", "RestartSec=10ms")
+    rig.systemctl("restart", rig.unit)
+    pid, seen = rig.active(), set[str]()
+    rig.until(lambda: seen.add(rig.shown("WatchdogTimestampMonotonic")) or len(seen) > 4, "pings")
+    assert rig.active() == pid
+    os.kill(rig.pid, signal.SIGSTOP)
+    rig.active(other_than=pid)
+    assert "Watchdog timeout" in rig.log()
+    rig.write("after.txt")
+    rig.converged()
+
+
+def test_what_a_person_must_mend_stays_failed(rig: ServiceRig) -> None:
+    """Exit 78 is not tried again; `status` tells what, where and the command that goes on, and that command works."""
+    rig.installed()
+    rig.configure({"workspace.path": "/"})
+    assert rig.systemctl("restart", rig.unit).code != 0
+    assert (rig.shown("ActiveState"), rig.shown("NRestarts")) == ("failed", "0")
+    status = rig.service("status")
+    assert status.code == 78
+    assert "exit 78: a person has to change something" in status.out
+    assert "workspace.path" in status.out
+    command = re.search(r"then: (systemctl --user restart \S+)$", status.out, re.MULTILINE)
+    assert command
+    rig.configure()
+    assert rig.machine.run(*command[1].split()).code == 0
+    assert rig.service("status").code == 0
+
+
+def test_what_may_pass_is_tried_again(rig: ServiceRig) -> None:
+    """Another daemon has the workspace: exit 75, tried again, and it takes over when that one ends."""
+    rig.set_up()
+    other = subprocess.Popen(
+        rig.machine.line(*rig.command("run")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        rig.converged()
+        rig.drop_in("RestartSteps=0")  # always after 2 s
+        done = rig.service("install")
+        assert done.code == 75, done
+        assert "exit 75" in done.out
+        status = rig.service("status")
+        assert (status.code, "restarts by itself" in status.out) == (75, True)
+    finally:
+        other.terminate()
+        other.wait()
+    rig.active()
+
+
+def test_a_key_that_is_gone(rig: ServiceRig) -> None:
+    """The key file's absence is told by its name, and not tried for ever; an installation refuses before it writes."""
+    rig.installed()
+    rig.at(rig.key_file).unlink()
+    assert rig.systemctl("restart", rig.unit).code != 0
+    assert (rig.shown("ActiveState"), rig.shown("ExecMainStatus"), rig.shown("NRestarts")) == ("failed", "78", "0")
+    status = rig.service("status")
+    assert status.code == 78
+    assert f"no API key: the file sandbox.api_key_file = '{rig.key_file}' does not exist" in status.out
+    done = rig.service("install")
+    assert (done.code, done.err.count("\n")) == (78, 1)
+    assert "API key" in done.err
+
+
+def test_a_new_key_is_told_of_and_taken(rig: ServiceRig) -> None:
+    """The service has the key of its start; `status` says when that is old, and `install` again takes the new one."""
+    rig.installed()
+    pid = rig.shown("MainPID")
+    rig.put(rig.key_file, KEY + "\n")
+    later = rig.at(rig.key_file).stat().st_mtime + 60
+    os.utime(rig.at(rig.key_file), (later, later))
+    assert "the key file changed since it started" in rig.service("status").out
+    assert rig.service("install").code == 0
+    assert rig.active() != pid
+
+
+def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
+    """`systemctl stop` takes no longer than promised, and the next start sends what was pending."""
+    rig.installed()
+    rig.configure({"sync.upload_limit_kib_per_second": 200})
+    rig.systemctl("reload", rig.unit)
+    rig.write("random", os.urandom(8_000_000))
+    rig.in_state("uploading")
+    stopped = rig.systemctl("stop", rig.unit)
+    assert (stopped.code, rig.shown("Result")) == (0, "success")
+    assert stopped.seconds < STOP_S
+    assert rig.service("status").code == 75
+    rig.configure()
+    rig.systemctl("start", rig.unit)
+    rig.converged()
+
+
+def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
+    """From behind its walls it sees a directory that takes the workspace's place, and a disk that is mounted there."""
+    rig.installed()
+    old = rig.at(rig.workspace)
+    old.rename(old.with_name("old"))
+    rig.in_state("held")
+    rig.write("first.txt")
+    rig.write("in-the-new-one.txt")
+    rig.until((rig.sandbox.workspace / "in-the-new-one.txt").exists, "the new directory's file")
+    shutil.rmtree(old.with_name("old"))
+    mounted = rig.machine.run("mount", "-t", "tmpfs", "disk", rig.workspace, as_root=True)
+    assert mounted.code == 0, mounted.err
+    try:
+        rig.machine.run("touch", *(f"{rig.workspace}/{name}.txt" for name in ("first", "on-the-disk")), as_root=True)
+        rig.until((rig.sandbox.workspace / "on-the-disk.txt").exists, "the disk's file")
+    finally:
+        rig.machine.run("umount", rig.workspace, as_root=True)
+    rig.write("without-the-disk.txt")
+    rig.until((rig.sandbox.workspace / "without-the-disk.txt").exists, "the directory's file")
+
+
+def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
+    """`--config NAME.toml` is an instance with its own key file; the template goes with the last of them."""
+    rig.installed()
+    two = ServiceRig(rig.machine, cloud, "two")
+    two.workspace = "/tmp/work two"
+    two.key_file = f"{HOME}/keys of mine/100%.key"
+    two.set_up()
+    shutil.rmtree(rig.at(f"{HOME}/.config/syncd/api-key"), ignore_errors=True)
+    done = two.service("install")
+    assert done.code == 0, f"{done.out}{done.err}{two.log()}"
+    two.converged()
+    assert two.shown("UnitFileState") == "enabled"
+    assert two.service("status").code == 0
+    gone = two.service("uninstall")
+    assert gone.code == 0
+    assert not rig.at(f"{HOME}/{UNITS}/syncd@.service").exists()
+    assert not rig.at(f"{HOME}/{UNITS}/syncd@two.service.d").exists()
+    assert rig.service("status").code == 0
+    shutil.rmtree(rig.home / "keys of mine")
+
+
+def test_uninstalling_takes_only_what_it_brought(rig: ServiceRig) -> None:
+    """The unit goes and the service ends; configuration, key, workspace and state stay. A second time does nothing."""
+    rig.installed()
+    done = rig.service("uninstall")
+    assert done.code == 0
+    assert f"removed {HOME}/{UNITS}/syncd.service" in done.out
+    assert rig.shown("ActiveState") == "inactive"
+    assert [path for path in rig.at(f"{HOME}/{UNITS}").rglob("*") if not path.is_dir()] == []
+    for path in (rig.config_file, rig.key_file, f"{rig.workspace}/first.txt"):
+        assert rig.at(path).exists()
+    assert rig.state_folder.exists()
+    again = rig.service("uninstall")
+    assert (again.code, "not installed" in again.out) == (0, True)
+    status = rig.service("status")
+    assert (status.code, "syncd service install" in status.out) == (78, True)
+
+
+def test_what_a_person_edited_stays(rig: ServiceRig) -> None:
+    """An edited unit is neither overwritten nor removed; a drop-in of theirs is kept by both."""
+    rig.installed()
+    unit = rig.at(f"{HOME}/{UNITS}/syncd.service")
+    rig.drop_in("Nice=5")
+    edited = unit.read_text() + "# mine\n"
+    unit.write_text(edited)
+    done = rig.service("install")
+    assert (done.code, done.err.count("\n")) == (78, 1)
+    assert "systemctl --user edit syncd" in done.err
+    gone = rig.service("uninstall")
+    assert (gone.code, "stays" in gone.out) == (0, True)
+    assert unit.read_text() == edited
+    assert rig.at(f"{HOME}/{UNITS}/syncd.service.d/override.conf").exists()
+    unit.unlink()
+    assert rig.service("install").code == 0
+    assert rig.shown("Nice") == "5"
+
+
+def test_logs_follow(rig: ServiceRig) -> None:
+    """`logs -n` shows so many lines and ends, `logs -f` goes on with what comes."""
+    rig.installed()
+    last = rig.service("logs", "-n", "1")
+    assert (last.code, last.out.count("\n")) == (0, 1)
+    reader = subprocess.Popen(
+        rig.machine.line(*rig.command("service", "logs", "-f", "-n", "0")), stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout
+    try:
+        rig.write("another.txt")
+        assert any("synced" in line for line in reader.stdout)
+    finally:
+        reader.kill()
+        reader.wait()
+        reader.stdout.close()
+
+
+def test_no_service_manager(rig: ServiceRig) -> None:
+    """Where none answers, every verb says so in a line and ends with 78."""
+    rig.set_up()
+    for verb in ("install", "uninstall", "status", "logs"):
+        done = rig.syncd("service", verb, environ={"XDG_RUNTIME_DIR": "/nowhere"})
+        assert (done.code, done.out, done.err.count("\n")) == (78, "", 1), done
+        assert "no systemd user manager answers" in done.err
+
+
+def test_folders_that_differ(rig: ServiceRig) -> None:
+    """A state folder that only the shell knows would part daemon and commands: refused, by the variable's name."""
+    rig.set_up()
+    done = rig.syncd("service", "install", environ={"XDG_STATE_HOME": f"{HOME}/elsewhere"})
+    assert (done.code, done.err.count("\n")) == (78, 1)
+    assert "XDG_STATE_HOME" in done.err

@@ -1,0 +1,136 @@
+"""The service's unit for a machine and a configuration, and what systemd's properties mean in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.base.errors import ConfigError
+from syncd.commands.service_report import report
+from syncd.commands.service_unit import Surroundings, Unit, drop_in, fitted, is_unchanged, sealed, shipped, unit_of
+
+FOLDER = "/home/dev/.config/syncd"
+PLAIN = Unit("syncd.service", "syncd.service")
+
+
+@pytest.mark.parametrize(
+    ("file", "unit"),
+    [
+        ("config.toml", "syncd.service"),
+        ("work.toml", "syncd@work.service"),
+        ("my-work_2.eu.toml", "syncd@my-work_2.eu.service"),
+    ],
+)
+def test_a_configuration_names_its_unit(file: str, unit: str) -> None:
+    """The default one is the plain unit, another an instance of the template."""
+    assert unit_of(f"{FOLDER}/{file}", FOLDER).name == unit
+
+
+@pytest.mark.parametrize("file", ["a b.toml", "a@b.toml", "..", "work.conf", "sub/work.toml", "ä.toml", "a%b.toml"])
+def test_a_configuration_that_no_unit_can_name(file: str) -> None:
+    """It is refused with what to do, before anything is written."""
+    with pytest.raises(ConfigError) as refused:
+        unit_of(f"{FOLDER}/{file}", FOLDER)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("file", ["syncd.service", "syncd@.service"])
+def test_any_path_of_an_interpreter(file: str) -> None:
+    """Blanks, quotes and what systemd would replace come through in one word."""
+    text = fitted(shipped(file), '/a b/"q"/50%h/$HOME/\\x/python', 257)
+    (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
+    assert line.startswith(r'ExecStart=:"/a b/\"q\"/50%%h/$HOME/\\x/python" -P -m syncd run')
+    assert line.endswith("%E/syncd/%i.toml") == (file == "syncd@.service")
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "absent"),
+    [
+        (257, ["Type=notify-reload", "RestartSteps=8"], ["ExecReload="]),
+        (253, ["Type=notify-reload", "RestartSec=15"], ["ExecReload=", "RestartSteps=", "RestartMaxDelaySec="]),
+        (249, ["Type=notify\n", "ExecReload=kill -HUP $MAINPID", "RestartSec=15"], ["notify-reload", "RestartSteps="]),
+    ],
+)
+def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> None:
+    """What it does not know is replaced by what it does."""
+    for file in ("syncd.service", "syncd@.service"):
+        lines = [line for line in fitted(shipped(file), "/python", version).splitlines() if not line.startswith("#")]
+        text = "\n".join(lines)
+        assert all(word in text for word in there)
+        assert not any(word in text for word in absent)
+
+
+def test_the_seal_shows_any_change() -> None:
+    """A text is known as written, or as shipped; not with a line more, and not without its head."""
+    text = fitted(shipped("syncd.service"), "/python", 257)
+    written = sealed(text, "syncd")
+    assert is_unchanged(written)
+    assert not is_unchanged(written + "Nice=5\n")
+    assert not is_unchanged(written.replace("UMask=0077", "UMask=0022"))
+    assert not is_unchanged(text)
+    assert not is_unchanged("")
+    assert is_unchanged(shipped("syncd.service"), (shipped("syncd.service"),))
+
+
+def test_nothing_special_needs_no_drop_in() -> None:
+    """The usual key file and workspace, on a machine with user namespaces: the unit says it all."""
+    assert drop_in(around()) == ""
+
+
+def test_a_key_file_of_its_own() -> None:
+    """It is loaded from there and hidden there, instead of the usual one."""
+    lines = drop_in(around(key_file="/keys/100%.key")).splitlines()
+    assert lines.index("LoadCredential=") < lines.index("LoadCredential=klavis-api-key:/keys/100%%.key")
+    assert lines.index("InaccessiblePaths=") < lines.index('InaccessiblePaths="-/keys/100%%.key"')
+
+
+@pytest.mark.parametrize("key_file", ["/my keys/key", "/back\\slash", "/home/a b/.config/syncd/api-key"])
+def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
+    """The service reads it by itself: neither loaded nor hidden, whatever the unit says."""
+    text = drop_in(around(key_file=key_file))
+    assert "LoadCredential=\n" in text
+    assert "InaccessiblePaths=\n" in text
+    assert key_file not in text
+
+
+@pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
+def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
+    """It must be seen."""
+    assert ("PrivateTmp=no" not in drop_in(around(seen=(path,)))) == private
+
+
+def around(
+    key_file: str = f"{FOLDER}/api-key", seen: tuple[str, ...] = ("/home/dev/work",), walls: bool = True
+) -> Surroundings:
+    return Surroundings(FOLDER, key_file, seen, walls)
+
+
+@pytest.mark.parametrize(
+    ("properties", "code", "words"),
+    [
+        ("ActiveState=active MainPID=7", 0, ["running as process 7"]),
+        ("ActiveState=active MainPID=7 NeedDaemonReload=yes", 0, ["daemon-reload"]),
+        ("ActiveState=active ExecMainStartTimestamp=@99", 0, ["key file changed", "restart syncd"]),
+        ("ActiveState=active ExecMainStartTimestamp=@100", 0, ["running"]),
+        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=78", 78, ["exit 78", "syncd check", "restart syncd"]),
+        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=203", 78, ["cannot be run", "syncd service install"]),
+        ("ActiveState=failed ExecMainCode=1 ExecMainStatus=217", 78, ["user namespaces", "syncd service install"]),
+        ("ActiveState=failed ExecMainCode=2 ExecMainStatus=9 NRestarts=3", 78, ["SIGKILL", "3 restarts", "logs"]),
+        ("ActiveState=failed Result=watchdog", 78, ["watchdog"]),
+        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=75", 75, ["exit 75", "by itself"]),
+        ("ActiveState=activating SubState=start", 75, ["starting"]),
+        ("ActiveState=deactivating SubState=stop-sigterm", 75, ["stopping"]),
+        ("ActiveState=inactive", 75, ["stopped", "restart syncd"]),
+        ("LoadState=not-found ActiveState=inactive", 78, ["not installed", "syncd service install"]),
+        ("LoadState=masked ActiveState=inactive", 78, ["masked", "systemctl --user unmask syncd"]),
+        ("", 78, ["not installed"]),
+    ],
+)
+def test_what_it_says(properties: str, code: int, words: list[str]) -> None:
+    """Each state has its exit code, its cause and its next command."""
+    told = {"LoadState": "loaded"} if properties else {}
+    told |= dict(word.split("=", 1) for word in properties.split())
+    found = report(PLAIN, told, "", "/key", 100)
+    assert found.exit_code == code
+    text = f"{found.how}; {found.last}; {found.remedy}"
+    assert [word for word in words if word not in text] == []
+    assert ("key file changed" in text) == ("key file changed" in words)
