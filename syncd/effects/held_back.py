@@ -24,6 +24,7 @@ class HeldBack:
             now = scan.manifest.get(path)
             if now is not None and now.stamp == entry.stamp and now.size_bytes == entry.size_bytes:
                 del scan.manifest[path]
+                scan.unread.add(path)  # that the search finds something, rightly or not, deletes nothing anywhere
                 still[path] = entry, problem
         self._files = still
         return [problem for _, problem in still.values()]

@@ -131,7 +131,7 @@ class Photographer:
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
         self._note_closed(packed)
-        self.unread |= packed.unread.keys()
+        self.unread |= packed.unread.keys() | packed.held_back.keys()
         self.problems = self.problems + packed.problems + self._held_back.note(packed, self._sent)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})

@@ -229,6 +229,10 @@ _CLOUDS = (
     "kubeconfig",
     "*.kubeconfig",
     "credentials.tfrc.json",
+    "*.tfstate",  # all values in the clear, those of passwords too
+    "*.tfstate.backup",
+    "local.settings.json",
+    "**/.streamlit/secrets.toml",
     ".terraformrc",
     ".databrickscfg",
     "rclone.conf",

@@ -206,6 +206,34 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert uploads(rig) == before
 
 
+@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
+    """Being held back is no deletion: the version that was sent stays, and the sandbox is not reset."""
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.restart()
+    rig.sync()
+    for number in range(2):
+        rig.write("a.txt", SECRET + str(number))
+        rig.write("b.txt", str(number))
+        rig.sync()
+        assert rig.arrived() == {"a.txt": "hello", "b.txt": str(number)}
+    assert rig.emulator.journal.count("reset") == 0
+
+
+def test_small_archives(rig: Rig) -> None:
+    """An archive of what changed only is searched as well."""
+    rig.keys["sync"] = {"archive": "changes"}
+    rig.restart()
+    rig.write("b.txt", SECRET)
+    rig.write("c.txt", "more")
+    rig.sync()
+    rig.write("a.txt", SECRET)
+    rig.write("c.txt", "still more")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello", "c.txt": "still more"}
+    assert warnings(rig).keys() == {"a.txt", "b.txt"}
+
+
 def test_allowed_paths(rig: Rig) -> None:
     """`allow_secrets` lets a file leave that its name or its content would keep; `.env` beside it stays."""
     rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
