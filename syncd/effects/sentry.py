@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from syncd.base.errors import NearlyEmpty
+from syncd.base.errors import NearlyEmpty, TryLater
 from syncd.effects.scan import Scan
 from syncd.effects.state_file import StateFile
 from syncd.policy.guard import is_another, lost_nearly_all
@@ -50,6 +50,13 @@ class Sentry:
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
                 f"bring the old one back, or {_MEANT}",
             )
+
+    def confirm(self, manifest: Mapping[str, Entry], vanished: int) -> None:
+        """So many of the files that a scan found were gone when they were to be packed. Raises `TryLater`."""
+        found = count_files(manifest.values())
+        if lost_nearly_all(found, found - vanished):
+            # The next scan says what has become of it; what was packed would be believed to be all there was.
+            raise TryLater(f"{vanished} of the workspace's {found} files vanished while they were packed")
 
     def accept(self, scan: Scan) -> None:
         """This is the workspace, from now on."""
