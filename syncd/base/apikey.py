@@ -11,6 +11,7 @@ from typing import NoReturn
 from syncd.base.errors import KeyRefused
 
 CREDENTIAL = "klavis-api-key"
+KEY_VARIABLE = "KLAVIS_API_KEY"
 # What the units set in place of a key file that is not there: without it the service manager would try for ever.
 NOT_LOADED = " "
 _LONGEST = 4096
@@ -55,8 +56,8 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
             loaded = _read(path, f"the API key file {path!r}", stat.S_IRWXO)
             if loaded != NOT_LOADED:
                 return checked_key(loaded, path)
-    if environ.get("KLAVIS_API_KEY"):
-        return checked_key(environ["KLAVIS_API_KEY"], "$KLAVIS_API_KEY")
+    if environ.get(KEY_VARIABLE):
+        return checked_key(environ[KEY_VARIABLE], f"${KEY_VARIABLE}")
     what = f"the API key file sandbox.api_key_file = {key_file!r}"
     return checked_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
 

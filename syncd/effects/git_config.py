@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
+from syncd.base.apikey import KEY_VARIABLE
 from syncd.base.errors import ConfigError, TryLater
 from syncd.base.text import one_line
 
@@ -32,8 +33,9 @@ def personal_excludes(environ: Mapping[str, str]) -> str:
 
 
 def _ask(command: list[str], environ: Mapping[str, str]) -> str:
+    told = {name: value for name, value in environ.items() if name != KEY_VARIABLE}
     try:
-        said = subprocess.run(command, capture_output=True, timeout=_GIT_S, check=False, cwd="/", env=dict(environ))
+        said = subprocess.run(command, capture_output=True, timeout=_GIT_S, check=False, cwd="/", env=told)
     except (OSError, subprocess.SubprocessError) as failure:
         raise TryLater(
             f"git was asked for your exclude file and does not answer ({one_line(str(failure))})",

@@ -15,6 +15,7 @@ import pytest
 
 from syncd.base.apikey import ApiKey, find_key
 from syncd.base.errors import KeyRefused
+from syncd.effects.git_config import personal_excludes
 
 KEY = "klv-0123456789-nobody-may-see"
 NOBODY = 65534
@@ -164,6 +165,17 @@ def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
     assert said.count("\n") == 1
     for secret in (KEY, "Signature", "Traceback"):
         assert secret not in said
+
+
+def test_git_is_not_told_the_key(tmp_path: Path) -> None:
+    """The one program that is started gets the person's environment without the key."""
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/told\nexit 1\n")
+    git.chmod(0o755)
+    personal_excludes({"PATH": f"{tmp_path}:{os.defpath}", "HOME": "/nowhere", "KLAVIS_API_KEY": KEY})
+    told = (tmp_path / "told").read_text()
+    assert "HOME=/nowhere" in told
+    assert KEY not in told
 
 
 def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
