@@ -7,6 +7,7 @@ A client asks once, `{"do": "push", "force": false}`, and hears `{"event": "prog
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -84,6 +85,7 @@ class ControlServer:
         self._folder = folder
         self._listener: socket.socket | None = None
         self._clients: list[Client] = []
+        self._spare: int | None = None  # a descriptor to give up when there are no more
 
     def open(self) -> None:
         """Raises `OSError`."""
@@ -96,6 +98,7 @@ class ControlServer:
                 listener.bind(path)
             os.chmod(os.path.join(self._folder, _NAME), 0o600)
             listener.listen(8)
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             listener.close()
             raise
@@ -112,7 +115,9 @@ class ControlServer:
         while self._listener is not None:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
+            except OSError as failure:
+                if failure.errno in (errno.EMFILE, errno.ENFILE) and self._turned_away(self._listener):
+                    continue
                 break
             client = Client(connection)
             if len(self._clients) >= _MOST_CLIENTS:
@@ -125,8 +130,26 @@ class ControlServer:
                 if message is not None:
                     yield client, message
 
+    def _turned_away(self, listener: socket.socket) -> bool:
+        """Whether a client for whom no descriptor is left was hung up on; it would wake the daemon without end."""
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        try:
+            listener.accept()[0].close()
+        except OSError:  # without a descriptor the kernel does not even say that nobody waits
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return True
+
     def close(self) -> None:
         """Hang up on all, and take the socket away."""
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
         for client in self._clients:
             client.close()
         self._clients.clear()

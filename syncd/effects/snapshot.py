@@ -84,7 +84,7 @@ class Photographer:
         scan = self._scanner.scan(changed)
         self.problems = scan.problems
         self._whole_looks += changed is None
-        self._leave_closed_out(scan)
+        self._leave_closed_out(scan, demand)
         self.problems += self._held_back.leave_out(scan)
         self.unread = scan.unread
         if demand is Demand.CHANGED:
@@ -152,7 +152,7 @@ class Photographer:
         self._packer.forget(damaged)
         return self.pack(manifest, codec)
 
-    def _leave_closed_out(self, scan: Scan) -> None:
+    def _leave_closed_out(self, scan: Scan, demand: Demand) -> None:
         """Files that could not be read are tried again once their inode says that something changed, and now and then:
         a disk that is itself again changes no inode.
         """
@@ -161,7 +161,7 @@ class Photographer:
             now = scan.manifest.get(path)
             if now is not None and now.stamp == closed.stamp:
                 still[path] = closed
-                if self._whole_looks < closed.again_at:
+                if self._whole_looks < closed.again_at and demand is Demand.CHANGED:
                     del scan.manifest[path]
                     scan.unread.add(path)
                     self.problems.append(closed.problem)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -64,8 +63,10 @@ def test_a_page_of_another_name_is_refused(emulator: Emulator, hosts: list[str])
 def test_its_own_name_is_answered(emulator: Emulator) -> None:
     """Or the refusals would prove nothing."""
     for host in ("127.0.0.1", "localhost"):
-        said = answer(emulator.port, f"GET /local-sandbox HTTP/1.1\r\nHost: {host}:{emulator.port}\r\n\r\n".encode())
-        assert said.split(b" ")[1] == b"401", said
+        request = (
+            f"GET /local-sandbox/none HTTP/1.1\r\nHost: {host}:{emulator.port}\r\nAuthorization: Bearer key\r\n\r\n"
+        )
+        assert answer(emulator.port, request.encode()).split(b" ")[1] == b"404"
 
 
 def test_no_other_address_listens(emulator: Emulator) -> None:

@@ -1,0 +1,266 @@
+"""Disks that are full, read-only or broken, a machine out of descriptors: said in a line, waited for, whole after it.
+
+The daemon gets a mount namespace of its own, so that its disk is as small as a test wants it. Nothing tells it when the
+cause is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from command import Running
+from rig import Rig
+
+MIB = 1 << 20
+NOISE = random.Random(1).randbytes(8 * MIB)
+
+
+def _works(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+needs_mounts = pytest.mark.skipif(
+    not _works("unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"), reason="this machine lets nobody mount a disk"
+)
+needs_strace = pytest.mark.skipif(not _works("strace", "-f", "true"), reason="no strace(1) to let system calls fail")
+
+
+class Disk:
+    """A disk of its own at a folder, for the daemon alone. `daemon` is set once it runs."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.daemon: Running | None = None
+        script = f'mount -t tmpfs -o size={size},mode=700 none "$0" && exec "$@"'
+        self.prefix: Sequence[str] = ("unshare", "-m", "--propagation", "private", "sh", "-c", script, str(folder))
+
+    @property
+    def seen(self) -> Path:
+        """The folder as the daemon sees it."""
+        assert self.daemon is not None
+        return Path(f"/proc/{self.daemon.pid}/root{self.folder}")
+
+    def remount(self, options: str) -> None:
+        """Larger, or read-only, under the running daemon."""
+        assert self.daemon is not None
+        command = ["nsenter", "-t", str(self.daemon.pid), "-m", "mount", "-o", f"remount,{options}", str(self.folder)]
+        subprocess.run(command, check=True)
+
+    def fill(self) -> Path:
+        """Takes what room is left; the file that did."""
+        path = self.seen / "somebody-elses"
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        return path
+
+    def files(self) -> list[str]:
+        return sorted(name for _, _, names in os.walk(self.seen) for name in names)
+
+
+def _failure(rig: Rig, *words: str) -> str:
+    """Waits until the daemon retries for a reason with these words; its one line."""
+
+    def told() -> str:
+        error = rig.shown().get("last_error")
+        return error["message"] if error and all(word in error["message"] for word in words) else ""
+
+    message = rig.until(told, f"a failure with {words}")
+    assert "\n" not in message
+    return message
+
+
+@needs_mounts
+def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
+    """A file larger than the rest of the disk: said, nothing of it stays or is sent, and then it goes on."""
+    disk = Disk(rig.home / ".cache/syncd", "3m")
+    rig.write("a", NOISE[:100_000])
+    disk.daemon = rig.up(prefix=disk.prefix)
+    uploads = rig.count("upload")
+    rig.write("large", NOISE)
+    message = _failure(rig, "No space left on device", str(disk.folder), "free some disk space")
+    assert message.count(": ") <= 3
+    rig.until(lambda: rig.status()["failures"] >= 3, "more tries")
+    assert [name for name in disk.files() if not name.endswith(".chunk")] == []
+    assert rig.status()["state"] in ("retrying", "snapshotting")
+    assert rig.count("upload") == uploads
+    disk.remount("size=64m")
+    rig.converged()
+    rig.in_state("watching")
+    assert rig.status()["last_error"] is None
+    assert [name for name in disk.files() if not name.endswith(".chunk")] == []
+
+
+@needs_mounts
+def test_a_spool_with_room_for_one_archive_but_not_for_two(rig: Rig) -> None:
+    """When everything changes, the old archive makes room for the new one by itself."""
+    disk = Disk(rig.home / ".cache/syncd", "6m")
+    rig.write("large", NOISE[: 4 * MIB])
+    disk.daemon = rig.up(prefix=disk.prefix)
+    rig.write("large", NOISE[4 * MIB :])
+    rig.converged()
+
+
+@needs_mounts
+def test_a_spool_that_becomes_read_only(rig: Rig) -> None:
+    """As a kernel does with a disk that has errors."""
+    disk = Disk(rig.home / ".cache/syncd", "16m")
+    rig.write("a", "1")
+    disk.daemon = rig.up(prefix=disk.prefix)
+    disk.remount("ro")
+    rig.write("a", "2")
+    _failure(rig, "Read-only file system", str(disk.folder))
+    disk.remount("rw")
+    rig.converged()
+
+
+@needs_mounts
+def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
+    """What cannot be noted is not done, or it is said: never is a change lost, and with room again all is well."""
+    disk = Disk(rig.home / ".local/state/syncd", "200k")
+    rig.fill(20)
+    disk.daemon = rig.start(prefix=disk.prefix)
+    rig.until(lambda: _at_rest(disk, rig), "the first sync")
+    filler = disk.fill()
+    rig.fill(400)
+    rig.until(lambda: "No space left on device" in disk.daemon.err, "the log line")
+    filler.unlink()
+    rig.write("more")
+    rig.converged()
+    rig.until(lambda: _at_rest(disk, rig), "a status that says so")
+
+
+def _at_rest(disk: Disk, rig: Rig) -> bool:
+    """Whether the daemon's own status says that all is in the sandbox, and nothing amiss."""
+    try:
+        status = json.loads((disk.seen / rig.state_folder.name / "status.json").read_text())
+    except OSError:
+        return False
+    return status["state"] == "watching" and not status["pending"] and not status["warnings"] and status["syncs"] > 0
+
+
+STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null")
+
+
+@needs_strace
+def test_a_quota_that_is_used_up(rig: Rig) -> None:
+    """EDQUOT while an archive is written: said as it is, nothing unfinished stays, and then it goes on."""
+    rig.write("a", NOISE[:100_000])
+    chunks = rig.home / ".cache/syncd" / rig.state_folder.name / "chunks"
+    paths = [word for number in range(1, 40) for word in ("-P", f"{chunks}/{number}.loose")]
+    injected = ("-e", "trace=write", "-e", "inject=write:error=EDQUOT:when=1..4")
+    rig.start(prefix=(*STRACE, *paths, *injected))
+    message = _failure(rig, "Disk quota exceeded")
+    assert str(chunks.parent) in message
+    rig.converged()
+    assert [path.name for path in chunks.iterdir() if path.suffix != ".chunk"] == []
+
+
+@needs_strace
+def test_a_file_on_a_bad_sector(rig: Rig) -> None:
+    """EIO at each read of one file: it is named, the others arrive, and it does once it can be read."""
+    rig.write("a", "fine")
+    rig.write("bad", NOISE[: 3 * MIB])
+    injected = ("-P", str(rig.workspace / "bad"), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=2..3")
+    rig.start(prefix=(*STRACE, *injected))
+    rig.until(lambda: "a" in rig.there(), "the other")
+    rig.until(lambda: any("'bad'" in w and "Input/output error" in w for w in rig.shown()["warnings"]), "the warning")
+    assert "bad" not in rig.there()
+    rig.ok("push", "--force")
+    rig.ok("push", "--force")
+    rig.converged()
+    rig.until(lambda: rig.shown()["warnings"] == [], "the end of the warning")
+
+
+def _open_files(daemon: Running, soft: int) -> None:
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 6])
+def test_no_descriptors_left(rig: Rig, left: int) -> None:
+    """No more files can be opened: nothing partial is sent, no processor burns, and all arrives once they can be."""
+    rig.fill(20)
+    rig.write(".gitignore", "private\n")
+    rig.write("folder1/private", "stays home")
+    daemon = rig.up()
+    uploads = rig.count("upload")
+    used = max(int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd"))
+    _open_files(daemon, used + 1 + left)
+    rig.write("folder1/new", "x")
+    rig.until(lambda: "Too many open files" in daemon.err or rig.count("upload") > uploads, "the log line")
+    asking = rig.background("push")  # one that nobody accepts would wake the daemon without end
+    assert asking.wait() in (0, 75)
+    assert daemon.code is None
+    _open_files(daemon, 65_536)
+    rig.converged(without=lambda path: path.endswith("private"))
+    assert "folder1/private" not in rig.there()
+    rig.in_state("watching")
+
+
+def test_a_sparse_terabyte(rig: Rig) -> None:
+    """It is refused by its size with its name and the key, not read; taken away, all goes on by itself."""
+    rig.write("a", "1")
+    daemon = rig.up()
+    rig.write("disk.img")
+    os.truncate(rig.workspace / "disk.img", 1 << 40)
+    rig.write("a", "2")
+    rig.in_state("held")
+    message = rig.status()["last_error"]["message"]
+    assert "'disk.img' (1,048,576.0 MiB)" in message
+    assert "sync.max_snapshot_mib" in message
+    assert daemon.cpu_s() < 5
+    pushed = rig.run("push")
+    assert pushed.code == 78
+    assert len(pushed.err.splitlines()) == 1
+    (rig.workspace / "disk.img").unlink()
+    rig.converged()
+
+
+def test_a_file_that_is_appended_to_all_the_time(rig: Rig) -> None:
+    """The others arrive meanwhile, and when it rests, it does too."""
+    rig.write("log", NOISE[:MIB])
+    script = (
+        "import select, sys\n"
+        "with open(sys.argv[1], 'ab', 0) as log:\n"
+        "    while not select.select([], [], [], 0.001)[0]:\n"
+        "        log.write(b'line ' * 100)\n"
+    )
+    rig.up()
+    writer = subprocess.Popen(["python3", "-c", script, rig.workspace / "log"])
+    try:
+        rig.write("a", "meanwhile")
+        rig.until(lambda: "a" in rig.there(), "the other file")
+    finally:
+        writer.kill()
+        writer.wait()
+    rig.converged()
+
+
+def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
+    """At a reload it is refused like any bad one: the daemon neither waits for its writer nor turns deaf."""
+    rig.write("a")
+    daemon = rig.up()
+    rig.config_file.unlink()
+    os.mkfifo(rig.config_file)
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "no regular file" in daemon.err, "the refusal")
+    rig.write("a", "changed")
+    rig.converged()
+    assert daemon.stop() == 0
+    assert rig.run("push").code == 78
