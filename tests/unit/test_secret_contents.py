@@ -6,9 +6,11 @@ import base64
 import hashlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from syncd.policy.allowance import Allowance
-from syncd.policy.secret_contents import LARGEST_BYTES, NoSearch, SecretSearch, held_back
+from syncd.policy.secret_contents import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, held_back
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"
@@ -202,3 +204,30 @@ def test_nasty_files_take_no_time(unit: str) -> None:
     """The largest file that is searched, full of beginnings, is done within the test's own time-out."""
     content = (unit * (LARGEST_BYTES // len(unit))).encode()
     assert SecretSearch().in_file("a", content) is None
+
+
+PIECES = [anchor for _, anchors, *_ in _FORMS for anchor in anchors]
+PIECES += [
+    b"-----BEGIN ",
+    b"-----",
+    b"\n",
+    b"\\n",
+    b": ",
+    b"\0",
+    b"=",
+    chance(70).encode(),
+    b"A" * 70,
+    b"\xff",
+    OWN.encode(),
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=30))
+def test_any_bytes(pieces: list[bytes]) -> None:
+    """Whatever a file holds, the search ends with a line of it or with none, and finds its own key always."""
+    content = b"".join(pieces)
+    secret = SecretSearch((), OWN).in_file("a", content)
+    if secret is not None:
+        assert 1 <= secret.line <= content.count(b"\n") + 1
+    else:
+        assert OWN.encode() not in content
