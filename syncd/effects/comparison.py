@@ -35,15 +35,21 @@ def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
     What changes or vanishes in the workspace meanwhile counts as different.
     """
     found = Comparison()
-    with descent.Descent(descent.open_workspace(workspace)) as here:
+    try:
+        top = descent.open_directory(there, None)
+    except OSError:
+        return Comparison(missing=list(manifest))
+    # Down by descriptors there too: by a link on the way, another place would be compared.
+    with descent.Descent(top) as other, descent.Descent(descent.open_workspace(workspace)) as here:
         for path, entry in manifest.items():
             try:
-                status = os.lstat(os.path.join(there, path))
+                folder, name = other.parent_of(path)
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except OSError:
                 found.missing.append(path)
                 continue
             try:
-                same = _same(here, path, entry, os.path.join(there, path), status)
+                same = _same(here, path, entry, folder, status)
             except OSError:
                 same = False
             if not same:
@@ -52,16 +58,18 @@ def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
     return found
 
 
-def _same(here: descent.Descent, path: str, entry: Entry, other: str, status: os.stat_result) -> bool:
+def _same(here: descent.Descent, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
     if entry.kind is Kind.DIRECTORY:
         return stat.S_ISDIR(status.st_mode)
     parent, name = here.parent_of(path)
     if entry.kind is Kind.SYMLINK:
-        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(other)
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(name, dir_fd=folder)
     if not stat.S_ISREG(status.st_mode) or (status.st_mode ^ entry.mode) & _EXECUTABLE:
         return False
-    descriptor, _ = descent.open_file(name, parent)
-    with os.fdopen(descriptor, "rb") as mine, open(other, "rb") as theirs:
+    with (
+        os.fdopen(descent.open_file(name, parent)[0], "rb") as mine,
+        os.fdopen(descent.open_file(name, folder)[0], "rb") as theirs,
+    ):
         return _same_bytes(mine, theirs)
 
 

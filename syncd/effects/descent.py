@@ -53,8 +53,8 @@ def open_workspace(path: str) -> int:
     )
 
 
-def open_directory(name: str, parent: int) -> int:
-    """A descriptor of the directory `name` in `parent`. Raises `OSError`; a link is one."""
+def open_directory(name: str, parent: int | None) -> int:
+    """A descriptor of the directory `name` in `parent` (None: a path). Raises `OSError`; a link is one."""
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 

@@ -77,3 +77,16 @@ def test_what_is_on_one_side_only(here: Path, there: Path) -> None:
     missing, different, only_there = _compare(here, there)
     assert (missing, different) == (["folder", "folder/empty", "folder/file"], [])
     assert only_there == ["more", "more/file"]
+
+
+def test_a_link_on_the_way_leads_nowhere(here: Path, there: Path, tmp_path: Path) -> None:
+    """What lies elsewhere is not there, and a FIFO or a missing folder is not waited for."""
+    shutil.move(there / "folder", tmp_path / "elsewhere")
+    (there / "folder").symlink_to(tmp_path / "elsewhere")
+    (there / "run.sh").unlink()
+    os.mkfifo(there / "run.sh")
+    missing, different, _ = _compare(here, there)
+    assert missing == ["folder/empty", "folder/file"]
+    assert different == ["folder", "run.sh"]
+    shutil.rmtree(there)
+    assert len(_compare(here, there)[0]) == 6
