@@ -1,0 +1,820 @@
+"""A daemon that lives through a story in this process: the real loop, watch, files and requests, in scripted time.
+
+What is not real: time, which passes where the loop would wait; the watch's thread, whose reading is done at moments
+that the story may move; and `kill -9`, which is an exception, after which state and spool are put back to what they
+were at that instant. File times are taken for what the scripted clock showed; `stamps('coarse')` keeps every other
+second of them, as FAT does. An audit hook (PEP 578) sees each effect of the loop's thread coming, and there the story
+goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import stat
+import struct
+import sys
+import tempfile
+import termios
+import threading
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import pytest
+from clock import NOON_S, ScriptedClock
+from fuzz.hand import MARKS, Hand, Tree, tree
+from fuzz.story import Line, Story, shortened, story, told
+from watchdog.observers.inotify_c import InotifyConstants as In
+
+from syncd.base.apikey import ApiKey
+from syncd.base.clock import SystemClock
+from syncd.base.config import check_config
+from syncd.base.errors import NearlyEmpty, NeedsPerson, SyncdError
+from syncd.base.interrupt import Interrupt
+from syncd.effects import content
+from syncd.effects import watch as watch_module
+from syncd.effects.cycle import Cycle, Outcome
+from syncd.effects.delivery import Attendant, Superseded
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Answer, Exchanger
+from syncd.effects.inotify import BUFFER_BYTES, Inotify
+from syncd.effects.scan import Scanner
+from syncd.effects.snapshot import Demand
+from syncd.emulator import Emulator
+from syncd.emulator.extract import BadArchive, Bounds
+from syncd.policy.manifest import Stamp
+from syncd.policy.selection import Selection, SelectionSettings
+from syncd.policy.status import State
+from syncd.policy.verdict import Step
+from syncd.process import wiring
+from syncd.process.board import Tally
+from syncd.process.daemon import Daemon
+from syncd.process.orders import Order
+from syncd.process.parts import Parts
+from syncd.process.service_manager import ServiceManager
+from syncd.process.signals import Signals
+from syncd.process.wakeup import Wakeup
+from syncd.process.wiring import Surroundings, folders_of
+
+KEY = "sk-key-of+the/story="
+MACHINE = SystemClock()
+# To be parsed once, as every story has the same settings.
+SELECTION = Selection(SelectionSettings())
+# A daemon that has waited so often and is not at rest never will be.
+WAITS_AT_MOST = 400
+# What one tick of the kernel's clock may be; a file's time may lie as much before it was written.
+TICK_S = 0.02
+EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
+_FOUR = struct.Struct("i")
+# Lines that need a daemon which hears them.
+OF_DAEMONS = frozenset(
+    {
+        "rest",
+        "failing",
+        "tick",
+        "asleep",
+        "order",
+        "flush",
+        "pause",
+        "resume",
+        "limit",
+        "kill",
+        "stop",
+        "reload",
+        "overflow",
+        "deaf",
+        "late",
+    }
+)
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class StoryClock(ScriptedClock):
+    """Scripted, but that its wall clock is the machine's, and as far ahead as the story has brought it.
+
+    File times are the machine's. So `wall_at` tells what the scripted clock showed when a file was written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead_s = 0.0
+        self._turned: list[tuple[float, float]] = []
+
+    def wall_s(self) -> float:
+        return MACHINE.wall_s() + self.ahead_s
+
+    def suspend(self, seconds: float) -> None:
+        super().suspend(seconds)
+        self.set_wall(seconds)
+
+    def set_wall(self, seconds: float) -> None:
+        """Somebody sets the clock, or it simply goes on."""
+        self._turned.append((MACHINE.wall_s() - TICK_S, self.ahead_s))
+        self.ahead_s += seconds
+
+    def wall_at_ns(self, file_ns: int) -> int:
+        """What this clock showed at that time of a file."""
+        ahead_s = self.ahead_s
+        for until_s, before_s in reversed(self._turned):
+            if file_ns >= until_s * 1e9:
+                break
+            ahead_s = before_s
+        return file_ns + int(ahead_s * 1e9)
+
+
+class HandRead(Inotify):
+    """The real thing without its thread: `pump` reads what has come."""
+
+    newest: HandRead | None = None
+
+    def __init__(self, deliver: Callable[..., None], lost: Callable[[], None]) -> None:
+        super().__init__(deliver, lost)
+        self.left: int | None = HandRead.newest.left if HandRead.newest else None
+        self.dead = self.gone = False
+        HandRead.newest = self
+
+    def start(self) -> None:
+        """No thread."""
+
+    def shut(self) -> None:
+        """Not waited for: the kernel takes ten milliseconds to let go of watches."""
+        if not self.gone:
+            self.gone = True
+            threading.Thread(target=super().shut).start()
+
+    def hears(self) -> bool:
+        return not self.gone and not self.dead and not self._closed
+
+    def add(self, path: bytes, mask: int) -> int:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(28, "No space left on device", path)
+        return super().add(path, mask)
+
+    def waiting(self) -> int:
+        """Bytes of events that nobody has read."""
+        return int(_FOUR.unpack(fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(4)))[0])
+
+    def pump(self) -> None:
+        while self.hears() and self.waiting():
+            self._deliver(self._parse_event_buffer(os.read(self._inotify_fd, BUFFER_BYTES)))
+
+    def overflow(self) -> None:
+        """The kernel dropped what came."""
+        while self.hears() and self.waiting():
+            os.read(self._inotify_fd, BUFFER_BYTES)
+        self._deliver([(-1, In.IN_Q_OVERFLOW, 0, b"")])
+
+    def die(self) -> None:
+        self.dead = True
+        self._lost()
+
+
+class Waiter:
+    """Who waits for a flush; what was there when it was asked for."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._deeds = world.deeds
+        self._wanted = world.wanted()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Progress."""
+
+    def done(self, exit_code: int, message: str = "", **more: Any) -> None:
+        """The command's end: what it promised must be true, as far as nothing was done since."""
+        if exit_code == 0:
+            self._world.figures["flushes kept"] += 1
+            if self._deeds == self._world.deeds:
+                there = tree(self._world.sandbox.workspace)
+                lacking = sorted(path for path, what in self._wanted.items() if there.get(path) != what)
+                if lacking:
+                    self._world.lose(f"flush said that all is there, and {lacking[:4]} is not")
+
+
+class Knocking(Exchanger):
+    """The real exchanger, with an instant before and after each request."""
+
+    def exchange(self, method: str, url: str, **more: Any) -> Answer:
+        world = living()
+        world.instant()
+        answer = super().exchange(method, url, **more)
+        world.instant()
+        return answer
+
+
+class Instants(ServiceManager):
+    """The real one, pinged between any two steps of a scan or of packing."""
+
+    def ping(self) -> None:
+        living().instant()
+
+
+class Watchful(Cycle):
+    """The real cycle, in which an error that nobody foresaw is seen."""
+
+    def run(self, demand: Demand, attendant: Attendant, changed: Any = None) -> Outcome:
+        figures = living().figures
+        figures["looks at all" if changed is None else "looks at some"] += 1
+        try:
+            return super().run(demand, attendant, changed)
+        except (SyncdError, StepFailed, Superseded, OSError):
+            figures["failed syncs"] += 1
+            raise
+        except Exception as error:
+            living().lose(f"internal error: {''.join(traceback.format_exception(error))}")
+            raise
+
+
+class StoryDaemon(Daemon):
+    """The real daemon, whose waits are the story's."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._world = living()
+        self._syncing = False
+
+    def _wait(self, until_s: float | None) -> None:
+        with self._world.effects(counted=False):
+            self._world.waits(self, until_s)
+        self._parts.interrupt.check()
+        self._hear()
+
+    def _sync(self, reason: Any) -> None:
+        self._syncing = True
+        with self._world.effects(counted=True):
+            super()._sync(reason)
+        self._syncing = False
+
+    def stage(self, state: State) -> None:
+        self._world.instant()
+        super().stage(state)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        self._world.instant()
+        super().sent(sent_bytes, total_bytes)
+
+    def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
+        self._world.nearly_empty = isinstance(failure, NearlyEmpty)
+        super()._failed(step, failure, asked_s)
+
+    @property
+    def at_rest(self) -> bool:
+        agenda = self._agenda()
+        return (
+            not self._syncing
+            and agenda.burst is None
+            and not agenda.ordered
+            and agenda.hold is None
+            and agenda.not_before_s is None
+        )
+
+    @property
+    def fails(self) -> bool:
+        """Whether a failure is being waited out."""
+        return self._syncing or self._setback.not_before_s is not None
+
+    @property
+    def held(self) -> bool:
+        return self._setback.hold is not None
+
+    def order(self, order: Order) -> None:
+        self._orders.add(order)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def pause_or_resume(self, word: str) -> None:
+        self._pause_or_resume(Mute(), word)  # type: ignore[arg-type]
+
+    @property
+    def polls(self) -> bool:
+        """Whether it must look where it cannot hear."""
+        return self._parts.watch.needs_polling
+
+    @property
+    def last_error(self) -> object:
+        return self._parts.board.tally.last_error
+
+
+class Mute:
+    """A command that nobody waits for."""
+
+    def tell(self, message: Any) -> None: ...
+
+    def done(self, *_: Any, **__: Any) -> None: ...
+
+
+@dataclass
+class ServerClock(SystemClock):
+    """The cloud's clock, which nobody sets: it goes by the laptop's boottime."""
+
+    cloud: Cloud
+
+    def monotonic_s(self) -> float:
+        return self.cloud.clock.boottime_s()
+
+    def wall_s(self) -> float:
+        return NOON_S + self.cloud.clock.boottime_s()
+
+
+class Cloud:
+    """One emulator for many stories; each has a sandbox of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = StoryClock()
+        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(self))
+        self.used = 0
+
+    def __enter__(self) -> Self:
+        self.emulator.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.emulator.close()
+
+
+class World:
+    """One story's workspace, folders, sandbox, and the daemons that come and go."""
+
+    def __init__(self, cloud: Cloud, folder: Path, story: Sequence[Line], figures: Counter[str]) -> None:
+        cloud.used += 1
+        cloud.clock = StoryClock()
+        self.figures = figures
+        self.emulator = cloud.emulator
+        self.clock = cloud.clock
+        self.sandbox = self.emulator.create_sandbox(f"box{cloud.used}")
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir(parents=True)
+        self.hand = Hand(self.workspace, folder)
+        self.story: Story = list(story)
+        self.lost: list[str] = []
+        self.log: list[str] = []
+        self.deeds = 0
+        self.nearly_empty = False
+        self.state_harmed = False
+        self.coarse = False
+        self.active = False
+        self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._config = check_config(
+            {
+                "workspace": {"path": str(self.workspace)},
+                "sandbox": {"id": self.sandbox.id, "base_url": self.emulator.base_url},
+                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
+            }
+        )
+        self._folders = folders_of(self._config, self._environ)
+        self._coming: list[Line] = []  # at instants of the next sync
+        self._instants = 0
+        self._late = 0
+        self._waits = 0
+        self._watches: int | None = None
+        self._ended = False
+        self._saved: list[Path] = []
+        self._signals: Signals | None = None
+        self._interrupt = Interrupt()
+        self._watch_sandbox()
+
+    # -- what must hold
+
+    def lose(self, what: str) -> None:
+        """A promise was broken."""
+        self.lost.append(what)
+
+    def _watch_sandbox(self) -> None:
+        """Each initialize leaves just its archive's content in the sandbox, and nothing marked is ever in one."""
+        initialize = self.sandbox.initialize
+
+        def alone(packed: BinaryIO, bounds: Bounds) -> int:
+            start = packed.tell()
+            tar = zlib.decompress(packed.read(), 31)
+            packed.seek(start)
+            for mark in MARKS:
+                if mark in tar:
+                    self.lose(f"{mark.decode()} left the laptop")
+            for item in os.scandir(self.sandbox.workspace):
+                _remove(Path(item.path))
+            try:
+                count = initialize(packed, bounds)
+            except (BadArchive, OSError) as error:
+                self.lose(f"an archive that cannot be extracted: {error}")
+                raise
+            self.figures["initialized"] += 1
+            return count
+
+        self.sandbox.initialize = alone  # type: ignore[method-assign]
+
+    def wanted(self) -> Tree:
+        """What must be in the sandbox, by a look of someone who knows nothing."""
+        included = Scanner(str(self.workspace), SELECTION).scan().manifest
+        return {path: what for path, what in tree(self.workspace).items() if path in included}
+
+    def _compare(self) -> None:
+        wanted, there = self.wanted(), tree(self.sandbox.workspace)
+        for path in sorted({*wanted, *there}):
+            if wanted.get(path) != there.get(path):
+                self.lose(f"{path!r} is {_shown(wanted.get(path))} here and {_shown(there.get(path))} there")
+
+    # -- lives
+
+    def live(self) -> None:
+        """From the first line to the last, then to rest, and once more with a new daemon. See `lost` for what was."""
+        while not self._ended:
+            self._between_lives()
+            self._life()
+        if self.lost:
+            return
+        self._compare()
+        initialized = self.figures["initialized"]
+        self._ended = False
+        self._life()
+        if not self.lost and not self.state_harmed and self.figures["initialized"] != initialized:
+            self.lose("a new daemon sent again what the last one had sent")
+        self._compare()
+
+    def _between_lives(self) -> None:
+        """What is done while no daemon runs: all up to the first line that needs one."""
+        self._coming.clear()
+        while self.story and self.story[0].at is None and self.story[0].word not in OF_DAEMONS:
+            self._do(self.story.pop(0))
+
+    def _life(self) -> None:
+        """One process."""
+        self.figures["daemons"] += 1
+        self._interrupt = Interrupt()
+        self._waits = self._late = 0
+        with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
+            daemon.run()
+        for copy in self._saved:  # what the doomed process still did to its own disk is undone
+            _remove(self.folder / copy.name)
+            copy.rename(self.folder / copy.name)
+        self._saved.clear()
+
+    @contextlib.contextmanager
+    def _daemon(self) -> Iterator[Daemon]:
+        wakeup = Wakeup()
+        around = Surroundings(self.clock, self._environ, self._interrupt)
+        self._signals = Signals(self._interrupt, wakeup)
+        key = ApiKey(KEY, "the story")
+        # A daemon that has synced once does not end with what only a person can mend, but waits.
+        tally = Tally(synced_once=True)
+        try:
+            with wiring.daemon_of(
+                self._config, key=key, around=around, signals=self._signals, wakeup=wakeup, tally=tally
+            ) as daemon:
+                yield daemon
+        finally:
+            wakeup.close()
+
+    # -- when something happens
+
+    def waits(self, daemon: StoryDaemon, until_s: float | None) -> None:
+        """The daemon has nothing to do until then: the story goes on by a line, or else time does."""
+        if until_s is not None and until_s <= self.clock.monotonic_s():
+            self._pump()  # only a glance
+            return
+        self._waits += 1
+        self._late = max(0, self._late - 1)
+        if self._waits > WAITS_AT_MOST:
+            self.lose(f"the daemon does not come to rest: {daemon.last_error}")
+            self._end()
+        elif not self.story:
+            self._last_line(daemon, until_s)
+        elif (self.story[0].word == "rest" and not self._rested(daemon)) or (
+            self.story[0].word == "failing" and not (daemon.fails or self._rested(daemon))
+        ):
+            self._go_on(daemon, until_s)
+        else:
+            self._waits = 0
+            self._turn(daemon, self.story.pop(0))
+
+    def _turn(self, daemon: StoryDaemon, line: Line) -> None:
+        """The next line's turn has come."""
+        if line.at is not None:
+            self._coming.append(line)
+            return
+        match line.word:
+            case "failing":
+                pass
+            case "rest":
+                self._coming.clear()
+            case "tick":
+                self.clock.go_on(line.args[0])
+            case "asleep":
+                self.clock.suspend(line.args[0])
+            case "order":
+                daemon.order(Order())
+            case "flush":
+                if self.workspace.is_dir() and not daemon.paused:
+                    daemon.order(Order(Waiter(self), lasting=True))  # type: ignore[arg-type]
+            case "pause" | "resume" as word:
+                daemon.pause_or_resume(word)
+            case "limit":
+                self._watches = line.args[0]
+            case _:
+                self._do(line)
+        self._pump()
+
+    def _last_line(self, daemon: StoryDaemon, until_s: float | None) -> None:
+        """From now on nothing is wrong, and the daemon has to come to rest by itself."""
+        self._coming.clear()
+        self.emulator.faults.clear()
+        self._late, self._watches = 0, None
+        if daemon.paused:
+            daemon.pause_or_resume("resume")
+        if not self.workspace.is_dir():
+            self._do(Line("back"))
+        if daemon.held and self.nearly_empty:
+            self.figures["guarded"] += 1
+            daemon.order(Order(demand=Demand.FORCED))
+        elif self._rested(daemon) and not daemon.polls:
+            self._end()
+        else:
+            self._go_on(daemon, until_s)
+
+    def _go_on(self, daemon: StoryDaemon, until_s: float | None) -> None:
+        """Time does, unless there is something to hear."""
+        if not self._pump() and until_s is not None:
+            self.clock.go_on(until_s - self.clock.monotonic_s())
+
+    def _rested(self, daemon: StoryDaemon) -> bool:
+        if self._pump() or self._late:
+            return False
+        return daemon.at_rest or daemon.paused or (daemon.held and (self.nearly_empty or not self.workspace.is_dir()))
+
+    def _pump(self) -> bool:
+        """Whether there is something to hear."""
+        inotify = HandRead.newest
+        if inotify is None:
+            return False
+        inotify.left = self._watches
+        news = bool(inotify.waiting()) if inotify.hears() else False
+        if not self._late:
+            inotify.pump()
+        return news
+
+    def _end(self) -> None:
+        self._ended = True
+        self._interrupt.requested = True
+
+    @contextlib.contextmanager
+    def effects(self, *, counted: bool) -> Iterator[None]:
+        """A sync begins, whose instants count; or something else does, whose effects are no instants."""
+        before, self.active = self.active, counted
+        if counted:
+            self._instants = 0
+        try:
+            yield
+        finally:
+            self.active = before
+
+    def instant(self) -> None:
+        """The daemon is about to do something. Raises `Killed`."""
+        if not self.active or self._saved:  # or it is dead already, and only cleans up
+            return
+        self._instants += 1
+        if self._coming:
+            due = [line for line in self._coming if line.at is not None and line.at <= self._instants]
+            self._coming = [line for line in self._coming if line not in due]
+            for line in due:
+                with self.effects(counted=False):
+                    self._do(line)
+                    if line.at and line.at % 2:
+                        self._pump()
+
+    def _do(self, line: Line) -> None:
+        """What needs no daemon to listen. Raises `Killed`."""
+        match line.word:
+            case "stamps":
+                self.coarse = line.args[0] == "coarse"
+            case "fault":
+                self.figures["faults"] += 1
+                self.emulator.faults.script(line.args[0])
+            case "clock":
+                self.clock.set_wall(line.args[0])
+            case "late":
+                self._late = line.args[0]
+            case "overflow" | "deaf" as word:
+                self.figures["events dropped"] += 1
+                if HandRead.newest is not None and HandRead.newest.hears():
+                    HandRead.newest.overflow() if word == "overflow" else HandRead.newest.die()
+            case "kill":
+                self._kill()
+            case "stop":
+                self.figures["stops"] += 1
+                self._interrupt.requested = True
+            case "reload":
+                self.figures["stops"] += 1
+                if self._signals is not None:
+                    self._signals.reload = True
+            case "harm":
+                self.figures["harms"] += 1
+                self.state_harmed |= line.args[0] == "state"
+                with contextlib.suppress(OSError):
+                    self._harm(*line.args)
+            case "away":
+                with contextlib.suppress(OSError):
+                    self.workspace.rename(self.folder / "away")
+            case "back":
+                with contextlib.suppress(OSError):
+                    (self.folder / "away").rename(self.workspace)
+            case word:
+                self._deed(word, line.args)
+
+    def _deed(self, word: str, args: tuple[Any, ...]) -> None:
+        self.deeds += 1
+        self.log.append(f"{self.clock.monotonic_s():9.2f}    {word}{args}")
+        if not self.workspace.is_dir():
+            return
+        with contextlib.suppress(OSError):
+            if word == "hush":
+                self._late = 0  # what no event told of for seconds can be known to nobody
+            getattr(self.hand, word)(*args)
+            self.figures["deeds"] += 1
+
+    def _kill(self) -> None:
+        self.figures["kills"] += 1
+        for name in ("state", "cache"):
+            copy = self.folder / "saved" / name
+            copy.mkdir(parents=True)
+            if (self.folder / name).is_dir():
+                shutil.copytree(self.folder / name, copy, symlinks=True, ignore=_sockets, dirs_exist_ok=True)
+            self._saved.append(copy)
+        raise Killed
+
+    def _harm(self, where: str, how: str, number: int) -> None:
+        """Something becomes of what the daemon keeps on disk."""
+        top = self.folder / ("cache" if where == "spool" else "state")
+        files = sorted(path for path in top.rglob("*") if path.is_file() and path.name != "lock")
+        if not files:
+            return
+        file = files[number % len(files)]
+        content = bytearray(file.read_bytes())
+        match how:
+            case "flip" if content:
+                content[(number * 997) % len(content)] ^= 4
+                file.write_bytes(content)
+            case "cut":
+                os.truncate(file, len(content) // 2)
+            case "drop":
+                file.unlink()
+            case "foreign":
+                file.write_bytes(b"something else\n" * 20)
+            case "folder" if where == "spool":
+                file.unlink()
+                file.mkdir()
+            case "empty" if where == "spool":
+                shutil.rmtree(top)
+
+
+class Pen(logging.Handler):
+    """Writes down what the daemons say, and when."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.append(f"{living().clock.monotonic_s():9.2f}  {record.getMessage()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)]
+
+
+def _shown(what: tuple[object, ...] | None) -> str:
+    return "not" if what is None else f"{what!r:.60}"
+
+
+# -- all together
+
+_living: list[World] = []
+
+
+def living() -> World:
+    """Whose story is being lived."""
+    return _living[-1]
+
+
+def _hook(event: str, args: object) -> None:
+    if _living and event in EFFECTS and threading.get_ident() == _main:
+        _living[-1].instant()
+
+
+_main = threading.get_ident()
+_hooked: list[bool] = []
+
+
+@contextlib.contextmanager
+def _in_place(world: World) -> Iterator[None]:
+    """The story's time, reader and instants, in the place of the machine's."""
+    if not _hooked:
+        _hooked.append(True)
+        sys.addaudithook(_hook)  # can never be taken away, so there is only one
+    grain = 2_000_000_000
+
+    def stamp_of(status: os.stat_result) -> Stamp:
+        mtime_ns, ctime_ns = status.st_mtime_ns, world.clock.wall_at_ns(status.st_ctime_ns)
+        if world.coarse:
+            mtime_ns, ctime_ns = mtime_ns // grain * grain, ctime_ns // grain * grain
+        return Stamp(mtime_ns, ctime_ns, status.st_ino, status.st_dev)
+
+    def mark(status: os.stat_result) -> tuple[int, int, int, int]:
+        stamp = stamp_of(status)
+        return status.st_size, stamp.mtime_ns, stamp.ctime_ns, status.st_mode
+
+    logger = logging.getLogger("syncd")
+    before = logger.level, logger.propagate
+    pen = Pen(world.log)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in [module for name, module in sys.modules.items() if name.startswith("syncd.effects.")]:
+            if hasattr(module, "stamp_of"):
+                patch.setattr(module, "stamp_of", stamp_of)
+        patch.setattr(content, "_mark", mark)
+        patch.setattr(watch_module, "Inotify", HandRead)
+        patch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and a disk takes its time
+        patch.setattr(wiring, "selection_of", lambda config: SELECTION)
+        patch.setattr(wiring, "personal_excludes", lambda environ: "")
+        for name, ours in (
+            ("Daemon", StoryDaemon),
+            ("Cycle", Watchful),
+            ("Exchanger", Knocking),
+            ("ServiceManager", Instants),
+        ):
+            patch.setattr(wiring, name, ours)
+        HandRead.newest = None
+        _living.append(world)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(pen)
+        try:
+            yield
+        finally:
+            logger.removeHandler(pen)
+            logger.level, logger.propagate = before
+            _living.pop()
+
+
+def lived(cloud: Cloud, folder: Path, story: Sequence[Line], figures: Counter[str]) -> World:
+    """The world in which the story was lived, and what was lost in it. `folder` is a place for it alone."""
+    world = World(cloud, folder, story, figures)
+    with _in_place(world):
+        world.live()
+    figures["stories"] += 1
+    shutil.rmtree(folder)
+    return world
+
+
+SHORTEN_S = 30.0
+
+
+def report(cloud: Cloud, folder: Path, seed: int, world: World) -> str:
+    """What a person wants to read of a story that ended badly: the shortest form of it, and what the daemon said."""
+    ends_s = MACHINE.monotonic_s() + SHORTEN_S
+    worst = world
+
+    def fails(candidate: Story) -> bool:
+        nonlocal worst
+        tried = lived(cloud, folder / f"shorter{cloud.used}", candidate, Counter())
+        if tried.lost:
+            worst = tried
+        return bool(tried.lost)
+
+    short = shortened(story(seed), fails, lambda: MACHINE.monotonic_s() < ends_s)
+    lines = [f"seed {seed} (python -m tests.fuzz --seed {seed} --schedules 1):", told(short), ""]
+    return "\n".join([*lines, *worst.log[-60:], "", *worst.lost[:5]])
+
+
+def lived_batch(batch: tuple[str | None, Sequence[int]]) -> tuple[Counter[str], list[str]]:
+    """Lives the stories of these seeds in a folder below that one: what happened, and a report of each loss."""
+    place, seeds = batch
+    figures: Counter[str] = Counter()
+    reports = []
+    with tempfile.TemporaryDirectory(dir=place, prefix="stories-") as name, Cloud(Path(name) / "cloud") as cloud:
+        for seed in seeds:
+            world = lived(cloud, Path(name) / str(seed), story(seed), figures)
+            if world.lost:
+                figures["losses"] += 1
+                reports.append(report(cloud, Path(name), seed, world))
+    return figures, reports

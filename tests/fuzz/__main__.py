@@ -1,0 +1,71 @@
+"""`python -m tests.fuzz`: lives as many random stories as asked for, and prints what happened in them."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent
+# As pytest has them when it runs the tests that live stories too.
+sys.path[:0] = [str(TESTS), str(TESTS / "contract"), str(TESTS / "system")]
+
+from convergence import MACHINE, Cloud, lived, lived_batch  # noqa: E402 - the path is set above
+
+from fuzz.story import parsed  # noqa: E402
+
+BATCH = 20
+MOST_REPORTS = 5
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many stories (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first of them; the others' follow (0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (one a core)")
+    parser.add_argument("--folder", help="where, to try a file system (the machine's folder for temporary files)")
+    parser.add_argument("--story", type=Path, metavar="FILE", help="live the one that was printed, and show it")
+    return parser.parse_args()
+
+
+def _one(text: str, folder: str | None) -> int:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="story-") as name, Cloud(Path(name) / "cloud") as cloud:
+        world = lived(cloud, Path(name) / "it", parsed(text), Counter())
+    print("\n".join([*world.log, "", *(world.lost or ["nothing was lost"])]))
+    return 1 if world.lost else 0
+
+
+def _batches(asked: argparse.Namespace) -> Iterator[tuple[str | None, list[int]]]:
+    seeds = range(asked.seed, asked.seed + asked.schedules)
+    for start in range(0, len(seeds), BATCH):
+        yield asked.folder, list(seeds[start : start + BATCH])
+
+
+def main() -> int:
+    """Exit 1 if anything was lost."""
+    asked = _arguments()
+    if asked.story is not None:
+        return _one(asked.story.read_text("utf-8", "surrogateescape"), asked.folder)
+    started_s = MACHINE.monotonic_s()
+    total: Counter[str] = Counter()
+    shown = 0
+    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
+        for figures, reports in pool.imap_unordered(lived_batch, _batches(asked)):
+            total += figures
+            for each in reports:
+                shown += 1
+                if shown <= MOST_REPORTS:
+                    print(f"{each}\n", flush=True)
+    seconds = MACHINE.monotonic_s() - started_s
+    print(f"{seconds:.1f} s, {total['stories'] / seconds:.1f} stories a second, {total['losses']} lost")
+    print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))
+    return 1 if total["losses"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

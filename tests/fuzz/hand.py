@@ -1,0 +1,289 @@
+"""What people and programs do to a workspace, one deed a method, on paths that a story names.
+
+A deed that does not fit (its file is gone, its name is taken) raises `OSError` and changes little or nothing: so a
+story stays a story when some of its lines are left out. No deed goes through a symlink, or the story itself would bring
+in what lies outside. Three marks are never to leave: `SECRET` is only in files whose names the rules call secret,
+`OUTSIDE` only outside of the workspace, `HUSHED` only in files that an ignore file named before they were written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+SECRET = b"SECRET-that-stays-home"
+OUTSIDE = b"OUTSIDE-of-the-workspace"
+HUSHED = b"HUSHED-by-a-rule-before-it-was"
+MARKS = (SECRET, OUTSIDE, HUSHED)
+HUSH = "hushed*\n"
+LONG_AGO_S = 1_000_000_000
+
+
+class Hand:
+    """Does deeds to one workspace, with two folders beside it: one to bring things from, one that is not its own."""
+
+    def __init__(self, workspace: Path, beside: Path) -> None:
+        self.workspace = workspace
+        self._beside = beside / "beside"
+        self._outside = beside / "outside"
+        self._count = 0
+        self._hushed = False
+        self._before: dict[str, bytes | None] = {}
+        self._beside.mkdir(exist_ok=True)
+        self._outside.mkdir(exist_ok=True)
+        for name in ("f", "g"):
+            (self._outside / name).write_bytes(OUTSIDE)
+
+    # -- contents
+
+    def write(self, path: str, size: int, text: int) -> None:
+        """Over what was in the file, with the folders above it."""
+        place = self._place(path)
+        self._remember(path, place)
+        _write(place, _content(size, text))
+
+    def revert(self, path: str) -> None:
+        """What was written last is taken back."""
+        place = self._place(path)
+        if path not in self._before:
+            raise FileNotFoundError(path)
+        before = self._before.pop(path)
+        if before is None:
+            place.unlink()
+        else:
+            _write(place, before)
+
+    def append(self, path: str, size: int, text: int) -> None:
+        with self._file(path).open("ab") as file:
+            file.write(_content(size, text))
+
+    def truncate(self, path: str, size: int) -> None:
+        os.truncate(self._file(path), size)
+
+    def poke(self, path: str, text: int) -> None:
+        """Some bytes in the middle, the size kept."""
+        file = self._file(path)
+        with file.open("r+b") as opened:
+            opened.seek(file.stat().st_size // 2)
+            opened.write(_content(min(8, file.stat().st_size // 2), text))
+
+    def forge(self, path: str, text: int) -> None:
+        """Other bytes under the same size and the same time of change."""
+        file = self._file(path)
+        self._remember(path, file)
+        before = file.stat()
+        _write(file, _content(before.st_size, text))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def backdate(self, path: str) -> None:
+        os.utime(self._file(path), (LONG_AGO_S, LONG_AGO_S))
+
+    def touch(self, path: str) -> None:
+        os.utime(self._file(path))
+
+    # -- how editors save
+
+    def replace(self, path: str, size: int, text: int) -> None:
+        """A new file beside it takes its place."""
+        place = self._place(path)
+        self._remember(path, place)
+        draft = place.with_name(place.name + ".tmp")
+        _write(draft, _content(size, text))
+        draft.replace(place)
+
+    def backup(self, path: str, size: int, text: int) -> None:
+        """The old one steps aside to `NAME~`, a new one is written."""
+        file = self._file(path)
+        file.rename(file.with_name(file.name + "~"))
+        _write(file, _content(size, text))
+
+    # -- names
+
+    def rename(self, path: str, to: str) -> None:
+        source, target = self._there(path), self._place(to)
+        if os.path.lexists(target):
+            raise FileExistsError(to)
+        source.rename(target)
+
+    def over(self, path: str, to: str) -> None:
+        """A rename onto a file that is there."""
+        self._file(path).rename(self._file(to))
+
+    def swap(self, path: str, other: str) -> None:
+        """Two files change names: no size or time says so."""
+        one, two = self._file(path), self._file(other)
+        between = one.with_name("between")
+        one.rename(between)
+        two.rename(one)
+        between.rename(two)
+
+    def hard(self, path: str, to: str) -> None:
+        """A second name."""
+        os.link(self._file(path), self._place(to))
+
+    def chmod(self, path: str, mode: int) -> None:
+        there = self._there(path)
+        if not there.is_symlink():
+            there.chmod(mode)
+
+    def link(self, path: str, target: str) -> None:
+        self._place(path).symlink_to(target)
+
+    # -- trees
+
+    def mkdir(self, path: str) -> None:
+        self._place(path).mkdir()
+
+    def remove(self, path: str) -> None:
+        _remove(self._there(path))
+
+    def bring(self, path: str, text: int) -> None:
+        """A whole tree moves in."""
+        place = self._place(path)
+        if os.path.lexists(place):
+            raise FileExistsError(path)
+        self._tree(text).rename(place)
+
+    def take(self, path: str) -> None:
+        """Something moves out."""
+        self._there(path).rename(self._fresh())
+
+    def exchange(self, path: str, text: int) -> None:
+        """A folder moves out, and another one takes its name."""
+        place = self._there(path)
+        if not place.is_dir() or place.is_symlink():
+            raise NotADirectoryError(path)
+        tree = self._tree(text)
+        place.rename(self._fresh())
+        tree.rename(place)
+
+    def morph(self, path: str, kind: str) -> None:
+        """Something of another kind takes the name."""
+        place = self._there(path)
+        _remove(place)
+        match kind:
+            case "file":
+                _write(place, b"was something else")
+            case "folder":
+                place.mkdir()
+                _write(place / "f", b"in what was something else")
+            case "link":
+                place.symlink_to("f")
+            case "fifo":
+                os.mkfifo(place)
+
+    # -- what must not leave
+
+    def trap(self, path: str) -> None:
+        """A folder, or a file, becomes a way out, to things of the same names."""
+        place = self._there(path)
+        target = self._outside if place.is_dir() else self._outside / "f"
+        place.rename(self._fresh())
+        place.symlink_to(target)
+
+    def secret(self, folder: str, name: str) -> None:
+        _write(self._place(f"{folder}/{name}" if folder else name), SECRET)
+
+    def hush(self, folder: str, number: int) -> None:
+        """A rule, and only then what it is about."""
+        rules = self.workspace / ".syncdignore"
+        text = rules.read_text() if rules.is_file() else ""
+        if HUSH not in text:
+            _write(rules, (text + HUSH).encode())
+        self._hushed = True
+        _write(self._place(f"{folder}/hushed{number}" if folder else f"hushed{number}"), HUSHED)
+
+    def rules(self, path: str, text: str) -> None:
+        """An ignore file appears or changes."""
+        if self._hushed and path == ".syncdignore":
+            text += HUSH
+        _write(self._place(path), text.encode())
+
+    # --
+
+    def _place(self, path: str) -> Path:
+        """Where something may be put, the folders above it made."""
+        place = self._inside(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _there(self, path: str) -> Path:
+        place = self._inside(path)
+        place.lstat()
+        return place
+
+    def _file(self, path: str) -> Path:
+        place = self._inside(path)
+        if not stat.S_ISREG(place.lstat().st_mode):
+            raise IsADirectoryError(path)
+        return place
+
+    def _inside(self, path: str) -> Path:
+        place = self.workspace
+        for name in path.split("/")[:-1]:
+            place /= name
+            if place.is_symlink():
+                raise NotADirectoryError(path)
+        return place / path.rpartition("/")[2]
+
+    def _remember(self, path: str, place: Path) -> None:
+        try:
+            self._before[path] = place.read_bytes() if place.is_file() and not place.is_symlink() else None
+        except OSError:
+            self._before[path] = None
+
+    def _fresh(self) -> Path:
+        self._count += 1
+        return self._beside / str(self._count)
+
+    def _tree(self, text: int) -> Path:
+        tree = self._fresh()
+        for number, path in enumerate(("f", "c/g", "c/e/f")):
+            _write(tree / path, _content(20 + number, text))
+        return tree
+
+
+def _write(place: Path, content: bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(
+        os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644), "wb"
+    ) as file:
+        file.write(content)
+
+
+def _content(size: int, text: int) -> bytes:
+    """That many bytes, which differ for each text in every eight of them."""
+    word = b"%07x\n" % text
+    return (word * (size // 8 + 1))[:size]
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+
+
+Tree = dict[str, tuple[object, ...]]
+
+
+def tree(top: Path) -> Tree:
+    """Path to what a sandbox keeps of it; what is no file, folder or link is passed over."""
+    found: Tree = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(top / folder) as listing:
+            for item in listing:
+                path = f"{folder}/{item.name}" if folder else item.name
+                if item.is_symlink():
+                    found[path] = ("link", os.readlink(item.path))
+                elif item.is_dir():
+                    found[path] = ("folder",)
+                    folders.append(path)
+                elif item.is_file():
+                    with open(item.path, "rb") as file:
+                        found[path] = ("file", bool(item.stat().st_mode & 0o100), file.read())
+    return found

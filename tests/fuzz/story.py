@@ -1,0 +1,251 @@
+"""A story is a list of lines, made from a seed, readable by people, and as short as possible once it has failed.
+
+A line is a word and its arguments, `write('a/f', 300, 17)`. With `@37` before it, it happens at the 37th instant of the
+next sync: before some file is opened, some directory listed, some request sent. Lines stand for themselves: a story
+without some of its lines is still one, which is what `shortened` does with it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """What happens; `at`: at which instant of the next sync, None: when its turn comes."""
+
+    word: str
+    args: tuple[Any, ...] = ()
+    at: int | None = None
+
+    def __str__(self) -> str:
+        when = "" if self.at is None else f"@{self.at} "
+        return f"{when}{self.word}({', '.join(map(repr, self.args))})"
+
+
+Story = list[Line]
+
+
+def parsed(text: str) -> Story:
+    """The story that was printed so. Raises `ValueError`, `SyntaxError`."""
+    lines = []
+    for row in filter(None, map(str.strip, text.splitlines())):
+        when, _, rest = row.partition(" ") if row.startswith("@") else ("", "", row)
+        call = ast.parse(rest, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError(f"{row!r} is no line of a story")
+        args = tuple(ast.literal_eval(arg) for arg in call.args)
+        lines.append(Line(call.func.id, args, int(when[1:]) if when else None))
+    return lines
+
+
+def told(story: Sequence[Line]) -> str:
+    """For people, and for `parsed`."""
+    return "\n".join(map(str, story))
+
+
+FOLDERS = ("", "", "a", "a", "b", "a/c", "a/c/e", "é", "new\nline", "node_modules", "build")
+NAMES = ("f", "f", "f", "g", "g", "x.log", "-", "f~", "\udcff", "deep/h", " ")
+SECRETS = (".env", "id_rsa", "x.pem")
+TARGETS = ("f", "../f", "a", "..", ".", "/etc/hosts", "../outside/f", "../../outside", "nowhere", "a/c")
+RULES = ("*.log\n", "build/\n", "*.log\n!x.log\n", "/a/c\n", "g\n", "f~\n", "a/*\n!a/f\n", "", "!g\n", "*\n!*/\n!f\n")
+MODES = (0o644, 0o755, 0o600, 0o700, 0o4755)
+SIZES = (0, 1, 8, 8, 8, 16, 16, 300, 300, 5000, 600_000, 1_300_000)
+FAULTS = (
+    "upload-url: 503",
+    "upload-url: 429 retry-after=3",
+    "upload-url: lost",
+    "upload-url: html",
+    "upload-url: 404",
+    "upload-url: reset",
+    "upload: 503",
+    "upload: expired",
+    "upload: forbidden",
+    "upload: reset",
+    "upload: reset mid-body",
+    "upload: lost",
+    "upload: corrupt",
+    "upload: wrong-hash",
+    "upload: no-hash",
+    "initialize: 503",
+    "initialize: 500 after",
+    "initialize: lost",
+    "initialize: lost x3",
+    "initialize: cut",
+    "initialize: reset",
+    "initialize: html",
+    "initialize: error no space",
+    "initialize: 400",
+    "initialize: 401",
+    "any: 502 x2",
+    "any: reset x5",
+    "any: lost x4",
+    "any: hang 0.01",
+)
+HARMS = ("flip", "cut", "drop", "folder", "foreign", "empty")
+
+
+def story(seed: int) -> Story:
+    """Some 15 to 60 lines."""
+    return _Author(seed).story()
+
+
+class _Author:
+    def __init__(self, seed: int) -> None:
+        self._chance = Random(seed)
+        self._text = 0
+
+    def story(self) -> Story:
+        chance = self._chance
+        lines = [Line("stamps", (chance.choice(("fine", "coarse")),))]
+        lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
+        for _ in range(chance.randrange(3, 9)):
+            for _ in range(chance.randrange(1, 7)):
+                lines.append(self._event())
+                if lines[-1].word == "fault" and chance.random() < 0.6:
+                    lines += self._trouble()
+            if chance.random() < 0.7:
+                lines.append(Line("rest"))
+        return lines
+
+    def _trouble(self) -> Story:
+        """A change meets the fault, and while that is waited out there is another one, often back to what was."""
+        chance, path = self._chance, self._path()
+        self._text += 1
+        write = Line(chance.choice(("write", "replace")), (path, 8, self._text))
+        ends = Line(chance.choice(("kill", "stop", "reload")))
+        return [
+            *([Line("rest")] if chance.random() < 0.5 else []),
+            write,
+            Line("failing"),
+            *([ends] if chance.random() < 0.3 else []),
+            Line("revert", (path,)) if chance.random() < 0.6 else self._deed(),
+        ]
+
+    def _event(self) -> Line:
+        chance = self._chance
+        instant = self._instant()
+        draw = chance.random()
+        if draw < 0.42:
+            return self._deed()
+        if draw < 0.66:
+            return self._deed(instant)
+        if draw < 0.76:
+            return Line("fault", (chance.choice(FAULTS),))
+        if draw < 0.81:
+            return Line(chance.choice(("kill", "kill", "stop", "reload")), (), instant)
+        if draw < 0.85:
+            return Line(chance.choice(("kill", "stop")))
+        if draw < 0.88:
+            where = chance.choice(("spool", "spool", "state"))
+            at = instant if chance.random() < 0.5 else None
+            return Line("harm", (where, chance.choice(HARMS), chance.randrange(8)), at)
+        return chance.choice(
+            (
+                Line("overflow"),
+                Line("overflow", (), instant),
+                Line("deaf"),
+                Line("late", (chance.randrange(1, 5),)),
+                Line("late", (chance.randrange(1, 5),)),
+                Line("tick", (chance.choice((0.1, 0.9, 5.0)),)),
+                Line("tick", (chance.choice((40.0, 700.0)),)),
+                Line("asleep", (chance.choice((30.0, 2000.0)),)),
+                Line("clock", (chance.choice((-4000.0, -3.0, 3.0, 4000.0)),)),
+                Line("order"),
+                Line("flush"),
+                Line("flush"),
+                Line("pause"),
+                Line("resume"),
+                Line("away", (), instant),
+                Line("away"),
+                Line("back"),
+                Line("limit", (chance.randrange(1, 5),)),
+                Line("limit", (1000,)),
+            )
+        )
+
+    def _instant(self) -> int:
+        return int(2 ** self._chance.uniform(0, 8))
+
+    def _deed(self, at: int | None = None) -> Line:
+        chance = self._chance
+        path, other = self._path(), self._path()
+        self._text += 1
+        size = chance.choice(SIZES[:10] if chance.random() < 0.9 else SIZES)
+        # Few texts in few sizes, too: then a change may be one back to what was there.
+        text = self._text if chance.random() < 0.6 else 0
+        return chance.choice(
+            (
+                *(Line("write", (path, size, text), at),) * 6,
+                *(Line("forge", (path, text), at),) * 4,
+                *(Line("replace", (path, size, text), at),) * 2,
+                *(Line("revert", (path,), at),) * 4,
+                Line("backup", (path, size, text), at),
+                Line("append", (path, size, text), at),
+                Line("truncate", (path, size // 2), at),
+                Line("poke", (path, text), at),
+                Line("poke", (path, text), at),
+                Line("backdate", (path,), at),
+                Line("touch", (path,), at),
+                *(Line("rename", (path, other), at),) * 2,
+                *(Line("rename", (self._folder(), self._folder()), at),) * 2,
+                Line("over", (path, other), at),
+                Line("swap", (path, other), at),
+                Line("hard", (path, other), at),
+                Line("chmod", (chance.choice((path, self._folder())), chance.choice(MODES)), at),
+                Line("link", (path, chance.choice(TARGETS)), at),
+                Line("mkdir", (chance.choice((path, self._folder())),), at),
+                *(Line("remove", (path,), at),) * 2,
+                Line("remove", (self._folder(),), at),
+                Line("bring", (chance.choice((path, self._folder())), text), at),
+                Line("take", (chance.choice((path, self._folder())),), at),
+                Line("exchange", (self._folder(), text), at),
+                Line(
+                    "morph",
+                    (chance.choice((path, self._folder())), chance.choice(("file", "folder", "link", "fifo"))),
+                    at,
+                ),
+                Line("trap", (chance.choice((path, self._folder())),), at),
+                Line("secret", (chance.choice(FOLDERS), chance.choice(SECRETS)), at),
+                Line("hush", (chance.choice(FOLDERS), chance.randrange(2))),
+                *(Line("rules", (self._rules(), chance.choice(RULES)), at),) * 2,
+                Line("remove", (self._rules(),), at),
+            )
+        )
+
+    def _path(self) -> str:
+        return _joined(self._chance.choice(FOLDERS), self._chance.choice(NAMES))
+
+    def _folder(self) -> str:
+        return self._chance.choice([folder for folder in FOLDERS if folder])
+
+    def _rules(self) -> str:
+        # The workspace's own .syncdignore only changes and never goes: `hush` counts on it.
+        name = self._chance.choice((".gitignore", ".syncdignore"))
+        return _joined(self._chance.choice(FOLDERS[:6]), name) if name == ".gitignore" else f"a/{name}"
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def shortened(story: Sequence[Line], fails: Callable[[Story], bool], goes_on: Callable[[], bool]) -> Story:
+    """The shortest part of the story found that still fails, while there is time: ever smaller runs are left out."""
+    best = list(story)
+    run = max(1, len(best) // 2)
+    while goes_on():
+        start, shorter = 0, False
+        while start < len(best) and goes_on():
+            candidate = best[:start] + best[start + run :]
+            if candidate and fails(candidate):
+                best, shorter = candidate, True
+            else:
+                start += run
+        if run == 1 and not shorter:
+            break
+        run = max(1, run // 2) if not shorter or run > 1 else 1
+    return best
