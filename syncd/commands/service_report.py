@@ -30,9 +30,12 @@ _WENT_WRONG = {
     78: "a person has to change something",
     203: "its program cannot be run",
     217: "this machine refuses user namespaces",
+    218: "this machine refuses user namespaces",
     226: "its sandbox cannot be made",
     243: "systemd cannot read the API key file",
 }
+# systemd's own, from before the daemon's first line: it tries again all the same.
+_NOT_BY_ITSELF = (203, 217, 218, 226, 243)
 _FINE, _MAY_PASS, _NEEDS_PERSON = 0, 75, 78
 
 
@@ -65,6 +68,8 @@ def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str
             remedy = f"the key file changed since it started: {again}"
         return Report(how, last, remedy, _FINE)
     if state == "activating" and part == "auto-restart":
+        if int(properties.get("ExecMainStatus") or 0) in _NOT_BY_ITSELF:
+            return Report("fails at each start", last, _remedy(properties, again, option, key_file), _NEEDS_PERSON)
         return Report("restarts by itself, each time later", last, f"nothing; or at once: {again}", _MAY_PASS)
     if state == "failed":
         return Report("failed, and stays so", last, _remedy(properties, again, option, key_file), _NEEDS_PERSON)
@@ -116,7 +121,7 @@ def _remedy(properties: Mapping[str, str], again: str, option: str, key_file: st
             return f"let your own user read {key_file}; it tries again by itself"
         case 203:
             return f"syncd service install{option}, from where syncd is now"
-        case 217 | 226:
+        case 217 | 218 | 226:
             return f"syncd service install{option}, which looks at what this machine allows"
         case _:
             return f"see `syncd service logs{option}`, then: {again}"

@@ -12,6 +12,8 @@ from syncd.base.errors import NeedsPerson, TryLater
 
 # A start may take the unit's own TimeoutStartSec=, 5 minutes.
 _LONGEST_S = 330.0
+# systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
+_NO_WALLS = (217, 218, 226)
 _ELSEWHERE = "run `syncd run` under what this machine has instead"
 
 
@@ -63,7 +65,8 @@ class UserManager:
     def builds_walls(self) -> bool:
         """Whether a unit gets the user namespace that its sandbox rests on: tried with a unit that does nothing."""
         walls = ("-p", "PrivateUsers=yes", "-p", "ProtectSystem=strict", "-p", "ProtectHome=read-only")
-        return self._run("systemd-run", "--user", "--wait", "--collect", "--quiet", *walls, "true").returncode == 0
+        tried = self._run("systemd-run", "--user", "--wait", "--collect", "--quiet", *walls, "true")
+        return tried.returncode not in _NO_WALLS  # what else goes wrong, the start of the service will tell
 
     def lingers(self) -> bool | None:
         """Whether services run on after the last logout; None: nobody knows."""

@@ -23,6 +23,21 @@ _NOTIFY_RELOAD = 253
 _RESTART_STEPS = 254
 # Blanks in LoadCredential= keep systemd 257 from starting the service ("Failed to deserialize"); "\\" is eaten.
 _ODD = re.compile(r"[\s\\]")
+# Some are left out by systemd itself where there is no namespace, others fail (they drop capabilities: 218), and where
+# one can be made but not used (as AppArmor restricts it) all do: so all of them go.
+WALLS = (
+    "PrivateUsers",
+    "ProtectSystem",
+    "ProtectHome",
+    "PrivateTmp",
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+)
 _NO_KEY_FILE = ("LoadCredential=", "InaccessiblePaths=")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
 
@@ -102,13 +117,15 @@ def drop_in(around: Surroundings) -> str:
             f"LoadCredential={CREDENTIAL}:{around.key_file.replace('%', '%%')}",
             f"InaccessiblePaths={quoted('-' + around.key_file)}",
         ]
-    if any(_within(path, _TEMPORARY) for path in around.seen):
+    if around.walls and any(_within(path, _TEMPORARY) for path in around.seen):
         lines += ["# Something that the service needs lies in there.", "PrivateTmp=no"]
     if not around.walls:
         lines += [
             "# This machine refuses user namespaces, without which a user's manager builds no walls.",
-            "PrivateUsers=no",
+            *(f"{name}=no" for name in WALLS),
             "CapabilityBoundingSet=~",
+            "ReadWritePaths=",
+            "InaccessiblePaths=",
         ]
     return "\n".join(["", "[Service]", *lines, ""]) if lines else ""
 

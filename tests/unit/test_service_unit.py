@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from syncd.base.errors import ConfigError
 from syncd.commands.service_report import report
-from syncd.commands.service_unit import Surroundings, Unit, drop_in, fitted, is_unchanged, sealed, shipped, unit_of
+from syncd.commands.service_unit import (
+    WALLS,
+    Surroundings,
+    Unit,
+    drop_in,
+    fitted,
+    is_unchanged,
+    sealed,
+    shipped,
+    unit_of,
+)
 
 FOLDER = "/home/dev/.config/syncd"
 PLAIN = Unit("syncd.service", "syncd.service")
@@ -96,6 +108,16 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
     """It must be seen."""
     assert ("PrivateTmp=no" not in drop_in(around(seen=(path,)))) == private
+
+
+def test_a_machine_without_walls() -> None:
+    """All that rests on a namespace is switched off, and nothing else; the units' own lines are the measure."""
+    text = drop_in(around(walls=False))
+    for file in ("syncd.service", "syncd@.service"):
+        names = {line.partition("=")[0] for line in shipped(file).splitlines() if not line.startswith("#")}
+        walls = {name for name in names if re.match(r"(Private|Protect)[A-Z]|\w+Paths$|CapabilityBoundingSet", name)}
+        assert set(WALLS) <= walls
+        assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == walls
 
 
 def around(
