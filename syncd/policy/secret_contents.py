@@ -10,6 +10,7 @@ Forms after the issuers' own documentation, and RFC 7468 and RFC 4880 for keys i
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -134,15 +135,33 @@ def _with_key(around: bytes, found: re.Match[bytes]) -> bool:
     return len(body) >= _MOST_EXCERPT or not around.startswith(_CUT_OFF, match.end())
 
 
+_HEADER = rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+_PEM_IN_BASE64 = base64.b64encode(b"-----BEGIN")[:-3]  # its last characters depend on what follows
+
+
+def _with_key_within(_: bytes, found: re.Match[bytes]) -> bool:
+    """Base64 of a whole PEM file, as Kubernetes keeps it; most of them are certificates."""
+    text = base64.b64decode(found[0][: len(found[0]) // 4 * 4])
+    header = re.match(_HEADER, text)
+    return header is not None and _with_key(text, header)
+
+
 _FORMS = (
     _Form(
         "a private key",
         (b"PRIVATE KEY",),
-        rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----",
+        _HEADER,
         _with_key,
         lead=40,
         before=40,
         behind=1600,
+    ),
+    _Form(
+        "a private key in base64",
+        (_PEM_IN_BASE64,),
+        _PEM_IN_BASE64 + rb"[A-Za-z0-9+/]{80,}",
+        _with_key_within,
+        behind=2400,
     ),
     _Form(
         "a PuTTY private key", (b"Private-Lines: ",), rb"Private-Lines: \d+\s+(?P<value>[A-Za-z0-9+/]{24,})", _random

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 
 import pytest
 from hypothesis import given
@@ -66,13 +67,18 @@ KEYS = {
     "in comments": key(joint="\n// "),
     "in XML": key(joint="&#10;"),
     "without its end": key().partition("-----END")[0],
+    "a Google service account": '{\n  "type": "service_account",\n  "private_key": "' + key(joint="\\n") + '"\n}',
+    "in a kubeconfig": f"client-key-data: {base64.b64encode(key('RSA ').encode()).decode()}\n",
+    "in a Kubernetes secret": f"tls.key: {base64.b64encode(key('EC ', length=164).encode()).decode()}\n",
 }
 
 
 @pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
 def test_private_keys(text: str) -> None:
     """A private key is one in each form and wherever it is written down."""
-    assert found(text) in ("a private key in line 1", "a private key in line 2", "a private key in line 3")
+    said = found(text)
+    assert said is not None
+    assert re.fullmatch(r"a private key( in base64)? in line [123]", said)
     assert found("import x\n" * 500 + text) is not None
 
 
@@ -136,6 +142,7 @@ HARMLESS = {
     "a Stripe test key": f"sk_test_{chance(24, LETTERS)}",
     "a variable in place of a token": "//registry.local/:_authToken=${NPM_TOKEN}\n_authToken: process.env.TOKEN_12\n",
     "a word that goes on": f"xghp_{chance(36, LETTERS)}",
+    "a certificate in base64": base64.b64encode(key().replace("PRIVATE KEY", "CERTIFICATE").encode()).decode(),
     "nothing": "",
 }
 
