@@ -38,6 +38,8 @@ from syncd.policy.warmth import KEEP_S, Moment, Trust, cold_at_s, trust
 CONNECT_S = 10.0
 # The write time-out counts for each send of a block; a slow uplink needs its time for one.
 WRITE_S = 60.0
+# Nobody waits longer for an uplink to bring out what the kernel holds: some MiB.
+DRAIN_S = 1800.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _LATE = "no answer in time"
@@ -169,7 +171,9 @@ class Exchanger:
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
     ) -> Iterator[tuple[httpx.Response, Line]]:
         """A request that was sent, and the head of its answer. What fails in the block is the block's own affair."""
-        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
+        # A read's own time does not know how much of the request is still on its way: the line's does.
+        one_read_s = read_s if body is None else read_s + DRAIN_S
+        timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
         line = Line(read_s)
         with ExitStack() as opened:
             try:
@@ -288,12 +292,12 @@ def _attended(connection: socket.socket | None) -> Route | None:
 
 
 def _answer(response: httpx.Response, line: Line) -> Answer:
-    body = b""
+    body = bytearray()
     for piece in _blocks(response, line):
         body += piece
         if len(body) > _LARGEST_ANSWER:
             raise NoAnswer(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
-    return Answer(response.status_code, response.headers, body, _date(response.headers.get("Date")))
+    return Answer(response.status_code, response.headers, bytes(body), _date(response.headers.get("Date")))
 
 
 def _blocks(response: httpx.Response, line: Line) -> Iterator[bytes]:

@@ -1,20 +1,24 @@
 """The connection of one exchange, as the kernel counts what passes over it, and the end of patience with its answer.
 
-Three things that httpx does not know are seen here. Its `trace` extension tells of each stage, tcp(7) counts the bytes.
+What httpx does not know is seen here. Its `trace` extension tells of each stage, tcp(7) counts the bytes.
 
 - A server may close a kept connection in the same instant as the next request is sent over it. Then not one byte of the
   request is acknowledged: in all likelihood none was read, and it may be sent again at once (RFC 9112, 9.3.1).
 - A server, or a proxy, may answer twice. What is left over from the last exchange was read from the network before this
   request was sent, so it is no answer to it, whatever it says.
-- A time-out for each read never ends an answer that comes one byte a minute, or interim answers without end.
+- A time-out for each read never ends an answer that comes one byte a minute, or interim answers without end; and it
+  begins when the kernel has taken the request, which a slow uplink may go on sending for minutes.
 """
 
 from __future__ import annotations
 
 import _thread
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,14 +55,15 @@ def counts(connection: socket.socket) -> Counts | None:
 
 
 class Line:
-    """One exchange's connection: `kept`, or a new one. The answer may take `answer_s` seconds from the request's end.
+    """One exchange's connection: `kept`, or a new one. The answer may take `answer_s` seconds from the request's end,
+    and as long again for each time that more of the request has left this machine.
 
-    `reached`: there is a connection; `untouched`: it ended before it took a byte; `overdue`: the answer took too long.
+    `reached`: a connection stood; `untouched`: it ended before it took a byte; `overdue`: the answer took too long.
     """
 
     def __init__(self, answer_s: float, kept: socket.socket | None = None) -> None:
         self.connection = kept
-        self.reached = kept is not None
+        self.reached = False
         self.overdue = False
         self.untouched = False
         self._answer_s = answer_s
@@ -84,8 +89,8 @@ class Line:
         match name.partition(".")[2]:
             case "connect_tcp.complete" | "start_tls.complete":
                 self.connection = info["return_value"].get_extra_info("socket")
-                self.reached = True
             case "send_request_headers.started":
+                self.reached = True
                 self._before = self._counts()
                 self._watch()
             case "receive_response_headers.started":
@@ -103,6 +108,13 @@ class Line:
     def _counts(self) -> Counts | None:
         return None if self.connection is None else counts(self.connection)
 
+    def _queued_bytes(self) -> int:
+        """What the kernel still holds of the request, because nobody has acknowledged it (tcp(7), SIOCOUTQ)."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.connection or -1, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (OSError, ValueError):
+            return 0
+
     def _stands_still(self, which: str) -> bool:
         now = self._counts()
         return now is not None and self._before is not None and getattr(now, which) == getattr(self._before, which)
@@ -113,17 +125,21 @@ class Line:
         answered.acquire()
         self._answered, self._sent_s = answered, None
         # A `threading.Timer` takes many steps to start: a signal that raises between two of them leaves it half begun.
-        # And it starts before the request is sent: a signal that comes in the instant between Python's last look for one
-        # and the system call that waits for the answer is slept through, and a new thread makes that instant longer.
+        # And it starts before the request is sent: a signal in the instant between Python's last look for one and the
+        # system call that waits for the answer is slept through, and a new thread makes that instant longer.
         _thread.start_new_thread(self._give_up, (answered,))
 
     def _give_up(self, answered: threading.Lock) -> None:
         """In a thread of its own: when the time is over, end the read that the main thread waits in."""
-        left_s = self._answer_s
+        left_s, queued_bytes = self._answer_s, 0
         while left_s > 0:
             if answered.acquire(timeout=left_s):
                 return
-            left_s = self._answer_s if self._sent_s is None else self._sent_s + self._answer_s - _CLOCK.monotonic_s()
+            before, queued_bytes = queued_bytes, self._queued_bytes()
+            if self._sent_s is None or 0 < queued_bytes != before:
+                left_s = self._answer_s
+            else:
+                left_s = self._sent_s + self._answer_s - _CLOCK.monotonic_s()
         self.overdue = True
         if self.connection is not None:
             with contextlib.suppress(OSError):

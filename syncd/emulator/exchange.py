@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from itertools import chain, repeat
 from typing import Protocol
 
 from syncd.base.clock import Clock
-from syncd.emulator.faults import ANSWERS, BREAKS, Action, Fault, Faults, When
+from syncd.emulator.babble import bomb, flood, unescaped
+from syncd.emulator.faults import ANSWERS, BREAKS, WILD, Action, Fault, Faults, When
 from syncd.emulator.journal import Entry, Journal, redacted
 from syncd.emulator.wire import CHUNK_BYTES, DRAIN_BYTES, Connection, Disconnected, Readable, Reply, Request, head
 
 _PAGE = b"<!doctype html><html><head><title>Welcome</title></head><body>Please accept the terms of use.</body></html>"
 _TICK_S = 0.05
+# Answers that end with their head, whatever it says (RFC 9112, 6.3).
+_BODILESS = frozenset({204, 304})
 
 
 class Service(Protocol):
@@ -89,11 +93,15 @@ class _Play:
             return Reply(200, (kind,), json.dumps(answer).encode())
         if fault.action is Action.REDIRECT:
             return Reply(307, (("Location", fault.text),))
-        if fault.action is Action.HUGE:
+        if fault.action is Action.BOMB:
+            return Reply(200, (kind, ("Content-Encoding", "gzip, gzip")), bomb())
+        if fault.action in WILD:
             return Reply(200, (kind,))
         reply = self.service.refusal(fault.status, fault.code)
-        extra = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
-        return replace(reply, headers=(*reply.headers, *extra))
+        if fault.status in _BODILESS:
+            reply = replace(reply, body=b"")
+        extra = (("Retry-After", fault.retry_after), ("Location", fault.text))
+        return replace(reply, headers=(*reply.headers, *(pair for pair in extra if pair[1])))
 
     # The request's body, as the service reads it.
 
@@ -129,10 +137,10 @@ class _Play:
                 pass
             return self.reply(self.fault)
         reply = self.service.answer(self.entry.op, self.request, self)
-        if self.has(Action.WRONG_HASH, Action.NO_HASH):
+        if self.has(Action.WRONG_HASH, Action.NO_HASH, Action.TWO_HASHES):
             lies = (("x-goog-hash", "crc32c=AAAAAA=="), ("x-goog-hash", "md5=1B2M2Y8AsgTpgAmY7PhCfg=="))
-            kept = tuple(pair for pair in reply.headers if pair[0] != "x-goog-hash")
-            reply = replace(reply, headers=kept + (lies if self.has(Action.WRONG_HASH) else ()))
+            kept = tuple(pair for pair in reply.headers if pair[0] != "x-goog-hash" or self.has(Action.TWO_HASHES))
+            reply = replace(reply, headers=kept + (() if self.has(Action.NO_HASH) else lies))
         if self.has(Action.CUT):
             reply = replace(reply, body=reply.body[: len(reply.body) // 2], content_bytes=reply.content_bytes // 2)
         return reply
@@ -214,24 +222,42 @@ class Exchanges:
         if 0 < body.unread <= DRAIN_BYTES and not body.awaits_continue:
             while body.read():
                 pass
-        huge = play.has(Action.HUGE)
-        keeps = play.request.keeps_alive and not body.unread and not play.request.chunked and not huge
-        headers = [("Date", formatdate(self._clock.wall_s(), usegmt=True)), *reply.headers]
-        if not huge:
+        wild = play.has(*WILD)
+        keeps = play.request.keeps_alive and not body.unread and not play.request.chunked and not wild
+        dated_s = self._clock.wall_s() + (play.fault.amount if play.fault and play.has(Action.SKEW) else 0.0)
+        headers = [("Date", formatdate(dated_s, usegmt=True)), *reply.headers]
+        if not wild:
             headers.append(("Content-Length", str(reply.size_bytes)))
         if not keeps:
             headers.append(("Connection", "close"))
         opening = head(reply.status, headers)
         play.entry.status = reply.status
-        if huge:
-            connection.send(opening + b'{"x": "')
-            while True:
-                connection.send(b"x" * CHUNK_BYTES)
+        if wild and play.fault is not None:
+            self._send_wildly(connection, play.fault, opening)
+            return False
         bodiless = play.request.method == "HEAD"
+        whole = b""
         for piece in () if bodiless else play.pieces(reply):
+            if play.has(Action.TWICE, Action.DRIP):
+                whole += piece
+                continue
             connection.send(opening + piece)
             opening = b""
-        connection.send(opening)
+        if play.has(Action.DRIP) and play.fault is not None:
+            for byte in opening + whole:
+                connection.wait(play.fault.amount)
+                connection.send(bytes([byte]))
+        else:
+            connection.send((opening + whole) * (2 if play.has(Action.TWICE) else 1))
         if not keeps:
             connection.linger()
         return keeps
+
+    def _send_wildly(self, connection: Connection, fault: Fault, opening: bytes) -> None:
+        if fault.action is Action.RAW:
+            connection.send(unescaped(fault.text))
+            connection.linger()
+            return
+        endless = chain([opening + b'{"x": "'], repeat(b"x" * CHUNK_BYTES))
+        for piece in flood(fault.text) if fault.action is Action.FLOOD else endless:
+            connection.send(piece)

@@ -1,4 +1,4 @@
-"""A small language for what goes wrong, so that a test or a person can say it in one line: `upload: 503 x3`.
+r"""A small language for what goes wrong, so that a test or a person can say it in one line: `upload: 503 x3`.
 
     OP: ACTION [WHEN] [OPTIONS] [skip=N] [xN | always]
 
@@ -8,7 +8,8 @@ download (the bucket's).
 
     | action                 | what the client meets                                                     | when        |
     | ---------------------- | ------------------------------------------------------------------------- | ----------- |
-    | `503`, any status      | that answer; options `retry-after=VALUE`, `code=CODE` (the bucket's code) | instead     |
+    | `503`, any status      | that answer; options `code=CODE` (the bucket's), `location=URL`,          | instead     |
+    |                        | `retry-after=VALUE`                                                       |             |
     | `expired`              | the bucket's 400 ExpiredToken                                             | instead     |
     | `forbidden`            | the bucket's 403 SignatureDoesNotMatch                                    | instead     |
     | `html`                 | 200 with a page, as a hotel's network answers                             | instead     |
@@ -16,15 +17,22 @@ download (the bucket's).
     | `error MESSAGE`        | initialize: 200 with `"status": "error"` and that message                 | instead     |
     | `redirect URL`         | 307 to that URL                                                           | instead     |
     | `huge`                 | 200 and a body without end                                                | instead     |
+    | `bomb`                 | 200 and a few hundred bytes, coded `gzip, gzip`, of 64 MiB                | instead     |
+    | `raw TEXT`             | these bytes, with escapes as `\r\n`, whatever they are; then the end      | instead     |
+    | `flood TEXT`           | these bytes up to a `|`, then those behind it again and again             | instead     |
     | `reset`                | a TCP reset                                                               | before      |
     | `close`                | the connection ends without an answer                                     | before      |
     | `hang SECONDS`         | silence, then the connection ends                                         | before      |
     | `delay SECONDS`        | silence, then all goes on                                                 | before      |
     | `lost`                 | the work is done, the connection ends without an answer (`close after`)   | after       |
     | `cut`                  | the work is done, the answer's body is only its first half                | after       |
-    | `slow BYTES`           | the request's body is read, or else the answer sent, at BYTES a second    | throughout  |
+    | `slow BYTES`           | the request's body is read, and the answer's sent, at BYTES a second      | throughout  |
+    | `drip SECONDS`         | the work is done, each byte of the answer waits so long, the head's too   | after       |
+    | `twice`                | the work is done, and the answer sent two times                           | after       |
+    | `skew SECONDS`         | the answer's date is so far ahead, or behind with a minus                 | after       |
     | `corrupt`              | one byte of the upload is stored, or of the download sent, flipped        | throughout  |
     | `wrong-hash`, `no-hash`| upload: stored as sent, answered with other hashes or none                | after       |
+    | `two-hashes`           | upload: stored as sent, answered with its hashes and others               | after       |
     | `gone`                 | the sandbox no longer exists: 404 from now on                             | before      |
 
 `WHEN` moves it: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read; where it
@@ -43,6 +51,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from syncd.emulator.babble import unescaped
 from syncd.emulator.journal import Entry
 
 API_OPS = (
@@ -82,21 +91,30 @@ class Action(StrEnum):
     ERROR = "error"
     REDIRECT = "redirect"
     HUGE = "huge"
+    BOMB = "bomb"
+    RAW = "raw"
+    FLOOD = "flood"
     RESET = "reset"
     CLOSE = "close"
     HANG = "hang"
     DELAY = "delay"
     CUT = "cut"
     SLOW = "slow"
+    DRIP = "drip"
+    TWICE = "twice"
+    SKEW = "skew"
     CORRUPT = "corrupt"
     WRONG_HASH = "wrong-hash"
     NO_HASH = "no-hash"
+    TWO_HASHES = "two-hashes"
     GONE = "gone"
 
 
-ANSWERS = frozenset({Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.HUGE})
+WILD = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
+ANSWERS = WILD | {Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.BOMB}
 BREAKS = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
-_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW})
+_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW})
+_TEXTS = frozenset({Action.JSON, Action.ERROR, Action.RAW, Action.FLOOD})
 _MOVABLE = ANSWERS | BREAKS | {Action.DELAY}
 _BEFORE = BREAKS | {Action.DELAY, Action.GONE}
 _ONLY_FOR = {
@@ -104,6 +122,7 @@ _ONLY_FOR = {
     Action.CORRUPT: BUCKET_OPS,
     Action.WRONG_HASH: ("upload", "execution-upload"),
     Action.NO_HASH: ("upload", "execution-upload"),
+    Action.TWO_HASHES: ("upload", "execution-upload"),
 }
 _ACTIONS = {action.value for action in Action} - {Action.STATUS.value}
 _WHENS = {when.value for when in When}
@@ -121,7 +140,7 @@ class BadFault(ValueError):
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong. `amount` is in seconds (hang, delay) or bytes a second (slow); `times` None: always."""
+    """What goes wrong. `amount` is in seconds, for slow in bytes a second; `times` None: always."""
 
     action: Action
     when: When | None = None
@@ -186,12 +205,14 @@ def _parsed(rest: str, line: str) -> Fault:
 
 
 def _with_arguments(fault: Fault, argument: str, line: str) -> Fault:
-    if fault.action in (Action.JSON, Action.ERROR):
-        if fault.action is Action.JSON:
-            try:
+    if fault.action in _TEXTS:
+        try:
+            if fault.action is Action.JSON:
                 json.loads(argument)
-            except ValueError as error:
-                raise BadFault(f"{line!r}: what follows json is none") from error
+            elif fault.action is not Action.ERROR:
+                unescaped(argument)
+        except ValueError as error:
+            raise BadFault(f"{line!r}: what follows {fault.action.value} is none") from error
         return replace(fault, text=argument)
     words = argument.split()
     if words and words[0] in _WHENS and fault.action in _MOVABLE - _TIMED:
@@ -208,9 +229,9 @@ def _with_arguments(fault: Fault, argument: str, line: str) -> Fault:
             if name == "retry-after":
                 # An HTTP date has spaces: the option takes the rest of the line.
                 return replace(fault, retry_after=" ".join([value, *words[words.index(word) + 1 :]]))
-            if name != "code":
+            if name not in ("code", "location"):
                 break
-            fault = replace(fault, code=value)
+            fault = replace(fault, code=value) if name == "code" else replace(fault, text=value)
             words.remove(word)
     if words:
         raise BadFault(f"{line!r}: {' '.join(words)!r} is not understood")
@@ -226,6 +247,8 @@ def _with_amount(fault: Fault, word: str, line: str) -> Fault:
         amount = float(word)
     except ValueError:
         amount = 0.0
+    if fault.action is Action.SKEW and 0 < -amount < float("inf"):
+        return replace(fault, amount=amount)
     if not 0 < amount < float("inf"):
         raise BadFault(f"{line!r}: {word!r} is no positive number")
     return replace(fault, amount=amount)

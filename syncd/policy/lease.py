@@ -48,8 +48,10 @@ def lease_from(
         return Lease(url, answered_s + life_s, life_s)
     signed_s, life_s = times
     server_s = server_wall_s if server_wall_s is not None else wall_s
-    # It was signed before it was answered, so no more than its life is left, whatever the clocks say.
-    return Lease(url, answered_s + min(signed_s - server_s, 0.0) + life_s, life_s)
+    # It was signed before it was answered, and nobody answers with a URL that has ended: a clock that says so is wrong,
+    # and believing it would have each upload ask for a URL of its own.
+    age_s = server_s - signed_s
+    return Lease(url, answered_s + life_s - (age_s if 0.0 < age_s < life_s else 0.0), life_s)
 
 
 def usable(lease: Lease, now_s: float, upload_s: float = 0.0) -> bool:
