@@ -28,6 +28,8 @@ _READ_S = 20.0
 # Extracting a large archive takes the server minutes.
 INITIALIZE_S = 180.0
 _LONGEST_DETAIL = 200
+# Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
+_LONGEST_URL = 16 << 10
 
 # What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
 _SENSELESS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -95,9 +97,11 @@ class Api:
 
     def upload_url(self) -> Lease:
         """A fresh signed URL. Raises `StepFailed`."""
-        answer = self._ask(Step.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}")
+        answer = self._ask(Step.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}", _READ_S)
         answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
         got = self._understood(Step.UPLOAD_URL, answer, UploadUrl)
+        if not 0 < len(got.upload_url) <= _LONGEST_URL:
+            raise self._senseless(Step.UPLOAD_URL, answer)
         return lease_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
     def initialize(self) -> Initialized:
@@ -120,18 +124,18 @@ class Api:
     def execution_upload_url(self, name: str) -> str:
         """A signed URL for the archive of an execution of that name. Raises `StepFailed`."""
         url = f"{self._sandbox}/execution-upload-url?region={self._region}"
-        answer = self._ask(Step.DELETE, "POST", url, body={"execution_name": name})
+        answer = self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
         return self._understood(Step.DELETE, answer, UploadUrl).upload_url
 
     def execute(self, name: str) -> None:
         """Start what was uploaded for that execution. Raises `StepFailed`."""
         url = f"{self._sandbox}/execute?region={self._region}"
-        self._ask(Step.DELETE, "POST", url, body={"execution_name": name})
+        self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""
         url = f"{self._sandbox}/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url), ExecutionLogs)
+        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url, _READ_S), ExecutionLogs)
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
@@ -139,11 +143,9 @@ class Api:
 
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""
-        return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox), SandboxInfo)
+        return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox, _READ_S), SandboxInfo)
 
-    def _ask(
-        self, step: Step, method: str, url: str, read_s: float = _READ_S, body: Mapping[str, str] | None = None
-    ) -> Answer:
+    def _ask(self, step: Step, method: str, url: str, read_s: float, body: Mapping[str, str] | None = None) -> Answer:
         headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -191,10 +193,13 @@ class Api:
         try:
             return msgspec.json.decode(answer.body, type=shape)
         except _SENSELESS:
-            named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
-            kind = one_line(", ".join(filter(None, named)) or "no type", 60)
-            message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
-            raise StepFailed(step, Verdict.RETRY, message, SIGN_IN) from None
+            raise self._senseless(step, answer) from None
+
+    def _senseless(self, step: Step, answer: Answer) -> StepFailed:
+        named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+        kind = one_line(", ".join(filter(None, named)) or "no type", 60)
+        message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
+        return StepFailed(step, Verdict.RETRY, message, SIGN_IN)
 
     def _detail(self, answer: Answer) -> str:
         """What FastAPI's `{"detail": …}` says, on one line."""
