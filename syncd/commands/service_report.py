@@ -64,6 +64,8 @@ def report(unit: Unit, properties: Mapping[str, str], option: str, key_file: str
         how = f"running as process {properties.get('MainPID', '?')}"
         how += f": {text}" if (text := properties.get("StatusText", "")) else ""
         remedy = "systemctl --user daemon-reload" if properties.get("NeedDaemonReload") == "yes" else ""
+        if properties.get("StatusText", "").startswith("held"):
+            remedy = f"see `syncd status{option}`"
         if key_changed_at > started_at(properties) > 0:
             remedy = f"the key file changed since it started: {again}"
         return Report(how, last, remedy, _FINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -34,7 +35,7 @@ class UserManager:
             raise NeedsPerson(
                 f"no systemd user manager answers ({why})", f"log in as this user, not by su or sudo; or {_ELSEWHERE}"
             )
-        self.environ = dict(line.partition("=")[::2] for line in asked.stdout.splitlines())
+        self.environ = environment_in(asked.stdout)
 
     def version(self) -> int:
         """Which version of systemd it is; 0 if it tells none."""
@@ -76,9 +77,10 @@ class UserManager:
         return {"yes": True, "no": False}.get(asked.stdout.strip())
 
     def journal(self, unit: str, lines: int) -> list[str]:
-        """The last lines about a unit, oldest first."""
-        words = ("--quiet", "--no-pager", "--no-hostname", "--output=short-iso", "-n", str(lines))
-        return self._run("journalctl", "--user", "-u", unit, *words).stdout.splitlines()
+        """The last lines about a unit, oldest first; why there are none, where the journal cannot be read."""
+        words = ("--no-pager", "--no-hostname", "--output=short-iso", "-n", str(lines))
+        asked = self._run("journalctl", "--user", "-u", unit, *words)
+        return (asked.stdout if asked.returncode == 0 else asked.stderr).splitlines()[-lines:]
 
     def show_journal(self, unit: str, lines: int, *, follow: bool) -> int:
         """The last lines straight to stdout, and those to come; journalctl's exit code."""
@@ -87,10 +89,11 @@ class UserManager:
             raise NeedsPerson("there is no journalctl on this machine", "look where its logs go")
         with subprocess.Popen(words, env=self._environ, stdin=subprocess.DEVNULL) as reader:
             try:
-                return reader.wait()
+                code = reader.wait()
             except KeyboardInterrupt:  # the terminal told both: it has seen enough
                 reader.wait()
                 return 0
+        return 0 if code == -signal.SIGPIPE else code  # so has `syncd service logs | head`
 
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
         try:
@@ -108,3 +111,14 @@ class UserManager:
             return subprocess.CompletedProcess(words, 127, "", f"{words[0]} is not on this machine")
         except subprocess.TimeoutExpired:
             raise TryLater(f"{' '.join(words[:3])} takes longer than {_LONGEST_S:.0f} s", "try again") from None
+
+
+def environment_in(text: str) -> dict[str, str]:
+    """What `systemctl show-environment` prints: a line each, quoted like $'…' of a shell where that is needed."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        if value.startswith("$'") and value.endswith("'"):
+            value = re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), value[2:-1])
+        found[name] = value
+    return found

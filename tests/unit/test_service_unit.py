@@ -8,6 +8,7 @@ import pytest
 
 from syncd.base.errors import ConfigError
 from syncd.commands.service_report import report
+from syncd.commands.service_systemd import environment_in
 from syncd.commands.service_unit import (
     WALLS,
     Surroundings,
@@ -83,6 +84,13 @@ def test_the_seal_shows_any_change() -> None:
     assert is_unchanged(shipped("syncd.service"), (shipped("syncd.service"),))
 
 
+def test_the_manager_s_environment() -> None:
+    """Plain as it is; quoted, as where a folder's name has a blank or a quote."""
+    text = "A=/home/dev\nB=$'/home/a b/it\\'s'\nC=\nD=$'x\\\\n\\ny'\nE=a=b\n"
+    wanted = {"A": "/home/dev", "B": "/home/a b/it's", "C": "", "D": "x\\n\ny", "E": "a=b"}
+    assert environment_in(text) == wanted
+
+
 def test_nothing_special_needs_no_drop_in() -> None:
     """The usual key file and workspace, on a machine with user namespaces: the unit says it all."""
     assert drop_in(around()) == ""
@@ -131,6 +139,7 @@ def around(
     [
         ("ActiveState=active MainPID=7", 0, ["running as process 7"]),
         ("ActiveState=active MainPID=7 NeedDaemonReload=yes", 0, ["daemon-reload"]),
+        ("ActiveState=active MainPID=7 StatusText=held", 0, ["running as process 7: held", "syncd status"]),
         ("ActiveState=active ExecMainStartTimestamp=@99", 0, ["key file changed", "restart syncd"]),
         ("ActiveState=active ExecMainStartTimestamp=@100", 0, ["running"]),
         ("ActiveState=failed ExecMainCode=1 ExecMainStatus=78", 78, ["exit 78", "syncd check", "restart syncd"]),
