@@ -9,7 +9,8 @@
         ├── KeyRefused          the API key is missing, readable by others, or refused
         ├── WorkspaceError      the workspace is missing or is no directory
         │   └── NearlyEmpty     it lost nearly everything at once
-        ├── SandboxRefused      unknown sandbox, refused request
+        ├── SandboxRefused      refused request
+        │   └── SandboxGone     the API knows no such sandbox
         └── SnapshotTooLarge    over `sync.max_snapshot_mib`
 
 `Stop` is no failure: it says that someone asked the process to end.
@@ -67,7 +68,11 @@ class NearlyEmpty(WorkspaceError):
 
 
 class SandboxRefused(NeedsPerson):
-    """The API knows no such sandbox, or refuses what was asked."""
+    """The API refuses what was asked."""
+
+
+class SandboxGone(SandboxRefused):
+    """The API knows no such sandbox, or no longer."""
 
 
 class SnapshotTooLarge(NeedsPerson):

@@ -59,7 +59,7 @@ class Checkup:
 
         try:
             config = configured(self._config_file)
-            target = target_of(config)
+            target = target_of(config, os.environ)
         except SyncdError as failure:
             yield _failed("configuration", failure)
             return

@@ -15,7 +15,8 @@ from syncd.effects.api import Api
 from syncd.effects.dump import Dump
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger
-from syncd.process.wiring import key_of, patience_of, target_of
+from syncd.process.premises import patience_of
+from syncd.process.wiring import key_of, target_of
 
 Made = TypeVar("Made")
 
@@ -27,7 +28,7 @@ def read_dump(config: Config, make: Callable[[Iterator[bytes], Callable[[], None
     """
     interrupt = Interrupt()
     exchanger = Exchanger(interrupt, CLOCK)
-    api = Api(target_of(config), key_of(config, os.environ), exchanger, CLOCK)
+    api = Api(target_of(config, os.environ), key_of(config, os.environ), exchanger, CLOCK)
     dump = Dump(api, exchanger, patience_of(config), CLOCK, interrupt)
     with Progress() as progress, interrupting(interrupt):
 

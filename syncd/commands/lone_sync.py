@@ -25,8 +25,10 @@ from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
 from syncd.policy.status import LastError, SandboxName, State, Status
+from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
-from syncd.process.wiring import Surroundings, cycle_of, folders_of, key_of
+from syncd.process.surroundings import Surroundings
+from syncd.process.wiring import cycle_of, folders_of, key_of
 
 # A file that is written all the time must not keep a command for ever.
 _FOLLOW_UPS = 2
@@ -103,7 +105,7 @@ def sync_alone(
             except SyncdError as failure:
                 status.failed(Step.SNAPSHOT, failure)
                 raise
-            status.succeeded(outcome, cycle.delivery.url_expires_at, tuple(str(p) for p in cycle.problems))
+            status.succeeded(outcome, cycle.target, cycle.url_expires_at, tuple(str(p) for p in cycle.problems))
             return outcome
     finally:
         exchanger.drop()
@@ -123,8 +125,12 @@ class _Record:
         )
         self._file = StatusFile(folder)
 
-    def succeeded(self, outcome: Outcome, url_expires_at: str | None, warnings: tuple[str, ...]) -> None:
+    def succeeded(
+        self, outcome: Outcome, target: Target | None, url_expires_at: str | None, warnings: tuple[str, ...]
+    ) -> None:
+        before = self._before.sandbox
         self._write(
+            sandbox=SandboxName(target.sandbox_id, target.base_url, target.region) if target else before,
             pending=bool(outcome.follow_up),
             syncs=self._before.syncs + (outcome.sync is not None),
             last_sync=outcome.sync or self._before.last_sync,

@@ -39,8 +39,9 @@ def _run(path: str) -> None:
     from syncd.process.board import Tally  # noqa: PLC0415
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
+    from syncd.process.surroundings import Surroundings  # noqa: PLC0415
     from syncd.process.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.process.wiring import Surroundings, daemon_of  # noqa: PLC0415
+    from syncd.process.wiring import daemon_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
     config, key = _usable(path)
@@ -68,10 +69,9 @@ def _usable(path: str) -> tuple[Config, ApiKey]:
     """
     from syncd.base.config import load_config  # noqa: PLC0415
     from syncd.effects.lock import Lock  # noqa: PLC0415
-    from syncd.process.wiring import folders_of, key_of, selection_of, target_of  # noqa: PLC0415
+    from syncd.process.wiring import folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)
-    target_of(config)
     selection_of(config)
     key = key_of(config, os.environ)
     lock = Lock(folders_of(config, os.environ).state)

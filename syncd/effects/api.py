@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from syncd.base.apikey import ApiKey
 from syncd.base.clock import Clock
-from syncd.base.errors import KeyRefused
+from syncd.base.errors import KeyRefused, SandboxGone
 from syncd.base.text import one_line, redacted
 from syncd.effects.failure import SIGN_IN, StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
@@ -145,7 +145,7 @@ class Api:
         """What the API says of the sandbox. Raises `StepFailed`."""
         return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox, _READ_S), SandboxInfo)
 
-    def _ask(self, step: Step, method: str, url: str, read_s: float, body: Mapping[str, str] | None = None) -> Answer:
+    def _ask(self, step: Step, method: str, url: str, read_s: float, body: Mapping[str, Any] | None = None) -> Answer:
         headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -182,7 +182,8 @@ class Api:
             return StepFailed(step, Verdict.REFUSED, message, "put a valid key there", refusal=KeyRefused)
         if status in (404, 410):
             message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
-            return StepFailed(step, Verdict.REFUSED, message, "it may have expired: set sandbox.id to a living one")
+            hint = "it may have expired: set sandbox.id to a living one"
+            return StepFailed(step, Verdict.REFUSED, message, hint, refusal=SandboxGone)
         if status in (400, 422):
             message = f"the API refused the request for region {self._region!r} ({said})"
             return StepFailed(step, Verdict.REFUSED, message, "check sandbox.region and sandbox.id")

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 
 from syncd.base.clock import Clock, stamp
-from syncd.base.errors import TryLater
+from syncd.base.errors import SandboxGone, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.archive import DamagedPiece
 from syncd.effects.clearing import Clearing
 from syncd.effects.delivery import Attendant, Delivery
+from syncd.effects.failure import StepFailed
 from syncd.effects.journal import Journal
+from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Manifest, count_files, difference
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
+from syncd.policy.verdict import Verdict
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
@@ -46,50 +49,97 @@ class Outcome:
         return "initialized" if self.sync else "unchanged"
 
 
-@dataclass
-class Cycle:
-    """The syncs of one workspace to one sandbox, one after the other."""
+@dataclass(frozen=True)
+class Premises:
+    """One sandbox, and what works there."""
 
     target: Target
-    photographer: Photographer
     delivery: Delivery
-    journal: Journal
     clearing: Clearing
     small: SmallArchives
+
+
+@dataclass
+class Cycle:
+    """The syncs of one workspace, one after the other, to the sandbox that its lodging names."""
+
+    lodging: Lodging
+    equip: Callable[[Target], Premises]
+    photographer: Photographer
+    journal: Journal
     clock: Clock
+    premises: Premises | None = None
     baseline: Manifest | None = None
     state_problems: list[Problem] = field(default_factory=list)
     _perhaps_there: Manifest = field(default_factory=dict)  # sent since the baseline, without an answer that counts
     _whole_next: bool = False  # after a failure
 
+    @property
+    def target(self) -> Target | None:
+        """The sandbox, once there is one."""
+        return self.premises.target if self.premises else self.lodging.known
+
+    @property
+    def url_expires_at(self) -> str | None:
+        """When the upload URL ends, for people."""
+        return self.premises.delivery.url_expires_at if self.premises else None
+
     def recall(self) -> None:
         """Read what an earlier process left: which manifest the sandbox holds, as far as that is known."""
-        self.baseline, self.state_problems = self.journal.initialized(self.target)
+        target = self.lodging.known
+        if target is not None:
+            self._move_into(target)
 
     def run(self, demand: Demand, attendant: Attendant, changed: Collection[str] | None = None) -> Outcome:
         """One sync, `changed` naming the only directories to look at.
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded.
         """
+        try:
+            return self._sync(self._lodged(attendant), demand, attendant, changed)
+        except StepFailed as failure:
+            gone = failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone)
+            if not gone or self.premises is None or not self.lodging.lost(self.premises.target):
+                raise
+            self.premises = None
+        return self._sync(self._lodged(attendant), demand, attendant, None)
+
+    def _lodged(self, attendant: Attendant) -> Premises:
+        target = self.lodging.target(attendant)
+        if self.premises is not None and self.premises.target == target:
+            return self.premises
+        return self._move_into(target)
+
+    def _move_into(self, target: Target) -> Premises:
+        self.premises = self.equip(target)
+        self.baseline, self.state_problems = self.journal.initialized(target)
+        self._perhaps_there, self._whole_next = {}, False
+        return self.premises
+
+    def _sync(
+        self, premises: Premises, demand: Demand, attendant: Attendant, changed: Collection[str] | None
+    ) -> Outcome:
         started_s = self.clock.monotonic_s()
         attendant.stage(State.SNAPSHOTTING)
         look = self.photographer.look(self.baseline, demand, changed)
         files = count_files(look.manifest.values())
-        if demand is Demand.CHANGED and self._unchanged(look):
+        if demand is Demand.CHANGED and self._unchanged(premises, look):
             return Outcome(None, files=files)
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.journal.unsure else ""
         _log.info("packaging %d files: %s%s", files, described(look.difference), unsure)
         only = None
-        if self._part_will_do(look, demand):
+        if self._part_will_do(premises, look, demand):
             look = self.photographer.resolved(look, self.baseline or {})
             only = _changed_paths(look)
-        packed = self.photographer.pack(look.manifest, self.delivery.uplink.codec, only)
+        packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
-        doomed = self._doomed(packed.manifest, packed.follow_up)
+        doomed = self._doomed(premises, packed.manifest, packed.follow_up)
         self._perhaps_there |= packed.manifest
         self._whole_next = True  # until this one has succeeded
-        packed, sha256 = self._deliver(packed, look.manifest, doomed, attendant)
+        packed, sha256 = self._deliver(
+            premises, packed, look.manifest, partial(premises.clearing.clear, doomed), attendant
+        )
         self._whole_next = False
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
@@ -98,8 +148,8 @@ class Cycle:
             sha256=sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
-        self._remember(packed.manifest)
-        if only is not None and not self.small.proved and (missing := self.small.prove(packed.manifest)):
+        self._remember(premises, packed.manifest)
+        if only is not None and (missing := premises.small.missing(packed.manifest)):
             _log.warning("after a small archive %d paths are missing in the sandbox: a whole one follows", len(missing))
             self._doubt()
             return Outcome(sync, (*packed.follow_up, *missing), sync.files)
@@ -111,16 +161,16 @@ class Cycle:
             )
         return Outcome(sync, tuple(packed.follow_up), sync.files)
 
-    def _part_will_do(self, look: Look, demand: Demand) -> bool:
+    def _part_will_do(self, premises: Premises, look: Look, demand: Demand) -> bool:
         """Whether it is enough to send what changed; the whole is sent after any doubt."""
         sure = self.baseline is not None and not self.journal.unsure and not self._whole_next
-        if not sure or demand is not Demand.CHANGED or not self.small.usable or not look.manifest:
+        if not sure or demand is not Demand.CHANGED or not premises.small.usable or not look.manifest:
             return False
-        return not self.clearing.empties(self._doomed(look.manifest, ()))
+        return not premises.clearing.empties(self._doomed(premises, look.manifest, ()))
 
-    def _doomed(self, wanted: Manifest, follow_up: Collection[str]) -> Manifest:
+    def _doomed(self, premises: Premises, wanted: Manifest, follow_up: Collection[str]) -> Manifest:
         held = self._perhaps_there | (self.baseline or {})
-        return self.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
+        return premises.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
 
     def _doubt(self) -> None:
         """What the sandbox holds is not what it should."""
@@ -129,23 +179,30 @@ class Cycle:
             self.journal.doubt()
 
     def _deliver(
-        self, packed: Packed, manifest: Manifest, doomed: Manifest, attendant: Attendant
+        self,
+        premises: Premises,
+        packed: Packed,
+        manifest: Manifest,
+        make_way: Callable[[], None],
+        attendant: Attendant,
     ) -> tuple[Packed, str]:
         """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
-        make_way = partial(self.clearing.clear, doomed)
+        delivery = premises.delivery
         for _ in range(_REPAIRS):
             try:
-                return packed, self.delivery.deliver(packed.archive, packed.archive.identity, attendant, make_way)
+                return packed, delivery.deliver(packed.archive, packed.archive.identity, attendant, make_way)
             except DamagedPiece as damage:
                 _log.warning("%s: it is made anew", damage)
-                packed = self.photographer.repack(manifest, damage.piece, self.delivery.uplink.codec)
+                packed = self.photographer.repack(manifest, damage.piece, delivery.uplink.codec)
         raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
 
-    def _unchanged(self, look: Look) -> bool:
+    def _unchanged(self, premises: Premises, look: Look) -> bool:
         if self.journal.unsure or look.difference.certain or look.difference.doubtful:
             return False
         if self.baseline is not None and self.baseline != look.manifest:
-            self._remember(look.manifest)  # the same contents under new times: later scans need not read them again
+            self._remember(
+                premises, look.manifest
+            )  # the same contents under new times: later scans need not read them again
         return True
 
     def _same(self, packed: Packed) -> bool:
@@ -155,12 +212,12 @@ class Cycle:
         found = difference(self.baseline, packed.manifest)
         return not found.certain and not found.doubtful
 
-    def _remember(self, manifest: Manifest) -> None:
+    def _remember(self, premises: Premises, manifest: Manifest) -> None:
         self.baseline = manifest
         self._perhaps_there = {}
         try:
             # What was not removed over there is ours still: the next process tries again.
-            self.journal.record_initialized(self.target, manifest | self.clearing.owed)
+            self.journal.record_initialized(premises.target, manifest | premises.clearing.owed)
             self.state_problems = []
         except OSError as failure:
             self.state_problems = [
@@ -176,8 +233,8 @@ class Cycle:
         """What the last scan, the sandbox and the state folder give reason to complain about."""
         return [
             *self.photographer.problems,
-            *self.clearing.problems,
-            *self.small.problems,
+            *(self.premises.clearing.problems if self.premises else ()),
+            *(self.premises.small.problems if self.premises else ()),
             *self.state_problems,
         ]
 

@@ -176,7 +176,7 @@ class Delivery:
 
     def _refused(self, failure: StepFailed) -> None:
         """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""
-        if failure.refusal is SandboxRefused:
+        if issubclass(failure.refusal, SandboxRefused):
             with contextlib.suppress(OSError):
                 self._journal.doubt()
 

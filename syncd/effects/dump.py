@@ -5,11 +5,8 @@ A download that breaks off starts anew with a fresh archive, since the sandbox m
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.base.clock import Clock
 from syncd.base.interrupt import Interrupt
@@ -18,8 +15,9 @@ from syncd.effects.bucket import check_url
 from syncd.effects.delivery import Patience
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
+from syncd.effects.retrying import retried
 from syncd.effects.tar_reader import BadArchive
-from syncd.policy.retry import delay_s, retry_after_s
+from syncd.policy.retry import retry_after_s
 from syncd.policy.verdict import Step, Verdict
 
 # A read of the download that brings nothing for so long has failed.
@@ -43,21 +41,7 @@ class Dump:
 
         Raises `StepFailed` when retries end, `Stop`, and what else `make` raises.
         """
-        started_s = self._clock.monotonic_s()
-
-        def spent(state: RetryCallState) -> bool:
-            return self._clock.monotonic_s() - started_s + state.upcoming_sleep > self._patience.give_up_s
-
-        retrying = Retrying(
-            retry=retry_if_exception(_passes),
-            wait=self._wait_s,
-            stop=spent,
-            before_sleep=lambda state: on_retry(_failure(state), state.upcoming_sleep),
-            sleep=self._pause,
-            reraise=True,
-        )
-        made: Made = retrying(self._once, make)
-        return made
+        return retried(lambda: self._once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
 
     def _once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
         url = self._api.dump()
@@ -74,21 +58,6 @@ class Dump:
             raise StepFailed(Step.DUMP, Verdict.RETRY, message, retry_after_s=asked_s)
         return made
 
-    def _wait_s(self, state: RetryCallState) -> float:
-        chance = random.random()  # noqa: S311 - jitter, not a secret
-        asked_s = _failure(state).retry_after_s
-        return delay_s(state.attempt_number, self._patience.first_s, self._patience.max_s, chance, asked_s)
-
-    def _pause(self, wait_s: float) -> None:
+    def _pause(self, wait_s: float, _: Verdict) -> None:
         with self._interrupt.region():
             self._clock.sleep(wait_s)
-
-
-def _failure(state: RetryCallState) -> StepFailed:
-    failure = state.outcome.exception() if state.outcome else None
-    assert isinstance(failure, StepFailed)  # noqa: S101 - `_passes` lets nothing else through
-    return failure
-
-
-def _passes(failure: BaseException) -> bool:
-    return isinstance(failure, StepFailed) and failure.verdict is not Verdict.REFUSED

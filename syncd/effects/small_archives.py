@@ -1,6 +1,6 @@
 """Whether a sandbox may be sent archives of what changed only, which has to prove itself there first.
 
-That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small archive
+That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small one
 the sandbox's own (`/dump`) is held against the whole manifest; if anything is missing, whole archives go from then on.
 """
 
@@ -42,25 +42,27 @@ class SmallArchives:
     """What one sandbox makes of them."""
 
     def __init__(
-        self, archives: Archives, target: Target, dump: Dump, workspace: str, folder: str, check: Callable[[], None]
+        self,
+        archives: Archives,
+        target: Target,
+        dump: Dump,
+        *,
+        workspace: str,
+        state_folder: str,
+        check: Callable[[], None],
     ) -> None:
         self._archives = archives
         self._target = target
         self._dump = dump
         self._workspace = workspace
         self._check = check
-        self._file = StateFile(folder, "small-archives", "small archives are tried once more")
+        self._file = StateFile(state_folder, "small-archives", "small archives are tried once more")
         self._proof = self._recall() if archives is Archives.CHANGES else None
 
     @property
     def usable(self) -> bool:
         """Whether a small one may be sent, be it the first."""
         return self._archives is Archives.CHANGES and not (self._proof and self._proof.missing)
-
-    @property
-    def proved(self) -> bool:
-        """Whether one did what it should."""
-        return self._proof is not None
 
     @property
     def problems(self) -> list[Problem]:
@@ -71,11 +73,13 @@ class SmallArchives:
         what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
         return [Problem("small-archives", what, 'set sync.archive = "full" to be rid of this')]
 
-    def prove(self, manifest: Manifest) -> list[str]:
-        """Hold the sandbox against the manifest, after a small archive; the missing paths. Raises `Stop`.
+    def missing(self, manifest: Manifest) -> list[str]:
+        """After a small archive: which paths of the manifest the sandbox lacks, if that is not proved. Raises `Stop`.
 
         If the sandbox cannot be asked, the next small archive is tried in the same way.
         """
+        if self._proof is not None:
+            return []
 
         def missing(packed: Iterator[bytes]) -> list[str]:
             return verify(self._workspace, manifest, packed, self._check).missing

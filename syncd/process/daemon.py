@@ -127,7 +127,7 @@ class Daemon:
             self._succeeded(outcome)
         if changed is None:
             self._look_again_later(self._clock.monotonic_s() - self._started_s)
-        self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
+        self._show_sandbox()
         self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
         self._parts.manager.ping()
 
@@ -182,7 +182,7 @@ class Daemon:
         self._parts.manager.ping()
         if state is not State.SNAPSHOTTING:
             self._board.pending = True
-            self._board.url_expires_at = self._parts.cycle.delivery.url_expires_at
+            self._show_sandbox()
         elif self._setback.hold is not None:
             return
         self._board.enter(state)
@@ -230,6 +230,11 @@ class Daemon:
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
+
+    def _show_sandbox(self) -> None:
+        cycle = self._parts.cycle
+        self._board.url_expires_at = cycle.url_expires_at
+        self._board.target = cycle.target or self._board.target
 
     # -- waiting
 

@@ -5,43 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 
 from syncd.base.apikey import ApiKey, find_key
 from syncd.base.clock import Clock
 from syncd.base.config import Config
-from syncd.base.errors import ConfigError, KeyRefused
+from syncd.base.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.base.folders import Folders, folders_for
-from syncd.base.interrupt import Interrupt
 from syncd.base.privacy import close_memory
-from syncd.effects.api import Api
-from syncd.effects.bucket import Bucket
 from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.clearing import Clearing
 from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
 from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.cycle import Cycle
-from syncd.effects.delivery import Delivery, Patience
-from syncd.effects.dump import Dump
 from syncd.effects.git_config import personal_excludes
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
-from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lock import Lock
+from syncd.effects.lodging import TenancyFile
 from syncd.effects.mounts import MountSensor
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
-from syncd.effects.removal import Remover
 from syncd.effects.scan import Scanner
 from syncd.effects.sentry import Sentry
-from syncd.effects.small_archives import Archives, SmallArchives
 from syncd.effects.snapshot import Photographer
 from syncd.effects.status_file import StatusFile
-from syncd.effects.uplink_file import UplinkFile
 from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
-from syncd.policy.removal import Deletions
 from syncd.policy.secret_contents import NoSearch, Search, SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.target import Target
@@ -49,27 +38,23 @@ from syncd.process.board import Board, Tally
 from syncd.process.daemon import Daemon
 from syncd.process.logs import keep_out_of_logs
 from syncd.process.parts import Parts, Timing
+from syncd.process.premises import Furnisher, patience_of
 from syncd.process.resume import SleepSensor
 from syncd.process.service_manager import ServiceManager
 from syncd.process.signals import Signals
+from syncd.process.surroundings import Surroundings
 from syncd.process.wakeup import Wakeup
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a process brings along: its clock, its environment, and how it is asked to end."""
-
-    clock: Clock
-    environ: Mapping[str, str]
-    interrupt: Interrupt
-
-
-def target_of(config: Config) -> Target:
-    """Where this configuration's workspace goes. Raises `ConfigError` for what this version cannot do."""
+def target_of(config: Config, environ: Mapping[str, str]) -> Target:
+    """Where this configuration's workspace goes now. Raises `NeedsPerson` where no sandbox has been acquired yet."""
     sandbox = config.sandbox
-    if sandbox.id is None:
-        raise ConfigError("[sandbox.acquire] is not supported by this version", "name a sandbox with sandbox.id")
-    return Target(sandbox.base_url, sandbox.id, sandbox.region)
+    if sandbox.id is not None:
+        return Target(sandbox.base_url, sandbox.id, sandbox.region)
+    tenancy, _ = TenancyFile(places_of(config, environ).state, sandbox.base_url).load()
+    if tenancy is None:
+        raise NeedsPerson("no sandbox has been acquired yet", "run `syncd push`, or start the daemon")
+    return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region)
 
 
 def selection_of(config: Config) -> Selection:
@@ -135,12 +120,6 @@ def places_of(config: Config, environ: Mapping[str, str]) -> Folders:
     return folders
 
 
-def patience_of(config: Config) -> Patience:
-    """`[retry]`."""
-    keys = config.retry
-    return Patience(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
-
-
 def cycle_of(
     config: Config,
     folders: Folders,
@@ -152,7 +131,6 @@ def cycle_of(
     on_progress: Callable[[], None] = lambda: None,
 ) -> Cycle:
     """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
-    target = target_of(config)
     search = search_of(config, key.reveal())
     journal = Journal(folders.state, search.identity)
 
@@ -160,17 +138,6 @@ def cycle_of(
         around.interrupt.check()
         on_progress()
 
-    api = Api(target, key, exchanger, around.clock)
-    delivery = Delivery(
-        target=target,
-        api=api,
-        bucket=Bucket(exchanger, around.clock, config.sync.upload_limit_kib_per_second << 10),
-        journal=journal,
-        lease_file=LeaseFile(folders.state, around.clock),
-        uplink_file=UplinkFile(folders.state),
-        patience=patience_of(config),
-        clock=around.clock,
-    )
     path = config.workspace.path
     store = ChunkStore(folders.spool)
     store.open()
@@ -193,18 +160,23 @@ def cycle_of(
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
-    remover = Remover(api, exchanger, around.clock, around.interrupt)
-    clearing = Clearing(Deletions(config.sandbox.deletions), api, remover, check)
-    dump = Dump(api, exchanger, patience_of(config), around.clock, around.interrupt)
-    small = SmallArchives(Archives(config.sync.archive), target, dump, path, folders.state, check)
-    return Cycle(target, photographer, delivery, journal, clearing, small, around.clock)
+    furnisher = Furnisher(config, folders, key, around, exchanger, journal, check)
+    return Cycle(furnisher.lodging(), furnisher.furnish, photographer, journal, around.clock)
 
 
-def board_of(config: Config, folders: Folders, around: Surroundings, tally: Tally, manager: ServiceManager) -> Board:
-    """The status of this workspace."""
+def board_of(
+    config: Config,
+    folders: Folders,
+    around: Surroundings,
+    *,
+    tally: Tally,
+    manager: ServiceManager,
+    target: Target | None,
+) -> Board:
+    """The status of this workspace; the sandbox has no name before one was acquired."""
     return Board(
         workspace=config.workspace.path,
-        target=target_of(config),
+        target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
         file=StatusFile(folders.state),
         manager=manager,
         clock=around.clock,
@@ -244,7 +216,7 @@ def daemon_of(
             config, folders, key=key, around=around, exchanger=exchanger, coverage=watch, on_progress=manager.ping
         )
         cycle.recall()
-        board = board_of(config, folders, around, tally, manager)
+        board = board_of(config, folders, around, tally=tally, manager=manager, target=cycle.target)
         board.recall()
         yield Daemon(
             Parts(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import KeyRefused, SandboxRefused, Stop
+from syncd.base.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
 from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
 from syncd.effects.snapshot import Demand
@@ -72,9 +72,9 @@ def test_one_lease_for_many(rig: Rig) -> None:
 
 def test_the_leases_end_for_people(rig: Rig) -> None:
     """Status can show when the URL ends."""
-    assert rig.cycle.delivery.url_expires_at is None
+    assert rig.cycle.url_expires_at is None
     rig.sync()
-    assert rig.cycle.delivery.url_expires_at == "2026-11-24T13:50:11Z"
+    assert rig.cycle.url_expires_at == "2026-11-24T13:50:11Z"
 
 
 @pytest.mark.parametrize("fault", ["upload: expired", "upload: forbidden", "upload: 400", "upload: 404 before"])
@@ -231,11 +231,11 @@ def test_the_waiter_knows_why(rig: Rig) -> None:
     [
         ("upload-url: 401", KeyRefused, ("key", "the test", "401")),
         ("upload-url: 403", KeyRefused, ("key", "the test", "403")),
-        ("upload-url: 404", SandboxRefused, ("no sandbox", "'box'", "404")),
-        ("upload-url: 410", SandboxRefused, ("no sandbox", "'box'", "410")),
+        ("upload-url: 404", SandboxGone, ("no sandbox", "'box'", "404")),
+        ("upload-url: 410", SandboxGone, ("no sandbox", "'box'", "410")),
         ("upload-url: 422", SandboxRefused, ("region", "'us'", "422")),
         ("initialize: 401", KeyRefused, ("key", "401")),
-        ("initialize: 404", SandboxRefused, ("no sandbox", "404")),
+        ("initialize: 404", SandboxGone, ("no sandbox", "404")),
         ("initialize: 422", SandboxRefused, ("region", "422")),
         ("upload: 413", SandboxRefused, ("size", "413")),
         ("upload: 400 code=EntityTooLarge", SandboxRefused, ("size", "EntityTooLarge")),
@@ -259,7 +259,7 @@ def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
     """The emulator's own refusals, not scripted ones."""
     rig.keys["sandbox"]["id"] = "monkey-box"
     failure, _ = rig.fail()
-    assert type(failure.as_error()) is SandboxRefused
+    assert type(failure.as_error()) is SandboxGone
     assert "'monkey-box'" in failure.message
 
 

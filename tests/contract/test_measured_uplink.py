@@ -26,26 +26,31 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
+def uplink_of(rig: Rig) -> Uplink:
+    assert rig.cycle.premises is not None
+    return rig.cycle.premises.delivery.uplink
+
+
 def fill(rig: Rig, seed: int) -> None:
     (rig.workspace / "noise").write_bytes(Random(seed).randbytes(SIZE_BYTES))
 
 
 def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
     """One upload makes the estimate, and a restart keeps it: each `push` is a process of its own."""
-    assert rig.cycle.delivery.uplink == Uplink()
+    assert uplink_of(rig) == Uplink()
     rig.sync()
-    uplink = rig.cycle.delivery.uplink
+    uplink = uplink_of(rig)
     assert uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
     assert uplink.codec is Codec.DENSE
     rig.restart()
-    assert rig.cycle.delivery.uplink == uplink
+    assert uplink_of(rig) == uplink
 
 
 def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
     """Only the upload that arrived counts, from its own first byte."""
     rig.emulator.faults.script("upload: 503 retry-after=20", "upload: reset mid-body", "upload: wrong-hash")
     rig.sync()
-    assert rig.cycle.delivery.uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
+    assert uplink_of(rig).bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
 
 
 @pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
@@ -54,9 +59,9 @@ def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
         rig.sync(witness=Witness(rig.clock, ends=Stop()))
-    assert rig.cycle.delivery.uplink == Uplink()
+    assert uplink_of(rig) == Uplink()
     rig.restart()
-    assert rig.cycle.delivery.uplink == Uplink()
+    assert uplink_of(rig) == Uplink()
 
 
 def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
@@ -64,7 +69,7 @@ def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
         rig.sync(witness=Witness(rig.clock, ends=Stop()))
-    assert rig.cycle.delivery.uplink == Uplink()
+    assert uplink_of(rig) == Uplink()
     rig.restart()
     rig.sync()
     assert rig.asked().count("upload") == 1
@@ -72,11 +77,11 @@ def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
 
 def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
     """An estimate that cannot be kept is good for this process, and stops nothing."""
-    assert rig.cycle.delivery.uplink == Uplink()  # which makes the folder
+    assert uplink_of(rig) == Uplink()  # which makes the folder
     folder = next((tmp_path / "state/syncd").iterdir())
     (folder / "uplink").mkdir()
     assert rig.sync()[0].word == "initialized"
-    assert rig.cycle.delivery.uplink.codec is Codec.DENSE
+    assert uplink_of(rig).codec is Codec.DENSE
 
 
 def test_loopback_is_fast(tmp_path: Path) -> None:
@@ -85,7 +90,7 @@ def test_loopback_is_fast(tmp_path: Path) -> None:
         rig.clock = SystemClock()
         fill(rig, 2)
         rig.sync()
-        uplink = rig.cycle.delivery.uplink
+        uplink = uplink_of(rig)
         assert uplink.codec is Codec.FAST
         assert uplink.bytes_per_s is None or uplink.bytes_per_s > DENSE_BELOW
         print(uplink)

@@ -1,0 +1,150 @@
+"""Which sandbox a workspace goes to: the one that is named, or one that is acquired and, after its end, the next."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from syncd.base.clock import Clock
+from syncd.effects.account import Account
+from syncd.effects.delivery import Attendant, Patience
+from syncd.effects.failure import StepFailed
+from syncd.effects.retrying import retried
+from syncd.effects.state_file import StateFile
+from syncd.policy.target import Target
+from syncd.policy.tenancy import SPAN_S, Tenancy, is_over, wait_s
+from syncd.policy.verdict import Step, Verdict
+
+_log = logging.getLogger("syncd.sandbox")
+_VERSION = 1
+
+
+class Lodging(Protocol):
+    """Where a workspace goes."""
+
+    @property
+    def known(self) -> Target | None:
+        """The sandbox, as far as it is known without asking anyone."""
+
+    def target(self, attendant: Attendant) -> Target:
+        """The sandbox to go to now. Raises `StepFailed`, `Superseded`, `Stop`."""
+
+    def lost(self, target: Target) -> bool:
+        """The API knows that sandbox no more; whether there may be another one."""
+
+
+class FixedLodging:
+    """The sandbox that the configuration names."""
+
+    def __init__(self, target: Target) -> None:
+        self.known = target
+
+    def target(self, attendant: Attendant) -> Target:  # noqa: ARG002 - nobody has to be asked
+        return self.known
+
+    def lost(self, target: Target) -> bool:  # noqa: ARG002
+        return False
+
+
+class _Book(Struct):
+    version: int
+    base_url: str
+    tenancy: Tenancy | None
+    acquired_wall_s: list[float]
+
+
+class TenancyFile:
+    """Keeps which sandbox is ours, and when sandboxes were acquired. It is of one API only."""
+
+    def __init__(self, folder: str, base_url: str) -> None:
+        self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
+        self._base_url = base_url
+
+    def load(self) -> tuple[Tenancy | None, list[float]]:
+        """What is kept, if it makes sense."""
+        payload, problem = self._file.read()
+        book = None
+        if payload is not None:
+            try:
+                book = msgspec.msgpack.decode(payload, type=_Book)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                problem = self._file.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)
+        if book is None or book.version != _VERSION or book.base_url != self._base_url:
+            return None, []
+        return book.tenancy, book.acquired_wall_s
+
+    def save(self, tenancy: Tenancy | None, acquired_wall_s: list[float]) -> None:
+        """Keep it. Raises `OSError`."""
+        self._file.write(msgspec.msgpack.encode(_Book(_VERSION, self._base_url, tenancy, acquired_wall_s)))
+
+
+class AcquiredLodging:
+    """Sandboxes acquired one after the other, as `[sandbox.acquire]` says."""
+
+    def __init__(
+        self,
+        account: Account,
+        file: TenancyFile,
+        *,
+        base_url: str,
+        region: str,
+        servers: tuple[str, ...],
+        ttl_seconds: int,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._file = file
+        self._base_url = base_url
+        self._region = region
+        self._servers = servers
+        self._ttl_seconds = ttl_seconds
+        self._patience = patience
+        self._clock = clock
+        self._tenancy, self._acquired_wall_s = file.load()
+
+    @property
+    def known(self) -> Target | None:
+        if self._tenancy is None or is_over(self._tenancy, self._clock.wall_s()):
+            return None
+        return Target(self._base_url, self._tenancy.sandbox_id, self._region)
+
+    def target(self, attendant: Attendant) -> Target:
+        known = self.known
+        if known is not None:
+            return known
+        tenancy = retried(
+            self._acquire, self._patience, self._clock, on_retry=attendant.retrying, pause=attendant.pause
+        )
+        return Target(self._base_url, tenancy.sandbox_id, self._region)
+
+    def lost(self, target: Target) -> bool:
+        if self._tenancy is not None and self._tenancy.sandbox_id == target.sandbox_id:
+            _log.info("the sandbox %s has ended", target.sandbox_id)
+            self._keep(None)
+        return True
+
+    def _acquire(self) -> Tenancy:
+        now_s = self._clock.wall_s()
+        must_wait_s = wait_s(self._acquired_wall_s, now_s)
+        if must_wait_s > 0:
+            message = f"sandboxes end too soon: no further one is acquired for {must_wait_s:.0f} s"
+            raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, retry_after_s=must_wait_s)
+        # Noted before: one that comes without an answer counts as well.
+        self._acquired_wall_s = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S] + [now_s]
+        self._keep(None)
+        tenancy = self._account.acquire(self._servers, self._ttl_seconds)
+        self._keep(tenancy)
+        _log.info("acquired the sandbox %s for %d s", tenancy.sandbox_id, self._ttl_seconds)
+        return tenancy
+
+    def _keep(self, tenancy: Tenancy | None) -> None:
+        self._tenancy = tenancy
+        with contextlib.suppress(OSError):  # costs the next process one sandbox more
+            self._file.save(tenancy, self._acquired_wall_s)

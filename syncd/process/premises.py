@@ -1,0 +1,89 @@
+"""Makes what works at a sandbox, each time that there is another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.base.apikey import ApiKey
+from syncd.base.config import Config
+from syncd.base.folders import Folders
+from syncd.effects.account import Account
+from syncd.effects.api import Api
+from syncd.effects.bucket import Bucket
+from syncd.effects.clearing import Clearing
+from syncd.effects.cycle import Premises
+from syncd.effects.delivery import Delivery, Patience
+from syncd.effects.dump import Dump
+from syncd.effects.http import Exchanger
+from syncd.effects.journal import Journal
+from syncd.effects.lease_file import LeaseFile
+from syncd.effects.lodging import AcquiredLodging, FixedLodging, Lodging, TenancyFile
+from syncd.effects.removal import Remover
+from syncd.effects.small_archives import Archives, SmallArchives
+from syncd.effects.uplink_file import UplinkFile
+from syncd.policy.removal import Deletions
+from syncd.policy.target import Target
+from syncd.process.surroundings import Surroundings
+
+
+def patience_of(config: Config) -> Patience:
+    """`[retry]`."""
+    keys = config.retry
+    return Patience(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
+
+
+@dataclass(frozen=True)
+class Furnisher:
+    """By one configuration, for one workspace."""
+
+    config: Config
+    folders: Folders
+    key: ApiKey
+    around: Surroundings
+    exchanger: Exchanger
+    journal: Journal
+    check: Callable[[], None]
+
+    def lodging(self) -> Lodging:
+        """How it is found out where the workspace goes."""
+        sandbox = self.config.sandbox
+        if sandbox.acquire is None:
+            return FixedLodging(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
+        return AcquiredLodging(
+            Account(sandbox.base_url, sandbox.region, self.key, self.exchanger, self.around.clock),
+            TenancyFile(self.folders.state, sandbox.base_url),
+            base_url=sandbox.base_url,
+            region=sandbox.region,
+            servers=sandbox.acquire.servers,
+            ttl_seconds=sandbox.acquire.ttl_seconds,
+            patience=patience_of(self.config),
+            clock=self.around.clock,
+        )
+
+    def furnish(self, target: Target) -> Premises:
+        """What works at this sandbox."""
+        clock, interrupt = self.around.clock, self.around.interrupt
+        api = Api(target, self.key, self.exchanger, clock)
+        patience = patience_of(self.config)
+        delivery = Delivery(
+            target=target,
+            api=api,
+            bucket=Bucket(self.exchanger, clock, self.config.sync.upload_limit_kib_per_second << 10),
+            journal=self.journal,
+            lease_file=LeaseFile(self.folders.state, clock),
+            uplink_file=UplinkFile(self.folders.state),
+            patience=patience,
+            clock=clock,
+        )
+        remover = Remover(api, self.exchanger, clock, interrupt)
+        clearing = Clearing(Deletions(self.config.sandbox.deletions), api, remover, self.check)
+        small = SmallArchives(
+            Archives(self.config.sync.archive),
+            target,
+            Dump(api, self.exchanger, patience, clock, interrupt),
+            workspace=self.config.workspace.path,
+            state_folder=self.folders.state,
+            check=self.check,
+        )
+        return Premises(target, delivery, clearing, small)

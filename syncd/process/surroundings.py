@@ -1,0 +1,18 @@
+"""What a process brings along for everything that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from syncd.base.clock import Clock
+from syncd.base.interrupt import Interrupt
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process brings along: its clock, its environment, and how it is asked to end."""
+
+    clock: Clock
+    environ: Mapping[str, str]
+    interrupt: Interrupt
