@@ -240,7 +240,7 @@ class Cycle:
 
 
 def _changed_paths(look: Look) -> set[str]:
-    """What a small archive holds. Where files only went, something little: one of nothing may be none to a server."""
+    """What a small archive holds; with something little besides, since one of nothing may be none to a server."""
     found = look.difference
     least = min(look.manifest, key=lambda path: look.manifest[path].size_bytes)
-    return {*found.added, *found.changed, *found.doubtful} or {least}
+    return {*found.added, *found.changed, *found.doubtful, least}
