@@ -80,21 +80,22 @@ class Journal:
             flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
         self.unsure = self._marked = self._mark.stands
         payload, problem = self._initialized.read()
-        problems = [problem] if problem else []
-        if payload is None:
-            return None, problems
-        try:
-            record = msgspec.msgpack.decode(payload, type=_Initialized)
-        except msgspec.MsgspecError:
-            return None, [self._initialized.set_aside()]
-        if record.version != _VERSION:
-            return None, [self._initialized.set_aside()]
-        if not record.target.same_sandbox(target):
-            return None, problems
+        record = None
+        if payload is not None:
+            try:
+                record = msgspec.msgpack.decode(payload, type=_Initialized)
+            except msgspec.MsgspecError:
+                problem = self._initialized.set_aside()
+        if record is not None and record.version != _VERSION:
+            record, problem = None, self._initialized.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)  # by the time that the status would show it, it may be mended
+        if record is None or not record.target.same_sandbox(target):
+            return None, [problem] if problem else []
         manifest = {os.fsdecode(row.path): _entry(row) for row in record.rows}
         if self._searched not in ("", record.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
-        return manifest, problems
+        return manifest, []
 
     def uploaded(self, target: Target) -> Uploaded | None:
         """The archive that only lacks its initialize, if it went the same way to the same sandbox."""

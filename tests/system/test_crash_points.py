@@ -1,0 +1,70 @@
+"""What a daemon's death leaves behind, met by the next daemon as a person meets it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+
+@pytest.mark.parametrize("when", ["before", "mid-body", "after"])
+def test_a_change_taken_back_after_a_kill(rig: Rig, when: str) -> None:
+    """Killed during its initialize, and the person undoes the change before the next daemon starts."""
+    rig.fill(5)
+    rig.write("a", "first")
+    first = rig.up()
+    killed = rig.once("initialize", when, first.kill)
+    rig.write("a", "other")
+    assert killed.wait(20), rig.story()
+    rig.write("a", "first")
+    rig.start()
+    rig.in_state("watching")
+    rig.ok("flush")
+    rig.converged()
+    assert rig.ok("push").out.startswith("nothing to do")
+    assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    (path / "deep").mkdir(parents=True)
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize("kind", [_fifo, _folder, _link, _empty])
+def test_a_state_folder_full_of_oddities(rig: Rig, kind: Callable[[Path], None]) -> None:
+    """Whatever has the place of a record: the daemon starts, tells of it, sends all once, and is well."""
+    rig.fill(5)
+    rig.up().stop()
+    for name in ("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"):
+        path = rig.state_folder / name
+        path.unlink(missing_ok=True)
+        kind(path)
+    shutil.rmtree(rig.sandbox.workspace)
+    rig.sandbox.workspace.mkdir()
+    daemon = rig.start()
+    rig.converged()
+    rig.in_state("watching")
+    rig.ok("flush")
+    assert "the state file 'initialized'" in daemon.err
+    assert rig.status()["warnings"] == []
+    daemon.stop()
+    before = rig.count("upload")
+    rig.start()
+    rig.in_state("watching")
+    rig.ok("flush")
+    assert rig.count("upload") == before
