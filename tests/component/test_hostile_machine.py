@@ -179,19 +179,16 @@ def test_a_fifo_in_the_spool(site: Site, fifo: str) -> None:
     chunks = site.spool / "chunks"
     first = site.pack()
     (chunk,) = [Path(piece.path) for piece in first.archive.pieces]
+    chunk.unlink()
     if fifo == "chunk":
-        chunk.unlink()
         os.mkfifo(chunk)
-        site.store = ChunkStore(str(site.spool))
-        site.packer = Packer(str(site.work), site.store, ScriptedClock(wall=LATER_S))
     elif fifo == "loose":
-        chunk.unlink()
         for number in range(10):
             os.mkfifo(chunks / f"{number}.loose")
     else:
-        chunk.unlink()
         chunks.rmdir()
         os.mkfifo(chunks)
+    site.packer = Packer(str(site.work), ChunkStore(str(site.spool)), ScriptedClock(wall=LATER_S))
     archive = site.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be looked for
     assert sum(map(len, archive.blocks(1 << 16))) == archive.size_bytes > MIB
 
