@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 import pytest
-from emulated import GZIP, PATH, Stage, files, staged
+from emulated import GZIP, KEY, PATH, Stage, files, staged
 
 from syncd.emulator import Action, BadFault, Entry, Fault, When
 
@@ -49,6 +52,14 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         ("any: gone", "any", Fault(Action.GONE)),
         ("upload: redirect http://x/ after", "upload", Fault(Action.REDIRECT, When.AFTER, text="http://x/")),
         ("upload: delay 0.5", "upload", Fault(Action.DELAY, amount=0.5)),
+        ("list: drip 0.5 x2", "list", Fault(Action.DRIP, amount=0.5, times=2)),
+        ("list: skew -60", "list", Fault(Action.SKEW, amount=-60)),
+        ("list: twice", "list", Fault(Action.TWICE)),
+        ("list: bomb always", "list", Fault(Action.BOMB, times=None)),
+        ("list: raw HTTP/1.1 200 OK\\r\\n\\r\\n", "list", Fault(Action.RAW, text="HTTP/1.1 200 OK\\r\\n\\r\\n")),
+        ("list: flood a|b x2", "list", Fault(Action.FLOOD, text="a|b", times=2)),
+        ("list: 308 location=http://x/", "list", Fault(Action.STATUS, status=308, text="http://x/")),
+        ("upload: two-hashes", "upload", Fault(Action.TWO_HASHES)),
     ],
 )
 def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
@@ -77,6 +88,11 @@ def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
         "upload-url: corrupt",
         "upload: json {",
         "upload: html 5",
+        "upload: raw \\x",
+        "upload: flood \\ud800",
+        "upload: drip 0",
+        "upload: skew 0",
+        "list: two-hashes",
     ],
 )
 def test_lines_that_are_none(line: str) -> None:
@@ -178,6 +194,47 @@ def test_a_waiting_request_ends_with_its_client(stage: Stage) -> None:
     assert stage.tree() == {}
 
 
+def heard(stage: Stage, longest: int = 1 << 16) -> bytes:
+    """All that comes for one request, byte for byte."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", stage.emulator.port), timeout=5) as connection:
+        head = f"GET /local-sandbox HTTP/1.1\r\nHost: 127.0.0.1:{stage.emulator.port}\r\nConnection: close\r\n"
+        connection.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\n".encode())
+        while len(said) < longest and (piece := connection.recv(4096)):
+            said += piece
+    return said
+
+
+def test_bytes_that_are_no_answer(stage: Stage) -> None:
+    """`raw` is said as it is, `flood` begins again and again, `twice` comes two times, `drip` is whole in the end."""
+    stage.emulator.faults.script("list: raw a\\r\\n\\x00|b", "list: flood one|two", "list: twice", "list: drip 0.0001")
+    assert heard(stage) == b"a\r\n\x00|b"
+    assert heard(stage).startswith(b"onetwotwotwotwo")
+    whole = heard(stage)
+    assert whole[: len(whole) // 2] == whole[len(whole) // 2 :]
+    assert heard(stage) == whole[: len(whole) // 2]
+
+
+def test_an_answer_of_another_day(stage: Stage) -> None:
+    """`skew` moves the answer's date, and nothing else."""
+    stage.emulator.faults.script("list: skew 3600", "list: skew -3600")
+    ahead, behind, right = (
+        parsedate_to_datetime(stage.api.get("/local-sandbox").headers["date"]).timestamp() for _ in range(3)
+    )
+    assert 3590 < ahead - right < 3610
+    assert 3590 < right - behind < 3610
+
+
+def test_an_answer_that_unpacks_to_much(stage: Stage) -> None:
+    """`bomb` is small on its way, and 64 MiB for whoever undoes both codings."""
+    stage.emulator.faults.script("list: bomb")
+    with stage.api.stream("GET", "/local-sandbox") as answer:
+        packed = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == "gzip, gzip"
+    assert len(packed) < 1024
+    assert len(gzip.decompress(gzip.decompress(packed))) == 64 << 20
+
+
 def hashes(answer: httpx.Response) -> list[str]:
     return answer.headers.get_list("x-goog-hash")
 
@@ -190,6 +247,9 @@ def test_hashes_that_lie(stage: Stage) -> None:
     assert len(lie) == 2
     assert sent not in lie
     assert hashes(put(stage, "upload: no-hash")) == []
+    both = hashes(put(stage, "upload: two-hashes"))
+    assert len(both) == 4
+    assert sent in both
     flipped = hashes(put(stage, "upload: corrupt"))
     assert len(flipped) == 2
     assert sent not in flipped
