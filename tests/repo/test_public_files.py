@@ -79,3 +79,12 @@ def _defaults() -> dict[str, Any]:
                 default = None if field.default is msgspec.NODEFAULT else field.default
                 found[f"{table}.{field.name}"] = list(default) if isinstance(default, tuple) else default
     return found
+
+
+def test_the_documents_name_only_what_is_there(repo: Path) -> None:
+    """A page that points at a test or a module points at one that exists."""
+    pages = sorted((repo / "docs").rglob("*.md"))
+    assert pages
+    for page in pages:
+        for path in set(re.findall(r"`((?:tests|syncd|systemd)/[\w./@-]+)`", page.read_text("utf-8"))):
+            assert (repo / path).exists(), f"{page.name}: {path}"
