@@ -20,6 +20,7 @@ import sys
 import tempfile
 import termios
 import threading
+import time
 import traceback
 import zlib
 from collections import Counter
@@ -39,7 +40,7 @@ from syncd.base.clock import SystemClock
 from syncd.base.config import check_config
 from syncd.base.errors import NearlyEmpty, NeedsPerson, SyncdError
 from syncd.base.interrupt import Interrupt
-from syncd.effects import content
+from syncd.effects import content, pack
 from syncd.effects import watch as watch_module
 from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.delivery import Attendant, Superseded
@@ -50,6 +51,7 @@ from syncd.effects.scan import Scanner
 from syncd.effects.snapshot import Demand
 from syncd.emulator import Emulator
 from syncd.emulator.extract import BadArchive, Bounds
+from syncd.policy import chunking
 from syncd.policy.manifest import Stamp
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.status import State
@@ -70,8 +72,8 @@ MACHINE = SystemClock()
 SELECTION = Selection(SelectionSettings())
 # A daemon that has waited so often and is not at rest never will be.
 WAITS_AT_MOST = 400
-# What one tick of the kernel's clock may be; a file's time may lie as much before it was written.
-TICK_S = 0.02
+# The clock of file times; it ticks a few hundred times a second.
+_FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2))
 EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
 _FOUR = struct.Struct("i")
 # Lines that need a daemon which hears them.
@@ -109,6 +111,7 @@ class StoryClock(ScriptedClock):
     def __init__(self) -> None:
         super().__init__()
         self.ahead_s = 0.0
+        self.written = 0
         self._turned: list[tuple[float, float]] = []
 
     def wall_s(self) -> float:
@@ -120,14 +123,22 @@ class StoryClock(ScriptedClock):
 
     def set_wall(self, seconds: float) -> None:
         """Somebody sets the clock, or it simply goes on."""
-        self._turned.append((MACHINE.wall_s() - TICK_S, self.ahead_s))
+        turned_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        while self.written and turned_ns <= self.written:
+            turned_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        self.written = 0
+        self._turned.append((turned_ns, self.ahead_s))
         self.ahead_s += seconds
+
+    def note_write(self) -> None:
+        """What was written up to now is not to be taken for younger than the clock's next turn."""
+        self.written = time.clock_gettime_ns(_FILE_CLOCK)
 
     def wall_at_ns(self, file_ns: int) -> int:
         """What this clock showed at that time of a file."""
         ahead_s = self.ahead_s
-        for until_s, before_s in reversed(self._turned):
-            if file_ns >= until_s * 1e9:
+        for until_ns, before_s in reversed(self._turned):
+            if file_ns >= until_ns:
                 break
             ahead_s = before_s
         return file_ns + int(ahead_s * 1e9)
@@ -381,6 +392,7 @@ class World:
         self._coming: list[Line] = []  # at instants of the next sync
         self._instants = 0
         self._late = 0
+        self._overflows = False
         self._waits = 0
         self._watches: int | None = None
         self._ended = False
@@ -563,6 +575,9 @@ class World:
             return False
         inotify.left = self._watches
         news = bool(inotify.waiting()) if inotify.hears() else False
+        if news and self._overflows:
+            self._overflows = False
+            inotify.overflow()
         if not self._late:
             inotify.pump()
         return news
@@ -608,10 +623,13 @@ class World:
                 self.clock.set_wall(line.args[0])
             case "late":
                 self._late = line.args[0]
-            case "overflow" | "deaf" as word:
+            case "overflow":
+                self.figures["events dropped"] += 1
+                self._overflows = True
+            case "deaf":
                 self.figures["events dropped"] += 1
                 if HandRead.newest is not None and HandRead.newest.hears():
-                    HandRead.newest.overflow() if word == "overflow" else HandRead.newest.die()
+                    HandRead.newest.die()
             case "kill":
                 self._kill()
             case "stop":
@@ -645,6 +663,7 @@ class World:
                 self._late = 0  # what no event told of for seconds can be known to nobody
             getattr(self.hand, word)(*args)
             self.figures["deeds"] += 1
+        self.clock.note_write()
 
     def _kill(self) -> None:
         self.figures["kills"] += 1
@@ -754,6 +773,11 @@ def _in_place(world: World) -> Iterator[None]:
         patch.setattr(content, "_mark", mark)
         patch.setattr(watch_module, "Inotify", HandRead)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and a disk takes its time
+        # Files of a few KB are cut, and read piece by piece, as those of a few MB are.
+        patch.setattr(chunking, "TARGET_BYTES", 1024)
+        patch.setattr(chunking, "LARGEST_BYTES", 8192)
+        for module in (content, pack):
+            patch.setattr(module, "PIECE_BYTES", 4096)
         patch.setattr(wiring, "selection_of", lambda config: SELECTION)
         patch.setattr(wiring, "personal_excludes", lambda environ: "")
         for name, ours in (

@@ -6,12 +6,18 @@ Each story is random and made from a seed; a few hundred are lived here, as many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from convergence import Cloud, World, lived, report
 from fuzz.story import Line, parsed, shortened, story, told
+
+from syncd.effects.hints import Hints
+from syncd.effects.journal import Journal
+from syncd.effects.listing import Tree
+from syncd.policy import manifest
+from syncd.process.suspicion import Suspicion
 
 BATCH = 40
 
@@ -67,6 +73,42 @@ LOST_ONCE = {
 def test_what_was_lost_once(cloud: Cloud, tmp_path: Path, text: str) -> None:
     """The shortest stories that ended badly."""
     assert not lives(cloud, tmp_path, text).lost
+
+
+def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(manifest, "YOUNG_NS", -(10**20))
+
+
+def _pass_over_an_overflow(patch: pytest.MonkeyPatch) -> None:
+    heard = Suspicion.heard
+    patch.setattr(Suspicion, "heard", lambda self, hints: heard(self, Hints(hints.dirty)))
+
+
+def _make_nothing_of_silence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "doubt", lambda self: None)
+
+
+def _know_no_second_names(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tree, "with_shared_files", lambda self: [])
+
+
+PLANTED = {
+    _believe_the_young: "stamps('coarse')\n write('f', 8, 1)\n rest()\n forge('f', 2)\n rest()",
+    _pass_over_an_overflow: "write('f', 8, 1)\n rest()\n overflow()\n write('a/g', 8, 2)\n rest()",
+    _make_nothing_of_silence: next(iter(LOST_ONCE.values())),
+    _know_no_second_names: "write('a/f', 8, 1)\n hard('a/f', 'b/g')\n rest()\n append('a/f', 8, 2)\n rest()",
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+def test_a_fault_would_be_noticed(
+    cloud: Cloud, tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version of syncd with a fault put in loses something; without it the same story ends well."""
+    assert not lives(cloud, tmp_path, PLANTED[plant]).lost
+    plant(monkeypatch)
+    # More than once, as two writes fall into two grains of a file system's time now and then.
+    assert any(lives(cloud, tmp_path, PLANTED[plant]).lost for _ in range(3))
 
 
 def test_a_story_can_be_lived_again() -> None:

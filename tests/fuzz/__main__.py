@@ -16,6 +16,7 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "contract"), str(TESTS / "system")]
 
 from convergence import MACHINE, Cloud, lived, lived_batch  # noqa: E402 - the path is set above
+from lives import lived_by_processes  # noqa: E402
 
 from fuzz.story import parsed  # noqa: E402
 
@@ -27,6 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many stories (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the first of them; the others' follow (0)")
+    parser.add_argument("--processes", action="store_true", help="with the real command, in the machine's own time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (one a core)")
     parser.add_argument("--folder", help="where, to try a file system (the machine's folder for temporary files)")
     parser.add_argument("--story", type=Path, metavar="FILE", help="live the one that was printed, and show it")
@@ -42,8 +44,9 @@ def _one(text: str, folder: str | None) -> int:
 
 def _batches(asked: argparse.Namespace) -> Iterator[tuple[str | None, list[int]]]:
     seeds = range(asked.seed, asked.seed + asked.schedules)
-    for start in range(0, len(seeds), BATCH):
-        yield asked.folder, list(seeds[start : start + BATCH])
+    size = 1 if asked.processes else BATCH
+    for start in range(0, len(seeds), size):
+        yield asked.folder, list(seeds[start : start + size])
 
 
 def main() -> int:
@@ -55,7 +58,8 @@ def main() -> int:
     total: Counter[str] = Counter()
     shown = 0
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        for figures, reports in pool.imap_unordered(lived_batch, _batches(asked)):
+        batch = lived_by_processes if asked.processes else lived_batch
+        for figures, reports in pool.imap_unordered(batch, _batches(asked)):
             total += figures
             for each in reports:
                 shown += 1

@@ -54,7 +54,7 @@ SECRETS = (".env", "id_rsa", "x.pem")
 TARGETS = ("f", "../f", "a", "..", ".", "/etc/hosts", "../outside/f", "../../outside", "nowhere", "a/c")
 RULES = ("*.log\n", "build/\n", "*.log\n!x.log\n", "/a/c\n", "g\n", "f~\n", "a/*\n!a/f\n", "", "!g\n", "*\n!*/\n!f\n")
 MODES = (0o644, 0o755, 0o600, 0o700, 0o4755)
-SIZES = (0, 1, 8, 8, 8, 16, 16, 300, 300, 5000, 600_000, 1_300_000)
+SIZES = (0, 1, 8, 8, 8, 16, 16, 300, 300, 3000, 9000, 30_000)
 FAULTS = (
     "upload-url: 503",
     "upload-url: 429 retry-after=3",
@@ -106,6 +106,8 @@ class _Author:
         for _ in range(chance.randrange(3, 9)):
             for _ in range(chance.randrange(1, 7)):
                 lines.append(self._event())
+                if lines[-1].word == "overflow":
+                    lines.append(self._deed(lines[-1].at))
                 if lines[-1].word == "fault" and chance.random() < 0.6:
                     lines += self._trouble()
             if chance.random() < 0.7:
@@ -175,7 +177,7 @@ class _Author:
         chance = self._chance
         path, other = self._path(), self._path()
         self._text += 1
-        size = chance.choice(SIZES[:10] if chance.random() < 0.9 else SIZES)
+        size = chance.choice(SIZES)
         # Few texts in few sizes, too: then a change may be one back to what was there.
         text = self._text if chance.random() < 0.6 else 0
         return chance.choice(
