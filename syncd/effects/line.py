@@ -95,8 +95,11 @@ class Line:
                 self._watch()
             case "receive_response_headers.started":
                 self._sent_s = _CLOCK.monotonic_s()
+            case "send_request_headers.failed" | "send_request_body.failed":
+                self._leave_nothing_behind()
             case "receive_response_headers.failed":
                 self.untouched = self._is_kept and self._stands_still("acked_bytes")
+                self._leave_nothing_behind()
             case "receive_response_headers.complete":
                 if self._is_kept and self._stands_still("received_bytes"):
                     raise Leftover
@@ -107,6 +110,16 @@ class Line:
 
     def _counts(self) -> Counts | None:
         return None if self.connection is None else counts(self.connection)
+
+    def _leave_nothing_behind(self) -> None:
+        """Once it is closed, send nothing more of the request.
+
+        The kernel would go on for minutes with what it holds: an upload that was given up would be whole in the end
+        and might lie over a newer one just before that is initialized.
+        """
+        if self.connection is not None:
+            with contextlib.suppress(OSError):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _queued_bytes(self) -> int:
         """What the kernel still holds of the request, because nobody has acknowledged it (tcp(7), SIOCOUTQ)."""

@@ -709,6 +709,31 @@ def test_what_the_body_raises_is_no_cut_upload(ear: Ear, raised: Exception) -> N
     ear.converge()
 
 
+@pytest.mark.parametrize("size_bytes", [1_500_000, 12 << 20])
+def test_what_was_given_up_does_not_arrive_later(ear: Ear, monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
+    """An upload that nobody answered ends where it was: its rest is not sent behind our back, over a newer one."""
+    monkeypatch.setattr(http, "WRITE_S", 0.5)
+    given_up, counted = threading.Event(), threading.Event()
+    got: list[int] = []
+
+    def talk(connection: socket.socket) -> None:
+        assert given_up.wait(20)
+        with suppress(OSError):
+            while piece := connection.recv(1 << 20):
+                got.append(len(piece))
+        counted.set()
+
+    blocks = [bytes(65_536)] * (size_bytes // 65_536)
+    headers = {"Content-Length": str(65_536 * len(blocks))}
+    with served(talk) as port:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(http.NoAnswer):
+            ear.rig.exchanger.exchange("PUT", url, headers=headers, read_s=0.5, content=blocks)
+        given_up.set()
+        assert counted.wait(20)
+    assert sum(got) < 65_536 * len(blocks)
+
+
 def test_no_cookie_is_kept(ear: Ear) -> None:
     """Nothing that an answer leaves behind goes into the next request."""
     asked: list[bytes] = []
