@@ -51,6 +51,11 @@ class Service:
         return os.path.join(os.path.dirname(os.path.dirname(default_config_path(os.environ))), "systemd", "user")
 
     @property
+    def wants_folder(self) -> str:
+        """What is started at each login, as links."""
+        return os.path.join(self.units_folder, "default.target.wants")
+
+    @property
     def unit_file(self) -> str:
         """The unit itself; the template, where it is an instance."""
         return os.path.join(self.units_folder, self.unit.file)
@@ -99,9 +104,8 @@ def install(config_file: str | None) -> int:
         path for path, wanted in ((service.unit_file, text), (service.drop_in_file, extra)) if _put(path, wanted)
     ]
     manager = service.manager
-    if written or service.properties().get("NeedDaemonReload") == "yes":
-        manager.do("daemon-reload")
-    manager.do("enable", "--quiet", "--", service.unit.name)
+    manager.do("enable", "--quiet", "--no-reload", "--", service.unit.name)
+    manager.do("daemon-reload")
     before = service.properties()
     started = bool(written) or before.get("ActiveState") != "active" or _changed_at(key_file) > started_at(before)
     if started:
@@ -115,6 +119,7 @@ def install(config_file: str | None) -> int:
     _show(service, now, _LOG_LINES if now.exit_code else 0)
     for line in _advice(service, config, around):
         click.echo(line)
+    click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
     return now.exit_code
 
@@ -125,7 +130,8 @@ def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
     service = _service(config_file)
     manager = service.manager
-    there = os.path.lexists(service.unit_file) or service.properties().get("ActiveState") not in ("inactive", "failed")
+    marks = (service.unit_file, os.path.join(service.wants_folder, service.unit.name))
+    there = any(map(os.path.lexists, marks)) or service.properties().get("ActiveState") not in ("inactive", "failed")
     if there:
         manager.try_to("disable", "--quiet", "--now", "--", service.unit.name)
         manager.try_to("stop", "--", service.unit.name)
@@ -269,8 +275,7 @@ def _other_instances(service: Service) -> list[str]:
     """What else needs the template: units that are switched on or loaded."""
     if service.unit.file == service.unit.name:
         return []
-    wants = os.path.join(service.units_folder, "default.target.wants")
-    enabled = os.listdir(wants) if os.path.isdir(wants) else []
+    enabled = os.listdir(service.wants_folder) if os.path.isdir(service.wants_folder) else []
     names = {*enabled, *service.manager.loaded("syncd@*.service")} - {service.unit.name}
     return sorted(name for name in names if name.startswith("syncd@"))
 

@@ -24,7 +24,7 @@ class UserManager:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = dict(environ)
         # cron, su and ssh without a session leave it out, though the manager runs.
-        self._environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+        self._environ["XDG_RUNTIME_DIR"] = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
         self._environ["SYSTEMD_PAGER"] = ""
         self._environ["LC_ALL"] = "C.UTF-8"
         if shutil.which("systemctl") is None:

@@ -74,6 +74,9 @@ def test_installing_starts_it(rig: ServiceRig) -> None:
     assert (again.code, rig.shown("MainPID")) == (0, pid)
     assert "up to date" in again.out
     assert "wrote" not in again.out
+    for verb in ("flush", "pause", "resume", "push"):  # through the daemon's socket, out of its namespaces
+        assert rig.syncd(verb).code == 0
+    assert rig.status()["pid"] == int(pid)
     status = rig.service("status")
     assert status.code == 0
     assert f"running as process {pid}: watching" in status.out
@@ -115,12 +118,12 @@ def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
     """`kill -9` loses nothing, and no limit of starts strands it: oftener than systemd's own five."""
     rig.installed()
     rig.drop_in("RestartSec=10ms", "RestartSteps=0")
-    for number in range(7):
+    for number in range(6):
         before = rig.shown("MainPID")
         rig.write(f"after{number}.txt")
         rig.systemctl("kill", "--signal=KILL", rig.unit)
         rig.active(other_than=before)
-    assert rig.shown("NRestarts") == "7"
+    assert rig.shown("NRestarts") == "6"
     rig.converged()
     assert rig.service("status").code == 0
 
@@ -128,10 +131,10 @@ def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
 def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
     """A daemon that idles pings; one that hangs is ended and started again."""
     rig.installed()
-    rig.drop_in("WatchdogSec=1s", "RestartSec=10ms")
+    rig.drop_in("WatchdogSec=600ms", "RestartSec=10ms")
     rig.systemctl("restart", rig.unit)
     pid, seen = rig.active(), set[str]()
-    rig.until(lambda: seen.add(rig.shown("WatchdogTimestampMonotonic")) or len(seen) > 4, "pings")
+    rig.until(lambda: seen.add(rig.shown("WatchdogTimestampMonotonic")) or len(seen) > 3, "pings")
     assert rig.active() == pid
     os.kill(rig.pid, signal.SIGSTOP)
     rig.active(other_than=pid)
@@ -323,6 +326,7 @@ def test_no_service_manager(rig: ServiceRig) -> None:
         done = rig.syncd("service", verb, environ={"XDG_RUNTIME_DIR": "/nowhere"})
         assert (done.code, done.out, done.err.count("\n")) == (78, "", 1), done
         assert "no systemd user manager answers" in done.err
+    assert rig.syncd("service", "status", environ={"XDG_RUNTIME_DIR": ""}).out  # as under cron: found all the same
 
 
 def test_folders_that_differ(rig: ServiceRig) -> None:
