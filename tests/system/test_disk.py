@@ -192,7 +192,7 @@ def _open_files(daemon: Running, soft: int) -> None:
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
 
 
-@pytest.mark.parametrize("left", [0, 1, 3, 6])
+@pytest.mark.parametrize("left", [0, 3])
 def test_no_descriptors_left(rig: Rig, left: int) -> None:
     """No more files can be opened: nothing partial is sent, no processor burns, and all arrives once they can be."""
     rig.fill(20)
