@@ -148,12 +148,16 @@ class Machine:
             "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
         }
 
-    def sync(self, at: int = 0, *, torn: bool = False) -> Ended:
-        """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it."""
+    def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> Ended:
+        """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.
+
+        With `after` the first step of that name is counted as the first.
+        """
         order = {
             "keys": self._keys,
             "environ": self.environ,
             "at": at,
+            "after": after,
             "torn": torn,
             "folders": [self.folders.state, self.folders.spool],
             "report": str(self._report),

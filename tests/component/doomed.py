@@ -31,8 +31,10 @@ Event = tuple[Any, ...]
 class Tripwire:
     """Counts the steps, writes them down, and kills its process at one of them."""
 
-    def __init__(self, at: int, *, torn: bool, folders: list[str], report: str) -> None:
+    def __init__(self, at: int, *, after: str, torn: bool, folders: list[str], report: str) -> None:
+        """Kills before the `at`-th step, counted from the first one of the name `after` if there is one; 0: never."""
         self._left = at
+        self._after = after
         self._torn = torn
         self._folders = tuple(folder + os.sep for folder in folders)
         self._report = report
@@ -47,10 +49,12 @@ class Tripwire:
         """One step is about to be done."""
         with self._lock:
             self.steps.append(f"{name} {os.path.basename(what)}".rstrip())
-            if not self._torn:
-                self._left -= 1
-                if self._left == 0:
-                    self.die()
+            if self._after in ("", self.steps[-1]):
+                self._after = ""
+                if not self._torn:
+                    self._left -= 1
+                    if self._left == 0:
+                        self.die()
 
     def step_in_two(self, name: str) -> bool:
         """The same of one that can be half done. True: do half of it, then call `die`."""
@@ -219,7 +223,13 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     os.environ.clear()
     os.environ.update(order["environ"])
     config = check_config(order["keys"])
-    trip = Tripwire(order["at"], torn=order["torn"], folders=order["folders"], report=order["report"])
+    trip = Tripwire(
+        order["at"],
+        after=order["after"],
+        torn=order["torn"],
+        folders=order["folders"],
+        report=order["report"],
+    )
     arm(trip)
     try:
         outcome = sync_alone(
