@@ -32,6 +32,7 @@ from syncd.base.config import is_loopback
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line, redacted
 from syncd.effects.line import Leftover, Line
+from syncd.effects.lookup import look_up
 from syncd.effects.route import Route, keep_asking, route_of
 from syncd.policy.warmth import KEEP_S, Moment, Trust, cold_at_s, trust
 
@@ -179,7 +180,10 @@ class Exchanger:
             try:
                 opened.enter_context(self._interrupt.region())
                 kept = opened.enter_context(self._in_use(url))
+                if kept.connection is None:
+                    look_up(url, CONNECT_S)
                 line = opened.enter_context(Line(read_s, kept.connection))
+                kept.connection = None  # until it has brought an answer
                 request = kept.client.stream(
                     method,
                     url,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-from command import CLOCK
+from command import CLOCK, STOP_S
 from rig import Rig
 
 
@@ -145,3 +150,51 @@ def test_a_redirect_gets_no_key(rig: Rig) -> None:
     rig.up()
     assert rig.count("list") == 0
     rig.converged()
+
+
+# Name servers that take every question and answer none, as on a network that has just gone; then the command itself.
+NO_NAMES = """
+import os, socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+for address in ("127.0.0.1", "127.0.0.2"):
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((address, 53))
+    os.set_inheritable(server.detach(), True)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def no_names(tmp_path: Path) -> tuple[str, ...]:
+    """A prefix for commands: in a network of their own, where no name is ever looked up."""
+    servers = tmp_path / "resolv.conf"
+    servers.write_text("nameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+    prefix = ("unshare", "-r", "-m", "-n", sys.executable, "-c", NO_NAMES, str(servers))
+    if not all(map(shutil.which, ("unshare", "ip", "mount"))):
+        pytest.skip("no unshare(1), ip(8) or mount(8) here")
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespaces here")
+    return prefix
+
+
+def test_a_stop_does_not_wait_for_a_name(rig: Rig, no_names: tuple[str, ...]) -> None:
+    """While no name server answers, a lookup lasts for 20 s and heeds no signal: the daemon ends in time."""
+    rig.configure({"sandbox.base_url": "https://api.example.com"})
+    rig.fill(3)
+    daemon = rig.start(prefix=no_names)
+    rig.in_state("uploading")
+    started_s = CLOCK.monotonic_s()
+    assert daemon.stop() == 0
+    assert CLOCK.monotonic_s() - started_s < STOP_S
+    assert rig.status()["pending"] is True
+
+
+@pytest.mark.long
+def test_a_name_that_cannot_be_looked_up_is_said(rig: Rig, no_names: tuple[str, ...]) -> None:
+    """A push gives the name its time, and ends with one line: `pytest -m long tests/system/test_faults.py`, 11 s."""
+    rig.configure({"sandbox.base_url": "https://api.example.com", "retry.give_up_after_seconds": 1})
+    rig.fill(3)
+    pushed = rig.run("push", prefix=no_names)
+    assert pushed.code == 75
+    assert "the API cannot be reached (its name cannot be looked up in time)" in pushed.err.splitlines()[-1]
