@@ -62,6 +62,17 @@ def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
     return checked_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
 
 
+def is_outdated(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:
+    """Whether the service manager handed over a copy of the key, and the key's file changed or was replaced since."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or key.source != os.path.join(folder, CREDENTIAL):
+        return False
+    try:
+        return os.stat(key_file).st_ctime_ns > os.stat(key.source).st_ctime_ns
+    except OSError:
+        return False
+
+
 def _read(path: str, what: str, forbidden: int) -> str:
     """The file's text, if no one has one of the `forbidden` rights to the very file that is read."""
     try:

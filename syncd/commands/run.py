@@ -7,9 +7,9 @@ import os
 
 import click
 
-from syncd.base.apikey import ApiKey
+from syncd.base.apikey import ApiKey, is_outdated
 from syncd.base.config import Config
-from syncd.base.errors import SyncdError
+from syncd.base.errors import SyncdError, TryLater
 from syncd.base.interrupt import Interrupt
 from syncd.commands.options import CLOCK, config_option, config_path, logging_options
 
@@ -60,6 +60,11 @@ def _run(path: str) -> None:
                 _log.info("configuration read anew")
             except SyncdError as failure:
                 _log.error("the new configuration is refused, the old one stays: %s", failure)
+            if is_outdated(key, os.environ, config.sandbox.api_key_file):
+                raise TryLater(
+                    "the API key file changed since this service was handed the key",
+                    "ending, for the service manager to start it with the new one",
+                )
 
 
 def _usable(path: str) -> tuple[Config, ApiKey]:
@@ -69,10 +74,11 @@ def _usable(path: str) -> tuple[Config, ApiKey]:
     """
     from syncd.base.config import load_config  # noqa: PLC0415
     from syncd.effects.lock import Lock  # noqa: PLC0415
-    from syncd.process.wiring import folders_of, key_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)
     selection_of(config)
+    excludes_of(config, os.environ)
     key = key_of(config, os.environ)
     lock = Lock(folders_of(config, os.environ).state)
     lock.acquire()

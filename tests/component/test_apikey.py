@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import CREDENTIAL, NOT_LOADED, ApiKey, find_key
+from syncd.base.apikey import CREDENTIAL, NOT_LOADED, ApiKey, find_key, is_outdated
 from syncd.base.errors import KeyRefused
 
 KEY = "sk-5ecret"
@@ -100,3 +100,19 @@ def test_a_key_is_never_shown() -> None:
     key = ApiKey(KEY, "a file")
     for text in (repr(key), str(key), f"{key}", "%s" % (key,), repr([key])):  # noqa: UP031 - each way of formatting
         assert KEY not in text
+
+
+def test_a_copy_that_is_older_than_its_file(tmp_path: Path) -> None:
+    """What the service manager handed over is outdated once the file changes; a key from elsewhere never is."""
+    path = key_file(tmp_path, b"from-file")
+    (tmp_path / CREDENTIAL).write_bytes(b"from-file")
+    (tmp_path / CREDENTIAL).chmod(0o440)
+    service = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    key = find_key(service, str(path))
+    assert not is_outdated(key, service, str(path))
+    while path.stat().st_ctime_ns <= (tmp_path / CREDENTIAL).stat().st_ctime_ns:  # the kernel's clock has coarse ticks
+        path.write_bytes(b"from-file")
+    assert is_outdated(key, service, str(path))
+    assert not is_outdated(key, service, str(tmp_path / "none"))
+    assert not is_outdated(find_key({}, str(path)), service, str(path))
+    assert not is_outdated(key, {}, str(path))

@@ -109,6 +109,10 @@ class ServiceRig:
         self.put(f"{HOME}/{UNITS}/{self.unit}.d/override.conf", "\n".join(("[Service]", *lines, "")), 0o644)
         self.systemctl("daemon-reload")
 
+    def faults(self, *lines: str) -> None:
+        """What goes wrong from now on, in the emulator's words."""
+        self.emulator.faults.script(*lines)
+
     # -- the product and systemd
 
     def syncd(self, *args: str, environ: Mapping[str, str] | None = None) -> Finished:

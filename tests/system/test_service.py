@@ -206,6 +206,19 @@ def test_a_new_key_is_told_of_and_taken(rig: ServiceRig) -> None:
     assert rig.active() != pid
 
 
+def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
+    """A new key file in the old one's place ends the hold: the service starts again, to be handed the new key."""
+    rig.installed()
+    rig.faults("initialize: 401 always")
+    rig.write("second.txt")
+    rig.in_state("held")
+    pid = rig.shown("MainPID")
+    rig.emulator.faults.clear()
+    rig.put(rig.key_file, KEY + "\n")
+    rig.active(other_than=pid)
+    rig.converged()
+
+
 def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
     """`systemctl stop` takes no longer than promised, and the next start sends what was pending."""
     rig.installed()
