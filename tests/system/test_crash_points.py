@@ -29,6 +29,23 @@ def test_a_change_taken_back_after_a_kill(rig: Rig, when: str) -> None:
     assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
 
 
+def test_what_is_unsure_is_pending(rig: Rig) -> None:
+    """A paused daemon does not call equal what a killed one may have changed."""
+    rig.write("a", "first")
+    first = rig.up()
+    killed = rig.once("initialize", "after", first.kill)
+    rig.write("a", "other")
+    assert killed.wait(20), rig.story()
+    rig.write("a", "first")
+    rig.ok("pause")
+    rig.start()
+    assert rig.in_state("paused")["pending"] is True
+    rig.ok("resume")
+    rig.converged()
+    rig.ok("flush")
+    assert rig.status()["pending"] is False
+
+
 def _fifo(path: Path) -> None:
     os.mkfifo(path)
 
