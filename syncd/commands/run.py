@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 import click
 
@@ -12,6 +13,7 @@ from syncd.base.config import Config
 from syncd.base.errors import SyncdError, TryLater
 from syncd.base.interrupt import Interrupt
 from syncd.commands.options import CLOCK, config_option, config_path, logging_options
+from syncd.process.surroundings import Surroundings
 
 _log = logging.getLogger("syncd")
 
@@ -39,24 +41,25 @@ def _run(path: str) -> None:
     from syncd.process.board import Tally  # noqa: PLC0415
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
-    from syncd.process.surroundings import Surroundings  # noqa: PLC0415
     from syncd.process.wakeup import Wakeup  # noqa: PLC0415
     from syncd.process.wiring import daemon_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
-    config, key = _usable(path)
+    config, key, excludes = _usable(path, around)
     wakeup = Wakeup()
     signals = Signals(around.interrupt, wakeup)
     tally = Tally()
     with signals.installed():
         while True:
-            with daemon_of(config, key=key, around=around, signals=signals, wakeup=wakeup, tally=tally) as daemon:
+            # What git said is kept: asked again, it might fail where the old configuration is to stay.
+            now = replace(around, excludes=excludes)
+            with daemon_of(config, key=key, around=now, signals=signals, wakeup=wakeup, tally=tally) as daemon:
                 ended = daemon.run()
             if ended is Ended.STOPPED:
                 return
             signals.reload = False
             try:
-                config, key = _usable(path)
+                config, key, excludes = _usable(path, around)
                 _log.info("configuration read anew")
             except SyncdError as failure:
                 _log.error("the new configuration is refused, the old one stays: %s", failure)
@@ -67,8 +70,8 @@ def _run(path: str) -> None:
                 )
 
 
-def _usable(path: str) -> tuple[Config, ApiKey]:
-    """The configuration and its key, once nothing in them would keep a daemon from starting.
+def _usable(path: str, around: Surroundings) -> tuple[Config, ApiKey, str]:
+    """The configuration, its key and the person's exclude file, once nothing in them would keep a daemon from starting.
 
     Raises `SyncdError`. No lock may be held: a workspace that another instance has is refused, too.
     """
@@ -78,9 +81,9 @@ def _usable(path: str) -> tuple[Config, ApiKey]:
 
     config = load_config(path)
     selection_of(config)
-    excludes_of(config, os.environ)
-    key = key_of(config, os.environ)
-    lock = Lock(folders_of(config, os.environ).state)
+    excludes = excludes_of(config, around)
+    key = key_of(config, around.environ)
+    lock = Lock(folders_of(config, around.environ).state)
     lock.acquire()
     lock.release()
-    return config, key
+    return config, key, excludes

@@ -16,3 +16,4 @@ class Surroundings:
     clock: Clock
     environ: Mapping[str, str]
     interrupt: Interrupt
+    excludes: str | None = None  # the person's own exclude file; None: git is to be asked

@@ -93,6 +93,13 @@ def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> Conte
     return ContentReader(config.workspace.path, clock, search=search_of(config, own_key))
 
 
+def excludes_of(config: Config, around: Surroundings) -> str:
+    """The path of the person's own exclude file, where git's rules count. Raises `ConfigError`, `TryLater`."""
+    if not config.workspace.use_gitignore:
+        return ""
+    return personal_excludes(around.environ) if around.excludes is None else around.excludes
+
+
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     """The key, kept out of all logs from now on, and in this process. Raises `KeyRefused`."""
     close_memory()
@@ -151,7 +158,7 @@ def cycle_of(
             selection_of(config),
             coverage or NoCoverage(),
             check=check,
-            personal_excludes=personal_excludes(around.environ),
+            personal_excludes=excludes_of(config, around),
         ),
         sentry,
         ContentReader(path, around.clock, check, search),

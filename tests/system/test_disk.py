@@ -10,6 +10,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -264,3 +265,22 @@ def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
     rig.converged()
     assert daemon.stop() == 0
     assert rig.run("push").code == 78
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
+def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
+    """Which files stay home cannot be known then: the reload is refused, and the daemon goes on as it was."""
+    (rig.home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/ignored\n")
+    (rig.home / "ignored").write_text("private\n")
+    rig.write("private", "stays home")
+    rig.write("a")
+    daemon = rig.up()
+    (rig.home / ".gitconfig").write_text("[core\n")
+    daemon.send(signal.SIGHUP)
+    rig.until(lambda: "git cannot read its configuration" in daemon.err, "the refusal")
+    rig.write("b")
+    rig.until(lambda: "b" in rig.there(), "the change")
+    assert "private" not in rig.there()
+    refused = rig.run("ls")
+    assert refused.code == 78
+    assert "git config --global --list" in refused.err
