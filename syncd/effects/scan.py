@@ -23,6 +23,7 @@ from syncd.effects.inode import directory_entry, file_entry, mtime_s, stands
 from syncd.effects.left_out import leads_outside, too_deep, unreadable
 from syncd.effects.links import leads_inside
 from syncd.effects.listing import Listing, Tree
+from syncd.effects.standing_rules import rules_stand
 from syncd.policy.limit import LONGEST_PATH_BYTES, too_long
 from syncd.policy.manifest import Entry, Kind, Manifest
 from syncd.policy.selection import Decision, Rule, Scope, Selection
@@ -36,20 +37,15 @@ _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 # Directories with hard-linked files that are worth listing at each look; with more, looking at all is simpler.
 _SHARED_AT_MOST = 256
-
 NO_RULES: Mapping[str, bytes] = {}
-
 LeftOut = Callable[[str, bool, Decision], None]
 
 
 @dataclass
 class Scan:
-    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted.
+    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted."""
 
-    `identity` is the device and inode of the workspace's own directory.
-    """
-
-    identity: tuple[int, int] = (0, 0)
+    identity: tuple[int, int] = (0, 0)  # device and inode of the workspace's own directory
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
@@ -103,6 +99,10 @@ class Scanner:
         """Remember these paths' contents until their directories change."""
         for path, entry in manifest.items():
             self._tree.set_entry(path, entry)
+
+    def rules_stand(self, paths: Collection[str]) -> bool:
+        """Whether the rules by which the last scan found these paths are the rules still."""
+        return rules_stand(self._workspace, self._tree, self._top[0] if self._top else {}, self._personal, paths)
 
     def _found(self) -> Scan:
         top = self._tree.get("")

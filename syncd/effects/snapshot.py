@@ -117,7 +117,7 @@ class Photographer:
     def pack(self, manifest: Manifest, codec: Codec = Codec.FAST, only: Collection[str] | None = None) -> Packed:
         """The archive of the manifest, or of these paths of it, in the spool; `Packed.manifest` is the whole one.
 
-        Raises `TryLater` if the disk has no room for it, or if nearly all vanished since the scan.
+        Raises `TryLater` if the disk has no room for it, if nearly all vanished since the scan, or if rules changed.
         """
         try:
             if only is None:
@@ -130,6 +130,8 @@ class Photographer:
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
+        if not self._scanner.rules_stand(replaced(self._sent, packed.manifest)):
+            raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
         self._sentry.confirm(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._note_closed(packed)
         self.unread |= packed.unread.keys() | packed.held_back.keys()

@@ -75,6 +75,14 @@ def test_what_was_lost_once(cloud: Cloud, tmp_path: Path, text: str) -> None:
     assert not lives(cloud, tmp_path, text).lost
 
 
+@pytest.mark.parametrize("before", ["mkdir('a/c')", "write('a/c/hushed1', 8, 1)"])
+def test_a_rule_holds_for_what_is_written_after_it(cloud: Cloud, tmp_path: Path, before: str) -> None:
+    """At whichever instant of a sync a rule and then its file are written: the file does not leave."""
+    for instant in range(1, 70):
+        text = f"write('f', 8, 1)\n mkdir('a')\n {before}\n @{instant} hush('a/c', 1)\n order()\n rest()"
+        assert not lives(cloud, tmp_path, text).lost, instant
+
+
 def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(manifest, "YOUNG_NS", -(10**20))
 

@@ -213,7 +213,7 @@ class _Author:
                 ),
                 Line("trap", (chance.choice((path, self._folder())),), at),
                 Line("secret", (chance.choice(FOLDERS), chance.choice(SECRETS)), at),
-                Line("hush", (chance.choice(FOLDERS), chance.randrange(2))),
+                Line("hush", (chance.choice(FOLDERS), chance.randrange(2)), at),
                 *(Line("rules", (self._rules(), chance.choice(RULES)), at),) * 2,
                 Line("remove", (self._rules(),), at),
             )

@@ -1,0 +1,54 @@
+"""Whether the rules by which paths were chosen still stood when their contents had been read.
+
+Somebody writes a rule, and then the file that it is about, while a scan is past the one and not yet at the other: then
+the scan went by rules that were never that file's. So ignore files are read once more before anything leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from syncd.base.errors import WorkspaceError
+from syncd.effects import descent
+from syncd.effects.ignore_files import read_excludes, read_ignore_files
+from syncd.effects.listing import Tree
+
+
+def rules_stand(workspace: str, tree: Tree, excludes: Mapping[str, bytes], personal: str, paths: Iterable[str]) -> bool:
+    """Whether all that is said of these paths in git's exclude files and in ignore files is what the tree was made by.
+
+    A folder that is gone says nothing any more. Rules that cannot be read do not stand.
+    """
+    try:
+        with descent.Descent(descent.open_workspace(workspace)) as down:
+            top, _ = down.parent_of(".")
+            return read_excludes(top, personal) == excludes and all(
+                _stand(down, tree, folder) for folder in sorted(_folders_of(paths))
+            )
+    except (WorkspaceError, OSError):
+        return False
+
+
+def _stand(down: descent.Descent, tree: Tree, folder: str) -> bool:
+    listing = tree.get(folder)
+    if listing is None:
+        return True
+    try:
+        descriptor, _ = down.parent_of(f"{folder}/." if folder else ".")
+    except OSError:
+        return True
+    try:
+        return read_ignore_files(descriptor, listing.outer.ignore_files) == listing.rules
+    except OSError:
+        return False
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    """The folders above these paths, the workspace itself among them."""
+    folders = {""}
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return folders
