@@ -72,6 +72,11 @@ class Board:
             self.progress = None
         self.show()
 
+    def retry_in(self, wait_s: float) -> None:
+        """So much is left of a wait. Said again each time it goes on, since the clock may have been set meanwhile."""
+        self.retry_at = stamp(self.clock.wall_s() + wait_s)
+        self.enter(State.RETRYING)
+
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """The upload went on; shown at most twice a second."""
         self.progress = Progress(sent_bytes, total_bytes)

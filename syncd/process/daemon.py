@@ -12,7 +12,6 @@ import os
 import select
 from enum import Enum
 
-from syncd.base.clock import stamp
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.effects.control import Client, Message
 from syncd.effects.cycle import Outcome
@@ -207,8 +206,7 @@ class Daemon:
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         self._board.failed(failure.step, str(failure))
-        self._board.retry_at = stamp(self._clock.wall_s() + wait_s)
-        self._board.enter(State.RETRYING)
+        self._board.retry_in(wait_s)
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:
         """Wait a failure out, asleep or awake; a newer change means a fresh snapshot, an order at once."""
@@ -227,6 +225,7 @@ class Daemon:
                 until_s = ends_s if cut_s is None else min(ends_s, cut_s)
             if now_s >= until_s:
                 break
+            self._board.retry_in(until_s - now_s)
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
@@ -242,10 +241,11 @@ class Daemon:
         """Nothing to do: show what is waited for, and wait."""
         board = self._board
         state = resting_state(self._agenda())
-        if state is State.RETRYING and until_s is not None:
-            board.retry_at = stamp(self._clock.wall_s() + until_s - self._clock.monotonic_s())
         board.pending = board.pending or self._burst is not None
-        board.enter(state)
+        if state is State.RETRYING and until_s is not None:
+            board.retry_in(until_s - self._clock.monotonic_s())
+        else:
+            board.enter(state)
         self._wait(until_s)
 
     def _wait(self, until_s: float | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -16,7 +18,9 @@ from pathlib import Path
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.errors import SandboxRefused, Unavailable
+from syncd.base.clock import SystemClock
+from syncd.base.errors import SandboxRefused, Stop, Unavailable
+from syncd.base.interrupt import Interrupt
 from syncd.effects.control import Client
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
@@ -25,6 +29,7 @@ from syncd.process.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.process.orders import Order, Orders
 from syncd.process.resume import SleepSensor
 from syncd.process.service_manager import ServiceManager
+from syncd.process.signals import Signals
 from syncd.process.wakeup import Wakeup
 
 
@@ -44,6 +49,46 @@ def test_the_alarm() -> None:
     assert not readable(wakeup.fileno())
     wakeup.close()
     wakeup.ring()
+
+
+@contextmanager
+def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
+    """Our handlers, in this very process."""
+    interrupt, wakeup = Interrupt(), Wakeup()
+    signals = Signals(interrupt, wakeup)
+    try:
+        with signals.installed():
+            yield signals, interrupt, wakeup
+    finally:
+        wakeup.close()
+
+
+def to_another_thread(number: signal.Signals) -> None:
+    """The kernel may choose any thread; this one it is made to choose."""
+    once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
+    once_waiting.start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
+    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
+    near, far = socket.socketpair()
+    with near, far, signalled() as (_, interrupt, _wakeup):
+        near.settimeout(5)
+        to_another_thread(number)
+        started_s = SystemClock().monotonic_s()
+        with pytest.raises(Stop), interrupt.region():
+            near.recv(1)
+        assert SystemClock().monotonic_s() - started_s < 3, "it was the time-out that ended the wait"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
+    """What it asked for is noted once the loop looks."""
+    with signalled() as (signals, _, wakeup):
+        to_another_thread(number)
+        assert select.select([wakeup.fileno()], [], [], 5)[0]
+        assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
 
 
 @contextmanager

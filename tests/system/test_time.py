@@ -12,6 +12,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -213,6 +214,24 @@ def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int)
     assert rig.count("upload-url") == 2
 
 
+def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
+    """It is told by the clock as it is now, however often that is set, and comes nearer in a sleep."""
+    rig.write("a")
+    rig.faults("upload-url: 503 retry-after=20")
+    daemon = rig.start(prefix=rig.by_its_clocks)
+    rig.in_state("retrying")
+    for by_s, left_s, move in ((3 * HOUR_S, 20, rig.set_clock), (-YEAR_S, 20, rig.set_clock), (12.0, 8, rig.sleep)):
+        move(by_s)
+
+        def told(left_s: float = left_s) -> bool:
+            now_s = CLOCK.wall_s() + rig.shifts.wall
+            return stamp(now_s) <= (rig.shown()["retry_at"] or "") <= stamp(now_s + left_s)
+
+        rig.until(told, "the time of the next attempt", timeout_s=4)
+    assert daemon.code is None
+    assert rig.count("upload-url") == 1
+
+
 def test_asleep_without_a_network(rig: Laptop) -> None:
     """A back-off of our own ends with the sleep."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
@@ -332,5 +351,35 @@ def test_an_end_before_it_has_begun(rig: Laptop, number: signal.Signals) -> None
         assert (status["running"], status["state"], status["pid"]) == (False, "stopped", None)
         assert not (rig.state_folder / "control.sock").exists()
     assert codes <= {0, -number, -signal.SIGTERM}, codes
+    rig.up()
+    rig.converged()
+
+
+DEAF_NAME_SERVER = "127.0.0.153"
+OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
+
+
+def test_an_end_that_a_name_server_holds_up(rig: Laptop) -> None:
+    """A name server that does not answer cannot be hurried by anything; the end comes in time nevertheless."""
+    settings = rig.home / "resolv.conf"
+    settings.write_text(f"nameserver {DEAF_NAME_SERVER}\noptions timeout:30\n")
+    mount = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
+    prefix = (*OWN_MOUNTS, "sh", "-c", mount, "sh", str(settings))
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        try:
+            deaf.bind((DEAF_NAME_SERVER, 53))
+        except OSError:
+            pytest.skip("a name server's port is not to be had here")
+        deaf.settimeout(20)
+        rig.configure({"sandbox.base_url": "https://api.syncd.test"})
+        rig.write("a")
+        daemon = rig.start(prefix=prefix)
+        assert deaf.recv(512), "nobody asked for the name"
+        assert daemon.stop() == 0
+    status = rig.status()
+    assert (status["running"], status["state"], status["pending"]) == (False, "stopped", True)
+    rig.configure()
     rig.up()
     rig.converged()
