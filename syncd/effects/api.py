@@ -100,7 +100,7 @@ class Api:
         answer = self._ask(Step.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}", _READ_S)
         answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
         got = self._understood(Step.UPLOAD_URL, answer, UploadUrl)
-        if not 0 < len(got.upload_url) <= _LONGEST_URL:
+        if len(got.upload_url) > _LONGEST_URL:
             raise self._senseless(Step.UPLOAD_URL, answer)
         return lease_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
