@@ -215,7 +215,6 @@ API_ROWS = [
     ("skew -86400", None, ""),
 ]
 URL_ROWS = [
-    ('json {"upload_url": "", "expires_in_minutes": 30}', RETRY, SENSELESS),
     (f"json {WIDE}", RETRY, SENSELESS),
     ("400", REFUSED, "region 'us' (400"),
 ]
@@ -827,6 +826,7 @@ def plain(connection: socket.socket) -> None:
 
 
 def rude(connection: socket.socket) -> None:
+    connection.recv(65_536)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
