@@ -81,7 +81,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
     bare.ok("init", *flags)
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
     assert written["sandbox"].pop("acquire") == table.pop("sandbox.acquire")
-    assert written == {"workspace": {"ignore": [], **table.pop("workspace")}, **table}
+    assert written == {"workspace": {"ignore": [], "allow_secrets": [], **table.pop("workspace")}, **table}
 
 
 @pytest.mark.parametrize(
