@@ -148,7 +148,7 @@ class Machine:
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):
             assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}"
-            CLOCK.sleep(0.02)
+            CLOCK.sleep(0.05)  # each look may be a process or two
         return found
 
     @contextmanager
