@@ -104,6 +104,8 @@ class _Author:
         lines = [Line("stamps", (chance.choice(("fine", "coarse")),))]
         lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
         for _ in range(chance.randrange(3, 9)):
+            if chance.random() < 0.15:
+                lines += self._tie()
             for _ in range(chance.randrange(1, 7)):
                 lines.append(self._event())
                 if lines[-1].word == "overflow":
@@ -127,6 +129,26 @@ class _Author:
             *([ends] if chance.random() < 0.3 else []),
             Line("revert", (path,)) if chance.random() < 0.6 else self._deed(),
         ]
+
+    def _tie(self) -> Story:
+        """What is done in one folder changes something in another: second names, links that led inside."""
+        chance, folder, path = self._chance, self._folder(), self._path()
+        self._text += 1
+        first, second = _joined(folder, "first"), _joined(chance.choice(FOLDERS), "second")
+        if chance.random() < 0.5:
+            ties = [Line("hard", (first, second))]
+            pull = Line(chance.choice(("append", "write")), (chance.choice((first, second)), 8, self._text))
+        else:
+            ties = [Line("link", ("b/tie", f"../{folder}")), Line("link", (second, first))]
+            pull = chance.choice(
+                (
+                    Line("trap", (folder,)),
+                    Line("take", (folder,)),
+                    Line("morph", (folder, "link")),
+                    Line("remove", (first,)),
+                )
+            )
+        return [Line("write", (first, 8, 0)), *ties, Line("rest"), pull, Line("touch", (path,)), Line("rest")]
 
     def _event(self) -> Line:
         chance = self._chance
