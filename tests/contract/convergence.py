@@ -396,6 +396,7 @@ class World:
         self._waits = 0
         self._watches: int | None = None
         self._ended = False
+        self._looked = False
         self._saved: list[Path] = []
         self._signals: Signals | None = None
         self._interrupt = Interrupt()
@@ -554,9 +555,20 @@ class World:
             self.figures["guarded"] += 1
             daemon.order(Order(demand=Demand.FORCED))
         elif self._rested(daemon) and not daemon.polls:
+            if until_s is not None and not self._looked and self._second_names():
+                # Written by a name that is left out, a file brings no event: the periodic look sees it.
+                self._looked = True
+                self.clock.go_on(until_s - self.clock.monotonic_s())
+                return
             self._end()
         else:
             self._go_on(daemon, until_s)
+
+    def _second_names(self) -> bool:
+        """Whether an included file has names that are not."""
+        files = [(self.workspace / path).lstat() for path, what in self.wanted().items() if what[0] == "file"]
+        names = Counter(status.st_ino for status in files)
+        return any(status.st_nlink > names[status.st_ino] for status in files)
 
     def _go_on(self, daemon: StoryDaemon, until_s: float | None) -> None:
         """Time does, unless there is something to hear."""

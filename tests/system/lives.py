@@ -110,6 +110,8 @@ class Life:
                 self._figures["harms"] += 1
                 with contextlib.suppress(OSError):
                     self._harm(*line.args)
+            case "hard":
+                pass  # written by a name that is left out, a file brings no event, and the next look is minutes away
             case "hush":
                 pass  # which of a rule and a look was first shows only in scripted time
             case word if hasattr(Hand, word):
