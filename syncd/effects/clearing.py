@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from syncd.base.errors import KeyRefused
 from syncd.base.problem import Problem
@@ -12,7 +12,7 @@ from syncd.effects.api import Api
 from syncd.effects.failure import StepFailed
 from syncd.effects.removal import Remover
 from syncd.policy.manifest import Manifest
-from syncd.policy.removal import Deletions, doomed
+from syncd.policy.removal import Deletions, Versions, doomed
 from syncd.policy.verdict import Verdict
 
 _log = logging.getLogger("syncd.clearing")
@@ -37,18 +37,23 @@ class Clearing:
         """What stays in the sandbox although it is gone here, and why."""
         return [*self._kept.values(), *self._failed.values()]
 
-    def doomed(self, held: Manifest, wanted: Manifest, unread: Collection[str]) -> Manifest:
-        """What is to go before `wanted` is initialized over `held`, and what an earlier time left undone."""
-        if self._deletions is Deletions.KEEP:
+    @property
+    def removes(self) -> bool:
+        """Whether anything is ever removed."""
+        return self._deletions is not Deletions.KEEP
+
+    def doomed(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Versions:
+        """What is to go before `wanted` is initialized over what may be there, and what an earlier time left undone."""
+        if not self.removes:
             return {}
         self._kept = {path: problem for path, problem in self._kept.items() if path not in wanted}
-        return doomed(held | self.owed, wanted, unread)
+        return doomed([*held, self.owed], wanted, unread)
 
-    def empties(self, doomed: Manifest) -> bool:
+    def empties(self, doomed: Versions) -> bool:
         """Whether clearing takes everything away, so that only a whole archive can follow."""
         return bool(doomed) and self._deletions is Deletions.RESET
 
-    def clear(self, doomed: Manifest) -> None:
+    def clear(self, doomed: Versions) -> None:
         """Remove these paths there. Raises `StepFailed`, `Stop`.
 
         What cannot be removed becomes a problem, and no reason to hold back everything else.
@@ -65,11 +70,11 @@ class Clearing:
         except StepFailed as failure:
             if failure.verdict is not Verdict.REFUSED or failure.refusal is KeyRefused:
                 raise
-            self.owed = doomed
+            self.owed = {path: entries[0] for path, entries in doomed.items()}
             what = f"{len(doomed)} deleted paths stay in the sandbox ({failure.message})"
             self._failed = {"": Problem("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
             return
-        self.owed = {path: doomed[path] for path in removal.failed}
+        self.owed = {path: doomed[path][0] for path in removal.failed}
         self._failed = {
             path: Problem(
                 f"delete:{path}",

@@ -25,7 +25,8 @@ from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
-from syncd.policy.manifest import Manifest, count_files, difference
+from syncd.policy.manifest import Manifest, count_files, difference, replaced
+from syncd.policy.removal import Versions
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
 from syncd.policy.verdict import Verdict
@@ -113,7 +114,7 @@ class Cycle:
     def _move_into(self, target: Target) -> Premises:
         self.premises = self.equip(target)
         self.baseline, self.state_problems = self.journal.initialized(target)
-        self._perhaps_there, self._whole_next = {}, False
+        self._perhaps_there, self._whole_next = self.journal.perhaps_there(target), False
         return self.premises
 
     def _sync(
@@ -135,7 +136,7 @@ class Cycle:
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
         doomed = self._doomed(premises, packed.manifest, packed.follow_up)
-        self._perhaps_there |= packed.manifest
+        self._expect(premises, packed.manifest)
         self._whole_next = True  # until this one has succeeded
         packed, sha256 = self._deliver(
             premises, packed, look.manifest, partial(premises.clearing.clear, doomed), attendant
@@ -168,9 +169,19 @@ class Cycle:
             return False
         return not premises.clearing.empties(self._doomed(premises, look.manifest, ()))
 
-    def _doomed(self, premises: Premises, wanted: Manifest, follow_up: Collection[str]) -> Manifest:
-        held = self._perhaps_there | (self.baseline or {})
+    def _doomed(self, premises: Premises, wanted: Manifest, follow_up: Collection[str]) -> Versions:
+        held = (self.baseline or {}, self._perhaps_there)
         return premises.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
+
+    def _expect(self, premises: Premises, manifest: Manifest) -> None:
+        """What comes without an answer is ours to remove, too, in this process and the next."""
+        if not premises.clearing.removes:
+            return
+        new = {path: manifest[path] for path in replaced(self.baseline or {}, manifest)}
+        self._perhaps_there |= new
+        if new:
+            with contextlib.suppress(OSError):  # then it stays there if this process dies before the answer
+                self.journal.record_perhaps_there(premises.target, self._perhaps_there)
 
     def _doubt(self) -> None:
         """What the sandbox holds is not what it should."""

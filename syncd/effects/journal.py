@@ -67,6 +67,7 @@ class Journal:
         self._searched = searched
         self._initialized = StateFile(folder, "initialized")
         self._uploaded = StateFile(folder, "uploaded", "at most one archive is uploaded once more")
+        self._perhaps = StateFile(folder, "perhaps-there", "what came unanswered may stay in the sandbox")
         self._mark = Mark(folder, "unsure")
         self._marked = False
         self.unsure = False
@@ -129,19 +130,38 @@ class Journal:
                 self._initialized.remove()
             self._marked = True
 
+    def perhaps_there(self, target: Target) -> Manifest:
+        """What may be in this sandbox beside the last manifest that it was known to hold."""
+        payload, problem = self._perhaps.read()
+        if problem is not None:
+            _log.warning("%s", problem)
+        try:
+            record = msgspec.msgpack.decode(payload, type=_Initialized) if payload is not None else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            record = None
+        if record is None or record.version != _VERSION or not record.target.same_sandbox(target):
+            return {}
+        return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+
+    def record_perhaps_there(self, target: Target, entries: Manifest) -> None:
+        """Note that an initialize with these is about to be asked for. Raises `OSError`."""
+        self._perhaps.write(msgspec.msgpack.encode(self._record(target, entries)))
+
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Note that the sandbox holds the manifest. Raises `OSError`; this process is sure of it all the same."""
         self.unsure = self._marked = False
+        self._initialized.write(msgspec.msgpack.encode(self._record(target, manifest)))
+        # Left behind, each of these costs the next process a request that it could have spared.
+        for forget in (self._mark.take_away, self._uploaded.remove, self._perhaps.remove):
+            with contextlib.suppress(OSError):
+                forget()
+
+    def _record(self, target: Target, manifest: Manifest) -> _Initialized:
         rows = [
             _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), e.stamp, e.digest)
             for p, e in manifest.items()
         ]
-        self._initialized.write(msgspec.msgpack.encode(_Initialized(_VERSION, target, rows, self._searched)))
-        # Left behind, either of the two costs the next process a request that it could have spared.
-        with contextlib.suppress(OSError):
-            self._mark.take_away()
-        with contextlib.suppress(OSError):
-            self._uploaded.remove()
+        return _Initialized(_VERSION, target, rows, self._searched)
 
     def forget_upload(self) -> None:
         """The archive in the bucket, if any, is not the one it was. Raises `OSError` where that cannot be noted."""

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from syncd.effects.bucket import check_url
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger, NoAnswer
 from syncd.policy.manifest import Entry, Kind
+from syncd.policy.removal import Versions
 from syncd.policy.verdict import Step, Verdict, judge_bucket
 
 _READ_S = 60.0
@@ -54,7 +55,7 @@ class Remover:
         self._clock = clock
         self._interrupt = interrupt
 
-    def remove(self, doomed: Mapping[str, Entry], check: Callable[[], None] = lambda: None) -> Removal:
+    def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
         """Remove these paths, in their order; `check` is called all the time. Raises `StepFailed`, `Stop`."""
         removal = Removal()
         paths = list(doomed)
@@ -69,7 +70,7 @@ class Remover:
                     removal.failed[path] = fate.removeprefix("failed: ")
         return removal
 
-    def _run(self, part: list[tuple[str, Entry]], check: Callable[[], None]) -> list[str]:
+    def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
         name = f"syncd-{secrets.token_hex(8)}"
         url = self._api.execution_upload_url(name)
         check_url(Step.DELETE, url)
@@ -111,9 +112,9 @@ class Remover:
                 wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
 
 
-def _archive(part: list[tuple[str, Entry]], word: str) -> bytes:
+def _archive(part: list[tuple[str, list[Entry]]], word: str) -> bytes:
     """The program and its list. `word` marks its lines, whatever else prints over there."""
-    asked = {"word": word, "items": [_item(path, entry) for path, entry in part]}
+    asked = {"word": word, "items": [_item(path, entries) for path, entries in part]}
     with open(removal_script.__file__, "rb") as file:
         files = {"main.py": file.read(), "removals.json": json.dumps(asked).encode("ascii")}
     packed = io.BytesIO()
@@ -125,14 +126,18 @@ def _archive(part: list[tuple[str, Entry]], word: str) -> bytes:
     return packed.getvalue()
 
 
-def _item(path: str, entry: Entry) -> dict[str, Any]:
-    item: dict[str, Any] = {"path": base64.b64encode(os.fsencode(path)).decode(), "kind": entry.kind.value}
+def _item(path: str, entries: list[Entry]) -> dict[str, Any]:
+    return {"path": base64.b64encode(os.fsencode(path)).decode(), "versions": [_version(entry) for entry in entries]}
+
+
+def _version(entry: Entry) -> dict[str, Any]:
+    version: dict[str, Any] = {"kind": entry.kind.value}
     if entry.kind is Kind.SYMLINK:
-        item["target"] = base64.b64encode(os.fsencode(entry.target)).decode()
+        version["target"] = base64.b64encode(os.fsencode(entry.target)).decode()
     elif entry.kind is Kind.FILE:
         # Of content that is not known nobody can say that it is unchanged: no digest is equal to none.
-        item |= {"size": entry.size_bytes, "sha256": entry.digest.hex()}
-    return item
+        version |= {"size": entry.size_bytes, "sha256": entry.digest.hex()}
+    return version
 
 
 def _fates(printed: str, word: str, count: int) -> list[str]:

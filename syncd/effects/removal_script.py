@@ -38,12 +38,15 @@ def _digest(name: bytes, parent: int) -> str:
     return sha256.hexdigest()
 
 
-def _is_ours(item: dict[str, Any], name: bytes, parent: int, status: os.stat_result) -> bool:
-    if item["kind"] == "l":
-        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == base64.b64decode(item["target"])
-    if not stat.S_ISREG(status.st_mode) or status.st_size != item["size"]:
+def _is_ours(version: dict[str, Any], name: bytes, parent: int, status: os.stat_result) -> bool:
+    if version["kind"] == "d":
+        return stat.S_ISDIR(status.st_mode)
+    if version["kind"] == "l":
+        target = base64.b64decode(version["target"])
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == target
+    if not stat.S_ISREG(status.st_mode) or status.st_size != version["size"]:
         return False
-    return bool(_digest(name, parent) == item["sha256"])
+    return bool(_digest(name, parent) == version["sha256"])
 
 
 def _remove(top: int, item: dict[str, Any]) -> str:
@@ -57,9 +60,9 @@ def _remove(top: int, item: dict[str, Any]) -> str:
     name = parts[-1]
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if item["kind"] == "d":
-            if not stat.S_ISDIR(status.st_mode):
-                return "changed"
+        if not any(_is_ours(version, name, parent, status) for version in item["versions"]):
+            return "changed"
+        if stat.S_ISDIR(status.st_mode):
             try:
                 os.rmdir(name, dir_fd=parent)
             except OSError as failure:
@@ -67,8 +70,6 @@ def _remove(top: int, item: dict[str, Any]) -> str:
                     return "kept"  # something else is in it
                 raise
             return "removed"
-        if not _is_ours(item, name, parent, status):
-            return "changed"
         os.unlink(name, dir_fd=parent)
     except FileNotFoundError:
         return "absent"

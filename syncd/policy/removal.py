@@ -5,10 +5,10 @@ A path whose kind changed counts as gone too: an extractor cannot put a file in 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
-from syncd.policy.manifest import Entry, Manifest
+from syncd.policy.manifest import Entry
 
 
 class Deletions(Enum):
@@ -19,18 +19,24 @@ class Deletions(Enum):
     RESET = "reset"
 
 
-def doomed(held: Mapping[str, Entry], wanted: Mapping[str, Entry], unread: Collection[str]) -> Manifest:
-    """The entries of `held`, what the sandbox holds of ours, that are to go; what is in a directory before it.
+Versions = dict[str, list[Entry]]
+"""Paths with each entry of ours that may be there."""
 
-    `unread` are paths at home that could not be looked into: nothing is known of them and what is below.
+
+def doomed(held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], unread: Collection[str]) -> Versions:
+    """What is to go of what the sandbox holds, or may hold, of ours; what is in a directory before it.
+
+    `held` are manifests of which each may be there, in part or whole. `unread` are paths at home that could not be
+    looked into: nothing is known of them and what is below.
     """
-    gone = [
-        path
-        for path, entry in held.items()
-        if ((now := wanted.get(path)) is None or now.kind is not entry.kind) and not _within(path, unread)
-    ]
-    gone.sort(key=_depth, reverse=True)
-    return {path: held[path] for path in gone}
+    found: Versions = {}
+    for manifest in held:
+        for path, entry in manifest.items():
+            now = wanted.get(path)
+            if now is None or now.kind is not entry.kind:
+                found.setdefault(path, []).append(entry)
+    paths = sorted((path for path in found if not _within(path, unread)), key=_depth, reverse=True)
+    return {path: found[path] for path in paths}
 
 
 def _depth(path: str) -> int:

@@ -219,19 +219,26 @@ def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
     assert there(rig) == ["a", "stay"]
 
 
-def test_what_came_unanswered_is_removed_too(rig: Rig) -> None:
-    """A new file arrives by an initialize whose answer is lost, and is deleted before the next sync."""
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_came_unanswered_is_removed_too(rig: Rig, *, restarted: bool) -> None:
+    """Files new and changed arrive by an initialize whose answer is lost, and are deleted before the next sync."""
     rig.write("stay")
+    rig.write("changed", "old")
     rig.sync()
     rig.write("new")
+    rig.write("changed", "by now another")
     witness = Witness(rig.clock, ends=KeyboardInterrupt())
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(KeyboardInterrupt):
         rig.sync(witness=witness)
-    assert there(rig) == ["new", "stay"]
+    assert there(rig) == ["changed", "new", "stay"]
+    if restarted:
+        rig.restart()
     (rig.workspace / "new").unlink()
+    (rig.workspace / "changed").unlink()
     rig.sync()
     assert there(rig) == ["stay"]
+    assert keys(rig) == []
 
 
 def test_reset_only_when_something_was_deleted(rig: Rig) -> None:

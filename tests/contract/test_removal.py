@@ -48,9 +48,10 @@ def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
     return file
 
 
-def remove(rig: Rig, doomed: Manifest) -> Removal:
+def remove(rig: Rig, doomed: Manifest, others: Manifest | None = None) -> Removal:
     """By the machine's own clock, since the program really runs meanwhile."""
-    return _remover(rig, SystemClock()).remove(doomed)
+    versions = {path: [entry, *([others[path]] if others else [])] for path, entry in doomed.items()}
+    return _remover(rig, SystemClock()).remove(versions)
 
 
 def _remover(rig: Rig, clock: Clock) -> Remover:
@@ -88,6 +89,15 @@ def test_what_someone_changed_there_stays(rig: Rig) -> None:
     removal = remove(rig, {**doomed, "folder": FOLDER, "ln": a_link("stay"), "unknown": unknown})
     assert removal == Removal(changed=["content", "longer", "kind", "folder", "ln", "unknown"])
     assert left(rig) == ["content", "folder", "kind", "ln", "longer", "unknown"]
+
+
+@pytest.mark.parametrize("content", ["first", "2nd"])
+def test_either_version_is_ours(rig: Rig, content: str) -> None:
+    """Of a path that was sent twice, whichever of the two is there."""
+    place(rig, "a", content)
+    assert remove(rig, {"a": a_file("first")}, {"a": a_file("2nd")}).removed == ["a"]
+    place(rig, "a", "third")
+    assert remove(rig, {"a": a_file("first")}, {"a": a_file("2nd")}).changed == ["a"]
 
 
 def test_a_folder_with_someone_elses_files_stays(rig: Rig) -> None:
@@ -158,14 +168,14 @@ def test_what_never_ends_is_given_up(rig: Rig) -> None:
     """After two minutes of looks that grow rare."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
     with pytest.raises(StepFailed, match="longer than 120 s"):
-        _remover(rig, rig.clock).remove({"a": a_file("ours")})
+        _remover(rig, rig.clock).remove({"a": [a_file("ours")]})
     assert rig.asked().count("execution-logs") < 80
 
 
 def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
     """It runs isolated, from its own folder, and says what it did in lines that are marked."""
     (tmp_path / "work").mkdir()
-    asked = {"word": "w", "items": [{"path": "YQ==", "kind": "f", "size": 1, "sha256": ""}]}
+    asked = {"word": "w", "items": [{"path": "YQ==", "versions": [{"kind": "f", "size": 1, "sha256": ""}]}]}
     (tmp_path / "removals.json").write_text(json.dumps(asked))
     (tmp_path / "main.py").write_bytes(Path(removal_script.__file__).read_bytes())
     ran = subprocess.run(

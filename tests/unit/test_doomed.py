@@ -30,6 +30,13 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
 )
 def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
     """What is gone or of another kind, contents first; never what could not be looked into."""
-    found = doomed(held, wanted, unread)
+    found = doomed([held], wanted, unread)
     assert list(found) == gone
-    assert all(found[path] is held[path] for path in gone)
+    assert all(found[path] == [held[path]] for path in gone)
+
+
+def test_each_version_that_may_be_there() -> None:
+    """Of a path that was sent twice, the second time without an answer, either content may lie there."""
+    other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)
+    found = doomed([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, ())
+    assert found == {"a": [FILE, other], "b": [FOLDER], "c": [FILE]}
