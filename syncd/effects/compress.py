@@ -17,8 +17,9 @@ from syncd.effects.chunk_store import ChunkStore, Piece
 from syncd.effects.deflate import Sum, deflated
 from syncd.policy.uplink import Codec
 
-# Most chunks fit one block. Memory that was never written to costs nothing.
-BLOCK_BYTES = (2 << 20) + (64 << 10)
+# Most chunks fit one block, and so does each file that is read whole (`content.PIECE_BYTES`), with its header. Memory
+# that was never written to costs nothing, but a large file fills all blocks there are.
+BLOCK_BYTES = (1 << 20) + (64 << 10)
 _MOST_THREADS = 4
 # Blocks that are read but not written yet, for each thread: bounds memory.
 _AHEAD = 2

@@ -260,8 +260,8 @@ BUCKET_ROWS = [
     ("wrong-hash", AGAIN, "crc32c"),
     ("two-hashes", AGAIN, "crc32c"),
     ("corrupt", AGAIN, "crc32c"),
-    (raw("200 OK", "x-goog-hash: crc32c=", "Content-Length: 0"), AGAIN, "crc32c"),
-    (raw("200 OK", "x-goog-hash: md5=AAAA,crc32c=AAAAAA==", "Content-Length: 0"), AGAIN, "md5"),
+    (raw("200 OK", "x-goog-hash: crc32c=", "Content-Length: 0", "Connection: close"), AGAIN, "crc32c"),
+    (raw("200 OK", "x-goog-hash: md5=AAAA,crc32c=AAAAAA==", "Content-Length: 0", "Connection: close"), AGAIN, "md5"),
     ("no-hash", None, ""),
     # -- the URL
     ("expired", FRESH, "400 ExpiredToken"),

@@ -58,6 +58,11 @@ def _cgroups() -> Path | None:
     return None
 
 
+def _outermost(paths: set[str]) -> list[str]:
+    """Without those that another one holds, which is shown read-only."""
+    return sorted(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
+
+
 class Machine:
     """Boots with `folder/home` as the home of its one person, and ends with everything in it."""
 
@@ -74,7 +79,7 @@ class Machine:
             "user": USER,
             "uid": UID,
             "files": files,
-            "shown": sorted({sys.prefix, sys.base_prefix, str(REPO)}),
+            "shown": _outermost({sys.prefix, sys.base_prefix, str(REPO)}),
             "bound": {HOME: str(self.home)},
         }
         init = [sys.executable, "-I", str(Path(__file__).with_name("machine_init.py")), json.dumps(plan)]
