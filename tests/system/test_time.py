@@ -351,6 +351,7 @@ def test_an_end_before_it_has_begun(rig: Laptop, number: signal.Signals) -> None
         assert (status["running"], status["state"], status["pid"]) == (False, "stopped", None)
         assert not (rig.state_folder / "control.sock").exists()
     assert codes <= {0, -number, -signal.SIGTERM}, codes
+    rig.write("a", "changed")
     rig.up()
     rig.converged()
 
