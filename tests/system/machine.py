@@ -63,6 +63,11 @@ def _outermost(paths: set[str]) -> list[str]:
     return sorted(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
 
 
+def shown(path: str) -> str:
+    """Where the machine has what is at this path here; its services each have a temporary folder of their own."""
+    return f"/opt/shown{path}" if path.startswith(("/tmp/", "/var/tmp/")) else path
+
+
 class Machine:
     """Boots with `folder/home` as the home of its one person, and ends with everything in it."""
 
@@ -79,7 +84,7 @@ class Machine:
             "user": USER,
             "uid": UID,
             "files": files,
-            "shown": _outermost({sys.prefix, sys.base_prefix, str(REPO)}),
+            "shown": {path: shown(path) for path in _outermost({sys.prefix, sys.base_prefix, str(REPO)})},
             "bound": {HOME: str(self.home)},
         }
         init = [sys.executable, "-I", str(Path(__file__).with_name("machine_init.py")), json.dumps(plan)]

@@ -43,8 +43,8 @@ def main() -> None:
     mount("overlay", root, "overlay", f"lowerdir=/,upperdir={upper},workdir={scratch}")
     kernel_file_systems(root)
     furnish(root, plan)
-    for path in plan["shown"]:
-        show(root, path)
+    for outside, inside in plan["shown"].items():
+        show(root, outside, inside)
     for inside, outside in plan["bound"].items():
         (root / inside.lstrip("/")).mkdir(parents=True, exist_ok=True)
         mount(outside, root / inside.lstrip("/"), "", "bind")
@@ -90,7 +90,7 @@ def kernel_file_systems(root: Path) -> None:
         knob = root / "proc" / name
         if knob.exists():
             mount(str(knob), knob, "", "bind")
-            remount(knob)
+            remount(knob, "noexec")
     mount("sysfs", root / "sys", "sysfs", "ro,nosuid,nodev,noexec")
     mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", "nosuid,nodev,noexec")
     mount("tmpfs", root / "dev", "tmpfs", "mode=755,nosuid,size=1m")
@@ -113,9 +113,9 @@ def kernel_file_systems(root: Path) -> None:
     mount("proc", whole, "proc", "nosuid,nodev,noexec")
 
 
-def remount(path: Path) -> None:
+def remount(path: Path, *more: str) -> None:
     """Readable only from now on."""
-    subprocess.run(["mount", "-o", "remount,bind,ro,nosuid,nodev,noexec", str(path)], check=True)
+    subprocess.run(["mount", "-o", ",".join(("remount,bind,ro,nosuid,nodev", *more)), str(path)], check=True)
 
 
 def furnish(root: Path, plan: dict[str, Any]) -> None:
@@ -153,17 +153,17 @@ def add(file: Path, line: str) -> None:
         out.write(line)
 
 
-def show(root: Path, path: str) -> None:
-    """The interpreter and the checkout, at their own place, for an account that the folders above may shut out."""
-    inside = root / path.lstrip("/")
-    for folder in reversed(inside.parents):
+def show(root: Path, outside: str, inside: str) -> None:
+    """The interpreter and the checkout, for an account that the folders above may shut out."""
+    place = root / inside.lstrip("/")
+    for folder in reversed(place.parents):
         if folder.is_relative_to(root) and folder != root:
             folder.mkdir(exist_ok=True)
             os.chmod(folder, folder.stat().st_mode | 0o111)
-    if not inside.exists():  # on another file system than the root
-        inside.mkdir()
-        mount(path, inside, "", "bind")
-        remount(inside)
+    if not place.exists():  # on another file system than the root, or in another place
+        place.mkdir()
+        mount(outside, place, "", "bind")
+        remount(place)  # its libraries are mapped to be run
 
 
 if __name__ == "__main__":

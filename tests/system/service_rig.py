@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from command import Finished
-from machine import HOME, REPO, UID, Machine
+from machine import HOME, REPO, UID, Machine, shown
 from rig import FAST, KEY, SANDBOX
 from trees import Tree, lacking, tree
 
@@ -31,7 +31,7 @@ def make_home(home: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
     shared = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "shared.pth").write_text("\n".join([*shared, str(REPO)]) + "\n")
+    (packages / "shared.pth").write_text("".join(f"{shown(path)}\n" for path in [*shared, str(REPO)]))
     own(home)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from machine import HOME, REPO, UID, missing
+from machine import HOME, REPO, UID, missing, shown
 from rig import KEY
 from service_rig import UNITS, VENV, ServiceRig
 from test_service import cloud, machine, rig
@@ -15,7 +15,7 @@ __all__ = ["cloud", "machine", "rig"]  # fixtures
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
 
-PROBE = f"{REPO}/tests/system/service_probe.py"
+PROBE = f"{shown(str(REPO))}/tests/system/service_probe.py"
 SAME_KEY = f"{HOME}/same-key"  # for the comparison: the key file itself is hidden
 # Each of these the same user can do outside.
 REFUSED = {
