@@ -211,9 +211,8 @@ class Cycle:
         if self.journal.unsure or look.difference.certain or look.difference.doubtful:
             return False
         if self.baseline is not None and self.baseline != look.manifest:
-            self._remember(
-                premises, look.manifest
-            )  # the same contents under new times: later scans need not read them again
+            # The same contents under new times: later scans need not read them again.
+            self._remember(premises, look.manifest)
         return True
 
     def _same(self, packed: Packed) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from syncing import Rig, Witness, rigged
 
 from syncd.base.errors import KeyRefused, SandboxRefused
+from syncd.effects.failure import StepFailed
 from syncd.policy.tenancy import SPAN_S
 from syncd.policy.verdict import Verdict
 
@@ -103,6 +104,16 @@ def test_never_in_a_loop(rig: Rig) -> None:
     rig.clock.go_on(SPAN_S)
     rig.sync()
     assert arrived(rig) == {"a": "1"}
+
+
+def test_one_that_came_unanswered_counts(rig: Rig) -> None:
+    """Over processes that each die before they hear of theirs: the account is not emptied."""
+    rig.emulator.faults.script("acquire: lost always")
+    for _ in range(6):
+        with pytest.raises((KeyboardInterrupt, StepFailed)):
+            rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+        rig.restart()
+    assert rig.asked().count("acquire") == 3
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,13 @@ def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
         assert not before or len(set(now) - set(before)) < len(now) / 4
         before = now
     assert len(before) > 100
+
+
+def test_a_cut_forced_by_what_followed_is_not_remembered() -> None:
+    """A chunk that ended because a large file came next goes on, once that file is gone."""
+    names = [name for name in NAMES[:200] if len(chunks({name: a_file(10), "z": a_file(10)})) == 1][:20]
+    small = a_tree(names, 10)
+    with_large = dict(list(small.items())[:10]) | {"large": a_file(TARGET_BYTES)} | dict(list(small.items())[10:])
+    before = cut(with_large)
+    assert [len(chunk.paths) for chunk in before] == [10, 1, 10]
+    assert chunks(small, before) == chunks(small) == [names]
