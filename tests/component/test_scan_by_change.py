@@ -292,6 +292,15 @@ def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == []
 
 
+def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> None:
+    """Nothing of it may leave by rules that nobody can read any more."""
+    (watched.folder / "f").write_text("x")
+    watched.scan()
+    assert watched.scanner.rules_stand(["f"])
+    watched.folder.rename(watched.folder.with_name("aside"))
+    assert not watched.scanner.rules_stand(["f"])
+
+
 def test_suspicion_falls_back_to_everything() -> None:
     """At the start, after a doubt, and when too many directories are named."""
     suspicion = Suspicion()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -44,6 +45,24 @@ def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
     assert uplink.codec is Codec.DENSE
     rig.restart()
     assert uplink_of(rig) == uplink
+
+
+def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
+    """What is packed after a slow upload is packed densely, all of it, and the repair of a damaged spool too."""
+    text = Path(socket.__file__).read_bytes()
+    for number in range(40):
+        (rig.workspace / f"text{number}").write_bytes(b"%d\n" % number + text)
+    (fast, _), _ = rig.sync(), rig.write("a", "1")
+    (dense, _), _ = rig.sync(), rig.write("a", "2")
+    assert fast.sync is not None
+    assert dense.sync is not None
+    saved = fast.sync.archive_bytes - dense.sync.archive_bytes
+    assert saved > 0.05 * (fast.sync.archive_bytes - SIZE_BYTES)
+    for chunk in (rig.folder / "cache").rglob("*.chunk"):
+        chunk.write_bytes(b"")
+    (again, _) = rig.sync()
+    assert again.sync is not None
+    assert again.sync.archive_bytes == pytest.approx(dense.sync.archive_bytes, abs=100)
 
 
 def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
