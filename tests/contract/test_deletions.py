@@ -212,6 +212,7 @@ def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
     rig.emulator.faults.script(f"{op}: lost")
     with pytest.raises(KeyboardInterrupt):
         rig.sync(witness=witness)
+    rig.sandbox.wait()  # the program that was started without an answer has come to its end
     rig.restart()
     rig.write("a")
     os.utime(rig.workspace / "a", (1_700_000_000, 1_700_000_000))

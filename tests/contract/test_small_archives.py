@@ -109,7 +109,7 @@ def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
     assert equal(rig)
 
 
-@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: reset"])
+@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: 503"])
 def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
     """Whatever the sandbox holds by then."""
     rig.sync()
