@@ -72,7 +72,7 @@ def rendered(status: Status) -> str:
     """The document for people: at most a screen."""
     state = click.style(_SENTENCES[status.state], fg=_COLOURS.get(status.state), bold=True)
     if status.progress is not None and status.progress.total_bytes:
-        done = status.progress.sent_bytes / status.progress.total_bytes
+        done = status.progress.done_bytes / status.progress.total_bytes
         state += f"  {done:.0%} of {_size(status.progress.total_bytes)}"
     if status.retry_at:
         state += f"  next try {status.retry_at}"

@@ -51,14 +51,25 @@ class LastError(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """How much of the upload that is under way has been sent."""
+    """How far the stage that `state` names has come: packaging counts files and what is in them, uploading bytes sent.
 
-    sent_bytes: int
+    `bytes_per_second` and `seconds_left` are as measured in the last seconds; null until something was.
+    """
+
+    done_bytes: int
     total_bytes: int
+    done_files: int | None = None
+    total_files: int | None = None
+    bytes_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The whole document. Times are UTC, `2026-11-24T13:20:11Z`."""
+    """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
+
+    `responding` is what the reader found: false for a daemon that did not answer in time; null where none runs. The
+    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` are URLs by name.
+    """
 
     version: int = VERSION
     running: bool
@@ -75,3 +86,11 @@ class Status(Struct, frozen=True, kw_only=True):
     upload_url_expires_at: str | None = None
     warnings: tuple[str, ...] = ()
     progress: Progress | None = None
+    state_since: str | None = None
+    started_at: str | None = None
+    daemon_version: str | None = None
+    responding: bool | None = None
+    uploaded_bytes: int = 0
+    left_out: dict[str, int] = {}
+    sandbox_expires_at: str | None = None
+    mcp_servers: dict[str, str] = {}

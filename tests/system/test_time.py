@@ -186,7 +186,7 @@ def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
     rig.write("random", os.urandom(8_000_000))
     rig.faults("upload: slow 2000000")
     daemon = rig.start(prefix=rig.by_its_clocks)
-    rig.until(lambda: (rig.shown().get("progress") or {"sent_bytes": 0})["sent_bytes"], "the upload to go on")
+    rig.until(lambda: (rig.shown().get("progress") or {"done_bytes": 0})["done_bytes"], "the upload to go on")
     rig.write("new", "saved before the lid was closed")
     rig.sleep(seconds)
     rig.converged()
