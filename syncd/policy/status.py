@@ -68,7 +68,7 @@ class Status(Struct, frozen=True, kw_only=True):
     """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
 
     `responding` is what the reader found: false for a daemon that did not answer in time; null where none runs. The
-    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` has URLs by name.
+    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` has URLs.
     """
 
     version: int = VERSION
