@@ -1,0 +1,62 @@
+"""How fast something goes just now and how long the rest takes, from what was done by when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What is shown follows a change of speed within this, and bursts that are shorter are evened out.
+WINDOW_S = 8.0
+# The first bytes go into the kernel's buffers at once, whatever the network does; before this nothing is known.
+LEAST_S = 1.0
+# Samples that come closer than this replace each other, so that a window of many small blocks is a few numbers.
+_STEP_S = 0.25
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Samples of (seconds, bytes done), oldest first; the first may be older than the window, as its other end.
+
+    Seconds are of any clock that does not go back.
+    """
+
+    samples: tuple[tuple[float, int], ...] = ()
+
+    def observed(self, now_s: float, done_bytes: int) -> Speed:
+        """With one sample more. Fewer bytes than before are a fresh start, as of an upload that is tried again."""
+        here = (now_s, done_bytes)
+        if not self.samples or done_bytes < self.samples[-1][1]:
+            return Speed((here,))
+        kept = self.samples
+        if len(kept) > 1 and now_s - kept[-2][0] < _STEP_S:
+            kept = kept[:-1]
+        while len(kept) > 1 and kept[1][0] <= now_s - WINDOW_S:
+            kept = kept[1:]
+        return Speed((*kept, here))
+
+    def bytes_per_s(self, now_s: float) -> float | None:
+        """Over the window that ends now, so that a stall shows as less and less; None: too little is known."""
+        if not self.samples:
+            return None
+        since_s = max(self.samples[0][0], now_s - WINDOW_S)
+        if now_s - since_s < LEAST_S:
+            return None
+        return (self.samples[-1][1] - self._done_at(since_s)) / (now_s - since_s)
+
+    def seconds_left(self, total_bytes: int, now_s: float) -> float | None:
+        """Until `total_bytes` are done if it goes on like this; None: nothing moves, or too little is known."""
+        rest = total_bytes - self.samples[-1][1] if self.samples else total_bytes
+        if rest <= 0:
+            return 0.0
+        rate = self.bytes_per_s(now_s)
+        return rest / rate if rate else None
+
+    def _done_at(self, at_s: float) -> float:
+        """Bytes done by then, evenly between two samples."""
+        before_s, before = self.samples[0]
+        if at_s <= before_s:
+            return before
+        for after_s, after in self.samples[1:]:
+            if after_s >= at_s > before_s:
+                return before + (after - before) * (at_s - before_s) / (after_s - before_s)
+            before_s, before = after_s, after
+        return before
