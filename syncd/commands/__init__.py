@@ -8,13 +8,16 @@ import resource
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncd import __version__
 from syncd.base.errors import Stop, SyncdError
 from syncd.base.privacy import no_core_dumps
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS = {
     "run": "The daemon, in the foreground.",
@@ -30,6 +33,7 @@ VERBS = {
     "pause": "Hold syncing.",
     "resume": "Go on syncing, and catch up.",
     "service": "The systemd user unit: install, uninstall, status, logs.",
+    "completion": "The script that completes commands, options and files at a TAB.",
     "emulator": "A stand-in for the sandbox API on this machine.",
     "demo": "See the whole job with no account.",
 }
@@ -47,6 +51,13 @@ class _Verbs(click.Group):
         command = importlib.import_module(f"syncd.commands.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101 - each verb's module has one
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs from their names alone: were their modules imported, as click would, a TAB took twice as long."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+        verbs = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
