@@ -90,6 +90,13 @@ class RetryKeys(Struct, frozen=True, kw_only=True):
     give_up_after_seconds: Seconds = 300.0
 
 
+class NotificationKeys(Struct, frozen=True, kw_only=True):
+    """`[notifications]`: what is said on the desktop."""
+
+    desktop: Flag = True
+    after_minutes: Minutes = 15.0
+
+
 @dataclass(frozen=True)
 class Config:
     """A configuration that can be used: checked, `~` expanded, the workspace's path absolute and free of links."""
@@ -99,6 +106,7 @@ class Config:
     sandbox: SandboxKeys
     sync: SyncKeys
     retry: RetryKeys
+    notifications: NotificationKeys
 
 
 SECTIONS: Mapping[str, type[Struct]] = {
@@ -106,6 +114,7 @@ SECTIONS: Mapping[str, type[Struct]] = {
     "sandbox": SandboxKeys,
     "sync": SyncKeys,
     "retry": RetryKeys,
+    "notifications": NotificationKeys,
 }
 
 
@@ -152,6 +161,7 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
         ),
         sync=read["sync"],
         retry=read["retry"],
+        notifications=read["notifications"],
     )
 
 

@@ -67,6 +67,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
             "upload_limit_kib_per_second": 6,
         },
         "retry": {"first_delay_seconds": 7, "max_delay_seconds": 8, "give_up_after_seconds": 9},
+        "notifications": {"desktop": False, "after_minutes": 10},
     }
     flags: list[str] = []
     for name, keys in table.items():
