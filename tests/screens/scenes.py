@@ -1,0 +1,277 @@
+"""What the pictures show: each scene sets the stage with a real daemon and an emulated sandbox, and has a look."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyte
+
+from syncd.base.clock import SystemClock
+from syncd.base.folders import folders_for
+from syncd.emulator import Emulator
+
+from .terminal import Terminal
+
+_CLOCK = SystemClock()
+_SYNCD = (sys.executable, "-P", "-m", "syncd")
+_REPO = Path(__file__).resolve().parents[2]
+_SANDBOX = "tea-sandbox"
+_PORT = 8765
+_MIB = 1 << 20
+_UPLOAD_MIB = 6
+_FILES = {
+    "README.md": "# Tea timer\n\nSays when the tea is ready.\n",
+    ".gitignore": "build/\n*.log\n",
+    "src/tea/__init__.py": "",
+    "src/tea/brew.py": 'MINUTES = {"green": 2, "black": 4}\n',
+    "tests/test_brew.py": "from tea.brew import MINUTES\n",
+    "build/tea.bin": "made anew by a build\n",
+    "debug.log": "started\n",
+    "node_modules/left-pad/index.js": "module.exports = String\n",
+    ".env": "API_TOKEN=stays-home\n",
+}
+
+
+class Stage:
+    """A home with a workspace and a configuration, and the cloud that they are for."""
+
+    def __init__(self, home: Path, emulator: Emulator) -> None:
+        self.home = home
+        self.workspace = home / "tea"
+        self.emulator = emulator
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._log = emulator.data_dir / "run.log"
+        self._chance = random.Random(1)
+        for path, content in _FILES.items():
+            self.write(path, content)
+        self.workspace.chmod(0o755)
+        self.folder = home / ".config/syncd"
+        self.folder.mkdir(parents=True, mode=0o700)
+
+    def configure(self, **keys: object) -> None:
+        """Writes configuration and key; `sync__debounce_seconds=0.2` is that key."""
+        values = {
+            "workspace.path": str(self.workspace),
+            "sandbox.id": _SANDBOX,
+            "sandbox.base_url": self.emulator.base_url,
+            "sync.debounce_seconds": 0.2,
+            **{name.replace("__", "."): value for name, value in keys.items()},
+        }
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
+        (self.folder / "config.toml").write_text("".join(lines))
+        (self.folder / "api-key").touch(mode=0o600)
+        (self.folder / "api-key").write_text(self.emulator.api_key + "\n")
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """One file of the workspace."""
+        target = self.workspace / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def write_large(self) -> None:
+        """Files that compression makes no smaller, so that an upload takes its time."""
+        for number in range(2 * _UPLOAD_MIB):
+            self.write(f"assets/photo{number:02}.jpg", self._chance.randbytes(_MIB // 2))
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """All that the program sees of this machine's."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.home),
+            "XDG_STATE_HOME": str(self.home / ".local/state"),
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-color",
+            "TZ": "UTC",
+            "PYTHONPATH": str(_REPO),
+            **more,
+        }
+
+    def run(self, *args: str) -> None:
+        """`syncd ARGS`, unseen."""
+        subprocess.run([*_SYNCD, *args], env=self.environment(), cwd=self.home, check=False, capture_output=True)
+
+    def daemon(self) -> None:
+        """`syncd run`, until the end of the scene."""
+        with self._log.open("wb") as log:
+            self._daemon = subprocess.Popen(
+                [*_SYNCD, "run"], env=self.environment(), cwd=self.home, stdin=subprocess.DEVNULL, stderr=log
+            )
+
+    def in_state(self, *states: str) -> None:
+        """Waits for the daemon to say that it is in one of these."""
+        file = Path(folders_for(str(self.workspace), self.environment()).state, "status.json")
+        for _ in range(600):
+            with suppress(OSError, ValueError):
+                if json.loads(file.read_text())["state"] in states:
+                    return
+            _CLOCK.sleep(0.05)
+        raise AssertionError(f"the daemon was never {' or '.join(states)}:\n{self._log.read_text()}")
+
+    @contextmanager
+    def terminal(self, *args: str, rows: int = 40) -> Iterator[Terminal]:
+        """A terminal on which someone has typed `syncd ARGS`."""
+        terminal = Terminal(rows=rows)
+        terminal.show(f"\033[1m$ syncd {' '.join(args)}\033[0m\n")
+        terminal.start([*_SYNCD, *args], self.environment(), self.home)
+        try:
+            yield terminal
+        finally:
+            terminal.close()
+
+    def shown(self, *args: str) -> pyte.Screen:
+        """What `syncd ARGS` shows in the end."""
+        with self.terminal(*args) as terminal:
+            terminal.finish()
+            return terminal.screen
+
+    def close(self) -> None:
+        """Ends the daemon."""
+        if self._daemon is not None:
+            self._daemon.send_signal(signal.SIGTERM)
+            self._daemon.wait()
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    """A stage in a folder that is empty or not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _emulator(folder / ".cloud") as emulator:
+        emulator.create_sandbox(_SANDBOX)
+        stage = Stage(folder, emulator)
+        try:
+            yield stage
+        finally:
+            stage.close()
+
+
+@contextmanager
+def _emulator(folder: Path) -> Iterator[Emulator]:
+    """At the same port each time, so that pictures differ only where the program does; at another if it is taken."""
+    try:
+        emulator = Emulator(folder, _PORT)
+        emulator.start()
+    except OSError:
+        emulator = Emulator(folder)
+        emulator.start()
+    try:
+        yield emulator
+    finally:
+        emulator.close()
+
+
+def _status(stage: Stage) -> pyte.Screen:
+    stage.configure()
+    stage.daemon()
+    stage.in_state("watching")
+    stage.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
+    stage.in_state("debouncing", "snapshotting", "uploading", "initializing")
+    stage.in_state("watching")
+    return stage.shown("status")
+
+
+def _retrying(stage: Stage) -> pyte.Screen:
+    stage.configure(retry__first_delay_seconds=40, retry__max_delay_seconds=60)
+    stage.run("push")
+    stage.emulator.faults.script("any: 503 always")
+    stage.write("README.md", "# Tea timer\n\nNew words.\n")
+    stage.daemon()
+    stage.in_state("retrying")
+    return stage.shown("status")
+
+
+def _watch(stage: Stage) -> pyte.Screen:
+    stage.configure()
+    stage.run("push")
+    stage.emulator.faults.script(f"upload: slow {_MIB}")
+    stage.write_large()
+    stage.daemon()
+    stage.in_state("uploading")
+    with stage.terminal("status", "--watch") as terminal:
+        terminal.until(_halfway, "an upload half done")
+        return terminal.screen
+
+
+def _push(stage: Stage) -> pyte.Screen:
+    stage.configure()
+    stage.write_large()
+    stage.emulator.faults.script(f"upload: slow {_MIB}")
+    with stage.terminal("push") as terminal:
+        terminal.until(lambda text: _halfway(text) or re.search(r"[234]\.\d/\d+\.\d MiB", text), "an upload half done")
+        return terminal.screen
+
+
+def _check(stage: Stage) -> pyte.Screen:
+    stage.configure(sync__max_snapshot_mib=8)
+    stage.write_large()
+    stage.write("deploy/server.pem", "-----BEGIN RSA PRIVATE KEY-----\nnot a real one\n")
+    return stage.shown("check")
+
+
+def _history(stage: Stage) -> pyte.Screen:
+    stage.configure(retry__give_up_after_seconds=1, retry__first_delay_seconds=0.2)
+    stage.run("push")
+    for minutes in (3, 5):
+        stage.write("src/tea/brew.py", f'MINUTES = {{"green": 2, "black": {minutes}}}\n')
+        stage.run("push")
+    stage.write("docs/plan.md", "# Plan\n")
+    stage.emulator.faults.script("upload: 503 x9")
+    stage.run("push")
+    stage.emulator.faults.clear()
+    stage.run("push")
+    (stage.workspace / "docs/plan.md").unlink()
+    stage.run("push", "--force")
+    return stage.shown("history")
+
+
+_ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SANDBOX), (r": ?$", ""))
+
+
+def _init(stage: Stage) -> pyte.Screen:
+    """Whatever it asks is answered, with Enter where no answer is known; the last answer is no, so nothing is sent."""
+    flags = ("--sandbox-base-url", stage.emulator.base_url)
+    with stage.terminal("init", *flags, rows=60) as terminal:
+        while True:
+            before = terminal.text
+            try:
+                terminal.until(lambda text, old=before: text != old and re.search(r"[:?>\]] ?$", text), "a question", 5)
+            except AssertionError:
+                terminal.finish()
+                return terminal.screen
+            answer = next((answer for asked, answer in _ANSWERS if re.search(asked, terminal.text)), "")
+            if re.search(r"key", terminal.text.splitlines()[-1], re.IGNORECASE):
+                answer = stage.emulator.api_key
+            terminal.type(answer + "\n")
+
+
+def _halfway(text: str) -> bool:
+    return bool(re.search(r"\b(4[0-9]|5[0-9]|6[0-9]) ?%", text))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture: the file's name, what it is for whoever cannot see it, and how it comes about."""
+
+    name: str
+    title: str
+    play: Callable[[Stage], pyte.Screen]
+
+
+SCENES = (
+    Scene("status", "syncd status: in sync, with the last sync and what stays home", _status),
+    Scene("status-retrying", "syncd status while the server does not answer: what failed and the next try", _retrying),
+    Scene("status-watch", "syncd status --watch in the middle of an upload, with speed and time left", _watch),
+    Scene("push", "syncd push in the middle of an upload, with its progress bar", _push),
+    Scene("check", "syncd check: what is well, and what to do about what is not", _check),
+    Scene("history", "syncd history: the last syncs, one of them failed", _history),
+    Scene("init", "syncd init: the questions it asks, and what would be sent", _init),
+)

@@ -1,0 +1,97 @@
+"""A program on a terminal of its own, and what a person would see there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pyte
+
+from syncd.base.clock import SystemClock
+
+COLUMNS, ROWS = 80, 40
+_CLOCK = SystemClock()
+_STOP_S = 5.0
+
+
+class Terminal:
+    """Runs one program; its screen is as the program left it, or as it is at the moment."""
+
+    def __init__(self, columns: int = COLUMNS, rows: int = ROWS) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
+        self._size = struct.pack("HHHH", rows, columns, 0, 0)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ours = -1
+
+    @property
+    def text(self) -> str:
+        """The screen's lines."""
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+
+    def show(self, text: str) -> None:
+        """Puts a line there that no program wrote, such as the shell's prompt."""
+        self._stream.feed(text.replace("\n", "\r\n").encode())
+
+    def start(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        """Starts a program with this terminal as its own."""
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, self._size)
+        self._process = subprocess.Popen(
+            args, env=dict(env), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+
+    def type(self, text: str) -> None:
+        """What a person types."""
+        os.write(self._ours, text.encode())
+
+    def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 30.0) -> None:
+        """Reads until the screen shows what is wanted. Fails, with the screen, if it does not in time."""
+        deadline_s = _CLOCK.monotonic_s() + timeout_s
+        while not seen(self.text):
+            left_s = deadline_s - _CLOCK.monotonic_s()
+            if left_s <= 0 or not self._read(left_s):
+                raise AssertionError(f"the screen never showed {what}:\n{self.text}")
+
+    def finish(self, timeout_s: float = 30.0) -> int:
+        """Reads to the program's end; its exit code."""
+        assert self._process is not None
+        deadline_s = _CLOCK.monotonic_s() + timeout_s
+        while self._read(max(0.0, deadline_s - _CLOCK.monotonic_s())):
+            pass
+        code = self._process.wait(max(0.1, deadline_s - _CLOCK.monotonic_s()))
+        os.close(self._ours)
+        self._process = None
+        return code
+
+    def close(self) -> None:
+        """Ends the program as Ctrl-C would, or harder; the screen stays as it was."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._ours)
+        self._process = None
+
+    def _read(self, timeout_s: float) -> bool:
+        if not select.select([self._ours], [], [], timeout_s)[0]:
+            return False
+        with suppress(OSError):  # EIO: the program has ended
+            data = os.read(self._ours, 65_536)
+            self._stream.feed(data)
+            return bool(data)
+        return False
