@@ -1,0 +1,142 @@
+"""A TAB in the shells that people use: from the scripts as they are installed to the word on the line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.process.wiring")
+# What is typed before a TAB, and the line that must be there after it.
+LINES = (
+    ("syncd expl", "syncd explain "),
+    ("syncd service unin", "syncd service uninstall "),
+    ("syncd run --log-form", "syncd run --log-format "),
+    ("syncd run --log-level warn", "syncd run --log-level warning "),
+    ("syncd push --config oth", "syncd push --config other.toml "),
+    ("syncd explain a\\ na", "syncd explain a\\ name "),
+    ("syncd demo fol", "syncd demo folder/"),
+)
+_SILENCE_S = 20.0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home whose configuration is none: whoever read it would complain."""
+    (tmp_path / ".config/syncd").mkdir(parents=True)
+    (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
+    (tmp_path / "other.toml").touch()
+    (tmp_path / "a name").touch()
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def test_bash(repo: Path, home: Path) -> None:
+    """Bash completes verbs, their verbs, options, choices, files and folders, with the script that is installed."""
+    script = repo / "syncd/share/bash-completion/completions/syncd"
+    setup = f"bind 'set enable-bracketed-paste off'; bind 'set mark-directories on'; . {script}"
+    _assert_completes(["bash", "--norc", "--noprofile", "-i"], setup, home)
+
+
+def test_zsh(repo: Path, home: Path) -> None:
+    """So does zsh, which finds the script by its first line."""
+    setup = (
+        "unsetopt prompt_sp; unset zle_bracketed_paste; bindkey -e;"
+        f" fpath=({repo}/syncd/share/zsh/site-functions $fpath); autoload -Uz compinit; compinit -u -D"
+    )
+    _assert_completes(["zsh", "-f", "-i"], setup, home)
+
+
+def test_fish(repo: Path, home: Path) -> None:
+    """So does fish, which is asked for a line's completions and says what each verb does."""
+    _needs("fish")
+    script = repo / "syncd/share/fish/vendor_completions.d/syncd.fish"
+    asked = "".join(f"complete -C '{typed}'\n" for typed, _ in LINES if "\\" not in typed)
+    run = subprocess.run(
+        ["fish", "--no-config", "-c", f"source {script}\n{asked}"],
+        cwd=home,
+        env=_environ(home),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = [line.split("\t")[0] for line in run.stdout.splitlines()]
+    assert words == [wanted.split()[-1] for typed, wanted in LINES if "\\" not in typed]
+    assert "explain\tWhether a path is in the snapshot" in run.stdout
+
+
+@pytest.mark.parametrize("line", ["syncd ", "syncd push --", "syncd service install --", "syncd status --config "])
+def test_a_tab_is_cheap(home: Path, line: str) -> None:
+    """What is completed is known without the large libraries, and without the configuration or the network."""
+    code = (
+        "import sys, syncd.commands\n"
+        "try: syncd.commands.main()\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    environ = {**_environ(home), "_SYNCD_COMPLETE": "bash_complete", "COMP_WORDS": line}
+    environ["COMP_CWORD"] = str(line.count(" "))
+    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert run.stderr == "[]\n"
+    assert run.stdout.startswith(("plain,", "file,"))
+
+
+def _assert_completes(shell: list[str], setup: str, home: Path) -> None:
+    _needs(shell[0])
+    # Typed ahead: the shell reads on only once a completion is done. ^A and ^E: the line is printed, not run.
+    typed = [f"{line}\t\x01printf '[%s]\\n' \"\x05\"\r" for line, _ in LINES]
+    shown = _session(shell, f"{setup}\r{''.join(typed)}exit\r", _environ(home), home)
+    # A blank or a slash that zsh put in by itself goes as soon as the cursor does.
+    words = [line.rstrip(" /") for line in re.findall(r"^\[(.*)\]\r?$", shown, re.MULTILINE)]
+    assert words == [wanted.rstrip(" /") for _, wanted in LINES], shown
+
+
+def _session(command: list[str], typed: str, environ: Mapping[str, str], folder: Path) -> str:
+    """All that a shell on a terminal of its own shows while this is typed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    try:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *command],
+            env=environ,
+            cwd=folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        shown = b""
+        while select.select([ours], [], [], _SILENCE_S)[0]:
+            try:
+                shown += os.read(ours, 1 << 16)
+            except OSError:  # the other side is closed: the shell ended
+                break
+        else:
+            process.kill()
+        process.wait()
+    finally:
+        os.close(ours)
+    return shown.decode(errors="replace")
+
+
+def _environ(home: Path) -> dict[str, str]:
+    """PATH begins with this interpreter's commands: syncd is among them."""
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
+    return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb", "PS1": "$ ", "HISTFILE": ""}
+
+
+def _needs(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on this machine")
