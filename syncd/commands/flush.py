@@ -31,19 +31,13 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
             return
     except TimeoutError:
         raise TryLater(f"not in the sandbox after {timeout_s:g} s: {_why(config)}", "see `syncd status`") from None
-    from syncd.commands.lone_sync import Attendant, sync_alone  # noqa: PLC0415
+    from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415
+    from syncd.commands.onlooker import Quiet  # noqa: PLC0415
     from syncd.effects.snapshot import Demand  # noqa: PLC0415
     from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    sync_alone(
-        config,
-        Demand.CHANGED,
-        lambda interrupt: Attendant(
-            interrupt, lambda _: None, lambda _sent, _total: None, lambda text: click.echo(text, err=True)
-        ),
-        give_up_s=timeout_s,
-    )
+    sync_alone(config, Demand.CHANGED, Quiet(), give_up_s=timeout_s)
 
 
 def _why(config: Config) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -17,16 +17,17 @@ from syncd.base.config import Config
 from syncd.base.errors import SyncdError
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line, shown_path
+from syncd.commands.onlooker import Onlooker
 from syncd.commands.options import CLOCK
-from syncd.effects.cycle import Outcome
+from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger
 from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
 from syncd.policy.status import LastError, SandboxName, State, Status
-from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
+from syncd.process.board import ends_at
 from syncd.process.surroundings import Surroundings
 from syncd.process.wiring import cycle_of, folders_of, key_of
 
@@ -35,33 +36,32 @@ _FOLLOW_UPS = 2
 
 
 @dataclass
-class Attendant:
+class _Attendant:
     """Tells a person what goes on; its waits are cut short by a signal."""
 
     interrupt: Interrupt
-    on_stage: Callable[[State], None]
-    on_sent: Callable[[int, int], None]
-    on_retry: Callable[[str], None]
+    onlooker: Onlooker
 
     def stage(self, state: State) -> None:
-        self.on_stage(state)
+        self.onlooker.stage(state)
+
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        self.onlooker.packed(done_files, total_files, done_bytes, total_bytes)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self.interrupt.check()
-        self.on_sent(sent_bytes, total_bytes)
+        self.onlooker.sent(sent_bytes, total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         if wait_s:
-            self.on_retry(f"{failure}; trying again in {wait_s:.1f} s")
+            self.onlooker.retry(f"{failure}; trying again in {wait_s:.1f} s")
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
         with self.interrupt.region():
             CLOCK.sleep(wait_s)
 
 
-def sync_alone(
-    config: Config, demand: Demand, attend: Callable[[Interrupt], Attendant], give_up_s: float | None = None
-) -> Outcome:
+def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: float | None = None) -> Outcome:
     """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`."""
     interrupt = Interrupt()
     if give_up_s is not None:
@@ -89,7 +89,7 @@ def sync_alone(
                 exchanger=exchanger,
             )
             cycle.recall()
-            attendant = attend(interrupt)
+            attendant = _Attendant(interrupt, onlooker)
             try:
                 outcome = cycle.run(demand, attendant)
                 for _ in range(_FOLLOW_UPS):
@@ -105,7 +105,7 @@ def sync_alone(
             except SyncdError as failure:
                 status.failed(Step.SNAPSHOT, failure)
                 raise
-            status.succeeded(outcome, cycle.target, cycle.url_expires_at, tuple(str(p) for p in cycle.problems))
+            status.succeeded(outcome, cycle)
             return outcome
     finally:
         exchanger.drop()
@@ -125,18 +125,19 @@ class _Record:
         )
         self._file = StatusFile(folder)
 
-    def succeeded(
-        self, outcome: Outcome, target: Target | None, url_expires_at: str | None, warnings: tuple[str, ...]
-    ) -> None:
-        before = self._before.sandbox
+    def succeeded(self, outcome: Outcome, cycle: Cycle) -> None:
+        target, tenancy, before = cycle.target, cycle.lodging.tenancy, self._before.sandbox
         self._write(
             sandbox=SandboxName(target.sandbox_id, target.base_url, target.region) if target else before,
             pending=bool(outcome.follow_up),
             syncs=self._before.syncs + (outcome.sync is not None),
             last_sync=outcome.sync or self._before.last_sync,
             last_error=None,
-            upload_url_expires_at=url_expires_at,
-            warnings=warnings,
+            upload_url_expires_at=cycle.url_expires_at,
+            warnings=tuple(str(problem) for problem in cycle.problems),
+            left_out=cycle.photographer.left_out,
+            sandbox_expires_at=ends_at(tenancy),
+            mcp_servers=tenancy.servers if tenancy else {},
         )
 
     def failed(self, step: Step, failure: SyncdError) -> None:

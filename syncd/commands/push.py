@@ -36,18 +36,14 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 def _push(config: Config, force: bool, progress: Any) -> dict[str, Any]:
     from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
 
-    result = ask_daemon(config, {"do": "push", "force": force}, on_progress=progress.sent)
+    result = ask_daemon(config, {"do": "push", "force": force}, onlooker=progress)
     if result is not None:
         return result
-    from syncd.commands.lone_sync import Attendant, sync_alone  # noqa: PLC0415
+    from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415
     from syncd.effects.snapshot import Demand  # noqa: PLC0415
     from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415
     from syncd.process.orders import described  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    outcome = sync_alone(
-        config,
-        Demand.FORCED if force else Demand.CHANGED,
-        lambda interrupt: Attendant(interrupt, progress.stage, progress.sent, progress.retry),
-    )
+    outcome = sync_alone(config, Demand.FORCED if force else Demand.CHANGED, progress)
     return described(outcome)

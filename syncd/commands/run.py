@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 
 from syncd.base.apikey import ApiKey, is_outdated
+from syncd.base.clock import stamp
 from syncd.base.config import Config
 from syncd.base.errors import SyncdError, TryLater
 from syncd.base.interrupt import Interrupt
@@ -48,7 +49,7 @@ def _run(path: str) -> None:
     config, key, excludes = _usable(path, around)
     wakeup = Wakeup()
     signals = Signals(around.interrupt, wakeup)
-    tally = Tally()
+    tally = Tally(started_at=stamp(CLOCK.wall_s()))
     with signals.installed():
         while True:
             # What git said is kept: asked again, it might fail where the old configuration is to stay.

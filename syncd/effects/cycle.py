@@ -25,7 +25,7 @@ from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
-from syncd.policy.manifest import Manifest, count_files, difference, replaced
+from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced
 from syncd.policy.removal import Versions
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
@@ -38,11 +38,15 @@ _REPAIRS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read."""
+    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read.
+
+    `change` is how the snapshot differs from the one before, None where nobody knows what the sandbox held.
+    """
 
     sync: LastSync | None
     follow_up: tuple[str, ...] = ()
     files: int = 0
+    change: Difference | None = None
 
     @property
     def word(self) -> str:
@@ -132,7 +136,7 @@ class Cycle:
         if self._part_will_do(premises, look, demand):
             look = self.photographer.resolved(look, self.baseline or {})
             only = _changed_paths(look)
-        packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only)
+        packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only, attendant.packed)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
             return Outcome(None, files=files)
         doomed = self._doomed(premises, packed.manifest, packed.follow_up)
@@ -149,18 +153,19 @@ class Cycle:
             sha256=sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
+        change = look.difference if self.baseline is not None else None
         self._remember(premises, packed.manifest)
         if only is not None and (missing := premises.small.missing(packed.manifest)):
             _log.warning("after a small archive %d paths are missing in the sandbox: a whole one follows", len(missing))
             self._doubt()
-            return Outcome(sync, (*packed.follow_up, *missing), sync.files)
+            return Outcome(sync, (*packed.follow_up, *missing), sync.files, change)
         if packed.follow_up:
             _log.info(
                 "%d files changed while being read (%s): another sync follows",
                 len(packed.follow_up),
                 shown_path(packed.follow_up[0]),
             )
-        return Outcome(sync, tuple(packed.follow_up), sync.files)
+        return Outcome(sync, tuple(packed.follow_up), sync.files, change)
 
     def _part_will_do(self, premises: Premises, look: Look, demand: Demand) -> bool:
         """Whether it is enough to send what changed; the whole is sent after any doubt."""

@@ -46,6 +46,9 @@ class Attendant(Protocol):
     def stage(self, state: State) -> None:
         """Work of another kind begins."""
 
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        """So many paths, and so much of what is in them, are packed."""
+
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """So much of the archive is on its way."""
 

@@ -17,6 +17,9 @@ class HeldBack:
     def __init__(self) -> None:
         self._files: dict[str, tuple[Entry, Problem]] = {}
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def leave_out(self, scan: Scan) -> list[Problem]:
         """Take them out of the scan; the warnings about them. What was found too young to be believed is looked at."""
         still = {}

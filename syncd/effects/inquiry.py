@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from syncd.effects import descent
 from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.links import leads_inside
-from syncd.effects.scan import OUTSIDE, SPECIAL, TOO_LONG
+from syncd.policy.left_out import OUTSIDE, SPECIAL, TOO_LONG
 from syncd.policy.limit import too_long
 from syncd.policy.selection import Rule, Selection
 
@@ -48,7 +48,7 @@ def inquire(workspace: str, selection: Selection, path: str, personal_excludes: 
             if not decision.included:
                 return Answer(included=False, at=at, rule=decision.rule)
             if too_long(at):
-                return Answer(included=False, at=at, rule=TOO_LONG)
+                return Answer(included=False, at=at, rule=TOO_LONG.rule)
             rule = decision.rule
             if is_dir:
                 scope = scope.enter(name)
@@ -60,9 +60,9 @@ def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: 
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
         if not leads_inside(workspace, path, target, name, parent):
-            return Answer(included=False, at=path, rule=OUTSIDE)
+            return Answer(included=False, at=path, rule=OUTSIDE.rule)
     elif not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        return Answer(included=False, at=path, rule=SPECIAL)
+        return Answer(included=False, at=path, rule=SPECIAL.rule)
     elif not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
         return Answer(included=False, at=path, remark="because it cannot be read")
     return Answer(included=True, at=path, rule=rule)

@@ -6,12 +6,13 @@ looked at again and hold the same names; what is no longer in a directory takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from syncd.base.problem import Problem
 from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.selection import Scope
+from syncd.policy.selection import Rule, Scope
 
 
 @dataclass(slots=True)
@@ -36,6 +37,13 @@ class Listing:
     entries: dict[str, Entry] = field(default_factory=dict)
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
     remarks: Remarks | None = None
+    left_out: dict[Rule, int] | None = None  # how many paths each rule keeps at home
+
+    def leaves_out(self, rule: Rule | None) -> None:
+        """One more path stays home by this rule."""
+        if rule is not None:
+            self.left_out = self.left_out or {}
+            self.left_out[rule] = self.left_out.get(rule, 0) + 1
 
     def remark(self) -> Remarks:
         """To be added to."""
@@ -56,6 +64,7 @@ class Tree:
         self._listings: dict[str, Listing] = {}
         self._remarks: dict[str, Remarks] = {}
         self._manifest: Manifest | None = None
+        self.left_out: dict[Rule, int] = {}  # of all listings; numbers may be 0
 
     def get(self, path: str) -> Listing | None:
         """The directory's listing, if there is one."""
@@ -65,6 +74,9 @@ class Tree:
         """The directory as it was just listed, or listed and then changed."""
         old = self._listings.get(path)
         self._listings[path] = listing
+        if old is not listing:
+            self._count(old, -1)
+            self._count(listing, 1)
         if listing.remarks is not None:
             self._remarks[path] = listing.remarks
         else:
@@ -83,8 +95,14 @@ class Tree:
             path = doomed.pop()
             listing = self._listings.pop(path, None)
             self._remarks.pop(path, None)
+            self._count(listing, -1)
             if listing is not None:
                 doomed += listing.directories
+
+    def _count(self, listing: Listing | None, times: int) -> None:
+        if listing is not None and listing.left_out:
+            for rule, number in listing.left_out.items():
+                self.left_out[rule] = self.left_out.get(rule, 0) + times * number
 
     def set_entry(self, path: str, entry: Entry) -> None:
         """More is known of the path, if it is still there."""
@@ -140,3 +158,8 @@ class Tree:
     def shared_files(self) -> set[tuple[int, int]]:
         """The inodes of those files."""
         return set().union(*(remarks.shared for remarks in self._remarks.values()))
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """By their bytes, which is by their characters unless some name is not UTF-8."""
+    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)

@@ -30,6 +30,10 @@ class Lodging(Protocol):
     def known(self) -> Target | None:
         """The sandbox, as far as it is known without asking anyone."""
 
+    @property
+    def tenancy(self) -> Tenancy | None:
+        """What is known of a sandbox that syncd acquired itself."""
+
     def target(self, attendant: Attendant) -> Target:
         """The sandbox to go to now. Raises `StepFailed`, `Superseded`, `Stop`."""
 
@@ -42,6 +46,7 @@ class FixedLodging:
 
     def __init__(self, target: Target) -> None:
         self.known = target
+        self.tenancy: Tenancy | None = None
 
     def target(self, attendant: Attendant) -> Target:  # noqa: ARG002 - nobody has to be asked
         return self.known
@@ -108,6 +113,10 @@ class AcquiredLodging:
         self._patience = patience
         self._clock = clock
         self._tenancy, self._acquired_wall_s = file.load()
+
+    @property
+    def tenancy(self) -> Tenancy | None:
+        return self._tenancy
 
     @property
     def known(self) -> Target | None:

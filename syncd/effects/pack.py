@@ -55,6 +55,13 @@ class Packed:
     follow_up: list[str] = field(default_factory=list)
 
 
+Told = Callable[[int, int, int, int], None]
+
+
+def nobody(done_paths: int, total_paths: int, done_bytes: int, total_bytes: int) -> None:
+    """Who does not want to know how far a packing has come."""
+
+
 class Packer:
     """Packs one workspace's manifests into chunks of one store."""
 
@@ -75,13 +82,17 @@ class Packer:
         self._room_bytes = 0
         self._broken_off = True  # maybe, by an earlier process
 
-    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST, most_bytes: int | None = None) -> Packed:
+    def pack(
+        self, manifest: Manifest, codec: Codec = Codec.FAST, most_bytes: int | None = None, tell: Told = nobody
+    ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
+        `tell` hears now and then how many paths are done, and how many bytes of what is in them, and of how many.
         A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
         than is left of `most_bytes`; one that cannot be read becomes a problem.
         """
-        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - content_bytes(manifest.values())
+        total_bytes = content_bytes(manifest.values())
+        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
         chunks = cut(manifest, self._chunks)
         if self._broken_off:
             # What packings leave that are broken off, again and again, would add up, and a full disk stay full.
@@ -91,9 +102,12 @@ class Packer:
         packed = Packed(manifest=dict(manifest))
         parts: list[Piece | Tape] = []
         really: list[Chunk] = []
+        done_paths = done_bytes = 0
         with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
             for chunk in chunks:
                 self._check()
+                done_paths += len(chunk.paths)
+                done_bytes += chunk.content_bytes
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
@@ -101,6 +115,7 @@ class Packer:
                     if made is not None:
                         parts.append(made[0])
                         really.append(made[1])
+                    tell(done_paths, len(manifest), done_bytes, total_bytes)
                 else:
                     really.append(chunk)
                     parts.append(piece)

@@ -22,15 +22,12 @@ from syncd.effects.ignore_files import read_excludes, read_ignore_files
 from syncd.effects.inode import directory_entry, file_entry, mtime_s, stands
 from syncd.effects.left_out import leads_outside, too_deep, unreadable
 from syncd.effects.links import leads_inside
-from syncd.effects.listing import Listing, Tree
+from syncd.effects.listing import Listing, Tree, in_order
 from syncd.effects.standing_rules import rules_stand
-from syncd.policy.limit import LONGEST_PATH_BYTES, too_long
+from syncd.policy.left_out import OUTSIDE, SPECIAL, TOO_LONG, counted
+from syncd.policy.limit import too_long
 from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.selection import Decision, Rule, Scope, Selection
-
-OUTSIDE = Rule("built-in", None, "links that lead outside the workspace")
-SPECIAL = Rule("built-in", None, "sockets, FIFOs and devices")
-TOO_LONG = Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes")
+from syncd.policy.selection import Decision, Scope, Selection
 
 # What opening says of a path that went, or was swapped, since it was seen.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -43,12 +40,16 @@ LeftOut = Callable[[str, bool, Decision], None]
 
 @dataclass
 class Scan:
-    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted."""
+    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted.
+
+    `left_out` counts what rules leave out, by who says so.
+    """
 
     identity: tuple[int, int] = (0, 0)  # device and inode of the workspace's own directory
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def nobody(path: str, is_dir: bool, decision: Decision) -> None:
@@ -106,7 +107,7 @@ class Scanner:
 
     def _found(self) -> Scan:
         top = self._tree.get("")
-        found = Scan(top.identity if top else (0, 0), self._tree.manifest())
+        found = Scan(top.identity if top else (0, 0), self._tree.manifest(), left_out=counted(self._tree.left_out))
         for remarks in self._tree.remarks():
             found.problems += remarks.problems
             found.unread |= remarks.unread
@@ -258,7 +259,7 @@ class Scanner:
         prefix = folder and folder + "/"
         entries = listing.entries
         goes_too_deep = False
-        for name in _in_order(items):
+        for name in in_order(items):
             item = items[name]
             path = prefix + name
             try:
@@ -268,10 +269,10 @@ class Scanner:
                     old = None
                     decision = listing.scope.decide(name, is_dir)
                     if decision.included and too_long(path):
-                        decision = Decision(False, TOO_LONG)
+                        decision = TOO_LONG
                         goes_too_deep = True
                     if not decision.included:
-                        self._on_left_out(path, is_dir, decision)
+                        self._leave_out(listing, path, is_dir, decision)
                         continue
                 status = item.stat(follow_symlinks=False)
             except OSError as failure:
@@ -306,7 +307,11 @@ class Scanner:
         elif kind == stat.S_IFLNK:
             self._link(listing, path, name, parent, status)
         else:
-            self._on_left_out(path, False, Decision(False, SPECIAL))
+            self._leave_out(listing, path, False, SPECIAL)
+
+    def _leave_out(self, listing: Listing, path: str, is_dir: bool, decision: Decision) -> None:
+        listing.leaves_out(decision.rule)
+        self._on_left_out(path, is_dir, decision)
 
     def _link(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
         listing.remark().links += 1
@@ -318,7 +323,7 @@ class Scanner:
         if leads_inside(self._workspace, path, target, name, parent):
             listing.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
             return
-        self._on_left_out(path, False, Decision(False, OUTSIDE))
+        self._leave_out(listing, path, False, OUTSIDE)
         listing.remark().problems.append(leads_outside(path))
 
 
@@ -343,8 +348,3 @@ def _missed(listing: Listing, path: str, failure: OSError) -> None:
     descent.refuse_shortage(failure)
     listing.remark().unread.add(path)
     listing.remark().problems.append(unreadable(path, failure))
-
-
-def _in_order(names: Collection[str]) -> list[str]:
-    """By their bytes, which is by their characters unless some name is not UTF-8."""
-    return sorted(names, key=None if "".join(names).isascii() else os.fsencode)

@@ -13,7 +13,7 @@ from syncd.effects import descent
 from syncd.effects.chunk_store import Piece
 from syncd.effects.content import ContentReader
 from syncd.effects.held_back import HeldBack
-from syncd.effects.pack import Packed, Packer
+from syncd.effects.pack import Packed, Packer, Told, nobody
 from syncd.effects.scan import Scan, Scanner
 from syncd.effects.sentry import Sentry
 from syncd.policy.limit import over_limit
@@ -72,6 +72,7 @@ class Photographer:
         self._held_back = HeldBack()
         self._sent: Manifest = {}
         self._whole_looks = 0
+        self._by_rules: dict[str, int] = {}
         self.problems: list[Problem] = []
         self.unread: set[str] = set()  # there, but not in the last snapshot: nobody deleted them
 
@@ -82,7 +83,7 @@ class Photographer:
         `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
         """
         scan = self._scanner.scan(changed)
-        self.problems = scan.problems
+        self.problems, self._by_rules = scan.problems, scan.left_out
         self._whole_looks += changed is None
         self._leave_closed_out(scan, demand)
         self.problems += self._held_back.leave_out(scan)
@@ -105,6 +106,16 @@ class Photographer:
         look = Look(manifest, difference(baseline, manifest))
         return look if look.difference.certain else self.resolved(look, baseline)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How much of the last snapshot's workspace stays home, by who says so."""
+        counts = dict(self._by_rules)
+        held_back = len(self._held_back)
+        for word, number in (("secrets", held_back), ("unreadable", len(self.unread) - held_back)):
+            if number > 0:
+                counts[word] = counts.get(word, 0) + number
+        return counts
+
     def resolved(self, look: Look, baseline: Manifest) -> Look:
         """The look, with the doubtful files read."""
         if not look.difference.doubtful:
@@ -114,16 +125,22 @@ class Photographer:
         self._scanner.learn(read)
         return Look(self._known, difference(baseline, self._known))
 
-    def pack(self, manifest: Manifest, codec: Codec = Codec.FAST, only: Collection[str] | None = None) -> Packed:
+    def pack(
+        self,
+        manifest: Manifest,
+        codec: Codec = Codec.FAST,
+        only: Collection[str] | None = None,
+        tell: Told = nobody,
+    ) -> Packed:
         """The archive of the manifest, or of these paths of it, in the spool; `Packed.manifest` is the whole one.
 
         Raises `TryLater` if the disk has no room for it, if nearly all vanished since the scan, or if rules changed.
         """
         try:
             if only is None:
-                packed = self._packer.pack(manifest, codec, self._max_mib << 20)
+                packed = self._packer.pack(manifest, codec, self._max_mib << 20, tell)
             else:
-                packed = self._pack_part(manifest, codec, only)
+                packed = self._pack_part(manifest, codec, only, tell)
         except OSError as failure:
             descent.refuse_shortage(failure)
             raise TryLater(
@@ -140,9 +157,9 @@ class Photographer:
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed
 
-    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str]) -> Packed:
+    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: Told) -> Packed:
         part = {path: manifest[path] for path in manifest if path in only}
-        packed = self._part_packer.pack(part, codec, self._max_mib << 20)
+        packed = self._part_packer.pack(part, codec, self._max_mib << 20, tell)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():
             del whole[path]

@@ -7,12 +7,16 @@ import logging
 import os
 from dataclasses import dataclass, field
 
+from syncd import __version__
 from syncd.base.clock import Clock, stamp
 from syncd.base.problem import Problem
 from syncd.base.text import one_line, shown_path
+from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.status_file import StatusFile
+from syncd.policy.speed import Speed
 from syncd.policy.status import LastError, LastSync, Progress, SandboxName, State, Status
 from syncd.policy.target import Target
+from syncd.policy.tenancy import Tenancy
 from syncd.process.service_manager import ServiceManager
 
 _log = logging.getLogger("syncd")
@@ -30,6 +34,8 @@ class Tally:
     last_sync: LastSync | None = None
     last_error: LastError | None = None
     synced_once: bool = False
+    started_at: str | None = None
+    uploaded_bytes: int = 0
 
 
 @dataclass
@@ -48,6 +54,11 @@ class Board:
     url_expires_at: str | None = None
     progress: Progress | None = None
     problems: list[Problem] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    tenancy: Tenancy | None = None
+    _state_since: str | None = None
+    _speed: Speed = field(default_factory=Speed)
+    _sent_bytes: int = 0
     _shown_s: float = 0.0
     _named: set[str] = field(default_factory=set)
 
@@ -64,12 +75,13 @@ class Board:
         self.manager.status(self._line())
 
     def enter(self, state: State) -> None:
-        """Another state begins."""
+        """A state begins, or goes on."""
+        if state is not self.state or self._state_since is None:
+            self._state_since = stamp(self.clock.wall_s())
+            self.progress, self._speed = None, Speed()
         self.state = state
         if state is not State.RETRYING:
             self.retry_at = None
-        if state is not State.UPLOADING:
-            self.progress = None
         self.show()
 
     def retry_in(self, wait_s: float) -> None:
@@ -77,13 +89,44 @@ class Board:
         self.retry_at = stamp(self.clock.wall_s() + wait_s)
         self.enter(State.RETRYING)
 
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """The upload went on; shown at most twice a second."""
-        self.progress = Progress(sent_bytes, total_bytes)
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> bool:
+        """Packaging went on; whether that was shown, as it is twice a second at most."""
+        return self._went_on(done_bytes, total_bytes, done_files, total_files)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> bool:
+        """The upload went on; whether that was shown, as it is twice a second at most."""
+        self.tally.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
+        self._sent_bytes = sent_bytes
+        return self._went_on(sent_bytes, total_bytes)
+
+    def _went_on(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
         now_s = self.clock.monotonic_s()
-        if now_s - self._shown_s >= _PROGRESS_EVERY_S:
-            self._shown_s = now_s
-            self.show()
+        self._speed = self._speed.observed(now_s, done_bytes)
+        if now_s - self._shown_s < _PROGRESS_EVERY_S:
+            return False
+        self._shown_s = now_s
+        rate, left_s = self._speed.bytes_per_s(now_s), self._speed.seconds_left(total_bytes, now_s)
+        done_files, total_files = files or (None, None)
+        self.progress = Progress(done_bytes, total_bytes, done_files, total_files, rate, left_s)
+        self.show()
+        return True
+
+    def learn(self, cycle: Cycle) -> None:
+        """What a cycle knows by now of where it goes and of what stays home."""
+        self.url_expires_at = cycle.url_expires_at
+        self.target = cycle.target or self.target
+        self.tenancy = cycle.lodging.tenancy
+        self.left_out = cycle.photographer.left_out
+
+    def succeeded(self, outcome: Outcome) -> None:
+        """A sync went well; nothing that failed before is of interest any more."""
+        if outcome.sync is not None:
+            self.tally.syncs += 1
+            self.tally.last_sync = outcome.sync
+            size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
+            _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
+        self.tally.synced_once = True
+        self.tally.last_error = None
 
     def failed(self, step: str, message: str) -> None:
         """A step failed; the message stays until the next success."""
@@ -122,6 +165,13 @@ class Board:
             upload_url_expires_at=self.url_expires_at,
             warnings=tuple(warnings),
             progress=self.progress,
+            state_since=self._state_since,
+            started_at=self.tally.started_at,
+            daemon_version=__version__,
+            uploaded_bytes=self.tally.uploaded_bytes,
+            left_out=self.left_out,
+            sandbox_expires_at=ends_at(self.tenancy),
+            mcp_servers=self.tenancy.servers if self.tenancy else {},
         )
 
     def _line(self) -> str:
@@ -131,3 +181,8 @@ class Board:
         if self.problems:
             line += f"; {len(self.problems)} warnings"
         return line
+
+
+def ends_at(tenancy: Tenancy | None) -> str | None:
+    """When an acquired sandbox ends, for people and scripts."""
+    return None if tenancy is None or tenancy.ends_wall_s is None else stamp(tenancy.ends_wall_s)

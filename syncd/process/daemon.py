@@ -12,6 +12,7 @@ import os
 import select
 from enum import Enum
 
+from syncd import __version__
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.effects.control import Client, Message
 from syncd.effects.cycle import Outcome
@@ -70,6 +71,7 @@ class Daemon:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         self._paused = self._parts.pause_file.paused
         self._board.pending = self._parts.cycle.baseline is None or self._parts.cycle.journal.unsure
+        self._board.learn(self._parts.cycle)
         self._board.enter(State.STARTING)
         self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
         self._parts.manager.ready()
@@ -126,19 +128,12 @@ class Daemon:
             self._succeeded(outcome)
         if changed is None:
             self._look_again_later(self._clock.monotonic_s() - self._started_s)
-        self._show_sandbox()
+        self._board.learn(self._parts.cycle)
         self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
         self._parts.manager.ping()
 
     def _succeeded(self, outcome: Outcome) -> None:
-        tally = self._board.tally
-        if outcome.sync is not None:
-            tally.syncs += 1
-            tally.last_sync = outcome.sync
-            size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
-            _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
-        tally.synced_once = True
-        tally.last_error = None
+        self._board.succeeded(outcome)
         self._setback.clear()
         self._orders.lasting += orders.tell_outcome(self._serving, outcome)
         self._serving = []
@@ -181,10 +176,17 @@ class Daemon:
         self._parts.manager.ping()
         if state is not State.SNAPSHOTTING:
             self._board.pending = True
-            self._show_sandbox()
+            self._board.learn(self._parts.cycle)
         elif self._setback.hold is not None:
             return
         self._board.enter(state)
+        orders.tell_progress(self._serving, state=state)
+
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        """Show it."""
+        if self._board.packed(done_files, total_files, done_bytes, total_bytes):
+            what = {"done_files": done_files, "total_files": total_files}
+            orders.tell_progress(self._serving, done_bytes=done_bytes, total_bytes=total_bytes, **what)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Show it, and hear what else goes on."""
@@ -193,7 +195,7 @@ class Daemon:
         now_s = self._clock.monotonic_s()
         if now_s - self._glanced_s >= GLANCE_S or sent_bytes == total_bytes:
             self._glanced_s = now_s
-            orders.tell_progress(self._serving, sent_bytes, total_bytes)
+            orders.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
             slept_before_s = self._slept_s
             self._wait(now_s)
             if self._slept_s > slept_before_s:
@@ -205,6 +207,7 @@ class Daemon:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
+        orders.tell_progress(self._serving, failed=f"{failure}; trying again in {wait_s:.1f} s")
         self._board.failed(failure.step, str(failure))
         self._board.retry_in(wait_s)
 
@@ -229,11 +232,6 @@ class Daemon:
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
-
-    def _show_sandbox(self) -> None:
-        cycle = self._parts.cycle
-        self._board.url_expires_at = cycle.url_expires_at
-        self._board.target = cycle.target or self._board.target
 
     # -- waiting
 
@@ -297,6 +295,8 @@ class Daemon:
                 client.done(TryLater.exit_code, "syncing is paused: run `syncd resume`")
             case "flush":
                 self._orders.add(Order(client, lasting=True))
+            case "hello":
+                client.done(0, result={"version": __version__})
             case "pause" | "resume" as word:
                 self._pause_or_resume(client, word)
             case _:

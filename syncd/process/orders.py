@@ -47,11 +47,11 @@ def demanded(serving: list[Order]) -> Demand:
     return Demand.FORCED if any(order.demand is Demand.FORCED for order in serving) else Demand.CHANGED
 
 
-def tell_progress(serving: list[Order], sent_bytes: int, total_bytes: int) -> None:
-    """So much of the upload is done."""
+def tell_progress(serving: list[Order], **what: object) -> None:
+    """How it goes: the `state` alone where it is a new one, with figures, or what `failed`."""
     for order in serving:
         if order.client is not None:
-            order.client.tell({"event": "progress", "sent_bytes": sent_bytes, "total_bytes": total_bytes})
+            order.client.tell({"event": "progress", **what})
 
 
 def tell_outcome(serving: list[Order], outcome: Outcome) -> list[Order]:

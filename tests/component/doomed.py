@@ -232,9 +232,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     )
     arm(trip)
     try:
-        outcome = sync_alone(
-            config, Demand.CHANGED, lambda stop: Attendant(stop, lambda _: None, lambda *_: None, lambda _: None)
-        )
+        outcome = sync_alone(config, Demand.CHANGED, Quiet())
         ended = outcome.word, ""
     except SyncdError as failure:
         ended = "failed", str(failure)
@@ -264,7 +262,8 @@ if __name__ == "__main__":
 
     from syncd.base.config import check_config
     from syncd.base.errors import SyncdError
-    from syncd.commands.lone_sync import Attendant, sync_alone
+    from syncd.commands.lone_sync import sync_alone
+    from syncd.commands.onlooker import Quiet
     from syncd.effects.snapshot import Demand
 
     main()

@@ -41,6 +41,9 @@ class Witness:
     def stage(self, state: State) -> None:
         self.stages.append(state)
 
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        assert done_files <= total_files
+
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         assert sent_bytes <= total_bytes
         self.sent_bytes.append(sent_bytes)
