@@ -53,7 +53,7 @@ ONLY_IN = {
     "httpx": (("syncd/effects/*",), "one floor reaches the network; foreign errors are translated there"),
     "watchdog": (("syncd/effects/*watch*.py", "syncd/effects/inotify*.py"), "its events stay inside the watch"),
     "isal": (("syncd/effects/*",), "compression is the archive's business"),
-    "jeepney": (("syncd/effects/desktop.py",), "one thing is said on the bus, and its failures are translated there"),
+    "jeepney": (("syncd/effects/session_bus.py",), "it is loaded when there is something to say, which is hardly ever"),
     "tarfile": (("syncd/effects/*", "syncd/emulator/*"), "archives are made and opened on the floor of effects"),
     "click": (("syncd/commands/*",), "only the commands know of arguments and exit codes"),
     "rich": (("syncd/commands/*",), "only the commands show anything"),
@@ -67,7 +67,6 @@ ONLY_IN = {
 
 # Large, and needed by a few commands only: they are imported in the function that uses them.
 LATE = {
-    "jeepney": "most daemons never have anything to notify of",
     "rich": "a progress bar costs every other command its start",
 }
 
