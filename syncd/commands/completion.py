@@ -9,13 +9,13 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    r"""Print the script that completes commands, options and files at a TAB.
+    """Print the script that completes commands, options and files at a TAB.
 
     \b
     bash, in ~/.bashrc:                   eval "$(syncd completion bash)"
     zsh, in ~/.zshrc after compinit:      eval "$(syncd completion zsh)"
     fish, in ~/.config/fish/config.fish:  syncd completion fish | source
-    """
+    """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only here
 
     engine = get_completion_class(shell)

@@ -1,0 +1,183 @@
+"""What the reference tells: verbs and options as the parser has them, keys as the configuration has them, tables."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from syncd.base.config import SECTIONS
+from syncd.commands import cli
+from syncd.policy.config_text import toml
+
+REPO = Path(__file__).resolve().parent.parent.parent
+REFERENCE = "docs/reference.md"
+
+# What a person may set, and what a service manager does. A test compares this with what the source reads.
+ENVIRONMENT = (
+    ("KLAVIS_API_KEY", "The API key; it comes before `sandbox.api_key_file`. A service does not see it."),
+    ("CREDENTIALS_DIRECTORY", "Set by systemd: the folder in which `klavis-api-key`, if it is there, comes first."),
+    ("XDG_CONFIG_HOME", "Where configuration lies, in a folder `syncd`; default: `~/.config`."),
+    ("XDG_STATE_HOME", "Where state lies, in a folder `syncd`; default: `~/.local/state`."),
+    ("XDG_CACHE_HOME", "Where the last archive's chunks lie, in a folder `syncd`; default: `~/.cache`."),
+    ("STATE_DIRECTORY", "Set by systemd; it comes before `XDG_STATE_HOME`."),
+    ("CACHE_DIRECTORY", "Set by systemd; it comes before `XDG_CACHE_HOME`."),
+    ("HTTPS_PROXY", "The proxy for `https`. `ALL_PROXY` and `NO_PROXY` count too, and all of them in lower case."),
+    ("SSL_CERT_FILE", "Certificates to trust in place of the system's: a company's own, for example."),
+    ("SSL_CERT_DIR", "The same, as a folder."),
+    ("NO_COLOR", "Whatever it holds: no colours."),
+    ("NOTIFY_SOCKET", "Set by systemd: where `syncd run` says that it is ready, alive, or stopping."),
+    ("WATCHDOG_USEC", "Set by systemd: how often it has to say so."),
+    ("WATCHDOG_PID", "Set by systemd: who has to say so."),
+    ("JOURNAL_STREAM", "Set by systemd: log lines to the journal carry their priority."),
+)
+
+EXAMPLES = (
+    ("syncd init", "Write the configuration; then try it, see what would be sent, and send it once:"),
+    ("syncd check && syncd ls && syncd push", ""),
+    ("syncd service install", "Keep it in step from now on, and at every login."),
+    ("syncd explain build/report.pdf", "Why does this file not arrive?"),
+    ("syncd flush --timeout 60 && start-the-agent", "Start something that needs all that is on disk now."),
+    ("syncd status --watch", "Look on."),
+    ("syncd push --config ~/.config/syncd/other.toml", "A second workspace."),
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """`names` is what is typed, as `--config FILE`."""
+
+    names: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`path` is the whole command; a paragraph of `text` is taken as it is where it has more than one line."""
+
+    path: str
+    usage: str
+    text: tuple[str, ...]
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """`default` is TOML, or empty where there is none."""
+
+    name: str
+    default: str
+    allowed: str
+    meaning: str
+
+
+def verbs() -> list[Verb]:
+    """Every command and every command below one, in the order of `syncd --help`."""
+    return list(_verbs(cli, click.Context(cli, info_name="syncd")))
+
+
+def summaries() -> dict[str, str]:
+    """The verbs with a line each, as `syncd --help` shows them."""
+    from syncd.commands import VERBS  # noqa: PLC0415
+
+    return dict(VERBS)
+
+
+def keys() -> list[Key]:
+    """Every key of the configuration, in the order of the file."""
+    meanings = {row[0].strip("`"): row[2] for row in table("key")}
+    return [
+        Key(name, "" if default in (None, msgspec.NODEFAULT) else toml(default, name), allowed, meanings[name])
+        for section, struct in SECTIONS.items()
+        for name, default, allowed in _keys(section, struct)
+    ]
+
+
+def table(first_head: str) -> list[tuple[str, ...]]:
+    """The rows of the one table whose first column has this head, in the README or in a page of `docs` by hand."""
+    pages = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
+    found = []
+    for file in pages:
+        if file == REPO / REFERENCE:
+            continue
+        for block in re.findall(r"(?:^\|.*\n)+", file.read_text("utf-8"), re.MULTILINE):
+            head, _, *rows = [_cells(line) for line in block.splitlines()]
+            if head[0] == first_head:
+                found.append(rows)
+    assert len(found) == 1, f"{len(found)} tables with the head {first_head!r}"
+    return found[0]
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+
+
+def _verbs(group: click.Group, context: click.Context) -> Iterator[Verb]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        below = click.Context(command, info_name=name, parent=context)
+        pieces = [piece for piece in command.collect_usage_pieces(below) if piece != "[OPTIONS]"]
+        options = [*_options(command, below)]
+        usage = " ".join((below.command_path, *(["[OPTIONS]"] if options else []), *pieces))
+        yield Verb(below.command_path, usage, _paragraphs(command.help), tuple(options))
+        if isinstance(command, click.Group):
+            yield from _verbs(command, below)
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[Option]:
+    """All but `--help`, which each one has."""
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if isinstance(parameter, click.Option) and record and "--help" not in parameter.opts:
+            yield Option(record[0], re.sub(r"\s+", " ", record[1]))
+
+
+def _paragraphs(text: str | None) -> tuple[str, ...]:
+    blocks = inspect.cleandoc(text or "").split("\n\n")
+    return tuple(
+        block.removeprefix("\b\n") if block.startswith("\b\n") else block.replace("\n", " ")
+        for block in blocks
+        if block
+    )
+
+
+def _keys(section: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any, str]]:
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        below = [part for part in typing.get_args(hints[field.name]) if isinstance(part, type)]
+        tables = [part for part in below if issubclass(part, msgspec.Struct)]
+        if tables:
+            yield from _keys(f"{section}.{field.name}", tables[0])
+        else:
+            yield f"{section}.{field.name}", field.default, _allowed(hints[field.name])
+
+
+def _allowed(hint: Any) -> str:
+    """What may stand there, as a refusal says it."""
+    for part in (hint, *typing.get_args(hint)):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, msgspec.Meta) and meta.description:
+                return meta.description
+    raise AssertionError(hint)
+
+
+def version() -> str:
+    """Of the program, as its package has it."""
+    from syncd import __version__  # noqa: PLC0415
+
+    return __version__
+
+
+def description() -> str:
+    """The program in a line, as the package's description has it."""
+    text: str = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]["description"]
+    return text

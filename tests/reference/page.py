@@ -1,0 +1,65 @@
+"""docs/reference.md: every command with its options, every key, every variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .facts import ENVIRONMENT, Verb, keys, verbs
+
+_HEAD = """\
+# Reference
+
+<!-- Made from the program by `python -m tests.reference`; a change by hand is lost. -->
+
+The same as a manual page: `man syncd`. Exit codes, signals and files are in the [README](../README.md).
+
+- [Commands](#commands)
+- [Configuration](#configuration)
+- [Environment](#environment)
+
+## Commands
+
+Each command takes `--help`; `syncd --version` tells the version.
+"""
+_KEYS = """\
+## Configuration
+
+`~/.config/syncd/config.toml`, or what `--config` names. A key in `a.b` is written as `b = …` below `[a]`.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join(
+        (
+            _HEAD,
+            *(line for verb in verbs() for line in _verb(verb)),
+            _KEYS,
+            *_table(
+                ("key", "default", "allowed", "means"),
+                (
+                    (f"`{key.name}`", f"`{key.default}`" if key.default else "none", key.allowed, key.meaning)
+                    for key in keys()
+                ),
+            ),
+            "",
+            "## Environment",
+            "",
+            *_table(("variable", "means"), ((f"`{name}`", text) for name, text in ENVIRONMENT)),
+            "",
+        )
+    )
+
+
+def _verb(verb: Verb) -> Iterator[str]:
+    yield from (f"### {verb.path}", "", "```text", verb.usage, "```", "")
+    for paragraph in verb.text:
+        yield from (("```text", paragraph, "```", "") if "\n" in paragraph else (paragraph, ""))
+    if verb.options:
+        yield from _table(("option", "does"), ((f"`{option.names}`", option.text) for option in verb.options))
+        yield ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -1,0 +1,104 @@
+"""The reference and the manual page tell what the program is now, and formatters take them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+from reference.__main__ import MADE
+from reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
+from reference.manual import manual, text
+from sources import sources
+
+from syncd.commands import VERBS, cli
+
+# What a process has from the machine or gives to its own children, and nobody sets for syncd.
+_NOT_FOR_PEOPLE = {
+    "AGENT_WORKSPACE": "the emulator's gift to what it executes",
+    "DBUS_SESSION_BUS_ADDRESS": "the session's",
+    "GIT_CONFIG_GLOBAL": "git's",
+    "HOME": "the machine's",
+    "LC_ALL": "for children: messages that can be read back",
+    "PATH": "the machine's",
+    "PYTHONPATH": "for children",
+    "SYSTEMD_PAGER": "for children",
+    "TERM": "the terminal's",
+    "XDG_RUNTIME_DIR": "the session's",
+}
+_READ = re.compile(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z][A-Z_]+)\"|getenv\(\"([A-Z][A-Z_]+)\"")
+
+
+@pytest.mark.parametrize("path", MADE)
+def test_it_is_what_the_program_is(repo: Path, path: str) -> None:
+    """Both files are as `python -m tests.reference` would write them now."""
+    assert (repo / path).read_text("utf-8") == MADE[path](), "run: python -m tests.reference"
+
+
+def test_nothing_is_left_out(repo: Path) -> None:
+    """Every verb, every option and every key is on the page."""
+    page = (repo / "docs/reference.md").read_text("utf-8")
+    assert {verb.path.split()[1] for verb in verbs()} == set(VERBS)
+    told = [
+        *(f"\n### {verb.path}\n" for verb in verbs()),
+        *(f"`{key.name}`" for key in keys()),
+        *(f"\n| `{option.names.replace('|', chr(92) + '|')}` |" for verb in verbs() for option in verb.options),
+    ]
+    assert [words for words in told if words not in page] == []
+
+
+def test_every_variable_is_told() -> None:
+    """A name that the source reads from the environment is in the reference, or no person's business."""
+    read = {name for source in sources("syncd") for pair in _READ.findall(source.text) for name in pair if name}
+    assert "KLAVIS_API_KEY" in read
+    assert read - {name for name, _ in ENVIRONMENT} - set(_NOT_FOR_PEOPLE) == set()
+
+
+@pytest.mark.parametrize("example", [example for example, _ in EXAMPLES])
+def test_the_examples_are_commands(example: str) -> None:
+    """Each example's verb takes the options that stand there."""
+    for command in (words for words in example.split(" && ") if words.startswith("syncd ")):
+        _, name, *words = shlex.split(command)
+        with click.Context(cli, info_name="syncd") as context:
+            verb = cli.get_command(context, name)
+            assert verb is not None
+            verb.make_context(name, words, parent=context)
+
+
+def test_mandoc_takes_it() -> None:
+    """The lint of one formatter finds nothing but that there is no date."""
+    _needs("mandoc")
+    said = _run(["mandoc", "-Tlint", "-W", "warning"], manual()).stdout
+    assert [line for line in said.splitlines() if "missing date" not in line] == []
+    assert "WARNING" in _run(["mandoc", "-Tlint", "-W", "warning"], f"{manual()}.PQ\n").stdout  # it can bite
+
+
+def test_groff_takes_it() -> None:
+    """The other formatter warns of nothing."""
+    _needs("groff")
+    assert _run(["groff", "-ww", "-man", "-Tutf8"], manual()).stderr == ""
+    assert _run(["groff", "-ww", "-man", "-Tutf8"], f"{manual()}.PQ\n").stderr != ""
+
+
+def test_what_goes_in_comes_out() -> None:
+    """Text that would be an order to the formatter, or be made prettier, can be copied from the page."""
+    _needs("mandoc")
+    odd = r"""'.a' .b \fB\e -x --y "z" ~/.c '^d' …é"""
+    source = f".TH X 1 2026-01-01\n.SH NAME\nx \\- y\n.SH A\n.nf\n{text(odd)}\n{text('.SH not a heading')}\n.fi\n"
+    shown = _run(["mandoc", "-Tutf8"], source).stdout
+    plain = re.sub(".\b", "", shown)
+    assert f" {odd}\n" in plain
+    assert " .SH not a heading\n" in plain
+
+
+def _run(command: list[str], page: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, input=page, capture_output=True, text=True, check=False, timeout=60)
+
+
+def _needs(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not on this machine")
