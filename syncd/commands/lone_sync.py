@@ -21,13 +21,16 @@ from syncd.commands.onlooker import Onlooker
 from syncd.commands.options import CLOCK
 from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.failure import StepFailed
+from syncd.effects.history_file import HistoryFile
 from syncd.effects.http import Exchanger
 from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
+from syncd.policy.agenda import Reason
 from syncd.policy.status import LastError, SandboxName, State, Status
 from syncd.policy.verdict import Step, Verdict
 from syncd.process.board import ends_at
+from syncd.process.chronicle import Chronicle
 from syncd.process.surroundings import Surroundings
 from syncd.process.wiring import cycle_of, folders_of, key_of
 
@@ -41,8 +44,10 @@ class _Attendant:
 
     interrupt: Interrupt
     onlooker: Onlooker
+    chronicle: Chronicle
 
     def stage(self, state: State) -> None:
+        self.chronicle.stage(state)
         self.onlooker.stage(state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
@@ -50,10 +55,12 @@ class _Attendant:
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self.interrupt.check()
+        self.chronicle.sent(sent_bytes, total_bytes)
         self.onlooker.sent(sent_bytes, total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         if wait_s:
+            self.chronicle.retrying(failure.step, str(failure))
             self.onlooker.retry(f"{failure}; trying again in {wait_s:.1f} s")
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
@@ -89,27 +96,47 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
                 exchanger=exchanger,
             )
             cycle.recall()
-            attendant = _Attendant(interrupt, onlooker)
+            chronicle = Chronicle(
+                CLOCK, HistoryFile(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
+            )
+            attendant = _Attendant(interrupt, onlooker, chronicle)
             try:
-                outcome = cycle.run(demand, attendant)
-                for _ in range(_FOLLOW_UPS):
-                    if not outcome.follow_up:
-                        break
-                    again = cycle.run(Demand.CHANGED, attendant)
-                    outcome = again if again.sync else outcome
-                    if not again.follow_up:
-                        break
+                outcome = _followed_up(cycle, demand, attendant)
             except StepFailed as failure:
+                chronicle.failed(failure.step, str(failure))
                 status.failed(failure.step, failure.as_error())
                 raise failure.as_error() from None
             except SyncdError as failure:
+                chronicle.failed(Step.SNAPSHOT, str(failure))
                 status.failed(Step.SNAPSHOT, failure)
                 raise
+            finally:
+                chronicle.stopped()
             status.succeeded(outcome, cycle)
             return outcome
     finally:
         exchanger.drop()
         lock.release()
+
+
+def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
+    """The outcome of a sync, and of those that files make necessary which change under it."""
+    outcome = _synced(cycle, demand, attendant)
+    for _ in range(_FOLLOW_UPS):
+        if not outcome.follow_up:
+            break
+        again = _synced(cycle, Demand.CHANGED, attendant)
+        outcome = again if again.sync else outcome
+        if not again.follow_up:
+            break
+    return outcome
+
+
+def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
+    attendant.chronicle.begin(Reason.ORDER.value)
+    outcome = cycle.run(demand, attendant)
+    attendant.chronicle.end(outcome)
+    return outcome
 
 
 class _Record:
@@ -121,7 +148,14 @@ class _Record:
         nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
         last = read_last(folder, nothing)
         self._before = structs.replace(
-            last, running=False, pid=None, state=State.STOPPED, sandbox=sandbox, retry_at=None, progress=None
+            last,
+            running=False,
+            pid=None,
+            state=State.STOPPED,
+            state_since=stamp(CLOCK.wall_s()),
+            sandbox=sandbox,
+            retry_at=None,
+            progress=None,
         )
         self._file = StatusFile(folder)
 

@@ -29,6 +29,7 @@ from syncd.policy.manifest import Difference, Manifest, count_files, difference,
 from syncd.policy.removal import Versions
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
+from syncd.policy.tenancy import over_in_s
 from syncd.policy.verdict import Verdict
 
 _log = logging.getLogger("syncd.cycle")
@@ -83,6 +84,12 @@ class Cycle:
     def target(self) -> Target | None:
         """The sandbox, once there is one."""
         return self.premises.target if self.premises else self.lodging.known
+
+    @property
+    def moves_in_s(self) -> float | None:
+        """Seconds until the next sandbox is due, whatever happens at home; None where that is not known."""
+        tenancy = self.lodging.tenancy
+        return None if tenancy is None else over_in_s(tenancy, self.clock.wall_s())
 
     @property
     def url_expires_at(self) -> str | None:

@@ -54,7 +54,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status
-    return replace(status, running=False, pid=None, state=State.STOPPED, retry_at=None, progress=None)
+    since = status.state_since if status.state is State.STOPPED else None  # of one that was killed, nobody knows
+    return replace(
+        status, running=False, pid=None, state=State.STOPPED, state_since=since, retry_at=None, progress=None
+    )
 
 
 def read_last(folder: str, otherwise: Status) -> Status:

@@ -27,15 +27,20 @@ class Tenancy(Struct, frozen=True):
     servers: dict[str, str]
 
 
-def is_over(tenancy: Tenancy, wall_s: float) -> bool:
-    """Whether the next one should be acquired, as the end is near or past.
+def over_in_s(tenancy: Tenancy, wall_s: float) -> float | None:
+    """Seconds until the next one should be acquired, as the end is near; 0 once it is, None if it has no end.
 
     A clock that was turned back before the beginning says nothing; then the API's 404 has to.
     """
     if tenancy.ends_wall_s is None or wall_s < tenancy.acquired_wall_s:
-        return False
+        return None
     life_s = tenancy.ends_wall_s - tenancy.acquired_wall_s
-    return wall_s >= tenancy.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s)
+    return max(0.0, tenancy.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s) - wall_s)
+
+
+def is_over(tenancy: Tenancy, wall_s: float) -> bool:
+    """Whether the next one should be acquired."""
+    return over_in_s(tenancy, wall_s) == 0.0
 
 
 def wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:

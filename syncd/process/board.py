@@ -1,4 +1,4 @@
-"""What is known of the daemon, kept in one place and shown in three: the status file, systemd's line, the log."""
+"""What is known of the daemon, kept in one place and shown: status file, systemd's line, log, history, desktop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from syncd import __version__
 from syncd.base.clock import Clock, stamp
+from syncd.base.errors import NeedsPerson, SyncdError
 from syncd.base.problem import Problem
 from syncd.base.text import one_line, shown_path
 from syncd.effects.cycle import Cycle, Outcome
@@ -17,6 +18,8 @@ from syncd.policy.speed import Speed
 from syncd.policy.status import LastError, LastSync, Progress, SandboxName, State, Status
 from syncd.policy.target import Target
 from syncd.policy.tenancy import Tenancy
+from syncd.process.chronicle import Chronicle
+from syncd.process.herald import Herald
 from syncd.process.service_manager import ServiceManager
 
 _log = logging.getLogger("syncd")
@@ -46,6 +49,8 @@ class Board:
     target: Target
     file: StatusFile
     manager: ServiceManager
+    chronicle: Chronicle
+    herald: Herald
     clock: Clock
     tally: Tally
     state: State = State.STARTING
@@ -80,6 +85,7 @@ class Board:
             self._state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
         self.state = state
+        self.chronicle.stage(state)
         if state is not State.RETRYING:
             self.retry_at = None
         self.show()
@@ -97,6 +103,7 @@ class Board:
         """The upload went on; whether that was shown, as it is twice a second at most."""
         self.tally.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
         self._sent_bytes = sent_bytes
+        self.chronicle.sent(sent_bytes, total_bytes)
         return self._went_on(sent_bytes, total_bytes)
 
     def _went_on(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
@@ -127,9 +134,22 @@ class Board:
             _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
         self.tally.synced_once = True
         self.tally.last_error = None
+        self.chronicle.end(outcome)
+        self.herald.well()
 
-    def failed(self, step: str, message: str) -> None:
-        """A step failed; the message stays until the next success."""
+    def retrying(self, step: str, message: str) -> None:
+        """An attempt at a step failed, and another one follows."""
+        self._note_error(step, message)
+        self.chronicle.retrying(step, message)
+        self.herald.failed(message, needs_person=False)
+
+    def failed(self, step: str, failure: SyncdError) -> None:
+        """A sync failed; the message stays until the next success."""
+        self._note_error(step, str(failure))
+        self.chronicle.failed(step, str(failure))
+        self.herald.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
+
+    def _note_error(self, step: str, message: str) -> None:
         self.tally.failures += 1
         self.tally.last_error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
 

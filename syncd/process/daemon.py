@@ -11,6 +11,7 @@ import logging
 import os
 import select
 from enum import Enum
+from math import inf
 
 from syncd import __version__
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
@@ -93,6 +94,7 @@ class Daemon:
         finally:
             # Whatever ended it: what is not in the sandbox yet is said, and no plan outlives the process.
             self._board.pending = self._board.pending or self._burst is not None
+            self._board.chronicle.stopped()
             self._board.enter(State.STOPPED)
 
     # -- one sync
@@ -106,9 +108,11 @@ class Daemon:
         if reason is not Reason.CHANGE or self._serving or self._parts.watch.needs_polling:
             changed = None  # what was saved a moment before an order may not have been heard of yet
         self._started_s = self._clock.monotonic_s()
+        self._board.chronicle.begin(reason.value)
         try:
             outcome = self._parts.cycle.run(orders.demanded(self._serving), self, changed)
         except Superseded:
+            self._board.chronicle.gave_way()
             self._orders.put_back(self._serving)
             self._serving = []
             self._burst = self._burst or burst or noted(None, self._started_s)
@@ -147,7 +151,7 @@ class Daemon:
         ends = ends_a_new_daemon(failure) and not board.tally.synced_once
         if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
-        board.failed(step, str(failure))
+        board.failed(step, failure)
         for_good = isinstance(failure, NeedsPerson)
         self._orders.lasting += orders.tell_failure(self._serving, failure, for_good=for_good)
         self._serving = []
@@ -208,7 +212,7 @@ class Daemon:
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         orders.tell_progress(self._serving, failed=f"{failure}; trying again in {wait_s:.1f} s")
-        self._board.failed(failure.step, str(failure))
+        self._board.retrying(failure.step, str(failure))
         self._board.retry_in(wait_s)
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:
@@ -249,7 +253,7 @@ class Daemon:
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
         parts = self._parts
-        times = [until_s, parts.manager.next_ping_s(), parts.exchanger.cold_at_s]
+        times = [until_s, parts.manager.next_ping_s(), parts.exchanger.cold_at_s, self._board.herald.due_s]
         if self._setback.waits_for_person:
             times.append(self._clock.monotonic_s() + KEY_POLL_S)
         ends = [time_s for time_s in times if time_s is not None]
@@ -285,6 +289,7 @@ class Daemon:
             self._obey(client, message)
         if self._setback.waits_for_person:
             parts.signals.reload = parts.signals.reload or _file_stamp(parts.key_file) != self._key_stamp
+        self._board.herald.look()
         parts.manager.ping()
 
     def _obey(self, client: Client, message: Message) -> None:
@@ -311,17 +316,21 @@ class Daemon:
         if self._paused and word == "resume":
             self._look_everywhere()
         self._paused = word == "pause"
+        if self._paused:
+            self._board.herald.paused()
         _log.info("%sd", word)
         client.done(0)
 
     def _agenda(self) -> Agenda:
+        moves_in_s = self._parts.cycle.moves_in_s
+        moves_at_s = inf if moves_in_s is None else self._clock.monotonic_s() + moves_in_s
         return Agenda(
             burst=self._burst,
             ordered=bool(self._orders.fresh),
             paused=self._paused,
             hold=self._setback.hold,
             not_before_s=self._setback.not_before_s,
-            rescan_at_s=self._rescan_at_s,
+            rescan_at_s=min(self._rescan_at_s, moves_at_s),
         )
 
     def _times(self) -> tuple[float, float]:

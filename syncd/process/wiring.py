@@ -17,12 +17,15 @@ from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
 from syncd.effects.coverage import Coverage, NoCoverage
 from syncd.effects.cycle import Cycle
+from syncd.effects.desktop import Desktop
 from syncd.effects.git_config import personal_excludes
+from syncd.effects.history_file import HistoryFile
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lock import Lock
 from syncd.effects.lodging import TenancyFile
 from syncd.effects.mounts import MountSensor
+from syncd.effects.notice_file import NoticeFile
 from syncd.effects.pack import Packer
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Scanner
@@ -35,7 +38,9 @@ from syncd.policy.secret_contents import NoSearch, Search, SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.target import Target
 from syncd.process.board import Board, Tally
+from syncd.process.chronicle import Chronicle
 from syncd.process.daemon import Daemon
+from syncd.process.herald import Herald
 from syncd.process.logs import keep_out_of_logs
 from syncd.process.parts import Parts, Timing
 from syncd.process.premises import Furnisher, patience_of
@@ -181,14 +186,25 @@ def board_of(
     target: Target | None,
 ) -> Board:
     """The status of this workspace; the sandbox has no name before one was acquired."""
-    return Board(
+    clock = around.clock
+    herald = Herald(
+        config.workspace.path,
+        config.notifications.after_minutes * 60,
+        desktop=Desktop(around.environ, clock) if config.notifications.desktop else None,
+        file=NoticeFile(folders.state, clock),
+        clock=clock,
+    )
+    board = Board(
         workspace=config.workspace.path,
         target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
         file=StatusFile(folders.state),
         manager=manager,
-        clock=around.clock,
+        chronicle=Chronicle(clock, HistoryFile(folders.state), lambda: board.target.sandbox_id),
+        herald=herald,
+        clock=clock,
         tally=tally,
     )
+    return board
 
 
 @contextmanager

@@ -296,3 +296,24 @@ def test_what_cannot_be_read(work: Path) -> None:
     assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing of it may leave
     named = [key for key in problems.split() if key.startswith("unreadable:")]
     assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]
+
+
+def test_what_stays_home_is_counted_by_who_says_so(work: Path) -> None:
+    """A folder that is left out counts as one; each .gitignore, wherever it lies, is of one author."""
+    for path in ("node_modules/a", "node_modules/b", "a.log", "d/b.log", "d/c.tmp", "keep", ".env", "mine"):
+        (work / path).parent.mkdir(exist_ok=True)
+        (work / path).write_text("x")
+    (work / ".gitignore").write_text("*.log\n")
+    (work / "d/.gitignore").write_text("*.tmp\n")
+    (work / ".syncdignore").write_text("keep\n")
+    (work / "out").symlink_to("/etc/passwd")
+    os.mkfifo(work / "fifo")
+    assert scanned(work, "mine").left_out == {
+        "built-in": 1,
+        ".gitignore": 3,
+        ".syncdignore": 1,
+        "workspace.ignore": 1,
+        "secrets": 1,
+        "links": 1,
+        "special files": 1,
+    }

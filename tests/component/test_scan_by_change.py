@@ -7,6 +7,7 @@ import os
 import random
 import select
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def check(watched: Watched) -> None:
     assert list(timeless(seen).items()) == list(timeless(wanted).items())
     assert seen.unread == wanted.unread
     assert {p.key for p in seen.problems} == {p.key for p in wanted.problems}
+    tree = watched.scanner._tree
+    counts = Counter()
+    for listing in tree._listings.values():
+        counts.update(listing.left_out or {})
+    assert {rule: number for rule, number in tree.left_out.items() if number} == counts
 
 
 class Chaos:

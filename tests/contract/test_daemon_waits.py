@@ -12,8 +12,10 @@ from syncing import Rig, rigged
 from syncd.base.clock import SystemClock
 from syncd.base.config import check_config
 from syncd.base.interrupt import Interrupt
+from syncd.effects.lodging import TenancyFile
 from syncd.effects.pause_file import PauseFile
 from syncd.emulator import Entry, When
+from syncd.policy.tenancy import Tenancy
 from syncd.process.board import Tally
 from syncd.process.daemon import Ended
 from syncd.process.signals import Signals
@@ -84,3 +86,17 @@ def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.Log
     loop.end_after(4, "upload-url")
     loop.run()
     assert _snapshots(caplog) == 1
+
+
+def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: Loop) -> None:
+    """Nothing changes at home, and no periodic look is near: the end of what was acquired wakes it all the same."""
+    rig, wall_s = loop.rig, SystemClock().wall_s()
+    del rig.keys["sandbox"]["id"]
+    rig.keys["sandbox"]["acquire"] = {}
+    loop.config = check_config(rig.keys)
+    ours = Tenancy("box", wall_s - 60, wall_s + 7.2, {})  # of its life a tenth is given away
+    TenancyFile(loop.folders.state, rig.emulator.base_url).save(ours, [])
+    loop.end_after(2, "initialize")
+    loop.run()
+    assert rig.asked().count("acquire") == 1
+    assert rig.asked()[-1] == "initialize"
