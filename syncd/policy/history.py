@@ -19,7 +19,7 @@ from syncd.policy.agenda import Reason
 from syncd.policy.manifest import Difference
 
 VERSION = 1
-# Why the first sync of a daemon is made; the other reasons are the agenda's.
+# Why a daemon looks for the first time; the other reasons are the agenda's.
 START = "start"
 # A row of failures may count, but not name, more kinds than this: a server that says something else each time.
 MOST_KINDS = 30
@@ -122,6 +122,11 @@ def kind_of(error: Mishap) -> str:
     return f"{error.step}: {_NUMBER.sub('0', error.message)}"
 
 
+def failed(record: Record) -> bool:
+    """Whether it failed, or gave way or was stopped while a failure was waited out."""
+    return record.outcome == Ending.FAILED or (record.error is not None and record.outcome not in _SUCCESSES)
+
+
 class Row(Struct, frozen=True):
     """Failures in a row: how many, and the kinds that have had their line."""
 
@@ -132,7 +137,7 @@ class Row(Struct, frozen=True):
         """The row once this sync is over: any success ends it, and any other that failed on its way goes on it."""
         if record.outcome in _SUCCESSES:
             return Row()
-        if record.error is None:
+        if record.error is None:  # it gave way before anything failed
             return self
         kinds = self.kinds if len(self.kinds) >= MOST_KINDS else self.kinds | {kind_of(record.error)}
         return Row(record.failures_before + 1, kinds)

@@ -11,7 +11,8 @@ from syncd.base.clock import Clock, utc
 from syncd.base.text import one_line, redacted
 from syncd.effects.cycle import Outcome
 from syncd.effects.history_file import HistoryFile
-from syncd.policy.history import Ending, Mishap, Record, Row, Stages, change_of, row_at_the_end, worth_a_line
+from syncd.policy.agenda import Reason
+from syncd.policy.history import START, Ending, Mishap, Record, Row, Stages, change_of, row_at_the_end, worth_a_line
 from syncd.policy.status import State
 
 _STAGES = {
@@ -51,11 +52,15 @@ class Chronicle:
         self._file = file
         self._sandbox_id = sandbox_id
         self._course: _Course | None = None
+        self._new = True
         self._row: Row | None = None  # None: what an earlier process left is not read yet
 
     def begin(self, why: str) -> None:
-        """A sync begins; `why` is the value of a `policy.agenda.Reason`, or `policy.history.START`."""
+        """A sync begins; `why` is the value of a `policy.agenda.Reason`."""
         now_s = self._clock.monotonic_s()
+        if self._new and why == Reason.RESCAN.value:
+            why = START  # what changed while nothing ran, or by another configuration
+        self._new = False
         self._course = _Course(why, self._clock.wall_s(), now_s, since_s=now_s)
 
     def stage(self, state: State) -> None:

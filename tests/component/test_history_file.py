@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -19,7 +20,8 @@ from syncd.base.clock import utc
 from syncd.effects import history_file
 from syncd.effects.cycle import Outcome
 from syncd.effects.history_file import HistoryFile, encoded
-from syncd.policy.history import START, Change, Ending, Record, Stages
+from syncd.policy.agenda import Reason
+from syncd.policy.history import START, Change, Ending, Mishap, Record, Stages
 from syncd.policy.manifest import Difference
 from syncd.policy.status import LastSync, State
 from syncd.process.chronicle import Chronicle
@@ -230,7 +232,7 @@ def chronicle(clock: ScriptedClock, file: HistoryFile) -> Chronicle:
 
 def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
     """All that was sent, every attempt, and the time of each stage; what failed on the way is told."""
-    chronicle.begin(START)
+    chronicle.begin("a periodic look")
     chronicle.stage(State.SNAPSHOTTING)
     clock.go_on(1)
     chronicle.stage(State.UPLOADING)
@@ -259,6 +261,17 @@ def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryFile, ch
     assert "X-Goog" not in Path(file.path).read_text()
 
 
+def test_why(file: HistoryFile, chronicle: Chronicle) -> None:
+    """A daemon's first look is its start; a later one is periodic, and what someone asked for stays asked for."""
+    for _ in range(2):
+        chronicle.begin("a periodic look")
+        chronicle.end(Outcome(SYNC))
+    ordered = Chronicle(ScriptedClock(), file, lambda: "box")
+    ordered.begin("asked for")
+    ordered.end(Outcome(SYNC))
+    assert [found.why for found in file.read()[0]] == ["start", "a periodic look", "asked for"]
+
+
 def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
     """The same failure again and again, in this process and the next, is counted; the success says how often."""
     for number in range(20):
@@ -281,7 +294,7 @@ def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryFile, chro
 
 def test_an_idle_or_held_daemon_writes_nothing(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
     """Neither the looks of a hold nor those that find nothing touch the disk after the first line."""
-    chronicle.begin(START)
+    chronicle.begin("a periodic look")
     chronicle.failed("watch", "the workspace is missing")
     before = os.stat(file.path)
     for _ in range(5):
@@ -352,3 +365,15 @@ def test_the_line_has_every_key(file: HistoryFile) -> None:
     line: dict[str, Any] = json.loads(Path(file.path).read_text())
     assert list(line) == list(Record.__struct_fields__)
     assert list(line["stages"]) == list(Stages.__struct_fields__)
+
+
+def test_the_document_names_every_key() -> None:
+    """`docs/history.md` explains each key of a line, those of its parts too, and none that is not there."""
+    text = (Path(__file__).parents[2] / "docs/history.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
+    parts = {"change": Change, "stages": Stages, "error": Mishap}
+    keys = {f"{part}.{key}" for part, kind in parts.items() for key in kind.__struct_fields__}
+    explained = {key for cell in cells for key in re.findall(r"`([\w.]+)`", cell)}
+    assert explained | {"stages"} == keys | set(Record.__struct_fields__)
+    for word in [*Ending, START, *(reason.value for reason in Reason)]:
+        assert f"`{word}`" in text
