@@ -1,0 +1,108 @@
+"""What is built for users holds all that the program needs, and nothing else."""
+
+from __future__ import annotations
+
+import email.policy
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+from sources import REPO, sources
+
+import syncd
+
+# Where it lies in the wheel, below the package, and what it is a copy of.
+INSIDE = {
+    "syncd/config.example.toml": "config.example.toml",
+    "syncd/units/syncd.service": "systemd/syncd.service",
+    "syncd/units/syncd@.service": "systemd/syncd@.service",
+    "syncd/py.typed": "syncd/py.typed",
+}
+# What a person, who has no checkout, needs to run the tests.
+NEEDED_BY_TESTS = (".ci/run", ".ci/python", "constraints-dev.txt", "pyproject.toml", "tests/conftest.py")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source archive of this checkout."""
+    folder = tmp_path_factory.mktemp("built")
+    _build(REPO, folder, "wheel", "sdist")
+    return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+
+
+def test_the_wheel_has_every_module_and_file(repo: Path, built: tuple[Path, Path]) -> None:
+    """Each module, unit and example is in it as it is here, and no test is."""
+    content = _content(built[0])
+    wanted = {source.path: (repo / source.path).read_bytes() for source in sources("syncd")}
+    wanted |= {inside: (repo / origin).read_bytes() for inside, origin in INSIDE.items()}
+    assert {name: data for name, data in content.items() if name.startswith("syncd/")} == wanted
+    assert {name.split("/")[0] for name in content} == {
+        "syncd",
+        f"syncd-{syncd.__version__}.data",
+        f"syncd-{syncd.__version__}.dist-info",
+    }
+
+
+def test_the_wheel_puts_files_where_others_look(repo: Path, built: tuple[Path, Path]) -> None:
+    """Man and the shells find the manual page and the completions below the environment's prefix."""
+    content = _content(built[0])
+    top = f"syncd-{syncd.__version__}.data/data/share/"
+    installed = {name.removeprefix(top): data for name, data in content.items() if name.startswith(top)}
+    share = repo / "syncd/share"
+    assert installed == {str(file.relative_to(share)): file.read_bytes() for file in share.rglob("*") if file.is_file()}
+    assert set(installed) == {
+        "bash-completion/completions/syncd",
+        "zsh/site-functions/_syncd",
+        "fish/vendor_completions.d/syncd.fish",
+        "man/man1/syncd.1",
+    }
+
+
+def test_the_source_archive_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Who builds from the source archive gets the same files, byte for byte, and can run the tests."""
+    with tarfile.open(built[1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (checkout,) = tmp_path.iterdir()
+    assert [name for name in NEEDED_BY_TESTS if not (checkout / name).is_file()] == []
+    _build(checkout, tmp_path / "again", "wheel")
+    assert _content(next((tmp_path / "again").glob("*.whl"))) == _content(built[0])
+
+
+def test_the_metadata_is_the_project_s(repo: Path, built: tuple[Path, Path]) -> None:
+    """Name, version, licence, the oldest Python, the dependencies and the command are what pyproject.toml says."""
+    content = _content(built[0])
+    folder = f"syncd-{syncd.__version__}.dist-info"
+    said = _message(content[f"{folder}/METADATA"])
+    project = tomllib.loads((repo / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (said["Name"], said["Version"]) == (project["name"], syncd.__version__)
+    assert (said["License-Expression"], said["License-File"]) == ("MIT", "LICENSE")
+    assert f"{folder}/licenses/LICENSE" in content
+    assert said["Requires-Python"] == project["requires-python"] == ">=3.11"
+    needed = [line for line in said.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert len(needed) == len(project["dependencies"])
+    assert content[f"{folder}/entry_points.txt"].decode().split() == [
+        "[console_scripts]",
+        "syncd",
+        "=",
+        "syncd.commands:main",
+    ]
+
+
+def _build(checkout: Path, folder: Path, *targets: str) -> None:
+    words = [word for target in targets for word in ("-t", target)]
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), *words]
+    subprocess.run(command, cwd=checkout, capture_output=True, check=True, timeout=60)
+
+
+def _content(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")}
+
+
+def _message(data: bytes) -> Message:
+    return email.message_from_bytes(data, policy=email.policy.compat32)
