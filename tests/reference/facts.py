@@ -19,7 +19,6 @@ from syncd.commands import cli
 from syncd.policy.config_text import toml
 
 REPO = Path(__file__).resolve().parent.parent.parent
-REFERENCE = "docs/reference.md"
 
 # What a person may set, and what a service manager does. A test compares this with what the source reads.
 ENVIRONMENT = (
@@ -102,18 +101,12 @@ def keys() -> list[Key]:
 
 
 def table(first_head: str) -> list[tuple[str, ...]]:
-    """The rows of the one table whose first column has this head, in the README or in a page of `docs` by hand."""
-    pages = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
-    found = []
-    for file in pages:
-        if file == REPO / REFERENCE:
-            continue
-        for block in re.findall(r"(?:^\|.*\n)+", file.read_text("utf-8"), re.MULTILINE):
-            head, _, *rows = [_cells(line) for line in block.splitlines()]
-            if head[0] == first_head:
-                found.append(rows)
-    assert len(found) == 1, f"{len(found)} tables with the head {first_head!r}"
-    return found[0]
+    """The rows of the README's table whose first column has this head."""
+    for block in re.findall(r"(?:^\|.*\n)+", (REPO / "README.md").read_text("utf-8"), re.MULTILINE):
+        head, _, *rows = [_cells(line) for line in block.splitlines()]
+        if head[0] == first_head:
+            return rows
+    raise AssertionError(f"the README has no table with the head {first_head!r}")
 
 
 def _cells(line: str) -> tuple[str, ...]:
