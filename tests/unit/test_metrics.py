@@ -1,0 +1,137 @@
+"""The text for monitoring is read alike by parsers of OpenMetrics and of Prometheus' older format."""
+
+from __future__ import annotations
+
+from clock import NOON_S
+from msgspec.structs import replace
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as older_format
+
+from syncd.policy.metrics import exposition
+from syncd.policy.status import LastError, LastSync, SandboxName, State, Status
+
+NOTHING = Status(
+    running=False,
+    pid=None,
+    state=State.STOPPED,
+    workspace="/home/dev/code",
+    sandbox=SandboxName("box", "https://api.klavis.ai", "us"),
+)
+FULL = replace(
+    NOTHING,
+    running=True,
+    pid=4242,
+    state=State.RETRYING,
+    pending=True,
+    syncs=12,
+    failures=3,
+    last_sync=LastSync("2026-11-24T13:20:01Z", 812, 5_123_456, "ab", 0.84),
+    last_error=LastError("2026-11-24T13:20:09Z", "upload", "503"),
+    retry_at="2026-11-24T13:20:21Z",
+    upload_url_expires_at="2026-11-24T13:49:10Z",
+    warnings=("one: mend it", "two"),
+    state_since="2026-11-24T13:20:09Z",
+    started_at="2026-11-24T12:00:00Z",
+    daemon_version="0.1.0",
+    responding=True,
+    uploaded_bytes=61_000_000,
+    left_out={"built-in": 1100, ".gitignore": 102},
+    sandbox_expires_at="2026-11-24T15:20:11Z",
+)
+
+Samples = dict[tuple[str, str], float]
+
+
+def samples(status: Status) -> Samples:
+    """Each sample by its name and labels other than the workspace's, as both parsers read it, which must agree."""
+    text = exposition(status, NOON_S, "0.2.0")
+    read = [
+        {
+            (sample.name, ",".join(v for k, v in sample.labels.items() if k != "workspace")): sample.value
+            for family in families
+            for sample in family.samples
+        }
+        for families in (open_metrics(text), older_format(text))
+    ]
+    assert read[0] == read[1]
+    return read[0]
+
+
+def test_of_a_daemon_at_work() -> None:
+    """Every figure is there, with its unit in its name and its time in seconds."""
+    found = samples(FULL)
+    assert {(name, label): value for (name, label), value in found.items() if not name.startswith("syncd_state")} == {
+        ("syncd_up", ""): 1,
+        ("syncd_info", "0.1.0,box,https://api.klavis.ai,us"): 1,
+        ("syncd_pending", ""): 1,
+        ("syncd_syncs_total", ""): 12,
+        ("syncd_failures_total", ""): 3,
+        ("syncd_uploaded_bytes_total", ""): 61_000_000,
+        ("syncd_warnings", ""): 2,
+        ("syncd_left_out_paths", "built-in"): 1100,
+        ("syncd_left_out_paths", ".gitignore"): 102,
+        ("syncd_start_timestamp_seconds", ""): NOON_S - 4811,
+        ("syncd_last_sync_timestamp_seconds", ""): NOON_S - 10,
+        ("syncd_last_sync_duration_seconds", ""): 0.84,
+        ("syncd_last_sync_archive_bytes", ""): 5_123_456,
+        ("syncd_last_sync_files", ""): 812,
+        ("syncd_last_error_timestamp_seconds", ""): NOON_S - 2,
+        ("syncd_retry_timestamp_seconds", ""): NOON_S + 10,
+        ("syncd_sandbox_end_timestamp_seconds", ""): NOON_S + 7200,
+        ("syncd_upload_url_end_timestamp_seconds", ""): NOON_S + 1739,
+        ("syncd_status_timestamp_seconds", ""): NOON_S,
+    }
+    assert found["syncd_state_since_timestamp_seconds", ""] == NOON_S - 2
+
+
+def test_one_state_at_a_time() -> None:
+    """Each state has its sample, and one of them is 1."""
+    for state in State:
+        found = {
+            label: value
+            for (name, label), value in samples(replace(FULL, state=state)).items()
+            if name == "syncd_state"
+        }
+        assert found == {other.value: float(other is state) for other in State}
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    """Where nothing ran there is no time of a sync, which a zero would put into 1970."""
+    found = samples(NOTHING)
+    assert found["syncd_up", ""] == 0
+    assert found["syncd_info", "0.2.0,box,https://api.klavis.ai,us"] == 1
+    times = [name for name, _ in found if "timestamp" in name]
+    assert times == ["syncd_status_timestamp_seconds"]
+    assert not [name for name, _ in found if "last_sync" in name]
+
+
+def test_a_hung_daemon_is_down() -> None:
+    """A process that does not answer is not up, whatever it wrote."""
+    assert samples(replace(FULL, responding=False))["syncd_up", ""] == 0
+
+
+def test_odd_labels_come_back_as_they_were() -> None:
+    """Quotes, backslashes and line ends in a label are escaped, and a path's bytes that are no UTF-8 are text."""
+    odd = 'a "b"\\n\nc é'
+    text = exposition(replace(NOTHING, workspace=odd, sandbox=SandboxName(odd, "u", "us")), NOON_S, "1")
+    for families in (open_metrics(text), older_format(text)):
+        info = next(family for family in families if family.name == "syncd_info").samples[0]
+        assert (info.labels["workspace"], info.labels["sandbox"]) == (odd, odd)
+    bytes_of_old = exposition(replace(NOTHING, workspace="/caf\udce9"), NOON_S, "1")
+    assert bytes_of_old.encode()  # no surrogate is left
+    assert next(iter(open_metrics(bytes_of_old))).samples[0].labels["workspace"] == "/caf\\xe9"
+
+
+def test_only_types_that_both_formats_have() -> None:
+    """Gauges and counters; units are told; the end is marked, and nothing comes after it."""
+    text = exposition(FULL, NOON_S, "1")
+    kinds = {family.name: family.type for family in open_metrics(text)}
+    assert set(kinds.values()) == {"gauge", "counter"}
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        "syncd_syncs",
+        "syncd_failures",
+        "syncd_uploaded_bytes",
+    }
+    assert {family.unit for family in open_metrics(text)} == {"", "bytes", "seconds"}
+    assert text.endswith("\n# EOF\n")
+    assert all(family.documentation for family in open_metrics(text))
