@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from syncd.base.config import Config
+from syncd.base.errors import Stop, TryLater
 from syncd.commands.options import config_option, configured, json_option
+from syncd.policy.manifest import Difference
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """How it went: `result` is what `--json` prints; `change` is what was new, as far as it is known.
+
+    `begins` says that no sync of this workspace was known, and that no daemon keeps it in step.
+    """
+
+    result: dict[str, Any]
+    change: Difference | None = None
+    begins: bool = False
+    bytes_per_s: float | None = None
 
 
 @click.command("push")
@@ -18,27 +34,37 @@ from syncd.commands.options import config_option, configured, json_option
 @json_option
 def command(config_file: str | None, force: bool, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it."""
-    config = configured(config_file)
+    pushed = push(configured(config_file), force)
+    if as_json:
+        click.echo(json.dumps(pushed.result))
+    else:
+        click.echo(told(pushed))
+    sys.stdout.flush()
+    if pushed.begins and not as_json:
+        from syncd.commands.init_next import keep_in_step  # noqa: PLC0415 - once in a workspace's life
+
+        click.echo(keep_in_step(config_file), err=True)
+
+
+def push(config: Config, force: bool) -> Pushed:
+    """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
+    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
     from syncd.commands.progress import Progress  # noqa: PLC0415
 
     with Progress() as progress:
-        result = _push(config, force, progress)
-    if as_json:
-        click.echo(json.dumps(result))
-    elif result["outcome"] == "unchanged":
-        click.echo(f"nothing to do: the sandbox holds all {result['files']} files")
-    else:
-        sync = result["sync"]
-        click.echo(f"synced {sync['files']} files, {sync['archive_bytes']:,} bytes, in {sync['seconds']:.2f} s")
-    sys.stdout.flush()
+        try:
+            result = ask_daemon(config, {"do": "push", "force": force}, onlooker=progress)
+        except KeyboardInterrupt:
+            raise TryLater("stopped waiting; the daemon still sends it", "see `syncd status`") from None
+        if result is not None:
+            return Pushed(result, bytes_per_s=progress.upload_bytes_per_s)
+        try:
+            return _push_alone(config, force, progress)
+        except Stop:
+            raise _stopped(progress.doing_now) from None
 
 
-def _push(config: Config, force: bool, progress: Any) -> dict[str, Any]:
-    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
-
-    result = ask_daemon(config, {"do": "push", "force": force}, onlooker=progress)
-    if result is not None:
-        return result
+def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
     from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415
     from syncd.effects.snapshot import Demand  # noqa: PLC0415
     from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415
@@ -46,4 +72,43 @@ def _push(config: Config, force: bool, progress: Any) -> dict[str, Any]:
 
     set_up_logs("error", LogFormat.TEXT, {})
     outcome = sync_alone(config, Demand.FORCED if force else Demand.CHANGED, progress)
-    return described(outcome)
+    return Pushed(
+        described(outcome),
+        outcome.change,
+        outcome.sync is not None and outcome.change is None,
+        progress.upload_bytes_per_s,
+    )
+
+
+def _stopped(doing: str) -> TryLater:
+    """An upload that is broken off changes nothing: the sandbox takes the archive in when it is initialized."""
+    if doing.startswith("initializing"):
+        return TryLater(f"stopped while {doing}, which may have it all the same", "`syncd push` makes sure")
+    return TryLater(f"stopped while {doing}; the sandbox is as it was", "`syncd push` sends it")
+
+
+def told(pushed: Pushed) -> str:
+    """How it went, in a line for people."""
+    from syncd.commands.progress_line import amount  # noqa: PLC0415 - `push --help` needs none of it
+    from syncd.policy.checkup import size  # noqa: PLC0415
+
+    sync = pushed.result["sync"]
+    if sync is None:
+        return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
+    files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"
+    speed = f", at {amount(pushed.bytes_per_s)}/s" if pushed.bytes_per_s else ""
+    return f"synced {files}{_changes(pushed)}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s{speed}"
+
+
+def _all_files(number: int) -> str:
+    return "the one file" if number == 1 else f"all {number:,} files"
+
+
+def _changes(pushed: Pushed) -> str:
+    """What was new since the last sync; of a first one all was."""
+    change = pushed.change
+    if change is None:
+        return ""
+    counted = (("new", change.added), ("changed", change.changed), ("gone", change.removed))
+    words = ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+    return f" ({words})" if words else ""

@@ -1,0 +1,97 @@
+"""What a person sees of a push: how far it is, what an interrupt leaves behind, and what comes next."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import re
+import signal
+import struct
+import termios
+from collections.abc import Iterator
+
+import pytest
+from command import SYNCD
+from rig import Rig
+from screens.terminal import Terminal
+
+_MIB = 1 << 20
+_DATA = random.Random(1).randbytes(2 * _MIB)
+_UPLOADING = re.compile(r"uploading  ━*─+ +\d+%  \d\.\d/2\.0 MiB +[\d.]+ [KM]iB/s  \d:\d\d left")
+_NARROW = re.compile(r"uploading  ━*─+ +\d+%  \d:\d\d left")
+
+
+@pytest.fixture
+def terminal(rig: Rig) -> Iterator[Terminal]:
+    """A terminal, and two MiB to send at one MiB a second."""
+    rig.configure({"sync.upload_limit_kib_per_second": 1024, "sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
+    rig.write("data.bin", _DATA)
+    rig.environ["TERM"] = "xterm-256color"
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def _start(terminal: Terminal, rig: Rig, *args: str) -> None:
+    terminal.start([*SYNCD, *args], rig.environment(), rig.home)
+
+
+def _resize(terminal: Terminal, columns: int) -> None:
+    terminal.screen.resize(40, columns)
+    fcntl.ioctl(terminal._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+
+def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
+    """One line tells bytes, speed and time left, on a smaller screen less; a spinner the wait for the sandbox."""
+    rig.faults("initialize: delay 1.2")
+    _start(terminal, rig, "push")
+    terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
+    _resize(terminal, 40)
+    terminal.until(_NARROW.fullmatch, "what fits 40 columns on one line")
+    _resize(terminal, 80)
+    terminal.until(re.compile(r". initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
+    assert terminal.finish() == 0, terminal.text
+    told, then = terminal.text.splitlines()
+    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", told), told
+    assert then == "next: `syncd service install` keeps it in step from now on"
+
+
+def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
+    """Ctrl-C: what became of the change, in a line; the next push sends it, says what is new, and tells no first steps.
+
+    With NO_COLOR nothing has a colour.
+    """
+    rig.environ["NO_COLOR"] = "1"
+    _start(terminal, rig, "push", "--config", str(rig.config_file))
+    terminal.until(_UPLOADING.fullmatch, "an upload under way")
+    cells = [cell for row in terminal.screen.buffer.values() for cell in row.values()]
+    assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
+    terminal._process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 75
+    assert terminal.text.endswith("syncd: stopped while uploading; the sandbox is as it was: `syncd push` sends it")
+    assert rig.count("initialize") == 0
+    rig.configure()
+    first = rig.ok("push", "--config", str(rig.config_file))
+    lines = first.err.splitlines()
+    assert lines[:3] == ["packaging …", "uploading …", "initializing the sandbox …"]
+    assert lines[3:] == [f"next: `syncd service install --config {rig.config_file}` keeps it in step from now on"]
+    rig.write("b")
+    os.unlink(rig.workspace / "data.bin")
+    rig.write("c")
+    second = rig.ok("push")
+    assert second.out.startswith("synced 2 files (2 new, 1 gone), ")
+    assert "next" not in second.err
+
+
+def test_leaving_the_daemon_to_it(rig: Rig, terminal: Terminal) -> None:
+    """Ctrl-C in a push that the daemon makes: it says that the daemon goes on, and it does."""
+    rig.write("data.bin", "small for now")
+    rig.up()
+    rig.write("data.bin", _DATA)
+    _start(terminal, rig, "push")
+    terminal.until(_UPLOADING.fullmatch, "the daemon's upload")
+    terminal._process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 75
+    assert "stopped waiting; the daemon still sends it: see `syncd status`" in terminal.text
+    rig.converged()
