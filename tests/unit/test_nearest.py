@@ -1,0 +1,54 @@
+"""The region that is offered first goes by the time zone's name."""
+
+from __future__ import annotations
+
+import zoneinfo
+
+import pytest
+
+from syncd.policy import nearest
+from syncd.policy.nearest import maybe_european, region_near
+
+
+@pytest.mark.parametrize(
+    ("zone", "region"),
+    [
+        ("America/New_York", "us"),
+        ("US/Pacific", "us"),
+        ("Europe/Berlin", "us"),
+        ("Africa/Nairobi", "us"),
+        ("Asia/Jerusalem", "us"),
+        ("Pacific/Honolulu", "us"),
+        ("Etc/UTC", "us"),
+        ("", "us"),
+        ("Asia", "us"),
+        ("JST-9", "us"),
+        ("Asia/Tokyo", "asia"),
+        ("Asia/Kolkata", "asia"),
+        ("Australia/Sydney", "asia"),
+        ("Pacific/Auckland", "asia"),
+        ("Indian/Maldives", "asia"),
+        ("Japan", "asia"),
+    ],
+)
+def test_the_region(zone: str, region: str) -> None:
+    """East Asia and Oceania are "asia"; all else, and what is no zone at all, is the default."""
+    assert region_near(zone) == region
+
+
+@pytest.mark.parametrize(
+    ("zone", "european"),
+    [("Europe/Lisbon", True), ("Atlantic/Canary", True), ("CET", True), ("Atlantic/Bermuda", False), ("", False)],
+)
+def test_who_may_have_an_account_of_the_eu(zone: str, european: bool) -> None:
+    """Europe and its islands."""
+    assert maybe_european(zone) is european
+
+
+def test_the_names_are_names_of_zones() -> None:
+    """No exception is misspelt: each names a zone of the database, where this machine has one."""
+    known = zoneinfo.available_timezones()
+    if not known:
+        pytest.skip("this machine has no time zone database")
+    named = {f"{area}/{place}" for area, places in nearest._ASIAN_AREAS.items() for place in places}
+    assert named | nearest._ASIAN_LINKS | nearest._EUROPEAN_LINKS <= known
