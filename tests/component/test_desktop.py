@@ -1,0 +1,439 @@
+"""The desktop over a real session bus: shown and replaced, and whatever listens there, the daemon is not held up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from clock import ScriptedClock
+from desktop import NO_BUS, Screen, screen, session_bus
+
+from syncd.base.clock import SystemClock
+from syncd.effects.desktop import PATIENCE_S, Desktop, NotShown, Shown
+from syncd.effects.notice_file import NoticeFile
+from syncd.policy.notice import DAY_S, TRY_AGAIN_S, Notice
+from syncd.process.herald import Herald
+
+needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
+
+BAD = Notice("work is not synced", "Since 14:05: <b>no</b> & so on\nmore", "transfer.error", "dialog-warning")
+GOOD = Notice("work is in sync again", "All is well.", "transfer.complete", "emblem-default")
+# What a loaded machine may add to the time-out.
+SLACK_S = 2.0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """Where a bus may listen: a socket's path has 107 bytes at most."""
+    return os.path.relpath(tmp_path / "bus")
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[str]:
+    """A real bus in the usual place of a runtime folder."""
+    with session_bus(f"unix:path={tmp_path}/bus") as address:
+        yield address
+
+
+def desktop(address: str) -> Desktop:
+    return Desktop({"DBUS_SESSION_BUS_ADDRESS": address}, SystemClock())
+
+
+def refused(environ: dict[str, str]) -> str:
+    """Why nothing was shown, which must be known in time."""
+    clock = SystemClock()
+    started_s = clock.monotonic_s()
+    with pytest.raises(NotShown) as why:
+        Desktop(environ, clock).show(BAD, None)
+    assert clock.monotonic_s() - started_s < PATIENCE_S + SLACK_S
+    return str(why.value)
+
+
+@needs_bus
+def test_a_notification_is_shown_and_replaced(bus: str) -> None:
+    """All fields arrive as the specification has them; the next one takes its place; text is no markup."""
+    with screen(bus) as server:
+        first = desktop(bus).show(BAD, None)
+        second = desktop(bus).show(GOOD, first)
+        bad, good = server.shown
+    assert (bad.app, bad.replaces, bad.icon, bad.timeout_ms) == ("syncd", 0, "dialog-warning", -1)
+    assert bad.summary == BAD.summary
+    assert bad.body == "Since 14:05: &lt;b&gt;no&lt;/b&gt; &amp; so on\nmore"
+    assert bad.hints == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
+    assert (good.replaces, good.icon, good.hints["category"]) == (
+        bad.number,
+        "emblem-default",
+        ("s", "transfer.complete"),
+    )
+    assert (first.number, second.number) == (41, 41)
+
+
+@needs_bus
+def test_a_plain_server_gets_plain_text(bus: str) -> None:
+    """Where markup is not understood, nothing is escaped: `&lt;` would be read as it stands."""
+    with screen(bus, abilities=("body",)) as server:
+        desktop(bus).show(BAD, None)
+        assert server.shown[0].body == BAD.body
+
+
+@needs_bus
+def test_another_servers_number_is_not_taken_over(bus: str) -> None:
+    """After the desktop was started anew, the old number may be another program's notification."""
+    with screen(bus):
+        first = desktop(bus).show(BAD, None)
+    with screen(bus) as server:
+        desktop(bus).show(GOOD, first)
+        assert server.shown[0].replaces == 0
+
+
+@needs_bus
+def test_an_abstract_socket() -> None:
+    """A bus that has no file."""
+    with session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address, screen(address) as server:
+        assert "abstract=" in address
+        desktop(address).show(BAD, None)
+        assert len(server.shown) == 1
+
+
+@needs_bus
+def test_the_usual_place(bus: str, tmp_path: Path) -> None:
+    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is found."""
+    with screen(bus) as server:
+        Desktop({"XDG_RUNTIME_DIR": str(tmp_path)}, SystemClock()).show(BAD, None)
+        assert len(server.shown) == 1
+
+
+@needs_bus
+def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
+    """Of several addresses, those that are nonsense, of another transport or dead are passed over."""
+    with screen(bus) as server:
+        desktop(f"nonsense;tcp:host=localhost,port=1;unix:path={tmp_path}/none;{bus}").show(BAD, None)
+        assert len(server.shown) == 1
+
+
+@needs_bus
+def test_no_server(bus: str) -> None:
+    """A bus without anyone who shows notifications, as on a machine without a desktop."""
+    assert "ServiceUnknown" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
+
+
+@needs_bus
+@pytest.mark.parametrize("method", ["GetCapabilities", "Notify"])
+def test_a_server_that_refuses(bus: str, method: str) -> None:
+    """An error is an answer."""
+    with screen(bus, refuses=method):
+        assert "LimitsExceeded" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
+
+
+@needs_bus
+def test_a_server_that_hangs(bus: str) -> None:
+    """Unanswered before anything was asked for, nothing was shown; after that it may have been, and counts as shown."""
+    with screen(bus, deaf_to="GetCapabilities"):
+        assert refused({"DBUS_SESSION_BUS_ADDRESS": bus}) != ""
+    with screen(bus, deaf_to="Notify"):
+        assert desktop(bus).show(BAD, None).number == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"DBUS_SESSION_BUS_ADDRESS": ""},
+        {"DBUS_SESSION_BUS_ADDRESS": "nonsense"},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:path"},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/etc/passwd"},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/%00/\udcff"},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/" + "long" * 40},
+        {"DBUS_SESSION_BUS_ADDRESS": "unix:abstract=nobody-listens-here"},
+        {"DBUS_SESSION_BUS_ADDRESS": "autolaunch:"},
+        {"DBUS_SESSION_BUS_ADDRESS": "disabled:"},
+        {"XDG_RUNTIME_DIR": "/nowhere"},
+    ],
+    ids=str,
+)
+def test_no_bus(environ: dict[str, str]) -> None:
+    """No address, a wrong one, nobody there: said in words, and nothing else happens."""
+    assert refused(environ)
+
+
+@contextmanager
+def listening(place: str, answer: Callable[[socket.socket], None], backlog: int = 8) -> Iterator[str]:
+    """Something that listens where a bus should, and does `answer` with whoever comes."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(place)
+        door.listen(backlog)
+        thread = threading.Thread(target=_admit, args=(door, answer))
+        thread.start()
+        try:
+            yield f"unix:path={place}"
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None:
+    try:
+        guest, _ = door.accept()
+    except OSError:
+        return
+    with guest:
+        guest.settimeout(PATIENCE_S + SLACK_S)
+        try:
+            answer(guest)
+            while guest.recv(4096):
+                pass
+        except OSError:
+            return
+
+
+def _slowly(guest: socket.socket) -> None:
+    """A byte at a time, each soon enough that a time-out for one would never come."""
+    guest.sendall(b"OK ")
+    while True:
+        guest.settimeout(0.05)
+        try:
+            if not guest.recv(4096):
+                return
+        except TimeoutError:
+            guest.sendall(b"a")
+
+
+def _then(*answers: bytes) -> Callable[[socket.socket], None]:
+    def answer(guest: socket.socket) -> None:
+        for words in answers:
+            guest.recv(4096)
+            guest.sendall(words)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _then(),
+        _then(b"OK 0123\r\n"),
+        _slowly,
+        _then(b"REJECTED KERBEROS\r\n"),
+        _then(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        _then(b"OK 0123\r\n", b"l\1\0\1" + b"\xff" * 60),
+        _then(b"OK 0123\r\n", b"\0" * 1024),
+        _then(b"OK 0123\r\n", b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0", bytes(1 << 17)),
+        lambda guest: guest.shutdown(socket.SHUT_RDWR),
+    ],
+    ids=["never", "no greeting", "a byte at a time", "no", "http", "garbage", "zeros", "endless", "hangs up"],
+)
+def test_no_bus_at_all_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
+    """Silence, slowness, garbage and another protocol end in words, in time."""
+    with listening(place, answer) as address:
+        assert refused({"DBUS_SESSION_BUS_ADDRESS": address})
+
+
+def test_a_bus_that_takes_nobody(place: str) -> None:
+    """A socket whose queue is full would hold up whoever waits to connect."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(place)
+        door.listen(0)
+        waiting = []
+        try:
+            while True:
+                guest = socket.socket(socket.AF_UNIX)
+                waiting.append(guest)
+                guest.setblocking(False)
+                guest.connect(place)
+        except BlockingIOError:
+            assert refused({"DBUS_SESSION_BUS_ADDRESS": f"unix:path={place}"})
+        finally:
+            for guest in waiting:
+                guest.close()
+
+
+def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
+    """A daemon that has nothing to notify of holds no library for it in memory."""
+    code = "import sys, syncd.process.wiring, syncd.process.herald; print('jeepney' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# -- the herald, with a real bus and made-up time
+
+
+class Person:
+    """One daemon's herald, which can be started again, and the screen before which its person sits."""
+
+    def __init__(self, folder: Path, screen: Screen, clock: ScriptedClock) -> None:
+        self.folder = folder
+        self.screen = screen
+        self.clock = clock
+        self.environ = {"DBUS_SESSION_BUS_ADDRESS": screen.address}
+        self.herald = self.started()
+
+    def started(self) -> Herald:
+        """A new process's herald."""
+        self.herald = Herald(
+            "/home/dev/work",
+            900.0,
+            desktop=Desktop(self.environ, SystemClock()),
+            file=NoticeFile(str(self.folder), self.clock),
+            clock=self.clock,
+        )
+        return self.herald
+
+    @property
+    def read(self) -> list[str]:
+        """The summaries so far."""
+        return [seen.summary for seen in self.screen.shown]
+
+
+@pytest.fixture
+def person(bus: str, tmp_path: Path) -> Iterator[Person]:
+    """Someone who sees it all."""
+    with screen(bus) as server:
+        yield Person(tmp_path, server, ScriptedClock())
+
+
+NOT_SYNCED = "work is not synced"
+NEEDED = "work is not synced: you are needed"
+AGAIN = "work is in sync again"
+
+
+@needs_bus
+def test_failing_for_long_and_well_again(person: Person) -> None:
+    """Said when it has lasted, once; then that it is over, in its place."""
+    herald, clock = person.herald, person.clock
+    herald.well()
+    assert herald.due_s is None
+    herald.failed("no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False)
+    assert herald.due_s == clock.monotonic + 900
+    clock.go_on(899)
+    herald.failed("the network is unreachable", needs_person=False)
+    assert person.read == []
+    clock.go_on(1)
+    herald.look()
+    assert person.read == [NOT_SYNCED]
+    for _ in range(100):
+        clock.go_on(3_600)
+        herald.failed(
+            "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False
+        )
+    assert (person.read, herald.due_s) == ([NOT_SYNCED], None)
+    herald.well()
+    herald.well()
+    herald.look()
+    assert person.read == [NOT_SYNCED, AGAIN]
+    assert person.screen.shown[1].replaces == person.screen.shown[0].number
+    assert herald.due_s is None
+
+
+@needs_bus
+def test_a_person_is_needed(person: Person) -> None:
+    """Said after a minute with the error's own line, over a restart too; a day later once more."""
+    herald, clock = person.herald, person.clock
+    herald.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+    clock.go_on(60)
+    herald.look()
+    assert person.read == [NEEDED]
+    assert "the API key: put a valid one into ~/.config/syncd/api-key" in person.screen.shown[0].body
+    for _ in range(20):
+        herald = person.started()
+        clock.go_on(600)
+        herald.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+        clock.go_on(600)
+        herald.look()
+    assert person.read == [NEEDED]
+    assert herald.due_s is not None
+    clock.go_on(herald.due_s - clock.monotonic)
+    herald.look()
+    assert person.read == [NEEDED, NEEDED]
+    clock.suspend(DAY_S)
+    herald.look()
+    assert person.read == [NEEDED, NEEDED, NEEDED]
+    assert len({seen.number for seen in person.screen.shown}) == 1
+
+
+@needs_bus
+def test_well_again_after_a_restart(person: Person) -> None:
+    """Who read the bad news gets the good, though the service was restarted to get there; the machine, too."""
+    herald, clock = person.herald, person.clock
+    herald.failed("the sandbox is gone", needs_person=True)
+    clock.go_on(60)
+    herald.look()
+    clock.monotonic = clock.boottime = 7.0
+    clock.wall += 60
+    herald = person.started()
+    herald.well()
+    assert person.read == [NEEDED, AGAIN]
+    person.started().well()
+    assert person.read == [NEEDED, AGAIN]
+
+
+@needs_bus
+def test_a_pause_is_no_failure(person: Person) -> None:
+    """What failed before a pause is not counted through it."""
+    herald, clock = person.herald, person.clock
+    herald.failed("no network", needs_person=False)
+    herald.paused()
+    assert herald.due_s is None
+    clock.go_on(10_000)
+    herald.look()
+    herald.failed("no network", needs_person=False)
+    clock.go_on(899)
+    herald.look()
+    assert person.read == []
+
+
+@needs_bus
+def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be shown is tried again, slowly, and said in the log once, for whoever debugs."""
+    caplog.set_level("DEBUG", "syncd")
+    herald, clock = person.herald, person.clock
+    address, person.environ["DBUS_SESSION_BUS_ADDRESS"] = person.environ["DBUS_SESSION_BUS_ADDRESS"], "unix:path=/none"
+    herald.failed("no network", needs_person=False)
+    clock.go_on(900)
+    for _ in range(5):
+        herald.look()
+        assert herald.due_s == clock.monotonic + TRY_AGAIN_S
+        clock.go_on(TRY_AGAIN_S)
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
+    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    herald.look()
+    assert person.read == [NOT_SYNCED]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\xff", b"{}", b'{"told": {"times": 7}}', b"[" * 100_000], ids=range(5))
+def test_a_record_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
+    """It is as good as none."""
+    (tmp_path / "notices").write_bytes(content)
+    told, shown = NoticeFile(str(tmp_path), ScriptedClock()).load()
+    assert (told.times, shown) == ((), None)
+
+
+def test_notifications_switched_off(tmp_path: Path) -> None:
+    """Nothing is ever due, and nothing is written."""
+    clock = ScriptedClock()
+    herald = Herald("/work", 900.0, desktop=None, file=NoticeFile(str(tmp_path), clock), clock=clock)
+    herald.failed("no", needs_person=True)
+    clock.go_on(10_000)
+    herald.look()
+    assert herald.due_s is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """What was said an hour before the clock fell by a year was said just now, and is forgotten a day later."""
+    clock = ScriptedClock()
+    file = NoticeFile(str(tmp_path), clock)
+    file.save(file.load()[0].__class__(times=(clock.boottime,)), Shown(7, "bus :1.2"))
+    clock.wall -= 365 * DAY_S
+    told, shown = file.load()
+    assert (told.times, shown) == ((clock.boottime,), Shown(7, "bus :1.2"))
+    clock.wall += (365 + 1) * DAY_S
+    assert file.load() == (type(told)(), None)

@@ -1,0 +1,404 @@
+"""What the desktop is told: bad news that lasts, good news after bad, and never a flood, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncd.policy.notice import (
+    DAY_S,
+    MOST,
+    NEEDED_AFTER_S,
+    STALE_S,
+    TRY_AGAIN_S,
+    Condition,
+    Moment,
+    News,
+    Told,
+    Trouble,
+    Well,
+    failed,
+    in_vain,
+    outlived,
+    plan,
+    said,
+    shifted,
+    worded,
+)
+
+AFTER_S = 900.0
+ROUNDING_S = 0.01
+BAD = (News.FAILING, News.NEEDED)
+ZONE = timezone(timedelta(hours=1))
+SINCE = datetime(2026, 11, 24, 14, 5, tzinfo=ZONE)
+
+
+@dataclass
+class Desk:
+    """A daemon, its machine and the person before it; what was said and when; None: the bad news was forgotten."""
+
+    time_s: float = 0.0
+    awake_s: float = 1_000.0
+    boot_s: float = 5_000.0
+    condition: Condition = None
+    told: Told = field(default_factory=Told)
+    present: bool = True
+    said: list[tuple[float, News | None, str]] = field(default_factory=list)
+    tries: int = 0
+
+    @property
+    def now(self) -> Moment:
+        return Moment(self.awake_s, self.boot_s)
+
+    def fail(self, text: str = "no network", *, needs_person: bool = False) -> None:
+        before, self.told = self.told, outlived(self.told, self.condition, self.now)
+        if self.told.news is not before.news:
+            self.said.append((self.time_s, None, ""))
+        self.condition = failed(self.condition, text, self.awake_s, 0.0, needs_person=needs_person)
+        self.look()
+
+    def hold(self, text: str = "the key is refused") -> None:
+        self.fail(text, needs_person=True)
+
+    def well(self) -> None:
+        self.condition = self.condition if isinstance(self.condition, Well) else Well(self.boot_s)
+        self.look()
+
+    def pause(self) -> None:
+        self.condition = None
+
+    def restart(self) -> None:
+        """Another process, after another boot."""
+        self.condition = None
+        self.told = shifted(self.told, 7.0 - self.boot_s)
+        self.awake_s = self.boot_s = 7.0
+
+    def wait(self, seconds: float) -> None:
+        """Awake, with a loop that looks when it is due."""
+        end_s = self.awake_s + seconds
+        while (due := plan(self.condition, self.told, AFTER_S, self.now)) is not None and due.at_s <= end_s:
+            self._pass(max(0.0, due.at_s - self.awake_s))
+            before = self.told
+            self.look()
+            if self.told is before:  # a hair too early, by rounding
+                self._pass(0.001)
+        self._pass(max(0.0, end_s - self.awake_s))
+
+    def sleep(self, seconds: float) -> None:
+        self.time_s += seconds
+        self.boot_s += seconds
+        self.look()
+
+    def _pass(self, seconds: float) -> None:
+        self.time_s += seconds
+        self.awake_s += seconds
+        self.boot_s += seconds
+
+    def look(self) -> None:
+        due = plan(self.condition, self.told, AFTER_S, self.now)
+        if due is None or due.at_s > self.awake_s:
+            return
+        self.tries += 1
+        if self.present:
+            kind = self.condition.kind if isinstance(self.condition, Trouble) and due.news is News.NEEDED else ""
+            self.said.append((self.time_s, due.news, kind))
+            self.told = said(self.told, due.news, self.condition, self.now)
+        else:
+            self.told = in_vain(self.told, self.now)
+
+    @property
+    def news(self) -> list[News]:
+        return [news for _, news, _ in self.said if news is not None]
+
+
+def test_nothing_is_said_while_all_is_well() -> None:
+    """A success is no news, nor is a failure that does not last."""
+    desk = Desk()
+    desk.well()
+    for _ in range(50):
+        desk.fail()
+        desk.wait(AFTER_S - 1)
+        desk.well()
+        desk.wait(10)
+    assert desk.said == []
+
+
+def test_failing_is_said_once_and_then_that_it_is_over() -> None:
+    """However long it lasts and however often it fails."""
+    desk = Desk()
+    desk.fail()
+    desk.wait(AFTER_S - 0.1)
+    assert desk.news == []
+    desk.wait(0.2)
+    for _ in range(200):
+        desk.wait(3_600)
+        desk.fail("something else")
+    assert desk.news == [News.FAILING]
+    desk.well()
+    assert desk.news == [News.FAILING, News.WELL]
+
+
+def test_a_night_asleep_is_no_night_of_failing() -> None:
+    """Only time awake counts."""
+    desk = Desk()
+    desk.fail()
+    desk.wait(60)
+    desk.sleep(8 * 3_600)
+    desk.wait(AFTER_S - 61)
+    assert desk.news == []
+    desk.wait(2)
+    assert desk.news == [News.FAILING]
+
+
+@pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
+def test_a_person_is_called_sooner(after_s: float, wait_s: float) -> None:
+    """After a minute, or as soon as failing is said."""
+    trouble = failed(None, "the key is refused", 100.0, 0.0, needs_person=True)
+    due = plan(trouble, Told(), after_s, Moment(100.0, 100.0))
+    assert due is not None
+    assert (due.news, due.at_s) == (News.NEEDED, 100.0 + wait_s)
+
+
+def test_a_hold_is_said_again_after_a_day_and_no_sooner() -> None:
+    """By the clock on the wall: a day with the lid closed is a day."""
+    desk = Desk()
+    desk.hold("3 files where it held 40")
+    desk.wait(NEEDED_AFTER_S)
+    for number in range(100):
+        desk.wait(800)
+        desk.hold(f"{number} files where it held 40")
+    assert desk.news == [News.NEEDED]
+    desk.sleep(DAY_S)
+    assert desk.news == [News.NEEDED, News.NEEDED]
+
+
+def test_another_hold_is_news() -> None:
+    """Who mended the key learns that now the sandbox is gone; a failing network in between is none."""
+    desk = Desk()
+    for _ in range(5):
+        for text in ("the key is refused", "the sandbox is gone"):
+            desk.hold(text)
+            desk.wait(NEEDED_AFTER_S)
+            desk.fail()
+            desk.wait(AFTER_S)
+    assert [kind for _, _, kind in desk.said] == ["the key is refused", "the sandbox is gone"]
+
+
+def test_failing_becomes_a_hold() -> None:
+    """What a person has to do is said though the failure was."""
+    desk = Desk()
+    desk.fail()
+    desk.wait(AFTER_S)
+    desk.hold()
+    desk.wait(NEEDED_AFTER_S)
+    assert desk.news == [News.FAILING, News.NEEDED]
+
+
+def test_the_same_hold_after_a_good_time_is_news() -> None:
+    """The person had been told that all is well."""
+    desk = Desk()
+    for _ in range(2):
+        desk.hold()
+        desk.wait(NEEDED_AFTER_S)
+        desk.well()
+    assert desk.news == [News.NEEDED, News.WELL] * 2
+
+
+def test_the_last_word_is_kept_for_good_news() -> None:
+    """Where no more may be said for a while, the screen does not stand there with what is over."""
+    desk = Desk()
+    for number in range(10):
+        desk.hold(f"trouble {'x' * number}")
+        desk.wait(NEEDED_AFTER_S)
+    assert desk.news == [News.NEEDED] * (MOST[0][1] - 1)
+    desk.well()
+    assert desk.news[-1] is News.WELL
+
+
+def test_nobody_is_there() -> None:
+    """Tried now and then; who comes later is told; what was over by then is not told at all."""
+    desk = Desk(present=False)
+    desk.fail()
+    desk.wait(AFTER_S + 10 * TRY_AGAIN_S)
+    assert desk.tries == 11
+    desk.present = True
+    desk.wait(TRY_AGAIN_S)
+    assert desk.news == [News.FAILING]
+    desk.present = False
+    desk.well()
+    desk.wait(STALE_S)
+    desk.present = True
+    desk.wait(DAY_S)
+    assert desk.news == [News.FAILING]
+    desk.fail()
+    desk.wait(AFTER_S)
+    assert desk.news == [News.FAILING, News.FAILING]
+
+
+def test_an_idle_daemon_is_not_woken() -> None:
+    """Nothing is ahead when all is well, in a pause, and when what is wrong has been said."""
+    desk = Desk()
+    for do in (desk.well, desk.pause, desk.restart):
+        do()
+        assert plan(desk.condition, desk.told, AFTER_S, desk.now) is None
+    desk.fail()
+    desk.wait(AFTER_S)
+    assert plan(desk.condition, desk.told, AFTER_S, desk.now) is None
+
+
+Event = tuple[str, float]
+_EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "fail",
+                "hold a",
+                "hold b",
+                "hold 1",
+                "hold 2",
+                "well",
+                "pause",
+                "restart",
+                "here",
+                "away",
+                "wait",
+                "sleep",
+            ]
+        ),
+        st.sampled_from([0.0, 1.0, 59.0, 60.0, 61.0, 700.0, 900.0, 3_601.0, 40_000.0, 90_000.0]),
+    ),
+    max_size=120,
+)
+
+
+def lived(events: Iterable[Event]) -> Desk:
+    """A desk after all that; what holds at each step is looked at there."""
+    desk = Desk()
+    for event, seconds in events:
+        before = len(desk.news)
+        match event.split():
+            case ["fail"]:
+                desk.fail()
+            case ["hold", text]:
+                desk.hold(f"trouble {text}")
+            case ["well"]:
+                desk.well()
+                if desk.present and desk.told.not_before_s is None:
+                    assert desk.told.news not in BAD, "good news was kept back"
+            case ["pause"]:
+                desk.pause()
+            case ["restart"]:
+                desk.restart()
+            case ["sleep"]:
+                desk.sleep(seconds)
+            case ["here" | "away" as where]:
+                desk.present = where == "here"
+        quiet = desk.condition is None
+        if event != "sleep":
+            desk.wait(seconds)
+        assert not (quiet and len(desk.news) > before), "said in a pause, or before anything was known"
+    return desk
+
+
+@settings(max_examples=400, deadline=None)
+@given(_EVENTS)
+def test_never_a_flood(events: list[Event]) -> None:
+    """In any hour, in any day: whatever fails, flaps, sleeps, restarts and comes back."""
+    desk = lived(events)
+    for window_s, most in MOST:
+        times = [time_s for time_s, news, _ in desk.said if news is not None]
+        for first_s in times:
+            assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
+    assert desk.tries - len(desk.news) <= desk.time_s / TRY_AGAIN_S + len(desk.news) + 1
+
+
+@settings(max_examples=400, deadline=None)
+@given(_EVENTS)
+def test_nothing_is_repeated(events: list[Event]) -> None:
+    """Good news only after bad; a failure once, the same hold once a day, until it was over."""
+    desk = lived(events)
+    last: News | None = None
+    since_well: dict[str, float] = {}
+    for time_s, news, kind in desk.said:
+        if news is None:
+            since_well = {}
+        elif news is News.WELL:
+            assert last in BAD
+            since_well = {}
+        elif news is News.FAILING:
+            assert last not in BAD
+        else:
+            assert kind not in since_well or time_s - since_well[kind] >= DAY_S - ROUNDING_S
+            since_well[kind] = time_s
+        last = news
+
+
+@settings(max_examples=200, deadline=None)
+@given(_EVENTS, st.booleans())
+def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
+    """Whatever was before: trouble that stays is told within a day, and its end at once."""
+    desk = lived(events)
+    desk.present = True
+    desk.fail("the end", needs_person=needs_person)
+    desk.wait(DAY_S + AFTER_S + TRY_AGAIN_S)
+    assert desk.told.news in BAD
+    desk.well()
+    assert desk.news[-1] is News.WELL
+
+
+@pytest.mark.parametrize(
+    ("news", "now", "summary", "body"),
+    [
+        (News.FAILING, SINCE + timedelta(hours=1), "work is not synced", "Since 14:05: {}\nIt goes on by itself; "),
+        (News.NEEDED, SINCE + timedelta(hours=1), "work is not synced: you are needed", "Since 14:05: {}"),
+        (News.NEEDED, SINCE + timedelta(days=1), "work is not synced: you are needed", "Since 2026-11-24 14:05: {}"),
+    ],
+)
+def test_the_words(news: News, now: datetime, summary: str, body: str) -> None:
+    """What, since when, and the error's own line, which says what to do."""
+    text = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
+    trouble = failed(None, text, 0.0, 0.0, needs_person=True)
+    notice = worded(news, trouble, "work", SINCE, now)
+    assert notice.summary == summary
+    assert notice.body.startswith(body.format(text))
+    assert (notice.category, notice.icon) == ("transfer.error", "dialog-warning")
+
+
+def test_the_good_words() -> None:
+    """Nothing of the trouble is left in them."""
+    notice = worded(News.WELL, Well(0.0), "work", SINCE, SINCE)
+    assert notice.summary == "work is in sync again"
+    assert (notice.category, notice.icon) == ("transfer.complete", "emblem-default")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "no answer from https://u:pw@host.example:8443/a/b?c=d#e: try later",
+            "no answer from host.example:8443: try later",
+        ),
+        ("(https://storage.example/x?X-Goog-Signature=ab12&y=1) failed", "(storage.example) failed"),
+        ("got 'https://host/a' and http://[::1]:80/b.", "got 'host' and [::1]:80."),
+        ("Authorization: Bearer sk-12345 was refused", "Authorization: Bearer [key] was refused"),
+        ("two\nlines\tand \x1b[31m", "two lines and \\x1b[31m"),
+        ("the file a://", "the file "),
+        ("x" * 5_000, "x" * 399 + "…"),
+    ],
+)
+def test_no_key_and_no_url(text: str, shown: str) -> None:
+    """Of a URL the host is left; nothing signs, nothing is longer than a screen's corner."""
+    trouble = failed(None, text, 0.0, 0.0, needs_person=True)
+    assert worded(News.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
+
+
+def test_an_odd_name() -> None:
+    """A workspace's name goes on one short line."""
+    notice = worded(News.WELL, Well(0.0), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
+    assert notice.summary.startswith("a b\\udcffc")
+    assert len(notice.summary) <= 40 + len(" is in sync again")
