@@ -4,102 +4,144 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import click
 
+from syncd import __version__
 from syncd.base.config import Config
+from syncd.base.errors import ConfigError
 from syncd.base.folders import folders_for
 from syncd.base.text import shown_path
-from syncd.commands.options import CLOCK, config_option, configured, json_option
+from syncd.commands.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.commands.status_inquiry import Inquiry
 from syncd.effects.status_file import encoded, read_status
 from syncd.policy.status import SandboxName, State, Status
 
-_COLOURS = {
-    State.WATCHING: "green",
-    State.HELD: "red",
-    State.RETRYING: "yellow",
-    State.STOPPED: "red",
-    State.PAUSED: "yellow",
-}
-_SENTENCES = {
-    State.STARTING: "starting",
-    State.WATCHING: "watching for changes",
-    State.DEBOUNCING: "waiting for changes to settle",
-    State.SNAPSHOTTING: "packaging",
-    State.UPLOADING: "uploading",
-    State.INITIALIZING: "initializing the sandbox",
-    State.RETRYING: "retrying after a failure",
-    State.PAUSED: "paused (syncd resume goes on)",
-    State.HELD: "held until a person acts",
-    State.STOPPED: "stopped (not running)",
-}
 _REDRAW_S = 0.5
+_WIDTH = 79  # a full line of 80 would make some terminals begin the next one
+_NARROWEST = 40
 
 
 @click.command("status")
 @config_option
 @json_option
-@click.option("--watch", is_flag=True, help="Stay, and show it as it changes.")
-def command(config_file: str | None, as_json: bool, watch: bool) -> None:
+@click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
+@click.option("--watch", is_flag=True, help="Stay, and show it as it changes, until Ctrl-C.")
+def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool) -> None:
     """Show what the daemon is doing and did last."""
-    config = configured(config_file)
-    folder = folders_for(config.workspace.path, os.environ).state
-    shown = ""
-    while True:
-        status = status_of(config, folder)
-        text = encoded(status).decode() if as_json else rendered(status)
-        if text != shown:
-            if watch and not as_json and sys.stdout.isatty():
-                click.clear()
-            click.echo(text)
-            sys.stdout.flush()
-            shown = text
-        if not watch:
+    if as_metrics and (as_json or watch):
+        raise click.UsageError("--metrics goes with neither --json nor --watch.")
+    subject = _Subject(config_file)
+    if as_metrics:
+        from syncd.policy.metrics import exposition  # noqa: PLC0415 - for this output alone
+
+        click.echo(exposition(subject.inquiry.status(), CLOCK.wall_s(), __version__), nl=False)
+        return
+    shown = _as_json if as_json else _as_text
+    if not watch:
+        click.echo(shown(subject))
+        return
+    try:
+        if as_json or not _on_a_screen():
+            _follow(subject, shown)
+        else:
+            _stay(subject)
+    except KeyboardInterrupt:  # the way to end it
+        return
+
+
+class _Subject:
+    """What is asked about: the workspace of a configuration, which may be edited while it is watched."""
+
+    def __init__(self, config_file: str | None) -> None:
+        self._config_file = config_file
+        self._path = config_path(config_file)
+        self._stamp = self._read()
+        self.inquiry = self._inquire(configured(config_file))
+
+    def refresh(self) -> None:
+        """Take an edited configuration; one that cannot be used changes nothing, as for the daemon."""
+        stamp = self._read()
+        if stamp == self._stamp:
             return
-        CLOCK.sleep(_REDRAW_S)
+        self._stamp = stamp
+        try:
+            self.inquiry = self._inquire(configured(self._config_file))
+        except ConfigError:
+            return
+
+    def _read(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _inquire(self, config: Config) -> Inquiry:
+        return Inquiry(folders_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
 
 
 def status_of(config: Config, folder: str) -> Status:
-    """The document of this configuration's workspace."""
+    """The document of this configuration's workspace, as it lies there: nobody is asked whether the daemon answers."""
+    return read_status(folder, _nothing(config))
+
+
+def _nothing(config: Config) -> Status:
     sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
-    nothing = Status(
-        running=False, pid=None, state=State.STOPPED, workspace=shown_path(config.workspace.path), sandbox=sandbox
-    )
-    return read_status(folder, nothing)
+    workspace = shown_path(config.workspace.path)
+    return Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
 
 
-def rendered(status: Status) -> str:
-    """The document for people: at most a screen."""
-    state = click.style(_SENTENCES[status.state], fg=_COLOURS.get(status.state), bold=True)
-    if status.progress is not None and status.progress.total_bytes:
-        done = status.progress.done_bytes / status.progress.total_bytes
-        state += f"  {done:.0%} of {_size(status.progress.total_bytes)}"
-    if status.retry_at:
-        state += f"  next try {status.retry_at}"
-    rows = [
-        ("state", state),
-        ("workspace", status.workspace),
-        ("sandbox", f"{status.sandbox.id}  {status.sandbox.base_url}, {status.sandbox.region}"),
-    ]
-    last = status.last_sync
-    if last is not None:
-        rows.append(
-            ("last sync", f"{last.finished_at}  {last.files} files, {_size(last.archive_bytes)}, {last.seconds:.2f} s")
-        )
-    else:
-        rows.append(("last sync", "none yet"))
-    rows.append(("changes", "not all in the sandbox yet" if status.pending else "all in the sandbox"))
-    rows.append(("this run", f"{status.syncs} syncs, {status.failures} failures"))
-    if status.last_error is not None:
-        rows.append(("last error", f"{status.last_error.at}  {status.last_error.step}: {status.last_error.message}"))
-    rows += [("warning", warning) for warning in status.warnings]
-    return "\n".join(f"{click.style(f'{name:10}', dim=True)}  {text}" for name, text in rows)
+def _as_json(subject: _Subject) -> str:
+    return encoded(subject.inquiry.status()).decode()
 
 
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def _as_text(subject: _Subject) -> str:
+    return "\n".join(_lines(subject, subject.inquiry.status()))
+
+
+def _lines(subject: _Subject, status: Status) -> list[str]:
+    from syncd.commands.status_screen import screen  # noqa: PLC0415 - for people alone
+    from syncd.commands.status_text import ASCII, UNICODE, coloured, fitted, plain  # noqa: PLC0415 - as above
+
+    encoding = sys.stdout.encoding or "ascii"
+    on_a_screen = _on_a_screen()
+    width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if on_a_screen else _WIDTH
+    glyphs = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
+    lines = screen(status, subject.inquiry.beside(status), CLOCK.wall_s(), width, glyphs)
+    written = coloured if on_a_screen and not os.environ.get("NO_COLOR") else plain
+    return [fitted(written(line), encoding) for line in lines]
+
+
+def _on_a_screen() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _size() -> tuple[int, int]:
+    """The terminal's columns and rows; one that does not know is taken for a usual one."""
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    return columns or 80, rows or 24
+
+
+def _follow(subject: _Subject, shown: Callable[[_Subject], str]) -> None:
+    """For a pipe: the document anew whenever it says something new. Time that goes by is no news."""
+    last: Status | None = None
+    while True:
+        subject.refresh()
+        status = subject.inquiry.status()
+        if status != last:
+            click.echo(shown(subject))
+            sys.stdout.flush()
+            last = status
+        CLOCK.sleep(_REDRAW_S)
+
+
+def _stay(subject: _Subject) -> None:
+    from syncd.commands.status_live import Live  # noqa: PLC0415 - for a terminal that is watched
+
+    with Live() as live:
+        while True:
+            subject.refresh()
+            live.show(_lines(subject, subject.inquiry.status()), _size())
+            CLOCK.sleep(_REDRAW_S)
