@@ -1,0 +1,72 @@
+"""Every verb, option and choice can be completed, and what takes a path gets paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.shell_completion import BashComplete
+
+from syncd.commands import VERBS, cli
+
+PATHS = {
+    "pull ": "file",
+    "explain ": "file",
+    "demo ": "dir",
+    "push --config ": "file",
+    "service install --config ": "file",
+    "emulator --data ": "file",
+}
+CHOICES = {
+    "completion ": ["bash", "zsh", "fish"],
+    "service ": ["install", "logs", "status", "uninstall"],
+    "run --log-format ": ["text", "json"],
+    "run --log-level w": ["warning"],
+    "run --log-level=e": ["error"],
+    "pu": ["push", "pull"],
+    "nothing": [],
+}
+
+
+def test_every_verb_is_offered_without_being_loaded() -> None:
+    """The first word is one of those that `syncd --help` lists, in that order, each with its line."""
+    items = cli.shell_complete(click.Context(cli), "")
+    assert [(item.value, item.help) for item in items] == list(VERBS.items())
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_every_option_is_offered(path: str) -> None:
+    """After a dash come all options of a verb, and of each verb below it."""
+    context = click.Context(cli)
+    verb = cli.get_command(context, path)
+    assert verb is not None
+    for words, command in _below((path,), verb):
+        names = [parameter.opts[0] for parameter in command.params if isinstance(parameter, click.Option)]
+        offered = [item.value for item in _completed(f"{' '.join(words)} -")]
+        assert [name for name in names if name not in offered] == []
+        assert "--help" in offered
+
+
+@pytest.mark.parametrize("typed", PATHS)
+def test_a_path_is_left_to_the_shell(typed: str) -> None:
+    """Where a file or a folder belongs, the shell is told to complete one."""
+    assert [item.type for item in _completed(typed)] == [PATHS[typed]]
+
+
+@pytest.mark.parametrize("typed", CHOICES)
+def test_choices_are_offered(typed: str) -> None:
+    """Where only some words are allowed, those that fit are offered."""
+    assert [item.value for item in _completed(typed)] == CHOICES[typed]
+
+
+def _below(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from _below((*words, name), below)
+
+
+def _completed(typed: str) -> list[click.shell_completion.CompletionItem]:
+    *words, incomplete = typed.split(" ")
+    return BashComplete(cli, {}, "syncd", "_SYNCD_COMPLETE").get_completions(words, incomplete)
