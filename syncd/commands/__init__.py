@@ -23,6 +23,7 @@ VERBS = {
     "run": "The daemon, in the foreground.",
     "push": "One sync now.",
     "status": "What the daemon is doing, and did last.",
+    "history": "Past syncs: when, why, what changed, how it went.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
     "verify": "Whether the sandbox's workspace equals this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
