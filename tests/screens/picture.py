@@ -14,9 +14,9 @@ _CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 8.4, 18, 16
 _BASELINE = 13
 _FONTS = "ui-monospace, 'DejaVu Sans Mono', 'Cascadia Mono', Menlo, Consolas, monospace"
 # Light and dark, each readable on its own ground; a terminal's names for its 16 colours. pyte calls yellow brown.
-_GROUND = ("#fbfbfa", "#1b1d21")
-_INK = ("#24292f", "#d5d9de")
-_COLOURS = {
+GROUND = ("#fbfbfa", "#1b1d21")
+INK = ("#24292f", "#d5d9de")
+COLOURS = {
     "red": ("#b3261e", "#ff8a80"),
     "green": ("#1a6b2d", "#7bd88f"),
     "brown": ("#7d5600", "#e5c07b"),
@@ -73,7 +73,7 @@ def _runs(screen: pyte.Screen, row: int) -> Iterator[Run]:
 def _look(cell: pyte.screens.Char) -> str:
     colour = cell.bg if cell.reverse and cell.bg != "default" else cell.fg
     colour = colour.removeprefix("bright")
-    names = [colour] if colour in _COLOURS else []
+    names = [colour] if colour in COLOURS else []
     return " ".join(names + ["bold"] * cell.bold)
 
 
@@ -88,8 +88,8 @@ def _drawn(row: int, runs: Sequence[Run]) -> Iterator[str]:
 
 def _style(used: Sequence[str]) -> str:
     def palette(mode: int) -> str:
-        colours = "".join(f".{name}{{fill:{_COLOURS[name][mode]}}}" for name in used)
-        return f".ground{{fill:{_GROUND[mode]}}}text{{fill:{_INK[mode]}}}{colours}"
+        colours = "".join(f".{name}{{fill:{COLOURS[name][mode]}}}" for name in used)
+        return f".ground{{fill:{GROUND[mode]}}}text{{fill:{INK[mode]}}}{colours}"
 
     text = f"text{{font:14px {_FONTS};white-space:pre}}.bold{{font-weight:bold}}"
     return f"{text}{palette(0)}@media (prefers-color-scheme:dark){{{palette(1)}}}"

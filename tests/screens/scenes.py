@@ -26,9 +26,12 @@ _CLOCK = SystemClock()
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
 _REPO = Path(__file__).resolve().parents[2]
 _SANDBOX = "tea-sandbox"
-_PORT = 8765
+_PORT = 8787
 _MIB = 1 << 20
 _UPLOAD_MIB = 6
+_SLOW_KIB = 900  # a second: time enough for a speed to be known half-way
+_PARTS = 180
+_AGE_S = 4.0
 _FILES = {
     "README.md": "# Tea timer\n\nSays when the tea is ready.\n",
     ".gitignore": "build/\n*.log\n",
@@ -40,6 +43,7 @@ _FILES = {
     "node_modules/left-pad/index.js": "module.exports = String\n",
     ".env": "API_TOKEN=stays-home\n",
 }
+_WORDS = ("water", "leaf", "green", "black", "minutes", "pot", "cup", "wait", "pour", "warm", "steep", "stir")
 
 
 class Stage:
@@ -54,6 +58,9 @@ class Stage:
         self._chance = random.Random(1)
         for path, content in _FILES.items():
             self.write(path, content)
+        for number in range(_PARTS):
+            words = self._chance.choices(_WORDS, k=60)
+            self.write(f"src/tea/part{number % 12:02}/leaf{number:03}.py", f"# {' '.join(words)}\n")
         self.workspace.chmod(0o755)
         self.folder = home / ".config/syncd"
         self.folder.mkdir(parents=True, mode=0o700)
@@ -176,6 +183,7 @@ def _status(stage: Stage) -> pyte.Screen:
     stage.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
     stage.in_state("debouncing", "snapshotting", "uploading", "initializing")
     stage.in_state("watching")
+    _CLOCK.sleep(_AGE_S)
     return stage.shown("status")
 
 
@@ -186,13 +194,13 @@ def _retrying(stage: Stage) -> pyte.Screen:
     stage.write("README.md", "# Tea timer\n\nNew words.\n")
     stage.daemon()
     stage.in_state("retrying")
+    _CLOCK.sleep(_AGE_S)
     return stage.shown("status")
 
 
 def _watch(stage: Stage) -> pyte.Screen:
-    stage.configure()
+    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
     stage.run("push")
-    stage.emulator.faults.script(f"upload: slow {_MIB}")
     stage.write_large()
     stage.daemon()
     stage.in_state("uploading")
@@ -202,18 +210,19 @@ def _watch(stage: Stage) -> pyte.Screen:
 
 
 def _push(stage: Stage) -> pyte.Screen:
-    stage.configure()
+    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
     stage.write_large()
-    stage.emulator.faults.script(f"upload: slow {_MIB}")
     with stage.terminal("push") as terminal:
-        terminal.until(lambda text: _halfway(text) or re.search(r"[234]\.\d/\d+\.\d MiB", text), "an upload half done")
+        terminal.until(_halfway, "an upload half done")
         return terminal.screen
 
 
 def _check(stage: Stage) -> pyte.Screen:
-    stage.configure(sync__max_snapshot_mib=8)
+    """One thing to look at: a clock that is not the server's."""
+    stage.configure()
     stage.write_large()
-    stage.write("deploy/server.pem", "-----BEGIN RSA PRIVATE KEY-----\nnot a real one\n")
+    stage.write("deploy/server.pem", "a private key would be in here\n")
+    stage.emulator.faults.script("any: skew 400 always")
     return stage.shown("check")
 
 
@@ -254,7 +263,8 @@ def _init(stage: Stage) -> pyte.Screen:
 
 
 def _halfway(text: str) -> bool:
-    return bool(re.search(r"\b(4[0-9]|5[0-9]|6[0-9]) ?%", text))
+    """Far enough for speed and time left to be known and shown."""
+    return bool(re.search(r"\b[456][0-9] ?%", text) and re.search(r"B/s", text))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""The pictures are of the real program: their scenes can be played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from screens.picture import svg
+from screens.scenes import SCENES, Scene, staged
+
+# The others take uploads of seconds; what they need of the stage is the same.
+PLAYED = {"check": "pass  sandbox", "history": "after 1 failure"}
+
+
+@pytest.mark.parametrize("scene", [each for each in SCENES if each.name in PLAYED], ids=lambda scene: scene.name)
+def test_a_scene_can_be_played(scene: Scene, tmp_path: Path) -> None:
+    """The command runs on a terminal and shows what the scene is about."""
+    with staged(tmp_path / "home") as stage:
+        screen = scene.play(stage)
+        shown = "\n".join(line.rstrip() for line in screen.display)
+    assert PLAYED[scene.name] in shown, shown
+    assert "internal error" not in shown
+    assert svg(screen, scene.title).count("<text") > 10
