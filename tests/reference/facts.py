@@ -32,7 +32,7 @@ ENVIRONMENT = (
     ("HTTPS_PROXY", "The proxy for `https`. `ALL_PROXY` and `NO_PROXY` count too, and all of them in lower case."),
     ("SSL_CERT_FILE", "Certificates to trust in place of the system's: a company's own, for example."),
     ("SSL_CERT_DIR", "The same, as a folder."),
-    ("NO_COLOR", "Whatever it holds: no colours."),
+    ("NO_COLOR", "Not empty: no colours."),
     ("NOTIFY_SOCKET", "Set by systemd: where `syncd run` says that it is ready, alive, or stopping."),
     ("WATCHDOG_USEC", "Set by systemd: how often it has to say so."),
     ("WATCHDOG_PID", "Set by systemd: who has to say so."),
