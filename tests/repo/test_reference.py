@@ -28,6 +28,7 @@ _NOT_FOR_PEOPLE = {
     "PYTHONPATH": "for children",
     "SYSTEMD_PAGER": "for children",
     "TERM": "the terminal's",
+    "TZ": "the session's",
     "XDG_RUNTIME_DIR": "the session's",
 }
 _READ = re.compile(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z][A-Z_]+)\"|getenv\(\"([A-Z][A-Z_]+)\"")
