@@ -88,7 +88,8 @@ def main() -> None:
     """The program: every failure is one line on stderr and an exit code."""
     _harden()
     try:
-        result: Any = cli.main(prog_name="syncd", standalone_mode=False)
+        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org; click does not know it
+        result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
     except click.exceptions.Exit as asked:
         sys.exit(asked.exit_code)
     except click.ClickException as failure:

@@ -110,6 +110,9 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
                 chronicle.failed(Step.SNAPSHOT, str(failure))
                 status.failed(Step.SNAPSHOT, failure)
                 raise
+            except OSError as failure:
+                chronicle.failed(Step.SNAPSHOT, f"this machine refused something: {failure.strerror or failure}")
+                raise
             finally:
                 chronicle.stopped()
             status.succeeded(outcome, cycle)
@@ -121,19 +124,19 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
 
 def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
     """The outcome of a sync, and of those that files make necessary which change under it."""
-    outcome = _synced(cycle, demand, attendant)
+    outcome = _synced(cycle, demand, attendant, Reason.ORDER)
     for _ in range(_FOLLOW_UPS):
         if not outcome.follow_up:
             break
-        again = _synced(cycle, Demand.CHANGED, attendant)
+        again = _synced(cycle, Demand.CHANGED, attendant, Reason.CHANGE)
         outcome = again if again.sync else outcome
         if not again.follow_up:
             break
     return outcome
 
 
-def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
-    attendant.chronicle.begin(Reason.ORDER.value)
+def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, reason: Reason) -> Outcome:
+    attendant.chronicle.begin(reason.value)
     outcome = cycle.run(demand, attendant)
     attendant.chronicle.end(outcome)
     return outcome
