@@ -2,101 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command import CLOCK, STOP_S
+from command import CLOCK
 from rig import Rig
+from shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"
 _PATIENCE_S = 30.0
 _READ_AGAIN_S = 0.05
-# Said on the way to what is shown; a terminal draws it as a bar that goes away.
-_PASSING = re.compile(r".* …|-- done \d+")
-
-
-class Shell:
-    """A shell that is typed into, and what came out of it."""
-
-    def __init__(self, home: Path, env: dict[str, str], output: Path) -> None:
-        self._output = output
-        self._home = home
-        self._from = 0
-        self._count = 0
-        with output.open("wb") as out:
-            self._process = subprocess.Popen(
-                ["bash", "--norc", "-e"],
-                env=env,
-                cwd=home,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    def types(self, lines: str) -> None:
-        """Returns when the lines are done; one that fails fails the test."""
-        assert self._process.stdin is not None
-        self._from = self._output.stat().st_size
-        self._count += 1
-        mark = f"-- done {self._count}\n"
-        self._process.stdin.write(f"{lines}\necho '{mark.strip()}'\n".encode())
-        self._process.stdin.flush()
-        deadline_s = CLOCK.monotonic_s() + _PATIENCE_S
-        while mark not in self._raw():
-            assert self._process.poll() is None, f"{lines}\nfailed:\n{self._raw()}"
-            assert CLOCK.monotonic_s() < deadline_s, f"{lines}\nis not done:\n{self._raw()}"
-            CLOCK.sleep(_READ_AGAIN_S)
-
-    @property
-    def printed(self) -> str:
-        """What was printed since the last lines were typed, without what a terminal would have wiped away."""
-        lines = self._raw().replace(str(self._home), "/home/you").splitlines(keepends=True)
-        return "".join(line for line in lines if not _PASSING.fullmatch(line.rstrip()))
-
-    def close(self) -> None:
-        """Ends it and whatever it left running."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.communicate(timeout=10)
-            deadline_s = CLOCK.monotonic_s() + STOP_S
-            while CLOCK.monotonic_s() < deadline_s:
-                os.killpg(self._process.pid, 0)  # someone is left: it raises once nobody is
-                CLOCK.sleep(_READ_AGAIN_S)
-
-    def _raw(self) -> str:
-        return self._output.read_bytes()[self._from :].decode(errors="replace")
 
 
 @pytest.fixture
 def shell(rig: Rig, tmp_path: Path) -> Iterator[Shell]:
-    """In a home where nothing was set up, with `syncd` on the path."""
-    rig.config_file.unlink()
-    rig.key_file.unlink()
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    program = programs / "syncd"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m syncd "$@"\n')
-    program.chmod(0o755)
-    rig.environ |= {
-        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-    }
-    shell = Shell(rig.home, rig.environment(), tmp_path / "shell.out")
-    try:
+    """In a home where nothing was set up."""
+    with fresh_shell(rig, tmp_path) as shell:
         yield shell
-    finally:
-        shell.close()
 
 
 def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
