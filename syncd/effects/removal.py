@@ -7,32 +7,20 @@ path. Nothing but the listed paths is touched, and of those only what still is a
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
-import secrets
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncd.base.clock import Clock
-from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects import removal_script
-from syncd.effects.api import Api
-from syncd.effects.bucket import check_url
+from syncd.effects.execution import Errand, Runner, new_name
 from syncd.effects.failure import StepFailed
-from syncd.effects.http import Exchanger, NoAnswer
 from syncd.policy.manifest import Entry, Kind
 from syncd.policy.removal import Versions
-from syncd.policy.verdict import Step, Verdict, judge_bucket
+from syncd.policy.verdict import Step, Verdict
 
-_READ_S = 60.0
-# The program is done in a moment; a sandbox that is busy may begin with it late.
-_PATIENCE_S = 120.0
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
-_LARGEST_LOG = 64 << 20
 # So that the list, of some 200 bytes a path, stays a small upload.
 MOST_AT_ONCE = 20_000
 
@@ -49,11 +37,8 @@ class Removal:
 class Remover:
     """Removes paths of one sandbox's workspace."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, clock: Clock, interrupt: Interrupt) -> None:
-        self._api = api
-        self._exchanger = exchanger
-        self._clock = clock
-        self._interrupt = interrupt
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
 
     def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
         """Remove these paths, in their order; `check` is called all the time. Raises `StepFailed`, `Stop`."""
@@ -71,59 +56,16 @@ class Remover:
         return removal
 
     def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
-        name = f"syncd-{secrets.token_hex(8)}"
-        url = self._api.execution_upload_url(name)
-        check_url(Step.DELETE, url)
-        self._put(url, _archive(part, name))
-        self._api.execute(name)
-        return _fates(self._printed(name, check), name, len(part))
-
-    def _put(self, url: str, archive: bytes) -> None:
-        headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
-        try:
-            answer = self._exchanger.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
-        except NoAnswer as failure:
-            raise StepFailed(Step.DELETE, Verdict.OFFLINE, f"the list was not uploaded ({failure})") from None
-        if answer.status != 200:
-            verdict = judge_bucket(answer.status, "")
-            verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
-            raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
-
-    def _printed(self, name: str, check: Callable[[], None]) -> str:
-        """All that the program printed, once it has ended."""
-        printed, cursor = "", 0
-        wait_s = _FIRST_LOOK_S
-        ends_s = self._clock.monotonic_s() + _PATIENCE_S
-        while True:
-            seen = self._api.execution_logs(name, cursor)
-            printed += seen.logs
-            if seen.status in ("completed", "failed") and seen.cursor <= cursor:
-                return printed
-            advanced = seen.cursor > cursor
-            cursor = max(cursor, seen.cursor)
-            if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
-                raise StepFailed(
-                    Step.DELETE, Verdict.RETRY, f"removing files there takes longer than {_PATIENCE_S:.0f} s"
-                )
-            check()
-            if not advanced:
-                with self._interrupt.region():
-                    self._clock.sleep(wait_s)
-                wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
+        name = new_name()
+        return _fates(self._runner.run(_errand(part, name), check), name, len(part))
 
 
-def _archive(part: list[tuple[str, list[Entry]]], word: str) -> bytes:
-    """The program and its list. `word` marks its lines, whatever else prints over there."""
-    asked = {"word": word, "items": [_item(path, entries) for path, entries in part]}
+def _errand(part: list[tuple[str, list[Entry]]], name: str) -> Errand:
+    """The program and its list. The name marks its lines, whatever else prints over there."""
+    asked = {"word": name, "items": [_item(path, entries) for path, entries in part]}
     with open(removal_script.__file__, "rb") as file:
         files = {"main.py": file.read(), "removals.json": json.dumps(asked).encode("ascii")}
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    return Errand(name, "removing files", files)
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:

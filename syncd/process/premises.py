@@ -15,6 +15,7 @@ from syncd.effects.clearing import Clearing
 from syncd.effects.cycle import Premises
 from syncd.effects.delivery import Delivery, Patience
 from syncd.effects.dump import Dump
+from syncd.effects.execution import Runner
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
@@ -76,7 +77,7 @@ class Furnisher:
             patience=patience,
             clock=clock,
         )
-        remover = Remover(api, self.exchanger, clock, interrupt)
+        remover = Remover(Runner(api, self.exchanger, clock, interrupt))
         clearing = Clearing(Deletions(self.config.sandbox.deletions), api, remover, self.check)
         small = SmallArchives(
             Archives(self.config.sync.archive),

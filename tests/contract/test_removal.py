@@ -17,6 +17,7 @@ from syncd.base.clock import Clock, SystemClock
 from syncd.base.interrupt import Interrupt
 from syncd.effects import removal_script
 from syncd.effects.api import Api
+from syncd.effects.execution import Runner
 from syncd.effects.failure import StepFailed
 from syncd.effects.removal import Removal, Remover
 from syncd.policy.manifest import Entry, Kind, Manifest
@@ -56,7 +57,7 @@ def remove(rig: Rig, doomed: Manifest, others: Manifest | None = None) -> Remova
 
 def _remover(rig: Rig, clock: Clock) -> Remover:
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
-    return Remover(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock, Interrupt())
+    return Remover(Runner(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock, Interrupt()))
 
 
 def left(rig: Rig) -> list[str]:

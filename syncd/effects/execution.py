@@ -1,0 +1,100 @@
+"""Runs a program of ours in the sandbox, by the documented way: its archive goes up, it is started, its log is read."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from syncd.base.clock import Clock
+from syncd.base.interrupt import Interrupt
+from syncd.effects.api import Api
+from syncd.effects.bucket import check_url
+from syncd.effects.failure import StepFailed
+from syncd.effects.http import Exchanger, NoAnswer
+from syncd.policy.verdict import Step, Verdict, judge_bucket
+
+_READ_S = 60.0
+# The program is done in a moment; a sandbox that is busy may begin with it late.
+PATIENCE_S = 120.0
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
+_LARGEST_LOG = 64 << 20
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A program to run over there. `files` are its `main.py` and what lies beside it; `what` it does, for messages."""
+
+    name: str
+    what: str
+    files: Mapping[str, bytes]
+
+
+def new_name() -> str:
+    """A name that no other execution has: the API starts each by its name."""
+    return f"syncd-{secrets.token_hex(8)}"
+
+
+class Runner:
+    """Runs errands in one sandbox, one after the other."""
+
+    def __init__(self, api: Api, exchanger: Exchanger, clock: Clock, interrupt: Interrupt) -> None:
+        self._api = api
+        self._exchanger = exchanger
+        self._clock = clock
+        self._interrupt = interrupt
+
+    def run(self, errand: Errand, check: Callable[[], None] = lambda: None) -> str:
+        """All that it printed, once it has ended, however it ended; `check` is called all the time.
+
+        Raises `StepFailed`, `Stop`; then it may be running, or start later.
+        """
+        url = self._api.execution_upload_url(errand.name)
+        check_url(Step.DELETE, url)
+        self._put(url, _packed(errand.files))
+        self._api.execute(errand.name)
+        return self._printed(errand, check)
+
+    def _put(self, url: str, archive: bytes) -> None:
+        headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
+        try:
+            answer = self._exchanger.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
+        except NoAnswer as failure:
+            raise StepFailed(Step.DELETE, Verdict.OFFLINE, f"the list was not uploaded ({failure})") from None
+        if answer.status != 200:
+            verdict = judge_bucket(answer.status, "")
+            verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
+            raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
+
+    def _printed(self, errand: Errand, check: Callable[[], None]) -> str:
+        printed, cursor = "", 0
+        wait_s = _FIRST_LOOK_S
+        ends_s = self._clock.monotonic_s() + PATIENCE_S
+        while True:
+            seen = self._api.execution_logs(errand.name, cursor)
+            printed += seen.logs
+            if seen.status in ("completed", "failed") and seen.cursor <= cursor:
+                return printed
+            advanced = seen.cursor > cursor
+            cursor = max(cursor, seen.cursor)
+            if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
+                raise StepFailed(
+                    Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {PATIENCE_S:.0f} s"
+                )
+            check()
+            if not advanced:
+                with self._interrupt.region():
+                    self._clock.sleep(wait_s)
+                wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
