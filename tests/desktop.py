@@ -1,23 +1,30 @@
-"""A session bus of a test's own, and a notification server on it that notes what it is asked to show."""
+"""A session bus of a test's own, and a notification server on it that notes what it is asked to show.
+
+As a program, with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
+"""
 
 from __future__ import annotations
 
 import queue
 import shutil
+import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from jeepney import MessageType, message_bus, new_error, new_method_return
+from jeepney.bus import get_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 
 NAME = "org.freedesktop.Notifications"
 NO_BUS = "" if shutil.which("dbus-daemon") else "dbus-daemon is not on this machine"
 DEADLINE_S = 20.0
+READY = "ready"
 _SILENT = object()
 
 
@@ -43,6 +50,7 @@ class Screen:
     abilities: tuple[str, ...] = ("body", "body-markup")
     deaf_to: str = ""  # a method that it never answers
     refuses: str = ""  # a method that it answers with an error
+    on_show: Callable[[Seen], None] = lambda _: None
     shown: list[Seen] = field(default_factory=list)
     _news: queue.Queue[Seen] = field(default_factory=queue.Queue)
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
@@ -75,6 +83,7 @@ class Screen:
         seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, hints, timeout_ms)
         self.shown.append(seen)
         self._news.put(seen)
+        self.on_show(seen)
         return new_method_return(asked, "u", (seen.number,))
 
 
@@ -93,18 +102,31 @@ def session_bus(listen: str) -> Iterator[str]:
 @contextmanager
 def screen(address: str, **settings: Any) -> Iterator[Screen]:
     """A notification server on the bus there, as long as the block lasts."""
-    place = (
-        address.partition("path=")[2].partition(",")[0] or "\0" + address.partition("abstract=")[2].partition(",")[0]
-    )
-    link = DBusConnection(prep_socket(place))
-    (got,) = Proxy(message_bus, link).RequestName(NAME)
-    assert got == 1, "somebody else has the name"
     server = Screen(address, **settings)
+    link = _named(address)
     thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
     thread.start()
     try:
         yield server
     finally:
-        link.sock.shutdown(2)
+        link.sock.shutdown(socket.SHUT_RDWR)
         thread.join()
         link.close()
+
+
+def _named(address: str) -> DBusConnection:
+    link = DBusConnection(prep_socket(get_bus(address)))
+    (got,) = Proxy(message_bus, link).RequestName(NAME)
+    assert got == 1, "somebody else has the name"
+    return link
+
+
+def main() -> None:
+    """Until the bus ends."""
+    with _named(sys.argv[1]) as link:
+        print(READY, flush=True)
+        Screen(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
+
+
+if __name__ == "__main__":
+    main()

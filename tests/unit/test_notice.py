@@ -220,6 +220,38 @@ def test_the_last_word_is_kept_for_good_news() -> None:
     assert desk.news[-1] is News.WELL
 
 
+def test_no_bad_news_without_room_for_the_good() -> None:
+    """Where one more may be said, it is not what would then stand there for the rest of the hour."""
+    desk = Desk()
+    for text in ("one trouble", "another trouble"):
+        desk.hold(text)
+        desk.wait(NEEDED_AFTER_S)
+    desk.well()
+    desk.fail()
+    desk.wait(2 * AFTER_S)
+    assert desk.news == [News.NEEDED, News.NEEDED, News.WELL]
+    desk.wait(3_600 - 2 * AFTER_S)
+    assert desk.news[3:] == [News.FAILING]
+
+
+def test_what_comes_and_goes_all_day() -> None:
+    """Each time it lasts long enough to be said, and yet it is said a few times only."""
+    desk = Desk()
+    said_by_hour = []
+    for _ in range(24):
+        for _ in range(3):
+            desk.fail()
+            desk.wait(AFTER_S + 1)
+            desk.well()
+            desk.wait(299)
+        said_by_hour.append(len(desk.said))
+    assert said_by_hour[0] == 4
+    assert said_by_hour[-1] == 12
+    desk.fail()
+    desk.wait(2 * AFTER_S)
+    assert len(desk.said) == 13, "a new day"
+
+
 def test_nobody_is_there() -> None:
     """Tried now and then; who comes later is told; what was over by then is not told at all."""
     desk = Desk(present=False)

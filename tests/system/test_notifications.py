@@ -1,0 +1,128 @@
+"""The desktop is told, by the real daemon over a real session bus, also from behind the service's walls."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import CLOCK
+from desktop import NO_BUS, READY, Screen, screen, session_bus
+from machine import REPO, RUNTIME, missing, shown
+from rig import KEY, Rig
+from service_rig import ServiceRig
+from test_service import cloud, machine
+from test_service import rig as service
+
+__all__ = ["cloud", "machine", "service"]  # fixtures
+
+_USER_BUS = Path("/usr/lib/systemd/user/dbus.socket")
+_NO_MACHINE = missing() or NO_BUS or ("" if _USER_BUS.exists() else "systemd starts no session bus on this machine")
+needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
+needs_machine = pytest.mark.skipif(bool(_NO_MACHINE), reason=_NO_MACHINE or "all is here")
+# Half a second of failing is long.
+SOON_S = 0.5
+SOON = {"notifications.after_minutes": SOON_S / 60}
+NOT_SYNCED = "work is not synced"
+NEEDED = "work is not synced: you are needed"
+AGAIN = "work is in sync again"
+
+
+@pytest.fixture
+def desk(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
+    """The screen of the session in which the daemon will be started."""
+    with session_bus(f"unix:path={tmp_path}/bus") as address, screen(address) as server:
+        rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+        rig.configure(SOON)
+        yield server
+
+
+@needs_bus
+def test_what_a_person_reads_in_a_bad_week(rig: Rig, desk: Screen) -> None:
+    """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
+    rig.write("a")
+    rig.up()
+    rig.faults("upload: 503 always")
+    rig.write("a", "changed")
+    failing_s = CLOCK.monotonic_s()
+    first = desk.next()
+    assert CLOCK.monotonic_s() - failing_s >= SOON_S
+    assert (first.summary, first.hints["category"]) == (NOT_SYNCED, ("s", "transfer.error"))
+    assert "503" in first.body
+    rig.emulator.faults.clear()
+    assert desk.next().summary == AGAIN
+    rig.write_key("some-other-key")
+    rig.daemons[0].send(signal.SIGHUP)
+    rig.write("a", "changed again")
+    third = desk.next()
+    assert third.summary == NEEDED
+    assert str(rig.key_file) in third.body
+    rig.write_key(KEY)
+    assert desk.next().summary == AGAIN
+    rig.converged()
+    rig.in_state("watching")
+    assert [seen.replaces for seen in desk.shown] == [0, *[first.number] * 3]
+    for seen in desk.shown:
+        assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
+
+
+@needs_bus
+def test_who_does_not_want_them(rig: Rig, desk: Screen) -> None:
+    """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
+    rig.configure({**SOON, "notifications.desktop": False})
+    rig.write("a")
+    rig.up()
+    rig.faults("upload: 503 always")
+    rig.write("a", "changed")
+    rig.until(lambda: rig.count("upload", 503), "the first failure")
+    rig.until(_later(CLOCK.monotonic_s() + 2 * SOON_S), "it to last")
+    rig.emulator.faults.clear()
+    rig.converged()
+    assert desk.shown == []
+
+
+def _later(than_s: float) -> Callable[[], bool]:
+    return lambda: CLOCK.monotonic_s() > than_s
+
+
+def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
+    """The daemon tries, gives up in time, says nothing in its log, goes on syncing and stops when it is told."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "bus"))
+        door.listen()
+        door.settimeout(20.0)
+        rig.environ["XDG_RUNTIME_DIR"] = str(tmp_path)
+        rig.configure(SOON)
+        rig.write("a")
+        daemon = rig.up()
+        rig.faults("upload: 503 always")
+        rig.write("a", "changed")
+        guest, _ = door.accept()
+        with guest:
+            rig.emulator.faults.clear()
+            rig.converged()
+            assert "notification" not in daemon.err
+            assert daemon.stop() == 0
+
+
+@needs_machine
+def test_from_behind_the_walls(service: ServiceRig) -> None:
+    """The hardened unit reaches the session's bus of a real user manager."""
+    python, *_ = service.command()
+    line = service.machine.line(python, f"{shown(str(REPO))}/tests/desktop.py", f"unix:path={RUNTIME}/bus")
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as desk:
+        assert desk.stdout is not None
+        try:
+            assert desk.stdout.readline().strip() == READY
+            service.installed(SOON)
+            assert service.shown("ProtectSystem") == "strict"
+            service.faults("upload: 503 always")
+            service.write("first.txt", "changed")
+            assert desk.stdout.readline().strip() == NOT_SYNCED
+            service.emulator.faults.clear()
+            assert desk.stdout.readline().strip() == AGAIN
+        finally:
+            desk.kill()
