@@ -1,0 +1,204 @@
+"""`syncd check --report`: one text file for a bug report, and nothing in it that is anyone's business."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from command import Finished
+from rig import KEY, SANDBOX, Rig
+
+from syncd.policy.status import LastError, LastSync, SandboxName, State, Status
+
+# Words of no language that syncd's sources speak, one for each way in.
+CANARY = re.compile(rb"(?i)zq[a-z]{3,}")
+_VALUE = "sk_live_" + "".join(random.Random(3).choices("ABCDEFGHJKabcdefghjk23456789", k=24))
+_SIGNED = "https://storage.zqhost.example/zqbucket/o?X-Goog-Signature=" + "ab12" * 64
+
+_SYSTEMCTL = """#!/bin/sh
+case "$*" in
+    *show-environment*) echo HOME=/home/zqmanager ;;
+    *--version*) echo "systemd 257 (257.9-zqversion)" ;;
+    *" show "*)
+        echo LoadState=loaded; echo ActiveState=active; echo SubState=running; echo MainPID=4711
+        echo "StatusText=uploading zqstatustext"
+        echo "DropInPaths=/home/zqdrop/syncd.service.d/10-syncd.conf /home/zqdrop/syncd.service.d/zqdropin.conf"
+        echo "Environment=ZQVAR=zqvalue" ;;
+esac
+"""
+_LOGINCTL = "#!/bin/sh\necho no\n"
+_JOURNAL = f"""#!/bin/sh
+cat <<'END'
+2026-11-24T22:00:00+00:00 systemd[812]: Started syncd.service - Keep zqdescription in step.
+2026-11-24T22:00:01+00:00 syncd[4711]: 'src/zqfolder/the plan.txt' cannot be read (Permission denied) and is left out
+2026-11-24T22:00:02+00:00 syncd[4711]: upload failed: {_SIGNED}
+2026-11-24T22:00:03+00:00 syncd[4711]: Authorization: Bearer {KEY} for zquser@zqmail.example at 10.0.0.7
+2026-11-24T22:00:04+00:00 zqhostname zqprogram[1]: zqmessage
+2026-11-24T22:00:05+00:00 syncd[4711]: {{"time": "2026-11-24T22:00:05Z", "message": "zqjson 'zqpath/x'", "zqfield": 3}}
+2026-11-24T22:00:06+00:00 syncd[4711]: broken {{"zqbroken
+2026-11-24T22:00:07+00:00 systemd[812]: syncd.service: Main process exited, code=exited, status=78/CONFIG
+2026-11-24T22:00:08+00:00 syncd[4711]: cut short: 'zqcut is the secret pl…
+END
+printf 'zqbytes \\377\\376 zqmore\\033[31m\\n'
+"""
+
+
+@pytest.fixture
+def planted(rig: Rig) -> Rig:
+    """A rig in which every input of a report has something private in it."""
+    for name in ("zqcode/zqsub", "zqcode/with blank zqname"):
+        rig.write(f"{name}/zqfile.py", "zqcontent = 1\n")
+    rig.write("the secret plan/status of all", "zqcontent\n")
+    rig.write(b"zqodd-\xff\xfe-zqbytes".decode("utf-8", "surrogateescape"))
+    rig.write("zqsecrets.py", f"x = '{_VALUE}'\n")
+    rig.write(".env", "ZQPASSWORD=zqhush\n")
+    rig.write("zqbig/zqlarge.bin", b"x" * (2 << 20))
+    os.symlink("/etc/zqoutside", rig.workspace / "zqlink")
+    rig.configure(
+        {
+            "workspace.ignore": ["zqpattern/", "*.zqext"],
+            "workspace.allow_secrets": ["zqallowed/*.pem"],
+        }
+    )
+    state = rig.state_folder
+    state.mkdir(parents=True, mode=0o700)
+    status = Status(
+        running=True,
+        pid=4711,
+        state=State.HELD,
+        workspace=f"{rig.workspace}/zqelsewhere",
+        sandbox=SandboxName("zqsandbox", "https://zqapi.example", "us"),
+        last_sync=LastSync("2026-11-24T13:20:11Z", 3, 5123456, "ab" * 32, 0.84),
+        last_error=LastError("2026-11-24T13:21:00Z", "upload", f"refused 'zqerror file' at {_SIGNED}"),
+        warnings=("'zqwarned/a b' holds a Stripe key in line 2 and stays home", "zqwarned2 cannot be watched"),
+        mcp_servers={"filesystem": "https://zqmcp.example/zqtoken", "zqserver": "https://zqmcp.example/2"},
+    )
+    (state / "status.json").write_bytes(msgspec.json.encode(status))
+    records = [
+        {"at": "2026-11-24T13:20:11Z", "outcome": "initialized", "paths": ["zqhistory/a b.txt"], "bytes": 123456},
+        {"zqkey": {"deep": ["zqdeep", 1.5]}, "error": f"the upload of 'zq history' to {_SIGNED} failed"},
+    ]
+    lines = [json.dumps(record).encode() for record in records]
+    (state / "history.jsonl").write_bytes(b"\n".join([*lines, b"zqnojson {", b"\xff\xfezqbytes", b"[" * 5000, b""]))
+    for path in state.iterdir():
+        path.chmod(0o600)
+    unit = rig.home / ".config/systemd/user/syncd.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(
+        "[Service]\nType=notify-reload\nExecStart=/home/zqhome/zqtools/syncd run\nEnvironment=ZQTOKEN=zqsecret\n"
+        "# zqcomment by zqauthor\nNoNewPrivileges=yes\n"
+    )
+    rig.environ |= {
+        "https_proxy": "http://zquser:zqpassword@zqproxy.example:3128",
+        "NO_PROXY": "127.0.0.1",
+        "SSL_CERT_FILE": str(rig.home / "zqcerts.pem"),
+        "HOSTNAME": "zqhost",
+        "USER": "zquser",
+        "LOGNAME": "zqlogname",
+        "XDG_RUNTIME_DIR": "/run/zqruntime",
+    }
+    return rig
+
+
+def _stub(rig: Rig, **programs: str) -> None:
+    """Programs of these names come first, in the place of what this machine may or may not have."""
+    folder = rig.home / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o700)
+    rig.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def _report(rig: Rig, *more: str, code: int = 0) -> tuple[Finished, str]:
+    file = rig.home / "report.txt"
+    done = rig.run("check", *more, "--report", str(file))
+    assert done.code == code, done
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    written = file.read_bytes()
+    assert not CANARY.findall(written)
+    assert KEY.encode() not in written
+    assert SANDBOX.encode() not in re.findall(rb"[a-z]+", written)
+    text = written.decode()
+    for private in (str(rig.home), os.uname().nodename, "ab12ab12", "abababab", "10.0.0.7", "the secret", "plan"):
+        assert private not in text, private
+    assert all(line.isprintable() for line in text.split("\n"))
+    return done, text
+
+
+def test_nothing_private_is_in_it(planted: Rig) -> None:
+    """Canaries planted in each input do not come out of it; what a bug report needs does."""
+    _stub(planted, systemctl=_SYSTEMCTL, journalctl=_JOURNAL, loginctl=_LOGINCTL)
+    done, text = _report(planted)
+    assert "read it before you pass it on" in done.out
+    assert CANARY.search(done.out.encode())  # the person at the screen does see the names
+    for kept in (
+        "== versions ==",
+        "systemd         257",
+        "https_proxy",
+        "workspace.ignore                  2 patterns",
+        "sync.debounce_seconds             0.2",
+        "leads outside the workspace",
+        "2 paths held back: 1 by content, 1 by name",
+        "holds a Stripe key in line 2 and stays home",
+        '"state": "stopped"',
+        '"outcome": "initialized"',
+        '"bytes": 123456',
+        "(a line that is no JSON)",
+        "NoNewPrivileges=yes",
+        "drop-in: 10-syncd.conf",
+        "Main process exited, code=exited, status=78/CONFIG",
+        "cannot be read (Permission denied) and is left out",
+        '"message": "<name-',
+        "files below 10 MiB",
+    ):
+        assert kept in text, f"{kept}\n{text}"
+    assert planted.emulator.journal.ops() == ["get"]
+
+
+def test_it_works_where_nothing_does(planted: Rig) -> None:
+    """A broken configuration and no systemd still make a report, with the reason in it and no name."""
+    planted.config_file.write_text('workspace.path = "zqplace"\nzqsection = {}\n')
+    planted.environ["PATH"] = str(planted.home)
+    _, text = _report(planted, code=78)
+    assert "unknown section" in text
+    assert "cannot be used, see the findings" in text
+    planted.config_file.write_text('[workspace\npath = "zq')
+    (planted.home / "report.txt").unlink()
+    _, text = _report(planted, code=78)
+    assert "is not valid TOML" in text
+
+
+def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
+    """What is not there is said to be none, and why the log is missing is told."""
+    rig.fill(3)
+    refusing = "#!/bin/sh\necho 'No journal files were opened due to insufficient permissions.' >&2\nexit 1\n"
+    _stub(rig, systemctl=_SYSTEMCTL.replace("zq", "x"), journalctl=refusing, loginctl=_LOGINCTL)
+    _, text = _report(rig)
+    assert "No journal files were opened due to insufficient permissions" in text
+    assert re.search(r"== the last \d+ of the history ==\nnone\n", text)
+    assert "not installed" in text
+
+
+def test_where_it_is_written(rig: Rig) -> None:
+    """Never over a file, never where it would be synced; without a name, in the current directory under a free one."""
+    rig.fill(3)
+    (rig.home / "there.txt").write_text("mine")
+    done = rig.run("check", "--report", "there.txt")
+    assert done.code == 78
+    assert "there.txt is there already" in done.err
+    assert (rig.home / "there.txt").read_text() == "mine"
+    done = rig.run("check", "--report", str(rig.workspace / "new.txt"))
+    assert done.code == 78
+    assert "would be synced" in done.err
+    for _ in range(2):
+        rig.ok("check", "--report")
+    names = sorted(path.name for path in rig.home.glob("syncd-report-*"))
+    assert re.fullmatch(r"syncd-report-\d{4}-\d\d-\d\d-2\.txt syncd-report-\d{4}-\d\d-\d\d\.txt", " ".join(names))
+    assert not list(Path(rig.workspace).glob("*report*"))

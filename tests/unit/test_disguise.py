@@ -1,0 +1,77 @@
+"""What a report shows of foreign text: words that syncd itself uses, numbers and times; of all else a pseudonym."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.disguise import Disguise, words_and_phrases
+
+_OWN = [
+    "the link leads outside and stays home; cannot be read: raise fs.inotify.max_user_watches now, syncd's status",
+    "run `syncd push --force` or see ~/.config/syncd/config.toml; upload exited code secret plan",
+]
+
+
+def _disguise(private: dict[str, str] | None = None) -> Disguise:
+    return Disguise(*words_and_phrases(_OWN), private or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the link 'zebra/plan' leads outside", "the link <path-1> leads outside"),
+        ("cannot be read: 12,345 and 7.5 KiB (37%), 5s", "cannot be read: 12,345 and 7.5 <name-1> (37%), 5s"),
+        ("at 2026-11-24T13:20:11Z", "<name-1> 2026-11-24T13:20:11Z"),
+        ("zebra zebra lion", "<name-1> <name-1> <name-2>"),
+        ("run `syncd push --force`", "run `syncd push --force`"),
+        ("raise fs.inotify.max_user_watches", "raise fs.inotify.max_user_watches"),
+        ("see ~/.config/syncd/config.toml, now", "see ~/.config/syncd/config.toml, now"),
+        ("see /srv/zebra.", "see <path-1>."),
+        ("code=exited upload=zebra zebra=7", "code=exited upload=<name-1> <name-2>"),
+        ("secret-plan secret_plan secret.plan", "<name-1> <name-2> <name-3>"),
+        ("10.0.0.7 fe80::1 me@zebra", "<name-1> <name-2> <name-3>"),
+        ("https://zebra/?X=1", "<url-1>"),
+        ("'the secret plan' 'cut off: the secret pl", "<name-1> <name-2>"),
+        ('"it\'s the secret plan" and', "<name-1> and"),
+        ("syncd's secret", "syncd's secret"),
+        ("4711471147114711", "<name-1>"),
+        ("status \xdcbung \U0001f600 caf\xe9", "status <name-1> <name-2> <name-3>"),
+        ("syncd[4242]: status", "syncd[4242]: status"),
+    ],
+)
+def test_text(text: str, shown: str) -> None:
+    """Only what syncd's own texts hold is kept; the same text has the same pseudonym."""
+    assert _disguise().text(text) == shown
+
+
+def test_what_is_no_utf8() -> None:
+    """A name of odd bytes is hidden like others."""
+    assert ascii(_disguise().text("status \udcff \udcff\udcfe")) == ascii("status <name-1> <name-2>")
+
+
+def test_private_names_win() -> None:
+    """A name that is a word of syncd's own is hidden all the same, also as a part of other names."""
+    private = {"/home/plan": "<home>", "plan": "<user>", "Status-7": "<host>"}
+    disguise = Disguise(*words_and_phrases(_OWN), private, names=["secret upload"])
+    assert disguise.text("read the plan in /home/plan/secret") == "read the <user> in <home><path-1>".replace(
+        " in ", " <name-1> "
+    )
+    assert disguise.text("see secret upload now, or upload") == "see <file> now, or upload"
+    assert disguise.text("see '/home/plan' now") == "see <home> now"
+    assert disguise.text("status Plan PLAN") == "<name-2> <name-3> <name-4>"
+    assert disguise.text("on Status-7") == "<name-5> <host>"
+
+
+def test_values() -> None:
+    """JSON keeps its shape, its numbers and switches; names of fields are disguised like texts."""
+    value = {"status": "zebra", "zebra": [1, 2.5, None, True, {"read": "now"}]}
+    assert _disguise().value(value) == {"status": "<name-1>", "<name-1>": [1, 2.5, None, True, {"read": "now"}]}
+    deep: object = "zebra"
+    for _ in range(100):
+        deep = [deep]
+    assert "zebra" not in str(_disguise().value(deep))
+
+
+def test_without_any_words() -> None:
+    """Where the sources are not at hand, everything is hidden, and nothing fails."""
+    assert Disguise([], [], {"": "<nothing>"}).text("a b 3") == "<name-1> <name-2> 3"
