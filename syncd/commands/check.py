@@ -2,136 +2,119 @@
 
 from __future__ import annotations
 
+import json
 import os
-import stat
-from collections.abc import Iterator
+import shutil
+import sys
 
 import click
 
-from syncd.base.apikey import ApiKey, find_key
-from syncd.base.config import Config
-from syncd.base.errors import SyncdError
-from syncd.base.folders import folders_for
-from syncd.base.privacy import close_memory
-from syncd.base.text import one_line, redacted
-from syncd.commands.options import CLOCK, config_option, config_path, configured
-from syncd.policy.finding import Finding, Grade, exit_code
-from syncd.policy.status import State
+from syncd.base.text import redacted, shown_path
+from syncd.commands.options import config_option, json_option
+from syncd.commands.status_text import Line, Tone, coloured, fitted, plain, wrapped
+from syncd.policy.finding import Finding, Grade, exit_code, summary
 
-_COLOURS = {
-    Grade.PASS: "green",
-    Grade.NOTE: "blue",
-    Grade.WARN: "yellow",
-    Grade.FAIL_FOR_NOW: "red",
-    Grade.FAIL: "red",
+_TONES = {
+    Grade.PASS: Tone.GOOD,
+    Grade.NOTE: Tone.BUSY,
+    Grade.WARN: Tone.ATTENTION,
+    Grade.FAIL_FOR_NOW: Tone.BAD,
+    Grade.FAIL: Tone.BAD,
 }
+# Columns: the grade, the subject, the text.
+_GRADE = 6
+_SUBJECT = 15
+_TEXT = _GRADE + _SUBJECT
+_MOST_COLUMNS = 120
+_ANY_WIDTH = 1 << 20  # a pipe's: one line each, for grep
+_LONGEST = 1000
 
 
 @click.command("check")
 @config_option
-def command(config_file: str | None) -> int:
+@json_option
+@click.option(
+    "--report",
+    "report_file",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="",
+    help="Also write what a bug report needs into a new text file; default: syncd-report-DATE.txt.",
+)
+def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
     """Try everything a sync needs, and say what to do about what fails. Nothing is sent or changed.
 
-    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78.
+    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
+    findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.
+
+    A report holds no name, path, address, id, key or content of yours: each becomes <path-3> or the like. Read it all
+    before you pass it on; nothing sends it for you.
     """
-    findings = []
+    from syncd.commands.checkup import Checkup  # noqa: PLC0415 - `check --help` needs none of it
+
     checkup = Checkup(config_file)
+    findings = []
     for finding in checkup.findings():
         findings.append(finding)
-        _show(finding, checkup.secret)
+        if not as_json:
+            _show(finding, checkup.secret)
     code = exit_code(findings)
-    words = [finding.grade.word for finding in findings]
-    counted = {"failed": words.count("fail"), "to look at": words.count("warn")}
-    click.echo(", ".join(f"{number} {word}" for word, number in counted.items() if number) or "all is well")
+    if as_json:
+        rows = [_row(finding, checkup.secret) for finding in findings]
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
+    else:
+        click.echo(summary(findings))
+    if report_file is not None:
+        from syncd.commands.check_report import write_report  # noqa: PLC0415 - only if asked for
+
+        path, lines = write_report(report_file, checkup, findings)
+        click.echo(f"wrote {shown_path(path)}, {lines} lines of text: read it before you pass it on", err=as_json)
     return code
 
 
-class Checkup:
-    """The checks in the order in which one needs the other; one that failed ends only those that build on it."""
-
-    def __init__(self, config_file: str | None) -> None:
-        self._config_file = config_file
-        self.secret = ""
-
-    def findings(self) -> Iterator[Finding]:
-        """One at a time, so that what is known is on the screen while the network is waited for."""
-        from syncd.process.wiring import target_of  # noqa: PLC0415 - `check --help` needs none of it
-
-        try:
-            config = configured(self._config_file)
-            target = target_of(config, os.environ)
-        except SyncdError as failure:
-            yield _failed("configuration", failure)
-            return
-        yield Finding("configuration", Grade.PASS, config_path(self._config_file))
-        key = None
-        close_memory()
-        try:
-            key = find_key(os.environ, config.sandbox.api_key_file)
-            self.secret = key.reveal()
-            yield Finding("key", Grade.PASS, _whereabouts(key))
-        except SyncdError as failure:
-            yield _failed("key", failure)
-        yield from _at_home(config)
-        from syncd.effects.contact import contact, way_findings  # noqa: PLC0415
-
-        yield from way_findings(target.base_url, os.environ)
-        if key is not None:
-            yield from contact(target, key, CLOCK)
-        else:
-            yield Finding("api", Grade.NOTE, "not asked, as there is no key")
-
-
-def _at_home(config: Config) -> Iterator[Finding]:
-    from syncd.commands.status import status_of  # noqa: PLC0415
-    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
-    from syncd.effects.survey import folder_findings, survey  # noqa: PLC0415
-    from syncd.process.wiring import places_of, reader_of, selection_of  # noqa: PLC0415
-
-    status = status_of(config, folders_for(config.workspace.path, os.environ).state)
-    surveyed = survey(
-        config.workspace.path,
-        selection_of(config),
-        config.sync.max_snapshot_mib,
-        status.pid,
-        reader=reader_of(config, CLOCK, os.environ),
-        personal_excludes=personal_excludes(os.environ),
-    )
-    yield from surveyed.findings
-    try:
-        places = places_of(config, os.environ)
-        yield from folder_findings(places.state, places.spool, surveyed.content_bytes)
-    except SyncdError as failure:
-        yield _failed("state", failure)
-    if not status.running:
-        yield Finding("daemon", Grade.NOTE, "not running; `syncd run` starts it")
-        return
-    what = f"running as process {status.pid}, {status.state}"
-    troubles = [status.last_error.message] if status.last_error else []
-    troubles += status.warnings
-    if troubles or status.state is State.HELD:
-        yield Finding("daemon", Grade.WARN, "; ".join([what, *troubles[:1]]), "see all with `syncd status`")
-    else:
-        yield Finding("daemon", Grade.PASS, what)
-
-
-def _whereabouts(key: ApiKey) -> str:
-    if key.source.startswith("$"):
-        return f"found in {key.source}"
-    return f"found in {key.source} (mode {stat.S_IMODE(os.stat(key.source).st_mode):04o})"
-
-
-def _failed(subject: str, failure: SyncdError) -> Finding:
-    grade = Grade.FAIL if failure.exit_code == Grade.FAIL.exit_code else Grade.FAIL_FOR_NOW
-    return Finding(subject, grade, failure.message, failure.hint)
+def _row(finding: Finding, secret: str) -> dict[str, object]:
+    return {
+        "subject": finding.subject,
+        "grade": finding.grade.word,
+        "what": _harmless(finding.what, secret),
+        "remedy": _harmless(finding.remedy, secret),
+        "details": [_harmless(detail, secret) for detail in finding.details],
+    }
 
 
 def _show(finding: Finding, secret: str) -> None:
-    word = click.style(finding.grade.word, fg=_COLOURS[finding.grade], bold=True)
-    click.echo(f"{word}  {finding.subject:13}  {_harmless(finding.what, secret)}")
+    is_terminal = sys.stdout.isatty()
+    width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if is_terminal else _ANY_WIDTH
+    write = coloured if is_terminal and _likes_colour() else plain
+    for line in lines_of(finding, secret, width):
+        click.echo(fitted(write(line), sys.stdout.encoding or "utf-8"), color=True)
+
+
+def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
+    """A finding at most `width` columns wide, the text of longer ones under itself; `secret` is the key."""
+    head: Line = (
+        (finding.grade.word, _TONES[finding.grade]),
+        (f"{'':{_GRADE - 4}}{finding.subject:{_SUBJECT}}", Tone.PLAIN),
+    )
+    lines = wrapped(_harmless(finding.what, secret), width, head, _TEXT)
+    for detail in finding.details:
+        text = _harmless(detail, secret)
+        words = text.lstrip(" ")
+        indent = _TEXT + 2 + len(text) - len(words)
+        lines += wrapped(words, width, ((" " * indent, Tone.PLAIN),), _TEXT + 4)
     if finding.remedy:
-        click.echo(f"{'':6}{'to do:':>13}  {_harmless(finding.remedy, secret)}")
+        label = f"{'to do:':>{_TEXT - 2}}  "
+        lines += wrapped(_harmless(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
+    return lines
+
+
+def _likes_colour() -> bool:
+    """https://no-color.org: any value but an empty one says no; terminfo(5) has "dumb" for what knows no colour."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _harmless(text: str, secret: str) -> str:
-    return one_line(redacted(text, secret), 1000)
+    """On one line, with nothing secret in it; blanks that align stay."""
+    text = redacted(" ".join(text.splitlines()), secret)
+    text = shown_path(text).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 
 from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
-from syncd.effects import inotify_limits
+from syncd.base.text import shown_path
+from syncd.effects import filesystem, inotify_limits, inotify_usage
 from syncd.effects.content import ContentReader
 from syncd.effects.coverage import NoCoverage
 from syncd.effects.preview import take_secrets_out
-from syncd.effects.scan import Scan, Scanner
+from syncd.effects.scan import LeftOut, Scan, Scanner
 from syncd.effects.watcher import watcher
-from syncd.policy.checkup import judge_size, judge_space, judge_watches
+from syncd.policy.census import heaviest
+from syncd.policy.checkup import (
+    WORTH_SAVING_BYTES,
+    judge_heaviest,
+    judge_private,
+    judge_secrets,
+    judge_size,
+    judge_space,
+    judge_watches,
+)
 from syncd.policy.finding import Finding, Grade
 from syncd.policy.limit import over_limit
 from syncd.policy.manifest import Kind, content_bytes, count_files
-from syncd.policy.secret_contents import held_back
-from syncd.policy.selection import Selection
+from syncd.policy.selection import Decision, Selection
 
 _SHOWN_PROBLEMS = 5
+_HEAVIEST = 10
 
 
 @dataclass
 class Survey:
-    """What was found, and how much a snapshot would hold."""
+    """What was found, and how much a snapshot would hold; `scan` is None where the workspace cannot be read."""
 
     findings: list[Finding] = field(default_factory=list)
     content_bytes: int = 0
+    scan: Scan | None = None
 
 
 def survey(
@@ -43,15 +55,23 @@ def survey(
     """Look at the workspace; where no daemon watches it already, also try to watch it. `reader` looks for secrets."""
     found = Survey()
     watch_problems: tuple[Problem, ...] = ()
+    by_name: list[str] = []
+
+    def note(path: str, is_dir: bool, decision: Decision) -> None:
+        if decision.rule is not None and decision.rule.source == "secrets":
+            name = f"{shown_path(path)}/" if is_dir else shown_path(path)
+            by_name.append(f"{name}: named like {decision.rule.pattern}")
+
     try:
         if running_pid is None:
-            scan, watch_problems = _watched_scan(workspace, selection, personal_excludes)
+            scan, watch_problems = _watched_scan(workspace, selection, personal_excludes, note)
         else:  # a second set of watches would count against the same limit, and what it lacks is in its status
-            scan = Scanner(workspace, selection, NoCoverage(), personal_excludes=personal_excludes).scan()
+            scan = Scanner(workspace, selection, NoCoverage(), note, personal_excludes=personal_excludes).scan()
         secrets = take_secrets_out(scan, reader) if reader else {}
     except WorkspaceError as failure:
         found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
         return found
+    found.scan = scan
     entries = scan.manifest.values()
     directories = 1 + sum(entry.kind is Kind.DIRECTORY for entry in entries)
     found.content_bytes = content_bytes(entries)
@@ -61,22 +81,46 @@ def survey(
         found.findings.append(Finding("directory", Grade.FAIL, refusal, remedy))
     else:
         found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
+    if found.content_bytes >= WORTH_SAVING_BYTES:
+        found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
     found.findings += _warnings("directory", scan.problems)
-    found.findings += _warnings("secrets", [held_back(path, secret, sent=False) for path, secret in secrets.items()])
+    found.findings += _file_system(workspace)
+    if reader:
+        by_content = [f"{shown_path(path)} holds {secret}" for path, secret in secrets.items()]
+        found.findings.append(judge_secrets(by_name, by_content))
     if watch_problems:
         found.findings += _warnings("inotify", watch_problems)
     else:
-        found.findings.append(
-            judge_watches(directories, *inotify_limits.watch_limit(), inotify_limits.instance_limit())
-        )
+        found.findings.append(_watches(directories, running_pid))
     return found
 
 
-def _watched_scan(workspace: str, selection: Selection, personal_excludes: str) -> tuple[Scan, tuple[Problem, ...]]:
+def _watches(directories: int, running_pid: int | None) -> Finding:
+    others = inotify_usage.held_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
+    return judge_watches(
+        directories,
+        *inotify_limits.watch_limit(),
+        inotify_limits.instance_limit(),
+        taken=(others.watches, others.instances),
+        programs=others.programs,
+    )
+
+
+def _file_system(workspace: str) -> list[Finding]:
+    kind = filesystem.kind_of(workspace)
+    if kind not in filesystem.SHARED:
+        return []
+    what = f"it is on {kind}: what others change there is found only every sync.rescan_minutes"
+    return [Finding("directory", Grade.WARN, what, "work on a local disk, or make sync.rescan_minutes smaller")]
+
+
+def _watched_scan(
+    workspace: str, selection: Selection, personal_excludes: str, note: LeftOut
+) -> tuple[Scan, tuple[Problem, ...]]:
     watch = watcher(workspace, lambda: None)
     watch.open()
     try:
-        scan = Scanner(workspace, selection, watch, personal_excludes=personal_excludes).scan()
+        scan = Scanner(workspace, selection, watch, note, personal_excludes=personal_excludes).scan()
         return scan, tuple(watch.problems())
     finally:
         watch.close()
@@ -94,12 +138,19 @@ def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
             findings.append(
                 Finding(subject, Grade.FAIL, f"{folder} cannot be written: {there} is not writable", remedy)
             )
+        elif there == folder and (open_to_others := _open_to_others(subject, folder)):
+            findings.append(open_to_others)
         elif subject == "state":
             findings.append(Finding(subject, Grade.PASS, f"{folder} {'is' if there == folder else 'can be made'}"))
         else:
             disk = os.statvfs(there)
             findings.append(judge_space(folder, disk.f_bavail * disk.f_frsize, content))
     return findings
+
+
+def _open_to_others(subject: str, folder: str) -> Finding | None:
+    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    return judge_private(subject, folder, mode, forbidden=0o077, harm="others can look into it")
 
 
 def _nearest(folder: str) -> str:

@@ -1,9 +1,14 @@
-"""From which numbers on `syncd check` warns or fails: clock, disk, snapshot size and watches."""
+"""From which numbers on `syncd check` warns or fails: clock, disk, snapshot size, watches, secrets, times to live."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+from syncd.policy.census import Weight, ignore_line
 from syncd.policy.finding import Finding, Grade
 from syncd.policy.limit import mib
+from syncd.policy.wording import span
 
 # A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
 SKEW_S = 60.0
@@ -13,6 +18,14 @@ WATCHES_SHARE = 0.75
 SIZE_SHARE = 0.8
 # For the status, the journal and a socket.
 LEAST_SPACE_BYTES = 1 << 20
+# Below this, nobody has to look for what is large.
+WORTH_SAVING_BYTES = 1 << 20
+# Certificates are renewed weeks, the shortest-lived days before their end.
+CERTIFICATE_DAYS = 3.0
+_SHOWN = 5
+_QUOTES = "'\"`"
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")
+_DAY_S = 86_400.0
 _MIB = 1 << 20
 
 
@@ -63,12 +76,113 @@ def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
     return Finding("spool", Grade.PASS, what)
 
 
-def judge_watches(directories: int, watches: int | None, remedy: str, instances: int | None) -> Finding:
-    """One watch a directory and one instance in all, against this user's limits; None: this kernel tells none."""
+def judge_heaviest(weights: Sequence[Weight]) -> Finding:
+    """The largest things, each as the line of an ignore file that leaves it out."""
+    details = tuple(
+        f"{weight.share:4.0%} {size(weight.size_bytes):>11}  {ignore_line(weight.path, weight.is_dir)}"
+        for weight in weights
+    )
+    share = sum(weight.share for weight in weights)
+    what = f"{_count(len(weights), 'file')} or folders hold {share:.0%} of it"
+    if len(weights) == 1:
+        what = f"one {'folder' if weights[0].is_dir else 'file'} holds {share:.0%} of it"
+    return Finding("largest", Grade.NOTE, what, "to leave one out, put its line into .syncdignore", details)
+
+
+def judge_secrets(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
+    """What stays home as it looks secret, each with its rule or its line; what is found by content is unexpected."""
+    number = len(by_name) + len(by_content)
+    if not number:
+        return Finding("secrets", Grade.PASS, "none found")
+    shown = (*by_content, *by_name)[:_SHOWN]
+    more = (f"and {number - len(shown):,} more: syncd ls --ignored",) if number > len(shown) else ()
+    kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
+    what = f"{_count(number, 'path')} held back: {', '.join(kinds)}"
+    remedy = "take what is secret out, or allow the path in workspace.allow_secrets" if by_content else ""
+    return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, (*shown, *more))
+
+
+def judge_watches(
+    directories: int,
+    watches: int | None,
+    remedy: str,
+    instances: int | None,
+    *,
+    taken: tuple[int, int] = (0, 0),
+    programs: Sequence[tuple[str, int]] = (),
+) -> Finding:
+    """One watch a directory and one instance in all, against this user's limits; None: this kernel tells none.
+
+    `taken` is what other programs hold of both, at least; `programs` which of them hold the most watches.
+    """
     what = f"{_of(directories, watches)} watches and {_of(1, instances)} instances needed"
+    if any(taken):
+        what += f"; other programs hold {taken[0]:,} and {taken[1]:,}"
+    details = tuple(f"{count:,} watches: {name}" for name, count in programs)
+    if watches is not None and directories + taken[0] > watches:
+        return Finding("inotify", Grade.WARN, f"{what}: too many, the rest is polled", remedy, details)
     if watches is not None and directories > WATCHES_SHARE * watches:
-        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy)
+        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy, details)
+    if watches is not None and directories + taken[0] > WATCHES_SHARE * watches:
+        return Finding("inotify", Grade.WARN, f"{what}: nearly all", remedy, details)
     return Finding("inotify", Grade.PASS, what)
+
+
+def judge_certificate(ends_in_s: float, issuer: str) -> Finding:
+    """The certificate that the server (or a proxy in its name) showed, and that was believed."""
+    what = f"the server's is by {issuer or 'an unnamed issuer'} and good for {span(ends_in_s)}"
+    if ends_in_s > CERTIFICATE_DAYS * _DAY_S:
+        return Finding("certificate", Grade.PASS, what)
+    remedy = "if it is not renewed by then, nothing goes through: tell whoever runs the server, or the proxy before it"
+    return Finding("certificate", Grade.WARN, what, remedy)
+
+
+def judge_end(ends_in_s: float | None) -> Finding:
+    """How long a sandbox that was acquired lives; None: until it is given back."""
+    if ends_in_s is None:
+        return Finding("time to live", Grade.PASS, "no end was asked for")
+    what = f"{span(ends_in_s)} more" if ends_in_s > 0 else "its time is over"
+    return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
+
+
+def judge_key(key: str, whereabouts: str) -> Finding:
+    """The key as it was written down: what is around it goes to the server as well."""
+    around = ""
+    if key[0] in _QUOTES or key[-1] in _QUOTES:
+        around = "it begins or ends with a quote"
+    elif _ASSIGNMENT.match(key):
+        around = "it begins with a variable's name and ="
+    if around:
+        return Finding("key", Grade.WARN, f"{whereabouts}: {around}", "leave nothing there but the key itself")
+    return Finding("key", Grade.PASS, whereabouts)
+
+
+def judge_private(subject: str, path: str, mode: int, *, forbidden: int, harm: str) -> Finding | None:
+    """A file or folder with rights that others should not have; None: it has none of the `forbidden` ones."""
+    if not mode & forbidden:
+        return None
+    return Finding(
+        subject, Grade.WARN, f"{path} (mode {mode:04o}): {harm}", f"chmod {_letters(forbidden)} {_quoted(path)}"
+    )
+
+
+def judge_versions(daemon: str | None, here: str) -> Finding | None:
+    """A daemon that was not restarted after an upgrade; None: it is of this version, or tells none."""
+    if daemon is None or daemon == here:
+        return None
+    what = f"it is version {daemon}, this command {here}"
+    return Finding("daemon", Grade.WARN, what, "restart it: systemctl --user restart syncd, or run `syncd run` anew")
+
+
+def _letters(forbidden: int) -> str:
+    """`go-w` or `go-rwx`, as chmod(1) has it."""
+    return "go-w" if forbidden == 0o022 else "go-rwx"
+
+
+def _quoted(path: str) -> str:
+    """The path for a shell, where it needs quoting."""
+    plain = path and all(c.isalnum() or c in "/._-+@%," for c in path)
+    return path if plain else "'" + path.replace("'", "'\\''") + "'"
 
 
 def size(size_bytes: int) -> str:

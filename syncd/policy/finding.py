@@ -27,14 +27,27 @@ class Grade(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`what` was found about `subject`, one line; `remedy` is what to do about it, where something is to be done."""
+    """`what` was found about `subject`, one line; `remedy` is what to do about it, where something is to be done.
+
+    `details` are the first few things that `what` counts, a line each.
+    """
 
     subject: str
     grade: Grade
     what: str
     remedy: str = ""
+    details: tuple[str, ...] = ()
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """0 if nothing failed, 75 if all that failed may pass by itself, else 78."""
     return max((finding.grade.exit_code for finding in findings), default=_DONE)
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """All of them in one line."""
+    words = [finding.grade.word for finding in findings]
+    fine = words.count("pass")
+    counts = {"failed": words.count("fail"), "to look at": words.count("warn")}
+    troubles = [f"{number} {word}" for word, number in counts.items() if number]
+    return ", ".join([*troubles, f"{fine} well"]) if troubles else f"all is well ({fine} checked)"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from syncd.base.clock import SystemClock
 from syncd.effects.contact import way_findings
+from syncd.effects.content import ContentReader
+from syncd.effects.filesystem import kind_of
+from syncd.effects.inotify_usage import held_by_others
 from syncd.effects.survey import folder_findings, survey
 from syncd.policy.finding import Grade
+from syncd.policy.secret_contents import SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
 
 SELECTION = Selection(SelectionSettings())
@@ -72,11 +79,13 @@ def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base_url", "environ", "expected"),
     [
-        ("https://api.example", {}, []),
-        ("https://api.example", {"https_proxy": "http://me:secret@proxy:3128"}, ["through proxy:3128"]),
-        ("https://api.example", {"https_proxy": "http://proxy:3128", "no_proxy": "example"}, []),
+        ("https://api.example", {}, ["are trusted"]),
+        ("https://api.example", {"https_proxy": "http://me:secret@proxy:3128"}, ["through proxy:3128", "are trusted"]),
+        ("https://api.example", {"https_proxy": "http://proxy:3128", "no_proxy": "example"}, ["are trusted"]),
         ("http://127.0.0.1:8000", {"http_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/nowhere"}, []),
-        ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, which is not there"]),
+        ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, which is not there", "are trusted"]),
+        ("https://api.example", {"SSL_CERT_FILE": "/proc/self/maps"}, ["which holds no certificate", "are trusted"]),
+        ("https://api.example", {"CURL_CA_BUNDLE": "/a"}, ["$CURL_CA_BUNDLE is set, which", "are trusted"]),
         ("https://api.example", {"SSL_CERT_DIR": "/"}, ["/ are trusted"]),
     ],
 )
@@ -84,10 +93,74 @@ def test_the_way_to_the_api(
     base_url: str, environ: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy and certificates are told where the environment names any, and never a proxy's password."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     found = [finding.what for finding in way_findings(base_url, os.environ)]
     assert len(found) == len(expected)
     assert all(words in what and "secret" not in what for words, what in zip(expected, found, strict=True))
+
+
+_WATCHES_SEVEN = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+instance = libc.inotify_init()
+for number in range(7):
+    assert libc.inotify_add_watch(instance, f"{sys.argv[1]}/{number}".encode(), 2) > 0
+import os
+if os.fork() == 0:
+    print("ready", flush=True)
+    sys.stdin.read()
+os.wait()
+"""
+
+
+def test_what_other_programs_hold(tmp_path: Path) -> None:
+    """Another process's watches are counted once, though its child inherited them; one's own are not."""
+    for number in range(7):
+        (tmp_path / str(number)).mkdir()
+    before = held_by_others({os.getpid()})
+    command = [sys.executable, "-c", _WATCHES_SEVEN, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        seen = held_by_others({os.getpid()})
+        without = held_by_others({os.getpid(), other.pid})
+        other.communicate("")
+    assert before is not None
+    assert seen is not None
+    assert without is not None
+    assert seen.watches >= 7
+    assert seen.instances >= 1
+    assert any(count >= 7 for _, count in seen.programs)
+    assert without.watches >= 7  # the child's, which nobody excluded
+
+
+def test_kinds_of_file_systems(tmp_path: Path) -> None:
+    """The mount that a path is really on is found."""
+    assert kind_of("/proc/self") == "proc"
+    assert kind_of("/sys") in ("sysfs", kind_of("/"))
+    assert kind_of(str(tmp_path)) not in ("", "proc")
+
+
+def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:
+    """What is there already and open is a warning; nothing is changed."""
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "spool").mkdir(mode=0o700)
+    state, spool = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
+    assert (state.grade, state.remedy) == (Grade.WARN, f"chmod go-rwx {tmp_path / 'state'}")
+    assert spool.grade is Grade.PASS
+
+
+def test_what_is_large_and_what_is_secret(tmp_path: Path) -> None:
+    """Large things and secrets are named with what to do, each in one finding; the secret is not among the large."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/big").write_bytes(b"x" * (2 << 20))
+    (tmp_path / "id.pem").write_bytes(b"x" * (1 << 20))
+    (tmp_path / "notes").write_text("sk_live_" + "Ab3dE5fG7hJ9kA2bC4dE6fG8")
+    reader = ContentReader(str(tmp_path), SystemClock(), search=SecretSearch())
+    found = {finding.subject: finding for finding in survey(str(tmp_path), SELECTION, 9, None, reader=reader).findings}
+    assert [detail.split()[-1] for detail in found["largest"].details] == ["/data/big"]
+    assert found["secrets"].grade is Grade.WARN
+    assert found["secrets"].details == ("notes holds a Stripe key in line 1", "id.pem: named like *.pem")

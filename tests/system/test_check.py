@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
 import re
+import struct
+import subprocess
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command import Finished
+from command import SYNCD, Finished
 from rig import KEY, SANDBOX, Rig
 
 from syncd.base.clock import SystemClock
@@ -24,12 +31,15 @@ def test_all_is_well(rig: Rig) -> None:
         "configuration": "pass",
         "key": "pass",
         "directory": "pass",
+        "secrets": "pass",
         "inotify": "pass",
         "state": "pass",
         "spool": "pass",
         "daemon": "note",
+        "service": "note",
         "api": "pass",
         "sandbox": "pass",
+        "time": "note",
         "clock": "pass",
     }
     assert "3 files in 4 directories" in done.out
@@ -135,6 +145,79 @@ def test_the_key_from_the_environment(rig: Rig) -> None:
     rig.environ["KLAVIS_API_KEY"] = KEY
     done = rig.ok("check")
     assert "found in $KLAVIS_API_KEY" in done.out
+
+
+def test_for_scripts(rig: Rig) -> None:
+    """`--json` is one document with every finding, and ends as the text does."""
+    rig.fill(3)
+    rig.workspace.joinpath(".env").write_text("A=1")
+    os.chmod(rig.key_file, 0o644)
+    done = rig.run("check", "--json")
+    os.chmod(rig.key_file, 0o600)
+    document = json.loads(done.out)
+    assert (done.code, document["exit_code"], document["version"]) == (78, 78, 1)
+    found = {row["subject"]: row for row in document["findings"]}
+    assert all(set(row) == {"subject", "grade", "what", "remedy", "details"} for row in document["findings"])
+    assert found["key"]["grade"] == "fail"
+    assert found["key"]["remedy"].startswith("run: chmod 600 ")
+    assert found["secrets"]["details"] == [".env: named like .env"]
+
+
+def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
+    """Before the first sync the account is asked and nothing is acquired; after it, how long the sandbox lives."""
+    rig.write("a")
+    rig.configure({"sandbox.acquire.ttl_seconds": 3600})
+    rig.config_file.write_text(rig.config_file.read_text().replace(f'sandbox.id = "{SANDBOX}"\n', ""))
+    done = rig.ok("check")
+    assert _found(done)["sandbox"] == "note"
+    assert "the first sync acquires one" in done.out
+    assert rig.emulator.journal.ops() == ["list"]
+    rig.ok("push")
+    done = rig.ok("check")
+    assert _found(done)["sandbox"] == "pass"
+    assert re.search(r"time to live +(59 min|1 h) more; the next one is acquired", done.out)
+
+
+def test_who_else_may_write(rig: Rig) -> None:
+    """A configuration or a key folder that others may write to is a warning with the command that ends it."""
+    rig.write("a")
+    os.chmod(rig.config_file, 0o620)
+    os.chmod(rig.key_file.parent, 0o777)
+    done = rig.ok("check")
+    assert f"chmod go-w {rig.config_file}\n" in done.out
+    assert f"chmod go-w {rig.key_file.parent}\n" in done.out
+
+
+@pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
+    """Of 80 columns: what is longer goes on under itself, and only the word in front has a colour, if any."""
+    rig.fill(3)
+    rig.write("data/" + "long name " * 12 + "/big.bin", b"x" * (1 << 20))
+    screen = _on_a_terminal(rig, {"TERM": "xterm", **more})
+    plain = re.sub(r"\x1b\[[0-9]*m", "", screen)
+    lines = plain.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert ("\x1b" in screen) == colours
+    starts = [line for line in lines if not re.match(r"(pass|note|warn|fail)  \w|all is well", line)]
+    assert starts
+    assert all(line.startswith(" " * 21) or "to do:  " in line for line in starts)
+    assert all(screen_line.count("\x1b") <= 3 for screen_line in screen.splitlines())
+
+
+def _on_a_terminal(rig: Rig, environ: dict[str, str]) -> str:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    running = subprocess.Popen(
+        [*SYNCD, "check"], env={**rig.environment(), **environ}, cwd=rig.home, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    screen = b""
+    with suppress(OSError):  # EIO: the last one closed it
+        while piece := os.read(leader, 1 << 16):
+            screen += piece
+    os.close(leader)
+    assert running.wait(20) == 0
+    return screen.decode()
 
 
 class _HourAhead(SystemClock):

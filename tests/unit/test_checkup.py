@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.checkup import judge_clock, judge_size, judge_space, judge_watches, size
-from syncd.policy.finding import Finding, Grade, exit_code
+from syncd.policy.census import Weight
+from syncd.policy.checkup import (
+    judge_certificate,
+    judge_clock,
+    judge_end,
+    judge_heaviest,
+    judge_key,
+    judge_private,
+    judge_secrets,
+    judge_size,
+    judge_space,
+    judge_versions,
+    judge_watches,
+    size,
+)
+from syncd.policy.finding import Finding, Grade, exit_code, summary
 
 _MIB = 1 << 20
 
@@ -54,14 +68,112 @@ def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
 
 
 @pytest.mark.parametrize(
-    ("directories", "watches", "grade"),
-    [(75, 100, Grade.PASS), (76, 100, Grade.WARN), (10**6, None, Grade.PASS)],
+    ("directories", "watches", "taken", "grade", "words"),
+    [
+        (75, 100, (0, 0), Grade.PASS, "75 of 100 watches"),
+        (76, 100, (0, 0), Grade.WARN, "need some too"),
+        (10**6, None, (10**6, 1), Grade.PASS, "1,000,000 watches"),
+        (10, 100, (65, 4), Grade.PASS, "other programs hold 65 and 4"),
+        (10, 100, (66, 4), Grade.WARN, "nearly all"),
+        (10, 100, (91, 4), Grade.WARN, "too many"),
+    ],
 )
-def test_watches(directories: int, watches: int | None, grade: Grade) -> None:
-    """More than three quarters of the user's watches is a warning, with the way to raise them."""
-    finding = judge_watches(directories, watches, "raise it", 128)
+def test_watches(directories: int, watches: int | None, taken: tuple[int, int], grade: Grade, words: str) -> None:
+    """More than three quarters of the user's watches, others' included, is a warning, with the way to raise them."""
+    finding = judge_watches(directories, watches, "raise it", 128, taken=taken, programs=[("editor", taken[0])])
     assert finding.grade is grade
+    assert words in finding.what
     assert finding.remedy == ("raise it" if grade is Grade.WARN else "")
+    assert bool(finding.details) == (grade is Grade.WARN)
+
+
+def test_heaviest() -> None:
+    """Each of the largest is one line: share, size, and what to put into an ignore file."""
+    finding = judge_heaviest([Weight("data/[raw]", True, 30 * _MIB, 0.75), Weight("b.bin", False, 4 * _MIB, 0.1)])
+    assert finding.grade is Grade.NOTE
+    assert "85%" in finding.what
+    assert [detail.split() for detail in finding.details] == [
+        ["75%", "30.0", "MiB", r"/data/\[raw]/"],
+        ["10%", "4,096", "KiB", "/b.bin"],
+    ]
+    assert ".syncdignore" in finding.remedy
+
+
+def test_secrets() -> None:
+    """None is well, those by name are a note, one by content is a warning and named first; a flood is counted."""
+    assert judge_secrets([], []).grade is Grade.PASS
+    by_name = judge_secrets([".env: named like .env"], [])
+    assert (by_name.grade, by_name.what, by_name.remedy) == (Grade.NOTE, "1 path held back: 1 by name", "")
+    many = judge_secrets([f"{n}.pem" for n in range(7)], ["a.py holds a key in line 2"])
+    assert (many.grade, many.what) == (Grade.WARN, "8 paths held back: 1 by content, 7 by name")
+    assert many.details[0] == "a.py holds a key in line 2"
+    assert (len(many.details), many.details[-1]) == (6, "and 3 more: syncd ls --ignored")
+
+
+@pytest.mark.parametrize(("days", "grade"), [(40, Grade.PASS), (3.1, Grade.PASS), (2.9, Grade.WARN)])
+def test_certificate(days: float, grade: Grade) -> None:
+    """A certificate that ends within three days is a warning; who gave it is told, as a proxy may be in between."""
+    finding = judge_certificate(days * 86_400, "Example CA")
+    assert finding.grade is grade
+    assert "Example CA" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("ends_in_s", "words"), [(None, "no end"), (4320.0, "1 h 12 min more; the next one"), (-1.0, "its time is over;")]
+)
+def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
+    """What was acquired is followed by the next, so its end is never a trouble."""
+    finding = judge_end(ends_in_s)
+    assert finding.grade is Grade.PASS
+    assert words in finding.what
+
+
+@pytest.mark.parametrize(
+    ("key", "grade"),
+    [("abc", Grade.PASS), ("ab=c", Grade.PASS), ('"abc"', Grade.WARN), ("KLAVIS_API_KEY=abc", Grade.WARN)],
+)
+def test_what_is_around_a_key(key: str, grade: Grade) -> None:
+    """Quotes and assignments come from other kinds of files; the key itself is not shown."""
+    finding = judge_key(key, "found in a file")
+    assert finding.grade is grade
+    assert "abc" not in finding.what
+
+
+@pytest.mark.parametrize(
+    ("mode", "forbidden", "remedy"),
+    [
+        (0o700, 0o077, None),
+        (0o755, 0o022, None),
+        (0o775, 0o022, "chmod go-w '/a b'"),
+        (0o750, 0o077, "chmod go-rwx '/a b'"),
+    ],
+)
+def test_rights_of_others(mode: int, forbidden: int, remedy: str | None) -> None:
+    """Rights that others should not have are a warning with the command that takes them away."""
+    finding = judge_private("state", "/a b", mode, forbidden=forbidden, harm="is bad")
+    assert (finding.remedy if finding else None) == remedy
+
+
+def test_versions() -> None:
+    """A daemon of another version is told, with the way to restart it; one that tells none is not."""
+    assert judge_versions(None, "2.0") is None
+    assert judge_versions("2.0", "2.0") is None
+    finding = judge_versions("1.0", "2.0")
+    assert finding is not None
+    assert "restart" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("grades", "line"),
+    [
+        ([Grade.PASS, Grade.PASS, Grade.NOTE], "all is well (2 checked)"),
+        ([Grade.PASS, Grade.WARN, Grade.WARN], "2 to look at, 1 well"),
+        ([Grade.FAIL, Grade.FAIL_FOR_NOW, Grade.WARN], "2 failed, 1 to look at, 0 well"),
+    ],
+)
+def test_summary(grades: list[Grade], line: str) -> None:
+    """The last line counts; what failed comes first."""
+    assert summary(Finding("it", grade, "is so") for grade in grades) == line
 
 
 @pytest.mark.parametrize(

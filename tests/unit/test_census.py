@@ -1,0 +1,70 @@
+"""What weighs most in a snapshot, the line that leaves it out, and counts that tell no name."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.census import census, heaviest, ignore_line
+from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.policy.selection import Selection, SelectionSettings
+
+
+def _manifest(sizes: dict[str, int]) -> Manifest:
+    found: Manifest = {}
+    for path, size in sizes.items():
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            found.setdefault("/".join(parts[:depth]), Entry(Kind.DIRECTORY, 0o755, 0))
+        found[path] = Entry(Kind.FILE, 0o644, 0, size)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, []),
+        ({"a": 0}, []),
+        ({"a": 3, "b": 7}, [("b", 7), ("a", 3)]),
+        ({f"src/{n}": 10 for n in range(9)}, [("src", 90)]),  # many small ones: the folder is the thing
+        ({"data/raw/deep/big": 90, "data/x": 10}, [("data/raw/deep/big", 90), ("data/x", 10)]),  # one is most of it
+        ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is nobody's trouble
+        ({"a/x": 50, "a/y": 50, "b": 10}, [("a/x", 50), ("a/y", 50), ("b", 10)]),
+    ],
+)
+def test_heaviest(sizes: dict[str, int], expected: list[tuple[str, int]]) -> None:
+    """Whole folders, taken apart only where one thing in them is most of them; nothing is counted twice."""
+    found = heaviest(_manifest(sizes), 10)
+    assert [(weight.path, weight.size_bytes) for weight in found] == expected
+    assert all(weight.is_dir == (weight.path not in sizes) for weight in found)
+
+
+def test_no_more_than_asked_for() -> None:
+    """The largest so many, in order, with shares of everything."""
+    found = heaviest(_manifest({f"f{n:02}": n for n in range(1, 41)}), 3)
+    assert [weight.path for weight in found] == ["f40", "f39", "f38"]
+    assert found[0].share == pytest.approx(40 / 820)
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "data/raw", "a*b", "[x]", "a?", "back\\slash", "end ", "!no", "#no", "tab\tand\nline", "caf\xe9"]
+)
+@pytest.mark.parametrize("is_dir", [True, False])
+def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
+    """The line works as a person would paste it, for names with all that ignore files give a meaning to."""
+    line = ignore_line(path, is_dir)
+    assert line.isprintable()
+    scope = Selection(SelectionSettings()).root().with_files({".syncdignore": line.encode() + b"\n"})
+    *above, name = path.split("/")
+    for folder in above:
+        scope = scope.enter(folder)
+    assert not scope.decide(name, is_dir).included
+    assert scope.decide("other", is_dir).included
+
+
+def test_counts() -> None:
+    """Kinds, orders of size, depth, and names that are no UTF-8."""
+    manifest = _manifest({"a/b/c": 5, "a/\udcff": 5_000, "z": 1 << 30, "e": 0})
+    manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
+    counted = census(manifest)
+    assert (counted.files, counted.links, counted.directories, counted.deepest, counted.not_utf8) == (4, 1, 2, 3, 1)
+    assert counted.orders == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}
