@@ -59,8 +59,8 @@ class Beside(Struct, frozen=True):
     def restart(self, pid: int | None) -> str:
         """What to do to have another process in the place of `pid`, even of one that hears no signal."""
         if self.unit:
-            return f"systemctl --user restart {self.unit}"
-        return f"kill -9 {pid}; syncd run{self.option}" if pid else f"stop it; {self.start}"
+            return f"`systemctl --user restart {self.unit}`"
+        return f"`kill -9 {pid}; {self.start}`" if pid else f"stop it, then `{self.start}`"
 
 
 class _Headline(Struct, frozen=True):
@@ -96,7 +96,7 @@ def _headline(status: Status, beside: Beside, now_s: float) -> _Headline:
         return _Headline(
             Tone.BAD,
             f"hung: process {status.pid} does not answer{heard}",
-            f"restart it: `{beside.restart(status.pid)}`",
+            f"restart it: {beside.restart(status.pid)}",
         )
     since_s = seconds_of(status.state_since)
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {span(now_s - since_s)}"
@@ -133,7 +133,7 @@ def _not_running(status: Status, beside: Beside, now_s: float) -> _Headline:
             Tone.ATTENTION,
             f"another syncd is at work here{process}, which shows no status",
             f"a push does so while it lasts; if it stays so, it is a daemon of another version than {beside.version}: "
-            f"`{beside.restart(beside.busy_pid)}`",
+            f"{beside.restart(beside.busy_pid)}",
         )
     heard = "" if beside.heard_at_s is None else ago(now_s - beside.heard_at_s)
     match beside.ending:
@@ -242,7 +242,7 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
         restart = beside.restart(status.pid)
         yield (
             "version",
-            f"the daemon is syncd {status.daemon_version}, this is {beside.version}; restart it: `{restart}`",
+            f"the daemon is syncd {status.daemon_version}, this is {beside.version}; restart it: {restart}",
             Tone.ATTENTION,
         )
 

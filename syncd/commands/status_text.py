@@ -12,6 +12,7 @@ from msgspec import Struct
 from syncd.base.text import shown_path
 
 _COMMAND = re.compile(r"`[^`]+`")
+_LEAST = 8
 _TIE = "\0"  # in no text that can be shown
 
 
@@ -52,15 +53,17 @@ def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.P
     A `command` in it stays on one line, to be copied.
     """
     used = sum(columns(piece) for piece, _ in first)
-    words = [word.replace(_TIE, " ") for word in _COMMAND.sub(_tied, shown_path(text)).split(" ")]
-    rows = list(_rows(words, max(8, width - used), max(8, width - indent)))
+    room = max(_LEAST, width - indent)
+    tied = _COMMAND.sub(lambda found: _tied(found[0], room), shown_path(text))
+    words = [word.replace(_TIE, " ") for word in tied.split(" ")]
+    rows = list(_rows(words, max(_LEAST, width - used), room))
     lead: Span = (" " * indent, Tone.PLAIN)
     lines: list[Line] = [(*first, (rows[0], tone))]
     return lines + [(lead, (row, tone)) for row in rows[1:]]
 
 
-def _tied(command: re.Match[str]) -> str:
-    return command[0].replace(" ", _TIE)
+def _tied(command: str, room: int) -> str:
+    return command.replace(" ", _TIE) if columns(command) <= room else command
 
 
 def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from rig import Rig
 
 KEYS = [
@@ -89,11 +92,91 @@ def test_of_a_killed_daemon(rig: Rig) -> None:
     assert status["pending"] is True
 
 
-def test_watch_shows_each_change(rig: Rig) -> None:
-    """`--watch --json` is one document a line, as things happen, until it is interrupted."""
+def test_of_a_daemon_that_hangs(rig: Rig) -> None:
+    """A process that exists and does not answer is told from one that works, and how to end it."""
+    rig.write("a")
+    daemon = rig.up()
+    assert rig.status()["responding"] is True
+    daemon.send(signal.SIGSTOP)
+    status = rig.status()
+    assert (status["responding"], status["state"], status["running"]) == (False, "watching", True)
+    text = rig.ok("status").out
+    assert text.startswith(f"● hung: process {daemon.pid} does not answer, last heard of ")
+    assert f"\n  restart it: `kill -9 {daemon.pid}; syncd run`\n" in text
+    assert "syncd_up{" in (metrics := rig.ok("status", "--metrics").out)
+    assert re.search(r"^syncd_up\{.*\} 0$", metrics, re.MULTILINE)
+    daemon.send(signal.SIGCONT)
+    assert rig.status()["responding"] is True
+    rig.kill()
+    assert rig.status()["responding"] is None
+
+
+def test_of_a_busy_daemon_nobody_asks(rig: Rig) -> None:
+    """What a daemon cannot answer while it waits for the sandbox is no sign that it hangs, and costs no wait."""
+    rig.write("a")
+    rig.faults("initialize: delay 2")
+    daemon = rig.start()
+    rig.until(lambda: rig.shown()["state"] == "initializing", "initializing")
+    daemon.send(signal.SIGSTOP)
+    assert rig.status()["responding"] is None
+    assert rig.ok("status").out.startswith("● initializing")
+    daemon.send(signal.SIGCONT)
+
+
+def test_of_another_version(rig: Rig) -> None:
+    """Unknown fields do no harm; an older daemon is told; what cannot be understood is said to be that."""
+    rig.write("a")
+    daemon = rig.up()
+    file = rig.state_folder / "status.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "daemon_version": "0.0.1", "of_tomorrow": {"a": [1]}}))
+    text = rig.ok("status").out
+    assert text.startswith("● in sync\n")
+    assert "the daemon is syncd 0.0.1, this is" in text
+    for odd in ({"version": 2}, {"state": "dreaming"}, {"syncs": "many"}):
+        file.write_text(json.dumps({**document, **odd}))
+        text = rig.ok("status").out
+        assert text.startswith(f"● another syncd is at work here (process {daemon.pid}), which shows no status\n")
+    assert (rig.status()["running"], rig.status()["state"]) == (False, "stopped")
+
+
+def test_how_to_start_it(rig: Rig) -> None:
+    """The unit's command where the unit is installed for this configuration, else the program's own."""
+    assert "\n  see whether it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
     rig.write("a")
     rig.up()
-    watching = rig.background("status", "--watch", "--json")
-    rig.until(lambda: '"watching"' in watching.out, "the first line")
-    rig.daemons[0].stop()
-    rig.until(lambda: '"stopped"' in watching.out, "the end of the daemon")
+    rig.kill()
+    assert rig.ok("status").out.startswith("● stopped without a word, last heard of ")
+    units = rig.home / ".config/systemd/user"
+    (units / "default.target.wants").mkdir(parents=True)
+    (units / "syncd.service").touch()
+    (units / "syncd@.service").touch()
+    assert "\n  start it: `systemctl --user start syncd`; " in rig.ok("status").out
+    other = rig.config_file.with_name("work.toml")
+    other.write_text(rig.config_file.read_text())
+    assert f"start it: `syncd run --config {other}`\n" in rig.ok("status", "--config", str(other)).out
+    (units / "default.target.wants/syncd@work.service").symlink_to("../syncd@.service")
+    assert "start it: `systemctl --user start syncd@work`" in rig.ok("status", "--config", str(other)).out
+
+
+def test_in_letters_that_the_locale_has(rig: Rig) -> None:
+    """An output that takes ASCII only gets ASCII, not a failure."""
+    rig.environ["PYTHONIOENCODING"] = "ascii"
+    work = rig.home / "caf\xe9"
+    work.mkdir()
+    rig.configure({"workspace.path": str(work)})
+    text = rig.ok("status").out
+    assert text.startswith("* never started")
+    assert "caf\\xe9" in text
+
+
+def test_metrics_are_text_of_their_own(rig: Rig) -> None:
+    """`--metrics` ends with the mark of a whole document, and does not go together with the other forms."""
+    rig.write("a")
+    rig.up()
+    text = rig.ok("status", "--metrics").out
+    assert text.endswith("# EOF\n")
+    figures = {sample.name: sample.value for family in open_metrics(text) for sample in family.samples}
+    assert (figures["syncd_up"], figures["syncd_syncs_total"], figures["syncd_last_sync_files"]) == (1, 1, 1)
+    assert rig.run("status", "--metrics", "--json").code == 2
+    assert rig.run("status", "--metrics", "--watch").code == 2

@@ -1,0 +1,159 @@
+"""`syncd status --watch` on a real terminal: it lives in its place, and leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from command import SYNCD
+from rig import Rig
+from screens.terminal import Terminal
+
+# A terminal of its own alone sends no Ctrl-C: it has to be the session's.
+_TAKE_IT = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+_PROMPT = "$ syncd status --watch"
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """80 by 24, with a prompt on its first line."""
+    terminal = Terminal(80, 24)
+    terminal.show(f"{_PROMPT}\n")
+    yield terminal
+    terminal.close()
+
+
+def watch(terminal: Terminal, rig: Rig, **environ: str) -> None:
+    """Starts it there."""
+    env = {**rig.environment(), "TERM": "xterm", **environ}
+    terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.home)
+
+
+def echoes(terminal: Terminal) -> bool:
+    """Whether the terminal shows what is typed."""
+    return bool(termios.tcgetattr(terminal._ours)[3] & termios.ECHO)
+
+
+def colours(terminal: Terminal) -> set[str]:
+    """All colours on the screen."""
+    return {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()}
+
+
+def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
+    """Syncs, a killed daemon, a new one and typed keys change lines where they are; Ctrl-C leaves them there."""
+    rig.write("a")
+    rig.up()
+    watch(terminal, rig)
+    terminal.until(lambda text: "● in sync" in text and "1 sync," in text, "a daemon at rest")
+    assert not echoes(terminal)
+    rig.write("b")
+    terminal.until(lambda text: "● in sync" in text and "2 syncs," in text, "one more sync")
+    terminal.type("\n\nrm -rf\n")
+    rig.kill()
+    terminal.until(lambda text: "● stopped without a word" in text, "the daemon's death")
+    rig.write("c")
+    rig.up()
+    terminal.until(lambda text: "● in sync" in text and "1 sync," in text, "the next daemon")
+    lines = terminal.text.split("\n")
+    assert lines[:2] == [_PROMPT, "● in sync"]  # nothing scrolled, nothing is there twice
+    assert sum("workspace" in line for line in lines) == 1
+    assert "rm -rf" not in terminal.text
+    ours = os.dup(terminal._ours)
+    terminal.type("\x03")
+    assert terminal.finish() == 0
+    assert terminal.text.split("\n")[:2] == [_PROMPT, "● in sync"]
+    assert termios.tcgetattr(ours)[3] & termios.ECHO
+    os.close(ours)
+
+
+def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Terminal) -> None:
+    """It tells of the workspace that the configuration names now, and fits in the width that there is now."""
+    rig.write("a")
+    rig.up()
+    watch(terminal, rig)
+    terminal.until(lambda text: "● in sync" in text, "a daemon at rest")
+    fcntl.ioctl(terminal._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 46, 0, 0))
+    terminal.screen.resize(24, 46)
+    terminal.until(lambda text: text.startswith("● in sync"), "it anew")
+    assert sum("workspace" in line for line in terminal.text.split("\n")) == 1
+    assert max(len(line) for line in terminal.text.split("\n")) < 46
+    rig.configure({"workspace.path": str(rig.home / "other")})
+    terminal.until(lambda text: "● never started" in text, "the other workspace")
+    rig.config_file.write_text("nonsense")
+    rig.configure()
+    terminal.until(lambda text: "● in sync" in text, "the first workspace again")
+
+
+def test_a_terminal_too_low(rig: Rig) -> None:
+    """What does not fit below is left out, rather than scrolled through."""
+    low = Terminal(80, 4)
+    watch(low, rig)
+    try:
+        low.until(lambda text: "never started" in text, "the screen")
+        rig.write("a")
+        rig.up()
+        low.until(lambda text: text.startswith("● in sync"), "the screen anew")
+        assert len(low.text.split("\n")) <= 3
+    finally:
+        low.close()
+
+
+def test_sigterm_puts_the_terminal_back(rig: Rig, terminal: Terminal) -> None:
+    """Whoever ends it by a signal gets a terminal that shows what is typed."""
+    watch(terminal, rig)
+    terminal.until(lambda text: "never started" in text, "the screen")
+    assert not echoes(terminal)
+    assert terminal._process is not None
+    terminal._process.send_signal(signal.SIGTERM)
+    ours = os.dup(terminal._ours)
+    assert terminal.finish() == 128 + signal.SIGTERM
+    assert termios.tcgetattr(ours)[3] & termios.ECHO
+    os.close(ours)
+
+
+def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> None:
+    """Of a terminal's 16 colours some, but never its white or black; none with NO_COLOR."""
+    rig.write("a")
+    rig.up()
+    watch(terminal, rig)
+    terminal.until(lambda text: "● in sync" in text, "a daemon at rest")
+    assert colours(terminal) == {"default", "green"}
+    other = Terminal(80, 24)
+    watch(other, rig, NO_COLOR="1")
+    try:
+        other.until(lambda text: "● in sync" in text, "a daemon at rest")
+        assert colours(other) == {"default"}
+    finally:
+        other.close()
+    dumb = Terminal(80, 24)
+    watch(dumb, rig, TERM="dumb")
+    try:
+        dumb.until(lambda text: "● in sync" in text, "a daemon at rest")
+        assert colours(dumb) == {"default"}
+        assert echoes(dumb)
+    finally:
+        dumb.close()
+
+
+def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
+    """Each document differs from the one before; an interrupt is the way to end it."""
+    rig.write("a")
+    rig.up()
+    watching = rig.background("status", "--watch", "--json")
+    told = rig.background("status", "--watch")
+    rig.until(lambda: '"watching"' in watching.out and "● in sync" in told.out, "the first documents")
+    rig.daemons[0].stop()
+    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in told.out, "the end of the daemon")
+    assert watching.stop(signal.SIGINT) == 0
+    assert told.stop(signal.SIGINT) == 0
+    lines = watching.out.splitlines()
+    assert all(line != after for line, after in pairwise(lines))
+    assert 2 <= told.out.count("● ") < 10
+    assert "\x1b" not in told.out

@@ -1,0 +1,336 @@
+"""Each screen of `syncd status` to the letter, at a made-up time; none is wider than its terminal."""
+
+from __future__ import annotations
+
+import re
+from textwrap import dedent
+
+import click
+import pytest
+from clock import NOON_S
+from msgspec.structs import replace
+
+from syncd.commands.status_screen import Beside, Ending, screen
+from syncd.commands.status_text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
+from syncd.policy.status import LastError, LastSync, Progress, SandboxName, State, Status
+from syncd.policy.wording import ago, countdown, counted, seconds_of, size, span, told_apart
+
+NOTHING = Status(
+    running=False,
+    pid=None,
+    state=State.STOPPED,
+    workspace="/home/dev/code",
+    sandbox=SandboxName("box", "https://api.klavis.ai", "us"),
+)
+WATCHING = replace(
+    NOTHING,
+    running=True,
+    pid=4242,
+    state=State.WATCHING,
+    syncs=12,
+    last_sync=LastSync("2026-11-24T13:20:01Z", 812, 5_123_456, "ab", 0.84),
+    state_since="2026-11-24T13:18:11Z",
+    started_at="2026-11-24T12:00:00Z",
+    daemon_version="0.1.0",
+    responding=True,
+    uploaded_bytes=61_000_000,
+    left_out={"secrets": 2, "built-in": 1100, ".gitignore": 102},
+    sandbox_expires_at="2026-11-24T15:20:11Z",
+    mcp_servers={"git": "https://mcp.klavis.ai/git/abc"},
+)
+MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
+BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
+LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
+BESIDE = Beside("0.1.0", Ending.IN_ORDER, NOON_S - 300, None)
+BY_UNIT = replace(BESIDE, unit="syncd")
+
+# Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
+SHADES = {"0", "1", "31", "32", "33", "36"}
+
+REST = """
+  workspace   /home/dev/code
+  sandbox     box at https://api.klavis.ai, region us; ends in 2 h
+              git: https://mcp.klavis.ai/git/abc
+  last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
+  stays home  1,204 paths: 1,100 built-in, 102 .gitignore, 2 secrets;
+              `syncd ls --ignored` names them
+  this run    for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
+
+
+def shown(status: Status, beside: Beside = BESIDE, width: int = 79) -> str:
+    """The screen as it looks on a pipe."""
+    return "\n".join(plain(line) for line in screen(status, beside, NOON_S, width))
+
+
+def top(status: Status, beside: Beside = BESIDE) -> list[str]:
+    """The lines above the first empty one."""
+    return shown(status, beside).split("\n\n")[0].split("\n")
+
+
+def test_in_sync() -> None:
+    """The one thing first, then the rest, with no row for what does not apply."""
+    assert shown(WATCHING) == "* in sync\n" + REST
+
+
+def test_a_bare_document() -> None:
+    """What an older daemon wrote has fewer fields, and so fewer rows."""
+    old = replace(NOTHING, running=True, pid=1, state=State.WATCHING)
+    assert shown(old) == dedent("""\
+        * in sync
+
+          workspace   /home/dev/code
+          sandbox     box at https://api.klavis.ai, region us
+          last sync   none yet
+          this run    0 syncs, 0 failures""")
+
+
+def test_warnings() -> None:
+    """Each has its remedy below it, a path is cut where the line ends, and many are counted."""
+    long = f"'{'deep/' * 20}' is too deep: make it shorter"
+    screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' stays home", "four", "five")))
+    assert screen_text.startswith("* in sync, with 5 warnings\n")
+    assert screen_text.split("58.2 MiB sent\n")[1] == dedent("""\
+        ! warning     31 directories cannot be watched: all 8,192 watches of this user
+                      are taken
+                        sudo sysctl fs.inotify.max=9
+        ! warning     'deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep/deep
+                      /deep/deep/deep/deep/deep/deep/deep/' is too deep
+                        make it shorter
+        ! warning     'a: b' stays home
+                      and 2 more: `syncd status --json` has all""")
+
+
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [
+        (replace(WATCHING, pending=True), ["* watching: not all changes are in the sandbox yet"]),
+        (replace(WATCHING, state=State.STARTING), ["* starting"]),
+        (replace(WATCHING, state=State.DEBOUNCING), ["* changes seen: waiting until the workspace is quiet"]),
+        (replace(WATCHING, state=State.SNAPSHOTTING), ["* packaging"]),
+        (
+            replace(WATCHING, state=State.SNAPSHOTTING, progress=Progress(1000, 4000, 3, 1200, None, 3725)),
+            [
+                "* packaging 25%, 1:02:05 left",
+                "  #######.......................  1,000 bytes of 4,000 bytes, 3 of 1,200 files",
+            ],
+        ),
+        (
+            replace(
+                WATCHING, state=State.UPLOADING, progress=Progress(43_000_000, 100_000_000, None, None, 12.6e6, 8.2)
+            ),
+            ["* uploading 43%, 12.0 MiB/s, 0:08 left", "  ############..................  41.0 MiB of 95.4 MiB"],
+        ),
+        (replace(WATCHING, state=State.UPLOADING, progress=Progress(0, 0)), ["* uploading"]),
+        (
+            replace(WATCHING, state=State.UPLOADING, progress=Progress(9, 6)),
+            ["* uploading 100%", f"  {'#' * 30}  9 bytes of 6 bytes"],
+        ),
+        (replace(WATCHING, state=State.INITIALIZING), ["* initializing: the sandbox unpacks it, for 2 min"]),
+        (
+            replace(WATCHING, state=State.RETRYING, last_error=BUSY, retry_at="2026-11-24T13:20:21Z"),
+            ["* trying again in 10 s: the upload failed", "  nothing to do: it goes on by itself"],
+        ),
+        (
+            replace(WATCHING, state=State.RETRYING, retry_at="2026-11-24T13:20:11Z"),
+            ["* trying again now", "  nothing to do: it goes on by itself"],
+        ),
+        (replace(WATCHING, state=State.PAUSED), ["* paused for 2 min", "  go on: `syncd resume`"]),
+        (
+            replace(WATCHING, state=State.HELD, last_error=MISSING),
+            ["* held for 2 min: the workspace '/a: b' is missing", "  bring it back"],
+        ),
+        (replace(WATCHING, state=State.HELD, state_since="?"), ["* held: see the log"]),
+    ],
+    ids=lambda value: str(value.state) if isinstance(value, Status) else "",
+)
+def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
+    """Each state in words, with what is known of its progress, its reason and its remedy."""
+    assert top(status) == lines
+
+
+@pytest.mark.parametrize(
+    ("status", "beside", "lines"),
+    [
+        (
+            NOTHING,
+            replace(BESIDE, ending=Ending.NEVER_RAN, heard_at_s=None),
+            [
+                "* never started for this workspace",
+                "  see whether it can work: `syncd check`; then start it: `syncd run`",
+            ],
+        ),
+        (
+            replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
+            replace(BESIDE, option=" --config x.toml"),
+            ["* stopped 5 min ago", "  start it: `syncd run --config x.toml`"],
+        ),
+        (
+            replace(NOTHING, state_since="2026-11-24T13:15:11Z"),
+            BY_UNIT,
+            [
+                "* stopped 5 min ago",
+                "  start it: `systemctl --user start syncd`; why it ended:",
+                "  `syncd service status`",
+            ],
+        ),
+        (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
+        (
+            NOTHING,
+            replace(BESIDE, ending=Ending.WITHOUT_A_WORD),
+            ["* stopped without a word, last heard of 5 min ago", "  start it: `syncd run`"],
+        ),
+        (
+            replace(WATCHING, responding=False),
+            BESIDE,
+            [
+                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "  restart it: `kill -9 4242; syncd run`",
+            ],
+        ),
+        (
+            replace(WATCHING, responding=False, progress=Progress(1, 2)),
+            BY_UNIT,
+            [
+                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "  restart it: `systemctl --user restart syncd`",
+            ],
+        ),
+        (
+            NOTHING,
+            replace(BESIDE, busy_pid=77),
+            [
+                "* another syncd is at work here (process 77), which shows no status",
+                "  a push does so while it lasts; if it stays so, it is a daemon of another",
+                "  version than 0.1.0: `kill -9 77; syncd run`",
+            ],
+        ),
+        (
+            NOTHING,
+            replace(BESIDE, busy_pid=0),
+            [
+                "* another syncd is at work here, which shows no status",
+                "  a push does so while it lasts; if it stays so, it is a daemon of another",
+                "  version than 0.1.0: stop it, then `syncd run`",
+            ],
+        ),
+    ],
+)
+def test_the_first_line_where_none_works(status: Status, beside: Beside, lines: list[str]) -> None:
+    """How it ended, and the command that starts it: the unit's where there is one."""
+    assert top(status, beside) == lines
+
+
+def test_what_waits_and_what_failed_before_a_stop() -> None:
+    """A stopped daemon's screen keeps what is not sent, its last run and its last error with the remedy."""
+    status = replace(NOTHING, pending=True, syncs=1, failures=1, last_error=MISSING)
+    assert shown(status).split("\n\n")[1] == dedent("""\
+          workspace   /home/dev/code
+          sandbox     box at https://api.klavis.ai, region us
+          last sync   none yet
+        ! changes     not all in the sandbox yet
+          last run    1 sync, 1 failure
+        ! last error  2 s ago, watch: the workspace '/a: b' is missing
+                        bring it back""")
+
+
+def test_another_version_and_a_sandbox_that_ends() -> None:
+    """A daemon from before an upgrade is to be restarted; a sandbox is named before it is gone, and when it is."""
+    old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
+    assert "! sandbox     box at https://api.klavis.ai, region us; ends in 5 min\n" in shown(old, BY_UNIT)
+    assert shown(old, BY_UNIT).endswith(
+        "! version     the daemon is syncd 0.0.9, this is 0.1.0; restart it:\n"
+        "              `systemctl --user restart syncd`"
+    )
+    assert "; ended 5 min ago\n" in shown(replace(WATCHING, sandbox_expires_at="2026-11-24T13:15:11Z"))
+    none = replace(WATCHING, sandbox=SandboxName("", "https://api.klavis.ai", "us"), sandbox_expires_at=None)
+    assert "  sandbox     none yet, at https://api.klavis.ai, region us\n" in shown(none)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("width", [40, 60, 79])
+def test_it_fits(state: State, width: int) -> None:
+    """No line is wider than asked for, in whatever state, with whatever in it; the words do not depend on colour."""
+    status = replace(
+        WATCHING,
+        state=state,
+        running=state is not State.STOPPED,
+        workspace="/home/dev/" + "長い名前" * 30,
+        last_error=LastError("never", "step-of-tomorrow", "x" * 500 + ": y"),
+        progress=Progress(1, 3, 2, 4, 5.0, 6.0),
+        warnings=("é" * 200, LIMIT) * 3,
+        daemon_version="9",
+    )
+    for line in screen(status, BESIDE, NOON_S, width, UNICODE):
+        assert columns(plain(line)) <= width
+        assert click.unstyle(coloured(line)) == plain(line)
+        assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", coloured(line))))) <= SHADES
+
+
+def test_foreign_text_obeys_no_terminal() -> None:
+    """A path or an answer with control characters is shown, not carried out."""
+    text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
+    assert "\x1b" not in text
+    assert "/a\\x1b[2Jb" in text
+
+
+def test_letters_that_the_output_lacks() -> None:
+    """They are escaped, rather than the end of the program."""
+    assert fitted("caf\xe9 … 猫", "ascii") == "caf\\xe9 ... \\u732b"
+    assert fitted("caf\xe9 …", "utf-8") == "caf\xe9 …"
+
+
+def test_a_command_stays_on_its_line() -> None:
+    """What is to be copied is not broken; what is longer than a line is."""
+    lines = wrapped("run `syncd status --json` now", 24, (), 0, Tone.PLAIN)
+    assert [plain(line) for line in lines] == ["run", "`syncd status --json`", "now"]
+    assert [plain(line) for line in wrapped("`aaa bbb ccc ddd`", 8, (), 0)] == ["`aaa bbb", "ccc ddd`"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "long", "since", "clock"),
+    [
+        (-5, "0 s", "just now", "0:00"),
+        (1.9, "1 s", "just now", "0:02"),
+        (2, "2 s", "2 s ago", "0:02"),
+        (119, "119 s", "119 s ago", "1:59"),
+        (120, "2 min", "2 min ago", "2:00"),
+        (3599, "59 min", "59 min ago", "59:59"),
+        (3600, "1 h", "1 h ago", "1:00:00"),
+        (4320, "1 h 12 min", "1 h 12 min ago", "1:12:00"),
+        (86_400, "1 day", "1 day ago", "24:00:00"),
+        (200_000, "2 days", "2 days ago", "55:33:20"),
+    ],
+)
+def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> None:
+    """One or two units are enough."""
+    assert (span(seconds), ago(seconds), countdown(seconds)) == (long, since, clock)
+
+
+@pytest.mark.parametrize(
+    ("message", "what", "remedy"),
+    [
+        ("a failed: mend it", "a failed", "mend it"),
+        ("a: b: c", "a: b", "c"),
+        ("no remedy", "no remedy", ""),
+        ("'x: y' stays", "'x: y' stays", ""),
+        ("run `a: b`", "run `a: b`", ""),
+        ("'x: y' stays: ignore it", "'x: y' stays", "ignore it"),
+    ],
+)
+def test_a_message_is_told_apart(message: str, what: str, remedy: str) -> None:
+    """The remedy is what stands after the last colon that is not quoted."""
+    assert told_apart(message) == (what, remedy)
+
+
+def test_counts_and_stamps() -> None:
+    """Thousands are set apart; what is no time is none."""
+    assert [counted(1, "sync"), counted(0, "sync"), counted(1204, "sync")] == ["1 sync", "0 syncs", "1,204 syncs"]
+    assert [size(1), size(9_999), size(10_000), size(10 << 20), size(10 << 30)] == [
+        "1 byte",
+        "9,999 bytes",
+        "10 KiB",
+        "10.0 MiB",
+        "10 GiB",
+    ]
+    assert seconds_of("2026-11-24T13:20:11Z") == NOON_S
+    assert (seconds_of(None), seconds_of("never")) == (None, None)
