@@ -14,9 +14,10 @@ from syncd.base.apikey import find_key
 from syncd.base.config import Config
 from syncd.base.errors import ConfigError, KeyRefused, SyncdError
 from syncd.base.folders import default_config_path
-from syncd.base.text import one_line, redacted
 from syncd.commands.options import config_option, config_path, configured
+from syncd.commands.service_advice import advice
 from syncd.commands.service_report import PROPERTIES, Report, report, started_at
+from syncd.commands.service_screen import headline, log_rows, show, to_do_rows
 from syncd.commands.service_systemd import UserManager
 from syncd.commands.service_unit import (
     DROP_IN,
@@ -31,7 +32,6 @@ from syncd.commands.service_unit import (
 )
 
 _LOG_LINES = 5
-_COLOURS = {0: "green", 75: "yellow", 78: "red"}
 # Each decides where the daemon or a command looks, so both must have the same.
 _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
 
@@ -87,13 +87,18 @@ def install(config_file: str | None) -> int:
     """
     service = _service(config_file)
     config = configured(config_file)
+    if not os.path.isdir(config.workspace.path):
+        # The daemon would say so too, but only after it is ready, when this command has ended.
+        raise ConfigError(
+            f"the workspace {config.workspace.path!r} does not exist", "make it, or correct workspace.path"
+        )
     _same_folders(service.manager)
-    key_file = _usable_key_file(config)
+    key_file = _usable_key_file(config, service.manager)
     text = sealed(fitted(shipped(service.unit.file), _python(), service.manager.version()), _stem(service.unit.name))
     around = Surroundings(
         config_folder=os.path.dirname(default_config_path(os.environ)),
         key_file=key_file,
-        seen=(config.workspace.path, sys.prefix, os.path.dirname(service.config_file)),
+        seen=(config.workspace.path, *_installation(), os.path.dirname(service.config_file)),
         walls=service.manager.builds_walls(),
     )
     extra = drop_in(around)
@@ -117,8 +122,8 @@ def install(config_file: str | None) -> int:
     if not started:
         click.echo(f"{service.unit.name} is up to date and runs")
     _show(service, now, _LOG_LINES if now.exit_code else 0)
-    for line in _advice(service, config, around):
-        click.echo(line)
+    for what, remedy in advice(service.manager, config, os.environ, walls=around.walls):
+        show([("note", what), *to_do_rows(remedy)])
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
     return now.exit_code
@@ -143,6 +148,9 @@ def uninstall(config_file: str | None) -> None:
         click.echo(f"{service.unit_file} stays: {', '.join(others)} needs it")
     else:
         removed += _take_away(service.unit_file, service.unit)
+    for folder in (service.units_folder, os.path.dirname(service.units_folder)):
+        with suppress(OSError):  # it holds something, or is not there
+            os.rmdir(folder)
     if there or removed:
         manager.do("daemon-reload")
         manager.try_to("reset-failed", "--", service.unit.name)
@@ -197,9 +205,11 @@ def _same_folders(manager: UserManager) -> None:
             )
 
 
-def _usable_key_file(config: Config) -> str:
-    """The file that the service manager will read the key from. Raises `KeyRefused`."""
+def _usable_key_file(config: Config, manager: UserManager) -> str:
+    """The file that the service manager will read the key from. Raises `KeyRefused` where it would find none at all."""
     key_file = config.sandbox.api_key_file
+    if manager.environ.get("KLAVIS_API_KEY") and not os.path.lexists(key_file):
+        return key_file
     try:
         find_key({}, key_file)
     except KeyRefused as refused:
@@ -216,8 +226,22 @@ def _python() -> str:
     return os.path.abspath(sys.executable)
 
 
+def _installation() -> tuple[str, ...]:
+    """The folders that hold what runs: the venv, the Python that it was made with, and syncd, if that is a checkout."""
+    return sys.prefix, sys.base_prefix, os.path.dirname(os.path.abspath(__file__))
+
+
+def _is_masked(path: str) -> bool:
+    return os.path.islink(path) and os.path.realpath(path) == os.devnull
+
+
 def _refuse_edited(path: str, unit: Unit) -> None:
     found = _content(path)
+    if _is_masked(path):
+        raise ConfigError(
+            f"{unit.name} is masked: a person switched it off",
+            f"systemctl --user unmask {_stem(unit.name)}, then again",
+        )
     if found is not None and not is_unchanged(found, _originals(unit)):
         raise ConfigError(
             f"{path} is not as syncd wrote it and is left alone",
@@ -265,7 +289,8 @@ def _take_away(path: str, unit: Unit) -> list[str]:
     if found is None:
         return []
     if not is_unchanged(found, _originals(unit)):
-        click.echo(f"{path} is not as syncd wrote it and stays")
+        why = "masks the unit" if _is_masked(path) else "is not as syncd wrote it"
+        click.echo(f"{path} {why} and stays")
         return []
     os.unlink(path)
     return [path]
@@ -292,43 +317,10 @@ def _changed_at(path: str) -> int:
 
 
 def _show(service: Service, now: Report, lines: int) -> None:
-    how = click.style(_harmless(now.how), fg=_COLOURS[now.exit_code], bold=True)
-    click.echo(f"{click.style('service   ', dim=True)}  {service.unit.name}: {how}")
-    rows = [("last end", now.last)] if now.last else []
-    rows += [("log", line) for line in service.manager.journal(service.unit.name, lines)] if lines else []
-    rows += [("to do", now.remedy)] if now.remedy else []
-    for name, text in rows:
-        click.echo(f"{click.style(f'{name:10}', dim=True)}  {_harmless(text)}")
-
-
-def _harmless(text: str) -> str:
-    return one_line(redacted(text), 1000)
-
-
-def _advice(service: Service, config: Config, around: Surroundings) -> list[str]:
-    """What a person should know of this machine; nothing of it is done for them."""
-    lines = []
-    if not around.walls:
-        lines.append(
-            "this machine refuses user namespaces, so the service runs without its sandbox; "
-            "once they are allowed, install again"
-        )
-    if service.manager.lingers() is False:
-        lines.append("it ends when you log out; to keep it running: loginctl enable-linger")
-    lines += _watch_advice(config)
-    return lines
-
-
-def _watch_advice(config: Config) -> list[str]:
-    from syncd.effects.survey import survey  # noqa: PLC0415 - only `install` needs it
-    from syncd.policy.finding import Grade  # noqa: PLC0415
-    from syncd.process.wiring import selection_of  # noqa: PLC0415
-
-    # The service itself watches by now, so a second set of watches is not tried.
-    with suppress(SyncdError):
-        found = survey(config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()).findings
-        return [f"{it.what}: {it.remedy}" for it in found if it.subject == "inotify" and it.grade is not Grade.PASS]
-    return []
+    rows = [headline(service.unit.name, now)]
+    rows += [("last end", now.last)] if now.last else []
+    rows += log_rows(service.manager.journal(service.unit.name, lines)) if lines else []
+    show([*rows, *to_do_rows(now.remedy)])
 
 
 def _stem(name: str) -> str:

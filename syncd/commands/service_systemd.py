@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from syncd.base.errors import NeedsPerson, TryLater
 
@@ -15,6 +17,8 @@ from syncd.base.errors import NeedsPerson, TryLater
 _LONGEST_S = 330.0
 # systemd.exec(5): USER, CAPABILITIES, NAMESPACE.
 _NO_WALLS = (217, 218, 226)
+# sd_booted(3): there if systemd is process 1.
+_BOOTED = "/run/systemd/system"
 _ELSEWHERE = "run `syncd run` under what this machine has instead"
 
 
@@ -31,9 +35,12 @@ class UserManager:
             raise NeedsPerson("there is no systemd on this machine", _ELSEWHERE)
         asked = self._run("systemctl", "--user", "show-environment")
         if asked.returncode != 0:
+            if not os.path.isdir(_BOOTED):
+                raise NeedsPerson("systemd is not what runs this machine (a container?)", _ELSEWHERE)
             why = (asked.stderr.strip().splitlines() or ["no answer"])[0]
             raise NeedsPerson(
-                f"no systemd user manager answers ({why})", f"log in as this user, not by su or sudo; or {_ELSEWHERE}"
+                f"no systemd user manager answers ({why})",
+                f"log in as this user, not by su or sudo; or start one: sudo loginctl enable-linger {user_name()}",
             )
         self.environ = environment_in(asked.stdout)
 
@@ -78,15 +85,22 @@ class UserManager:
 
     def journal(self, unit: str, lines: int) -> list[str]:
         """The last lines about a unit, oldest first; why there are none, where the journal cannot be read."""
-        words = ("--no-pager", "--no-hostname", "--output=short-iso", "-n", str(lines))
+        words = ("--no-pager", "--no-hostname", "--quiet", "--output=short", "-n", str(lines))
         asked = self._run("journalctl", "--user", "-u", unit, *words)
-        return (asked.stdout if asked.returncode == 0 else asked.stderr).splitlines()[-lines:]
+        if asked.returncode == 0:
+            return asked.stdout.splitlines()[-lines:]
+        return [f"{_unreadable(asked)}: `syncd service logs` tells more"]
 
     def show_journal(self, unit: str, lines: int, *, follow: bool) -> int:
         """The last lines straight to stdout, and those to come; journalctl's exit code."""
         words = ["journalctl", "--user", "-u", unit, "--no-pager", "-n", str(lines), *(["--follow"] if follow else [])]
         if shutil.which(words[0]) is None:
             raise NeedsPerson("there is no journalctl on this machine", "look where its logs go")
+        tried = self._run("journalctl", "--user", "-u", unit, "--no-pager", "-n", "0")
+        if tried.returncode != 0:
+            raise NeedsPerson(
+                _unreadable(tried), f"sudo usermod --append --groups systemd-journal {user_name()}, then log in again"
+            )
         with subprocess.Popen(words, env=self._environ, stdin=subprocess.DEVNULL) as reader:
             try:
                 code = reader.wait()
@@ -111,6 +125,19 @@ class UserManager:
             return subprocess.CompletedProcess(words, 127, "", f"{words[0]} is not on this machine")
         except subprocess.TimeoutExpired:
             raise TryLater(f"{' '.join(words[:3])} takes longer than {_LONGEST_S:.0f} s", "try again") from None
+
+
+def user_name() -> str:
+    """Who runs this; the number, where nobody gave it a name."""
+    with suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return str(os.getuid())
+
+
+def _unreadable(asked: subprocess.CompletedProcess[str]) -> str:
+    """The last line is journalctl's reason, those before it are hints."""
+    why = (asked.stderr.strip().splitlines() or [f"exit {asked.returncode}"])[-1]
+    return f"the journal cannot be read ({why.rstrip('.')})"
 
 
 def environment_in(text: str) -> dict[str, str]:

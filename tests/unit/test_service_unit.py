@@ -135,6 +135,25 @@ def around(
 
 
 @pytest.mark.parametrize(
+    ("prepared", "words"),
+    [
+        ("code=exited ; status=243", ["exit 243", "systemd cannot read the API key file", "read /key"]),
+        ("code=exited ; status=1", ["folders cannot be made", "restart syncd"]),
+        ("code=exited ; status=0", ["SIGKILL", "by itself"]),
+        ("code=(null) ; status=0/0", ["SIGKILL", "by itself"]),
+    ],
+)
+def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
+    """If that fails the daemon was not started, and how it ended the last time is not the cause."""
+    told = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
+    told |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
+    told["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
+    found = report(PLAIN, told, "", "/key", 0)
+    text = f"{found.how}; {found.last}; {found.remedy}"
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(
     ("properties", "code", "words"),
     [
         ("ActiveState=active MainPID=7", 0, ["running as process 7"]),
@@ -143,6 +162,11 @@ def around(
         ("ActiveState=active ExecMainStartTimestamp=@99", 0, ["key file changed", "restart syncd"]),
         ("ActiveState=active ExecMainStartTimestamp=@100", 0, ["running"]),
         ("ActiveState=failed ExecMainCode=1 ExecMainStatus=78", 78, ["exit 78", "syncd check", "restart syncd"]),
+        ("ActiveState=active UnitFileState=disabled", 0, ["next login", "enable syncd"]),
+        ("ActiveState=active UnitFileState=enabled", 0, ["running"]),
+        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=1", 78, ["install syncd again"]),
+        ("ActiveState=activating SubState=auto-restart ExecMainCode=1 ExecMainStatus=2", 78, ["syncd service install"]),
+        ("LoadState=bad-setting ActiveState=inactive", 78, ["not understand", "verify syncd.service", "daemon-reload"]),
         ("ActiveState=failed ExecMainCode=1 ExecMainStatus=203", 78, ["cannot be run", "syncd service install"]),
         ("ActiveState=failed ExecMainCode=1 ExecMainStatus=217", 78, ["user namespaces", "syncd service install"]),
         ("ActiveState=failed ExecMainCode=2 ExecMainStatus=9 NRestarts=3", 78, ["SIGKILL", "3 restarts", "logs"]),
