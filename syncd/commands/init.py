@@ -2,216 +2,122 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import math
 import os
-import shlex
 import sys
 import tomllib
-import typing
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import msgspec
 
-import syncd
-from syncd.base.apikey import ApiKey, checked_key
-from syncd.base.config import SECTIONS, AcquireKeys, Config, Text, check_config
-from syncd.base.errors import ConfigError, NeedsPerson, TryLater
-from syncd.base.text import shown_path
+from syncd.base.apikey import KEY_VARIABLE, ApiKey, checked_key, find_key
+from syncd.base.config import Config, check_config
+from syncd.base.errors import KeyRefused, SyncdError, TryLater
+from syncd.base.text import one_line, shown_path
+from syncd.commands.init_files import example, refuse_if_there, write_new
+from syncd.commands.init_flags import ALIASES, flag_per_key, typed
+from syncd.commands.init_next import keep_in_step, next_steps, option_for
+from syncd.commands.init_questions import asked_key, complete, from_here, may_store
 from syncd.commands.options import config_path
 from syncd.policy.config_text import filled
 
-_TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
-_KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
-    f"{table}.{field.name}": (field, typing.get_type_hints(keys, include_extras=True)[field.name])
-    for table, keys in _TABLES.items()
-    for field in msgspec.structs.fields(keys)
-    if f"{table}.{field.name}" not in _TABLES
-}
-_ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
 _PATHS = ("workspace.path", "sandbox.api_key_file")
-_EXAMPLE = "config.example.toml"
-
-
-def _flag_per_key(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each key of the configuration, in the file's order, each named like its key."""
-    for name, (field, annotation) in reversed(_KEYS.items()):
-        verb = _option(name, field, annotation)(verb)
-    return verb
-
-
-def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Callable[..., Any]:
-    flag = "--" + name.replace(".", "-").replace("_", "-")
-    variable = name.replace(".", "__")
-    if isinstance(field.default, bool):
-        switch = f"{flag}/--no-{flag[2:]}"
-        return click.option(switch, variable, default=None, help=f"{name}; default: {str(field.default).lower()}.")
-    names = [flag, *([_ALIASES[name]] if name in _ALIASES else []), variable]
-    if isinstance(field.default, tuple):
-        return click.option(*names, multiple=True, metavar="TEXT", help=f"{name}: one of the list. Repeatable.")
-    allowed = _description(annotation).replace('"', "")
-    text = f"{name}: {allowed}" if allowed and allowed != _description(Text) else name
-    default = "" if field.default in (msgspec.NODEFAULT, None) else f"; default: {field.default}"
-    return click.option(*names, metavar="VALUE", help=f"{text}{default}.")
-
-
-def _description(annotation: Any) -> str:
-    """What the key's own description says is allowed."""
-    for meta in getattr(annotation, "__metadata__", ()):
-        if isinstance(meta, msgspec.Meta) and meta.description:
-            return meta.description
-    return ""
+_CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
 
 
 @click.command("init")
 @click.option(
     "--config", "config_file", metavar="FILE", type=click.Path(), help="Where to write; default: ~/.config/syncd/…"
 )
-@_flag_per_key
-def command(config_file: str | None, **flags: Any) -> None:
+@click.option(
+    "--store-key/--no-store-key",
+    "store_key",
+    default=None,
+    help=f"Whether the key of ${KEY_VARIABLE} is put into the key file, where a service finds it; default: it is.",
+)
+@flag_per_key
+def command(config_file: str | None, store_key: bool | None, **flags: Any) -> None:
     """Write a configuration file with a comment for every key.
 
-    On a terminal it asks for what is missing. What is already there, a configuration or a key, is never overwritten.
+    On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. What is already
+    there, a configuration or a key, is never overwritten.
     """
     path = config_path(config_file)
-    if os.path.lexists(path):
-        raise _there_already(path)
+    refuse_if_there(path, _CONFIG_OPTION)
     given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
-    values = {name: _typed(name, value) for name, value in given.items()}
+    values = {name: typed(name, value) for name, value in given.items()}
     for name in _PATHS:
         if name in values:
-            values[name] = _from_here(values[name])
+            values[name] = from_here(values[name])
+    missing = _missing(values)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if missing and not terminal:
+        raise click.UsageError(f"{' and '.join(missing)} must be given: there is no terminal to ask on")
     try:
-        _complete(values, terminal)
-        text = filled(_example(), values)
+        if missing:
+            complete(values, path, os.environ)
+        text = filled(example(), values)
         config = check_config(tomllib.loads(text), path)
-        key = _asked_key(config) if terminal else None
-    except click.Abort:
+        key = _key_to_store(config, store_key, terminal, asks=bool(missing))
+    except (click.Abort, KeyboardInterrupt):
         raise TryLater("stopped; nothing was written") from None
     if key is not None:
-        _write_new(config.sandbox.api_key_file, key.reveal() + "\n")
+        write_new(config.sandbox.api_key_file, key.reveal() + "\n", _KEY_OPTION)
         click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")
-    _write_new(path, text)
+    write_new(path, text, _CONFIG_OPTION)
     click.echo(f"wrote {shown_path(path)}")
-    for line in _next_steps(config, "" if config_file is None else f" --config {shlex.quote(path)}"):
-        click.echo(shown_path(line))
+    if missing and _sent(config, config_file):
+        click.echo(keep_in_step(config_file))
+        return
+    for line in next_steps(config, config_file, os.environ):
+        click.echo(line)
 
 
-def _typed(name: str, value: Any) -> Any:
-    """A number where the key is one and the text too; what is wrong with it, the check of the whole will say."""
-    if typing.get_args(_KEYS[name][1])[0] not in (int, float):
-        return value
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            number = kind(value)
-            return number if math.isfinite(number) else value
-    return value
-
-
-def _complete(values: dict[str, Any], terminal: bool) -> None:
-    """Ask for what is required and missing; where nobody can answer, that is wrong usage."""
+def _missing(values: dict[str, Any]) -> list[str]:
+    """The options without which no configuration is complete."""
     acquires = any(name.startswith("sandbox.acquire.") for name in values)
-    missing = ["workspace.path"] if "workspace.path" not in values else []
-    missing += ["sandbox.id"] if "sandbox.id" not in values and not acquires else []
-    if missing and not terminal:
-        flags = " and ".join(_ALIASES[name] for name in missing)
-        raise click.UsageError(f"{flags} must be given: there is no terminal to ask on")
-    if "workspace.path" in missing:
-        ask, offered = "Directory to keep in the sandbox", _offered_path()
-        if offered is not None:
-            ask += f" [{shown_path(offered)}]"  # click would show it as it is
-        values["workspace.path"] = click.prompt(
-            ask, default=offered, show_default=False, value_proc=_workspace, err=True
-        )
-    if "sandbox.id" in missing:
-        values["sandbox.id"] = click.prompt("Sandbox id", err=True)
-    if missing and "sandbox.region" not in values:
-        choice = click.Choice(("us", "asia"))
-        values["sandbox.region"] = click.prompt("Region", type=choice, default="us", err=True)
+    needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
+    return [ALIASES[name] for name in needed if name not in values]
 
 
-def _workspace(answer: str) -> str:
-    """The answer as the file will hold it; what is refused is asked for again."""
-    path: str = _from_here(answer)
-    try:
-        check_config({"workspace": {"path": path}, "sandbox": {"id": "any"}})
-    except ConfigError as failure:
-        raise click.UsageError(str(failure)) from None
-    return path
+def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, asks: bool) -> ApiKey | None:
+    """The key for the key file; None where one is there, where none is known, or where it is not to be stored.
 
-
-def _offered_path() -> str | None:
-    """Here, unless that is the home directory or above it, which are refused."""
-    with contextlib.suppress(click.UsageError):
-        return _workspace(os.getcwd())
-    return None
-
-
-def _from_here(path: Any) -> Any:
-    """As the shell means it, relative to the current directory; in the file it would be relative to the file."""
-    return path if not isinstance(path, str) or path.startswith("~") else os.path.abspath(path)
-
-
-def _asked_key(config: Config) -> ApiKey | None:
-    """The key that a person typed, or None where one is at hand or none was typed."""
-    if os.environ.get("KLAVIS_API_KEY") or os.path.lexists(config.sandbox.api_key_file):
-        return None
-    typed = click.prompt(
-        f"API key, for {config.sandbox.api_key_file} (not shown; Enter to do it later)",
-        hide_input=True,
-        default="",
-        show_default=False,
-        err=True,
-    )
-    return checked_key(typed, "the prompt") if typed else None
-
-
-def _example() -> str:
-    """The example as it was installed, or as it lies in a checkout."""
-    package = os.path.dirname(os.path.abspath(syncd.__file__))
-    for folder in (package, os.path.dirname(package)):
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _EXAMPLE), encoding="utf-8") as file:
-            return file.read()
-    raise NeedsPerson(f"{_EXAMPLE} is missing from this installation", "install syncd again")
-
-
-def _write_new(path: str, text: str) -> None:
-    """A private file where none was. Raises `ConfigError`."""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as failure:
-        if failure.errno == errno.EEXIST and os.path.lexists(path):
-            raise _there_already(path) from None
-        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "name another file with --config") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as failure:
-        os.unlink(path)  # half a file is worse than none
-        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make room and try again") from None
-
-
-def _there_already(path: str) -> ConfigError:
-    return ConfigError(f"{path} is there already and is left as it is", "edit it, or name another with --config")
-
-
-def _next_steps(config: Config, option: str) -> Iterator[str]:
+    A service does not see the person's environment, so a script need not ask for what makes the next step work.
+    """
     key_file = config.sandbox.api_key_file
-    yield ""
-    if os.environ.get("KLAVIS_API_KEY"):
-        yield "The API key comes from $KLAVIS_API_KEY. A service does not see that; for one,"
-        yield f"put it into {key_file}, mode 0600."
-    elif not os.path.lexists(key_file):
-        yield "The API key is still missing. Make its file, and paste the key into it:"
-        yield f"  install -m 600 /dev/null {shlex.quote(key_file)}"
-    if not os.path.isdir(config.workspace.path):
-        yield f"The directory {config.workspace.path} does not exist yet."
-    yield "Next:"
-    yield f"  syncd check{option}    tries all that a sync needs"
-    yield f"  syncd ls{option}       shows what would be sent"
-    yield f"  syncd push{option}     sends it once; syncd run keeps it in step"
+    if os.path.lexists(key_file):
+        return None
+    held = os.environ.get(KEY_VARIABLE)
+    if not held:
+        return asked_key(key_file) if terminal else None
+    key = checked_key(held, f"${KEY_VARIABLE}")
+    if store_key is None and asks:
+        store_key = may_store(KEY_VARIABLE, key_file)
+    return None if store_key is False else key
+
+
+def _sent(config: Config, config_file: str | None) -> bool:
+    """Show what would be sent, ask, and send it or not. Nothing has reached the network before the answer."""
+    from syncd.commands.init_preview import look, show  # noqa: PLC0415 - `init --help` needs none of it
+
+    try:
+        preview = look(config)
+        show(preview, option_for(config_file))
+        find_key(os.environ, config.sandbox.api_key_file)
+        if preview.refusal or not preview.manifest:
+            return False
+        click.echo()
+        if not click.confirm("Send it now?", default=False, err=True):
+            return False
+    except KeyRefused:
+        return False
+    except SyncdError as failure:
+        click.echo(f"\n{one_line(str(failure), 1000)}", err=True)
+        return False
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nNothing was sent.", err=True)
+        return False
+    from syncd.commands.push import push, told  # noqa: PLC0415
+
+    click.echo(told(push(config, force=False)))
+    return True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
+import re
+import signal
 import stat
-import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from command import CLOCK, SYNCD
+from command import SYNCD
 from rig import KEY, Rig
+from screens.terminal import Terminal
 
 from syncd.base.config import load_config
 
-_ANSWER_S = 20.0
 _END_OF_INPUT = "\x04"
 
 
@@ -27,7 +27,56 @@ def bare(rig: Rig) -> Rig:
     rig.config_file.unlink()
     rig.key_file.unlink()
     rig.config_file.parent.rmdir()
+    rig.environ |= {"TERM": "xterm-256color", "TZ": "Etc/UTC"}
     return rig
+
+
+class Talk:
+    """`syncd init` on a terminal of 80 columns, and a person who answers each question once it stands there."""
+
+    def __init__(self, rig: Rig, *args: str, cwd: Path | None = None) -> None:
+        self.terminal = Terminal(80, 60)
+        self.terminal.start([*SYNCD, "init", *args], rig.environment(), cwd or rig.home)
+        self._asked: dict[str, int] = {}
+
+    @property
+    def text(self) -> str:
+        return self.terminal.text
+
+    def turns(self, *turns: tuple[str, str | None]) -> None:
+        """Questions, each with its answer, or with None to be answered otherwise."""
+        for question, answer in turns:
+            times = self._asked[question] = self._asked.get(question, 0) + 1
+            self.terminal.until(
+                lambda text, q=question, n=times: text.count(q) >= n and text.endswith(":"), f"{question} {times} times"
+            )
+            if answer is not None:
+                self.type(answer)
+
+    def type(self, answer: str) -> None:
+        self.terminal.type(f"{answer}\n")
+
+    def close(self) -> None:
+        """Ends the command, if it still asks."""
+        self.terminal.close()
+
+    def end(self) -> int:
+        """Its exit code."""
+        return self.terminal.finish()
+
+
+Begin = Callable[..., Talk]
+
+
+@pytest.fixture
+def begin(bare: Rig) -> Iterator[Begin]:
+    """Begins a talk."""
+    with ExitStack() as talks:
+
+        def begun(*args: str, cwd: Path | None = None) -> Talk:
+            return talks.enter_context(closing(Talk(bare, *args, cwd=cwd)))
+
+        yield begun
 
 
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
@@ -121,82 +170,170 @@ def test_it_never_overwrites(rig: Rig) -> None:
     assert rig.config_file.read_bytes() == before
 
 
-def test_it_asks_on_a_terminal(bare: Rig) -> None:
-    """Path, id, region and key are asked for, a refused path again; the key is not shown, and kept 0600."""
-    code, shown = _talk(
-        bare,
-        [("Directory", str(bare.home)), ("Directory", "work"), ("id", "box"), ("Region", ""), ("API key", KEY)],
-    )
-    assert code == 0, shown
-    assert "home directory itself" in shown
-    config = load_config(str(bare.config_file))
-    assert (config.workspace.path, config.sandbox.id, config.sandbox.region) == (str(bare.workspace), "box", "us")
+@pytest.mark.parametrize("flags", [(), ("--no-store-key",)])
+def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[str]) -> None:
+    """A service does not see $KLAVIS_API_KEY, so its key goes into the key file, 0600, unless that is refused."""
+    bare.environ["KLAVIS_API_KEY"] = KEY
+    done = bare.ok("init", "--path", "work", "--id", "box", *flags)
+    assert KEY not in done.out + done.err
+    if flags:
+        assert not bare.key_file.exists()
+        assert "A service does not see that" in done.out
+    else:
+        assert bare.key_file.read_text() == f"{KEY}\n"
+        assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(bare.key_file.parent.stat().st_mode) == 0o700
+
+
+def test_a_key_that_is_none_is_not_stored(bare: Rig) -> None:
+    """What cannot be a key is refused before anything is written."""
+    bare.environ["KLAVIS_API_KEY"] = "two words"
+    done = bare.run("init", "--path", "work", "--id", "box")
+    assert done.code == 78
+    assert "$KLAVIS_API_KEY has blanks" in done.err
+    assert not bare.config_file.parent.exists()
+
+
+_WALK = """\
+This writes ~/.config/syncd/config.toml.
+Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.
+
+Directory to keep in the sandbox [~/work]: ~
+  workspace.path = "~": is the home directory itself: must be a project's
+  directory, such as "~/code/project"
+Directory to keep in the sandbox [~/work]: not there
+  ~/work/not there does not exist
+Directory to keep in the sandbox [~/work]: ~/my work
+Sandbox id [Enter: acquire one when needed]: ..
+  sandbox.id = "..": must be the id of a sandbox
+Sandbox id [Enter: acquire one when needed]: box
+Region, us or asia, the nearer one [asia]: mars
+  sandbox.region = "mars": must be "us" or "asia"
+Region, us or asia, the nearer one [asia]:
+The API key goes into ~/.config/syncd/api-key, for only you to read.
+API key (not shown; Enter to do it later):
+  the API key from the prompt has blanks or characters that no key has: copy it
+  again, one line and no more
+API key (not shown; Enter to do it later):
+wrote …
+
+What a sync would send of ~/my work
+  3 files in 2 folders, 5,018 bytes before compression
+  the largest:
+    5,000 bytes  …xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/文字
+       13 bytes  .gitignore
+        5 bytes  src/brew.py
+  stays home (a folder counts once, with all that is in it):
+    2  by .gitignore
+    2  as they look like secrets
+    1  as they are links that lead outside
+  looks like a secret, and stays home:
+    .env: by its name
+    src/key.py: a private key in line 2
+  all of it: `syncd ls`, `syncd ls --ignored`
+
+Send it now? [y/N]: y
+synced 3 files, … bytes, in … s
+next: `syncd service install` keeps it in step from now on"""
+
+
+def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
+    """From nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never shown, and the
+    network is left alone until the person agrees.
+    """
+    bare.environ["TZ"] = "Asia/Tokyo"
+    bare.workspace = bare.home / "my work"
+    pem = "-----BEGIN PRIVATE KEY-----"
+    files = {".gitignore": "build/\n*.log\n", "build/a": "", "a.log": "", "src/brew.py": "text\n", ".env": "A=1\n"}
+    files |= {"src/key.py": f"k =\n{pem}\n{'MIIEvQIBADANBgkqhkiG9w0BAQEFAASC' * 4}\n", f"{'x' * 90}/文字": "x" * 5_000}
+    for path, content in files.items():
+        bare.write(path, content)
+    (bare.workspace / "out").symlink_to("/etc/passwd")
+    talk = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
+    talk.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
+    talk.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
+    talk.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
+    assert not bare.emulator.journal.entries()
+    colours = {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()}
+    assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
+    talk.type("y")
+    assert talk.end() == 0, talk.text
+    told = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", talk.text, flags=re.DOTALL)
+    told = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", told)
+    assert told == _WALK
+    assert KEY not in talk.text
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
-    assert KEY not in shown
+    written = tomllib.loads(bare.config_file.read_text("utf-8"))
+    assert written["workspace"]["path"] == "~/my work"
+    assert (written["sandbox"]["id"], written["sandbox"]["region"]) == ("box", "asia")
+    assert set(bare.there()) >= {"src", "src/brew.py", ".gitignore"}
 
 
-def test_a_key_at_hand_is_not_asked_for(bare: Rig) -> None:
-    """With $KLAVIS_API_KEY there is no question about the key, and it is written nowhere."""
-    bare.environ["KLAVIS_API_KEY"] = KEY
-    code, shown = _talk(bare, [("Directory", "work"), ("id", "box"), ("Region", "asia")])
-    assert code == 0, shown
-    assert "API key, for" not in shown
-    assert not bare.key_file.exists()
+@pytest.mark.parametrize("answer", ["", "n"])
+def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) -> None:
+    """With $KLAVIS_API_KEY the one question is whether to store it; with NO_COLOR nothing has a colour."""
+    bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
+    bare.write(".env")
+    bare.write("a")
+    talk = begin()
+    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
+    talk.turns(("Send it", ""))
+    assert talk.end() == 0, talk.text
+    assert "API key (" not in talk.text
+    assert bare.key_file.exists() is (answer == "")
+    assert ("A service does not see that" in talk.text) is (answer == "n")
     assert load_config(str(bare.config_file)).sandbox.region == "asia"
+    assert {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
 
 
-def test_a_key_file_is_never_overwritten(bare: Rig) -> None:
-    """A key that is stored already is not asked for, and stays."""
+def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
+    """A key that is stored already is not asked for, and stays; Ctrl-C at the last question sends nothing."""
     bare.config_file.parent.mkdir()
     bare.write_key("the-key-from-before")
-    code, shown = _talk(bare, [("Directory", "work"), ("id", "box"), ("Region", "")])
-    assert code == 0, shown
+    bare.write("a")
+    bare.environ["KLAVIS_API_KEY"] = KEY
+    talk = begin("--sandbox-base-url", bare.emulator.base_url)
+    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
+    talk.terminal._process.send_signal(signal.SIGINT)
+    assert talk.end() == 0, talk.text
+    assert "Nothing was sent." in talk.text
+    assert "syncd push " in talk.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
+    assert not bare.emulator.journal.entries()
 
 
-def test_it_can_be_left(bare: Rig) -> None:
-    """Left at a question with Ctrl-D, nothing was written, and that is said."""
-    code, shown = _talk(bare, [("Directory", "work"), ("id", _END_OF_INPUT)])
-    assert code == 75, shown
-    assert "nothing was written" in shown
-    assert not bare.config_file.exists()
+def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
+    """Where it may be one, that is asked; without an id a sandbox is acquired; without a key nothing can be sent."""
+    bare.environ["TZ"] = ":Europe/Madrid"
+    bare.write("a")
+    talk = begin()
+    talk.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region,", ""), ("one of them?", "y"), ("API key (", ""))
+    assert talk.end() == 0, talk.text
+    sandbox = load_config(str(bare.config_file)).sandbox
+    assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")
+    assert sandbox.acquire
+    assert sandbox.acquire.ttl_seconds == 7200
+    assert "1 file in 0 folders" in talk.text
+    assert "Send it" not in talk.text
+    assert "The API key is still missing" in talk.text
 
 
-def _talk(rig: Rig, turns: Sequence[tuple[str, str]]) -> tuple[int, str]:
-    """`syncd init` on a terminal: each answer is given once its question stands there. Exit code and all shown."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*SYNCD, "init"],
-        env=rig.environment(),
-        cwd=rig.home,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown, seen = "", 0
-    deadline_s = CLOCK.monotonic_s() + _ANSWER_S
-    try:
-        for question, answer in turns:
-            while question not in shown[seen:] or not shown.rstrip(" ").endswith((":", "]:")):
-                shown += _read(ours, deadline_s, shown)
-            seen = len(shown)
-            os.write(ours, answer.encode() + (b"" if answer == _END_OF_INPUT else b"\n"))
-        while text := _read(ours, deadline_s, shown):
-            shown += text
-        return process.wait(_ANSWER_S), shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-def _read(descriptor: int, deadline_s: float, shown: str) -> str:
-    """What comes next; empty at the end."""
-    assert select.select([descriptor], [], [], max(0.0, deadline_s - CLOCK.monotonic_s()))[0], shown
-    try:
-        return os.read(descriptor, 4096).decode("utf-8", "replace")
-    except OSError:  # EIO: the other side is closed
-        return ""
+@pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
+def test_it_can_be_left(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
+    """Left at a question with Ctrl-D or Ctrl-C, nothing was written, and that is said. A path that no file can hold
+    is asked for again, and what a terminal would obey is escaped.
+    """
+    talk = begin()
+    talk.turns(("Directory to", None))
+    os.write(talk.terminal._ours, b"\x1b[45mw\xff\n")
+    talk.turns(("Directory to", "work"), ("Sandbox id", None))
+    assert "can only hold valid UTF-8" in " ".join(talk.text.split())
+    assert {cell.bg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    if isinstance(way, str):
+        talk.terminal.type(way)
+    else:
+        talk.terminal._process.send_signal(way)
+    assert talk.end() == 75, talk.text
+    assert "nothing was written" in talk.text
+    assert not bare.config_file.parent.exists()
