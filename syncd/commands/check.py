@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import click
 
@@ -86,6 +88,8 @@ def _show(finding: Finding, secret: str) -> None:
     is_terminal = sys.stdout.isatty()
     width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if is_terminal else _ANY_WIDTH
     write = coloured if is_terminal and _likes_colour() else plain
+    if is_terminal:
+        finding = replace(finding, what=_short(finding.what))
     for line in lines_of(finding, secret, width):
         click.echo(fitted(write(line), sys.stdout.encoding or "utf-8"), color=True)
 
@@ -106,6 +110,12 @@ def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
         label = f"{'to do:':>{_TEXT - 2}}  "
         lines += wrapped(_harmless(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
     return lines
+
+
+def _short(text: str) -> str:
+    """The home directory as people write it; scripts get whole paths."""
+    home = os.path.expanduser("~")
+    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
 
 
 def _likes_colour() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -57,13 +58,18 @@ def write_report(named: str, checkup: Checkup, findings: Sequence[Finding]) -> t
     if workspace is not None and (os.path.realpath(path) + os.sep).startswith(workspace + os.sep):
         raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere: --report FILE")
     text = _text(checkup, findings)
+    made = False
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        made = True
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except FileExistsError:
         raise NeedsPerson(f"{path} is there already", "name another file: --report FILE") from None
     except OSError as failure:
+        if made:
+            with suppress(OSError):
+                os.unlink(path)  # half a report is none
         raise NeedsPerson(f"{path} cannot be written: {failure.strerror}", "name another: --report FILE") from None
     return path, text.count("\n")
 
@@ -134,7 +140,7 @@ def _spaced(checkup: Checkup, words: frozenset[str]) -> list[str]:
     """Names in the workspace that consist of words which may be shown."""
     manifest = checkup.surveyed.scan.manifest if checkup.surveyed and checkup.surveyed.scan else {}
     names = {name for path in manifest for name in path.split("/") if " " in name}
-    spoken = sorted(name for name in names if all(word.lower() in words for word in name.split()))
+    spoken = sorted(name for name in names if words.issuperset(re.findall(r"[a-z]+", name.lower())))
     return spoken[:_MOST_NAMES]
 
 

@@ -111,14 +111,14 @@ def _daemon(status: Status) -> Iterator[Finding]:
 
 
 def _target(config: Config) -> tuple[Target, Lifetime | None]:
-    """Where it goes now; no sandbox's id where the first one has yet to be acquired."""
+    """Where it goes now; no sandbox's id where the next one has yet to be acquired."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region), None
     tenancy = None
     with suppress(SyncdError):  # told of as the state folder's
         tenancy, _ = TenancyFile(places_of(config, os.environ).state, sandbox.base_url).load()
-    if tenancy is None:
+    if tenancy is None or (tenancy.ends_wall_s is not None and tenancy.ends_wall_s <= CLOCK.wall_s()):
         return Target(sandbox.base_url, "", sandbox.region), None
     return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region), Lifetime(tenancy.ends_wall_s)
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 from syncd.base.apikey import ApiKey
 from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
+from syncd.base.errors import SandboxGone
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects.api import Api, SandboxInfo
@@ -130,6 +131,9 @@ def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Cl
             yield _alive(target, info, clock.wall_s())
         else:
             yield Finding("sandbox", Grade.NOTE, f"none yet: the first sync acquires one (the account has {info:,})")
+    elif lifetime is not None and info.refusal is SandboxGone:
+        yield Finding("api", Grade.PASS, answered)
+        yield Finding("sandbox", Grade.NOTE, f"{one_line(target.sandbox_id)} is gone: the next sync acquires another")
     elif info.verdict is Verdict.REFUSED:
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.FAIL, info.message, info.hint)

@@ -141,7 +141,9 @@ def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
         elif there == folder and (open_to_others := _open_to_others(subject, folder)):
             findings.append(open_to_others)
         elif subject == "state":
-            findings.append(Finding(subject, Grade.PASS, f"{folder} {'is' if there == folder else 'can be made'}"))
+            findings.append(
+                Finding(subject, Grade.PASS, f"{folder} {'is there' if there == folder else 'can be made'}")
+            )
         else:
             disk = os.statvfs(there)
             findings.append(judge_space(folder, disk.f_bavail * disk.f_frsize, content))

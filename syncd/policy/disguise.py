@@ -13,7 +13,17 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 # An opening quote that none closes hides the rest: the text was cut short.
-_QUOTED = re.compile(r"(?<!\w)(?:'[^']*'(?!\w)|\"[^\"]*\"(?!\w)|['\"].*$)", re.DOTALL)
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*'(?!\w)|"(?:\\.|[^"\\])*"(?!\w)|['"].*$)""", re.DOTALL)
+# Where syncd's own messages have a path without quotes, what comes before it and after it.
+_BARE = (
+    re.compile(r"([0-9] (?:new|changed|gone) \()(.*?)(?=(?:, …)?\)(?:$|; an |, [0-9]+ (?:changed|gone) \()|$)"),
+    re.compile(r"(\bmended: )(.+)$"),
+    re.compile(r"(\(first: )(.*?)(?=\): |$)"),
+    re.compile(r"(^|\]: )((?:(?!\]: ).)+?)(?= (?:and [0-9]+ more )?cannot be watched and is polled)"),
+    re.compile(r"(\bchmod \S+ )(.+)$"),
+)
+# Where its records have one.
+_PATHS = frozenset({"first_added", "first_changed", "first_removed"})
 _TOKEN = re.compile(r"^([\[({<`'\"]*)(.*?)([\])}>`'\".,;:!?…]*)$", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+(?:'s)?")
 _ASSIGNED = re.compile(r"([A-Za-z][A-Za-z_.-]*)=(.*)", re.DOTALL)
@@ -56,10 +66,12 @@ class Disguise:
 
     def text(self, text: str) -> str:
         """The text with pseudonyms in it."""
+        for bare in _BARE:
+            text = bare.sub(lambda found: f"{found[1]}{_in_quotes(found[2])}", text)
         shown, end = [], 0
         for quoted in _QUOTED.finditer(text):
             shown.append(self._open(text[end : quoted.start()]))
-            shown.append(self.name(quoted[0].strip("'\"")))
+            shown.append(self.name(quoted[0].removeprefix("b").strip("'\"")))
             end = quoted.end()
         return "".join([*shown, self._open(text[end:])])
 
@@ -80,7 +92,12 @@ class Disguise:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(inner, depth + 1) for key, inner in value.items()}
+            return {
+                self.text(str(key)): self.name(inner)
+                if key in _PATHS and isinstance(inner, str)
+                else self.value(inner, depth + 1)
+                for key, inner in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.value(inner, depth + 1) for inner in value]
         return value if value is None or isinstance(value, bool | int | float) else self.text(str(value))
@@ -124,6 +141,12 @@ def words_and_phrases(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[s
             parts = _TOKEN.match(token)
             phrases.add(parts[2] if parts else token)
     return frozenset(words), frozenset(phrases)
+
+
+def _in_quotes(name: str) -> str:
+    if _QUOTED.fullmatch(name):
+        return name
+    return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _pieces(text: str) -> set[str]:

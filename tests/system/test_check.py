@@ -176,6 +176,8 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     done = rig.ok("check")
     assert _found(done)["sandbox"] == "pass"
     assert re.search(r"time to live +(59 min|1 h) more; the next one is acquired", done.out)
+    rig.faults("get: 404")
+    assert "is gone: the next sync acquires another" in rig.ok("check").out
 
 
 def test_who_else_may_write(rig: Rig) -> None:
@@ -196,6 +198,7 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
     screen = _on_a_terminal(rig, {"TERM": "xterm", **more})
     plain = re.sub(r"\x1b\[[0-9]*m", "", screen)
     lines = plain.splitlines()
+    assert "found in ~/.config/syncd/api-key (mode 0600)" in lines[1]
     assert max(map(len, lines)) <= 80
     assert ("\x1b" in screen) == colours
     starts = [line for line in lines if not re.match(r"(pass|note|warn|fail)  \w|all is well", line)]

@@ -34,6 +34,7 @@ def _disguise(private: dict[str, str] | None = None) -> Disguise:
         ("'the secret plan' 'cut off: the secret pl", "<name-1> <name-2>"),
         ('"it\'s the secret plan" and', "<name-1> and"),
         ("syncd's secret", "syncd's secret"),
+        (r"b'the secret' 'it\'s \' plan' now", "<name-1> <path-1> now"),
         ("4711471147114711", "<name-1>"),
         ("status \xdcbung \U0001f600 caf\xe9", "status <name-1> <name-2> <name-3>"),
         ("syncd[4242]: status", "syncd[4242]: status"),
@@ -42,6 +43,31 @@ def _disguise(private: dict[str, str] | None = None) -> Disguise:
 def test_text(text: str, shown: str) -> None:
     """Only what syncd's own texts hold is kept; the same text has the same pseudonym."""
     assert _disguise().text(text) == shown
+
+
+_BARE = "new changed gone mended first and more cannot be watched is polled chmod see plan the secret now it's"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "upload 3: 1 new (the secret), 12 changed (see (now) it's, …), 1 gone (plan)",
+            "upload 3: 1 new (<name-1>), 12 changed (<name-2>, …), 1 gone (<name-3>)",
+        ),
+        ("mended: the secret plan", "mended: <name-1>"),
+        ("3 changed, 9 more (first: the secret): see", "3 changed, 9 more (first: <name-1>): see"),
+        (
+            "the secret and 3 more cannot be watched and is polled",
+            "<name-1> and 3 more cannot be watched and is polled",
+        ),
+        ("syncd[7]: plan cannot be watched and is polled", "syncd[7]: <name-1> cannot be watched and is polled"),
+        ("see: chmod 600 /srv/the secret plan", "see: chmod 600 <path-1>"),
+    ],
+)
+def test_paths_without_quotes(text: str, shown: str) -> None:
+    """Where syncd's own messages have a path bare, it is hidden whole, though each word of it may be shown."""
+    assert Disguise(*words_and_phrases([*_OWN, _BARE]), {}).text(text) == shown
 
 
 def test_what_is_no_utf8() -> None:
@@ -66,6 +92,7 @@ def test_values() -> None:
     """JSON keeps its shape, its numbers and switches; names of fields are disguised like texts."""
     value = {"status": "zebra", "zebra": [1, 2.5, None, True, {"read": "now"}]}
     assert _disguise().value(value) == {"status": "<name-1>", "<name-1>": [1, 2.5, None, True, {"read": "now"}]}
+    assert _disguise().value({"first_added": "plan"}) == {"<name-1>": "<name-2>"}
     deep: object = "zebra"
     for _ in range(100):
         deep = [deep]
