@@ -24,8 +24,8 @@ _MOST_WARNINGS = 3
 _BAR = 30
 # A sandbox that ends this soon is worth a look.
 _ENDS_SOON_S = 600.0
-# A sync that is due in such a state is told by the state itself.
-_AT_REST = (State.PAUSED, State.STOPPED)
+# In any other state it goes without saying that more is to be sent.
+_IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 
 
 class Ending(Enum):
@@ -66,7 +66,7 @@ class Beside(Struct, frozen=True):
 class _Headline(Struct, frozen=True):
     tone: Tone
     text: str
-    then: str = ""  # what to do, or how far it is
+    then: str = ""  # what to do
 
 
 def screen(status: Status, beside: Beside, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
@@ -230,7 +230,7 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
         yield "last sync", f"{when}: {what}", Tone.PLAIN
     elif status.running or beside.ending is not Ending.NEVER_RAN:
         yield "last sync", "none yet", Tone.PLAIN
-    if status.pending and status.state in (*_AT_REST, State.HELD):
+    if status.pending and status.state in _IDLE:
         yield "changes", "not all in the sandbox yet", Tone.ATTENTION
     if status.left_out:
         by = ", ".join(f"{count:,} {who}" for who, count in sorted(status.left_out.items(), key=_most_first))

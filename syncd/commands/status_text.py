@@ -45,6 +45,8 @@ class Glyphs(Struct, frozen=True):
 
 ASCII = Glyphs("*", "#", ".")
 UNICODE = Glyphs("●", "█", "░")
+# Of one column each: looking that up would cost every start the tables.
+_OWN_SIGNS = str.maketrans(dict.fromkeys("●█░…", "*"))
 
 
 def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
@@ -93,7 +95,7 @@ def _fitting(text: str, room: int) -> str:
 
 def columns(text: str) -> int:
     """How many columns of a terminal it takes: letters of East Asia take two."""
-    if text.isascii():
+    if text.translate(_OWN_SIGNS).isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - most text needs no tables
 
