@@ -80,7 +80,7 @@ class Disguise:
         if text in self._private:
             return self._private[text]
         if text not in self._given:
-            kind = "url" if "://" in text else "path" if "/" in text or "\\" in text else "name"
+            kind = "url" if "://" in text else "path" if "/" in text else "name"
             self._counts[kind] = self._counts.get(kind, 0) + 1
             self._given[text] = f"<{kind}-{self._counts[kind]}>"
         return self._given[text]

@@ -34,7 +34,7 @@ def _disguise(private: dict[str, str] | None = None) -> Disguise:
         ("'the secret plan' 'cut off: the secret pl", "<name-1> <name-2>"),
         ('"it\'s the secret plan" and', "<name-1> and"),
         ("syncd's secret", "syncd's secret"),
-        (r"b'the secret' 'it\'s \' plan' now", "<name-1> <path-1> now"),
+        (r"b'the secret' 'it\'s \' plan' now", "<name-1> <name-2> now"),
         ("4711471147114711", "<name-1>"),
         ("status \xdcbung \U0001f600 caf\xe9", "status <name-1> <name-2> <name-3>"),
         ("syncd[4242]: status", "syncd[4242]: status"),
