@@ -56,6 +56,11 @@ class Talk:
     def type(self, answer: str) -> None:
         self.terminal.type(f"{answer}\n")
 
+    def interrupt(self) -> None:
+        """Ctrl-C. The key after it wakes a read that began just after the signal came; Python looks at signals then."""
+        self.terminal._process.send_signal(signal.SIGINT)
+        self.type("")
+
     def close(self) -> None:
         """Ends the command, if it still asks."""
         self.terminal.close()
@@ -295,7 +300,7 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
     bare.environ["KLAVIS_API_KEY"] = KEY
     talk = begin("--sandbox-base-url", bare.emulator.base_url)
     talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
-    talk.terminal._process.send_signal(signal.SIGINT)
+    talk.interrupt()
     assert talk.end() == 0, talk.text
     assert "Nothing was sent." in talk.text
     assert "syncd push " in talk.text
@@ -333,7 +338,7 @@ def test_it_can_be_left(bare: Rig, begin: Begin, way: str | signal.Signals) -> N
     if isinstance(way, str):
         talk.terminal.type(way)
     else:
-        talk.terminal._process.send_signal(way)
+        talk.interrupt()
     assert talk.end() == 75, talk.text
     assert "nothing was written" in talk.text
     assert not bare.config_file.parent.exists()
