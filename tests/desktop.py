@@ -5,7 +5,6 @@ As a program, with a bus's address as its argument, it is such a server and prin
 
 from __future__ import annotations
 
-import queue
 import shutil
 import socket
 import subprocess
@@ -23,7 +22,6 @@ from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 
 NAME = "org.freedesktop.Notifications"
 NO_BUS = "" if shutil.which("dbus-daemon") else "dbus-daemon is not on this machine"
-DEADLINE_S = 20.0
 READY = "ready"
 _SILENT = object()
 
@@ -52,12 +50,7 @@ class Screen:
     refuses: str = ""  # a method that it answers with an error
     on_show: Callable[[Seen], None] = lambda _: None
     shown: list[Seen] = field(default_factory=list)
-    _news: queue.Queue[Seen] = field(default_factory=queue.Queue)
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
-
-    def next(self) -> Seen:
-        """The next notification, waited for."""
-        return self._news.get(timeout=DEADLINE_S)
 
     def serve(self, link: DBusConnection) -> None:
         """Until the connection ends."""
@@ -82,7 +75,6 @@ class Screen:
         app, replaces, icon, summary, body, _, hints, timeout_ms = asked.body
         seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, hints, timeout_ms)
         self.shown.append(seen)
-        self._news.put(seen)
         self.on_show(seen)
         return new_method_return(asked, "u", (seen.number,))
 

@@ -18,14 +18,16 @@ from msgspec import Struct
 from msgspec.structs import replace as changed
 
 from syncd.base.text import one_line, redacted
+from syncd.policy.retry import backoff_limit_s
 
 # What waits for a person is said this soon: by then a disk would be mounted again, a key file saved.
 NEEDED_AFTER_S = 60.0
 DAY_S = 86_400.0
 # Whatever happens, no more in any hour and any day. The last of them is kept for good news.
 MOST = ((3_600.0, 4), (DAY_S, 12))
-# Where nothing could be shown, as before a person logs in, the next try comes after this, …
-TRY_AGAIN_S = 600.0
+# Where nothing could be shown, as before a person logs in or while a desktop starts, the next tries come after these, …
+TRY_AGAIN_FIRST_S = 10.0
+TRY_AGAIN_MAX_S = 600.0
 # … and good news that found nobody for so long is no news any more.
 STALE_S = 3_600.0
 
@@ -79,13 +81,15 @@ Condition = Trouble | Well | None
 class Told(Struct, frozen=True):
     """What the desktop was told. All times are seconds since boot.
 
-    `news` is the last thing; `kinds` the troubles of which it was said, since when all was well, that a person is
-    needed; `times` when something was said within a day; before `not_before_s` nothing is tried.
+    `news` is the last thing; `kinds` the troubles of which it was said, since all was well, that a person is needed;
+    `times` when something was said within a day; `vain` how many tries showed nothing since, and `not_before_s` when
+    the next one may come.
     """
 
     news: News | None = None
     kinds: dict[str, float] = {}
     times: tuple[float, ...] = ()
+    vain: int = 0
     not_before_s: float | None = None
 
 
@@ -144,22 +148,23 @@ def said(told: Told, news: News, condition: Condition, now: Moment) -> Told:
 def outlived(told: Told, condition: Condition, now: Moment) -> Told:
     """What the desktop has been told, where the good news got too old to be said: then the bad is forgotten too."""
     if isinstance(condition, Well) and now.boot_s - condition.since_boot_s >= STALE_S:
-        return changed(told, news=None, kinds={})
+        return changed(told, news=None, kinds={}, vain=0)
     return told
 
 
 def in_vain(told: Told, now: Moment) -> Told:
     """What the desktop has been told, after a try that showed nothing."""
-    return changed(told, not_before_s=now.boot_s + TRY_AGAIN_S)
+    wait_s = backoff_limit_s(told.vain + 1, TRY_AGAIN_FIRST_S, TRY_AGAIN_MAX_S)
+    return changed(told, vain=told.vain + 1, not_before_s=now.boot_s + wait_s)
 
 
 def shifted(told: Told, by_s: float) -> Told:
     """The same by a clock that is so much ahead: another boot's."""
-    return Told(
-        told.news,
-        {kind: at_s + by_s for kind, at_s in told.kinds.items()},
-        tuple(time_s + by_s for time_s in told.times),
-        None if told.not_before_s is None else told.not_before_s + by_s,
+    return changed(
+        told,
+        kinds={kind: at_s + by_s for kind, at_s in told.kinds.items()},
+        times=tuple(time_s + by_s for time_s in told.times),
+        not_before_s=None if told.not_before_s is None else told.not_before_s + by_s,
     )
 
 

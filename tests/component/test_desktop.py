@@ -18,7 +18,7 @@ from desktop import NO_BUS, Screen, screen, session_bus
 from syncd.base.clock import SystemClock
 from syncd.effects.desktop import PATIENCE_S, Desktop, NotShown, Shown
 from syncd.effects.notice_file import NoticeFile
-from syncd.policy.notice import DAY_S, TRY_AGAIN_S, Notice
+from syncd.policy.notice import DAY_S, TRY_AGAIN_FIRST_S, Notice
 from syncd.process.herald import Herald
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
@@ -397,15 +397,27 @@ def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -
     address, person.environ["DBUS_SESSION_BUS_ADDRESS"] = person.environ["DBUS_SESSION_BUS_ADDRESS"], "unix:path=/none"
     herald.failed("no network", needs_person=False)
     clock.go_on(900)
-    for _ in range(5):
+    for wait_s in (TRY_AGAIN_FIRST_S, 2 * TRY_AGAIN_FIRST_S, 4 * TRY_AGAIN_FIRST_S):
         herald.look()
-        assert herald.due_s == clock.monotonic + TRY_AGAIN_S
-        clock.go_on(TRY_AGAIN_S)
-    (record,) = caplog.records
+        assert herald.due_s == clock.monotonic + wait_s
+        clock.go_on(wait_s)
+    record = caplog.records[0]
+    assert len(caplog.records) == 1
     assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
     person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
     herald.look()
     assert person.read == [NOT_SYNCED]
+    person.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
+    for _ in range(7):  # each a sync, for an hour: then it is no news any more
+        herald.well()
+        clock.go_on(600)
+    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    herald.well()
+    assert herald.due_s is None
+    herald.failed("no network", needs_person=False)
+    clock.go_on(900)
+    herald.look()
+    assert person.read == [NOT_SYNCED, NOT_SYNCED]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\xff", b"{}", b'{"told": {"times": 7}}', b"[" * 100_000], ids=range(5))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import CLOCK
-from desktop import NO_BUS, READY, Screen, screen, session_bus
+from desktop import NO_BUS, READY, Screen, Seen, screen, session_bus
 from machine import REPO, RUNTIME, missing, shown
 from rig import KEY, Rig
 from service_rig import ServiceRig
@@ -44,29 +44,35 @@ def desk(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
 def test_what_a_person_reads_in_a_bad_week(rig: Rig, desk: Screen) -> None:
     """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
     rig.write("a")
-    rig.up()
+    rig.up("--log-level", "debug")
     rig.faults("upload: 503 always")
     rig.write("a", "changed")
     failing_s = CLOCK.monotonic_s()
-    first = desk.next()
+    first = _nth(1, rig, desk)
     assert CLOCK.monotonic_s() - failing_s >= SOON_S
     assert (first.summary, first.hints["category"]) == (NOT_SYNCED, ("s", "transfer.error"))
     assert "503" in first.body
     rig.emulator.faults.clear()
-    assert desk.next().summary == AGAIN
+    assert _nth(2, rig, desk).summary == AGAIN
     rig.write_key("some-other-key")
     rig.daemons[0].send(signal.SIGHUP)
     rig.write("a", "changed again")
-    third = desk.next()
+    third = _nth(3, rig, desk)
     assert third.summary == NEEDED
     assert str(rig.key_file) in third.body
     rig.write_key(KEY)
-    assert desk.next().summary == AGAIN
+    assert _nth(4, rig, desk).summary == AGAIN
     rig.converged()
     rig.in_state("watching")
     assert [seen.replaces for seen in desk.shown] == [0, *[first.number] * 3]
     for seen in desk.shown:
         assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
+
+
+def _nth(number: int, rig: Rig, desk: Screen) -> Seen:
+    """That notification, waited for."""
+    rig.until(lambda: len(desk.shown) >= number, f"notification {number}")
+    return desk.shown[number - 1]
 
 
 @needs_bus

@@ -15,7 +15,8 @@ from syncd.policy.notice import (
     MOST,
     NEEDED_AFTER_S,
     STALE_S,
-    TRY_AGAIN_S,
+    TRY_AGAIN_FIRST_S,
+    TRY_AGAIN_MAX_S,
     Condition,
     Moment,
     News,
@@ -256,10 +257,12 @@ def test_nobody_is_there() -> None:
     """Tried now and then; who comes later is told; what was over by then is not told at all."""
     desk = Desk(present=False)
     desk.fail()
-    desk.wait(AFTER_S + 10 * TRY_AGAIN_S)
-    assert desk.tries == 11
+    desk.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
+    assert desk.tries == 7  # at once, then after 10, 20, 40, … s
+    desk.wait(10 * TRY_AGAIN_MAX_S)
+    assert desk.tries == 17
     desk.present = True
-    desk.wait(TRY_AGAIN_S)
+    desk.wait(TRY_AGAIN_MAX_S)
     assert desk.news == [News.FAILING]
     desk.present = False
     desk.well()
@@ -346,7 +349,9 @@ def test_never_a_flood(events: list[Event]) -> None:
         times = [time_s for time_s, news, _ in desk.said if news is not None]
         for first_s in times:
             assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
-    assert desk.tries - len(desk.news) <= desk.time_s / TRY_AGAIN_S + len(desk.news) + 1
+    assert len(desk.told.times) <= MOST[-1][1]
+    assert len(desk.told.kinds) <= MOST[-1][1]
+    assert desk.tries - len(desk.news) <= desk.time_s / TRY_AGAIN_MAX_S + 7 * (len(desk.news) + 1)
 
 
 @settings(max_examples=400, deadline=None)
@@ -377,10 +382,17 @@ def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
     desk = lived(events)
     desk.present = True
     desk.fail("the end", needs_person=needs_person)
-    desk.wait(DAY_S + AFTER_S + TRY_AGAIN_S)
+    desk.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
     assert desk.told.news in BAD
     desk.well()
     assert desk.news[-1] is News.WELL
+
+
+def test_another_boots_clock() -> None:
+    """Every time in the record is moved, and nothing else."""
+    told = Told(News.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
+    assert shifted(told, -7.0) == Told(News.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
+    assert shifted(Told(), 7.0) == Told()
 
 
 @pytest.mark.parametrize(
