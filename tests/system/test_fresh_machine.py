@@ -1,0 +1,107 @@
+"""The README's set-up, word for word, by somebody with an empty home: running under systemd within five minutes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import CLOCK, Finished
+from machine import HOME, REPO, Machine, missing, shown
+from rig import KEY
+from service_rig import own
+from trees import lacking, tree
+
+from syncd.emulator import Emulator
+
+_WHY_NOT = missing()
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here"),
+]
+
+LONGEST_S = 300
+WHEELS = f"{HOME}/wheels"
+# There is no network in there and no package manager to ask: what each would have brought is here already.
+BROUGHT = {"sudo apt install pipx"}
+SETTINGS = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS, "PIPX_DEFAULT_PYTHON": shown(sys.executable)}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A home that holds an unpacked source archive, pipx, and nothing else."""
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True)
+    _done("-m", "hatchling", "build", "-d", str(tmp_path), "-t", "sdist")
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(home, filter="data")
+    next(home.glob("syncd-*")).rename(home / "syncd")
+    wheels = ("-c", "constraints-dev.txt", "-d", str(home / "wheels"), ".", "pip", "hatchling", "editables")
+    _done("-m", "pip", "download", "-q", *wheels)
+    (home / "bin/pipx").write_text(f'#!/bin/sh\nexec {shown(sys.executable)} -m pipx "$@"\n')
+    (home / "bin/pipx").chmod(0o755)
+    own(home)
+    machine = Machine(tmp_path, {})
+    yield machine
+    machine.close()
+
+
+def test_a_stranger_follows_the_readme(machine: Machine, tmp_path: Path) -> None:
+    """Each line of it in its order, ended by 0; then a saved file arrives, and all can be taken away again."""
+    emulator = Emulator(tmp_path / "cloud", api_key=KEY)
+    with machine.network():
+        emulator.start()
+    started_s = CLOCK.monotonic_s()
+    try:
+        sandbox = emulator.create_sandbox("box")
+        assert _in(machine, "mkdir ~/project && echo hello > ~/project/first.txt").code == 0
+        install, use = _blocks()
+        assert set(install) & BROUGHT
+        for line in install:
+            if line not in BROUGHT:
+                _succeeds(_in(machine, f"cd ~/syncd && PATH=~/bin:$PATH && {line}"))
+        for line in use:
+            words = line
+            if line == "syncd init":  # there is no terminal to answer on
+                words += f" --path ~/project --id box --sandbox-base-url {emulator.base_url}"
+            _succeeds(_in(machine, words))
+        assert CLOCK.monotonic_s() - started_s < LONGEST_S
+        assert (machine.home / ".config/syncd/api-key").stat().st_mode & 0o777 == 0o600
+        _succeeds(_in(machine, "echo more > ~/project/second.txt && syncd flush"))
+        assert not lacking(tree(machine.home / "project"), tree(sandbox.workspace))
+        status = _in(machine, "syncd service status")
+        assert (status.code, "running as process" in status.out) == (0, True)
+        _succeeds(_in(machine, "syncd service uninstall"))
+        _succeeds(_in(machine, "PATH=~/bin:$PATH && pipx uninstall syncd"))
+        assert not (machine.home / ".config/systemd").exists()
+        assert not os.path.lexists(machine.home / ".local/bin/syncd")
+    finally:
+        emulator.close()
+
+
+def _blocks() -> list[list[str]]:
+    """The lines to type, in the README's two blocks: before and after a new terminal is opened."""
+    section = (REPO / "README.md").read_text("utf-8").split("\n## Set it up for a real sandbox\n")[1].split("\n## ")[0]
+    return [block.split("\n") for block in re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)]
+
+
+def _in(machine: Machine, line: str) -> Finished:
+    """A line typed into a new terminal: what an installation wrote into the shell's files counts."""
+    return machine.run("bash", "-lc", line, environ={**SETTINGS, "SHELL": "/bin/bash", "KLAVIS_API_KEY": KEY})
+
+
+def _succeeds(done: Finished) -> None:
+    print(f"{done.seconds:6.1f} s  {done.args[-1]}")
+    assert done.code == 0, f"{done.args[-1]}\n{done.out}{done.err}"
+    assert KEY not in done.out + done.err
+
+
+def _done(*words: str) -> None:
+    ended = subprocess.run([sys.executable, *words], cwd=REPO, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr
