@@ -36,6 +36,7 @@ _HARMLESS = re.compile(
     r"|[!-/:-@\[-`{-~—…·→]{1,3}"  # a dash between words
 )
 _LEAST = 4
+_LONGEST = 4000
 _LONGEST_JSON_DEPTH = 16
 
 
@@ -65,7 +66,9 @@ class Disguise:
         return dict(self._counts)
 
     def text(self, text: str) -> str:
-        """The text with pseudonyms in it."""
+        """The text with pseudonyms in it; of a very long one, the beginning."""
+        if len(text) > _LONGEST:
+            return self.text(text[:_LONGEST]) + "…"
         for bare in _BARE:
             text = bare.sub(lambda found: f"{found[1]}{_in_quotes(found[2])}", text)
         shown, end = [], 0

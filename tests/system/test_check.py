@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -127,11 +128,15 @@ def test_what_stays_home_unasked_is_a_warning(rig: Rig) -> None:
 
 
 def test_the_daemon_is_seen(rig: Rig) -> None:
-    """A running daemon is named with its process; a held one is a warning."""
+    """A running daemon is named with its process; one that hangs, or is held, is a warning."""
     rig.write("a")
     daemon = rig.up()
     done = rig.ok("check")
     assert f"running as process {daemon.pid}" in done.out
+    daemon.send(signal.SIGSTOP)
+    done = rig.ok("check")
+    daemon.send(signal.SIGCONT)
+    assert f"process {daemon.pid} does not answer" in done.out
     rig.faults("any: 404 always")
     rig.write("b")
     rig.in_state("held")
@@ -188,6 +193,37 @@ def test_who_else_may_write(rig: Rig) -> None:
     done = rig.ok("check")
     assert f"chmod go-w {rig.config_file}\n" in done.out
     assert f"chmod go-w {rig.key_file.parent}\n" in done.out
+
+
+_SYSTEMCTL = """#!/bin/sh
+case "$*" in
+    *show-environment*) echo SSL_CERT_DIR=/etc ;;
+    *" show "*) echo LoadState=loaded; echo ActiveState=active; echo "Environment=no_proxy=example A=b" ;;
+esac
+"""
+
+
+def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
+    """The way to the API that this shell knows and the service manager does not is a warning for each variable."""
+    rig.write("a")
+    (rig.home / "bin").mkdir()
+    (rig.home / "bin/systemctl").write_text(_SYSTEMCTL)
+    (rig.home / "bin/systemctl").chmod(0o700)
+    rig.configure({"sandbox.base_url": "https://api.example"})
+    rig.environ = {
+        "PATH": f"{rig.home / 'bin'}:{os.environ['PATH']}",
+        "https_proxy": "http://me:hush@127.0.0.1:9",
+        "NO_PROXY": "example.com",
+        "SSL_CERT_DIR": "/etc",
+    }
+    done = rig.run("check")
+    assert done.code == 75, done
+    assert "warn  service        HTTPS_PROXY is set here, and the service manager does not know it\n" in done.out
+    assert "NO_PROXY is" not in done.out
+    assert "SSL_CERT_DIR is" not in done.out
+    assert "requests go through 127.0.0.1:9\n" in done.out
+    assert "hush" not in done.out
+    assert _found(done)["certificates"] == "note"
 
 
 @pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])

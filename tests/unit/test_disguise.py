@@ -99,6 +99,13 @@ def test_values() -> None:
     assert "zebra" not in str(_disguise().value(deep))
 
 
+def test_endless_text() -> None:
+    """Of a line without end the beginning is enough, and takes no time."""
+    shown = _disguise().text("read now " + "1 new ('" * 100_000)
+    assert shown.startswith("read now 1 <name-1>")
+    assert len(shown) < 20_000
+
+
 def test_without_any_words() -> None:
     """Where the sources are not at hand, everything is hidden, and nothing fails."""
     assert Disguise([], [], {"": "<nothing>"}).text("a b 3") == "<name-1> <name-2> 3"
