@@ -26,6 +26,8 @@ _FOREIGN = (
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "JOURNAL_STREAM",
+    "DBUS_SESSION_BUS_ADDRESS",  # or a test shows its troubles on the desktop
+    "XDG_RUNTIME_DIR",
     "INVOCATION_ID",
     *(name for proxy in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (proxy, proxy.upper())),
     "GIT_DIR",

@@ -86,6 +86,8 @@ class Board:
             self.progress, self._speed = None, Speed()
         self.state = state
         self.chronicle.stage(state)
+        if state is State.PAUSED:
+            self.herald.paused()
         if state is not State.RETRYING:
             self.retry_at = None
         self.show()
@@ -117,6 +119,16 @@ class Board:
         self.progress = Progress(done_bytes, total_bytes, done_files, total_files, rate, left_s)
         self.show()
         return True
+
+    @property
+    def news_due_s(self) -> float | None:
+        """The monotonic second from which on `look` has something to say on the desktop; None: nothing is ahead."""
+        return None if self.state is State.UPLOADING else self.herald.due_s
+
+    def look(self) -> None:
+        """Time may have passed. While an upload goes on, what failed before it does so no longer, or not yet again."""
+        if self.state is not State.UPLOADING:
+            self.herald.look()
 
     def learn(self, cycle: Cycle) -> None:
         """What a cycle knows by now of where it goes and of what stays home."""
