@@ -68,6 +68,10 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     region: Annotated[Literal["us", "asia"], _allowed('"us" or "asia"')] = "us"
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "keep"
+    on_sandbox_change: Annotated[
+        tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
+    ] = ()
+    mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
     acquire: AcquireKeys | None = None
 
 
@@ -152,12 +156,16 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     if sandbox.id in (".", ".."):
         raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox")  # a path on the server
     _check_base_url(sandbox.base_url)
+    _check_hook(sandbox.on_sandbox_change)
     folder = os.path.dirname(os.path.abspath(path))
+    workspace = _checked_workspace(read["workspace"].path, folder)
     return Config(
         file=path,
-        workspace=msgspec.structs.replace(read["workspace"], path=_checked_workspace(read["workspace"].path, folder)),
+        workspace=msgspec.structs.replace(read["workspace"], path=workspace),
         sandbox=msgspec.structs.replace(
-            sandbox, api_key_file=os.path.join(folder, os.path.expanduser(sandbox.api_key_file))
+            sandbox,
+            api_key_file=os.path.join(folder, os.path.expanduser(sandbox.api_key_file)),
+            mcp_file=_checked_mcp_file(sandbox.mcp_file, folder, workspace),
         ),
         sync=read["sync"],
         retry=read["retry"],
@@ -234,6 +242,25 @@ def _check_base_url(url: str) -> None:
         raise ConfigError(f"sandbox.base_url = {_shown(url)}", allowed)
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"sandbox.base_url = {_shown(url)}: plain http would show the API key on the way", allowed)
+
+
+def _check_hook(command: tuple[str, ...]) -> None:
+    if command and (not command[0] or any("\0" in word for word in command)):
+        shown = _shown(list(command))
+        raise ConfigError(f"sandbox.on_sandbox_change = {shown}", "must begin with the program that is to be run")
+
+
+def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:
+    """The absolute path. In the workspace each writing of it would be a change, and its URLs would leave home."""
+    if not path:
+        return ""
+    absolute = os.path.join(folder, os.path.expanduser(path))
+    place, name = os.path.split(absolute)
+    if "\0" in path or not name or name in (".", ".."):
+        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}", "must be the path of a file")
+    if f"{os.path.realpath(place)}/".startswith(f"{workspace}/"):
+        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}: is in the workspace", "must be a file outside of it")
+    return absolute
 
 
 def _checked_workspace(path: str, folder: str) -> str:

@@ -14,8 +14,9 @@ from msgspec import structs
 
 from syncd.base.clock import stamp
 from syncd.base.config import Config
-from syncd.base.errors import SyncdError
+from syncd.base.errors import Stop, SyncdError
 from syncd.base.interrupt import Interrupt
+from syncd.base.problem import Problem
 from syncd.base.text import one_line, shown_path
 from syncd.commands.onlooker import Onlooker
 from syncd.commands.options import CLOCK
@@ -31,6 +32,7 @@ from syncd.policy.status import LastError, SandboxName, State, Status
 from syncd.policy.verdict import Step, Verdict
 from syncd.process.board import ends_at
 from syncd.process.chronicle import Chronicle
+from syncd.process.liaison import Liaison, liaison_of
 from syncd.process.surroundings import Surroundings
 from syncd.process.wiring import cycle_of, folders_of, key_of
 
@@ -88,13 +90,8 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
     status = _Record(config, folders.state)
     try:
         with interrupting(interrupt):
-            cycle = cycle_of(
-                config,
-                folders,
-                key=key_of(config, os.environ),
-                around=Surroundings(CLOCK, os.environ, interrupt),
-                exchanger=exchanger,
-            )
+            key, around = key_of(config, os.environ), Surroundings(CLOCK, os.environ, interrupt)
+            cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger)
             cycle.recall()
             chronicle = Chronicle(
                 CLOCK, HistoryFile(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
@@ -116,10 +113,27 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             finally:
                 chronicle.stopped()
             status.succeeded(outcome, cycle)
+            liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
+            _tell_agent(liaison, cycle, attendant)
+            if liaison.problems:
+                status.warned([*cycle.problems, *liaison.problems])
             return outcome
     finally:
         exchanger.drop()
         lock.release()
+
+
+def _tell_agent(liaison: Liaison, cycle: Cycle, attendant: _Attendant) -> None:
+    """See the agent told, now that the sandbox holds the workspace; a signal ends that alone."""
+    try:
+        liaison.arrived(cycle)
+        liaison.wait(attendant.interrupt)
+    except Stop:
+        attendant.onlooker.retry("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
+    finally:
+        liaison.close()
+    for problem in liaison.problems:
+        attendant.onlooker.retry(str(problem))
 
 
 def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
@@ -150,6 +164,8 @@ class _Record:
         workspace = shown_path(config.workspace.path)
         nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
         last = read_last(folder, nothing)
+        if config.sandbox.id is None and last.sandbox.base_url == sandbox.base_url:
+            sandbox = last.sandbox  # the one that was acquired, until it is known that there is another
         self._before = structs.replace(
             last,
             running=False,
@@ -177,13 +193,17 @@ class _Record:
             mcp_servers=tenancy.servers if tenancy else {},
         )
 
+    def warned(self, problems: list[Problem]) -> None:
+        self._write(warnings=tuple(str(problem) for problem in problems))
+
     def failed(self, step: Step, failure: SyncdError) -> None:
         error = LastError(stamp(CLOCK.wall_s()), step, one_line(str(failure), 600))
         self._write(pending=True, failures=self._before.failures + 1, last_error=error)
 
     def _write(self, **changed: object) -> None:
+        self._before = structs.replace(self._before, **changed)
         with contextlib.suppress(OSError):  # the sync itself counts, not the word about it
-            self._file.write(structs.replace(self._before, **changed))
+            self._file.write(self._before)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -90,9 +90,9 @@ class Emulator:
         if self._api is not None:
             self._api.url_lifetime_s = seconds
 
-    def create_sandbox(self, id: str | None = None) -> Sandbox:  # noqa: A002 - the API's word
+    def create_sandbox(self, id: str | None = None, servers: Sequence[str] = ()) -> Sandbox:  # noqa: A002
         """A sandbox that never expires; the existing one if there is one with this id."""
-        return self._sandboxes.create(id)
+        return self._sandboxes.create(id, servers)
 
     def sandbox(self, sandbox_id: str) -> Sandbox | None:
         """The sandbox of that id, None if it is gone."""

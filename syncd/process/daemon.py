@@ -8,7 +8,6 @@ changes are heard while a sync is under way.
 from __future__ import annotations
 
 import logging
-import os
 import select
 from enum import Enum
 from math import inf
@@ -66,7 +65,7 @@ class Daemon:
         self._paused = False
         self._glanced_s = 0.0
         self._slept_s = 0.0
-        self._key_stamp = _file_stamp(parts.key_file)
+        self._key_stamp = parts.key_stamp()
 
     def run(self) -> Ended:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -133,8 +132,12 @@ class Daemon:
         if changed is None:
             self._look_again_later(self._clock.monotonic_s() - self._started_s)
         self._board.learn(self._parts.cycle)
-        self._board.warn([*self._parts.cycle.problems, *self._parts.watch.problems()])
+        self._warn()
         self._parts.manager.ping()
+
+    def _warn(self) -> None:
+        parts = self._parts
+        self._board.warn([*parts.cycle.problems, *parts.watch.problems(), *parts.liaison.problems])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._board.succeeded(outcome)
@@ -144,6 +147,7 @@ class Daemon:
         if outcome.follow_up:
             self._look_everywhere()
         self._board.pending = self._burst is not None
+        self._parts.liaison.arrived(self._parts.cycle)  # last: it may take a moment
 
     def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
         board = self._board
@@ -253,14 +257,12 @@ class Daemon:
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
         parts = self._parts
-        times = [until_s, parts.manager.next_ping_s(), parts.exchanger.cold_at_s, self._board.herald.due_s]
+        ends = parts.appointments() + ([] if until_s is None else [until_s])
         if self._setback.waits_for_person:
-            times.append(self._clock.monotonic_s() + KEY_POLL_S)
-        ends = [time_s for time_s in times if time_s is not None]
+            ends.append(self._clock.monotonic_s() + KEY_POLL_S)
         timeout_s = max(0.0, min(ends) - self._clock.monotonic_s()) if ends else None
-        alarms = [parts.wakeup.fileno(), *parts.sensor.filenos(), *parts.control.filenos()]
         with parts.interrupt.region():
-            _, _, mounted = select.select(alarms, [], parts.mounts.filenos(), timeout_s)
+            _, _, mounted = select.select(parts.alarms(), [], parts.mounts.filenos(), timeout_s)
         if mounted and parts.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: looking at everything again")
             self._look_everywhere()
@@ -288,8 +290,11 @@ class Daemon:
         for client, message in parts.control.requests():
             self._obey(client, message)
         if self._setback.waits_for_person:
-            parts.signals.reload = parts.signals.reload or _file_stamp(parts.key_file) != self._key_stamp
-        self._board.herald.look()
+            parts.signals.reload = parts.signals.reload or parts.key_stamp() != self._key_stamp
+        self._board.look()
+        if parts.liaison.look():
+            self._warn()
+            self._board.show()
         parts.manager.ping()
 
     def _obey(self, client: Client, message: Message) -> None:
@@ -316,8 +321,6 @@ class Daemon:
         if self._paused and word == "resume":
             self._look_everywhere()
         self._paused = word == "pause"
-        if self._paused:
-            self._board.herald.paused()
         _log.info("%sd", word)
         client.done(0)
 
@@ -335,12 +338,3 @@ class Daemon:
 
     def _times(self) -> tuple[float, float]:
         return self._parts.timing.quiet_s, self._parts.timing.max_wait_s
-
-
-def _file_stamp(path: str) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None: it is not there."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

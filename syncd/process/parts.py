@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from syncd.base.clock import Clock
@@ -14,6 +15,7 @@ from syncd.effects.mounts import MountSensor
 from syncd.effects.pause_file import PauseFile
 from syncd.effects.watcher import Watcher
 from syncd.process.board import Board
+from syncd.process.liaison import Liaison
 from syncd.process.resume import SleepSensor
 from syncd.process.service_manager import ServiceManager
 from syncd.process.signals import Signals
@@ -37,6 +39,7 @@ class Parts:
     watch: Watcher
     control: ControlServer
     board: Board
+    liaison: Liaison
     manager: ServiceManager
     signals: Signals
     wakeup: Wakeup
@@ -49,3 +52,26 @@ class Parts:
     timing: Timing
     patience: Patience
     key_file: str
+
+    def key_stamp(self) -> tuple[int, int, int] | None:
+        """What changes when the key's file is written or replaced; None: it is not there."""
+        try:
+            status = os.stat(self.key_file)
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def alarms(self) -> list[int]:
+        """What can be read once something has come that the loop should hear of at once."""
+        readers = (self.sensor, self.control, self.liaison)
+        return [self.wakeup.fileno(), *(fileno for reader in readers for fileno in reader.filenos())]
+
+    def appointments(self) -> list[float]:
+        """The monotonic seconds at which something is due, whatever comes."""
+        times = (
+            self.manager.next_ping_s(),
+            self.exchanger.cold_at_s,
+            self.board.news_due_s,
+            self.liaison.due_s,
+        )
+        return [time_s for time_s in times if time_s is not None]

@@ -41,6 +41,7 @@ from syncd.process.board import Board, Tally
 from syncd.process.chronicle import Chronicle
 from syncd.process.daemon import Daemon
 from syncd.process.herald import Herald
+from syncd.process.liaison import liaison_of
 from syncd.process.logs import keep_out_of_logs
 from syncd.process.parts import Parts, Timing
 from syncd.process.premises import Furnisher, patience_of
@@ -241,12 +242,15 @@ def daemon_of(
         cycle.recall()
         board = board_of(config, folders, around, tally=tally, manager=manager, target=cycle.target)
         board.recall()
+        liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
+        opened.callback(liaison.close)
         yield Daemon(
             Parts(
                 cycle=cycle,
                 watch=watch,
                 control=control,
                 board=board,
+                liaison=liaison,
                 manager=manager,
                 signals=signals,
                 wakeup=wakeup,

@@ -58,8 +58,8 @@ ONLY_IN = {
     "click": (("syncd/commands/*",), "only the commands know of arguments and exit codes"),
     "rich": (("syncd/commands/*",), "only the commands show anything"),
     "subprocess": (
-        ("syncd/commands/*", "syncd/emulator/*", "syncd/effects/git_config.py"),
-        "the daemon starts no program but git, once; the service's commands and the emulator's executions do",
+        ("syncd/commands/*", "syncd/emulator/*", "syncd/effects/git_config.py", "syncd/effects/hook.py"),
+        "the daemon starts git, once, and the person's hook; the service's commands and the emulator's executions do",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
