@@ -70,8 +70,8 @@ class Live:
 
     def _quiet_keys(self) -> None:
         if _in_front():
-            self._modes = termios.tcgetattr(sys.stdin)
-            quiet = list(self._modes)
+            quiet = termios.tcgetattr(sys.stdin)
+            self._modes = self._modes or [*quiet]  # the first ones: after a SIGCONT alone these are its own
             quiet[_LFLAG] &= ~termios.ECHO
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
 

@@ -105,12 +105,16 @@ def test_a_terminal_too_low(rig: Rig) -> None:
         low.close()
 
 
-def test_sigterm_puts_the_terminal_back(rig: Rig, terminal: Terminal) -> None:
-    """Whoever ends it by a signal gets a terminal that shows what is typed."""
+def test_signals_leave_the_terminal_as_it_was(rig: Rig, terminal: Terminal) -> None:
+    """After a Ctrl-Z it goes on below what the shell wrote; ended by a signal, it lets typed keys be seen again."""
     watch(terminal, rig)
     terminal.until(lambda text: "never started" in text, "the screen")
     assert not echoes(terminal)
     assert terminal._process is not None
+    terminal.show("$ fg\n")
+    terminal._process.send_signal(signal.SIGCONT)
+    terminal.until(lambda text: "never started" in text.partition("$ fg")[2], "the screen below the shell's words")
+    assert not echoes(terminal)
     terminal._process.send_signal(signal.SIGTERM)
     ours = os.dup(terminal._ours)
     assert terminal.finish() == 128 + signal.SIGTERM
