@@ -20,7 +20,7 @@ from syncd.commands.init_questions import asked_key, complete, from_here, may_st
 from syncd.commands.options import config_path
 from syncd.policy.config_text import filled
 
-_PATHS = ("workspace.path", "sandbox.api_key_file")
+_PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
 _CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
 
 

@@ -70,7 +70,7 @@ def may_store(variable: str, key_file: str) -> bool:
 
 def from_here(path: Any) -> Any:
     """As the shell means it, relative to the current directory; in the file it would be relative to the file."""
-    return path if not isinstance(path, str) or path.startswith("~") else os.path.abspath(path)
+    return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
 
 
 def time_zone(environ: Mapping[str, str]) -> str:

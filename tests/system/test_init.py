@@ -110,7 +110,14 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
     """Each key of the configuration can be set by a flag of its own name."""
     table: dict[str, dict[str, object]] = {
         "workspace": {"path": str(bare.workspace), "use_gitignore": False, "include_git": True, "upload_secrets": True},
-        "sandbox": {"base_url": "https://api.example", "region": "asia", "api_key_file": "/k", "deletions": "mirror"},
+        "sandbox": {
+            "base_url": "https://api.example",
+            "region": "asia",
+            "api_key_file": "/k",
+            "deletions": "mirror",
+            "on_sandbox_change": ["tell", "the agent"],
+            "mcp_file": "/m",
+        },
         "sandbox.acquire": {"ttl_seconds": 61, "servers": ["one", "two"]},
         "sync": {
             "debounce_seconds": 2,
@@ -161,9 +168,10 @@ def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, wor
 
 def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
     """An id is a text, also where it looks like a number; a path is meant from where the command runs."""
-    bare.ok("init", "--path", "work", "--id", "0042", "--config", "elsewhere/other.toml")
-    config = load_config(str(bare.home / "elsewhere/other.toml"))
+    bare.ok("init", "--path", "work", "--id", "0042", "--config", "elsewhere/o.toml", "--sandbox-mcp-file", "m.json")
+    config = load_config(str(bare.home / "elsewhere/o.toml"))
     assert (config.workspace.path, config.sandbox.id) == (str(bare.workspace), "0042")
+    assert config.sandbox.mcp_file == str(bare.home / "m.json")
 
 
 def test_it_never_overwrites(rig: Rig) -> None:
