@@ -94,7 +94,8 @@ def install(config_file: str | None) -> int:
         )
     _same_folders(service.manager)
     key_file = _usable_key_file(config, service.manager)
-    text = sealed(fitted(shipped(service.unit.file), _python(), service.manager.version()), _stem(service.unit.name))
+    version, state_home = service.manager.version(), service.manager.environ.get("XDG_STATE_HOME", "")
+    text = sealed(fitted(shipped(service.unit.file), _python(), version, state_home), _stem(service.unit.name))
     around = Surroundings(
         config_folder=os.path.dirname(default_config_path(os.environ)),
         key_file=key_file,

@@ -21,6 +21,9 @@ _WRITTEN = re.compile(re.escape(_SEAL) + r"([0-9a-f]{64})\n")
 # systemd's own NEWS: notify-reload came with 253, slower and slower restarts with 254.
 _NOTIFY_RELOAD = 253
 _RESTART_STEPS = 254
+# Until then a user's %S was the configuration folder: systemd 252 on Debian 12 let the daemon write there only.
+_STATE_OF_ITS_OWN = 254
+_STATE = "%h/.local/state"
 # Blanks in LoadCredential= keep systemd 257 from starting the service ("Failed to deserialize"); "\\" is eaten.
 _ODD = re.compile(r"[\s\\]")
 # Some are left out by systemd itself where there is no namespace, others fail (they drop capabilities: 218), and where
@@ -90,16 +93,18 @@ def shipped(file: str) -> str:
     raise NeedsPerson(f"{file} is missing from this installation", "install syncd again")
 
 
-def fitted(text: str, python: str, systemd_version: int) -> str:
+def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -> str:
     """A shipped unit for this interpreter (an absolute path) and this systemd, without the words on doing so by hand.
 
-    The path may hold anything.
+    Paths may hold anything; `state_home` is the manager's $XDG_STATE_HOME, empty where that is not set.
     """
     text = text[text.index("\n[Unit]") :]
     # ":": the path is taken as it is, whatever it holds. -P: a folder called syncd in the home directory is not syncd.
     text = text.replace(_COMMAND, f"ExecStart=:{quoted(python)} -P -m syncd ")
     if systemd_version < _NOTIFY_RELOAD:
         text = text.replace("Type=notify-reload\n", "Type=notify\nExecReload=kill -HUP $MAINPID\n")
+    if systemd_version < _STATE_OF_ITS_OWN:
+        text = text.replace("%S/syncd", quoted(f"{state_home}/syncd") if state_home else f"{_STATE}/syncd")
     if systemd_version < _RESTART_STEPS:
         text = re.sub(r"RestartSec=.*\nRestartSteps=.*\nRestartMaxDelaySec=.*\n", "RestartSec=15\n", text)
     return text

@@ -72,6 +72,20 @@ def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> 
         assert not any(word in text for word in absent)
 
 
+@pytest.mark.parametrize(
+    ("version", "state_home", "folder"),
+    [(257, "", "%S/syncd"), (252, "", "%h/.local/state/syncd"), (252, "/my state/50%", '"/my state/50%%/syncd"')],
+)
+def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, folder: str) -> None:
+    """Before 254 a user's %S was the configuration folder: what is made and opened is named in full there."""
+    for file in ("syncd.service", "syncd@.service"):
+        text = fitted(shipped(file), "/python", version, state_home)
+        settings = [line for line in text.splitlines() if not line.startswith("#")]
+        assert f"ReadWritePaths={folder} %C/syncd" in settings
+        assert f"ExecStartPre=+mkdir -p -m 0700 -- {folder} %C/syncd" in settings
+        assert any("%S" in line for line in settings) == (version >= 254)
+
+
 def test_the_seal_shows_any_change() -> None:
     """A text is known as written, or as shipped; not with a line more, and not without its head."""
     text = fitted(shipped("syncd.service"), "/python", 257)
