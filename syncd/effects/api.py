@@ -67,6 +67,12 @@ class ExecutionLogs(Struct):
     cursor: int = 0
 
 
+class ExecutionStatus(Struct):
+    """`GET …/execution-status`: pending, running, completed or failed."""
+
+    status: str
+
+
 class Server(Struct):
     """One MCP server of a sandbox."""
 
@@ -131,6 +137,11 @@ class Api:
         """Start what was uploaded for that execution. Raises `StepFailed`."""
         url = f"{self._sandbox}/execute?region={self._region}"
         self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
+
+    def execution_status(self, name: str) -> str:
+        """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxGone`."""
+        url = f"{self._sandbox}/execution-status?execution_name={quote(name, safe='')}"
+        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url, _READ_S), ExecutionStatus).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""

@@ -59,10 +59,13 @@ class Clearing:
         What cannot be removed becomes a problem, and no reason to hold back everything else.
         """
         self.owed, self._failed = {}, {}
+        if not self.empties(doomed):
+            self._remover.settle(self._check)  # whatever is to happen now: it may have been started when that was other
         if not doomed:
             return
         if self._deletions is Deletions.RESET:
             self._api.reset()
+            self._remover.disarm()
             _log.info("the sandbox was reset, as %d paths were deleted", len(doomed))
             return
         try:

@@ -7,8 +7,10 @@ import secrets
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from syncd.base.clock import Clock
+from syncd.base.errors import SandboxGone
 from syncd.base.interrupt import Interrupt
 from syncd.effects.api import Api
 from syncd.effects.bucket import check_url
@@ -21,6 +23,15 @@ _READ_S = 60.0
 PATIENCE_S = 120.0
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
 _LARGEST_LOG = 64 << 20
+_ENDED = ("completed", "failed")
+
+
+class Stage(Enum):
+    """How far an execution is."""
+
+    UNKNOWN = "the API knows of none, be it that it was never started or that its sandbox is gone"
+    UNDER_WAY = "it runs, or waits for its turn"
+    ENDED = "well or not"
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,29 @@ class Runner:
 
         Raises `StepFailed`, `Stop`; then it may be running, or start later.
         """
+        self.upload(errand)
+        self.start(errand)
+        return self.printed(errand, check)
+
+    def upload(self, errand: Errand) -> None:
+        """Put it where it is started from, in the place of what had its name before. Raises `StepFailed`, `Stop`."""
         url = self._api.execution_upload_url(errand.name)
         check_url(Step.DELETE, url)
         self._put(url, _packed(errand.files))
+
+    def start(self, errand: Errand) -> None:
+        """Ask for it to be run. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
         self._api.execute(errand.name)
-        return self._printed(errand, check)
+
+    def stage(self, name: str) -> Stage:
+        """How far the execution of that name is. Raises `StepFailed`, `Stop`."""
+        try:
+            status = self._api.execution_status(name)
+        except StepFailed as failure:
+            if failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone):
+                return Stage.UNKNOWN
+            raise
+        return Stage.ENDED if status in _ENDED else Stage.UNDER_WAY
 
     def _put(self, url: str, archive: bytes) -> None:
         headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
@@ -68,14 +97,15 @@ class Runner:
             verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
             raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
 
-    def _printed(self, errand: Errand, check: Callable[[], None]) -> str:
+    def printed(self, errand: Errand, check: Callable[[], None] = lambda: None) -> str:
+        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, `Stop`."""
         printed, cursor = "", 0
         wait_s = _FIRST_LOOK_S
         ends_s = self._clock.monotonic_s() + PATIENCE_S
         while True:
             seen = self._api.execution_logs(errand.name, cursor)
             printed += seen.logs
-            if seen.status in ("completed", "failed") and seen.cursor <= cursor:
+            if seen.status in _ENDED and seen.cursor <= cursor:
                 return printed
             advanced = seen.cursor > cursor
             cursor = max(cursor, seen.cursor)

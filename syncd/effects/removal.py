@@ -7,20 +7,29 @@ path. Nothing but the listed paths is touched, and of those only what still is a
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from syncd.base.clock import Clock
+from syncd.base.errors import KeyRefused, TryLater
+from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects import removal_script
-from syncd.effects.execution import Errand, Runner, new_name
+from syncd.effects.execution import Errand, Runner, Stage, new_name
 from syncd.effects.failure import StepFailed
+from syncd.effects.started_file import StartedFile
 from syncd.policy.manifest import Entry, Kind
 from syncd.policy.removal import Versions
 from syncd.policy.verdict import Step, Verdict
 
+_log = logging.getLogger("syncd.removal")
+# Three seconds in all; longer waits are those of any failure, which hear what else goes on.
+_LOOKS, _FIRST_LOOK_S = 6, 0.1
 # So that the list, of some 200 bytes a path, stays a small upload.
 MOST_AT_ONCE = 20_000
 
@@ -35,13 +44,47 @@ class Removal:
 
 
 class Remover:
-    """Removes paths of one sandbox's workspace."""
+    """Removes paths of one sandbox's workspace, by one execution after the other.
 
-    def __init__(self, runner: Runner) -> None:
+    One that went unanswered may run late, when the same files are there again and wanted. So each is noted before it is
+    asked for, and `settle` comes before whatever is put there.
+    """
+
+    def __init__(self, runner: Runner, started: StartedFile, clock: Clock, interrupt: Interrupt) -> None:
         self._runner = runner
+        self._started = started
+        self._clock = clock
+        self._interrupt = interrupt
+
+    def settle(self, check: Callable[[], None] = lambda: None) -> None:
+        """See that no removal that was started before still takes anything away.
+
+        Raises `StepFailed` while one is under way, after a few looks, `Stop`.
+        """
+        for name in self._started.names:
+            try:
+                self._settle(name, check)
+            except StepFailed as failure:
+                if failure.verdict is not Verdict.REFUSED or failure.refusal is KeyRefused:
+                    raise
+                # The sandbox is gone, or it has no executions any more: nobody can tell, and nothing waits for ever.
+                _log.warning("whether the removal %s has ended cannot be seen: %s", name, failure)
+        self._forget()
+
+    def disarm(self) -> None:
+        """After a reset, in which everything that ran there ended: what was not begun by then shall do nothing.
+
+        Raises `StepFailed`, `Stop`.
+        """
+        for name in self._started.names:
+            self._runner.upload(_nothing(name))
+        self._forget()
 
     def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
-        """Remove these paths, in their order; `check` is called all the time. Raises `StepFailed`, `Stop`."""
+        """Remove these paths, in their order; `check` is called all the time.
+
+        Raises `StepFailed`, `Stop`, and `TryLater` where the state folder takes no note of what is about to run there.
+        """
         removal = Removal()
         paths = list(doomed)
         for start in range(0, len(paths), MOST_AT_ONCE):
@@ -56,8 +99,56 @@ class Remover:
         return removal
 
     def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
-        name = new_name()
-        return _fates(self._runner.run(_errand(part, name), check), name, len(part))
+        errand = _errand(part, new_name())
+        self._runner.upload(errand)
+        try:
+            self._started.note(errand.name)
+        except OSError as failure:
+            raise TryLater(
+                f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
+                "make it writable; a sync follows by itself",
+            ) from None
+        try:
+            self._runner.start(errand)
+        except StepFailed as failure:
+            if failure.verdict is Verdict.REFUSED:
+                self._forget()
+            raise
+        printed = self._runner.printed(errand, check)
+        self._forget()
+        return _fates(printed, errand.name, len(part))
+
+    def _settle(self, name: str, check: Callable[[], None]) -> None:
+        """One that the API does not know yet may be on its way to it. The API starts what lies under the name, so
+        something harmless is put there: then it may begin when it likes.
+        """
+        wait_s, disarmed = _FIRST_LOOK_S, False
+        for _ in range(_LOOKS):
+            stage = self._runner.stage(name)
+            if stage is Stage.ENDED or (stage is Stage.UNKNOWN and disarmed):
+                return
+            check()
+            if stage is Stage.UNKNOWN:
+                self._runner.upload(_nothing(name))
+                disarmed = True
+                continue
+            with self._interrupt.region():
+                self._clock.sleep(wait_s)
+            wait_s *= 2
+        raise StepFailed(
+            Step.DELETE,
+            Verdict.RETRY,
+            "a removal that was started in the sandbox before has not ended, and could take away what is sent now",
+            "it goes on when that has ended; if it never does, reset the sandbox",
+        )
+
+    def _forget(self) -> None:
+        with contextlib.suppress(OSError):
+            self._started.forget()
+
+
+def _nothing(name: str) -> Errand:
+    return Errand(name, "nothing", {"main.py": b""})
 
 
 def _errand(part: list[tuple[str, list[Entry]]], name: str) -> Errand:

@@ -40,17 +40,29 @@ class Execution:
         self._timeout_s = timeout_s
         self._log = f"{folder}.log"
         self._logged_bytes = 0
+        self._turn = threading.Event()
         self._stop_read, self._stop_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="emulator-execution")
 
     def start(self) -> None:
+        """Runs it."""
+        self.enqueue()
+        self.begin()
+
+    def enqueue(self) -> None:
+        """It is pending from now on, until `begin`."""
         with open(self._log, "wb"):
             pass
         self._thread.start()
 
+    def begin(self) -> None:
+        """It is its turn."""
+        self._turn.set()
+
     def close(self) -> None:
-        """Kills it if it still runs; nothing of it is left."""
+        """Kills it if it still runs; nothing of it is left, and one that was pending never begins."""
         os.write(self._stop_write, b"x")
+        self._turn.set()
         self._thread.join()
         os.close(self._stop_read)
         os.close(self._stop_write)
@@ -82,6 +94,9 @@ class Execution:
         self.status = ExecutionStatus.FAILED if code else ExecutionStatus.COMPLETED
 
     def _supervised(self) -> int:
+        self._turn.wait()
+        if select.select([self._stop_read], [], [], 0)[0]:
+            return 1
         environment = {
             "AGENT_WORKSPACE": self._workspace,
             "HOME": self.folder,

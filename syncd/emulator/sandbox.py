@@ -51,6 +51,7 @@ class Sandbox:
         self._execution_timeout_s = execution_timeout_s
         self._lock = threading.Lock()
         self._executions: dict[str, Execution] = {}
+        self._held: list[Execution] | None = None
 
     @property
     def id(self) -> str:
@@ -109,7 +110,28 @@ class Sandbox:
             extract(packed, str(folder), bounds)
             execution = Execution(str(folder), str(self.workspace), self._clock, self._execution_timeout_s)
             self._executions[name] = execution
-            execution.start()
+            if self._held is None:
+                execution.start()
+            else:
+                execution.enqueue()
+                self._held.append(execution)
+
+    @property
+    def holds(self) -> bool:
+        """Whether executions stay pending."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Executions that are asked for from now on stay pending."""
+        with self._lock:
+            self._held = []
+
+    def let_go(self) -> None:
+        """All of them begin."""
+        with self._lock:
+            held, self._held = self._held, None
+            for execution in held or ():
+                execution.begin()
 
     def execution(self, name: str) -> Execution | None:
         """The execution of that name, None if it was never started here."""

@@ -22,6 +22,7 @@ from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lodging import AcquiredLodging, FixedLodging, Lodging, TenancyFile
 from syncd.effects.removal import Remover
 from syncd.effects.small_archives import Archives, SmallArchives
+from syncd.effects.started_file import StartedFile
 from syncd.effects.uplink_file import UplinkFile
 from syncd.policy.removal import Deletions
 from syncd.policy.target import Target
@@ -77,7 +78,8 @@ class Furnisher:
             patience=patience,
             clock=clock,
         )
-        remover = Remover(Runner(api, self.exchanger, clock, interrupt))
+        runner = Runner(api, self.exchanger, clock, interrupt)
+        remover = Remover(runner, StartedFile(self.folders.state, target), clock, interrupt)
         clearing = Clearing(Deletions(self.config.sandbox.deletions), api, remover, self.check)
         small = SmallArchives(
             Archives(self.config.sync.archive),

@@ -19,7 +19,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
         # The program runs in real time: in the test's, it has ended whenever someone looks.
-        it.emulator.faults.on("execution-logs", "before", lambda _: it.sandbox.wait())
+        for op in ("execution-logs", "execution-status"):
+            it.emulator.faults.on(op, "before", lambda _: it.sandbox.wait())
         yield it
 
 

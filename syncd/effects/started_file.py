@@ -1,0 +1,70 @@
+"""Which executions were asked for and are not known to have ended: they may be running, or begin later.
+
+Noted for good before each is asked for. While such a note stands, nothing may be put where the execution could still
+take it away.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from msgspec import Struct
+
+from syncd.effects.state_file import StateFile
+from syncd.policy.target import Target
+
+_log = logging.getLogger("syncd.removal")
+_VERSION = 1
+# Of sandboxes that a workspace went to before this one.
+_MOST_OTHERS = 8
+
+
+class _Note(Struct, frozen=True):
+    target: Target
+    name: str
+
+
+class _Record(Struct):
+    version: int
+    notes: list[_Note]
+
+
+class StartedFile:
+    """The notes of one sandbox; those of others are kept beside them, for the time that it is their turn again."""
+
+    def __init__(self, folder: str, target: Target) -> None:
+        self._file = StateFile(folder, "started", "a removal that was started before may still run")
+        self._target = target
+        notes = self._load()
+        self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
+        self.names = [note.name for note in notes if note.target.same_sandbox(target)]
+
+    def note(self, name: str) -> None:
+        """This one is about to be asked for. Raises `OSError`: then it must not be."""
+        self._write([*self.names, name])
+        self.names.append(name)
+
+    def forget(self) -> None:
+        """All of them have ended. Raises `OSError`, which costs the next process a question."""
+        self.names = []
+        if self._others:
+            self._write([])
+        else:
+            self._file.remove()
+
+    def _write(self, names: list[str]) -> None:
+        notes = [*self._others, *(_Note(self._target, name) for name in names)]
+        self._file.write(msgspec.msgpack.encode(_Record(_VERSION, notes)))
+
+    def _load(self) -> list[_Note]:
+        payload, problem = self._file.read()
+        record = None
+        if payload is not None:
+            try:
+                record = msgspec.msgpack.decode(payload, type=_Record)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                problem = self._file.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)
+        return record.notes if record is not None and record.version == _VERSION else []
