@@ -110,11 +110,24 @@ class Cycle:
         try:
             return self._sync(self._lodged(attendant), demand, attendant, changed)
         except StepFailed as failure:
-            gone = failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone)
-            if not gone or self.premises is None or not self.lodging.lost(self.premises.target):
+            if not self._moved_out(failure):
                 raise
-            self.premises = None
-        return self._sync(self._lodged(attendant), demand, attendant, None)
+        try:
+            return self._sync(self._lodged(attendant), demand, attendant, None)
+        except StepFailed as failure:
+            if not self._moved_out(failure):
+                raise
+            # Nobody has to mend that: another one is acquired for the next sync, at a bounded rate.
+            message = f"the sandbox ended as soon as it was acquired ({failure.message})"
+            raise StepFailed(failure.step, Verdict.RETRY, message, "it goes on with another one") from None
+
+    def _moved_out(self, failure: StepFailed) -> bool:
+        """Whether the failure says that the sandbox is gone, and another one may follow."""
+        gone = failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone)
+        if not gone or self.premises is None or not self.lodging.lost(self.premises.target):
+            return False
+        self.premises = None
+        return True
 
     def _lodged(self, attendant: Attendant) -> Premises:
         target = self.lodging.target(attendant)

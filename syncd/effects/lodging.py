@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from syncd.base.clock import Clock
-from syncd.effects.account import Account
+from syncd.base.errors import TryLater
+from syncd.effects.account import Account, NotGiven
 from syncd.effects.delivery import Attendant, Patience
 from syncd.effects.failure import StepFailed
 from syncd.effects.retrying import retried
@@ -133,6 +134,10 @@ class AcquiredLodging:
         )
         return Target(self._base_url, tenancy.sandbox_id, self._region)
 
+    def leave(self) -> None:
+        """Have the next one acquired when there is need; this one is left to its end."""
+        self._keep(None)
+
     def lost(self, target: Target) -> bool:
         if self._tenancy is not None and self._tenancy.sandbox_id == target.sandbox_id:
             _log.info("the sandbox %s has ended", target.sandbox_id)
@@ -143,15 +148,31 @@ class AcquiredLodging:
         now_s = self._clock.wall_s()
         must_wait_s = wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
-            message = f"sandboxes end too soon: no further one is acquired for {must_wait_s:.0f} s"
-            raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, retry_after_s=must_wait_s)
-        # Noted before: one that comes without an answer counts as well.
-        self._acquired_wall_s = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S] + [now_s]
-        self._keep(None)
-        tenancy = self._account.acquire(self._servers, self._ttl_seconds)
+            message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
+            hint = "see what became of them: `syncd sandbox list`"
+            raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, hint, retry_after_s=must_wait_s)
+        before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
+        self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well
+        try:
+            tenancy = self._account.acquire(self._servers, self._ttl_seconds)
+        except NotGiven:
+            with contextlib.suppress(TryLater):
+                self._note(before)
+            raise
         self._keep(tenancy)
         _log.info("acquired the sandbox %s for %d s", tenancy.sandbox_id, self._ttl_seconds)
         return tenancy
+
+    def _note(self, acquired_wall_s: list[float]) -> None:
+        """Raises `TryLater`: what cannot be counted must not be asked for, or an account is emptied by restarts."""
+        try:
+            self._file.save(None, acquired_wall_s)
+        except OSError as failure:
+            raise TryLater(
+                f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
+                "make it writable; a sync follows by itself",
+            ) from None
+        self._tenancy, self._acquired_wall_s = None, acquired_wall_s
 
     def _keep(self, tenancy: Tenancy | None) -> None:
         self._tenancy = tenancy

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import KeyRefused, SandboxRefused
+from syncd.base.errors import KeyRefused, SandboxRefused, TryLater
+from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
+from syncd.effects.lodging import TenancyFile
+from syncd.emulator import Entry, When
 from syncd.policy.tenancy import SPAN_S
 from syncd.policy.verdict import Verdict
 
@@ -90,7 +93,8 @@ def test_never_in_a_loop(rig: Rig) -> None:
     """Sandboxes that end as they come: after a few it waits, and says so; then it goes on."""
     rig.emulator.faults.script("upload-url: 404 always")
     for number in range(6):
-        rig.fail()
+        failure, _ = rig.fail()
+        assert failure.verdict is Verdict.RETRY, failure
         assert rig.asked().count("acquire") <= 3, number
     failure, witness = rig.fail()
     assert "end too soon" in str(failure)
@@ -117,20 +121,120 @@ def test_one_that_came_unanswered_counts(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("status", "kind", "words"),
     [
-        ("acquire: 401", KeyRefused),
-        ("acquire: 402", SandboxRefused),
-        ("acquire: 422", SandboxRefused),
-        ("acquire: 404", SandboxRefused),
+        (400, SandboxRefused, "check sandbox.acquire.servers"),
+        (401, KeyRefused, "refused the key from the test"),
+        (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): look at its plan, or release one"),
+        (403, KeyRefused, "the key from the test may not acquire"),
+        (404, SandboxRefused, "check sandbox.base_url"),
+        (422, SandboxRefused, "check sandbox.acquire.servers"),
+        (451, SandboxRefused, "check [sandbox.acquire]"),
     ],
 )
-def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type) -> None:
-    """No further one, a wrong name, a wrong key: told as that, once."""
-    rig.emulator.faults.script(fault)
-    failure, _ = rig.fail()
-    assert type(failure.as_error()) is kind
-    assert rig.asked() == ["acquire"]
+def test_what_a_person_must_mend(rig: Rig, status: int, kind: type, words: str) -> None:
+    """No further one, a wrong name, a wrong key: told as that, also the tenth time; such an answer does not count."""
+    rig.emulator.faults.script(f"acquire: {status} always")
+    for _ in range(10):
+        failure, _ = rig.fail()
+        assert type(failure.as_error()) is kind
+        assert words in str(failure)
+        rig.clock.go_on(1)
+    assert rig.asked() == ["acquire"] * 10
+    rig.emulator.faults.clear()
+    rig.sync()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("409", "no further sandbox now (409, Conflict): release one: `syncd sandbox list`"),
+        ("429", "as many sandboxes as it may, or asks too often (429, Too Many Requests): release one"),
+        ("503", "answered the request for a sandbox with 503"),
+        ("302", "redirect"),
+    ],
+)
+def test_what_comes_later(rig: Rig, fault: str, words: str) -> None:
+    """For as long as there is patience, and it is no sandbox that counts: the first that can be had is taken."""
+    rig.emulator.faults.script(f"acquire: {fault} always")
+    failure, witness = rig.fail()
+    assert words in str(failure)
+    assert len(witness.waits) > 5
+    rig.emulator.faults.clear()
+    rig.sync()
+    assert arrived(rig) == {"a": "1"}
+
+
+def test_no_network_uses_nothing_up(rig: Rig) -> None:
+    """Where the API was never reached, nothing was acquired, and nothing is counted."""
+    rig.keys["sandbox"]["base_url"] = "http://127.0.0.1:9"
+    failure, witness = rig.fail()
+    assert "cannot be reached" in str(failure)
+    assert len(witness.waits) > 5
+    rig.restart()
+    (note,) = (rig.folder / "state").rglob("sandbox")
+    assert TenancyFile(str(note.parent), "http://127.0.0.1:9").load() == (None, [])
+
+
+def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a full disk each new process would acquire one more: none is asked for."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TenancyFile, "save", full)
+    with pytest.raises(TryLater, match="No space left on device"):
+        rig.sync()
+    assert rig.asked() == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\\u0000b", "a\\nb"])
+def test_a_name_that_is_none(rig: Rig, name: str) -> None:
+    """What cannot be the name of a sandbox is never asked for anything; the next answer may be better."""
+    rig.emulator.faults.script(f'acquire: json {{"local_sandbox_id": "{name}", "servers": []}}')
+    _, witness = rig.sync()
+    assert "makes no sense" in str(witness.failures[0])
+    assert arrived(rig) == {"a": "1"}
+
+
+@pytest.mark.parametrize("op", ["acquire", "upload-url", "upload", "initialize"])
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_one_that_ends_in_the_middle(rig: Rig, op: str, when: When) -> None:
+    """By the clock or by someone's hand, at whatever step: the same sync, or the next one, fills another."""
+    rig.sync()
+    rig.clock.go_on(7200)
+    rig.write("a", "2")
+    once = iter([1])
+
+    def end(_: Entry) -> None:
+        if next(once, 0):
+            for sandbox in rig.emulator.sandboxes():
+                sandbox.record.expires_at_s = 0.0
+
+    rig.emulator.faults.on(op, when, end)
+    rig.sync()
+    rig.emulator.faults.clear()
+    rig.write("b", "3")
+    rig.sync()
+    assert arrived(rig) == {"a": "2", "b": "3"}
+    assert rig.asked().count("acquire") <= 3
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), Superseded()])
+def test_a_move_that_is_broken_off(rig: Rig, ends: BaseException) -> None:
+    """By a stop or by newer changes, while the next sandbox is waited for: nothing is lost, none is used up."""
+    rig.sync()
+    first = sandbox_id(rig)
+    rig.clock.go_on(7200)
+    rig.emulator.faults.script("acquire: 503 always")
+    for _ in range(5):
+        with pytest.raises(type(ends)):
+            rig.sync(witness=Witness(rig.clock, ends=ends))
+        rig.restart()
+    rig.emulator.faults.clear()
+    rig.sync()
+    assert sandbox_id(rig) not in ("", first)
+    assert arrived(rig) == {"a": "1"}
 
 
 @pytest.mark.parametrize(
