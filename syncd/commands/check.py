@@ -89,7 +89,7 @@ def _show(finding: Finding, secret: str) -> None:
     width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if is_terminal else _ANY_WIDTH
     write = coloured if is_terminal and _likes_colour() else plain
     if is_terminal:
-        finding = replace(finding, what=_short(finding.what))
+        finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
     for line in lines_of(finding, secret, width):
         click.echo(fitted(write(line), sys.stdout.encoding or "utf-8"), color=True)
 
@@ -112,10 +112,10 @@ def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
     return lines
 
 
-def _short(text: str) -> str:
-    """The home directory as people write it; scripts get whole paths."""
+def _short(text: str, before: str = r"(?<![\w/.-])") -> str:
+    """The home directory as people write it; scripts get whole paths, and so does a shell where it is in quotes."""
     home = os.path.expanduser("~")
-    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
+    return re.sub(rf"{before}{re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
 
 
 def _likes_colour() -> bool:

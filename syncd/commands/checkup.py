@@ -80,7 +80,7 @@ class Checkup:
             selection_of(config),
             config.sync.max_snapshot_mib,
             status.pid,
-            reader=reader_of(config, CLOCK, os.environ),
+            reader=None if config.workspace.upload_secrets else reader_of(config, CLOCK, os.environ),
             personal_excludes=personal_excludes(os.environ),
         )
         yield from self.surveyed.findings

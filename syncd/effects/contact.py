@@ -138,7 +138,7 @@ def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Cl
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.FAIL, info.message, info.hint)
     else:
-        remedy = info.hint or _remedy(listener.status)
+        remedy = info.hint or _remedy(target.base_url, listener.status)
         yield _untrusted(target, info.message) or Finding(
             "api", Grade.FAIL_FOR_NOW, f"{target.base_url}: {info.message}", remedy
         )
@@ -203,23 +203,21 @@ def _untrusted(target: Target, message: str) -> Finding | None:
     return None
 
 
-def _remedy(status: int | None) -> str:
+def _remedy(base_url: str, status: int | None) -> str:
     if status is None:
-        return "look at the network and sandbox.base_url, then run `syncd check` again"
+        proxy = _proxy(base_url)
+        there = f"the network, the proxy {proxy}" if proxy else "the network"
+        return f"look at {there} and sandbox.base_url, then run `syncd check` again"
     return "nothing to do here: it may pass, so run `syncd check` again later"
 
 
 def way_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     """The proxy and the certificates on the way to the API, where the environment names any."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if is_loopback(host):
+    if is_loopback(urlsplit(base_url).hostname or ""):
         return
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
-        yield Finding("proxy", Grade.NOTE, f"requests go through {_without_password(proxy)}")
-    if parts.scheme == "https":
+    if proxy := _proxy(base_url):
+        yield Finding("proxy", Grade.NOTE, f"requests go through {proxy}")
+    if urlsplit(base_url).scheme == "https":
         yield from _stores(environ)
 
 
@@ -258,6 +256,17 @@ def _certificates_in(path: str) -> int:
     except (OSError, ValueError):  # an SSLError is an OSError
         return 0
     return context.cert_store_stats()["x509"]
+
+
+def _proxy(base_url: str) -> str:
+    """The proxy that the environment names for this address, without its password; "" if none."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+        return ""
+    return proxy and _without_password(proxy)
 
 
 def _without_password(proxy: str) -> str:

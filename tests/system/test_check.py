@@ -185,6 +185,15 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     assert "is gone: the next sync acquires another" in rig.ok("check").out
 
 
+def test_secrets_that_are_sent(rig: Rig) -> None:
+    """Where the configuration says so, that is the one thing said of secrets."""
+    rig.write(".env", "A=1")
+    rig.configure({"workspace.upload_secrets": True})
+    done = rig.ok("check")
+    assert _LINE.findall(done.out).count(("warn", "secrets")) == 1
+    assert _found(done)["secrets"] == "warn"
+
+
 def test_who_else_may_write(rig: Rig) -> None:
     """A configuration or a key folder that others may write to is a warning with the command that ends it."""
     rig.write("a")
@@ -222,6 +231,7 @@ def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
     assert "NO_PROXY is" not in done.out
     assert "SSL_CERT_DIR is" not in done.out
     assert "requests go through 127.0.0.1:9\n" in done.out
+    assert "look at the network, the proxy 127.0.0.1:9 and" in done.out
     assert "hush" not in done.out
     assert _found(done)["certificates"] == "note"
 
