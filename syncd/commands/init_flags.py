@@ -42,7 +42,7 @@ def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Cal
         return click.option(*names, multiple=True, metavar="TEXT", help=f"{name}: one of the list. Repeatable.")
     allowed = _description(annotation).replace('"', "")
     text = f"{name}: {allowed}" if allowed and allowed != _description(Text) else name
-    default = "" if field.default in (msgspec.NODEFAULT, None) else f"; default: {field.default}"
+    default = "" if field.default in (msgspec.NODEFAULT, None, "") else f"; default: {field.default}"
     return click.option(*names, metavar="VALUE", help=f"{text}{default}.")
 
 

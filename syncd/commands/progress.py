@@ -22,8 +22,11 @@ _WORDS = {
     State.UPLOADING: "uploading",
     State.INITIALIZING: "initializing the sandbox",
 }
-_STYLES = {"word": "bold", "done": "green", "rest": "dim", "figure": ""}
+_STYLES = {"word": "bold", "done": "green", "rest": "", "figure": ""}
 _FRAMES_PER_S = 10
+_DUMB = ("", "dumb", "unknown")
+# The kernel's own console has a font of 256 or 512 signs, with no such bars or spinners among them.
+_FEW_SIGNS = ("linux",)
 # Where nothing can be drawn over, long work still says now and then that it goes on.
 _PLAIN_EVERY_S = 30.0
 
@@ -42,7 +45,7 @@ class Progress:
         self._sent: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
+        if sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB:
             from rich.console import Console  # noqa: PLC0415 - only where a person looks
             from rich.live import Live  # noqa: PLC0415
 
@@ -137,5 +140,6 @@ class Progress:
         from rich.text import Text  # noqa: PLC0415 - as above
 
         # The last column stays free: some terminals begin a new line as soon as it is written.
-        parts = line(self._now(), self._console.width - 1, ascii_only=self._console.options.ascii_only)
+        plain_signs = self._console.options.ascii_only or os.environ.get("TERM") in _FEW_SIGNS
+        parts = line(self._now(), self._console.width - 1, ascii_only=plain_signs)
         return Text.assemble(*((text, _STYLES[role]) for text, role in parts), no_wrap=True, overflow="crop")

@@ -1,0 +1,53 @@
+"""Progress without a terminal is a few lines of text; on one it is drawn by a thread that ends with it."""
+
+from __future__ import annotations
+
+import pytest
+from clock import ScriptedClock
+
+from syncd.commands.progress import Progress
+from syncd.policy.status import State
+
+_MIB = 1 << 20
+
+
+def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a stage, one every half minute where a stage takes long, and each failure."""
+    clock = ScriptedClock()
+    with Progress(clock) as progress:
+        progress.stage(State.SNAPSHOTTING)
+        for files in range(10):
+            progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
+            progress.packed(files, 10, files * _MIB, 10 * _MIB)
+            clock.go_on(1)
+        progress.stage(State.UPLOADING)
+        for second in range(70):
+            progress.sent(second * _MIB, 100 * _MIB)
+            clock.go_on(1)
+        progress.retry("the bucket answered 503; trying again in 1.0 s")
+        progress.stage(State.INITIALIZING)
+    assert capsys.readouterr().err.splitlines() == [
+        "packaging …",
+        "uploading …",
+        "uploading: 30/100 MiB, 1.0 MiB/s, 1:10 left",
+        "uploading: 60/100 MiB, 1.0 MiB/s, 0:40 left",
+        "the bucket answered 503; trying again in 1.0 s",
+        "initializing the sandbox …",
+    ]
+
+
+def test_the_speed_of_the_last_upload() -> None:
+    """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
+    clock = ScriptedClock()
+    progress = Progress(clock)
+    assert progress.upload_bytes_per_s is None
+    progress.stage(State.UPLOADING)
+    clock.go_on(0.5)
+    progress.sent(10 * _MIB, 10 * _MIB)
+    assert progress.upload_bytes_per_s is None
+    clock.go_on(60)
+    progress.sent(0, 10 * _MIB)
+    clock.go_on(4)
+    progress.sent(10 * _MIB, 10 * _MIB)
+    assert progress.upload_bytes_per_s == pytest.approx(2.5 * _MIB)
+    assert progress.doing_now == "uploading"
