@@ -31,6 +31,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
     free = str(_free_port())
     blocks = _BLOCK.findall((repo / "docs/tutorial.md").read_text("utf-8"))
     assert len(blocks) > 20
+    log = rig.home / "syncd.log"
     for (kind, text), (next_kind, shown) in pairwise([*blocks, ("", "")]):
         if kind == "text":
             continue
@@ -39,7 +40,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
             typed = typed.replace("YOUR-SANDBOX-ID", f"{rig.sandbox.id} --sandbox-base-url {rig.emulator.base_url}")
         shell.types(typed)
         if typed.startswith("syncd run"):  # a person reads on meanwhile
-            rig.until(lambda: "watching" in (rig.home / "syncd.log").read_text(), "the daemon")
+            rig.until(lambda: log.exists() and "watching" in log.read_text(), "the daemon")
         if "install -m 600" in typed:
             rig.write_key(rig.emulator.api_key)  # what the person does with an editor
         if next_kind == "text":
