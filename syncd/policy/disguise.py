@@ -54,7 +54,8 @@ class Disguise:
         self._private = dict.fromkeys(names, "<file>")
         self._private |= {text: label for text, label in private.items() if text.strip()}
         self._words = frozenset(words) - hidden
-        self._phrases = frozenset(phrase for phrase in phrases if hidden.isdisjoint(_words_in(phrase)))
+        shown = (phrase for phrase in phrases if hidden.isdisjoint(_words_in(phrase))) if hidden else phrases
+        self._phrases = frozenset(shown)
         longest_first = sorted(self._private, key=len, reverse=True)
         self._names = re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest_first) or r"(?!)")
         self._given: dict[str, str] = {}

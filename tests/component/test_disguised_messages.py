@@ -1,0 +1,62 @@
+"""syncd's own messages about paths of any kind, disguised as in a report: no path comes through."""
+
+from __future__ import annotations
+
+import errno
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from syncd.base.text import one_line, shown_path
+from syncd.effects import inotify_limits, left_out
+from syncd.effects.own_words import own_texts
+from syncd.effects.snapshot import described
+from syncd.policy.disguise import Disguise, words_and_phrases
+from syncd.policy.limit import over_limit
+from syncd.policy.manifest import Difference, Entry, Kind
+from syncd.policy.secret_contents import Secret, held_back
+
+WORDS, PHRASES = words_and_phrases(own_texts())
+# Words that may be shown, and all that messages and shells give a meaning to.
+_WORDS = ("secret", "plan", "status", "new", "changed", "gone", "and", "cannot be watched", "mended: ", "it's", "holds")
+_SIGNS = " '\"()/\\`=.-,:\n\t\x1b\u202e\udcff…"
+_PIECES = st.sampled_from([*_WORDS, *_SIGNS])
+_PATHS = (
+    st.lists(_PIECES, min_size=1, max_size=8).map("".join).filter(lambda path: path.strip("/") and "\0" not in path)
+)
+
+
+def _messages(path: str) -> list[str]:
+    big = Entry(Kind.FILE, 0o644, 0, 1 << 30)
+    return [
+        str(held_back(path, Secret("a Stripe key", 3), sent=False)),
+        str(held_back(path, Secret("a Stripe key", 3), sent=True)),
+        str(left_out.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
+        str(left_out.leads_outside(path)),
+        str(left_out.too_deep(path)),
+        *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
+        *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
+        over_limit({path: big}, 1) or "",
+        f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
+        f"mended: {shown_path(path)}",
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(_PATHS)
+@example("secret plan")
+@example("a'b secret plan")
+@example("secret), 3 gone (plan status")
+@example("status cannot be watched and is polled")
+def test_no_path_comes_through(path: str) -> None:
+    """Whatever the path looks like: the message about another path, disguised, is the same but for pseudonyms."""
+    disguise = Disguise(WORDS, PHRASES, {})
+    for message, other in zip(_messages(path), _messages("zq"), strict=True):
+        shown, known = disguise.text(one_line(message, 1000)), disguise.text(one_line(other, 1000))
+        for word in ("plan", "secret"):
+            assert shown.count(word) <= known.count(word), (message, shown)
+
+
+def test_the_words_could_come_through() -> None:
+    """Nothing else hides them: as words of a text they are shown."""
+    assert Disguise(WORDS, PHRASES, {}).text("the secret plan") == "the secret plan"
