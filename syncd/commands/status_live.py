@@ -28,6 +28,7 @@ class Live:
     def __init__(self) -> None:
         self._shown: list[str] = []
         self._size = (0, 0)
+        self._moved = False
         self._modes: list[Any] | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -35,6 +36,8 @@ class Live:
         """Draw lines that fit in the width; `size` is the terminal's columns and rows. Too many lines are left out."""
         new = list(lines[: max(1, size[1] - 1)])
         text = ""
+        if self._moved:
+            self._moved, self._shown = False, []
         if self._shown and size != self._size:  # the terminal has wrapped the old lines as it liked
             text, self._shown = _CLEAR, []
         elif self._shown:
@@ -80,7 +83,7 @@ class Live:
 
     def _go_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         """After a Ctrl-Z the shell has set the modes and written below the screen: draw anew, below that."""
-        self._shown = []
+        self._moved = True  # heard by the next `show`: this one may be half done
         self._quiet_keys()
 
 

@@ -265,9 +265,11 @@ def _sandbox(status: Status, now_s: float) -> tuple[str, str, Tone]:
 
 def _run(status: Status, now_s: float) -> str:
     started_s = seconds_of(status.started_at)
-    lasts = f"for {span(now_s - started_s)}: " if started_s is not None and status.running else ""
+    process = f"process {status.pid}" if status.running else ""
+    process += f" for {span(now_s - started_s)}" if started_s is not None and status.running else ""
+    process += ": " if process else ""
     sent = f", {size(status.uploaded_bytes)} sent" if status.uploaded_bytes else ""
-    return f"{lasts}{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}{sent}"
+    return f"{process}{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}{sent}"
 
 
 def _error(status: Status, now_s: float, width: int) -> list[Line]:

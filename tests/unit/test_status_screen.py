@@ -54,7 +54,7 @@ REST = """
   last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
   stays home  1,204 paths: 1,100 built-in, 102 .gitignore, 2 secrets;
               `syncd ls --ignored` names them
-  this run    for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
+  this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
 
 def shown(status: Status, beside: Beside = BESIDE, width: int = 79) -> str:
@@ -81,7 +81,7 @@ def test_a_bare_document() -> None:
           workspace   /home/dev/code
           sandbox     box at https://api.klavis.ai, region us
           last sync   none yet
-          this run    0 syncs, 0 failures""")
+          this run    process 1: 0 syncs, 0 failures""")
 
 
 def test_warnings() -> None:
