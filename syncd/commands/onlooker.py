@@ -16,7 +16,7 @@ class Onlooker(Protocol):
         """Work of another kind begins."""
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """So many paths, and so much of what is in them, are packed."""
+        """So many files, and so much of what is in them, are packed."""
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """So much of the archive is sent."""

@@ -12,18 +12,16 @@ import click
 from syncd.base.config import Config
 from syncd.base.errors import Stop, TryLater
 from syncd.commands.options import config_option, configured, json_option
-from syncd.policy.manifest import Difference
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """How it went: `result` is what `--json` prints; `change` is what was new, as far as it is known.
+    """How it went: `result` is what `--json` prints.
 
     `begins` says that no sync of this workspace was known, and that no daemon keeps it in step.
     """
 
     result: dict[str, Any]
-    change: Difference | None = None
     begins: bool = False
     bytes_per_s: float | None = None
 
@@ -72,12 +70,8 @@ def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
 
     set_up_logs("error", LogFormat.TEXT, {})
     outcome = sync_alone(config, Demand.FORCED if force else Demand.CHANGED, progress)
-    return Pushed(
-        described(outcome),
-        outcome.change,
-        outcome.sync is not None and outcome.change is None,
-        progress.upload_bytes_per_s,
-    )
+    begins = outcome.sync is not None and outcome.change is None
+    return Pushed(described(outcome), begins, progress.upload_bytes_per_s)
 
 
 def _stopped(doing: str) -> TryLater:
@@ -97,18 +91,18 @@ def told(pushed: Pushed) -> str:
         return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
     files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"
     speed = f", at {amount(pushed.bytes_per_s)}/s" if pushed.bytes_per_s else ""
-    return f"synced {files}{_changes(pushed)}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s{speed}"
+    changes = _changes(pushed.result.get("change"))
+    return f"synced {files}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s{speed}"
 
 
 def _all_files(number: int) -> str:
     return "the one file" if number == 1 else f"all {number:,} files"
 
 
-def _changes(pushed: Pushed) -> str:
-    """What was new since the last sync; of a first one all was."""
-    change = pushed.change
+def _changes(change: dict[str, int] | None) -> str:
+    """What was new since the last sync; of a first one all was. A daemon of an older version does not tell."""
     if change is None:
         return ""
-    counted = (("new", change.added), ("changed", change.changed), ("gone", change.removed))
-    words = ", ".join(f"{len(paths):,} {word}" for word, paths in counted if paths)
+    counted = (("new", "added"), ("changed", "changed"), ("gone", "removed"))
+    words = ", ".join(f"{change[name]:,} {word}" for word, name in counted if change[name])
     return f" ({words})" if words else ""

@@ -28,7 +28,7 @@ from syncd.effects.deflate import form
 from syncd.effects.inode import file_entry, stamp_of
 from syncd.effects.left_out import unreadable
 from syncd.policy.chunking import Chunk, cut
-from syncd.policy.manifest import Entry, Kind, Manifest, as_read, content_bytes, unknown_content
+from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
 from syncd.policy.secret_contents import NoSearch, Search, Secret
 from syncd.policy.uplink import Codec
 
@@ -58,7 +58,7 @@ class Packed:
 Told = Callable[[int, int, int, int], None]
 
 
-def nobody(done_paths: int, total_paths: int, done_bytes: int, total_bytes: int) -> None:
+def nobody(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
     """Who does not want to know how far a packing has come."""
 
 
@@ -87,13 +87,13 @@ class Packer:
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
-        `tell` hears now and then how many paths are done, and how many bytes of what is in them, and of how many.
+        `tell` hears now and then how many files are done, and how many bytes of what is in them, and of how many.
         A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
         than is left of `most_bytes`; one that cannot be read becomes a problem.
         """
-        total_bytes = content_bytes(manifest.values())
-        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
         chunks = cut(manifest, self._chunks)
+        total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
+        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
         if self._broken_off:
             # What packings leave that are broken off, again and again, would add up, and a full disk stay full.
             standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
@@ -102,11 +102,11 @@ class Packer:
         packed = Packed(manifest=dict(manifest))
         parts: list[Piece | Tape] = []
         really: list[Chunk] = []
-        done_paths = done_bytes = 0
+        done_files = done_bytes = 0
         with descent.Descent(descent.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
             for chunk in chunks:
                 self._check()
-                done_paths += len(chunk.paths)
+                done_files += chunk.files
                 done_bytes += chunk.content_bytes
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
@@ -115,7 +115,7 @@ class Packer:
                     if made is not None:
                         parts.append(made[0])
                         really.append(made[1])
-                    tell(done_paths, len(manifest), done_bytes, total_bytes)
+                    tell(done_files, total_files, done_bytes, total_bytes)
                 else:
                     really.append(chunk)
                     parts.append(piece)

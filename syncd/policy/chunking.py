@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 
-from syncd.policy.manifest import Entry, Kind, content_bytes
+from syncd.policy.manifest import Entry, Kind, content_bytes, count_files
 
 TARGET_BYTES = 512 << 10
 # Luck may draw no boundary for long: then one is forced, to bound memory.
@@ -23,12 +23,13 @@ _HASHES = 1 << 32
 class Chunk:
     """A run of paths with their entries. `key` is remembered, since most chunks are the same in the next snapshot."""
 
-    __slots__ = ("_closed", "_key", "content_bytes", "entries", "paths")
+    __slots__ = ("_closed", "_key", "content_bytes", "entries", "files", "paths")
 
     def __init__(self, paths: list[str], entries: list[Entry]) -> None:
         self.paths = paths
         self.entries = entries
         self.content_bytes = content_bytes(entries)
+        self.files = count_files(entries)
         # Ended by itself, whatever follows; the others must be cut again when something changed.
         self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
         self._key: tuple[str, str | None] | None = None

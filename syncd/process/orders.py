@@ -73,6 +73,10 @@ def tell_failure(serving: list[Order], failure: SyncdError, *, for_good: bool) -
 
 
 def described(outcome: Outcome) -> dict[str, object]:
-    """The outcome as `push --json` prints it."""
+    """The outcome as `push --json` prints it; `change` is null where nobody knows what the sandbox held before."""
     sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
-    return {"outcome": outcome.word, "files": outcome.files, "sync": sync}
+    change = outcome.change
+    counts = None
+    if change is not None:
+        counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
+    return {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}

@@ -168,7 +168,7 @@ def test_init_in_a_hostile_directory(place: Place, name: bytes) -> None:
     """It offers the directory that it is run in, and says what it wrote and where."""
     folder = Path(os.fsdecode(os.fsencode(place.rig.workspace) + b"/d-" + name))
     terminal = Terminal({**place.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
-    terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n")
+    terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n\n\n\x04")
     terminal.run("init", "--config", b"new-" + name, "--path", name, "--id", "box")
     terminal.run("init", "--config", b"newer-" + name, "--path", name, "--id", "box")
 
