@@ -33,6 +33,7 @@ VERBS = {
     "init": "Write a commented configuration file.",
     "pause": "Hold syncing.",
     "resume": "Go on syncing, and catch up.",
+    "sandbox": "The account's sandboxes: list, show, acquire, release.",
     "service": "The systemd user unit: install, uninstall, status, logs.",
     "completion": "The script that completes commands, options and files at a TAB.",
     "emulator": "A stand-in for the sandbox API on this machine.",

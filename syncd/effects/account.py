@@ -29,7 +29,7 @@ _READ_S = 20.0
 _REFUSALS = {
     400: ("the API takes no such request", "check sandbox.acquire.servers and sandbox.acquire.ttl_seconds"),
     401: ("the API refused the key from {key}", "put a valid key there"),
-    402: ("the account pays for no further sandbox", "look at its plan, or release one: `syncd sandbox list`"),
+    402: ("the account pays for no further sandbox", "look at its plan, or release one (`syncd sandbox list`)"),
     403: ("the key from {key} may not acquire a sandbox", "look at what it may do, and at the account's plan"),
     404: ("nothing acquires sandboxes at this address", "check sandbox.base_url"),
     422: ("the API takes no such request", "check sandbox.acquire.servers and sandbox.acquire.ttl_seconds"),
@@ -37,8 +37,8 @@ _REFUSALS = {
 _OTHERWISE = ("the API gives no sandbox", "check [sandbox.acquire], and what the account may have")
 # And where it may be given later.
 _LATER = {
-    409: ("the account may have no further sandbox now", "release one: `syncd sandbox list`"),
-    429: ("the account has as many sandboxes as it may, or asks too often", "release one: `syncd sandbox list`"),
+    409: ("the account may have no further sandbox now", "release one (`syncd sandbox list`)"),
+    429: ("the account has as many sandboxes as it may, or asks too often", "release one (`syncd sandbox list`)"),
 }
 
 

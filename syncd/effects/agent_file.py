@@ -94,7 +94,7 @@ class AgentFile:
             return Problem(
                 _KEY,
                 f"the MCP servers cannot be written to {self.path} ({failure.strerror or failure})",
-                "name a file in a folder that is there and that syncd may write to (as a service: its state folder)",
+                "name one in a folder that is there and that syncd may write to, as a service its state folder",
             )
         _log.info("wrote the MCP servers to %s", self.path)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -129,10 +130,14 @@ class AcquiredLodging:
         known = self.known
         if known is not None:
             return known
-        tenancy = retried(
-            self._acquire, self._patience, self._clock, on_retry=attendant.retrying, pause=attendant.pause
-        )
+        tenancy = self.acquired(attendant.retrying, attendant.pause)
         return Target(self._base_url, tenancy.sandbox_id, self._region)
+
+    def acquired(
+        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, Verdict], None]
+    ) -> Tenancy:
+        """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
+        return retried(self._acquire, self._patience, self._clock, on_retry=on_retry, pause=pause)
 
     def leave(self) -> None:
         """Have the next one acquired when there is need; this one is left to its end."""
@@ -149,7 +154,7 @@ class AcquiredLodging:
         must_wait_s = wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
             message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
-            hint = "see what became of them: `syncd sandbox list`"
+            hint = "`syncd sandbox list` shows what became of them"
             raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, hint, retry_after_s=must_wait_s)
         before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
         self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well

@@ -148,7 +148,7 @@ def test_what_a_person_must_mend(rig: Rig, status: int, kind: type, words: str) 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("409", "no further sandbox now (409, Conflict): release one: `syncd sandbox list`"),
+        ("409", "no further sandbox now (409, Conflict): release one (`syncd sandbox list`)"),
         ("429", "as many sandboxes as it may, or asks too often (429, Too Many Requests): release one"),
         ("503", "answered the request for a sandbox with 503"),
         ("302", "redirect"),

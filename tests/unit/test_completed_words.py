@@ -20,6 +20,8 @@ PATHS = {
 }
 CHOICES = {
     "completion ": ["bash", "zsh", "fish"],
+    "sandbox ": ["acquire", "list", "release", "show"],
+    "sandbox show --format ": ["text", "json", "env", "mcp"],
     "service ": ["install", "logs", "status", "uninstall"],
     "run --log-format ": ["text", "json"],
     "run --log-level w": ["warning"],

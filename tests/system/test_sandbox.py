@@ -1,0 +1,135 @@
+"""`syncd sandbox`, and a daemon that acquires: the account's sandboxes by the real command, the agent told for real."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], "sandbox.acquire.ttl_seconds": 600}
+
+
+@pytest.fixture
+def acquiring(rig: Rig) -> Rig:
+    """A workspace whose sandbox syncd acquires."""
+    configure(rig)
+    rig.write("a.txt")
+    return rig
+
+
+def configure(rig: Rig, **sandbox: object) -> None:
+    """The configuration with `[sandbox.acquire]` in place of an id."""
+    rig.configure({**ACQUIRE, **{f"sandbox.{name}": value for name, value in sandbox.items()}})
+    text = rig.config_file.read_text().replace('sandbox.id = "box"\n', "")
+    rig.config_file.write_text(text)
+
+
+def ours(rig: Rig) -> str:
+    """The id of the sandbox that the workspace goes to."""
+    shown = json.loads(rig.ok("sandbox", "show", "--format", "json").out)
+    return str(shown["id"])
+
+
+def test_from_nothing_to_nothing(acquiring: Rig) -> None:
+    """Acquired, shown in each form, filled, listed, released, and another one for the next sync."""
+    rig = acquiring
+    refused = rig.run("sandbox", "show")
+    assert (refused.code, "`syncd sandbox acquire`" in refused.err) == (78, True)
+    first = json.loads(rig.ok("sandbox", "acquire", "--json").out)
+    assert first["new"]
+    assert set(first["servers"]) == {"filesystem", "git"}
+    assert not json.loads(rig.ok("sandbox", "acquire", "--json").out)["new"]
+    assert "nothing to do" in rig.ok("sandbox", "acquire").out
+    rig.ok("push")
+    assert rig.emulator.sandbox(first["id"]).workspace.joinpath("a.txt").exists()
+    text = rig.ok("sandbox", "show").out
+    assert f"git: {first['servers']['git']}" in text
+    assert "ends in 9 min" in text
+    servers = {name: {"type": "http", "url": url} for name, url in first["servers"].items()}
+    assert json.loads(rig.ok("sandbox", "show", "--format", "mcp").out) == {"mcpServers": servers}
+    script = rig.ok("sandbox", "show", "--format", "env").out + 'printf %s "$SYNCD_MCP_GIT"'
+    assert (
+        subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout.decode() == first["servers"]["git"]
+    )
+    rows = json.loads(rig.ok("sandbox", "list", "--json").out)["sandboxes"]
+    assert {row["id"]: row["in_use"] for row in rows} == {"box": False, first["id"]: True}
+    assert f"* {first['id']}" in rig.ok("sandbox", "list").out
+    assert rig.run("sandbox", "release").code == 2
+    assert "another one" in rig.ok("sandbox", "release", "--yes").out
+    assert rig.emulator.sandbox(first["id"]) is None
+    assert rig.run("sandbox", "release", "--yes", first["id"]).code == 78
+    rig.ok("push")
+    assert ours(rig) != first["id"]
+    assert rig.count("acquire") == 2
+
+
+def test_not_more_than_a_few(acquiring: Rig) -> None:
+    """By whatever command: the fourth in ten minutes is refused, and said to come later."""
+    for _ in range(3):
+        acquiring.ok("sandbox", "acquire", "--new")
+    refused = acquiring.run("sandbox", "acquire", "--new")
+    assert (refused.code, acquiring.count("acquire")) == (75, 3)
+    assert "no further one is acquired for" in refused.err
+
+
+def test_beside_a_named_one(rig: Rig) -> None:
+    """What is acquired there is a person's: it is named, and nothing goes to it."""
+    acquired = rig.ok("sandbox", "acquire", "--server", "terminal", "--ttl", "60").out
+    (new,) = [box for box in rig.emulator.sandboxes() if box.id != "box"]
+    assert f'sandbox.id = "{new.id}"' in acquired
+    assert new.record.servers == ["terminal"]
+    rig.write("a.txt")
+    rig.ok("push")
+    assert rig.sandbox.workspace.joinpath("a.txt").exists()
+    rig.ok("sandbox", "release", "--yes", new.id)
+    released = rig.ok("sandbox", "release", "--yes").out
+    assert "sandbox.id" in released
+    assert rig.run("push", "--force").code == 78
+
+
+def test_what_the_account_refuses(acquiring: Rig) -> None:
+    """One line and the exit code of what it is."""
+    acquiring.faults("acquire: 402", "list: 500", "release: 401")
+    paid = acquiring.run("sandbox", "acquire")
+    assert (paid.code, "pays for no further sandbox" in paid.err) == (78, True)
+    assert acquiring.run("sandbox", "list").code == 75
+    assert acquiring.run("sandbox", "release", "--yes", "box").code == 78
+    for name in ("", ".", ".."):
+        assert acquiring.run("sandbox", "release", "--yes", name).code == 2
+
+
+def test_a_daemon_that_moves(acquiring: Rig, tmp_path: Path) -> None:
+    """Its sandbox is released under it: the agent is told of each that is full, and a stop ends the hook as well."""
+    rig, told = acquiring, tmp_path / "told"
+    mcp_file = tmp_path / "mcp.json"
+    line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(told))}'
+    configure(rig, on_sandbox_change=["sh", "-c", line], mcp_file=str(mcp_file))
+    daemon = rig.up()
+    first = ours(rig)
+    rig.until(lambda: told.exists() and told.read_text() == f"{first}\n", "the hook")
+    assert first in mcp_file.read_text()
+    assert rig.status()["mcp_servers"]["git"].endswith(f"/{first}/git")
+    busy = rig.run("sandbox", "acquire", "--new")
+    assert (busy.code, "`syncd flush`" in busy.err) == (75, True)
+    assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
+    rig.ok("push", "--force")
+    second = ours(rig)
+    rig.until(lambda: told.read_text() == f"{first}\n{second}\n", "the hook")
+    assert second in mcp_file.read_text()
+    assert rig.count("acquire") == 2
+    assert daemon.stop() == 0
+    # A hook that hangs: the daemon goes on, says nothing of it yet, and stops in time with it.
+    pid = tmp_path / "pid"
+    configure(rig, on_sandbox_change=["sh", "-c", f"echo $$ >{shlex.quote(str(pid))}; exec sleep 600"])
+    rig.ok("sandbox", "release", "--yes")
+    daemon = rig.up()
+    rig.until(lambda: pid.exists() and pid.read_text().strip(), "the hook")
+    rig.write("b.txt")
+    arrived = rig.emulator.sandbox(ours(rig)).workspace / "b.txt"
+    rig.until(arrived.exists, "the next sync beside the hook")
+    assert daemon.stop() == 0
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
