@@ -191,6 +191,7 @@ class _Record:
             left_out=cycle.photographer.left_out,
             sandbox_expires_at=ends_at(tenancy),
             mcp_servers=tenancy.servers if tenancy else {},
+            lingering=cycle.lingering_files,
         )
 
     def warned(self, problems: list[Problem]) -> None:

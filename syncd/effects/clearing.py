@@ -1,16 +1,20 @@
-"""Makes way in the sandbox for a snapshot, as `sandbox.deletions` says, and remembers what could not be cleared."""
+"""Makes way in the sandbox for a snapshot, as `sandbox.deletions` says, and remembers what stays there all the same."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 
 from syncd.base.errors import KeyRefused
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.api import Api
 from syncd.effects.failure import StepFailed
+from syncd.effects.lingering_file import LingeringFile
 from syncd.effects.removal import Remover
+from syncd.policy.lingering import NOTHING, Fates, Lingering, after, both
 from syncd.policy.manifest import Manifest
 from syncd.policy.removal import Deletions, Versions, doomed
 from syncd.policy.verdict import Verdict
@@ -19,53 +23,90 @@ _log = logging.getLogger("syncd.clearing")
 
 
 class Clearing:
-    """What goes on before the initializes of one sandbox. `owed` are entries that are still to be removed there."""
+    """What goes on before the initializes of one sandbox, and what lingers there after them."""
 
     def __init__(
-        self, deletions: Deletions, api: Api, remover: Remover, check: Callable[[], None] = lambda: None
+        self,
+        deletions: Deletions,
+        api: Api,
+        remover: Remover,
+        file: LingeringFile,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._deletions = deletions
         self._api = api
         self._remover = remover
+        self._file = file
         self._check = check
-        self._kept: dict[str, Problem] = {}
         self._failed: dict[str, Problem] = {}
-        self.owed: Manifest = {}
+        self._fates = Fates()
+        self._was_reset = False
+        self._lingering = file.load()
 
     @property
     def problems(self) -> list[Problem]:
         """What stays in the sandbox although it is gone here, and why."""
-        return [*self._kept.values(), *self._failed.values()]
+        if not self.removes:
+            return []  # then it stays because a person wants it so
+        kept = [
+            Problem(
+                f"kept:{path}",
+                f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
+                "run `syncd pull` to have it, or remove it there and run `syncd push --force`",
+            )
+            for path in sorted(self._lingering.changed)
+        ]
+        return [*kept, *self._failed.values()]
 
     @property
     def removes(self) -> bool:
         """Whether anything is ever removed."""
         return self._deletions is not Deletions.KEEP
 
+    @property
+    def lingering_files(self) -> int:
+        """How many files that were deleted here are still in the sandbox."""
+        return self._lingering.files
+
+    def owes(self, wanted: Manifest, unread: Collection[str]) -> bool:
+        """Whether something is to be removed that was left there before, and that was not tried in vain just now."""
+        left = self._lingering
+        if not self.removes or not left.entries:
+            return False
+        tried = left.changed | set(self._fates.failed)
+        return bool(doomed((), wanted, unread, {p: left.entries[p] for p in left.entries if p not in tried}))
+
+    def try_all_again(self) -> None:
+        """What was someone else's when it was last looked at may be as it was uploaded by now, or gone."""
+        self._lingering = replace(self._lingering, changed=frozenset())
+        self._fates = Fates()
+
     def doomed(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Versions:
         """What is to go before `wanted` is initialized over what may be there, and what an earlier time left undone."""
         if not self.removes:
             return {}
-        self._kept = {path: problem for path, problem in self._kept.items() if path not in wanted}
-        return doomed([*held, self.owed], wanted, unread)
+        found = doomed(held, wanted, unread, self._lingering.entries)
+        # What someone changed goes along with others, should it be ours again, but is no reason to look.
+        return {} if found.keys() <= self._lingering.changed else found
 
     def empties(self, doomed: Versions) -> bool:
         """Whether clearing takes everything away, so that only a whole archive can follow."""
         return bool(doomed) and self._deletions is Deletions.RESET
 
     def clear(self, doomed: Versions) -> None:
-        """Remove these paths there. Raises `StepFailed`, `Stop`.
+        """Remove these paths there. Raises `StepFailed`, `TryLater`, `Stop`.
 
         What cannot be removed becomes a problem, and no reason to hold back everything else.
         """
-        self.owed, self._failed = {}, {}
         if not self.empties(doomed):
             self._remover.settle(self._check)  # whatever is to happen now: it may have been started when that was other
+        self._fates, self._failed = Fates(), {}
         if not doomed:
             return
         if self._deletions is Deletions.RESET:
             self._api.reset()
             self._remover.disarm()
+            self._was_reset = True
             _log.info("the sandbox was reset, as %d paths were deleted", len(doomed))
             return
         try:
@@ -73,11 +114,11 @@ class Clearing:
         except StepFailed as failure:
             if failure.verdict is not Verdict.REFUSED or failure.refusal is KeyRefused:
                 raise
-            self.owed = {path: entries[0] for path, entries in doomed.items()}
+            self._fates = Fates(failed=doomed.keys())
             what = f"{len(doomed)} deleted paths stay in the sandbox ({failure.message})"
             self._failed = {"": Problem("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
             return
-        self.owed = {path: doomed[path][0] for path in removal.failed}
+        self._fates = Fates(frozenset(removal.removed), frozenset(removal.changed), removal.failed.keys())
         self._failed = {
             path: Problem(
                 f"delete:{path}",
@@ -86,11 +127,31 @@ class Clearing:
             )
             for path, why in removal.failed.items()
         }
-        for path in removal.changed:
-            self._kept[path] = Problem(
-                f"kept:{path}",
-                f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
-                "remove it there, or run `syncd pull` to have it",
-            )
         counts = len(removal.removed), len(removal.changed), len(removal.failed)
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
+
+    @contextlib.contextmanager
+    def accounting(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Iterator[None]:
+        """Around the record that the sandbox holds `wanted`: what lingers besides is noted with it.
+
+        A process that dies in between leaves both what lingered before and what does after: some of it may be at home
+        again or removed, which the next sync finds out. Where the state folder takes no note, only this process knows.
+        """
+        before = NOTHING if self._was_reset else self._lingering
+        now = NOTHING if self._was_reset else after(before, held, wanted, self._fates, unread=unread)
+        self._keep(both(self._lingering, now))
+        try:
+            yield
+        finally:
+            self._lingering, self._was_reset = now, False
+            self._fates = Fates(failed=self._fates.failed)
+        self._keep(now)
+
+    def forget(self) -> None:
+        """The sandbox is gone, and what was in it."""
+        self._keep(NOTHING)
+        self._lingering = NOTHING
+
+    def _keep(self, lingering: Lingering) -> None:
+        with contextlib.suppress(OSError):
+            self._file.save(lingering)

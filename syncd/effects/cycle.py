@@ -141,10 +141,19 @@ class Cycle:
         self._perhaps_there, self._whole_next = self.journal.perhaps_there(target), False
         return self.premises
 
+    @property
+    def lingering_files(self) -> int:
+        """How many files that were deleted here are still in the sandbox."""
+        return self.premises.clearing.lingering_files if self.premises else 0
+
     def _sync(
         self, premises: Premises, demand: Demand, attendant: Attendant, changed: Collection[str] | None
     ) -> Outcome:
         started_s = self.clock.monotonic_s()
+        if self.baseline is not None and not self.journal.unsure:
+            self._perhaps_there = {}  # no initialize was asked for with it
+        if demand is Demand.FORCED:
+            premises.clearing.try_all_again()
         attendant.stage(State.SNAPSHOTTING)
         look = self.photographer.look(self.baseline, demand, changed)
         files = count_files(look.manifest.values())
@@ -157,7 +166,7 @@ class Cycle:
             look = self.photographer.resolved(look, self.baseline or {})
             only = _changed_paths(look)
         packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only, attendant.packed)
-        if demand is Demand.CHANGED and not packed.follow_up and self._same(packed):
+        if demand is Demand.CHANGED and not packed.follow_up and self._same(premises, packed):
             return Outcome(None, files=files)
         doomed = self._doomed(premises, packed.manifest, packed.follow_up)
         self._expect(premises, packed.manifest)
@@ -174,7 +183,7 @@ class Cycle:
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
         change = look.difference if self.baseline is not None else None
-        self._remember(premises, packed.manifest)
+        self._remember(premises, packed.manifest, packed.follow_up)
         if only is not None and (missing := premises.small.missing(packed.manifest)):
             _log.warning("after a small archive %d paths are missing in the sandbox: a whole one follows", len(missing))
             self._doubt()
@@ -200,11 +209,9 @@ class Cycle:
 
     def _expect(self, premises: Premises, manifest: Manifest) -> None:
         """What comes without an answer is ours to remove, too, in this process and the next."""
-        if not premises.clearing.removes:
-            return
         new = {path: manifest[path] for path in replaced(self.baseline or {}, manifest)}
         self._perhaps_there |= new
-        if new:
+        if new and premises.clearing.removes:
             with contextlib.suppress(OSError):  # then it stays there if this process dies before the answer
                 self.journal.record_perhaps_there(premises.target, self._perhaps_there)
 
@@ -235,24 +242,29 @@ class Cycle:
     def _unchanged(self, premises: Premises, look: Look) -> bool:
         if self.journal.unsure or look.difference.certain or look.difference.doubtful:
             return False
+        if premises.clearing.owes(look.manifest, self.photographer.unread):
+            return False
         if self.baseline is not None and self.baseline != look.manifest:
             # The same contents under new times: later scans need not read them again.
             self._remember(premises, look.manifest)
         return True
 
-    def _same(self, packed: Packed) -> bool:
+    def _same(self, premises: Premises, packed: Packed) -> bool:
         """What was packed is what the sandbox holds: a change was taken back in the meantime."""
         if self.journal.unsure or self.baseline is None:
+            return False
+        if premises.clearing.owes(packed.manifest, self.photographer.unread):
             return False
         found = difference(self.baseline, packed.manifest)
         return not found.certain and not found.doubtful
 
-    def _remember(self, premises: Premises, manifest: Manifest) -> None:
+    def _remember(self, premises: Premises, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+        held = (self.baseline or {}, self._perhaps_there)
         self.baseline = manifest
         self._perhaps_there = {}
         try:
-            # What was not removed over there is ours still: the next process tries again.
-            self.journal.record_initialized(premises.target, manifest | premises.clearing.owed)
+            with premises.clearing.accounting(held, manifest, {*self.photographer.unread, *follow_up}):
+                self.journal.record_initialized(premises.target, manifest)
             self.state_problems = []
         except OSError as failure:
             self.state_problems = [

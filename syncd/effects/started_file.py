@@ -47,6 +47,8 @@ class StartedFile:
 
     def forget(self) -> None:
         """All of them have ended. Raises `OSError`, which costs the next process a question."""
+        if not self.names:
+            return
         self.names = []
         if self._others:
             self._write([])

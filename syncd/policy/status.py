@@ -68,7 +68,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
 
     `responding` is what the reader found: false for a daemon that did not answer in time; null where none runs. The
-    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` has URLs.
+    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` has URLs;
+    `lingering` counts deleted files that are still in the sandbox.
     """
 
     version: int = VERSION
@@ -94,3 +95,4 @@ class Status(Struct, frozen=True, kw_only=True):
     left_out: dict[str, int] = {}
     sandbox_expires_at: str | None = None
     mcp_servers: dict[str, str] = {}
+    lingering: int = 0

@@ -61,6 +61,7 @@ class Board:
     problems: list[Problem] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     tenancy: Tenancy | None = None
+    lingering: int = 0
     _state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0
@@ -136,6 +137,7 @@ class Board:
         self.target = cycle.target or self.target
         self.tenancy = cycle.lodging.tenancy
         self.left_out = cycle.photographer.left_out
+        self.lingering = cycle.lingering_files
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync went well; nothing that failed before is of interest any more."""
@@ -204,6 +206,7 @@ class Board:
             left_out=self.left_out,
             sandbox_expires_at=ends_at(self.tenancy),
             mcp_servers=self.tenancy.servers if self.tenancy else {},
+            lingering=self.lingering,
         )
 
     def _line(self) -> str:

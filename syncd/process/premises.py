@@ -19,6 +19,7 @@ from syncd.effects.execution import Runner
 from syncd.effects.http import Exchanger
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
+from syncd.effects.lingering_file import LingeringFile
 from syncd.effects.lodging import AcquiredLodging, FixedLodging, Lodging, TenancyFile
 from syncd.effects.removal import Remover
 from syncd.effects.small_archives import Archives, SmallArchives
@@ -80,7 +81,13 @@ class Furnisher:
         )
         runner = Runner(api, self.exchanger, clock, interrupt)
         remover = Remover(runner, StartedFile(self.folders.state, target), clock, interrupt)
-        clearing = Clearing(Deletions(self.config.sandbox.deletions), api, remover, self.check)
+        clearing = Clearing(
+            Deletions(self.config.sandbox.deletions),
+            api,
+            remover,
+            LingeringFile(self.folders.state, target),
+            self.check,
+        )
         small = SmallArchives(
             Archives(self.config.sync.archive),
             target,

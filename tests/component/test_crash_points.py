@@ -20,7 +20,18 @@ from tempfile import TemporaryDirectory
 import pytest
 from crashing import Cut, Disk, Machine, machine
 
-RECORDS = {"initialized", "uploaded", "unsure", "lease", "uplink", "workspace", "lock", "status.json"}
+RECORDS = {
+    "initialized",
+    "uploaded",
+    "unsure",
+    "lease",
+    "uplink",
+    "workspace",
+    "lock",
+    "status.json",
+    "history.jsonl",
+    "lingering",
+}
 # More than a sync has; the story ends at the first number that kills nobody.
 MOST_STEPS = 200
 

@@ -1,0 +1,88 @@
+"""Keeps what lingers in a sandbox, apart from what it holds: it changes with deletions only."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import msgspec
+from msgspec import Struct
+
+from syncd.effects.state_file import StateFile
+from syncd.policy.lingering import NOTHING, Lingering
+from syncd.policy.manifest import Entry, Kind
+from syncd.policy.removal import Versions
+from syncd.policy.target import Target
+
+_log = logging.getLogger("syncd.clearing")
+_VERSION = 1
+
+
+class _Row(Struct, array_like=True):
+    """One version of one path: names as the bytes they are."""
+
+    path: bytes
+    kind: Kind
+    size_bytes: int
+    target: bytes
+    digest: bytes
+
+
+class _Record(Struct):
+    version: int
+    target: Target
+    rows: list[_Row]
+    changed: list[bytes]
+    unnamed: int
+    files: int
+
+
+class LingeringFile:
+    """What lingers in one sandbox."""
+
+    def __init__(self, folder: str, target: Target) -> None:
+        self._file = StateFile(folder, "lingering", "files that were deleted here may stay in the sandbox uncounted")
+        self._target = target
+        self._kept = NOTHING
+
+    def load(self) -> Lingering:
+        """What is kept; nothing, where no sensible record of this sandbox is."""
+        payload, problem = self._file.read()
+        record = None
+        if payload is not None:
+            try:
+                record = msgspec.msgpack.decode(payload, type=_Record)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                problem = self._file.set_aside()
+        if problem is not None:
+            _log.warning("%s", problem)
+        if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
+            return NOTHING
+        entries: Versions = {}
+        for row in record.rows:
+            entries.setdefault(os.fsdecode(row.path), []).append(_entry(row))
+        changed = frozenset(map(os.fsdecode, record.changed))
+        self._kept = Lingering(entries, changed, record.unnamed, record.files)
+        return self._kept
+
+    def save(self, lingering: Lingering) -> None:
+        """Keep it, for good, if it is another than what is kept. Raises `OSError`."""
+        if lingering == self._kept:
+            return
+        if lingering == NOTHING:
+            self._file.remove()
+        else:
+            rows = [
+                _Row(os.fsencode(path), entry.kind, entry.size_bytes, os.fsencode(entry.target), entry.digest)
+                for path, versions in lingering.entries.items()
+                for entry in versions
+            ]
+            changed = sorted(map(os.fsencode, lingering.changed))
+            record = _Record(_VERSION, self._target, rows, changed, lingering.unnamed, lingering.files)
+            self._file.write(msgspec.msgpack.encode(record))
+        self._kept = lingering
+
+
+def _entry(row: _Row) -> Entry:
+    # Permissions and times say nothing of whether it is as it was uploaded.
+    return Entry(row.kind, 0, 0, row.size_bytes, os.fsdecode(row.target), None, row.digest)
