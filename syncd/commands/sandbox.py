@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from syncd.base.errors import SandboxGone, Stop, TryLater
+from syncd.base.errors import SandboxGone
 from syncd.commands.options import CLOCK, config_option, configured, json_option
 
 
@@ -86,14 +86,9 @@ def acquire(
     from syncd.commands.sandbox_screen import acquired_lines, acquired_row  # noqa: PLC0415
 
     with desk_of(configured(config_file)) as desk:
-        try:
-            tenancy = None if new else desk.living()
-            is_new = tenancy is None
-            tenancy = tenancy or desk.acquire(servers, ttl_seconds)
-        except Stop:
-            raise TryLater(
-                "stopped; a sandbox may have been acquired all the same", "`syncd sandbox list` shows it"
-            ) from None
+        tenancy = None if new else desk.living()
+        is_new = tenancy is None
+        tenancy = tenancy or desk.acquire(servers, ttl_seconds)
         fixed = desk.fixed
     row = acquired_row(tenancy, new=is_new)
     if as_json:
@@ -121,7 +116,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
             if not sys.stdin.isatty():
                 raise click.UsageError("nobody can be asked here: say --yes")
             click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
-            if not click.confirm("Release it?", default=False, err=True):
+            if not desk.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
         try:

@@ -14,7 +14,7 @@ import click
 from syncd.base.apikey import ApiKey
 from syncd.base.clock import stamp
 from syncd.base.config import AcquireKeys, Config
-from syncd.base.errors import Locked, NeedsPerson, SandboxGone, TryLater
+from syncd.base.errors import Locked, NeedsPerson, SandboxGone, Stop, TryLater
 from syncd.base.folders import Folders
 from syncd.base.interrupt import Interrupt
 from syncd.commands.lone_sync import interrupting
@@ -155,6 +155,11 @@ class Desk:
         finally:
             lock.release()
 
+    def confirmed(self, question: str) -> bool:
+        """Whether a person says yes. Raises `Stop`."""
+        with self.interrupt.region():  # or Ctrl-C would only be noted
+            return click.confirm(question, default=False, err=True)
+
     def _retrying(self, failure: StepFailed, wait_s: float) -> None:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
 
@@ -177,5 +182,7 @@ def desk_of(config: Config) -> Iterator[Desk]:
     with interrupting(interrupt):
         try:
             yield Desk(config, folders, key, exchanger, interrupt, account, book)
+        except Stop:
+            raise TryLater("stopped", "`syncd sandbox list` shows what was done all the same") from None
         finally:
             exchanger.drop()

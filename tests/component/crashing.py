@@ -142,11 +142,16 @@ class Machine:
         self.disk = Disk()
         self._report = folder / "report"
         self._process = process
-        self._keys = {
+        self._keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
             "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
         }
+
+    def acquire(self) -> None:
+        """From now on the sandbox is not named but acquired."""
+        del self._keys["sandbox"]["id"]
+        self._keys["sandbox"]["acquire"] = {}
 
     def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> Ended:
         """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.

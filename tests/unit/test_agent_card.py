@@ -1,0 +1,62 @@
+"""What an agent is told, and how often, whatever a server says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from msgspec import structs
+
+from syncd.policy.agent_card import AgentCard, callable_servers, hook_variables, mcp_json, shell_lines
+from syncd.policy.telling import MOST_ATTEMPTS, Told, next_attempt
+
+HOSTILE = {
+    "git": "https://host/$(touch${IFS}x)?t='\"`id`",
+    "GIT": "https://host/second",
+    "a;b\nc": "http://host/x",
+    "blank": "https://host/a b",
+    "line": "https://host/\nexport PATH=",
+    "other": "javascript:alert(1)",
+    "none": "",
+    "": "https://host/nameless",
+}
+
+
+def test_only_what_can_be_called_is_told() -> None:
+    """An http address in one piece, under a name."""
+    assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
+    assert set(json.loads(mcp_json(HOSTILE))["mcpServers"]) == {"git", "GIT", "a;b\nc"}
+    found = hook_variables(AgentCard("id\0x\n", "", HOSTILE), "/w", "")
+    assert not any("\0" in value or "\n" in value for value in found.values())
+
+
+def test_a_shell_runs_none_of_it() -> None:
+    """The lines set variables and do nothing else."""
+    script = "\n".join(shell_lines(AgentCard("box; exit 3", "", HOSTILE)))
+    script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
+    ran = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, env={}, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == ["box; exit 3", HOSTILE["git"], "http://host/x"]
+
+
+HERE = Told("here", ("tell",), 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "attempts"),
+    [
+        (None, 1),
+        (structs.replace(HERE, place="there", done=True), 1),
+        (structs.replace(HERE, done=True), None),
+        (structs.replace(HERE, done=True, command=("other",)), None),
+        (HERE, 2),
+        (structs.replace(HERE, attempts=MOST_ATTEMPTS - 1, failure="x"), MOST_ATTEMPTS),
+        (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x"), None),
+        (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
+    ],
+)
+def test_how_often_it_is_told(told: Told | None, attempts: int | None) -> None:
+    """Each sandbox once, where it fails three times; another command begins anew only after a failure."""
+    attempt = next_attempt(told, "here", ("tell",))
+    assert (None if attempt is None else attempt.attempts) == attempts
