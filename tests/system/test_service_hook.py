@@ -1,0 +1,49 @@
+"""The hook and the agent's file under a real systemd: what works behind the unit's walls, and what does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from machine import HOME, missing
+from service_rig import VENV, ServiceRig
+from test_service import cloud, machine, rig
+
+__all__ = ["cloud", "machine", "rig"]  # fixtures
+
+_WHY_NOT = missing()
+pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
+
+SCRIPT = f"{HOME}/bin/tell"
+STATE = f"{HOME}/.local/state/syncd"
+
+
+def test_behind_the_walls(rig: ServiceRig) -> None:
+    """It writes to the state folder and reaches the network, without the key; elsewhere it cannot write."""
+    ask = f'"{HOME}/{VENV}/bin/python"'.replace("$", "\\$")
+    rig.put(
+        SCRIPT,
+        "#!/bin/sh\n"
+        f'echo no >"{HOME}/elsewhere" || echo "elsewhere refused"\n'
+        f"{ask} -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1])' {rig.emulator.base_url} 2>&1 |"
+        " grep -c 'HTTP Error'\n"
+        f'env >"{STATE}/told"\n',
+        0o755,
+    )
+    rig.installed({"sandbox.on_sandbox_change": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
+    told = rig.at(f"{STATE}/told")
+    rig.until(lambda: told.exists() and told.read_text(), "the hook")
+    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in told.read_text()
+    assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
+        line.partition("=")[0] for line in told.read_text().split("\n")
+    }
+    assert json.loads(rig.at(f"{STATE}/mcp.json").read_text()) == {"mcpServers": {}}
+    rig.until(lambda: "on_sandbox_change: 1\n" in rig.log(), "an answer from the network")
+    assert "elsewhere refused" in rig.log()
+    assert not rig.at(f"{HOME}/elsewhere").exists()
+    assert rig.status()["warnings"] == []
+    rig.configure({"sandbox.mcp_file": f"{HOME}/mcp.json"})
+    rig.systemctl("reload", rig.unit)
+    (warning,) = rig.until(lambda: rig.status()["warnings"], "the warning")
+    assert "Read-only file system" in warning
+    assert "as a service its state folder" in warning
