@@ -124,7 +124,10 @@ class Cycle:
     def _moved_out(self, failure: StepFailed) -> bool:
         """Whether the failure says that the sandbox is gone, and another one may follow."""
         gone = failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone)
-        if not gone or self.premises is None or not self.lodging.lost(self.premises.target):
+        if not gone or self.premises is None:
+            return False
+        self.premises.clearing.forget()
+        if not self.lodging.lost(self.premises.target):
             return False
         self.premises = None
         return True
