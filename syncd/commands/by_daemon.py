@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from syncd.base.config import Config
-from syncd.base.errors import NeedsPerson, SyncdError, TryLater
+from syncd.base.errors import Locked, NeedsPerson, SyncdError, TryLater
 from syncd.base.folders import folders_for
 from syncd.commands.onlooker import Onlooker
 from syncd.commands.options import CLOCK
 from syncd.effects.control import Message, ask
 from syncd.effects.lock import holder
 from syncd.policy.status import State
+
+# A daemon that starts or reloads has the lock a moment before it can be asked; who has it longer is no daemon.
+_STARTS_S = 1.5
+_ASK_AGAIN_S = 0.1
+
+Done = TypeVar("Done")
+
+
+def ask_or_do(
+    config: Config,
+    request: Message,
+    alone: Callable[[], Done],
+    timeout_s: float | None = None,
+    onlooker: Onlooker | None = None,
+) -> dict[str, Any] | Done:
+    """What the daemon says, or where none runs what `alone` gives; one that starts in between is asked after all.
+
+    Raises what either raises.
+    """
+    ends_s = CLOCK.monotonic_s() + _STARTS_S
+    while True:
+        answer = ask_daemon(config, request, timeout_s, onlooker)
+        if answer is not None:
+            return answer
+        try:
+            return alone()
+        except Locked:
+            if CLOCK.monotonic_s() >= ends_s:
+                raise
+        CLOCK.sleep(_ASK_AGAIN_S)
 
 
 def ask_daemon(
@@ -23,16 +54,24 @@ def ask_daemon(
 ) -> dict[str, Any] | None:
     """The daemon's last word, or None where none runs. Raises what it ended with, and `TimeoutError`."""
     folder = folders_for(config.workspace.path, os.environ).state
-    try:
-        for message in ask(folder, request, CLOCK, timeout_s):
-            if message["event"] == "progress" and onlooker is not None:
-                _show(message, onlooker)
-            elif message["event"] == "done":
-                return _last_word(message)
-    except ConnectionError:
-        if holder(folder) is None:
-            return None
-    raise TryLater("the daemon ended or reloaded before it was done", "try again")
+    ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
+    heard = False
+    while True:
+        try:
+            for message in ask(folder, request, CLOCK, timeout_s):
+                heard = True
+                if message["event"] == "progress" and onlooker is not None:
+                    _show(message, onlooker)
+                elif message["event"] == "done":
+                    return _last_word(message)
+        except ConnectionError:
+            if holder(folder) is None:
+                return None
+        if heard:
+            raise TryLater("the daemon ended or reloaded before it was done", "try again")
+        if CLOCK.monotonic_s() >= ends_s:
+            raise TryLater("another syncd has this workspace and cannot be asked", "try again when it has ended")
+        CLOCK.sleep(_ASK_AGAIN_S)
 
 
 def _show(message: Message, onlooker: Onlooker) -> None:

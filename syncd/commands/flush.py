@@ -24,13 +24,15 @@ from syncd.commands.options import config_option, configured
 def command(config_file: str | None, timeout_s: float | None) -> None:
     """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`."""
     config = configured(config_file)
-    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
 
     try:
-        if ask_daemon(config, {"do": "flush"}, timeout_s) is not None:
-            return
+        ask_or_do(config, {"do": "flush"}, lambda: _flush_alone(config, timeout_s), timeout_s)
     except TimeoutError:
         raise TryLater(f"not in the sandbox after {timeout_s:g} s: {_why(config)}", "see `syncd status`") from None
+
+
+def _flush_alone(config: Config, timeout_s: float | None) -> None:
     from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415
     from syncd.commands.onlooker import Quiet  # noqa: PLC0415
     from syncd.effects.snapshot import Demand  # noqa: PLC0415

@@ -46,20 +46,18 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 
 def push(config: Config, force: bool) -> Pushed:
     """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
-    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
     from syncd.commands.progress import Progress  # noqa: PLC0415
 
     with Progress() as progress:
+        request = {"do": "push", "force": force}
         try:
-            result = ask_daemon(config, {"do": "push", "force": force}, onlooker=progress)
+            done = ask_or_do(config, request, lambda: _push_alone(config, force, progress), onlooker=progress)
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; the daemon still sends it", "see `syncd status`") from None
-        if result is not None:
-            return Pushed(result, bytes_per_s=progress.upload_bytes_per_s)
-        try:
-            return _push_alone(config, force, progress)
         except Stop:
             raise _stopped(progress.doing_now) from None
+        return done if isinstance(done, Pushed) else Pushed(done, bytes_per_s=progress.upload_bytes_per_s)
 
 
 def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
@@ -84,7 +82,7 @@ def _stopped(doing: str) -> TryLater:
 def told(pushed: Pushed) -> str:
     """How it went, in a line for people."""
     from syncd.commands.progress_line import amount  # noqa: PLC0415 - `push --help` needs none of it
-    from syncd.policy.checkup import size  # noqa: PLC0415
+    from syncd.policy.wording import size  # noqa: PLC0415
 
     sync = pushed.result["sync"]
     if sync is None:

@@ -187,6 +187,13 @@ def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = N
     raise ConnectionError("the daemon hung up")
 
 
+def listens(folder: str) -> bool:
+    """Whether a daemon can be asked there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder) as path:
+        connection.setblocking(False)
+        return connection.connect_ex(path) in (0, errno.EAGAIN)  # EAGAIN: others stand in line
+
+
 @contextlib.contextmanager
 def _short_path(folder: str) -> Iterator[str]:
     """A socket's path may have 107 bytes, a state folder's more: it is reached through a descriptor of the folder."""
