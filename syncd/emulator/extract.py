@@ -6,6 +6,7 @@ it in place. That is the harsher behaviour for a client, and the one that it mus
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import stat
@@ -104,6 +105,22 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
     return count
 
 
+def _filtered(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.TarInfo:
+    """What the `data` filter does, for Pythons before 3.11.4 (Debian 12's), which have none. Raises `BadArchive`."""
+    if not (member.isreg() or member.issym() or member.islnk()):
+        raise BadArchive(f"the archive is refused: {member.name!r} is a special file")
+    if member.issym() or member.islnk():
+        start = os.path.join(folder, os.path.dirname(name)) if member.issym() else folder
+        inside = os.path.realpath(folder)
+        target = os.path.realpath(os.path.join(start, member.linkname))
+        if os.path.isabs(member.linkname) or os.path.commonpath((inside, target)) != inside:
+            raise BadArchive(f"the archive is refused: {member.name!r} leads out of the folder")
+    kept = copy.copy(member)
+    kept.name, kept.uid, kept.gid, kept.uname, kept.gname = name, os.getuid(), os.getgid(), "", ""
+    kept.mode = member.mode & (0o755 if member.mode & 0o100 else 0o644) | 0o600
+    return kept
+
+
 class _Places:
     """Where entries go, and what has to make room for them."""
 
@@ -126,7 +143,10 @@ class _Places:
             self._mtimes[name] = member.mtime
             return
         self._clear(name)
-        tar.extract(member, self._folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            tar.extract(member, self._folder, filter="data")
+        else:
+            tar.extract(_filtered(member, name, self._folder), self._folder)
 
     def finish(self) -> None:
         """Gives directories their times, which filling them has changed."""
