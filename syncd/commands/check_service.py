@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 from collections.abc import Iterator
@@ -50,7 +51,12 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
         fine = not now.remedy
         yield Finding("service", Grade.PASS if fine else Grade.WARN, what, now.remedy)
         if lingers is False:
-            yield Finding("service", Grade.NOTE, "it ends when you log out", "to keep it: loginctl enable-linger")
+            yield Finding(
+                "service",
+                Grade.NOTE,
+                "it ends when you log out",
+                f"to keep it: sudo loginctl enable-linger {getpass.getuser()}",
+            )
     else:
         yield Finding("service", Grade.WARN, what, now.remedy)
     if installed and not is_loopback(urlsplit(config.sandbox.base_url).hostname or ""):

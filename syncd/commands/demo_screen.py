@@ -10,9 +10,9 @@ from syncd.base.text import one_line, shown_path
 from syncd.commands.demo_stage import Said, now_s
 from syncd.effects.comparison import Comparison
 from syncd.emulator import Entry
-from syncd.policy.checkup import size
 from syncd.policy.manifest import Manifest, count_files
 from syncd.policy.selection import Decision
+from syncd.policy.wording import size
 
 _WIDTH = 79
 _NAMES_SHOWN = 3

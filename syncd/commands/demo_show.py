@@ -7,9 +7,9 @@ from typing import NoReturn
 from syncd.commands.demo_screen import Screen
 from syncd.commands.demo_stage import Said, Stage
 from syncd.emulator import Entry
-from syncd.policy.checkup import size
 from syncd.policy.manifest import content_bytes, count_files
 from syncd.policy.selection import Decision
+from syncd.policy.wording import size
 
 _LEFT_OUT_SHOWN = 8
 

@@ -12,9 +12,9 @@ from syncd.commands.demo_screen import Screen, names
 from syncd.commands.demo_stage import Happening, Said, Stage, now_s
 from syncd.effects.comparison import Comparison
 from syncd.emulator import Entry
-from syncd.policy.checkup import size
 from syncd.policy.manifest import count_files
 from syncd.policy.selection import Decision
+from syncd.policy.wording import size
 
 _PATIENCE_S = 30.0
 _BURST = 200

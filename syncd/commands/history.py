@@ -16,9 +16,8 @@ from syncd.commands.options import config_option, configured
 from syncd.commands.status_text import Line, Span, Tone, coloured, columns, fitted, wrapped
 from syncd.effects.history_file import HistoryFile, encoded
 from syncd.policy.agenda import Reason
-from syncd.policy.checkup import size
 from syncd.policy.history import Change, Ending, Record, failed
-from syncd.policy.wording import counted
+from syncd.policy.wording import counted, size
 
 # Columns: mark, time, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
 _MARK = 2

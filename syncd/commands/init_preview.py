@@ -79,9 +79,9 @@ def show(preview: Preview, option: str) -> None:
 
 
 def _lines(preview: Preview, width: int) -> Iterator[str]:
-    from syncd.policy.checkup import size  # noqa: PLC0415 - as above
     from syncd.policy.limit import largest  # noqa: PLC0415
     from syncd.policy.manifest import Kind, content_bytes, count_files  # noqa: PLC0415
+    from syncd.policy.wording import size  # noqa: PLC0415 - as above
 
     entries = preview.manifest.values()
     files, folders = count_files(entries), sum(entry.kind is Kind.DIRECTORY for entry in entries)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from syncd.policy.census import Weight, ignore_line
 from syncd.policy.finding import Finding, Grade
-from syncd.policy.limit import mib
-from syncd.policy.wording import span
+from syncd.policy.wording import size, span
 
 # A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
 SKEW_S = 60.0
@@ -183,15 +182,6 @@ def _quoted(path: str) -> str:
     """The path for a shell, where it needs quoting."""
     plain = path and all(c.isalnum() or c in "/._-+@%," for c in path)
     return path if plain else "'" + path.replace("'", "'\\''") + "'"
-
-
-def size(size_bytes: int) -> str:
-    """A size for people."""
-    if size_bytes < 10_000:
-        return _count(size_bytes, "byte")
-    if size_bytes < 10 * _MIB:
-        return f"{size_bytes / 1024:,.0f} KiB"
-    return mib(size_bytes) if size_bytes < 10_240 * _MIB else f"{size_bytes / (1 << 30):,.0f} GiB"
 
 
 def _off(skew_s: float) -> str:
