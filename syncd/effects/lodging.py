@@ -115,6 +115,7 @@ class AcquiredLodging:
         self._patience = patience
         self._clock = clock
         self._tenancy, self._acquired_wall_s = file.load()
+        self._failures = 0
 
     @property
     def tenancy(self) -> Tenancy | None:
@@ -137,7 +138,14 @@ class AcquiredLodging:
         self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, Verdict], None]
     ) -> Tenancy:
         """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
-        return retried(self._acquire, self._patience, self._clock, on_retry=on_retry, pause=pause)
+        return retried(
+            self._acquire,
+            self._patience,
+            self._clock,
+            on_retry=on_retry,
+            pause=pause,
+            failed_before=self._failures,
+        )
 
     def leave(self) -> None:
         """Have the next one acquired when there is need; this one is left to its end."""
@@ -150,6 +158,7 @@ class AcquiredLodging:
         return True
 
     def _acquire(self) -> Tenancy:
+        self._failures += 1  # until it succeeds
         now_s = self._clock.wall_s()
         must_wait_s = wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
@@ -165,6 +174,7 @@ class AcquiredLodging:
                 self._note(before)
             raise
         self._keep(tenancy)
+        self._failures = 0
         _log.info("acquired the sandbox %s for %d s", tenancy.sandbox_id, self._ttl_seconds)
         return tenancy
 

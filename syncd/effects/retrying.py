@@ -24,8 +24,12 @@ def retried(
     *,
     on_retry: Callable[[StepFailed, float], None],
     pause: Callable[[float, Verdict], None],
+    failed_before: int = 0,
 ) -> Made:
-    """What the step gives in the end. Raises `StepFailed`, and what else the step and `pause` raise."""
+    """What the step gives in the end. Raises `StepFailed`, and what else the step and `pause` raise.
+
+    `failed_before` counts the failures in a row of earlier calls: changes that end a wait must not shorten the next.
+    """
     started_s = clock.monotonic_s()
 
     def spent(state: RetryCallState) -> bool:
@@ -33,7 +37,9 @@ def retried(
 
     def wait_s(state: RetryCallState) -> float:
         chance = random.random()  # noqa: S311 - jitter, not a secret
-        return delay_s(state.attempt_number, patience.first_s, patience.max_s, chance, failure.retry_after_s)
+        return delay_s(
+            failed_before + state.attempt_number, patience.first_s, patience.max_s, chance, failure.retry_after_s
+        )
 
     failure = StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet")
 

@@ -259,6 +259,20 @@ def test_a_wait_can_be_ended(rig: Rig) -> None:
         rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
 
 
+def test_newer_changes_shorten_no_wait(rig: Rig) -> None:
+    """Someone who types while the API is down does not ask it ever faster: failures in a row count over syncs."""
+    rig.emulator.faults.script("acquire: 503 always")
+    waits = []
+    for number in range(6):
+        rig.write("a", f"{number}")
+        witness = Witness(rig.clock, ends=Superseded())
+        with pytest.raises(Superseded):
+            rig.sync(witness=witness)
+        waits += witness.waits
+    assert waits[3:] == [pytest.approx(8, rel=0.51)] * 3
+    assert waits[0] <= 1
+
+
 def test_a_damaged_note_costs_one_sandbox(rig: Rig) -> None:
     """What was acquired before is left to its end."""
     rig.sync()
