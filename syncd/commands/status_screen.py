@@ -233,7 +233,7 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
     if status.pending and status.state in _IDLE:
         yield "changes", "not all in the sandbox yet", Tone.ATTENTION
     if status.left_out:
-        by = ", ".join(f"{count:,} {who}" for who, count in sorted(status.left_out.items(), key=_most_first))
+        by = ", ".join(f"{who} {count:,}" for who, count in sorted(status.left_out.items(), key=_most_first))
         paths = counted(sum(status.left_out.values()), "path")
         yield "stays home", f"{paths}: {by}; `syncd ls --ignored{beside.option}` names them", Tone.PLAIN
     if status.lingering:

@@ -52,7 +52,7 @@ REST = """
   sandbox     box at https://api.klavis.ai, region us; ends in 2 h
               git: https://mcp.klavis.ai/git/abc
   last sync   10 s ago: 812 files, 5,003 KiB, took 0.84 s
-  stays home  1,204 paths: 1,100 built-in, 102 .gitignore, 2 secrets;
+  stays home  1,204 paths: built-in 1,100, .gitignore 102, secrets 2;
               `syncd ls --ignored` names them
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
