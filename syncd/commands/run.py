@@ -39,6 +39,7 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 
 
 def _run(path: str) -> None:
+    from syncd.base.config import load_config  # noqa: PLC0415
     from syncd.process.board import Tally  # noqa: PLC0415
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
@@ -54,7 +55,15 @@ def _run(path: str) -> None:
         while True:
             # What git said is kept: asked again, it might fail where the old configuration is to stay.
             now = replace(around, excludes=excludes)
-            with daemon_of(config, key=key, around=now, signals=signals, wakeup=wakeup, tally=tally) as daemon:
+            with daemon_of(
+                config,
+                key=key,
+                around=now,
+                signals=signals,
+                wakeup=wakeup,
+                tally=tally,
+                reread=lambda: load_config(path),
+            ) as daemon:
                 ended = daemon.run()
             if ended is Ended.STOPPED:
                 return

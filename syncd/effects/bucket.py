@@ -10,6 +10,7 @@ import base64
 import hashlib
 import logging
 import re
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -22,8 +23,10 @@ from syncd.base.text import one_line
 from syncd.effects.archive import Archive
 from syncd.effects.failure import SIGN_IN, StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
+from syncd.effects.line import Body
+from syncd.effects.pacing import keep_within
 from syncd.policy.lease import Lease, ended
-from syncd.policy.pace import block_bytes, wait_s
+from syncd.policy.pace import BLOCK_BYTES, Pace, block_bytes
 from syncd.policy.retry import retry_after_s
 from syncd.policy.verdict import Step, Verdict, judge_bucket
 
@@ -31,6 +34,15 @@ _log = logging.getLogger("syncd.bucket")
 # The bucket stores and sums up a large object before it answers.
 _READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+# A wait for the limit is told of this often, so that whoever it holds up hears of other things meanwhile.
+_TOLD_EVERY_S = 0.2
+
+
+@dataclass
+class Throttle:
+    """The most that uploads take, in bytes a second; 0 is no limit. May be changed while one is under way."""
+
+    limit_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,20 +60,20 @@ class Bucket:
         self,
         exchanger: Exchanger,
         clock: Clock,
-        limit_bytes_per_s: int = 0,
+        throttle: Throttle | None = None,
     ) -> None:
         self._exchanger = exchanger
         self._clock = clock
-        self._limit = limit_bytes_per_s
+        self._throttle = throttle or Throttle()
         self._told = False
 
     def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
         """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`.
 
-        `on_sent` is told the bytes sent so far, and may raise to end the upload.
+        `on_sent` is told the bytes sent so far, also while the limit is waited for, and may raise to end the upload.
         """
         check_url(Step.UPLOAD, lease.url)
-        body = _Body(archive, on_sent, self._clock, self._limit)
+        body = _Body(archive, on_sent, self._clock, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             answer = self._exchanger.exchange("PUT", lease.url, headers=headers, read_s=_READ_S, content=body)
@@ -109,27 +121,53 @@ class Bucket:
         return StepFailed(Step.UPLOAD, verdict, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
 
 
-class _Body:
+class _Body(Body):
     """The archive as it is sent, and the sums of what was; iterated again, it begins anew."""
 
-    def __init__(self, archive: Archive, on_sent: Callable[[int], None], clock: Clock, limit_bytes_per_s: int) -> None:
+    def __init__(self, archive: Archive, on_sent: Callable[[int], None], clock: Clock, throttle: Throttle) -> None:
         self._archive = archive
         self._on_sent = on_sent
         self._clock = clock
-        self._limit = limit_bytes_per_s
+        self._throttle = throttle
         self.sums = _Sums(clock.monotonic_s())
+        self._pace = Pace(self.sums.started_s)
+        self._connection: socket.socket | None = None
+        self._held_to = -1
+
+    def goes_over(self, connection: socket.socket) -> None:
+        """Hold this connection to the limit."""
+        self._connection, self._held_to = connection, -1
 
     def __iter__(self) -> Iterator[bytes]:
         sums = self.sums = _Sums(self._clock.monotonic_s())  # the connection stands, the headers are out
+        self._pace = Pace(sums.started_s)
         sent = 0
-        for block in self._archive.blocks(block_bytes(self._limit)):
-            pause_s = wait_s(sent, self._clock.monotonic_s() - sums.started_s, self._limit)
-            if pause_s > 0:
-                self._clock.sleep(pause_s)
-            sums.add(block)
-            yield block
-            sent += len(block)
-            self._on_sent(sent)
+        for read in self._archive.blocks(BLOCK_BYTES):
+            start = 0
+            while start < len(read):
+                self._keep_pace(sent)
+                block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
+                sums.add(block)
+                yield block
+                self._pace = self._pace.sent(len(block))
+                start += len(block)
+                sent += len(block)
+                self._on_sent(sent)
+
+    def _keep_pace(self, sent_bytes: int) -> None:
+        """Wait for the limit, which may be another one after each look at it."""
+        while True:
+            limit = self._throttle.limit_bytes_per_s
+            if limit != self._held_to and self._connection is not None:
+                keep_within(self._connection, limit)
+                self._held_to = limit
+            self._pace = self._pace.later(self._clock.monotonic_s(), limit)
+            wait_s = self._pace.wait_s(limit)
+            if wait_s <= 0:
+                return
+            self._clock.sleep(min(wait_s, _TOLD_EVERY_S))
+            if wait_s > _TOLD_EVERY_S:
+                self._on_sent(sent_bytes)
 
 
 class _Sums:

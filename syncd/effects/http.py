@@ -183,6 +183,7 @@ class Exchanger:
                 if kept.connection is None:
                     look_up(url, CONNECT_S)
                 line = opened.enter_context(Line(read_s, kept.connection))
+                line.body = body.blocks if isinstance(body, _Outgoing) else None
                 kept.connection = None  # until it has brought an answer
                 request = kept.client.stream(
                     method,
@@ -246,12 +247,12 @@ class _Outgoing:
     """A request's body. What making it raises is no failure of the network, whatever its type."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = blocks
+        self.blocks = blocks
         self.failure: Exception | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._blocks
+            yield from self.blocks
         except Exception as failure:
             self.failure = failure
             raise

@@ -20,7 +20,8 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -54,11 +55,20 @@ def counts(connection: socket.socket) -> Counts | None:
         return None
 
 
+class Body(Iterable[bytes]):
+    """A request's body that wants to know its way."""
+
+    @abstractmethod
+    def goes_over(self, connection: socket.socket) -> None:
+        """It is about to be sent over this connection."""
+
+
 class Line:
     """One exchange's connection: `kept`, or a new one. The answer may take `answer_s` seconds from the request's end,
     and as long again for each time that more of the request has left this machine.
 
     `reached`: a connection stood; `untouched`: it ended before it took a byte; `overdue`: the answer took too long.
+    `body`: the request's, if it has one.
     """
 
     def __init__(self, answer_s: float, kept: socket.socket | None = None) -> None:
@@ -66,6 +76,7 @@ class Line:
         self.reached = False
         self.overdue = False
         self.untouched = False
+        self.body: Iterable[bytes] | None = None
         self._answer_s = answer_s
         self._kept = kept
         self._before: Counts | None = None
@@ -93,6 +104,9 @@ class Line:
                 self.reached = True
                 self._before = self._counts()
                 self._watch()
+            case "send_request_body.started":
+                if isinstance(self.body, Body) and self.connection is not None:
+                    self.body.goes_over(self.connection)
             case "receive_response_headers.started":
                 self._sent_s = _CLOCK.monotonic_s()
             case "send_request_headers.failed" | "send_request_body.failed":

@@ -206,8 +206,9 @@ class Daemon:
             orders.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
             slept_before_s = self._slept_s
             self._wait(now_s)
-            if self._slept_s > slept_before_s:
-                raise Superseded  # its connection is dead, and the workspace may be another one by now
+            # After a sleep its connection is dead, and the workspace may be another one.
+            if self._slept_s > slept_before_s or self._parts.revision.ends_upload():
+                raise Superseded
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Show what failed and when it is tried again."""

@@ -17,6 +17,7 @@ from syncd.effects.watcher import Watcher
 from syncd.process.board import Board
 from syncd.process.liaison import Liaison
 from syncd.process.resume import SleepSensor
+from syncd.process.revision import Revision
 from syncd.process.service_manager import ServiceManager
 from syncd.process.signals import Signals
 from syncd.process.wakeup import Wakeup
@@ -42,6 +43,7 @@ class Parts:
     liaison: Liaison
     manager: ServiceManager
     signals: Signals
+    revision: Revision
     wakeup: Wakeup
     interrupt: Interrupt
     sensor: SleepSensor

@@ -10,7 +10,7 @@ from syncd.base.config import Config
 from syncd.base.folders import Folders
 from syncd.effects.account import Account
 from syncd.effects.api import Api
-from syncd.effects.bucket import Bucket
+from syncd.effects.bucket import Bucket, Throttle
 from syncd.effects.clearing import Clearing
 from syncd.effects.cycle import Premises
 from syncd.effects.delivery import Delivery, Patience
@@ -45,6 +45,7 @@ class Furnisher:
     key: ApiKey
     around: Surroundings
     exchanger: Exchanger
+    throttle: Throttle
     journal: Journal
     check: Callable[[], None]
 
@@ -72,7 +73,7 @@ class Furnisher:
         delivery = Delivery(
             target=target,
             api=api,
-            bucket=Bucket(self.exchanger, clock, self.config.sync.upload_limit_kib_per_second << 10),
+            bucket=Bucket(self.exchanger, clock, self.throttle),
             journal=self.journal,
             lease_file=LeaseFile(self.folders.state, clock),
             uplink_file=UplinkFile(self.folders.state),

@@ -36,6 +36,7 @@ class Signals:
         self._wakeup = wakeup
         self._over = threading.Event()
         self.reload = False
+        self.reloads_asked = 0
         self.sync_now = False
 
     @contextmanager
@@ -88,6 +89,7 @@ class Signals:
 
     def _reload(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.reload = True
+        self.reloads_asked += 1
         self._wakeup.ring()
 
     def _sync_now(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

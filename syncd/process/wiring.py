@@ -12,6 +12,7 @@ from syncd.base.config import Config
 from syncd.base.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.base.folders import Folders, folders_for
 from syncd.base.privacy import close_memory
+from syncd.effects.bucket import Throttle
 from syncd.effects.chunk_store import ChunkStore
 from syncd.effects.content import ContentReader
 from syncd.effects.control import ControlServer
@@ -46,6 +47,7 @@ from syncd.process.logs import keep_out_of_logs
 from syncd.process.parts import Parts, Timing
 from syncd.process.premises import Furnisher, patience_of
 from syncd.process.resume import SleepSensor
+from syncd.process.revision import Revision, limit_of
 from syncd.process.service_manager import ServiceManager
 from syncd.process.signals import Signals
 from syncd.process.surroundings import Surroundings
@@ -140,6 +142,7 @@ def cycle_of(
     key: ApiKey,
     around: Surroundings,
     exchanger: Exchanger,
+    throttle: Throttle | None = None,
     coverage: Coverage | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Cycle:
@@ -173,7 +176,8 @@ def cycle_of(
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
-    furnisher = Furnisher(config, folders, key, around, exchanger, journal, check)
+    throttle = throttle or Throttle(limit_of(config))
+    furnisher = Furnisher(config, folders, key, around, exchanger, throttle, journal, check)
     return Cycle(furnisher.lodging(), furnisher.furnish, photographer, journal, around.clock)
 
 
@@ -210,9 +214,16 @@ def board_of(
 
 @contextmanager
 def daemon_of(
-    config: Config, *, key: ApiKey, around: Surroundings, signals: Signals, wakeup: Wakeup, tally: Tally
+    config: Config,
+    *,
+    key: ApiKey,
+    around: Surroundings,
+    signals: Signals,
+    wakeup: Wakeup,
+    tally: Tally,
+    reread: Callable[[], Config] | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon with everything open that it works with, and closed after it.
+    """A daemon with everything open that it works with, and closed after it; `reread` tells what the file says now.
 
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
@@ -236,8 +247,16 @@ def daemon_of(
         control = ControlServer(folders.state)
         control.open()
         opened.callback(control.close)
+        throttle = Throttle(limit_of(config))
         cycle = cycle_of(
-            config, folders, key=key, around=around, exchanger=exchanger, coverage=watch, on_progress=manager.ping
+            config,
+            folders,
+            key=key,
+            around=around,
+            exchanger=exchanger,
+            throttle=throttle,
+            coverage=watch,
+            on_progress=manager.ping,
         )
         cycle.recall()
         board = board_of(config, folders, around, tally=tally, manager=manager, target=cycle.target)
@@ -253,6 +272,7 @@ def daemon_of(
                 liaison=liaison,
                 manager=manager,
                 signals=signals,
+                revision=Revision(config, reread or (lambda: config), throttle, signals),
                 wakeup=wakeup,
                 interrupt=around.interrupt,
                 sensor=sensor,

@@ -1,0 +1,31 @@
+"""A connection that the kernel, too, keeps within a limit.
+
+A network that stands still for a while leaves the kernel holding what was handed to it meanwhile; once it goes on, all
+of that would leave at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+# socket(7), asm-generic/socket.h: bytes a second, all bits set for no limit. Python has no name for it.
+_SO_MAX_PACING_RATE = 47
+_NO_LIMIT = 0xFFFF_FFFF
+# A little above the limit, since TLS adds to what is sent, and the even pace is made before this.
+_ROOM = 32
+# What the kernel may hold unsent (tcp(7)): enough to be busy until it is given more.
+_UNSENT_S = 0.1
+_LEAST_UNSENT_BYTES = 4 << 10
+
+
+def keep_within(connection: socket.socket, limit_bytes_per_s: int) -> None:
+    """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit."""
+    rate, unsent_bytes = _NO_LIMIT, 0  # an unsent mark of 0 is the system's own
+    if limit_bytes_per_s:
+        rate = min(_NO_LIMIT - 1, limit_bytes_per_s + limit_bytes_per_s // _ROOM)
+        unsent_bytes = max(_LEAST_UNSENT_BYTES, int(limit_bytes_per_s * _UNSENT_S))
+    with contextlib.suppress(OSError, AttributeError):  # it ended just now, or this system cannot
+        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)

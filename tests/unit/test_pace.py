@@ -1,0 +1,99 @@
+"""How an upload keeps its pace: over no stretch of time above the limit, and hardly below, whatever the clock does."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from syncd.policy.pace import BLOCK_BYTES, CATCH_UP_S, Pace, block_bytes
+
+limits = st.integers(1 << 10, 100 << 20)
+# By how much a wait is longer than asked, or a send takes: a timer's lateness, a stall of the network, an hour.
+delays = st.one_of(st.just(0.0), st.floats(0, CATCH_UP_S / 2), st.floats(0, 5), st.just(3600.0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [(0, BLOCK_BYTES), (10 << 20, BLOCK_BYTES), (100 << 10, 2560), (1 << 10, 1 << 10), (1, 1 << 10)],
+)
+def test_blocks_are_smaller_at_a_lower_rate(limit: int, size: int) -> None:
+    """A fortieth of a second's bytes a block, within bounds."""
+    assert block_bytes(limit) == size
+
+
+def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[float, int]]:
+    """The moments at which blocks go, and their sizes; a wait, if there is one, and the send are so much too long."""
+    now_s = 100.0
+    pace = Pace(now_s)
+    sent = []
+    for late_s, stalled_s in delayed_s:
+        pace = pace.later(now_s, limit)
+        wait_s = pace.wait_s(limit)
+        now_s += wait_s + late_s if wait_s else 0.0
+        pace = pace.later(now_s, limit)
+        assert pace.wait_s(limit) < 1e-6, "one wait is enough where nothing changes"
+        sent.append((now_s, block_bytes(limit)))
+        pace = pace.sent(block_bytes(limit))
+        now_s += stalled_s
+    return sent
+
+
+@given(limits, st.lists(st.tuples(delays, delays), min_size=1, max_size=60))
+@example(1 << 20, [(0.0, 0.0)] * 20 + [(0.0, 10.0)] + [(0.0, 0.0)] * 20)
+def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: list[tuple[float, float]]) -> None:
+    """From any block to any other no more goes than the limit allows, what may be caught up, and a block."""
+    sent = sending(limit, delayed_s)
+    most = CATCH_UP_S * limit + block_bytes(limit) + 2  # a part of a byte is not waited for
+    before = [0, *accumulate(size for _, size in sent)]
+    for first, (since_s, _) in enumerate(sent):
+        for last in range(first, len(sent)):
+            went = before[last + 1] - before[first]
+            assert went <= limit * (sent[last][0] - since_s) * (1 + 1e-9) + most
+
+
+@given(limits, st.lists(st.floats(0, CATCH_UP_S), min_size=1, max_size=200))
+def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
+    """Where each wait is too long by no more than what is caught up, the last block is no later than that."""
+    sent = sending(limit, [(each_s, 0.0) for each_s in late_s])
+    ideal_s = 100.0 + sum(size for _, size in sent[:-1]) / limit
+    assert sent[-1][0] <= ideal_s + CATCH_UP_S + 1e-6
+
+
+@given(limits, st.floats(0.1, 1e6))
+def test_a_stall_is_not_made_up_for(limit: int, stall_s: float) -> None:
+    """After it all is as at the beginning, but for what may be caught up at once."""
+    pace = Pace(0.0).sent(block_bytes(limit)).later(stall_s + block_bytes(limit) / limit, limit)
+    assert pace.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
+
+
+@given(limits, st.floats(0, 1e6))
+def test_a_clock_that_goes_back_holds_nothing_up(limit: int, back_s: float) -> None:
+    """No more is waited for than before, and as long."""
+    pace = Pace(1e6).sent(block_bytes(limit))
+    assert pace.later(1e6 - back_s, limit).wait_s(limit) == pace.wait_s(limit)
+
+
+@given(limits, limits)
+def test_another_limit_holds_from_the_next_block_on(old: int, new: int) -> None:
+    """What went under the old one is not waited for longer than a block of the new one takes."""
+    pace = Pace(0.0).later(0.0, old).sent(block_bytes(old)).later(0.0, new)
+    assert pace.wait_s(new) <= block_bytes(new) / new
+
+
+def test_without_a_limit_there_is_no_wait() -> None:
+    """And a limit that begins afterwards does not count what went before."""
+    pace = Pace(0.0)
+    for _ in range(1000):
+        pace = pace.later(0.0, 0).sent(BLOCK_BYTES)
+        assert pace.wait_s(0) == 0
+    assert pace.later(0.0, 1 << 20).wait_s(1 << 20) <= BLOCK_BYTES / (1 << 20)
+
+
+def test_an_even_pace() -> None:
+    """With punctual timers the blocks go at even intervals from the first one on."""
+    sent = sending(1 << 20, [(0.0, 0.0)] * 100)
+    gaps = [then - now for (now, _), (then, _) in pairwise(sent)]
+    assert max(gaps) == pytest.approx(min(gaps), rel=0.01)
