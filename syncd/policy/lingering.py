@@ -53,15 +53,14 @@ def after(
     most: int = MOST_NAMED,
 ) -> Lingering:
     """What lingers once the sandbox holds `wanted`. `held` may have been there before, in part or whole."""
-    # What is at home again, or still, lingers only where another kind of it could not be removed.
-    in_vain = {*fates.changed, *fates.failed}
 
     def stays(path: str) -> bool:
-        return path not in fates.removed and (path not in wanted or path in in_vain)
+        # What is at home again, or still, lingers only where another kind of it could not be removed.
+        return path not in fates.removed and (path not in wanted or path in fates.failed)
 
     found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
     for manifest in held:
-        if not in_vain and manifest.keys() <= wanted.keys():
+        if not fates.failed and manifest.keys() <= wanted.keys():
             continue  # nothing was deleted, which is so nearly always, and this is how it costs next to nothing
         for path, entry in manifest.items():
             if stays(path) and entry not in found.get(path, ()):
