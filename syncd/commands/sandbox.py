@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from syncd.base.errors import SandboxGone
+from syncd.base.errors import SandboxGone, TryLater
 from syncd.commands.options import CLOCK, config_option, configured, json_option
 
 
@@ -126,5 +126,8 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
             if wanted != desk.ours:
                 raise
             said = f"{wanted} had ended already"
-        desk.forget(wanted)
+        try:
+            desk.forget(wanted)
+        except (TryLater, TimeoutError):
+            follows = "The daemon cannot be told of it now: `syncd push --force` has it move to the next one."
     click.echo(f"{said}. {follows}" if follows else said)

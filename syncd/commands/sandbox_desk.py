@@ -17,6 +17,7 @@ from syncd.base.config import AcquireKeys, Config
 from syncd.base.errors import Locked, NeedsPerson, SandboxGone, Stop, TryLater
 from syncd.base.folders import Folders
 from syncd.base.interrupt import Interrupt
+from syncd.commands.by_daemon import ask_daemon
 from syncd.commands.lone_sync import interrupting
 from syncd.commands.options import CLOCK
 from syncd.effects.account import Account
@@ -33,6 +34,8 @@ from syncd.process.premises import patience_of
 from syncd.process.wiring import folders_of, key_of
 
 Told = TypeVar("Told")
+# A daemon that looks over a large workspace hears of it after that.
+_TELL_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,17 @@ class Desk:
             held = " The daemon will be held until then." if runs else ""
             return f"Nothing more can be synced before sandbox.id names another one.{held}"
         if runs:
-            return "The daemon acquires the next one with its next sync; `syncd push --force` makes one now."
+            return "The daemon acquires the next one and fills it."
         return "The next sync acquires another one."
 
     def forget(self, sandbox_id: str) -> None:
-        """It is gone: the next sync is not to try it. A daemon finds out by itself."""
+        """It is gone: the next sync is not to try it, and a daemon that has nothing to do is to move.
+
+        Raises `TryLater` where the daemon cannot be told.
+        """
         if self.fixed or sandbox_id != self.ours:
+            return
+        if ask_daemon(self.config, {"do": "left", "sandbox": sandbox_id}, _TELL_S) is not None:
             return
         with contextlib.suppress(TryLater, OSError), self._alone():
             self.book.save(None, self.book.load()[1])

@@ -308,10 +308,19 @@ class Daemon:
                 self._orders.add(Order(client, lasting=True))
             case "hello":
                 client.done(0, result={"version": __version__})
+            case "left":
+                self._leave(str(message.get("sandbox")))
+                client.done(0)
             case "pause" | "resume" as word:
                 self._pause_or_resume(client, word)
             case _:
                 client.done(2, "this daemon does not know that command: is it of another version?")
+
+    def _leave(self, sandbox_id: str) -> None:
+        """Someone released it: an idle daemon would not ask, and never hear of that."""
+        target = self._parts.cycle.target
+        if target is not None and target.sandbox_id == sandbox_id and self._parts.cycle.lodging.lost(target):
+            self._look_everywhere()
 
     def _pause_or_resume(self, client: Client, word: str) -> None:
         try:
