@@ -121,6 +121,7 @@ class Hook:
         if self._asked_to_end:
             self._signal(signal.SIGKILL)  # those of its group that did not hear: it is not reaped, so the group is its
         self._read(_PIPE_BYTES)
+        self._say(self._pending)  # what it left running may hold the pipe open
         code = process.wait()
         self._close()
         if self._asked_to_end:
@@ -162,7 +163,7 @@ class Hook:
         self._process, self._pidfd = None, -1
 
     def _read(self, most_bytes: int) -> None:
-        """Log its lines; the same once more for what has no end of line when it is over."""
+        """Log its lines, at the end also one that has no end of line."""
         left = most_bytes
         while left > 0 and self._out >= 0:
             try:

@@ -228,11 +228,13 @@ def test_what_it_says_is_logged(agent: Agent, caplog: pytest.LogCaptureFixture) 
     assert agent.problems() == ""
 
 
-def test_one_started_in_the_background_stays(agent: Agent) -> None:
+def test_one_started_in_the_background_stays(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
     """A hook may start an agent and end: that is what it is for."""
+    caplog.set_level("INFO", "syncd.hook")
     pid = agent.rig.folder / "pid"
-    agent.does(f'sleep 60 >/dev/null 2>&1 & echo $! >"{pid}"')
+    agent.does(f'printf started; sleep 60 & echo $! >"{pid}"')
     agent.sync()
+    assert "on_sandbox_change: started" in caplog.messages
     number = int(pid.read_text())
     assert _alive(number)
     os.kill(number, 9)
