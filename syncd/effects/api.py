@@ -67,6 +67,12 @@ class ExecutionLogs(Struct):
     cursor: int = 0
 
 
+class Executed(Struct):
+    """`POST …/execute`."""
+
+    execution_name: str
+
+
 class ExecutionStatus(Struct):
     """`GET …/execution-status`: pending, running, completed or failed."""
 
@@ -136,7 +142,8 @@ class Api:
     def execute(self, name: str) -> None:
         """Start what was uploaded for that execution. Raises `StepFailed`."""
         url = f"{self._sandbox}/execute?region={self._region}"
-        self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
+        answer = self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
+        self._understood(Step.DELETE, answer, Executed)
 
     def execution_status(self, name: str) -> str:
         """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxGone`."""
@@ -150,7 +157,9 @@ class Api:
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
-        self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
+        answer = self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
+        if answer.body:  # nothing says what it holds, but a page is some network's, and nothing was reset
+            self._understood(Step.DELETE, answer, object)
 
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""

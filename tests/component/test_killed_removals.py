@@ -110,7 +110,7 @@ def _deaths(story: Story, first: int, stride: int, then: list[str], *, torn: boo
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 def test_killed(story: Story, *, torn: bool) -> None:
     """At some of the steps; which ones changes with what a sync does."""
-    assert _deaths(story, 1, 1 if torn else 3, AFTERWARDS, torn=torn) > 8
+    assert _deaths(story, 1, 2 if torn else 6, AFTERWARDS, torn=torn) > 4
 
 
 @pytest.mark.long
