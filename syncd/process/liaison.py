@@ -113,10 +113,13 @@ class Liaison:
         """What the agent could not be told, and why."""
         found = [] if self._file_problem is None else [self._file_problem]
         told = self._notes.told
-        if self._hook is not None and told is not None and told.failure and told.command == self._hook.command:
-            again = "it is run again after the next sync" if told.attempts < MOST_ATTEMPTS else "it is not run again"
-            what = f"sandbox.on_sandbox_change {told.failure}; {again}"
-            found.append(Problem("agent:hook", what, "see the log for what it said, mend it and reload"))
+        if self._hook is not None and told is not None and told.command == self._hook.command and not told.done:
+            spent = told.attempts >= MOST_ATTEMPTS
+            failure = told.failure or ("was broken off each time" if spent and not self._hook.running else "")
+            again = "it is not run again" if spent else "it is run again after the next sync"
+            if failure:
+                what = f"sandbox.on_sandbox_change {failure}; {again}"
+                found.append(Problem("agent:hook", what, "see the log for what it said, then change the command"))
         if self._questions and self._servers is None:
             what = "the API did not tell the sandbox's MCP servers"
             found.append(Problem("agent:servers", what, "nothing to do; it is asked again after the next sync"))

@@ -195,6 +195,7 @@ def test_one_that_was_broken_off_is_run_once_more(agent: Agent) -> None:
                 agent.liaison.look()
         agent.restart()
     assert len(agent.runs()) == 3
+    assert "was broken off each time; it is not run again" in agent.problems()
     assert not [pid for pid in pids.read_text().split() if _alive(int(pid))]
 
 

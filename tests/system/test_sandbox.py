@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -100,7 +102,7 @@ def test_what_the_account_refuses(acquiring: Rig) -> None:
 
 
 def test_a_daemon_that_moves(acquiring: Rig, tmp_path: Path) -> None:
-    """Its sandbox is released under it: the agent is told of each that is full, and a stop ends the hook as well."""
+    """Its sandbox is released under it: the agent is told of each that is full, though nothing changes at home."""
     rig, told = acquiring, tmp_path / "told"
     mcp_file = tmp_path / "mcp.json"
     line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(told))}'
@@ -119,14 +121,30 @@ def test_a_daemon_that_moves(acquiring: Rig, tmp_path: Path) -> None:
     assert second in mcp_file.read_text()
     assert rig.count("acquire") == 2
     assert daemon.stop() == 0
-    # A hook that hangs: the daemon goes on, says nothing of it yet, and stops in time with it.
-    pid = tmp_path / "pid"
-    configure(rig, on_sandbox_change=["sh", "-c", f"echo $$ >{shlex.quote(str(pid))}; exec sleep 600"])
-    rig.ok("sandbox", "release", "--yes")
+
+
+def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
+    """The daemon goes on beside it, ends it with a reload and a stop, and begins it again, also after a `kill -9`."""
+    rig, pids = acquiring, tmp_path / "pids"
+    configure(rig, on_sandbox_change=["sh", "-c", f"echo $$ >>{shlex.quote(str(pids))}; exec sleep 600"])
+
+    def runs(number: int) -> list[str]:
+        rig.until(lambda: pids.exists() and pids.read_text().count("\n") == number, f"run {number} of the hook")
+        return pids.read_text().split()
+
     daemon = rig.up()
-    rig.until(lambda: pid.exists() and pid.read_text().strip(), "the hook")
+    runs(1)
     rig.write("b.txt")
     arrived = rig.emulator.sandbox(ours(rig)).workspace / "b.txt"
     rig.until(arrived.exists, "the next sync beside the hook")
+    daemon.send(signal.SIGHUP)
+    first, second = runs(2)
+    daemon.kill()
+    os.kill(int(second), signal.SIGKILL)  # nobody else is left to do that
+    daemon = rig.start()
+    third = runs(3)[2]
     assert daemon.stop() == 0
-    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert not [pid for pid in (first, third) if Path(f"/proc/{pid}").exists()]
+    rig.start()
+    rig.until(lambda: "broken off each time" in "".join(rig.shown()["warnings"]), "the warning")
+    assert len(runs(3)) == 3
