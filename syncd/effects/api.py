@@ -133,9 +133,12 @@ class Api:
         answer = self._ask(Step.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
         return self._understood(Step.DUMP, answer, DumpUrl).download_url
 
-    def execution_upload_url(self, name: str) -> str:
-        """A signed URL for the archive of an execution of that name. Raises `StepFailed`."""
-        url = f"{self._sandbox}/execution-upload-url?region={self._region}"
+    def execution_upload_url(self, name: str, region: str = "") -> str:
+        """A signed URL for the archive of an execution of that name; of another `region`'s, if one is named.
+
+        Raises `StepFailed`.
+        """
+        url = f"{self._sandbox}/execution-upload-url?region={region or self._region}"
         answer = self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
         return self._understood(Step.DELETE, answer, UploadUrl).upload_url
 

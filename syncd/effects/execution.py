@@ -66,9 +66,12 @@ class Runner:
         self.start(errand)
         return self.printed(errand, check)
 
-    def upload(self, errand: Errand) -> None:
-        """Put it where it is started from, in the place of what had its name before. Raises `StepFailed`, `Stop`."""
-        url = self._api.execution_upload_url(errand.name)
+    def upload(self, errand: Errand, region: str = "") -> None:
+        """Put it where it is started from, in the place of what had its name before; in `region`, if one is named.
+
+        Raises `StepFailed`, `Stop`.
+        """
+        url = self._api.execution_upload_url(errand.name, region)
         check_url(Step.DELETE, url)
         self._put(url, _packed(errand.files))
 

@@ -22,7 +22,7 @@ from syncd.base.text import one_line
 from syncd.effects import removal_script
 from syncd.effects.execution import Errand, Runner, Stage, new_name
 from syncd.effects.failure import StepFailed
-from syncd.effects.started_file import StartedFile
+from syncd.effects.started_file import Started, StartedFile
 from syncd.policy.manifest import Entry, Kind
 from syncd.policy.removal import Versions
 from syncd.policy.verdict import Step, Verdict
@@ -61,14 +61,14 @@ class Remover:
 
         Raises `StepFailed` while one is under way, after a few looks, `Stop`.
         """
-        for name in self._started.names:
+        for started in self._started.notes:
             try:
-                self._settle(name, check)
+                self._settle(started, check)
             except StepFailed as failure:
                 if failure.verdict is not Verdict.REFUSED or failure.refusal is KeyRefused:
                     raise
                 # The sandbox is gone, or it has no executions any more: nobody can tell, and nothing waits for ever.
-                _log.warning("whether the removal %s has ended cannot be seen: %s", name, failure)
+                _log.warning("whether the removal %s has ended cannot be seen: %s", started.name, failure)
         self._forget()
 
     def disarm(self) -> None:
@@ -76,8 +76,8 @@ class Remover:
 
         Raises `StepFailed`, `Stop`.
         """
-        for name in self._started.names:
-            self._runner.upload(_nothing(name))
+        for started in self._started.notes:
+            self._disarm(started)
         self._forget()
 
     def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
@@ -118,18 +118,18 @@ class Remover:
         self._forget()
         return _fates(printed, errand.name, len(part))
 
-    def _settle(self, name: str, check: Callable[[], None]) -> None:
+    def _settle(self, started: Started, check: Callable[[], None]) -> None:
         """One that the API does not know yet may be on its way to it. The API starts what lies under the name, so
         something harmless is put there: then it may begin when it likes.
         """
         wait_s, disarmed = _FIRST_LOOK_S, False
         for _ in range(_LOOKS):
-            stage = self._runner.stage(name)
+            stage = self._runner.stage(started.name)
             if stage is Stage.ENDED or (stage is Stage.UNKNOWN and disarmed):
                 return
             check()
             if stage is Stage.UNKNOWN:
-                self._runner.upload(_nothing(name))
+                self._disarm(started)
                 disarmed = True
                 continue
             with self._interrupt.region():
@@ -142,13 +142,13 @@ class Remover:
             "it goes on when that has ended; if it never does, reset the sandbox",
         )
 
+    def _disarm(self, started: Started) -> None:
+        # It is fetched by the region that it was asked for with, whatever the configuration says by now.
+        self._runner.upload(Errand(started.name, "nothing", {"main.py": b""}), started.target.region)
+
     def _forget(self) -> None:
         with contextlib.suppress(OSError):
             self._started.forget()
-
-
-def _nothing(name: str) -> Errand:
-    return Errand(name, "nothing", {"main.py": b""})
 
 
 def _errand(part: list[tuple[str, list[Entry]]], name: str) -> Errand:

@@ -20,14 +20,16 @@ _VERSION = 1
 _MOST_OTHERS = 8
 
 
-class _Note(Struct, frozen=True):
+class Started(Struct, frozen=True):
+    """One execution, and the way by which it was asked for."""
+
     target: Target
     name: str
 
 
 class _Record(Struct):
     version: int
-    notes: list[_Note]
+    notes: list[Started]
 
 
 class StartedFile:
@@ -38,28 +40,28 @@ class StartedFile:
         self._target = target
         notes = self._load()
         self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
-        self.names = [note.name for note in notes if note.target.same_sandbox(target)]
+        self.notes = [note for note in notes if note.target.same_sandbox(target)]
 
     def note(self, name: str) -> None:
         """This one is about to be asked for. Raises `OSError`: then it must not be."""
-        self._write([*self.names, name])
-        self.names.append(name)
+        notes = [*self.notes, Started(self._target, name)]
+        self._write(notes)
+        self.notes = notes
 
     def forget(self) -> None:
         """All of them have ended. Raises `OSError`, which costs the next process a question."""
-        if not self.names:
+        if not self.notes:
             return
-        self.names = []
+        self.notes = []
         if self._others:
             self._write([])
         else:
             self._file.remove()
 
-    def _write(self, names: list[str]) -> None:
-        notes = [*self._others, *(_Note(self._target, name) for name in names)]
-        self._file.write(msgspec.msgpack.encode(_Record(_VERSION, notes)))
+    def _write(self, notes: list[Started]) -> None:
+        self._file.write(msgspec.msgpack.encode(_Record(_VERSION, [*self._others, *notes])))
 
-    def _load(self) -> list[_Note]:
+    def _load(self) -> list[Started]:
         payload, problem = self._file.read()
         record = None
         if payload is not None:

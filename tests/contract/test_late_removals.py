@@ -53,7 +53,7 @@ def target(rig: Rig) -> Target:
 def started(rig: Rig) -> list[str]:
     """What is noted as perhaps running."""
     (folder,) = rig.folder.glob("state/syncd/*")
-    return StartedFile(str(folder), target(rig)).names
+    return [note.name for note in StartedFile(str(folder), target(rig)).notes]
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -188,6 +188,19 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
     assert same_as_home(rig)
 
 
+def test_by_another_region(rig: Rig) -> None:
+    """What was asked for by way of one region is disarmed there, though the workspace goes by another one now."""
+    deleted_and_cut(rig, "execute: reset")
+    (name,) = started(rig)
+    put_back(rig)
+    rig.keys["sandbox"]["region"] = "asia"
+    rig.restart()
+    rig.sync()
+    assert begin_late(rig, name) == 200
+    assert same_as_home(rig)
+    assert started(rig) == []
+
+
 def test_a_stop_ends_the_wait(rig: Rig) -> None:
     """At once, between two looks, and the note stands."""
     rig.sandbox.hold()
@@ -282,5 +295,5 @@ def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
 def test_a_damaged_note_is_told(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """And costs nothing else."""
     (tmp_path / "started").write_bytes(b"garbage")
-    assert StartedFile(str(tmp_path), target(rig)).names == []
+    assert StartedFile(str(tmp_path), target(rig)).notes == []
     assert "a removal that was started before may still run" in caplog.text

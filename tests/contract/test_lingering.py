@@ -10,12 +10,17 @@ import pytest
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
 from syncd.base.config import check_config
+from syncd.base.interrupt import Interrupt
 from syncd.commands.lone_sync import sync_alone
 from syncd.commands.onlooker import Quiet
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import read_last
 from syncd.emulator.journal import Entry
 from syncd.policy.status import SandboxName, State, Status
+from syncd.process.board import Tally
+from syncd.process.service_manager import ServiceManager
+from syncd.process.surroundings import Surroundings
+from syncd.process.wiring import board_of, folders_of
 
 
 class Killed(BaseException):
@@ -291,6 +296,20 @@ def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFix
     assert lingering(rig) == 0
     assert "may stay in the sandbox uncounted" in caplog.text
     assert rig.sync()[0].word == "unchanged"
+
+
+def test_a_daemon_tells(rig: Rig) -> None:
+    """From its start on, by what an earlier process left."""
+    delete(rig, "a")
+    rig.sync()
+    rig.restart()
+    config = check_config(rig.keys)
+    around = Surroundings(rig.clock, rig.environ, Interrupt())
+    manager = ServiceManager(rig.environ, rig.clock, 1)
+    folders = folders_of(config, rig.environ)
+    board = board_of(config, folders, around, tally=Tally(), manager=manager, target=rig.cycle.target)
+    board.learn(rig.cycle)
+    assert board.document().lingering == 1
 
 
 def test_the_status_tells(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
