@@ -15,6 +15,9 @@ _SO_MAX_PACING_RATE = 47
 _NO_LIMIT = 0xFFFF_FFFF
 # A little above the limit, since TLS adds to what is sent, and the even pace is made before this.
 _ROOM = 32
+# For each packet the kernel waits as long as it takes at the rate of its moment, also where that is lifted just then:
+# a minute for 64 KiB at 1 KiB a second. Below this rate what it may hold unsent is small enough by itself.
+_LEAST_RATE = 64 << 10
 # What the kernel may hold unsent (tcp(7)): enough to be busy until it is given more.
 _UNSENT_S = 0.1
 _LEAST_UNSENT_BYTES = 4 << 10
@@ -24,7 +27,7 @@ def keep_within(connection: socket.socket, limit_bytes_per_s: int) -> None:
     """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit."""
     rate, unsent_bytes = _NO_LIMIT, 0  # an unsent mark of 0 is the system's own
     if limit_bytes_per_s:
-        rate = min(_NO_LIMIT - 1, limit_bytes_per_s + limit_bytes_per_s // _ROOM)
+        rate = min(_NO_LIMIT - 1, max(_LEAST_RATE, limit_bytes_per_s + limit_bytes_per_s // _ROOM))
         unsent_bytes = max(_LEAST_UNSENT_BYTES, int(limit_bytes_per_s * _UNSENT_S))
     with contextlib.suppress(OSError, AttributeError):  # it ended just now, or this system cannot
         connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
