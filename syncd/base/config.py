@@ -68,6 +68,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     region: Annotated[Literal["us", "asia"], _allowed('"us" or "asia"')] = "us"
     api_key_file: Text = "~/.config/syncd/api-key"
     deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "keep"
+    warn_on_remote_changes: Flag = False
     on_sandbox_change: Annotated[
         tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
     ] = ()

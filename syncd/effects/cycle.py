@@ -20,12 +20,14 @@ from syncd.effects.archive import DamagedPiece
 from syncd.effects.clearing import Clearing
 from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.failure import StepFailed
+from syncd.effects.inspection import Inspector
 from syncd.effects.journal import Journal
 from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced
+from syncd.policy.remote_changes import Question, question
 from syncd.policy.removal import Versions
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
@@ -63,6 +65,7 @@ class Premises:
     delivery: Delivery
     clearing: Clearing
     small: SmallArchives
+    inspection: Inspector
 
 
 @dataclass
@@ -157,6 +160,7 @@ class Cycle:
             self._perhaps_there = {}  # no initialize was asked for with it
         if demand is Demand.FORCED:
             premises.clearing.try_all_again()
+            premises.inspection.forget()
         attendant.stage(State.SNAPSHOTTING)
         look = self.photographer.look(self.baseline, demand, changed)
         files = count_files(look.manifest.values())
@@ -172,11 +176,11 @@ class Cycle:
         if demand is Demand.CHANGED and not packed.follow_up and self._same(premises, packed):
             return Outcome(None, files=files)
         doomed = self._doomed(premises, packed.manifest, packed.follow_up)
+        make_way = partial(_make_way, premises, self._asked(packed.manifest, only), doomed)
         self._expect(premises, packed.manifest)
         self._whole_next = True  # until this one has succeeded
-        packed, sha256 = self._deliver(
-            premises, packed, look.manifest, partial(premises.clearing.clear, doomed), attendant
-        )
+        packed, sha256 = self._deliver(premises, packed, look.manifest, make_way, attendant)
+        premises.inspection.overwritten()
         self._whole_next = False
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
@@ -210,12 +214,18 @@ class Cycle:
         held = (self.baseline or {}, self._perhaps_there)
         return premises.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
 
+    def _asked(self, manifest: Manifest, only: Collection[str] | None) -> Callable[[], Question]:
+        """What is to be known of the sandbox before this is put over what is there, worked out only if it is asked."""
+        baseline, perhaps_there = self.baseline or {}, dict(self._perhaps_there)
+        missed = () if self.journal.unsure else baseline.keys()  # what a reset may have taken is no one's doing
+        return lambda: question(manifest, only, (baseline, perhaps_there), missed)
+
     def _expect(self, premises: Premises, manifest: Manifest) -> None:
-        """What comes without an answer is ours to remove, too, in this process and the next."""
+        """What comes without an answer is ours, too, in this process and the next."""
         new = {path: manifest[path] for path in replaced(self.baseline or {}, manifest)}
         self._perhaps_there |= new
-        if new and premises.clearing.removes:
-            with contextlib.suppress(OSError):  # then it stays there if this process dies before the answer
+        if new and (premises.clearing.removes or premises.inspection.looks):
+            with contextlib.suppress(OSError):  # then it counts as someone else's if this process dies meanwhile
                 self.journal.record_perhaps_there(premises.target, self._perhaps_there)
 
     def _doubt(self) -> None:
@@ -285,8 +295,14 @@ class Cycle:
             *self.photographer.problems,
             *(self.premises.clearing.problems if self.premises else ()),
             *(self.premises.small.problems if self.premises else ()),
+            *(self.premises.inspection.problems if self.premises else ()),
             *self.state_problems,
         ]
+
+
+def _make_way(premises: Premises, ask: Callable[[], Question], doomed: Versions) -> None:
+    premises.inspection.look(ask)
+    premises.clearing.clear(doomed)
 
 
 def _changed_paths(look: Look) -> set[str]:

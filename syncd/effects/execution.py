@@ -100,11 +100,13 @@ class Runner:
             verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
             raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
 
-    def printed(self, errand: Errand, check: Callable[[], None] = lambda: None) -> str:
-        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, `Stop`."""
+    def printed(self, errand: Errand, check: Callable[[], None] = lambda: None, patience_s: float = PATIENCE_S) -> str:
+        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, also after `patience_s`, and
+        `Stop`.
+        """
         printed, cursor = "", 0
         wait_s = _FIRST_LOOK_S
-        ends_s = self._clock.monotonic_s() + PATIENCE_S
+        ends_s = self._clock.monotonic_s() + patience_s
         while True:
             seen = self._api.execution_logs(errand.name, cursor)
             printed += seen.logs
@@ -114,7 +116,7 @@ class Runner:
             cursor = max(cursor, seen.cursor)
             if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
                 raise StepFailed(
-                    Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {PATIENCE_S:.0f} s"
+                    Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {patience_s:.0f} s"
                 )
             check()
             if not advanced:

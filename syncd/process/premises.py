@@ -17,6 +17,7 @@ from syncd.effects.delivery import Delivery, Patience
 from syncd.effects.dump import Dump
 from syncd.effects.execution import Runner
 from syncd.effects.http import Exchanger
+from syncd.effects.inspection import Inspection, Inspector, NoInspection
 from syncd.effects.journal import Journal
 from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lingering_file import LingeringFile
@@ -97,4 +98,7 @@ class Furnisher:
             state_folder=self.folders.state,
             check=self.check,
         )
-        return Premises(target, delivery, clearing, small)
+        inspection: Inspector = NoInspection()
+        if self.config.sandbox.warn_on_remote_changes:
+            inspection = Inspection(runner, clock, self.check)
+        return Premises(target, delivery, clearing, small, inspection)

@@ -1,0 +1,89 @@
+"""The program that looks, in the sandbox, at files that are about to be overwritten.
+
+It runs over there, alone, under whatever Python 3 there is, and changes nothing. It follows no link below the
+workspace. Of a file with a size and time as on its list it says nothing; of anything else what lies there, and the
+digest only where the size is as on the list.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat
+import sys
+from typing import Any
+
+_A_LINE = 100  # findings: longer lines some logs cut
+
+
+def _digest(name: bytes, top: int) -> str:
+    sha256 = hashlib.sha256()
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=top)
+    with os.fdopen(descriptor, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+class _Place:
+    """The workspace. What lies behind a link that took a directory's place is not there."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._folders = {b"": True}
+
+    def _is_folder(self, name: bytes) -> bool:
+        if name not in self._folders:
+            self._folders[name] = self._is_folder(os.path.dirname(name)) and self._kind(name) == "d"
+        return self._folders[name]
+
+    def _kind(self, name: bytes) -> str:
+        try:
+            mode = os.stat(name, dir_fd=self._top, follow_symlinks=False).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        return "d" if stat.S_ISDIR(mode) else "other"
+
+    def seen(self, name: bytes, kind: str, stamps: list[int]) -> list[Any] | None:
+        """What lies under this name: its kind and more; None: what is on the list. Stamps are sizes and times."""
+        if not self._is_folder(os.path.dirname(name)):
+            return ["absent"]
+        try:
+            status = os.stat(name, dir_fd=self._top, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return None if kind == "d" else ["d"]
+            if stat.S_ISLNK(status.st_mode):
+                return ["l", base64.b64encode(os.readlink(name, dir_fd=self._top)).decode()]
+            if not stat.S_ISREG(status.st_mode):
+                return ["other"]
+            size, sizes = status.st_size, stamps[0::2]
+            # Ours are of whole seconds, which what was written since hardly ever is.
+            times = [second * 10**9 for second in stamps[1::2]]
+            if (size, status.st_mtime_ns) in zip(sizes, times):  # noqa: B905 - older Pythons have no strict
+                return None
+            return ["f", size, _digest(name, self._top) if size in sizes else ""]
+        except (FileNotFoundError, NotADirectoryError):
+            return ["absent"]
+        except OSError as failure:
+            return ["failed", os.strerror(failure.errno or 0)]
+
+
+def main() -> None:
+    """Read the list beside this file, look, and say what is not as on it."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
+        asked = json.load(file)
+    place = _Place(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
+    found: list[list[Any]] = []
+    for index, (path, kind, stamps) in enumerate(zip(asked["paths"], asked["kinds"], asked["stamps"])):  # noqa: B905
+        seen = place.seen(path.encode("utf-8", "surrogateescape"), kind, stamps)
+        if seen is not None:
+            found.append([index, *seen])
+    for start in range(0, len(found), _A_LINE):
+        sys.stdout.write(json.dumps([asked["word"], "seen", found[start : start + _A_LINE]]) + "\n")
+    sys.stdout.write(json.dumps([asked["word"], "done", len(found)]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
