@@ -67,6 +67,11 @@ class Bucket:
         self._throttle = throttle or Throttle()
         self._told = False
 
+    @property
+    def limit_bytes_per_s(self) -> int:
+        """The most that an upload takes now; 0 is no limit."""
+        return self._throttle.limit_bytes_per_s
+
     def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
         """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`.
 

@@ -185,8 +185,8 @@ class Delivery:
 
     def _leased(self, archive: Archive, attendant: Attendant) -> Lease:
         attendant.stage(State.UPLOADING)
-        rate = self.uplink.bytes_per_s
-        expected_s = archive.size_bytes / rate if rate else 0.0
+        rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
+        expected_s = archive.size_bytes / min(rates) if rates else 0.0
         if self._lease is None or not usable(self._lease, self._clock.boottime_s(), expected_s):
             self._lease = self._api.upload_url()
             self._failures[Step.UPLOAD_URL] = 0

@@ -220,3 +220,12 @@ def test_the_next_attempt_keeps_the_limit(rig: Rig, fault: str) -> None:
     assert len(witness.failures) == 1
     again = witness.sent_bytes.index(0, 1)
     assert sum(rig.clock.slept) >= 20 + witness.sent_bytes[again - 1] / KIB - 3
+
+
+def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
+    """A URL that would do for the line, but ends before the limit lets the archive through, is not begun with."""
+    rig.sync()
+    rig.clock.go_on(1_720)
+    (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
+    rig.sync()
+    assert rig.asked().count("upload-url") == 2
