@@ -87,17 +87,17 @@ def tree(top: Path) -> dict[str, str | bool]:
 
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
-    """A machine that mirrors deletions. Its disk is memory where possible: there a flush is free."""
+    """A machine, and a workspace that is nowhere else yet. Its disk is memory where possible: there a flush is free."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
     with TemporaryDirectory(dir=memory) as folder, machine(Path(folder)) as on:
-        on.set("sandbox", "deletions", "mirror")
         yield Story(on)
 
 
-def _deaths(story: Story, first: int, stride: int, then: list[str], *, torn: bool) -> int:
+def _deaths(story: Story, deletions: str, stride: int, then: list[str], *, torn: bool) -> int:
     """Dies at each `stride`-th step from the one before the sandbox is touched on; how often that was."""
+    story.machine.set("sandbox", "deletions", deletions)
     story.machine.sync()
-    for deaths, step in enumerate(range(first, MOST_STEPS, stride)):
+    for deaths, step in enumerate(range(1, MOST_STEPS, stride)):
         story.keep()
         story.change()
         if story.machine.sync(step, after="open perhaps-there.new", torn=torn).word != "killed":
@@ -108,15 +108,17 @@ def _deaths(story: Story, first: int, stride: int, then: list[str], *, torn: boo
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
-def test_killed(story: Story, *, torn: bool) -> None:
+@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+def test_killed(story: Story, deletions: str, *, torn: bool) -> None:
     """At some of the steps; which ones changes with what a sync does."""
-    assert _deaths(story, 1, 2 if torn else 6, AFTERWARDS, torn=torn) > 4
+    assert _deaths(story, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (4 if deletions == "mirror" else 1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
-def test_killed_anywhere(story: Story, then: str, *, torn: bool) -> None:
+@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+def test_killed_anywhere(story: Story, deletions: str, then: str, *, torn: bool) -> None:
     """At each step, with each that may follow."""
-    assert _deaths(story, 1, 1, [then], torn=torn) > (8 if torn else 30)
+    assert _deaths(story, deletions, 1, [then], torn=torn) > (3 if torn else 15)
