@@ -85,7 +85,7 @@ def _key(name: str, value: Any, disguise: Disguise) -> Iterator[Row]:
         yield f"{name}.servers", disguise.text(", ".join(value.servers))
         yield f"{name}.ttl_seconds", str(value.ttl_seconds)
     elif isinstance(value, tuple):
-        yield name, f"{len(value)} patterns"
+        yield name, f"{len(value)} texts"
     elif value is None:
         yield name, "not set"
     elif isinstance(value, bool | int | float):

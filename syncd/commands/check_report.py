@@ -217,6 +217,10 @@ def _unit(service: Service | None, disguise: Disguise) -> Iterator[str]:
         yield f"drop-in: {disguise.text(os.path.basename(path))}"
 
 
+# What a person's own hook printed is none of our words.
+_FOREIGN = "on_sandbox_change: "
+
+
 def _log(service: Service | None, disguise: Disguise, secret: str) -> Iterator[str]:
     if service is None:
         return
@@ -226,7 +230,8 @@ def _log(service: Service | None, disguise: Disguise, secret: str) -> Iterator[s
         yield disguise.text(str(failure))
         return
     for line in lines:
-        yield _logged(redacted(line, secret), disguise)
+        if _FOREIGN not in line:
+            yield _logged(redacted(line, secret), disguise)
 
 
 def _logged(line: str, disguise: Disguise) -> str:

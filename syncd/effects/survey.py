@@ -17,7 +17,6 @@ from syncd.effects.scan import LeftOut, Scan, Scanner
 from syncd.effects.watcher import watcher
 from syncd.policy.census import heaviest
 from syncd.policy.checkup import (
-    WORTH_SAVING_BYTES,
     judge_heaviest,
     judge_private,
     judge_secrets,
@@ -81,7 +80,7 @@ def survey(
         found.findings.append(Finding("directory", Grade.FAIL, refusal, remedy))
     else:
         found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
-    if found.content_bytes >= WORTH_SAVING_BYTES:
+    if found.content_bytes:
         found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
     found.findings += _warnings("directory", scan.problems)
     found.findings += _file_system(workspace)

@@ -17,8 +17,6 @@ WATCHES_SHARE = 0.75
 SIZE_SHARE = 0.8
 # For the status, the journal and a socket.
 LEAST_SPACE_BYTES = 1 << 20
-# Below this, nobody has to look for what is large.
-WORTH_SAVING_BYTES = 1 << 20
 # Certificates are renewed weeks, the shortest-lived days before their end.
 CERTIFICATE_DAYS = 3.0
 _SHOWN = 5

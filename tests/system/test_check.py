@@ -32,6 +32,7 @@ def test_all_is_well(rig: Rig) -> None:
         "configuration": "pass",
         "key": "pass",
         "directory": "pass",
+        "largest": "note",
         "secrets": "pass",
         "inotify": "pass",
         "state": "pass",

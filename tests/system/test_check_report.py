@@ -142,7 +142,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "== versions ==",
         "systemd         257",
         "https_proxy",
-        "workspace.ignore                  2 patterns",
+        "workspace.ignore                  2 texts",
         "sync.debounce_seconds             0.2",
         "leads outside the workspace",
         "2 paths held back: 1 by content, 1 by name",
