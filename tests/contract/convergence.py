@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import logging
 import os
 import shutil
 import stat
 import struct
 import sys
+import tarfile
 import tempfile
 import termios
 import threading
@@ -25,38 +27,42 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+import httpx
 import pytest
 from clock import NOON_S, ScriptedClock
-from fuzz.hand import MARKS, Hand, Tree, tree
+from fuzz.hand import MARKS, Agent, Hand, Tree, tree
+from fuzz.ledger import Ledger, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.base.apikey import ApiKey
 from syncd.base.clock import SystemClock
-from syncd.base.config import check_config
+from syncd.base.config import Config, check_config
 from syncd.base.errors import NearlyEmpty, NeedsPerson, SyncdError
 from syncd.base.interrupt import Interrupt
 from syncd.effects import content, pack
 from syncd.effects import watch as watch_module
 from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.delivery import Attendant, Superseded
+from syncd.effects.execution import Errand, Runner
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger
 from syncd.effects.inotify import BUFFER_BYTES, Inotify
 from syncd.effects.scan import Scanner
 from syncd.effects.snapshot import Demand
-from syncd.emulator import Emulator
+from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
 from syncd.policy import chunking
 from syncd.policy.manifest import Stamp
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.status import State
-from syncd.policy.verdict import Step
-from syncd.process import wiring
+from syncd.policy.tenancy import MOST_ACQUIRED, SPAN_S
+from syncd.policy.verdict import Step, Verdict
+from syncd.process import premises, wiring
 from syncd.process.board import Tally
 from syncd.process.daemon import Daemon
 from syncd.process.orders import Order
@@ -70,6 +76,9 @@ KEY = "sk-key-of+the/story="
 MACHINE = SystemClock()
 # To be parsed once, as every story has the same settings.
 SELECTION = Selection(SelectionSettings())
+# As the line `settings` gives them: deletions, archive, a lifetime or 0 for the named sandbox, the limit of uploads in
+# KiB a second, the quiet time, and whether changes in the sandbox are looked for.
+DEFAULTS = ("keep", "full", 0, 0, 1.0, False)
 # A daemon that has waited so often and is not at rest never will be.
 WAITS_AT_MOST = 400
 # The clock of file times; it ticks a few hundred times a second.
@@ -208,11 +217,11 @@ class Waiter:
         """The command's end: what it promised must be true, as far as nothing was done since."""
         if exit_code == 0:
             self._world.figures["flushes kept"] += 1
-            if self._deeds == self._world.deeds:
-                there = tree(self._world.sandbox.workspace)
-                lacking = sorted(path for path, what in self._wanted.items() if there.get(path) != what)
+            box = self._world.box
+            if self._deeds == self._world.deeds and box is not None and not box.gone:
+                lacking = box.ledger.lacking(self._wanted, tree(box.sandbox.workspace))
                 if lacking:
-                    self._world.lose(f"flush said that all is there, and {lacking[:4]} is not")
+                    self._world.lose(f"flush said that all is there, and {lacking[:4]}")
 
 
 class Knocking(Exchanger):
@@ -224,6 +233,19 @@ class Knocking(Exchanger):
         answer = super().exchange(method, url, **more)
         world.instant()
         return answer
+
+
+class Asking(Runner):
+    """The real runner; which of its requests to run something might arrive late is remembered."""
+
+    def start(self, errand: Errand) -> None:
+        living().figures["programs"] += 1
+        try:
+            super().start(errand)
+        except StepFailed as failure:
+            if failure.verdict is not Verdict.REFUSED:
+                living().stragglers.append(errand.name)
+            raise
 
 
 class Instants(ServiceManager):
@@ -301,6 +323,17 @@ class StoryDaemon(Daemon):
     def held(self) -> bool:
         return self._setback.hold is not None
 
+    @property
+    def sandbox_id(self) -> str:
+        """Where it goes, or went last."""
+        target = self._parts.cycle.target
+        return target.sandbox_id if target else ""
+
+    @property
+    def owns_up(self) -> bool:
+        """Whether it says that something could not be removed."""
+        return any(problem.key.startswith("delete") for problem in self._parts.cycle.problems)
+
     def order(self, order: Order) -> None:
         self._orders.add(order)
 
@@ -347,8 +380,14 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self.clock = StoryClock()
-        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(self))
+        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(self), observer=self._seen)
         self.used = 0
+        faults = self.emulator.faults
+        faults.on("acquire", "after", lambda _: living().welcome())
+        faults.on("initialize", "before", lambda entry: living().is_asked(entry))
+        for op in ("execution-logs", "execution-status"):
+            # The program runs in the machine's time: in the story's, it has ended by then, unless it is held.
+            faults.on(op, "before", lambda _: living().see_programs_end())
 
     def __enter__(self) -> Self:
         self.emulator.start()
@@ -356,6 +395,28 @@ class Cloud:
 
     def __exit__(self, *_: object) -> None:
         self.emulator.close()
+
+    @staticmethod
+    def _seen(entry: Entry) -> None:
+        if _living and entry.op == "initialize" and entry.status == 200 and entry.fault is None:
+            living().boxes[entry.sandbox or ""].sure = True
+
+
+@dataclass
+class Box:
+    """One sandbox. `names` are those of its last archive; `whole`: that was to hold everything."""
+
+    sandbox: Sandbox
+    ledger: Ledger = field(default_factory=Ledger)
+    names: set[str] = field(default_factory=set)
+    whole: bool = False
+    sure: bool = False  # syncd heard what its last initialize came to
+    reset_of: dict[str, bool] = field(default_factory=dict)  # taken away by a reset, and nobody knows why yet
+
+    @property
+    def gone(self) -> bool:
+        """Whether the API knows it no more."""
+        return living().emulator.sandbox(self.sandbox.id) is None
 
 
 class World:
@@ -367,7 +428,9 @@ class World:
         self.figures = figures
         self.emulator = cloud.emulator
         self.clock = cloud.clock
-        self.sandbox = self.emulator.create_sandbox(f"box{cloud.used}")
+        self.named = f"box{cloud.used}"
+        self.boxes: dict[str, Box] = {}
+        self.box_id = self.named
         self.folder = folder
         self.workspace = folder / "workspace"
         self.workspace.mkdir(parents=True)
@@ -380,15 +443,17 @@ class World:
         self.state_harmed = False
         self.coarse = False
         self.active = False
+        self.stragglers: list[str] = []
         self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._config = check_config(
-            {
-                "workspace": {"path": str(self.workspace)},
-                "sandbox": {"id": self.sandbox.id, "base_url": self.emulator.base_url},
-                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
-            }
-        )
+        # With the defaults and with nobody else in the sandbox, more can be asked: see `_watch`.
+        self._plain = not any(line.word in ("settings", "agent_writes", "agent_removes") for line in self.story)
+        self._settings: list[tuple[Any, ...]] = [DEFAULTS]
+        self._config = self._lived = self._configured(DEFAULTS)
         self._folders = folders_of(self._config, self._environ)
+        self._forgetful = False
+        self._acquired_wall_s: list[float] = []
+        self._ended_by_hand: set[str] = set()
+        self._clock_was_set = self._was_forced = False
         self._coming: list[Line] = []  # at instants of the next sync
         self._instants = 0
         self._late = 0
@@ -400,7 +465,29 @@ class World:
         self._saved: list[Path] = []
         self._signals: Signals | None = None
         self._interrupt = Interrupt()
-        self._watch_sandbox()
+        self._adopt(self.emulator.create_sandbox(self.named))
+
+    def _configured(self, settings: tuple[Any, ...]) -> Config:
+        deletions, archive, ttl_seconds, limit_kib, quiet_s, warns = settings
+        sandbox: dict[str, Any] = {"base_url": self.emulator.base_url, "deletions": deletions}
+        sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self.named}
+        return check_config(
+            {
+                "workspace": {"path": str(self.workspace)},
+                "sandbox": {**sandbox, "warn_on_remote_changes": warns},
+                "sync": {
+                    "archive": archive,
+                    "upload_limit_kib_per_second": limit_kib,
+                    "debounce_seconds": quiet_s,
+                },
+                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
+            }
+        )
+
+    @property
+    def box(self) -> Box | None:
+        """The sandbox that the daemon goes to."""
+        return self.boxes.get(self.box_id)
 
     # -- what must hold
 
@@ -408,28 +495,76 @@ class World:
         """A promise was broken."""
         self.lost.append(what)
 
-    def _watch_sandbox(self) -> None:
-        """Each initialize leaves just its archive's content in the sandbox, and nothing marked is ever in one."""
-        initialize = self.sandbox.initialize
+    def _adopt(self, sandbox: Sandbox) -> None:
+        """Each archive that is unpacked there, and each reset, is written down, and nothing marked is ever in one."""
+        box = self.boxes[sandbox.id] = Box(sandbox)
+        initialize, reset = sandbox.initialize, sandbox.reset
 
-        def alone(packed: BinaryIO, bounds: Bounds) -> int:
+        def watched(packed: BinaryIO, bounds: Bounds) -> int:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
             for mark in MARKS:
                 if mark in tar:
                     self.lose(f"{mark.decode()} left the laptop")
-            for item in os.scandir(self.sandbox.workspace):
-                _remove(Path(item.path))
+            if self._plain or self._forgetful:  # so that each archive has to hold everything
+                for item in os.scandir(sandbox.workspace):
+                    _remove(Path(item.path))
+                box.ledger.emptied()
+            folders = _folders(tar)
             try:
                 count = initialize(packed, bounds)
             except (BadArchive, OSError) as error:
                 self.lose(f"an archive that cannot be extracted: {error}")
                 raise
+            box.ledger.put(folders, tree(sandbox.workspace))
+            box.names, box.whole = set(folders), self._lived.sync.archive == "full"
+            for other in self.boxes.values():
+                if other is not box:
+                    other.ledger.forgive()  # the records are of one sandbox only
             self.figures["initialized"] += 1
+            self.figures["in part"] += not box.ledger.ours.keys() <= box.names and not box.whole
             return count
 
-        self.sandbox.initialize = alone  # type: ignore[method-assign]
+        def watched_reset() -> None:
+            self.figures["resets"] += 1
+            if box.sure:
+                box.reset_of = {path: what[0] == "folder" for path, what in box.ledger.ours.items()}
+            reset()
+            box.ledger.emptied()
+
+        sandbox.initialize = watched  # type: ignore[method-assign]
+        sandbox.reset = watched_reset  # type: ignore[method-assign]
+
+    def welcome(self) -> None:
+        """A sandbox may have been acquired."""
+        for sandbox in self.emulator.sandboxes():
+            if sandbox.id in self.boxes:
+                continue
+            self._adopt(sandbox)
+            self.figures["acquired"] += 1
+            now_s = self.clock.wall_s()
+            self._acquired_wall_s.append(now_s)
+            if sum(now_s - at_s < SPAN_S - 1 for at_s in self._acquired_wall_s) > MOST_ACQUIRED:
+                self.lose(f"more than {MOST_ACQUIRED} sandboxes were acquired in {SPAN_S:.0f} s")
+
+    def is_asked(self, entry: Entry) -> None:
+        """An initialize is asked for; whoever reset the sandbox for it had a reason."""
+        box = self.boxes[entry.sandbox or ""]
+        box.sure = False
+        reset_of, box.reset_of = box.reset_of, {}
+        if reset_of and not self.state_harmed:
+            place = self.emulator.data_dir / "bucket/us" / box.sandbox.id / "workspace.tar.gz"
+            with contextlib.suppress(OSError, ValueError, zlib.error):
+                newest = max(place.iterdir(), key=lambda path: path.name)
+                if reset_of.items() <= _folders(zlib.decompress(newest.read_bytes(), 31)).items():
+                    self.lose("the sandbox was reset, and nothing was deleted")
+
+    def see_programs_end(self) -> None:
+        """But for those that are held."""
+        for box in list(self.boxes.values()):
+            if not box.sandbox.holds:
+                box.sandbox.wait()
 
     def wanted(self) -> Tree:
         """What must be in the sandbox, by a look of someone who knows nothing."""
@@ -437,10 +572,24 @@ class World:
         return {path: what for path, what in tree(self.workspace).items() if path in included}
 
     def _compare(self) -> None:
-        wanted, there = self.wanted(), tree(self.sandbox.workspace)
-        for path in sorted({*wanted, *there}):
-            if wanted.get(path) != there.get(path):
-                self.lose(f"{path!r} is {_shown(wanted.get(path))} here and {_shown(there.get(path))} there")
+        box = self.box
+        if box is None or box.gone:
+            self.lose(f"the sandbox {self.box_id} is gone")
+            return
+        self.see_programs_end()
+        wanted, there = self.wanted(), tree(box.sandbox.workspace)
+        lost = [*box.ledger.lacking(wanted, there), *box.ledger.robbed(there)]
+        if self._plain:
+            lost += [f"{path!r} is not here and {shown(there[path])} there" for path in there.keys() - wanted.keys()]
+        modes = {settings[0] for settings in self._settings}
+        if self._config.sandbox.deletions != "keep":
+            lost += box.ledger.left(wanted, there, exactly=modes == {"reset"})
+        if modes == {"keep"}:
+            lost += box.ledger.taken(there)
+        if box.whole:
+            lost += [f"{path!r} was in no archive" for path in wanted.keys() - box.names]
+        for what in lost:
+            self.lose(what)
 
     # -- lives
 
@@ -452,10 +601,11 @@ class World:
         if self.lost:
             return
         self._compare()
-        initialized = self.figures["initialized"]
+        initialized, box_id = self.figures["initialized"], self.box_id
         self._ended = False
         self._life()
-        if not self.lost and not self.state_harmed and self.figures["initialized"] != initialized:
+        sent_again = self.figures["initialized"] != initialized and self.box_id == box_id
+        if not self.lost and not self.state_harmed and sent_again:
             self.lose("a new daemon sent again what the last one had sent")
         self._compare()
 
@@ -480,6 +630,7 @@ class World:
     @contextlib.contextmanager
     def _daemon(self) -> Iterator[Daemon]:
         wakeup = Wakeup()
+        self._lived = self._config
         around = Surroundings(self.clock, self._environ, self._interrupt)
         self._signals = Signals(self._interrupt, wakeup)
         key = ApiKey(KEY, "the story")
@@ -487,7 +638,13 @@ class World:
         tally = Tally(synced_once=True)
         try:
             with wiring.daemon_of(
-                self._config, key=key, around=around, signals=self._signals, wakeup=wakeup, tally=tally
+                self._config,
+                key=key,
+                around=around,
+                signals=self._signals,
+                wakeup=wakeup,
+                tally=tally,
+                reread=lambda: self._config,
             ) as daemon:
                 yield daemon
         finally:
@@ -501,6 +658,9 @@ class World:
             self._pump()  # only a glance
             return
         self._waits += 1
+        if self.story and self.story[0].word == "rest":
+            self._let_go()
+        self.box_id = daemon.sandbox_id or self.box_id
         self._late = max(0, self._late - 1)
         if self._waits > WAITS_AT_MOST:
             self.lose(f"the daemon does not come to rest: {daemon.last_error}")
@@ -546,6 +706,7 @@ class World:
         """From now on nothing is wrong, and the daemon has to come to rest by itself."""
         self._coming.clear()
         self.emulator.faults.clear()
+        self._let_go()
         self._late, self._watches = 0, None
         if daemon.paused:
             daemon.pause_or_resume("resume")
@@ -554,15 +715,28 @@ class World:
         if daemon.held and self.nearly_empty:
             self.figures["guarded"] += 1
             daemon.order(Order(demand=Demand.FORCED))
+        elif self._rested(daemon) and self._must_be_told(daemon):
+            self._was_forced = True
+            self.figures["pushed by hand"] += 1
+            daemon.order(Order(demand=Demand.FORCED))
         elif self._rested(daemon) and not daemon.polls:
             if until_s is not None and not self._looked and self._second_names():
                 # Written by a name that is left out, a file brings no event: the periodic look sees it.
                 self._looked = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
                 return
+            self._straggle()
             self._end()
         else:
             self._go_on(daemon, until_s)
+
+    def _must_be_told(self, daemon: StoryDaemon) -> bool:
+        """Whether it says that it could not remove something, or cannot know that its sandbox has ended."""
+        if self._was_forced:
+            return False
+        box = self.box
+        ended = box is not None and box.gone and (self._clock_was_set or self.box_id in self._ended_by_hand)
+        return daemon.owns_up or ended
 
     def _second_names(self) -> bool:
         """Whether an included file has names that are not."""
@@ -632,7 +806,30 @@ class World:
                 self.figures["faults"] += 1
                 self.emulator.faults.script(line.args[0])
             case "clock":
+                self._clock_was_set = True
+                self._acquired_wall_s.clear()  # what was counted by the old time counts no more
                 self.clock.set_wall(line.args[0])
+            case "settings" | "reconfigure":
+                self.figures["configured"] += 1
+                self._settings = [*self._settings, line.args] if line.word == "reconfigure" else [line.args]
+                self._config = self._configured(line.args)
+                if self._signals is not None:
+                    self._signals.reload = True
+                    self._signals.reloads_asked += 1
+            case "forgetful":
+                self._forgetful = True
+            case "agent_writes" | "agent_removes" | "sandbox_ends" if self.box is not None and not self.box.gone:
+                self._over_there(self.box, line)
+            case "agent_writes" | "agent_removes" | "sandbox_ends":
+                pass
+            case "stall":
+                if self.box is not None and not self.box.sandbox.holds:
+                    self.see_programs_end()
+                    self.box.sandbox.hold()
+            case "unstall":
+                self._let_go()
+            case "straggle":
+                self._straggle()
             case "late":
                 self._late = line.args[0]
             case "overflow":
@@ -653,7 +850,8 @@ class World:
                     self._signals.reload = True
             case "harm":
                 self.figures["harms"] += 1
-                self.state_harmed |= line.args[0] == "state"
+                if line.args[0] == "state":
+                    self._state_is_harmed()
                 with contextlib.suppress(OSError):
                     self._harm(*line.args)
             case "away":
@@ -664,6 +862,65 @@ class World:
                     (self.folder / "away").rename(self.workspace)
             case word:
                 self._deed(word, line.args)
+
+    def _state_is_harmed(self) -> None:
+        """What syncd knew it may know no more: what it put there, what it has running there, what it acquired."""
+        self.state_harmed = True
+        self._let_go()
+        self.stragglers.clear()
+        self._acquired_wall_s.clear()
+        for box in self.boxes.values():
+            box.ledger.forgive()
+
+    def _over_there(self, box: Box, line: Line) -> None:
+        """Somebody else does something to the sandbox."""
+        self.log.append(f"{self.clock.monotonic_s():9.2f}    {line.word}{line.args}")
+        self.see_programs_end()
+        agent = Agent(box.sandbox.workspace)
+        with contextlib.suppress(OSError):
+            match line.word:
+                case "agent_writes":
+                    box.ledger.written(line.args[0], agent.write(*line.args))
+                case "agent_removes":
+                    before = tree(box.sandbox.workspace)
+                    agent.remove(*line.args)
+                    box.ledger.removed(line.args[0], before)
+                case "sandbox_ends" if box.sandbox.id != self.named:
+                    box.sandbox.record.expires_at_s = 0.0
+                    self._ended_by_hand.add(box.sandbox.id)
+            self.figures["done there"] += 1
+
+    def _let_go(self) -> None:
+        for box in self.boxes.values():
+            if box.sandbox.holds:
+                box.sandbox.let_go()
+        self.see_programs_end()
+
+    def _straggle(self) -> None:
+        """What was asked to be run there, and never answered, gets through after all."""
+        names, self.stragglers = self.stragglers, []
+        for name in names:
+            box = self.box
+            if box is None or box.gone or box.sandbox.execution(name) is not None:
+                continue
+            url = f"{self.emulator.base_url}/local-sandbox/{box.sandbox.id}/execute?region=us"
+            with self._nothing_wrong():
+                answer = httpx.post(
+                    url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}, trust_env=False
+                )
+            self.figures["late executions"] += answer.status_code == 200
+            self.log.append(f"{self.clock.monotonic_s():9.2f}    {name} arrives late: {answer.status_code}")
+            self.see_programs_end()
+
+    @contextlib.contextmanager
+    def _nothing_wrong(self) -> Iterator[None]:
+        """The faults to come are not for this."""
+        faults = self.emulator.faults
+        take, faults.take = faults.take, lambda op: None  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            faults.take = take  # type: ignore[method-assign]
 
     def _deed(self, word: str, args: tuple[Any, ...]) -> None:
         self.deeds += 1
@@ -679,6 +936,8 @@ class World:
 
     def _kill(self) -> None:
         self.figures["kills"] += 1
+        for box in self.boxes.values():
+            box.sure = False
         for name in ("state", "cache"):
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)
@@ -734,8 +993,10 @@ def _sockets(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)]
 
 
-def _shown(what: tuple[object, ...] | None) -> str:
-    return "not" if what is None else f"{what!r:.60}"
+def _folders(tar: bytes) -> dict[str, bool]:
+    """The paths in an archive, and whether each is a folder."""
+    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
+        return {name: member.isdir() for member in members if (name := member.name.removeprefix("./")) not in ("", ".")}
 
 
 # -- all together
@@ -799,6 +1060,7 @@ def _in_place(world: World) -> Iterator[None]:
             ("ServiceManager", Instants),
         ):
             patch.setattr(wiring, name, ours)
+        patch.setattr(premises, "Runner", Asking)
         HandRead.newest = None
         _living.append(world)
         logger.setLevel(logging.INFO)
@@ -817,6 +1079,10 @@ def lived(cloud: Cloud, folder: Path, story: Sequence[Line], figures: Counter[st
     world = World(cloud, folder, story, figures)
     with _in_place(world):
         world.live()
+        for box in world.boxes.values():
+            box.sandbox.record.expires_at_s = 0.0
+        cloud.emulator.sandboxes()  # which has them swept away
+    cloud.emulator.faults.clear()
     figures["stories"] += 1
     shutil.rmtree(folder)
     return world

@@ -221,12 +221,7 @@ class Hand:
         return place
 
     def _inside(self, path: str) -> Path:
-        place = self.workspace
-        for name in path.split("/")[:-1]:
-            place /= name
-            if place.is_symlink():
-                raise NotADirectoryError(path)
-        return place / path.rpartition("/")[2]
+        return _inside(self.workspace, path)
 
     def _remember(self, path: str, place: Path) -> None:
         try:
@@ -243,6 +238,38 @@ class Hand:
         for number, path in enumerate(("f", "c/g", "c/e/f")):
             _write(tree / path, _content(20 + number, text))
         return tree
+
+
+class Agent:
+    """Does deeds in a sandbox's workspace. What it writes nobody else does."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+
+    def write(self, path: str, text: int) -> bytes:
+        """Over what was in the file, with the folders above it; what was written."""
+        place, content = _inside(self._workspace, path), b"agent %d" % text
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink():
+            place.unlink()
+        _write(place, content)
+        place.chmod(0o644)
+        return content
+
+    def remove(self, path: str) -> None:
+        """A file or a whole tree."""
+        place = _inside(self._workspace, path)
+        place.lstat()
+        _remove(place)
+
+
+def _inside(top: Path, path: str) -> Path:
+    place = top
+    for name in path.split("/")[:-1]:
+        place /= name
+        if place.is_symlink():
+            raise NotADirectoryError(path)
+    return place / path.rpartition("/")[2]
 
 
 def _write(place: Path, content: bytes) -> None:

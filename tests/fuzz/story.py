@@ -86,12 +86,60 @@ FAULTS = (
     "any: lost x4",
     "any: hang 0.01",
 )
+# Of the requests that only some configurations make.
+MORE_FAULTS = (
+    "execution-upload-url: 503",
+    "execution-upload-url: lost",
+    "execution-upload-url: 404",
+    "execution-upload: 503",
+    "execution-upload: reset",
+    "execution-upload: lost",
+    "execution-upload: corrupt",
+    "execute: 503",
+    "execute: 503 after",
+    "execute: reset",
+    "execute: reset",
+    "execute: lost",
+    "execute: lost x3",
+    "execute: cut",
+    "execute: delay 0.01",
+    "execute: 404",
+    "execute: 429 retry-after=3",
+    "execution-logs: 503",
+    "execution-logs: cut",
+    "execution-logs: lost x3",
+    "execution-logs: 404",
+    "execution-status: 503",
+    "execution-status: cut",
+    "reset: 503",
+    "reset: 500 after",
+    "reset: lost",
+    "reset: reset",
+    "dump: 503",
+    "dump: lost",
+    "dump: cut",
+    "dump: 404",
+    "download: 503",
+    "download: cut",
+    "download: corrupt",
+    "acquire: 503",
+    "acquire: lost",
+    "acquire: cut",
+    "acquire: 429 retry-after=3",
+    "acquire: 404",
+    "upload-url: 404",
+    "initialize: 404",
+)
 HARMS = ("flip", "cut", "drop", "folder", "foreign", "empty")
+
+
+# How many stories of four are lived under the default configuration, and with nobody else in the sandbox.
+PLAIN, OF = 1, 4
 
 
 def story(seed: int) -> Story:
     """Some 15 to 60 lines."""
-    return _Author(seed).story()
+    return _Author(seed).story() if seed % OF < PLAIN else _Settler(seed).story()
 
 
 class _Author:
@@ -101,7 +149,7 @@ class _Author:
 
     def story(self) -> Story:
         chance = self._chance
-        lines = [Line("stamps", (chance.choice(("fine", "coarse")),))]
+        lines = [Line("stamps", (chance.choice(("fine", "coarse")),)), *self._beginning()]
         lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
         for _ in range(chance.randrange(3, 9)):
             if chance.random() < 0.15:
@@ -115,6 +163,9 @@ class _Author:
             if chance.random() < 0.7:
                 lines.append(Line("rest"))
         return lines
+
+    def _beginning(self) -> Story:
+        return []
 
     def _trouble(self) -> Story:
         """A change meets the fault, and while that is waited out there is another one, often back to what was."""
@@ -251,6 +302,95 @@ class _Author:
         # The workspace's own .syncdignore only changes and never goes: `hush` counts on it.
         name = self._chance.choice((".gitignore", ".syncdignore"))
         return _joined(self._chance.choice(FOLDERS[:6]), name) if name == ".gitignore" else f"a/{name}"
+
+
+class _Settler(_Author):
+    """Has stories lived under other configurations, which change on the way, and with an agent in the sandbox."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        chance = self._chance
+        self._settings = [
+            chance.choice(("mirror", "mirror", "reset", "keep")),
+            chance.choice(("full", "changes")),
+            chance.choice((0, 0, 0, 90, 600, 7200)),
+            chance.choice((0, 0, 4000)),
+            chance.choice((1.0, 1.0, 0.05, 4.0)),
+            chance.random() < 0.2,
+        ]
+
+    def _beginning(self) -> Story:
+        forgets = [Line("forgetful")] if self._settings[1] == "changes" and self._chance.random() < 0.3 else []
+        return [Line("settings", tuple(self._settings)), *forgets]
+
+    def _event(self) -> Line:
+        chance = self._chance
+        at = self._instant() if chance.random() < 0.5 else None
+        draw = chance.random()
+        if draw < 0.6:
+            return super()._event()
+        if draw < 0.7:
+            return self._agents_deed(at)
+        if draw < 0.76:
+            return Line("remove", (chance.choice((self._path(), self._path(), self._folder())),), at)
+        if draw < 0.87:
+            return Line("fault", (chance.choice(MORE_FAULTS),))
+        if draw < 0.9:
+            return self._change_of_mind(at)
+        return chance.choice(
+            (
+                Line("stall", (), at),
+                Line("unstall", (), at),
+                Line("straggle", (), at),
+                Line("straggle", (), at),
+                *((Line("sandbox_ends", (), at),) if self._settings[2] else ()),
+                Line("tick", (chance.choice((100.0, 500.0)),)),
+            )
+        )
+
+    def _trouble(self) -> Story:
+        """Half of the time something is deleted, the fault is met, and it is there again, or not."""
+        chance, path = self._chance, self._path()
+        if chance.random() < 0.5:
+            return super()._trouble()
+        self._text += 1
+        write = Line("write", (path, 8, self._text))
+        ends = chance.choice((Line("kill"), Line("stop"), Line("reload"), self._change_of_mind(None)))
+        after = (write, write, self._agents_deed(None, path), Line("write", (f"{path}/f", 8, 0)), self._deed())
+        return [
+            write,
+            Line("rest"),
+            *([Line("stall")] if chance.random() < 0.2 else []),
+            Line("fault", (chance.choice(MORE_FAULTS),)),
+            Line("remove", (path,)),
+            Line("failing"),
+            *([ends] if chance.random() < 0.4 else []),
+            *([chance.choice(after)] if chance.random() < 0.8 else []),
+            *([Line("straggle", (), chance.choice((None, self._instant())))] if chance.random() < 0.4 else []),
+        ]
+
+    def _agents_deed(self, at: int | None, path: str = "") -> Line:
+        chance = self._chance
+        path = path or chance.choice((self._path(), self._path(), _joined(self._folder(), "agents")))
+        if chance.random() < 0.75:
+            self._text += 1
+            return Line("agent_writes", (path, self._text), at)
+        return Line("agent_removes", (chance.choice((path, path, self._folder())),), at)
+
+    def _change_of_mind(self, at: int | None) -> Line:
+        chance = self._chance
+        which = chance.choice((0, 0, 1, 1, 2, 3, 4, 5))
+        self._settings[which] = chance.choice(
+            (
+                ("mirror", "reset", "keep"),
+                ("full", "changes"),
+                (0, 90, 600, 7200),
+                (0, 4000, 20_000),
+                (1.0, 0.05, 4.0),
+                (False, True),
+            )[which]
+        )
+        return Line("reconfigure", tuple(self._settings), at)
 
 
 def _joined(folder: str, name: str) -> str:
