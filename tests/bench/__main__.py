@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import editing, idle, latency, packing, series, startup, upload, walking, watching
+from tests.bench import editing, idle, latency, packing, series, slow_line, startup, upload, walking, watching
 from tests.bench.lab import TREES, Lab, Sizes
 from tests.bench.table import Row, Skipped, print_head, print_rows
 
@@ -25,6 +25,7 @@ ROWS: dict[str, Rows] = {
     "idle": idle.rows,
     "startup": startup.rows,
     "upload": upload.rows,
+    "line": slow_line.rows,
     "series": series.rows,
 }
 

@@ -7,7 +7,7 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,14 @@ class Cloud:
 class Household:
     """What a person sets up: a home with a configuration and a key."""
 
-    def __init__(self, folder: Path, workspace: Path, base_url: str, key: str = "key") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workspace: Path,
+        base_url: str,
+        key: str = "key",
+        keys: Mapping[str, object] | None = None,
+    ) -> None:
         self._home = folder
         config = folder / ".config/syncd/config.toml"
         config.parent.mkdir(parents=True)
@@ -66,6 +73,7 @@ class Household:
             "sandbox.id": SANDBOX,
             "sandbox.base_url": base_url,
             "sync.debounce_seconds": QUIET_S,
+            **(keys or {}),
         }
         config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
         self.log = folder / "log"

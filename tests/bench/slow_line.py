@@ -1,0 +1,153 @@
+"""Syncs over a slow line: whole archives and small ones against `tar czf - | curl`, the kernel holding up what is sent.
+
+Each measure has a network of its own (network_namespaces(7), which needs no root where user namespaces are allowed),
+whose loopback takes packets of an ordinary size and lets what goes to a server pass at the line's speed (tc-htb(8)).
+What comes back is not held up, and there is no delay but that of the queue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench import sink, trees
+from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, Cloud, Household
+from tests.bench.lab import Lab, lacks
+from tests.bench.latency import edited
+from tests.bench.stopwatch import CLOCK, REPO, shell
+from tests.bench.table import Row, Skipped, compared
+
+TREE = "M"
+RIVAL = "tar czf - | curl -T -"
+FULL, CHANGES = "full", "changes"
+# The ports of servers and those of clients, so that the two directions can be told apart: 0x5000 to 0x53ff.
+_SERVERS = "20480 21503"
+_CLIENTS = "30000 60000"
+_TO_SERVERS = ("match", "ip", "dport", "0x5000", "0xfc00")
+_NETWORK = ("unshare", "--map-root-user", "--net")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Seconds until the archive had arrived, and until the sandbox was initialized (the rival does not), and bytes."""
+
+    arrived_s: float
+    initialized_s: float
+    size_bytes: int
+
+
+def _lay(mbit: float) -> None:
+    """Makes this network the slow line; servers are to be started before `_open_for_clients`."""
+    for line in (
+        ("ip", "link", "set", "lo", "mtu", "1500", "up"),
+        ("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "20", "r2q", "1000"),
+        ("tc", "class", "add", "dev", "lo", "parent", "1:", "classid", "1:10", "htb", "rate", f"{mbit}mbit"),
+        ("tc", "class", "add", "dev", "lo", "parent", "1:", "classid", "1:20", "htb", "rate", "10gbit"),
+        ("tc", "filter", "add", "dev", "lo", "parent", "1:", "protocol", "ip", "u32", *_TO_SERVERS, "flowid", "1:10"),
+    ):
+        subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
+    _PORTS.write_text(_SERVERS)
+
+
+def _open_for_clients() -> None:
+    _PORTS.write_text(_CLIENTS)
+
+
+_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
+    """A first sync, an edit that settles what the daemon learns of the line and of the sandbox, and one that counts."""
+    cloud = Cloud(folder / "cloud")
+    with cloud.emulator as emulator:
+        emulator.create_sandbox(SANDBOX)
+        _open_for_clients()
+        keys = {"sync.archive": archive}
+        household = Household(folder / "home", tree, emulator.base_url, emulator.api_key, keys)
+
+        def sent(since_s: float) -> Sent:
+            done = cloud.next()
+            size_bytes = next(entry.bytes_in for entry in reversed(emulator.journal.entries()) if entry.op == "upload")
+            return Sent(done.uploaded_s - since_s, done.at_s - since_s, size_bytes)
+
+        found = []
+        began_s = CLOCK.monotonic_s()
+        with household.daemon():
+            found.append(sent(began_s))
+            for victim in trees.victims(tree)[:2]:
+                household.run("flush")
+                cloud.forget()
+                found.append(sent(edited(tree, victim) + QUIET_S))
+        return [found[0], found[-1]]
+
+
+def _theirs(tree: Path) -> list[Sent]:
+    """The same line for a first time as for an edit."""
+    with sink.listening() as (url, arrived):
+        _open_for_clients()
+        began_s = CLOCK.monotonic_s()
+        shell(f"tar czf - -C {tree} . | curl -sS -H Expect: -T - {url}")
+        arrived_s = arrived.get(timeout=DEADLINE_S) - began_s
+    size_bytes = int(subprocess.check_output(("sh", "-c", f"tar czf - -C {tree} . | wc -c")))
+    return [Sent(arrived_s, arrived_s, size_bytes)] * 2
+
+
+def _measured(who: str, tree: Path, folder: Path, mbit: float) -> list[Sent]:
+    """In a network of its own."""
+    words = (*_NETWORK, sys.executable, "-m", __name__, who, str(tree), str(folder), str(mbit))
+    said: list[dict[str, Any]] = json.loads(subprocess.check_output(words, cwd=REPO, timeout=10 * DEADLINE_S))
+    return [Sent(**each) for each in said]
+
+
+def rows(lab: Lab) -> Iterator[Row | Skipped]:
+    """Slow line, held up by the kernel: first sync, one-line edit, whole and small archives, against tar | curl."""
+    mbit = lab.sizes.uplink_mbit
+    title = f"{mbit:g} Mbit/s, {TREE}"
+    missing = lacks("unshare", "ip", "tc", "tar", "curl")
+    if TREE not in lab.sizes.trees or missing:
+        yield Skipped(title, missing or f"tree {TREE} is not asked for")
+        return
+    figures: dict[str, list[list[Sent]]] = {FULL: [], CHANGES: [], RIVAL: []}
+    tree = lab.scratch / "line" / "tree"
+    for _ in range(lab.sizes.rounds):
+        for who, found in figures.items():
+            shutil.copytree(lab.tree(TREE), tree)
+            os.sync()
+            found.append(_measured(who, tree, lab.folder("line/home"), mbit))
+            shutil.rmtree(lab.scratch / "line")
+    for who, number, what in ((FULL, 0, "first"), (FULL, 1, "edit, full"), (CHANGES, 1, "edit, changes")):
+        ours, theirs = ([each[number] for each in figures[side]] for side in (who, RIVAL))
+        for until in ("arrived", "initialized"):
+            mine, other = ([getattr(each, f"{until}_s") for each in side] for side in (ours, theirs))
+            yield compared(f"{title}: {what}: {until}", RIVAL, mine, other)
+        mine, other = ([each.size_bytes / 1e3 for each in side] for side in (ours, theirs))
+        yield compared(f"{title}: {what}: kB sent", RIVAL, mine, other, unit=_kilobytes)
+
+
+def _kilobytes(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def main() -> None:
+    """One measure, printed as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("who")
+    parser.add_argument("tree", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("mbit", type=float)
+    asked = parser.parse_args()
+    _lay(asked.mbit)
+    found = _theirs(asked.tree) if asked.who == RIVAL else _ours(asked.who, asked.tree, asked.folder)
+    print(json.dumps([vars(each) for each in found]))
+
+
+if __name__ == "__main__":
+    main()
