@@ -155,7 +155,11 @@ class Inspection:
         self._runner.start(errand)
         printed = self._runner.printed(errand, self._check, PATIENCE_S)
         paths = list(asked.versions)
-        return {paths[item[0]]: seen for item in _findings(printed, errand.name) if (seen := _read(item)) is not None}
+        try:
+            findings = [(paths[item[0]], _read(item)) for item in _findings(printed, errand.name)]
+        except (ValueError, TypeError, LookupError):
+            raise StepFailed(Step.DELETE, Verdict.RETRY, "what looked at the files there talks nonsense") from None
+        return {path: seen for path, seen in findings if seen is not None}
 
 
 def _errand(asked: Question, name: str) -> Errand:
@@ -203,10 +207,10 @@ def _read(item: list[Any]) -> Seen | None:
             return ABSENT
         case ["d"]:
             return Seen(Kind.DIRECTORY)
-        case ["l", str(target)]:
-            return Seen(Kind.SYMLINK, target=os.fsdecode(base64.b64decode(target)))
+        case ["l", str(digest)]:
+            return Seen(Kind.SYMLINK, digest=base64.b64decode(f"{digest}=="))
         case ["f", int(size_bytes), str(digest)]:
-            return Seen(Kind.FILE, size_bytes, bytes.fromhex(digest))
+            return Seen(Kind.FILE, size_bytes, base64.b64decode(f"{digest}=="))
         case ["other"]:
             return OTHER
     return None  # it could not be looked at
