@@ -13,6 +13,8 @@ from syncd.effects import descent
 # rules is not read either: what the last ones keep at home would leave.
 _LARGEST_BYTES = 4 << 20
 _EXCLUDE = ".git/info/exclude"
+_POINTER = b"gitdir: "
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # There is none, or a link, a folder or a FIFO of that name: git reads none of these.
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO})
 
@@ -57,15 +59,40 @@ def _absent_or_unreadable(name: str) -> Iterator[None]:
 
 
 def _repository_excludes(top: int) -> Mapping[str, bytes]:
-    git = descent.open_directory(".git", top)
+    name = _EXCLUDE
+    try:
+        git = descent.open_directory(".git", top)
+    except OSError as failure:
+        if failure.errno != errno.ENOTDIR:
+            raise
+        git = _linked_repository(top)
+        name = os.path.join(os.readlink(f"/proc/self/fd/{git}"), "info/exclude")
     try:
         info = descent.open_directory("info", git)
     finally:
         os.close(git)
     try:
-        return {_EXCLUDE: _read_whole("exclude", info)}
+        return {name: _read_whole("exclude", info)}
     finally:
         os.close(info)
+
+
+def _linked_repository(top: int) -> int:
+    """Where `.git` is a file, as in a linked work tree or a submodule: it names a folder, and that the common one.
+
+    See gitrepository-layout(5). Nothing but rules is read there.
+    """
+    pointer = _read_whole(".git", top)
+    if not pointer.startswith(_POINTER):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    own = os.open(pointer.removeprefix(_POINTER).rstrip(b"\r\n"), _FOLDER, dir_fd=top)
+    try:
+        common = _read_whole("commondir", own).rstrip(b"\r\n")
+        return os.open(common, _FOLDER, dir_fd=own)
+    except FileNotFoundError:
+        return os.dup(own)
+    finally:
+        os.close(own)
 
 
 def _read_personal(path: str) -> bytes:
