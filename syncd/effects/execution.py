@@ -112,14 +112,15 @@ class Runner:
             printed += seen.logs
             if seen.status in _ENDED and seen.cursor <= cursor:
                 return printed
-            advanced = seen.cursor > cursor
             cursor = max(cursor, seen.cursor)
             if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
                 raise StepFailed(
                     Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {patience_s:.0f} s"
                 )
             check()
-            if not advanced:
+            if (
+                seen.status not in _ENDED
+            ):  # also where it prints all the time, or it would be asked all the time
                 with self._interrupt.region():
                     self._clock.sleep(wait_s)
                 wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
