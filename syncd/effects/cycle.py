@@ -171,7 +171,7 @@ class Cycle:
         only = None
         if self._part_will_do(premises, look, demand):
             look = self.photographer.resolved(look, self.baseline or {})
-            only = _changed_paths(look)
+            only = _part(look)
         packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only, attendant.packed)
         if demand is Demand.CHANGED and not packed.follow_up and self._same(premises, packed):
             return Outcome(None, files=files)
@@ -192,7 +192,7 @@ class Cycle:
         change = look.difference if self.baseline is not None else None
         self._remember(premises, packed.manifest, packed.follow_up)
         if only is not None and (missing := premises.small.missing(packed.manifest)):
-            _log.warning("after a small archive %d paths are missing in the sandbox: a whole one follows", len(missing))
+            _log.warning("after a small archive %d paths may be missing there: a whole one follows", len(missing))
             self._doubt()
             return Outcome(sync, (*packed.follow_up, *missing), sync.files, change)
         if packed.follow_up:
@@ -305,8 +305,16 @@ def _make_way(premises: Premises, ask: Callable[[], Question], doomed: Versions)
     premises.clearing.clear(doomed)
 
 
-def _changed_paths(look: Look) -> set[str]:
-    """What a small archive holds; with something little besides, since one of nothing may be none to a server."""
+def _part(look: Look) -> set[str] | None:
+    """What a small archive holds; with something little besides, since one of nothing may be none to a server.
+
+    None where it would lack nothing: such a one is no small one, and proves nothing. Folders come with what is in them.
+    """
     found = look.difference
     least = min(look.manifest, key=lambda path: look.manifest[path].size_bytes)
-    return {*found.added, *found.changed, *found.doubtful, least}
+    part = {*found.added, *found.changed, *found.doubtful, least}
+    with_folders = set(part)
+    for path in part:
+        while path := path.rpartition("/")[0]:
+            with_folders.add(path)
+    return part if any(path not in with_folders for path in look.manifest) else None

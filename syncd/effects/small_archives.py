@@ -2,6 +2,7 @@
 
 That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small one
 the sandbox's own (`/dump`) is held against the whole manifest; if anything is missing, whole archives go from then on.
+Where it gives none, nobody knows what is missing: then a whole archive follows, and small ones are tried again later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
+from syncd.base.clock import Clock
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.dump import Dump
@@ -24,6 +26,8 @@ from syncd.policy.manifest import Manifest
 from syncd.policy.target import Target
 
 _log = logging.getLogger("syncd.cycle")
+# After a sandbox could not be asked. Each small archive that proves nothing costs a whole one as well.
+_TRY_AGAIN_S = 900.0
 
 
 class Archives(Enum):
@@ -49,20 +53,25 @@ class SmallArchives:
         *,
         workspace: str,
         state_folder: str,
+        clock: Clock,
         check: Callable[[], None],
     ) -> None:
         self._archives = archives
         self._target = target
         self._dump = dump
         self._workspace = workspace
+        self._clock = clock
         self._check = check
+        self._not_before_s = 0.0
         self._file = StateFile(state_folder, "small-archives", "small archives are tried once more")
         self._proof = self._recall() if archives is Archives.CHANGES else None
 
     @property
     def usable(self) -> bool:
         """Whether a small one may be sent, be it the first."""
-        return self._archives is Archives.CHANGES and not (self._proof and self._proof.missing)
+        if self._archives is not Archives.CHANGES or (self._proof and self._proof.missing):
+            return False
+        return self._proof is not None or self._clock.monotonic_s() >= self._not_before_s
 
     @property
     def problems(self) -> list[Problem]:
@@ -76,7 +85,7 @@ class SmallArchives:
     def missing(self, manifest: Manifest) -> list[str]:
         """After a small archive: which paths of the manifest the sandbox lacks, if that is not proved. Raises `Stop`.
 
-        If the sandbox cannot be asked, the next small archive is tried in the same way.
+        All of them, if the sandbox cannot be asked.
         """
         if self._proof is not None:
             return []
@@ -88,7 +97,8 @@ class SmallArchives:
             found = self._dump.read(missing, lambda failure, _: _log.debug("%s", failure))
         except StepFailed as failure:
             _log.warning("whether small archives suit this sandbox cannot be seen yet: %s", failure)
-            return []
+            self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
+            return list(manifest)
         self._proof = _Proof(self._target, found[:1])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.write(msgspec.msgpack.encode(self._proof))

@@ -96,6 +96,7 @@ class Furnisher:
             Dump(api, self.exchanger, patience, clock, interrupt),
             workspace=self.config.workspace.path,
             state_folder=self.folders.state,
+            clock=clock,
             check=self.check,
         )
         inspection: Inspector = NoInspection()

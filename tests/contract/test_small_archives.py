@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,15 +147,7 @@ def test_a_push_by_force_is_whole(rig: Rig) -> None:
 def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
     """If initialize does not leave alone what is not in the archive, small ones are given up, for good and out loud."""
     rig.sync()
-
-    def emptied(_: object) -> None:
-        for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-
-    rig.emulator.faults.on("initialize", "before", emptied)
+    _empty_itself(rig)
     rig.write("d1/f1", "changed")
     outcome, _ = rig.sync()
     assert outcome.follow_up
@@ -170,13 +163,52 @@ def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
     assert rig.asked().count("dump") == 1
 
 
+def _empty_itself(rig: Rig) -> None:
+    """Before each initialize from now on."""
+
+    def emptied(_: object) -> None:
+        for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+
+    rig.emulator.faults.on("initialize", "before", emptied)
+
+
 def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
-    """A sandbox that gives no dump is asked again after the next small archive."""
+    """Nor to believe: a whole one follows where the sandbox gives no dump. After a while it is asked again."""
     rig.sync()
+    _empty_itself(rig)
     rig.emulator.faults.script("dump: 404")
     rig.write("d1/f1", "changed")
+    outcome, _ = rig.sync()
+    assert outcome.follow_up
+    for content in ("changed", "again"):
+        rig.write("d1/f1", content)
+        rig.sync()
+        assert sent(rig) > 300_000
+        assert equal(rig)
+    assert rig.cycle.problems == []
+    rig.clock.go_on(900)
+    rig.write("d1/f1", "and again")
     rig.sync()
-    rig.write("d1/f1", "changed again")
-    rig.sync()
+    assert sent(rig) < 1_000
     assert rig.asked().count("dump") == 2
-    assert equal(rig)
+
+
+def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
+    """As long as there is nothing but what changed, or folders around it, archives are whole."""
+    shutil.rmtree(rig.workspace)
+    rig.write("d/e/f", "content")
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d/e/f", "changed")
+    rig.sync()
+    assert "dump" not in rig.asked()
+    for path in ("g", "h"):
+        rig.write(path)
+        while rig.sync()[0].follow_up:
+            pass
+        assert equal(rig)
+    assert rig.asked().count("dump") == 1
