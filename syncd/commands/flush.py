@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from syncd.base.config import Config
-from syncd.base.errors import TryLater
+from syncd.base.errors import Stop, TryLater
 from syncd.base.folders import folders_for
-from syncd.commands.options import config_option, configured
+from syncd.commands.options import CLOCK, config_option, configured
 
 
 @click.command("flush")
@@ -22,28 +26,70 @@ from syncd.commands.options import config_option, configured
     help="Give up after this long.",
 )
 def command(config_file: str | None, timeout_s: float | None) -> None:
-    """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`."""
+    """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
+
+    What takes longer than a second is told on stderr, with the reason.
+    """
     config = configured(config_file)
-    from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-
-    try:
-        ask_or_do(config, {"do": "flush"}, lambda: _flush_alone(config, timeout_s), timeout_s)
-    except TimeoutError:
-        raise TryLater(f"not in the sandbox after {timeout_s:g} s: {_why(config)}", "see `syncd status`") from None
+    if not _by_daemon(config, timeout_s):
+        _alone(config, timeout_s)
 
 
-def _flush_alone(config: Config, timeout_s: float | None) -> None:
-    from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415
-    from syncd.commands.onlooker import Quiet  # noqa: PLC0415
+def _by_daemon(config: Config, timeout_s: float | None) -> bool:
+    """Whether a daemon did it. Raises `SyncdError`."""
+    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.commands.status import status_of  # noqa: PLC0415
+    from syncd.commands.waiting import Reason, Waiting, reason  # noqa: PLC0415
+
+    folder = folders_for(config.workspace.path, os.environ).state
+
+    def why() -> Reason:
+        return reason(status_of(config, folder), CLOCK.wall_s())
+
+    with Waiting(why):
+        try:
+            return ask_daemon(config, {"do": "flush"}, timeout_s) is not None
+        except TimeoutError:
+            more = "the daemon goes on; give it more time, or see `syncd status`"
+            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({why().text})", more) from None
+        except KeyboardInterrupt:
+            raise TryLater(f"stopped waiting ({why().text}); the daemon goes on", "see `syncd status`") from None
+
+
+def _alone(config: Config, timeout_s: float | None) -> None:
+    from syncd.commands.lone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
+    from syncd.commands.waiting import Waiting, Watched  # noqa: PLC0415
     from syncd.effects.snapshot import Demand  # noqa: PLC0415
     from syncd.process.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    sync_alone(config, Demand.CHANGED, Quiet(), give_up_s=timeout_s)
+    watched = Watched()
+    with Waiting(lambda: watched.reason), _until(timeout_s) as late:
+        try:
+            sync_alone(config, Demand.CHANGED, watched, give_up_s=timeout_s)
+        except (Stop, KeyboardInterrupt):
+            if not late.is_set():
+                raise
+            what = f"not in the sandbox after {timeout_s:g} s ({watched.reason.text})"
+            raise TryLater(what, "give it more time, or start the daemon, which goes on by itself") from None
 
 
-def _why(config: Config) -> str:
-    from syncd.commands.status import status_of  # noqa: PLC0415
+@contextmanager
+def _until(timeout_s: float | None) -> Iterator[threading.Event]:
+    """What is done within is interrupted when the time is over; the event tells that from a person's Ctrl-C."""
+    late = threading.Event()
+    if timeout_s is None:
+        yield late
+        return
 
-    status = status_of(config, folders_for(config.workspace.path, os.environ).state)
-    return status.last_error.message if status.last_error else f"the daemon is {status.state}"
+    def end() -> None:
+        late.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()

@@ -118,10 +118,8 @@ class Daemon:
             self._suspicion.anywhere()
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
-        except WorkspaceError as failure:
-            self._failed(Step.WATCH, failure)
         except SyncdError as failure:
-            self._failed(Step.SNAPSHOT, failure)
+            self._failed(Step.WATCH if isinstance(failure, WorkspaceError) else Step.SNAPSHOT, failure)
         except OSError as failure:
             self._failed(Step.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
@@ -303,7 +301,7 @@ class Daemon:
             case "push":
                 self._orders.add(Order(client, Demand.FORCED if message.get("force") else Demand.CHANGED))
             case "flush" if self._paused:
-                client.done(TryLater.exit_code, "syncing is paused: run `syncd resume`")
+                client.done(TryLater.exit_code, str(orders.PAUSED))
             case "flush":
                 self._orders.add(Order(client, lasting=True))
             case "hello":
@@ -331,6 +329,8 @@ class Daemon:
         if self._paused and word == "resume":
             self._look_everywhere()
         self._paused = word == "pause"
+        if self._paused:
+            self._orders.turn_away(orders.PAUSED)
         _log.info("%sd", word)
         client.done(0)
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from syncd.base.errors import SyncdError
+from syncd.base.errors import SyncdError, TryLater
 from syncd.effects.control import Client
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
+
+PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Orders:
         """All orders, which the sync that begins now serves."""
         serving, self.fresh, self.lasting = [*self.lasting, *self.fresh], [], []
         return serving
+
+    def turn_away(self, failure: SyncdError) -> None:
+        """Nothing will be synced for those that wait on, until someone says so."""
+        tell_failure(self.lasting, failure, for_good=True)
+        self.lasting = []
 
     def put_back(self, serving: list[Order]) -> None:
         """The sync that was to serve them gave way to a newer one."""

@@ -1,0 +1,97 @@
+"""What `syncd flush` tells whoever waits for it, and when it does not wait any longer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+from contextlib import suppress
+
+import pytest
+from command import SYNCD
+from rig import Rig
+
+
+@pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
+def test_it_gives_up_in_time_in_the_midst_of_an_upload(rig: Rig, daemon: str) -> None:
+    """Even where the server just keeps silent: 75 about then, and what was waited for."""
+    rig.write("a")
+    if daemon == "with a daemon":
+        rig.up()
+        rig.write("a", "changed")
+    rig.faults("upload: hang 60 always")
+    flushed = rig.run("flush", "--timeout", "1.5")
+    assert flushed.code == 75
+    assert flushed.seconds < 5
+    first, last = flushed.err.splitlines()
+    assert first.startswith("uploading")
+    assert last.startswith("syncd: not in the sandbox after 1.5 s (uploading")
+    assert "give it more time" in last
+    assert flushed.out == ""
+
+
+def test_a_person_is_needed(rig: Rig) -> None:
+    """78 at once with the reason, also where the daemon has been held for long."""
+    rig.write("a")
+    rig.up()
+    rig.faults("any: 401 always")
+    rig.write("a", "changed")
+    rig.in_state("held")
+    flushed = rig.run("flush")
+    assert flushed.code == 78
+    assert "401" in flushed.err
+    assert flushed.seconds < 5
+
+
+def test_a_pause_ends_the_wait(rig: Rig) -> None:
+    """A flush that outlasts failures is not left waiting for a resume that nobody promised."""
+    rig.configure({"retry.give_up_after_seconds": 0.2, "retry.max_delay_seconds": 30, "retry.first_delay_seconds": 30})
+    rig.write("a")
+    rig.up()
+    rig.faults("upload-url: 503 always", "upload: 503 always")
+    rig.write("a", "changed")
+    rig.in_state("retrying")
+    failures = rig.status()["failures"]
+    waiting = rig.background("flush")
+    rig.until(lambda: rig.status()["failures"] > failures, "its own try")
+    rig.ok("pause")
+    assert waiting.wait() == 75
+    assert "paused" in waiting.err
+
+
+def test_on_a_terminal_one_line_lives(rig: Rig) -> None:
+    """It is drawn over, fits, and is gone at the end."""
+    rig.write("a")
+    rig.up()
+    rig.faults("initialize: delay 3")
+    rig.write("a", "changed")
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+    environ = {**rig.environment(), "TERM": "xterm"}
+    running = subprocess.Popen([*SYNCD, "flush"], env=environ, cwd=rig.home, stderr=follower, stdout=follower)
+    os.close(follower)
+    screen = b""
+    with suppress(OSError):  # EIO: the last one closed it
+        while piece := os.read(leader, 1 << 16):
+            screen += piece
+    os.close(leader)
+    assert running.wait(20) == 0
+    drawn = screen.decode().split("\r\x1b[K")
+    assert any(line.startswith("waiting for the sandbox") for line in drawn)
+    assert all(len(line) <= 29 and "\n" not in line for line in drawn)
+    assert drawn[-1] == ""
+
+
+def test_ctrl_c_leaves_the_daemon_to_it(rig: Rig) -> None:
+    """75, with a word on what goes on."""
+    rig.write("a")
+    rig.up()
+    rig.faults("upload: hang 60 always")
+    rig.write("a", "changed")
+    waiting = rig.background("flush")
+    rig.until(lambda: rig.count("upload") > 1, "its upload")
+    assert waiting.stop(signal.SIGINT) == 75
