@@ -94,6 +94,7 @@ class Household:
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             timeout=DEADLINE_S,
         )
 
