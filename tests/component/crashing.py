@@ -155,7 +155,7 @@ class Machine:
 
     def set(self, section: str, key: str, value: Any) -> None:
         """From now on the configuration says so."""
-        self._keys[section][key] = value
+        self._keys.setdefault(section, {})[key] = value
 
     def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> Ended:
         """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -24,6 +24,8 @@ RECORDS = {
     "initialized",
     "uploaded",
     "unsure",
+    "perhaps-there",
+    "started",
     "lease",
     "uplink",
     "workspace",
@@ -31,7 +33,10 @@ RECORDS = {
     "status.json",
     "history.jsonl",
     "lingering",
+    "small-archives",
 }
+# What stands only from before something is asked of the sandbox until what came of it is known.
+PASSING = {"uploaded", "unsure", "perhaps-there", "started"}
 # More than a sync has; the story ends at the first number that kills nobody.
 MOST_STEPS = 200
 
@@ -44,7 +49,8 @@ class Story:
         self.before = on.workspace.parent / "before"
         self.chapter = 0
         self.archive_bytes = 0
-        (on.workspace / "d").mkdir()
+        self.whole = True  # whether each sync packs everything
+        (on.workspace / "d").mkdir(exist_ok=True)
         self.change()
 
     def keep(self) -> None:
@@ -97,17 +103,52 @@ class Story:
         assert not damaged or powerless, "a mere kill damages nothing"
         if sent:  # or else what had been done was not undone: an archive in the bucket, a draft for the next to replace
             assert not drafts or powerless
-            assert not {"uploaded", "unsure"} & names
+            assert not PASSING & names
         chunks = [path for path in spool.rglob("*") if path.is_file()]
         assert {path.suffix for path in chunks} <= {".chunk"}
-        last = max((self.machine.emulator.data_dir / "bucket").rglob("*.????????"), key=lambda path: path.name)
+        archives = (self.machine.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*")
+        last = max(archives, key=lambda path: path.name)
         self.archive_bytes = max(self.archive_bytes, last.stat().st_size)
-        if sent or not powerless:  # chunks that a power cut brought back go with the next packing
+        if (sent and self.whole) or not powerless:  # chunks that a power cut brought back go with the next packing
             assert sum(path.stat().st_size for path in chunks) <= 2 * self.archive_bytes
         assert all(path.stat().st_mode & 0o077 == 0 for path in (state, spool, *state.iterdir(), *chunks))
         assert {path: self.machine.disk.contents[file] for path, file in self.machine.disk.names.items()} == (
             self.machine.written()
         )
+
+
+class Pruned(Story):
+    """A workspace in which each chapter deletes, too, and a sandbox that follows in that as it is told to."""
+
+    def __init__(self, on: Machine, deletions: str, archive: str) -> None:
+        on.set("sandbox", "deletions", deletions)
+        on.set("sync", "archive", archive)
+        self.exactly = deletions != "keep"
+        super().__init__(on)
+        self.whole = archive == "full"
+
+    def change(self) -> None:
+        """Also a file that goes, one that comes back as it was, a folder that becomes a file and the reverse."""
+        super().change()
+        work, odd = self.machine.workspace, self.chapter % 2
+        for path in work.glob("gone*"):
+            path.unlink()
+        (work / f"gone{self.chapter % 3}").write_text("comes back as it was")
+        if (work / "kind").is_dir():
+            shutil.rmtree(work / "kind")
+        else:
+            (work / "kind").unlink(missing_ok=True)
+        if odd:
+            (work / "kind").write_text("a file")
+        else:
+            (work / "kind/deep").mkdir(parents=True)
+            (work / "kind/deep/f").write_text("in a folder")
+
+    def mend(self, *, powerless: bool) -> None:
+        super().mend(powerless=powerless)
+        self.machine.sandbox.wait()
+        if self.exactly:
+            assert tree(self.machine.workspace) == tree(self.machine.sandbox.workspace)
 
 
 def tree(top: Path) -> dict[str, object]:
@@ -136,25 +177,34 @@ DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way
 
 
 def _deaths(
-    story: Story, afterwards: list[Then], cuts: list[Cut] | None = None, *, torn: bool, anew: bool = False
+    story: Story,
+    afterwards: list[Then],
+    cuts: Sequence[Cut | None] = (),
+    *,
+    torn: bool,
+    anew: bool = False,
+    first: int = 1,
+    stride: int = 1,
 ) -> int:
-    """Dies once at each step of a sync, or half-way through each that has a half; how often that was.
+    """Dies once at each `stride`-th step of a sync, or half-way through those that have a half; at which it ended.
 
     `anew`: each time with nothing recorded yet.
     """
-    then, cut, chance = cycle(afterwards), cycle(cuts or []), Random(5)
+    then, cut, chance = cycle(afterwards), cycle(cuts or [None]), Random(5)
+    powerless = False
     story.machine.sync()
-    for step in range(1, MOST_STEPS):
+    for step in range(first, MOST_STEPS, stride):
         if anew:
             story.machine.forget_all()
         story.keep()
         story.change()
         if story.machine.sync(step, torn=torn).word != "killed":
             return step - 1
-        if cuts:
-            story.machine.cut_power(next(cut), chance)
+        if (how := next(cut)) is not None:
+            story.machine.cut_power(how, chance)
+            powerless = True
         next(then)(story)
-        story.check(powerless=bool(cuts))
+        story.check(powerless=powerless)
     raise AssertionError("a sync without end")
 
 
@@ -277,7 +327,34 @@ def test_every_death_with_all_that_may_follow(
     story: Story, then: Then, cut: Cut | None, *, torn: bool, anew: bool
 ) -> None:
     """Each step, each fate of the disk, each afterwards: `-m long`, some minutes."""
-    _deaths(story, [then], [cut] if cut else None, torn=torn, anew=anew)
+    _deaths(story, [then], [cut], torn=torn, anew=anew)
+
+
+MODES = pytest.mark.parametrize(
+    ("deletions", "archive"),
+    [("keep", "changes"), ("mirror", "full"), ("mirror", "changes"), ("reset", "full"), ("reset", "changes")],
+)
+
+
+@MODES
+@DEATHS
+def test_every_so_often_by_mode(story: Story, deletions: str, archive: str, *, torn: bool) -> None:
+    """With deletions that are made there, and archives of what changed: which steps, changes with what a sync does."""
+    pruned = Pruned(story.machine, deletions, archive)
+    assert _deaths(pruned, AFTERWARDS, [None, *Cut], torn=torn, first=3, stride=4 if torn else 15) > (5 if torn else 30)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@MODES
+@DEATHS
+@pytest.mark.parametrize("then", AFTERWARDS)
+@pytest.mark.parametrize("cut", [*Cut, None])
+def test_every_death_by_mode(
+    story: Story, deletions: str, archive: str, then: Then, cut: Cut | None, *, torn: bool
+) -> None:
+    """Each step, each fate of the disk, each afterwards, in each mode: `-m long`, many minutes."""
+    _deaths(Pruned(story.machine, deletions, archive), [then], [cut], torn=torn)
 
 
 def test_the_disk_forgets() -> None:
