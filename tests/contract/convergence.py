@@ -410,6 +410,7 @@ class Box:
     ledger: Ledger = field(default_factory=Ledger)
     names: set[str] = field(default_factory=set)
     whole: bool = False
+    unrecorded: set[str] = field(default_factory=set)  # put there, and not noted by syncd as there
     sure: bool = False  # syncd heard what its last initialize came to
     reset_of: dict[str, bool] = field(default_factory=dict)  # taken away by a reset, and nobody knows why yet
 
@@ -518,6 +519,7 @@ class World:
                 self.lose(f"an archive that cannot be extracted: {error}")
                 raise
             box.ledger.put(folders, tree(sandbox.workspace))
+            box.unrecorded |= folders.keys()
             box.names, box.whole = set(folders), self._lived.sync.archive == "full"
             for other in self.boxes.values():
                 if other is not box:
@@ -626,6 +628,17 @@ class World:
             _remove(self.folder / copy.name)
             copy.rename(self.folder / copy.name)
         self._saved.clear()
+        self._recorded()
+
+    def _recorded(self) -> None:
+        """What the next process cannot know: what came unanswered, where nothing was to be removed."""
+        keys = self._lived.sandbox
+        for box in self.boxes.values():
+            if (Path(self._folders.state) / "unsure").exists():
+                if keys.deletions == "keep" and not keys.warn_on_remote_changes:
+                    box.ledger.forgive(box.unrecorded)
+            else:
+                box.unrecorded.clear()
 
     @contextlib.contextmanager
     def _daemon(self) -> Iterator[Daemon]:

@@ -5,7 +5,7 @@ syncd puts archives, an agent writes and removes on its own. Nothing here asks s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fuzz.hand import Tree
 
@@ -60,9 +60,9 @@ class Ledger:
             if each == path or each.startswith(f"{path}/"):
                 self.agents[each] = None
 
-    def forgive(self) -> None:
-        """What was put there syncd cannot know any more, and need not take away."""
-        self._forgiven |= self.ours.keys()
+    def forgive(self, paths: Iterable[str] | None = None) -> None:
+        """What was put there, or these paths of it, syncd cannot know any more, and need not take away."""
+        self._forgiven |= self.ours.keys() if paths is None else self.ours.keys() & set(paths)
 
     # -- what must hold
 

@@ -143,6 +143,8 @@ def story(seed: int) -> Story:
 
 
 class _Author:
+    _ties = 0.15
+
     def __init__(self, seed: int) -> None:
         self._chance = Random(seed)
         self._text = 0
@@ -152,7 +154,7 @@ class _Author:
         lines = [Line("stamps", (chance.choice(("fine", "coarse")),)), *self._beginning()]
         lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
         for _ in range(chance.randrange(3, 9)):
-            if chance.random() < 0.15:
+            if chance.random() < self._ties:
                 lines += self._tie()
             for _ in range(chance.randrange(1, 7)):
                 lines.append(self._event())
@@ -307,6 +309,8 @@ class _Author:
 class _Settler(_Author):
     """Has stories lived under other configurations, which change on the way, and with an agent in the sandbox."""
 
+    _ties = 0.5
+
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         chance = self._chance
@@ -347,6 +351,33 @@ class _Settler(_Author):
                 Line("tick", (chance.choice((100.0, 500.0)),)),
             )
         )
+
+    def _tie(self) -> Story:
+        """Also what one side does to the same path as the other, before and while it is removed, or after."""
+        chance, path = self._chance, self._path()
+        if chance.random() < 0.3:
+            return super()._tie()
+        self._text += 1
+        write, gone = Line("write", (path, 8, self._text)), Line("remove", (path,))
+        if chance.random() < 0.5:
+            at = self._instant() if chance.random() < 0.4 else None
+            over = Line("agent_writes", (chance.choice((path, path, f"{path}/agents")), self._text), at)
+            home = chance.choice((gone, gone, Line("morph", (path, "folder")), Line("touch", (path,)), self._deed()))
+            return [write, Line("rest"), *((over, home) if chance.random() < 0.7 else (home, over)), Line("rest")]
+        late = chance.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
+        return [
+            write,
+            Line("rest"),
+            *([Line("stall")] if "lost" in late else []),
+            Line("fault", (late,)),
+            gone,
+            Line("failing"),
+            *([Line(chance.choice(("kill", "stop", "reload")))] if chance.random() < 0.5 else []),
+            *([write] if chance.random() < 0.8 else []),
+            Line("straggle", (), chance.choice((None, self._instant(), 1000))),
+            Line("rest"),
+            Line("straggle"),
+        ]
 
     def _trouble(self) -> Story:
         """Half of the time something is deleted, the fault is met, and it is there again, or not."""
