@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from syncd.base.config import Config
+from syncd.base.errors import NeedsPerson, Stop, TryLater
 from syncd.base.text import shown_path
 from syncd.commands.options import config_option, configured
 
@@ -18,7 +22,21 @@ def command(config_file: str | None, destination: str) -> None:
     from syncd.effects.extraction import extract, folder_mode  # noqa: PLC0415
 
     folder_mode(destination)  # before anything is asked for
-    extracted = read_dump(config, lambda packed, check: extract(packed, destination, check))
+    _refuse_workspace(config, destination)
+    try:
+        extracted = read_dump(config, lambda packed, check: extract(packed, destination, check))
+    except Stop:
+        raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None
     for line in extracted.left_out:
         click.echo(f"left out: {line}", err=True)
-    click.echo(f"pulled {extracted.files} files, {extracted.content_bytes:,} bytes, into {shown_path(destination)}")
+    files = "1 file" if extracted.files == 1 else f"{extracted.files:,} files"
+    click.echo(f"pulled {files}, {extracted.content_bytes:,} bytes, into {shown_path(destination)}")
+
+
+def _refuse_workspace(config: Config, destination: str) -> None:
+    """What is pulled into the workspace would be sent to the sandbox at once, and pulled with the rest next time."""
+    if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
+        raise NeedsPerson(
+            f"{shown_path(destination)!r} is in the workspace, so what is pulled there would be sent",
+            "name a folder outside of it",
+        )

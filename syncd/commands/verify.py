@@ -7,6 +7,8 @@ import os
 
 import click
 
+from syncd.base.config import Config
+from syncd.base.errors import Stop, TryLater
 from syncd.base.text import shown_path
 from syncd.commands.options import CLOCK, config_option, configured, json_option
 
@@ -17,7 +19,8 @@ from syncd.commands.options import CLOCK, config_option, configured, json_option
 def command(config_file: str | None, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
-    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there.
+    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. What stays home by a
+    rule here is not looked for there; if it is there, it is only there.
     """
     config = configured(config_file)
     from syncd.commands.downloading import read_dump  # noqa: PLC0415
@@ -29,21 +32,48 @@ def command(config_file: str | None, as_json: bool) -> int:
 
     workspace = config.workspace.path
     scan = Scanner(workspace, selection_of(config), personal_excludes=personal_excludes(os.environ)).scan()
-    take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
-    found = read_dump(config, lambda packed, check: verify(workspace, scan.manifest, packed, check))
+    secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+    try:
+        found = read_dump(config, lambda packed, check: verify(workspace, scan.manifest, packed, check))
+    except Stop:
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values())
+    lingering = _lingering(config) if found.only_there else set()
+    deleted_here = [path for path in found.only_there if path in lingering]
     if as_json:
-        click.echo(json.dumps({"equal": equal, "files": len(scan.manifest), **lists}))
+        click.echo(json.dumps({"equal": equal, "files": len(scan.manifest), **lists, "deleted_here": deleted_here}))
     else:
         for word, paths in lists.items():
             for path in paths:
                 click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
         click.echo(
-            _summary(lists) if not equal else f"equal: {len(scan.manifest)} paths are in the sandbox as they are here"
+            _summary(lists) if not equal else f"equal: {len(scan.manifest):,} paths are in the sandbox as they are here"
         )
+        if deleted_here:
+            click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
+        stays_home = sum(scan.left_out.values()) + len(secrets)
+        if stays_home:
+            click.echo(f"not compared, as they stay home: {stays_home:,} (see `syncd ls --ignored`)", err=True)
     return 0 if equal else 1
 
 
+def _lingering(config: Config) -> set[str]:
+    """What was sent once and deleted here since, as far as it is known."""
+    from syncd.effects.lingering_file import LingeringFile  # noqa: PLC0415 - where something is only there
+    from syncd.process.wiring import places_of, target_of  # noqa: PLC0415
+
+    state_folder = places_of(config, os.environ).state
+    return set(LingeringFile(state_folder, target_of(config, os.environ)).load().entries)
+
+
+def _deleted(count: int, deletions: str) -> str:
+    """Why it is there still."""
+    verb = "path was" if count == 1 else "paths were"
+    stay = "stays" if count == 1 else "stay"
+    why = 'as sandbox.deletions = "keep"' if deletions == "keep" else "to be removed, or changed there"
+    return f"{count:,} {verb} deleted here and {stay} there, {why}"
+
+
 def _summary(lists: dict[str, list[str]]) -> str:
-    return ", ".join(f"{len(paths)} {word.replace('_', ' ')}" for word, paths in lists.items())
+    return ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())

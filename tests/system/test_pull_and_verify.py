@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 
 from rig import Rig
 from trees import tree
@@ -71,6 +72,54 @@ def test_verify_says_what_differs(rig: Rig) -> None:
     assert (listed["missing"], listed["different"]) == (["gone"], ["other"])
     assert listed["only_there"] == ["agent", "agent/\033[31mred"]
     assert (rig.count("upload"), rig.count("initialize"), rig.count("execute")) == syncs
+
+
+def test_verify_tells_what_was_deleted_here(rig: Rig) -> None:
+    """It is there because nobody wants it removed; what stays home is counted, on stderr."""
+    for name in ("a", "gone"):
+        rig.write(name)
+    rig.ok("push")
+    (rig.workspace / "gone").unlink()
+    rig.write(".gitignore", "*.log\n")
+    rig.write("x.log")
+    rig.ok("push")
+    (rig.sandbox.workspace / "agent").write_text("x")
+    found = rig.run("verify")
+    assert found.code == 1
+    assert found.out.splitlines()[2:] == [
+        "0 missing, 0 different, 2 only there",
+        'of what is only there, 1 path was deleted here and stays there, as sandbox.deletions = "keep"',
+    ]
+    assert "not compared, as they stay home: 1 (see" in found.err
+    listed = json.loads(rig.run("verify", "--json").out)
+    assert (listed["only_there"], listed["deleted_here"]) == (["agent", "gone"], ["gone"])
+    assert list(listed) == ["equal", "files", "missing", "different", "only_there", "deleted_here"]
+
+
+def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
+    """It would be sent; through a link as well."""
+    rig.write("a")
+    rig.ok("push")
+    (rig.home / "link").symlink_to(rig.workspace)
+    for place in (rig.workspace / "new", rig.home / "link" / "new"):
+        refused = rig.run("pull", str(place))
+        assert refused.code == 78
+        assert "is in the workspace" in refused.err
+    assert rig.count("dump") == 0
+
+
+def test_a_signal_ends_a_download(rig: Rig) -> None:
+    """75, with a word that fits, and nothing left."""
+    rig.write("a")
+    rig.ok("push")
+    for verb, word in ((["verify"], "nothing was changed"), (["pull", str(rig.home / "dest")], "nothing was pulled")):
+        rig.faults("download: hang 60")
+        before = rig.count("download")
+        running = rig.background(*verb)
+        rig.until(lambda before=before: rig.count("download") > before, "its download")
+        assert running.stop(signal.SIGINT) == 75
+        assert word in running.err
+    assert not [name for name in os.listdir(rig.home) if "dest" in name]
 
 
 def test_refusals_say_what_to_do(rig: Rig) -> None:
