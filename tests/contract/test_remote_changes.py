@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 from syncing import Rig, Witness, rigged
 
+from syncd.base.errors import SandboxGone
+from syncd.effects import inspection
 from syncd.effects.inspection import TOLD_FOR_S
 from syncd.effects.snapshot import Demand
 from syncd.policy import remote_changes
+from syncd.policy.verdict import Step
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
@@ -157,6 +161,37 @@ def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
     rig.write("a", "again")
     rig.sync()
     assert told(rig) == []
+
+
+@pytest.mark.parametrize("op", EXECUTION_OPS[:1] + EXECUTION_OPS[2:])
+def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
+    """The initialize finds that out and says so, not the look before it."""
+    rig.emulator.faults.script(f"{op}: gone")
+    rig.write("a", "newer")
+    failure, _ = rig.fail()
+    assert failure.step is Step.INITIALIZE
+    assert issubclass(failure.refusal, SandboxGone)
+
+
+@pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
+def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
+    """What else prints over there is not believed."""
+    answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
+    rig.emulator.faults.script(f"execution-logs: json {answer} always")
+    rig.write("a", "newer")
+    rig.sync()
+    assert rig.arrived()["a"] == "newer"
+    assert "could not be seen" in told(rig)[0]
+
+
+@pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
+def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
+    """One that someone over there put in the place of ours fails no sync."""
+    monkeypatch.setattr(inspection, "_findings", lambda *_: items)
+    rig.write("a", "newer")
+    rig.sync()
+    assert rig.arrived()["a"] == "newer"
+    assert all("could not be seen" in text for text in told(rig))
 
 
 def test_a_program_that_never_begins(rig: Rig) -> None:
