@@ -398,8 +398,14 @@ class Cloud:
 
     @staticmethod
     def _seen(entry: Entry) -> None:
-        if _living and entry.op == "initialize" and entry.status == 200 and entry.fault is None:
-            living().boxes[entry.sandbox or ""].sure = True
+        box = living().boxes.get(entry.sandbox or "") if _living else None
+        if box is None:
+            return
+        well = entry.status == 200 and entry.fault is None
+        if entry.op == "initialize":
+            box.sure = well
+        elif entry.op == "upload" or (entry.op == "reset" and not well):
+            box.reset_of = {}  # what follows may be another archive than the one that it was for
 
 
 @dataclass
@@ -950,7 +956,7 @@ class World:
     def _kill(self) -> None:
         self.figures["kills"] += 1
         for box in self.boxes.values():
-            box.sure = False
+            box.sure, box.reset_of = False, {}
         for name in ("state", "cache"):
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Whatever is done to a workspace, its daemon, the network and the sandbox: once it is quiet, both sides are equal.
 
-Each story is random and made from a seed; a few hundred are lived here, as many as asked for by `python -m tests.fuzz`.
+Each story is random and made from a seed; some dozens are lived here, as many as asked for by `python -m tests.fuzz`.
 """
 
 from __future__ import annotations
@@ -8,18 +8,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from convergence import Cloud, World, lived, report
 from fuzz.story import Line, parsed, shortened, story, told
 
+from syncd.effects import cycle, lodging, removal
+from syncd.effects.clearing import Clearing
+from syncd.effects.cycle import Cycle
+from syncd.effects.execution import Errand
 from syncd.effects.hints import Hints
 from syncd.effects.journal import Journal
 from syncd.effects.listing import Tree
+from syncd.effects.removal import Remover
+from syncd.effects.small_archives import SmallArchives
 from syncd.policy import manifest
+from syncd.policy.target import Target
 from syncd.process.suspicion import Suspicion
 
-BATCH = 30
+BATCH = 16
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,7 @@ def lives(cloud: Cloud, folder: Path, text: str) -> World:
 
 @pytest.mark.parametrize("first", range(0, 5 * BATCH, BATCH))
 def test_nothing_is_lost(cloud: Cloud, tmp_path: Path, first: int) -> None:
-    """Stories of some 40 lines each: changes, faults, kills, stops, harms, at any instant of a sync."""
+    """Stories of some 40 lines each, under any configuration: changes, faults, kills, at any instant of a sync."""
     figures: Counter[str] = Counter()
     for seed in range(first, first + BATCH):
         world = lived(cloud, tmp_path / str(seed), story(seed), figures)
@@ -45,6 +53,10 @@ def test_nothing_is_lost(cloud: Cloud, tmp_path: Path, first: int) -> None:
     assert figures["failed syncs"] > BATCH / 4
     assert figures["kills"] > BATCH / 4
     assert figures["deeds"] > 4 * BATCH
+    assert figures["programs"] > BATCH / 2
+    assert figures["in part"] > BATCH / 4
+    assert figures["acquired"] > BATCH / 8
+    assert figures["done there"] > BATCH / 4
 
 
 # Each was lost once: by a version of syncd that was, or by one with a fault put in on purpose.
@@ -65,6 +77,24 @@ LOST_ONCE = {
         failing()
         kill()
         revert('f')
+    """,
+    "a small archive that held everything was to prove that small ones will do": """
+        settings('keep', 'changes', 0, 0, 1.0, False)
+        forgetful()
+        write('f', 8, 1)
+        rest()
+        write('f', 8, 2)
+        rest()
+        write('g', 8, 3)
+    """,
+    "small archives were believed where the sandbox gave no dump": """
+        settings('keep', 'changes', 0, 0, 1.0, False)
+        forgetful()
+        write('f', 8, 1)
+        write('g', 8, 2)
+        rest()
+        fault('dump: 404')
+        write('f', 8, 3)
     """,
 }
 
@@ -100,7 +130,74 @@ def _know_no_second_names(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tree, "with_shared_files", lambda self: [])
 
 
+def _remove_what_the_agent_changed(patch: pytest.MonkeyPatch) -> None:
+    real = removal._errand
+
+    def errand(*args: Any) -> Errand:
+        made = real(*args)
+        program = made.files["main.py"].replace(b'return "changed"', b"pass")
+        return Errand(made.name, made.what, {**made.files, "main.py": program})
+
+    patch.setattr(removal, "_errand", errand)
+
+
+def _forget_what_may_run_late(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Remover, "settle", lambda self, _: self._forget())
+
+
+def _remember_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "perhaps_there", lambda self, target: {})
+
+
+def _remove_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Clearing, "doomed", lambda self, *_: {})
+
+
+def _reset_for_any_reason(patch: pytest.MonkeyPatch) -> None:
+    real = Clearing.clear
+    patch.setattr(Clearing, "clear", lambda self, doomed: real(self, doomed or {"any": []}))
+
+
+def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cycle, "_part_will_do", lambda self, premises, look, _: bool(look.manifest and self.baseline))
+
+
+def _ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SmallArchives, "missing", lambda self, _: [])
+
+
+def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Target, "same_sandbox", lambda self, other: True)
+
+
+def _acquire_without_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lodging, "wait_s", lambda *_: 0.0)
+
+
+def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lodging, "is_over", lambda *_: False)
+    patch.setattr(cycle, "over_in_s", lambda *_: None)
+
+
+_MIRROR, _RESET, _CHANGES = (
+    f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, False)\n write('f', 8, 1)\n write('a/g', 8, 2)\n rest()\n"
+    for deletions, archive in (("mirror", "full"), ("reset", "changes"), ("keep", "changes"))
+)
+_ACQUIRE = "settings('keep', 'full', 600, 0, 1.0, False)\n write('f', 8, 1)\n write('a/g', 8, 2)\n rest()\n"
 PLANTED = {
+    _remove_what_the_agent_changed: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n rest()",
+    _forget_what_may_run_late: _MIRROR
+    + "fault('execute: reset')\n remove('f')\n failing()\n kill()\n write('f', 8, 1)\n rest()",
+    _remember_only_the_last_manifest: _MIRROR
+    + "fault('initialize: lost')\n write('b', 8, 1)\n failing()\n kill()\n remove('b')\n rest()",
+    _remove_nothing: _MIRROR + "remove('a')\n rest()",
+    _reset_for_any_reason: _RESET + "write('f', 8, 3)\n rest()",
+    _send_a_part_after_a_reset: _RESET + "remove('f')\n rest()",
+    _ask_for_no_proof: "forgetful()\n" + _CHANGES + "write('f', 8, 3)\n rest()",
+    _take_one_sandbox_for_another: _ACQUIRE + "tick(650)\n rest()",
+    _acquire_without_end: _ACQUIRE
+    + "\n".join(f"sandbox_ends()\n write('f', 8, {text})\n rest()" for text in (3, 4, 5)),
+    _stay_until_the_end: _ACQUIRE + "tick(650)\n rest()",
     _believe_the_young: "stamps('coarse')\n write('f', 8, 1)\n rest()\n forge('f', 2)\n rest()",
     _pass_over_an_overflow: "write('f', 8, 1)\n rest()\n overflow()\n write('a/g', 8, 2)\n rest()",
     _make_nothing_of_silence: next(iter(LOST_ONCE.values())),
