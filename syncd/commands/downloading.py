@@ -21,8 +21,8 @@ from syncd.process.wiring import key_of, target_of
 Made = TypeVar("Made")
 
 
-def read_dump(config: Config, make: Callable[[Iterator[bytes], Callable[[], None]], Made]) -> Made:
-    """What `make` makes of the archive's bytes; it is to call its second argument all the time.
+def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes], Callable[[], None]], Made]) -> Made:
+    """What `make` makes of the archive's bytes, shown as it goes; it is to call its second argument all the time.
 
     Raises `SyncdError`, `Stop`.
     """
@@ -30,7 +30,7 @@ def read_dump(config: Config, make: Callable[[Iterator[bytes], Callable[[], None
     exchanger = Exchanger(interrupt, CLOCK)
     api = Api(target_of(config, os.environ), key_of(config, os.environ), exchanger, CLOCK)
     dump = Dump(api, exchanger, patience_of(config), CLOCK, interrupt)
-    with Progress() as progress, interrupting(interrupt):
+    with interrupting(interrupt):
 
         def counted(packed: Iterator[bytes]) -> Iterator[bytes]:
             received = 0

@@ -19,13 +19,15 @@ def command(config_file: str | None, destination: str) -> None:
     """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten."""
     config = configured(config_file)
     from syncd.commands.downloading import read_dump  # noqa: PLC0415
+    from syncd.commands.progress import Progress  # noqa: PLC0415
     from syncd.effects.extraction import extract, folder_mode  # noqa: PLC0415
 
     folder_mode(destination)  # before anything is asked for
     _refuse_workspace(config, destination)
     try:
-        extracted = read_dump(config, lambda packed, check: extract(packed, destination, check))
-    except Stop:
+        with Progress() as progress:
+            extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check))
+    except (Stop, KeyboardInterrupt):
         raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None
     for line in extracted.left_out:
         click.echo(f"left out: {line}", err=True)

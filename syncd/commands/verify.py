@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from syncd.base.config import Config
 from syncd.base.errors import Stop, TryLater
 from syncd.base.text import shown_path
 from syncd.commands.options import CLOCK, config_option, configured, json_option
+
+if TYPE_CHECKING:
+    from syncd.effects.comparison import Comparison
 
 
 @click.command("verify")
@@ -23,39 +28,54 @@ def command(config_file: str | None, as_json: bool) -> int:
     rule here is not looked for there; if it is there, it is only there.
     """
     config = configured(config_file)
-    from syncd.commands.downloading import read_dump  # noqa: PLC0415
+    try:
+        compared = _compared(config)
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+    found = compared.found
+    lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
+    equal = not any(lists.values())
+    lingering = _lingering(config) if found.only_there else set()
+    deleted_here = [path for path in found.only_there if path in lingering]
+    if as_json:
+        click.echo(json.dumps({"equal": equal, "files": compared.paths, **lists, "deleted_here": deleted_here}))
+        return 0 if equal else 1
+    for word, paths in lists.items():
+        for path in paths:
+            click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
+    click.echo(_summary(lists) if not equal else f"equal: {compared.paths:,} paths are in the sandbox as they are here")
+    if deleted_here:
+        click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
+    if compared.left_out:
+        click.echo(f"not compared, as they stay home: {compared.left_out:,} (see `syncd ls --ignored`)", err=True)
+    return 0 if equal else 1
+
+
+@dataclass(frozen=True)
+class _Compared:
+    found: Comparison
+    paths: int
+    left_out: int
+
+
+def _compared(config: Config) -> _Compared:
+    from syncd.commands.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
+    from syncd.commands.progress import Progress  # noqa: PLC0415
     from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.effects.verification import verify  # noqa: PLC0415
     from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
 
-    workspace = config.workspace.path
-    scan = Scanner(workspace, selection_of(config), personal_excludes=personal_excludes(os.environ)).scan()
-    secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
-    try:
-        found = read_dump(config, lambda packed, check: verify(workspace, scan.manifest, packed, check))
-    except Stop:
-        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
-    lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
-    equal = not any(lists.values())
-    lingering = _lingering(config) if found.only_there else set()
-    deleted_here = [path for path in found.only_there if path in lingering]
-    if as_json:
-        click.echo(json.dumps({"equal": equal, "files": len(scan.manifest), **lists, "deleted_here": deleted_here}))
-    else:
-        for word, paths in lists.items():
-            for path in paths:
-                click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
-        click.echo(
-            _summary(lists) if not equal else f"equal: {len(scan.manifest):,} paths are in the sandbox as they are here"
-        )
-        if deleted_here:
-            click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
-        stays_home = sum(scan.left_out.values()) + len(secrets)
-        if stays_home:
-            click.echo(f"not compared, as they stay home: {stays_home:,} (see `syncd ls --ignored`)", err=True)
-    return 0 if equal else 1
+    workspace, excludes = config.workspace, ""
+    if workspace.use_gitignore:
+        excludes = personal_excludes(os.environ)
+    with Progress() as progress:
+        progress.doing("looking at the workspace")
+        scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
+        secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+        found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
+    return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
 
 
 def _lingering(config: Config) -> set[str]:

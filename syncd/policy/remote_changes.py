@@ -26,7 +26,7 @@ class Change(Enum):
     """What became of a path in the sandbox. The values are parts of a sentence."""
 
     CHANGED = ("changed in the sandbox after syncd had put {it} there", "wrote over {it}", _SAVE)
-    FOREIGN = ("in the sandbox before syncd put {it} there", "wrote over {it}", _SAVE)
+    FOREIGN = ("in the sandbox with other content", "wrote over {it}", _SAVE)
     REMOVED = ("removed in the sandbox", "put {it} there again", "delete {it} here too, or ignore {it}")
 
 

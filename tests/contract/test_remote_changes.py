@@ -116,7 +116,7 @@ def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
     rig.write("new", "ours")
     rig.write("same", "same")
     rig.sync()
-    assert told(rig)[0].startswith("'new' was in the sandbox before syncd put it there, and the sync of ")
+    assert told(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
     assert len(told(rig)) == 1
 
 
