@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 
 # socket(7), asm-generic/socket.h: bytes a second, all bits set for no limit. Python has no name for it.
 _SO_MAX_PACING_RATE = 47
@@ -24,11 +25,20 @@ _LEAST_UNSENT_BYTES = 4 << 10
 
 
 def keep_within(connection: socket.socket, limit_bytes_per_s: int) -> None:
-    """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit."""
+    """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit.
+
+    A connection that was never held to one is left as it is.
+    """
     rate, unsent_bytes = _NO_LIMIT, 0  # an unsent mark of 0 is the system's own
     if limit_bytes_per_s:
         rate = min(_NO_LIMIT - 1, max(_LEAST_RATE, limit_bytes_per_s + limit_bytes_per_s // _ROOM))
         unsent_bytes = max(_LEAST_UNSENT_BYTES, int(limit_bytes_per_s * _UNSENT_S))
     with contextlib.suppress(OSError, AttributeError):  # it ended just now, or this system cannot
+        if not limit_bytes_per_s and _rate(connection) == _NO_LIMIT:
+            return
         connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
+
+
+def _rate(connection: socket.socket) -> int:
+    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, 4), sys.byteorder)

@@ -24,6 +24,7 @@ from syncd.effects import bucket
 from syncd.effects.archive import Archive
 from syncd.effects.bucket import Bucket, Throttle
 from syncd.effects.http import Exchanger
+from syncd.effects.pacing import keep_within
 from syncd.policy.lease import Lease
 
 CLOCK = SystemClock()
@@ -229,3 +230,16 @@ def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
     (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
     rig.sync()
     assert rig.asked().count("upload-url") == 2
+
+
+def test_a_kept_connection_forgets_its_limit() -> None:
+    """One upload's limit is not the next one's, though it goes over the same connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
+        options = ((socket.SOL_SOCKET, 47), (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+        before = [connection.getsockopt(*option) for option in options]
+        keep_within(connection, 0)
+        assert [connection.getsockopt(*option) for option in options] == before
+        keep_within(connection, 1 << 20)
+        assert [connection.getsockopt(*option) for option in options] == [(1 << 20) * 33 // 32, 104857]
+        keep_within(connection, 0)
+        assert [connection.getsockopt(*option) for option in options] == before
