@@ -104,7 +104,7 @@ def problems(changes: Mapping[str, Change], at: str) -> list[Problem]:
         what, done, remedy = (part.format(it="it" if len(paths) == 1 else "them") for part in kind.value)
         verb = "was" if len(paths) == 1 else "were"
         text = f"{_named(paths)} {verb} {what}, and the sync of {at} {done}"
-        found.append(Problem(f"overwritten:{kind.name.lower()}", text, remedy))
+        found.append(Problem(f"files {kind.name.lower()} in the sandbox", text, remedy))
     return found
 
 

@@ -14,6 +14,7 @@ from syncd.effects.snapshot import described
 from syncd.policy.disguise import Disguise, words_and_phrases
 from syncd.policy.limit import over_limit
 from syncd.policy.manifest import Difference, Entry, Kind
+from syncd.policy.remote_changes import Change, problems
 from syncd.policy.secret_contents import Secret, held_back
 
 WORDS, PHRASES = words_and_phrases(own_texts())
@@ -37,6 +38,10 @@ def _messages(path: str) -> list[str]:
         *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
         over_limit({path: big}, 1) or "",
+        *map(str, problems({path: Change.CHANGED}, "14:03 UTC")),
+        *map(str, problems({path: Change.FOREIGN, "x": Change.FOREIGN, f"{path}y": Change.FOREIGN}, "14:03 UTC")),
+        *map(str, problems({f"{path}{number}": Change.REMOVED for number in range(5)}, "14:03 UTC")),
+        f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",
         f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
         f"mended: {shown_path(path)}",
     ]

@@ -67,7 +67,7 @@ def test_on_a_terminal_one_line_lives(rig: Rig) -> None:
     """It is drawn over, fits, and is gone at the end."""
     rig.write("a")
     rig.up()
-    rig.faults("initialize: delay 3")
+    rig.faults("initialize: delay 2.2")
     rig.write("a", "changed")
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
