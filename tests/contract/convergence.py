@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import logging
 import os
 import shutil
 import stat
 import struct
 import sys
-import tarfile
 import tempfile
 import termios
 import threading
@@ -35,7 +33,7 @@ import httpx
 import pytest
 from clock import NOON_S, ScriptedClock
 from fuzz.hand import MARKS, Agent, Hand, Tree, tree
-from fuzz.ledger import Ledger, shown
+from fuzz.ledger import Ledger, folders_in, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
@@ -518,7 +516,7 @@ class World:
                 for item in os.scandir(sandbox.workspace):
                     _remove(Path(item.path))
                 box.ledger.emptied()
-            folders = _folders(tar)
+            folders = folders_in(tar)
             try:
                 count = initialize(packed, bounds)
             except (BadArchive, OSError) as error:
@@ -565,7 +563,7 @@ class World:
             place = self.emulator.data_dir / "bucket/us" / box.sandbox.id / "workspace.tar.gz"
             with contextlib.suppress(OSError, ValueError, zlib.error):
                 newest = max(place.iterdir(), key=lambda path: path.name)
-                if reset_of.items() <= _folders(zlib.decompress(newest.read_bytes(), 31)).items():
+                if reset_of.items() <= folders_in(zlib.decompress(newest.read_bytes(), 31)).items():
                     self.lose("the sandbox was reset, and nothing was deleted")
 
     def see_programs_end(self) -> None:
@@ -1010,12 +1008,6 @@ def _remove(path: Path) -> None:
 
 def _sockets(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)]
-
-
-def _folders(tar: bytes) -> dict[str, bool]:
-    """The paths in an archive, and whether each is a folder."""
-    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
-        return {name: member.isdir() for member in members if (name := member.name.removeprefix("./")) not in ("", ".")}
 
 
 # -- all together

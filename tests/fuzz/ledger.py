@@ -5,6 +5,8 @@ syncd puts archives, an agent writes and removes on its own. Nothing here asks s
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 
 from fuzz.hand import Tree
@@ -111,6 +113,12 @@ class Ledger:
                 del held[each]
         for kept in (self._agents_folders, self._usurped, self._forgiven):
             kept.difference_update([each for each in kept if each.startswith(start)])
+
+
+def folders_in(tar: bytes) -> dict[str, bool]:
+    """The paths in an archive, and whether each is a folder."""
+    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
+        return {name: member.isdir() for member in members if (name := member.name.removeprefix("./")) not in ("", ".")}
 
 
 def shown(what: What | None) -> str:

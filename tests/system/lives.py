@@ -11,27 +11,43 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from command import CLOCK, Running
-from fuzz.hand import MARKS, Hand, Tree, tree
+from fuzz.hand import MARKS, Agent, Hand, Tree, tree
+from fuzz.ledger import Ledger, folders_in
 from fuzz.story import Line, Story, story
 from rig import KEY, Rig, emptied
 
 from syncd.effects.scan import Scanner
-from syncd.emulator import Emulator, Entry
+from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import Bounds
 from syncd.policy.selection import Selection, SelectionSettings
 
-INSTANTS = [(op, when) for op in ("upload-url", "upload", "initialize") for when in ("before", "mid-body", "after")]
+_WHENS = ("before", "mid-body", "after")
+INSTANTS = [(op, when) for op in ("upload-url", "upload", "initialize") for when in _WHENS]
+MORE_INSTANTS = [(op, when) for op in ("execution-upload", "execute", "execution-logs", "reset") for when in _WHENS]
 # What a person would have to mend, or would be waited for too long.
 TOO_LONG = ("401", "404", "retry-after")
+# Of the three sandboxes in ten minutes one is the first.
+MOST_ENDS = 2
 QUICK: dict[str, object] = {"sync.debounce_seconds": 0.05, "retry.first_delay_seconds": 0.05}
 _POLL_S = 0.01
+
+
+@dataclass
+class Box:
+    """One sandbox, and the account of it. What is done there by others takes turns with what syncd has done."""
+
+    sandbox: Sandbox
+    ledger: Ledger = field(default_factory=Ledger)
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Life:
@@ -46,13 +62,20 @@ class Life:
         self._state_harmed = False
         self.lost: list[str] = []
         self.log: list[str] = []
-        rig.configure(QUICK)
-        self._watch_sandbox()
-        for op, when in INSTANTS:
-            rig.emulator.faults.on(op, when, self._at_instant(INSTANTS.index((op, when))))
+        self._plain = True
+        self._forgetful = False
+        self._ends = 0
+        self._settings: tuple[Any, ...] = ("keep", "full", 0, 0, 1.0, False)
+        self._boxes: dict[str, Box] = {}
+        self._configure(self._settings)
+        self._adopt(rig.sandbox)
+        rig.emulator.faults.on("acquire", "after", lambda _: self._welcome())
+        for op, when in [*INSTANTS, *MORE_INSTANTS]:
+            rig.emulator.faults.on(op, when, self._at_instant((op, when)))
 
     def live(self, lines: Story) -> None:
         """From the first line to the last, to rest, and once more with a new process."""
+        self._plain = not any(line.word in ("settings", "agent_writes", "agent_removes") for line in lines)
         for line in lines:
             if self.lost:
                 return
@@ -64,10 +87,10 @@ class Life:
             return
         if self._daemon.stop() != 0:
             self.lost.append(f"a stop ended with {self._daemon.code}")
-        initialized = self._figures["initialized"]
+        initialized, box = self._figures["initialized"], self._box
         self._start()
         self._rest(20.0)
-        if self._figures["initialized"] != initialized and not self._state_harmed:
+        if self._figures["initialized"] != initialized and not self._state_harmed and self._box is box:
             self.lost.append("a new process sent again what the last one had sent")
 
     @property
@@ -89,14 +112,52 @@ class Life:
         elif line.word in ("rest", "failing"):
             self._rest(30.0) if line.word == "rest" else self._fail()
         elif line.word == "fault":
-            if not any(word in line.args[0] for word in TOO_LONG):
+            if not self._is_too_long(line.args[0]):
                 self._figures["faults"] += 1
                 self._rig.faults(line.args[0])
         else:
             self._do(line)
 
+    def _is_too_long(self, fault: str) -> bool:
+        if self._settings[2] and fault.startswith(("acquire", "any")):
+            self._ends += 1  # one that comes unanswered counts as well
+            if self._ends > MOST_ENDS or " x" in fault:
+                return True
+        return any(word in fault for word in TOO_LONG)
+
+    def _configure(self, settings: tuple[Any, ...]) -> None:
+        deletions, archive, ttl_seconds, limit_kib, _, warns = self._settings = settings
+        keys = {
+            **QUICK,
+            "sandbox.deletions": deletions,
+            "sandbox.warn_on_remote_changes": warns,
+            "sync.archive": archive,
+            "sync.upload_limit_kib_per_second": limit_kib,
+        }
+        if not ttl_seconds:
+            self._rig.configure(keys)
+            return
+        self._rig.configure({**keys, "sandbox.acquire.ttl_seconds": 7200})
+        text = self._rig.config_file.read_text()
+        self._rig.config_file.write_text("".join(row for row in text.splitlines(True) if "sandbox.id" not in row))
+
     def _do(self, line: Line) -> None:
         match line.word:
+            case "settings" | "reconfigure":
+                for box in self._boxes.values():
+                    with box.turn:
+                        if self._settings[0] == "keep":  # what came unanswered then is in no record
+                            box.ledger.forgive()
+                self._configure(line.args)
+                self._figures["configured"] += 1
+                if not self._down and self._listens():
+                    self._daemon.send(signal.SIGHUP)
+            case "forgetful":
+                self._forgetful = True
+            case "agent_writes" | "agent_removes" | "sandbox_ends" | "stall" | "unstall":
+                if self._box is not None:
+                    with contextlib.suppress(OSError):
+                        self._over_there(self._box, line)
             case "kill" if not self._down:
                 self._figures["kills"] += 1
                 self._daemon.kill()
@@ -106,7 +167,11 @@ class Life:
             case "reload" | "order" as word if not self._down and self._listens():
                 self._daemon.send(signal.SIGHUP if word == "reload" else signal.SIGUSR1)
             case "harm":
-                self._state_harmed |= line.args[0] == "state"
+                if line.args[0] == "state":
+                    self._state_harmed = True
+                    self._ends = MOST_ENDS  # what it acquired may be forgotten
+                    for box in self._boxes.values():
+                        box.ledger.forgive()
                 self._figures["harms"] += 1
                 with contextlib.suppress(OSError):
                     self._harm(*line.args)
@@ -119,6 +184,38 @@ class Life:
                     getattr(self._hand, word)(*line.args)
                     self._figures["deeds"] += 1
 
+    def _over_there(self, box: Box, line: Line) -> None:
+        """Somebody else does something to the sandbox."""
+        agent = Agent(box.sandbox.workspace)
+        with box.turn:
+            if line.word in ("agent_writes", "agent_removes") and not box.sandbox.holds:
+                box.sandbox.wait()
+            match line.word:
+                case "agent_writes":
+                    box.ledger.written(line.args[0], agent.write(*line.args))
+                case "agent_removes":
+                    before = tree(box.sandbox.workspace)
+                    agent.remove(*line.args)
+                    box.ledger.removed(line.args[0], before)
+                case "sandbox_ends" if box.sandbox is not self._rig.sandbox and self._ends < MOST_ENDS:
+                    self._ends += 1
+                    box.sandbox.record.expires_at_s = 0.0
+                case "stall" if not box.sandbox.holds:
+                    box.sandbox.wait()
+                    box.sandbox.hold()
+                case "unstall" if box.sandbox.holds:
+                    box.sandbox.let_go()
+        self._figures["done there"] += 1
+
+    @property
+    def _box(self) -> Box | None:
+        """The sandbox that the process goes to, as far as it says so."""
+        return self._boxes.get(str(self._rig.shown().get("sandbox", {}).get("id", self._rig.sandbox.id)))
+
+    @property
+    def _box_is_gone(self) -> bool:
+        return self._box is None or self._rig.emulator.sandbox(self._box.sandbox.id) is None
+
     def _says_so(self) -> bool:
         """Whether the process knows that it has nothing to do."""
         shown = self._rig.shown()
@@ -128,22 +225,31 @@ class Life:
         """Whether its handlers are there: a signal before that ends any process."""
         return self._rig.shown().get("pid") == self._daemon.pid
 
-    def _at_instant(self, number: int) -> Callable[[Entry], None]:
+    def _at_instant(self, instant: tuple[str, str]) -> Callable[[Entry], None]:
         def hook(_: Entry) -> None:
-            due = [line for line in self._coming if line.at is not None and line.at % len(INSTANTS) == number]
+            instants = INSTANTS if self._plain else [*INSTANTS, *MORE_INSTANTS]
+            due = [
+                line for line in self._coming if line.at is not None and instants[line.at % len(instants)] == instant
+            ]
             for line in due:
                 self._coming.remove(line)
-                self.log.append(f"  at {' '.join(INSTANTS[number])}: {line}")
+                self.log.append(f"  at {' '.join(instant)}: {line}")
                 self._do(line)
 
         return hook
 
     def _rest(self, timeout_s: float) -> None:
         """Until both sides are equal, by as many processes as it takes."""
+        for box in self._boxes.values():
+            if box.sandbox.holds:
+                box.sandbox.let_go()
 
         def equal() -> bool:
             if self._down:
                 self._start()
+            elif self._box_is_gone and self._says_so():  # nothing that it does tells it of that
+                self._figures["pushed by hand"] += 1
+                self._rig.run("push", "--force")
             elif self._rig.shown()["state"] == "held" and self._rig.shown().get("pid") == self._daemon.pid:
                 self._figures["guarded"] += 1
                 self._rig.run("push", "--force")
@@ -170,32 +276,68 @@ class Life:
     def _differences(self) -> list[str]:
         included = Scanner(str(self._rig.workspace), self._selection).scan().manifest
         wanted: Tree = {path: what for path, what in tree(self._rig.workspace).items() if path in included}
-        try:
-            there = tree(self._rig.sandbox.workspace)
-        except FileNotFoundError:  # it is extracting
-            return ["it is extracting"]
+        box = self._box
+        if box is None or self._box_is_gone:
+            return ["there is no sandbox"]
+        with box.turn:
+            if box.sandbox.holds:
+                box.sandbox.let_go()
+            box.sandbox.wait()
+            there = tree(box.sandbox.workspace)
+            if not self._plain:
+                lost = [*box.ledger.lacking(wanted, there), *box.ledger.robbed(there)]
+                if self._settings[0] != "keep":
+                    lost += box.ledger.left(wanted, there, exactly=False)
+                return lost
         return [
             f"{path!r} is {wanted.get(path)!r:.50} here and {there.get(path)!r:.50} there"
             for path in sorted({*wanted, *there})
             if wanted.get(path) != there.get(path)
         ]
 
-    def _watch_sandbox(self) -> None:
-        """Each initialize leaves just its archive's content in the sandbox, and nothing marked is ever in one."""
-        sandbox = self._rig.sandbox
-        initialize = sandbox.initialize
+    def _adopt(self, sandbox: Sandbox) -> None:
+        """Each archive that is unpacked there, and each reset, is written down, and nothing marked is ever in one."""
+        box = self._boxes[sandbox.id] = Box(sandbox)
+        initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
-        def alone(packed: BinaryIO, bounds: Bounds) -> int:
+        def watched(packed: BinaryIO, bounds: Bounds) -> int:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
             self.lost += [f"{mark.decode()} left the laptop" for mark in MARKS if mark in tar]
-            emptied(sandbox.workspace)
-            count = initialize(packed, bounds)
+            with box.turn:
+                if self._plain or self._forgetful:  # so that each archive has to hold everything
+                    emptied(sandbox.workspace)
+                    box.ledger.emptied()
+                count = initialize(packed, bounds)
+                box.ledger.put(folders_in(tar), tree(sandbox.workspace))
+            for other in self._boxes.values():
+                if other is not box:
+                    other.ledger.forgive()  # the records are of one sandbox only
             self._figures["initialized"] += 1
             return count
 
-        sandbox.initialize = alone  # type: ignore[method-assign]
+        def watched_reset() -> None:
+            self._figures["resets"] += 1
+            with box.turn:
+                reset()
+                box.ledger.emptied()
+
+        def in_turn(name: str, packed: BinaryIO, bounds: Bounds) -> None:
+            self._figures["programs"] += 1
+            with box.turn:
+                execute(name, packed, bounds)
+
+        sandbox.initialize = watched  # type: ignore[method-assign]
+        sandbox.reset = watched_reset  # type: ignore[method-assign]
+        sandbox.execute = in_turn  # type: ignore[method-assign]
+
+    def _welcome(self) -> None:
+        """A sandbox may have been acquired."""
+        for sandbox in self._rig.emulator.sandboxes():
+            if sandbox.id not in self._boxes:
+                self._figures["acquired"] += 1
+                self._adopt(sandbox)
 
     def _harm(self, where: str, how: str, number: int) -> None:
         """Something becomes of what the daemon keeps on disk."""
