@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -229,6 +230,10 @@ class Knocking(Exchanger):
         world = living()
         world.instant()
         answer = super().exchange(method, url, **more)
+        if url.partition("?")[0].endswith("/initialize") and answer.status == 200:
+            with contextlib.suppress(ValueError, KeyError):
+                said = json.loads(answer.body)
+                world.boxes[said["sandbox_id"]].sure = said["status"] != "error"
         world.instant()
         return answer
 
@@ -378,11 +383,12 @@ class Cloud:
 
     def __init__(self, folder: Path) -> None:
         self.clock = StoryClock()
-        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(self), observer=self._seen)
+        self.emulator = Emulator(folder, api_key=KEY, clock=ServerClock(self))
         self.used = 0
         faults = self.emulator.faults
         faults.on("acquire", "after", lambda _: living().welcome())
         faults.on("initialize", "before", lambda entry: living().is_asked(entry))
+        faults.on("upload", "before", lambda _: living().forget_resets())
         for op in ("execution-logs", "execution-status"):
             # The program runs in the machine's time: in the story's, it has ended by then, unless it is held.
             faults.on(op, "before", lambda _: living().see_programs_end())
@@ -393,17 +399,6 @@ class Cloud:
 
     def __exit__(self, *_: object) -> None:
         self.emulator.close()
-
-    @staticmethod
-    def _seen(entry: Entry) -> None:
-        box = living().boxes.get(entry.sandbox or "") if _living else None
-        if box is None:
-            return
-        well = entry.status == 200 and entry.fault is None
-        if entry.op == "initialize":
-            box.sure = well
-        elif entry.op == "upload" or (entry.op == "reset" and not well):
-            box.reset_of = {}  # what follows may be another archive than the one that it was for
 
 
 @dataclass
@@ -565,6 +560,11 @@ class World:
                 newest = max(place.iterdir(), key=lambda path: path.name)
                 if reset_of.items() <= folders_in(zlib.decompress(newest.read_bytes(), 31)).items():
                     self.lose("the sandbox was reset, and nothing was deleted")
+
+    def forget_resets(self) -> None:
+        """What follows may be another archive than the one that they were for."""
+        for box in self.boxes.values():
+            box.reset_of = {}
 
     def see_programs_end(self) -> None:
         """But for those that are held."""
@@ -729,14 +729,15 @@ class World:
             daemon.pause_or_resume("resume")
         if not self.workspace.is_dir():
             self._do(Line("back"))
+        rested = self._rested(daemon)
         if daemon.held and self.nearly_empty:
             self.figures["guarded"] += 1
             daemon.order(Order(demand=Demand.FORCED))
-        elif self._rested(daemon) and self._must_be_told(daemon):
+        elif rested and self._must_be_told(daemon):
             self._was_forced = True
             self.figures["pushed by hand"] += 1
             daemon.order(Order(demand=Demand.FORCED))
-        elif self._rested(daemon) and not daemon.polls:
+        elif rested and not daemon.polls:
             if until_s is not None and not self._looked and self._second_names():
                 # Written by a name that is left out, a file brings no event: the periodic look sees it.
                 self._looked = True
