@@ -76,7 +76,7 @@ def ask_daemon(
 
 def _show(message: Message, onlooker: Onlooker) -> None:
     if "failed" in message:
-        onlooker.retry(message["failed"])
+        onlooker.remark(message["failed"])
     elif "done_files" in message:
         figures = (message[name] for name in ("done_files", "total_files", "done_bytes", "total_bytes"))
         onlooker.packed(*figures)

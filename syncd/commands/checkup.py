@@ -18,14 +18,13 @@ from syncd.commands.options import CLOCK, config_path, configured
 from syncd.commands.status import status_of
 from syncd.commands.status_inquiry import Inquiry
 from syncd.effects.contact import Lifetime, contact, way_findings
-from syncd.effects.git_config import personal_excludes
 from syncd.effects.lodging import TenancyFile
 from syncd.effects.survey import Survey, folder_findings, survey
 from syncd.policy.checkup import judge_key, judge_private, judge_versions
 from syncd.policy.finding import Finding, Grade
 from syncd.policy.status import State, Status
 from syncd.policy.target import Target
-from syncd.process.wiring import places_of, reader_of, selection_of
+from syncd.process.wiring import excludes_for, places_of, reader_of, selection_of
 
 _WRITABLE_BY_OTHERS = 0o022
 
@@ -81,7 +80,7 @@ class Checkup:
             config.sync.max_snapshot_mib,
             status.pid,
             reader=None if config.workspace.upload_secrets else reader_of(config, CLOCK, os.environ),
-            personal_excludes=personal_excludes(os.environ),
+            personal_excludes=excludes_for(config, os.environ),
         )
         yield from self.surveyed.findings
         if config.workspace.upload_secrets:

@@ -44,7 +44,7 @@ def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes
         try:
             return dump.read(
                 lambda packed: make(counted(packed), interrupt.check),
-                lambda failure, wait_s: progress.retry(f"{failure}; trying again in {wait_s:.1f} s"),
+                lambda failure, wait_s: progress.remark(f"{failure}; trying again in {wait_s:.1f} s"),
             )
         except StepFailed as failure:
             raise failure.as_error() from None

@@ -18,12 +18,11 @@ from syncd.commands.options import CLOCK, config_option, configured
 def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
-    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.inquiry import Answer, inquire  # noqa: PLC0415
-    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import excludes_for, reader_of, selection_of  # noqa: PLC0415
 
     relative = _in_workspace(config, path)
-    answer = inquire(config.workspace.path, selection_of(config), relative, personal_excludes(os.environ))
+    answer = inquire(config.workspace.path, selection_of(config), relative, excludes_for(config, os.environ))
     if answer.included:
         secrets = reader_of(config, CLOCK, os.environ).secrets([relative] if relative else [])
         answer = next((Answer(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer)

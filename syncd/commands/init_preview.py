@@ -41,12 +41,11 @@ class Preview:
 def look(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
     from syncd.commands.progress import Progress  # noqa: PLC0415 - `init --help` needs none of it
-    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.policy.limit import over_limit  # noqa: PLC0415
     from syncd.policy.selection import Decision  # noqa: PLC0415
-    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import excludes_for, reader_of, selection_of  # noqa: PLC0415
 
     named: list[tuple[str, str]] = []
 
@@ -54,7 +53,7 @@ def look(config: Config) -> Preview:
         if decision.rule is not None and decision.rule.source == "secrets":
             named.append((f"{path}/" if is_dir else path, "by its name"))
 
-    excludes = personal_excludes(os.environ) if config.workspace.use_gitignore else ""
+    excludes = excludes_for(config, os.environ)
     with Progress() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()

@@ -38,6 +38,7 @@ from syncd.process.wiring import cycle_of, folders_of, key_of
 
 # A file that is written all the time must not keep a command for ever.
 _FOLLOW_UPS = 2
+_SHOWN_PROBLEMS = 3
 
 
 @dataclass
@@ -63,7 +64,7 @@ class _Attendant:
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         if wait_s:
             self.chronicle.retrying(failure.step, str(failure))
-            self.onlooker.retry(f"{failure}; trying again in {wait_s:.1f} s")
+            self.onlooker.remark(f"{failure}; trying again in {wait_s:.1f} s")
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
         with self.interrupt.region():
@@ -115,8 +116,10 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             status.succeeded(outcome, cycle)
             liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
             _tell_agent(liaison, cycle, attendant)
+            problems = [*cycle.problems, *liaison.problems]
             if liaison.problems:
-                status.warned([*cycle.problems, *liaison.problems])
+                status.warned(problems)
+            _warn(onlooker, problems)
             return outcome
     finally:
         exchanger.drop()
@@ -129,11 +132,17 @@ def _tell_agent(liaison: Liaison, cycle: Cycle, attendant: _Attendant) -> None:
         liaison.arrived(cycle)
         liaison.wait(attendant.interrupt)
     except Stop:
-        attendant.onlooker.retry("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
+        attendant.onlooker.remark("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
     finally:
         liaison.close()
-    for problem in liaison.problems:
-        attendant.onlooker.retry(str(problem))
+
+
+def _warn(onlooker: Onlooker, problems: list[Problem]) -> None:
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        onlooker.remark(f"warning: {one_line(str(problem), 600)}")
+    more = len(problems) - _SHOWN_PROBLEMS
+    if more > 0:
+        onlooker.remark(f"and {more} more warnings: see `syncd status`")
 
 
 def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:

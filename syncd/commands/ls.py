@@ -20,12 +20,11 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
     from syncd.effects.coverage import NoCoverage  # noqa: PLC0415
-    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.policy.manifest import Kind  # noqa: PLC0415
     from syncd.policy.selection import Decision  # noqa: PLC0415
-    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import excludes_for, reader_of, selection_of  # noqa: PLC0415
 
     left_out: list[tuple[str, Decision]] = []
 
@@ -33,7 +32,11 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
         left_out.append((f"{path}/" if is_dir else path, decision))
 
     scan = Scanner(
-        config.workspace.path, selection_of(config), NoCoverage(), note, personal_excludes=personal_excludes(os.environ)
+        config.workspace.path,
+        selection_of(config),
+        NoCoverage(),
+        note,
+        personal_excludes=excludes_for(config, os.environ),
     ).scan()
     secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
     left_out += [(path, Decision(False, secret.rule)) for path, secret in secrets.items()]

@@ -21,12 +21,12 @@ class Onlooker(Protocol):
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """So much of the archive is sent."""
 
-    def retry(self, text: str) -> None:
-        """An attempt failed."""
+    def remark(self, text: str) -> None:
+        """Something to know: an attempt that failed, a warning."""
 
 
 class Quiet:
-    """Says what fails, on stderr, and nothing else."""
+    """Says what there is to know, on stderr, and not how it goes."""
 
     def stage(self, state: State) -> None:
         """Not shown."""
@@ -37,6 +37,6 @@ class Quiet:
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Not shown."""
 
-    def retry(self, text: str) -> None:
+    def remark(self, text: str) -> None:
         """In a line."""
         click.echo(text, err=True)

@@ -114,8 +114,8 @@ class Progress:
         """So much has come, of nobody knows how much."""
         self._come(Work(self._work.word, done_bytes=received_bytes))
 
-    def retry(self, text: str) -> None:
-        """An attempt failed."""
+    def remark(self, text: str) -> None:
+        """Something to know, such as an attempt that failed."""
         if self._live is not None:
             self._console.print(one_line(text, 1000))
         else:

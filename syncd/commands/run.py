@@ -11,12 +11,15 @@ import click
 from syncd.base.apikey import ApiKey, is_outdated
 from syncd.base.clock import stamp
 from syncd.base.config import Config
-from syncd.base.errors import SyncdError, TryLater
+from syncd.base.errors import Locked, SyncdError, TryLater
 from syncd.base.interrupt import Interrupt
 from syncd.commands.options import CLOCK, config_option, config_path, logging_options
 from syncd.process.surroundings import Surroundings
 
 _log = logging.getLogger("syncd")
+# A command that syncs by itself just now, such as `flush` in a script that started both, has ended by then.
+_LOCKED_S = 10.0
+_TRY_AGAIN_S = 0.1
 
 
 @click.command("run")
@@ -47,7 +50,7 @@ def _run(path: str) -> None:
     from syncd.process.wiring import daemon_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
-    config, key, excludes = _usable(path, around)
+    config, key, excludes = _usable(path, around, _LOCKED_S)
     wakeup = Wakeup()
     signals = Signals(around.interrupt, wakeup)
     tally = Tally(started_at=stamp(CLOCK.wall_s()))
@@ -80,12 +83,14 @@ def _run(path: str) -> None:
                 )
 
 
-def _usable(path: str, around: Surroundings) -> tuple[Config, ApiKey, str]:
+def _usable(path: str, around: Surroundings, patience_s: float = 0.0) -> tuple[Config, ApiKey, str]:
     """The configuration, its key and the person's exclude file, once nothing in them would keep a daemon from starting.
 
-    Raises `SyncdError`. No lock may be held: a workspace that another instance has is refused, too.
+    Raises `SyncdError`. No lock may be held: a workspace that another daemon has is refused, too, and so is one that a
+    command has for longer than `patience_s`.
     """
     from syncd.base.config import load_config  # noqa: PLC0415
+    from syncd.effects.control import listens  # noqa: PLC0415
     from syncd.effects.lock import Lock  # noqa: PLC0415
     from syncd.process.wiring import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
@@ -93,7 +98,16 @@ def _usable(path: str, around: Surroundings) -> tuple[Config, ApiKey, str]:
     selection_of(config)
     excludes = excludes_of(config, around)
     key = key_of(config, around.environ)
-    lock = Lock(folders_of(config, around.environ).state)
-    lock.acquire()
-    lock.release()
-    return config, key, excludes
+    state = folders_of(config, around.environ).state
+    ends_s = CLOCK.monotonic_s() + patience_s
+    while True:
+        lock = Lock(state)
+        try:
+            lock.acquire()
+        except Locked:
+            if CLOCK.monotonic_s() >= ends_s or listens(state):
+                raise
+            CLOCK.sleep(_TRY_AGAIN_S)
+        else:
+            lock.release()
+            return config, key, excludes

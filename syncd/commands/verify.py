@@ -61,15 +61,12 @@ class _Compared:
 def _compared(config: Config) -> _Compared:
     from syncd.commands.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
     from syncd.commands.progress import Progress  # noqa: PLC0415
-    from syncd.effects.git_config import personal_excludes  # noqa: PLC0415
     from syncd.effects.preview import take_secrets_out  # noqa: PLC0415
     from syncd.effects.scan import Scanner  # noqa: PLC0415
     from syncd.effects.verification import verify  # noqa: PLC0415
-    from syncd.process.wiring import reader_of, selection_of  # noqa: PLC0415
+    from syncd.process.wiring import excludes_for, reader_of, selection_of  # noqa: PLC0415
 
-    workspace, excludes = config.workspace, ""
-    if workspace.use_gitignore:
-        excludes = personal_excludes(os.environ)
+    workspace, excludes = config.workspace, excludes_for(config, os.environ)
     with Progress() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()

@@ -105,8 +105,8 @@ class Watched:
         rate, left_s = speed.bytes_per_s(now_s), speed.seconds_left(total_bytes, now_s)
         self.reason = at_work(self._state, Progress(sent_bytes, total_bytes, None, None, rate, left_s))
 
-    def retry(self, text: str) -> None:
-        """An attempt failed."""
+    def remark(self, text: str) -> None:
+        """Something to know, such as an attempt that failed."""
         self.reason = Reason(text, text)
 
 

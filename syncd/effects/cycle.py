@@ -179,6 +179,7 @@ class Cycle:
         make_way = partial(_make_way, premises, self._asked(packed.manifest, only), doomed)
         self._expect(premises, packed.manifest)
         self._whole_next = True  # until this one has succeeded
+        small = packed if only is not None else None  # what is made anew on the way is whole, and proves nothing
         packed, sha256 = self._deliver(premises, packed, look.manifest, make_way, attendant)
         premises.inspection.overwritten()
         self._whole_next = False
@@ -191,7 +192,7 @@ class Cycle:
         )
         change = look.difference if self.baseline is not None else None
         self._remember(premises, packed.manifest, packed.follow_up)
-        if only is not None and (missing := premises.small.missing(packed.manifest)):
+        if packed is small and (missing := premises.small.missing(packed.manifest)):
             _log.warning("after a small archive %d paths may be missing there: a whole one follows", len(missing))
             self._doubt()
             return Outcome(sync, (*packed.follow_up, *missing), sync.files, change)

@@ -118,9 +118,7 @@ class Runner:
                     Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {patience_s:.0f} s"
                 )
             check()
-            if (
-                seen.status not in _ENDED
-            ):  # also where it prints all the time, or it would be asked all the time
+            if seen.status not in _ENDED:  # also where it prints all the time, or it would be asked all the time
                 with self._interrupt.region():
                     self._clock.sleep(wait_s)
                 wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)

@@ -30,8 +30,8 @@ from syncd.policy.verdict import Step, Verdict
 _log = logging.getLogger("syncd.removal")
 # Three seconds in all; longer waits are those of any failure, which hear what else goes on.
 _LOOKS, _FIRST_LOOK_S = 6, 0.1
-# So that the list, of some 200 bytes a path, stays a small upload.
-MOST_AT_ONCE = 20_000
+# So that the list, of some 200 bytes a path, stays a small upload, and what is said of it fits into one answer.
+MOST_AT_ONCE = 10_000
 
 
 @dataclass

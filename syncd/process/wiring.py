@@ -103,9 +103,14 @@ def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> Conte
 
 def excludes_of(config: Config, around: Surroundings) -> str:
     """The path of the person's own exclude file, where git's rules count. Raises `ConfigError`, `TryLater`."""
-    if not config.workspace.use_gitignore:
-        return ""
-    return personal_excludes(around.environ) if around.excludes is None else around.excludes
+    if not config.workspace.use_gitignore or around.excludes is None:
+        return excludes_for(config, around.environ)
+    return around.excludes
+
+
+def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
+    """As git says now. Raises `ConfigError`, `TryLater`."""
+    return personal_excludes(environ) if config.workspace.use_gitignore else ""
 
 
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:

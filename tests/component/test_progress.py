@@ -24,7 +24,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
         for second in range(70):
             progress.sent(second * _MIB, 100 * _MIB)
             clock.go_on(1)
-        progress.retry("the bucket answered 503; trying again in 1.0 s")
+        progress.remark("the bucket answered 503; trying again in 1.0 s")
         progress.stage(State.INITIALIZING)
     assert capsys.readouterr().err.splitlines() == [
         "packaging …",

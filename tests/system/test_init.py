@@ -117,6 +117,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
             "deletions": "mirror",
             "on_sandbox_change": ["tell", "the agent"],
             "mcp_file": "/m",
+            "warn_on_remote_changes": True,
         },
         "sandbox.acquire": {"ttl_seconds": 61, "servers": ["one", "two"]},
         "sync": {
@@ -246,6 +247,10 @@ What a sync would send of ~/my work
   all of it: `syncd ls`, `syncd ls --ignored`
 
 Send it now? [y/N]: y
+warning: the link 'out' leads outside the workspace or in a circle, and stays
+home: let it point inside the workspace, or ignore it
+warning: 'src/key.py' holds a private key in line 2 and stays home: take it out,
+or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
 next: `syncd service install` keeps it in step from now on"""
 

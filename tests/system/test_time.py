@@ -184,9 +184,9 @@ def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
 def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
     """Its connection is dead: begun anew at once, with the workspace as it is now, and that is no failure."""
     rig.write("random", os.urandom(8_000_000))
-    rig.faults("upload: slow 2000000")
+    rig.configure({"sync.upload_limit_kib_per_second": 2000})
     daemon = rig.start(prefix=rig.by_its_clocks)
-    rig.until(lambda: (rig.shown().get("progress") or {"done_bytes": 0})["done_bytes"], "the upload to go on")
+    rig.until(lambda: rig.shown()["state"] == "uploading" and rig.shown().get("progress"), "the upload to go on")
     rig.write("new", "saved before the lid was closed")
     rig.sleep(seconds)
     rig.converged()

@@ -96,5 +96,5 @@ def test_a_sync_of_this_process_is_told_alike() -> None:
     clock.go_on(2)
     watched.sent(2 << 20, 4 << 20)
     assert watched.reason.text == "uploading, 2.0 MiB of 4.0 MiB, 1.0 MiB/s, 0:02 left"
-    watched.retry("no network: look; trying again in 1.0 s")
+    watched.remark("no network: look; trying again in 1.0 s")
     assert watched.reason.text == "no network: look; trying again in 1.0 s"
