@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from enum import Enum
 
@@ -39,7 +40,7 @@ class Archives(Enum):
 
 class _Proof(Struct, frozen=True):
     target: Target
-    missing: list[str]
+    missing: list[bytes]  # the first of them, as the bytes that it is
 
 
 class SmallArchives:
@@ -78,7 +79,7 @@ class SmallArchives:
         """Why whole archives are sent although small ones are asked for."""
         if self._proof is None or not self._proof.missing:
             return []
-        shown = shown_path(self._proof.missing[0])
+        shown = shown_path(os.fsdecode(self._proof.missing[0]))
         what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
         return [Problem("small-archives", what, 'set sync.archive = "full" to be rid of this')]
 
@@ -99,7 +100,7 @@ class SmallArchives:
             _log.warning("whether small archives suit this sandbox cannot be seen yet: %s", failure)
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
             return list(manifest)
-        self._proof = _Proof(self._target, found[:1])
+        self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.write(msgspec.msgpack.encode(self._proof))
         return found

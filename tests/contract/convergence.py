@@ -78,6 +78,7 @@ SELECTION = Selection(SelectionSettings())
 # As the line `settings` gives them: deletions, archive, a lifetime or 0 for the named sandbox, the limit of uploads in
 # KiB a second, the quiet time, and whether changes in the sandbox are looked for.
 DEFAULTS = ("keep", "full", 0, 0, 1.0, False)
+UNUSUAL = frozenset({"settings", "reconfigure", "agent_writes", "agent_removes"})
 # A daemon that has waited so often and is not at rest never will be.
 WAITS_AT_MOST = 400
 # The clock of file times; it ticks a few hundred times a second.
@@ -446,7 +447,7 @@ class World:
         self.stragglers: list[str] = []
         self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         # With the defaults and with nobody else in the sandbox, more can be asked: see `_watch`.
-        self._plain = not any(line.word in ("settings", "agent_writes", "agent_removes") for line in self.story)
+        self._plain = not any(line.word in UNUSUAL for line in self.story)
         self._settings: list[tuple[Any, ...]] = [DEFAULTS]
         self._config = self._lived = self._configured(DEFAULTS)
         self._folders = folders_of(self._config, self._environ)

@@ -87,6 +87,14 @@ LOST_ONCE = {
         rest()
         write('g', 8, 3)
     """,
+    "a name that is no UTF-8 was missing after a small archive": """
+        settings('keep', 'changes', 0, 0, 1.0, False)
+        forgetful()
+        write('f', 8, 1)
+        write('\\udcff', 300, 2)
+        rest()
+        write('f', 8, 3)
+    """,
     "small archives were believed where the sandbox gave no dump": """
         settings('keep', 'changes', 0, 0, 1.0, False)
         forgetful()

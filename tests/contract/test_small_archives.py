@@ -212,3 +212,42 @@ def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
             pass
         assert equal(rig)
     assert rig.asked().count("dump") == 1
+
+
+class Wrecker(Witness):
+    """Damages what a small archive is made of, just before it is sent."""
+
+    folder = Path()
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        for chunk in self.folder.glob("cache/syncd/*/changes/**/*.chunk"):
+            os.truncate(chunk, 0)
+        super().sent(sent_bytes, total_bytes)
+
+
+def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
+    """A small archive that was damaged on the way goes out whole; what the sandbox makes of small ones stays open."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d1/f1", "changed" * 100)
+    witness = Wrecker(rig.clock)
+    witness.folder = rig.folder
+    rig.sync(witness=witness)
+    assert sent(rig) > 300_000
+    assert "dump" not in rig.asked()
+    rig.write("d1/f1", "again")
+    while rig.sync()[0].follow_up:
+        pass
+    assert equal(rig)
+    assert rig.asked().count("dump") == 1
+
+
+def test_names_that_are_no_utf8(rig: Rig) -> None:
+    """Are told of and kept like any other."""
+    (rig.workspace / os.fsdecode(b"A-\xff")).write_text("first of all that is missing")
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d1/f1", "changed")
+    assert rig.sync()[0].follow_up
+    rig.restart()
+    assert "xff' was missing" in str(rig.cycle.problems[0])

@@ -35,6 +35,7 @@ INSTANTS = [(op, when) for op in ("upload-url", "upload", "initialize") for when
 MORE_INSTANTS = [(op, when) for op in ("execution-upload", "execute", "execution-logs", "reset") for when in _WHENS]
 # What a person would have to mend, or would be waited for too long.
 TOO_LONG = ("401", "404", "retry-after")
+UNUSUAL = frozenset({"settings", "reconfigure", "agent_writes", "agent_removes"})
 # Of the three sandboxes in ten minutes one is the first.
 MOST_ENDS = 2
 QUICK: dict[str, object] = {"sync.debounce_seconds": 0.05, "retry.first_delay_seconds": 0.05}
@@ -75,7 +76,7 @@ class Life:
 
     def live(self, lines: Story) -> None:
         """From the first line to the last, to rest, and once more with a new process."""
-        self._plain = not any(line.word in ("settings", "agent_writes", "agent_removes") for line in lines)
+        self._plain = not any(line.word in UNUSUAL for line in lines)
         for line in lines:
             if self.lost:
                 return
