@@ -34,7 +34,7 @@ import httpx
 import pytest
 from clock import NOON_S, ScriptedClock
 from fuzz.hand import MARKS, Agent, Hand, Tree, tree
-from fuzz.ledger import Ledger, folders_in, shown
+from fuzz.ledger import Ledger, kinds_in, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
@@ -303,6 +303,10 @@ class StoryDaemon(Daemon):
         self._world.instant()
         super().sent(sent_bytes, total_bytes)
 
+    def _succeeded(self, outcome: Outcome) -> None:
+        self._world.box_id = self.sandbox_id
+        super()._succeeded(outcome)
+
     def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
         self._world.nearly_empty = isinstance(failure, NearlyEmpty)
         super()._failed(step, failure, asked_s)
@@ -412,7 +416,8 @@ class Box:
     whole: bool = False
     unrecorded: set[str] = field(default_factory=set)  # put there, and not noted by syncd as there
     sure: bool = False  # syncd heard what its last initialize came to
-    reset_of: dict[str, bool] = field(default_factory=dict)  # taken away by a reset, and nobody knows why yet
+    ever: set[tuple[str, str]] = field(default_factory=set)  # all that was put there since it was reset, by kind
+    reset_of: set[tuple[str, str]] = field(default_factory=set)  # taken away by a reset, and nobody knows why yet
 
     @property
     def gone(self) -> bool:
@@ -512,15 +517,16 @@ class World:
                 for item in os.scandir(sandbox.workspace):
                     _remove(Path(item.path))
                 box.ledger.emptied()
-            folders = folders_in(tar)
+            kinds = kinds_in(tar)
             try:
                 count = initialize(packed, bounds)
             except (BadArchive, OSError) as error:
                 self.lose(f"an archive that cannot be extracted: {error}")
                 raise
-            box.ledger.put(folders, tree(sandbox.workspace))
-            box.unrecorded |= folders.keys()
-            box.names, box.whole = set(folders), self._lived.sync.archive == "full"
+            box.ledger.put(kinds, tree(sandbox.workspace))
+            box.ever |= kinds.items()
+            box.unrecorded |= kinds.keys()
+            box.names, box.whole = set(kinds), self._lived.sync.archive == "full"
             for other in self.boxes.values():
                 if other is not box:
                     other.ledger.forgive()  # the records are of one sandbox only
@@ -531,9 +537,10 @@ class World:
         def watched_reset() -> None:
             self.figures["resets"] += 1
             if box.sure:
-                box.reset_of = {path: what[0] == "folder" for path, what in box.ledger.ours.items()}
+                box.reset_of = box.ever
             reset()
             box.ledger.emptied()
+            box.ever = set()
 
         sandbox.initialize = watched  # type: ignore[method-assign]
         sandbox.reset = watched_reset  # type: ignore[method-assign]
@@ -554,18 +561,18 @@ class World:
         """An initialize is asked for; whoever reset the sandbox for it had a reason."""
         box = self.boxes[entry.sandbox or ""]
         box.sure = False
-        reset_of, box.reset_of = box.reset_of, {}
+        reset_of, box.reset_of = box.reset_of, set()
         if reset_of and not self.state_harmed:
             place = self.emulator.data_dir / "bucket/us" / box.sandbox.id / "workspace.tar.gz"
             with contextlib.suppress(OSError, ValueError, zlib.error):
                 newest = max(place.iterdir(), key=lambda path: path.name)
-                if reset_of.items() <= folders_in(zlib.decompress(newest.read_bytes(), 31)).items():
+                if reset_of <= kinds_in(zlib.decompress(newest.read_bytes(), 31)).items():
                     self.lose("the sandbox was reset, and nothing was deleted")
 
     def forget_resets(self) -> None:
         """What follows may be another archive than the one that they were for."""
         for box in self.boxes.values():
-            box.reset_of = {}
+            box.reset_of = set()
 
     def see_programs_end(self) -> None:
         """But for those that are held."""
@@ -956,7 +963,7 @@ class World:
     def _kill(self) -> None:
         self.figures["kills"] += 1
         for box in self.boxes.values():
-            box.sure, box.reset_of = False, {}
+            box.sure, box.reset_of = False, set()
         for name in ("state", "cache"):
             copy = self.folder / "saved" / name
             copy.mkdir(parents=True)

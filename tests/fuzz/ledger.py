@@ -27,10 +27,10 @@ class Ledger:
 
     # -- what happens
 
-    def put(self, folders: Mapping[str, bool], there: Tree) -> None:
+    def put(self, kinds: Mapping[str, str], there: Tree) -> None:
         """An archive with these paths was unpacked, after which that is there: over files, and in folders' places."""
-        for path, is_folder in folders.items():
-            if not is_folder:
+        for path, kind in kinds.items():
+            if kind != "folder":
                 self._drop_below(path)
             for above in _above(path):
                 if self.ours.get(above, FOLDER) != FOLDER:
@@ -115,10 +115,15 @@ class Ledger:
             kept.difference_update([each for each in kept if each.startswith(start)])
 
 
-def folders_in(tar: bytes) -> dict[str, bool]:
-    """The paths in an archive, and whether each is a folder."""
+def kinds_in(tar: bytes) -> dict[str, str]:
+    """The paths in an archive, and what each is, in a tree's words."""
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
-        return {name: member.isdir() for member in members if (name := member.name.removeprefix("./")) not in ("", ".")}
+        named = ((member.name.removeprefix("./"), member) for member in members)
+        return {
+            name: "folder" if member.isdir() else "link" if member.issym() else "file"
+            for name, member in named
+            if name not in ("", ".")
+        }
 
 
 def shown(what: What | None) -> str:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from command import CLOCK, Running
 from fuzz.hand import MARKS, Agent, Hand, Tree, tree
-from fuzz.ledger import Ledger, folders_in
+from fuzz.ledger import Ledger, kinds_in
 from fuzz.story import Line, Story, story
 from rig import KEY, Rig, emptied
 
@@ -311,7 +311,7 @@ class Life:
                     emptied(sandbox.workspace)
                     box.ledger.emptied()
                 count = initialize(packed, bounds)
-                box.ledger.put(folders_in(tar), tree(sandbox.workspace))
+                box.ledger.put(kinds_in(tar), tree(sandbox.workspace))
             for other in self._boxes.values():
                 if other is not box:
                     other.ledger.forgive()  # the records are of one sandbox only
