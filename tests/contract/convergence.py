@@ -231,7 +231,10 @@ class Knocking(Exchanger):
         world = living()
         world.instant()
         answer = super().exchange(method, url, **more)
-        if url.partition("?")[0].endswith("/initialize") and answer.status == 200:
+        path = url.partition("?")[0]
+        if answer.status == 404 and path.endswith(("/upload-url", "/initialize", "/reset")):
+            world.hear_that_it_is_gone()
+        if path.endswith("/initialize") and answer.status == 200:
             with contextlib.suppress(ValueError, KeyError):
                 said = json.loads(answer.body)
                 world.boxes[said["sandbox_id"]].sure = said["status"] != "error"
@@ -416,7 +419,7 @@ class Box:
     whole: bool = False
     unrecorded: set[str] = field(default_factory=set)  # put there, and not noted by syncd as there
     sure: bool = False  # syncd heard what its last initialize came to
-    ever: set[tuple[str, str]] = field(default_factory=set)  # all that was put there since it was reset, by kind
+    ever: set[tuple[str, str]] = field(default_factory=set)  # all that an initialize was to put there since a reset
     reset_of: set[tuple[str, str]] = field(default_factory=set)  # taken away by a reset, and nobody knows why yet
 
     @property
@@ -524,7 +527,6 @@ class World:
                 self.lose(f"an archive that cannot be extracted: {error}")
                 raise
             box.ledger.put(kinds, tree(sandbox.workspace))
-            box.ever |= kinds.items()
             box.unrecorded |= kinds.keys()
             box.names, box.whole = set(kinds), self._lived.sync.archive == "full"
             for other in self.boxes.values():
@@ -562,12 +564,18 @@ class World:
         box = self.boxes[entry.sandbox or ""]
         box.sure = False
         reset_of, box.reset_of = box.reset_of, set()
-        if reset_of and not self.state_harmed:
-            place = self.emulator.data_dir / "bucket/us" / box.sandbox.id / "workspace.tar.gz"
-            with contextlib.suppress(OSError, ValueError, zlib.error):
-                newest = max(place.iterdir(), key=lambda path: path.name)
-                if reset_of <= kinds_in(zlib.decompress(newest.read_bytes(), 31)).items():
-                    self.lose("the sandbox was reset, and nothing was deleted")
+        place = self.emulator.data_dir / "bucket/us" / box.sandbox.id / "workspace.tar.gz"
+        with contextlib.suppress(OSError, ValueError, zlib.error):
+            newest = max(place.iterdir(), key=lambda path: path.name)
+            kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
+            if reset_of and reset_of <= kinds.items() and not self.state_harmed:
+                self.lose("the sandbox was reset, and nothing was deleted")
+            box.ever |= kinds.items()
+
+    def hear_that_it_is_gone(self) -> None:
+        """The API says so. Where that is not true, what lingered from before the last archive is forgotten."""
+        for box in self.boxes.values():
+            box.ledger.forgive(box.ledger.ours.keys() - box.names)
 
     def forget_resets(self) -> None:
         """What follows may be another archive than the one that they were for."""
