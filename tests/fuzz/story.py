@@ -364,6 +364,12 @@ class _Settler(_Author):
             over = Line("agent_writes", (chance.choice((path, path, f"{path}/agents")), self._text), at)
             home = chance.choice((gone, gone, Line("morph", (path, "folder")), Line("touch", (path,)), self._deed()))
             return [write, Line("rest"), *((over, home) if chance.random() < 0.7 else (home, over)), Line("rest")]
+        ends = Line(chance.choice(("kill", "stop", "reload")))
+        if chance.random() < 0.4:
+            unanswered = Line(
+                "fault", (chance.choice(("initialize: lost", "initialize: 500 after", "initialize: cut")),)
+            )
+            return [unanswered, write, Line("failing"), ends, chance.choice((gone, gone, self._deed())), Line("rest")]
         late = chance.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
         return [
             write,
@@ -372,7 +378,7 @@ class _Settler(_Author):
             Line("fault", (late,)),
             gone,
             Line("failing"),
-            *([Line(chance.choice(("kill", "stop", "reload")))] if chance.random() < 0.5 else []),
+            *([ends] if chance.random() < 0.5 else []),
             *([write] if chance.random() < 0.8 else []),
             Line("straggle", (), chance.choice((None, self._instant(), 1000))),
             Line("rest"),

@@ -343,7 +343,9 @@ class Life:
     def _harm(self, where: str, how: str, number: int) -> None:
         """Something becomes of what the daemon keeps on disk."""
         top = self._rig.home / (".cache" if where == "spool" else ".local/state")
-        files = sorted(path for path in top.rglob("*") if path.is_file() and path.name != "lock")
+        # That a mark without content is gone, nobody can see.
+        spared = {"lock", "unsure"} if how == "drop" else {"lock"}
+        files = sorted(path for path in top.rglob("*") if path.is_file() and path.name not in spared)
         if not files:
             return
         file = files[number % len(files)]
