@@ -344,6 +344,46 @@ def test_every_so_often_by_mode(story: Story, deletions: str, archive: str, *, t
     assert _deaths(pruned, AFTERWARDS, [None, *Cut], torn=torn, first=3, stride=4 if torn else 15) > (5 if torn else 30)
 
 
+@pytest.mark.parametrize(
+    ("stride", "cuts"),
+    [
+        (13, [None, Cut.NAMES, None, Cut.ANY]),
+        pytest.param(1, [None], marks=pytest.mark.long),
+        pytest.param(1, [*Cut], marks=pytest.mark.long),
+    ],
+)
+@pytest.mark.timeout(600)
+def test_killed_on_the_way_to_the_next_sandbox(story: Story, stride: int, cuts: list[Cut | None]) -> None:
+    """The one that was acquired has ended: whoever dies in the move, the next process makes it, with everything."""
+    on = story.machine
+    on.acquire()
+    cut, chance = cycle(cuts), Random(9)
+    for step in range(2, MOST_STEPS, stride):
+        on.forget_all()  # also how many were acquired, or it would wait for ten minutes
+        assert on.sync().word == "initialized"
+        first = _filled(on)
+        for sandbox in on.emulator.sandboxes():
+            sandbox.record.expires_at_s = 0.0
+        story.change()
+        ended = on.sync(step)
+        if (how := next(cut)) is not None:
+            on.cut_power(how, chance)
+        assert on.sync().word in ("initialized", "unchanged")
+        assert on.sync().word == "unchanged"
+        second = _filled(on)
+        assert len(second) == 1
+        assert second.keys().isdisjoint(first)
+        assert second.popitem()[1].items() >= tree(on.workspace).items()
+        if ended.word != "killed":
+            break
+    assert step > 40
+
+
+def _filled(on: Machine) -> dict[str, dict[str, object]]:
+    """What is in those that anything is in, by id."""
+    return {box.id: found for box in on.emulator.sandboxes() if (found := tree(box.workspace))}
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @MODES
