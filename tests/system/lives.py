@@ -86,6 +86,8 @@ class Life:
         self._rest(30.0)
         if self.lost:
             return
+        # What was only deleted, where the agent has it now, makes no difference: it may not have been heard of yet.
+        self._rig.run("flush", "--timeout", "20")
         if self._daemon.stop() != 0:
             self.lost.append(f"a stop ended with {self._daemon.code}")
         initialized, box = self._figures["initialized"], self._box
