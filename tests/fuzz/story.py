@@ -361,8 +361,12 @@ class _Settler(_Author):
         write, gone = Line("write", (path, 8, self._text)), Line("remove", (path,))
         if chance.random() < 0.5:
             at = self._instant() if chance.random() < 0.4 else None
-            over = Line("agent_writes", (chance.choice((path, path, f"{path}/agents")), self._text), at)
+            over = Line("agent_writes", (path, self._text), at)
             home = chance.choice((gone, gone, Line("morph", (path, "folder")), Line("touch", (path,)), self._deed()))
+            if chance.random() < 0.4:
+                folder = self._folder()
+                write, home = Line("write", (f"{folder}/deep/f", 8, self._text)), Line("remove", (folder,))
+                over = Line("agent_writes", (f"{folder}/{chance.choice(('', 'deep/'))}agents", self._text), at)
             return [write, Line("rest"), *((over, home) if chance.random() < 0.7 else (home, over)), Line("rest")]
         ends = Line(chance.choice(("kill", "stop", "reload")))
         if chance.random() < 0.4:
