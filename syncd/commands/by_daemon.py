@@ -19,25 +19,20 @@ from syncd.policy.status import State
 _STARTS_S = 1.5
 _ASK_AGAIN_S = 0.1
 
+Said = TypeVar("Said")
 Done = TypeVar("Done")
 
 
-def ask_or_do(
-    config: Config,
-    request: Message,
-    alone: Callable[[], Done],
-    timeout_s: float | None = None,
-    onlooker: Onlooker | None = None,
-) -> dict[str, Any] | Done:
-    """What the daemon says, or where none runs what `alone` gives; one that starts in between is asked after all.
+def ask_or_do(ask: Callable[[], Said | None], alone: Callable[[], Done]) -> Said | Done:
+    """What the daemon says; where none runs (None), what `alone` gives. One that starts in between is asked after all.
 
     Raises what either raises.
     """
     ends_s = CLOCK.monotonic_s() + _STARTS_S
     while True:
-        answer = ask_daemon(config, request, timeout_s, onlooker)
-        if answer is not None:
-            return answer
+        said = ask()
+        if said is not None:
+            return said
         try:
             return alone()
         except Locked:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -31,13 +32,14 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
     What takes longer than a second is told on stderr, with the reason.
     """
     config = configured(config_file)
-    if not _by_daemon(config, timeout_s):
-        _alone(config, timeout_s)
+    from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
+
+    ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _alone(config, timeout_s))
 
 
-def _by_daemon(config: Config, timeout_s: float | None) -> bool:
-    """Whether a daemon did it. Raises `SyncdError`."""
-    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - after the configuration is known to be right
+def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
+    """What the daemon says once it is done; None where none runs. Raises `SyncdError`."""
+    from syncd.commands.by_daemon import ask_daemon  # noqa: PLC0415 - as above
     from syncd.commands.status import status_of  # noqa: PLC0415
     from syncd.commands.waiting import Reason, Waiting, reason  # noqa: PLC0415
 
@@ -48,7 +50,7 @@ def _by_daemon(config: Config, timeout_s: float | None) -> bool:
 
     with Waiting(why):
         try:
-            return ask_daemon(config, {"do": "flush"}, timeout_s) is not None
+            return ask_daemon(config, {"do": "flush"}, timeout_s)
         except TimeoutError:
             more = "the daemon goes on; give it more time, or see `syncd status`"
             raise TryLater(f"not in the sandbox after {timeout_s:g} s ({why().text})", more) from None

@@ -46,13 +46,15 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 
 def push(config: Config, force: bool) -> Pushed:
     """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
-    from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.commands.by_daemon import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
     from syncd.commands.progress import Progress  # noqa: PLC0415
 
     with Progress() as progress:
         request = {"do": "push", "force": force}
         try:
-            done = ask_or_do(config, request, lambda: _push_alone(config, force, progress), onlooker=progress)
+            done = ask_or_do(
+                lambda: ask_daemon(config, request, onlooker=progress), lambda: _push_alone(config, force, progress)
+            )
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; the daemon still sends it", "see `syncd status`") from None
         except Stop:

@@ -16,6 +16,8 @@ from rig import Rig
 
 _PATIENCE_S = 30.0
 _READ_AGAIN_S = 0.05
+# A path that is longer than the screen is cut where the line ends; a test's own paths are.
+_FULL = re.compile(r"^(.{79})\n +", re.MULTILINE)
 # Said on the way to what is shown; a terminal draws it as a bar that goes away.
 _PASSING = re.compile(r".* …|-- done \d+")
 
@@ -56,7 +58,8 @@ class Shell:
     @property
     def printed(self) -> str:
         """What was printed since the last lines were typed, without what a terminal would have wiped away."""
-        lines = self._raw().replace(str(self._home), "/home/you").splitlines(keepends=True)
+        whole = _FULL.sub(r"\1", self._raw())
+        lines = whole.replace(str(self._home), "/home/you").splitlines(keepends=True)
         return "".join(line for line in lines if not _PASSING.fullmatch(line.rstrip()))
 
     def close(self) -> None:
