@@ -11,7 +11,7 @@ import click
 from syncd.base.apikey import ApiKey, is_outdated
 from syncd.base.clock import stamp
 from syncd.base.config import Config
-from syncd.base.errors import Locked, SyncdError, TryLater
+from syncd.base.errors import Locked, Stop, SyncdError, TryLater
 from syncd.base.interrupt import Interrupt
 from syncd.commands.options import CLOCK, config_option, config_path, logging_options
 from syncd.process.surroundings import Surroundings
@@ -35,6 +35,8 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     try:
         _run(config_path(config_file))
+    except Stop:  # while it waited for a command to end
+        return 0
     except SyncdError as failure:
         _log.error("%s", failure)  # a daemon's last word is a log line like its others
         return failure.exit_code
@@ -47,7 +49,7 @@ def _run(path: str) -> None:
     from syncd.process.daemon import Ended  # noqa: PLC0415
     from syncd.process.signals import Signals  # noqa: PLC0415
     from syncd.process.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.process.wiring import daemon_of  # noqa: PLC0415
+    from syncd.process.wiring import daemon_of, folders_of  # noqa: PLC0415
 
     around = Surroundings(CLOCK, os.environ, Interrupt())
     config, key, excludes = _usable(path, around, _LOCKED_S)
@@ -58,16 +60,20 @@ def _run(path: str) -> None:
         while True:
             # What git said is kept: asked again, it might fail where the old configuration is to stay.
             now = replace(around, excludes=excludes)
-            with daemon_of(
-                config,
-                key=key,
-                around=now,
-                signals=signals,
-                wakeup=wakeup,
-                tally=tally,
-                reread=lambda: load_config(path),
-            ) as daemon:
-                ended = daemon.run()
+            try:
+                with daemon_of(
+                    config,
+                    key=key,
+                    around=now,
+                    signals=signals,
+                    wakeup=wakeup,
+                    tally=tally,
+                    reread=lambda: load_config(path),
+                ) as daemon:
+                    ended = daemon.run()
+            except Locked:  # a command took the workspace since it was looked at
+                _wait_for_lock(folders_of(config, around.environ).state, around, _LOCKED_S)
+                continue
             if ended is Ended.STOPPED:
                 return
             signals.reload = False
@@ -90,24 +96,31 @@ def _usable(path: str, around: Surroundings, patience_s: float = 0.0) -> tuple[C
     command has for longer than `patience_s`.
     """
     from syncd.base.config import load_config  # noqa: PLC0415
-    from syncd.effects.control import listens  # noqa: PLC0415
-    from syncd.effects.lock import Lock  # noqa: PLC0415
     from syncd.process.wiring import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)
     selection_of(config)
     excludes = excludes_of(config, around)
     key = key_of(config, around.environ)
-    state = folders_of(config, around.environ).state
+    _wait_for_lock(folders_of(config, around.environ).state, around, patience_s)
+    return config, key, excludes
+
+
+def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None:
+    """Until nobody has it. Raises `Locked` if a daemon does, or a command for longer than that; `Stop`."""
+    from syncd.effects.control import listens  # noqa: PLC0415
+    from syncd.effects.lock import Lock  # noqa: PLC0415
+
     ends_s = CLOCK.monotonic_s() + patience_s
     while True:
-        lock = Lock(state)
+        lock = Lock(folder)
         try:
             lock.acquire()
         except Locked:
-            if CLOCK.monotonic_s() >= ends_s or listens(state):
+            if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            CLOCK.sleep(_TRY_AGAIN_S)
+            with around.interrupt.region():
+                CLOCK.sleep(_TRY_AGAIN_S)
         else:
             lock.release()
-            return config, key, excludes
+            return
