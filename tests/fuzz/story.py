@@ -373,7 +373,9 @@ class _Settler(_Author):
             unanswered = Line(
                 "fault", (chance.choice(("initialize: lost", "initialize: 500 after", "initialize: cut")),)
             )
-            return [unanswered, write, Line("failing"), ends, chance.choice((gone, gone, self._deed())), Line("rest")]
+            before = [Line("write", (path, 8, 0)), Line("rest")] if chance.random() < 0.5 else []
+            after = chance.choice((gone, Line("revert", (path,)), Line("revert", (path,)), self._deed()))
+            return [*before, unanswered, write, Line("failing"), ends, after, Line("rest")]
         late = chance.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
         return [
             write,
