@@ -6,7 +6,6 @@ is loaded when there is something to say: most daemons never have.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,8 @@ class Desktop:
 
 
 def _shown(bus: SessionBus, notice: Notice, instead_of: Shown | None) -> Shown:
+    import html  # noqa: PLC0415 - it brings a table of 2,000 names along, which no idle daemon needs
+
     (abilities,), server = bus.ask(*_SERVER, "GetCapabilities")
     # Where markup is understood, a message from somewhere could look like anything.
     body = html.escape(notice.body, quote=False) if "body-markup" in abilities else notice.body

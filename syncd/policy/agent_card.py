@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -46,6 +45,8 @@ def hook_variables(card: AgentCard, workspace: str, mcp_file: str) -> dict[str, 
 
 def shell_lines(card: AgentCard) -> Iterator[str]:
     """`export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
+    import shlex  # noqa: PLC0415 - the daemon, which imports this module too, needs none of it
+
     values = {"SYNCD_SANDBOX_ID": one_line(card.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": card.expires_at}
     for name, url in callable_servers(card.servers).items():
         variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
