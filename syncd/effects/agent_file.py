@@ -11,7 +11,6 @@ import logging
 import os
 from dataclasses import dataclass
 
-import msgspec
 from msgspec import Struct
 
 from syncd.base.problem import Problem
@@ -40,15 +39,7 @@ class AgentNotes:
 
     def recall(self) -> None:
         """Read what an earlier process noted, if it makes sense."""
-        payload, problem = self._file.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=_Record)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                problem = self._file.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        record = self._file.recalled(_Record, _log)
         if record is not None and record.version == _VERSION:
             self.told, self.seals = record.told, record.seals
 
@@ -64,7 +55,7 @@ class AgentNotes:
         self._save()
 
     def _save(self) -> None:
-        self._file.write(msgspec.msgpack.encode(_Record(_VERSION, self.told, self.seals)))
+        self._file.write_record(_Record(_VERSION, self.told, self.seals))
 
 
 @dataclass

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -80,13 +79,7 @@ class Journal:
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
         self.unsure = self._marked = self._mark.stands
-        payload, problem = self._initialized.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=_Initialized)
-            except msgspec.MsgspecError:
-                problem = self._initialized.set_aside()
+        record, problem = self._initialized.read_record(_Initialized)
         if record is not None and record.version != _VERSION:
             record, problem = None, self._initialized.set_aside()
         if problem is not None:
@@ -100,21 +93,13 @@ class Journal:
 
     def uploaded(self, target: Target) -> Uploaded | None:
         """The archive that only lacks its initialize, if it went the same way to the same sandbox."""
-        payload, problem = self._uploaded.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=Uploaded)
-            except msgspec.MsgspecError:
-                problem = self._uploaded.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        record = self._uploaded.recalled(Uploaded, _log)
         return record if record and record.version == _VERSION and record.target == target else None
 
     def record_uploaded(self, target: Target, identity: str, size_bytes: int, sha256: str) -> None:
         """Note that the archive is in the bucket. Raises `OSError`."""
         record = Uploaded(_VERSION, target, identity, size_bytes, sha256)
-        self._uploaded.write(msgspec.msgpack.encode(record))
+        self._uploaded.write_record(record)
 
     def doubt(self) -> None:
         """From now on the sandbox may hold something else than what is recorded.
@@ -132,25 +117,19 @@ class Journal:
 
     def perhaps_there(self, target: Target) -> Manifest:
         """What may be in this sandbox beside the last manifest that it was known to hold."""
-        payload, problem = self._perhaps.read()
-        if problem is not None:
-            _log.warning("%s", problem)
-        try:
-            record = msgspec.msgpack.decode(payload, type=_Initialized) if payload is not None else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            record = None
+        record = self._perhaps.recalled(_Initialized, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(target):
             return {}
         return {os.fsdecode(row.path): _entry(row) for row in record.rows}
 
     def record_perhaps_there(self, target: Target, entries: Manifest) -> None:
         """Note that an initialize with these is about to be asked for. Raises `OSError`."""
-        self._perhaps.write(msgspec.msgpack.encode(self._record(target, entries)))
+        self._perhaps.write_record(self._record(target, entries))
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Note that the sandbox holds the manifest. Raises `OSError`; this process is sure of it all the same."""
         self.unsure = self._marked = False
-        self._initialized.write(msgspec.msgpack.encode(self._record(target, manifest)))
+        self._initialized.write_record(self._record(target, manifest))
         # Left behind, each of these costs the next process a request that it could have spared.
         for forget in (self._mark.take_away, self._uploaded.remove, self._perhaps.remove):
             with contextlib.suppress(OSError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 
-import msgspec
 from msgspec import Struct
 
 from syncd.base.clock import Clock
@@ -35,15 +34,7 @@ class LeaseFile:
 
     def load(self, target: Target) -> Lease | None:
         """The lease for this way to this sandbox, if one is kept that makes sense."""
-        payload, problem = self._file.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=_Record)
-            except msgspec.MsgspecError:
-                problem = self._file.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        record = self._file.recalled(_Record, _log)
         if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()
@@ -54,7 +45,7 @@ class LeaseFile:
     def save(self, target: Target, lease: Lease) -> None:
         """Keep the lease. Raises `OSError`."""
         ends_wall_s = self._clock.wall_s() + lease.ends_s - self._clock.boottime_s()
-        self._file.write(msgspec.msgpack.encode(_Record(target, lease.url, ends_wall_s, lease.life_s)))
+        self._file.write_record(_Record(target, lease.url, ends_wall_s, lease.life_s))
 
     def forget(self) -> None:
         """The URL was refused. Where the file stays, the next process finds that out with one request."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 
-import msgspec
 from msgspec import Struct
 
 from syncd.effects.state_file import StateFile
@@ -47,15 +46,7 @@ class LingeringFile:
 
     def load(self) -> Lingering:
         """What is kept; nothing, where no sensible record of this sandbox is."""
-        payload, problem = self._file.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=_Record)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                problem = self._file.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        record = self._file.recalled(_Record, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
             return NOTHING
         entries: Versions = {}
@@ -79,7 +70,7 @@ class LingeringFile:
             ]
             changed = sorted(map(os.fsencode, lingering.changed))
             record = _Record(_VERSION, self._target, rows, changed, lingering.unnamed, lingering.files)
-            self._file.write(msgspec.msgpack.encode(record))
+            self._file.write_record(record)
         self._kept = lingering
 
 

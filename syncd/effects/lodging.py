@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from syncd.base.clock import Clock
@@ -73,22 +72,14 @@ class TenancyFile:
 
     def load(self) -> tuple[Tenancy | None, list[float]]:
         """What is kept, if it makes sense."""
-        payload, problem = self._file.read()
-        book = None
-        if payload is not None:
-            try:
-                book = msgspec.msgpack.decode(payload, type=_Book)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                problem = self._file.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        book = self._file.recalled(_Book, _log)
         if book is None or book.version != _VERSION or book.base_url != self._base_url:
             return None, []
         return book.tenancy, book.acquired_wall_s
 
     def save(self, tenancy: Tenancy | None, acquired_wall_s: list[float]) -> None:
         """Keep it. Raises `OSError`."""
-        self._file.write(msgspec.msgpack.encode(_Book(_VERSION, self._base_url, tenancy, acquired_wall_s)))
+        self._file.write_record(_Book(_VERSION, self._base_url, tenancy, acquired_wall_s))
 
 
 class AcquiredLodging:

@@ -7,9 +7,10 @@ state folder, since a restart is no reason to believe in a disaster.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 
-import msgspec
+from msgspec import Struct
 
 from syncd.base.errors import NearlyEmpty, TryLater
 from syncd.effects.scan import Scan
@@ -17,25 +18,31 @@ from syncd.effects.state_file import StateFile
 from syncd.policy.guard import is_another, lost_nearly_all
 from syncd.policy.manifest import Entry, count_files
 
+_log = logging.getLogger("syncd")
 Identity = tuple[int, int]
 """Device and inode of a directory."""
 
 _MEANT = "run `syncd push --force` if it is meant to be so"
 
 
+class _Record(Struct, array_like=True):
+    device: int
+    inode: int
+
+
 class Sentry:
     """Guards one workspace."""
 
     def __init__(self, state_folder: str) -> None:
-        self._file = StateFile(state_folder, "workspace")
+        self._file = StateFile(
+            state_folder, "workspace", "another directory put in the workspace's place goes unnoticed once"
+        )
         self._known: Identity | None = None
 
     def recall(self) -> None:
         """Read which directory an earlier process knew as the workspace."""
-        payload, _ = self._file.read()
-        if payload is not None:
-            with contextlib.suppress(msgspec.MsgspecError):
-                self._known = msgspec.msgpack.decode(payload, type=Identity)
+        record = self._file.recalled(_Record, _log)
+        self._known = None if record is None else (record.device, record.inode)
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
         """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
@@ -63,4 +70,4 @@ class Sentry:
         if scan.identity != self._known:
             self._known = scan.identity
             with contextlib.suppress(OSError):  # costs the next process its suspicion
-                self._file.write(msgspec.msgpack.encode(self._known))
+                self._file.write_record(_Record(*self._known))

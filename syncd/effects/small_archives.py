@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-import msgspec
 from msgspec import Struct
 
 from syncd.base.clock import Clock
@@ -102,15 +101,9 @@ class SmallArchives:
             return list(manifest)
         self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
         with contextlib.suppress(OSError):  # then the next process proves it again
-            self._file.write(msgspec.msgpack.encode(self._proof))
+            self._file.write_record(self._proof)
         return found
 
     def _recall(self) -> _Proof | None:
-        payload, problem = self._file.read()
-        if problem is not None:
-            _log.warning("%s", problem)
-        try:
-            proof = msgspec.msgpack.decode(payload, type=_Proof) if payload is not None else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+        proof = self._file.recalled(_Proof, _log)
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
 from msgspec import Struct
 
 from syncd.effects.state_file import StateFile
@@ -59,16 +58,8 @@ class StartedFile:
             self._file.remove()
 
     def _write(self, notes: list[Started]) -> None:
-        self._file.write(msgspec.msgpack.encode(_Record(_VERSION, [*self._others, *notes])))
+        self._file.write_record(_Record(_VERSION, [*self._others, *notes]))
 
     def _load(self) -> list[Started]:
-        payload, problem = self._file.read()
-        record = None
-        if payload is not None:
-            try:
-                record = msgspec.msgpack.decode(payload, type=_Record)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                problem = self._file.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)
+        record = self._file.recalled(_Record, _log)
         return record.notes if record is not None and record.version == _VERSION else []

@@ -9,8 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import stat
+from typing import TypeVar
+
+import msgspec
 
 from syncd.base.problem import Problem
 
@@ -18,6 +22,9 @@ _MAGIC = b"syncd-state 1 "
 _ALL_ANEW = "everything is uploaded anew once"
 # What renaming says where something of another kind, or a full folder, has the new name.
 _TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
+
+
+Shape = TypeVar("Shape")
 
 
 class StateFile:
@@ -44,6 +51,27 @@ class StateFile:
         if header == _MAGIC + hashlib.sha256(payload).hexdigest().encode():
             return payload, None
         return None, self.set_aside()
+
+    def write_record(self, record: object) -> None:
+        """As `write`, in MessagePack."""
+        self.write(msgspec.msgpack.encode(record))
+
+    def read_record(self, shape: type[Shape]) -> tuple[Shape | None, Problem | None]:
+        """As `read`; a record of another shape is set aside, too."""
+        payload, problem = self.read()
+        if payload is None:
+            return None, problem
+        try:
+            return msgspec.msgpack.decode(payload, type=shape), None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None, self.set_aside()
+
+    def recalled(self, shape: type[Shape], log: logging.Logger) -> Shape | None:
+        """The record, if there is one that makes sense; what was set aside is told in the log."""
+        record, problem = self.read_record(shape)
+        if problem is not None:
+            log.warning("%s", problem)
+        return record
 
     def set_aside(self, why: str = "was damaged or of another version") -> Problem:
         """Move a record that makes no sense out of the way, for a person to look at."""
