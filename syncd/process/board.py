@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from syncd import __version__
@@ -61,6 +62,7 @@ class Board:
     problems: list[Problem] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     tenancy: Tenancy | None = None
+    servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
     _state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
@@ -131,11 +133,12 @@ class Board:
         if self.state is not State.UPLOADING:
             self.herald.look()
 
-    def learn(self, cycle: Cycle) -> None:
-        """What a cycle knows by now of where it goes and of what stays home."""
+    def learn(self, cycle: Cycle, servers: Mapping[str, str]) -> None:
+        """What a cycle knows by now of where it goes and of what stays home; `servers` are those of a named sandbox."""
         self.url_expires_at = cycle.url_expires_at
         self.target = cycle.target or self.target
         self.tenancy = cycle.lodging.tenancy
+        self.servers = self.tenancy.servers if self.tenancy else dict(servers)
         self.left_out = cycle.photographer.left_out
         self.lingering = cycle.lingering_files
 
@@ -205,7 +208,7 @@ class Board:
             uploaded_bytes=self.tally.uploaded_bytes,
             left_out=self.left_out,
             sandbox_expires_at=ends_at(self.tenancy),
-            mcp_servers=self.tenancy.servers if self.tenancy else {},
+            mcp_servers=self.servers,
             lingering=self.lingering,
         )
 

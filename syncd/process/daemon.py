@@ -71,7 +71,7 @@ class Daemon:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         self._paused = self._parts.pause_file.paused
         self._board.pending = self._parts.cycle.baseline is None or self._parts.cycle.journal.unsure
-        self._board.learn(self._parts.cycle)
+        self._board.learn(self._parts.cycle, self._parts.liaison.servers)
         self._board.enter(State.STARTING)
         self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
         self._parts.manager.ready()
@@ -129,7 +129,7 @@ class Daemon:
             self._succeeded(outcome)
         if changed is None:
             self._look_again_later(self._clock.monotonic_s() - self._started_s)
-        self._board.learn(self._parts.cycle)
+        self._board.learn(self._parts.cycle, self._parts.liaison.servers)
         self._warn()
         self._parts.manager.ping()
 
@@ -182,7 +182,7 @@ class Daemon:
         self._parts.manager.ping()
         if state is not State.SNAPSHOTTING:
             self._board.pending = True
-            self._board.learn(self._parts.cycle)
+            self._board.learn(self._parts.cycle, self._parts.liaison.servers)
         elif self._setback.hold is not None:
             return
         self._board.enter(state)

@@ -61,6 +61,11 @@ class Liaison:
         self._file_problem: Problem | None = None
         self._running: Told | None = None
 
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """Those of the sandbox that was asked for them last, where anyone wanted to know."""
+        return self._servers or {}
+
     def arrived(self, cycle: Cycle) -> None:
         """The sandbox of this cycle holds the workspace."""
         target, tenancy = cycle.target, cycle.lodging.tenancy

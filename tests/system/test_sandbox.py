@@ -148,3 +148,14 @@ def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
     rig.start()
     rig.until(lambda: "broken off each time" in "".join(rig.shown()["warnings"]), "the warning")
     assert len(runs(3)) == 3
+
+
+def test_servers_of_a_named_sandbox_in_the_status(rig: Rig, tmp_path: Path) -> None:
+    """Once a daemon has asked for them, as for the agent's file, `status` shows them too."""
+    rig.emulator.create_sandbox("other", ["terminal"])
+    rig.configure({"sandbox.id": "other", "sandbox.mcp_file": str(tmp_path / "mcp.json")})
+    rig.write("a.txt")
+    rig.up()
+    rig.until(lambda: rig.status()["mcp_servers"], "the servers")
+    assert rig.status()["mcp_servers"] == {"terminal": f"{rig.emulator.base_url}/mcp/other/terminal"}
+    assert "terminal" in rig.ok("status").out
