@@ -87,6 +87,9 @@ class CoarseWatch:
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Nothing: the observer finds directories itself."""
 
+    def cover_file(self, path: str, name: str, parent: int) -> None:
+        """Nothing: what is written by other names is seen when all is looked at."""
+
     def finish(self) -> None:
         """Nothing."""
 

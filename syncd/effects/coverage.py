@@ -16,6 +16,9 @@ class Coverage(Protocol):
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """The directory is about to be listed."""
 
+    def cover_file(self, path: str, name: str, parent: int) -> None:
+        """The file of that name in the directory open at `parent` has other names too, and is about to be looked at."""
+
     def finish(self) -> None:
         """The scan is whole: what it did not cover is gone."""
 
@@ -30,6 +33,9 @@ class NoCoverage:
         pass
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
+        pass
+
+    def cover_file(self, path: str, name: str, parent: int) -> None:
         pass
 
     def finish(self) -> None:

@@ -41,6 +41,8 @@ CHANGES = (
     | In.IN_CLOSE_WRITE
 )
 """Never IN_OPEN, IN_ACCESS or IN_CLOSE_NOWRITE: the daemon's own reading must start nothing."""
+WRITES = In.IN_MODIFY | In.IN_ATTRIB | In.IN_CLOSE_WRITE
+"""For a file that has other names."""
 SELF = In.IN_DELETE_SELF | In.IN_MOVE_SELF
 """For the workspace alone: of every other directory its parent's watch tells."""
 NEIGHBOURS = In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_FROM | In.IN_MOVED_TO
@@ -85,7 +87,14 @@ class Inotify(InotifyFD):
 
         Errors: `OSError`: ENOSPC (limit of watches), EACCES (unreadable), ENOENT, ENOTDIR, ENAMETOOLONG.
         """
-        wd = inotify_add_watch(self._inotify_fd, path, Mask(mask | In.IN_ONLYDIR | In.IN_EXCL_UNLINK))
+        return self._add(path, mask | In.IN_ONLYDIR)
+
+    def add_file(self, path: bytes) -> int:
+        """Watches the file at `path` for writes, by whatever name. Errors as of `add`."""
+        return self._add(path, WRITES)
+
+    def _add(self, path: bytes, mask: int) -> int:
+        wd = inotify_add_watch(self._inotify_fd, path, Mask(mask | In.IN_EXCL_UNLINK))
         if wd == -1:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), path)

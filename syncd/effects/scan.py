@@ -40,10 +40,7 @@ LeftOut = Callable[[str, bool, Decision], None]
 
 @dataclass
 class Scan:
-    """What one walk found. `unread` paths are there but could not be looked into: they are not deleted.
-
-    `left_out` counts what rules leave out, by who says so.
-    """
+    """What one walk found. `unread` paths are there but could not be looked into; `left_out` counts by who says so."""
 
     identity: tuple[int, int] = (0, 0)  # device and inode of the workspace's own directory
     manifest: Manifest = field(default_factory=dict)
@@ -275,6 +272,9 @@ class Scanner:
                         self._leave_out(listing, path, is_dir, decision)
                         continue
                 status = item.stat(follow_symlinks=False)
+                if status.st_nlink > 1 and not is_dir:
+                    self._coverage.cover_file(path, name, parent)
+                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)  # as it is under the watch
             except OSError as failure:
                 if failure.errno == errno.EACCES:
                     raise  # a directory that may be listed but not searched

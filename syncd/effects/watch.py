@@ -25,16 +25,18 @@ logger = logging.getLogger(__name__)
 
 ALWAYS_TELL = frozenset({b".gitignore", b".syncdignore"})
 """Names that count even where they are themselves ignored: they decide what else is."""
+# Each takes one of the user's watches, which directories need more.
+_MOST_FILES = 1024
 
 
 class _Place:
-    """A watched directory: where the last scan found it, and which names of it belong."""
+    """A watched directory: where the last scan found it, and which names of it belong. Or a file with several names."""
 
     __slots__ = ("path", "scan", "scope")
 
-    def __init__(self, path: str, scope: Scope, scan: int) -> None:
+    def __init__(self, path: str, scope: Scope | None, scan: int) -> None:
         self.path = path
-        self.scope: Scope | None = scope  # None: the one inode is at two paths, so no event tells which
+        self.scope = scope  # None: a file, or an inode at two paths, so that no event tells which
         self.scan = scan
 
 
@@ -54,6 +56,7 @@ class Watch:
         self._missed: dict[str, tuple[int, int]] = {}  # covered, but not watched: path to (errno, scan)
         self._scan = 0
         self._in_scan = False
+        self._files = 0  # watched in this scan, and by looks at single directories since
         self._known: set[str] | None = None  # paths that had a watch when the limit was met in this scan
 
     def open(self) -> None:
@@ -89,6 +92,7 @@ class Watch:
         self._scan += 1
         self._in_scan = True
         self._known = None
+        self._files = 0
         self._watch_above()
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
@@ -112,6 +116,28 @@ class Watch:
             return
         if self._missed:
             self._missed.pop(path, None)
+
+    def cover_file(self, path: str, name: str, parent: int) -> None:
+        """Watches a file itself: written by a name that is ignored, or elsewhere, no directory of ours tells of it.
+
+        Never raises, and complains of nothing: what is not heard is seen when all is looked at.
+        """
+        if self._inotify is None or self._files >= _MOST_FILES:
+            return
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except OSError:
+            return
+        try:
+            with self._lock:
+                wd = self._inotify.add_file(b"/proc/self/fd/%d" % fd)
+                place = self._places.setdefault(wd, _Place(path, None, self._scan - 1))
+                self._files += place.scan != self._scan
+                place.path, place.scan = path, self._scan
+        except OSError as error:
+            logger.debug("a file with several names is not watched: %s", error)
+        finally:
+            os.close(fd)
 
     def finish(self) -> None:
         """Ends a scan that saw everything: what it did not cover is no longer watched."""

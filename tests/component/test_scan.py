@@ -220,6 +220,9 @@ def test_the_watch_is_told_before(work: Path) -> None:
             told.append(path)
             os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
 
+        def cover_file(self, path: str, name: str, parent: int) -> None:
+            told.append(path)
+
         def finish(self) -> None:
             told.append("finish")
 

@@ -25,6 +25,7 @@ from syncd.process.wakeup import Wakeup
 ROUNDS = 25
 # Two events of one move may be this far apart.
 QUIET_S = 0.05
+DEADLINE_S = 10.0
 
 
 class Watched:
@@ -225,7 +226,9 @@ def test_an_edit_by_another_name(watched: Watched) -> None:
     check(watched)
     (watched.folder / "a" / "f").write_text("longer")
     watched.hear()
-    assert watched.suspicion.taken() == {"a"}
+    changed = watched.suspicion.taken()
+    assert changed is not None
+    assert {"a", "b"} & changed == {"a"}
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
@@ -320,3 +323,24 @@ def test_suspicion_falls_back_to_everything() -> None:
     suspicion.anywhere()
     suspicion.heard(Hints(frozenset({"a"})))
     assert suspicion.taken() is None
+
+
+@pytest.mark.parametrize("hidden", ["build/other", "../outside"])
+def test_a_write_by_a_name_that_nobody_watches(watched: Watched, hidden: str) -> None:
+    """A file with a second name that is ignored or elsewhere is watched itself; who only reads it is not heard."""
+    (watched.folder / ".gitignore").write_text("build/\n")
+    (watched.folder / "a").mkdir()
+    (watched.folder / "a/f").write_text("x")
+    other = watched.folder / hidden
+    other.parent.mkdir(exist_ok=True)
+    os.link(watched.folder / "a/f", other)
+    watched.scan()
+    watched.hear()
+    watched.scan()
+    other.read_text()
+    assert not select.select([watched.wakeup.fileno()], [], [], QUIET_S)[0]
+    other.write_text("longer")
+    assert select.select([watched.wakeup.fileno()], [], [], DEADLINE_S)[0]
+    watched.hear()
+    assert watched.scan().manifest["a/f"].size_bytes == 6
+    assert watched.partial

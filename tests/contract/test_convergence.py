@@ -104,6 +104,14 @@ LOST_ONCE = {
         fault('dump: 404')
         write('f', 8, 3)
     """,
+    "a file is written by a second name that is ignored, and that is gone then": """
+        rules('.gitignore', '/a/c\\n')
+        write('a/c/e/first', 8, 0)
+        hard('a/c/e/first', 'a/second')
+        rest()
+        append('a/c/e/first', 8, 34)
+        remove('a/c/e')
+    """,
 }
 
 
