@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from syncd.base.clock import Clock
@@ -94,10 +94,7 @@ class Packer:
         chunks = cut(manifest, self._chunks)
         total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        if self._broken_off:
-            # What packings leave that are broken off, again and again, would add up, and a full disk stay full.
-            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
-            self._store.keep_only([piece for piece in standing if piece is not None])
+        self._tidy(chunks, codec)
         self._broken_off = True
         packed = Packed(manifest=dict(manifest))
         parts: list[Piece | Tape] = []
@@ -125,6 +122,22 @@ class Packer:
         self._store.keep_only(packed.archive.pieces)
         self._broken_off = False
         return packed
+
+    def tidy(self, manifest: Manifest, codec: Codec) -> None:
+        """Drop what broken-off packings left, where no packing of all follows that would."""
+        if self._broken_off:
+            self._tidy(cut(manifest, self._chunks), codec)
+            self._broken_off = False
+
+    def _tidy(self, chunks: Iterable[Chunk], codec: Codec) -> None:
+        """What packings leave that are broken off, again and again, would add up, and a full disk stay full."""
+        if self._broken_off:
+            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            self._store.keep_only([piece for piece in standing if piece is not None])
+
+    def clear(self) -> None:
+        """Drop all that is kept."""
+        self._store.keep_only([])
 
     def forget(self, damaged: Piece) -> None:
         """The piece is not what it was, and others may not be either."""

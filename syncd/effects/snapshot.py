@@ -138,6 +138,7 @@ class Photographer:
         """
         try:
             if only is None:
+                self._part_packer.clear()  # the spool holds twice a whole archive while one is made, and nothing else
                 packed = self._packer.pack(manifest, codec, self._max_mib << 20, tell)
             else:
                 packed = self._pack_part(manifest, codec, only, tell)
@@ -158,6 +159,7 @@ class Photographer:
         return packed
 
     def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: Told) -> Packed:
+        self._packer.tidy(manifest, codec)
         part = {path: manifest[path] for path in manifest if path in only}
         packed = self._part_packer.pack(part, codec, self._max_mib << 20, tell)
         whole = manifest | packed.manifest

@@ -18,6 +18,7 @@ import msgspec
 
 from syncd.base.problem import Problem
 
+_DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
 _ALL_ANEW = "everything is uploaded anew once"
 # What renaming says where something of another kind, or a full folder, has the new name.
@@ -152,8 +153,17 @@ def flush_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def remove_drafts(folder: str) -> None:
+    """Remove what processes that died in the middle of writing left. Only who has the workspace's lock may."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.endswith(_DRAFT):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
 def _replace(path: str, content: bytes, *, durable: bool) -> None:
-    beside = f"{path}.new"
+    beside = path + _DRAFT
     with os.fdopen(_created(beside), "wb") as file:
         file.write(content)
         if durable:

@@ -32,6 +32,7 @@ from syncd.effects.pause_file import PauseFile
 from syncd.effects.scan import Scanner
 from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Photographer
+from syncd.effects.state_file import remove_drafts
 from syncd.effects.status_file import StatusFile
 from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
@@ -152,6 +153,7 @@ def cycle_of(
     on_progress: Callable[[], None] = lambda: None,
 ) -> Cycle:
     """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
+    remove_drafts(folders.state)
     search = search_of(config, key.reveal())
     journal = Journal(folders.state, search.identity)
 

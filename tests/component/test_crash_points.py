@@ -49,7 +49,6 @@ class Story:
         self.before = on.workspace.parent / "before"
         self.chapter = 0
         self.archive_bytes = 0
-        self.whole = True  # whether each sync packs everything
         (on.workspace / "d").mkdir(exist_ok=True)
         self.change()
 
@@ -109,7 +108,7 @@ class Story:
         archives = (self.machine.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*")
         last = max(archives, key=lambda path: path.name)
         self.archive_bytes = max(self.archive_bytes, last.stat().st_size)
-        if (sent and self.whole) or not powerless:  # chunks that a power cut brought back go with the next packing
+        if sent or not powerless:  # chunks that a power cut brought back go with the next packing
             assert sum(path.stat().st_size for path in chunks) <= 2 * self.archive_bytes
         assert all(path.stat().st_mode & 0o077 == 0 for path in (state, spool, *state.iterdir(), *chunks))
         assert {path: self.machine.disk.contents[file] for path, file in self.machine.disk.names.items()} == (
@@ -125,7 +124,6 @@ class Pruned(Story):
         on.set("sync", "archive", archive)
         self.exactly = deletions != "keep"
         super().__init__(on)
-        self.whole = archive == "full"
 
     def change(self) -> None:
         """Also a file that goes, one that comes back as it was, a folder that becomes a file and the reverse."""
