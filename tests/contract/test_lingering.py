@@ -308,7 +308,7 @@ def test_a_daemon_tells(rig: Rig) -> None:
     manager = ServiceManager(rig.environ, rig.clock, 1)
     folders = folders_of(config, rig.environ)
     board = board_of(config, folders, around, tally=Tally(), manager=manager, target=rig.cycle.target)
-    board.learn(rig.cycle)
+    board.learn(rig.cycle, {})
     assert board.document().lingering == 1
 
 
