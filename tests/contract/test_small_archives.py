@@ -251,3 +251,33 @@ def test_names_that_are_no_utf8(rig: Rig) -> None:
     assert rig.sync()[0].follow_up
     rig.restart()
     assert "xff' was missing" in str(rig.cycle.problems[0])
+
+
+def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
+    """What a packing that was broken off left goes with the next archive, a small one too; a whole one drops that."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.restart()
+    (chunks,) = [path for path in (rig.folder / "cache").rglob("chunks") if path.parent.name != "changes"]
+    stray = chunks / f"{'0' * 64}.chunk"
+    stray.write_bytes(b"of a process that died")
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert not stray.exists()
+    small = chunks.parent / "changes/chunks"
+    assert any(small.iterdir())
+    rig.sync(Demand.FORCED)
+    assert sent(rig) > 300_000
+    assert not any(small.iterdir())
+
+
+def test_a_draft_of_a_process_that_died_goes(rig: Rig) -> None:
+    """Half a record, of whatever name, is of no use to the next process."""
+    rig.sync()
+    (record,) = (rig.folder / "state").rglob("initialized")
+    draft = record.parent / "lingering.new"
+    draft.write_text("half")
+    rig.restart()
+    rig.sync()
+    assert not draft.exists()
+    assert record.exists()
