@@ -14,6 +14,7 @@ from typing import Any
 
 # An opening quote that none closes hides the rest: the text was cut short.
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*'(?!\w)|"(?:\\.|[^"\\])*"(?!\w)|['"].*$)""", re.DOTALL)
+_IN_QUOTES = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 # Where syncd's own messages have a path without quotes, what comes before it and after it.
 _BARE = (
     re.compile(r"([0-9] (?:new|changed|gone) \()(.*?)(?=(?:, …)?\)(?:$|; an |, [0-9]+ (?:changed|gone) \()|$)"),
@@ -148,7 +149,7 @@ def words_and_phrases(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[s
 
 
 def _in_quotes(name: str) -> str:
-    if _QUOTED.fullmatch(name):
+    if _IN_QUOTES.fullmatch(name):
         return name
     return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

@@ -53,6 +53,8 @@ def _messages(path: str) -> list[str]:
 @example("a'b secret plan")
 @example("secret), 3 gone (plan status")
 @example("status cannot be watched and is polled")
+@example("' secret")
+@example("' secret\"")
 def test_no_path_comes_through(path: str) -> None:
     """Whatever the path looks like: the message about another path, disguised, is the same but for pseudonyms."""
     disguise = Disguise(WORDS, PHRASES, {})
