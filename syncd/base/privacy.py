@@ -1,4 +1,5 @@
-"""Keeps what the process knows from leaving it: in a core dump, or by another program that looks into its memory.
+"""Keeps what the process knows from leaving it: in a core dump, in a file that others may read, or by another program
+that looks into its memory.
 
 A limit of 0 stops core files but not core_pattern's programs, which are run whatever the limit is; the kernel makes
 an exception for a limit of 1 byte, and that is less than any core file has. See core(5) and fs/coredump.c.
@@ -7,9 +8,29 @@ an exception for a limit of 1 byte, and that is less than any core file has. See
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 
 _PR_SET_DUMPABLE = 4
+_PRIVATE_UMASK = 0o077
+_person_umask: int | None = None
+
+
+def private_files() -> None:
+    """From now on every new file is the user's alone. The umask that the process was started with is remembered."""
+    global _person_umask  # noqa: PLW0603 - the umask itself is the process's, too
+    before = os.umask(_PRIVATE_UMASK)
+    if _person_umask is None:
+        _person_umask = before
+
+
+def person_umask() -> int:
+    """The umask that a program of the person's is to run with: the one that this process was started with."""
+    if _person_umask is not None:
+        return _person_umask
+    umask = os.umask(_PRIVATE_UMASK)  # it can only be asked for by setting one
+    os.umask(umask)
+    return umask
 
 
 def no_core_dumps() -> None:

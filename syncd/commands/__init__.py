@@ -14,7 +14,7 @@ import click
 
 from syncd import __version__
 from syncd.base.errors import Stop, SyncdError
-from syncd.base.privacy import no_core_dumps
+from syncd.base.privacy import no_core_dumps, private_files
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -127,7 +127,7 @@ def _confess(failure: BaseException | None) -> None:
 
 def _harden() -> None:
     """Private files from the first on, no key in a core dump, and room for deep trees."""
-    os.umask(0o077)
+    private_files()
     no_core_dumps()
     sys.excepthook = lambda _kind, failure, _trace: _confess(failure)
     sys.unraisablehook = lambda failed: _confess(failed.exc_value)

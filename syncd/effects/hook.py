@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from syncd.base.apikey import KEY_VARIABLE
 from syncd.base.clock import Clock
+from syncd.base.privacy import person_umask
 from syncd.base.text import one_line
 
 _log = logging.getLogger("syncd.hook")
@@ -80,6 +81,7 @@ class Hook:
                 cwd=home if os.path.isdir(home) else "/",
                 env={**environ, **variables},
                 start_new_session=True,
+                umask=person_umask(),  # its files are the person's, not the daemon's
             )
         except (OSError, ValueError) as failure:
             return Ended(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")

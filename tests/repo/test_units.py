@@ -19,7 +19,6 @@ NEEDED = {
     "RestartPreventExitStatus": "78",
     "StartLimitIntervalSec": "0",
     "KillSignal": "SIGTERM",
-    "UMask": "0077",
     "WantedBy": "default.target",
 }
 # As `systemd-analyze security` counts it, in tenths; an unhardened user service has more than 90.
@@ -40,8 +39,8 @@ def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
 @needs_systemd
 def test_the_check_bites(repo: Path, tmp_path: Path) -> None:
     """A key that systemd does not know is a complaint, so that the test above can fail."""
-    text = (repo / "systemd" / UNITS[0]).read_text("utf-8").replace("UMask=", "UMasque=")
-    assert "UMasque" in _complaints(text, UNITS[0], tmp_path)
+    text = (repo / "systemd" / UNITS[0]).read_text("utf-8").replace("LimitCORE=", "LimitCOAR=")
+    assert "LimitCOAR" in _complaints(text, UNITS[0], tmp_path)
 
 
 @needs_systemd

@@ -92,7 +92,7 @@ def test_the_seal_shows_any_change() -> None:
     written = sealed(text, "syncd")
     assert is_unchanged(written)
     assert not is_unchanged(written + "Nice=5\n")
-    assert not is_unchanged(written.replace("UMask=0077", "UMask=0022"))
+    assert not is_unchanged(written.replace("LimitCORE=0", "LimitCORE=1"))
     assert not is_unchanged(text)
     assert not is_unchanged("")
     assert is_unchanged(shipped("syncd.service"), (shipped("syncd.service"),))

@@ -1,0 +1,29 @@
+"""Whose files are whose: a person's program makes files as the person would, the daemon's own are nobody else's."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+
+@pytest.mark.parametrize("umask", ["022", "002", "000"])
+def test_a_hook_runs_with_the_umask_of_the_person(rig: Rig, umask: str) -> None:
+    """What the session of the person says holds for the program; state and spool stay private."""
+    script, made = rig.home / "tell", rig.home / "made"
+    script.write_text(f'#!/bin/sh\necho text >"{made}"\n')
+    script.chmod(0o755)
+    rig.write("a")
+    rig.configure({"sandbox.on_sandbox_change": [str(script)]})
+    rig.up(prefix=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
+    rig.until(lambda: made.exists() and made.read_text(), "the hook")
+    assert _mode(made) == 0o666 & ~int(umask, 8)
+    folders = (rig.home / ".local/state/syncd", rig.home / ".cache/syncd")
+    ours = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    assert {_mode(path) & 0o077 for path in ours} == {0}
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
