@@ -29,6 +29,7 @@ from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
 from syncd.policy.agenda import Reason
 from syncd.policy.status import LastError, SandboxName, State, Status
+from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 from syncd.process.board import ends_at
 from syncd.process.chronicle import Chronicle
@@ -94,6 +95,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             key, around = key_of(config, os.environ), Surroundings(CLOCK, os.environ, interrupt)
             cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger)
             cycle.recall()
+            status.goes_to(cycle.target)
             chronicle = Chronicle(
                 CLOCK, HistoryFile(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
             )
@@ -171,26 +173,32 @@ class _Record:
     def __init__(self, config: Config, folder: str) -> None:
         sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
         workspace = shown_path(config.workspace.path)
-        nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
-        last = read_last(folder, nothing)
-        if config.sandbox.id is None and last.sandbox.base_url == sandbox.base_url:
-            sandbox = last.sandbox  # the one that was acquired, until it is known that there is another
+        self._nothing = Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
         self._before = structs.replace(
-            last,
+            read_last(folder, self._nothing),
             running=False,
             pid=None,
             state=State.STOPPED,
             state_since=stamp(CLOCK.wall_s()),
-            sandbox=sandbox,
             retry_at=None,
             progress=None,
         )
         self._file = StatusFile(folder)
 
+    def goes_to(self, target: Target | None) -> None:
+        """The sandbox of this sync, None while none is acquired: what was told of another one is not claimed."""
+        before = self._before.sandbox
+        if target is None or (before.id, before.base_url) != (target.sandbox_id, target.base_url):
+            self._before = structs.replace(self._nothing, state_since=self._before.state_since)
+        if target is not None:
+            self._before = structs.replace(
+                self._before, sandbox=SandboxName(target.sandbox_id, target.base_url, target.region)
+            )
+
     def succeeded(self, outcome: Outcome, cycle: Cycle) -> None:
-        target, tenancy, before = cycle.target, cycle.lodging.tenancy, self._before.sandbox
+        tenancy = cycle.lodging.tenancy
+        self.goes_to(cycle.target)
         self._write(
-            sandbox=SandboxName(target.sandbox_id, target.base_url, target.region) if target else before,
             pending=bool(outcome.follow_up),
             syncs=self._before.syncs + (outcome.sync is not None),
             last_sync=outcome.sync or self._before.last_sync,

@@ -56,11 +56,18 @@ class Beside(Struct, frozen=True):
         """The command that starts the daemon."""
         return f"systemctl --user start {self.unit}" if self.unit else f"syncd run{self.option}"
 
-    def restart(self, pid: int | None) -> str:
-        """What to do to have another process in the place of `pid`, even of one that hears no signal."""
+    @property
+    def restart(self) -> str:
+        """What to do to have another process in the place of one that may be well: nothing that kills it."""
         if self.unit:
             return f"`systemctl --user restart {self.unit}`"
-        return f"`kill -9 {pid}; {self.start}`" if pid else f"stop it, then `{self.start}`"
+        return f"stop it (Ctrl-C where it was started), then `{self.start}`"
+
+    def replace_hung(self, pid: int | None) -> str:
+        """The same for a process that does not answer, and may hear no signal either."""
+        if self.unit or not pid:
+            return self.restart
+        return f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`, then `{self.start}`"
 
 
 class _Headline(Struct, frozen=True):
@@ -96,7 +103,7 @@ def _headline(status: Status, beside: Beside, now_s: float) -> _Headline:
         return _Headline(
             Tone.BAD,
             f"hung: process {status.pid} does not answer{heard}",
-            f"restart it: {beside.restart(status.pid)}",
+            f"restart it: {beside.replace_hung(status.pid)}",
         )
     since_s = seconds_of(status.state_since)
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {span(now_s - since_s)}"
@@ -132,8 +139,8 @@ def _not_running(status: Status, beside: Beside, now_s: float) -> _Headline:
         return _Headline(
             Tone.ATTENTION,
             f"another syncd is at work here{process}, which shows no status",
-            f"a push does so while it lasts; if it stays so, it is a daemon of another version than {beside.version}: "
-            f"{beside.restart(beside.busy_pid)}",
+            "a push or flush does so while it lasts, and a daemon that begins, for a moment; if it stays so, it is a "
+            f"daemon of another version than {beside.version}: restart it: {beside.restart}",
         )
     heard = "" if beside.heard_at_s is None else ago(now_s - beside.heard_at_s)
     match beside.ending:
@@ -242,10 +249,9 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
     if status.running or status.syncs or status.failures:
         yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
     if status.running and status.daemon_version not in (None, beside.version):
-        restart = beside.restart(status.pid)
         yield (
             "version",
-            f"the daemon is syncd {status.daemon_version}, this is {beside.version}; restart it: {restart}",
+            f"the daemon is syncd {status.daemon_version}, this is {beside.version}; restart it: {beside.restart}",
             Tone.ATTENTION,
         )
 

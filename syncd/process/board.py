@@ -31,7 +31,7 @@ _PROGRESS_EVERY_S = 0.5
 
 @dataclass
 class Tally:
-    """What outlives a reload of the configuration."""
+    """What outlives a reload of the configuration, as far as it is about what the configuration still names."""
 
     syncs: int = 0
     failures: int = 0
@@ -40,6 +40,22 @@ class Tally:
     synced_once: bool = False
     started_at: str | None = None
     uploaded_bytes: int = 0
+    _named: tuple[str, str, str | None] | None = None
+    _target: Target | None = None
+
+    def is_for(self, workspace: str, base_url: str, sandbox_id: str | None) -> None:
+        """A configuration names these; what was done for others is not claimed. None: a sandbox is acquired."""
+        named = workspace, base_url, sandbox_id
+        if self._named not in (None, named):
+            self.syncs = self.failures = self.uploaded_bytes = 0
+            self.last_sync = self.last_error = self._target = None
+        self._named = named
+
+    def goes_to(self, target: Target) -> None:
+        """What is sent goes there; what arrived in another sandbox, or failed on its way, is not claimed."""
+        if self._target is not None and not self._target.same_sandbox(target):
+            self.last_sync = self.last_error = None
+        self._target = target
 
 
 @dataclass
@@ -72,6 +88,8 @@ class Board:
 
     def recall(self) -> None:
         """What an earlier process did last is still what was done last, if it was for the same sandbox."""
+        if self.target.sandbox_id:
+            self.tally.goes_to(self.target)
         before = self.file.last(self.document())
         if self.tally.last_sync is None and before.sandbox == self.document().sandbox:
             self.tally.last_sync = before.last_sync
@@ -94,6 +112,11 @@ class Board:
         if state is not State.RETRYING:
             self.retry_at = None
         self.show()
+
+    def ended(self) -> None:
+        """Whatever ended it, no plan and no state outlives the process."""
+        if self.state is not State.STOPPED:
+            self.enter(State.STOPPED)
 
     def retry_in(self, wait_s: float) -> None:
         """So much is left of a wait. Said again each time it goes on, since the clock may have been set meanwhile."""
@@ -136,7 +159,9 @@ class Board:
     def learn(self, cycle: Cycle, servers: Mapping[str, str]) -> None:
         """What a cycle knows by now of where it goes and of what stays home; `servers` are those of a named sandbox."""
         self.url_expires_at = cycle.url_expires_at
-        self.target = cycle.target or self.target
+        if cycle.target is not None:
+            self.target = cycle.target
+            self.tally.goes_to(self.target)
         self.tenancy = cycle.lodging.tenancy
         self.servers = self.tenancy.servers if self.tenancy else dict(servers)
         self.left_out = cycle.photographer.left_out

@@ -38,7 +38,9 @@ from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
 from syncd.policy.secret_contents import NoSearch, Search, SecretSearch
 from syncd.policy.selection import Selection, SelectionSettings
+from syncd.policy.status import State
 from syncd.policy.target import Target
+from syncd.policy.tenancy import is_over
 from syncd.process.board import Board, Tally
 from syncd.process.chronicle import Chronicle
 from syncd.process.daemon import Daemon
@@ -63,6 +65,17 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     tenancy, _ = TenancyFile(places_of(config, environ).state, sandbox.base_url).load()
     if tenancy is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd push`, or start the daemon")
+    return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region)
+
+
+def _known_target(config: Config, folders: Folders, clock: Clock) -> Target | None:
+    """Where it goes as far as that is known at home: a sandbox that was acquired may have ended."""
+    sandbox = config.sandbox
+    if sandbox.id is not None:
+        return Target(sandbox.base_url, sandbox.id, sandbox.region)
+    tenancy, _ = TenancyFile(folders.state, sandbox.base_url).load()
+    if tenancy is None or is_over(tenancy, clock.wall_s()):
+        return None
     return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region)
 
 
@@ -199,6 +212,7 @@ def board_of(
 ) -> Board:
     """The status of this workspace; the sandbox has no name before one was acquired."""
     clock = around.clock
+    tally.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     herald = Herald(
         config.workspace.path,
         config.notifications.after_minutes * 60,
@@ -240,6 +254,14 @@ def daemon_of(
         lock.acquire()
         opened.callback(lock.release)
         manager = ServiceManager(around.environ, around.clock, os.getpid())
+        target = _known_target(config, folders, around.clock)
+        board = board_of(config, folders, around, tally=tally, manager=manager, target=target)
+        board.recall()
+        # Before all else, which may take a while (watches, git, large state): whoever asks meanwhile is not to take
+        # this for a process that shows no status.
+        board.pending = True
+        board.enter(State.STARTING)
+        opened.callback(board.ended)
         exchanger = Exchanger(around.interrupt, around.clock)
         opened.callback(exchanger.drop)
         watch = watcher(config.workspace.path, wakeup.ring)
@@ -266,8 +288,6 @@ def daemon_of(
             on_progress=manager.ping,
         )
         cycle.recall()
-        board = board_of(config, folders, around, tally=tally, manager=manager, target=cycle.target)
-        board.recall()
         liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
         opened.callback(liaison.close)
         yield Daemon(

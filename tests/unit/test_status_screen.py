@@ -184,7 +184,8 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             BESIDE,
             [
                 "* hung: process 4242 does not answer, last heard of 5 min ago",
-                "  restart it: `kill -9 4242; syncd run`",
+                "  restart it: `kill 4242`, if it is still there after 5 s `kill -9 4242`, then",
+                "  `syncd run`",
             ],
         ),
         (
@@ -200,8 +201,9 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             replace(BESIDE, busy_pid=77),
             [
                 "* another syncd is at work here (process 77), which shows no status",
-                "  a push does so while it lasts; if it stays so, it is a daemon of another",
-                "  version than 0.1.0: `kill -9 77; syncd run`",
+                "  a push or flush does so while it lasts, and a daemon that begins, for a",
+                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
+                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
         (
@@ -209,8 +211,9 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             replace(BESIDE, busy_pid=0),
             [
                 "* another syncd is at work here, which shows no status",
-                "  a push does so while it lasts; if it stays so, it is a daemon of another",
-                "  version than 0.1.0: stop it, then `syncd run`",
+                "  a push or flush does so while it lasts, and a daemon that begins, for a",
+                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
+                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
     ],

@@ -1,0 +1,74 @@
+"""A status never claims what was done for another workspace or for another sandbox, nor ends before its process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+
+import pytest
+from rig import Rig
+
+
+@pytest.mark.parametrize("moves", ["sandbox", "workspace"])
+def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
+    """Counts, last sync, last error and warnings begin anew with what the configuration names now."""
+    rig.emulator.create_sandbox("other")
+    (rig.home / "elsewhere").mkdir()
+    (rig.home / "elsewhere" / "b").write_text("text")
+    rig.write("a")
+    (rig.workspace / "outside").symlink_to("/etc/passwd")
+    daemon = rig.up()
+    before = rig.in_state("watching")
+    assert (before["syncs"], len(before["warnings"])) == (1, 1)
+    assert before["last_sync"]["files"] == 1
+    rig.faults("upload-url: 503 always")
+    where = {"sandbox.id": "other"} if moves == "sandbox" else {"workspace.path": str(rig.home / "elsewhere")}
+    rig.configure(where)
+    daemon.send(signal.SIGHUP)
+    status = rig.until(lambda: (now := rig.status())["state"] == "retrying" and now, "the failure")
+    assert (status["syncs"], status["last_sync"], status["uploaded_bytes"]) == (0, None, 0)
+    assert status["started_at"] == before["started_at"]
+    if moves == "sandbox":
+        assert status["sandbox"]["id"] == "other"
+    rig.emulator.faults.clear()
+    rig.until(lambda: rig.status()["last_sync"], "the sync")
+    assert rig.status()["syncs"] == 1
+
+
+def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
+    """Where no daemon runs, a command's own record is of its own sandbox alone, also where it fails."""
+    rig.write("a")
+    (rig.workspace / "outside").symlink_to("/etc/passwd")
+    rig.ok("push")
+    assert (rig.status()["syncs"], len(rig.status()["warnings"])) == (1, 1)
+    rig.emulator.create_sandbox("other")
+    rig.configure({"sandbox.id": "other", "retry.give_up_after_seconds": 1})
+    rig.faults("upload-url: 503 always")
+    assert rig.run("push").code == 75
+    status = rig.status()
+    assert (status["sandbox"]["id"], status["syncs"], status["last_sync"]) == ("other", 0, None)
+    assert (status["failures"], status["warnings"]) == (1, [])
+    rig.emulator.faults.clear()
+    rig.ok("push")
+    assert rig.status()["syncs"] == 1
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not on this machine")
+def test_a_daemon_that_begins_shows_so(rig: Rig) -> None:
+    """As soon as it has the workspace, however long it takes to be ready."""
+    for number in range(3):
+        rig.write(f"a{number}")
+    rig.up()
+    rig.daemons[-1].stop()
+    # The first thing after the lock that can be made to take long from outside: opening the watch.
+    daemon = rig.start(
+        prefix=("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=inotify_init,inotify_init1:delay_enter=3000000")
+    )
+    status = rig.until(lambda: (now := rig.status())["running"] and now, "the status")
+    assert status["state"] == "starting"
+    assert status["last_sync"]["files"] == 3
+    shown = rig.ok("status").out
+    assert shown.startswith("● starting\n")
+    assert "kill" not in shown
+    assert daemon.code is None
+    rig.in_state("watching")
