@@ -244,8 +244,9 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
         paths = counted(sum(status.left_out.values()), "path")
         yield "stays home", f"{paths}: {by}; `syncd ls --ignored{beside.option}` names them", Tone.PLAIN
     if status.lingering:
-        are = "file is" if status.lingering == 1 else "files are"
-        yield "still there", f"{status.lingering:,} deleted {are} in the sandbox (sandbox.deletions)", Tone.PLAIN
+        files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
+        what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
+        yield "still there", what, Tone.PLAIN
     if status.running or status.syncs or status.failures:
         yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
     if status.running and status.daemon_version not in (None, beside.version):

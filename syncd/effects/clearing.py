@@ -15,7 +15,7 @@ from syncd.effects.failure import StepFailed
 from syncd.effects.lingering_file import LingeringFile
 from syncd.effects.removal import Remover
 from syncd.policy.lingering import NOTHING, Fates, Lingering, after, both
-from syncd.policy.manifest import Manifest
+from syncd.policy.manifest import Kind, Manifest
 from syncd.policy.removal import Deletions, Versions, doomed
 from syncd.policy.verdict import Verdict
 
@@ -32,12 +32,15 @@ class Clearing:
         remover: Remover,
         file: LingeringFile,
         check: Callable[[], None] = lambda: None,
+        stays_home: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
     ) -> None:
+        """`stays_home` says of a path, and whether it is a directory, that it is no deletion: it is left out here."""
         self._deletions = deletions
         self._api = api
         self._remover = remover
         self._file = file
         self._check = check
+        self._stays_home = stays_home
         self._failed: dict[str, Problem] = {}
         self._fates = Fates()
         self._was_reset = False
@@ -58,6 +61,15 @@ class Clearing:
         ]
         return [*kept, *self._failed.values()]
 
+    def lingers(self, path: str) -> bool:
+        """Whether a version of ours may be there that no snapshot holds any more."""
+        return path in self._lingering.entries
+
+    @property
+    def secret(self) -> frozenset[str]:
+        """What may be there, though a secret was found in it here."""
+        return self._lingering.secret
+
     @property
     def removes(self) -> bool:
         """Whether anything is ever removed."""
@@ -74,7 +86,8 @@ class Clearing:
         if not self.removes or not left.entries:
             return False
         tried = left.changed | set(self._fates.failed)
-        return bool(doomed((), wanted, unread, {p: left.entries[p] for p in left.entries if p not in tried}))
+        entries = {path: left.entries[path] for path in left.entries if path not in tried}
+        return bool(self._due(doomed((), wanted, unread, entries), wanted))
 
     def try_all_again(self) -> None:
         """What was someone else's when it was last looked at may be as it was uploaded by now, or gone."""
@@ -85,9 +98,18 @@ class Clearing:
         """What is to go before `wanted` is initialized over what may be there, and what an earlier time left undone."""
         if not self.removes:
             return {}
-        found = doomed(held, wanted, unread, self._lingering.entries)
+        found = self._due(doomed(held, wanted, unread, self._lingering.entries), wanted)
         # What someone changed goes along with others, should it be ours again, but is no reason to look.
         return {} if found.keys() <= self._lingering.changed else found
+
+    def _due(self, found: Versions, wanted: Manifest) -> Versions:
+        """All of it, but where nothing was deleted: a reset takes the agent's work along, and not for a new rule."""
+        if self._deletions is Deletions.RESET and all(
+            path not in wanted and self._stays_home(path, versions[-1].kind is Kind.DIRECTORY)
+            for path, versions in found.items()
+        ):
+            return {}
+        return found
 
     def empties(self, doomed: Versions) -> bool:
         """Whether clearing takes everything away, so that only a whole archive can follow."""
@@ -131,14 +153,22 @@ class Clearing:
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
 
     @contextlib.contextmanager
-    def accounting(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Iterator[None]:
+    def accounting(
+        self,
+        held: Iterable[Manifest],
+        wanted: Manifest,
+        unread: Collection[str],
+        held_back: Collection[str] = (),
+    ) -> Iterator[None]:
         """Around the record that the sandbox holds `wanted`: what lingers besides is noted with it.
 
         A process that dies in between leaves both what lingered before and what does after: some of it may be at home
         again or removed, which the next sync finds out. Where the state folder takes no note, only this process knows.
         """
         before = NOTHING if self._was_reset else self._lingering
-        now = NOTHING if self._was_reset else after(before, held, wanted, self._fates, unread=unread)
+        now = NOTHING
+        if not self._was_reset:
+            now = after(before, held, wanted, self._fates, unread=unread, held_back=held_back)
         self._keep(both(self._lingering, now))
         try:
             yield

@@ -29,6 +29,7 @@ from syncd.effects.snapshot import Demand, Look, Photographer, described
 from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced
 from syncd.policy.remote_changes import Question, question
 from syncd.policy.removal import Versions
+from syncd.policy.secret_contents import sent_before
 from syncd.policy.status import LastSync, State
 from syncd.policy.target import Target
 from syncd.policy.tenancy import over_in_s
@@ -277,7 +278,8 @@ class Cycle:
         self.baseline = manifest
         self._perhaps_there = {}
         try:
-            with premises.clearing.accounting(held, manifest, {*self.photographer.unread, *follow_up}):
+            unread, held_back = {*self.photographer.unread, *follow_up}, set(self.photographer.held_back)
+            with premises.clearing.accounting(held, manifest, unread, held_back):
                 self.journal.record_initialized(premises.target, manifest)
             self.state_problems = []
         except OSError as failure:
@@ -294,11 +296,24 @@ class Cycle:
         """What the last scan, the sandbox and the state folder give reason to complain about."""
         return [
             *self.photographer.problems,
+            *self._secrets(),
             *(self.premises.clearing.problems if self.premises else ()),
             *(self.premises.small.problems if self.premises else ()),
             *(self.premises.inspection.problems if self.premises else ()),
             *self.state_problems,
         ]
+
+
+    def _secrets(self) -> list[Problem]:
+        """What stays home for a secret in it, and what may be in the sandbox of it, be it gone here by now."""
+        clearing, held_back = self.premises.clearing if self.premises else None, set(self.photographer.held_back)
+
+        def may_be_there(path: str) -> bool:
+            sent = path in (self.baseline or {}) or path in self._perhaps_there
+            return sent or (clearing is not None and clearing.lingers(path))
+
+        left = clearing.secret - held_back if clearing else ()
+        return [*self.photographer.held_back.problems(may_be_there), *map(sent_before, sorted(left))]
 
 
 def _make_way(premises: Premises, ask: Callable[[], Question], doomed: Versions) -> None:

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 
 from syncd.base.problem import Problem
 from syncd.effects.pack import Packed
 from syncd.effects.scan import Scan
 from syncd.policy.manifest import Entry
-from syncd.policy.secret_contents import held_back
+from syncd.policy.secret_contents import Secret, held_back
 
 
 class HeldBack:
     """Those of one workspace."""
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[Entry, Problem]] = {}
+        self._files: dict[str, tuple[Entry, Secret]] = {}
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def leave_out(self, scan: Scan) -> list[Problem]:
-        """Take them out of the scan; the warnings about them. What was found too young to be believed is looked at."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def problems(self, may_be_there: Callable[[str], bool]) -> list[Problem]:
+        """The warnings; `may_be_there` says of a path whether the sandbox may hold an earlier version of it."""
+        return [held_back(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
+
+    def leave_out(self, scan: Scan) -> None:
+        """Take them out of the scan. What was found too young to be believed is looked at."""
         still = {}
-        for path, (entry, problem) in self._files.items():
+        for path, (entry, secret) in self._files.items():
             now = scan.manifest.get(path)
             if now is not None and now.stamp == entry.stamp and now.size_bytes == entry.size_bytes:
                 del scan.manifest[path]
                 scan.unread.add(path)  # that the search finds something, rightly or not, deletes nothing anywhere
-                still[path] = entry, problem
+                still[path] = entry, secret
         self._files = still
-        return [problem for _, problem in still.values()]
 
-    def note(self, packed: Packed, sent: Collection[str]) -> list[Problem]:
-        """Remember what packing held back; the warnings. The sandbox has versions of the paths that were `sent`."""
-        problems = []
-        for path, (entry, secret) in packed.held_back.items():
-            problem = held_back(path, secret, sent=path in sent)
-            self._files[path] = entry, problem
-            problems.append(problem)
-        return problems
+    def note(self, packed: Packed) -> None:
+        """Remember what packing held back."""
+        self._files |= packed.held_back

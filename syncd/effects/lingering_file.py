@@ -34,6 +34,7 @@ class _Record(Struct):
     changed: list[bytes]
     unnamed: int
     files: int
+    secret: list[bytes] = []  # unknown to the first version
 
 
 class LingeringFile:
@@ -53,7 +54,8 @@ class LingeringFile:
         for row in record.rows:
             entries.setdefault(os.fsdecode(row.path), []).append(_entry(row))
         changed = frozenset(map(os.fsdecode, record.changed))
-        self._kept = Lingering(entries, changed, record.unnamed, record.files)
+        secret = frozenset(map(os.fsdecode, record.secret))
+        self._kept = Lingering(entries, changed, record.unnamed, record.files, secret)
         return self._kept
 
     def save(self, lingering: Lingering) -> None:
@@ -69,7 +71,8 @@ class LingeringFile:
                 for entry in versions
             ]
             changed = sorted(map(os.fsencode, lingering.changed))
-            record = _Record(_VERSION, self._target, rows, changed, lingering.unnamed, lingering.files)
+            secret = sorted(map(os.fsencode, lingering.secret))
+            record = _Record(_VERSION, self._target, rows, changed, lingering.unnamed, lingering.files, secret)
             self._file.write_record(record)
         self._kept = lingering
 

@@ -98,6 +98,18 @@ class Scanner:
         for path, entry in manifest.items():
             self._tree.set_entry(path, entry)
 
+    def stays_home(self, path: str, is_dir: bool) -> bool:
+        """Whether a path that the last look did not find is there all the same, or would be left out if it were."""
+        folder, names = "", path.split("/")
+        for name in names:
+            listing = self._tree.get(folder)
+            if listing is None:
+                break
+            folder = f"{folder}/{name}" if folder else name
+            if not listing.scope.decide(name, is_dir or folder.count("/") < len(names) - 1).included:
+                return True
+        return os.path.lexists(os.path.join(self._workspace, path))
+
     def rules_stand(self, paths: Collection[str]) -> bool:
         """Whether the rules by which the last scan found these paths are the rules still."""
         return rules_stand(self._workspace, self._tree, self._top[0] if self._top else {}, self._personal, paths)

@@ -69,7 +69,7 @@ class Photographer:
         self._max_mib = max_mib
         self._known: Manifest = {}
         self._closed_files: dict[str, _Closed] = {}
-        self._held_back = HeldBack()
+        self.held_back = HeldBack()  # its warnings are not among `problems`: the sandbox has a part in them
         self._sent: Manifest = {}
         self._whole_looks = 0
         self._by_rules: dict[str, int] = {}
@@ -86,7 +86,7 @@ class Photographer:
         self.problems, self._by_rules = scan.problems, scan.left_out
         self._whole_looks += changed is None
         self._leave_closed_out(scan, demand)
-        self.problems += self._held_back.leave_out(scan)
+        self.held_back.leave_out(scan)
         self.unread = scan.unread
         if demand is Demand.CHANGED:
             self._sentry.check(baseline or {}, scan)
@@ -106,11 +106,15 @@ class Photographer:
         look = Look(manifest, difference(baseline, manifest))
         return look if look.difference.certain else self.resolved(look, baseline)
 
+    def stays_home(self, path: str, is_dir: bool) -> bool:
+        """Whether a path that no snapshot holds any more is left out, rather than deleted."""
+        return self._scanner.stays_home(path, is_dir)
+
     @property
     def left_out(self) -> dict[str, int]:
         """How much of the last snapshot's workspace stays home, by who says so."""
         counts = dict(self._by_rules)
-        held_back = len(self._held_back)
+        held_back = len(self.held_back)
         for word, number in (("secrets", held_back), ("unreadable", len(self.unread) - held_back)):
             if number > 0:
                 counts[word] = counts.get(word, 0) + number
@@ -153,7 +157,8 @@ class Photographer:
         self._sentry.confirm(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._note_closed(packed)
         self.unread |= packed.unread.keys() | packed.held_back.keys()
-        self.problems = self.problems + packed.problems + self._held_back.note(packed, self._sent)
+        self.problems = self.problems + packed.problems
+        self.held_back.note(packed)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed

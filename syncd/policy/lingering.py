@@ -22,13 +22,15 @@ MOST_NAMED = 100_000
 class Lingering:
     """What lingers. `changed` of `entries` are someone else's by now; `unnamed` counts files beyond `MOST_NAMED`.
 
-    `files` is how many files and links that were deleted here are still there.
+    `files` is how many files and links are still there that were deleted here, or are left out by now. In `secret` of
+    `entries` a secret was found here later on: a person is told of them until they are gone there.
     """
 
     entries: Versions = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
     unnamed: int = 0
     files: int = 0
+    secret: frozenset[str] = frozenset()
 
 
 NOTHING = Lingering()
@@ -50,9 +52,13 @@ def after(
     fates: Fates,
     *,
     unread: Collection[str],
+    held_back: Collection[str] = (),
     most: int = MOST_NAMED,
 ) -> Lingering:
-    """What lingers once the sandbox holds `wanted`. `held` may have been there before, in part or whole."""
+    """What lingers once the sandbox holds `wanted`. `held` may have been there before, in part or whole.
+
+    `held_back` are paths that stay home for a secret in them.
+    """
 
     def stays(path: str) -> bool:
         # What is at home again, or still, lingers only where another kind of it could not be removed.
@@ -72,7 +78,8 @@ def after(
         unnamed += _files({path: found[path] for path in islice(found, most, None)}, wanted, unread)
         found = {path: found[path] for path in islice(found, most)}
     changed = frozenset(path for path in {*before.changed, *fates.changed} if path in found)
-    return Lingering(found, changed, unnamed, _files(found, wanted, unread) + unnamed)
+    secret = frozenset(path for path in {*before.secret, *held_back} if path in found)
+    return Lingering(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
 
 
 def both(one: Lingering, other: Lingering) -> Lingering:
@@ -82,6 +89,7 @@ def both(one: Lingering, other: Lingering) -> Lingering:
         one.changed | other.changed,
         max(one.unnamed, other.unnamed),
         max(one.files, other.files),
+        one.secret | other.secret,
     )
 
 

@@ -271,6 +271,13 @@ def _proved(form: _Form, expression: re.Pattern[bytes], around: bytes, anchor: i
     return None
 
 
+def sent_before(path: str) -> Problem:
+    """The warning about a file in the sandbox in which a secret was found here, where it is deleted or left out now."""
+    what = f"in {path!r} a secret was found here, and what was sent of it before may still be in the sandbox"
+    remedy = 'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it'
+    return Problem(f"secret:{path}", what, remedy)
+
+
 def held_back(path: str, secret: Secret, *, sent: bool) -> Problem:
     """The warning about a file that stays home for what is in it; `sent`: an earlier version did not."""
     what = f"{path!r} holds {secret} and stays home"

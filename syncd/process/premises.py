@@ -49,6 +49,7 @@ class Furnisher:
     throttle: Throttle
     journal: Journal
     check: Callable[[], None]
+    stays_home: Callable[[str, bool], bool]
 
     def lodging(self) -> Lodging:
         """How it is found out where the workspace goes."""
@@ -89,6 +90,7 @@ class Furnisher:
             remover,
             LingeringFile(self.folders.state, target),
             self.check,
+            self.stays_home,
         )
         small = SmallArchives(
             Archives(self.config.sync.archive),

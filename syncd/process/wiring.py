@@ -197,7 +197,7 @@ def cycle_of(
         max_mib=config.sync.max_snapshot_mib,
     )
     throttle = throttle or Throttle(limit_of(config))
-    furnisher = Furnisher(config, folders, key, around, exchanger, throttle, journal, check)
+    furnisher = Furnisher(config, folders, key, around, exchanger, throttle, journal, check, photographer.stays_home)
     return Cycle(furnisher.lodging(), furnisher.furnish, photographer, journal, around.clock)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -241,6 +242,86 @@ def test_what_came_unanswered_is_removed_too(rig: Rig, *, restarted: bool) -> No
     rig.sync()
     assert there(rig) == ["stay"]
     assert keys(rig) == []
+
+
+RULES = (".gitignore", ".syncdignore", "workspace.ignore")
+
+
+def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
+    """From now on these patterns stay home."""
+    if rules == "workspace.ignore":
+        rig.keys["workspace"]["ignore"] = list(patterns)
+        rig.restart()
+    else:
+        rig.write(rules, "".join(f"{pattern}\n" for pattern in patterns))
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
+    """With "reset", a new rule is no reason to take the agent's work away, nor is what becomes of such paths later on."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("a.log", "build/deep/x", "d/b.log", "d/stay", "gone"):
+        rig.write(path)
+    rig.sync()
+    agent(rig, "theirs")
+    leave_out(rig, rules, "*.log", "build/")
+    for number in range(3):
+        if number == 2:
+            (rig.workspace / "a.log").unlink()
+            shutil.rmtree(rig.workspace / "build")
+        rig.sync()
+        rig.write("d/stay", str(number))
+        rig.sync()
+        assert "reset" not in rig.asked()
+        assert "theirs" in there(rig)
+        assert rig.cycle.lingering_files == 3
+        rig.restart()
+    asked = len(rig.asked())
+    rig.sync()
+    rig.sync()
+    assert len(rig.asked()) == asked  # nothing is owed for them
+    (rig.workspace / "gone").unlink()
+    rig.sync()
+    assert rig.asked().count("reset") == 1
+    assert not {"a.log", "build", "gone", "theirs"} & set(there(rig))
+    assert rig.cycle.lingering_files == 0
+
+
+def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:
+    """A folder that went with all that was in it, the file with its rules too, was deleted."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("d/x.log", "stay"):
+        rig.write(path)
+    rig.sync()
+    rig.write("d/.gitignore", "*.log\n")
+    rig.sync()
+    assert "reset" not in rig.asked()
+    shutil.rmtree(rig.workspace / "d")
+    rig.sync()
+    assert rig.asked().count("reset") == 1
+
+
+def test_a_link_that_leads_outside_by_now_is_no_deletion(rig: Rig) -> None:
+    """It is still at home, and stays there."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("file", "stay"):
+        rig.write(path)
+    (rig.workspace / "link").symlink_to("file")
+    rig.sync()
+    (rig.workspace / "link").unlink()
+    (rig.workspace / "link").symlink_to("/etc/passwd")
+    rig.sync()
+    assert "reset" not in rig.asked()
+
+
+def test_with_mirror_what_is_left_out_by_now_is_removed(rig: Rig) -> None:
+    """As the manual says: the sandbox is to have what a snapshot holds, and what someone else made."""
+    for path in ("a.log", "stay"):
+        rig.write(path)
+    rig.sync()
+    leave_out(rig, ".gitignore", "*.log")
+    rig.sync()
+    assert there(rig) == [".gitignore", "stay"]
 
 
 def test_reset_only_when_something_was_deleted(rig: Rig) -> None:

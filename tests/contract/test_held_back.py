@@ -109,6 +109,94 @@ def test_a_file_that_gets_a_secret_later(rig: Rig) -> None:
     assert "may still be in the sandbox" in warnings(rig)["a.txt"]
 
 
+MAY_BE_THERE = "may still be in the sandbox"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) -> None:
+    """Neither the next sync nor another version with a secret mends it; an overwritten version does."""
+
+    def goes_on() -> None:
+        if restarts:
+            rig.restart()
+        rig.sync()
+
+    rig.write("a.txt", "hello\n" + SECRET)
+    rig.sync()
+    for number in range(3):
+        rig.write("b.txt", str(number))
+        goes_on()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+        rig.write("a.txt", f"{number}\n" + SECRET)
+        goes_on()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    rig.write("a.txt", "no more")
+    goes_on()
+    assert warnings(rig) == {}
+    assert rig.arrived()["a.txt"] == "no more"
+
+
+@pytest.mark.parametrize("how", ["deleted", "left out"])
+def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None:
+    """What stays there is told, also by the next process, until it is removed there, or it is another sandbox."""
+    rig.write("a.txt", SECRET)
+    rig.write("b.txt", "more")
+    rig.sync()
+    if how == "deleted":
+        (rig.workspace / "a.txt").unlink()
+    else:
+        rig.write(".gitignore", "a.txt\n")
+    for number in range(2):
+        rig.write("b.txt", str(number))
+        rig.sync()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+        rig.restart()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    there = rig.keys["sandbox"]
+    rig.emulator.create_sandbox("another")
+    rig.keys["sandbox"] = there | {"id": "another"}
+    rig.restart()
+    rig.sync()
+    assert warnings(rig) == {}
+
+
+def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
+    """Deleted here, it is removed there, and the warning goes; a version that someone changed there stays, and is told."""
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    for op in ("execution-logs", "execution-status"):  # the program runs in real time
+        rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())
+    rig.restart()
+    rig.write("z.txt", "hello")
+    rig.sync()
+    for path in ("a.txt", "z.txt"):
+        rig.write(path, SECRET)
+    rig.sync()
+    assert warnings(rig).keys() == {"a.txt", "z.txt"}
+    (rig.sandbox.workspace / "z.txt").write_text("changed there")
+    for path in ("a.txt", "z.txt"):
+        (rig.workspace / path).unlink()
+    rig.sync()
+    rig.sync()
+    assert "a.txt" not in rig.arrived()
+    assert warnings(rig).keys() == {"z.txt"}
+
+
+def test_a_reset_mends_it(rig: Rig) -> None:
+    """The sandbox is empty but for what came after it."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.restart()
+    rig.write("b.txt", "more")
+    rig.sync()
+    rig.write("a.txt", SECRET)
+    rig.sync()
+    assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    (rig.workspace / "b.txt").unlink()
+    rig.sync()
+    assert rig.arrived() == {}
+    assert "a.txt" in warnings(rig)
+    assert MAY_BE_THERE not in warnings(rig)["a.txt"]
+
+
 @pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
 def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
     """After a restart nothing is uploaded, it is told again, and only what is not known to be clean is read."""

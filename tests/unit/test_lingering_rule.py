@@ -72,8 +72,8 @@ def test_both_may_be_true() -> None:
 @pytest.mark.parametrize(
     ("count", "line"),
     [
-        (1, "  still there 1 deleted file is in the sandbox (sandbox.deletions)"),
-        (12_345, "  still there 12,345 deleted files are in the sandbox (sandbox.deletions)"),
+        (1, "  still there 1 file gone or left out here is there (sandbox.deletions)"),
+        (12_345, "  still there 12,345 files gone or left out here are there (sandbox.deletions)"),
     ],
 )
 def test_its_line(count: int, line: str) -> None:
