@@ -15,6 +15,7 @@ import click
 from syncd import __version__
 from syncd.base.errors import Stop, SyncdError
 from syncd.base.privacy import no_core_dumps, private_files
+from syncd.commands.output import let_go_of_stdout, stderr_takes_more
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -66,8 +67,7 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             # `syncd ls | head`: the reader has enough. Caught here, as click's own answer to it is exit code 1.
-            # Nothing more can be written, not even what is still buffered when the interpreter exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            let_go_of_stdout()
             return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -100,7 +100,9 @@ def main() -> None:
         _complain(str(failure))
         sys.exit(failure.exit_code)
     except (Stop, KeyboardInterrupt, click.Abort):
-        _complain("stopped; what was not sent is sent by the next sync")
+        let_go_of_stdout()
+        if stderr_takes_more():
+            _complain("stopped; what was not sent is sent by the next sync")
         sys.exit(75)
     except OSError as failure:
         _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")

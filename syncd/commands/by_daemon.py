@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from syncd.base.config import Config
-from syncd.base.errors import Locked, NeedsPerson, SyncdError, TryLater
+from syncd.base.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.base.folders import folders_for
+from syncd.base.interrupt import Interrupt, interrupting
 from syncd.commands.onlooker import Onlooker
 from syncd.commands.options import CLOCK
 from syncd.effects.control import Message, ask
@@ -47,7 +48,20 @@ def ask_daemon(
     timeout_s: float | None = None,
     onlooker: Onlooker | None = None,
 ) -> dict[str, Any] | None:
-    """The daemon's last word, or None where none runs. Raises what it ended with, and `TimeoutError`."""
+    """The daemon's last word, or None where none runs. Raises what it ended with, `TimeoutError`, and
+    `KeyboardInterrupt` where a signal ended the waiting: the daemon goes on.
+    """
+    interrupt = Interrupt()
+    try:
+        with interrupting(interrupt), interrupt.region():
+            return _ask_daemon(config, request, timeout_s, onlooker)
+    except Stop:
+        raise KeyboardInterrupt from None
+
+
+def _ask_daemon(
+    config: Config, request: Message, timeout_s: float | None, onlooker: Onlooker | None
+) -> dict[str, Any] | None:
     folder = folders_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
     heard = False

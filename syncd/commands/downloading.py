@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from syncd.base.config import Config
-from syncd.base.interrupt import Interrupt
-from syncd.commands.lone_sync import interrupting
+from syncd.base.interrupt import Interrupt, interrupting
 from syncd.commands.options import CLOCK
 from syncd.commands.progress import Progress
 from syncd.effects.api import Api

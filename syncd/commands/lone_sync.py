@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType
 
 from msgspec import structs
 
 from syncd.base.clock import stamp
 from syncd.base.config import Config
 from syncd.base.errors import Stop, SyncdError
-from syncd.base.interrupt import Interrupt
+from syncd.base.interrupt import Interrupt, interrupting
 from syncd.base.problem import Problem
 from syncd.base.text import one_line, shown_path
 from syncd.commands.onlooker import Onlooker
@@ -222,18 +218,3 @@ class _Record:
         self._before = structs.replace(self._before, **changed)
         with contextlib.suppress(OSError):  # the sync itself counts, not the word about it
             self._file.write(self._before)
-
-
-@contextmanager
-def interrupting(interrupt: Interrupt) -> Iterator[None]:
-    """SIGINT and SIGTERM end the sync where it waits."""
-
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-        interrupt.request()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,9 +16,8 @@ from syncd.base.clock import stamp
 from syncd.base.config import AcquireKeys, Config
 from syncd.base.errors import Locked, NeedsPerson, SandboxGone, Stop, TryLater
 from syncd.base.folders import Folders
-from syncd.base.interrupt import Interrupt
+from syncd.base.interrupt import Interrupt, interrupting
 from syncd.commands.by_daemon import ask_daemon
-from syncd.commands.lone_sync import interrupting
 from syncd.commands.options import CLOCK
 from syncd.effects.account import Account
 from syncd.effects.api import Api

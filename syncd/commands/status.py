@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -10,10 +11,12 @@ import click
 
 from syncd import __version__
 from syncd.base.config import Config
-from syncd.base.errors import ConfigError
+from syncd.base.errors import ConfigError, Stop
 from syncd.base.folders import folders_for
+from syncd.base.interrupt import Interrupt, interrupting
 from syncd.base.text import shown_path
 from syncd.commands.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.commands.output import let_go_of_stdout
 from syncd.commands.status_inquiry import Inquiry
 from syncd.effects.status_file import encoded, read_status
 from syncd.policy.status import SandboxName, State, Status
@@ -42,13 +45,15 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
     if not watch:
         click.echo(shown(subject))
         return
+    interrupt = Interrupt()
     try:
-        if as_json or not _on_a_screen():
-            _follow(subject, shown)
-        else:
-            _stay(subject)
-    except KeyboardInterrupt:  # the way to end it
-        return
+        with interrupting(interrupt, (signal.SIGINT,)):
+            if as_json or not _on_a_screen():
+                _follow(subject, shown, interrupt)
+            else:
+                _stay(subject, interrupt)
+    except (Stop, KeyboardInterrupt):  # the way to end it
+        let_go_of_stdout()
 
 
 class _Subject:
@@ -124,24 +129,26 @@ def _size() -> tuple[int, int]:
     return columns or 80, rows or 24
 
 
-def _follow(subject: _Subject, shown: Callable[[_Subject], str]) -> None:
+def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Interrupt) -> None:
     """For a pipe: the document anew whenever it says something new. Time that goes by is no news."""
     last: Status | None = None
     while True:
-        subject.refresh()
-        status = subject.inquiry.status()
-        if status != last:
-            click.echo(shown(subject))
-            sys.stdout.flush()
-            last = status
-        CLOCK.sleep(_REDRAW_S)
+        with interrupt.region():  # all of it: a pipe that nobody reads is waited for as well
+            subject.refresh()
+            status = subject.inquiry.status()
+            if status != last:
+                click.echo(shown(subject))
+                sys.stdout.flush()
+                last = status
+            CLOCK.sleep(_REDRAW_S)
 
 
-def _stay(subject: _Subject) -> None:
+def _stay(subject: _Subject, interrupt: Interrupt) -> None:
     from syncd.commands.status_live import Live  # noqa: PLC0415 - for a terminal that is watched
 
     with Live() as live:
         while True:
-            subject.refresh()
-            live.show(_lines(subject, subject.inquiry.status()), _size())
-            CLOCK.sleep(_REDRAW_S)
+            with interrupt.region():
+                subject.refresh()
+                live.show(_lines(subject, subject.inquiry.status()), _size())
+                CLOCK.sleep(_REDRAW_S)

@@ -139,24 +139,24 @@ class Api:
         Raises `StepFailed`.
         """
         url = f"{self._sandbox}/execution-upload-url?region={region or self._region}"
-        answer = self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
-        return self._understood(Step.DELETE, answer, UploadUrl).upload_url
+        answer = self._ask(Step.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
+        return self._understood(Step.EXECUTION, answer, UploadUrl).upload_url
 
     def execute(self, name: str) -> None:
         """Start what was uploaded for that execution. Raises `StepFailed`."""
         url = f"{self._sandbox}/execute?region={self._region}"
-        answer = self._ask(Step.DELETE, "POST", url, _READ_S, {"execution_name": name})
-        self._understood(Step.DELETE, answer, Executed)
+        answer = self._ask(Step.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
+        self._understood(Step.EXECUTION, answer, Executed)
 
     def execution_status(self, name: str) -> str:
         """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxGone`."""
         url = f"{self._sandbox}/execution-status?execution_name={quote(name, safe='')}"
-        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url, _READ_S), ExecutionStatus).status
+        return self._understood(Step.EXECUTION, self._ask(Step.EXECUTION, "GET", url, _READ_S), ExecutionStatus).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""
         url = f"{self._sandbox}/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._understood(Step.DELETE, self._ask(Step.DELETE, "GET", url, _READ_S), ExecutionLogs)
+        return self._understood(Step.EXECUTION, self._ask(Step.EXECUTION, "GET", url, _READ_S), ExecutionLogs)
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""

@@ -32,6 +32,7 @@ class Clearing:
         remover: Remover,
         file: LingeringFile,
         check: Callable[[], None] = lambda: None,
+        *,
         stays_home: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
     ) -> None:
         """`stays_home` says of a path, and whether it is a directory, that it is no deletion: it is left out here."""

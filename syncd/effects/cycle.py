@@ -303,7 +303,6 @@ class Cycle:
             *self.state_problems,
         ]
 
-
     def _secrets(self) -> list[Problem]:
         """What stays home for a secret in it, and what may be in the sandbox of it, be it gone here by now."""
         clearing, held_back = self.premises.clearing if self.premises else None, set(self.photographer.held_back)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,11 +36,34 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """The step that an execution is a part of, and what messages call it."""
+
+    step: Step
+    what: str
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """What fails within it says what it was for: the API knows of an execution alone."""
+        try:
+            yield
+        except StepFailed as failure:
+            raise StepFailed(
+                self.step,
+                failure.verdict,
+                f"{failure.message}, for {self.what}",
+                failure.hint,
+                retry_after_s=failure.retry_after_s,
+                refusal=failure.refusal,
+            ) from None
+
+
+@dataclass(frozen=True)
 class Errand:
-    """A program to run over there. `files` are its `main.py` and what lies beside it; `what` it does, for messages."""
+    """A program to run over there. `files` are its `main.py` and what lies beside it."""
 
     name: str
-    what: str
+    purpose: Purpose
     files: Mapping[str, bytes]
 
 
@@ -71,18 +95,21 @@ class Runner:
 
         Raises `StepFailed`, `Stop`.
         """
-        url = self._api.execution_upload_url(errand.name, region)
-        check_url(Step.DELETE, url)
-        self._put(url, _packed(errand.files))
+        with errand.purpose.named():
+            url = self._api.execution_upload_url(errand.name, region)
+            check_url(Step.EXECUTION, url)
+            self._put(url, _packed(errand.files))
 
     def start(self, errand: Errand) -> None:
         """Ask for it to be run. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
-        self._api.execute(errand.name)
+        with errand.purpose.named():
+            self._api.execute(errand.name)
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str, purpose: Purpose) -> Stage:
         """How far the execution of that name is. Raises `StepFailed`, `Stop`."""
         try:
-            status = self._api.execution_status(name)
+            with purpose.named():
+                status = self._api.execution_status(name)
         except StepFailed as failure:
             if failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone):
                 return Stage.UNKNOWN
@@ -94,11 +121,11 @@ class Runner:
         try:
             answer = self._exchanger.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
         except NoAnswer as failure:
-            raise StepFailed(Step.DELETE, Verdict.OFFLINE, f"the list was not uploaded ({failure})") from None
+            raise StepFailed(Step.EXECUTION, Verdict.OFFLINE, f"the program was not uploaded ({failure})") from None
         if answer.status != 200:
             verdict = judge_bucket(answer.status, "")
             verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
-            raise StepFailed(Step.DELETE, verdict, f"the bucket answered the list's upload with {answer.status}")
+            raise StepFailed(Step.EXECUTION, verdict, f"the bucket answered the program's upload with {answer.status}")
 
     def printed(self, errand: Errand, check: Callable[[], None] = lambda: None, patience_s: float = PATIENCE_S) -> str:
         """All that it printed, once it has ended, however it ended. Raises `StepFailed`, also after `patience_s`, and
@@ -108,15 +135,15 @@ class Runner:
         wait_s = _FIRST_LOOK_S
         ends_s = self._clock.monotonic_s() + patience_s
         while True:
-            seen = self._api.execution_logs(errand.name, cursor)
+            with errand.purpose.named():
+                seen = self._api.execution_logs(errand.name, cursor)
             printed += seen.logs
             if seen.status in _ENDED and seen.cursor <= cursor:
                 return printed
             cursor = max(cursor, seen.cursor)
             if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
-                raise StepFailed(
-                    Step.DELETE, Verdict.RETRY, f"{errand.what} there takes longer than {patience_s:.0f} s"
-                )
+                message = f"{errand.purpose.what} takes longer than {patience_s:.0f} s"
+                raise StepFailed(errand.purpose.step, Verdict.RETRY, message)
             check()
             if seen.status not in _ENDED:  # also where it prints all the time, or it would be asked all the time
                 with self._interrupt.region():

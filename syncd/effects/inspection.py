@@ -17,7 +17,7 @@ from syncd.base.clock import Clock, stamp
 from syncd.base.problem import Problem
 from syncd.base.text import one_line, shown_path
 from syncd.effects import inspection_script
-from syncd.effects.execution import Errand, Runner, new_name
+from syncd.effects.execution import Errand, Purpose, Runner, new_name
 from syncd.effects.failure import StepFailed
 from syncd.policy.manifest import Entry, Kind
 from syncd.policy.remote_changes import ABSENT, OTHER, Change, Question, Seen, change, problems
@@ -32,6 +32,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # What is lost cannot be mended. It is told for so long, as a save a second later would else wipe the word away.
 TOLD_FOR_S = 3600.0
 _MOST_LOGGED = 50
+# It removes nothing: the step is the one that it comes before.
+_LOOK = Purpose(Step.INITIALIZE, "the look at the files there")
 
 
 class Inspector(Protocol):
@@ -158,7 +160,7 @@ class Inspection:
         try:
             findings = [(paths[item[0]], _read(item)) for item in _findings(printed, errand.name)]
         except (ValueError, TypeError, LookupError):
-            raise StepFailed(Step.DELETE, Verdict.RETRY, "what looked at the files there talks nonsense") from None
+            raise StepFailed(_LOOK.step, Verdict.RETRY, f"what came of {_LOOK.what} makes no sense") from None
         return {path: seen for path, seen in findings if seen is not None}
 
 
@@ -173,7 +175,7 @@ def _errand(asked: Question, name: str) -> Errand:
     }
     with open(inspection_script.__file__, "rb") as file:
         files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return Errand(name, "looking at the files", files)
+    return Errand(name, _LOOK, files)
 
 
 def _stamps(entries: list[Entry]) -> list[int]:
@@ -197,8 +199,8 @@ def _findings(printed: str, word: str) -> list[list[Any]]:
             case [who, "done", int(count)] if who == word and count == len(found):
                 return found
     last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"looking at the files there did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(Step.DELETE, Verdict.RETRY, message)
+    message = f"{_LOOK.what} did not come to its end ({one_line(last[0], 120)})"
+    raise StepFailed(_LOOK.step, Verdict.RETRY, message)
 
 
 def _read(item: list[Any]) -> Seen | None:

@@ -20,7 +20,7 @@ from syncd.base.errors import KeyRefused, TryLater
 from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects import removal_script
-from syncd.effects.execution import Errand, Runner, Stage, new_name
+from syncd.effects.execution import Errand, Purpose, Runner, Stage, new_name
 from syncd.effects.failure import StepFailed
 from syncd.effects.started_file import Started, StartedFile
 from syncd.policy.manifest import Entry, Kind
@@ -32,6 +32,7 @@ _log = logging.getLogger("syncd.removal")
 _LOOKS, _FIRST_LOOK_S = 6, 0.1
 # So that the list, of some 200 bytes a path, stays a small upload, and what is said of it fits into one answer.
 MOST_AT_ONCE = 10_000
+_REMOVAL = Purpose(Step.DELETE, "the removal of files there")
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Remover:
         """
         wait_s, disarmed = _FIRST_LOOK_S, False
         for _ in range(_LOOKS):
-            stage = self._runner.stage(started.name)
+            stage = self._runner.stage(started.name, _REMOVAL)
             if stage is Stage.ENDED or (stage is Stage.UNKNOWN and disarmed):
                 return
             check()
@@ -144,7 +145,7 @@ class Remover:
 
     def _disarm(self, started: Started) -> None:
         # It is fetched by the region that it was asked for with, whatever the configuration says by now.
-        self._runner.upload(Errand(started.name, "nothing", {"main.py": b""}), started.target.region)
+        self._runner.upload(Errand(started.name, _REMOVAL, {"main.py": b""}), started.target.region)
 
     def _forget(self) -> None:
         with contextlib.suppress(OSError):
@@ -156,7 +157,7 @@ def _errand(part: list[tuple[str, list[Entry]]], name: str) -> Errand:
     asked = {"word": name, "items": [_item(path, entries) for path, entries in part]}
     with open(removal_script.__file__, "rb") as file:
         files = {"main.py": file.read(), "removals.json": json.dumps(asked).encode("ascii")}
-    return Errand(name, "removing files", files)
+    return Errand(name, _REMOVAL, files)
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:
@@ -189,6 +190,6 @@ def _fates(printed: str, word: str, count: int) -> list[str]:
                 done = True
     if not done or len(fates) != count:
         last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-        message = f"removing files there did not come to its end ({one_line(last[0], 120)})"
+        message = f"{_REMOVAL.what} did not come to its end ({one_line(last[0], 120)})"
         raise StepFailed(Step.DELETE, Verdict.RETRY, message)
     return [fates[index] for index in range(count)]

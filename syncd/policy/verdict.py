@@ -18,6 +18,7 @@ class Step(StrEnum):
     UPLOAD = "upload"
     INITIALIZE = "initialize"
     DELETE = "delete"
+    EXECUTION = "execution"  # of which a look or a removal is made: `execution.Purpose` says which step that is part of
     DUMP = "dump"  # only `syncd pull` and `verify` ask for it
     SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
 

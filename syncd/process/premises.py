@@ -90,7 +90,7 @@ class Furnisher:
             remover,
             LingeringFile(self.folders.state, target),
             self.check,
-            self.stays_home,
+            stays_home=self.stays_home,
         )
         small = SmallArchives(
             Archives(self.config.sync.archive),

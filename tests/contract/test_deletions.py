@@ -258,7 +258,7 @@ def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
 
 @pytest.mark.parametrize("rules", RULES)
 def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
-    """With "reset", a new rule is no reason to take the agent's work away, nor is what becomes of such paths later on."""
+    """With "reset", a new rule is no reason to take the agent's work away, nor is what becomes of such paths."""
     rig.keys["sandbox"]["deletions"] = "reset"
     for path in ("a.log", "build/deep/x", "d/b.log", "d/stay", "gone"):
         rig.write(path)

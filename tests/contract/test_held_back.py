@@ -161,7 +161,7 @@ def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None
 
 
 def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
-    """Deleted here, it is removed there, and the warning goes; a version that someone changed there stays, and is told."""
+    """Deleted here, it is removed there, and the warning goes; what someone changed there stays, and is told."""
     rig.keys["sandbox"]["deletions"] = "mirror"
     for op in ("execution-logs", "execution-status"):  # the program runs in real time
         rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())

@@ -209,6 +209,31 @@ def test_a_program_that_never_begins(rig: Rig) -> None:
     assert rig.arrived() == before
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution-upload-url: 503",
+        "execution-upload-url: reset",
+        "execution-upload: 503",
+        "execution-upload: reset",
+        "execute: 503",
+        "execute: 422",
+        "execute: reset",
+        "execution-logs: 503",
+        "execution-logs: 422",
+    ],
+)
+def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
+    """Nothing was to be deleted, so nothing says so; what was not seen and why is told."""
+    rig.emulator.faults.script(fault)
+    rig.write("a", "newer")
+    rig.sync()
+    (text,) = told(rig)
+    assert "the look at the files there" in text
+    assert not {word for word in ("delete", "remov", "list") if word in text}
+    assert rig.arrived()["a"] == "newer"
+
+
 @pytest.mark.parametrize("fault", ["initialize: 503", "initialize: lost", "upload: expired", "upload: reset"])
 def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
     """What was seen before an initialize without an answer counts: the next look finds it overwritten."""

@@ -6,10 +6,12 @@ import fcntl
 import os
 import signal
 import struct
+import subprocess
 import sys
 import termios
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from command import SYNCD
@@ -161,3 +163,28 @@ def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
     assert all(line != after for line, after in pairwise(lines))
     assert 2 <= told.out.count("● ") < 10
     assert "\x1b" not in told.out
+
+
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
+def test_an_interrupt_ends_it_though_nobody_reads(rig: Rig, form: list[str]) -> None:
+    """A pipe that is full holds it up, and neither the words nor the end: one SIGINT is enough."""
+    rig.write("a")
+    daemon = rig.up()
+    command = [*SYNCD, "status", "--watch", *form]
+    with subprocess.Popen(command, env=rig.environment(), cwd=rig.home, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        fcntl.fcntl(watching.stdout, fcntl.F_SETPIPE_SZ, 4096)
+
+        def is_held_up() -> bool:
+            if rig.shown()["state"] == "watching":
+                rig.write("a", os.urandom(8).hex())
+            wchan = Path(f"/proc/{watching.pid}/wchan").read_text()
+            return "pipe_write" in wchan or "pipe_wait" in wchan
+
+        rig.until(is_held_up, "a full pipe", 60)
+        assert daemon.code is None
+        watching.send_signal(signal.SIGINT)
+        try:
+            assert watching.wait(5) == 0
+        finally:
+            watching.kill()

@@ -3,14 +3,74 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
 
 import pytest
 from clock import NOON_S
 
-from syncd.base.clock import stamp, utc
+from syncd.base.clock import SystemClock, stamp, utc
 from syncd.base.errors import Stop
 from syncd.base.folders import default_config_path, folders_for
-from syncd.base.interrupt import Interrupt
+from syncd.base.interrupt import Interrupt, interrupting
+
+
+@pytest.fixture
+def ready() -> Iterator[threading.Event]:
+    """Set by the main thread before it begins to wait; then another thread is interrupted instead of it."""
+    ready = threading.Event()
+
+    def interrupted_instead() -> None:
+        assert ready.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    other = threading.Thread(target=interrupted_instead)
+    other.start()
+    yield ready
+    ready.set()
+    other.join()
+
+
+def test_a_signal_that_is_slept_through_is_sent_again(ready: threading.Event) -> None:
+    """As one that comes just before the wait begins, one that another thread took leaves the main thread asleep."""
+    clock, interrupt = SystemClock(), Interrupt()
+    started_s = clock.monotonic_s()
+    with pytest.raises(Stop), interrupting(interrupt), interrupt.region():  # noqa: PT012 - the wait has to come after
+        ready.set()
+        select.select([], [], [], 20)
+    assert clock.monotonic_s() - started_s < 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_is_lost_is_raised_again() -> None:
+    """The interpreter ignores what a finalizer raises; the next wait hears of it."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    interrupt = Interrupt()
+    with interrupting(interrupt):
+        with interrupt.region():
+            Finalized()
+        assert interrupt.requested
+        with pytest.raises(Stop), interrupt.region():
+            raise AssertionError("not entered")
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """A shell starts a job in the background with SIGINT ignored: the Ctrl-C is meant for others."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupt = Interrupt()
+        with interrupting(interrupt), interrupt.region():
+            signal.raise_signal(signal.SIGINT)
+        assert not interrupt.requested
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_a_region_it_only_remembers() -> None:
