@@ -1,5 +1,4 @@
-"""Keeps what the process knows from leaving it: in a core dump, in a file that others may read, or by another program
-that looks into its memory.
+"""Keeps what the process knows from others: in files, in a core dump, or by a program that looks into its memory.
 
 A limit of 0 stops core files but not core_pattern's programs, which are run whatever the limit is; the kernel makes
 an exception for a limit of 1 byte, and that is less than any core file has. See core(5) and fs/coredump.c.

@@ -146,19 +146,23 @@ def _log(entry: Entry) -> None:
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
-    """Waits for SIGINT or SIGTERM on a pipe: setting an Event in a handler can deadlock."""
+    """Waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as soon as one comes.
+
+    A handler that wrote would run too late for one that comes in the instant before the wait begins.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def handler(_number: int, _frame: FrameType | None) -> None:
-        with suppress(BlockingIOError):  # a full pipe has woken it already
-            os.write(writing, b"x")
+        """Nothing is left to do."""
 
+    descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: os.read(reading, 1)
     finally:
         for number, former in previous.items():
             signal.signal(number, former)
+        signal.set_wakeup_fd(descriptor_before)
         os.close(reading)
         os.close(writing)
