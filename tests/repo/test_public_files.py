@@ -17,9 +17,9 @@ from syncd.base.config import SECTIONS, AcquireKeys
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
-    """The newest entry of the changelog is the version that the code says it is."""
+    """Its newest version is the one that the code says it is; what comes after it is unreleased."""
     versions = re.findall(r"^## (\S+)", (repo / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert versions[0] == syncd.__version__
+    assert versions[versions[0] == "Unreleased"] == syncd.__version__
 
 
 def test_the_readme_has_every_key_with_its_default(repo: Path) -> None:
