@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 
 from watchdog import events
 from watchdog.observers import Observer
@@ -83,6 +84,9 @@ class CoarseWatch:
         """Starts hearing (again) where that failed, ended, or is of a directory no longer there."""
         if not self.alive():
             self.open()
+
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+        """Nothing: the workspace is polled, and they are read with it."""
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Nothing: the observer finds directories itself."""

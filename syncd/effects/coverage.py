@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from syncd.policy.selection import Scope
@@ -12,6 +13,9 @@ class Coverage(Protocol):
 
     def begin(self) -> None:
         """A scan of the whole workspace starts."""
+
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+        """Rules lie outside of the scan's directories, or may come to: the names that matter in each place."""
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """The directory is about to be listed."""
@@ -30,6 +34,9 @@ class NoCoverage:
     """For commands that look once."""
 
     def begin(self) -> None:
+        pass
+
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
         pass
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:

@@ -21,7 +21,7 @@ from syncd.base.text import shown_path
 from syncd.effects import descent
 from syncd.effects.tar_reader import Member, MemberKind, members
 from syncd.policy.foreign_name import inner_path
-from syncd.policy.links import stays_inside
+from syncd.policy.links import leads_out, stays_inside
 
 # The disk is never filled further than this: an archive of a few MB can claim to hold TBs.
 _SPARE_BYTES = 256 << 20
@@ -148,12 +148,13 @@ class _Filling:
     def finish(self) -> None:
         """Links, then the folders' own modes and times, which filling them changed; what is deepest first."""
         made = [member for member in self._links if self._attempt(member, self._link)]
-        inside = os.path.realpath(self._top) + "/"
+        targets = {inner_path(member.name) or "": member.target for member in made}
         for member in made:
             # Links that each stay inside by their text may lead out one through the other.
-            path = os.path.join(self._top, inner_path(member.name) or "")
-            if not f"{os.path.realpath(path)}/".startswith(inside):
-                os.unlink(path)
+            path = inner_path(member.name) or ""
+            if leads_out(path, member.target, targets.get):
+                del targets[path]
+                os.unlink(os.path.join(self._top, path))
                 self._leave_out(member, "the link leads outside")
         for _, member in sorted(self._folders.items(), reverse=True):
             self._attempt(member, self._seal)

@@ -1,4 +1,8 @@
-"""Reads the ignore files of a directory through its descriptor, as git does: never through a link."""
+"""Reads the ignore files of a directory through its descriptor, as git does: never through a link.
+
+Reads also the rules that git honours in a workspace and that lie outside of it: the person's exclude file, and those of
+the repository around it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,28 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from syncd.effects import descent
+from syncd.effects.repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
+from syncd.policy.selection import GITIGNORE, OuterFile, OuterRules
 
 # An ignore file larger than this is no ignore file; git itself has no limit, and no use for one. The first part of its
 # rules is not read either: what the last ones keep at home would leave.
 _LARGEST_BYTES = 4 << 20
-_EXCLUDE = ".git/info/exclude"
-_POINTER = b"gitdir: "
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# There is none, or a link, a folder or a FIFO of that name: git reads none of these.
-_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO})
+
+Names = frozenset[str]
+
+
+@dataclass(frozen=True)
+class GitRules:
+    """What git's rules from outside of the workspace's own directories say now.
+
+    `places` are the directories in which they lie or may yet come to lie, each with the names that matter there.
+    """
+
+    rules: OuterRules = OuterRules()
+    places: Mapping[str, Names] = field(default_factory=dict)
 
 
 def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, bytes]:
@@ -29,23 +44,46 @@ def read_ignore_files(descriptor: int, names: Iterable[str]) -> Mapping[str, byt
         try:
             files[name] = _read_whole(name, descriptor)
         except OSError as failure:
-            if failure.errno not in _NO_FILE:
+            if failure.errno not in NO_FILE:
                 raise _unreadable(name, failure) from None
     return files
 
 
-def read_excludes(top: int, personal: str) -> Mapping[str, bytes]:
-    """What git honours beside `.gitignore`, the weakest first: the person's file and the repository's own.
+def read_git_rules(workspace: str, personal: str) -> GitRules:
+    """The person's exclude file, the repository's own, and its `.gitignore` files above the workspace.
 
     Raises `OSError` for one that is there and cannot be read: git would go on without its rules, an upload must not.
     """
-    excludes: dict[str, bytes] = {}
+    files: list[OuterFile] = []
     if personal:
         with _absent_or_unreadable(personal):
-            excludes[personal] = _read_personal(personal)
-    with _absent_or_unreadable(_EXCLUDE):
-        excludes.update(_repository_excludes(top))
-    return excludes
+            files.append(OuterFile(personal, "", _read_linked(personal)))
+    with _absent_or_unreadable(os.path.join(GIT, EXCLUDE)):
+        repository = repository_around(workspace)
+    if repository is None:
+        return GitRules(OuterRules("", tuple(files)))
+    if repository.exclude:
+        name = _shown(repository, workspace)
+        with _absent_or_unreadable(name):
+            files.append(OuterFile(name, "", _read_linked(repository.exclude)))
+    places = {repository.folder: frozenset({"info"})} if repository.folder else {}
+    if repository.folder and os.path.isdir(info := os.path.dirname(repository.exclude)):
+        places = {info: frozenset({os.path.basename(repository.exclude)})}
+    below = os.path.relpath(workspace, repository.top) if workspace != repository.top else ""
+    folder, on_the_way = "", below.split("/") if below else []
+    for name in on_the_way:
+        here = os.path.join(repository.top, folder) if folder else repository.top
+        places[here] = frozenset({GITIGNORE, GIT})
+        path = os.path.join(here, GITIGNORE)
+        with _absent_or_unreadable(path):
+            files.append(OuterFile(path, folder, _read_whole(path, None)))
+        folder = f"{folder}/{name}" if folder else name
+    return GitRules(OuterRules(below, tuple(files)), places)
+
+
+def _shown(repository: Repository, workspace: str) -> str:
+    own = os.path.join(workspace, GIT)
+    return os.path.join(GIT, EXCLUDE) if repository.folder == own else repository.exclude
 
 
 @contextlib.contextmanager
@@ -54,49 +92,12 @@ def _absent_or_unreadable(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as failure:
-        if failure.errno not in _NO_FILE:
+        if failure.errno not in NO_FILE:
             raise _unreadable(name, failure) from None
 
 
-def _repository_excludes(top: int) -> Mapping[str, bytes]:
-    name = _EXCLUDE
-    try:
-        git = descent.open_directory(".git", top)
-    except OSError as failure:
-        if failure.errno != errno.ENOTDIR:
-            raise
-        git = _linked_repository(top)
-        name = os.path.join(os.readlink(f"/proc/self/fd/{git}"), "info/exclude")
-    try:
-        info = descent.open_directory("info", git)
-    finally:
-        os.close(git)
-    try:
-        return {name: _read_whole("exclude", info)}
-    finally:
-        os.close(info)
-
-
-def _linked_repository(top: int) -> int:
-    """Where `.git` is a file, as in a linked work tree or a submodule: it names a folder, and that the common one.
-
-    See gitrepository-layout(5). Nothing but rules is read there.
-    """
-    pointer = _read_whole(".git", top)
-    if not pointer.startswith(_POINTER):
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    own = os.open(pointer.removeprefix(_POINTER).rstrip(b"\r\n"), _FOLDER, dir_fd=top)
-    try:
-        common = _read_whole("commondir", own).rstrip(b"\r\n")
-        return os.open(common, _FOLDER, dir_fd=own)
-    except FileNotFoundError:
-        return os.dup(own)
-    finally:
-        os.close(own)
-
-
-def _read_personal(path: str) -> bytes:
-    """A person's own file may be a link, as people keep such files elsewhere."""
+def _read_linked(path: str) -> bytes:
+    """A file that git reads through a link, too, as people keep such files elsewhere."""
     return _read_whole(os.path.realpath(path), None)
 
 

@@ -47,6 +47,8 @@ SELF = In.IN_DELETE_SELF | In.IN_MOVE_SELF
 """For the workspace alone: of every other directory its parent's watch tells."""
 NEIGHBOURS = In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_FROM | In.IN_MOVED_TO
 """For the directory that the workspace is in."""
+RULES = NEIGHBOURS | In.IN_CLOSE_WRITE | In.IN_ATTRIB | In.IN_MASK_ADD
+"""For a directory that holds rules from outside of the workspace: added to what it is watched for already."""
 GONE = SELF | In.IN_UNMOUNT | In.IN_IGNORED
 
 PAUSE_S = 0.01

@@ -8,11 +8,11 @@ import stat
 from dataclasses import dataclass
 
 from syncd.effects import descent
-from syncd.effects.ignore_files import read_excludes, read_ignore_files
-from syncd.effects.links import leads_inside
+from syncd.effects.ignore_files import read_git_rules, read_ignore_files
 from syncd.policy.left_out import OUTSIDE, SPECIAL, TOO_LONG
 from syncd.policy.limit import too_long
-from syncd.policy.selection import Rule, Selection
+from syncd.policy.links import leads_out, stays_inside
+from syncd.policy.selection import NO_OUTER_RULES, Rule, Selection
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,12 @@ def inquire(workspace: str, selection: Selection, path: str, personal_excludes: 
         return Answer(included=True, at=path)
     with descent.Descent(descent.open_workspace(workspace)) as down:
         names = path.split("/")
-        top, _ = down.parent_of(names[0])
-        scope = selection.root(read_excludes(top, personal_excludes))
+        try:
+            scope = selection.root(
+                read_git_rules(workspace, personal_excludes).rules if selection.heeds_git else NO_OUTER_RULES
+            )
+        except OSError as failure:
+            return Answer(included=False, at=path, remark=f"because {failure.strerror}")
         rule = None
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])
@@ -59,13 +63,21 @@ def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: 
     name = path.rsplit("/", 1)[-1]
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
-        if not leads_inside(workspace, path, target, name, parent):
+        if not stays_inside(path, target) or leads_out(path, target, lambda at: _link_at(workspace, at)):
             return Answer(included=False, at=path, rule=OUTSIDE.rule)
     elif not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         return Answer(included=False, at=path, rule=SPECIAL.rule)
     elif not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
         return Answer(included=False, at=path, remark="because it cannot be read")
     return Answer(included=True, at=path, rule=rule)
+
+
+def _link_at(workspace: str, path: str) -> str | None:
+    try:
+        target = os.readlink(os.path.join(workspace, path))
+    except OSError:
+        return None
+    return target if stays_inside(path, target) else None
 
 
 def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Answer:

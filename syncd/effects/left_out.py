@@ -20,7 +20,7 @@ def leads_outside(path: str) -> Problem:
     """A link that has no place in an archive."""
     return Problem(
         f"link:{path}",
-        f"the link {path!r} leads outside the workspace or in a circle, and stays home",
+        f"the link {path!r} leads outside the workspace and stays home",
         "let it point inside the workspace, or ignore it",
     )
 

@@ -21,7 +21,7 @@ class Remarks:
 
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
-    links: int = 0  # symlinks, left out or not: where they lead is decided elsewhere
+    turning_links: list[str] = field(default_factory=list)  # where they lead depends on other links (policy/links.py)
     # Inodes of files with other names too: written by one of those, their own directory brings no event.
     shared: set[tuple[int, int]] = field(default_factory=set)
 
@@ -50,11 +50,6 @@ class Listing:
         if self.remarks is None:
             self.remarks = Remarks()
         return self.remarks
-
-    @property
-    def links(self) -> int:
-        """How many symlinks are in it."""
-        return self.remarks.links if self.remarks else 0
 
 
 class Tree:
@@ -146,10 +141,6 @@ class Tree:
     def remarks(self) -> Iterable[Remarks]:
         """What is to be said of directories, beyond their entries."""
         return self._remarks.values()
-
-    def with_links(self) -> list[str]:
-        """The directories that hold symlinks."""
-        return [path for path, remarks in self._remarks.items() if remarks.links]
 
     def with_shared_files(self) -> list[str]:
         """The directories that hold files with more than one name (hard links)."""

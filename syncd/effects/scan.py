@@ -18,22 +18,24 @@ from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
 from syncd.effects import descent
 from syncd.effects.coverage import Coverage, NoCoverage
-from syncd.effects.ignore_files import read_excludes, read_ignore_files
+from syncd.effects.ignore_files import GitRules, read_git_rules, read_ignore_files
 from syncd.effects.inode import directory_entry, file_entry, mtime_s, stands
 from syncd.effects.left_out import leads_outside, too_deep, unreadable
-from syncd.effects.links import leads_inside
 from syncd.effects.listing import Listing, Tree, in_order
 from syncd.effects.standing_rules import rules_stand
 from syncd.policy.left_out import OUTSIDE, SPECIAL, TOO_LONG, counted
 from syncd.policy.limit import too_long
+from syncd.policy.links import leads_out, stays_inside, turns_back
 from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.selection import Decision, Scope, Selection
+from syncd.policy.selection import Decision, OuterRules, Scope, Selection
 
 # What opening says of a path that went, or was swapped, since it was seen.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 # Directories with hard-linked files that are worth listing at each look; with more, looking at all is simpler.
 _SHARED_AT_MOST = 256
+# Rules outside that change again and again bring events, so another look follows.
+_READ_AT_MOST = 3
 NO_RULES: Mapping[str, bytes] = {}
 LeftOut = Callable[[str, bool, Decision], None]
 
@@ -74,7 +76,7 @@ class Scanner:
         self._personal = personal_excludes
         self._tree = Tree()
         self._before = self._tree  # what the last whole look found, while the next one goes on
-        self._top: tuple[Mapping[str, bytes], Scope] | None = None
+        self._top: tuple[OuterRules, Scope] | None = None
 
     def scan(self, changed: Collection[str] | None = None) -> Scan:
         """Look at everything, or only at directories in which something changed since the last scan.
@@ -112,15 +114,35 @@ class Scanner:
 
     def rules_stand(self, paths: Collection[str]) -> bool:
         """Whether the rules by which the last scan found these paths are the rules still."""
-        return rules_stand(self._workspace, self._tree, self._top[0] if self._top else {}, self._personal, paths)
+        outer = self._top[0] if self._top and self._selection.heeds_git else None
+        return rules_stand(self._workspace, self._tree, outer, self._personal, paths)
 
     def _found(self) -> Scan:
         top = self._tree.get("")
         found = Scan(top.identity if top else (0, 0), self._tree.manifest(), left_out=counted(self._tree.left_out))
+        turning: list[str] = []
         for remarks in self._tree.remarks():
             found.problems += remarks.problems
             found.unread |= remarks.unread
+            turning += remarks.turning_links
+        self._leave_out_through_others(found, turning)
         return found
+
+    def _leave_out_through_others(self, found: Scan, turning: list[str]) -> None:
+        """Take out those of the links whose text stays inside but leads out through other links of the snapshot."""
+
+        def link_at(path: str) -> str | None:
+            entry = found.manifest.get(path)
+            return entry.target if entry is not None and entry.kind is Kind.SYMLINK else None
+
+        outside = [path for path in turning if leads_out(path, link_at(path) or "", link_at)]
+        for path in outside:
+            del found.manifest[path]
+            found.problems.append(leads_outside(path))
+            self._on_left_out(path, False, OUTSIDE)
+        if outside and OUTSIDE.rule is not None:
+            for word, number in counted({OUTSIDE.rule: len(outside)}).items():
+                found.left_out[word] = found.left_out.get(word, 0) + number
 
     def _look_at_all(self) -> None:
         self._before, self._tree = self._tree, Tree()
@@ -145,15 +167,34 @@ class Scanner:
         self._coverage.finish()
 
     def _top_scope(self, top: int) -> Scope:
-        """The same object while git's exclude files say the same. Closes the descriptor if that fails."""
+        """The same object while git's outer rules say the same. Closes the descriptor if that fails."""
         try:
-            excludes = read_excludes(top, self._personal)
+            outer = self._watched_git_rules().rules
         except BaseException:
             os.close(top)
             raise
-        if self._top is None or self._top[0] != excludes:
-            self._top = excludes, self._selection.root(excludes)
+        if self._top is None or self._top[0] != outer:
+            self._top = outer, self._selection.root(outer)
         return self._top[1]
+
+    def _watched_git_rules(self) -> GitRules:
+        """As they are while their places are watched, or a change between the look and the watch would be missed."""
+        read = self._git_rules()
+        for _ in range(_READ_AT_MOST):
+            self._coverage.cover_rules(read.places)
+            before, read = read, self._git_rules()
+            if read == before:
+                break
+        return read
+
+    def _git_rules(self) -> GitRules:
+        return read_git_rules(self._workspace, self._personal) if self._selection.heeds_git else GitRules()
+
+    def _outer_rules_stand(self) -> bool:
+        try:
+            return self._top is not None and self._git_rules().rules == self._top[0]
+        except OSError:
+            return False  # the look at all says what cannot be read
 
     def _look_at(self, changed: Collection[str]) -> bool:
         """List these directories anew; False where that is not enough."""
@@ -165,11 +206,12 @@ class Scanner:
             status = os.fstat(top)
             if whole.identity != (status.st_dev, status.st_ino):
                 return False
+            if not self._outer_rules_stand():
+                return False
             shared, shared_files = self._tree.with_shared_files(), self._tree.shared_files()
             if len(shared) > _SHARED_AT_MOST:
                 return False
             todo = sorted({*changed, *shared}, reverse=True)
-            links_done = False
             while todo:
                 path = todo.pop()
                 old = self._tree.get(path)
@@ -186,10 +228,6 @@ class Scanner:
                     os.close(new.descriptor)
                     return False
                 self._replace(path, old, new)
-                if not links_done and (old.links or new.listing.links or old.directories != new.listing.directories):
-                    # Ways may lead elsewhere now: every link is asked again whether it stays inside.
-                    links_done = True
-                    todo += sorted(self._tree.with_links(), reverse=True)
         # A new second name says that some first name's directory, heard nothing of, holds one as well.
         return self._tree.shared_files() <= shared_files
 
@@ -326,14 +364,15 @@ class Scanner:
         self._on_left_out(path, is_dir, decision)
 
     def _link(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
-        listing.remark().links += 1
         try:
             target = os.readlink(name, dir_fd=parent)
         except OSError as failure:
             _missed(listing, path, failure)
             return
-        if leads_inside(self._workspace, path, target, name, parent):
+        if stays_inside(path, target):
             listing.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
+            if turns_back(target):
+                listing.remark().turning_links.append(path)
             return
         self._leave_out(listing, path, False, OUTSIDE)
         listing.remark().problems.append(leads_outside(path))

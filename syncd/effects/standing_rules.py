@@ -6,23 +6,23 @@ the scan went by rules that were never that file's. So ignore files are read onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from syncd.base.errors import WorkspaceError
 from syncd.effects import descent
-from syncd.effects.ignore_files import read_excludes, read_ignore_files
+from syncd.effects.ignore_files import read_git_rules, read_ignore_files
 from syncd.effects.listing import Tree
+from syncd.policy.selection import OuterRules
 
 
-def rules_stand(workspace: str, tree: Tree, excludes: Mapping[str, bytes], personal: str, paths: Iterable[str]) -> bool:
-    """Whether all that is said of these paths in git's exclude files and in ignore files is what the tree was made by.
+def rules_stand(workspace: str, tree: Tree, outer: OuterRules | None, personal: str, paths: Iterable[str]) -> bool:
+    """Whether all that is said of these paths in ignore files is what the tree was made by.
 
-    A folder that is gone says nothing any more. Rules that cannot be read do not stand.
+    `outer` is what git's said outside of the workspace's own directories; None where these do not count. A folder that is gone says nothing any more. Rules that cannot be read do not stand.
     """
     try:
         with descent.Descent(descent.open_workspace(workspace)) as down:
-            top, _ = down.parent_of(".")
-            return read_excludes(top, personal) == excludes and all(
+            return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
                 _stand(down, tree, folder) for folder in sorted(_folders_of(paths))
             )
     except (WorkspaceError, OSError):

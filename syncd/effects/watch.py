@@ -11,19 +11,20 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
 from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
-from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, SELF, Event, Inotify
+from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, RULES, SELF, Event, Inotify
 from syncd.policy.selection import Scope
 
 logger = logging.getLogger(__name__)
 
-ALWAYS_TELL = frozenset({b".gitignore", b".syncdignore"})
+_GIT = b".git"
+ALWAYS_TELL = frozenset({_GIT, b".gitignore", b".syncdignore"})
 """Names that count even where they are themselves ignored: they decide what else is."""
 # Each takes one of the user's watches, which directories need more.
 _MOST_FILES = 1024
@@ -53,6 +54,7 @@ class Watch:
         self._places: dict[int, _Place] = {}
         self._parent_wd = -1
         self._above: set[int] = set()  # watches on the directories that the workspace is in, near and far
+        self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules from outside
         self._missed: dict[str, tuple[int, int]] = {}  # covered, but not watched: path to (errno, scan)
         self._scan = 0
         self._in_scan = False
@@ -83,6 +85,7 @@ class Watch:
         self._places.clear()
         self._missed.clear()
         self._above.clear()
+        self._rule_names.clear()
         self._parent_wd = -1
 
     def begin(self) -> None:
@@ -94,6 +97,25 @@ class Watch:
         self._known = None
         self._files = 0
         self._watch_above()
+
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+        """Watches directories outside of the workspace for some names only: rules that count in it.
+
+        Never raises, and complains of nothing: what is not heard is seen by the next look, which reads all of them.
+        """
+        if self._inotify is None:
+            return
+        found: dict[int, frozenset[bytes]] = {}
+        with self._lock:
+            for folder, names in places.items():
+                try:
+                    found[self._inotify.add(os.fsencode(folder), RULES)] = frozenset(map(os.fsencode, names))
+                except OSError as error:
+                    logger.debug("a directory with rules for the workspace is not watched: %s", error)
+            gone = self._rule_names.keys() - found.keys() - self._above - self._places.keys()
+            self._rule_names = found
+        for wd in gone:
+            self._inotify.remove(wd)
 
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
@@ -227,7 +249,7 @@ class Watch:
                     found[folder] = self._inotify.add(folder, mask)
                 except OSError as error:
                     logger.debug("a directory above the workspace is not watched: %s", error)
-            gone = self._above.difference(found.values(), self._places)
+            gone = self._above.difference(found.values(), self._places, self._rule_names)
             self._above, self._parent_wd = set(found.values()), found.get(parent, -1)
         for wd in gone:
             self._inotify.remove(wd)
@@ -256,6 +278,8 @@ class Watch:
                     worst = max(worst, Doubt.OVERFLOW)
                 elif wd in self._above and (mask & SELF or (wd == self._parent_wd and name == self._root_name)):
                     worst = max(worst, Doubt.ROOT)
+                elif self._is_of_rules(wd, mask, name):
+                    worst = max(worst, Doubt.COARSE)
                 continue  # else the last words of a watch that was removed
             if not name:
                 if not mask & GONE:
@@ -272,6 +296,13 @@ class Watch:
             elif place.path not in dirty and _counts(place.scope, name, mask):
                 dirty.add(place.path)
         return Doubt(worst) if worst else None
+
+    def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
+        """Whether rules from outside of the workspace may be others now: also by a repository that is made around it."""
+        if wd == self._parent_wd and name == _GIT:
+            return True
+        names = self._rule_names.get(wd)
+        return names is not None and (name in names or bool(mask & In.IN_IGNORED))
 
     def _lost(self) -> None:
         self._mailbox.put(doubt=Doubt.DEAF)

@@ -106,13 +106,19 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
 
 
 def _filtered(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.TarInfo:
-    """What the `data` filter does, for Pythons before 3.11.4 (Debian 12's), which have none. Raises `BadArchive`."""
+    """What the `data` filter does, for links, and for Pythons before 3.11.4 (Debian 12's), which have none.
+
+    Raises `BadArchive`.
+    """
     if not (member.isreg() or member.issym() or member.islnk()):
         raise BadArchive(f"the archive is refused: {member.name!r} is a special file")
     if member.issym() or member.islnk():
         start = os.path.join(folder, os.path.dirname(name)) if member.issym() else folder
         inside = os.path.realpath(folder)
-        target = os.path.realpath(os.path.join(start, member.linkname))
+        try:
+            target = os.path.realpath(os.path.join(start, member.linkname))
+        except RecursionError:  # up to Python 3.12: a chain of links that is longer than the kernel follows
+            target = inside
         if os.path.isabs(member.linkname) or os.path.commonpath((inside, target)) != inside:
             raise BadArchive(f"the archive is refused: {member.name!r} leads out of the folder")
     kept = copy.copy(member)
@@ -143,10 +149,13 @@ class _Places:
             self._mtimes[name] = member.mtime
             return
         self._clear(name)
-        if hasattr(tarfile, "data_filter"):
-            tar.extract(member, self._folder, filter="data")
-        else:
+        if not hasattr(tarfile, "data_filter"):
             tar.extract(_filtered(member, name, self._folder), self._folder)
+        elif member.issym():
+            # Newer ones refuse a link to a circle of links that are there already, and write another text than the link's.
+            tar.extract(_filtered(member, name, self._folder), self._folder, filter="fully_trusted")
+        else:
+            tar.extract(member, self._folder, filter="data")
 
     def finish(self) -> None:
         """Gives directories their times, which filling them has changed."""

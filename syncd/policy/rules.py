@@ -15,7 +15,10 @@ _REMEMBERED = 256  # sieves for what some directories have in common, such as `d
 
 
 class Rule(NamedTuple):
-    """One pattern and where it stands: a file's path in the workspace, "workspace.ignore", "built-in" or "secrets"."""
+    """One pattern and where it stands: "workspace.ignore", "built-in", "secrets", or a file.
+
+    A file in the workspace is shown by its path there, any other by its absolute one.
+    """
 
     source: str
     line: int | None
@@ -51,7 +54,7 @@ class Layer(NamedTuple):
 
     strength: Strength
     patterns: IgnoreList
-    base: str  # the directory the patterns are relative to, spelled; "" or "a/b/"
+    base: str  # the directory the patterns are relative to, spelled, from the repository's top; "" or "a/b/"
     decisions: tuple[Decision | None, ...]  # None: the pattern only takes back what an earlier one of its list said
 
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from git_folder import make_repository
 
 from syncd.base.errors import WorkspaceError
 from syncd.effects.ignore_files import read_ignore_files
@@ -23,7 +24,6 @@ def work(tmp_path: Path) -> Path:
     """A tree with every reason to leave something out."""
     top = tmp_path / "work"
     for path in (
-        ".git/info/exclude",
         "a.txt",
         "b.tmp",
         ".env",
@@ -37,7 +37,7 @@ def work(tmp_path: Path) -> Path:
         file = top / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
-    (top / ".git/info/exclude").write_text("excluded\n")
+    make_repository(top, "excluded\n")
     (top / "excluded").write_text("")
     (top / "d/.gitignore").write_text("*.log\n!keep.log\n/build/\n")
     (top / "d/.syncdignore").write_text("a.txt\n")

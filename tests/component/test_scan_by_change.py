@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from git_folder import make_repository
 from msgspec.structs import replace
 
 from syncd.effects.hints import Hints
@@ -176,7 +177,11 @@ class Chaos:
     def link(self) -> None:
         place = self.rnd.choice(self.folders()) / f"link{self.rnd.randrange(3)}"
         if not os.path.lexists(place):
-            place.symlink_to(self.rnd.choice(["f1", "../..", "/etc/hosts", "nowhere", "."]))
+            place.symlink_to(
+                self.rnd.choice(
+                    ["f1", "..", "../..", "/etc/hosts", "nowhere", ".", "link0", "link1/../f1", "link2/../../f1"]
+                )
+            )
 
     def hard_link(self) -> None:
         """One file gets two names; an edit by either is heard in one directory only."""
@@ -294,7 +299,7 @@ def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
 
 def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
     """Git's own exclude file lies where no event counts: a look at all reads it."""
-    (watched.folder / ".git" / "info").mkdir(parents=True)
+    make_repository(watched.folder)
     (watched.folder / "f").write_text("x")
     watched.scanner.learn({"f": replace(watched.scan().manifest["f"], digest=b"x")})
     (watched.folder / ".git" / "info" / "exclude").write_text("f\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.policy.selection import Scope, Selection, SelectionSettings
+from syncd.policy.selection import OuterFile, OuterRules, Scope, Selection, SelectionSettings
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
 
@@ -249,7 +249,7 @@ def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
         sub/deeper/m.py sub/deeper/m.c sub/deeper/d/n.py sub/deeper/yes.txt negdir/inside.txt negdir/other
         by-exclude/x a.excluded back.excluded sub/back.excluded"""
     write(tmp_path, dict.fromkeys(paths.encode().split(), b""))
-    root = Selection(PLAIN).root({".git/info/exclude": exclude})
+    root = Selection(PLAIN).root(OuterRules("", (OuterFile(".git/info/exclude", "", exclude),)))
     assert disagreements(tmp_path, root) == []
 
 

@@ -247,8 +247,8 @@ What a sync would send of ~/my work
   all of it: `syncd ls`, `syncd ls --ignored`
 
 Send it now? [y/N]: y
-warning: the link 'out' leads outside the workspace or in a circle, and stays
-home: let it point inside the workspace, or ignore it
+warning: the link 'out' leads outside the workspace and stays home: let it point
+inside the workspace, or ignore it
 warning: 'src/key.py' holds a private key in line 2 and stays home: take it out,
 or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import posixpath
 
-from syncd.policy.links import stays_inside
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.policy.links import leads_out, stays_inside, turns_back
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,55 @@ def test_links_that_stay(path: str, target: str) -> None:
 def test_links_that_leave(path: str, target: str) -> None:
     """An absolute target, or one that leaves on its way, even if it comes back."""
     assert not stays_inside(path, target)
+
+
+@pytest.mark.parametrize("target", ["a/..", "../a/../b", "a/./../b", "a//../b", "..a/.."])
+def test_texts_that_turn_back(target: str) -> None:
+    """Up from a name, which may be a link."""
+    assert turns_back(target)
+
+
+@pytest.mark.parametrize("target", ["", ".", "..", "../../a/b", "./../a", "a/..b", "a/.../b", "/a"])
+def test_texts_that_do_not(target: str) -> None:
+    """Up first, then down."""
+    assert not turns_back(target)
+
+
+@pytest.mark.parametrize(
+    ("links", "outside"),
+    [
+        ({"d/e/up": "../..", "d/out": "e/up/../outside"}, {"d/out"}),
+        ({"d/up": "..", "l": "d/up/.."}, {"l"}),
+        ({"d/up": "..", "l": "d/up/../x", "m": "l"}, {"l", "m"}),
+        ({"d/up": ".", "l": "d/up/../x"}, set()),
+        ({"a": "b", "b": "a", "c": "a/../x"}, set()),
+        ({"x": "x/../y"}, set()),
+        ({"x": "x/x/x/x"}, set()),
+        ({"l": "out/../secret"}, set()),
+    ],
+)
+def test_links_through_others(links: dict[str, str], outside: set[str]) -> None:
+    """What goes up from a link goes up from where that leads; a circle leads nowhere."""
+    assert {path for path, target in links.items() if leads_out(path, target, links.get)} == outside
+
+
+PARTS = st.sampled_from(["..", "..", ".", "", "a", "b", "c"])
+LINKS = st.dictionaries(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join),
+    st.lists(PARTS, min_size=1, max_size=5).map("/".join),
+    max_size=5,
+)
+
+
+@given(LINKS)
+def test_links_stay_inside_together_unless_one_turns_back(links: dict[str, str]) -> None:
+    """So only of those that turn back it is asked where the others lead."""
+    # As in a snapshot, nothing is below a link.
+    links = {path: text for path, text in links.items() if not any(path.startswith(f"{other}/") for other in links)}
+    kept = {path: text for path, text in links.items() if stays_inside(path, text)}
+    for path, target in kept.items():
+        if leads_out(path, target, kept.get):
+            assert any(turns_back(text) for text in kept.values())
+        elif not turns_back(target):
+            text = posixpath.normpath(os.path.join(posixpath.dirname(path), target))
+            assert not text.startswith("..")

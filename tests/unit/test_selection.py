@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from syncd.policy.gitignore import bad_pattern
-from syncd.policy.selection import Decision, Rule, Scope, Selection, SelectionSettings
+from syncd.policy.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, SelectionSettings
 
 DEFAULT = SelectionSettings()
 
@@ -100,7 +100,7 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
         weak: f"{name}/" if strong_includes else f"!{name}/",
     }
     config = (line["workspace.ignore"],) if "workspace.ignore" in line else ()
-    exclude = {"exclude": line["exclude"].encode()} if "exclude" in line else {}
+    exclude = OuterRules(files=(OuterFile("exclude", "", line["exclude"].encode()),) if "exclude" in line else ())
     top = {file: line[file].encode() for file in IGNORE_FILES if file in line}
     deep = {file: line[f"sub/{file}"].encode() for file in IGNORE_FILES if f"sub/{file}" in line}
     scope = Selection(SelectionSettings(ignore=config)).root(exclude).with_files(top).enter("sub").with_files(deep)
@@ -159,7 +159,9 @@ def test_git_is_whole_when_asked_for() -> None:
 
 def test_gitignore_can_be_left_aside() -> None:
     """Without `use_gitignore`, neither .gitignore nor git's exclude files count; .syncdignore does."""
-    root = Selection(SelectionSettings(use_gitignore=False)).root({".git/info/exclude": b"*.a\n"})
+    root = Selection(SelectionSettings(use_gitignore=False)).root(
+        OuterRules("", (OuterFile(".git/info/exclude", "", b"*.a\n"),))
+    )
     assert root.ignore_files == (".syncdignore",)
     scope = root.with_files({".gitignore": b"*.b\n", ".syncdignore": b"*.c\n"})
     assert [scope.decide(name, is_dir=False).included for name in ("x.a", "x.b", "x.c")] == [True, True, False]
@@ -167,7 +169,9 @@ def test_gitignore_can_be_left_aside() -> None:
 
 def test_a_later_exclude_file_wins() -> None:
     """The repository's own is given after the person's."""
-    root = Selection(DEFAULT).root({"~/.config/git/ignore": b"*.a\n*.b\n", ".git/info/exclude": b"!x.a\n"})
+    root = Selection(DEFAULT).root(
+        OuterRules("", (OuterFile("~/.config/git/ignore", "", b"*.a\n*.b\n"), OuterFile("exclude", "", b"!x.a\n")))
+    )
     assert root.decide("x.a", is_dir=False).included
     assert str(root.decide("x.b", is_dir=False).rule) == "~/.config/git/ignore:2: *.b"
 

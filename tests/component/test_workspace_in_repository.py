@@ -1,0 +1,402 @@
+"""A workspace below a repository's top: git, run from there, is the referee of what belongs and of what decides."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from git_folder import make_repository
+from msgspec.structs import replace
+from test_scan_by_change import Watched
+from test_selection_and_git import (
+    PLAIN,
+    Verdict,
+    all_files,
+    git,
+    name_like,
+    of_git,
+    random_pattern,
+    verdicts_of_git,
+    write,
+)
+
+from syncd.base.errors import WorkspaceError
+from syncd.effects.hints import Doubt
+from syncd.effects.ignore_files import read_git_rules
+from syncd.effects.inquiry import inquire
+from syncd.effects.repository import Repository, repository_around
+from syncd.effects.scan import Scanner
+from syncd.policy.manifest import Kind
+from syncd.policy.selection import Selection, SelectionSettings
+
+SELECTION = Selection(PLAIN)
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
+
+
+def sent(workspace: Path, selection: Selection = SELECTION) -> set[str]:
+    manifest = Scanner(str(workspace), selection).scan().manifest
+    return {path for path, entry in manifest.items() if entry.kind is not Kind.DIRECTORY}
+
+
+def decided(workspace: Path, path: str) -> Verdict:
+    rule = inquire(str(workspace), SELECTION, path).rule
+    return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
+
+
+def in_git_words(workspace: Path, verdict: Verdict, common: Path) -> Verdict:
+    """Git names a file from the work tree's top, or its exclude file from where it stands."""
+    source, line, pattern = verdict
+    if not source:
+        return verdict
+    if source.endswith("info/exclude"):
+        return str(common / "info/exclude"), line, pattern
+    top = Path(os.fsdecode(git(workspace, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+    path = top / source
+    return (str(path.relative_to(workspace)) if path.is_relative_to(workspace) else str(path)), line, pattern
+
+
+def disagreements(workspace: Path, common: Path) -> list[str]:
+    """Where syncd and git differ, about what belongs or about which line decides."""
+    theirs, ours = of_git(workspace), sent(workspace)
+    wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
+    for path, verdict in verdicts_of_git(workspace, all_files(workspace)).items():
+        mine, git_says = decided(workspace, path), in_git_words(workspace, verdict, common)
+        if mine != git_says:
+            wrong.append(f"{path!r}: git decides by {git_says}, syncd by {mine}")
+    return wrong
+
+
+def put(top: Path, paths: Iterable[str]) -> None:
+    write(top, {os.fsencode(path): b"" for path in paths})
+
+
+def commit(top: Path) -> None:
+    git(top, "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "first")
+
+
+FILES = """a.log keep.log dist/x dist/d/y build/z sub/dist/x sub/build/z src/packages/app/dist/q top-only only-app/x
+    only-above/x d/back.log d/other.tmp by-exclude not-by-exclude deep/er/anchored anchored"""
+RULES = {
+    b".gitignore": b"*.log\n/packages/app/dist/\npackages/*/build\n/top-only\n/packages/app/top-only\n*.tmp\n",
+    b"packages/.gitignore": b"!keep.log\n/app/only-app/\n/only-above/\napp/**/anchored\n",
+    b"packages/app/d/.gitignore": b"!back.log\n",
+}
+EXCLUDE = b"by-exclude\n!other.tmp\n/packages/app/src/packages\n"
+
+
+@needs_git
+@pytest.mark.parametrize("kind", ["repository", "worktree", "submodule"])
+def test_below_the_top(tmp_path: Path, kind: str) -> None:
+    """Every layer, by name, anchored and negated, as git has it from there, also through a `.git` that is a file."""
+    main = tmp_path / "main"
+    main.mkdir()
+    git(main, "init", "-q")
+    commit(main)
+    top, common = main, main / ".git"
+    if kind == "worktree":
+        git(main, "worktree", "add", "-q", "../linked")
+        top = tmp_path / "linked"
+    elif kind == "submodule":
+        outer = tmp_path / "outer"
+        outer.mkdir()
+        git(outer, "init", "-q")
+        git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(main), "sub")
+        (outer / ".gitignore").write_text("not-by-exclude\n*\n")  # of another repository
+        top, common = outer / "sub", outer / ".git/modules/sub"
+    write(top, RULES)
+    (common / "info").mkdir(exist_ok=True)
+    (common / "info/exclude").write_bytes(EXCLUDE)
+    workspace = top / "packages/app"
+    put(workspace, FILES.split())
+    assert disagreements(workspace, common) == []
+    assert "not-by-exclude" in sent(workspace)
+    assert not {"a.log", "dist/x", "build/z", "only-app/x", "by-exclude", "deep/er/anchored"} & sent(workspace)
+
+
+@needs_git
+@pytest.mark.parametrize("seed", range(4))
+def test_random_rules_above(tmp_path: Path, seed: int) -> None:
+    """Random patterns at every level of random workspaces; where git ignores the workspace itself, see below."""
+    dice = random.Random(seed)
+    compared = 0
+    for case in range(10):
+        top = tmp_path / f"case{case}"
+        below = dice.choice(["a", "a/b", "x/a", "c/ab/x"])
+        workspace = top / below
+        patterns = {"": [random_pattern(dice) for _ in range(dice.randint(1, 5))]}
+        for folder in (below.split("/")[0], below):
+            patterns[f"{folder}/"] = [random_pattern(dice) for _ in range(dice.randint(0, 3))]
+        if dice.random() < 0.5:
+            patterns[""] += [f"{dice.choice(['/', '', '!/'])}{below}/{random_pattern(dice).lstrip('!/')}"]
+        bare = SELECTION.root()
+        names = [name_like(dice, dice.choice(dice.choice([*patterns.values()]) or ["a"])) for _ in range(20)]
+        names = [n for n in names if n and all(bare.decide(part, is_dir=True).included for part in n.split("/"))]
+        names += [name.removeprefix(f"{below}/") for name in names]
+        workspace.mkdir(parents=True)
+        git(top, "init", "-q")
+        put(workspace, names)
+        write(
+            top, {os.fsencode(f"{where}.gitignore"): os.fsencode("\n".join(lines)) for where, lines in patterns.items()}
+        )
+        (top / ".git/info/exclude").write_bytes(os.fsencode(random_pattern(dice) + "\n" + random_pattern(dice)))
+        ways = [below[:at] for at in range(1, len(below) + 1) if below[at : at + 1] in ("", "/")]
+        ignored = verdicts_of_git(top, [f"{way}/" for way in ways])
+        if any(pattern and not pattern.startswith("!") for _, _, pattern in ignored.values()):
+            continue
+        compared += 1
+        assert disagreements(workspace, top / ".git") == [], patterns
+    assert compared
+
+
+@pytest.mark.parametrize(
+    ("rules", "stay_home"),
+    [
+        ("packages/\n*.log\n", {"a.log", "keep.log"}),
+        ("*\n!*.md\n", set()),
+        ("packages/*\n*.log\n!keep.log\n", {"a.log"}),
+        ("/packages/app\na.log\n", {"a.log"}),
+        ("packages/**\n", set()),
+        ("packages/app/*\n!packages/app/a.log\n", {"keep.log", "read.md", "d/x", ".gitignore"}),
+    ],
+)
+def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, stay_home: set[str]) -> None:
+    """A person named it, so no pattern that leaves it out, or a folder that it is in, counts in it. All others do."""
+    make_repository(tmp_path)
+    (tmp_path / ".gitignore").write_text(rules)
+    workspace = tmp_path / "packages/app"
+    put(workspace, ["a.log", "keep.log", "read.md", "d/x"])
+    assert sent(workspace) == {"a.log", "keep.log", "read.md", "d/x"} - stay_home
+
+
+def test_order_and_names(tmp_path: Path) -> None:
+    """The person's file is the weakest, then the repository's, then from the top down; each is named by its path."""
+    exclude = make_repository(tmp_path, "*.b\n!x.a\n")
+    personal = tmp_path / "personal"
+    personal.write_text("*.a\n/packages/app/anchored\n/not-anchored\n")
+    (tmp_path / ".gitignore").write_text("*.c\n!x.b\n")
+    workspace = tmp_path / "packages/app"
+    put(workspace, ["x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"])
+    (tmp_path / "packages/.gitignore").write_text("!x.c\n")
+
+    def rule(path: str) -> str:
+        return str(inquire(str(workspace), SELECTION, path, str(personal)).rule)
+
+    assert {path: rule(path) for path in ("x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored")} == {
+        "x.a": f"{exclude}:2: !x.a",
+        "y.a": f"{personal}:1: *.a",
+        "x.b": f"{tmp_path}/.gitignore:2: !x.b",
+        "y.b": f"{exclude}:1: *.b",
+        "x.c": f"{tmp_path}/packages/.gitignore:1: !x.c",
+        "y.c": f"{tmp_path}/.gitignore:1: *.c",
+        "anchored": f"{personal}:2: /packages/app/anchored",
+    }
+    assert inquire(str(workspace), SELECTION, "not-anchored", str(personal)).included
+    stronger = Selection(SelectionSettings(ignore=("!/y.c",)))
+    assert "y.c" in sent(workspace, stronger)
+    without = Selection(SelectionSettings(use_gitignore=False))
+    assert sent(workspace, without) == {"x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"}
+
+
+def test_anchored_rules_of_the_configuration_are_the_workspaces(tmp_path: Path) -> None:
+    """What is relative to the workspace stays so, wherever the repository's top is."""
+    make_repository(tmp_path)
+    workspace = tmp_path / "packages/app"
+    put(workspace, ["x", "d/x", "packages/app/x", "d/y"])
+    (workspace / ".syncdignore").write_text("/d/y\n")
+    assert sent(workspace, Selection(SelectionSettings(ignore=("/x",)))) == {".syncdignore", "d/x", "packages/app/x"}
+
+
+def test_rules_above_do_not_tear_a_repository_apart(tmp_path: Path) -> None:
+    """With `include_git` what is in a `.git` goes by .syncdignore alone, as it does at the top."""
+    make_repository(tmp_path)
+    (tmp_path / ".gitignore").write_text("HEAD\n")
+    (tmp_path / "app/.git/logs").mkdir(parents=True)
+    (tmp_path / "app/.git/logs/HEAD").write_text("")
+    assert ".git/logs/HEAD" in sent(tmp_path / "app", Selection(SelectionSettings(include_git=True)))
+
+
+def found(workspace: Path) -> Repository | None:
+    return repository_around(str(workspace))
+
+
+def test_which_repository(tmp_path: Path) -> None:
+    """The innermost that git takes for one: a folder or a file called `.git` may be something else."""
+    workspace = tmp_path / "a/b/c"
+    workspace.mkdir(parents=True)
+    make_repository(tmp_path)
+    outer = Repository(str(tmp_path), f"{tmp_path}/.git")
+    assert found(workspace) == outer
+    (tmp_path / "a/b/.git").mkdir()
+    assert found(workspace) == outer
+    make_repository(tmp_path / "a")
+    inner = Repository(f"{tmp_path}/a", f"{tmp_path}/a/.git")
+    assert found(workspace) == inner
+    (workspace / ".git").symlink_to(tmp_path / ".git")
+    assert found(workspace) == Repository(str(workspace), f"{workspace}/.git")
+    (workspace / ".git").unlink()
+    for pointer in ("gitdir: /nowhere\n", "gitdir: .\n", "gitdir:", "nonsense", ""):
+        (workspace / ".git").write_text(pointer)
+        assert found(workspace) == Repository(str(workspace), ""), pointer
+    (workspace / ".git").write_text("gitdir: ../../../.git\n")
+    assert read_git_rules(str(workspace), "").rules.files[0].source == f"{tmp_path}/.git/info/exclude"
+    (workspace / ".git").unlink()
+    for name in ("HEAD", "objects", "refs"):
+        (tmp_path / "a" / ".git" / name).rename(workspace / name)
+    assert found(workspace) is None  # a bare repository has no work tree
+
+
+def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
+    """Git follows it there, and not in place of a .gitignore."""
+    exclude = make_repository(tmp_path)
+    (tmp_path / "rules").write_text("by-link\n")
+    exclude.unlink()
+    exclude.symlink_to("../../rules")
+    put(tmp_path / "app", ["by-link", "other"])
+    assert sent(tmp_path / "app") == {"other"}
+    (tmp_path / "others").write_text("other\n")
+    (tmp_path / ".gitignore").symlink_to("others")
+    assert sent(tmp_path / "app") == {"other"}
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".git/info/exclude", ".git/HEAD"])
+def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    """Nothing leaves without them, and they are named."""
+    make_repository(tmp_path)
+    (tmp_path / "app").mkdir()
+    (tmp_path / name).touch()
+    if os.geteuid():
+        (tmp_path / name).chmod(0)
+    elif name == ".git/HEAD":
+        pytest.skip("root reads everything")
+    else:
+        os.truncate(tmp_path / name, 1 << 30)
+    with pytest.raises(WorkspaceError, match=r"its rules in .* cannot be read: (Permission|File too)"):
+        sent(tmp_path / "app")
+    assert not inquire(str(tmp_path / "app"), SELECTION, "f").included
+
+
+class Inside(Watched):
+    """A watched workspace two levels below a repository's top."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        make_repository(top)
+        (top / "packages/app").mkdir(parents=True)
+        super().__init__(top / "packages/app")
+        put(self.folder, ["f", "g"])
+        self.hear()
+        assert set(self.scan().manifest) == {"f", "g"}
+
+    def heard(self) -> Doubt | None:
+        """The doubt that events bring; the next scan is told of it."""
+        self.hear()
+        return Doubt.COARSE if self.suspicion._anywhere else None
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterable[Inside]:
+    it = Inside(tmp_path)
+    yield it
+    it.close()
+
+
+def edit(path: Path, text: str = "f\n") -> None:
+    path.write_text(text)
+
+
+def save(path: Path, text: str = "f\n") -> None:
+    """As editors do."""
+    draft = path.with_name("draft")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+@pytest.mark.parametrize("name", [".gitignore", "packages/.gitignore", ".git/info/exclude"])
+def test_a_changed_rule_above_is_heard(inside: Inside, name: str) -> None:
+    """Made, edited in place, replaced and removed: as that of a .gitignore inside."""
+    file = inside.top / name
+    file.unlink(missing_ok=True)
+    inside.hear()
+    inside.scan()
+    for change, left in ((edit, {"g"}), (save, {"f"}), (Path.unlink, {"f", "g"})):
+        change(file, "g\n") if change is save else change(file)
+        assert inside.heard(), change
+        assert set(inside.scan().manifest) == left
+        inside.hear()
+        inside.scan()
+
+
+def test_a_busy_repository_is_not_heard(inside: Inside) -> None:
+    """Neither what happens in `.git`, nor beside the workspace."""
+    for name in (".git/index.lock", ".git/info/attributes", "other", "packages/other", "packages/.gitignore~"):
+        (inside.top / name).write_text("x")
+        (inside.top / name).unlink()
+    (inside.top / "packages/beside").mkdir()
+    inside.hear()
+    assert inside.suspicion.taken() == frozenset()
+
+
+def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
+    """`info` may be missing, and is watched for."""
+    shutil.rmtree(inside.top / ".git/info")
+    assert inside.heard()
+    inside.scan()
+    (inside.top / ".git/info").mkdir()
+    assert inside.heard()
+    inside.scan()
+    edit(inside.top / ".git/info/exclude")
+    assert inside.heard()
+    assert set(inside.scan().manifest) == {"g"}
+
+
+@pytest.mark.parametrize("where", ["packages", "packages/app"])
+def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
+    """Below the other one's top: its rules take the place of that one's."""
+    edit(inside.top / ".gitignore")
+    inside.hear()
+    assert set(inside.scan().manifest) == {"g"}
+    make_repository(inside.top / "made", "g\n")
+    (inside.top / "made/.git").rename(inside.top / where / ".git")
+    inside.hear()
+    assert set(inside.scan().manifest) == {"f"}
+
+
+def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> None:
+    """In the folder that the workspace is in it is heard; further up the next look finds it."""
+    (tmp_path / "up/work").mkdir(parents=True)
+    watched = Watched(tmp_path / "up/work")
+    try:
+        put(watched.folder, ["f", "g"])
+        watched.hear()
+        watched.scan()
+        make_repository(tmp_path / "up", "f\n")
+        watched.hear()
+        assert set(watched.scan().manifest) == {"g"}
+        shutil.rmtree(tmp_path / "up/.git")
+        watched.hear()
+        assert set(watched.scan().manifest) == {"f", "g"}
+        make_repository(tmp_path, "g\n")
+        put(watched.folder, ["h"])
+        watched.hear()
+        assert set(watched.scan().manifest) == {"f", "h"}
+    finally:
+        watched.close()
+
+
+@pytest.mark.parametrize(
+    "name", [".gitignore", "packages/.gitignore", ".git/info/exclude", "packages/.git/info/exclude"]
+)
+def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
+    """They do not stand, so nothing leaves by them."""
+    inside.scanner.learn({"f": replace(inside.scan().manifest["f"], digest=b"x")})
+    assert inside.scanner.rules_stand(["f"])
+    if name.startswith("packages/.git/"):
+        make_repository(inside.top / "packages", "f\n")
+    else:
+        edit(inside.top / name)
+    assert not inside.scanner.rules_stand(["f"])
+    assert set(inside.scanner.scan([]).manifest) == {"g"}  # also if no event came
