@@ -298,7 +298,7 @@ class Watch:
         return Doubt(worst) if worst else None
 
     def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
-        """Whether rules from outside of the workspace may be others now: also by a repository that is made around it."""
+        """Whether rules from outside of the workspace may have changed: also by a repository made around it."""
         if wd == self._parent_wd and name == _GIT:
             return True
         names = self._rule_names.get(wd)

@@ -152,7 +152,7 @@ class _Places:
         if not hasattr(tarfile, "data_filter"):
             tar.extract(_filtered(member, name, self._folder), self._folder)
         elif member.issym():
-            # Newer ones refuse a link to a circle of links that are there already, and write another text than the link's.
+            # Newer ones refuse a link to a circle of links that is there already, and do not keep the link's text.
             tar.extract(_filtered(member, name, self._folder), self._folder, filter="fully_trusted")
         else:
             tar.extract(member, self._folder, filter="data")
