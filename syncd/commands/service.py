@@ -30,6 +30,7 @@ from syncd.commands.service_unit import (
     shipped,
     unit_of,
 )
+from syncd.effects.repository import repository_around
 
 _LOG_LINES = 5
 # Each decides where the daemon or a command looks, so both must have the same.
@@ -99,7 +100,12 @@ def install(config_file: str | None) -> int:
     around = Surroundings(
         config_folder=os.path.dirname(default_config_path(os.environ)),
         key_file=key_file,
-        seen=(config.workspace.path, *_installation(), os.path.dirname(service.config_file)),
+        seen=(
+            config.workspace.path,
+            *_repository_of(config.workspace.path),
+            *_installation(),
+            os.path.dirname(service.config_file),
+        ),
         walls=service.manager.builds_walls(),
     )
     extra = drop_in(around)
@@ -225,6 +231,15 @@ def _usable_key_file(config: Config, manager: UserManager) -> str:
 def _python() -> str:
     """This interpreter, in its own venv: not resolved, as a venv's is a link to one that knows nothing of syncd."""
     return os.path.abspath(sys.executable)
+
+
+def _repository_of(workspace: str) -> tuple[str, ...]:
+    """The folder with the rules of the repository around the workspace, which a linked work tree has elsewhere."""
+    try:
+        repository = repository_around(workspace)
+    except OSError:
+        return ()  # the daemon says so
+    return (repository.folder,) if repository is not None else ()
 
 
 def _installation() -> tuple[str, ...]:

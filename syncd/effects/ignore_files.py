@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from syncd.effects import descent
 from syncd.effects.repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
-from syncd.policy.selection import GITIGNORE, OuterFile, OuterRules
+from syncd.policy.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, OuterRules
 
 # An ignore file larger than this is no ignore file; git itself has no limit, and no use for one. The first part of its
 # rules is not read either: what the last ones keep at home would leave.
@@ -30,7 +30,7 @@ class GitRules:
     `places` are the directories in which they lie or may yet come to lie, each with the names that matter there.
     """
 
-    rules: OuterRules = OuterRules()
+    rules: OuterRules = NO_OUTER_RULES
     places: Mapping[str, Names] = field(default_factory=dict)
 
 

@@ -28,7 +28,7 @@ _HIDDEN = NO_FILE | {errno.EACCES}
 
 @dataclass(frozen=True)
 class Repository:
-    """`top` is the work tree's own directory, `folder` where its `info/exclude` lies; empty: its `.git` leads nowhere."""
+    """`top` is the work tree's own directory, `folder` holds its `info/exclude`; empty: its `.git` leads nowhere."""
 
     top: str
     folder: str

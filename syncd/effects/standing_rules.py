@@ -18,8 +18,8 @@ from syncd.policy.selection import OuterRules
 def rules_stand(workspace: str, tree: Tree, outer: OuterRules | None, personal: str, paths: Iterable[str]) -> bool:
     """Whether all that is said of these paths in ignore files is what the tree was made by.
 
-    `outer` is what git's say outside of the workspace's own directories; None where these do not count. A folder that is
-    gone says nothing any more. Rules that cannot be read do not stand.
+    `outer` is what git's say outside of the workspace's own directories; None where these do not count. A folder that
+    is gone says nothing any more. Rules that cannot be read do not stand.
     """
     try:
         with descent.Descent(descent.open_workspace(workspace)) as down:

@@ -114,3 +114,25 @@ def test_what_should_stay_home_stays_home(rig: Rig) -> None:
     rig.write(".gitignore", "build/\n")
     rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")
     assert rig.archived() == [".gitignore", "debug.log", "src", "src/a.py"]
+
+
+def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
+    """Those above the workspace count, are named by `explain` and `ls --ignored`, and a change of them is heard."""
+    for name in ("objects", "refs", "info"):
+        (rig.home / ".git" / name).mkdir(parents=True)
+    (rig.home / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    exclude, above = rig.home / ".git/info/exclude", rig.home / ".gitignore"
+    exclude.write_text("*.log\n")
+    above.write_text("*\n/work/dist/\n")  # a home directory that is kept in git: the workspace itself is ignored
+    rig.write("debug.log")
+    rig.write("dist/x")
+    rig.write("src/a.py")
+    rig.up()
+    assert rig.archived() == ["src", "src/a.py"]
+    assert f"left out: debug.log, by {exclude}:1: *.log" in rig.run("explain", str(rig.workspace / "debug.log")).out
+    assert f"dist/\t{above}:2: /work/dist/" in rig.run("ls", "--ignored").out
+    exclude.write_text("")
+    rig.until(lambda: "debug.log" in rig.there(), "the log that is no longer ignored")
+    above.write_text("*.py\n")
+    rig.until(lambda: "dist/x" in rig.there(), "the folder that is no longer ignored")
+    assert rig.archived() == ["debug.log", "dist", "dist/x", "src"]
