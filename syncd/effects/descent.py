@@ -18,6 +18,7 @@ from syncd.base.errors import TryLater, WorkspaceError
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a file's place must not be waited for.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+LINKED_FILE = FILE & ~os.O_NOFOLLOW
 # What the machine or this process has run out of: no fault of the path that was asked for.
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -58,12 +59,12 @@ def open_directory(name: str, parent: int | None) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def open_file(name: str, parent: int | None) -> tuple[int, os.stat_result]:
+def open_file(name: str, parent: int | None, flags: int = FILE) -> tuple[int, os.stat_result]:
     """The regular file `name` in `parent` (None: a path), open, and what it is.
 
     Raises `OSError`, for any other kind too.
     """
-    descriptor = os.open(name, FILE, dir_fd=parent)
+    descriptor = os.open(name, flags, dir_fd=parent)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

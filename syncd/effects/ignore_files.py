@@ -98,11 +98,11 @@ def _absent_or_unreadable(name: str) -> Iterator[None]:
 
 def _read_linked(path: str) -> bytes:
     """A file that git reads through a link, too, as people keep such files elsewhere."""
-    return _read_whole(os.path.realpath(path), None)
+    return _read_whole(path, None, descent.LINKED_FILE)
 
 
-def _read_whole(name: str, parent: int | None) -> bytes:
-    descriptor, status = descent.open_file(name, parent)
+def _read_whole(name: str, parent: int | None, flags: int = descent.FILE) -> bytes:
+    descriptor, status = descent.open_file(name, parent, flags)
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > _LARGEST_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))

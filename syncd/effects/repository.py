@@ -101,7 +101,7 @@ def _common(folder: str) -> str:
 def _read(path: str) -> bytes:
     """The beginning of a small file; nothing if there is none."""
     try:
-        descriptor, _ = descent.open_file(os.path.realpath(path), None)
+        descriptor, _ = descent.open_file(path, None, descent.LINKED_FILE)
     except OSError as failure:
         if failure.errno in NO_FILE:
             return b""

@@ -191,7 +191,10 @@ def _including(workspace: str, layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _without(layer: Layer, rule: Rule | None) -> Layer:
-    kept = [at for at, decision in enumerate(layer.decisions) if decision is None or decision.rule != rule]
+    """The layer but for the rule, on whatever lines it stands."""
+    named = rule and (rule.source, rule.pattern)
+    rules = [decision and decision.rule for decision in layer.decisions]
+    kept = [at for at, each in enumerate(rules) if each is None or (each.source, each.pattern) != named]
     if len(kept) == len(layer.decisions):
         return layer
     patterns = IgnoreList([layer.patterns.patterns[at] for at in kept])
