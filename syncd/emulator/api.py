@@ -92,6 +92,12 @@ class Api:
         self._sandboxes.release(sandbox)
         self._bucket.forget(sandbox)
 
+    def empty(self, sandbox: str) -> None:
+        """Nothing is in its workspace any more, where there is such a sandbox."""
+        found = self._sandboxes.find(sandbox)
+        if found is not None:
+            found.empty()
+
     def _worked(self, op: str, request: Request, body: Readable) -> tuple[int, object]:
         if request.chunked or (request.method == "POST" and not request.announces_length):
             raise Refused(411, "Length Required")

@@ -203,6 +203,9 @@ class Bucket:
         """A sandbox that is gone has no objects."""
         self.forget(sandbox)
 
+    def empty(self, sandbox: str) -> None:
+        """What a sandbox's workspace holds is no object."""
+
     def _put(self, key: Key, body: Readable) -> Reply:
         if body.length > MOST_BYTES:
             return self.refusal(400, "EntityTooLarge")

@@ -41,6 +41,10 @@ class Service(Protocol):
         """The sandbox is gone from now on."""
         ...
 
+    def empty(self, sandbox: str) -> None:
+        """The sandbox's workspace holds nothing."""
+        ...
+
 
 class _Answered(Exception):
     def __init__(self, reply: Reply) -> None:
@@ -78,6 +82,8 @@ class _Play:
             raise Disconnected
         if fault.action is Action.GONE and self.entry.sandbox is not None:
             self.service.vanish(self.entry.sandbox)
+        if fault.action is Action.REPLACE and self.entry.sandbox is not None:
+            self.service.empty(self.entry.sandbox)
         if fault.action in ANSWERS:
             raise _Answered(self.reply(fault))
 

@@ -34,6 +34,7 @@ download (the bucket's).
     | `wrong-hash`, `no-hash`| upload: stored as sent, answered with other hashes or none                | after       |
     | `two-hashes`           | upload: stored as sent, answered with its hashes and others               | after       |
     | `gone`                 | the sandbox no longer exists: 404 from now on                             | before      |
+    | `replace`              | initialize: the workspace is emptied first, so the archive replaces it    | before      |
 
 `WHEN` moves it: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read; where it
 has none, half of the answer is sent), `instead` (the body is read, the work is not done), `after` (the work is done,
@@ -108,6 +109,7 @@ class Action(StrEnum):
     NO_HASH = "no-hash"
     TWO_HASHES = "two-hashes"
     GONE = "gone"
+    REPLACE = "replace"
 
 
 WILD = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
@@ -116,9 +118,10 @@ BREAKS = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
 _TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW})
 _TEXTS = frozenset({Action.JSON, Action.ERROR, Action.RAW, Action.FLOOD})
 _MOVABLE = ANSWERS | BREAKS | {Action.DELAY}
-_BEFORE = BREAKS | {Action.DELAY, Action.GONE}
+_BEFORE = BREAKS | {Action.DELAY, Action.GONE, Action.REPLACE}
 _ONLY_FOR = {
     Action.ERROR: ("initialize",),
+    Action.REPLACE: ("initialize",),
     Action.CORRUPT: BUCKET_OPS,
     Action.WRONG_HASH: ("upload", "execution-upload"),
     Action.NO_HASH: ("upload", "execution-upload"),

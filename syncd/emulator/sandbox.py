@@ -89,12 +89,13 @@ class Sandbox:
         """Empties the workspace and forgets executions."""
         with self._lock:
             self._end_executions()
-            for entry in os.scandir(self.workspace):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
+            self._empty()
             self._set_status("occupied")
+
+    def empty(self) -> None:
+        """Empties the workspace; executions go on."""
+        with self._lock:
+            self._empty()
 
     def execute(self, name: str, packed: BinaryIO, bounds: Bounds) -> None:
         """Unpacks an execution's archive and starts its main.py. Busy; BadArchive or OSError if it is no archive."""
@@ -159,6 +160,13 @@ class Sandbox:
         """Kills what runs in it and deletes its files."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _empty(self) -> None:
+        for entry in os.scandir(self.workspace):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
     def _set_status(self, status: str) -> None:
         if self.record.status != status:

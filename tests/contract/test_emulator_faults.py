@@ -60,6 +60,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         ("list: flood a|b x2", "list", Fault(Action.FLOOD, text="a|b", times=2)),
         ("list: 308 location=http://x/", "list", Fault(Action.STATUS, status=308, text="http://x/")),
         ("upload: two-hashes", "upload", Fault(Action.TWO_HASHES)),
+        ("initialize: replace always", "initialize", Fault(Action.REPLACE, times=None)),
     ],
 )
 def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
@@ -93,6 +94,7 @@ def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
         "upload: drip 0",
         "upload: skew 0",
         "list: two-hashes",
+        "upload: replace",
     ],
 )
 def test_lines_that_are_none(line: str) -> None:
@@ -295,6 +297,16 @@ def test_a_sandbox_can_vanish(stage: Stage) -> None:
     stage.emulator.faults.script("initialize: gone")
     assert stage.initialize(CONTENT).status_code == 404
     assert stage.api.get(PATH).status_code == 404
+
+
+def test_an_archive_can_replace_the_workspace(stage: Stage) -> None:
+    """`replace`: what is not in the archive goes; else it is extracted over what is there."""
+    stage.initialize(files(a=b"1", b=b"1"))
+    stage.emulator.faults.script("initialize: replace")
+    assert stage.initialize(files(b=b"2")).status_code == 200
+    assert stage.tree() == {"b": b"2"}
+    assert stage.initialize(files(a=b"3")).status_code == 200
+    assert stage.tree() == {"a": b"3", "b": b"2"}
 
 
 def test_an_answer_without_end(stage: Stage) -> None:
