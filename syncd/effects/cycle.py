@@ -183,6 +183,10 @@ class Cycle:
         small = packed if only is not None else None  # what is made anew on the way is whole, and proves nothing
         packed, sha256 = self._deliver(premises, packed, look.manifest, make_way, attendant)
         premises.inspection.overwritten()
+        if packed is small and not premises.small.proved(packed.manifest):
+            # The journal's mark stands all the while: after a death here, too, the whole is sent.
+            _log.info("after a small archive, a whole one follows")
+            return self._sync(premises, demand, attendant, None)
         self._whole_next = False
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
@@ -193,10 +197,6 @@ class Cycle:
         )
         change = look.difference if self.baseline is not None else None
         self._remember(premises, packed.manifest, packed.follow_up)
-        if packed is small and (missing := premises.small.missing(packed.manifest)):
-            _log.warning("after a small archive %d paths may be missing there: a whole one follows", len(missing))
-            self._doubt()
-            return Outcome(sync, (*packed.follow_up, *missing), sync.files, change)
         if packed.follow_up:
             _log.info(
                 "%d files changed while being read (%s): another sync follows",
@@ -229,12 +229,6 @@ class Cycle:
         if new and (premises.clearing.removes or premises.inspection.looks):
             with contextlib.suppress(OSError):  # then it counts as someone else's if this process dies meanwhile
                 self.journal.record_perhaps_there(premises.target, self._perhaps_there)
-
-    def _doubt(self) -> None:
-        """What the sandbox holds is not what it should."""
-        self._whole_next = True
-        with contextlib.suppress(OSError):
-            self.journal.doubt()
 
     def _deliver(
         self,

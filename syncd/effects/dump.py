@@ -41,9 +41,10 @@ class Dump:
 
         Raises `StepFailed` when retries end, `Stop`, and what else `make` raises.
         """
-        return retried(lambda: self._once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
+        return retried(lambda: self.read_once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
 
-    def _once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
+    def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
+        """As `read`, in one attempt. Raises `StepFailed` when it fails."""
         url = self._api.dump()
         check_url(Step.DUMP, url)
         try:

@@ -3,6 +3,7 @@
 That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small one
 the sandbox's own (`/dump`) is held against the whole manifest; if anything is missing, whole archives go from then on.
 Where it gives none, nobody knows what is missing: then a whole archive follows, and small ones are tried again later.
+Until the proof is on disk the journal's mark stands, so a process that dies in between leaves a sandbox that is unsure.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ from syncd.effects.dump import Dump
 from syncd.effects.failure import StepFailed
 from syncd.effects.state_file import StateFile
 from syncd.effects.verification import verify
-from syncd.policy.manifest import Manifest
+from syncd.policy.manifest import Manifest, content_bytes
 from syncd.policy.target import Target
+from syncd.policy.verdict import Step, Verdict
 
 _log = logging.getLogger("syncd.cycle")
-# After a sandbox could not be asked. Each small archive that proves nothing costs a whole one as well.
+# After a sandbox could not be asked, or the proof was given up. Each small archive that proves nothing costs a whole one
+# as well.
 _TRY_AGAIN_S = 900.0
+# A proof reads all that is in the sandbox. One that takes longer than this, and than its size explains, is given up:
+# the whole archive that follows then makes the same sure.
+_PROOF_S = 60.0
+_PROOF_BYTES_PER_S = 1 << 20
 
 
 class Archives(Enum):
@@ -82,27 +89,37 @@ class SmallArchives:
         what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
         return [Problem("small-archives", what, 'set sync.archive = "full" to be rid of this')]
 
-    def missing(self, manifest: Manifest) -> list[str]:
-        """After a small archive: which paths of the manifest the sandbox lacks, if that is not proved. Raises `Stop`.
+    def proved(self, manifest: Manifest) -> bool:
+        """Whether, after a small archive, the sandbox is known to hold the whole manifest.
 
-        All of them, if the sandbox cannot be asked.
+        It is asked once, and not at all where it has proved itself before. Raises `Stop`, and what ends a wait early.
         """
         if self._proof is not None:
-            return []
+            return not self._proof.missing
+        ends_s = self._clock.monotonic_s() + _PROOF_S + content_bytes(manifest.values()) / _PROOF_BYTES_PER_S
 
         def missing(packed: Iterator[bytes]) -> list[str]:
-            return verify(self._workspace, manifest, packed, self._check).missing
+            return verify(self._workspace, manifest, self._until(ends_s, packed), self._check).missing
 
         try:
-            found = self._dump.read(missing, lambda failure, _: _log.debug("%s", failure))
+            found = self._dump.read_once(missing)
         except StepFailed as failure:
             _log.warning("whether small archives suit this sandbox cannot be seen yet: %s", failure)
+            return False
+        finally:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
-            return list(manifest)
         self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.write_record(self._proof)
-        return found
+        if found:
+            _log.warning("after a small archive %d paths are missing in the sandbox", len(found))
+        return not found
+
+    def _until(self, ends_s: float, packed: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in packed:
+            if self._clock.monotonic_s() > ends_s:
+                raise StepFailed(Step.DUMP, Verdict.RETRY, "the sandbox's archive took too long")
+            yield piece
 
     def _recall(self) -> _Proof | None:
         proof = self._file.recalled(_Proof, _log)

@@ -342,6 +342,50 @@ def test_every_so_often_by_mode(story: Story, deletions: str, archive: str, *, t
     assert _deaths(pruned, AFTERWARDS, [None, *Cut], torn=torn, first=3, stride=4 if torn else 15) > (5 if torn else 30)
 
 
+class Replaced(Story):
+    """A workspace that changes in part, small archives, and a sandbox in which each archive replaces everything."""
+
+    def __init__(self, on: Machine) -> None:
+        on.set("sync", "archive", "changes")
+        on.emulator.faults.script("initialize: replace always")
+        (on.workspace / "kept").mkdir()
+        for number in range(5):
+            (on.workspace / f"kept/{number}").write_text(f"never changed {number}")
+        super().__init__(on)
+
+
+@DEATHS
+@pytest.mark.parametrize(
+    ("cut", "stride"),
+    [
+        (None, 2),
+        pytest.param(None, 1, marks=pytest.mark.long),
+        pytest.param(Cut.NAMES, 1, marks=pytest.mark.long),
+        pytest.param(Cut.ANY, 1, marks=pytest.mark.long),
+    ],
+)
+def test_killed_before_a_small_archive_is_proved(story: Story, cut: Cut | None, stride: int, *, torn: bool) -> None:
+    """The first small archive took away what it did not hold: the sandbox counts as unsure until the proof is made."""
+    replaced, on = Replaced(story.machine), story.machine
+    then, chance = cycle(AFTERWARDS), Random(7)
+    for step in range(1, MOST_STEPS, stride):
+        on.forget_all()
+        assert on.sync().word == "initialized"
+        replaced.keep()
+        replaced.change()
+        ended = on.sync(step, after="open unsure", torn=torn)
+        if ended.word != "killed":
+            break
+        if cut is not None:
+            on.cut_power(cut, chance)
+        next(then)(replaced)
+        replaced.check(powerless=cut is not None)
+    assert on.emulator.journal.count("dump") > 4
+    assert {"open small-archives.new", "open initialized.new"} <= set(ended.steps)
+    assert step > (8 if torn else 40)
+    replaced.check(powerless=cut is not None)
+
+
 @pytest.mark.parametrize(
     ("stride", "cuts"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
+from syncd.base.errors import Stop
+from syncd.effects.delivery import Superseded
 from syncd.effects.snapshot import Demand
 
 
@@ -23,9 +26,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield it
 
 
+def uploads(rig: Rig) -> list[int]:
+    """The bytes of each upload."""
+    return [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"]
+
+
 def sent(rig: Rig) -> int:
     """The bytes of the last upload."""
-    return [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"][-1]
+    return uploads(rig)[-1]
 
 
 def equal(rig: Rig) -> bool:
@@ -122,8 +130,7 @@ def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
     rig.write("d2/f2", "changed")
     rig.sync()
     assert equal(rig)
-    uploads = [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"]
-    assert uploads[-1] > 300_000
+    assert sent(rig) > 300_000
 
 
 @pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])
@@ -150,8 +157,10 @@ def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
     _empty_itself(rig)
     rig.write("d1/f1", "changed")
     outcome, _ = rig.sync()
-    assert outcome.follow_up
-    rig.sync()
+    assert outcome.sync is not None
+    assert outcome.sync.archive_bytes == sent(rig)
+    assert outcome.change is not None
+    assert len(outcome.change) == 1
     assert equal(rig)
     assert sent(rig) > 300_000
     assert [problem.key for problem in rig.cycle.problems] == ["small-archives"]
@@ -177,13 +186,10 @@ def _empty_itself(rig: Rig) -> None:
 
 
 def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
-    """Nor to believe: a whole one follows where the sandbox gives no dump. After a while it is asked again."""
+    """Nor to believe: a whole one follows at once where the sandbox gives no dump. After a while it is asked again."""
     rig.sync()
     _empty_itself(rig)
     rig.emulator.faults.script("dump: 404")
-    rig.write("d1/f1", "changed")
-    outcome, _ = rig.sync()
-    assert outcome.follow_up
     for content in ("changed", "again"):
         rig.write("d1/f1", content)
         rig.sync()
@@ -193,8 +199,103 @@ def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
     rig.clock.go_on(900)
     rig.write("d1/f1", "and again")
     rig.sync()
-    assert sent(rig) < 1_000
+    small, whole = uploads(rig)[-2:]
+    assert small < 1_000 < whole
     assert rig.asked().count("dump") == 2
+    assert equal(rig)
+
+
+@pytest.mark.parametrize(
+    "fault", ["dump: 503 always", "dump: close always", "download: cut always", "dump: 429 retry-after=60"]
+)
+def test_a_proof_is_tried_once(rig: Rig, fault: str) -> None:
+    """What fails it is not waited out in the middle of a sync: a whole archive follows at once."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.emulator.faults.script(fault)
+    rig.write("d1/f1", "changed")
+    _, witness = rig.sync()
+    assert witness.waits == []
+    assert rig.asked().count("dump") == 1
+    assert equal(rig)
+    rig.emulator.faults.clear()
+    rig.write("d1/f1", "again")
+    rig.sync()
+    assert rig.asked().count("dump") == 1
+
+
+def test_a_proof_has_its_time(rig: Rig) -> None:
+    """A dump that drips in for longer than its size explains is given up, and a whole archive follows."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    waits = [100.0]
+    rig.meanwhile = lambda: rig.clock.go_on(waits.pop() if waits and rig.asked()[-1] == "download" else 0)
+    rig.sync()
+    small, whole = uploads(rig)[-2:]
+    assert small < 1_000 < whole
+    assert rig.asked().count("dump") == 1
+    rig.meanwhile = lambda: None
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert sent(rig) > 300_000  # it is not asked again at once
+    assert rig.asked().count("dump") == 1
+    assert rig.cycle.problems == []
+
+
+class Newer(Exception):
+    """What an attendant raises where something newer goes first."""
+
+
+@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), Newer()], ids=repr)
+@pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
+def test_a_proof_that_is_broken_off(rig: Rig, ended: BaseException, anew: bool) -> None:
+    """The sandbox holds only what the small archive held: it is unsure, and gets everything next."""
+    rig.sync()
+    rig.emulator.faults.script("initialize: replace always")
+    rig.write("d1/f1", "changed")
+
+    def end() -> None:
+        if rig.asked()[-1] == "download":
+            raise ended
+
+    rig.meanwhile = end
+    with pytest.raises(type(ended)):
+        rig.sync()
+    assert sent(rig) < 1_000
+    assert not equal(rig)
+    rig.meanwhile = lambda: None
+    if anew:
+        rig.restart()
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    if not anew:  # it was given up just now: each one that is costs a whole archive
+        rig.write("d1/f1", "changed again")
+        rig.sync()
+        assert rig.asked().count("dump") == 1
+        assert equal(rig)
+
+
+@pytest.mark.parametrize("fault", ["initialize: replace always", "list: 503"], ids=["replaces", "keeps the rest"])
+def test_a_proof_that_cannot_be_written_down(rig: Rig, fault: str) -> None:
+    """Where the state folder takes nothing any more, this process goes on, and the next one sends everything."""
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    (state,) = [path.parent for path in (rig.folder / "state").rglob("initialized")]
+    rig.write("d1/f1", "changed")
+
+    def close(_: object) -> None:
+        state.rename(state.with_name("elsewhere"))
+
+    rig.emulator.faults.on("dump", "before", close)
+    rig.sync()
+    assert equal(rig)
+    assert "state:write" in [problem.key for problem in rig.cycle.problems]
+    state.with_name("elsewhere").rename(state)
+    rig.restart()
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
 
 
 def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
@@ -208,8 +309,7 @@ def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
     assert "dump" not in rig.asked()
     for path in ("g", "h"):
         rig.write(path)
-        while rig.sync()[0].follow_up:
-            pass
+        rig.sync()
         assert equal(rig)
     assert rig.asked().count("dump") == 1
 
@@ -236,8 +336,7 @@ def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
     assert sent(rig) > 300_000
     assert "dump" not in rig.asked()
     rig.write("d1/f1", "again")
-    while rig.sync()[0].follow_up:
-        pass
+    rig.sync()
     assert equal(rig)
     assert rig.asked().count("dump") == 1
 
@@ -248,7 +347,7 @@ def test_names_that_are_no_utf8(rig: Rig) -> None:
     rig.sync()
     _empty_itself(rig)
     rig.write("d1/f1", "changed")
-    assert rig.sync()[0].follow_up
+    rig.sync()
     rig.restart()
     assert "xff' was missing" in str(rig.cycle.problems[0])
 
