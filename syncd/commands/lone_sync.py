@@ -24,6 +24,7 @@ from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
 from syncd.policy.agenda import Reason
+from syncd.policy.follow_up import FOLLOW_UPS, still_changing, torn_copy, unsettled
 from syncd.policy.status import LastError, SandboxName, State, Status
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
@@ -33,8 +34,6 @@ from syncd.process.liaison import Liaison, liaison_of
 from syncd.process.surroundings import Surroundings
 from syncd.process.wiring import cycle_of, folders_of, key_of
 
-# A file that is written all the time must not keep a command for ever.
-_FOLLOW_UPS = 2
 _SHOWN_PROBLEMS = 3
 
 
@@ -69,7 +68,10 @@ class _Attendant:
 
 
 def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: float | None = None) -> Outcome:
-    """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`."""
+    """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`.
+
+    `TryLater` names the files that never stood still: all else is in the sandbox, and recorded so.
+    """
     interrupt = Interrupt()
     if give_up_s is not None:
         retry = config.retry
@@ -97,7 +99,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             )
             attendant = _Attendant(interrupt, onlooker, chronicle)
             try:
-                outcome = _followed_up(cycle, demand, attendant)
+                outcome, left = _followed_up(cycle, demand, attendant, config.sync.debounce_seconds)
             except StepFailed as failure:
                 chronicle.failed(failure.step, str(failure))
                 status.failed(failure.step, failure.as_error())
@@ -117,6 +119,10 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             problems = [*cycle.problems, *liaison.problems]
             if liaison.problems:
                 status.warned(problems)
+            if left:
+                named = [torn_copy(path) for path in cycle.torn]
+                _warn(onlooker, [problem for problem in problems if problem not in named])
+                raise still_changing(left)
             _warn(onlooker, problems)
             return outcome
     finally:
@@ -143,17 +149,21 @@ def _warn(onlooker: Onlooker, problems: list[Problem]) -> None:
         onlooker.remark(f"and {more} more warnings: see `syncd status`")
 
 
-def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant) -> Outcome:
-    """The outcome of a sync, and of those that files make necessary which change under it."""
+def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant, quiet_s: float) -> tuple[Outcome, frozenset[str]]:
+    """The outcome of a sync, and of those that files make necessary which change under it; and the files that still do.
+
+    Each one waits for the quiet time, in which most writers come to their end.
+    """
     outcome = _synced(cycle, demand, attendant, Reason.ORDER)
-    for _ in range(_FOLLOW_UPS):
-        if not outcome.follow_up:
+    left = unsettled(None, outcome.follow_up, outcome.torn)
+    for _ in range(FOLLOW_UPS):
+        if not left:
             break
+        attendant.pause(quiet_s, Verdict.RETRY)
         again = _synced(cycle, Demand.CHANGED, attendant, Reason.CHANGE)
-        outcome = again if again.sync else outcome
-        if not again.follow_up:
-            break
-    return outcome
+        left = unsettled(left, again.follow_up, again.torn)
+        outcome = again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn)
+    return outcome, left
 
 
 def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, reason: Reason) -> Outcome:

@@ -56,7 +56,7 @@ def push(config: Config, force: bool) -> Pushed:
                 lambda: ask_daemon(config, request, onlooker=progress), lambda: _push_alone(config, force, progress)
             )
         except KeyboardInterrupt:
-            raise TryLater("stopped waiting; the daemon still sends it", "see `syncd status`") from None
+            raise TryLater("stopped waiting; the daemon goes on with what it had begun", "see `syncd status`") from None
         except Stop:
             raise _stopped(progress.doing_now) from None
         return done if isinstance(done, Pushed) else Pushed(done, bytes_per_s=progress.upload_bytes_per_s)

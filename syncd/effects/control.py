@@ -66,6 +66,18 @@ class Client:
         except OSError:
             self.close()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it still waits for an answer, as far as is known by now; one that hung up is let go."""
+        if not self.gone:
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    if not self._connection.recv(1, socket.MSG_PEEK):
+                        self.close()
+                except ConnectionError:
+                    self.close()
+        return not self.gone
+
     def done(self, exit_code: int, message: str = "", **more: Any) -> None:
         """The last line, with what the command is to exit with."""
         self.tell({"event": "done", "exit": exit_code, "message": message, **more})

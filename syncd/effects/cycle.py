@@ -26,7 +26,8 @@ from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
-from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced
+from syncd.policy.follow_up import torn_copy
+from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced, unknown
 from syncd.policy.remote_changes import Question, question
 from syncd.policy.removal import Versions
 from syncd.policy.secret_contents import sent_before
@@ -44,6 +45,7 @@ _REPAIRS = 3
 class Outcome:
     """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read.
 
+    Those that are `torn` are in the sandbox, maybe half old and half new; the others had vanished when they were read.
     `change` is how the snapshot differs from the one before, None where nobody knows what the sandbox held.
     """
 
@@ -51,6 +53,7 @@ class Outcome:
     follow_up: tuple[str, ...] = ()
     files: int = 0
     change: Difference | None = None
+    torn: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -81,6 +84,7 @@ class Cycle:
     premises: Premises | None = None
     baseline: Manifest | None = None
     state_problems: list[Problem] = field(default_factory=list)
+    torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _perhaps_there: Manifest = field(default_factory=dict)  # sent since the baseline, without an answer that counts
     _whole_next: bool = False  # after a failure
 
@@ -145,6 +149,7 @@ class Cycle:
     def _move_into(self, target: Target) -> Premises:
         self.premises = self.equip(target)
         self.baseline, self.state_problems = self.journal.initialized(target)
+        self.torn = tuple(unknown(self.baseline or {}))
         self._perhaps_there, self._whole_next = self.journal.perhaps_there(target), False
         return self.premises
 
@@ -203,7 +208,7 @@ class Cycle:
                 len(packed.follow_up),
                 shown_path(packed.follow_up[0]),
             )
-        return Outcome(sync, tuple(packed.follow_up), sync.files, change)
+        return Outcome(sync, tuple(packed.follow_up), sync.files, change, self.torn)
 
     def _part_will_do(self, premises: Premises, look: Look, demand: Demand) -> bool:
         """Whether it is enough to send what changed; the whole is sent after any doubt."""
@@ -270,6 +275,7 @@ class Cycle:
     def _remember(self, premises: Premises, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         held = (self.baseline or {}, self._perhaps_there)
         self.baseline = manifest
+        self.torn = tuple(path for path in follow_up if path in manifest)
         self._perhaps_there = {}
         try:
             unread, held_back = {*self.photographer.unread, *follow_up}, set(self.photographer.held_back)
@@ -291,6 +297,7 @@ class Cycle:
         return [
             *self.photographer.problems,
             *self._secrets(),
+            *map(torn_copy, self.torn),
             *(self.premises.clearing.problems if self.premises else ()),
             *(self.premises.small.problems if self.premises else ()),
             *(self.premises.inspection.problems if self.premises else ()),

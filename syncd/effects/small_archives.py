@@ -28,8 +28,8 @@ from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 
 _log = logging.getLogger("syncd.cycle")
-# After a sandbox could not be asked, or the proof was given up. Each small archive that proves nothing costs a whole one
-# as well.
+# After a sandbox could not be asked, or was not asked to the end. Each small archive that proves nothing costs a whole
+# one as well.
 _TRY_AGAIN_S = 900.0
 # A proof reads all that is in the sandbox. One that takes longer than this, and than its size explains, is given up:
 # the whole archive that follows then makes the same sure.

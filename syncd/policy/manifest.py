@@ -131,6 +131,11 @@ def unknown_content(entry: Entry) -> Entry:
     return replace(entry, digest=b"", stamp=None)
 
 
+def unknown(entries: Mapping[str, Entry]) -> list[str]:
+    """The files whose content is not known."""
+    return [path for path, entry in entries.items() if not entry.digest and entry.kind is Kind.FILE]
+
+
 def content_bytes(entries: Iterable[Entry]) -> int:
     """The sum of the files' sizes."""
     return sum(map(attrgetter("size_bytes"), entries))

@@ -1,8 +1,12 @@
-"""What commands ask of the running daemon, and who is to be told how it went."""
+"""What commands ask of the running daemon, and who is to be told how it went.
+
+An order of a client that hung up before its sync began is dropped, a forced one too: nobody waits for its answer, and
+changes are sent anyway. A sync that began for it goes on.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -10,33 +14,51 @@ from syncd.base.errors import SyncdError, TryLater
 from syncd.effects.control import Client
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
+from syncd.policy.follow_up import FOLLOW_UPS, still_changing, unsettled
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 
 @dataclass(frozen=True)
 class Order:
-    """A wish for a sync. Without a client it came by a signal; a flush outlasts failures that pass."""
+    """A wish for a sync. Without a client it came by a signal; a flush outlasts failures that pass.
+
+    `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
+    """
 
     client: Client | None = None
     demand: Demand = Demand.CHANGED
     lasting: bool = False
+    served: tuple[Outcome, ...] = ()
+    unsettled: frozenset[str] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it still matters to someone."""
+        return self.client is None or self.client.waits
 
 
-@dataclass
 class Orders:
     """Orders not yet served. `fresh` ones call for a sync at once; `lasting` ones wait for whichever succeeds."""
 
-    fresh: list[Order] = field(default_factory=list)
-    lasting: list[Order] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._fresh: list[Order] = []
+        self.lasting: list[Order] = []
+
+    @property
+    def fresh(self) -> list[Order]:
+        """Those that call for a sync at once."""
+        self._fresh = [order for order in self._fresh if order.waits]
+        return self._fresh
 
     def add(self, order: Order) -> None:
         """A sync whose scan begins from now on will serve it."""
-        self.fresh.append(order)
+        self._fresh.append(order)
 
     def taken(self) -> list[Order]:
         """All orders, which the sync that begins now serves."""
-        serving, self.fresh, self.lasting = [*self.lasting, *self.fresh], [], []
+        serving = [order for order in [*self.lasting, *self._fresh] if order.waits]
+        self._fresh, self.lasting = [], []
         return serving
 
     def turn_away(self, failure: SyncdError) -> None:
@@ -46,7 +68,7 @@ class Orders:
 
     def put_back(self, serving: list[Order]) -> None:
         """The sync that was to serve them gave way to a newer one."""
-        self.fresh = [*serving, *self.fresh]
+        self._fresh = [*serving, *self._fresh]
 
 
 def demanded(serving: list[Order]) -> Demand:
@@ -63,10 +85,20 @@ def tell_progress(serving: list[Order], **what: object) -> None:
 
 def tell_outcome(serving: list[Order], outcome: Outcome) -> list[Order]:
     """It succeeded. Returns the orders that must wait for one more sync, as files changed under this one."""
-    waiting = [order for order in serving if order.lasting and outcome.follow_up]
+    waiting = []
     for order in serving:
-        if order.client is not None and order not in waiting:
-            order.client.done(0, result=described(outcome))
+        if order.client is None:
+            continue
+        left = unsettled(order.unsettled, outcome.follow_up, outcome.torn)
+        served = (*order.served, outcome)
+        if not left:
+            sent = [one for one in served if one.sync is not None]
+            order.client.done(0, result=described(sent[-1] if sent else outcome))
+        elif len(order.served) < FOLLOW_UPS:
+            waiting.append(replace(order, demand=Demand.CHANGED, served=served, unsettled=left))
+        else:
+            failure = still_changing(left)
+            order.client.done(failure.exit_code, str(failure))
     return waiting
 
 
@@ -74,7 +106,7 @@ def tell_failure(serving: list[Order], failure: SyncdError, *, for_good: bool) -
     """It failed. Returns the orders that go on waiting, unless a person must act first."""
     waiting = [order for order in serving if order.lasting and not for_good]
     for order in serving:
-        if order.client is not None and order not in waiting:
+        if order.client is not None and (for_good or not order.lasting):
             order.client.done(failure.exit_code, str(failure))
     return waiting
 

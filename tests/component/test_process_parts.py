@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clock import ScriptedClock
@@ -24,6 +25,7 @@ from syncd.base.interrupt import Interrupt
 from syncd.effects.control import Client
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
+from syncd.policy.status import LastSync
 from syncd.process import orders
 from syncd.process.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.process.orders import Order, Orders
@@ -216,12 +218,23 @@ def test_json_lines() -> None:
     assert line["time"].endswith("Z")
 
 
-def test_orders_are_told_how_it_went() -> None:
-    """An order is told its sync's end; a flush waits for one more where files changed, and outlasts what passes."""
-    pairs = [socket.socketpair() for _ in range(2)]
+@contextmanager
+def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
+    """Clients as the daemon has them, and the far ends of their connections."""
+    pairs = [socket.socketpair() for _ in range(count)]
     try:
-        push = Order(Client(pairs[0][0]), Demand.FORCED)
-        flush = Order(Client(pairs[1][0]), lasting=True)
+        yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
+    finally:
+        for near, far in pairs:
+            near.close()
+            far.close()
+
+
+def test_orders_are_told_how_it_went() -> None:
+    """An order is told its sync's end; a flush outlasts what passes, a push does not."""
+    with clients(2) as (near, far):
+        push = Order(near[0], Demand.FORCED)
+        flush = Order(near[1], lasting=True)
         box = Orders()
         box.add(push)
         box.add(flush)
@@ -230,18 +243,70 @@ def test_orders_are_told_how_it_went() -> None:
         assert (box.fresh, box.lasting) == ([], [])
         box.put_back(serving)
         assert box.taken() == [push, flush]
-        assert orders.tell_outcome(serving, Outcome(None, ("f",), 3)) == [flush]
-        told = json.loads(pairs[0][1].recv(4096))
+        assert orders.tell_outcome([push], Outcome(None, files=3)) == []
+        told = json.loads(far[0].recv(4096))
         assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
         assert orders.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
         assert orders.demanded([flush]) is Demand.CHANGED
         assert orders.tell_failure([flush, Order()], SandboxRefused("gone"), for_good=True) == []
-        told = json.loads(pairs[1][1].recv(4096))
+        told = json.loads(far[1].recv(4096))
         assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
-    finally:
-        for near, far in pairs:
-            near.close()
-            far.close()
+
+
+SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
+
+
+def _told(order: Order, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+    """After how many of these syncs an order is answered, and how."""
+    for number, outcome in enumerate(outcomes, 1):
+        waiting = orders.tell_outcome([order], outcome)
+        if not waiting:
+            return number, json.loads(far.recv(4096))
+        (order,) = waiting
+        assert order.demand is Demand.CHANGED
+    raise AssertionError("it waits on")
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
+def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
+    """For one that was written once, not for one that never rests: that one is named. All else counts."""
+    once = Outcome(SENT, ("big",), 2, None, ("big",))
+    for outcomes, syncs, code in (
+        ([once, Outcome(SENT, files=2)], 2, 0),
+        ([once, once, Outcome(None, files=2)], 3, 0),
+        ([once, once, once], 3, 75),
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("c",))], 2, 0),  # others vanished that may have come later
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
+    ):
+        with clients(1) as (near, far):
+            number, told = _told(Order(near[0], Demand.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, told["exit"]) == (syncs, code)
+            if code == 0:
+                assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+            else:
+                name = outcomes[-1].follow_up[0]
+                assert told["message"].startswith(f"'{name}' kept changing while being read")
+
+
+def test_nobody_is_served_who_left() -> None:
+    """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
+    with clients(4) as (near, far):
+        stays = Order(near[3], lasting=True)
+        signalled = Order()
+        box = Orders()
+        box.lasting = [Order(near[0], lasting=True)]
+        box.put_back([Order(near[1], lasting=True)])
+        box.add(Order(near[2], Demand.FORCED))
+        assert len(box.fresh) == 2
+        for gone in far[:3]:
+            gone.close()
+        assert box.fresh == []
+        box.add(signalled)
+        box.add(stays)
+        assert box.taken() == [signalled, stays]
+        assert [client.gone for client in near] == [True, True, True, False]
+        far[3].sendall(b"more")  # who says more than was asked for still waits
+        assert stays.waits
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ class HandRead(Inotify):
 class Waiter:
     """Who waits for a flush; what was there when it was asked for."""
 
+    waits = True
+
     def __init__(self, world: World) -> None:
         self._world = world
         self._deeds = world.deeds

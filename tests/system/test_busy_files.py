@@ -1,0 +1,103 @@
+"""A file that is written all the time: all else arrives, nobody waits for ever, and what is torn is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from rig import Rig
+
+# A line that is long to read: it changes many times meanwhile, on any machine.
+_LARGE = b"the same line again and again\n" * 2_000_000
+_WRITER = """
+import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY)
+while True:
+    for place in range(0, os.fstat(file).st_size, 1 << 20):
+        os.pwrite(file, os.urandom(1), place)
+"""
+
+
+@contextmanager
+def written_all_the_time(rig: Rig, name: str) -> Iterator[None]:
+    """Another process never stops writing into the file."""
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(rig.workspace / name)])
+    try:
+        yield
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+@pytest.mark.parametrize("command", ["flush", "push", "push --force", "push --json"])
+def test_alone(rig: Rig, command: str) -> None:
+    """Without a daemon: 75 with the file's name, all else is there, and `status` says what is torn until it is not."""
+    rig.write("build/out.bin", _LARGE)
+    rig.write("a", "here")
+    with written_all_the_time(rig, "build/out.bin"):
+        ended = rig.run(*command.split())
+    assert ended.code == 75
+    assert ended.out == ""
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("syncd: 'build/out.bin' kept changing while being read: its copy in the sandbox may be")
+    assert ended.err.count("out.bin") == 1
+    assert (rig.sandbox.workspace / "a").read_text() == "here"
+    assert rig.count("initialize", 200) == 3
+    status = rig.status()
+    assert status["pending"] is True
+    assert [warning.partition(":")[0] for warning in status["warnings"]] == [
+        "'build/out.bin' was written while it was read"
+    ]
+    rig.ok("flush")
+    rig.converged()
+    assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
+
+
+@pytest.mark.parametrize("command", ["flush", "push", "push --force"])
+def test_with_a_daemon(rig: Rig, command: str) -> None:
+    """It answers after two more syncs, each of which gave the writer its time; the daemon goes on until all is well."""
+    rig.configure({"sync.max_wait_seconds": 0.6})
+    rig.write("build/out.bin", _LARGE)
+    rig.write("a", "here")
+    rig.up()
+    with written_all_the_time(rig, "build/out.bin"):
+        rig.write("b", "here, too")
+        ended = rig.run(*command.split())
+        assert ended.code == 75
+        assert ended.err.splitlines()[-1].startswith("syncd: 'build/out.bin' kept changing while being read")
+        assert (rig.sandbox.workspace / "b").read_text() == "here, too"
+        torn = rig.until(lambda: rig.shown()["warnings"], "the warning")
+        assert torn[0].startswith("'build/out.bin' was written while it was read")
+        assert rig.shown()["pending"] is True
+    rig.ok("flush")
+    rig.converged()
+    rig.until(lambda: not rig.shown()["warnings"], "the warning to go")
+    assert rig.in_state("watching")["pending"] is False
+
+
+def test_one_that_comes_to_rest(rig: Rig) -> None:
+    """A file that is done while a flush waits is in the sandbox as it is, and the flush says 0."""
+    rig.write("a")
+    rig.up()
+    rig.write("build/out.bin", _LARGE)
+    with written_all_the_time(rig, "build/out.bin"):
+        waiting = rig.background("flush")
+        rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
+    assert waiting.wait() == 0
+    rig.converged()
+
+
+def test_a_push_tells_what_was_sent(rig: Rig) -> None:
+    """Where one more sync had to follow, what it sent is what `--json` prints."""
+    rig.write("build/out.bin", _LARGE)
+    rig.write("a")
+    with written_all_the_time(rig, "build/out.bin"):
+        rig.start()
+        rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
+    told = json.loads(rig.ok("push", "--json").out)
+    assert told["files"] == 2
+    rig.converged()

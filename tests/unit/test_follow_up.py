@@ -1,0 +1,37 @@
+"""Who waits for files that change while they are read, and what is then said."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.policy.follow_up import still_changing, torn_copy, unsettled
+
+
+@pytest.mark.parametrize(
+    ("before", "follow_up", "torn", "left"),
+    [
+        (None, "", "", ""),
+        (None, "ab", "", "ab"),
+        (None, "ab", "a", "ab"),
+        ("ab", "", "", ""),
+        ("ab", "b", "", "b"),
+        ("ab", "bc", "", "b"),
+        ("a", "bc", "c", "c"),
+        ("", "c", "", ""),
+    ],
+)
+def test_what_keeps_someone_waiting(before: str | None, follow_up: str, torn: str, left: str) -> None:
+    """All of the first sync; of a later one what was named before, and what is torn now."""
+    assert unsettled(before, follow_up, torn) == set(left)
+
+
+def test_what_is_said() -> None:
+    """Names, what the sandbox has of them, and what to do; in one line, whatever the names."""
+    one = str(still_changing(["a b"]))
+    assert one == (
+        "'a b' kept changing while being read: its copy in the sandbox may be half old and half new, all else is "
+        "there: try again when nothing writes there, or leave it out in .syncdignore"
+    )
+    many = str(still_changing({"e", "d", "c", "b", "a"}))
+    assert many.startswith("'a', 'b', 'c' and 2 more kept changing while being read: their copies in the sandbox")
+    assert "'b' was written while it was read" in str(torn_copy("b"))
