@@ -29,7 +29,8 @@ from syncd.commands.options import CLOCK, config_option, configured
 def command(config_file: str | None, timeout_s: float | None) -> None:
     """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
 
-    What takes longer than a second is told on stderr, with the reason.
+    What takes longer than a second is told on stderr, with the reason. A file that keeps changing while it is read is
+    waited for in two more syncs; then it is named, with exit code 75, and all else is there.
     """
     config = configured(config_file)
     from syncd.commands.by_daemon import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right

@@ -99,7 +99,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             )
             attendant = _Attendant(interrupt, onlooker, chronicle)
             try:
-                outcome, left = _followed_up(cycle, demand, attendant, config.sync.debounce_seconds)
+                outcome, left = _followed_up(cycle, demand, attendant, status, config.sync.debounce_seconds)
             except StepFailed as failure:
                 chronicle.failed(failure.step, str(failure))
                 status.failed(failure.step, failure.as_error())
@@ -113,7 +113,6 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
                 raise
             finally:
                 chronicle.stopped()
-            status.succeeded(outcome, cycle)
             liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
             _tell_agent(liaison, cycle, attendant)
             problems = [*cycle.problems, *liaison.problems]
@@ -149,27 +148,30 @@ def _warn(onlooker: Onlooker, problems: list[Problem]) -> None:
         onlooker.remark(f"and {more} more warnings: see `syncd status`")
 
 
-def _followed_up(cycle: Cycle, demand: Demand, attendant: _Attendant, quiet_s: float) -> tuple[Outcome, frozenset[str]]:
+def _followed_up(
+    cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, quiet_s: float
+) -> tuple[Outcome, frozenset[str]]:
     """The outcome of a sync, and of those that files make necessary which change under it; and the files that still do.
 
     Each one waits for the quiet time, in which most writers come to their end.
     """
-    outcome = _synced(cycle, demand, attendant, Reason.ORDER)
+    outcome = _synced(cycle, demand, attendant, status, Reason.ORDER)
     left = unsettled(None, outcome.follow_up, outcome.torn)
     for _ in range(FOLLOW_UPS):
         if not left:
             break
         attendant.pause(quiet_s, Verdict.RETRY)
-        again = _synced(cycle, Demand.CHANGED, attendant, Reason.CHANGE)
+        again = _synced(cycle, Demand.CHANGED, attendant, status, Reason.CHANGE)
         left = unsettled(left, again.follow_up, again.torn)
         outcome = again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn)
     return outcome, left
 
 
-def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, reason: Reason) -> Outcome:
+def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, reason: Reason) -> Outcome:
     attendant.chronicle.begin(reason.value)
     outcome = cycle.run(demand, attendant)
     attendant.chronicle.end(outcome)
+    status.succeeded(outcome, cycle)  # each one: the next may be broken off
     return outcome
 
 

@@ -31,7 +31,10 @@ class Pushed:
 @click.option("--force", is_flag=True, help="Even if nothing changed, and even if the workspace is nearly empty.")
 @json_option
 def command(config_file: str | None, force: bool, as_json: bool) -> None:
-    """Sync once, now, and wait until the sandbox has it."""
+    """Sync once, now, and wait until the sandbox has it.
+
+    Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
+    """
     pushed = push(configured(config_file), force)
     if as_json:
         click.echo(json.dumps(pushed.result))
@@ -56,7 +59,7 @@ def push(config: Config, force: bool) -> Pushed:
                 lambda: ask_daemon(config, request, onlooker=progress), lambda: _push_alone(config, force, progress)
             )
         except KeyboardInterrupt:
-            raise TryLater("stopped waiting; the daemon goes on with what it had begun", "see `syncd status`") from None
+            raise TryLater("stopped waiting; what the daemon began goes on", "see `syncd status`") from None
         except Stop:
             raise _stopped(progress.doing_now) from None
         return done if isinstance(done, Pushed) else Pushed(done, bytes_per_s=progress.upload_bytes_per_s)

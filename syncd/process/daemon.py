@@ -70,7 +70,8 @@ class Daemon:
     def run(self) -> Ended:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         self._paused = self._parts.pause_file.paused
-        self._board.pending = self._parts.cycle.baseline is None or self._parts.cycle.journal.unsure
+        cycle = self._parts.cycle
+        self._board.pending = cycle.baseline is None or cycle.journal.unsure or bool(cycle.torn)
         self._board.learn(self._parts.cycle, self._parts.liaison.servers)
         self._board.enter(State.STARTING)
         self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -12,8 +13,10 @@ import termios
 from contextlib import suppress
 
 import pytest
-from command import SYNCD
+from command import CLOCK, SYNCD
 from rig import Rig
+
+from syncd.effects.control import ask
 
 
 @pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
@@ -93,5 +96,32 @@ def test_ctrl_c_leaves_the_daemon_to_it(rig: Rig) -> None:
     rig.faults("upload: hang 60 always")
     rig.write("a", "changed")
     waiting = rig.background("flush")
-    rig.until(lambda: rig.count("upload") > 1, "its upload")
+    rig.until(lambda: waiting.err, "a word on why it waits")  # before that it may not even have begun
     assert waiting.stop(signal.SIGINT) == 75
+
+
+@pytest.mark.parametrize("request_", [{"do": "push", "force": True}, {"do": "flush"}], ids=["push --force", "flush"])
+@pytest.mark.parametrize("when", ["in a sync", "at rest"])
+def test_who_hung_up_orders_nothing(rig: Rig, request_: dict[str, object], when: str) -> None:
+    """A command that was killed before its sync began is forgotten: nothing is looked at or sent for it."""
+    rig.write("a")
+    rig.up()
+    folder = str(rig.state_folder)
+
+    def ask_and_die() -> None:
+        with suppress(TimeoutError):
+            next(ask(folder, request_, CLOCK, 0.3))
+
+    if when == "in a sync":
+        asked = rig.once("upload", "mid-body", ask_and_die)
+        rig.write("a", "changed")
+        assert asked.wait(20)
+    else:
+        os.kill(rig.daemons[-1].pid, signal.SIGSTOP)
+        ask_and_die()
+        os.kill(rig.daemons[-1].pid, signal.SIGCONT)
+    rig.ok("flush")
+    rig.converged()
+    assert rig.count("upload") == (2 if when == "in a sync" else 1)
+    reasons = [json.loads(line)["why"] for line in rig.ok("history", "--json").out.splitlines()]
+    assert reasons.count("asked for") == 1

@@ -93,5 +93,5 @@ def test_leaving_the_daemon_to_it(rig: Rig, terminal: Terminal) -> None:
     terminal.until(_UPLOADING.fullmatch, "the daemon's upload")
     terminal._process.send_signal(signal.SIGINT)
     assert terminal.finish() == 75
-    assert "stopped waiting; the daemon goes on with what it had begun: see `syncd status`" in terminal.text
+    assert "stopped waiting; what the daemon began goes on: see `syncd status`" in terminal.text
     rig.converged()
