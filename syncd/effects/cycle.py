@@ -175,7 +175,7 @@ class Cycle:
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.journal.unsure else ""
         _log.info("packaging %d files: %s%s", files, described(look.difference), unsure)
         only = None
-        if self._part_will_do(premises, look, demand):
+        if not self._whole_next and self._part_will_do(premises, look, demand):
             look = self.photographer.resolved(look, self.baseline or {})
             only = _part(look)
         packed = self.photographer.pack(look.manifest, premises.delivery.uplink.codec, only, attendant.packed)
@@ -212,7 +212,7 @@ class Cycle:
 
     def _part_will_do(self, premises: Premises, look: Look, demand: Demand) -> bool:
         """Whether it is enough to send what changed; the whole is sent after any doubt."""
-        sure = self.baseline is not None and not self.journal.unsure and not self._whole_next
+        sure = self.baseline is not None and not self.journal.unsure
         if not sure or demand is not Demand.CHANGED or not premises.small.usable or not look.manifest:
             return False
         return not premises.clearing.empties(self._doomed(premises, look.manifest, ()))

@@ -179,7 +179,7 @@ def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SmallArchives, "missing", lambda self, _: [])
+    patch.setattr(SmallArchives, "proved", lambda self, _: True)
 
 
 def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ PLANTED = {
     + "fault('initialize: lost')\n write('b', 8, 1)\n failing()\n kill()\n remove('b')\n rest()",
     _remove_nothing: _MIRROR + "remove('a')\n rest()",
     _reset_for_any_reason: _RESET + "write('f', 8, 3)\n rest()",
-    _send_a_part_after_a_reset: _RESET + "remove('f')\n rest()",
+    _send_a_part_after_a_reset: _RESET + "write('f', 8, 3)\n rest()\n remove('f')\n rest()",
     _ask_for_no_proof: "forgetful()\n" + _CHANGES + "write('f', 8, 3)\n rest()",
     _take_one_sandbox_for_another: _ACQUIRE + "tick(650)\n rest()",
     _acquire_without_end: _ACQUIRE
