@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from syncd.base.clock import Clock
 from syncd.effects import descent
 from syncd.effects.inode import file_entry
-from syncd.policy.manifest import Entry, Manifest, as_read, unknown_content
+from syncd.policy.manifest import Entry, Manifest, as_read, as_sent
 from syncd.policy.secret_contents import LARGEST_BYTES, NoSearch, Search, Secret
 
 # Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
@@ -54,7 +54,7 @@ def wall_ns(clock: Clock) -> int:
 
 
 def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
-    """A small file's content, and its entry; without a digest if it would not stand still. Raises `ReadError`."""
+    """A small file's content, and its entry, which is `as_sent` if it would not stand still. Raises `ReadError`."""
     for _ in range(_READS):
         read_at_ns = wall_ns(clock)
         # One that grew shows by its state, so no read is spent on looking for its new end.
@@ -65,7 +65,7 @@ def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[E
         status = after
         if status.st_size > PIECE_BYTES:
             break  # no longer one to be held in memory
-    return unknown_content(file_entry(status)), content
+    return as_sent(file_entry(status), len(content), hashlib.sha256(content).digest()), content
 
 
 def _mark(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -38,6 +38,7 @@ class _Row(Struct, array_like=True):
     target: bytes
     stamp: Stamp | None
     digest: bytes
+    sent_digest: bytes = b""  # records of earlier versions have none
 
 
 class _Initialized(Struct):
@@ -137,7 +138,7 @@ class Journal:
 
     def _record(self, target: Target, manifest: Manifest) -> _Initialized:
         rows = [
-            _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), e.stamp, e.digest)
+            _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
             for p, e in manifest.items()
         ]
         return _Initialized(_VERSION, target, rows, self._searched)
@@ -147,5 +148,10 @@ class Journal:
         self._uploaded.remove()
 
 
+def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
+    return entry.stamp, entry.digest, entry.sent_digest
+
+
 def _entry(row: _Row) -> Entry:
-    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), row.stamp, row.digest)
+    known = row.stamp, row.digest, row.sent_digest
+    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), *known)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from syncd.effects.state_file import StateFile
 from syncd.policy.lingering import NOTHING, Lingering
-from syncd.policy.manifest import Entry, Kind
+from syncd.policy.manifest import Entry, Kind, arrived_digest
 from syncd.policy.removal import Versions
 from syncd.policy.target import Target
 
@@ -66,7 +66,7 @@ class LingeringFile:
             self._file.remove()
         else:
             rows = [
-                _Row(os.fsencode(path), entry.kind, entry.size_bytes, os.fsencode(entry.target), entry.digest)
+                _Row(os.fsencode(path), entry.kind, entry.size_bytes, os.fsencode(entry.target), arrived_digest(entry))
                 for path, versions in lingering.entries.items()
                 for entry in versions
             ]

@@ -28,7 +28,7 @@ from syncd.effects.deflate import form
 from syncd.effects.inode import file_entry, stamp_of
 from syncd.effects.left_out import unreadable
 from syncd.policy.chunking import Chunk, cut
-from syncd.policy.manifest import Entry, Kind, Manifest, as_read, unknown_content
+from syncd.policy.manifest import Entry, Kind, Manifest, as_read, as_sent
 from syncd.policy.secret_contents import NoSearch, Search, Secret
 from syncd.policy.uplink import Codec
 
@@ -286,5 +286,5 @@ class Packer:
         if whole and stood_still(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
         else:
-            packed.manifest[path] = unknown_content(before)
+            packed.manifest[path] = as_sent(before, before.size_bytes, digest.digest())
             packed.follow_up.append(path)

@@ -23,7 +23,7 @@ from syncd.effects import removal_script
 from syncd.effects.execution import Errand, Purpose, Runner, Stage, new_name
 from syncd.effects.failure import StepFailed
 from syncd.effects.started_file import Started, StartedFile
-from syncd.policy.manifest import Entry, Kind
+from syncd.policy.manifest import Entry, Kind, arrived_digest
 from syncd.policy.removal import Versions
 from syncd.policy.verdict import Step, Verdict
 
@@ -170,7 +170,7 @@ def _version(entry: Entry) -> dict[str, Any]:
         version["target"] = base64.b64encode(os.fsencode(entry.target)).decode()
     elif entry.kind is Kind.FILE:
         # Of content that is not known nobody can say that it is unchanged: no digest is equal to none.
-        version |= {"size": entry.size_bytes, "sha256": entry.digest.hex()}
+        version |= {"size": entry.size_bytes, "sha256": arrived_digest(entry).hex()}
     return version
 
 

@@ -50,6 +50,7 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     target: str = ""
     stamp: Stamp | None = None
     digest: bytes = b""  # sha256 of the content; empty: not known
+    sent_digest: bytes = b""  # only where `digest` is not known: sha256 of the bytes that were sent in its place
 
 
 Manifest = dict[str, Entry]
@@ -123,12 +124,20 @@ def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
     """
     stamp = entry.stamp
     believed = stamp is not None and stamp.ctime_ns < read_at_ns - YOUNG_NS
-    return replace(entry, digest=digest, stamp=stamp if believed else None)
+    return replace(entry, digest=digest, stamp=stamp if believed else None, sent_digest=b"")
 
 
-def unknown_content(entry: Entry) -> Entry:
-    """The entry as one whose content must be looked at again, because it changed while it was read."""
-    return replace(entry, digest=b"", stamp=None)
+def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
+    """The entry of a file that changed while it was read: `size_bytes` with this digest were sent.
+
+    The file itself must be looked at again, so nothing of it is believed: what was sent may be half old, half new.
+    """
+    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest)
+
+
+def arrived_digest(entry: Entry) -> bytes:
+    """The digest of a file's bytes in the archive, whatever the file at home holds; empty where nobody knows it."""
+    return entry.digest or entry.sent_digest
 
 
 def unknown(entries: Mapping[str, Entry]) -> list[str]:

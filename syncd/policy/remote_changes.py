@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
-from syncd.policy.manifest import Entry, Kind, difference
+from syncd.policy.manifest import Entry, Kind, arrived_digest, difference
 from syncd.policy.removal import Versions
 
 # So that the list stays a small upload, 16 bytes a path, and what is said of each fits into one answer of 1 MiB.
@@ -91,7 +91,8 @@ def _is(entry: Entry, seen: Seen) -> bool:
     if entry.kind is Kind.DIRECTORY:
         return True
     # Of content that is not known here nobody can say that it was changed.
-    return entry.size_bytes == seen.size_bytes and (not entry.digest or entry.digest.startswith(seen.digest))
+    digest = arrived_digest(entry)
+    return entry.size_bytes == seen.size_bytes and (not digest or digest.startswith(seen.digest))
 
 
 def problems(changes: Mapping[str, Change], at: str) -> list[Problem]:

@@ -14,10 +14,10 @@ from syncd.policy.manifest import (
     Kind,
     Stamp,
     as_read,
+    as_sent,
     count_files,
     difference,
     settle,
-    unknown_content,
 )
 
 OLD = Stamp(1_000, 2_000, 3, 4)
@@ -103,9 +103,9 @@ def test_an_old_mtime_makes_nobody_believed() -> None:
     assert as_read(entry, b"d", 10 * YOUNG_NS + 1).stamp is None
 
 
-def test_unknown_content_is_always_in_doubt() -> None:
+def test_what_was_sent_is_always_in_doubt() -> None:
     """What changed while it was read differs from nothing and equals nothing."""
-    entry = unknown_content(FILE)
+    entry = as_sent(FILE, FILE.size_bytes, b"sent")
     assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
     assert difference({"a": entry}, {"a": FILE}).doubtful == ["a"]
 
