@@ -2,13 +2,15 @@
 
 Streaming, as the real service's worker would: one pass, bounded memory, so a fault found late leaves what came before
 it in place. That is the harsher behaviour for a client, and the one that it must cope with.
+
+It is as strict as GNU tar: a directory with something in it gives way to nothing, and neither does what has a parent's
+name. Such a member is left out, the rest is unpacked, and the whole counts as failed.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import shutil
 import stat
 import tarfile
 import zlib
@@ -17,6 +19,7 @@ from typing import BinaryIO, cast
 
 READ_BYTES = 256 * 1024
 EXTENSION_BYTES = 1024 * 1024
+_UMASK = 0o022  # reading the process's own would change it for other threads
 _EXTENSIONS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -78,12 +81,13 @@ class _Member(tarfile.TarInfo):
 def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
     """Unpacks a tar.gz over what is in `folder`, under tarfile's `data` filter; how many entries it had.
 
-    Adds and replaces, removes nothing else; a file takes a directory's place and the reverse. BadArchive or OSError:
-    what came before the fault stays.
+    Adds and replaces, removes nothing else. BadArchive or OSError: what came before the fault stays. Members that cannot
+    be put where they belong are left out, and lead to it at the end.
     """
     stream = _Gunzip(packed, bounds.total_bytes)
     count = 0
     placed = _Places(folder)
+    failed: list[str] = []
     try:
         with tarfile.open(
             fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_Member, errors="surrogateescape"
@@ -95,13 +99,18 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
                     raise BadArchive("the archive has more entries than are allowed")
                 if member.size > bounds.total_bytes:
                     raise BadArchive("the archive is larger inside than is allowed")
-                placed.put(tar, member)
+                try:
+                    placed.put(tar, member)
+                except _MemberFailed as failure:
+                    failed.append(f"{member.name!r}: {failure}")
         while stream.read():
             pass
         placed.finish()
     # Beside its own errors tarfile lets through what odd names, times and links to nowhere raise further down.
     except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
         raise BadArchive(f"the archive is refused: {error}") from error
+    if failed:
+        raise BadArchive(f"{len(failed)} entries could not be extracted: {failed[0]}")
     return count
 
 
@@ -127,27 +136,45 @@ def _filtered(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.TarInf
     return kept
 
 
+class _MemberFailed(Exception):
+    """One member cannot be put there; the others can."""
+
+
 class _Places:
-    """Where entries go, and what has to make room for them."""
+    """Where entries go, and what has to make room for them: what GNU tar makes room of, and no more."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._inside = os.path.realpath(folder)
         self._directories = {""}
-        self._mtimes: dict[str, float] = {}
+        self._delayed: dict[str, tuple[int, float]] = {}
 
     def put(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Put the member in its place. Raises `BadArchive` for a hostile one, `_MemberFailed`."""
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise BadArchive(f"the archive is refused: {member.name!r} has a '..'")
         if not parts:
             return
         name = "/".join(parts)
-        # Room first: what lies there may be a link, through which the filter would look, and tarfile write, elsewhere.
-        self._make_directory("/".join(parts[:-1]))
-        if member.isdir():
-            self._make_directory(name)
-            self._mtimes[name] = member.mtime
-            return
+        self._make_parents(parts[:-1])
+        try:
+            if member.isdir():
+                self._make_directory(name, member)
+            elif not (member.islnk() and self._is_its_target(name, member)):
+                self._put_other(tar, member, name)
+        except OSError as error:
+            raise _MemberFailed(error.strerror or str(error)) from error
+
+    def finish(self) -> None:
+        """Gives directories their modes and times, which would have hindered, or been changed by, filling them."""
+        for name, (mode, mtime) in reversed(self._delayed.items()):
+            path = os.path.join(self._folder, name)
+            if name in self._directories and not os.path.islink(path):
+                os.utime(path, (mtime, mtime))
+                os.chmod(path, mode & ~_umask() & 0o777)
+
+    def _put_other(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
         self._clear(name)
         if not hasattr(tarfile, "data_filter"):
             tar.extract(_filtered(member, name, self._folder), self._folder)
@@ -157,41 +184,61 @@ class _Places:
         else:
             tar.extract(member, self._folder, filter="data")
 
-    def finish(self) -> None:
-        """Gives directories their times, which filling them has changed."""
-        for name, mtime in self._mtimes.items():
-            path = os.path.join(self._folder, name)
-            if name in self._directories:
-                os.utime(path, (mtime, mtime))
+    def _is_its_target(self, name: str, member: tarfile.TarInfo) -> bool:
+        """Whether the hard link is there already. Raises `_MemberFailed` where there is nothing to link to."""
+        target = os.path.join(self._folder, member.linkname)
+        if not os.path.realpath(target).startswith(self._inside + os.sep):
+            raise BadArchive(f"the archive is refused: {member.name!r} leads out of the folder")
+        if not os.path.lexists(target):
+            raise _MemberFailed(f"there is no {member.linkname!r} to link to")
+        path = os.path.join(self._folder, name)
+        return os.path.lexists(path) and os.path.samestat(os.lstat(path), os.lstat(target))
 
-    def _make_directory(self, name: str) -> None:
-        if name in self._directories:
-            return
-        parts = name.split("/")
+    def _make_parents(self, parts: list[str]) -> None:
         # From the top down, without recursion: a hostile name has thousands of parts.
         for depth in range(1, len(parts) + 1):
-            part = "/".join(parts[:depth])
-            if part in self._directories:
+            name = "/".join(parts[:depth])
+            if name in self._directories:
                 continue
-            path = os.path.join(self._folder, part)
+            path = os.path.join(self._folder, name)
             try:
-                is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-            except FileNotFoundError:
-                os.mkdir(path)
-            else:
-                if not is_directory:
-                    os.unlink(path)
+                if not os.path.lexists(path):
                     os.mkdir(path)
-            self._directories.add(part)
+                mode = os.lstat(path).st_mode
+            except OSError as error:
+                raise _MemberFailed(error.strerror or str(error)) from error
+            # GNU tar follows a link here. What leads out of the folder is not followed, whatever tar would do.
+            real = os.path.realpath(path)
+            if stat.S_ISLNK(mode) and not f"{real}/".startswith(f"{self._inside}/"):
+                raise _MemberFailed(f"{name!r} is a link that leads out of the folder")
+            if not os.path.isdir(real):
+                raise _MemberFailed(f"{name!r} is no directory")
+            self._directories.add(name)
+
+    def _make_directory(self, name: str, member: tarfile.TarInfo) -> None:
+        path = os.path.join(self._folder, name)
+        if not os.path.lexists(path):
+            os.mkdir(path)
+        elif os.path.islink(path) or not os.path.isdir(path):
+            self._clear(name)
+            os.mkdir(path)
+        self._directories.add(name)
+        self._delayed[name] = member.mode, member.mtime
 
     def _clear(self, name: str) -> None:
+        """Remove what has the name: anything but a directory with something in it. Raises `OSError`."""
         path = os.path.join(self._folder, name)
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
             return
         if stat.S_ISDIR(mode):
-            shutil.rmtree(path)
-            self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
+            os.rmdir(path)
         else:
             os.unlink(path)
+        self._directories = {known for known in self._directories if not f"{known}/".startswith(f"{name}/")}
+
+
+def _umask() -> int:
+    """What GNU tar takes away: nothing where root runs it."""
+    return 0 if os.geteuid() == 0 else _UMASK

@@ -159,12 +159,13 @@ class Sandbox:
     def remove(self) -> None:
         """Kills what runs in it and deletes its files."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            _remove(str(self.folder))
 
     def _empty(self) -> None:
         for entry in os.scandir(self.workspace):
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                _remove(entry.path)
             else:
                 os.unlink(entry.path)
 
@@ -177,6 +178,15 @@ class Sandbox:
         for execution in self._executions.values():
             execution.close()
         self._executions.clear()
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder, read-only ones in it too. Raises `OSError`."""
+    for base, names, _ in os.walk(folder):
+        for path in (base, *(os.path.join(base, name) for name in names)):
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)  # before it is walked into
+    shutil.rmtree(folder)
 
 
 class Sandboxes:

@@ -78,14 +78,24 @@ def test_bad_archives(stage: Stage, content: bytes) -> None:
 
 
 def test_a_link_is_never_followed(stage: Stage, tmp_path: Path) -> None:
-    """A link that code in the sandbox left there does not lead an archive out of it."""
+    """A link that code in the sandbox left there does not lead an archive out of it: here GNU tar would write there."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (stage.sandbox.workspace / "d").symlink_to(outside)
     (stage.sandbox.workspace / "f").symlink_to(outside / "f")
-    assert stage.initialize(files(d__a=b"1", f=b"2")).status_code == 200
+    refused = stage.initialize(files(d__a=b"1", f=b"2"))
+    assert refused.status_code == 500
+    assert "'d/a': 'd' is a link that leads out of the folder" in refused.json()["detail"]
     assert list(outside.iterdir()) == []
-    assert stage.tree() == {"d": None, "d/a": b"1", "f": b"2"}
+    assert stage.tree() == {"d": str(outside), "f": b"2"}
+
+
+def test_read_only_folders_do_not_hinder_a_reset(stage: Stage) -> None:
+    """They keep their modes, as with tar, and go when all goes."""
+    assert stage.initialize(archive([member("d", type=b"5", mode=0o555), member("d/a", b"1")])).status_code == 200
+    assert (stage.sandbox.workspace / "d").stat().st_mode & 0o777 == 0o555
+    assert stage.api.post(f"{PATH}/reset").status_code == 200
+    assert stage.tree() == {}
 
 
 def test_names_modes_and_times(stage: Stage) -> None:
