@@ -14,9 +14,10 @@ from syncd.effects.api import Api
 from syncd.effects.failure import StepFailed
 from syncd.effects.lingering_file import LingeringFile
 from syncd.effects.removal import Remover
+from syncd.policy.blocked import hindered, in_the_way, kinds_changed
 from syncd.policy.lingering import NOTHING, Fates, Lingering, after, both
 from syncd.policy.manifest import Kind, Manifest
-from syncd.policy.removal import Deletions, Versions, doomed
+from syncd.policy.removal import Deletions, Versions, doomed, within
 from syncd.policy.verdict import Verdict
 
 _log = logging.getLogger("syncd.clearing")
@@ -44,6 +45,7 @@ class Clearing:
         self._stays_home = stays_home
         self._failed: dict[str, Problem] = {}
         self._fates = Fates()
+        self._hindered: set[str] = set()
         self._was_reset = False
         self._lingering = file.load()
 
@@ -58,7 +60,7 @@ class Clearing:
                 f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
                 "run `syncd pull` to have it, or remove it there and run `syncd push --force`",
             )
-            for path in sorted(self._lingering.changed)
+            for path in sorted(self._lingering.changed - self._hindered)  # of these others tell
         ]
         return [*kept, *self._failed.values()]
 
@@ -73,7 +75,7 @@ class Clearing:
 
     @property
     def removes(self) -> bool:
-        """Whether anything is ever removed."""
+        """Whether anything is removed only because it was deleted here."""
         return self._deletions is not Deletions.KEEP
 
     @property
@@ -87,21 +89,25 @@ class Clearing:
         if not self.removes or not left.entries:
             return False
         tried = left.changed | set(self._fates.failed)
-        entries = {path: left.entries[path] for path in left.entries if path not in tried}
-        return bool(self._due(doomed((), wanted, unread, entries), wanted))
+        untried = {p: left.entries[p] for p in left.entries if p not in tried and not within(p, self._hindered)}
+        return bool(self._due(doomed((), wanted, unread, untried), wanted))
 
     def try_all_again(self) -> None:
         """What was someone else's when it was last looked at may be as it was uploaded by now, or gone."""
         self._lingering = replace(self._lingering, changed=frozenset())
-        self._fates = Fates()
+        self._fates, self._hindered = Fates(), set()
 
     def doomed(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Versions:
         """What is to go before `wanted` is initialized over what may be there, and what an earlier time left undone."""
-        if not self.removes:
+        held = list(held)
+        if not self.removes and not kinds_changed(held, wanted, self._lingering.entries):
             return {}
         found = self._due(doomed(held, wanted, unread, self._lingering.entries), wanted)
-        # What someone changed goes along with others, should it be ours again, but is no reason to look.
-        return {} if found.keys() <= self._lingering.changed else found
+        if not self.removes:
+            found = in_the_way(found, wanted)
+        # What someone changed goes along with others, should it be ours again, but is no reason to look, unless it
+        # hinders.
+        return {} if found.keys() <= self._lingering.changed and not hindered(found, wanted) else found
 
     def _due(self, found: Versions, wanted: Manifest) -> Versions:
         """All of it, but where nothing was deleted: a reset takes the agent's work along, and not for a new rule."""
@@ -116,22 +122,23 @@ class Clearing:
         """Whether clearing takes everything away, so that only a whole archive can follow."""
         return bool(doomed) and self._deletions is Deletions.RESET
 
-    def clear(self, doomed: Versions) -> None:
-        """Remove these paths there. Raises `StepFailed`, `TryLater`, `Stop`.
+    def clear(self, doomed: Versions, wanted: Manifest) -> set[str]:
+        """Remove these paths there: the paths of `wanted` whose place may still be taken. Raises `StepFailed`,
+        `TryLater`, `Stop`.
 
         What cannot be removed becomes a problem, and no reason to hold back everything else.
         """
         if not self.empties(doomed):
             self._remover.settle(self._check)  # whatever is to happen now: it may have been started when that was other
-        self._fates, self._failed = Fates(), {}
+        self._fates, self._failed, self._hindered = Fates(), {}, set()
         if not doomed:
-            return
+            return set()
         if self._deletions is Deletions.RESET:
             self._api.reset()
             self._remover.disarm()
             self._was_reset = True
             _log.info("the sandbox was reset, as %d paths were deleted", len(doomed))
-            return
+            return set()
         try:
             removal = self._remover.remove(doomed, self._check)
         except StepFailed as failure:
@@ -140,8 +147,12 @@ class Clearing:
             self._fates = Fates(failed=doomed.keys())
             what = f"{len(doomed)} deleted paths stay in the sandbox ({failure.message})"
             self._failed = {"": Problem("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
-            return
-        self._fates = Fates(frozenset(removal.removed), frozenset(removal.changed), removal.failed.keys())
+            self._hindered = hindered(doomed, wanted)
+            return self._hindered
+        unmoved = {path: doomed[path] for path in (*removal.kept, *removal.changed, *removal.failed)}
+        self._hindered = hindered(unmoved, wanted)
+        removed = frozenset(removal.removed).union(p for p in removal.kept if not within(p, self._hindered))
+        self._fates = Fates(removed, frozenset(removal.changed), removal.failed.keys())
         self._failed = {
             path: Problem(
                 f"delete:{path}",
@@ -149,9 +160,11 @@ class Clearing:
                 "it is tried again with the next sync",
             )
             for path, why in removal.failed.items()
+            if path not in self._hindered
         }
-        counts = len(removal.removed), len(removal.changed), len(removal.failed)
+        counts = len(removed), len(removal.changed), len(removal.failed)
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
+        return self._hindered
 
     @contextlib.contextmanager
     def accounting(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from syncd.base.clock import Clock, stamp
@@ -17,6 +17,7 @@ from syncd.base.errors import SandboxGone, TryLater
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
 from syncd.effects.archive import DamagedPiece
+from syncd.effects.blocked import BlockedPaths, PathsBlocked
 from syncd.effects.clearing import Clearing
 from syncd.effects.delivery import Attendant, Delivery
 from syncd.effects.failure import StepFailed
@@ -26,6 +27,7 @@ from syncd.effects.lodging import Lodging
 from syncd.effects.pack import Packed
 from syncd.effects.small_archives import SmallArchives
 from syncd.effects.snapshot import Demand, Look, Photographer, described
+from syncd.policy.blocked import without
 from syncd.policy.follow_up import torn_copy
 from syncd.policy.manifest import Difference, Manifest, count_files, difference, replaced, unknown
 from syncd.policy.remote_changes import Question, question
@@ -39,11 +41,15 @@ from syncd.policy.verdict import Verdict
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
 _REPAIRS = 3
+# Each time more of the workspace is left out, as the sandbox has no place for it.
+_TIMES_LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read.
+    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read,
+    or may be sent only now. `blocked` are paths whose place in the sandbox is taken: they, and what is below them, are
+    left out.
 
     Those that are `torn` are in the sandbox, maybe half old and half new; the others had vanished when they were read.
     `change` is how the snapshot differs from the one before, None where nobody knows what the sandbox held.
@@ -54,6 +60,7 @@ class Outcome:
     files: int = 0
     change: Difference | None = None
     torn: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -70,6 +77,7 @@ class Premises:
     clearing: Clearing
     small: SmallArchives
     inspection: Inspector
+    blocked: BlockedPaths
 
 
 @dataclass
@@ -116,12 +124,12 @@ class Cycle:
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded.
         """
         try:
-            return self._sync(self._lodged(attendant), demand, attendant, changed)
+            return self._sync_the_rest(self._lodged(attendant), demand, attendant, changed)
         except StepFailed as failure:
             if not self._moved_out(failure):
                 raise
         try:
-            return self._sync(self._lodged(attendant), demand, attendant, None)
+            return self._sync_the_rest(self._lodged(attendant), demand, attendant, None)
         except StepFailed as failure:
             if not self._moved_out(failure):
                 raise
@@ -158,6 +166,20 @@ class Cycle:
         """How many files that were deleted here are still in the sandbox."""
         return self.premises.clearing.lingering_files if self.premises else 0
 
+    def _sync_the_rest(
+        self, premises: Premises, demand: Demand, attendant: Attendant, changed: Collection[str] | None
+    ) -> Outcome:
+        """One sync of all whose place in the sandbox is free: one path never stops the others."""
+        for _ in range(_TIMES_LEFT_OUT + 1):
+            try:
+                outcome = self._sync(premises, demand, attendant, changed)
+            except PathsBlocked:
+                premises.inspection.spare(premises.blocked.paths)
+                continue
+            follow_up = (*outcome.follow_up, *premises.blocked.freed)
+            return replace(outcome, follow_up=follow_up, blocked=premises.blocked.paths)
+        raise TryLater("more and more places in the sandbox are taken", "it is tried again by itself")
+
     def _sync(
         self, premises: Premises, demand: Demand, attendant: Attendant, changed: Collection[str] | None
     ) -> Outcome:
@@ -168,7 +190,7 @@ class Cycle:
             premises.clearing.try_all_again()
             premises.inspection.forget()
         attendant.stage(State.SNAPSHOTTING)
-        look = self.photographer.look(self.baseline, demand, changed)
+        look = self._set_aside(premises, self.photographer.look(self.baseline, demand, changed))
         files = count_files(look.manifest.values())
         if demand is Demand.CHANGED and self._unchanged(premises, look):
             return Outcome(None, files=files)
@@ -182,11 +204,12 @@ class Cycle:
         if demand is Demand.CHANGED and not packed.follow_up and self._same(premises, packed):
             return Outcome(None, files=files)
         doomed = self._doomed(premises, packed.manifest, packed.follow_up)
-        make_way = partial(_make_way, premises, self._asked(packed.manifest, only), doomed)
+        make_way = partial(_make_way, premises, self._asked(packed.manifest, only), doomed, packed.manifest)
+        look_into = partial(premises.blocked.find, packed.manifest, only)
         self._expect(premises, packed.manifest)
         self._whole_next = True  # until this one has succeeded
         small = packed if only is not None else None  # what is made anew on the way is whole, and proves nothing
-        packed, sha256 = self._deliver(premises, packed, look.manifest, make_way, attendant)
+        packed, sha256 = self._deliver(premises, packed, look.manifest, (make_way, look_into), attendant)
         premises.inspection.overwritten()
         if packed is small and not premises.small.proved(packed.manifest):
             # The journal's mark stands all the while: after a death here, too, the whole is sent.
@@ -217,8 +240,18 @@ class Cycle:
             return False
         return not premises.clearing.empties(self._doomed(premises, look.manifest, ()))
 
+    def _set_aside(self, premises: Premises, look: Look) -> Look:
+        """The look without what is known to be blocked."""
+        aside, baseline = premises.blocked.set_aside(look.manifest), self.baseline or {}
+        if not aside:
+            return look
+        manifest = without(look.manifest, aside)
+        look = Look(manifest, difference(baseline, manifest))
+        return look if look.difference.certain else self.photographer.resolved(look, baseline)
+
     def _doomed(self, premises: Premises, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         held = (self.baseline or {}, self._perhaps_there)
+        wanted = premises.blocked.and_aside(wanted)  # nobody deleted that
         return premises.clearing.doomed(held, wanted, {*self.photographer.unread, *follow_up})
 
     def _asked(self, manifest: Manifest, only: Collection[str] | None) -> Callable[[], Question]:
@@ -240,14 +273,14 @@ class Cycle:
         premises: Premises,
         packed: Packed,
         manifest: Manifest,
-        make_way: Callable[[], None],
+        around: tuple[Callable[[], None], Callable[[], bool]],
         attendant: Attendant,
     ) -> tuple[Packed, str]:
         """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
         delivery = premises.delivery
         for _ in range(_REPAIRS):
             try:
-                return packed, delivery.deliver(packed.archive, packed.archive.identity, attendant, make_way)
+                return packed, delivery.deliver(packed.archive, packed.archive.identity, attendant, *around)
             except DamagedPiece as damage:
                 _log.warning("%s: it is made anew", damage)
                 packed = self.photographer.repack(manifest, damage.piece, delivery.uplink.codec)
@@ -256,7 +289,7 @@ class Cycle:
     def _unchanged(self, premises: Premises, look: Look) -> bool:
         if self.journal.unsure or look.difference.certain or look.difference.doubtful:
             return False
-        if premises.clearing.owes(look.manifest, self.photographer.unread):
+        if premises.blocked.changed or self._owes(premises, look.manifest):
             return False
         if self.baseline is not None and self.baseline != look.manifest:
             # The same contents under new times: later scans need not read them again.
@@ -267,18 +300,22 @@ class Cycle:
         """What was packed is what the sandbox holds: a change was taken back in the meantime."""
         if self.journal.unsure or self.baseline is None:
             return False
-        if premises.clearing.owes(packed.manifest, self.photographer.unread):
+        if premises.blocked.changed or self._owes(premises, packed.manifest):
             return False
         found = difference(self.baseline, packed.manifest)
         return not found.certain and not found.doubtful
 
+    def _owes(self, premises: Premises, manifest: Manifest) -> bool:
+        return premises.clearing.owes(premises.blocked.and_aside(manifest), self.photographer.unread)
+
     def _remember(self, premises: Premises, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         held = (self.baseline or {}, self._perhaps_there)
+        unread = {*self.photographer.unread, *follow_up, *premises.blocked.aside}
         self.baseline = manifest
         self.torn = tuple(path for path in follow_up if path in manifest)
         self._perhaps_there = {}
         try:
-            unread, held_back = {*self.photographer.unread, *follow_up}, set(self.photographer.held_back)
+            held_back = set(self.photographer.held_back)
             with premises.clearing.accounting(held, manifest, unread, held_back):
                 self.journal.record_initialized(premises.target, manifest)
             self.state_problems = []
@@ -299,6 +336,7 @@ class Cycle:
             *self._secrets(),
             *map(torn_copy, self.torn),
             *(self.premises.clearing.problems if self.premises else ()),
+            *(self.premises.blocked.problems if self.premises else ()),
             *(self.premises.small.problems if self.premises else ()),
             *(self.premises.inspection.problems if self.premises else ()),
             *self.state_problems,
@@ -316,9 +354,10 @@ class Cycle:
         return [*self.photographer.held_back.problems(may_be_there), *map(sent_before, sorted(left))]
 
 
-def _make_way(premises: Premises, ask: Callable[[], Question], doomed: Versions) -> None:
+def _make_way(premises: Premises, ask: Callable[[], Question], doomed: Versions, manifest: Manifest) -> None:
     premises.inspection.look(ask)
-    premises.clearing.clear(doomed)
+    suspects = premises.clearing.clear(doomed, premises.blocked.and_aside(manifest))
+    premises.blocked.settle(suspects, manifest)
 
 
 def _part(look: Look) -> set[str] | None:

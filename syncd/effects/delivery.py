@@ -78,6 +78,8 @@ class _Passage:
     sha256: str
     started_s: float
     make_way: Callable[[], None]
+    look_into: Callable[[], bool]
+    looked_into: bool = False
     upload_s: float = 0.0
     fresh_leases: int = 0
     failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
@@ -118,18 +120,25 @@ class Delivery:
         return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
 
     def deliver(
-        self, archive: Archive, identity: str, attendant: Attendant, make_way: Callable[[], None] = lambda: None
+        self,
+        archive: Archive,
+        identity: str,
+        attendant: Attendant,
+        make_way: Callable[[], None] = lambda: None,
+        look_into: Callable[[], bool] = lambda: True,
     ) -> str:
         """See the archive initialized, and return its SHA-256.
 
         `make_way` changes the sandbox for it, after the upload and before the initialize; it may raise `StepFailed`.
+        `look_into` looks for the reason after initializes that the sandbox answered with a failure, until it says that
+        it could look; what it, or `make_way`, raises besides ends the delivery.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` where the state
         folder takes no note of what is about to happen to the sandbox.
         """
         kept = self._journal.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
         sha256 = kept.sha256 if kept is not None and lies_there else ""
-        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s(), make_way)
+        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s(), make_way, look_into)
         retrying = Retrying(
             retry=retry_if_exception(_passes),
             wait=lambda _: self._wait_s(passage),
@@ -175,7 +184,14 @@ class Delivery:
                 passage.uploaded = False
                 with contextlib.suppress(OSError):  # it is forgotten before the next upload, or there is none
                     self._journal.forget_upload()
+            if self._calls_for_a_look(failure) and not passage.looked_into:
+                passage.looked_into = passage.look_into()
             raise
+
+    def _calls_for_a_look(self, failure: StepFailed) -> bool:
+        """Whether the archive may be at fault. The first failure in a row is mostly the server's own."""
+        answered = failure.step is Step.INITIALIZE and failure.verdict in (Verdict.RETRY, Verdict.UPLOAD_AGAIN)
+        return answered and failure.retry_after_s is None and self._failures[Step.INITIALIZE] > 1
 
     def _refused(self, failure: StepFailed) -> None:
         """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""

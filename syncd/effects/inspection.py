@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from syncd.base.clock import Clock, stamp
@@ -21,6 +21,7 @@ from syncd.effects.execution import Errand, Purpose, Runner, new_name
 from syncd.effects.failure import StepFailed
 from syncd.policy.manifest import Entry, Kind
 from syncd.policy.remote_changes import ABSENT, OTHER, Change, Question, Seen, change, problems
+from syncd.policy.removal import within
 from syncd.policy.retry import backoff_limit_s
 from syncd.policy.verdict import Step, Verdict
 
@@ -45,6 +46,9 @@ class Inspector(Protocol):
     def overwritten(self) -> None:
         """The initialize that followed was answered."""
 
+    def spare(self, paths: Collection[str]) -> None:
+        """The archive is not put there; the next one leaves out these, with what is below them."""
+
     def forget(self) -> None:
         """A person takes it as it is."""
 
@@ -64,6 +68,9 @@ class NoInspection:
         """Not done."""
 
     def overwritten(self) -> None:
+        """Of no interest."""
+
+    def spare(self, paths: Collection[str]) -> None:
         """Of no interest."""
 
     def forget(self) -> None:
@@ -123,6 +130,10 @@ class Inspection:
             self._told |= {path: (kind, now_s) for path, kind in self._found.items()}
             self._told_at = f"{stamp(self._clock.wall_s())[11:16]} UTC"
         self._found = {}
+
+    def spare(self, paths: Collection[str]) -> None:
+        """The archive is not put there; the next one leaves out these, with what is below them."""
+        self._found = {path: kind for path, kind in self._found.items() if not within(path, paths)}
 
     def forget(self) -> None:
         """A person takes it as it is, and wants to know anew what cannot be seen."""

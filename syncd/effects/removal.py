@@ -37,9 +37,12 @@ _REMOVAL = Purpose(Step.DELETE, "the removal of files there")
 
 @dataclass
 class Removal:
-    """What became of the paths. `changed`: by someone over there, so they stay; `failed`: with the reason."""
+    """What became of the paths. `kept`: folders with something else in them; `changed`: by someone over there, so they
+    stay; `failed`: with the reason.
+    """
 
     removed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -91,8 +94,10 @@ class Remover:
         for start in range(0, len(paths), MOST_AT_ONCE):
             part = paths[start : start + MOST_AT_ONCE]
             for path, fate in zip(part, self._run([(path, doomed[path]) for path in part], check), strict=True):
-                if fate in ("removed", "absent", "kept"):  # what keeps a directory is someone else's
+                if fate in ("removed", "absent"):
                     removal.removed.append(path)
+                elif fate == "kept":
+                    removal.kept.append(path)
                 elif fate == "changed":
                     removal.changed.append(path)
                 else:

@@ -81,8 +81,8 @@ class _Member(tarfile.TarInfo):
 def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
     """Unpacks a tar.gz over what is in `folder`, under tarfile's `data` filter; how many entries it had.
 
-    Adds and replaces, removes nothing else. BadArchive or OSError: what came before the fault stays. Members that cannot
-    be put where they belong are left out, and lead to it at the end.
+    Adds and replaces, removes nothing else. BadArchive or OSError: what came before the fault stays. Members that
+    cannot be put where they belong are left out, and lead to it at the end.
     """
     stream = _Gunzip(packed, bounds.total_bytes)
     count = 0

@@ -10,6 +10,7 @@ from syncd.base.config import Config
 from syncd.base.folders import Folders
 from syncd.effects.account import Account
 from syncd.effects.api import Api
+from syncd.effects.blocked import BlockedPaths
 from syncd.effects.bucket import Bucket, Throttle
 from syncd.effects.clearing import Clearing
 from syncd.effects.cycle import Premises
@@ -104,4 +105,4 @@ class Furnisher:
         inspection: Inspector = NoInspection()
         if self.config.sandbox.warn_on_remote_changes:
             inspection = Inspection(runner, clock, self.check)
-        return Premises(target, delivery, clearing, small, inspection)
+        return Premises(target, delivery, clearing, small, inspection, BlockedPaths(runner, self.check))

@@ -110,7 +110,7 @@ def test_a_folder_with_someone_elses_files_stays(rig: Rig) -> None:
     place(rig, "d/theirs", "the agent's")
     removal = remove(rig, {"d/ours": a_file("ours"), "d": FOLDER})
     assert left(rig) == ["d", "d/theirs"]
-    assert removal == Removal(removed=["d/ours", "d"])
+    assert removal == Removal(removed=["d/ours"], kept=["d"])
 
 
 def test_no_link_is_followed(rig: Rig) -> None:
