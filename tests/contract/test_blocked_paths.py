@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from syncing import Rig, rigged
 
+from syncd.effects import blocked_script
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
 from syncd.emulator.journal import Entry
@@ -290,3 +295,109 @@ def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
     rig.sync()
     assert rig.asked().count("execute") == executed + 1
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def test_odd_names(rig: Rig) -> None:
+    """Names that are no UTF-8 are left out by the bytes that they are, and shown so that they can be read."""
+    name = os.fsdecode(b"caf\xe9\n")
+    agent(rig, f"{name}/theirs")
+    rig.write(name, "a file here")
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == (name,)
+    assert rig.arrived()["stay"] == "changed"
+    assert keys(rig) == [f"blocked:{name}"]
+    assert "\n" not in warnings(rig)
+    check_quiet(rig)
+
+
+def test_many(rig: Rig) -> None:
+    """Each is left out, not each has a line."""
+    for number in range(120):
+        agent(rig, f"many/{number}/theirs")
+        rig.write(f"many/{number}", "a file here")
+    rig.write("stay", "changed")
+    assert len(settled(rig).blocked) == 120
+    assert rig.arrived()["stay"] == "changed"
+    assert len(keys(rig)) == 51
+    assert "70 more paths are not sent" in warnings(rig)
+    check_quiet(rig)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution-logs: html always",
+        'execution-logs: json {"status": "completed", "logs": "hello"} always',
+        'execution-logs: json {"status": "running"} always',
+        "execute: 500 always",
+        "execution-upload: reset always",
+    ],
+)
+def test_a_look_that_fails(rig: Rig, fault: str) -> None:
+    """What was suspected stays left out, the rest is synced, and it is over once someone can look."""
+    rig.keys["sandbox"]["warn_on_remote_changes"] = False
+    rig.restart()
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    settled(rig)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    rig.emulator.faults.script(fault)
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("new",)
+    assert rig.arrived()["stay"] == "changed"
+    check_quiet(rig)
+    rig.emulator.faults.clear()
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, str]:
+    """What the program says of these paths and kinds in `top`, by itself, as the sandbox runs it."""
+    folder.mkdir()
+    content = {"word": "w", "paths": [path for path, _ in asked], "kinds": "".join(kind for _, kind in asked)}
+    (folder / "paths.json").write_text(json.dumps(content))
+    (folder / "main.py").write_bytes(Path(blocked_script.__file__).read_bytes())
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", folder / "main.py"],
+        env={"AGENT_WORKSPACE": str(top)},
+        cwd="/",
+        capture_output=True,
+        check=True,
+    )
+    *lines, last = [json.loads(line) for line in ran.stdout.splitlines()]
+    found = {path: there for _, _, items in lines for path, there in items}
+    assert last == ["w", "done", len(found)]
+    return found
+
+
+def test_what_the_program_sees(tmp_path: Path) -> None:
+    """By kinds alone, following no link: the topmost path that is in the way stands for all below it."""
+    top = tmp_path / "top"
+    (top / "folder/full").mkdir(parents=True)
+    (top / "file").write_text("")
+    (top / "link").symlink_to("folder")
+    os.mkfifo(top / "fifo")
+    free = [("new", "f"), ("new2", "d"), ("new3/deep/x", "f"), ("folder", "d"), ("file", "f"), ("link", "f")]
+    free += [("link", "l"), ("fifo", "f"), ("folder/full/x", "l"), ("file", "l")]
+    assert looked(top, free, tmp_path / "free") == {}
+    taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
+    assert looked(top, taken, tmp_path / "taken") == {
+        "folder": "d",
+        "folder/full": "d",
+        "file": "f",
+        "link": "l",
+        "fifo": "o",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folders(tmp_path: Path) -> None:
+    """What is to be made or replaced in one is in trouble, not what is below another folder in it."""
+    top = tmp_path / "top"
+    (top / "closed/open").mkdir(parents=True)
+    (top / "closed/file").write_text("")
+    (top / "closed").chmod(0o555)
+    asked = [("closed", "d"), ("closed/file", "f"), ("closed/new", "d"), ("closed/new/x", "f"), ("closed/open", "d")]
+    asked += [("closed/open/x", "f")]
+    assert looked(top, asked, tmp_path / "asked") == {"closed/file": "r", "closed/new": "r"}
