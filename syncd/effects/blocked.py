@@ -10,16 +10,21 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from itertools import islice
+
+from msgspec import Struct
 
 from syncd.base.problem import Problem
 from syncd.base.text import one_line
 from syncd.effects import blocked_script
 from syncd.effects.execution import Errand, Runner, new_name
 from syncd.effects.failure import StepFailed
+from syncd.effects.state_file import StateFile
 from syncd.policy.blocked import UNKNOWN, mark, problems, within_of
 from syncd.policy.manifest import Manifest
 from syncd.policy.removal import within
+from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 
 _log = logging.getLogger("syncd.blocked")
@@ -33,14 +38,24 @@ class PathsBlocked(Exception):
     """The archive holds paths that cannot be put there; without them, the others can."""
 
 
-class BlockedPaths:
-    """Those of one sandbox. A new process knows of none, and finds them again when it sends them."""
+class _Record(Struct):
+    target: Target
+    found: list[tuple[bytes, str]]
+    mark: bytes
 
-    def __init__(self, runner: Runner, check: Callable[[], None] = lambda: None) -> None:
+
+class BlockedPaths:
+    """Those of one sandbox."""
+
+    def __init__(self, runner: Runner, folder: str, target: Target, check: Callable[[], None] = lambda: None) -> None:
         self._runner = runner
+        self._target = target
         self._check = check
-        self._found: dict[str, str] = {}
-        self._mark = mark({})  # of what was aside at the last look
+        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
+        record = self._file.recalled(_Record, _log)
+        self._kept = record if record is not None and record.target.same_sandbox(target) else _Record(target, [], b"")
+        self._found = {os.fsdecode(path): there for path, there in self._kept.found}
+        self._mark = self._kept.mark  # of what was aside at the last look
         self.aside: Manifest = {}  # what the workspace has of them
         self.freed: list[str] = []  # of what is aside, what could be sent by now
 
@@ -64,6 +79,7 @@ class BlockedPaths:
         self.aside, self.freed = within_of(manifest, self._found), []
         # What is gone here is nobody's trouble any more.
         self._found = {path: there for path, there in self._found.items() if path in self.aside}
+        self._keep()
         return self.aside
 
     def and_aside(self, manifest: Manifest) -> Manifest:
@@ -104,10 +120,30 @@ class BlockedPaths:
         for path in found.keys() - self._found.keys():
             _log.warning("%s", problems({path: found[path]})[0])
         self._found = found
+        try:
+            self._refuse_blocked(manifest)
+        finally:
+            self._keep()
+
+    def _refuse_blocked(self, manifest: Manifest) -> None:
+        found = self._found
         if any(within(path, found) for path in manifest):
             # Set aside by the next look at the workspace, which is no reason to look there again.
             self._mark = mark(within_of(manifest, found) | self.aside)
             raise PathsBlocked
+
+    def _keep(self) -> None:
+        """Note them for the next process, which sends nothing in vain then."""
+        found = [(os.fsencode(path), there) for path, there in self._found.items()]
+        record = _Record(self._target, found, self._mark if found else b"")
+        if (record.found, record.mark) == (self._kept.found, self._kept.mark):
+            return
+        self._kept = record
+        with suppress(OSError):
+            if found:
+                self._file.write_record(record)
+            else:
+                self._file.remove()
 
     def _look(self, manifest: Manifest) -> dict[str, str]:
         """What is in whose way. Raises `StepFailed`, `Stop`."""

@@ -35,6 +35,7 @@ class Clearing:
         check: Callable[[], None] = lambda: None,
         *,
         stays_home: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
+        hindered: Collection[str] = (),
     ) -> None:
         """`stays_home` says of a path, and whether it is a directory, that it is no deletion: it is left out here."""
         self._deletions = deletions
@@ -45,7 +46,7 @@ class Clearing:
         self._stays_home = stays_home
         self._failed: dict[str, Problem] = {}
         self._fates = Fates()
-        self._hindered: set[str] = set()
+        self._hindered = set(hindered)
         self._was_reset = False
         self._lingering = file.load()
 
@@ -89,7 +90,7 @@ class Clearing:
         if not self.removes or not left.entries:
             return False
         tried = left.changed | set(self._fates.failed)
-        untried = {p: left.entries[p] for p in left.entries if p not in tried and not within(p, self._hindered)}
+        untried = {path: left.entries[path] for path in left.entries if path not in tried}
         return bool(self._due(doomed((), wanted, unread, untried), wanted))
 
     def try_all_again(self) -> None:

@@ -306,7 +306,8 @@ class Cycle:
         return not found.certain and not found.doubtful
 
     def _owes(self, premises: Premises, manifest: Manifest) -> bool:
-        return premises.clearing.owes(premises.blocked.and_aside(manifest), self.photographer.unread)
+        unread = {*self.photographer.unread, *premises.blocked.paths}
+        return premises.clearing.owes(premises.blocked.and_aside(manifest), unread)
 
     def _remember(self, premises: Premises, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         held = (self.baseline or {}, self._perhaps_there)

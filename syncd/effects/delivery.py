@@ -189,9 +189,9 @@ class Delivery:
             raise
 
     def _calls_for_a_look(self, failure: StepFailed) -> bool:
-        """Whether the archive may be at fault. The first failure in a row is mostly the server's own."""
+        """Whether the archive may be at fault. Two failures in a row are mostly the server's own."""
         answered = failure.step is Step.INITIALIZE and failure.verdict in (Verdict.RETRY, Verdict.UPLOAD_AGAIN)
-        return answered and failure.retry_after_s is None and self._failures[Step.INITIALIZE] > 1
+        return answered and failure.retry_after_s is None and self._failures[Step.INITIALIZE] > 2
 
     def _refused(self, failure: StepFailed) -> None:
         """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""

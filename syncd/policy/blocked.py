@@ -7,6 +7,7 @@ fails, whatever else the archive holds. So such a path, with all that is below i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import sha256
 
 from syncd.base.problem import Problem
 from syncd.base.text import shown_path
@@ -75,9 +76,10 @@ def without(manifest: Mapping[str, Entry], aside: Collection[str]) -> Manifest:
     return {path: entry for path, entry in manifest.items() if path not in aside}
 
 
-def mark(entries: Mapping[str, Entry]) -> frozenset[tuple[str, Kind, int, int, int, str]]:
-    """What changes when someone changes one of them here."""
-    return frozenset((p, e.kind, e.mode, e.size_bytes, e.mtime_s, e.target) for p, e in entries.items())
+def mark(entries: Mapping[str, Entry]) -> bytes:
+    """A digest that is another once someone changes one of them here."""
+    rows = sorted((p, e.kind.value, e.mode, e.size_bytes, e.mtime_s, e.target) for p, e in entries.items())
+    return sha256(repr(rows).encode()).digest()
 
 
 def problems(blocked: Mapping[str, str]) -> list[Problem]:

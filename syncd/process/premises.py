@@ -85,6 +85,7 @@ class Furnisher:
         )
         runner = Runner(api, self.exchanger, clock, interrupt)
         remover = Remover(runner, StartedFile(self.folders.state, target), clock, interrupt)
+        blocked = BlockedPaths(runner, self.folders.state, target, self.check)
         clearing = Clearing(
             Deletions(self.config.sandbox.deletions),
             api,
@@ -92,6 +93,7 @@ class Furnisher:
             LingeringFile(self.folders.state, target),
             self.check,
             stays_home=self.stays_home,
+            hindered=blocked.paths,
         )
         small = SmallArchives(
             Archives(self.config.sync.archive),
@@ -105,4 +107,4 @@ class Furnisher:
         inspection: Inspector = NoInspection()
         if self.config.sandbox.warn_on_remote_changes:
             inspection = Inspection(runner, clock, self.check)
-        return Premises(target, delivery, clearing, small, inspection, BlockedPaths(runner, self.check))
+        return Premises(target, delivery, clearing, small, inspection, blocked)

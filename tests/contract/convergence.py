@@ -57,6 +57,7 @@ from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
 from syncd.policy import chunking
 from syncd.policy.manifest import Stamp
+from syncd.policy.removal import within
 from syncd.policy.selection import Selection, SelectionSettings
 from syncd.policy.status import State
 from syncd.policy.tenancy import MOST_ACQUIRED, SPAN_S
@@ -221,7 +222,8 @@ class Waiter:
             self._world.figures["flushes kept"] += 1
             box = self._world.box
             if self._deeds == self._world.deeds and box is not None and not box.gone:
-                lacking = box.ledger.lacking(self._wanted, tree(box.sandbox.workspace))
+                wanted = self._world._unblocked(self._wanted)
+                lacking = box.ledger.lacking(wanted, tree(box.sandbox.workspace))
                 if lacking:
                     self._world.lose(f"flush said that all is there, and {lacking[:4]}")
 
@@ -457,6 +459,7 @@ class World:
         self.stragglers: list[str] = []
         self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         # With the defaults and with nobody else in the sandbox, more can be asked: see `_watch`.
+        self._cycle: Cycle | None = None
         self._plain = not any(line.word in UNUSUAL for line in self.story)
         self._settings: list[tuple[Any, ...]] = [DEFAULTS]
         self._config = self._lived = self._configured(DEFAULTS)
@@ -525,8 +528,11 @@ class World:
             kinds = kinds_in(tar)
             try:
                 count = initialize(packed, bounds)
-            except (BadArchive, OSError) as error:
-                self.lose(f"an archive that cannot be extracted: {error}")
+            except BadArchive as error:
+                if self._plain or "could not be extracted" not in str(error):
+                    self.lose(f"an archive that cannot be extracted: {error}")
+                there = tree(sandbox.workspace)  # what could be put there is
+                box.ledger.put({path: kind for path, kind in kinds.items() if there.get(path, ("",))[0] == kind}, there)
                 raise
             box.ledger.put(kinds, tree(sandbox.workspace))
             box.unrecorded |= kinds.keys()
@@ -601,19 +607,32 @@ class World:
             self.lose(f"the sandbox {self.box_id} is gone")
             return
         self.see_programs_end()
-        wanted, there = self.wanted(), tree(box.sandbox.workspace)
+        wanted, there = self._unblocked(self.wanted()), tree(box.sandbox.workspace)
+        if self._plain and self.blocked():
+            self.lose(f"{self.blocked()[0]!r} is said to be blocked, and nobody else was there")
         lost = [*box.ledger.lacking(wanted, there), *box.ledger.robbed(there)]
         if self._plain:
             lost += [f"{path!r} is not here and {shown(there[path])} there" for path in there.keys() - wanted.keys()]
         modes = {settings[0] for settings in self._settings}
         if self._config.sandbox.deletions != "keep":
-            lost += box.ledger.left(wanted, there, exactly=modes == {"reset"})
+            lost += box.ledger.left(wanted, self._unblocked(there), exactly=modes == {"reset"})
         if modes == {"keep"}:
-            lost += box.ledger.taken(there)
+            lost += box.ledger.taken({**there, **{p: w for p, w in box.ledger.ours.items() if self._is_blocked(p)}})
         if box.whole:
             lost += [f"{path!r} was in no archive" for path in wanted.keys() - box.names]
         for what in lost:
             self.lose(what)
+
+    def blocked(self) -> tuple[str, ...]:
+        """What the last daemon named as blocked: that, and what is below it, stays as it is there."""
+        premises = self._cycle.premises if self._cycle is not None else None
+        return premises.blocked.paths if premises is not None else ()
+
+    def _is_blocked(self, path: str) -> bool:
+        return within(path, set(self.blocked()))
+
+    def _unblocked(self, paths: Tree) -> Tree:
+        return {path: what for path, what in paths.items() if not self._is_blocked(path)}
 
     # -- lives
 
@@ -645,6 +664,7 @@ class World:
         self._interrupt = Interrupt()
         self._waits = self._late = 0
         with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
+            self._cycle = daemon._parts.cycle
             daemon.run()
         for copy in self._saved:  # what the doomed process still did to its own disk is undone
             _remove(self.folder / copy.name)

@@ -155,18 +155,28 @@ def test_nothing_uploaded_in_that_region(stage: Stage) -> None:
 
 
 def test_initialize_adds_and_overwrites(stage: Stage) -> None:
-    """What the next archive does not hold stays; files, directories and links give way to each other."""
+    """What the next archive does not hold stays; files, links and empty directories give way to what has an entry."""
     stage.initialize(
         archive(
             [
                 member("keep", b"1"),
-                member("dir/in", b"2"),
+                member("dir", type=b"5"),
                 member("file", b"3"),
                 member("link", type=b"2", linkname="keep"),
             ]
         )
     )
-    stage.initialize(archive([member("dir", b"now a file"), member("file/in", b"4"), member("link/in", b"5")]))
+    stage.initialize(
+        archive(
+            [
+                member("dir", b"now a file"),
+                member("file", type=b"5", mode=0o755),
+                member("file/in", b"4"),
+                member("link", type=b"5", mode=0o755),
+                member("link/in", b"5"),
+            ]
+        )
+    )
     assert stage.tree() == {
         "dir": b"now a file",
         "file": None,
@@ -175,8 +185,11 @@ def test_initialize_adds_and_overwrites(stage: Stage) -> None:
         "link": None,
         "link/in": b"5",
     }
-    stage.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
-    assert stage.tree()["file"] == "keep"
+    refused = stage.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
+    assert refused.status_code == 500
+    assert "'file': Directory not empty" in refused.json()["detail"]
+    assert stage.tree()["file/in"] == b"4"
+    assert stage.tree()["keep"] == b"new"
     assert stage.tree()["keep"] == b"new"
 
 

@@ -67,6 +67,8 @@ class Stage:
         self.archive_bytes = 0
         # The rest of an older archive would hide what a newer one lacks.
         rig.emulator.faults.on("initialize", "before", lambda _: _empty(rig.sandbox.workspace))
+        # Programs run in real time: in the test's, each has ended whenever someone looks.
+        rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
         rig.clock.wall = LATER_S
         rig.meanwhile = self.measure
 
