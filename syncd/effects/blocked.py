@@ -18,7 +18,7 @@ from msgspec import Struct
 from syncd.base.problem import Problem
 from syncd.base.text import one_line
 from syncd.effects import blocked_script
-from syncd.effects.execution import Errand, Runner, new_name
+from syncd.effects.execution import Errand, Purpose, Runner, new_name
 from syncd.effects.failure import StepFailed
 from syncd.effects.state_file import StateFile
 from syncd.policy.blocked import UNKNOWN, mark, problems, within_of
@@ -28,6 +28,7 @@ from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 
 _log = logging.getLogger("syncd.blocked")
+_LOOK = Purpose(Step.INITIALIZE, "the look at the places there")
 # A sync is held up by no more than this.
 _PATIENCE_S = 20.0
 # So that the list stays a small upload. What hinders a path beyond is not found.
@@ -163,7 +164,7 @@ def _errand(manifest: Manifest, name: str) -> Errand:
     }
     with open(blocked_script.__file__, "rb") as file:
         files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return Errand(name, "looking at the paths", files)
+    return Errand(name, _LOOK, files)
 
 
 def _findings(printed: str, word: str) -> dict[str, str]:
@@ -184,4 +185,4 @@ def _findings(printed: str, word: str) -> dict[str, str]:
                 return found
     last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
     message = f"looking at the paths there did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(Step.DELETE, Verdict.RETRY, message)
+    raise StepFailed(_LOOK.step, Verdict.RETRY, message)
