@@ -24,7 +24,7 @@ from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
 from syncd.policy.agenda import Reason
-from syncd.policy.follow_up import FOLLOW_UPS, still_changing, torn_copy, unsettled
+from syncd.policy.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.policy.status import LastError, SandboxName, State, Status
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
@@ -118,11 +118,12 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             problems = [*cycle.problems, *liaison.problems]
             if liaison.problems:
                 status.warned(problems)
+            named = ("torn:", "blocked:") if left or outcome.blocked else ()
+            _warn(onlooker, [problem for problem in problems if not problem.key.startswith(named)])
             if left:
-                named = [torn_copy(path) for path in cycle.torn]
-                _warn(onlooker, [problem for problem in problems if problem not in named])
                 raise still_changing(left)
-            _warn(onlooker, problems)
+            if outcome.blocked:
+                raise left_out(outcome.blocked)
             return outcome
     finally:
         exchanger.drop()
@@ -163,7 +164,9 @@ def _followed_up(
         attendant.pause(quiet_s, Verdict.RETRY)
         again = _synced(cycle, Demand.CHANGED, attendant, status, Reason.CHANGE)
         left = unsettled(left, again.follow_up, again.torn)
-        outcome = again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn)
+        outcome = (
+            again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn, blocked=again.blocked)
+        )
     return outcome, left
 
 

@@ -25,15 +25,27 @@ def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: 
 
 def still_changing(paths: Collection[str]) -> TryLater:
     """What who waits is told in the end."""
-    first = sorted(paths)[:_SHOWN]
-    names = ", ".join(repr(shown_path(path)) for path in first)
-    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
     theirs = "its copy" if len(paths) == 1 else "their copies"
     return TryLater(
-        f"{names}{more} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
+        f"{_names(paths)} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
         "all else is there",
         "try again when nothing writes there, or leave it out in .syncdignore",
     )
+
+
+def left_out(blocked: Collection[str]) -> TryLater:
+    """What who waits is told where paths of another kind have the place of some in the sandbox."""
+    are = "is" if len(blocked) == 1 else "are"
+    return TryLater(
+        f"{_names(blocked)} {are} not in the sandbox, where something of another kind has that name; all else is there",
+        "`syncd status` names what it is; move it away there, then run `syncd push --force`",
+    )
+
+
+def _names(paths: Collection[str]) -> str:
+    first = sorted(paths)[:_SHOWN]
+    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
+    return ", ".join(repr(shown_path(path)) for path in first) + more
 
 
 def torn_copy(path: str) -> Problem:

@@ -14,7 +14,7 @@ from syncd.base.errors import SyncdError, TryLater
 from syncd.effects.control import Client
 from syncd.effects.cycle import Outcome
 from syncd.effects.snapshot import Demand
-from syncd.policy.follow_up import FOLLOW_UPS, still_changing, unsettled
+from syncd.policy.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
@@ -91,7 +91,10 @@ def tell_outcome(serving: list[Order], outcome: Outcome) -> list[Order]:
             continue
         left = unsettled(order.unsettled, outcome.follow_up, outcome.torn)
         served = (*order.served, outcome)
-        if not left:
+        if not left and outcome.blocked:
+            failure = left_out(outcome.blocked)
+            order.client.done(failure.exit_code, str(failure))
+        elif not left:
             sent = [one for one in served if one.sync is not None]
             order.client.done(0, result=described(sent[-1] if sent else outcome))
         elif len(order.served) < FOLLOW_UPS:

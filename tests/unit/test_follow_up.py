@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.follow_up import still_changing, torn_copy, unsettled
+from syncd.policy.follow_up import left_out, still_changing, torn_copy, unsettled
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,12 @@ def test_what_is_said() -> None:
     many = str(still_changing({"e", "d", "c", "b", "a"}))
     assert many.startswith("'a', 'b', 'c' and 2 more kept changing while being read: their copies in the sandbox")
     assert "'b' was written while it was read" in str(torn_copy("b"))
+
+
+def test_what_is_said_of_taken_places() -> None:
+    """Names, and what to do."""
+    assert str(left_out(["a"])) == (
+        "'a' is not in the sandbox, where something of another kind has that name; all else is there: "
+        "`syncd status` names what it is; move it away there, then run `syncd push --force`"
+    )
+    assert str(left_out(["b", "a"])).startswith("'a', 'b' are not in the sandbox")
