@@ -65,6 +65,7 @@ def test_every_kind_of_link(rig: Rig) -> None:
 
 def test_what_a_link_goes_through_changes(rig: Rig) -> None:
     """A link that leads out through another one goes along once that is another, and stays home again with it."""
+    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.sync()
     (rig.workspace / "d/e/top").unlink()
     (rig.workspace / "d/e/top").mkdir()
