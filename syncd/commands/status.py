@@ -76,12 +76,12 @@ class _Subject:
         except ConfigError:
             return
 
-    def _read(self) -> tuple[int, int] | None:
+    def _read(self) -> tuple[int, ...] | None:
         try:
             status = os.stat(self._path)
         except OSError:
             return None
-        return status.st_ino, status.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
     def _inquire(self, config: Config) -> Inquiry:
         return Inquiry(folders_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)

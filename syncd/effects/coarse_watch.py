@@ -17,6 +17,7 @@ from watchdog.observers.api import BaseObserver
 
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
+from syncd.effects.file_identity import FileIdentity, lasting_identity_of
 from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
 from syncd.policy.selection import Scope
 
@@ -56,7 +57,7 @@ class CoarseWatch:
         self._root = root
         self._mailbox = Mailbox(strobe)
         self._observer: BaseObserver | None = None
-        self._inode: tuple[int, int] | None = None
+        self._watched: FileIdentity | None = None
         self._problem = _COARSE
 
     def open(self) -> None:
@@ -66,7 +67,7 @@ class CoarseWatch:
         try:
             observer.schedule(_Handler(self._mailbox), self._root, recursive=True, event_filter=CHANGES)
             observer.start()
-            self._inode = self._identity()
+            self._watched = self._identity()
         except (OSError, RuntimeError) as error:
             cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
             self._problem = inotify_limits.no_instance(cause)
@@ -123,13 +124,16 @@ class CoarseWatch:
         if observer is None or not observer.is_alive() or not all(each.is_alive() for each in observer.emitters):
             return False
         try:
-            return self._identity() == self._inode
+            return self._identity() == self._watched
         except OSError:
             return False
 
-    def _identity(self) -> tuple[int, int]:
-        found = os.stat(self._root)
-        return found.st_dev, found.st_ino
+    def _identity(self) -> FileIdentity:
+        descriptor = os.open(self._root, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return lasting_identity_of(descriptor)
+        finally:
+            os.close(descriptor)
 
     @staticmethod
     def _end(observer: BaseObserver) -> None:

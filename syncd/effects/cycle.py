@@ -137,6 +137,10 @@ class Cycle:
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, Verdict.RETRY, message, "it goes on with another one") from None
 
+    def disbelieve(self, paths: Collection[str] | None) -> None:
+        """Have the next sync read these files whatever their times say; None: all of which that may not be true."""
+        self.photographer.disbelieve(self.baseline or {}, paths)
+
     def _moved_out(self, failure: StepFailed) -> bool:
         """Whether the failure says that the sandbox is gone, and another one may follow."""
         gone = failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone)
@@ -189,6 +193,7 @@ class Cycle:
         if demand is Demand.FORCED:
             premises.clearing.try_all_again()
             premises.inspection.forget()
+            self.photographer.disbelieve_all(self.baseline or {})
         attendant.stage(State.SNAPSHOTTING)
         look = self._set_aside(premises, self.photographer.look(self.baseline, demand, changed))
         files = count_files(look.manifest.values())
@@ -197,6 +202,8 @@ class Cycle:
         unsure = "; an earlier sync may have reached the sandbox unanswered" if self.journal.unsure else ""
         _log.info("packaging %d files: %s%s", files, described(look.difference), unsure)
         only = None
+        if demand is Demand.FORCED:
+            look = self.photographer.resolved(look, self.baseline or {})  # what stands need not be compressed again
         if not self._whole_next and self._part_will_do(premises, look, demand):
             look = self.photographer.resolved(look, self.baseline or {})
             only = _part(look)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+
+from msgspec.structs import replace
 
 from syncd.base.problem import Problem
 from syncd.effects.pack import Packed
 from syncd.effects.scan import Scan
-from syncd.policy.manifest import Entry
+from syncd.policy.manifest import Entry, not_written_back
 from syncd.policy.secret_contents import Secret, held_back
 
 
@@ -17,15 +19,25 @@ class HeldBack:
     def __init__(self) -> None:
         self._files: dict[str, tuple[Entry, Secret]] = {}
 
-    def __len__(self) -> int:
-        return len(self._files)
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def problems(self, may_be_there: Callable[[str], bool]) -> list[Problem]:
         """The warnings; `may_be_there` says of a path whether the sandbox may hold an earlier version of it."""
         return [held_back(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
+
+    def not_written_back(self) -> list[str]:
+        """As `policy.manifest.not_written_back`."""
+        return not_written_back({path: entry for path, (entry, _) in self._files.items()})
+
+    def disbelieve(self, paths: Collection[str]) -> None:
+        """See by the next look whether these files still hold their secrets."""
+        for path in self._files.keys() & paths:
+            entry, secret = self._files[path]
+            self._files[path] = replace(entry, stamp=None, written_back=False), secret
 
     def leave_out(self, scan: Scan) -> None:
         """Take them out of the scan. What was found too young to be believed is looked at."""

@@ -15,7 +15,7 @@ Strobe = Callable[[], None]
 """Wakes the loop: no payload, never blocks, never raises, callable from any thread and from a signal handler."""
 
 DIRTY_AT_MOST = 4096
-"""Directories named one by one; with more, reading the whole tree costs less than keeping the list."""
+"""Directories, and files, named one by one; with more, reading the whole tree costs less than keeping the list."""
 
 
 class Doubt(enum.IntEnum):
@@ -31,10 +31,16 @@ class Doubt(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any."""
+    """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any.
+
+    `written` are files that were written, maybe with no time of theirs to tell. In an `unlinked` directory something
+    was written through a name that is gone: no reason to look, but to look there at the next opportunity.
+    """
 
     dirty: frozenset[str] = frozenset()
     doubt: Doubt | None = None
+    written: frozenset[str] = frozenset()
+    unlinked: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.dirty) or self.doubt is not None
@@ -47,17 +53,32 @@ class Mailbox:
         self._strobe = strobe
         self._lock = threading.Lock()
         self._dirty: set[str] = set()
+        self._written: set[str] = set()
+        self._unlinked: set[str] = set()
         self._doubt: Doubt | None = None
         self._rung = False
 
-    def put(self, dirty: Collection[str] = (), doubt: Doubt | None = None) -> None:
-        """Adds hints, and rings unless it has rung since the last `take()`."""
-        if not dirty and doubt is None:
-            return
+    def put(
+        self,
+        dirty: Collection[str] = (),
+        doubt: Doubt | None = None,
+        *,
+        written: Collection[str] = (),
+        unlinked: Collection[str] = (),
+    ) -> None:
+        """Adds hints, and rings unless it has rung since the last `take()`, or all are of unlinked names."""
         with self._lock:
+            self._unlinked.update(unlinked)
+            if len(self._unlinked) > DIRTY_AT_MOST:
+                self._unlinked.clear()
+                doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
+            if not dirty and doubt is None:
+                return
             self._dirty.update(dirty)
-            if len(self._dirty) > DIRTY_AT_MOST:
+            self._written.update(written)
+            if len(self._dirty) > DIRTY_AT_MOST or len(self._written) > DIRTY_AT_MOST:
                 self._dirty.clear()
+                self._written.clear()
                 doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
             if doubt is not None:
                 self._doubt = max(self._doubt or doubt, doubt)
@@ -68,8 +89,10 @@ class Mailbox:
     def take(self) -> Hints:
         """Empties the box and lets it ring again. Drain the strobe's pipe before, or a ring between is lost."""
         with self._lock:
-            hints = Hints(frozenset(self._dirty), self._doubt)
+            hints = Hints(frozenset(self._dirty), self._doubt, frozenset(self._written), frozenset(self._unlinked))
             self._dirty.clear()
+            self._written.clear()
+            self._unlinked.clear()
             self._doubt = None
             self._rung = False
         return hints

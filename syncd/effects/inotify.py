@@ -42,7 +42,9 @@ CHANGES = (
 )
 """Never IN_OPEN, IN_ACCESS or IN_CLOSE_NOWRITE: the daemon's own reading must start nothing."""
 WRITES = In.IN_MODIFY | In.IN_ATTRIB | In.IN_CLOSE_WRITE
-"""For a file that has other names."""
+"""For a file that has other names. By name they may come after that name is gone: a log that was given another name by
+`ln` and `rm` is written on through the old one, one made by O_TMPFILE through "#" and its inode number. IN_EXCL_UNLINK
+would keep all of these back."""
 SELF = In.IN_DELETE_SELF | In.IN_MOVE_SELF
 """For the workspace alone: of every other directory its parent's watch tells."""
 NEIGHBOURS = In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_FROM | In.IN_MOVED_TO
@@ -96,7 +98,7 @@ class Inotify(InotifyFD):
         return self._add(path, WRITES)
 
     def _add(self, path: bytes, mask: int) -> int:
-        wd = inotify_add_watch(self._inotify_fd, path, Mask(mask | In.IN_EXCL_UNLINK))
+        wd = inotify_add_watch(self._inotify_fd, path, Mask(mask))
         if wd == -1:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), path)

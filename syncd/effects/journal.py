@@ -149,9 +149,11 @@ class Journal:
 
 
 def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
-    return entry.stamp, entry.digest, entry.sent_digest
+    # A stamp that a later write may have left as it was is not for a process that heard nothing of that write.
+    return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
 
 
 def _entry(row: _Row) -> Entry:
-    known = row.stamp, row.digest, row.sent_digest
-    return Entry(row.kind, row.mode, row.mtime_s, row.size_bytes, os.fsdecode(row.target), *known)
+    size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
+    known = stamp, row.digest, row.sent_digest, stamp is not None
+    return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

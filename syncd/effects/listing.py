@@ -7,11 +7,12 @@ looked at again and hold the same names; what is no longer in a directory takes 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from syncd.base.problem import Problem
-from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.effects.file_identity import FileIdentity
+from syncd.policy.manifest import Entry, Kind, Manifest, disbelieve
 from syncd.policy.selection import Rule, Scope
 
 
@@ -22,20 +23,21 @@ class Remarks:
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     turning_links: list[str] = field(default_factory=list)  # where they lead depends on other links (policy/links.py)
-    # Inodes of files with other names too: written by one of those, their own directory brings no event.
-    shared: set[tuple[int, int]] = field(default_factory=set)
+    # Files with other names too, and which they are (device and inode): written by another name, their own directory
+    # brings no event. A number that goes to another file between two looks does no harm: that file is new itself.
+    shared: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Listing:
     """One directory as it was listed. `outer` is its scope before its own ignore files, whose contents are `rules`."""
 
-    identity: tuple[int, int]
+    identity: FileIdentity
     outer: Scope
     scope: Scope
     rules: Mapping[str, bytes]
     entries: dict[str, Entry] = field(default_factory=dict)
-    directories: dict[str, tuple[int, int]] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
     remarks: Remarks | None = None
     left_out: dict[Rule, int] | None = None  # how many paths each rule keeps at home
 
@@ -107,6 +109,15 @@ class Tree:
             if self._manifest is not None:
                 self._manifest[path] = entry
 
+    def disbelieve(self, paths: Collection[str]) -> None:
+        """Take the stamps of these paths, if they are there."""
+        for path in paths:
+            listing = self._listings.get(path.rpartition("/")[0])
+            if listing is not None:
+                disbelieve(listing.entries, (path,))
+        if self._manifest is not None:
+            disbelieve(self._manifest, paths)
+
     def manifest(self) -> Manifest:
         """All entries in the archive's order: by name within a directory, a directory before what is in it."""
         if self._manifest is None:
@@ -132,12 +143,6 @@ class Tree:
                 stack.pop()
         return manifest
 
-    def lost(self, old: Listing, new: Listing) -> Iterator[str]:
-        """The directories of a listing that are gone, or others of the same name, in the newer one."""
-        for path, identity in old.directories.items():
-            if new.directories.get(path) != identity:
-                yield path
-
     def remarks(self) -> Iterable[Remarks]:
         """What is to be said of directories, beyond their entries."""
         return self._remarks.values()
@@ -148,7 +153,13 @@ class Tree:
 
     def shared_files(self) -> set[tuple[int, int]]:
         """The inodes of those files."""
-        return set().union(*(remarks.shared for remarks in self._remarks.values()))
+        return {file for remarks in self._remarks.values() for file in remarks.shared.values()}
+
+    def all_names(self, paths: Collection[str]) -> set[str]:
+        """These paths, and all others of the same files."""
+        shared = [(path, file) for remarks in self._remarks.values() for path, file in remarks.shared.items()]
+        files = {file for path, file in shared if path in paths}
+        return {*paths, *(path for path, file in shared if file in files)}
 
 
 def in_order(names: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from syncd.base.errors import WorkspaceError
 from syncd.base.problem import Problem
 from syncd.effects import descent
 from syncd.effects.coverage import Coverage, NoCoverage
+from syncd.effects.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
 from syncd.effects.ignore_files import GitRules, read_git_rules, read_ignore_files
 from syncd.effects.inode import directory_entry, file_entry, mtime_s, stands
 from syncd.effects.left_out import leads_outside, too_deep, unreadable
@@ -36,6 +37,8 @@ _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _SHARED_AT_MOST = 256
 # Rules outside that change again and again bring events, so another look follows.
 _READ_AT_MOST = 3
+# Rules that change under each of so many listings bring events that always count, so another look follows.
+_LISTED_AT_MOST = 3
 NO_RULES: Mapping[str, bytes] = {}
 LeftOut = Callable[[str, bool, Decision], None]
 
@@ -44,7 +47,7 @@ LeftOut = Callable[[str, bool, Decision], None]
 class Scan:
     """What one walk found. `unread` paths are there but could not be looked into; `left_out` counts by who says so."""
 
-    identity: tuple[int, int] = (0, 0)  # device and inode of the workspace's own directory
+    identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
     manifest: Manifest = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
@@ -112,6 +115,14 @@ class Scanner:
                 return True
         return os.path.lexists(os.path.join(self._workspace, path))
 
+    def all_names(self, paths: Collection[str]) -> set[str]:
+        """These paths, and the other names of the same files."""
+        return self._tree.all_names(paths)
+
+    def disbelieve(self, paths: Collection[str]) -> None:
+        """What is known of these paths' contents is not to be believed by the next look at their directories."""
+        self._tree.disbelieve(paths)
+
     def rules_stand(self, paths: Collection[str]) -> bool:
         """Whether the rules by which the last scan found these paths are the rules still."""
         outer = self._top[0] if self._top and self._selection.heeds_git else None
@@ -119,7 +130,9 @@ class Scanner:
 
     def _found(self) -> Scan:
         top = self._tree.get("")
-        found = Scan(top.identity if top else (0, 0), self._tree.manifest(), left_out=counted(self._tree.left_out))
+        found = Scan(
+            top.identity if top else FileIdentity(), self._tree.manifest(), left_out=counted(self._tree.left_out)
+        )
         turning: list[str] = []
         for remarks in self._tree.remarks():
             found.problems += remarks.problems
@@ -203,8 +216,7 @@ class Scanner:
             return False
         with descent.Descent(descent.open_workspace(self._workspace)) as down:
             top, _ = down.parent_of(".")
-            status = os.fstat(top)
-            if whole.identity != (status.st_dev, status.st_ino):
+            if whole.identity != lasting_identity_of(top):
                 return False
             if not self._outer_rules_stand():
                 return False
@@ -232,13 +244,23 @@ class Scanner:
         return self._tree.shared_files() <= shared_files
 
     def _replace(self, path: str, old: Listing, new: _Open) -> None:
-        for gone in self._tree.lost(old, new.listing):
-            self._tree.drop(gone)
+        there = set(new.listing.directories)
+        for below in old.directories:
+            if below not in there or not self._is_as_listed(below, new):
+                self._tree.drop(below)
         self._tree.put(path, new.listing)
         new.below = [below for below in new.below if self._tree.get(below) is None]
         if path:
             self._tree.set_entry(path, directory_entry(os.fstat(new.descriptor)))
         self._go_down(new)
+
+    def _is_as_listed(self, path: str, folder: _Open) -> bool:
+        """Whether it is the directory that was listed under this path, and not the next one of its name."""
+        listing = self._tree.get(path)
+        try:
+            return listing is not None and identity_at(path.rpartition("/")[2], folder.descriptor) == listing.identity
+        except OSError:
+            return False
 
     def _go_down(self, start: _Open) -> None:
         """Walk what is below a directory that was listed. Closes all descriptors."""
@@ -257,7 +279,8 @@ class Scanner:
                 try:
                     below = self._list(descent.open_directory(name, here.descriptor), path, outer, known)
                 except OSError as failure:
-                    del here.listing.entries[path], here.listing.directories[path]
+                    del here.listing.entries[path]
+                    here.listing.directories.remove(path)
                     _missed(here.listing, path, failure)
                     self._tree.put(here.path, here.listing)
                     continue
@@ -273,20 +296,23 @@ class Scanner:
         `known` is what an earlier look found there under the same `outer`.
         """
         try:
-            # Watched before its rules are read, or a change of them in between would be missed; then again with them.
-            scope = outer if known is None else known.scope
-            self._coverage.cover(path, descriptor, scope)
-            with os.scandir(descriptor) as found:
-                items = {item.name: item for item in found}
-            files = [name for name in outer.ignore_files if name in items]
-            rules = read_ignore_files(descriptor, files) if files else NO_RULES
+            scope, covered_rules = (outer, NO_RULES) if known is None else (known.scope, known.rules)
+            for _ in range(_LISTED_AT_MOST):
+                # Watched before it is listed and its rules are read, or a change in between would be missed. Under
+                # other rules than these, events of what belongs may have been passed over: watched and listed again.
+                self._coverage.cover(path, descriptor, scope)
+                with os.scandir(descriptor) as found:
+                    items = {item.name: item for item in found}
+                files = [name for name in outer.ignore_files if name in items]
+                rules = read_ignore_files(descriptor, files) if files else NO_RULES
+                if rules == covered_rules:
+                    break
+                scope, covered_rules = outer.with_files(rules) if rules else outer, rules
+            else:
+                self._coverage.cover(path, descriptor, scope)
             rules_stand = known is not None and known.rules == rules
-            if not rules_stand:
-                scope = outer.with_files(rules) if rules else outer
-                if rules or known is not None:
-                    self._coverage.cover(path, descriptor, scope)
-            status = os.fstat(descriptor)
-            listing = Listing((status.st_dev, status.st_ino), outer, scope, rules)
+            identity = identity_of(descriptor) if path else lasting_identity_of(descriptor)
+            listing = Listing(identity, outer, scope, rules)
             held = known.entries if known is not None and rules_stand else {}
             self._fill(listing, path, items, descriptor, held)
         except BaseException:
@@ -337,9 +363,9 @@ class Scanner:
             else:
                 self._item(listing, path, name, parent, status)
             if is_dir and path in entries:
-                listing.directories[path] = (status.st_dev, status.st_ino)
+                listing.directories.append(path)
             elif status.st_nlink > 1 and path in entries:
-                listing.remark().shared.add((status.st_dev, status.st_ino))
+                listing.remark().shared[path] = (status.st_dev, status.st_ino)
         if goes_too_deep:
             listing.remark().problems.append(too_deep(folder))
 

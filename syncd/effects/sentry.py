@@ -1,7 +1,8 @@
 """Stands before every snapshot, and lets no workspace pass that vanished (`policy.guard`).
 
-To tell a workspace from one that was put in its place, it is kept which directory it was: device and inode, in the
-state folder, since a restart is no reason to believe in a disaster.
+To tell a workspace from one that was put in its place, it is kept which directory it was, in the state folder, since a
+restart is no reason to believe in a disaster. A directory that seems to be another one is held only where its files are
+others, too: a device's number may change with a reboot, and with the file system's driver what is known of an inode.
 """
 
 from __future__ import annotations
@@ -10,24 +11,16 @@ import contextlib
 import logging
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from syncd.base.errors import NearlyEmpty, TryLater
+from syncd.effects.file_identity import FileIdentity
 from syncd.effects.scan import Scan
 from syncd.effects.state_file import StateFile
 from syncd.policy.guard import is_another, lost_nearly_all
 from syncd.policy.manifest import Entry, count_files
 
 _log = logging.getLogger("syncd")
-Identity = tuple[int, int]
-"""Device and inode of a directory."""
 
 _MEANT = "run `syncd push --force` if it is meant to be so"
-
-
-class _Record(Struct, array_like=True):
-    device: int
-    inode: int
 
 
 class Sentry:
@@ -37,12 +30,11 @@ class Sentry:
         self._file = StateFile(
             state_folder, "workspace", "another directory put in the workspace's place goes unnoticed once"
         )
-        self._known: Identity | None = None
+        self._known: FileIdentity | None = None
 
     def recall(self) -> None:
         """Read which directory an earlier process knew as the workspace."""
-        record = self._file.recalled(_Record, _log)
-        self._known = None if record is None else (record.device, record.inode)
+        self._known = self._file.recalled(FileIdentity, _log)
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
         """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
@@ -52,7 +44,8 @@ class Sentry:
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
                 f"bring it back, or {_MEANT}",
             )
-        if self._known not in (None, scan.identity) and is_another(baseline, scan.manifest):
+        is_same = self._known is None or self._known.same(scan.identity)
+        if not is_same and is_another(baseline, scan.manifest):
             raise NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
                 f"bring the old one back, or {_MEANT}",
@@ -70,4 +63,4 @@ class Sentry:
         if scan.identity != self._known:
             self._known = scan.identity
             with contextlib.suppress(OSError):  # costs the next process its suspicion
-                self._file.write_record(_Record(*self._known))
+                self._file.write_record(self._known)

@@ -17,7 +17,16 @@ from syncd.effects.pack import Packed, Packer, Told, nobody
 from syncd.effects.scan import Scan, Scanner
 from syncd.effects.sentry import Sentry
 from syncd.policy.limit import over_limit
-from syncd.policy.manifest import Difference, Manifest, Stamp, difference, replaced, settle
+from syncd.policy.manifest import (
+    Difference,
+    Manifest,
+    Stamp,
+    difference,
+    disbelieve,
+    not_written_back,
+    replaced,
+    settle,
+)
 from syncd.policy.uplink import Codec
 
 
@@ -109,6 +118,27 @@ class Photographer:
     def stays_home(self, path: str, is_dir: bool) -> bool:
         """Whether a path that no snapshot holds any more is left out, rather than deleted."""
         return self._scanner.stays_home(path, is_dir)
+
+    def disbelieve(self, baseline: Manifest, paths: Collection[str] | None) -> None:
+        """Have these files read again by the next look, whatever their stamps say; None: all that may have changed
+        without a word, events having been missed. The `baseline` loses their stamps, too.
+        """
+        if paths is None:
+            doubted = {*not_written_back(baseline), *not_written_back(self._known)}
+            doubted.update(self.held_back.not_written_back())
+        else:
+            doubted = self._scanner.all_names(paths) if paths else set()
+        self._disbelieve(baseline, doubted)
+
+    def disbelieve_all(self, baseline: Manifest) -> None:
+        """As `disbelieve`, with every file."""
+        self._disbelieve(baseline, {*baseline, *self._known, *self.held_back})
+
+    def _disbelieve(self, baseline: Manifest, doubted: Collection[str]) -> None:
+        for manifest in (baseline, self._known):
+            disbelieve(manifest, doubted)
+        self._scanner.disbelieve(doubted)
+        self.held_back.disbelieve(doubted)
 
     @property
     def left_out(self) -> dict[str, int]:

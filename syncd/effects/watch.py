@@ -18,7 +18,7 @@ from watchdog.observers.inotify_c import InotifyConstants as In
 from syncd.base.problem import Problem
 from syncd.effects import inotify_limits
 from syncd.effects.hints import Doubt, Hints, Mailbox, Strobe
-from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, RULES, SELF, Event, Inotify
+from syncd.effects.inotify import CHANGES, GONE, NEIGHBOURS, RULES, SELF, WRITES, Event, Inotify
 from syncd.policy.selection import Scope
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,17 @@ class _Place:
         self.path = path
         self.scope = scope  # None: a file, or an inode at two paths, so that no event tells which
         self.scan = scan
+
+
+class _Heard:
+    """What one read of events says, as `Hints` have it."""
+
+    __slots__ = ("dirty", "unlinked", "written")
+
+    def __init__(self) -> None:
+        self.dirty: set[str] = set()
+        self.written: set[str] = set()
+        self.unlinked: set[str] = set()
 
 
 class Watch:
@@ -257,19 +268,19 @@ class Watch:
     # -- the reader's side
 
     def _deliver(self, events: Iterable[Event]) -> None:
-        dirty: set[str] = set()
+        heard = _Heard()
         doubt: Doubt | None = None
         try:
             with self._lock:
-                doubt = self._sort(events, dirty)
+                doubt = self._sort(events, heard)
         except Exception:  # an error here must not end the reader: a deaf daemon looks like a quiet workspace
             logger.exception("an event could not be understood")
             doubt = Doubt.FAULT
-        self._mailbox.put(dirty, doubt)
+        self._mailbox.put(heard.dirty, doubt, written=heard.written, unlinked=heard.unlinked)
 
-    def _sort(self, events: Iterable[Event], dirty: set[str]) -> Doubt | None:
-        """Adds the directories that events are of to `dirty`; events of names left out vanish here."""
-        places = self._places
+    def _sort(self, events: Iterable[Event], heard: _Heard) -> Doubt | None:
+        """Adds the directories and files that events are of to `heard`; events of names left out vanish here."""
+        places, dirty = self._places, heard.dirty
         worst = 0
         for wd, mask, _cookie, name in events:
             place = places.get(wd)
@@ -283,18 +294,24 @@ class Watch:
                 continue  # else the last words of a watch that was removed
             if not name:
                 if not mask & GONE:
-                    dirty.add(place.path)
+                    self._hear_itself(place, mask, heard)
                     continue
                 if mask & In.IN_IGNORED:
                     del places[wd]
                 if place.path:
-                    dirty.add(os.path.dirname(place.path))
+                    # Both: another directory may have its name by now, and its inode number besides.
+                    dirty.update((place.path, os.path.dirname(place.path)))
                 else:
                     worst = max(worst, Doubt.ROOT)
             elif place.scope is None:
                 worst = max(worst, Doubt.COARSE)
-            elif place.path not in dirty and _counts(place.scope, name, mask):
+            elif place.path in dirty or _counts(place.scope, name, mask):
+                if place.path not in dirty and mask & WRITES and self._is_unlinked(place.path, name):
+                    heard.unlinked.add(place.path)
+                    continue
                 dirty.add(place.path)
+                if mask & In.IN_CLOSE_WRITE:
+                    heard.written.add(_joined(place.path, name))
         return Doubt(worst) if worst else None
 
     def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
@@ -303,6 +320,27 @@ class Watch:
             return True
         names = self._rule_names.get(wd)
         return names is not None and (name in names or bool(mask & In.IN_IGNORED))
+
+    def _hear_itself(self, place: _Place, mask: int, heard: _Heard) -> None:
+        """An event of a directory, or of a file with several names, by no name."""
+        if place.scope is None and self._is_unlinked("", os.fsencode(place.path)):
+            heard.unlinked.add(os.path.dirname(place.path))
+            return
+        heard.dirty.add(place.path)
+        if mask & In.IN_CLOSE_WRITE:
+            heard.written.add(place.path)
+
+    def _is_unlinked(self, folder: str, name: bytes) -> bool:
+        """Whether the name is gone, of which another event has told.
+
+        What is written through it is in the workspace only if the file has another name. That is rare, and programs
+        that write to files without a name are not: a look for each of these would be looks without end.
+        """
+        try:
+            os.lstat(os.path.join(self._root, os.fsencode(folder), name))
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        return False
 
     def _lost(self) -> None:
         self._mailbox.put(doubt=Doubt.DEAF)
@@ -314,6 +352,11 @@ def _above(path: bytes) -> list[bytes]:
     while os.path.dirname(above[-1]) != b"/" and above[-1] != b"/":
         above.append(os.path.dirname(above[-1]))
     return above
+
+
+def _joined(folder: str, name: bytes) -> str:
+    """The path of a name in a directory of the workspace."""
+    return f"{folder}/{os.fsdecode(name)}" if folder else os.fsdecode(name)
 
 
 def _counts(scope: Scope, name: bytes, mask: int) -> bool:

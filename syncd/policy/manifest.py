@@ -21,6 +21,10 @@ from msgspec.structs import replace
 # A file may be written again within its timestamps' granularity without its stamp changing (git calls such an entry
 # racily clean). Two seconds is the coarsest granularity in use (FAT); nothing younger than that is believed.
 YOUNG_NS = 2_000_000_000
+# A write through mmap to a page that is dirty already changes no time. Linux writes dirty pages back after 35 s (30 of
+# `vm.dirty_expire_centisecs`, 5 s until it looks again), and the next write moves the times again: files whose times
+# were this old when they were read cannot change without their moving.
+WRITTEN_BACK_NS = 60_000_000_000
 
 
 class Kind(StrEnum):
@@ -51,6 +55,7 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
     stamp: Stamp | None = None
     digest: bytes = b""  # sha256 of the content; empty: not known
     sent_digest: bytes = b""  # only where `digest` is not known: sha256 of the bytes that were sent in its place
+    written_back: bool = False  # whether the stamp was so old at the read that no later write can hide from it
 
 
 Manifest = dict[str, Entry]
@@ -113,7 +118,7 @@ def settle(known: Mapping[str, Entry], scanned: Mapping[str, Entry]) -> Manifest
         if entry.kind is Kind.FILE and not entry.digest:
             old = known.get(path)
             if old is not None and old.digest and old.stamp == entry.stamp and old.size_bytes == entry.size_bytes:
-                settled[path] = replace(entry, digest=old.digest)
+                settled[path] = replace(entry, digest=old.digest, written_back=old.written_back)
     return settled
 
 
@@ -123,8 +128,22 @@ def as_read(entry: Entry, digest: bytes, read_at_ns: int) -> Entry:
     `read_at_ns` is the wall clock just before the read. Only the ctime counts: the mtime can be set to anything.
     """
     stamp = entry.stamp
-    believed = stamp is not None and stamp.ctime_ns < read_at_ns - YOUNG_NS
-    return replace(entry, digest=digest, stamp=stamp if believed else None, sent_digest=b"")
+    age_ns = 0 if stamp is None else read_at_ns - stamp.ctime_ns
+    stamp = stamp if age_ns > YOUNG_NS else None
+    return replace(entry, digest=digest, stamp=stamp, sent_digest=b"", written_back=age_ns > WRITTEN_BACK_NS)
+
+
+def not_written_back(manifest: Mapping[str, Entry]) -> list[str]:
+    """The files that may have changed since they were read, though their stamps stand: only events tell."""
+    return [path for path, entry in manifest.items() if entry.digest and entry.stamp and not entry.written_back]
+
+
+def disbelieve(manifest: Manifest, paths: Iterable[str]) -> None:
+    """Take the stamps of these paths, so that their contents are read again."""
+    for path in paths:
+        entry = manifest.get(path)
+        if entry is not None and entry.stamp is not None:
+            manifest[path] = replace(entry, stamp=None, written_back=False)
 
 
 def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
@@ -132,7 +151,7 @@ def as_sent(entry: Entry, size_bytes: int, digest: bytes) -> Entry:
 
     The file itself must be looked at again, so nothing of it is believed: what was sent may be half old, half new.
     """
-    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest)
+    return replace(entry, size_bytes=size_bytes, digest=b"", stamp=None, sent_digest=digest, written_back=False)
 
 
 def arrived_digest(entry: Entry) -> bytes:

@@ -104,9 +104,10 @@ class Daemon:
         self._serving = self._orders.taken()
         if reason is not Reason.RESCAN and self._setback.hold is None:
             self._board.pending = True
-        changed = self._suspicion.taken()
+        changed, written = self._suspicion.taken(), self._suspicion.taken_files()
         if reason is not Reason.CHANGE or self._serving or self._parts.watch.needs_polling:
-            changed = None  # what was saved a moment before an order may not have been heard of yet
+            changed = written = None  # what was saved a moment before an order may not have been heard of yet
+        self._parts.cycle.disbelieve(written)
         self._started_s = self._clock.monotonic_s()
         self._board.chronicle.begin(reason.value)
         try:

@@ -55,13 +55,14 @@ class Parts:
     patience: Patience
     key_file: str
 
-    def key_stamp(self) -> tuple[int, int, int] | None:
+    def key_stamp(self) -> tuple[int, ...] | None:
         """What changes when the key's file is written or replaced; None: it is not there."""
         try:
             status = os.stat(self.key_file)
         except OSError:
             return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
+        # The time of change besides: the next file may have the number, and `cp -p` gives it any time of writing.
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def alarms(self) -> list[int]:
         """What can be read once something has come that the loop should hear of at once."""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,66 @@ def test_the_watch_is_told_before(work: Path) -> None:
     with pytest.raises(WorkspaceError):
         Scanner(str(work / "none"), selection, Late()).scan()
     assert told[4:] == ["begin", "abandon"]
+
+
+class Meddled:
+    """A coverage that does something before the directory is covered for the n-th time, and remembers by what rules."""
+
+    def __init__(self, deeds: dict[int, Callable[[], object]]) -> None:
+        self.deeds = deeds
+        self.scopes: list[Scope] = []
+
+    def begin(self) -> None:
+        self.scopes.clear()
+
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
+        assert path == ""
+        self.scopes.append(scope)
+        self.deeds.get(len(self.scopes), lambda: None)()
+
+    def cover_file(self, path: str, name: str, parent: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("changed", [None, frozenset({""})], ids=["all", "one"])
+@pytest.mark.parametrize("rules", ["", "*.tmp\n"], ids=["taken away", "others"])
+def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, changed: frozenset[str] | None) -> None:
+    """The watch still passed it over by the old rules: it is listed once the new ones are watched."""
+    (work / ".gitignore").write_text("*.log\n")
+    deeds: dict[int, Callable[[], object]] = {}
+    scanner = Scanner(str(work), Selection(SelectionSettings()), Meddled(deeds))
+    scanner.scan()
+    (work / ".gitignore").write_text(rules)
+    deeds[2] = (work / "made.log").touch
+    found = scanner.scan(changed)
+    assert list(found.manifest) == [".gitignore", "made.log"]
+
+
+def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
+    """A directory that is seen for the first time is watched by its parents' rules until its own are known."""
+    (work / ".gitignore").write_text("!*.log\n")
+    meddled = Meddled({2: (work / "made.log").touch})
+    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), meddled)
+    assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
+    assert len(meddled.scopes) == 2
+
+
+def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
+    """Each change of them is an event of its own; the watch goes by those that the listing was made with."""
+    (work / ".gitignore").write_text("0\n")
+    deeds = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
+    meddled = Meddled(deeds)
+    for name in ("2", "3", "4"):
+        (work / name).touch()
+    found = Scanner(str(work), Selection(SelectionSettings()), meddled).scan()
+    assert list(found.manifest) == [".gitignore", "2", "4"]
+    assert [meddled.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
 
 
 def test_every_descriptor_is_given_back(work: Path) -> None:

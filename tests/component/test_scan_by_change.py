@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from git_folder import make_repository
+from inodes import make_anew, reusing
 from msgspec.structs import replace
 
-from syncd.effects.hints import Hints
+from syncd.effects import file_identity
+from syncd.effects.hints import Doubt, Hints
 from syncd.effects.scan import Scan, Scanner
 from syncd.effects.watch import Watch
 from syncd.policy.manifest import Kind, Manifest
@@ -96,6 +98,55 @@ def check(watched: Watched) -> None:
     assert {rule: number for rule, number in tree.left_out.items() if number} == counts
 
 
+@pytest.fixture
+def reborn(tmp_path: Path) -> Iterator[Watched]:
+    """A workspace with a directory `build`, on a disk that gives inode numbers again."""
+    with reusing(tmp_path) as place:
+        (place / "work/build").mkdir(parents=True)
+        it = Watched(place / "work")
+        yield it
+        it.close()
+
+
+def known(reborn: Watched) -> None:
+    """The directory `build` has something in it, all of which was looked at and is watched."""
+    (reborn.folder / "build/sub").mkdir()
+    (reborn.folder / "build/sub/old").touch()
+    check(reborn)
+
+
+def test_a_directory_made_anew_with_its_number(reborn: Watched) -> None:
+    """What is in it is found by the next look, and what comes later is heard, however deep."""
+    build = reborn.folder / "build"
+    make_anew(build, lambda: known(reborn))
+    (build / "sub").mkdir()
+    (build / "sub" / "x").touch()
+    check(reborn)
+    (build / "sub" / "y").touch()
+    assert select.select([reborn.wakeup.fileno()], [], [], DEADLINE_S)[0]
+    check(reborn)
+    assert reborn.partial
+
+
+def test_a_directory_made_anew_is_told_by_its_identity(reborn: Watched) -> None:
+    """Without a word of the directory itself, too: its parent's listing has another one of that name."""
+    make_anew(reborn.folder / "build", lambda: known(reborn))
+    (reborn.folder / "build/x").touch()
+    assert set(reborn.scanner.scan({""}).manifest) == {"build", "build/x"}
+
+
+def test_a_directory_made_anew_is_told_by_its_end(reborn: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system tells nothing but its number, the event of its removal names the directory itself."""
+    for name in ("_name_to_handle_at", "_statx"):
+        monkeypatch.setattr(file_identity, name, None)
+    make_anew(reborn.folder / "build", lambda: known(reborn))
+    (reborn.folder / "build/x").touch()
+    check(reborn)
+    (reborn.folder / "build/y").touch()
+    assert select.select([reborn.wakeup.fileno()], [], [], DEADLINE_S)[0]
+    check(reborn)
+
+
 class Chaos:
     """Does something to a tree, chosen by a seeded random."""
 
@@ -118,7 +169,7 @@ class Chaos:
         deeds: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
-            self.hard_link, self.edit_in_place, self.edit_in_place,
+            self.hard_link, self.edit_in_place, self.edit_in_place, self.make_anew, self.make_anew,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
             self.rnd.choice(deeds)()
@@ -145,6 +196,15 @@ class Chaos:
         inner = self.folders()[1:]
         if inner and self.rnd.random() < 0.5:
             shutil.rmtree(self.rnd.choice(inner))
+
+    def make_anew(self) -> None:
+        """A directory is removed and made anew, as a clean build does: it may get the same inode number."""
+        inner = self.folders()[1:]
+        if inner:
+            build = self.rnd.choice(inner)
+            shutil.rmtree(build)
+            (build / "deep0").mkdir(parents=True)
+            (build / "deep0" / "x").write_text(str(self.count))
 
     def move(self) -> None:
         inner = self.folders()[1:] + self.files()
@@ -313,6 +373,30 @@ def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> Non
     assert watched.scanner.rules_stand(["f"])
     watched.folder.rename(watched.folder.with_name("aside"))
     assert not watched.scanner.rules_stand(["f"])
+
+
+def test_what_is_read_though_no_time_tells() -> None:
+    """The files that events named; once some may have been missed, any whose times were young when it was read."""
+    suspicion = Suspicion()
+    assert suspicion.taken_files() == frozenset()
+    suspicion.heard(Hints(frozenset({"a"}), written=frozenset({"a/f"})))
+    suspicion.heard(Hints(unlinked=frozenset({"b"})))
+    suspicion.anywhere()  # an own failure: what was heard is known still
+    assert suspicion.taken_files() == {"a/f"}
+    assert suspicion.taken_files() == frozenset()
+    for missed in (Hints(doubt=Doubt.OVERFLOW), Hints(written=frozenset(map(str, range(5000))))):
+        suspicion.heard(missed)
+        suspicion.heard(Hints(written=frozenset({"a/f"})))
+        assert suspicion.taken_files() is None
+    assert suspicion.taken_files() == frozenset()
+
+
+def test_a_look_at_what_was_written_by_a_name_that_is_gone() -> None:
+    """It is looked at like what was heard of otherwise, once there is a look."""
+    suspicion = Suspicion()
+    suspicion.taken()
+    suspicion.heard(Hints(unlinked=frozenset({"b"})))
+    assert suspicion.taken() == {"b"}
 
 
 def test_suspicion_falls_back_to_everything() -> None:

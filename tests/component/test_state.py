@@ -35,7 +35,13 @@ TARGET = Target("https://api.example.com", "box", "us")
 MANIFEST: Manifest = {
     "d": Entry(Kind.DIRECTORY, 0o1755, -1),
     "d/n\udcff\nü": Entry(
-        Kind.FILE, 0o644, 2**40, 2**50, stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33), digest=bytes(range(32))
+        Kind.FILE,
+        0o644,
+        2**40,
+        2**50,
+        stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
+        digest=bytes(range(32)),
+        written_back=True,
     ),
     "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
 }

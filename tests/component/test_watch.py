@@ -8,7 +8,9 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from watched import Bell, Rules, Ruling, hear, hear_until, kernel_watches, opened, walk
@@ -57,7 +59,7 @@ def last_word(watch: Watch, bell: Bell, root: Path) -> Hints:
     """What was heard up to now: a change in zz, whose one event comes after all that went before."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
     heard = hear_until(watch, bell, "zz")
-    return Hints(heard.dirty - {"zz"}, heard.doubt)
+    return Hints(heard.dirty - {"zz"}, heard.doubt, heard.written, heard.unlinked)
 
 
 def append(src: Path) -> None:
@@ -232,6 +234,89 @@ def test_a_deleted_directory_is_forgotten(watch: Watch, bell: Bell, root: Path) 
     assert sorted(place.path for place in watch._places.values()) == ["", "src", "src/empty", "zz"]
 
 
+def test_a_removed_directory_is_named_itself(watch: Watch, bell: Bell, root: Path) -> None:
+    """Besides the one it was in: another one may have its name, and its inode number, by the time of the next look."""
+    (root / "src/deep/low").mkdir()
+    walk(watch, root)
+    last_word(watch, bell, root)
+    shutil.rmtree(root / "src/deep")
+    assert last_word(watch, bell, root).dirty == {"src", "src/deep", "src/deep/low"}
+
+
+def test_a_file_that_was_closed_is_named(watch: Watch, bell: Bell, root: Path) -> None:
+    """Who wrote to it may have done so through a mapping, with no time of the file to tell."""
+    write_through_mmap(root / "src")
+    (root / "src/b.py").chmod(0o600)
+    (root / "src/b.py").read_text()
+    assert last_word(watch, bell, root).written == {"src/a.py"}
+    (root / "top").write_text("at the top")
+    assert last_word(watch, bell, root).written == {"top"}
+
+
+def test_a_file_of_two_names_that_was_closed_is_named(watch: Watch, bell: Bell, root: Path) -> None:
+    """By the name that it is watched by, if no directory tells."""
+    os.link(root / "src/a.py", root.parent / "outside")
+    last_word(watch, bell, root)
+    with opened(root / "src") as fd:
+        watch.cover_file("src/a.py", "a.py", fd)
+    with open(root.parent / "outside", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 0x21
+    assert last_word(watch, bell, root).written == {"src/a.py"}
+
+
+@contextmanager
+def unlinked(src: Path) -> Iterator[BinaryIO]:
+    """A file that was removed while it is written to."""
+    with open(src / "log", "wb", buffering=0) as file:
+        (src / "log").unlink()
+        yield file
+
+
+@contextmanager
+def rotated(src: Path) -> Iterator[BinaryIO]:
+    """A log that was given another name by `ln` and `rm`, and is written on."""
+    with open(src / "log", "wb", buffering=0) as file:
+        os.link(src / "log", src / "log.1")
+        (src / "log").unlink()
+        yield file
+
+
+@contextmanager
+def linked_late(src: Path) -> Iterator[BinaryIO]:
+    """A file without a name that is given one, and is written on."""
+    with open(os.open(src, os.O_TMPFILE | os.O_RDWR), "wb", buffering=0) as file:
+        os.link(f"/proc/self/fd/{file.fileno()}", "new", dst_dir_fd=(folder := os.open(src, os.O_RDONLY)))
+        os.close(folder)
+        yield file
+
+
+@pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
+def test_writes_by_a_name_that_is_gone_ring_no_bell(
+    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: Watch, bell: Bell, root: Path
+) -> None:
+    """A program that goes on writing to a file without a name is no reason to look, but the next look looks there."""
+    with kind(root / "src") as file:
+        last_word(watch, bell, root)
+        rings = bell.rings
+        file.write(b"more")
+        assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+        assert bell.rings == rings + 1
+    assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+
+
+def test_a_file_of_two_names_that_is_gone_rings_no_bell(watch: Watch, bell: Bell, root: Path) -> None:
+    """It was watched itself; written on without any name, it is nobody's business."""
+    os.link(root / "src/a.py", root.parent / "outside")
+    with opened(root / "src") as fd:
+        watch.cover_file("src/a.py", "a.py", fd)
+    with open(root / "src/a.py", "r+b", buffering=0) as file:
+        (root / "src/a.py").unlink()
+        (root.parent / "outside").unlink()
+        last_word(watch, bell, root)
+        file.write(b"more")
+        assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+
+
 def test_a_tree_moved_out_is_heard_no_more(watch: Watch, bell: Bell, root: Path) -> None:
     """No phantom watches: once a scan missed it, its changes are nobody's business."""
     (root / "src").rename(root.parent / "gone")
@@ -372,6 +457,18 @@ def test_too_many_directories_become_a_doubt() -> None:
         box.put({str(number)})
     assert box.take() == Hints(frozenset(map(str, range(hints.DIRTY_AT_MOST))))
     box.put(set(map(str, range(hints.DIRTY_AT_MOST + 1))))
+    assert box.take() == Hints(frozenset(), Doubt.FLOOD)
+
+
+def test_too_many_written_files_become_a_doubt() -> None:
+    """Their list is bounded, too; so is that of directories with writes by names that are gone."""
+    box = hints.Mailbox(lambda: None)
+    many = set(map(str, range(hints.DIRTY_AT_MOST + 1)))
+    box.put({"d"}, written={"d/f"})
+    assert box.take() == Hints(frozenset({"d"}), written=frozenset({"d/f"}))
+    box.put({"d"}, written=many)
+    assert box.take() == Hints(frozenset(), Doubt.FLOOD)
+    box.put(unlinked=many)
     assert box.take() == Hints(frozenset(), Doubt.FLOOD)
 
 

@@ -59,15 +59,18 @@ class Bell:
 
 def hear(watch: Watcher, bell: Bell, enough: Callable[[Hints], bool] = bool) -> Hints:
     """All hints until they are enough."""
-    dirty: frozenset[str] = frozenset()
+    dirty, written, unlinked = frozenset[str](), frozenset[str](), frozenset[str]()
     doubt: Doubt | None = None
     while True:
         assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {doubt}"
         hints = watch.take()
         dirty |= hints.dirty
+        written |= hints.written
+        unlinked |= hints.unlinked
         doubt = max(filter(None, (doubt, hints.doubt)), default=None)
-        if enough(Hints(dirty, doubt)):
-            return Hints(dirty, doubt)
+        heard = Hints(dirty, doubt, written, unlinked)
+        if enough(heard):
+            return heard
 
 
 def hear_until(watch: Watcher, bell: Bell, path: str) -> Hints:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import Running
+from inodes import make_anew
 from rig import Rig, emptied
 from trees import lacking, tree
 
@@ -219,6 +220,26 @@ def test_removed_and_made_again_at_once(watched: Rig) -> None:
     copy.rename(watched.workspace)
     _goes_on(watched)
     assert "held" not in watched.daemons[0].err
+
+
+def test_made_anew_with_its_number_while_nothing_ran(watched: Rig) -> None:
+    """The next directory often gets the inode number of the one that was removed: it is another one all the same."""
+    watched.daemons[0].stop()
+
+    def prepare() -> None:
+        watched.fill(FILES)
+        watched.ok("push", "--force")
+
+    make_anew(watched.workspace, prepare)
+    for number in range(2 * FILES):
+        watched.write(f"private{number}", "not for the sandbox")
+    uploads, there = watched.count("upload"), watched.there()
+    assert watched.run("push").code == 78
+    watched.start()
+    watched.in_state("held")
+    assert (watched.count("upload"), watched.there()) == (uploads, there)
+    watched.ok("push", "--force")
+    _goes_on(watched)
 
 
 def test_its_rules_leave_nothing(watched: Rig) -> None:

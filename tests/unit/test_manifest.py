@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from syncd.policy.guard import lost_nearly_all
 from syncd.policy.limit import largest, mib, over_limit
 from syncd.policy.manifest import (
+    WRITTEN_BACK_NS,
     YOUNG_NS,
     Difference,
     Entry,
@@ -17,6 +18,8 @@ from syncd.policy.manifest import (
     as_sent,
     count_files,
     difference,
+    disbelieve,
+    not_written_back,
     settle,
 )
 
@@ -95,6 +98,30 @@ def test_as_read(age_ns: int, *, believed: bool) -> None:
     entry = as_read(UNREAD, b"d", OLD.ctime_ns + age_ns)
     assert entry.digest == b"d"
     assert (entry.stamp == OLD) is believed
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "written_back"), [(WRITTEN_BACK_NS + 1, True), (WRITTEN_BACK_NS, False), (0, False)]
+)
+def test_as_read_once_all_is_written_back(age_ns: int, *, written_back: bool) -> None:
+    """A file that was touched less than a minute before may still be mapped, and written with no time to tell."""
+    assert as_read(UNREAD, b"d", OLD.ctime_ns + age_ns).written_back is written_back
+    assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns).written_back is False
+
+
+def test_which_files_may_have_changed_unheard() -> None:
+    """Those that are believed by their stamp, and were not known to be written back when they were read."""
+    old = replace(FILE, written_back=True)
+    manifest = {"young": FILE, "old": old, "not read": UNREAD, "not believed": replace(FILE, stamp=None), "d": FOLDER}
+    assert not_written_back(manifest) == ["young"]
+    assert settle({"a": old}, {"a": UNREAD})["a"].written_back
+
+
+def test_disbelieve() -> None:
+    """The digest stays to be compared with, the stamp goes; what is not there, or has none, is no matter."""
+    manifest = {"a": replace(FILE, written_back=True), "b": FILE, "d": FOLDER}
+    disbelieve(manifest, ["a", "d", "gone"])
+    assert manifest == {"a": replace(FILE, stamp=None), "b": FILE, "d": FOLDER}
 
 
 def test_an_old_mtime_makes_nobody_believed() -> None:

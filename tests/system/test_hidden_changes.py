@@ -1,0 +1,113 @@
+"""The real daemon sees what hides from it: directories with an old number, mappings, writes by names that are gone."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from command import CLOCK
+from inodes import make_anew
+from rig import Rig
+
+# A file's content is believed from two seconds after its last write on.
+BELIEVED_S = 2.5
+_TRIES = 5
+
+
+@pytest.fixture(params=["awaited", "flushed"])
+def arrives(request: pytest.FixtureRequest, rig: Rig) -> object:
+    """Wait for the sandbox to be equal; or flush, after which it is to be so already."""
+
+    def wait() -> None:
+        if request.param == "flushed":
+            rig.ok("flush")
+        rig.converged(timeout_s=20.0 if request.param == "awaited" else 0.5)
+
+    return wait
+
+
+def test_a_clean_build(rig: Rig, arrives: object) -> None:
+    """`rm -rf build; mkdir build; touch build/x` within the quiet time, and what is done in the new one later."""
+    assert callable(arrives)
+    build = rig.workspace / "build"
+
+    def prepare() -> None:
+        rig.write("build/sub/old")
+        rig.converged()
+        rig.in_state("watching")
+
+    build.mkdir()
+    rig.up()
+    make_anew(build, prepare)
+    rig.write("build/x")
+    arrives()
+    assert "build/sub/old" in rig.there()  # `deletions` is as it comes
+    for path in ("build/y", "build/sub/z"):
+        rig.write(path)
+        arrives()
+
+
+def test_a_mapping_that_is_closed(rig: Rig) -> None:
+    """The last write to it moved no time: that it is closed tells."""
+    rig.configure({"sync.debounce_seconds": BELIEVED_S})
+    path = rig.workspace / "f"
+    path.write_bytes(b"0" * 100)
+    rig.up()
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        os.fsync(file.fileno())
+        for number in range(_TRIES):
+            # Every write in one quiet time: the sync reads the file when its times are old enough to be believed.
+            memory[0:4] = b"%04d" % (2 * number)
+            rig.write("other", str(number))
+            rig.converged()
+            before = path.stat()
+            memory[0:4] = b"%04d" % (2 * number + 1)
+            if path.stat().st_ctime_ns == before.st_ctime_ns:
+                break  # else someone had the disk's caches written, and the times moved
+        else:
+            pytest.fail("a mapping's second write always moved the times")
+    rig.converged()
+
+
+def rotated(log: Path) -> BinaryIO:
+    """A log that was given another name by `ln` and `rm`, and is written on."""
+    file = open(log, "wb", buffering=0)  # noqa: SIM115 - for the test to close
+    os.link(log, log.with_name("log.1"))
+    log.unlink()
+    return file
+
+
+def test_writes_by_a_name_that_is_gone(rig: Rig) -> None:
+    """The next sync brings them along, and `flush` does."""
+    rig.write("other")
+    rig.up()
+    with rotated(rig.workspace / "log") as file:
+        rig.converged()
+        rig.in_state("watching")
+        file.write(b"found by the next sync")
+        rig.write("other", "more")
+        rig.converged()
+        file.write(b", and by flush")
+        rig.ok("flush")
+        rig.converged(timeout_s=0.5)
+
+
+def test_a_program_that_writes_to_a_removed_file(rig: Rig) -> None:
+    """It causes no look, however long it goes on."""
+    rig.write("other")
+    rig.up()
+    with rotated(rig.workspace / "log") as file:
+        (rig.workspace / "log.1").unlink()
+        rig.write("after")
+        rig.converged()
+        rig.in_state("watching")
+        CLOCK.sleep(0.5)
+        state, cpu_s = rig.shown(), rig.daemons[0].cpu_s()
+        for _ in range(40):
+            file.write(b"more")
+            CLOCK.sleep(0.025)
+        assert rig.shown() == state
+        assert rig.daemons[0].cpu_s() - cpu_s < 0.2
