@@ -109,9 +109,9 @@ def reborn(tmp_path: Path) -> Iterator[Watched]:
 
 
 def known(reborn: Watched) -> None:
-    """The directory `build` has something in it, all of which was looked at and is watched."""
-    (reborn.folder / "build/sub").mkdir()
-    (reborn.folder / "build/sub/old").touch()
+    """The directory `build` was looked at and is watched; what is in it goes without a word, being ignored."""
+    (reborn.folder / ".gitignore").write_text("*.o\n")
+    (reborn.folder / "build/old.o").touch()
     check(reborn)
 
 
@@ -132,7 +132,7 @@ def test_a_directory_made_anew_is_told_by_its_identity(reborn: Watched) -> None:
     """Without a word of the directory itself, too: its parent's listing has another one of that name."""
     make_anew(reborn.folder / "build", lambda: known(reborn))
     (reborn.folder / "build/x").touch()
-    assert set(reborn.scanner.scan({""}).manifest) == {"build", "build/x"}
+    assert set(reborn.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
 
 def test_a_directory_made_anew_is_told_by_its_end(reborn: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
