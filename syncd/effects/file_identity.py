@@ -20,7 +20,9 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_BTIME = 0x800
 _HANDLE_BYTES = 128  # MAX_HANDLE_SZ
 _HANDLE_HEADER = struct.Struct("=Ii")  # struct file_handle: how many bytes there is room for, its type
-_NO_HANDLE = _HANDLE_HEADER.pack(_HANDLE_BYTES, 0)
+_HANDLE_SIZE = struct.Struct("=I")
+_NO_HANDLE = _HANDLE_HEADER.pack(_HANDLE_BYTES, 0) + bytes(_HANDLE_BYTES)
+_Room = ctypes.c_char * len(_NO_HANDLE)
 _STATX_BYTES = 256
 _STATX_MASK = struct.Struct("=I")
 _STATX_BORN = struct.Struct("=qI")
@@ -74,6 +76,8 @@ def lasting_identity_of(descriptor: int) -> FileIdentity:
 _libc = ctypes.CDLL(None)
 _name_to_handle_at = getattr(_libc, "name_to_handle_at", None)
 _statx = getattr(_libc, "statx", None)
+_mount = ctypes.c_int()  # answered, too, and never read
+_mount_at = ctypes.addressof(_mount)
 if _name_to_handle_at is not None:
     _name_to_handle_at.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
 if _statx is not None:
@@ -84,12 +88,11 @@ def _handle(descriptor: int, name: bytes, flags: int) -> bytes:
     """The handle with its type; empty where there is none."""
     if _name_to_handle_at is None:
         return b""
-    room = ctypes.create_string_buffer(_NO_HANDLE, _HANDLE_HEADER.size + _HANDLE_BYTES)
-    mount = ctypes.c_int()
-    if _name_to_handle_at(descriptor, name, ctypes.byref(room), ctypes.byref(mount), flags) != 0:
+    room = _Room.from_buffer_copy(_NO_HANDLE)
+    if _name_to_handle_at(descriptor, name, room, _mount_at, flags) != 0:
         return b""
-    size_bytes, _ = _HANDLE_HEADER.unpack_from(room)
-    return room.raw[4 : _HANDLE_HEADER.size + size_bytes]
+    answer = room.raw
+    return answer[_HANDLE_SIZE.size : _HANDLE_HEADER.size + _HANDLE_SIZE.unpack_from(answer)[0]]
 
 
 def _born_ns(descriptor: int, name: bytes, flags: int) -> int:

@@ -28,6 +28,14 @@ class Lock:
 
         A record lock, not `flock`: a reader can ask who holds it without taking it for an instant itself.
         """
+        descriptor = self._locked()
+        while not _has_name(descriptor, self._path):
+            # Removed since it was opened: the next process would lock another file of its name.
+            os.close(descriptor)
+            descriptor = self._locked()
+        self._descriptor = descriptor
+
+    def _locked(self) -> int:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,7 +46,7 @@ class Lock:
             raise Locked(
                 f"another syncd has this workspace{by}", "use `syncd status` to look at it, or stop it first"
             ) from None
-        self._descriptor = descriptor
+        return descriptor
 
     def release(self) -> None:
         """Let the next one have it."""
@@ -57,6 +65,14 @@ def holder(folder: str) -> int | None:
         return _owner(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _has_name(descriptor: int, path: str) -> bool:
+    """Whether the open file is still the one of that name. While it is open, no other file gets its inode number."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _owner(descriptor: int) -> int | None:

@@ -437,10 +437,10 @@ sys.stdin.read()
 
 
 @contextmanager
-def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def another_process(folder: Path, first: str = "") -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lock and has written its status, until it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", first + _HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
         try:
@@ -470,6 +470,27 @@ def test_one_instance_a_workspace(tmp_path: Path) -> None:
     lock = Lock(str(tmp_path))
     lock.acquire()
     lock.release()
+
+
+_REMOVED_MEANWHILE = """
+import os, sys
+removed = []
+def remove(event, args):
+    if event == "fcntl.lockf" and len(removed) < 3:
+        removed.append(True)
+        os.unlink(f"{sys.argv[1]}/lock")
+        if len(removed) == 2:
+            open(f"{sys.argv[1]}/lock", "w").close()
+sys.addaudithook(remove)
+"""
+
+
+def test_a_lock_that_is_removed_as_it_is_taken(tmp_path: Path) -> None:
+    """What is held is the file that the next process will ask for, not one that has lost its name."""
+    with another_process(tmp_path, _REMOVED_MEANWHILE) as process:
+        assert holder(str(tmp_path)) == process.pid
+        with pytest.raises(Locked):
+            Lock(str(tmp_path)).acquire()
 
 
 def test_the_status_of_another_holder_is_not_believed(tmp_path: Path) -> None:
