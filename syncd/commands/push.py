@@ -28,7 +28,9 @@ class Pushed:
 
 @click.command("push")
 @config_option
-@click.option("--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty.")
+@click.option(
+    "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
+)
 @json_option
 def command(config_file: str | None, force: bool, as_json: bool) -> None:
     """Sync once, now, and wait until the sandbox has it.

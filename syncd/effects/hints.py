@@ -15,7 +15,9 @@ Strobe = Callable[[], None]
 """Wakes the loop: no payload, never blocks, never raises, callable from any thread and from a signal handler."""
 
 DIRTY_AT_MOST = 4096
-"""Directories, and files, named one by one; with more, reading the whole tree costs less than keeping the list."""
+"""Directories named one by one; with more, reading the whole tree costs less than keeping the list."""
+WRITTEN_AT_MOST = 4096
+"""Files named one by one."""
 
 
 class Doubt(enum.IntEnum):
@@ -33,13 +35,14 @@ class Doubt(enum.IntEnum):
 class Hints:
     """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any.
 
-    `written` are files that were written, maybe with no time of theirs to tell. In an `unlinked` directory something
-    was written through a name that is gone: no reason to look, but to look there at the next opportunity.
+    `written` are files that were written, maybe with no time of theirs to tell; None: many in the `dirty` directories.
+    In an `unlinked` directory something was written through a name that is gone: no reason to look, but to look there
+    at the next opportunity.
     """
 
     dirty: frozenset[str] = frozenset()
     doubt: Doubt | None = None
-    written: frozenset[str] = frozenset()
+    written: frozenset[str] | None = frozenset()
     unlinked: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
@@ -53,7 +56,7 @@ class Mailbox:
         self._strobe = strobe
         self._lock = threading.Lock()
         self._dirty: set[str] = set()
-        self._written: set[str] = set()
+        self._written: set[str] | None = set()
         self._unlinked: set[str] = set()
         self._doubt: Doubt | None = None
         self._rung = False
@@ -75,10 +78,12 @@ class Mailbox:
             if not dirty and doubt is None:
                 return
             self._dirty.update(dirty)
-            self._written.update(written)
-            if len(self._dirty) > DIRTY_AT_MOST or len(self._written) > DIRTY_AT_MOST:
+            if self._written is not None:
+                self._written.update(written)
+                if len(self._written) > WRITTEN_AT_MOST:
+                    self._written = None
+            if len(self._dirty) > DIRTY_AT_MOST:
                 self._dirty.clear()
-                self._written.clear()
                 doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
             if doubt is not None:
                 self._doubt = max(self._doubt or doubt, doubt)
@@ -89,9 +94,10 @@ class Mailbox:
     def take(self) -> Hints:
         """Empties the box and lets it ring again. Drain the strobe's pipe before, or a ring between is lost."""
         with self._lock:
-            hints = Hints(frozenset(self._dirty), self._doubt, frozenset(self._written), frozenset(self._unlinked))
+            written = None if self._written is None else frozenset(self._written)
+            hints = Hints(frozenset(self._dirty), self._doubt, written, frozenset(self._unlinked))
             self._dirty.clear()
-            self._written.clear()
+            self._written = set()
             self._unlinked.clear()
             self._doubt = None
             self._rung = False

@@ -10,7 +10,7 @@ an overflow, a sleep, a failure, a part that cannot be watched), the next scan l
 
 from __future__ import annotations
 
-from syncd.effects.hints import DIRTY_AT_MOST, Hints
+from syncd.effects.hints import DIRTY_AT_MOST, WRITTEN_AT_MOST, Hints
 
 
 class Suspicion:
@@ -25,11 +25,12 @@ class Suspicion:
     def heard(self, hints: Hints) -> None:
         """Events came."""
         self._directories |= hints.dirty | hints.unlinked
-        self._files |= hints.written
-        if hints.doubt is not None or max(len(self._directories), len(self._files)) > DIRTY_AT_MOST:
-            self.anywhere()
+        self._files |= hints.written or set()
+        if hints.doubt is not None or hints.written is None or len(self._files) > WRITTEN_AT_MOST:
             self._any_file = True
             self._files.clear()
+        if hints.doubt is not None or len(self._directories) > DIRTY_AT_MOST:
+            self.anywhere()
 
     def anywhere(self) -> None:
         """Names tell nothing any more."""

@@ -384,6 +384,10 @@ def test_what_is_read_though_no_time_tells() -> None:
     suspicion.anywhere()  # an own failure: what was heard is known still
     assert suspicion.taken_files() == {"a/f"}
     assert suspicion.taken_files() == frozenset()
+    suspicion.taken()
+    suspicion.heard(Hints(frozenset({"a"}), written=None))
+    assert suspicion.taken() == {"a"}
+    assert suspicion.taken_files() is None
     for missed in (Hints(doubt=Doubt.OVERFLOW), Hints(written=frozenset(map(str, range(5000))))):
         suspicion.heard(missed)
         suspicion.heard(Hints(written=frozenset({"a/f"})))

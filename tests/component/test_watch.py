@@ -460,15 +460,24 @@ def test_too_many_directories_become_a_doubt() -> None:
     assert box.take() == Hints(frozenset(), Doubt.FLOOD)
 
 
-def test_too_many_written_files_become_a_doubt() -> None:
-    """Their list is bounded, too; so is that of directories with writes by names that are gone."""
+def test_too_many_written_files_are_not_named() -> None:
+    """Their list is bounded, too; the directories that they are in are known all the same."""
     box = hints.Mailbox(lambda: None)
-    many = set(map(str, range(hints.DIRTY_AT_MOST + 1)))
+    many = set(map(str, range(hints.WRITTEN_AT_MOST)))
+    box.put({""}, written=many)
+    assert box.take() == Hints(frozenset({""}), written=frozenset(many))
+    box.put({""}, written=many)
+    box.put({"d"}, written={"d/f"})
+    box.put({"d"}, written={"d/g"})
+    assert box.take() == Hints(frozenset({"", "d"}), written=None)
     box.put({"d"}, written={"d/f"})
     assert box.take() == Hints(frozenset({"d"}), written=frozenset({"d/f"}))
-    box.put({"d"}, written=many)
-    assert box.take() == Hints(frozenset(), Doubt.FLOOD)
-    box.put(unlinked=many)
+
+
+def test_too_many_writes_by_names_that_are_gone_become_a_doubt() -> None:
+    """The list of directories in which they were heard is bounded as well."""
+    box = hints.Mailbox(lambda: None)
+    box.put(unlinked=set(map(str, range(hints.DIRTY_AT_MOST + 1))))
     assert box.take() == Hints(frozenset(), Doubt.FLOOD)
 
 

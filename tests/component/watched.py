@@ -59,13 +59,14 @@ class Bell:
 
 def hear(watch: Watcher, bell: Bell, enough: Callable[[Hints], bool] = bool) -> Hints:
     """All hints until they are enough."""
-    dirty, written, unlinked = frozenset[str](), frozenset[str](), frozenset[str]()
+    dirty, unlinked = frozenset[str](), frozenset[str]()
+    written: frozenset[str] | None = frozenset()
     doubt: Doubt | None = None
     while True:
         assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {doubt}"
         hints = watch.take()
         dirty |= hints.dirty
-        written |= hints.written
+        written = None if written is None or hints.written is None else written | hints.written
         unlinked |= hints.unlinked
         doubt = max(filter(None, (doubt, hints.doubt)), default=None)
         heard = Hints(dirty, doubt, written, unlinked)
