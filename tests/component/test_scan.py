@@ -276,6 +276,9 @@ class Meddled:
         self.scopes.append(scope)
         self.deeds.get(len(self.scopes), lambda: None)()
 
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+        pass
+
     def cover_file(self, path: str, name: str, parent: int) -> None:
         pass
 
