@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import httpx
 import pytest
 from emulated import GZIP, KEY, PATH, Stage, files, staged
 
+from syncd.effects.line import counts
 from syncd.emulator import Action, BadFault, Entry, Fault, When
 
 CONTENT = files(a=b"1" * 1000)
@@ -102,6 +105,27 @@ def test_lines_that_are_none(line: str) -> None:
     with pytest.raises(BadFault) as refused:
         Fault.parse(line)
     assert repr(line) in str(refused.value)
+
+
+def test_a_reset_acknowledges_what_came(stage: Stage) -> None:
+    """Also the head of a request whose body lies unread: its client knows that the request had arrived."""
+    faults = stage.emulator.faults
+    faults.script("execute: reset")
+    with closing(http.client.HTTPConnection("127.0.0.1", stage.emulator.port, timeout=5)) as client:
+        for _ in range(3):  # at first a connection acknowledges everything at once
+            client.request("GET", "/local-sandbox", headers={"Authorization": f"Bearer {KEY}"})
+            client.getresponse().read()
+        faults.on("execute", "before", lambda _: client.send(b"{}"))
+        before = counts(client.sock)
+        client.putrequest("POST", f"{PATH}/execute")
+        client.putheader("Content-Length", "2")
+        client.endheaders()
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(1)
+        after = counts(client.sock)
+    assert before is not None
+    assert after is not None
+    assert after.acked_bytes > before.acked_bytes
 
 
 def test_counting(stage: Stage) -> None:
