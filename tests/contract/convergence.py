@@ -113,19 +113,24 @@ class Killed(BaseException):
 
 
 class StoryClock(ScriptedClock):
-    """Scripted, but that its wall clock is the machine's, and as far ahead as the story has brought it.
+    """Scripted; file times, which are the machine's, are taken for what this clock showed when they were given.
 
-    File times are the machine's. So `wall_at` tells what the scripted clock showed when a file was written.
+    The machine's own time passes a thousand times as slowly here, and each story begins as a grain of coarse file times
+    does: so how a story ends does not depend on the machine's pace, nor on when it was begun.
     """
+
+    SLOWER = 1000
+    BEGINS_NS = int(NOON_S + 5001) * 1_000_000_000
 
     def __init__(self) -> None:
         super().__init__()
-        self.ahead_s = 0.0
-        self.written = 0
-        self._turned: list[tuple[float, float]] = []
+        self._begun_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        self._ahead_ns = 0
+        self._written_ns = 0
+        self._turned: list[tuple[int, int]] = []
 
     def wall_s(self) -> float:
-        return MACHINE.wall_s() + self.ahead_s
+        return self._shown_ns(int(MACHINE.wall_s() * 1e9), self._ahead_ns) / 1e9
 
     def suspend(self, seconds: float) -> None:
         super().suspend(seconds)
@@ -134,24 +139,29 @@ class StoryClock(ScriptedClock):
     def set_wall(self, seconds: float) -> None:
         """Somebody sets the clock, or it simply goes on."""
         turned_ns = time.clock_gettime_ns(_FILE_CLOCK)
-        while self.written and turned_ns <= self.written:
+        while self._written_ns and turned_ns <= self._written_ns:
             turned_ns = time.clock_gettime_ns(_FILE_CLOCK)
-        self.written = 0
-        self._turned.append((turned_ns, self.ahead_s))
-        self.ahead_s += seconds
+        self._written_ns = 0
+        self._turned.append((turned_ns, self._ahead_ns))
+        self._ahead_ns += int(seconds * 1e9)
 
     def note_write(self) -> None:
         """What was written up to now is not to be taken for younger than the clock's next turn."""
-        self.written = time.clock_gettime_ns(_FILE_CLOCK)
+        self._written_ns = time.clock_gettime_ns(_FILE_CLOCK)
 
     def wall_at_ns(self, file_ns: int) -> int:
-        """What this clock showed at that time of a file."""
-        ahead_s = self.ahead_s
-        for until_ns, before_s in reversed(self._turned):
+        """What this clock showed at that time of a file; one from before the story is what it is."""
+        if file_ns < self._begun_ns:
+            return file_ns
+        ahead_ns = self._ahead_ns
+        for until_ns, before_ns in reversed(self._turned):
             if file_ns >= until_ns:
                 break
-            ahead_s = before_s
-        return file_ns + int(ahead_s * 1e9)
+            ahead_ns = before_ns
+        return self._shown_ns(file_ns, ahead_ns)
+
+    def _shown_ns(self, machine_ns: int, ahead_ns: int) -> int:
+        return self.BEGINS_NS + (machine_ns - self._begun_ns) // self.SLOWER + ahead_ns
 
 
 class HandRead(Inotify):
@@ -1079,7 +1089,7 @@ def _in_place(world: World) -> Iterator[None]:
     grain = 2_000_000_000
 
     def stamp_of(status: os.stat_result) -> Stamp:
-        mtime_ns, ctime_ns = status.st_mtime_ns, world.clock.wall_at_ns(status.st_ctime_ns)
+        mtime_ns, ctime_ns = map(world.clock.wall_at_ns, (status.st_mtime_ns, status.st_ctime_ns))
         if world.coarse:
             mtime_ns, ctime_ns = mtime_ns // grain * grain, ctime_ns // grain * grain
         return Stamp(mtime_ns, ctime_ns, status.st_ino, status.st_dev)
