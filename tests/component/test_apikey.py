@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import CREDENTIAL, NOT_LOADED, ApiKey, find_key, is_outdated
+from syncd.base.apikey import CREDENTIAL, KEY_VARIABLE, NOT_LOADED, ApiKey, find_key, is_outdated
 from syncd.base.errors import KeyRefused
 
 KEY = "sk-5ecret"
@@ -104,6 +104,8 @@ def test_a_key_is_never_shown() -> None:
 
 def test_a_copy_that_is_older_than_its_file(tmp_path: Path) -> None:
     """What the service manager handed over is outdated once the file changes; a key from elsewhere never is."""
+    (tmp_path / "before").mkdir()
+    older = key_file(tmp_path / "before")
     path = key_file(tmp_path, b"from-file")
     (tmp_path / CREDENTIAL).write_bytes(b"from-file")
     (tmp_path / CREDENTIAL).chmod(0o440)
@@ -114,5 +116,7 @@ def test_a_copy_that_is_older_than_its_file(tmp_path: Path) -> None:
         path.write_bytes(b"from-file")
     assert is_outdated(key, service, str(path))
     assert not is_outdated(key, service, str(tmp_path / "none"))
-    assert not is_outdated(find_key({}, str(path)), service, str(path))
+    assert older.stat().st_ctime_ns < path.stat().st_ctime_ns
+    for elsewhere in (find_key({}, str(older)), find_key({KEY_VARIABLE: KEY}, str(path))):
+        assert not is_outdated(elsewhere, service, str(path))
     assert not is_outdated(key, {}, str(path))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from syncing import Rig, Witness, rigged
+from syncing import KEY, Rig, Witness, rigged
 
+from syncd.base.apikey import ApiKey
 from syncd.base.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
 from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
@@ -256,8 +257,18 @@ def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[
 
 
 def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
-    """The emulator's own refusals, not scripted ones."""
+    """The emulator's own refusals, not scripted ones; with the right ones it goes well."""
+    rig.key = ApiKey(f"{KEY}?", "the test")
+    failure, _ = rig.fail()
+    assert type(failure.as_error()) is KeyRefused
+    assert "the test" in failure.message
+    assert rig.arrived() == {}
+    rig.key = ApiKey(KEY, "the test")
+    rig.restart()
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
     rig.keys["sandbox"]["id"] = "monkey-box"
+    rig.restart()
     failure, _ = rig.fail()
     assert type(failure.as_error()) is SandboxGone
     assert "'monkey-box'" in failure.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from syncd.process.service_manager import ServiceManager
 from syncd.process.surroundings import Surroundings
 from syncd.process.wiring import board_of, folders_of
 
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+
 
 class Killed(BaseException):
     """The process is gone."""
@@ -31,6 +34,7 @@ class Killed(BaseException):
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """`a`, `d/b` and `stay` are in the sandbox."""
     with rigged(tmp_path) as it:
+        it.clock.wall = LATER_S
 
         def wait(entry: Entry) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks."""
@@ -251,9 +255,12 @@ def test_gone_while_it_was_packed(rig: Rig) -> None:
     assert step < 29
 
 
-def test_held_back_and_then_deleted(rig: Rig) -> None:
+@pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
+def test_held_back_and_then_deleted(rig: Rig, *, young: bool) -> None:
     """While it stays home for the secret in it, what arrived before is not deleted; once it is, that goes too."""
     mirrored(rig)
+    if young:
+        rig.clock.wall = os.stat(rig.workspace).st_ctime
     secret = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
     rig.write("a", f"token = {secret}\n")
     rig.write("stay", "changed")
