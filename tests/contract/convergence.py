@@ -33,7 +33,7 @@ from typing import Any, BinaryIO, Self
 import httpx
 import pytest
 from clock import NOON_S, ScriptedClock
-from fuzz.hand import MARKS, Agent, Hand, Tree, tree
+from fuzz.hand import MARKS, Agent, Hand, Tree, leads_in_a_circle, tree
 from fuzz.ledger import Ledger, kinds_in, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
@@ -56,9 +56,11 @@ from syncd.effects.snapshot import Demand
 from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
 from syncd.policy import chunking
-from syncd.policy.manifest import Stamp
+from syncd.policy.guard import LEFT_ONE_IN, SMALL_FILES
+from syncd.policy.left_out import OUTSIDE
+from syncd.policy.manifest import Kind, Manifest, Stamp
 from syncd.policy.removal import within
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.policy.selection import Decision, Selection, SelectionSettings
 from syncd.policy.status import State
 from syncd.policy.tenancy import MOST_ACQUIRED, SPAN_S
 from syncd.policy.verdict import Step, Verdict
@@ -243,9 +245,12 @@ class Knocking(Exchanger):
 
     def exchange(self, method: str, url: str, **more: Any) -> Answer:
         world = living()
-        world.instant()
-        answer = super().exchange(method, url, **more)
         path = url.partition("?")[0]
+        op = path.rpartition("/")[2]
+        world.instant()
+        world.meets(op, "before")
+        answer = super().exchange(method, url, **more)
+        world.meets(op, "after")
         if answer.status == 404 and path.endswith(("/upload-url", "/initialize", "/reset")):
             world.hear_that_it_is_gone()
         if path.endswith("/initialize") and answer.status == 200:
@@ -254,6 +259,25 @@ class Knocking(Exchanger):
                 world.boxes[said["sandbox_id"]].sure = said["status"] != "error"
         world.instant()
         return answer
+
+    def download(self, url: str, *, take: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
+        world = living()
+
+        def taken(blocks: Iterator[bytes]) -> Any:
+            world.meets("download", "before")
+            return take(_with_instants(blocks))
+
+        world.instant()
+        answer = super().download(url, take=taken, **more)
+        world.meets("download", "after")
+        world.instant()
+        return answer
+
+
+def _with_instants(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        living().instant()
+        yield block
 
 
 class Asking(Runner):
@@ -282,14 +306,20 @@ class Watchful(Cycle):
     def run(self, demand: Demand, attendant: Attendant, changed: Any = None) -> Outcome:
         figures = living().figures
         figures["looks at all" if changed is None else "looks at some"] += 1
+        world = living()
+        baseline = self.baseline
         try:
-            return super().run(demand, attendant, changed)
+            outcome = super().run(demand, attendant, changed)
         except (SyncdError, StepFailed, Superseded, OSError):
             figures["failed syncs"] += 1
             raise
         except Exception as error:
-            living().lose(f"internal error: {''.join(traceback.format_exception(error))}")
+            world.lose(f"internal error: {''.join(traceback.format_exception(error))}")
             raise
+        if world.renewed and demand is Demand.CHANGED and baseline and not world.state_harmed:
+            world.judge_renewed(baseline)
+        world.renewed = False
+        return outcome
 
 
 class StoryDaemon(Daemon):
@@ -479,6 +509,8 @@ class World:
         self._ended_by_hand: set[str] = set()
         self._clock_was_set = self._was_forced = False
         self._coming: list[Line] = []  # at instants of the next sync
+        self._meetings: list[tuple[Any, ...]] = []  # what happens at a request, as the line `meets` gives it
+        self.renewed = False  # the workspace is another one, and nobody has said that it is meant so
         self._instants = 0
         self._late = 0
         self._overflows = False
@@ -608,7 +640,13 @@ class World:
 
     def wanted(self) -> Tree:
         """What must be in the sandbox, by a look of someone who knows nothing."""
-        included = Scanner(str(self.workspace), SELECTION).scan().manifest
+        circles = set()
+
+        def note(path: str, is_dir: bool, decision: Decision) -> None:
+            if decision is OUTSIDE and leads_in_a_circle(self.workspace, path):
+                circles.add(path)
+
+        included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | circles
         return {path: what for path, what in tree(self.workspace).items() if path in included}
 
     def _compare(self) -> None:
@@ -849,6 +887,14 @@ class World:
         finally:
             self.active = before
 
+    def meets(self, op: str, when: str) -> None:
+        """The daemon asks for something, or has its answer. Raises `Killed`."""
+        for meeting in [meeting for meeting in self._meetings if meeting[:2] == (op, when)]:
+            if self.active and not self._saved:
+                self._meetings.remove(meeting)
+                with self.effects(counted=False):
+                    self._do(Line(meeting[2]))
+
     def instant(self) -> None:
         """The daemon is about to do something. Raises `Killed`."""
         if not self.active or self._saved:  # or it is dead already, and only cleans up
@@ -884,6 +930,8 @@ class World:
                     self._signals.reloads_asked += 1
             case "forgetful":
                 self._forgetful = True
+            case "meets":
+                self._meetings.append(line.args)
             case "agent_writes" | "agent_removes" | "sandbox_ends" if self.box is not None and not self.box.gone:
                 self._over_there(self.box, line)
             case "agent_writes" | "agent_removes" | "sandbox_ends":
@@ -956,6 +1004,13 @@ class World:
                     self._ended_by_hand.add(box.sandbox.id)
             self.figures["done there"] += 1
 
+    def judge_renewed(self, before: Manifest) -> None:
+        """A sync went by without a word after the workspace had been made anew."""
+        files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
+        left = [path for path in files if (self.workspace / path).is_file()]
+        if len(files) >= SMALL_FILES and len(left) * LEFT_ONE_IN < len(files):
+            self.lose(f"another workspace was taken for the one that held {len(files)} files")
+
     def _let_go(self) -> None:
         for box in self.boxes.values():
             if box.sandbox.holds:
@@ -993,6 +1048,7 @@ class World:
         self.log.append(f"{self.clock.monotonic_s():9.2f}    {word}{args}")
         if not self.workspace.is_dir():
             return
+        self.renewed |= word == "renew"
         with contextlib.suppress(OSError):
             if word == "hush":
                 self._late = 0  # what no event told of for seconds can be known to nobody
@@ -1141,6 +1197,7 @@ def lived(cloud: Cloud, folder: Path, story: Sequence[Line], figures: Counter[st
     world = World(cloud, folder, story, figures)
     with _in_place(world):
         world.live()
+        world.hand.let_go()
         for box in world.boxes.values():
             box.sandbox.record.expires_at_s = 0.0
         cloud.emulator.sandboxes()  # which has them swept away

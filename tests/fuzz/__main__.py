@@ -18,6 +18,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "contract"), str(TESTS / "system")]
 from convergence import MACHINE, Cloud, lived, lived_batch  # noqa: E402 - the path is set above
 from lives import lived_by_processes  # noqa: E402
 
+from fuzz.hand import gives_numbers_again  # noqa: E402
 from fuzz.story import parsed  # noqa: E402
 
 BATCH = 20
@@ -30,36 +31,53 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first of them; the others' follow (0)")
     parser.add_argument("--processes", action="store_true", help="with the real command, in the machine's own time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (one a core)")
-    parser.add_argument("--folder", help="where, to try a file system (the machine's folder for temporary files)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="where, to try a file system (the folder for temporary files, or this checkout: see `_place`)",
+    )
     parser.add_argument("--story", type=Path, metavar="FILE", help="live the one that was printed, and show it")
     return parser.parse_args()
 
 
-def _one(text: str, folder: str | None) -> int:
+def _place(asked: Path | None) -> str:
+    """Where stories are lived: if nothing else is asked for, where an inode number tells little, as on most disks."""
+    places = [Path(tempfile.gettempdir()), TESTS.parent] if asked is None else [asked]
+    place = next(filter(gives_numbers_again, places), places[0])
+    if not gives_numbers_again(place):
+        print(
+            f"{place} never gives an inode number again, as tmpfs does not: what that brings about is not tried",
+            file=sys.stderr,
+        )
+    return str(place)
+
+
+def _one(text: str, folder: str) -> int:
     with tempfile.TemporaryDirectory(dir=folder, prefix="story-") as name, Cloud(Path(name) / "cloud") as cloud:
         world = lived(cloud, Path(name) / "it", parsed(text), Counter())
     print("\n".join([*world.log, "", *(world.lost or ["nothing was lost"])]))
     return 1 if world.lost else 0
 
 
-def _batches(asked: argparse.Namespace) -> Iterator[tuple[str | None, list[int]]]:
+def _batches(asked: argparse.Namespace, folder: str) -> Iterator[tuple[str, list[int]]]:
     seeds = range(asked.seed, asked.seed + asked.schedules)
     size = 1 if asked.processes else BATCH
     for start in range(0, len(seeds), size):
-        yield asked.folder, list(seeds[start : start + size])
+        yield folder, list(seeds[start : start + size])
 
 
 def main() -> int:
     """Exit 1 if anything was lost."""
     asked = _arguments()
+    folder = _place(asked.dir)
     if asked.story is not None:
-        return _one(asked.story.read_text("utf-8", "surrogateescape"), asked.folder)
+        return _one(asked.story.read_text("utf-8", "surrogateescape"), folder)
     started_s = MACHINE.monotonic_s()
     total: Counter[str] = Counter()
     shown = 0
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
         batch = lived_by_processes if asked.processes else lived_batch
-        for figures, reports in pool.imap_unordered(batch, _batches(asked)):
+        for figures, reports in pool.imap_unordered(batch, _batches(asked, folder)):
             total += figures
             for each in reports:
                 shown += 1

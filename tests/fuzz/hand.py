@@ -8,9 +8,12 @@ in what lies outside. Three marks are never to leave: `SECRET` is only in files 
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 SECRET = b"SECRET-that-stays-home"
@@ -19,6 +22,7 @@ HUSHED = b"HUSHED-by-a-rule-before-it-was"
 MARKS = (SECRET, OUTSIDE, HUSHED)
 HUSH = "hushed*\n"
 LONG_AGO_S = 1_000_000_000
+_TRIES = 20
 
 
 class Hand:
@@ -31,6 +35,7 @@ class Hand:
         self._count = 0
         self._hushed = False
         self._before: dict[str, bytes | None] = {}
+        self._mapped: dict[str, mmap.mmap] = {}
         self._beside.mkdir(exist_ok=True)
         self._outside.mkdir(exist_ok=True)
         for name in ("f", "g"):
@@ -76,6 +81,49 @@ class Hand:
         before = file.stat()
         _write(file, _content(before.st_size, text))
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def recreate(self, path: str, text: int) -> None:
+        """`rm`, then `cp -p`: a new file of the same size and time of change, by the old one's inode number maybe."""
+        file = self._file(path)
+        self._remember(path, file)
+        before = file.stat()
+        file.unlink()
+        _write_alike(file, before, text)
+
+    def replace_alike(self, path: str, text: int) -> None:
+        """`cp -p` to a name beside it, and `mv` over it."""
+        file = self._file(path)
+        self._remember(path, file)
+        draft = file.with_name(file.name + ".tmp")
+        _write_alike(draft, file.stat(), text)
+        draft.replace(file)
+
+    def map(self, path: str, text: int) -> None:
+        """Write through a mapping, which stays."""
+        file = self._file(path)
+        if path in self._mapped or not file.stat().st_size:
+            raise FileExistsError(path)
+        with open(file, "r+b", opener=_unfollowed) as opened:
+            self._mapped[path] = mmap.mmap(opened.fileno(), 0)
+        self._write_mapped(path, text)
+
+    def unmap(self, path: str, text: int) -> None:
+        """Write once more, to a page that is dirty already, which moves no time; only the closing is an event."""
+        if path not in self._mapped:
+            raise FileNotFoundError(path)
+        self._write_mapped(path, text)
+        self._mapped.pop(path).close()
+
+    def let_go(self) -> None:
+        """Close what is mapped."""
+        while self._mapped:
+            self._mapped.popitem()[1].close()
+
+    def _write_mapped(self, path: str, text: int) -> None:
+        mapped = self._mapped[path]
+        # What is beyond the file's end, should it have been cut since, must not be touched.
+        size = min(8, mapped.size(), len(mapped))
+        mapped[:size] = _content(size, text)
 
     def backdate(self, path: str) -> None:
         os.utime(self._file(path), (LONG_AGO_S, LONG_AGO_S))
@@ -131,6 +179,12 @@ class Hand:
     def link(self, path: str, target: str) -> None:
         self._place(path).symlink_to(target)
 
+    def circle(self, path: str, other: str) -> None:
+        """Two links, each of which leads to the other."""
+        one, two = self._place(path), self._place(other)
+        one.symlink_to(os.path.relpath(two, one.parent))
+        two.symlink_to(os.path.relpath(one, two.parent))
+
     # -- trees
 
     def mkdir(self, path: str) -> None:
@@ -138,6 +192,30 @@ class Hand:
 
     def remove(self, path: str) -> None:
         _remove(self._there(path))
+
+    def remake(self, path: str, text: int) -> None:
+        """`rm -rf`, and a new folder of that name at once: many file systems give it the old one's inode number."""
+        place = self._there(path)
+        if not place.is_dir() or place.is_symlink():
+            raise NotADirectoryError(path)
+        shutil.rmtree(place)
+        place.mkdir()
+        for number, name in enumerate(("f", "c/g", "c/e/f")):
+            _write(place / name, _content(20 + number, text))
+
+    def fill(self, path: str, count: int) -> None:
+        """So many small files."""
+        place = self._place(path)
+        place.mkdir(exist_ok=True)
+        for number in range(count):
+            _write(place / f"many{number}", b"one of many")
+
+    def renew(self, count: int) -> None:
+        """The same with the workspace itself, with so many other files in it."""
+        shutil.rmtree(self.workspace)
+        self.workspace.mkdir()
+        for number in range(count):
+            _write(self.workspace / f"other{number}", b"of another workspace")
 
     def bring(self, path: str, text: int) -> None:
         """A whole tree moves in."""
@@ -280,6 +358,15 @@ def _write(place: Path, content: bytes) -> None:
         file.write(content)
 
 
+def _write_alike(place: Path, before: os.stat_result, text: int) -> None:
+    _write(place, _content(before.st_size, text))
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _content(size: int, text: int) -> bytes:
     """That many bytes, which differ for each text in every eight of them."""
     word = b"%07x\n" % text
@@ -314,3 +401,27 @@ def tree(top: Path) -> Tree:
                     with open(item.path, "rb") as file:
                         found[path] = ("file", bool(item.stat().st_mode & 0o100), file.read())
     return found
+
+
+def leads_in_a_circle(top: Path, path: str) -> bool:
+    """Whether the link there, which by its text does not leave `top`, leads to itself in the end."""
+    target = os.readlink(top / path)
+    if target.startswith("/") or os.path.normpath(os.path.join(os.path.dirname(path), target)).startswith(".."):
+        return False
+    try:
+        os.stat(top / path)
+    except OSError as failure:
+        return failure.errno == errno.ELOOP
+    return False
+
+
+def gives_numbers_again(folder: Path) -> bool:
+    """Whether the file system gives a new folder the inode number of one that was removed."""
+    numbers = set()
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        for _ in range(_TRIES):
+            place = Path(name) / "folder"
+            place.mkdir()
+            numbers.add(place.stat().st_ino)
+            place.rmdir()
+    return len(numbers) < _TRIES

@@ -155,7 +155,7 @@ class _Author:
         lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
         for _ in range(chance.randrange(3, 9)):
             if chance.random() < self._ties:
-                lines += self._tie()
+                lines += self._unseen() if chance.random() < 0.4 else self._tie()
             for _ in range(chance.randrange(1, 7)):
                 lines.append(self._event())
                 if lines[-1].word == "overflow":
@@ -202,6 +202,42 @@ class _Author:
                 )
             )
         return [Line("write", (first, 8, 0)), *ties, Line("rest"), pull, Line("touch", (path,)), Line("rest")]
+
+    def _unseen(self) -> Story:
+        """What neither a time nor an inode number tells of."""
+        chance, folder, path = self._chance, self._folder(), self._path()
+        self._text += 1
+        within = _joined(folder, chance.choice(("f", "c/g", "c/e/f")))
+        write, rest = Line("write", (path, 16, 0)), Line("rest")
+        # What is read again, as something in its folder changes, and old enough, is believed.
+        beside = _joined(path.rpartition("/")[0], "beside")
+        believed = [Line("tick", (5.0,)), Line("write", (beside, 8, self._text)), rest, Line("tick", (5.0,))]
+        later = believed if chance.random() < 0.6 else []
+        match chance.randrange(5):
+            case 0:
+                first = chance.choice(
+                    (Line("bring", (folder, 0)), Line("write", (within, 8, 0)), Line("mkdir", (folder,)))
+                )
+                anew = [Line("remake", (folder, self._text), self._instant() if chance.random() < 0.2 else None)]
+                return [first, rest, *anew, *([rest] if chance.random() < 0.7 else []), self._deed_to(within), rest]
+            case 1:
+                mapped = [Line("map", (path, self._text)), rest]
+                return [write, *mapped, *later, Line("unmap", (path, self._text + 1)), rest]
+            case 2:
+                alike = Line(chance.choice(("recreate", "replace_alike", "forge")), (path, self._text))
+                return [write, rest, *later, alike, rest]
+            case 3:
+                # Fewer are no workspace that anybody would miss.
+                renewed = Line("renew", (chance.choice((0, 5, 25)),))
+                return [Line("fill", ("many", 25)), rest, renewed, rest]
+            case _:
+                ends = chance.choice((Line("remove", (path,)), Line("replace", (path, 8, 0))))
+                return [Line("circle", (path, self._path())), rest, ends, rest]
+
+    def _deed_to(self, path: str) -> Line:
+        """Something small becomes of a file."""
+        word = self._chance.choice(("write", "write", "replace", "append"))
+        return Line(word, (path, self._chance.choice((8, 300)), self._text + 1))
 
     def _event(self) -> Line:
         chance = self._chance
@@ -268,6 +304,10 @@ class _Author:
                 Line("poke", (path, text), at),
                 Line("backdate", (path,), at),
                 Line("touch", (path,), at),
+                Line("recreate", (path, text), at),
+                Line("replace_alike", (path, text), at),
+                *(Line("map", (path, text), at),) * 2,
+                *(Line("unmap", (path, text), at),) * 2,
                 *(Line("rename", (path, other), at),) * 2,
                 *(Line("rename", (self._folder(), self._folder()), at),) * 2,
                 Line("over", (path, other), at),
@@ -275,12 +315,14 @@ class _Author:
                 Line("hard", (path, other), at),
                 Line("chmod", (chance.choice((path, self._folder())), chance.choice(MODES)), at),
                 Line("link", (path, chance.choice(TARGETS)), at),
+                Line("circle", (path, other), at),
                 Line("mkdir", (chance.choice((path, self._folder())),), at),
                 *(Line("remove", (path,), at),) * 2,
                 Line("remove", (self._folder(),), at),
                 Line("bring", (chance.choice((path, self._folder())), text), at),
                 Line("take", (chance.choice((path, self._folder())),), at),
                 Line("exchange", (self._folder(), text), at),
+                *(Line("remake", (self._folder(), text), at),) * 2,
                 Line(
                     "morph",
                     (chance.choice((path, self._folder())), chance.choice(("file", "folder", "link", "fifo"))),
@@ -357,6 +399,8 @@ class _Settler(_Author):
         chance, path = self._chance, self._path()
         if chance.random() < 0.3:
             return super()._tie()
+        if self._settings[1] == "changes" and chance.random() < 0.3:
+            return self._proof_cut_short()
         self._text += 1
         write, gone = Line("write", (path, 8, self._text)), Line("remove", (path,))
         if chance.random() < 0.5:
@@ -389,6 +433,23 @@ class _Settler(_Author):
             Line("straggle", (), chance.choice((None, self._instant(), 1000))),
             Line("rest"),
             Line("straggle"),
+        ]
+
+    def _proof_cut_short(self) -> Story:
+        """The process ends while it asks what a small archive left there, and perhaps while that comes."""
+        chance, path = self._chance, self._path()
+        self._text += 1
+        op, when = chance.choice((("dump", "before"), ("dump", "after"), ("download", "before"), ("download", "after")))
+        ends = Line("meets", (op, when, chance.choice(("kill", "kill", "stop"))))
+        after = chance.choice(([], [Line("touch", (path,))], [Line("revert", (path,))], [self._deed()]))
+        return [
+            *(Line("write", (f"{name}-stays", 8, 0)) for name in ("f", "a/g")),
+            Line("rest"),
+            ends,
+            Line("write", (path, 8, self._text)),
+            Line("rest"),
+            *after,
+            Line("rest"),
         ]
 
     def _trouble(self) -> Story:
