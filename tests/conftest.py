@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def _no_thread_left_behind() -> Iterator[None]:
         thread.join(max(0.0, deadline - clock.monotonic_s()))
     left = [thread.name for thread in started if thread.is_alive()]
     assert not left, f"threads left behind: {', '.join(left)}"
+
+
+@pytest.fixture
+def far_from_utc() -> Iterator[None]:
+    """The machine's own time of day is 14 hours ahead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "AHEAD-14")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture

@@ -46,17 +46,14 @@ def doomed(
             now = wanted.get(path)
             if now is None or now.kind is not entry.kind:
                 found.setdefault(path, []).append(entry)
-    paths = sorted((path for path in found if not within(path, unread)), key=_depth, reverse=True)
+    paths = sorted((path for path in found if not within(path, unread)), reverse=True)
     return {path: found[path] for path in paths}
-
-
-def _depth(path: str) -> int:
-    return path.count("/")
 
 
 def within(path: str, unread: Collection[str]) -> bool:
     """Whether the path is one of these, or below one."""
-    if not unread:
-        return False
-    parts = path.split("/")
-    return any("/".join(parts[:count]) in unread for count in range(1, len(parts) + 1))
+    while path and unread:
+        if path in unread:
+            return True
+        path = path.rpartition("/")[0]
+    return False

@@ -20,7 +20,7 @@ def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_RETRY_AFTER_S)
+        return min(float(value), LONGEST_RETRY_AFTER_S)
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move
+from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move, resting_state
 from syncd.policy.debounce import Burst, due_s, noted
+from syncd.policy.status import State
 
 QUIET_S, LONGEST_S = 1.0, 15.0
 NOW_S = 100.0
@@ -49,6 +50,21 @@ PERSON_NOW = Hold(Ends.WITH_A_PERSON, NOW_S)
 def test_next_move(agenda: Agenda, move: Sync | Wait) -> None:
     """An order goes first, then a pause, a hold, back-off, a burst, and last the periodic look."""
     assert next_move(agenda, NOW_S, QUIET_S, LONGEST_S) == move
+
+
+@pytest.mark.parametrize(
+    ("agenda", "state"),
+    [
+        (Agenda(), State.WATCHING),
+        (Agenda(burst=YOUNG), State.DEBOUNCING),
+        (Agenda(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
+        (Agenda(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
+        (Agenda(burst=YOUNG, not_before_s=NOW_S, hold=PERSON, paused=True), State.PAUSED),
+    ],
+)
+def test_what_it_does_while_it_waits(agenda: Agenda, state: State) -> None:
+    """What a person asked for first, then what a person must mend, then what passes by itself."""
+    assert resting_state(agenda) is state
 
 
 def test_a_burst_is_quiet_time_after_its_last_change() -> None:

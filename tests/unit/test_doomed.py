@@ -35,6 +35,21 @@ def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[s
     assert all(found[path] == [held[path]] for path in gone)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "gone"),
+    [
+        ({}, [FILE, FOLDER, LINK]),
+        ({"a": FILE}, [FOLDER, LINK]),
+        ({"a": FOLDER}, [FILE, LINK]),
+        ({"b": FILE}, [FILE, FOLDER, LINK]),
+    ],
+)
+def test_what_an_earlier_time_left(wanted: Manifest, gone: list[Entry]) -> None:
+    """Each version of it that is of another kind than what is wanted; none where all are."""
+    assert doomed([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
+    assert doomed([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})
+
+
 def test_each_version_that_may_be_there() -> None:
     """Of a path that was sent twice, the second time without an answer, either content may lie there."""
     other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)

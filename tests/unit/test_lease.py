@@ -20,24 +20,28 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
     [
         (SIGNED_S, SIGNED_S, 1800),
         (SIGNED_S + 60, SIGNED_S + 60, 1740),
+        (SIGNED_S + 0.5, SIGNED_S, 1799.5),
         (SIGNED_S, SIGNED_S + 86_400, 1800),
         (SIGNED_S, SIGNED_S - 86_400, 1800),
         (None, SIGNED_S + 100, 1700),
         (None, SIGNED_S - 100, 1800),
         (SIGNED_S - 9e9, SIGNED_S, 1800),
         (SIGNED_S + 1700, SIGNED_S, 100),
+        (SIGNED_S + 1800, SIGNED_S, 1800),
         (SIGNED_S + 2000, SIGNED_S, 1800),
         (None, SIGNED_S + 7200, 1800),
     ],
     ids=[
         "no skew",
         "signed a minute ago",
+        "signed just now",
         "ours ahead",
         "ours behind",
         "no Date",
         "no Date, behind",
         "mad Date",
         "nearly over",
+        "over",
         "a Date hours ahead",
         "no Date, hours ahead",
     ],
@@ -75,8 +79,7 @@ def test_names_in_any_case(names: tuple[str, str]) -> None:
 @pytest.mark.parametrize(("minutes", "life_s"), [(30, 1800.0), (0, 0.0), (-1, 0.0)])
 def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s: float) -> None:
     """A URL without times that make sense lives as long as the answer says, from the answer on."""
-    lease = lease_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S)
-    assert (lease.ends_s, lease.life_s) == (BOOT_S + life_s, life_s)
+    assert lease_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S) == Lease(odd, BOOT_S + life_s, life_s)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,24 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
     """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
     assert usable(Lease("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
+
+
+def test_no_upload_takes_no_time() -> None:
+    """Where nothing is said of the upload, the margin is all that counts."""
+    lease = Lease("u", BOOT_S + 1800, 1800)
+    assert usable(lease, BOOT_S + 1769.5)
+    assert not usable(lease, BOOT_S + 1770)
+
+
+def test_a_life_of_one_second() -> None:
+    """It is the shortest that a URL can tell."""
+    assert lease_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == Lease(url(1), BOOT_S + 1, 1)
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_a_urls_date_is_utc() -> None:
+    """Wherever this machine is."""
+    assert lease_from(url(), 30, SIGNED_S + 60, BOOT_S, 0.0).ends_s == BOOT_S + 1740
 
 
 def test_no_lease_outlives_a_week() -> None:

@@ -39,6 +39,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
         ({"a": FILE}, {}, Difference(removed=["a"])),
         ({"a": FILE}, {"b": FILE}, Difference(added=["b"], removed=["a"])),
         ({"a": FILE, "b": FILE}, {"b": FILE, "c": FILE}, Difference(added=["c"], removed=["a"])),
+        ({"a": FILE, "b": FILE, "c": FILE}, {"b": FILE, "d": FILE}, Difference(added=["d"], removed=["a", "c"])),
         ({"a": FILE}, {"a": replace(FILE, mtime_s=99)}, Difference()),
         ({"a": FILE}, {"a": replace(FILE, stamp=None)}, Difference()),
         ({"a": FILE}, {"a": replace(FILE, mode=0o755)}, Difference(changed=["a"])),
@@ -59,6 +60,7 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
     found = difference(before, now)
     assert found == expected
     assert found.certain is bool(expected.added or expected.changed or expected.removed)
+    assert len(found) == len([*expected.added, *expected.changed, *expected.removed])
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,7 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
         (UNREAD, UNREAD, b""),
         (LINK, UNREAD, b""),
         (FILE, replace(UNREAD, stamp=replace(OLD, inode=9), digest=b"own"), b"own"),
+        (FILE, replace(UNREAD, digest=b"own"), b"own"),
     ],
 )
 def test_settle(known: Entry, scanned: Entry, digest: bytes) -> None:
@@ -133,6 +136,7 @@ def test_an_old_mtime_makes_nobody_believed() -> None:
 def test_what_was_sent_is_always_in_doubt() -> None:
     """What changed while it was read differs from nothing and equals nothing."""
     entry = as_sent(FILE, FILE.size_bytes, b"sent")
+    assert entry == replace(FILE, digest=b"", stamp=None, sent_digest=b"sent")
     assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
     assert difference({"a": entry}, {"a": FILE}).doubtful == ["a"]
 

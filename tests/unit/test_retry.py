@@ -18,6 +18,7 @@ SERVER_S = 1_795_521_600.0
         ("7", 7.0),
         (" 7 ", 7.0),
         ("007", 7.0),
+        ("0000000000000007", 7.0),
         ("3600", 3600.0),
         ("86400", LONGEST_RETRY_AFTER_S),
         ("9" * 400, LONGEST_RETRY_AFTER_S),
@@ -38,6 +39,12 @@ SERVER_S = 1_795_521_600.0
 def test_retry_after(value: str | None, expected: float | None) -> None:
     """Seconds or an HTTP date by the server's clock; what is absurd is bounded, what is garbage ignored."""
     assert retry_after_s(value, SERVER_S) == expected
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_a_date_without_a_zone_is_utc() -> None:
+    """Wherever this machine is."""
+    assert retry_after_s("Tue, 24 Nov 2026 12:00:30 -0000", SERVER_S) == 30.0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from syncd.policy.verdict import Step, Verdict, judge_api, judge_bucket
 @pytest.mark.parametrize(
     ("verdict", "statuses"),
     [
-        (Verdict.RETRY, (408, 409, 423, 425, 429, 500, 502, 503, 504, 599, 301, 302, 307, 308)),
+        (Verdict.RETRY, (407, 408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 599, 301, 302, 307, 308)),
         (Verdict.REFUSED, (401, 403, 404, 405, 410, 413, 422, 451)),
     ],
 )
