@@ -26,7 +26,7 @@ needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 BAD = Notice("work is not synced", "Since 14:05: <b>no</b> & so on\nmore", "transfer.error", "dialog-warning")
 GOOD = Notice("work is in sync again", "All is well.", "transfer.complete", "emblem-default")
 # What a loaded machine may add to the time-out.
-SLACK_S = 2.0
+SLACK_S = 15.0
 
 
 @pytest.fixture

@@ -76,12 +76,12 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
     """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
     near, far = socket.socketpair()
     with near, far, signalled() as (_, interrupt, _wakeup):
-        near.settimeout(5)
+        near.settimeout(60)
         to_another_thread(number)
         started_s = SystemClock().monotonic_s()
         with pytest.raises(Stop), interrupt.region():
             near.recv(1)
-        assert SystemClock().monotonic_s() - started_s < 3, "it was the time-out that ended the wait"
+        assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
@@ -89,7 +89,7 @@ def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals)
     """What it asked for is noted once the loop looks."""
     with signalled() as (signals, _, wakeup):
         to_another_thread(number)
-        assert select.select([wakeup.fileno()], [], [], 5)[0]
+        assert select.select([wakeup.fileno()], [], [], 60)[0]
         assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
 
 

@@ -92,17 +92,24 @@ def test_it_can_fail(stage: Stage, code: str, said: str) -> None:
 
 def test_it_ends_with_its_time(tmp_path: Path) -> None:
     """What runs too long is killed with its children, and the log says why."""
-    with staged(tmp_path, execution_timeout_s=0.3) as stage:
-        run(stage, "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid); child.wait()")
-        status, text = follow(stage)
-    assert status == "failed"
+    for patience_s in (0.5, 2.0, 8.0):  # in which a busy machine begins with it
+        with staged(tmp_path / str(patience_s), execution_timeout_s=patience_s) as stage:
+            run(
+                stage,
+                "import subprocess; child = subprocess.Popen(['sleep', '600'])\n"
+                "print(child.pid, flush=True); child.wait()",
+            )
+            status, text = follow(stage)
+        assert status == "failed"
+        assert f"still running after {patience_s:g} s" in text
+        if text.split()[0].isdigit():
+            break
     # The kill was sent, not awaited: the child is not ours. Its pidfd is readable once it is dead, reaped or not.
     with suppress(ProcessLookupError):
         child = os.pidfd_open(int(text.split()[0]))
         ended, _, _ = select.select([child], [], [], DEADLINE_S)
         os.close(child)
         assert ended, "its child still runs"
-    assert "still running after 0.3 s" in text
 
 
 def test_it_ends_with_the_emulator(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int)
     rig.until(lambda: CLOCK.monotonic_s() > noticed_s + 1, "time to go by")
     assert rig.count("upload-url") == 1
     rig.sleep(2 * HOUR_S)
-    rig.converged(timeout_s=5)
+    rig.converged(timeout_s=15)
     assert rig.count("upload-url") == 2
 
 
@@ -227,7 +227,7 @@ def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
             now_s = CLOCK.wall_s() + rig.shifts.wall
             return stamp(now_s) <= (rig.shown()["retry_at"] or "") <= stamp(now_s + left_s)
 
-        rig.until(told, "the time of the next attempt", timeout_s=4)
+        rig.until(told, "the time of the next attempt", timeout_s=15)
     assert daemon.code is None
     assert rig.count("upload-url") == 1
 
@@ -240,7 +240,7 @@ def test_asleep_without_a_network(rig: Laptop) -> None:
     rig.start(prefix=rig.by_its_clocks)
     rig.in_state("retrying")
     rig.sleep(HOUR_S)
-    rig.converged(timeout_s=5)
+    rig.converged(timeout_s=15)
 
 
 def test_asleep_while_paused(rig: Laptop) -> None:
@@ -266,7 +266,7 @@ def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
         daemon = rig.awake()
         assert manager.said("WATCHDOG") == []
         rig.sleep(HOUR_S)
-        rig.until(lambda: manager.said("WATCHDOG"), "the ping", timeout_s=5)
+        rig.until(lambda: manager.said("WATCHDOG"), "the ping", timeout_s=15)
         rig.until(lambda: "slept" in daemon.err, "the sleep to be noticed")
         assert manager.said("WATCHDOG") == ["1"]
         assert daemon.stop() == 0
