@@ -17,7 +17,8 @@ from sources import REPO
 from syncd.base.config import SECTIONS, AcquireKeys, check_config
 from syncd.commands import cli
 
-PAGES = tuple(sorted((REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").rglob("*.md"))))
+_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
+PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
