@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from dataclasses import dataclass, field
 
 # 2026-11-24T13:20:11Z
@@ -39,3 +40,9 @@ class ScriptedClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.go_on(seconds)
+
+    def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
+        found = poll.poll(None if seconds is None else 0)
+        if not found and seconds:
+            self.sleep(seconds)
+        return found

@@ -9,6 +9,7 @@ wall        what people read, and file times; may be set to anything at any mome
 
 from __future__ import annotations
 
+import select
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -33,6 +34,10 @@ class Clock(Protocol):
         """Let time pass, for pacing; only a signal that raises cuts it short."""
         ...
 
+    def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
+        """Let so much time pass unless one of the descriptors is ready; those that are. None: however long it takes."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -48,6 +53,9 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
+        return poll.poll(None if seconds is None else seconds * 1e3)
 
 
 def utc(wall_s: float) -> datetime:

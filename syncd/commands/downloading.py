@@ -14,6 +14,7 @@ from syncd.effects.api import Api
 from syncd.effects.dump import Dump
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger
+from syncd.effects.waiter import Waiter
 from syncd.process.premises import patience_of
 from syncd.process.wiring import key_of, target_of
 
@@ -26,9 +27,10 @@ def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes
     Raises `SyncdError`, `Stop`.
     """
     interrupt = Interrupt()
-    exchanger = Exchanger(interrupt, CLOCK)
+    waiter = Waiter(interrupt, CLOCK)
+    exchanger = Exchanger(waiter)
     api = Api(target_of(config, os.environ), key_of(config, os.environ), exchanger, CLOCK)
-    dump = Dump(api, exchanger, patience_of(config), CLOCK, interrupt)
+    dump = Dump(api, exchanger, patience_of(config), waiter)
     with interrupting(interrupt):
 
         def counted(packed: Iterator[bytes]) -> Iterator[bytes]:

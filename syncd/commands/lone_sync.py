@@ -23,6 +23,7 @@ from syncd.effects.http import Exchanger
 from syncd.effects.lock import Lock
 from syncd.effects.snapshot import Demand
 from syncd.effects.status_file import StatusFile, read_last
+from syncd.effects.waiter import Waiter
 from syncd.policy.agenda import Reason
 from syncd.policy.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.policy.status import LastError, SandboxName, State, Status
@@ -41,7 +42,7 @@ _SHOWN_PROBLEMS = 3
 class _Attendant:
     """Tells a person what goes on; its waits are cut short by a signal."""
 
-    interrupt: Interrupt
+    waiter: Waiter
     onlooker: Onlooker
     chronicle: Chronicle
 
@@ -53,7 +54,6 @@ class _Attendant:
         self.onlooker.packed(done_files, total_files, done_bytes, total_bytes)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        self.interrupt.check()
         self.chronicle.sent(sent_bytes, total_bytes)
         self.onlooker.sent(sent_bytes, total_bytes)
 
@@ -63,8 +63,7 @@ class _Attendant:
             self.onlooker.remark(f"{failure}; trying again in {wait_s:.1f} s")
 
     def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
-        with self.interrupt.region():
-            CLOCK.sleep(wait_s)
+        self.waiter.sleep(wait_s)
 
 
 def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: float | None = None) -> Outcome:
@@ -86,7 +85,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
     folders = folders_of(config, os.environ)
     lock = Lock(folders.state)
     lock.acquire()
-    exchanger = Exchanger(interrupt, CLOCK)
+    exchanger = Exchanger(Waiter(interrupt, CLOCK))
     status = _Record(config, folders.state)
     try:
         with interrupting(interrupt):
@@ -97,7 +96,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
             chronicle = Chronicle(
                 CLOCK, HistoryFile(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
             )
-            attendant = _Attendant(interrupt, onlooker, chronicle)
+            attendant = _Attendant(exchanger.waiter, onlooker, chronicle)
             try:
                 outcome, left = _followed_up(cycle, demand, attendant, status, config.sync.debounce_seconds)
             except StepFailed as failure:
@@ -134,7 +133,7 @@ def _tell_agent(liaison: Liaison, cycle: Cycle, attendant: _Attendant) -> None:
     """See the agent told, now that the sandbox holds the workspace; a signal ends that alone."""
     try:
         liaison.arrived(cycle)
-        liaison.wait(attendant.interrupt)
+        liaison.wait(attendant.waiter.interrupt)
     except Stop:
         attendant.onlooker.remark("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
     finally:

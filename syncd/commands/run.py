@@ -110,6 +110,7 @@ def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None
     """Until nobody has it. Raises `Locked` if a daemon does, or a command for longer than that; `Stop`."""
     from syncd.effects.control import listens  # noqa: PLC0415
     from syncd.effects.lock import Lock  # noqa: PLC0415
+    from syncd.effects.waiter import Waiter  # noqa: PLC0415
 
     ends_s = CLOCK.monotonic_s() + patience_s
     while True:
@@ -119,8 +120,7 @@ def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            with around.interrupt.region():
-                CLOCK.sleep(_TRY_AGAIN_S)
+            Waiter(around.interrupt, CLOCK).sleep(_TRY_AGAIN_S)
         else:
             lock.release()
             return

@@ -25,6 +25,7 @@ from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger
 from syncd.effects.lock import Lock, holder
 from syncd.effects.lodging import AcquiredLodging, TenancyFile
+from syncd.effects.waiter import Waiter
 from syncd.policy.target import Target
 from syncd.policy.tenancy import Tenancy, is_over
 from syncd.policy.verdict import Verdict
@@ -33,7 +34,7 @@ from syncd.process.premises import patience_of
 from syncd.process.wiring import folders_of, key_of
 
 Told = TypeVar("Told")
-# A daemon that looks over a large workspace hears of it after that.
+# A daemon answers at once, unless its disk holds it up.
 _TELL_S = 30.0
 
 
@@ -171,8 +172,7 @@ class Desk:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
 
     def _pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - the same for each
-        with self.interrupt.region():
-            CLOCK.sleep(wait_s)
+        self.exchanger.waiter.sleep(wait_s)
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def desk_of(config: Config) -> Iterator[Desk]:
     """The desk, open. Raises `SyncdError`."""
     set_up_logs("error", LogFormat.TEXT, {})
     interrupt = Interrupt()
-    exchanger = Exchanger(interrupt, CLOCK)
+    exchanger = Exchanger(Waiter(interrupt, CLOCK))
     sandbox = config.sandbox
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)

@@ -19,10 +19,13 @@ from syncd.policy.status import State, Status
 if TYPE_CHECKING:
     from syncd.commands.status_screen import Beside
 
-# What it waits in, hearing whoever asks. While held it also looks at the workspace now and then, and tells nobody.
-_PATIENCE_S = {State.WATCHING: 1.0, State.DEBOUNCING: 1.0, State.RETRYING: 1.0, State.PAUSED: 1.0, State.HELD: 5.0}
-# In another state it has other work, and writes how far it is: nothing takes so long without a word (the API's answer
-# to an initialize is waited for 3 minutes at most, a network that takes nothing for 1).
+# It hears whoever asks, whatever it waits for.
+_PATIENCE_S = 1.0
+# While held it also looks at the workspace now and then, and tells nobody.
+_HELD_PATIENCE_S = 5.0
+_RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED, State.HELD})
+# In another state this machine may keep it from answering, a slow disk for one. It writes how far it is: nothing takes
+# so long without a word (the API's answer to an initialize is waited for 3 minutes at most).
 _SILENCE_S = 300.0
 # Each question wakes the daemon.
 _ASK_AGAIN_S = 10.0
@@ -74,19 +77,18 @@ class Inquiry:
         )
 
     def _responding(self, status: Status) -> bool | None:
-        """None: it has other work, or ends or begins just now."""
-        patience_s = _PATIENCE_S.get(status.state)
-        if patience_s is None:
-            heard_at_s = self._heard_at_s()
-            if heard_at_s is None or self._clock.wall_s() - heard_at_s < _SILENCE_S:
-                return None
-            patience_s = 1.0
+        """None: it is at work and has not answered, or ends or begins just now."""
+        patience_s = _HELD_PATIENCE_S if status.state is State.HELD else _PATIENCE_S
         from syncd.effects.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
         try:
             for _ in ask(self._folder, {"do": "hello"}, self._clock, patience_s):
                 pass
         except TimeoutError:
+            heard_at_s = self._heard_at_s()
+            silent = heard_at_s is not None and self._clock.wall_s() - heard_at_s >= _SILENCE_S
+            if status.state not in _RESTING and not silent:
+                return None
             # It may have begun to work in the very instant.
             now = read_status(self._folder, self._nothing)
             return (

@@ -23,8 +23,9 @@ from syncd.base.text import one_line
 from syncd.effects.archive import Archive
 from syncd.effects.failure import SIGN_IN, StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
-from syncd.effects.line import Body
+from syncd.effects.line import Arrival, Body
 from syncd.effects.pacing import keep_within
+from syncd.effects.waiter import GLANCE_S, GivesWay, Waiter
 from syncd.policy.lease import Lease, ended
 from syncd.policy.pace import BLOCK_BYTES, Pace, block_bytes
 from syncd.policy.retry import retry_after_s
@@ -34,8 +35,6 @@ _log = logging.getLogger("syncd.bucket")
 # The bucket stores and sums up a large object before it answers.
 _READ_S = 90.0
 _CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
-# A wait for the limit is told of this often, so that whoever it holds up hears of other things meanwhile.
-_TOLD_EVERY_S = 0.2
 
 
 @dataclass
@@ -63,6 +62,7 @@ class Bucket:
         throttle: Throttle | None = None,
     ) -> None:
         self._exchanger = exchanger
+        self._waiter = exchanger.waiter
         self._clock = clock
         self._throttle = throttle or Throttle()
         self._told = False
@@ -73,15 +73,17 @@ class Bucket:
         return self._throttle.limit_bytes_per_s
 
     def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
-        """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`.
+        """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
 
-        `on_sent` is told the bytes sent so far, also while the limit is waited for, and may raise to end the upload.
+        `on_sent` is told every moment, until the answer, how many bytes the other side has acknowledged, and may raise
+        to end the upload.
         """
         check_url(Step.UPLOAD, lease.url)
-        body = _Body(archive, on_sent, self._clock, self._throttle)
+        body = _Body(archive, on_sent, self._waiter, self._clock, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
-            answer = self._exchanger.exchange("PUT", lease.url, headers=headers, read_s=_READ_S, content=body)
+            with self._waiter.giving_way(GivesWay.TO_A_FRESH_START), self._waiter.telling(body.tell):
+                answer = self._exchanger.exchange("PUT", lease.url, headers=headers, read_s=_READ_S, content=body)
         except NoAnswer as failure:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
             if ended(lease, self._clock.boottime_s()):
@@ -93,6 +95,7 @@ class Bucket:
             raise self._failed(answer)
         if not _compare(answer, body.sums):
             self._doubt(answer)
+        on_sent(archive.size_bytes)
         return Arrived(body.sums.sha256.hexdigest(), seconds)
 
     def _doubt(self, answer: Answer) -> None:
@@ -129,37 +132,47 @@ class Bucket:
 class _Body(Body):
     """The archive as it is sent, and the sums of what was; iterated again, it begins anew."""
 
-    def __init__(self, archive: Archive, on_sent: Callable[[int], None], clock: Clock, throttle: Throttle) -> None:
+    def __init__(
+        self, archive: Archive, on_sent: Callable[[int], None], waiter: Waiter, clock: Clock, throttle: Throttle
+    ) -> None:
         self._archive = archive
         self._on_sent = on_sent
+        self._waiter = waiter
         self._clock = clock
         self._throttle = throttle
-        self.sums = _Sums(clock.monotonic_s())
+        self.sums = _Sums(self._clock.monotonic_s())
         self._pace = Pace(self.sums.started_s)
         self._connection: socket.socket | None = None
+        self._arrival: Arrival | None = None
+        self._handed_bytes = 0
         self._held_to = -1
 
     def goes_over(self, connection: socket.socket) -> None:
-        """Hold this connection to the limit."""
+        """Hold this connection to the limit, and count what arrives by it."""
         self._connection, self._held_to = connection, -1
+        self._arrival, self._handed_bytes = Arrival(connection), 0
+
+    def tell(self) -> None:
+        """Say how much has arrived."""
+        if self._arrival is not None:
+            self._on_sent(self._arrival.arrived_bytes(self._handed_bytes))
 
     def __iter__(self) -> Iterator[bytes]:
         sums = self.sums = _Sums(self._clock.monotonic_s())  # the connection stands, the headers are out
         self._pace = Pace(sums.started_s)
-        sent = 0
         for read in self._archive.blocks(BLOCK_BYTES):
             start = 0
             while start < len(read):
-                self._keep_pace(sent)
+                self._keep_pace()
                 block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
                 sums.add(block)
                 yield block
                 self._pace = self._pace.sent(len(block))
                 start += len(block)
-                sent += len(block)
-                self._on_sent(sent)
+                self._handed_bytes += len(block)
+                self.tell()
 
-    def _keep_pace(self, sent_bytes: int) -> None:
+    def _keep_pace(self) -> None:
         """Wait for the limit, which may be another one after each look at it."""
         while True:
             limit = self._throttle.limit_bytes_per_s
@@ -170,9 +183,7 @@ class _Body(Body):
             wait_s = self._pace.wait_s(limit)
             if wait_s <= 0:
                 return
-            self._clock.sleep(min(wait_s, _TOLD_EVERY_S))
-            if wait_s > _TOLD_EVERY_S:
-                self._on_sent(sent_bytes)
+            self._waiter.sleep(min(wait_s, GLANCE_S))
 
 
 class _Sums:

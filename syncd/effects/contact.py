@@ -25,6 +25,7 @@ from syncd.base.text import one_line
 from syncd.effects.api import Api, SandboxInfo
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger
+from syncd.effects.waiter import Waiter
 from syncd.policy.checkup import judge_certificate, judge_clock, judge_end
 from syncd.policy.finding import Finding, Grade
 from syncd.policy.target import Target
@@ -55,7 +56,7 @@ class _Listener(Exchanger):
     """Keeps what each answer says beside its body, a refusal's as well."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(Interrupt(), clock)
+        super().__init__(Waiter(Interrupt(), clock))
         self._clock = clock
         self.status: int | None = None
         self.skew_s: float | None = None

@@ -36,10 +36,6 @@ _log = logging.getLogger("syncd.delivery")
 _PASSING = frozenset({Verdict.RETRY, Verdict.OFFLINE, Verdict.FRESH_LEASE, Verdict.UPLOAD_AGAIN})
 
 
-class Superseded(Exception):
-    """While a failure was waited out something newer came up: a fresh snapshot is worth more than this one."""
-
-
 class Attendant(Protocol):
     """Who is told how a delivery goes, and who waits for it, so that every wait can be cut short."""
 
@@ -50,7 +46,7 @@ class Attendant(Protocol):
         """So many files, and so much of what is in them, are packed."""
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """So much of the archive is on its way."""
+        """So much of the archive has arrived."""
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """An attempt failed and the next one comes after so many seconds."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from syncd.base.clock import Clock
-from syncd.base.interrupt import Interrupt
 from syncd.effects.api import Api
 from syncd.effects.bucket import check_url
 from syncd.effects.delivery import Patience
@@ -17,6 +15,7 @@ from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
 from syncd.effects.retrying import retried
 from syncd.effects.tar_reader import BadArchive
+from syncd.effects.waiter import GivesWay, Waiter
 from syncd.policy.retry import retry_after_s
 from syncd.policy.verdict import Step, Verdict
 
@@ -29,22 +28,27 @@ Made = TypeVar("Made")
 class Dump:
     """One sandbox's workspace, to be taken over or compared."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, patience: Patience, clock: Clock, interrupt: Interrupt) -> None:
+    def __init__(self, api: Api, exchanger: Exchanger, patience: Patience, waiter: Waiter) -> None:
         self._api = api
         self._exchanger = exchanger
         self._patience = patience
-        self._clock = clock
-        self._interrupt = interrupt
+        self._waiter = waiter
+        self._clock = waiter.clock
 
     def read(self, make: Callable[[Iterator[bytes]], Made], on_retry: Callable[[StepFailed, float], None]) -> Made:
         """What `make` makes of the archive's bytes; it is called anew for each attempt.
 
-        Raises `StepFailed` when retries end, `Stop`, and what else `make` raises.
+        It only looks, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end, `Superseded`,
+        `Stop`, and what else `make` raises.
         """
         return retried(lambda: self.read_once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
 
     def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
-        """As `read`, in one attempt. Raises `StepFailed` when it fails."""
+        """As `read`, in one attempt. Raises `StepFailed` when it fails, `Superseded`, `Stop`."""
+        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+            return self._looked(make)
+
+    def _looked(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
         url = self._api.dump()
         check_url(Step.DUMP, url)
         try:
@@ -60,5 +64,5 @@ class Dump:
         return made
 
     def _pause(self, wait_s: float, _: Verdict) -> None:
-        with self._interrupt.region():
-            self._clock.sleep(wait_s)
+        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+            self._waiter.sleep(wait_s)

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from syncd.base.clock import Clock
 from syncd.base.errors import SandboxGone
-from syncd.base.interrupt import Interrupt
 from syncd.effects.api import Api
 from syncd.effects.bucket import check_url
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger, NoAnswer
+from syncd.effects.waiter import Waiter
 from syncd.policy.verdict import Step, Verdict, judge_bucket
 
 _READ_S = 60.0
@@ -75,11 +74,11 @@ def new_name() -> str:
 class Runner:
     """Runs errands in one sandbox, one after the other."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, clock: Clock, interrupt: Interrupt) -> None:
+    def __init__(self, api: Api, exchanger: Exchanger, waiter: Waiter) -> None:
         self._api = api
         self._exchanger = exchanger
-        self._clock = clock
-        self._interrupt = interrupt
+        self._waiter = waiter
+        self._clock = waiter.clock
 
     def run(self, errand: Errand, check: Callable[[], None] = lambda: None) -> str:
         """All that it printed, once it has ended, however it ended; `check` is called all the time.
@@ -146,8 +145,7 @@ class Runner:
                 raise StepFailed(errand.purpose.step, Verdict.RETRY, message)
             check()
             if seen.status not in _ENDED:  # also where it prints all the time, or it would be asked all the time
-                with self._interrupt.region():
-                    self._clock.sleep(wait_s)
+                self._waiter.sleep(wait_s)
                 wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 # httpx imports its command line if the libraries for it are at hand, and with it 4 MiB that no daemon needs.
@@ -27,14 +27,15 @@ import h11
 import httpx
 
 from syncd import __version__
-from syncd.base.clock import Clock
 from syncd.base.config import is_loopback
-from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line, redacted
 from syncd.effects.line import Leftover, Line
-from syncd.effects.lookup import look_up
 from syncd.effects.route import Route, keep_asking, route_of
+from syncd.effects.waiter import Waiter
 from syncd.policy.warmth import KEEP_S, Moment, Trust, cold_at_s, trust
+
+if TYPE_CHECKING:
+    from syncd.effects.network import Network
 
 CONNECT_S = 10.0
 # The write time-out counts for each send of a block; a slow uplink needs its time for one.
@@ -123,9 +124,10 @@ class _Kept:
 class Exchanger:
     """A client of one origin, or of buckets. Connections are kept for a while; `policy.warmth` says for how long."""
 
-    def __init__(self, interrupt: Interrupt, clock: Clock) -> None:
-        self._interrupt = interrupt
-        self._clock = clock
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self._clock = waiter.clock
+        self._network: Network | None = None
         self._kept: dict[str, _Kept] = {}
 
     def exchange(
@@ -140,8 +142,8 @@ class Exchanger:
         """One request and its answer, the answer's body bounded and not decoded, redirects not followed.
 
         The whole answer must come within `read_s` seconds of the request's end. A request that met a connection already
-        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoAnswer`, `Stop`, and what
-        iterating `content` raises.
+        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoAnswer`, `Stop`,
+        `Superseded`, and what iterating `content` raises.
         """
         body = content if isinstance(content, bytes | None) else _Outgoing(content)
         try:
@@ -158,7 +160,7 @@ class Exchanger:
     def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Answer | Taken:
         """What `take` makes of the body of a GET, as it comes and undecoded; the answer itself where it is not a 200.
 
-        Raises `NoAnswer`, in the middle of the body too, `Stop`, and what `take` raises.
+        Raises `NoAnswer`, in the middle of the body too, `Stop`, `Superseded`, and what `take` raises.
         """
         with ExitStack() as opened:
             response, line = opened.enter_context(self._asked("GET", url, {}, read_s, None))
@@ -178,11 +180,10 @@ class Exchanger:
         line = Line(read_s)
         with ExitStack() as opened:
             try:
-                opened.enter_context(self._interrupt.region())
+                self.waiter.interrupt.check()
                 kept = opened.enter_context(self._in_use(url))
-                if kept.connection is None:
-                    look_up(url, CONNECT_S)
-                line = opened.enter_context(Line(read_s, kept.connection))
+                line = Line(read_s, kept.connection)
+                self._over().line = line
                 line.body = body.blocks if isinstance(body, _Outgoing) else None
                 kept.connection = None  # until it has brought an answer
                 request = kept.client.stream(
@@ -217,10 +218,18 @@ class Exchanger:
             self.drop()
 
     def drop(self) -> None:
-        """Close every connection: after a sleep they look fresh and are dead."""
+        """Close every connection, one in use after its exchange: after a sleep they look fresh and are dead."""
         for kept in self._kept.values():
-            kept.client.close()
+            if kept.last is not None:
+                kept.client.close()
         self._kept.clear()
+
+    def _over(self) -> Network:
+        if self._network is None:
+            from syncd.effects.network import Network  # noqa: PLC0415 - loads httpcore, which not every command needs
+
+            self._network = Network(self.waiter)
+        return self._network
 
     @contextmanager
     def _in_use(self, url: str) -> Iterator[_Kept]:
@@ -232,12 +241,14 @@ class Exchanger:
             kept.client.close()
             kept = None
         if kept is None:
-            kept = self._kept[origin] = _Kept(_make_client(parts.scheme, parts.hostname or ""))
+            kept = self._kept[origin] = _Kept(_make_client(parts.scheme, parts.hostname or "", self._over()))
         kept.last = None
         try:
             yield kept
         finally:
             kept.last = self._now()
+            if self._kept.get(origin) is not kept:  # all were dropped meanwhile
+                kept.client.close()
 
     def _now(self) -> Moment:
         return Moment(self._clock.monotonic_s(), self._clock.boottime_s())
@@ -258,7 +269,7 @@ class _Outgoing:
             raise
 
 
-def _make_client(scheme: str, host: str) -> httpx.Client:
+def _make_client(scheme: str, host: str, network: Network) -> httpx.Client:
     local = is_loopback(host)
     client = httpx.Client(
         verify=_tls() if scheme == "https" else False,
@@ -271,6 +282,10 @@ def _make_client(scheme: str, host: str) -> httpx.Client:
     )
     # A cookie of someone's sign-in page, sent to the API from then on, might be refused there.
     client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # httpx (0.28) takes no network backend, and its transports' pools, those of the environment's proxies too, do.
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
+        if isinstance(transport, httpx.HTTPTransport):
+            transport._pool._network_backend = network  # noqa: SLF001
     return client
 
 

@@ -8,22 +8,22 @@ What httpx does not know is seen here. Its `trace` extension tells of each stage
   request was sent, so it is no answer to it, whatever it says.
 - A time-out for each read never ends an answer that comes one byte a minute, or interim answers without end; and it
   begins when the kernel has taken the request, which a slow uplink may go on sending for minutes.
+- The kernel takes some MiB of a body at once. How much of it has arrived, only the other side's acknowledgements tell.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import fcntl
 import socket
 import struct
 import sys
 import termios
-import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from math import inf
+from typing import Any
 
 from syncd.base.clock import SystemClock
 
@@ -55,6 +55,42 @@ def counts(connection: socket.socket) -> Counts | None:
         return None
 
 
+def queued_bytes(connection: socket.socket | None) -> int:
+    """What the kernel still holds to send, because nobody has acknowledged it (tcp(7), SIOCOUTQ)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(connection or -1, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
+
+
+class Arrival:
+    """How much of a body has arrived that is about to be sent over this connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._before_bytes = self._passed()[0]
+        self._arrived_bytes = 0
+
+    def arrived_bytes(self, handed_bytes: int) -> int:
+        """Of so many that the kernel has taken. All of them, where this system does not count what is acknowledged.
+
+        TLS makes more of them, so it is the share that counts: what is acknowledged of all that went out.
+        """
+        out_bytes, queued = self._passed()
+        if not self._before_bytes or not queued:
+            return handed_bytes
+        out_bytes -= self._before_bytes
+        share = max(0, out_bytes - queued) / max(1, out_bytes)
+        self._arrived_bytes = max(self._arrived_bytes, min(handed_bytes, int(share * handed_bytes)))
+        return self._arrived_bytes
+
+    def _passed(self) -> tuple[int, int]:
+        """What went out in all, and how much of it the kernel still holds. Nothing: that is not known."""
+        known = counts(self._connection)  # first: what is acknowledged between the two counts as arrived
+        queued = queued_bytes(self._connection)
+        return (0, 0) if known is None else (known.acked_bytes + queued, queued)
+
+
 class Body(Iterable[bytes]):
     """A request's body that wants to know its way."""
 
@@ -68,32 +104,35 @@ class Line:
     and as long again for each time that more of the request has left this machine.
 
     `reached`: a connection stood; `untouched`: it ended before it took a byte; `overdue`: the answer took too long.
-    `body`: the request's, if it has one.
+    `overdue_s`: when it will have, if nothing more leaves, in monotonic seconds. `body`: the request's, if it has one.
     """
 
     def __init__(self, answer_s: float, kept: socket.socket | None = None) -> None:
         self.connection = kept
         self.reached = False
         self.overdue = False
+        self.overdue_s = inf
         self.untouched = False
         self.body: Iterable[bytes] | None = None
         self._answer_s = answer_s
         self._kept = kept
         self._before: Counts | None = None
-        self._answered: threading.Lock | None = None
-        self._sent_s: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.be_patient()
+        self._queued_bytes = 0
 
     def be_patient(self) -> None:
         """The rest of the answer may take as long as it takes."""
-        if self._answered is not None:
-            self._answered.release()
-            self._answered = None
+        self.overdue_s = inf
+
+    def look_at_the_time(self, now_s: float) -> bool:
+        """Whether the answer is overdue now."""
+        if now_s < self.overdue_s:
+            return False
+        before, self._queued_bytes = self._queued_bytes, queued_bytes(self.connection)
+        if 0 < self._queued_bytes != before:
+            self.overdue_s = now_s + self._answer_s
+            return False
+        self.overdue = True
+        return True
 
     def hear(self, name: str, info: Mapping[str, Any]) -> None:
         """The `trace` extension's callback. Raises `Leftover`."""
@@ -103,12 +142,12 @@ class Line:
             case "send_request_headers.started":
                 self.reached = True
                 self._before = self._counts()
-                self._watch()
+                self.be_patient()  # a proxy's answer comes before the server's
             case "send_request_body.started":
                 if isinstance(self.body, Body) and self.connection is not None:
                     self.body.goes_over(self.connection)
             case "receive_response_headers.started":
-                self._sent_s = _CLOCK.monotonic_s()
+                self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
             case "send_request_headers.failed" | "send_request_body.failed":
                 self._leave_nothing_behind()
             case "receive_response_headers.failed":
@@ -135,39 +174,6 @@ class Line:
             with contextlib.suppress(OSError):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _queued_bytes(self) -> int:
-        """What the kernel still holds of the request, because nobody has acknowledged it (tcp(7), SIOCOUTQ)."""
-        try:
-            return int.from_bytes(fcntl.ioctl(self.connection or -1, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except (OSError, ValueError):
-            return 0
-
     def _stands_still(self, which: str) -> bool:
         now = self._counts()
         return now is not None and self._before is not None and getattr(now, which) == getattr(self._before, which)
-
-    def _watch(self) -> None:
-        self.be_patient()  # a proxy's answer comes before the server's
-        answered = threading.Lock()
-        answered.acquire()
-        self._answered, self._sent_s = answered, None
-        # A `threading.Timer` takes many steps to start: a signal that raises between two of them leaves it half begun.
-        # And it starts before the request is sent: a signal in the instant between Python's last look for one and the
-        # system call that waits for the answer is slept through, and a new thread makes that instant longer.
-        _thread.start_new_thread(self._give_up, (answered,))
-
-    def _give_up(self, answered: threading.Lock) -> None:
-        """In a thread of its own: when the time is over, end the read that the main thread waits in."""
-        left_s, queued_bytes = self._answer_s, 0
-        while left_s > 0:
-            if answered.acquire(timeout=left_s):
-                return
-            before, queued_bytes = queued_bytes, self._queued_bytes()
-            if self._sent_s is None or 0 < queued_bytes != before:
-                left_s = self._answer_s
-            else:
-                left_s = self._sent_s + self._answer_s - _CLOCK.monotonic_s()
-        self.overdue = True
-        if self.connection is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self.connection, socket.SHUT_RDWR)  # TLS has no say in it

@@ -31,7 +31,7 @@ class MountSensor:
         self._mounts = self._concerning()
 
     def filenos(self) -> list[int]:
-        """What to `select` on for exceptional conditions."""
+        """What to poll for POLLPRI."""
         return [self._descriptor] if self._descriptor >= 0 else []
 
     def changed(self) -> bool:

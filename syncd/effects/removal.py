@@ -15,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncd.base.clock import Clock
 from syncd.base.errors import KeyRefused, TryLater
-from syncd.base.interrupt import Interrupt
 from syncd.base.text import one_line
 from syncd.effects import removal_script
 from syncd.effects.execution import Errand, Purpose, Runner, Stage, new_name
 from syncd.effects.failure import StepFailed
 from syncd.effects.started_file import Started, StartedFile
+from syncd.effects.waiter import Waiter
 from syncd.policy.manifest import Entry, Kind, arrived_digest
 from syncd.policy.removal import Versions
 from syncd.policy.verdict import Step, Verdict
@@ -54,11 +53,10 @@ class Remover:
     asked for, and `settle` comes before whatever is put there.
     """
 
-    def __init__(self, runner: Runner, started: StartedFile, clock: Clock, interrupt: Interrupt) -> None:
+    def __init__(self, runner: Runner, started: StartedFile, waiter: Waiter) -> None:
         self._runner = runner
         self._started = started
-        self._clock = clock
-        self._interrupt = interrupt
+        self._waiter = waiter
 
     def settle(self, check: Callable[[], None] = lambda: None) -> None:
         """See that no removal that was started before still takes anything away.
@@ -138,8 +136,7 @@ class Remover:
                 self._disarm(started)
                 disarmed = True
                 continue
-            with self._interrupt.region():
-                self._clock.sleep(wait_s)
+            self._waiter.sleep(wait_s)
             wait_s *= 2
         raise StepFailed(
             Step.DELETE,

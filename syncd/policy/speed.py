@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # What is shown follows a change of speed within this, and bursts that are shorter are evened out.
 WINDOW_S = 8.0
-# The first bytes go into the kernel's buffers at once, whatever the network does; before this nothing is known.
+# A connection that begins is finding its speed, and what it told of comes in leaps; before this nothing is known.
 LEAST_S = 1.0
 # Samples that come closer than this replace each other, so that a window of many small blocks is a few numbers.
 _STEP_S = 0.25

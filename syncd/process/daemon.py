@@ -1,14 +1,14 @@
 """The daemon's loop: one thread that owns all state, waits for whatever comes first, and syncs when it is time.
 
 What to do next is decided in `policy.agenda`; this only keeps what the decision rests on. The loop is also the
-`Attendant` of its own syncs: their stages become the status, their waits are its waits, so signals, commands and
-changes are heard while a sync is under way.
+`Attendant` of its own syncs, whose stages become the status, and the `Listener` of all that waits in them: signals,
+commands and changes are heard at once while a sync is under way.
 """
 
 from __future__ import annotations
 
 import logging
-import select
+from collections.abc import Collection
 from enum import Enum
 from math import inf
 
@@ -16,11 +16,11 @@ from syncd import __version__
 from syncd.base.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.effects.control import Client, Message
 from syncd.effects.cycle import Outcome
-from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import GLANCE_S, GivesWay, Superseded
 from syncd.policy.agenda import Agenda, Reason, Sync, ends_pause, next_move, resting_state
-from syncd.policy.debounce import Burst, noted
+from syncd.policy.debounce import Burst, due_s, noted
 from syncd.policy.status import State
 from syncd.policy.verdict import Step, Verdict
 from syncd.process import orders
@@ -37,8 +37,6 @@ POLL_LEAST_S = 2.0
 POLL_SHARE = 20
 # While the key is refused, its file is looked at this often.
 KEY_POLL_S = 2.0
-# During an upload, commands and changes are heard this often.
-GLANCE_S = 0.2
 
 
 class Ended(Enum):
@@ -63,9 +61,11 @@ class Daemon:
         self._rescan_at_s = 0.0
         self._suspicion = Suspicion()
         self._paused = False
-        self._glanced_s = 0.0
+        self._told_s = 0.0
         self._slept_s = 0.0
+        self._woke = False
         self._key_stamp = parts.key_stamp()
+        parts.waiter.listener = self
 
     def run(self) -> Ended:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
@@ -197,18 +197,12 @@ class Daemon:
             orders.tell_progress(self._serving, done_bytes=done_bytes, total_bytes=total_bytes, **what)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """Show it, and hear what else goes on."""
-        self._parts.interrupt.check()
+        """Show it."""
         self._board.sent(sent_bytes, total_bytes)
         now_s = self._clock.monotonic_s()
-        if now_s - self._glanced_s >= GLANCE_S or sent_bytes == total_bytes:
-            self._glanced_s = now_s
+        if now_s - self._told_s >= GLANCE_S or sent_bytes == total_bytes:
+            self._told_s = now_s
             orders.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
-            slept_before_s = self._slept_s
-            self._wait(now_s)
-            # After a sleep its connection is dead, and the workspace may be another one.
-            if self._slept_s > slept_before_s or self._parts.revision.ends_upload():
-                raise Superseded
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Show what failed and when it is tried again."""
@@ -226,9 +220,7 @@ class Daemon:
         slept_before_s = self._slept_s
         least_s = started_s + min(wait_s, self._parts.patience.first_s)
         while True:
-            # An order goes before a pause: given up here, it would be begun again at once, without end.
-            held_up = self._paused and not self._serving
-            if self._orders.fresh or held_up or self._parts.signals.reload:
+            if self._is_called_off:
                 raise Superseded
             now_s = self._clock.monotonic_s()
             until_s = ends_s = started_s + wait_s - (self._slept_s - slept_before_s)
@@ -257,17 +249,44 @@ class Daemon:
 
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
-        parts = self._parts
-        ends = parts.appointments() + ([] if until_s is None else [until_s])
+        self._parts.waiter.once(until_s)
+
+    # -- the listener, in each wait: between two syncs, and in them
+
+    def alarms(self) -> list[tuple[int, int]]:
+        """What tells that something has come."""
+        return self._parts.alarms()
+
+    def due_s(self) -> float | None:
+        """When something is due, whatever comes."""
+        ends = self._parts.appointments()
         if self._setback.waits_for_person:
             ends.append(self._clock.monotonic_s() + KEY_POLL_S)
-        timeout_s = max(0.0, min(ends) - self._clock.monotonic_s()) if ends else None
-        with parts.interrupt.region():
-            _, _, mounted = select.select(parts.alarms(), [], parts.mounts.filenos(), timeout_s)
-        if mounted and parts.mounts.changed():
+        return min(ends) if ends else None
+
+    def hear(self, ready: Collection[int]) -> None:
+        """Note what has come, and answer who asks. In the middle of a sync no more than that is done."""
+        if not set(self._parts.mounts.filenos()).isdisjoint(ready) and self._parts.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: looking at everything again")
             self._look_everywhere()
         self._hear()
+
+    def newer_s(self, gives_way: GivesWay) -> float | None:
+        """When the sync under way is to give way to another one."""
+        if gives_way is GivesWay.TO_A_FRESH_START:
+            # After a sleep its connection is dead, and the workspace may be another one.
+            woke, self._woke = self._woke, False
+            return self._clock.monotonic_s() if woke or self._parts.revision.ends_upload() else None
+        if self._is_called_off:
+            return self._clock.monotonic_s()
+        return None if self._burst is None else due_s(self._burst, *self._times())
+
+    @property
+    def _is_called_off(self) -> bool:
+        """Whether someone wants another sync than this one, or none."""
+        # An order goes before a pause: given up for it, it would be begun again at once, without end.
+        held_up = self._paused and not self._serving
+        return bool(self._orders.fresh) or held_up or self._parts.signals.reload
 
     def _hear(self) -> None:
         """Note what has come."""
@@ -278,6 +297,7 @@ class Daemon:
         if hints:
             self._burst = noted(self._burst, self._clock.monotonic_s())
         slept_s = parts.sensor.slept_s()
+        self._woke = bool(slept_s)
         if slept_s:
             _log.info("slept for %.0f s: looking at everything again", slept_s)
             parts.exchanger.drop()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 from dataclasses import dataclass
 
 from syncd.base.clock import Clock
-from syncd.base.interrupt import Interrupt
 from syncd.effects.control import ControlServer
 from syncd.effects.cycle import Cycle
 from syncd.effects.delivery import Patience
 from syncd.effects.http import Exchanger
 from syncd.effects.mounts import MountSensor
 from syncd.effects.pause_file import PauseFile
+from syncd.effects.waiter import Waiter
 from syncd.effects.watcher import Watcher
 from syncd.process.board import Board
 from syncd.process.liaison import Liaison
@@ -45,7 +46,7 @@ class Parts:
     signals: Signals
     revision: Revision
     wakeup: Wakeup
-    interrupt: Interrupt
+    waiter: Waiter
     sensor: SleepSensor
     mounts: MountSensor
     exchanger: Exchanger
@@ -64,10 +65,12 @@ class Parts:
         # The time of change besides: the next file may have the number, and `cp -p` gives it any time of writing.
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
-    def alarms(self) -> list[int]:
-        """What can be read once something has come that the loop should hear of at once."""
+    def alarms(self) -> list[tuple[int, int]]:
+        """What tells that something has come that the loop should hear of at once, and by which event of poll(2)."""
         readers = (self.sensor, self.control, self.liaison)
-        return [self.wakeup.fileno(), *(fileno for reader in readers for fileno in reader.filenos())]
+        filenos = [self.wakeup.fileno(), *(fileno for reader in readers for fileno in reader.filenos())]
+        mounts = [(fileno, select.POLLPRI) for fileno in self.mounts.filenos()]
+        return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
 
     def appointments(self) -> list[float]:
         """The monotonic seconds at which something is due, whatever comes."""

@@ -70,7 +70,7 @@ class Furnisher:
 
     def furnish(self, target: Target) -> Premises:
         """What works at this sandbox."""
-        clock, interrupt = self.around.clock, self.around.interrupt
+        clock, waiter = self.around.clock, self.exchanger.waiter
         api = Api(target, self.key, self.exchanger, clock)
         patience = patience_of(self.config)
         delivery = Delivery(
@@ -83,8 +83,8 @@ class Furnisher:
             patience=patience,
             clock=clock,
         )
-        runner = Runner(api, self.exchanger, clock, interrupt)
-        remover = Remover(runner, StartedFile(self.folders.state, target), clock, interrupt)
+        runner = Runner(api, self.exchanger, waiter)
+        remover = Remover(runner, StartedFile(self.folders.state, target), waiter)
         blocked = BlockedPaths(runner, self.folders.state, target, self.check)
         clearing = Clearing(
             Deletions(self.config.sandbox.deletions),
@@ -98,7 +98,7 @@ class Furnisher:
         small = SmallArchives(
             Archives(self.config.sync.archive),
             target,
-            Dump(api, self.exchanger, patience, clock, interrupt),
+            Dump(api, self.exchanger, patience, waiter),
             workspace=self.config.workspace.path,
             state_folder=self.folders.state,
             clock=clock,

@@ -34,6 +34,7 @@ from syncd.effects.sentry import Sentry
 from syncd.effects.snapshot import Photographer
 from syncd.effects.state_file import remove_drafts
 from syncd.effects.status_file import StatusFile
+from syncd.effects.waiter import Waiter
 from syncd.effects.watcher import watcher
 from syncd.policy.gitignore import bad_pattern
 from syncd.policy.secret_contents import NoSearch, Search, SecretSearch
@@ -262,7 +263,8 @@ def daemon_of(
         board.pending = True
         board.enter(State.STARTING)
         opened.callback(board.ended)
-        exchanger = Exchanger(around.interrupt, around.clock)
+        waiter = Waiter(around.interrupt, around.clock)
+        exchanger = Exchanger(waiter)
         opened.callback(exchanger.drop)
         watch = watcher(config.workspace.path, wakeup.ring)
         watch.open()
@@ -285,7 +287,7 @@ def daemon_of(
             exchanger=exchanger,
             throttle=throttle,
             coverage=watch,
-            on_progress=manager.ping,
+            on_progress=waiter.glance,
         )
         cycle.recall()
         liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
@@ -301,7 +303,7 @@ def daemon_of(
                 signals=signals,
                 revision=Revision(config, reread or (lambda: config), throttle, signals),
                 wakeup=wakeup,
-                interrupt=around.interrupt,
+                waiter=waiter,
                 sensor=sensor,
                 mounts=mounts,
                 exchanger=exchanger,

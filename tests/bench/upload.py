@@ -14,6 +14,7 @@ from syncd.effects.bucket import Bucket
 from syncd.effects.chunk_store import ChunkStore
 from syncd.effects.deflate import Sum
 from syncd.effects.http import Exchanger
+from syncd.effects.waiter import Waiter
 from syncd.policy.chunking import TARGET_BYTES
 from syncd.policy.lease import Lease
 from tests.bench import sink
@@ -44,7 +45,7 @@ def put(url: str, spool: str, mib: int, whole: str) -> list[Took]:
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:
         file.writelines(archive.blocks(_MIB))
-    bucket = Bucket(Exchanger(Interrupt(), CLOCK), CLOCK)
+    bucket = Bucket(Exchanger(Waiter(Interrupt(), CLOCK)), CLOCK)
     took = []
     for _ in range(TIMES):
         watch = Stopwatch()

@@ -202,13 +202,17 @@ def arm(trip: Tripwire) -> None:
     os.replace, os.rename = moved("replace"), moved("rename")
     os.unlink, os.rmdir, os.mkdir = removed("unlink"), removed("rmdir"), made_folder  # type: ignore[assignment]
     os.remove = os.unlink
-    for way in ("connect", "send", "sendall", "recv", "recv_into"):
-        setattr(socket.socket, way, _crossed(trip, way, getattr(socket.socket, way)))
+    for way, name in (("connect_ex", "connect"), ("send", "send"), ("recv", "recv")):
+        setattr(socket.socket, way, _crossed(trip, name, getattr(socket.socket, way)))
 
 
 def _crossed(trip: Tripwire, way: str, real: Any) -> Any:
     def cross(self: socket.socket, *args: Any) -> Any:
-        if not way.startswith("send"):
+        if way == "recv":  # tried in vain, before there is anything to receive, it is no step
+            received = real(self, *args)
+            trip.step(way)
+            return received
+        if way == "connect":
             trip.step(way)
         elif trip.step_in_two(way):
             real(self, args[0][: len(args[0]) // 2])

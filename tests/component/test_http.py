@@ -18,6 +18,7 @@ from clock import ScriptedClock
 from syncd.base.errors import Stop
 from syncd.base.interrupt import Interrupt
 from syncd.effects.http import Exchanger, NoAnswer
+from syncd.effects.waiter import Waiter
 
 Talk = Callable[[socket.socket], None]
 
@@ -48,7 +49,7 @@ def answering(talk: Talk) -> Iterator[int]:
 @pytest.fixture
 def exchanger() -> Iterator[Exchanger]:
     """A client with nothing open after the test."""
-    exchanger = Exchanger(Interrupt(), ScriptedClock())
+    exchanger = Exchanger(Waiter(Interrupt(), ScriptedClock()))
     yield exchanger
     exchanger.drop()
 
@@ -136,7 +137,7 @@ def test_a_certificate_that_nobody_vouches_for(exchanger: Exchanger, tmp_path: P
 def test_a_signal_ends_a_request_at_once() -> None:
     """A server that never answers does not hold up a stop."""
     interrupt = Interrupt()
-    exchanger = Exchanger(interrupt, ScriptedClock())
+    exchanger = Exchanger(Waiter(interrupt, ScriptedClock()))
     before = signal.signal(signal.SIGUSR2, lambda number, frame: interrupt.request())
     main = threading.get_ident()
 

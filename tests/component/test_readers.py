@@ -27,6 +27,7 @@ from syncd.base.interrupt import Interrupt
 from syncd.effects.archive import Archive
 from syncd.effects.http import Exchanger
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Waiter
 from syncd.process.wiring import Surroundings, cycle_of, folders_of
 
 MIB = 1 << 20
@@ -158,7 +159,11 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     around = Surroundings(ScriptedClock(wall=LATER_S), environ, Interrupt())
     folders = folders_of(config, environ)
     cycle = cycle_of(
-        config, folders, key=ApiKey("k", "the test"), around=around, exchanger=Exchanger(Interrupt(), around.clock)
+        config,
+        folders,
+        key=ApiKey("k", "the test"),
+        around=around,
+        exchanger=Exchanger(Waiter(Interrupt(), around.clock)),
     )
     archives = []
     for number in range(2):

@@ -17,6 +17,7 @@ from clock import ScriptedClock
 from syncd.base.interrupt import Interrupt
 from syncd.effects.http import Exchanger
 from syncd.effects.route import Route, keep_asking, route_of
+from syncd.effects.waiter import Waiter
 
 
 def test_a_route_that_stands() -> None:
@@ -86,7 +87,7 @@ def _inside() -> None:
     assert server.stdin is not None
     assert server.stdout is not None
     clock = ScriptedClock()
-    exchanger = Exchanger(Interrupt(), clock)
+    exchanger = Exchanger(Waiter(Interrupt(), clock))
     try:
         assert server.stdout.readline() == "here\n"
         if not _ip(f"link add near type veth peer name far netns {server.pid}"):

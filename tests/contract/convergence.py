@@ -46,13 +46,14 @@ from syncd.base.interrupt import Interrupt
 from syncd.effects import content, pack
 from syncd.effects import watch as watch_module
 from syncd.effects.cycle import Cycle, Outcome
-from syncd.effects.delivery import Attendant, Superseded
+from syncd.effects.delivery import Attendant
 from syncd.effects.execution import Errand, Runner
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger
 from syncd.effects.inotify import BUFFER_BYTES, Inotify
 from syncd.effects.scan import Scanner
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Superseded
 from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
 from syncd.policy import chunking
@@ -333,7 +334,7 @@ class StoryDaemon(Daemon):
     def _wait(self, until_s: float | None) -> None:
         with self._world.effects(counted=False):
             self._world.waits(self, until_s)
-        self._parts.interrupt.check()
+        self._parts.waiter.interrupt.check()
         self._hear()
 
     def _sync(self, reason: Any) -> None:
@@ -349,6 +350,7 @@ class StoryDaemon(Daemon):
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self._world.instant()
         super().sent(sent_bytes, total_bytes)
+        self._hear()
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._world.box_id = self.sandbox_id

@@ -17,6 +17,7 @@ from syncd.effects.cycle import Cycle, Outcome
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Exchanger
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Waiter
 from syncd.emulator import Emulator
 from syncd.policy.status import State
 from syncd.policy.verdict import Verdict
@@ -69,7 +70,7 @@ class Rig:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.sandbox = emulator.create_sandbox(SANDBOX)
-        self.exchanger = Exchanger(Interrupt(), clock)
+        self.exchanger = Exchanger(Waiter(Interrupt(), clock))
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},

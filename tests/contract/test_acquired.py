@@ -9,9 +9,9 @@ import pytest
 from syncing import Rig, Witness, rigged
 
 from syncd.base.errors import KeyRefused, SandboxRefused, TryLater
-from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
 from syncd.effects.lodging import TenancyFile
+from syncd.effects.waiter import Superseded
 from syncd.emulator import Entry, When
 from syncd.policy.tenancy import SPAN_S
 from syncd.policy.verdict import Verdict

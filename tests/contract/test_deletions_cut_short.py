@@ -9,8 +9,8 @@ import pytest
 from syncing import SANDBOX, Rig, Witness, rigged
 
 from syncd.base.errors import SandboxGone, Stop
-from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
+from syncd.effects.waiter import Superseded
 from syncd.emulator.journal import Entry
 
 REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]

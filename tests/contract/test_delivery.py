@@ -10,9 +10,9 @@ from syncing import KEY, Rig, Witness, rigged
 
 from syncd.base.apikey import ApiKey
 from syncd.base.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
-from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Superseded
 from syncd.policy.status import State
 from syncd.policy.verdict import Step, Verdict
 

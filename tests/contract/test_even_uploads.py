@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +20,12 @@ from syncing import Rig, Witness, rigged
 
 from syncd.base.clock import SystemClock
 from syncd.base.interrupt import Interrupt
-from syncd.effects import bucket
+from syncd.effects import bucket, line
 from syncd.effects.archive import Archive
 from syncd.effects.bucket import Bucket, Throttle
 from syncd.effects.http import Exchanger
 from syncd.effects.pacing import keep_within
+from syncd.effects.waiter import Waiter
 from syncd.policy.lease import Lease
 
 CLOCK = SystemClock()
@@ -128,11 +129,11 @@ def archive_of(size_bytes: int) -> Archive:
     return Archive((), archive.end, sum(map(len, archive.blocks(KIB))))
 
 
-def upload(url: str, size_bytes: int, throttle: Throttle) -> None:
-    exchanger = Exchanger(Interrupt(), CLOCK)
+def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int], None] = lambda _: None) -> None:
+    exchanger = Exchanger(Waiter(Interrupt(), CLOCK))
     try:
         lease = Lease(url, CLOCK.boottime_s() + 3600, 3600)
-        Bucket(exchanger, CLOCK, throttle).put(lease, archive_of(size_bytes), lambda _: None)
+        Bucket(exchanger, CLOCK, throttle).put(lease, archive_of(size_bytes), on_sent)
     finally:
         exchanger.drop()
 
@@ -166,6 +167,26 @@ def test_a_stall_is_followed_by_no_burst() -> None:
     assert there.received(goes_on_s, goes_on_s + 0.3) <= limit * (0.3 + LATE_S) + least
 
 
+def test_what_is_told_has_arrived(certificate: tuple[Path, Path] | None) -> None:
+    """The kernel takes all of it at once; who receives it stands still, and so does what is told, until it goes on."""
+    told: list[int] = []
+    size_bytes = 1_500 * KIB
+    with receiver(certificate, stalls_at=size_bytes // 8) as there:
+        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), told.append))
+        thread.start()
+        assert there.stalled.wait(10)
+        before = len(told)
+        ends_s = CLOCK.monotonic_s() + 10
+        while len(told) < before + 5 and CLOCK.monotonic_s() < ends_s:
+            CLOCK.sleep(0.02)
+        stalled_at = told[-1]
+        there.goes_on.set()
+        thread.join(20)
+    assert size_bytes // 10 < stalled_at < size_bytes // 2
+    assert told == sorted(told)
+    assert told[-1] == archive_of(size_bytes).size_bytes
+
+
 def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a low limit an upload may take many times as long as an answer may."""
     monkeypatch.setattr(bucket, "_READ_S", 0.3)
@@ -174,8 +195,9 @@ def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.Monkey
     assert there.received() == sum(map(len, archive_of(24 * KIB).blocks(KIB)))
 
 
-def test_another_limit_holds_at_once() -> None:
+def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is set, taken away or lowered in the middle: what went before is not held against what comes."""
+    monkeypatch.setattr(line, "counts", lambda _: None)  # so that what is told is what is handed over
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]
@@ -185,7 +207,7 @@ def test_another_limit_holds_at_once() -> None:
         start, throttle.limit_bytes_per_s = max(each for each in limits if each[0] <= sent_bytes)
         reached_s.setdefault(start, clock.monotonic)
 
-    exchanger = Exchanger(Interrupt(), clock)
+    exchanger = Exchanger(Waiter(Interrupt(), clock))
     with receiver() as there:
         lease = Lease(there.url, clock.boottime_s() + 3600, 3600)
         Bucket(exchanger, clock, throttle).put(lease, archive_of(192 * KIB), looked)

@@ -27,9 +27,11 @@ from clock import NOON_S, ScriptedClock
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
 from syncd.base.clock import SystemClock
+from syncd.base.interrupt import Interrupt
 from syncd.effects import api, bucket, http, line
 from syncd.effects.failure import StepFailed
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Waiter
 from syncd.emulator import Entry
 from syncd.emulator.babble import bomb
 from syncd.emulator.bucket import Key
@@ -550,7 +552,7 @@ def test_clocks_that_disagree(ear: Ear, off_s: float, dated: str) -> None:
     """Wrong clocks on either side cost at most a URL more, and never a wait or an upload in vain but one."""
     right = ear.rig.clock
     ear.rig.clock = Shifted(right.monotonic, right.boottime, right.wall + off_s, right=right)
-    ear.rig.exchanger = http.Exchanger(ear.rig.exchanger._interrupt, ear.rig.clock)
+    ear.rig.exchanger = http.Exchanger(Waiter(Interrupt(), ear.rig.clock))
     url = {"hours ahead": "skew 7200", "hours behind": "skew -7200"}.get(dated)
     if url:
         ear.rig.emulator.faults.script(f"upload-url: {url} always")

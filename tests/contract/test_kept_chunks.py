@@ -27,7 +27,7 @@ from syncd.base.errors import Stop
 from syncd.base.folders import folders_for
 from syncd.effects.chunk_store import ChunkStore, Piece, PieceWriter
 from syncd.effects.cycle import Outcome
-from syncd.effects.delivery import Superseded
+from syncd.effects.waiter import Superseded
 from syncd.policy.status import State
 from syncd.policy.verdict import Verdict
 from syncd.process import wiring

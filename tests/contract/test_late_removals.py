@@ -15,6 +15,7 @@ from syncd.effects.api import Api
 from syncd.effects.execution import Runner
 from syncd.effects.removal import Remover
 from syncd.effects.started_file import StartedFile
+from syncd.effects.waiter import Waiter
 from syncd.emulator.journal import Entry
 from syncd.policy.manifest import Entry as Uploaded
 from syncd.policy.manifest import Kind
@@ -207,8 +208,9 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     deleted_and_cut(rig, "execute: lost")
     (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, rig.clock, interrupt)
-    remover = Remover(runner, StartedFile(str(folder), target(rig)), rig.clock, interrupt)
+    waiter = Waiter(interrupt, rig.clock)
+    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, waiter)
+    remover = Remover(runner, StartedFile(str(folder), target(rig)), waiter)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -286,9 +288,10 @@ def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
     folder.mkdir()
     file = StartedFile(str(folder), target(rig))
     folder.rmdir()
-    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, rig.clock, Interrupt())
+    waiter = Waiter(Interrupt(), rig.clock)
+    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, waiter)
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
-        Remover(runner, file, rig.clock, Interrupt()).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
+        Remover(runner, file, waiter).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
     assert "execute" not in rig.asked()
 
 

@@ -21,6 +21,7 @@ from syncd.base.interrupt import Interrupt
 from syncd.effects.api import Api
 from syncd.effects.failure import StepFailed
 from syncd.effects.http import Answer, Exchanger, NoAnswer
+from syncd.effects.waiter import Waiter
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
 
@@ -38,7 +39,7 @@ class ScriptedExchanger(Exchanger):
     """Answers with what it was given, and remembers what was asked."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(Interrupt(), ScriptedClock())
+        super().__init__(Waiter(Interrupt(), ScriptedClock()))
         self.answer = Answer(status, httpx.Headers(dict(headers or {})), body, None)
         self.heard: list[Heard] = []
 
@@ -244,7 +245,7 @@ def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFi
 
 def test_no_answer_holds_no_url() -> None:
     """The text of a network failure is ours, whatever the library says."""
-    exchanger = Exchanger(Interrupt(), ScriptedClock())
+    exchanger = Exchanger(Waiter(Interrupt(), ScriptedClock()))
     for url in ("http://127.0.0.1:9/o?X-Goog-Signature=5ECRET", "http://[bad?5ECRET", "nothing://h/5ECRET", "5ECRET"):
         with pytest.raises(NoAnswer) as caught:
             exchanger.exchange("GET", url, headers={"Authorization": "Bearer 5ECRET"}, read_s=1)

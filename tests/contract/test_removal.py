@@ -21,6 +21,7 @@ from syncd.effects.execution import Runner
 from syncd.effects.failure import StepFailed
 from syncd.effects.removal import Removal, Remover
 from syncd.effects.started_file import StartedFile
+from syncd.effects.waiter import Waiter
 from syncd.policy.manifest import Entry, Kind, Manifest
 from syncd.policy.target import Target
 from syncd.policy.verdict import Step, Verdict
@@ -59,8 +60,9 @@ def remove(rig: Rig, doomed: Manifest, others: Manifest | None = None) -> Remova
 def _remover(rig: Rig, clock: Clock) -> Remover:
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
     (state := rig.folder / "state").mkdir(exist_ok=True)
-    runner = Runner(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, clock, Interrupt())
-    return Remover(runner, StartedFile(str(state), target), clock, Interrupt())
+    waiter = Waiter(Interrupt(), clock)
+    runner = Runner(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, waiter)
+    return Remover(runner, StartedFile(str(state), target), waiter)
 
 
 def left(rig: Rig) -> list[str]:

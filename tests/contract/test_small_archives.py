@@ -12,8 +12,8 @@ import pytest
 from syncing import Rig, Witness, rigged
 
 from syncd.base.errors import Stop
-from syncd.effects.delivery import Superseded
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Superseded
 
 
 @pytest.fixture

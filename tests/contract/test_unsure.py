@@ -17,9 +17,9 @@ import pytest
 from syncing import Rig, Witness, rigged
 
 from syncd.base.errors import NearlyEmpty, Stop, TryLater
-from syncd.effects.delivery import Superseded
 from syncd.effects.failure import StepFailed
 from syncd.effects.snapshot import Demand
+from syncd.effects.waiter import Superseded
 
 # By this clock every file is old enough for its stamp to be believed.
 LATER_S = 4_000_000_000.0

@@ -11,6 +11,8 @@ import pytest
 from rig import Rig
 from service_manager import ServiceManager
 
+from syncd.emulator import When
+
 PING_S = 0.5
 
 
@@ -77,6 +79,28 @@ def test_an_upload_that_goes_on_pings(rig: Rig, manager: ServiceManager) -> None
     first = len(manager.said("WATCHDOG"))
     rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 3, "pings while uploading")
     assert rig.count("initialize") == 0, "the upload was over before the pings came"
+
+
+@pytest.mark.parametrize("fault", ["initialize: hang 4", "upload-url: hang 4", "dump: hang 4", "dump: 503 always"])
+def test_a_server_that_hangs_or_fails_for_longer_than_the_watchdog_waits(
+    rig: Rig, manager: ServiceManager, fault: str
+) -> None:
+    """Waiting for an answer, and for the next attempt, is progress as well."""
+    rig.configure({"sync.archive": "changes", "retry.give_up_after_seconds": 120})
+    rig.fill(5)
+    rig.up()
+    rig.ok("flush")
+    if fault.startswith("upload-url"):
+        rig.faults("upload: expired")
+    rig.faults(fault)
+    op = fault.partition(":")[0]
+    came = rig.once(op, When.BEFORE, lambda: None)
+    rig.write("a")
+    assert came.wait(20)
+    first = len(manager.said("WATCHDOG"))
+    rig.until(lambda: len(manager.said("WATCHDOG")) >= first + 5, "five pings")
+    gaps = [later - earlier for earlier, later in pairwise(manager.times("WATCHDOG")[first : first + 5])]
+    assert max(gaps) < 2 * PING_S, gaps
 
 
 def test_pings_meant_for_another_process_are_not_sent(rig: Rig, manager: ServiceManager) -> None:

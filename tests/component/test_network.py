@@ -1,0 +1,289 @@
+"""The sockets under httpx, over real ones: TLS, proxies, names, and who is heard while they wait."""
+
+from __future__ import annotations
+
+import select
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+from clock import ScriptedClock
+from test_http import answering
+
+from syncd.base.clock import SystemClock
+from syncd.base.interrupt import Interrupt
+from syncd.effects import http, network
+from syncd.effects.http import Exchanger, NoAnswer
+from syncd.effects.network import Network
+from syncd.effects.waiter import GivesWay, Superseded, Waiter
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Ear:
+    """A listener with one alarm, that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.alarm, self.other = socket.socketpair()
+        self.alarm.setblocking(False)
+        self.heard: list[bytes] = []
+        self.newer = False
+
+    def alarms(self) -> list[tuple[int, int]]:
+        return [(self.alarm.fileno(), select.POLLIN)]
+
+    def due_s(self) -> float | None:
+        return None
+
+    def hear(self, ready: Collection[int]) -> None:
+        with suppress(BlockingIOError):
+            self.heard.append(self.alarm.recv(100))
+
+    def newer_s(self, gives_way: GivesWay) -> float | None:
+        return 0.0 if self.newer else None
+
+    def close(self) -> None:
+        self.alarm.close()
+        self.other.close()
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    ear = Ear()
+    yield ear
+    ear.close()
+
+
+@pytest.fixture
+def exchanger(ear: Ear) -> Iterator[Exchanger]:
+    """A client with someone who hears."""
+    exchanger = Exchanger(Waiter(Interrupt(), SystemClock()))
+    exchanger.waiter.listener = ear
+    yield exchanger
+    exchanger.drop()
+
+
+@pytest.fixture(scope="module")
+def server_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    """What a server for `localhost` and 127.0.0.1 speaks, and the file of its certificate."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = str(folder / "key"), str(folder / "certificate")
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    names = ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:api.test,DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+def head_of(connection: socket.socket) -> bytes:
+    """All up to the empty line."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1)
+        if not piece:
+            break
+        head += piece
+    return head
+
+
+def put_to(connection: socket.socket, got: list[int]) -> None:
+    """Takes one upload and answers it."""
+    head = head_of(connection)
+    (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    left = int(length.partition(b":")[2])
+    while left:
+        piece = connection.recv(1 << 16)
+        assert piece
+        left -= len(piece)
+        got.append(len(piece))
+    connection.sendall(OK)
+
+
+SIZE_BYTES = 3 << 20
+
+
+@pytest.mark.parametrize("outer", [False, True], ids=["http proxy", "https proxy"])
+def test_tls_through_a_proxy(
+    exchanger: Exchanger,
+    server_tls: tuple[ssl.SSLContext, str],
+    monkeypatch: pytest.MonkeyPatch,
+    outer: bool,
+) -> None:
+    """An upload of some MiB and its answer pass through the tunnel of a proxy, which itself may speak TLS."""
+    context, certificate = server_tls
+    got: list[int] = []
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            put_to(wrapped, got)
+
+    with answering(serve) as port:
+
+        def tunnel(connection: socket.socket) -> None:
+            asked.append(head_of(connection).split(b"\r\n")[0])
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as far:
+                back = threading.Thread(target=_copy, args=(far, connection))
+                back.start()
+                _copy(connection, far)
+                back.join(10)
+
+        def proxy(connection: socket.socket) -> None:
+            if not outer:
+                tunnel(connection)
+                return
+            with context.wrap_socket(connection, server_side=True) as wrapped:
+                tunnel(wrapped)
+
+        with answering(proxy) as proxy_port:
+            monkeypatch.setenv("SSL_CERT_FILE", certificate)
+            monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
+            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http._tls)
+            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http._tls)
+            body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
+            headers = {"Content-Length": str(SIZE_BYTES)}
+            answer = exchanger.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
+            assert (answer.status, answer.body) == (200, b"ok")
+            exchanger.drop()
+    assert asked == [b"CONNECT api.test:443 HTTP/1.1"]
+    assert sum(got) == SIZE_BYTES
+
+
+def _copy(source: socket.socket, to: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(1 << 16):
+            to.sendall(piece)
+    with suppress(OSError):
+        to.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("proxy", ["", "http://proxy.test:1", "https://proxy.test:1"])
+def test_all_of_httpx_goes_over_it(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Httpx has no way to say so: every pool that it makes, those for proxies too, must have taken ours."""
+    if proxy:
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+    ours = Network(Waiter(Interrupt(), ScriptedClock()))
+    with http._make_client("https", "api.test", ours) as client:
+        transports = [each for each in (client._transport, *client._mounts.values()) if each is not None]
+        assert len(transports) == (4 if proxy else 1)
+        for transport in transports:
+            assert isinstance(transport, httpx.HTTPTransport)
+            assert transport._pool._network_backend is ours
+
+
+HANGS: dict[str, Callable[[socket.socket], object]] = {
+    "before the answer": head_of,
+    "in the answer's head": lambda connection: (head_of(connection), connection.sendall(OK[:10])),
+    "in the answer's body": lambda connection: (head_of(connection), connection.sendall(OK[:-1])),
+}
+
+
+@pytest.mark.parametrize("talk", HANGS.values(), ids=HANGS)
+def test_who_hears_is_told_while_a_server_is_silent(
+    exchanger: Exchanger, ear: Ear, talk: Callable[[socket.socket], object]
+) -> None:
+    """Wherever it hangs, and the exchange still ends in its own time; a `GivesWay` that has come ends it at once."""
+
+    def hang(connection: socket.socket) -> None:
+        talk(connection)
+        ear.other.sendall(b"news")
+        connection.recv(1)
+
+    with answering(hang) as port:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(NoAnswer, match="no answer in time"):
+            exchanger.exchange("GET", url, headers={}, read_s=0.3)
+        assert b"news" in b"".join(ear.heard)
+        ear.newer = True
+        with exchanger.waiter.giving_way(GivesWay.TO_ANYTHING_NEWER), pytest.raises(Superseded):
+            exchanger.exchange("GET", url, headers={}, read_s=30)
+        exchanger.drop()
+
+
+def test_who_hears_is_told_during_a_handshake(exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that takes the connection and says nothing."""
+    monkeypatch.setattr(http, "CONNECT_S", 0.4)
+
+    def hang(connection: socket.socket) -> None:
+        connection.recv(4096)
+        ear.other.sendall(b"news")
+        connection.recv(4096)
+
+    with answering(hang) as port:
+        with pytest.raises(NoAnswer, match="no connection within"):
+            exchanger.exchange("GET", f"https://127.0.0.1:{port}/", headers={}, read_s=5)
+        assert b"news" in b"".join(ear.heard)
+
+
+def test_who_hears_is_told_while_a_name_is_looked_up(
+    exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name server answers; the time for it is bounded as well."""
+    monkeypatch.setattr(http, "CONNECT_S", 0.3)
+    over = threading.Event()
+    real = network._looked_up
+
+    def look_up(host: str, port: int, flags: int = 0) -> list[object]:
+        if not flags:
+            ear.other.sendall(b"news")
+            over.wait(10)
+        return real(host, port, flags)
+
+    monkeypatch.setattr(network, "_looked_up", look_up)
+    with pytest.raises(NoAnswer, match="its name cannot be looked up in time"):
+        exchanger.exchange("GET", "https://api.test/", headers={}, read_s=5)
+    assert b"news" in b"".join(ear.heard)
+    over.set()
+
+
+def test_what_is_dropped_in_the_middle_is_closed_after_it(exchanger: Exchanger, ear: Ear) -> None:
+    """Coming back from sleep, connections are dropped by who hears; the exchange under way comes to its end."""
+    connections: list[int] = []
+
+    def talk(connection: socket.socket) -> None:
+        connections.append(1)
+        while head_of(connection):
+            if len(connections) == 1:
+                ear.other.sendall(b"woke")
+                assert dropped.wait(5)
+            connection.sendall(OK)
+
+    dropped = threading.Event()
+
+    def hear(_: Collection[int]) -> None:
+        with suppress(BlockingIOError):
+            ear.alarm.recv(100)
+            exchanger.drop()
+            dropped.set()
+
+    ear.hear = hear  # type: ignore[method-assign]
+    with answering(talk) as port:
+        url = f"http://127.0.0.1:{port}/"
+        assert exchanger.exchange("GET", url, headers={}, read_s=5).body == b"ok"
+        assert exchanger.exchange("GET", url, headers={}, read_s=5).body == b"ok"
+        exchanger.drop()
+    assert len(connections) == 2
+
+
+def test_an_answer_that_never_ends_is_overdue(exchanger: Exchanger) -> None:
+    """A byte now and then, or interim answers one after the other without a pause, gain no time."""
+
+    def interim(connection: socket.socket) -> None:
+        head_of(connection)
+        with suppress(OSError):
+            while True:
+                connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+
+    with answering(interim) as port, pytest.raises(NoAnswer, match="no answer in time"):
+        exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=0.3)

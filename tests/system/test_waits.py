@@ -1,0 +1,151 @@
+"""While one exchange hangs, the daemon hears: commands are answered, changes are noted, and what may give way does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import pytest
+from command import CLOCK
+from rig import Rig
+
+from syncd.effects.control import ask
+from syncd.emulator import When
+
+# Longer than any test waits.
+HANGS_S = 45
+# What is promised is a second; the rest is for a machine with other things to do.
+AT_ONCE_S = 1.5
+STAGES = {
+    "a URL is asked for": "upload-url",
+    "the bucket takes the upload": "upload",
+    "the sandbox initializes": "initialize",
+    "a removal is asked for": "execute",
+    "a removal's log is read": "execution-logs",
+    "a proof is asked for": "dump",
+    "a proof is downloaded": "download",
+}
+
+
+def hang(rig: Rig, op: str) -> threading.Event:
+    """The next request of that kind meets silence; set when it has come."""
+    rig.faults(f"{op}: hang {HANGS_S}")
+    return rig.once(op, When.BEFORE, lambda: None)
+
+
+def hanging_in(rig: Rig, op: str) -> None:
+    """A daemon that waits for this answer."""
+    proves, removes = op in ("dump", "download"), op.startswith("exec")
+    rig.configure(
+        {
+            "sync.archive": "changes" if proves else "full",
+            "sandbox.deletions": "mirror" if removes else "keep",
+        }
+    )
+    rig.fill(5)
+    rig.write("doomed")
+    rig.up()
+    rig.ok("flush")
+    came = hang(rig, op)
+    if op == "upload-url":
+        rig.faults("upload: expired")
+    if removes:
+        os.unlink(rig.workspace / "doomed")
+    else:
+        rig.write("a", "first")
+    assert came.wait(20), rig.story()
+
+
+def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
+    """What the daemon says to a command, and how long it took."""
+    began_s = CLOCK.monotonic_s()
+    *_, last = ask(str(rig.state_folder), {"do": word}, CLOCK, 30)
+    return last, CLOCK.monotonic_s() - began_s
+
+
+@pytest.mark.parametrize("op", STAGES.values(), ids=STAGES)
+def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
+    """Whatever hangs; and so is the signal that ends it."""
+    hanging_in(rig, op)
+    for word in ("hello", "pause", "resume", "pause"):
+        last, took_s = answered(rig, word)
+        assert last["exit"] == 0
+        assert took_s < AT_ONCE_S, word
+    status = rig.status()
+    assert status["running"]
+    assert status["responding"]
+    assert rig.daemons[0].stop() == 0
+
+
+def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
+    """What never waits hears as well."""
+    rig.configure({"sync.max_snapshot_mib": 1 << 14})
+    rig.write("large", b"")
+    os.truncate(rig.workspace / "large", 4 << 30)
+    rig.start()
+    rig.until(lambda: rig.shown()["state"] == "snapshotting", "packaging")
+    last, took_s = answered(rig, "pause")
+    assert rig.shown()["state"] == "snapshotting"
+    assert (last["exit"], took_s < AT_ONCE_S) == (0, True)
+
+
+@pytest.mark.parametrize("op", ["dump", "download"])
+def test_a_change_is_not_held_up_by_a_look(rig: Rig, op: str) -> None:
+    """A proof only looks: what was saved meanwhile is synced without waiting for its end."""
+    hanging_in(rig, op)
+    rig.write("b", "second")
+    rig.converged(timeout_s=15)
+    assert rig.daemons[0].code is None
+
+
+def test_a_change_is_not_held_up_by_the_retries_of_a_look(rig: Rig) -> None:
+    """Nor by the waits between them."""
+    retry = {"first_delay_seconds": 60, "max_delay_seconds": 60, "give_up_after_seconds": 300}
+    rig.configure({"sync.archive": "changes", **{f"retry.{name}": value for name, value in retry.items()}})
+    rig.fill(5)
+    rig.up()
+    rig.ok("flush")
+    rig.faults("dump: 503 always")
+    rig.write("a", "first")
+    rig.until(lambda: rig.count("dump") == 1, "the question")
+    rig.write("b", "second")
+    rig.converged(timeout_s=15)
+
+
+def test_an_order_is_not_held_up_by_a_look(rig: Rig) -> None:
+    """A flush asks for a sync at once."""
+    hanging_in(rig, "dump")
+    assert rig.ok("flush").seconds < HANGS_S / 2
+
+
+def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
+    """What was begun is brought to its end, and what was saved meanwhile comes right after."""
+    rig.fill(5)
+    rig.up()
+    rig.ok("flush")
+    rig.faults("initialize: delay 3")
+    came = rig.once("initialize", When.BEFORE, lambda: None)
+    rig.write("a", "first")
+    assert came.wait(20)
+    rig.write("b", "second")
+    rig.converged(timeout_s=20)
+    assert rig.count("initialize", 200) == 3
+
+
+def test_progress_is_what_has_arrived(rig: Rig) -> None:
+    """The kernel takes a short archive at once; a line that takes seconds for it is shown to take them."""
+    rig.write("noise", os.urandom(1_500_000))
+    rig.faults("upload: slow 300000")
+    rig.start()
+    seen: list[float] = []
+
+    def over() -> bool:
+        shown = rig.shown()
+        if shown["state"] == "uploading" and (progress := shown.get("progress")):
+            seen.append(progress["done_bytes"] / progress["total_bytes"])
+        return rig.count("upload", 200) > 0
+
+    rig.until(over, "the upload")
+    assert seen == sorted(seen)
+    assert len({share for share in seen if share < 0.9}) >= 3, seen
