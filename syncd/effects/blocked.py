@@ -117,6 +117,11 @@ class BlockedPaths:
         self._learned(self._found | found, manifest)
         return True
 
+    def forget(self) -> None:
+        """The sandbox is gone, and what had places there."""
+        self._found, self.aside, self.freed = {}, {}, []
+        self._keep()
+
     def _learned(self, found: dict[str, str], manifest: Manifest) -> None:
         for path in found.keys() - self._found.keys():
             _log.warning("%s", problems({path: found[path]})[0])

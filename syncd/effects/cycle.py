@@ -147,6 +147,7 @@ class Cycle:
         if not gone or self.premises is None:
             return False
         self.premises.clearing.forget()
+        self.premises.blocked.forget()
         if not self.lodging.lost(self.premises.target):
             return False
         self.premises = None
