@@ -80,6 +80,11 @@ class Network(httpcore.NetworkBackend):
         if self.line is not None and self.line.look_at_the_time(_CLOCK.monotonic_s()):
             raise TimeoutError("the answer is overdue")
 
+    def note_read(self) -> None:
+        """Something was read for the exchange."""
+        if self.line is not None:
+            self.line.note_read()
+
     def _overdue_s(self) -> float:
         return inf if self.line is None else self.line.overdue_s
 
@@ -148,6 +153,7 @@ class _Stream(httpcore.NetworkStream):
             raise httpcore.ReadTimeout(str(failure)) from failure
         except OSError as failure:
             raise httpcore.ReadError(str(failure)) from failure
+        self._network.note_read()
         self._network.waiter.glance()
         return read
 
