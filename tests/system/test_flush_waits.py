@@ -27,12 +27,12 @@ def test_it_gives_up_in_time_in_the_midst_of_an_upload(rig: Rig, daemon: str) ->
         rig.up()
         rig.write("a", "changed")
     rig.faults("upload: hang 60 always")
-    flushed = rig.run("flush", "--timeout", "1.5")
+    flushed = rig.run("flush", "--timeout", "4")  # it is uploading by then, also on a busy machine
     assert flushed.code == 75
-    assert flushed.seconds < 5
-    first, last = flushed.err.splitlines()
-    assert first.startswith("uploading")
-    assert last.startswith("syncd: not in the sandbox after 1.5 s (uploading")
+    assert flushed.seconds < 30  # half of what the server keeps silent
+    *_, told, last = flushed.err.splitlines()
+    assert told.startswith("uploading")
+    assert last.startswith("syncd: not in the sandbox after 4 s (uploading")
     assert "give it more time" in last
     assert flushed.out == ""
 
