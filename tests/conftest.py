@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -57,6 +58,10 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         # A person's own ignore patterns or default branch must not decide what git, the referee, says.
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        # A script's background job, or nohup(1), ignores them, and so would each process of a test.
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, usual)
         yield
 
 

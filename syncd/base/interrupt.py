@@ -58,11 +58,11 @@ class Interrupt:
 
 @contextmanager
 def interrupting(
-    interrupt: Interrupt, numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+    interrupt: Interrupt, numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 ) -> Iterator[None]:
     """Within it, these signals end what is waited for. One that the process was started to ignore stays ignored.
 
-    To be entered by the main thread.
+    SIGALRM is a command's own: its time is over. To be entered by the main thread.
     """
     ours = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 

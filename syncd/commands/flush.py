@@ -84,10 +84,12 @@ def _until(timeout_s: float | None) -> Iterator[threading.Event]:
     if timeout_s is None:
         yield late
         return
+    # Not SIGINT, which a script's background job is started to ignore.
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
 
     def end() -> None:
         late.set()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
     timer = threading.Timer(timeout_s, end)
     timer.daemon = True
@@ -95,4 +97,7 @@ def _until(timeout_s: float | None) -> Iterator[threading.Event]:
     try:
         yield late
     finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the time may be over just now
         timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGALRM, before)
