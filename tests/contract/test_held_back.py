@@ -36,7 +36,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         archives: list[bytes] = []
 
         def keep(_: object) -> None:
-            objects = (rig.emulator.data_dir / "bucket").rglob("*.????????")
+            objects = (rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
             archives.append(gzip.decompress(max(objects, key=lambda path: path.name).read_bytes()))
 
         rig.emulator.faults.on("initialize", "before", keep)
@@ -276,7 +276,7 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
     assert "may still be in the sandbox" in warnings(rig)["f.txt"]
     rig.write("g.txt", "more")
     rig.sync()
-    newest = max((rig.emulator.data_dir / "bucket").rglob("*.????????"), key=lambda path: path.name)
+    newest = max((rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????"), key=lambda path: path.name)
     assert VALUE[:-1].encode() not in gzip.decompress(newest.read_bytes())
 
 

@@ -179,7 +179,7 @@ class Rig:
 
     def archive(self) -> Path:
         """The archive that was uploaded last."""
-        objects = (self.emulator.data_dir / "bucket").rglob("*.????????")
+        objects = (self.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
         return max(objects, key=lambda path: path.name)
 
     def archived(self) -> list[str]:

@@ -58,7 +58,7 @@ class Cloud:
 
     def archived(self) -> list[str]:
         """The names in the last archive."""
-        (newest,) = (self._data / "bucket").rglob("*.????????")
+        (newest,) = (self._data / "bucket").rglob("workspace.tar.gz/*.????????")
         return names_in(newest)
 
     def uploads(self) -> int:
