@@ -1,0 +1,131 @@
+"""What is put in a workspace's place is noticed, also by the next process; a restart alone is no reason to complain."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from syncd.base.errors import NearlyEmpty, TryLater
+from syncd.effects.file_identity import FileIdentity
+from syncd.effects.scan import Scan
+from syncd.effects.sentry import Sentry
+from syncd.policy.guard import LEFT_ONE_IN, SMALL_FILES
+from syncd.policy.manifest import Entry, Kind, Manifest
+
+OURS = FileIdentity(1, 2, b"ours")
+ANOTHER = FileIdentity(1, 2, b"another")
+
+
+def files(prefix: str, count: int) -> Manifest:
+    return {f"{prefix}{number}": Entry(Kind.FILE, 0o644, 1, 5) for number in range(count)}
+
+
+BEFORE = files("before", 100)
+
+
+def accepted(folder: Path, identity: FileIdentity = OURS) -> Sentry:
+    """A guard that knows the workspace."""
+    sentry = Sentry(str(folder))
+    sentry.accept(Scan(identity, dict(BEFORE)))
+    return sentry
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    ("identity", "now", "refused"),
+    [
+        (OURS, BEFORE, False),
+        (OURS, files("after", 100), False),
+        (ANOTHER, BEFORE, False),
+        (ANOTHER, files("after", 100), True),
+        (ANOTHER, files("after", 100) | files("before", 100 // LEFT_ONE_IN), False),
+        (ANOTHER, files("after", 100) | files("before", 100 // LEFT_ONE_IN - 1), True),
+    ],
+)
+def test_another_directory(
+    tmp_path: Path, identity: FileIdentity, now: Manifest, *, refused: bool, restarted: bool
+) -> None:
+    """It is refused where its files are others, too."""
+    sentry = accepted(tmp_path)
+    if restarted:
+        sentry = Sentry(str(tmp_path))
+        sentry.recall()
+    if not refused:
+        sentry.check(BEFORE, Scan(identity, now))
+        return
+    with pytest.raises(NearlyEmpty) as failure:
+        sentry.check(BEFORE, Scan(identity, now))
+    assert str(failure.value) == (
+        "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
+        "bring the old one back, or run `syncd push --force` if it is meant to be so"
+    )
+
+
+def test_one_that_is_not_known_is_no_other(tmp_path: Path) -> None:
+    """Where no process left a note, and before the note is read, any directory will do."""
+    accepted(tmp_path)
+    Sentry(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    sentry = Sentry(str(tmp_path / "elsewhere"))
+    sentry.recall()
+    sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+
+
+def test_what_lost_nearly_all(tmp_path: Path) -> None:
+    """Even in the same directory it is refused, with both numbers of files; directories are none."""
+    sentry = accepted(tmp_path)
+    folders = {f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)}
+    sentry.check(BEFORE, Scan(OURS, files("before", 10)))
+    with pytest.raises(NearlyEmpty) as failure:
+        sentry.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
+    assert str(failure.value) == (
+        "the workspace holds 9 files where it held 100, so nothing is synced: "
+        "bring it back, or run `syncd push --force` if it is meant to be so"
+    )
+
+
+def test_what_vanished_while_it_was_packed(tmp_path: Path) -> None:
+    """It is looked at again before it is believed."""
+    sentry = Sentry(str(tmp_path))
+    sentry.confirm(files("f", 100), 90)
+    sentry.confirm(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
+    with pytest.raises(TryLater) as failure:
+        sentry.confirm(files("f", 100), 91)
+    assert str(failure.value) == "91 of the workspace's 100 files vanished while they were packed"
+
+
+def test_it_is_written_down_once(tmp_path: Path) -> None:
+    """Not at each look, but when it is another one."""
+    sentry = accepted(tmp_path)
+    (record,) = tmp_path.iterdir()
+    record.unlink()
+    sentry.accept(Scan(OURS))
+    assert not record.exists()
+    sentry.accept(Scan(ANOTHER))
+    later = Sentry(str(tmp_path))
+    later.recall()
+    later.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    with pytest.raises(NearlyEmpty):
+        later.check(BEFORE, Scan(OURS, files("after", 100)))
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """This process knows it all the same."""
+    sentry = accepted(tmp_path / "missing")
+    with pytest.raises(NearlyEmpty):
+        sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+
+
+def test_a_damaged_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what its loss costs."""
+    accepted(tmp_path)
+    (record,) = tmp_path.iterdir()
+    record.write_bytes(b"garbage")
+    sentry = Sentry(str(tmp_path))
+    sentry.recall()
+    sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    ((name, level, text),) = caplog.record_tuples
+    assert (name, level) == ("syncd", logging.WARNING)
+    assert "'workspace'" in text
+    assert text.endswith("another directory put in the workspace's place goes unnoticed once")
