@@ -87,7 +87,16 @@ def test_problems() -> None:
         "'a/b' is not sent: in the sandbox its directory is read-only: make it writable there; "
         "then run `syncd push --force`"
     )
+    assert str(problems({"a": "d"})[0]) == (
+        "'a' is not sent: in the sandbox a directory has its place: move that away there, or rename it here; "
+        "then run `syncd push --force`"
+    )
     assert len(problems({f"{number:03}": "d" for number in range(50)})) == 50
+    one_more = problems({f"{number:03}": "d" for number in range(51)})[50]
+    assert str(one_more) == (
+        "1 more paths are not sent, as their places in the sandbox are taken: "
+        "mend those that are named, and run `syncd push --force`"
+    )
     many = problems({f"{number:03}": "d" for number in reversed(range(1_060))})
     assert [many[0].key, many[49].key, many[50].key] == ["blocked:000", "blocked:049", "blocked"]
     assert many[50].what.startswith("1,010 more paths are not sent")

@@ -14,6 +14,7 @@ from syncd.policy.manifest import (
     Entry,
     Kind,
     Stamp,
+    arrived_digest,
     as_read,
     as_sent,
     count_files,
@@ -21,6 +22,7 @@ from syncd.policy.manifest import (
     disbelieve,
     not_written_back,
     settle,
+    unknown,
 )
 
 OLD = Stamp(1_000, 2_000, 3, 4)
@@ -153,6 +155,23 @@ def test_the_guard(before: int, now: int, *, lost: bool) -> None:
 def test_the_guard_counts_files() -> None:
     """Directories alone make no workspace; links count as files."""
     assert count_files([FILE, FOLDER, LINK, FOLDER]) == 2
+
+
+def test_what_was_sent_of_a_file_that_changed_meanwhile() -> None:
+    """Its digest says what arrived until the file is read in one piece; then the file's own does."""
+    torn = as_sent(replace(FILE, written_back=True), 3, b"sent")
+    assert torn == replace(FILE, size_bytes=3, digest=b"", stamp=None, sent_digest=b"sent", written_back=False)
+    assert arrived_digest(torn) == b"sent"
+    whole = as_read(replace(FILE, digest=b"", sent_digest=b"sent"), b"d", OLD.ctime_ns + YOUNG_NS + 1)
+    assert whole == replace(FILE, digest=b"d")
+    assert arrived_digest(whole) == b"d"
+    assert arrived_digest(UNREAD) == b""
+
+
+def test_which_contents_are_unknown() -> None:
+    """Files that nobody read in one piece; directories and links have none."""
+    entries = {"d": FOLDER, "l": LINK, "known": FILE, "unread": UNREAD, "torn": as_sent(FILE, 3, b"sent")}
+    assert unknown(entries) == ["unread", "torn"]
 
 
 def test_the_limit() -> None:
