@@ -351,6 +351,93 @@ def test_the_journal_is_of_one_sandbox(tmp_path: Path, target: Target, *, initia
     assert (journal.uploaded(target) is not None) is uploaded
 
 
+def test_the_journal_knows_what_may_be_there(tmp_path: Path) -> None:
+    """Until an answer is recorded, for the same sandbox in whatever region, also to the next process."""
+    journal = Journal(str(tmp_path))
+    assert journal.perhaps_there(TARGET) == {}
+    journal.record_perhaps_there(TARGET, MANIFEST)
+    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
+    assert Journal(str(tmp_path)).perhaps_there(TARGET) == MANIFEST
+    assert journal.perhaps_there(Target(TARGET.base_url, "box", "asia")) == MANIFEST
+    assert journal.perhaps_there(Target(TARGET.base_url, "other", "us")) == {}
+    journal.record_initialized(TARGET, {})
+    assert journal.perhaps_there(TARGET) == {}
+    newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
+    StateFile(str(tmp_path), "perhaps-there").write(msgspec.msgpack.encode(newer))
+    assert journal.perhaps_there(TARGET) == {}
+
+
+def test_a_damaged_note_of_what_may_be_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what its loss costs; so it does of a newer one of an upload, in silence."""
+    (tmp_path / "perhaps-there").write_bytes(b"garbage")
+    assert Journal(str(tmp_path)).perhaps_there(TARGET) == {}
+    ((name, _, text),) = caplog.record_tuples
+    assert name == "syncd.journal"
+    assert text.endswith("what came unanswered may stay in the sandbox")
+    newer = Uploaded(2, TARGET, "identity", 7, "ab")
+    StateFile(str(tmp_path), "uploaded").write(msgspec.msgpack.encode(newer))
+    assert Journal(str(tmp_path)).uploaded(TARGET) is None
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "believed"), [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", True)]
+)
+def test_contents_that_other_rules_searched_are_looked_at_again(
+    tmp_path: Path, recorded: str, now: str, *, believed: bool
+) -> None:
+    """Their stamps are not believed by a process that searches for other secrets; their digests are."""
+    Journal(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
+    manifest, _ = Journal(str(tmp_path), now).initialized(TARGET)
+    without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
+    assert manifest == (MANIFEST if believed else without)
+
+
+def test_what_the_journal_knows_of_a_content(tmp_path: Path) -> None:
+    """What was sent of a file that changed is kept; a stamp that a write may have left as it was is not."""
+    torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
+    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
+    Journal(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
+    found, _ = Journal(str(tmp_path)).initialized(TARGET)
+    assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
+
+
+def test_doubt_is_noted_once_for_each_answer(tmp_path: Path) -> None:
+    """A note that a person takes away meanwhile is not made again before something else is recorded."""
+    journal = Journal(str(tmp_path))
+    assert not journal.unsure
+    journal.doubt()
+    assert journal.unsure
+    assert [path.name for path in tmp_path.iterdir()] == ["unsure"]
+    (tmp_path / "unsure").unlink()
+    journal.doubt()
+    assert list(tmp_path.iterdir()) == []
+    assert journal.unsure
+    (tmp_path / "unsure").touch()
+    later = Journal(str(tmp_path))
+    later.initialized(TARGET)
+    (tmp_path / "unsure").unlink()
+    later.doubt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_problem_is_told_in_the_log_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the time that the status would show it, it may be mended."""
+    (tmp_path / "initialized").write_bytes(b"garbage")
+    _, (problem,) = Journal(str(tmp_path)).initialized(TARGET)
+    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.journal", str(problem))]
+    assert problem.remedy.endswith("everything is uploaded anew once")
+
+
+def test_a_state_folder_that_is_gone(tmp_path: Path) -> None:
+    """Nothing is known, and that is all."""
+    journal = Journal(str(tmp_path / "gone"))
+    assert journal.initialized(TARGET) == (None, [])
+    assert journal.uploaded(TARGET) is None
+    assert journal.perhaps_there(TARGET) == {}
+    assert not journal.unsure
+
+
 def test_initialized_ends_uploaded(tmp_path: Path) -> None:
     """Once a manifest is initialized, no archive waits for it any more; both can be forgotten."""
     journal = Journal(str(tmp_path))
