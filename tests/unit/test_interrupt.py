@@ -17,6 +17,14 @@ from syncd.base.folders import default_config_path, folders_for
 from syncd.base.interrupt import Interrupt, interrupting
 
 
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A shell has what it starts in the background ignore SIGINT, and so these tests; syncd leaves that as it is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def ready() -> Iterator[threading.Event]:
     """Set by the main thread before it begins to wait; then another thread is interrupted instead of it."""
