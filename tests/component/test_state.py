@@ -22,7 +22,7 @@ from syncd.effects.journal import Journal, Uploaded
 from syncd.effects.lease_file import LeaseFile
 from syncd.effects.lock import Lock, holder
 from syncd.effects.pause_file import PauseFile
-from syncd.effects.state_file import StateFile
+from syncd.effects.state_file import Mark, StateFile
 from syncd.effects.status_file import StatusFile, read_last, read_status
 from syncd.effects.uplink_file import UplinkFile
 from syncd.policy.lease import Lease
@@ -391,6 +391,23 @@ def test_contents_that_other_rules_searched_are_looked_at_again(
     manifest, _ = Journal(str(tmp_path), now).initialized(TARGET)
     without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
     assert manifest == (MANIFEST if believed else without)
+    assert Journal(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
+
+
+def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the next process a request; the others go, and what was recorded counts."""
+    journal = Journal(str(tmp_path))
+    journal.doubt()
+    journal.record_uploaded(TARGET, "identity", 7, "ab")
+    journal.record_perhaps_there(TARGET, MANIFEST)
+
+    def refuse(mark: Mark) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Mark, "take_away", refuse)
+    journal.record_initialized(TARGET, MANIFEST)
+    assert not journal.unsure
+    assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
 
 
 def test_what_the_journal_knows_of_a_content(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ def test_what_is_left_out() -> None:
     assert scan.manifest == {"c": ENTRY}
     assert scan.unread == {"x", "a", "b"}
     assert list(held) == ["a", "b"]
+    again = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
+    held.leave_out(again)
+    assert again.manifest == {"c": ENTRY}
+    assert [problem.key for problem in held.problems(lambda _: False)] == ["secret:a", "secret:b"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,7 @@ def test_which_may_have_changed_unseen() -> None:
     held.note(Packed(held_back={"young": (young, SECRET), "gone": (young, SECRET)}))
     held.disbelieve(["gone"])
     assert held.not_written_back() == ["young"]
+    assert list(held) == ["old", "young", "gone"]
 
 
 def test_the_warnings() -> None:
