@@ -217,7 +217,9 @@ def test_it_is_told_where_something_else_lies(tmp_path: Path, kind: Callable[[Pa
     assert Journal(str(tmp_path)).initialized(TARGET) == (None, [])
 
 
-@pytest.mark.parametrize(("name", "cost"), [("uploaded", "once more"), ("lease", "new upload URL")])
+@pytest.mark.parametrize(
+    ("name", "cost"), [("uploaded", ", and at most one archive is uploaded once more"), ("lease", "new upload URL")]
+)
 def test_what_a_small_record_costs(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, cost: str) -> None:
     """A damaged record is told about in the log too where its loss is too small for the status."""
     (tmp_path / name).write_bytes(b"garbage")
