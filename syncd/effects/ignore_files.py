@@ -58,8 +58,12 @@ def read_git_rules(workspace: str, personal: str) -> GitRules:
     if personal:
         with _absent_or_unreadable(personal):
             files.append(OuterFile(personal, "", _read_linked(personal)))
-    with _absent_or_unreadable(os.path.join(GIT, EXCLUDE)):
+    try:
         repository = repository_around(workspace)
+    except OSError as failure:
+        if failure.errno in NO_FILE:
+            raise  # the workspace itself is gone: what rules it had, nobody can say
+        raise _unreadable(os.path.join(GIT, EXCLUDE), failure) from None
     if repository is None:
         return GitRules(OuterRules("", tuple(files)))
     if repository.exclude:

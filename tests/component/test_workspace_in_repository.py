@@ -249,6 +249,12 @@ def test_which_repository(tmp_path: Path) -> None:
     assert found(workspace) is None  # a bare repository has no work tree
 
 
+def test_a_workspace_that_is_gone_has_no_rules_that_anybody_knows(tmp_path: Path) -> None:
+    """An error, and not the rules of a workspace without a repository: it may be moved while it is looked at."""
+    with pytest.raises(FileNotFoundError):
+        read_git_rules(str(tmp_path / "gone"), "")
+
+
 def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
     """Git follows it there, and not in place of a .gitignore."""
     exclude = make_repository(tmp_path)
