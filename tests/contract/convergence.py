@@ -33,8 +33,8 @@ from typing import Any, BinaryIO, Self
 import httpx
 import pytest
 from clock import NOON_S, ScriptedClock
-from fuzz.hand import MARKS, Agent, Hand, Tree, leads_in_a_circle, tree
-from fuzz.ledger import Ledger, kinds_in, shown
+from fuzz.hand import ELSEWHERE, MARKS, Agent, Hand, Tree, leads_in_a_circle, tree
+from fuzz.ledger import Ledger, gone_here, kinds_in, put_by, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
@@ -235,8 +235,7 @@ class Waiter:
             self._world.figures["flushes kept"] += 1
             box = self._world.box
             if self._deeds == self._world.deeds and box is not None and not box.gone:
-                wanted = self._world._unblocked(self._wanted)
-                lacking = box.ledger.lacking(wanted, tree(box.sandbox.workspace))
+                lacking = box.ledger.lacking(self._wanted, tree(box.sandbox.workspace))
                 if lacking:
                     self._world.lose(f"flush said that all is there, and {lacking[:4]}")
 
@@ -308,7 +307,7 @@ class Watchful(Cycle):
         figures = living().figures
         figures["looks at all" if changed is None else "looks at some"] += 1
         world = living()
-        baseline = self.baseline
+        baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
         try:
             outcome = super().run(demand, attendant, changed)
         except (SyncdError, StepFailed, Superseded, OSError):
@@ -317,7 +316,8 @@ class Watchful(Cycle):
         except Exception as error:
             world.lose(f"internal error: {''.join(traceback.format_exception(error))}")
             raise
-        if world.renewed and demand is Demand.CHANGED and baseline and not world.state_harmed:
+        same = self.target is not None and self.target.sandbox_id == sandbox_id  # else there was nothing to lose
+        if world.renewed and demand is Demand.CHANGED and baseline and same and not world.state_harmed:
             world.judge_renewed(baseline)
         world.renewed = False
         return outcome
@@ -339,6 +339,7 @@ class StoryDaemon(Daemon):
 
     def _sync(self, reason: Any) -> None:
         self._syncing = True
+        self._world.note_sync()
         with self._world.effects(counted=True):
             super()._sync(reason)
         self._syncing = False
@@ -493,7 +494,7 @@ class World:
         self.story: Story = list(story)
         self.lost: list[str] = []
         self.log: list[str] = []
-        self.deeds = 0
+        self.deeds = self._deeds_before_sync = 0
         self.nearly_empty = False
         self.state_harmed = False
         self.coarse = False
@@ -576,7 +577,7 @@ class World:
                 if self._plain or "could not be extracted" not in str(error):
                     self.lose(f"an archive that cannot be extracted: {error}")
                 there = tree(sandbox.workspace)  # what could be put there is
-                box.ledger.put({path: kind for path, kind in kinds.items() if there.get(path, ("",))[0] == kind}, there)
+                box.ledger.put(put_by(kinds, there), there)
                 raise
             box.ledger.put(kinds, tree(sandbox.workspace))
             box.unrecorded |= kinds.keys()
@@ -620,7 +621,11 @@ class World:
         with contextlib.suppress(OSError, ValueError, zlib.error):
             newest = max(place.iterdir(), key=lambda path: path.name)
             kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
-            if reset_of and reset_of <= kinds.items() and not self.state_harmed:
+            gone = reset_of - kinds.items()
+            if self.deeds == self._deeds_before_sync:  # a rule may have come since what it names was seen to be gone
+                home = self._stays_home()
+                gone = {(path, kind) for path, kind in gone if path in kinds or not home(path, kind == "folder")}
+            if reset_of and not gone and not self.state_harmed:
                 self.lose("the sandbox was reset, and nothing was deleted")
             box.ever |= kinds.items()
 
@@ -651,21 +656,33 @@ class World:
         included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | circles
         return {path: what for path, what in tree(self.workspace).items() if path in included}
 
+    def _stays_home(self) -> Callable[[str, bool], bool]:
+        """Says of a path, and whether it is a folder, that it is not deleted but left out."""
+        scanner = Scanner(str(self.workspace), SELECTION)
+        scanner.scan()
+        return scanner.stays_home
+
     def _compare(self) -> None:
         box = self.box
         if box is None or box.gone:
             self.lose(f"the sandbox {self.box_id} is gone")
             return
         self.see_programs_end()
-        wanted, there = self._unblocked(self.wanted()), tree(box.sandbox.workspace)
-        if self._plain and self.blocked():
-            self.lose(f"{self.blocked()[0]!r} is said to be blocked, and nobody else was there")
+        everything, there = self.wanted(), tree(box.sandbox.workspace)
+        wanted = self._unblocked(everything)
+        for path in self.blocked():
+            if path in everything and box.ledger.makes_way(path, everything[path], there):
+                self.lose(f"{path!r} is said to be blocked, and nobody else has its place")
         lost = [*box.ledger.lacking(wanted, there), *box.ledger.robbed(there)]
         if self._plain:
             lost += [f"{path!r} is not here and {shown(there[path])} there" for path in there.keys() - wanted.keys()]
         modes = {settings[0] for settings in self._settings}
         if self._config.sandbox.deletions != "keep":
-            lost += box.ledger.left(wanted, self._unblocked(there), exactly=modes == {"reset"})
+            left = box.ledger.left(wanted, self._unblocked(there), exactly=modes == {"reset"})
+            home = self._stays_home()
+            # For a new rule alone nobody's work is reset.
+            if self._config.sandbox.deletions != "reset" or not all(home(p, there[p][0] == "folder") for p in left):
+                lost += gone_here(left, there)
         if modes == {"keep"}:
             lost += box.ledger.taken({**there, **{p: w for p, w in box.ledger.ours.items() if self._is_blocked(p)}})
         if box.whole:
@@ -675,8 +692,8 @@ class World:
 
     def blocked(self) -> tuple[str, ...]:
         """What the last daemon named as blocked: that, and what is below it, stays as it is there."""
-        premises = self._cycle.premises if self._cycle is not None else None
-        return premises.blocked.paths if premises is not None else ()
+        problems = self._cycle.problems if self._cycle is not None else []
+        return tuple(each.key.removeprefix("blocked:") for each in problems if each.key.startswith("blocked:"))
 
     def _is_blocked(self, path: str) -> bool:
         return within(path, set(self.blocked()))
@@ -826,29 +843,51 @@ class World:
             self.figures["pushed by hand"] += 1
             daemon.order(Order(demand=Demand.FORCED))
         elif rested and not daemon.polls:
-            if until_s is not None and not self._looked and self._second_names():
+            elsewhere = self._second_names() or ELSEWHERE in self.hand.hidden
+            if until_s is not None and not self._looked and elsewhere:
                 # Written by a name that is left out, a file brings no event: the periodic look sees it.
                 self._looked = True
                 self.clock.go_on(until_s - self.clock.monotonic_s())
+                return
+            if self.hand.hidden and not self._looked:
+                # Written by a name that is gone, it brings no sync, but the next one finds it.
+                self._looked = True
+                self._nudge(daemon)
                 return
             self._straggle()
             self._end()
         else:
             self._go_on(daemon, until_s)
 
+    def note_sync(self) -> None:
+        """One begins."""
+        self._deeds_before_sync = self.deeds
+
     def _must_be_told(self, daemon: StoryDaemon) -> bool:
-        """Whether it says that it could not remove something, or cannot know that its sandbox has ended."""
+        """Whether it says that it could not remove or put something, or cannot know that its sandbox has ended."""
         if self._was_forced:
             return False
+        if self._plain and self.blocked():
+            self.lose(f"{self.blocked()[0]!r} is said to be blocked, and nobody else was there")
         box = self.box
         ended = box is not None and box.gone and (self._clock_was_set or self.box_id in self._ended_by_hand)
-        return daemon.owns_up or ended
+        return daemon.owns_up or ended or bool(self.blocked())
 
     def _second_names(self) -> bool:
         """Whether an included file has names that are not."""
         files = [(self.workspace / path).lstat() for path, what in self.wanted().items() if what[0] == "file"]
         names = Counter(status.st_ino for status in files)
         return any(status.st_nlink > names[status.st_ino] for status in files)
+
+    def _nudge(self, daemon: StoryDaemon) -> None:
+        """Reason for a sync, by a file of which an event tells, where there is one."""
+        files = [path for path, what in sorted(self.wanted().items()) if what[0] == "file"]
+        others = [path for path in files if path not in self.hand.hidden]
+        if others:
+            self._do(Line("append", (others[0], 8, 0)))
+            self._pump()
+        else:
+            daemon.order(Order())
 
     def _go_on(self, daemon: StoryDaemon, until_s: float | None) -> None:
         """Time does, unless there is something to hear."""

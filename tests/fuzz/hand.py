@@ -21,6 +21,8 @@ OUTSIDE = b"OUTSIDE-of-the-workspace"
 HUSHED = b"HUSHED-by-a-rule-before-it-was"
 MARKS = (SECRET, OUTSIDE, HUSHED)
 HUSH = "hushed*\n"
+ELSEWHERE = "\0"
+"""In `Hand.hidden`: only a look at everything finds it."""
 LONG_AGO_S = 1_000_000_000
 _TRIES = 20
 
@@ -36,6 +38,8 @@ class Hand:
         self._hushed = False
         self._before: dict[str, bytes | None] = {}
         self._mapped: dict[str, mmap.mmap] = {}
+        self._open: dict[str, tuple[int, Path]] = {}
+        self.hidden: set[str] = set()  # see `write_on`
         self._beside.mkdir(exist_ok=True)
         self._outside.mkdir(exist_ok=True)
         for name in ("f", "g"):
@@ -115,9 +119,66 @@ class Hand:
         self._mapped.pop(path).close()
 
     def let_go(self) -> None:
-        """Close what is mapped."""
+        """Close what is mapped or open."""
         while self._mapped:
             self._mapped.popitem()[1].close()
+        while self._open:
+            os.close(self._open.popitem()[1][0])
+
+    # -- files whose name is gone
+
+    def nameless(self, folder: str, path: str, text: int) -> None:
+        """A file that is made without a name gets one; it stays open."""
+        top, place = self._place(f"{folder}/f" if folder else "f").parent, self._place(path)
+        if path in self._open:
+            raise FileExistsError(path)
+        fd = os.open(top, os.O_TMPFILE | os.O_RDWR, 0o644)
+        try:
+            os.write(fd, _content(16, text))
+            os.link(f"/proc/self/fd/{fd}", place, follow_symlinks=True)
+        except OSError:
+            os.close(fd)
+            raise
+        self._open[path] = fd, top
+
+    def rotate(self, path: str, to: str) -> None:
+        """A log gets another name by `ln` and `rm`; who writes to it has it open still."""
+        file, target = self._file(path), self._place(to)
+        if path in self._open:
+            raise FileExistsError(path)
+        fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.link(file, target)
+        except OSError:
+            os.close(fd)
+            raise
+        self._open[path] = fd, file.parent
+        file.unlink()
+
+    def write_on(self, path: str, text: int) -> None:
+        """Through the descriptor, of which only the name that is gone is told. `hidden` is where it was done."""
+        if path not in self._open:
+            raise FileNotFoundError(path)
+        fd, told = self._open[path]
+        os.lseek(fd, 0, os.SEEK_END)
+        os.write(fd, _content(8, text))
+        self._hide(os.fstat(fd), told)
+
+    def close(self, path: str) -> None:
+        """Which is told in the same way."""
+        if path not in self._open:
+            raise FileNotFoundError(path)
+        os.close(self._open.pop(path)[0])
+
+    def _hide(self, written: os.stat_result, told: Path) -> None:
+        """Note the file's name; "elsewhere" too, if it has none in the folder by which it is told of."""
+        for folder, _, names in os.walk(self.workspace):
+            for name in names:
+                place = Path(folder, name)
+                if os.path.samestat(place.lstat(), written):
+                    self.hidden.add(str(place.relative_to(self.workspace)))
+                    if place.parent != told:
+                        self.hidden.add(ELSEWHERE)
 
     def _write_mapped(self, path: str, text: int) -> None:
         mapped = self._mapped[path]

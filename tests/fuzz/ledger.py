@@ -77,7 +77,7 @@ class Ledger:
         ]
 
     def left(self, wanted: Tree, there: Tree, *, exactly: bool) -> list[str]:
-        """What syncd put there and should have removed. `exactly`: also where the agent changed it."""
+        """What is there by syncd's doing, and not at home. `exactly`: also where the agent changed it."""
         extra = {path: what for path, what in there.items() if path not in wanted and path not in self._forgiven}
         agents = {
             path
@@ -85,7 +85,7 @@ class Ledger:
             if self.agents.get(path) == what and not (exactly and path in self._usurped)
         }
         fine = agents | self._agents_folders | {above for path in {*agents, *self._forgiven} for above in _above(path)}
-        return [f"{path!r} is gone here and {shown(extra[path])} there" for path in sorted(extra.keys() - fine)]
+        return sorted(extra.keys() - fine)
 
     def robbed(self, there: Tree) -> list[str]:
         """What the agent wrote and nobody had a right to remove."""
@@ -94,6 +94,21 @@ class Ledger:
             for path, what in sorted(self.agents.items())
             if what is not None and there.get(path) != what
         ]
+
+    def makes_way(self, path: str, what: What, there: Tree) -> bool:
+        """Whether nobody but syncd has the place of what is to be put there, or nobody at all."""
+        above = [each for each in _above(path) if there.get(each, FOLDER) != FOLDER]
+        start, now = f"{path}/", there.get(path)
+        if above:
+            hinder = above
+        elif now is None or (now == FOLDER) == (what == FOLDER):
+            return True
+        else:
+            hinder = [path, *(each for each in there if each.startswith(start))]
+        return all(
+            self.ours.get(each) == there[each] and each not in self.agents and each not in self._forgiven
+            for each in hinder
+        )
 
     def taken(self, there: Tree) -> list[str]:
         """What syncd put there and nobody was to remove."""
@@ -124,6 +139,16 @@ def kinds_in(tar: bytes) -> dict[str, str]:
             for name, member in named
             if name not in ("", ".")
         }
+
+
+def put_by(kinds: Mapping[str, str], there: Tree) -> dict[str, str]:
+    """Those of an archive's paths that are there as what they are in it, as not all could be extracted."""
+    return {path: kind for path, kind in kinds.items() if there.get(path, ("",))[0] == kind}
+
+
+def gone_here(paths: Iterable[str], there: Tree) -> list[str]:
+    """Each of them, told."""
+    return [f"{path!r} is gone here and {shown(there[path])} there" for path in paths]
 
 
 def shown(what: What | None) -> str:

@@ -213,7 +213,7 @@ class _Author:
         beside = _joined(path.rpartition("/")[0], "beside")
         believed = [Line("tick", (5.0,)), Line("write", (beside, 8, self._text)), rest, Line("tick", (5.0,))]
         later = believed if chance.random() < 0.6 else []
-        match chance.randrange(5):
+        match chance.randrange(6):
             case 0:
                 first = chance.choice(
                     (Line("bring", (folder, 0)), Line("write", (within, 8, 0)), Line("mkdir", (folder,)))
@@ -230,9 +230,26 @@ class _Author:
                 # Fewer are no workspace that anybody would miss.
                 renewed = Line("renew", (chance.choice((0, 5, 25)),))
                 return [Line("fill", ("many", 25)), rest, renewed, rest]
+            case 4:
+                return self._written_on()
             case _:
                 ends = chance.choice((Line("remove", (path,)), Line("replace", (path, 8, 0))))
                 return [Line("circle", (path, self._path())), rest, ends, rest]
+
+    def _written_on(self) -> Story:
+        """A file is written by a name that is gone, and that is found by what comes after it."""
+        chance, folder, path, other = self._chance, self._folder(), self._path(), self._path()
+        self._text += 2
+        if chance.random() < 0.6:
+            other = _joined(path.rpartition("/")[0], "rotated")
+        rest, at = Line("rest"), self._instant() if chance.random() < 0.3 else None
+        if chance.random() < 0.5:
+            begins = [Line("write", (path, 8, 0)), rest, Line("rotate", (path, other), at)]
+        else:
+            begins = [Line("nameless", (path.rpartition("/")[0] or folder, path, self._text), at)]
+        ends = chance.choice(([], [Line("close", (path,))], [Line("flush")], [self._deed()]))
+        again = [Line("write", (path, 8, self._text))] if chance.random() < 0.4 else []
+        return [*begins, *([rest] if chance.random() < 0.7 else []), *again, Line("write_on", (path, 1)), *ends, rest]
 
     def _deed_to(self, path: str) -> Line:
         """Something small becomes of a file."""
@@ -308,6 +325,10 @@ class _Author:
                 Line("replace_alike", (path, text), at),
                 *(Line("map", (path, text), at),) * 2,
                 *(Line("unmap", (path, text), at),) * 2,
+                Line("nameless", (self._folder(), path, text), at),
+                Line("rotate", (path, other), at),
+                *(Line("write_on", (path, text), at),) * 2,
+                Line("close", (path,), at),
                 *(Line("rename", (path, other), at),) * 2,
                 *(Line("rename", (self._folder(), self._folder()), at),) * 2,
                 Line("over", (path, other), at),
@@ -401,6 +422,8 @@ class _Settler(_Author):
             return super()._tie()
         if self._settings[1] == "changes" and chance.random() < 0.3:
             return self._proof_cut_short()
+        if chance.random() < 0.3:
+            return self._taken_place()
         self._text += 1
         write, gone = Line("write", (path, 8, self._text)), Line("remove", (path,))
         if chance.random() < 0.5:
@@ -434,6 +457,30 @@ class _Settler(_Author):
             Line("rest"),
             Line("straggle"),
         ]
+
+    def _taken_place(self) -> Story:
+        """A folder becomes a file, or the other way round, with something of the agent's in its place, or none."""
+        chance, path = self._chance, self._path()
+        self._text += 1
+        below = f"{path}/{chance.choice(('agents', 'deep/f', 'f'))}"
+        rest, at = Line("rest"), self._instant() if chance.random() < 0.3 else None
+        folder, file = Line("write", (f"{path}/deep/f", 8, 0)), Line("write", (path, 8, 0))
+        agents, back = Line("agent_writes", (below, self._text), at), Line("morph", (path, "folder"))
+        match chance.randrange(4):
+            case 0:
+                begins = [folder, rest, agents, Line("morph", (path, chance.choice(("file", "file", "link"))))]
+            case 1:
+                begins = [file, rest, Line("agent_writes", (path, self._text), at), back]
+            case 2:
+                begins, back = [agents, file], Line("remove", (path,))
+            case _:
+                begins, back = [Line("agent_writes", (path, self._text)), folder], Line("remove", (path,))
+        freed = Line("agent_removes", (chance.choice((path, below)),))
+        trouble = chance.choice(
+            ([], [], [Line("fault", (chance.choice(MORE_FAULTS),))], [Line("failing"), Line("kill")])
+        )
+        ends = chance.choice(([], [freed], [back], [freed, back], [Line("touch", (path,))], [Line("flush")]))
+        return [*begins[:-1], *trouble[:1], begins[-1], *trouble[1:], rest, *ends, rest]
 
     def _proof_cut_short(self) -> Story:
         """The process ends while it asks what a small archive left there, and perhaps while that comes."""

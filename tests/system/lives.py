@@ -21,13 +21,15 @@ from typing import Any, BinaryIO
 
 from command import CLOCK, Running
 from fuzz.hand import MARKS, Agent, Hand, Tree, tree
-from fuzz.ledger import Ledger, kinds_in
+from fuzz.ledger import Ledger, gone_here, kinds_in, put_by
 from fuzz.story import Line, Story, story
 from rig import KEY, Rig, emptied
 
+from syncd.base.text import shown_path
 from syncd.effects.scan import Scanner
 from syncd.emulator import Emulator, Entry, Sandbox
-from syncd.emulator.extract import Bounds
+from syncd.emulator.extract import BadArchive, Bounds
+from syncd.policy.removal import within
 from syncd.policy.selection import Selection, SelectionSettings
 
 _WHENS = ("before", "mid-body", "after")
@@ -256,6 +258,9 @@ class Life:
             elif self._rig.shown()["state"] == "held" and self._rig.shown().get("pid") == self._daemon.pid:
                 self._figures["guarded"] += 1
                 self._rig.run("push", "--force")
+            if self._hand.hidden and self._says_so():  # no event tells of that
+                self._hand.hidden.clear()
+                self._rig.run("flush", "--timeout", "20")
             return not self._differences() and self._says_so()
 
         if not self._until(equal, timeout_s):
@@ -277,7 +282,8 @@ class Life:
         return True
 
     def _differences(self) -> list[str]:
-        included = Scanner(str(self._rig.workspace), self._selection).scan().manifest
+        scanner = Scanner(str(self._rig.workspace), self._selection)
+        included = scanner.scan().manifest
         wanted: Tree = {path: what for path, what in tree(self._rig.workspace).items() if path in included}
         box = self._box
         if box is None or self._box_is_gone:
@@ -288,15 +294,28 @@ class Life:
             box.sandbox.wait()
             there = tree(box.sandbox.workspace)
             if not self._plain:
-                lost = [*box.ledger.lacking(wanted, there), *box.ledger.robbed(there)]
+                blocked = self._blocked(wanted)
+                free = {path: what for path, what in wanted.items() if not within(path, blocked)}
+                lost = [*box.ledger.lacking(free, there), *box.ledger.robbed(there)]
                 if self._settings[0] != "keep":
-                    lost += box.ledger.left(wanted, there, exactly=False)
+                    there = {path: what for path, what in there.items() if not within(path, blocked)}
+                    left = box.ledger.left(free, there, exactly=False)
+                    # For a new rule alone nobody's work is reset.
+                    home = all(scanner.stays_home(path, there[path][0] == "folder") for path in left)
+                    if self._settings[0] != "reset" or not home:
+                        lost += gone_here(left, there)
                 return lost
         return [
             f"{path!r} is {wanted.get(path)!r:.50} here and {there.get(path)!r:.50} there"
             for path in sorted({*wanted, *there})
             if wanted.get(path) != there.get(path)
         ]
+
+    def _blocked(self, wanted: Tree) -> set[str]:
+        """What the process names as blocked: that, and what is below it, stays as it is there."""
+        warnings = self._rig.shown()["warnings"]
+        said = {path: f"{shown_path(path)!r} is not sent: in the sandbox " for path in wanted}
+        return {path for path in wanted if any(warning.startswith(said[path]) for warning in warnings)}
 
     def _adopt(self, sandbox: Sandbox) -> None:
         """Each archive that is unpacked there, and each reset, is written down, and nothing marked is ever in one."""
@@ -312,7 +331,14 @@ class Life:
                 if self._plain or self._forgetful:  # so that each archive has to hold everything
                     emptied(sandbox.workspace)
                     box.ledger.emptied()
-                count = initialize(packed, bounds)
+                try:
+                    count = initialize(packed, bounds)
+                except BadArchive as error:
+                    if self._plain or "could not be extracted" not in str(error):
+                        self.lost.append(f"an archive that cannot be extracted: {error}")
+                    there = tree(sandbox.workspace)
+                    box.ledger.put(put_by(kinds_in(tar), there), there)
+                    raise
                 box.ledger.put(kinds_in(tar), tree(sandbox.workspace))
             for other in self._boxes.values():
                 if other is not box:
