@@ -880,9 +880,11 @@ class World:
         return any(status.st_nlink > names[status.st_ino] for status in files)
 
     def _nudge(self, daemon: StoryDaemon) -> None:
-        """Reason for a sync, by a file of which an event tells, where there is one."""
+        """Reason for a sync, by a file of which an event tells, if there is one, and in another folder if it can be."""
         files = [path for path, what in sorted(self.wanted().items()) if what[0] == "file"]
+        folders = {path.rpartition("/")[0] for path in self.hand.hidden}
         others = [path for path in files if path not in self.hand.hidden]
+        others.sort(key=lambda path: path.rpartition("/")[0] in folders)
         if others:
             self._do(Line("append", (others[0], 8, 0)))
             self._pump()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from convergence import Cloud, World, lived, report
 from fuzz.story import Line, parsed, shortened, story, told
 
 from syncd.effects import cycle, lodging, removal
+from syncd.effects.blocked import BlockedPaths
 from syncd.effects.clearing import Clearing
 from syncd.effects.cycle import Cycle
 from syncd.effects.execution import Errand
@@ -203,6 +205,23 @@ def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cycle, "over_in_s", lambda *_: None)
 
 
+def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Clearing, "_due", lambda self, found, wanted: found)
+
+
+def _pass_over_names_that_are_gone(patch: pytest.MonkeyPatch) -> None:
+    heard = Suspicion.heard
+    patch.setattr(Suspicion, "heard", lambda self, hints: heard(self, replace(hints, unlinked=frozenset())))
+
+
+def _let_one_path_stop_the_others(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(BlockedPaths, "find", lambda *_: False)
+
+
+def _call_a_free_place_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(BlockedPaths, "_look", lambda self, _: {"b": "d"})
+
+
 _MIRROR, _RESET, _CHANGES = (
     f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, False)\n write('f', 8, 1)\n write('a/g', 8, 2)\n rest()\n"
     for deletions, archive in (("mirror", "full"), ("reset", "changes"), ("keep", "changes"))
@@ -216,6 +235,12 @@ PLANTED = {
     + "fault('initialize: lost')\n write('b', 8, 1)\n failing()\n kill()\n remove('b')\n rest()",
     _remove_nothing: _MIRROR + "remove('a')\n rest()",
     _reset_for_any_reason: _RESET + "write('f', 8, 3)\n rest()",
+    _reset_for_a_new_rule: _RESET + "rules('.gitignore', 'f\\n')\n rest()",
+    _pass_over_names_that_are_gone: "write('f', 8, 1)\n write('a/f', 8, 2)\n rest()\n"
+    "rotate('a/f', 'a/g')\n rest()\n write_on('a/f', 3)\n rest()",
+    _let_one_path_stop_the_others: _MIRROR + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n rest()",
+    _call_a_free_place_taken: _MIRROR
+    + "agent_writes('b/f', 3)\n write('b', 8, 4)\n rest()\n agent_removes('b')\n write('b', 8, 5)\n rest()",
     _send_a_part_after_a_reset: _RESET + "write('f', 8, 3)\n rest()\n remove('f')\n rest()",
     _ask_for_no_proof: "forgetful()\n" + _CHANGES + "write('f', 8, 3)\n rest()",
     _take_one_sandbox_for_another: _ACQUIRE + "tick(650)\n rest()",
