@@ -1098,6 +1098,8 @@ class World:
             getattr(self.hand, word)(*args)
             self.figures["deeds"] += 1
         self.clock.note_write()
+        for box in self.boxes.values():
+            box.ledger.make_way(self.workspace)
 
     def _kill(self) -> None:
         self.figures["kills"] += 1

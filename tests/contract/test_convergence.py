@@ -115,6 +115,14 @@ LOST_ONCE = {
         append('a/c/e/first', 8, 34)
         remove('a/c/e')
     """,
+    "what was in the way of a file is gone in vain, as the agent has a file beside it": """
+        write('a/g/deep/f', 8, 0)
+        rest()
+        agent_writes('a/g/agents', 10)
+        morph('a/g', 'file')
+        rest()
+        morph('a/g', 'folder')
+    """,
     "the workspace is moved away while the rules around it are looked for": """
         deaf()
         @9 away()

@@ -6,8 +6,10 @@ syncd puts archives, an agent writes and removes on its own. Nothing here asks s
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from fuzz.hand import Tree
 
@@ -24,6 +26,7 @@ class Ledger:
         self._agents_folders: set[str] = set()
         self._usurped: set[str] = set()
         self._forgiven: set[str] = set()
+        self._in_the_way: set[str] = set()
 
     # -- what happens
 
@@ -40,6 +43,7 @@ class Ledger:
             self.agents.pop(path, None)
             self._usurped.discard(path)
             self._forgiven.discard(path)
+            self._in_the_way.discard(path)
             self.ours[path] = there[path]
 
     def emptied(self) -> None:
@@ -65,6 +69,14 @@ class Ledger:
     def forgive(self, paths: Iterable[str] | None = None) -> None:
         """What was put there, or these paths of it, syncd cannot know any more, and need not take away."""
         self._forgiven |= self.ours.keys() if paths is None else self.ours.keys() & set(paths)
+
+    def make_way(self, home: Path) -> None:
+        """What was put there in the place of what is at home now, as of another kind, may go for that, even in vain."""
+        for path, what in self.ours.items():
+            folders = [*_above(path), *([path] if what == FOLDER else [])]
+            hindered = any(os.path.lexists(home / each) and not _is_folder(home / each) for each in folders)
+            if hindered or (what != FOLDER and _is_folder(home / path)):
+                self._in_the_way.add(path)
 
     # -- what must hold
 
@@ -115,7 +127,7 @@ class Ledger:
         return [
             f"{path!r} was put there as {shown(what)} and is {shown(there.get(path))} there"
             for path, what in sorted(self.ours.items())
-            if there.get(path) != what and not self._is_agents(path)
+            if there.get(path) != what and not self._is_agents(path) and path not in self._in_the_way
         ]
 
     def _is_agents(self, path: str) -> bool:
@@ -126,7 +138,7 @@ class Ledger:
         for held in (self.ours, self.agents):
             for each in [each for each in held if each.startswith(start)]:
                 del held[each]
-        for kept in (self._agents_folders, self._usurped, self._forgiven):
+        for kept in (self._agents_folders, self._usurped, self._forgiven, self._in_the_way):
             kept.difference_update([each for each in kept if each.startswith(start)])
 
 
@@ -154,6 +166,10 @@ def gone_here(paths: Iterable[str], there: Tree) -> list[str]:
 def shown(what: What | None) -> str:
     """In short."""
     return "not" if what is None else f"{what!r:.60}"
+
+
+def _is_folder(place: Path) -> bool:
+    return place.is_dir() and not place.is_symlink()
 
 
 def _above(path: str) -> Iterator[str]:

@@ -219,7 +219,8 @@ class Life:
 
     @property
     def _box_is_gone(self) -> bool:
-        return self._box is None or self._rig.emulator.sandbox(self._box.sandbox.id) is None
+        box = self._box  # once: what the process says may be another the next moment
+        return box is None or self._rig.emulator.sandbox(box.sandbox.id) is None
 
     def _says_so(self) -> bool:
         """Whether the process knows that it has nothing to do."""
@@ -282,6 +283,12 @@ class Life:
         return True
 
     def _differences(self) -> list[str]:
+        try:
+            return self._found_different()
+        except FileNotFoundError:
+            return ["the sandbox, or something here, went away while it was looked at"]
+
+    def _found_different(self) -> list[str]:
         scanner = Scanner(str(self._rig.workspace), self._selection)
         included = scanner.scan().manifest
         wanted: Tree = {path: what for path, what in tree(self._rig.workspace).items() if path in included}
