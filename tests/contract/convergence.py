@@ -623,8 +623,9 @@ class World:
             kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
             gone = reset_of - kinds.items()
             if self.deeds == self._deeds_before_sync:  # a rule may have come since what it names was seen to be gone
-                home = self._stays_home()
-                gone = {(path, kind) for path, kind in gone if path in kinds or not home(path, kind == "folder")}
+                home, wanted = self._stays_home(), self.wanted()
+                # What is of another kind now is a reason, also where it is not in the archive, as its place was taken.
+                gone = {(path, kind) for path, kind in gone if path in wanted or not home(path, kind == "folder")}
             if reset_of and not gone and not self.state_harmed:
                 self.lose("the sandbox was reset, and nothing was deleted")
             box.ever |= kinds.items()
