@@ -1,5 +1,5 @@
 """`python -m syncd`."""
 
-from syncd.commands import main
+from syncd.cli import main
 
 main()

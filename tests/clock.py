@@ -11,7 +11,7 @@ NOON_S = 1_795_526_411.0
 
 @dataclass
 class ScriptedClock:
-    """The three clocks of `syncd.base.clock.Clock`; only `go_on`, `suspend` and `sleep` move them."""
+    """The three clocks of `syncd.core.clock.Clock`; only `go_on`, `suspend` and `sleep` move them."""
 
     monotonic: float = 1_000.0
     boottime: float = 5_000.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 
 REPO = Path(__file__).resolve().parent.parent
 

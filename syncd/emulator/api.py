@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import BinaryIO
 
-from syncd.base.clock import Clock, stamp
+from syncd.core.clock import Clock, stamp
 from syncd.emulator.bucket import Bucket, Key
 from syncd.emulator.execution import Execution
 from syncd.emulator.extract import BadArchive, Bounds

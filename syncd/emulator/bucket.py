@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 
 import google_crc32c
 
-from syncd.base.clock import Clock
+from syncd.core.clock import Clock
 from syncd.emulator.signing import Refusal, Signer
 from syncd.emulator.wire import Readable, Reply, Request
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from syncd.base.clock import Clock, SystemClock
-from syncd.base.errors import Locked, WorkspaceError
+from syncd.core.clock import Clock, SystemClock
+from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import Api
 from syncd.emulator.bucket import Bucket
-from syncd.emulator.exchange import Exchanges, Service
 from syncd.emulator.faults import Faults
 from syncd.emulator.journal import Entry, Journal
+from syncd.emulator.request_handler import Exchanges, Service
 from syncd.emulator.sandbox import Sandbox, Sandboxes
 from syncd.emulator.server import Origin
 from syncd.emulator.signing import Signer

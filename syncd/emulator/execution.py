@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from enum import StrEnum
 
-from syncd.base.clock import Clock
+from syncd.core.clock import Clock
 
 MOST_LOG_BYTES = 8 * 1024**2
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from syncd.base.clock import Clock
+from syncd.core.clock import Clock
 from syncd.emulator.execution import Execution
 from syncd.emulator.extract import BadArchive, Bounds, extract
 

@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from syncd.base.clock import SystemClock
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.content import ContentReader
-from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scanner
-from syncd.effects.sentry import Sentry
-from syncd.effects.snapshot import Demand, Photographer
-from syncd.policy.manifest import Manifest
-from syncd.policy.secret_contents import SecretSearch
-from syncd.policy.selection import Selection, SelectionSettings
-from syncd.policy.uplink import Codec
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packed, Packer
+from syncd.archive.snapshotter import Demand, Photographer
+from syncd.core.clock import SystemClock
+from syncd.remote.uplink import Codec
+from syncd.scan.disaster_guard import Sentry
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.manifest import Manifest
+from syncd.scan.scanner import Scanner
+from syncd.selection.secret_scanner import SecretSearch
+from syncd.selection.selection import Selection, SelectionSettings
 from tests.bench.stopwatch import Stopwatch, Took, status_kib
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 
 CLOCK = SystemClock()
 REPO = Path(__file__).resolve().parent.parent.parent

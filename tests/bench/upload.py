@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from isal import isal_zlib
 
-from syncd.base.interrupt import Interrupt
-from syncd.effects.archive import Archive
-from syncd.effects.bucket import Bucket
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.deflate import Sum
-from syncd.effects.http import Exchanger
-from syncd.effects.waiter import Waiter
-from syncd.policy.chunking import TARGET_BYTES
-from syncd.policy.lease import Lease
+from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.chunking import TARGET_BYTES
+from syncd.archive.deflate import Sum
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.bucket import Bucket
+from syncd.remote.http_client import Exchanger
+from syncd.remote.upload_url import Lease
 from tests.bench import sink
 from tests.bench.lab import Lab, lacks
 from tests.bench.stopwatch import CLOCK, Stopwatch, Took, command, fresh

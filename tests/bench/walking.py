@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 from tests.bench.lab import TREES, Lab, lacks
 from tests.bench.stopwatch import Stopwatch, Took, command, fresh, shell
 from tests.bench.table import Row, Skipped, compared

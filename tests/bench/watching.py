@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from syncd.effects import inotify_limits
-from syncd.effects.coverage import NoCoverage
-from syncd.effects.hints import Doubt
-from syncd.effects.scan import Scanner
-from syncd.effects.watcher import watcher
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch import inotify_limits
+from syncd.watch.changes import Doubt
+from syncd.watch.interface import watcher
+from syncd.watch.scan_listener import NoCoverage
 from tests.bench import inotifywait, storm, trees
 from tests.bench.lab import Lab, lacks
 from tests.bench.stopwatch import CLOCK, REPO, Stopwatch, fresh, process_cpu_s, status_kib

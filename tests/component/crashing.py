@@ -19,7 +19,7 @@ from typing import Any
 
 from doomed import Event
 
-from syncd.base.folders import Folders, folders_for
+from syncd.core.directories import Folders, folders_for
 from syncd.emulator import Emulator
 
 KEY = "sk-key-of+the/test="

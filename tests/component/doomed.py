@@ -264,10 +264,10 @@ def main() -> None:
 if __name__ == "__main__":
     import httpx
 
-    from syncd.base.config import check_config
-    from syncd.base.errors import SyncdError
-    from syncd.commands.lone_sync import sync_alone
-    from syncd.commands.onlooker import Quiet
-    from syncd.effects.snapshot import Demand
+    from syncd.archive.snapshotter import Demand
+    from syncd.cli.progress.observer import Quiet
+    from syncd.cli.standalone_sync import sync_alone
+    from syncd.core.errors import SyncdError
+    from syncd.core.settings import check_config
 
     main()

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from crashing import Cut, Machine, machine
 
-from syncd.policy.tenancy import MOST_ACQUIRED
+from syncd.remote.acquired_sandbox import MOST_ACQUIRED
 
 # More than such a sync has.
 _MOST_STEPS = 200

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import CREDENTIAL, KEY_VARIABLE, NOT_LOADED, ApiKey, find_key, is_outdated
-from syncd.base.errors import KeyRefused
+from syncd.core.api_key import CREDENTIAL, KEY_VARIABLE, NOT_LOADED, ApiKey, find_key, is_outdated
+from syncd.core.errors import KeyRefused
 
 KEY = "sk-5ecret"
 

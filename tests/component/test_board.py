@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.errors import TryLater
-from syncd.effects.history_file import HistoryFile
-from syncd.effects.notice_file import NoticeFile
-from syncd.effects.status_file import StatusFile
-from syncd.policy.status import State, Status
-from syncd.policy.target import Target
-from syncd.process.board import Board, Tally
-from syncd.process.chronicle import Chronicle
-from syncd.process.herald import Herald
-from syncd.process.service_manager import ServiceManager
+from syncd.core.errors import TryLater
+from syncd.remote.target import Target
+from syncd.report.desktop_notifier import Herald
+from syncd.report.history_recorder import Chronicle
+from syncd.report.history_store import HistoryFile
+from syncd.report.notification_store import NoticeFile
+from syncd.report.status_publisher import Board, Tally
+from syncd.report.status_store import StatusFile
+from syncd.report.systemd_notify import ServiceManager
+from syncd.sync.status_document import State, Status
 
 MIB = 1 << 20
 AFTER_S = 900.0

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.clock import SystemClock
-from syncd.base.errors import Stop
-from syncd.base.interrupt import Interrupt
-from syncd.effects.archive import Archive, DamagedPiece
-from syncd.effects.chunk_store import ChunkStore, Piece
-from syncd.effects.deflate import Sum, deflated
-from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.manifest import Manifest, settle
-from syncd.policy.selection import Selection, SelectionSettings
-from syncd.policy.uplink import Codec
+from syncd.archive.archive import Archive, DamagedPiece
+from syncd.archive.chunk_store import ChunkStore, Piece
+from syncd.archive.deflate import Sum, deflated
+from syncd.archive.packer import Packed, Packer
+from syncd.core.clock import SystemClock
+from syncd.core.errors import Stop
+from syncd.core.interrupt import Interrupt
+from syncd.remote.uplink import Codec
+from syncd.scan.manifest import Manifest, settle
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 
 class Later(SystemClock):

@@ -9,16 +9,16 @@ from typing import cast
 
 import pytest
 
-from syncd.base.errors import KeyRefused
-from syncd.effects.api import Api
-from syncd.effects.clearing import Clearing
-from syncd.effects.failure import StepFailed
-from syncd.effects.lingering_file import LingeringFile
-from syncd.effects.removal import Removal, Remover
-from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.removal import Deletions, Versions
-from syncd.policy.target import Target
-from syncd.policy.verdict import Step, Verdict
+from syncd.core.errors import KeyRefused
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.target import Target
+from syncd.sandbox.deletions import Clearing
+from syncd.sandbox.leftovers_store import LingeringFile
+from syncd.sandbox.removal_plan import Deletions, Versions
+from syncd.sandbox.remover import Removal, Remover
+from syncd.scan.manifest import Entry, Kind, Manifest
 
 TARGET = Target("https://api.example.com", "box", "us")
 FILE = Entry(Kind.FILE, 0, 0, 5, digest=b"d")

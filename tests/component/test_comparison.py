@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from syncd.effects.comparison import compare
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.archive.comparison import compare
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import ApiKey
-from syncd.base.clock import SystemClock
-from syncd.effects.contact import contact
-from syncd.policy.finding import Finding, Grade
-from syncd.policy.target import Target
+from syncd.cli.check.api_check import contact
+from syncd.cli.check.finding import Finding, Grade
+from syncd.core.api_key import ApiKey
+from syncd.core.clock import SystemClock
+from syncd.remote.target import Target
 
 _HERE = "IP:127.0.0.1"
 

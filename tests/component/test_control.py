@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.clock import SystemClock
-from syncd.effects.control import Client, ControlServer, Message, ask
+from syncd.core.clock import SystemClock
+from syncd.daemon.control import Client, ControlServer, Message, ask
 
 DEADLINE_S = 10.0
 

@@ -15,11 +15,11 @@ import pytest
 from clock import ScriptedClock
 from desktop import NO_BUS, Screen, screen, session_bus
 
-from syncd.base.clock import SystemClock
-from syncd.effects.desktop import PATIENCE_S, Desktop, NotShown, Shown
-from syncd.effects.notice_file import NoticeFile
-from syncd.policy.notice import DAY_S, TRY_AGAIN_FIRST_S, Notice
-from syncd.process.herald import Herald
+from syncd.core.clock import SystemClock
+from syncd.report.desktop import PATIENCE_S, Desktop, NotShown, Shown
+from syncd.report.desktop_notifier import Herald
+from syncd.report.notification_rules import DAY_S, TRY_AGAIN_FIRST_S, Notice
+from syncd.report.notification_store import NoticeFile
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
@@ -271,7 +271,7 @@ def test_a_bus_that_takes_nobody(place: str) -> None:
 
 def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
     """A daemon that has nothing to notify of holds no library for it in memory."""
-    code = "import sys, syncd.process.wiring, syncd.process.herald; print('jeepney' in sys.modules)"
+    code = "import sys, syncd.daemon.build, syncd.report.desktop_notifier; print('jeepney' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -7,15 +7,16 @@ import errno
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from syncd.base.text import one_line, shown_path
-from syncd.effects import inotify_limits, left_out
-from syncd.effects.own_words import own_texts
-from syncd.effects.snapshot import described
-from syncd.policy.disguise import Disguise, words_and_phrases
-from syncd.policy.limit import over_limit
-from syncd.policy.manifest import Difference, Entry, Kind
-from syncd.policy.remote_changes import Change, problems
-from syncd.policy.secret_contents import Secret, held_back
+from syncd.archive.snapshotter import described
+from syncd.cli.check.anonymizer import Disguise, words_and_phrases
+from syncd.cli.check.public_words import own_texts
+from syncd.core.text import one_line, shown_path
+from syncd.sandbox.remote_changes import Change, problems
+from syncd.scan import exclusion_warnings
+from syncd.scan.manifest import Difference, Entry, Kind
+from syncd.scan.size_limit import over_limit
+from syncd.selection.secret_scanner import Secret, held_back
+from syncd.watch import inotify_limits
 
 WORDS, PHRASES = words_and_phrases(own_texts())
 # Words that may be shown, and all that messages and shells give a meaning to.
@@ -32,9 +33,9 @@ def _messages(path: str) -> list[str]:
     return [
         str(held_back(path, Secret("a Stripe key", 3), sent=False)),
         str(held_back(path, Secret("a Stripe key", 3), sent=True)),
-        str(left_out.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
-        str(left_out.leads_outside(path)),
-        str(left_out.too_deep(path)),
+        str(exclusion_warnings.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
+        str(exclusion_warnings.leads_outside(path)),
+        str(exclusion_warnings.too_deep(path)),
         *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
         over_limit({path: big}, 1) or "",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from inodes import make_anew, reusing
 
-from syncd.effects import file_identity
-from syncd.effects.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
+from syncd.core import file_identity
+from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)
 

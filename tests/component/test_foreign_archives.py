@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.errors import NeedsPerson, Stop, TryLater
-from syncd.effects import extraction
-from syncd.effects.extraction import Extracted, extract
-from syncd.effects.scan import Scanner
-from syncd.effects.tar_reader import BadArchive, members
-from syncd.effects.verification import verify
-from syncd.policy.foreign_name import inner_path
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.archive import extraction
+from syncd.archive.extraction import Extracted, extract
+from syncd.archive.member_path import inner_path
+from syncd.archive.tar_reader import BadArchive, members
+from syncd.archive.verification import verify
+from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 Make = Callable[[tarfile.TarFile], None]
 

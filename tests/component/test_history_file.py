@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.clock import utc
-from syncd.effects import history_file
-from syncd.effects.cycle import Outcome
-from syncd.effects.history_file import HistoryFile, encoded
-from syncd.policy.agenda import Reason
-from syncd.policy.history import START, Change, Ending, Mishap, Record, Stages
-from syncd.policy.manifest import Difference
-from syncd.policy.status import LastSync, State
-from syncd.process.chronicle import Chronicle
+from syncd.core.clock import utc
+from syncd.daemon.scheduler import Reason
+from syncd.report import history_store
+from syncd.report.history import START, Change, Ending, Mishap, Record, Stages
+from syncd.report.history_recorder import Chronicle
+from syncd.report.history_store import HistoryFile, encoded
+from syncd.scan.manifest import Difference
+from syncd.sync.status_document import LastSync, State
+from syncd.sync.sync_cycle import Outcome
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 URL = "https://bucket.example/o?X-Goog-Signature=abcdef&X-Goog-Expires=900"
@@ -40,8 +40,8 @@ def numbers(file: HistoryFile) -> list[int]:
 
 
 def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_file, "MOST_BYTES", 8_192)
-    monkeypatch.setattr(history_file, "KEPT_BYTES", 4_096)
+    monkeypatch.setattr(history_store, "MOST_BYTES", 8_192)
+    monkeypatch.setattr(history_store, "KEPT_BYTES", 4_096)
 
 
 def test_lines_are_added(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_month_of_busy_use(tmp_path: Path) -> None:
             chronicle.failed(*(("upload-url", "no answer") if number % 2 else ("initialize", "no route")))
     records, damaged = file.read()
     assert damaged == 0
-    assert os.path.getsize(file.path) <= history_file.MOST_BYTES
+    assert os.path.getsize(file.path) <= history_store.MOST_BYTES
     assert len(records) > 3 * 302
     assert [found.outcome for found in records[-302:]] == [*["initialized"] * 300, "failed", "failed"]
     assert records[-302].failures_before == 700
@@ -145,7 +145,7 @@ def test_a_huge_file(tmp_path: Path) -> None:
     assert file.read() == ([], 0)
     file.append(record(1))
     assert numbers(file) == [1]
-    assert os.path.getsize(file.path) <= history_file.MOST_BYTES
+    assert os.path.getsize(file.path) <= history_store.MOST_BYTES
 
 
 @pytest.mark.parametrize("make", ["link", "dangling", "fifo", "folder"])

@@ -12,14 +12,14 @@ import pytest
 from clock import ScriptedClock
 from git_folder import make_repository
 
-from syncd.base.config import load_config
-from syncd.base.errors import ConfigError, TryLater, WorkspaceError
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.content import ContentReader
-from syncd.effects.git_config import personal_excludes
-from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scan, Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packed, Packer
+from syncd.core.errors import ConfigError, TryLater, WorkspaceError
+from syncd.core.settings import load_config
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.scanner import Scan, Scanner
+from syncd.selection.git_config import personal_excludes
+from syncd.selection.selection import Selection, SelectionSettings
 
 MIB = 1 << 20
 LATER_S = 4_000_000_000.0
@@ -52,12 +52,12 @@ def site(tmp_path: Path) -> Site:
 
 _LADDER = """
 import json, os, resource, sys
-from syncd.base.clock import SystemClock
-from syncd.base.errors import SyncdError
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.pack import Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.core.clock import SystemClock
+from syncd.core.errors import SyncdError
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packer
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 work, spool, personal = sys.argv[1:]
 selection = Selection(SelectionSettings())
 store = ChunkStore(spool)
@@ -300,11 +300,11 @@ def test_a_million_entries(site: Site) -> None:
 
 _MEASURED = """
 import json, re, sys, time
-from syncd.base.clock import SystemClock
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.pack import Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.core.clock import SystemClock
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packer
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 # Not ru_maxrss, which counts what the process was before its exec, too: a copy of who started it.
 def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 work, spool = sys.argv[1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.base.text import one_line, redacted
+from syncd.core.text import one_line, redacted
 
 MIB = 1 << 20
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.errors import Stop
-from syncd.base.interrupt import Interrupt
-from syncd.effects.http import Exchanger, NoAnswer
-from syncd.effects.waiter import Waiter
+from syncd.core.errors import Stop
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.http_client import Exchanger, NoAnswer
 
 Talk = Callable[[socket.socket], None]
 

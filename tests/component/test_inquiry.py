@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from git_folder import make_repository
 
-from syncd.base.errors import WorkspaceError
-from syncd.effects.ignore_files import read_ignore_files
-from syncd.effects.inquiry import inquire
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.core.errors import WorkspaceError
+from syncd.scan.explain import inquire
+from syncd.scan.scanner import Scanner
+from syncd.selection.ignore_files import read_ignore_files
+from syncd.selection.selection import Selection, SelectionSettings
 
 SELECTION = Selection(SelectionSettings(ignore=("*.tmp",)))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.effects.mounts import MountSensor
+from syncd.watch.mounts import MountSensor
 
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
 _WAIT_S = 5.0
@@ -63,7 +63,7 @@ def test_mounts_that_concern_the_workspace() -> None:
 
 def test_without_a_list_of_mounts_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a sandbox without /proc."""
-    monkeypatch.setattr("syncd.effects.mounts._LIST", str(tmp_path / "nothing"))
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(tmp_path / "nothing"))
     sensor = MountSensor(str(tmp_path))
     sensor.open()
     assert sensor.filenos() == []

@@ -16,12 +16,12 @@ import pytest
 from clock import ScriptedClock
 from test_http import answering
 
-from syncd.base.clock import SystemClock
-from syncd.base.interrupt import Interrupt
-from syncd.effects import http, network
-from syncd.effects.http import Exchanger, NoAnswer
-from syncd.effects.network import Network
-from syncd.effects.waiter import GivesWay, Superseded, Waiter
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import GivesWay, Superseded, Waiter
+from syncd.remote import http_client, network
+from syncd.remote.http_client import Exchanger, NoAnswer
+from syncd.remote.network import Network
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -148,8 +148,8 @@ def test_tls_through_a_proxy(
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
             monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
-            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http._tls)
-            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http._tls)
+            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http_client._tls)
+            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http_client._tls)
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = exchanger.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
@@ -174,7 +174,7 @@ def test_all_of_httpx_goes_over_it(monkeypatch: pytest.MonkeyPatch, proxy: str) 
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy)
     ours = Network(Waiter(Interrupt(), ScriptedClock()))
-    with http._make_client("https", "api.test", ours) as client:
+    with http_client._make_client("https", "api.test", ours) as client:
         transports = [each for each in (client._transport, *client._mounts.values()) if each is not None]
         assert len(transports) == (4 if proxy else 1)
         for transport in transports:
@@ -213,7 +213,7 @@ def test_who_hears_is_told_while_a_server_is_silent(
 
 def test_who_hears_is_told_during_a_handshake(exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that takes the connection and says nothing."""
-    monkeypatch.setattr(http, "CONNECT_S", 0.4)
+    monkeypatch.setattr(http_client, "CONNECT_S", 0.4)
 
     def hang(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -230,7 +230,7 @@ def test_who_hears_is_told_while_a_name_is_looked_up(
     exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No name server answers; the time for it is bounded as well."""
-    monkeypatch.setattr(http, "CONNECT_S", 0.3)
+    monkeypatch.setattr(http_client, "CONNECT_S", 0.3)
     over = threading.Event()
     real = network._looked_up
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from clock import ScriptedClock
 
-from syncd.effects.archive import Archive
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.content import ContentReader, read_small
-from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.manifest import Entry, Manifest
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packed, Packer
+from syncd.scan.file_reader import ContentReader, read_small
+from syncd.scan.manifest import Entry, Manifest
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 MIB = 1 << 20
 # By this clock every file of a test is old enough to be believed.
@@ -400,11 +400,11 @@ def test_what_is_swapped_after_the_scan(studio: Studio, swap: Callable[[Path, Pa
 
 _POWERLESS = """
 import os, sys
-from syncd.base.clock import SystemClock
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.pack import Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.core.clock import SystemClock
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packer
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 work, spool = sys.argv[1:]
 manifest = Scanner(work, Selection(SelectionSettings())).scan().manifest
 os.chmod(os.path.join(work, "shut"), 0)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.apikey import ApiKey, find_key
-from syncd.base.errors import KeyRefused
-from syncd.effects.git_config import personal_excludes
+from syncd.core.api_key import ApiKey, find_key
+from syncd.core.errors import KeyRefused
+from syncd.selection.git_config import personal_excludes
 
 KEY = "klv-0123456789-nobody-may-see"
 NOBODY = 65534
@@ -41,7 +41,7 @@ def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
     said = script(
         f"""
         import ctypes, os
-        from syncd.base.privacy import close_memory
+        from syncd.core.hardening import close_memory
         libc = ctypes.CDLL(None)
         if os.geteuid() == 0:  # whom nothing is closed to
             os.setgroups([])
@@ -80,8 +80,8 @@ def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -
     said = script(
         f"""
         import ctypes
-        from syncd.base.config import check_config
-        from syncd.process.wiring import key_of
+        from syncd.core.settings import check_config
+        from syncd.daemon.build import key_of
         config = check_config({{"workspace": {{"path": {str(tmp_path)!r}}}, "sandbox": {{"id": "box"}}}})
         print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
         key_of(config, {{"KLAVIS_API_KEY": {KEY!r}}})
@@ -94,7 +94,7 @@ def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -
 
 def test_the_limit_of_core_dumps(repo: Path) -> None:
     """One byte, which the kernel takes as no core file and no program for one; 0 where a stricter limit stands."""
-    code = "import resource\n{}\nfrom syncd.base.privacy import no_core_dumps\nno_core_dumps()\n"
+    code = "import resource\n{}\nfrom syncd.core.hardening import no_core_dumps\nno_core_dumps()\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
     unlimited = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
     assert script(code.format(""), repo).strip() == ("(1, 1)" if unlimited else "(0, 0)")
@@ -118,8 +118,8 @@ def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         file.unlink()
     for harden in (
-        "from syncd.base.privacy import no_core_dumps; no_core_dumps()",
-        f"from syncd.base.privacy import close_memory; {allow}; close_memory()",
+        "from syncd.core.hardening import no_core_dumps; no_core_dumps()",
+        f"from syncd.core.hardening import close_memory; {allow}; close_memory()",
     ):
         script(code.format(harden, str(tmp_path)), repo)
         assert list(tmp_path.iterdir()) == []

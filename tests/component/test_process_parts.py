@@ -19,20 +19,20 @@ from typing import Any
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.clock import SystemClock
-from syncd.base.errors import SandboxRefused, Stop, Unavailable
-from syncd.base.interrupt import Interrupt
-from syncd.effects.control import Client
-from syncd.effects.cycle import Outcome
-from syncd.effects.snapshot import Demand
-from syncd.policy.status import LastSync
-from syncd.process import orders
-from syncd.process.logs import LogFormat, keep_out_of_logs, set_up_logs
-from syncd.process.orders import Order, Orders
-from syncd.process.resume import SleepSensor
-from syncd.process.service_manager import ServiceManager
-from syncd.process.signals import Signals
-from syncd.process.wakeup import Wakeup
+from syncd.archive.snapshotter import Demand
+from syncd.core.clock import SystemClock
+from syncd.core.errors import SandboxRefused, Stop, Unavailable
+from syncd.core.interrupt import Interrupt
+from syncd.daemon import requests
+from syncd.daemon.control import Client
+from syncd.daemon.requests import Order, Orders
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
+from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
+from syncd.report.systemd_notify import ServiceManager
+from syncd.sync.status_document import LastSync
+from syncd.sync.sync_cycle import Outcome
+from syncd.watch.suspend_detector import SleepSensor
 
 
 def readable(descriptor: int) -> bool:
@@ -239,16 +239,16 @@ def test_orders_are_told_how_it_went() -> None:
         box.add(push)
         box.add(flush)
         serving = box.taken()
-        assert orders.demanded(serving) is Demand.FORCED
+        assert requests.demanded(serving) is Demand.FORCED
         assert (box.fresh, box.lasting) == ([], [])
         box.put_back(serving)
         assert box.taken() == [push, flush]
-        assert orders.tell_outcome([push], Outcome(None, files=3)) == []
+        assert requests.tell_outcome([push], Outcome(None, files=3)) == []
         told = json.loads(far[0].recv(4096))
         assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
-        assert orders.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
-        assert orders.demanded([flush]) is Demand.CHANGED
-        assert orders.tell_failure([flush, Order()], SandboxRefused("gone"), for_good=True) == []
+        assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
+        assert requests.demanded([flush]) is Demand.CHANGED
+        assert requests.tell_failure([flush, Order()], SandboxRefused("gone"), for_good=True) == []
         told = json.loads(far[1].recv(4096))
         assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
 
@@ -259,7 +259,7 @@ SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 def _told(order: Order, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
     """After how many of these syncs an order is answered, and how."""
     for number, outcome in enumerate(outcomes, 1):
-        waiting = orders.tell_outcome([order], outcome)
+        waiting = requests.tell_outcome([order], outcome)
         if not waiting:
             return number, json.loads(far.recv(4096))
         (order,) = waiting
@@ -316,7 +316,7 @@ def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
     assert not stderr.getvalue().startswith("<")
     script = (
         "import logging, os, sys\n"
-        "from syncd.process.logs import LogFormat, set_up_logs\n"
+        "from syncd.report.logs import LogFormat, set_up_logs\n"
         "status = os.fstat(2)\n"
         "set_up_logs('info', LogFormat.TEXT, {'JOURNAL_STREAM': f'{status.st_dev}:{status.st_ino}'})\n"
         "logging.getLogger('syncd').error('x')\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from clock import ScriptedClock
 
-from syncd.commands.progress import Progress
-from syncd.policy.status import State
+from syncd.cli.progress.bar import Progress
+from syncd.sync.status_document import State
 
 _MIB = 1 << 20
 

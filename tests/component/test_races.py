@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.clock import SystemClock
-from syncd.base.errors import WorkspaceError
-from syncd.effects.chunk_store import ChunkStore
-from syncd.effects.content import ContentReader
-from syncd.effects.pack import Packed, Packer
-from syncd.effects.scan import Scanner
-from syncd.policy.manifest import Kind, Manifest
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.packer import Packed, Packer
+from syncd.core.clock import SystemClock
+from syncd.core.errors import WorkspaceError
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 SECRET = b"5ecret"
 CLOCK = SystemClock()

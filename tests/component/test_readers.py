@@ -21,14 +21,14 @@ from typing import NamedTuple
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.apikey import ApiKey
-from syncd.base.config import check_config
-from syncd.base.interrupt import Interrupt
-from syncd.effects.archive import Archive
-from syncd.effects.http import Exchanger
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Waiter
-from syncd.process.wiring import Surroundings, cycle_of, folders_of
+from syncd.archive.archive import Archive
+from syncd.archive.snapshotter import Demand
+from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import Surroundings, cycle_of, folders_of
+from syncd.remote.http_client import Exchanger
 
 MIB = 1 << 20
 # By this clock every file is old enough to be believed, so its chunk can be kept.

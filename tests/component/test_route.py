@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the process insid
 
 from clock import ScriptedClock
 
-from syncd.base.interrupt import Interrupt
-from syncd.effects.http import Exchanger
-from syncd.effects.route import Route, keep_asking, route_of
-from syncd.effects.waiter import Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.http_client import Exchanger
+from syncd.remote.route import Route, keep_asking, route_of
 
 
 def test_a_route_that_stands() -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.errors import Stop, WorkspaceError
-from syncd.effects.scan import Scan, Scanner
-from syncd.policy.limit import LONGEST_PATH_BYTES
-from syncd.policy.manifest import Kind
-from syncd.policy.selection import Decision, Scope, Selection, SelectionSettings
+from syncd.core.errors import Stop, WorkspaceError
+from syncd.scan.manifest import Kind
+from syncd.scan.scanner import Scan, Scanner
+from syncd.scan.size_limit import LONGEST_PATH_BYTES
+from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 
 DEPTH = 300
 
@@ -203,8 +203,8 @@ def test_deeper_than_any_path(work: Path) -> None:
 
 _OPENED = """
 import sys
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 opened = []
 sys.addaudithook(lambda event, about: opened.append(str(about[0])) if event in ("open", "os.scandir") else None)
 scan = Scanner(sys.argv[1], Selection(SelectionSettings(ignore=("/data/",)))).scan()
@@ -352,8 +352,8 @@ def test_a_workspace_that_is_none(work: Path, what: str) -> None:
 
 _UNREADABLE = """
 import sys
-from syncd.effects.scan import Scanner
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 scan = Scanner(sys.argv[1], Selection(SelectionSettings())).scan()
 print(*scan.manifest)
 print(*sorted(scan.unread))

@@ -16,14 +16,14 @@ from git_folder import make_repository
 from inodes import make_anew, reusing
 from msgspec.structs import replace
 
-from syncd.effects import file_identity
-from syncd.effects.hints import Doubt, Hints
-from syncd.effects.scan import Scan, Scanner
-from syncd.effects.watch import Watch
-from syncd.policy.manifest import Kind, Manifest
-from syncd.policy.selection import Selection, SelectionSettings
-from syncd.process.suspicion import Suspicion
-from syncd.process.wakeup import Wakeup
+from syncd.core import file_identity
+from syncd.daemon.wakeup import Wakeup
+from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.scanner import Scan, Scanner
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch.changes import Doubt, Hints
+from syncd.watch.dirty_directories import Suspicion
+from syncd.watch.inotify_watch import Watch
 
 ROUNDS = 25
 # Two events of one move may be this far apart.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.policy.selection import OuterFile, OuterRules, Scope, Selection, SelectionSettings
+from syncd.selection.selection import OuterFile, OuterRules, Scope, Selection, SelectionSettings
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
 

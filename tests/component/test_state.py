@@ -16,20 +16,20 @@ import msgspec
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.errors import ConfigError, Locked
-from syncd.base.folders import Folders
-from syncd.effects.journal import Journal, Uploaded
-from syncd.effects.lease_file import LeaseFile
-from syncd.effects.lock import Lock, holder
-from syncd.effects.pause_file import PauseFile
-from syncd.effects.state_file import Mark, StateFile
-from syncd.effects.status_file import StatusFile, read_last, read_status
-from syncd.effects.uplink_file import UplinkFile
-from syncd.policy.lease import Lease
-from syncd.policy.manifest import Entry, Kind, Manifest, Stamp
-from syncd.policy.status import SandboxName, State, Status
-from syncd.policy.target import Target
-from syncd.policy.uplink import Codec, Uplink
+from syncd.core.directories import Folders
+from syncd.core.durable_file import Mark, StateFile
+from syncd.core.errors import ConfigError, Locked
+from syncd.core.lock import Lock, holder
+from syncd.daemon.pause_file import PauseFile
+from syncd.remote.target import Target
+from syncd.remote.uplink import Codec, Uplink
+from syncd.remote.uplink_store import UplinkFile
+from syncd.remote.upload_url import Lease
+from syncd.remote.upload_url_store import LeaseFile
+from syncd.report.status_store import StatusFile, read_last, read_status
+from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
+from syncd.sync.status_document import SandboxName, State, Status
+from syncd.sync.sync_state import Journal, Uploaded
 
 TARGET = Target("https://api.example.com", "box", "us")
 MANIFEST: Manifest = {
@@ -293,9 +293,9 @@ def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
 
 _ON_A_FULL_DISK = """
 import os, sys
-from syncd.effects.journal import Journal, Uploaded
-from syncd.policy.target import Target
-from syncd.policy.uplink import Codec, Uplink
+from syncd.sync.sync_state import Journal, Uploaded
+from syncd.remote.target import Target
+from syncd.remote.uplink import Codec, Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
 journal = Journal(folder)
 journal.record_initialized(target, {})
@@ -526,9 +526,9 @@ def test_a_lease_is_of_one_way(tmp_path: Path) -> None:
 
 _HOLD = """
 import sys
-from syncd.effects.lock import Lock
-from syncd.effects.status_file import StatusFile
-from syncd.policy.status import SandboxName, State, Status
+from syncd.core.lock import Lock
+from syncd.report.status_store import StatusFile
+from syncd.sync.status_document import SandboxName, State, Status
 import os
 folder = sys.argv[1]
 Lock(folder).acquire()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.clock import SystemClock
-from syncd.effects.contact import way_findings
-from syncd.effects.content import ContentReader
-from syncd.effects.filesystem import kind_of
-from syncd.effects.inotify_usage import held_by_others
-from syncd.effects.survey import folder_findings, survey
-from syncd.policy.finding import Grade
-from syncd.policy.secret_contents import SecretSearch
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.cli.check.api_check import way_findings
+from syncd.cli.check.finding import Grade
+from syncd.cli.check.workspace_check import folder_findings, survey
+from syncd.core.clock import SystemClock
+from syncd.scan.file_reader import ContentReader
+from syncd.selection.secret_scanner import SecretSearch
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch.filesystem_type import kind_of
+from syncd.watch.inotify_usage import held_by_others
 
 SELECTION = Selection(SelectionSettings())
 

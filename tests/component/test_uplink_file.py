@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.effects.uplink_file import UplinkFile
-from syncd.policy.uplink import Codec, Uplink
+from syncd.remote.uplink import Codec, Uplink
+from syncd.remote.uplink_store import UplinkFile
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)
 SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 1.0}

@@ -15,11 +15,11 @@ from typing import BinaryIO
 import pytest
 from watched import Bell, Rules, Ruling, hear, hear_until, kernel_watches, opened, walk
 
-from syncd.effects import hints
-from syncd.effects.hints import Doubt, Hints
-from syncd.effects.scan import Scanner
-from syncd.effects.watch import Watch
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch import changes
+from syncd.watch.changes import Doubt, Hints
+from syncd.watch.inotify_watch import Watch
 
 
 @pytest.fixture
@@ -452,18 +452,18 @@ def test_a_burst_rings_once(watch: Watch, bell: Bell, root: Path) -> None:
 
 def test_too_many_directories_become_a_doubt() -> None:
     """Naming them all costs more than a full scan: the list is bounded."""
-    box = hints.Mailbox(lambda: None)
-    for number in range(hints.DIRTY_AT_MOST):
+    box = changes.Mailbox(lambda: None)
+    for number in range(changes.DIRTY_AT_MOST):
         box.put({str(number)})
-    assert box.take() == Hints(frozenset(map(str, range(hints.DIRTY_AT_MOST))))
-    box.put(set(map(str, range(hints.DIRTY_AT_MOST + 1))))
+    assert box.take() == Hints(frozenset(map(str, range(changes.DIRTY_AT_MOST))))
+    box.put(set(map(str, range(changes.DIRTY_AT_MOST + 1))))
     assert box.take() == Hints(frozenset(), Doubt.FLOOD)
 
 
 def test_too_many_written_files_are_not_named() -> None:
     """Their list is bounded, too; the directories that they are in are known all the same."""
-    box = hints.Mailbox(lambda: None)
-    many = set(map(str, range(hints.WRITTEN_AT_MOST)))
+    box = changes.Mailbox(lambda: None)
+    many = set(map(str, range(changes.WRITTEN_AT_MOST)))
     box.put({""}, written=many)
     assert box.take() == Hints(frozenset({""}), written=frozenset(many))
     box.put({""}, written=many)
@@ -476,14 +476,14 @@ def test_too_many_written_files_are_not_named() -> None:
 
 def test_too_many_writes_by_names_that_are_gone_become_a_doubt() -> None:
     """The list of directories in which they were heard is bounded as well."""
-    box = hints.Mailbox(lambda: None)
-    box.put(unlinked=set(map(str, range(hints.DIRTY_AT_MOST + 1))))
+    box = changes.Mailbox(lambda: None)
+    box.put(unlinked=set(map(str, range(changes.DIRTY_AT_MOST + 1))))
     assert box.take() == Hints(frozenset(), Doubt.FLOOD)
 
 
 def test_the_gravest_doubt_is_kept() -> None:
     """A flood after the workspace moved does not hide that it moved."""
-    box = hints.Mailbox(lambda: None)
+    box = changes.Mailbox(lambda: None)
     for doubt in (Doubt.COARSE, Doubt.ROOT, Doubt.FLOOD):
         box.put(doubt=doubt)
     assert box.take().doubt is Doubt.ROOT

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from watched import Bell, hear, walk
 
-from syncd.effects.coarse_watch import CoarseWatch
-from syncd.effects.hints import Doubt, Hints
-from syncd.effects.watch import Watch
-from syncd.effects.watcher import watcher
+from syncd.watch.changes import Doubt, Hints
+from syncd.watch.fallback_watch import CoarseWatch
+from syncd.watch.inotify_watch import Watch
+from syncd.watch.interface import watcher
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_another_watchdog_gets_the_coarse_one(root: Path) -> None:
         "import sys\n"
         "from watchdog.observers import inotify_c\n"
         "inotify_c.{missing}\n"
-        "from syncd.effects.watcher import watcher\n"
+        "from syncd.watch.interface import watcher\n"
         "print(type(watcher(sys.argv[1], lambda: None)).__name__)\n"
     )
     for missing in ("InotifyFD._read_event_buffer", "inotify_rm_watch", "InotifyFD", "InotifyConstants"):

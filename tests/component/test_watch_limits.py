@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from watched import Bell, Rules, hear_until, kernel_watches, opened, walk
 
-from syncd.effects.watch import Watch
+from syncd.watch.inotify_watch import Watch
 
 # Root reads everything unless this right is taken away.
 AS_ANYONE = (
@@ -182,7 +182,7 @@ def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> 
     """Both are EMFILE; the remedy is another. And what was half made is closed again."""
     script = (
         "import os, resource, sys\n"
-        "from syncd.effects.watch import Watch\n"
+        "from syncd.watch.inotify_watch import Watch\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
         "watch, held = Watch(sys.argv[1], lambda: None), []\n"
         "for spare in range(4):\n"

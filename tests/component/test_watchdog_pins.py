@@ -1,4 +1,4 @@
-"""What syncd relies on in watchdog's `InotifyFD`, an internal: its one user is `syncd/effects/inotify.py`."""
+"""What syncd relies on in watchdog's `InotifyFD`, an internal: its one user is `syncd/watch/inotify.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyConstants as In
 from watchdog.observers.inotify_c import InotifyFD, inotify_add_watch, inotify_rm_watch
 
-from syncd.effects.inotify import CHANGES, Inotify
+from syncd.watch.inotify import CHANGES, Inotify
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.errors import NearlyEmpty, TryLater
-from syncd.effects.file_identity import FileIdentity
-from syncd.effects.scan import Scan
-from syncd.effects.sentry import Sentry
-from syncd.policy.guard import LEFT_ONE_IN, SMALL_FILES
-from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.core.errors import NearlyEmpty, TryLater
+from syncd.core.file_identity import FileIdentity
+from syncd.scan.disaster_guard import Sentry
+from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")
 ANOTHER = FileIdentity(1, 2, b"another")

@@ -24,14 +24,14 @@ from test_selection_and_git import (
     write,
 )
 
-from syncd.base.errors import WorkspaceError
-from syncd.effects.hints import Doubt
-from syncd.effects.ignore_files import read_git_rules
-from syncd.effects.inquiry import inquire
-from syncd.effects.repository import Repository, repository_around
-from syncd.effects.scan import Scanner
-from syncd.policy.manifest import Kind
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.core.errors import WorkspaceError
+from syncd.scan.explain import inquire
+from syncd.scan.manifest import Kind
+from syncd.scan.scanner import Scanner
+from syncd.selection.ignore_files import read_git_rules
+from syncd.selection.repository import Repository, repository_around
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch.changes import Doubt
 
 SELECTION = Selection(PLAIN)
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")

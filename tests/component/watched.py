@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from syncd.effects.hints import Doubt, Hints
-from syncd.effects.watcher import Watcher
+from syncd.watch.changes import Doubt, Hints
+from syncd.watch.interface import Watcher
 
 DEADLINE_S = 10.0
 

@@ -38,42 +38,43 @@ from fuzz.ledger import Ledger, gone_here, kinds_in, put_by, shown
 from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
-from syncd.base.apikey import ApiKey
-from syncd.base.clock import SystemClock
-from syncd.base.config import Config, check_config
-from syncd.base.errors import NearlyEmpty, NeedsPerson, SyncdError
-from syncd.base.interrupt import Interrupt
-from syncd.effects import content, pack
-from syncd.effects import watch as watch_module
-from syncd.effects.cycle import Cycle, Outcome
-from syncd.effects.delivery import Attendant
-from syncd.effects.execution import Errand, Runner
-from syncd.effects.failure import StepFailed
-from syncd.effects.http import Answer, Exchanger
-from syncd.effects.inotify import BUFFER_BYTES, Inotify
-from syncd.effects.scan import Scanner
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Superseded
+from syncd.archive import chunking, packer
+from syncd.archive.snapshotter import Demand
+from syncd.core.api_key import ApiKey
+from syncd.core.clock import SystemClock
+from syncd.core.errors import NearlyEmpty, NeedsPerson, SyncdError
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import Config, check_config
+from syncd.core.waiter import Superseded
+from syncd.daemon import build
+from syncd.daemon.build import Surroundings, folders_of
+from syncd.daemon.components import Parts
+from syncd.daemon.loop import Daemon
+from syncd.daemon.requests import Order
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
-from syncd.policy import chunking
-from syncd.policy.guard import LEFT_ONE_IN, SMALL_FILES
-from syncd.policy.left_out import OUTSIDE
-from syncd.policy.manifest import Kind, Manifest, Stamp
-from syncd.policy.removal import within
-from syncd.policy.selection import Decision, Selection, SelectionSettings
-from syncd.policy.status import State
-from syncd.policy.tenancy import MOST_ACQUIRED, SPAN_S
-from syncd.policy.verdict import Step, Verdict
-from syncd.process import premises, wiring
-from syncd.process.board import Tally
-from syncd.process.daemon import Daemon
-from syncd.process.orders import Order
-from syncd.process.parts import Parts
-from syncd.process.service_manager import ServiceManager
-from syncd.process.signals import Signals
-from syncd.process.wakeup import Wakeup
-from syncd.process.wiring import Surroundings, folders_of
+from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.http_client import Answer, Exchanger
+from syncd.remote.remote_job import Errand, Runner
+from syncd.report.status_publisher import Tally
+from syncd.report.systemd_notify import ServiceManager
+from syncd.sandbox.removal_plan import within
+from syncd.scan import file_reader
+from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.exclusions import OUTSIDE
+from syncd.scan.manifest import Kind, Manifest, Stamp
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Decision, Selection, SelectionSettings
+from syncd.sync import sandbox_factory
+from syncd.sync.delivery import Attendant
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.watch import inotify_watch as watch_module
+from syncd.watch.inotify import BUFFER_BYTES, Inotify
 
 KEY = "sk-key-of+the/story="
 MACHINE = SystemClock()
@@ -760,7 +761,7 @@ class World:
         # A daemon that has synced once does not end with what only a person can mend, but waits.
         tally = Tally(synced_once=True)
         try:
-            with wiring.daemon_of(
+            with build.daemon_of(
                 self._config,
                 key=key,
                 around=around,
@@ -1207,27 +1208,27 @@ def _in_place(world: World) -> Iterator[None]:
     before = logger.level, logger.propagate
     pen = Pen(world.log)
     with pytest.MonkeyPatch.context() as patch:
-        for module in [module for name, module in sys.modules.items() if name.startswith("syncd.effects.")]:
+        for module in [module for name, module in sys.modules.items() if name.startswith("syncd.")]:
             if hasattr(module, "stamp_of"):
                 patch.setattr(module, "stamp_of", stamp_of)
-        patch.setattr(content, "_mark", mark)
+        patch.setattr(file_reader, "_mark", mark)
         patch.setattr(watch_module, "Inotify", HandRead)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and a disk takes its time
         # Files of a few KB are cut, and read piece by piece, as those of a few MB are.
         patch.setattr(chunking, "TARGET_BYTES", 1024)
         patch.setattr(chunking, "LARGEST_BYTES", 8192)
-        for module in (content, pack):
+        for module in (file_reader, packer):
             patch.setattr(module, "PIECE_BYTES", 4096)
-        patch.setattr(wiring, "selection_of", lambda config: SELECTION)
-        patch.setattr(wiring, "personal_excludes", lambda environ: "")
+        patch.setattr(build, "selection_of", lambda config: SELECTION)
+        patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, ours in (
             ("Daemon", StoryDaemon),
             ("Cycle", Watchful),
             ("Exchanger", Knocking),
             ("ServiceManager", Instants),
         ):
-            patch.setattr(wiring, name, ours)
-        patch.setattr(premises, "Runner", Asking)
+            patch.setattr(build, name, ours)
+        patch.setattr(sandbox_factory, "Runner", Asking)
         HandRead.newest = None
         _living.append(world)
         logger.setLevel(logging.INFO)

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 from syncd.emulator import Emulator
 
 KEY = "key-of-the-test"

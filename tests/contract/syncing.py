@@ -10,18 +10,18 @@ from typing import Any
 
 from clock import ScriptedClock
 
-from syncd.base.apikey import ApiKey
-from syncd.base.config import check_config
-from syncd.base.interrupt import Interrupt
-from syncd.effects.cycle import Cycle, Outcome
-from syncd.effects.failure import StepFailed
-from syncd.effects.http import Exchanger
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Waiter
+from syncd.archive.snapshotter import Demand
+from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import Surroundings, cycle_of, folders_of
 from syncd.emulator import Emulator
-from syncd.policy.status import State
-from syncd.policy.verdict import Verdict
-from syncd.process.wiring import Surroundings, cycle_of, folders_of
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Verdict
+from syncd.remote.http_client import Exchanger
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import Cycle, Outcome
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"

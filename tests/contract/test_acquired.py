@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import KeyRefused, SandboxRefused, TryLater
-from syncd.effects.failure import StepFailed
-from syncd.effects.lodging import TenancyFile
-from syncd.effects.waiter import Superseded
+from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
+from syncd.core.waiter import Superseded
 from syncd.emulator import Entry, When
-from syncd.policy.tenancy import SPAN_S
-from syncd.policy.verdict import Verdict
+from syncd.remote.acquired_sandbox import SPAN_S
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Verdict
+from syncd.sandbox.provider import TenancyFile
 
 
 @pytest.fixture

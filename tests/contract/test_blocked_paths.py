@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.effects import blocked_script
-from syncd.effects.cycle import Outcome
-from syncd.effects.snapshot import Demand
+from syncd.archive.snapshotter import Demand
 from syncd.emulator.journal import Entry
+from syncd.sandbox import blocked_paths_main
+from syncd.sync.sync_cycle import Outcome
 
 DELETIONS = ["keep", "mirror", "reset"]
 
@@ -364,7 +364,7 @@ def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, s
     folder.mkdir()
     content = {"word": "w", "paths": [path for path, _ in asked], "kinds": "".join(kind for _, kind in asked)}
     (folder / "paths.json").write_text(json.dumps(content))
-    (folder / "main.py").write_bytes(Path(blocked_script.__file__).read_bytes())
+    (folder / "main.py").write_bytes(Path(blocked_paths_main.__file__).read_bytes())
     ran = subprocess.run(
         [sys.executable, "-I", "-S", folder / "main.py"],
         env={"AGENT_WORKSPACE": str(top)},

@@ -11,12 +11,12 @@ import pytest
 from syncing import Rig, Witness, rigged
 from test_daemon_waits import Loop
 
-from syncd.policy import warmth
-from syncd.policy.agenda import Reason
-from syncd.policy.warmth import KEEP_S
-from syncd.process.board import Tally
-from syncd.process.daemon import Daemon
-from syncd.process.wiring import daemon_of
+from syncd.daemon.build import daemon_of
+from syncd.daemon.loop import Daemon
+from syncd.daemon.scheduler import Reason
+from syncd.remote import keepalive
+from syncd.remote.keepalive import KEEP_S
+from syncd.report.status_publisher import Tally
 
 _ESTABLISHED = "01"
 _TABLE = Path("/proc/self/net/tcp")
@@ -153,7 +153,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, Loop]]:
 
 def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for the burst's end, closes all, and then has nothing left to wake up for."""
-    monkeypatch.setattr(warmth, "KEEP_S", 0.2)
+    monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
         exchanger = daemon._parts.exchanger
         while exchanger.cold_at_s is not None:

@@ -15,20 +15,21 @@ import pytest
 from convergence import Cloud, World, lived, report
 from fuzz.story import Line, parsed, shortened, story, told
 
-from syncd.effects import cycle, lodging, removal
-from syncd.effects.blocked import BlockedPaths
-from syncd.effects.clearing import Clearing
-from syncd.effects.cycle import Cycle
-from syncd.effects.execution import Errand
-from syncd.effects.hints import Hints
-from syncd.effects.journal import Journal
-from syncd.effects.listing import Tree
-from syncd.effects.removal import Remover
-from syncd.effects.small_archives import SmallArchives
-from syncd.effects.snapshot import Photographer
-from syncd.policy import manifest
-from syncd.policy.target import Target
-from syncd.process.suspicion import Suspicion
+from syncd.archive.snapshotter import Photographer
+from syncd.remote.remote_job import Errand
+from syncd.remote.target import Target
+from syncd.sandbox import provider, remover
+from syncd.sandbox.blocked_paths import BlockedPaths
+from syncd.sandbox.deletions import Clearing
+from syncd.sandbox.partial_archives import SmallArchives
+from syncd.sandbox.remover import Remover
+from syncd.scan import manifest
+from syncd.scan.tree_cache import Tree
+from syncd.sync import sync_cycle
+from syncd.sync.sync_cycle import Cycle
+from syncd.sync.sync_state import Journal
+from syncd.watch.changes import Hints
+from syncd.watch.dirty_directories import Suspicion
 
 BATCH = 16
 
@@ -165,14 +166,14 @@ def _know_no_second_names(patch: pytest.MonkeyPatch) -> None:
 
 
 def _remove_what_the_agent_changed(patch: pytest.MonkeyPatch) -> None:
-    real = removal._errand
+    real = remover._errand
 
     def errand(*args: Any) -> Errand:
         made = real(*args)
         program = made.files["main.py"].replace(b'return "changed"', b"pass")
         return Errand(made.name, made.what, {**made.files, "main.py": program})
 
-    patch.setattr(removal, "_errand", errand)
+    patch.setattr(remover, "_errand", errand)
 
 
 def _forget_what_may_run_late(patch: pytest.MonkeyPatch) -> None:
@@ -205,12 +206,12 @@ def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
 
 
 def _acquire_without_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lodging, "wait_s", lambda *_: 0.0)
+    patch.setattr(provider, "wait_s", lambda *_: 0.0)
 
 
 def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lodging, "is_over", lambda *_: False)
-    patch.setattr(cycle, "over_in_s", lambda *_: None)
+    patch.setattr(provider, "is_over", lambda *_: False)
+    patch.setattr(sync_cycle, "over_in_s", lambda *_: None)
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:

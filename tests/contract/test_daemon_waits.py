@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.base.clock import SystemClock
-from syncd.base.config import check_config
-from syncd.base.interrupt import Interrupt
-from syncd.effects.lodging import TenancyFile
-from syncd.effects.pause_file import PauseFile
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.daemon.build import Surroundings, daemon_of, folders_of
+from syncd.daemon.loop import Ended
+from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Entry, When
-from syncd.policy.tenancy import Tenancy
-from syncd.process.board import Tally
-from syncd.process.daemon import Ended
-from syncd.process.signals import Signals
-from syncd.process.wakeup import Wakeup
-from syncd.process.wiring import Surroundings, daemon_of, folders_of
+from syncd.remote.acquired_sandbox import Tenancy
+from syncd.report.status_publisher import Tally
+from syncd.sandbox.provider import TenancyFile
 
 
 class Loop:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import NearlyEmpty
-from syncd.effects.snapshot import Demand
-from syncd.policy.verdict import Step
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import NearlyEmpty
+from syncd.remote.failure_action import Step
 
 
 @pytest.fixture

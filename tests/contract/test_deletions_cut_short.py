@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from syncing import SANDBOX, Rig, Witness, rigged
 
-from syncd.base.errors import SandboxGone, Stop
-from syncd.effects.failure import StepFailed
-from syncd.effects.waiter import Superseded
+from syncd.core.errors import SandboxGone, Stop
+from syncd.core.waiter import Superseded
 from syncd.emulator.journal import Entry
+from syncd.remote.failure import StepFailed
 
 REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]
 RESETTING = ["reset", "initialize"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.base.apikey import ApiKey
-from syncd.base.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
-from syncd.effects.failure import StepFailed
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Superseded
-from syncd.policy.status import State
-from syncd.policy.verdict import Step, Verdict
+from syncd.archive.snapshotter import Demand
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
+from syncd.core.waiter import Superseded
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.sync.status_document import State
 
 WHOLE = ["upload-url", "upload", "initialize"]
 

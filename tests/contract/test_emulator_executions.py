@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from emulated import GZIP, PATH, Stage, archive, member, staged
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 
 NAME = {"execution_name": "work"}
 DEADLINE_S = 20.0

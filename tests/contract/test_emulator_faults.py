@@ -17,8 +17,8 @@ import httpx
 import pytest
 from emulated import GZIP, KEY, PATH, Stage, files, staged
 
-from syncd.effects.line import counts
 from syncd.emulator import Action, BadFault, Entry, Fault, When
+from syncd.remote.exchange_monitor import counts
 
 CONTENT = files(a=b"1" * 1000)
 

@@ -18,15 +18,15 @@ import pytest
 from clock import ScriptedClock
 from syncing import Rig, Witness, rigged
 
-from syncd.base.clock import SystemClock
-from syncd.base.interrupt import Interrupt
-from syncd.effects import bucket, line
-from syncd.effects.archive import Archive
-from syncd.effects.bucket import Bucket, Throttle
-from syncd.effects.http import Exchanger
-from syncd.effects.pacing import keep_within
-from syncd.effects.waiter import Waiter
-from syncd.policy.lease import Lease
+from syncd.archive.archive import Archive
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote import bucket, exchange_monitor
+from syncd.remote.bucket import Bucket, Throttle
+from syncd.remote.http_client import Exchanger
+from syncd.remote.kernel_pacing import keep_within
+from syncd.remote.upload_url import Lease
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -197,7 +197,7 @@ def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.Monkey
 
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is set, taken away or lowered in the middle: what went before is not held against what comes."""
-    monkeypatch.setattr(line, "counts", lambda _: None)  # so that what is told is what is handed over
+    monkeypatch.setattr(exchange_monitor, "counts", lambda _: None)  # so that what is told is what is handed over
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]

@@ -26,17 +26,17 @@ import pytest
 from clock import NOON_S, ScriptedClock
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
-from syncd.base.clock import SystemClock
-from syncd.base.interrupt import Interrupt
-from syncd.effects import api, bucket, http, line
-from syncd.effects.failure import StepFailed
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Waiter
+from syncd.archive.snapshotter import Demand
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.emulator import Entry
-from syncd.emulator.babble import bomb
+from syncd.emulator.bad_responses import bomb
 from syncd.emulator.bucket import Key
-from syncd.policy.retry import LONGEST_RETRY_AFTER_S
-from syncd.policy.verdict import Step, Verdict
+from syncd.remote import api, bucket, exchange_monitor, http_client
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.retry import LONGEST_RETRY_AFTER_S
 
 OPS = ("upload-url", "upload", "initialize")
 RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
@@ -341,7 +341,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in earnest is made short."""
     for module, name in ((api, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
         monkeypatch.setattr(module, name, 0.6)
-    monkeypatch.setattr(http, "WRITE_S", 2.0)
+    monkeypatch.setattr(http_client, "WRITE_S", 2.0)
 
 
 @pytest.fixture
@@ -565,7 +565,7 @@ def test_clocks_that_disagree(ear: Ear, off_s: float, dated: str) -> None:
     """Wrong clocks on either side cost at most a URL more, and never a wait or an upload in vain but one."""
     right = ear.rig.clock
     ear.rig.clock = Shifted(right.monotonic, right.boottime, right.wall + off_s, right=right)
-    ear.rig.exchanger = http.Exchanger(Waiter(Interrupt(), ear.rig.clock))
+    ear.rig.exchanger = http_client.Exchanger(Waiter(Interrupt(), ear.rig.clock))
     url = {"hours ahead": "skew 7200", "hours behind": "skew -7200"}.get(dated)
     if url:
         ear.rig.emulator.faults.script(f"upload-url: {url} always")
@@ -658,20 +658,20 @@ def test_the_second_answer_is_none_however_late_it_is_looked_at(ear: Ear) -> Non
         answered.release()
         connection.recv(1 << 16)
 
-    def late(self: line.Line, name: str, info: dict[str, object]) -> None:
+    def late(self: exchange_monitor.Line, name: str, info: dict[str, object]) -> None:
         if name.endswith("receive_response_headers.started") and asked == [1, 2]:
             assert answered.acquire(timeout=20)
         hear(self, name, info)
 
     asked: list[int] = []
-    hear = line.Line.hear
+    hear = exchange_monitor.Line.hear
     with served(talk) as port, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line.Line, "hear", late)
+        patch.setattr(exchange_monitor.Line, "hear", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
         assert ear.rig.exchanger.exchange("GET", url, headers={}, read_s=20).body == b"first"
         asked.append(2)
-        with pytest.raises(http.NoAnswer, match="before it was asked for"):
+        with pytest.raises(http_client.NoAnswer, match="before it was asked for"):
             ear.rig.exchanger.exchange("GET", url, headers={}, read_s=20)
         ear.rig.exchanger.drop()
 
@@ -715,15 +715,15 @@ def test_a_kept_connection_that_closes_under_a_request(
             connection.close()
             closed.set()
 
-    hear = line.Line.hear
+    hear = exchange_monitor.Line.hear
 
-    def heard(self: line.Line, name: str, info: dict[str, object]) -> None:
+    def heard(self: exchange_monitor.Line, name: str, info: dict[str, object]) -> None:
         hear(self, name, info)
         if name.endswith("send_request_headers.started") and len(answered) == 1 and not close.is_set():
             close.set()  # after httpx has looked at the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(line.Line, "hear", heard)
+    monkeypatch.setattr(exchange_monitor.Line, "hear", heard)
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert ear.rig.exchanger.exchange("GET", url, headers={}, read_s=5).status == 200
@@ -759,7 +759,7 @@ def test_what_the_body_raises_is_no_cut_upload(ear: Ear, raised: Exception) -> N
 @pytest.mark.parametrize("size_bytes", [1_500_000, 12 << 20])
 def test_what_was_given_up_does_not_arrive_later(ear: Ear, monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
     """An upload that nobody answered ends where it was: its rest is not sent behind our back, over a newer one."""
-    monkeypatch.setattr(http, "WRITE_S", 0.5)
+    monkeypatch.setattr(http_client, "WRITE_S", 0.5)
     given_up, counted = threading.Event(), threading.Event()
     got: list[int] = []
 
@@ -774,7 +774,7 @@ def test_what_was_given_up_does_not_arrive_later(ear: Ear, monkeypatch: pytest.M
     headers = {"Content-Length": str(65_536 * len(blocks))}
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
-        with pytest.raises(http.NoAnswer):
+        with pytest.raises(http_client.NoAnswer):
             ear.rig.exchanger.exchange("PUT", url, headers=headers, read_s=0.5, content=blocks)
         given_up.set()
         assert counted.wait(20)
@@ -887,7 +887,7 @@ def test_what_is_no_tls(
     ear: Ear, monkeypatch: pytest.MonkeyPatch, op: str, talk: Callable[[socket.socket], None], says: str
 ) -> None:
     """A port that speaks something else, or nothing, behind an https address."""
-    monkeypatch.setattr(http, "CONNECT_S", 0.2)
+    monkeypatch.setattr(http_client, "CONNECT_S", 0.2)
     ear.rig.keys["retry"]["give_up_after_seconds"] = 3
     with served(talk) as port:
         cannot_get_there(ear, op, f"https://localhost:{port}", says)

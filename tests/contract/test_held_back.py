@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.base.problem import Problem
-from syncd.effects.snapshot import Demand
-from syncd.policy.secret_contents import LARGEST_BYTES, SecretSearch
-from syncd.policy.status import State
+from syncd.archive.snapshotter import Demand
+from syncd.core.warning import Problem
+from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
+from syncd.sync.status_document import State
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
 VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))

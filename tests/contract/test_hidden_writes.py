@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.base.errors import Stop
-from syncd.effects.snapshot import Demand
-from syncd.policy.manifest import Entry
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import Stop
+from syncd.scan.manifest import Entry
 
 # Old enough to be believed by the process that read it; and by any.
 BELIEVED_S = 10.0

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.base.clock import SystemClock
-from syncd.base.config import check_config
-from syncd.base.interrupt import Interrupt
-from syncd.effects import hook
-from syncd.process.liaison import Liaison, liaison_of
-from syncd.process.wiring import Surroundings, folders_of
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.daemon.build import Surroundings, folders_of
+from syncd.sandbox import hook
+from syncd.sandbox.agent_notifier import Liaison, liaison_of
 
 
 class Agent:

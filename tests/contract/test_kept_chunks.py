@@ -23,14 +23,14 @@ from random import Random
 import pytest
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.base.errors import Stop
-from syncd.base.folders import folders_for
-from syncd.effects.chunk_store import ChunkStore, Piece, PieceWriter
-from syncd.effects.cycle import Outcome
-from syncd.effects.waiter import Superseded
-from syncd.policy.status import State
-from syncd.policy.verdict import Verdict
-from syncd.process import wiring
+from syncd.archive.chunk_store import ChunkStore, Piece, PieceWriter
+from syncd.core.directories import folders_for
+from syncd.core.errors import Stop
+from syncd.core.waiter import Superseded
+from syncd.daemon import build
+from syncd.remote.failure_action import Verdict
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import Outcome
 
 # By this clock every file is old enough for its stamp to be believed.
 LATER_S = 4_000_000_000.0
@@ -178,7 +178,7 @@ def staged(folder: Path, store_type: type[CountingStore] = CountingStore) -> Ite
     """A workspace of several chunks that is not in the sandbox yet."""
     with rigged(folder) as rig, pytest.MonkeyPatch.context() as patch:
         stage = Stage(rig, store_type)
-        patch.setattr(wiring, "ChunkStore", stage.store)
+        patch.setattr(build, "ChunkStore", stage.store)
         chance = Random(8)
         stage.write(LARGE, chance.randbytes(1_300_000))
         for number in range(5):  # each a chunk of its own

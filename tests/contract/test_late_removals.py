@@ -9,18 +9,18 @@ import httpx
 import pytest
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
-from syncd.base.errors import Stop, TryLater
-from syncd.base.interrupt import Interrupt
-from syncd.effects.api import Api
-from syncd.effects.execution import Runner
-from syncd.effects.removal import Remover
-from syncd.effects.started_file import StartedFile
-from syncd.effects.waiter import Waiter
+from syncd.core.errors import Stop, TryLater
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
 from syncd.emulator.journal import Entry
-from syncd.policy.manifest import Entry as Uploaded
-from syncd.policy.manifest import Kind
-from syncd.policy.target import Target
-from syncd.policy.verdict import Step
+from syncd.remote.api import Api
+from syncd.remote.failure_action import Step
+from syncd.remote.remote_job import Runner
+from syncd.remote.target import Target
+from syncd.sandbox.pending_removals import StartedFile
+from syncd.sandbox.remover import Remover
+from syncd.scan.manifest import Entry as Uploaded
+from syncd.scan.manifest import Kind
 
 
 class Killed(BaseException):

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
-from syncd.base.config import check_config
-from syncd.base.interrupt import Interrupt
-from syncd.commands.lone_sync import sync_alone
-from syncd.commands.onlooker import Quiet
-from syncd.effects.snapshot import Demand
-from syncd.effects.status_file import read_last
+from syncd.archive.snapshotter import Demand
+from syncd.cli.progress.observer import Quiet
+from syncd.cli.standalone_sync import sync_alone
+from syncd.core.context import Surroundings
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.daemon.build import board_of, folders_of
 from syncd.emulator.journal import Entry
-from syncd.policy.status import SandboxName, State, Status
-from syncd.process.board import Tally
-from syncd.process.service_manager import ServiceManager
-from syncd.process.surroundings import Surroundings
-from syncd.process.wiring import board_of, folders_of
+from syncd.report.status_publisher import Tally
+from syncd.report.status_store import read_last
+from syncd.report.systemd_notify import ServiceManager
+from syncd.sync.status_document import SandboxName, State, Status
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.effects.snapshot import Demand
+from syncd.archive.snapshotter import Demand
 
 STAY = {
     "a": "b",

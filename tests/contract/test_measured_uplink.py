@@ -10,10 +10,10 @@ from random import Random
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.clock import SystemClock
-from syncd.base.errors import Stop
-from syncd.effects import bucket
-from syncd.policy.uplink import DENSE_BELOW, Codec, Uplink
+from syncd.core.clock import SystemClock
+from syncd.core.errors import Stop
+from syncd.remote import bucket
+from syncd.remote.uplink import DENSE_BELOW, Codec, Uplink
 
 SIZE_BYTES = 3 << 20
 LIMIT_KIB_PER_S = 1024

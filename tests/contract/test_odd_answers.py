@@ -16,14 +16,14 @@ import pytest
 from clock import ScriptedClock
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.base.apikey import ApiKey
-from syncd.base.interrupt import Interrupt
-from syncd.effects.api import Api
-from syncd.effects.failure import StepFailed
-from syncd.effects.http import Answer, Exchanger, NoAnswer
-from syncd.effects.waiter import Waiter
-from syncd.policy.target import Target
-from syncd.policy.verdict import Step, Verdict
+from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.http_client import Answer, Exchanger, NoAnswer
+from syncd.remote.target import Target
 
 
 @dataclass

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import SandboxGone
-from syncd.effects import inspection
-from syncd.effects.inspection import TOLD_FOR_S
-from syncd.effects.snapshot import Demand
-from syncd.policy import remote_changes
-from syncd.policy.verdict import Step
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import SandboxGone
+from syncd.remote.failure_action import Step
+from syncd.sandbox import overwrite_check, remote_changes
+from syncd.sandbox.overwrite_check import TOLD_FOR_S
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
@@ -187,7 +186,7 @@ def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
 @pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
 def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
     """One that someone over there put in the place of ours fails no sync."""
-    monkeypatch.setattr(inspection, "_findings", lambda *_: items)
+    monkeypatch.setattr(overwrite_check, "_findings", lambda *_: items)
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"

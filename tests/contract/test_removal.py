@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.base.clock import Clock, SystemClock
-from syncd.base.interrupt import Interrupt
-from syncd.effects import removal_script
-from syncd.effects.api import Api
-from syncd.effects.execution import Runner
-from syncd.effects.failure import StepFailed
-from syncd.effects.removal import Removal, Remover
-from syncd.effects.started_file import StartedFile
-from syncd.effects.waiter import Waiter
-from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.target import Target
-from syncd.policy.verdict import Step, Verdict
+from syncd.core.clock import Clock, SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.remote_job import Runner
+from syncd.remote.target import Target
+from syncd.sandbox import remover_main
+from syncd.sandbox.pending_removals import StartedFile
+from syncd.sandbox.remover import Removal, Remover
+from syncd.scan.manifest import Entry, Kind, Manifest
 
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 
@@ -183,7 +183,7 @@ def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     asked = {"word": "w", "items": [{"path": "YQ==", "versions": [{"kind": "f", "size": 1, "sha256": ""}]}]}
     (tmp_path / "removals.json").write_text(json.dumps(asked))
-    (tmp_path / "main.py").write_bytes(Path(removal_script.__file__).read_bytes())
+    (tmp_path / "main.py").write_bytes(Path(remover_main.__file__).read_bytes())
     ran = subprocess.run(
         [sys.executable, "-I", "-S", tmp_path / "main.py"],
         env={"AGENT_WORKSPACE": str(tmp_path / "work")},

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import Stop
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Superseded
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import Stop
+from syncd.core.waiter import Superseded
 
 
 @pytest.fixture

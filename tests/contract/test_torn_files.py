@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import Stop
+from syncd.core.errors import Stop
 from syncd.emulator.journal import Entry
 
 MIB = 1 << 20
@@ -63,8 +63,8 @@ def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         # The reads are the only moments that this process has while it packs a small file.
-        patch.setattr("syncd.effects.content.os.pread", pread)
-        patch.setattr("syncd.effects.content.os.preadv", lambda *_: 0, raising=False)
+        patch.setattr("syncd.scan.file_reader.os.pread", pread)
+        patch.setattr("syncd.scan.file_reader.os.preadv", lambda *_: 0, raising=False)
         outcome, _ = rig.sync()
     assert outcome.follow_up == ("torn",)
     return path

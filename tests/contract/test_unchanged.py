@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
-from syncd.effects.snapshot import Demand
-from syncd.policy.status import State
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.sync.status_document import State
 
 # By this clock every file is old enough for its stamp to be believed.
 LATER_S = 4_000_000_000.0

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import NearlyEmpty, Stop, TryLater
-from syncd.effects.failure import StepFailed
-from syncd.effects.snapshot import Demand
-from syncd.effects.waiter import Superseded
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import NearlyEmpty, Stop, TryLater
+from syncd.core.waiter import Superseded
+from syncd.remote.failure import StepFailed
 
 # By this clock every file is old enough for its stamp to be believed.
 LATER_S = 4_000_000_000.0

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.base.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
-from syncd.effects.snapshot import Demand
+from syncd.archive.snapshotter import Demand
+from syncd.core.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
 
 FILES = 40
 

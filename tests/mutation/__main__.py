@@ -1,8 +1,8 @@
 """`python -m tests.mutation [PATTERN…]`: has mutmut run, then prints a table by module, and each mutant that survived.
 
-What is mutated is listed in pyproject.toml, `[tool.mutmut]`. A pattern is of a mutant's name, `syncd.policy.lease*`;
-what ran before, and has not changed since, is not run again. Exit 1 if any survived that `equivalent.toml` does not
-explain.
+What is mutated is listed in pyproject.toml, `[tool.mutmut]`. A pattern is of a mutant's name, such as
+`syncd.remote.upload_url*`; what ran before, and has not changed since, is not run again. Exit 1 if any survived that
+`equivalent.toml` does not explain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def explained() -> set[tuple[str, str]]:
 
 
 def function_of(name: str) -> str:
-    """`Side.local` of `syncd.policy.ignore_list.xǁSideǁlocal__mutmut_39`."""
+    """`Side.local` of `syncd.selection.pattern_list.xǁSideǁlocal__mutmut_39`."""
     mangled = name.rpartition(".")[2].partition("__mutmut_")[0]
     return mangled.removeprefix("x_") if mangled.startswith("x_") else mangled[2:].replace("ǁ", ".")
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import msgspec
 
-from syncd.base.config import SECTIONS
-from syncd.commands import cli
-from syncd.policy.config_text import toml
+from syncd.cli import cli
+from syncd.cli.init.config_template import toml
+from syncd.core.settings import SECTIONS
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -85,7 +85,7 @@ def verbs() -> list[Verb]:
 
 def summaries() -> dict[str, str]:
     """The verbs with a line each, as `syncd --help` shows them."""
-    from syncd.commands import VERBS  # noqa: PLC0415
+    from syncd.cli import VERBS  # noqa: PLC0415
 
     return dict(VERBS)
 

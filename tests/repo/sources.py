@@ -33,10 +33,8 @@ class Source:
     tree: ast.Module
 
     @property
-    def floor(self) -> str:
-        """The folder below `syncd/`; "" for what lies in `syncd/` itself. `python -m syncd` enters the commands."""
-        if self.path == "syncd/__main__.py":
-            return "commands"
+    def package(self) -> str:
+        """The package below `syncd/`; "" for what is in `syncd/` itself."""
         parts = self.path.split("/")
         return parts[1] if len(parts) > 2 else ""
 

@@ -89,7 +89,7 @@ def test_the_metadata_is_the_project_s(repo: Path, built: tuple[Path, Path]) -> 
         "[console_scripts]",
         "syncd",
         "=",
-        "syncd.commands:main",
+        "syncd.cli:main",
     ]
 
 

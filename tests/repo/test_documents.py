@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from sources import REPO
 
-from syncd.base.config import SECTIONS, AcquireKeys, check_config
-from syncd.commands import cli
+from syncd.cli import cli
+from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 
 _AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
 PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from syncd.base.config import SECTIONS, AcquireKeys, check_config
+from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 
 TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
 _NO_DEFAULT = (msgspec.NODEFAULT, None)

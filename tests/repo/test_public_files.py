@@ -13,7 +13,7 @@ import msgspec
 from sources import REPO
 
 import syncd
-from syncd.base.config import SECTIONS, AcquireKeys
+from syncd.core.settings import SECTIONS, AcquireKeys
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_readme_has_every_dependency(repo: Path) -> None:
 
 def test_the_readme_has_every_command() -> None:
     """The table of commands holds what `syncd --help` lists, no less and no more."""
-    code = "import sys; sys.argv[0] = 'syncd'; from syncd.commands import main; main()"
+    code = "import sys; sys.argv[0] = 'syncd'; from syncd.cli import main; main()"
     run = subprocess.run(
         [sys.executable, "-c", code, "--help"], cwd=REPO, capture_output=True, text=True, check=True, timeout=60
     )

@@ -15,7 +15,7 @@ from reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
 from reference.manual import manual, text
 from sources import sources
 
-from syncd.commands import VERBS, cli
+from syncd.cli import VERBS, cli
 
 # What a process has from the machine or gives to its own children, and nobody sets for syncd.
 _NOT_FOR_PEOPLE = {

@@ -14,8 +14,8 @@ from msgspec import json as msgspec_json
 from msgspec.structs import fields
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from syncd.policy.metrics import exposition
-from syncd.policy.status import State, Status
+from syncd.report.metrics import exposition
+from syncd.sync.status_document import State, Status
 
 WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", State: "string"}
 LISTS = {tuple: "list of strings", dict: "object of {}s"}

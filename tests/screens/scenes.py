@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyte
 
-from syncd.base.clock import SystemClock
-from syncd.base.folders import folders_for
+from syncd.core.clock import SystemClock
+from syncd.core.directories import folders_for
 from syncd.emulator import Emulator
 
 from .terminal import Terminal

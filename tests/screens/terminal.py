@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyte
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 
 COLUMNS, ROWS = 80, 40
 _CLOCK = SystemClock()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 
 CLOCK = SystemClock()
 SYNCD = (sys.executable, "-m", "syncd")

@@ -25,12 +25,12 @@ from fuzz.ledger import Ledger, gone_here, kinds_in, put_by
 from fuzz.story import Line, Story, story
 from rig import KEY, Rig, emptied
 
-from syncd.base.text import shown_path
-from syncd.effects.scan import Scanner
+from syncd.core.text import shown_path
 from syncd.emulator import Emulator, Entry, Sandbox
 from syncd.emulator.extract import BadArchive, Bounds
-from syncd.policy.removal import within
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.sandbox.removal_plan import within
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Selection, SelectionSettings
 
 _WHENS = ("before", "mid-body", "after")
 INSTANTS = [(op, when) for op in ("upload-url", "upload", "initialize") for when in _WHENS]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from command import CLOCK, Finished, Running, run_command
 from trees import Tree, lacking, names_in, tree
 
-from syncd.base.folders import folders_for
+from syncd.core.directories import folders_for
 from syncd.emulator import Emulator, Entry, When
 
 KEY = "key-that-nobody-may-see"

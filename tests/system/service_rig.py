@@ -15,7 +15,7 @@ from machine import HOME, REPO, UID, Machine, shown
 from rig import FAST, KEY, SANDBOX
 from trees import Tree, lacking, tree
 
-from syncd.base.folders import folders_for
+from syncd.core.directories import folders_for
 from syncd.emulator import Emulator
 
 # Blanks and what systemd would take for a specifier or a variable: an installation is where it is.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rig import Rig
 
-from syncd.base.errors import Locked
-from syncd.commands.by_daemon import ask_or_do
+from syncd.cli.daemon_client import ask_or_do
+from syncd.core.errors import Locked
 
 
 @pytest.mark.parametrize("command", ["flush", "push"])

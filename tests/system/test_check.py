@@ -18,7 +18,7 @@ import pytest
 from command import SYNCD, Finished
 from rig import KEY, SANDBOX, Rig
 
-from syncd.base.clock import SystemClock
+from syncd.core.clock import SystemClock
 from syncd.emulator import Emulator
 
 _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)

@@ -14,7 +14,7 @@ import pytest
 from command import Finished
 from rig import KEY, SANDBOX, Rig
 
-from syncd.policy.status import LastError, LastSync, SandboxName, State, Status
+from syncd.sync.status_document import LastError, LastSync, SandboxName, State, Status
 
 # Words of no language that syncd's sources speak, one for each way in.
 CANARY = re.compile(rb"(?i)zq[a-z]{3,}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.process.wiring")
+HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
     ("syncd expl", "syncd explain "),
@@ -81,8 +81,8 @@ def test_fish(repo: Path, home: Path) -> None:
 def test_a_tab_is_cheap(home: Path, line: str) -> None:
     """What is completed is known without the large libraries, and without the configuration or the network."""
     code = (
-        "import sys, syncd.commands\n"
-        "try: syncd.commands.main()\n"
+        "import sys, syncd.cli\n"
+        "try: syncd.cli.main()\n"
         f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     environ = {**_environ(home), "_SYNCD_COMPLETE": "bash_complete", "COMP_WORDS": line}

@@ -16,7 +16,7 @@ import pytest
 from command import CLOCK, SYNCD
 from rig import Rig
 
-from syncd.effects.control import ask
+from syncd.daemon.control import ask
 
 # As a background job of a script is started.
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")

@@ -16,9 +16,9 @@ import pyte
 from command import SYNCD
 from rig import Rig
 
-from syncd.base.clock import utc
-from syncd.effects.history_file import HistoryFile, encoded
-from syncd.policy.history import Change, Ending, Mishap, Record
+from syncd.core.clock import utc
+from syncd.report.history import Change, Ending, Mishap, Record
+from syncd.report.history_store import HistoryFile, encoded
 
 # 2026-11-24T13:20:11Z
 NOON = utc(1_795_526_411)

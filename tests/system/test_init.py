@@ -16,7 +16,7 @@ from command import SYNCD
 from rig import KEY, Rig
 from screens.terminal import Terminal
 
-from syncd.base.config import load_config
+from syncd.core.settings import load_config
 
 _END_OF_INPUT = "\x04"
 

@@ -14,7 +14,7 @@ import syncd
 
 _UNIT = """\
 import sys
-from syncd.commands.service_unit import fitted, shipped
+from syncd.cli.service.unit import fitted, shipped
 print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service", "syncd@.service")))
 """
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.base.clock import SystemClock, stamp
-from syncd.process import resume
+from syncd.core.clock import SystemClock, stamp
+from syncd.watch import suspend_detector
 
 CLOCK = SystemClock()
 HOUR_S, YEAR_S = 3600.0, 365 * 86400.0
@@ -67,7 +67,7 @@ def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
     boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
     SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
     SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
-    resume._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    suspend_detector._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     sys.argv = ["syncd", *args]
     runpy.run_module("syncd", run_name="__main__", alter_sys=True)
 

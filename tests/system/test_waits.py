@@ -10,7 +10,7 @@ import pytest
 from command import CLOCK
 from rig import Rig
 
-from syncd.effects.control import ask
+from syncd.daemon.control import ask
 from syncd.emulator import When
 
 # Longer than any test waits.

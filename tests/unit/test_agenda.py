@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.agenda import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move, resting_state
-from syncd.policy.debounce import Burst, due_s, noted
-from syncd.policy.status import State
+from syncd.daemon.scheduler import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move, resting_state
+from syncd.sync.status_document import State
+from syncd.watch.debounce import Burst, due_s, noted
 
 QUIET_S, LONGEST_S = 1.0, 15.0
 NOW_S = 100.0

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from msgspec import structs
 
-from syncd.policy.agent_card import AgentCard, callable_servers, hook_variables, mcp_json, shell_lines
-from syncd.policy.telling import MOST_ATTEMPTS, Told, next_attempt
+from syncd.sandbox.agent_info import AgentCard, callable_servers, hook_variables, mcp_json, shell_lines
+from syncd.sandbox.hook_rules import MOST_ATTEMPTS, Told, next_attempt
 
 HOSTILE = {
     "git": "https://host/$(touch${IFS}x)?t='\"`id`",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.blocked import hindered, in_the_way, kinds_changed, mark, problems, within_of, without
-from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed, mark, problems, within_of, without
+from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
 OTHER_FILE = Entry(Kind.FILE, 0o644, 2, 6, digest=b"e")

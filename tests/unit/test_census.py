@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.census import census, heaviest, ignore_line
-from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.selection import Selection, SelectionSettings
+from syncd.cli.check.size_breakdown import census, heaviest, ignore_line
+from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.selection.selection import Selection, SelectionSettings
 
 
 def _manifest(sizes: dict[str, int]) -> Manifest:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.census import Weight
-from syncd.policy.checkup import (
+from syncd.cli.check.finding import Finding, Grade, exit_code, summary
+from syncd.cli.check.size_breakdown import Weight
+from syncd.cli.check.thresholds import (
     judge_certificate,
     judge_clock,
     judge_end,
@@ -19,7 +20,6 @@ from syncd.policy.checkup import (
     judge_watches,
     size,
 )
-from syncd.policy.finding import Finding, Grade, exit_code, summary
 
 _MIB = 1 << 20
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.policy.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, cut
-from syncd.policy.manifest import Entry, Kind, Manifest
+from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, cut
+from syncd.scan.manifest import Entry, Kind, Manifest
 
 
 def a_file(size_bytes: int, digest: bytes = b"d" * 32) -> Entry:

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from syncd.commands import VERBS, cli
+from syncd.cli import VERBS, cli
 
 PATHS = {
     "pull ": "file",

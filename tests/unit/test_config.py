@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from syncd.base.config import AcquireKeys, check_config, is_loopback, load_config
-from syncd.base.errors import ConfigError
+from syncd.core.errors import ConfigError
+from syncd.core.settings import AcquireKeys, check_config, is_loopback, load_config
 
 GOOD: dict[str, Any] = {"workspace": {"path": "/srv/project"}, "sandbox": {"id": "box"}}
 

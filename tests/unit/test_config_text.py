@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from syncd.base.errors import ConfigError
-from syncd.policy.config_text import filled, toml
+from syncd.cli.init.config_template import filled, toml
+from syncd.core.errors import ConfigError
 
 EXAMPLE = """\
 # About the whole.

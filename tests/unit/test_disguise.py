@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.disguise import Disguise, words_and_phrases
+from syncd.cli.check.anonymizer import Disguise, words_and_phrases
 
 _OWN = [
     "the link leads outside and stays home; cannot be read: raise fs.inotify.max_user_watches now, syncd's status",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.manifest import Entry, Kind, Manifest
-from syncd.policy.removal import doomed
+from syncd.sandbox.removal_plan import doomed
+from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d" * 32)
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from clock import NOON_S, ScriptedClock
 
-from syncd.base.clock import stamp
-from syncd.commands.waiting import PLAIN_EVERY_S, Reason, Waiting, Watched, reason
-from syncd.policy.status import LastError, Progress, SandboxName, State, Status
+from syncd.cli.progress.waiting import PLAIN_EVERY_S, Reason, Waiting, Watched, reason
+from syncd.core.clock import stamp
+from syncd.sync.status_document import LastError, Progress, SandboxName, State, Status
 
 PACKING = Progress(40_000, 100_000, 400, 1_000)
 SENDING = Progress(2_203_000, 5_123_456, None, None, 1_250_000.0, 2.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.follow_up import left_out, still_changing, torn_copy, unsettled
+from syncd.sync.follow_up import left_out, still_changing, torn_copy, unsettled
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.effects.held_back import HeldBack
-from syncd.effects.pack import Packed
-from syncd.effects.scan import Scan
-from syncd.policy.manifest import Entry, Kind, Stamp
-from syncd.policy.secret_contents import Secret
+from syncd.archive.packer import Packed
+from syncd.archive.secret_files import HeldBack
+from syncd.scan.manifest import Entry, Kind, Stamp
+from syncd.scan.scanner import Scan
+from syncd.selection.secret_scanner import Secret
 
 STAMP = Stamp(1, 2, 3, 4)
 ENTRY = Entry(Kind.FILE, 0o644, 1, 5, stamp=STAMP, digest=b"d", written_back=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from clock import NOON_S
 
-from syncd.base.clock import utc
-from syncd.policy.agenda import Reason
-from syncd.policy.history import (
+from syncd.core.clock import utc
+from syncd.daemon.scheduler import Reason
+from syncd.report.history import (
     MOST_KINDS,
     START,
     Change,
@@ -20,7 +20,7 @@ from syncd.policy.history import (
     row_at_the_end,
     worth_a_line,
 )
-from syncd.policy.manifest import Difference
+from syncd.scan.manifest import Difference
 
 BUSY = Mishap("upload", "the bucket answered 503")
 GONE = Mishap("initialize", "no such sandbox")

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 from clock import NOON_S
 
-from syncd.base.clock import SystemClock, stamp, utc
-from syncd.base.errors import Stop
-from syncd.base.folders import default_config_path, folders_for
-from syncd.base.interrupt import Interrupt, interrupting
+from syncd.core.clock import SystemClock, stamp, utc
+from syncd.core.directories import default_config_path, folders_for
+from syncd.core.errors import Stop
+from syncd.core.interrupt import Interrupt, interrupting
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.lease import Lease, ended, lease_from, usable
+from syncd.remote.upload_url import Lease, ended, lease_from, usable
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0

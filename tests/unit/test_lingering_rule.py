@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.commands.status_screen import Beside, Ending, screen
-from syncd.commands.status_text import plain
-from syncd.policy.lingering import NOTHING, Fates, Lingering, after, both
-from syncd.policy.manifest import Entry, Kind
-from syncd.policy.status import SandboxName, State, Status
+from syncd.cli.status.screen import Beside, Ending, screen
+from syncd.cli.status.text import plain
+from syncd.sandbox.leftovers import NOTHING, Fates, Lingering, after, both
+from syncd.scan.manifest import Entry, Kind
+from syncd.sync.status_document import SandboxName, State, Status
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"1")
 OTHER = Entry(Kind.FILE, 0o644, 1, 5, digest=b"2")

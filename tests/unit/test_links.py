@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.policy.links import leads_out, stays_inside, turns_back
+from syncd.scan.links import leads_out, stays_inside, turns_back
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.policy.guard import lost_nearly_all
-from syncd.policy.limit import largest, mib, over_limit
-from syncd.policy.manifest import (
+from syncd.scan.disaster_rule import lost_nearly_all
+from syncd.scan.manifest import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
     Difference,
@@ -24,6 +23,7 @@ from syncd.policy.manifest import (
     settle,
     unknown,
 )
+from syncd.scan.size_limit import largest, mib, over_limit
 
 OLD = Stamp(1_000, 2_000, 3, 4)
 FILE = Entry(Kind.FILE, 0o644, 1, 5, stamp=OLD, digest=b"d1")

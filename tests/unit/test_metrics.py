@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as older_format
 
-from syncd.policy.metrics import exposition
-from syncd.policy.status import LastError, LastSync, SandboxName, State, Status
+from syncd.report.metrics import exposition
+from syncd.sync.status_document import LastError, LastSync, SandboxName, State, Status
 
 NOTHING = Status(
     running=False,

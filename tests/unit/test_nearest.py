@@ -6,8 +6,8 @@ import zoneinfo
 
 import pytest
 
-from syncd.policy import nearest
-from syncd.policy.nearest import maybe_european, region_near
+from syncd.sandbox import region_guess
+from syncd.sandbox.region_guess import maybe_european, region_near
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_the_names_are_names_of_zones() -> None:
     known = zoneinfo.available_timezones()
     if not known:
         pytest.skip("this machine has no time zone database")
-    named = {f"{area}/{place}" for area, places in nearest._ASIAN_AREAS.items() for place in places}
-    assert named | nearest._ASIAN_LINKS | nearest._EUROPEAN_LINKS <= known
+    named = {f"{area}/{place}" for area, places in region_guess._ASIAN_AREAS.items() for place in places}
+    assert named | region_guess._ASIAN_LINKS | region_guess._EUROPEAN_LINKS <= known

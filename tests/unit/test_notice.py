@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.policy.notice import (
+from syncd.report.notification_rules import (
     DAY_S,
     MOST,
     NEEDED_AFTER_S,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.commands.progress_line import Work, amount, duration, line, plain
+from syncd.cli.progress.line import Work, amount, duration, line, plain
 
 MIB = 1 << 20
 PACKING = Work("packaging", 431 * MIB, 690 * MIB, 31_200, 50_000, 5.0, 85.3 * MIB, 3.04)

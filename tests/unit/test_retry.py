@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.retry import LONGEST_RETRY_AFTER_S, backoff_limit_s, delay_s, retry_after_s
+from syncd.remote.retry import LONGEST_RETRY_AFTER_S, backoff_limit_s, delay_s, retry_after_s
 
 # 2026-11-24T12:00:00Z
 SERVER_S = 1_795_521_600.0

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.policy.allowance import Allowance
-from syncd.policy.secret_contents import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, held_back
+from syncd.selection.secret_allowlist import Allowance
+from syncd.selection.secret_scanner import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, held_back
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"

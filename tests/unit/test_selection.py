@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from syncd.policy.gitignore import bad_pattern
-from syncd.policy.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, SelectionSettings
+from syncd.selection.gitignore import bad_pattern
+from syncd.selection.selection import Decision, OuterFile, OuterRules, Rule, Scope, Selection, SelectionSettings
 
 DEFAULT = SelectionSettings()
 

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from syncd.base.errors import ConfigError
-from syncd.commands.service_report import report
-from syncd.commands.service_systemd import environment_in
-from syncd.commands.service_unit import (
+from syncd.cli.service.report import report
+from syncd.cli.service.systemd import environment_in
+from syncd.cli.service.unit import (
     WALLS,
     Surroundings,
     Unit,
@@ -20,6 +19,7 @@ from syncd.commands.service_unit import (
     shipped,
     unit_of,
 )
+from syncd.core.errors import ConfigError
 
 FOLDER = "/home/dev/.config/syncd"
 PLAIN = Unit("syncd.service", "syncd.service")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.base.errors import (
+from syncd.core.errors import (
     ConfigError,
     KeyRefused,
     NearlyEmpty,
@@ -15,9 +15,9 @@ from syncd.base.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.effects.delivery import Patience
-from syncd.policy.agenda import Ends
-from syncd.process.setback import Setback, ends_a_new_daemon
+from syncd.daemon.backoff import Setback, ends_a_new_daemon
+from syncd.daemon.scheduler import Ends
+from syncd.sync.delivery import Patience
 
 NOW_S = 1000.0
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from syncd.policy.speed import LEAST_S, WINDOW_S, Speed
+from syncd.report.speed import LEAST_S, WINDOW_S, Speed
 
 MIB = 1 << 20
 

@@ -10,10 +10,10 @@ import pytest
 from clock import NOON_S
 from msgspec.structs import replace
 
-from syncd.commands.status_screen import Beside, Ending, screen
-from syncd.commands.status_text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
-from syncd.policy.status import LastError, LastSync, Progress, SandboxName, State, Status
-from syncd.policy.wording import ago, countdown, counted, seconds_of, size, span, told_apart
+from syncd.cli.status.screen import Beside, Ending, screen
+from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
+from syncd.core.formatting import ago, countdown, counted, seconds_of, size, span, told_apart
+from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
 
 NOTHING = Status(
     running=False,

@@ -9,8 +9,8 @@ import zlib
 
 import pytest
 
-from syncd.effects import tar_format
-from syncd.policy.manifest import Entry, Kind
+from syncd.archive import tar_format
+from syncd.scan.manifest import Entry, Kind
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.tenancy import SPAN_S, Tenancy, is_over, wait_s
+from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.base.text import one_line, redacted, shown_path
+from syncd.core.text import one_line, redacted, shown_path
 
 SECRET = "5ECRET"
 

@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from syncd.policy.uplink import (
+from syncd.remote.uplink import (
     DENSE_BELOW,
     FAST_ABOVE,
     LEAST_BYTES,

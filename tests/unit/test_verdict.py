@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.base.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.effects.failure import StepFailed
-from syncd.policy.verdict import Step, Verdict, judge_api, judge_bucket
+from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict, judge_api, judge_bucket
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import pytest
 from clock import ScriptedClock
 
-from syncd.base.interrupt import Interrupt
-from syncd.effects.waiter import GivesWay, Superseded, Waiter
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import GivesWay, Superseded, Waiter
 
 
 class Ear:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.policy.warmth import KEEP_S, LEAST_SLEEP_S, SURE_S, Moment, Trust, cold_at_s, trust
+from syncd.remote.keepalive import KEEP_S, LEAST_SLEEP_S, SURE_S, Moment, Trust, cold_at_s, trust
 
 LAST = Moment(1_000.0, 5_000.0)
 

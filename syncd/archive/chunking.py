@@ -1,0 +1,97 @@
+"""Where the archive is cut into chunks that are compressed and kept by themselves.
+
+A boundary is drawn after a path by a hash of the path, the likelier the more bytes the path brings. So chunks are of
+`TARGET_BYTES` on average, and adding or removing a file moves no boundary but its own; the chunks around it stay as
+they were. A large file is a chunk of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+
+from syncd.scan.manifest import Entry, Kind, content_bytes, count_files
+
+TARGET_BYTES = 512 << 10
+# Luck may draw no boundary for long: then one is forced, to bound memory.
+LARGEST_BYTES = 4 * TARGET_BYTES
+_BLOCK = 512
+_HASHES = 1 << 32
+
+
+class Chunk:
+    """A run of paths with their entries. `key` is remembered, since most chunks are the same in the next snapshot."""
+
+    __slots__ = ("_closed", "_key", "content_bytes", "entries", "files", "paths")
+
+    def __init__(self, paths: list[str], entries: list[Entry]) -> None:
+        self.paths = paths
+        self.entries = entries
+        self.content_bytes = content_bytes(entries)
+        self.files = count_files(entries)
+        # Ended by itself, whatever follows; the others must be cut again when something changed.
+        self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
+        self._key: tuple[str, str | None] | None = None
+
+    def stands(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
+        """Whether a cut of these paths and entries at `start` would give this very chunk."""
+        end = start + len(self.paths)
+        return self._closed and paths[start:end] == self.paths and entries[start:end] == self.entries
+
+    def key(self, form: str) -> str | None:
+        """As `chunk_key` of what is in it."""
+        if self._key is None or self._key[0] != form:
+            self._key = form, chunk_key(self.paths, self.entries, form)
+        return self._key[1]
+
+
+def cut(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chunk]:
+    """The manifest as chunks, in its order; those of an earlier cut that still hold are taken from there."""
+    paths, entries = list(manifest), list(manifest.values())
+    known = {chunk.paths[0]: chunk for chunk in before}
+    chunks = []
+    start = 0
+    while start < len(paths):
+        chunk = known.get(paths[start])
+        if chunk is None or not chunk.stands(paths, entries, start):
+            end = _end(paths, entries, start)
+            chunk = Chunk(paths[start:end], entries[start:end])
+        chunks.append(chunk)
+        start += len(chunk.paths)
+    return chunks
+
+
+def _end(paths: Sequence[str], entries: Sequence[Entry], start: int) -> int:
+    """Where a chunk that starts there ends."""
+    chunk_bytes = 0
+    for at in range(start, len(paths)):
+        weight = _weight(entries[at])
+        if at > start and (weight >= TARGET_BYTES or chunk_bytes + weight > LARGEST_BYTES):
+            return at
+        if _ends_chunk(paths[at], weight):
+            return at + 1
+        chunk_bytes += weight
+    return len(paths)
+
+
+def _weight(entry: Entry) -> int:
+    return _BLOCK + entry.size_bytes
+
+
+def _ends_chunk(path: str, weight: int) -> bool:
+    return zlib.crc32(path.encode("utf-8", "surrogateescape")) * TARGET_BYTES < weight * _HASHES
+
+
+def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str | None:
+    """A name for the bytes of a chunk: all that goes into its headers, and its contents' digests.
+
+    `form` names how it is compressed. None while any content is unknown: such a chunk has to be made.
+    """
+    parts = [form]
+    for path, entry in zip(paths, entries, strict=True):
+        if entry.kind is Kind.FILE and not entry.digest:
+            return None
+        header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
+        parts.append(f"{path}\0{header}\0{entry.digest.hex()}")
+    return hashlib.sha256("\0\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

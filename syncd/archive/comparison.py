@@ -1,0 +1,90 @@
+"""Whether another folder holds what the workspace holds: every path of a manifest, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.selection import safe_open
+
+_BLOCK = 1 << 18
+# Of the permission bits the one that every extractor keeps, whatever its umask.
+_EXECUTABLE = stat.S_IXUSR
+
+
+@dataclass
+class Comparison:
+    """Paths relative to both, in order. What is only there is no failure where deletions are kept."""
+
+    missing: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+    only_there: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """The other folder holds all of the workspace as it is."""
+        return not self.missing and not self.different
+
+
+def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
+    """Compare what the manifest names in the workspace with `there`. Raises `WorkspaceError`.
+
+    What changes or vanishes in the workspace meanwhile counts as different.
+    """
+    found = Comparison()
+    try:
+        top = safe_open.open_directory(there, None)
+    except OSError:
+        return Comparison(missing=list(manifest))
+    # Down by descriptors there too: by a link on the way, another place would be compared.
+    with safe_open.Descent(top) as other, safe_open.Descent(safe_open.open_workspace(workspace)) as here:
+        for path, entry in manifest.items():
+            try:
+                folder, name = other.parent_of(path)
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except OSError:
+                found.missing.append(path)
+                continue
+            try:
+                same = _same(here, path, entry, folder, status)
+            except OSError:
+                same = False
+            if not same:
+                found.different.append(path)
+    found.only_there = sorted(_paths(there) - set(manifest))
+    return found
+
+
+def _same(here: safe_open.Descent, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
+    if entry.kind is Kind.DIRECTORY:
+        return stat.S_ISDIR(status.st_mode)
+    parent, name = here.parent_of(path)
+    if entry.kind is Kind.SYMLINK:
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(name, dir_fd=folder)
+    if not stat.S_ISREG(status.st_mode) or (status.st_mode ^ entry.mode) & _EXECUTABLE:
+        return False
+    with (
+        os.fdopen(safe_open.open_file(name, parent)[0], "rb") as mine,
+        os.fdopen(safe_open.open_file(name, folder)[0], "rb") as theirs,
+    ):
+        return _same_bytes(mine, theirs)
+
+
+def _same_bytes(mine: BinaryIO, theirs: BinaryIO) -> bool:
+    while True:
+        block = mine.read(_BLOCK)
+        if block != theirs.read(_BLOCK):
+            return False
+        if not block:
+            return True
+
+
+def _paths(top: str) -> set[str]:
+    found: set[str] = set()
+    for folder, directories, files in os.walk(top):
+        inside = os.path.relpath(folder, top)
+        found.update(os.path.normpath(os.path.join(inside, name)) for name in (*directories, *files))
+    return found

@@ -1,0 +1,60 @@
+"""Pieces of one gzip member, compressed independently and joined.
+
+A piece is raw deflate data that ends at a sync flush, on a byte boundary and without a last block, so that pieces can
+follow one another in any number; what ends the member is an empty last block and the combined checksum (RFC 1951,
+3.2.4; RFC 1952, 2.3). One member, since some readers stop at the joints of several.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from isal import isal_zlib
+
+from syncd.remote.uplink import Codec
+
+_RAW = -15
+
+HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_LAST_BLOCK = b"\x03\x00"
+TAIL_BYTES = len(_LAST_BLOCK) + 8
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Length and CRC-32 of uncompressed bytes, which can be added up piece by piece."""
+
+    size_bytes: int = 0
+    crc32: int = 0
+
+    def then(self, following: Sum) -> Sum:
+        """The sum of these bytes and those that follow them."""
+        crc32 = isal_zlib.crc32_combine(self.crc32, following.crc32, following.size_bytes)
+        return Sum(self.size_bytes + following.size_bytes, crc32)
+
+
+def form(codec: Codec) -> str:
+    """Names the format and the codec in the keys of kept pieces."""
+    return f"deflate {codec.value}"
+
+
+def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
+    """The block as a piece. Releases the interpreter's lock while it works."""
+    compressor = _compressor(codec)
+    piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
+    return piece, Sum(len(block), isal_zlib.crc32(block))
+
+
+def _compressor(codec: Codec) -> Any:
+    if codec is Codec.FAST:
+        return isal_zlib.compressobj(2, isal_zlib.DEFLATED, _RAW)
+    from zlib_ng import zlib_ng  # noqa: PLC0415 - only where the uplink is slow
+
+    return zlib_ng.compressobj(6, zlib_ng.DEFLATED, _RAW)
+
+
+def tail(whole: Sum) -> bytes:
+    """What ends the member."""
+    return _LAST_BLOCK + struct.pack("<II", whole.crc32, whole.size_bytes & 0xFFFFFFFF)

@@ -1,0 +1,291 @@
+"""Packing a manifest: chunks that stand are taken as they are, the others are read and compressed anew.
+
+A file that is as the scan saw it is read once, straight into its chunk. A small one that changed is read again until it
+stands still; a large one is already on its way into its chunk, so it is named for a follow-up. Either way the archive
+stays whole: a header promises a length, and that many bytes follow it.
+
+What is searched for secrets is what is packed, the very bytes. A chunk that stands was made of contents with a digest,
+and nothing gets a digest here or in `content` unsearched.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from syncd.archive import tar_format
+from syncd.archive.archive import Archive
+from syncd.archive.chunk_store import ChunkStore, Piece
+from syncd.archive.chunking import Chunk, cut
+from syncd.archive.compressor import Compressor, Tape
+from syncd.archive.deflate import form
+from syncd.core.clock import Clock
+from syncd.core.warning import Problem
+from syncd.remote.uplink import Codec
+from syncd.scan.exclusion_warnings import unreadable
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
+from syncd.scan.inode import file_entry, stamp_of
+from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
+from syncd.selection import safe_open
+from syncd.selection.secret_scanner import NoSearch, Search, Secret
+
+# What opening says of a path that is no longer what the scan saw.
+_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+
+
+class _GaveOut(Exception):
+    """A file could not be read to the end of what its header promised; it is left out."""
+
+
+@dataclass
+class Packed:
+    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read.
+
+    Those that are held back for a secret have their entry as read: without a stamp where that is not to be believed.
+    """
+
+    archive: Archive = field(default_factory=Archive)
+    manifest: Manifest = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    unread: dict[str, tuple[Entry, Problem]] = field(default_factory=dict)
+    held_back: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
+    follow_up: list[str] = field(default_factory=list)
+
+
+Told = Callable[[int, int, int, int], None]
+
+
+def nobody(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+    """Who does not want to know how far a packing has come."""
+
+
+class Packer:
+    """Packs one workspace's manifests into chunks of one store."""
+
+    def __init__(
+        self,
+        workspace: str,
+        store: ChunkStore,
+        clock: Clock,
+        check: Callable[[], None] = lambda: None,
+        search: Search | None = None,
+    ) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._clock = clock
+        self._check = check
+        self._search: Search = search or NoSearch()
+        self._chunks: list[Chunk] = []
+        self._room_bytes = 0
+        self._broken_off = True  # maybe, by an earlier process
+
+    def pack(
+        self, manifest: Manifest, codec: Codec = Codec.FAST, most_bytes: int | None = None, tell: Told = nobody
+    ) -> Packed:
+        """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
+
+        `tell` hears now and then how many files are done, and how many bytes of what is in them, and of how many.
+        A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
+        than is left of `most_bytes`; one that cannot be read becomes a problem.
+        """
+        chunks = cut(manifest, self._chunks)
+        total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
+        self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
+        self._tidy(chunks, codec)
+        self._broken_off = True
+        packed = Packed(manifest=dict(manifest))
+        parts: list[Piece | Tape] = []
+        really: list[Chunk] = []
+        done_files = done_bytes = 0
+        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
+            for chunk in chunks:
+                self._check()
+                done_files += chunk.files
+                done_bytes += chunk.content_bytes
+                key = chunk.key(form(codec))
+                piece = self._store.get(key) if key else None
+                if piece is None:
+                    made = self._made(packed, compressor, down, chunk, form(codec))
+                    if made is not None:
+                        parts.append(made[0])
+                        really.append(made[1])
+                    tell(done_files, total_files, done_bytes, total_bytes)
+                else:
+                    really.append(chunk)
+                    parts.append(piece)
+        self._chunks = really
+        pieces = [part.piece if isinstance(part, Tape) else part for part in parts]
+        packed.archive = Archive.of([piece for piece in pieces if piece is not None])
+        self._store.keep_only(packed.archive.pieces)
+        self._broken_off = False
+        return packed
+
+    def tidy(self, manifest: Manifest, codec: Codec) -> None:
+        """Drop what broken-off packings left, where no packing of all follows that would."""
+        if self._broken_off:
+            self._tidy(cut(manifest, self._chunks), codec)
+            self._broken_off = False
+
+    def _tidy(self, chunks: Iterable[Chunk], codec: Codec) -> None:
+        """What packings leave that are broken off, again and again, would add up, and a full disk stay full."""
+        if self._broken_off:
+            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            self._store.keep_only([piece for piece in standing if piece is not None])
+
+    def clear(self) -> None:
+        """Drop all that is kept."""
+        self._store.keep_only([])
+
+    def forget(self, damaged: Piece) -> None:
+        """The piece is not what it was, and others may not be either."""
+        self._store.drop(damaged)
+        self._store.drop_damaged(self._check)
+
+    def _made(
+        self, packed: Packed, compressor: Compressor, down: safe_open.Descent, chunk: Chunk, key_form: str
+    ) -> tuple[Tape, Chunk] | None:
+        """The chunk on its way into the spool, and what really is in it; None if nothing is."""
+        followed_up = len(packed.follow_up)
+        while True:
+            tape = Tape(compressor, self._store)
+            try:
+                self._write(packed, tape, down, chunk)
+            except _GaveOut:
+                # What is on the tape can only be taken back whole: once more, without that file.
+                tape.give_up()
+                vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
+                packed.follow_up[followed_up:] = vanished
+                continue
+            except BaseException:
+                tape.writer.discard()
+                raise
+            there = [path for path in chunk.paths if path in packed.manifest]
+            if not there:
+                tape.give_up()
+                return None
+            really = Chunk(there, [packed.manifest[path] for path in there])
+            tape.end(really.key(key_form))
+            return tape, really
+
+    def _write(self, packed: Packed, tape: Tape, down: safe_open.Descent, chunk: Chunk) -> None:
+        for path, entry in zip(chunk.paths, chunk.entries, strict=True):
+            if path not in packed.manifest:
+                continue
+            if entry.kind is Kind.FILE:
+                self._check()
+                self._file(packed, tape, down, path, entry)
+            else:
+                tape.write(tar_format.headers(path, entry, 0))
+
+    def _file(self, packed: Packed, tape: Tape, down: safe_open.Descent, path: str, entry: Entry) -> None:
+        try:
+            parent, name = down.parent_of(path)
+            if entry.size_bytes <= PIECE_BYTES:
+                read = self._as_scanned(tape, path, entry, parent, name)
+                if read is not None:
+                    packed.manifest[path] = read
+                    return
+            descriptor, status = safe_open.open_file(name, parent)
+        except OSError as failure:
+            if failure.errno in _SWAPPED:
+                del packed.manifest[path]
+                packed.follow_up.append(path)
+            else:
+                self._left_out(packed, path, entry, failure)
+            return
+        try:
+            grown_bytes = status.st_size - entry.size_bytes
+            if grown_bytes > self._room_bytes:
+                del packed.manifest[path]
+                packed.follow_up.append(path)
+                return
+            self._room_bytes -= max(0, grown_bytes)
+            read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
+            read_and_write(packed, tape, path, descriptor, status)
+        except ReadError as failure:
+            self._left_out(packed, path, entry, failure.cause)
+        finally:
+            os.close(descriptor)
+
+    def _as_scanned(self, tape: Tape, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
+        """Read the file into its place on the tape; None, and nothing written, if it is not as it should be."""
+        size_bytes = entry.size_bytes
+        header = tar_format.headers(path, entry, size_bytes)
+        end = len(header) + size_bytes
+        padding = tar_format.padding(size_bytes)
+        space = tape.space(end + len(padding))
+        content = space[len(header) : end]
+        read_at_ns = wall_ns(self._clock)
+        try:
+            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
+            try:
+                got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return None
+        if got_bytes != size_bytes or status.st_size != size_bytes or stamp_of(status) != entry.stamp:
+            return None
+        if self._search.in_file(path, content) is not None:
+            return None
+        space[: len(header)] = header
+        space[end:] = padding
+        tape.advance(len(space))
+        return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
+
+    def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
+        safe_open.refuse_shortage(failure)
+        del packed.manifest[path]
+        problem = unreadable(path, failure)
+        packed.problems.append(problem)
+        packed.unread[path] = entry, problem
+
+    def _small(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
+        entry, content = read_small(descriptor, status, self._clock)
+        secret = self._search.in_file(path, content)
+        if secret is not None:
+            del packed.manifest[path]
+            packed.held_back[path] = entry, secret
+            return
+        if not entry.digest:
+            packed.follow_up.append(path)  # written all the time: what was read last goes along
+        packed.manifest[path] = entry
+        tape.write(tar_format.headers(path, entry, len(content)))
+        tape.write(content)
+        tape.write(tar_format.padding(len(content)))
+
+    def _large(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
+        read_at_ns = wall_ns(self._clock)
+        before = file_entry(status)
+        piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
+        tape.write(tar_format.headers(path, before, before.size_bytes))
+        digest = hashlib.sha256()
+        done = 0
+        whole = True
+        while done < before.size_bytes:
+            self._check()
+            if not piece:
+                # Cut shorter meanwhile: the header's promise is kept with zeros, and another sync follows.
+                piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
+            digest.update(piece)
+            tape.write(piece)
+            done += len(piece)
+            piece = b""
+            if whole:
+                try:
+                    piece = read_at(descriptor, done, min(PIECE_BYTES, before.size_bytes - done))
+                except ReadError as failure:
+                    # No other sync would mend it, and over there may lie an older one that is whole.
+                    self._left_out(packed, path, before, failure.cause)
+                    raise _GaveOut from None
+        tape.write(tar_format.padding(before.size_bytes))
+        if whole and stood_still(status, descriptor):
+            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
+        else:
+            packed.manifest[path] = as_sent(before, before.size_bytes, digest.digest())
+            packed.follow_up.append(path)

@@ -1,0 +1,129 @@
+"""The headers of a POSIX tar archive, made directly from a manifest's entries.
+
+A header is one 512-byte ustar block (POSIX.1-1988). What does not fit its fields goes, in the pax manner
+(POSIX.1-2001), into records of a block of its own before it: a long name or link target, a size of 8 GiB and more, a
+time before 1970 or after 2242. Names are written as the bytes they are; where such a name must go into a pax record,
+`hdrcharset=BINARY` says that it is not UTF-8. User and group are 0 and nameless, so the same tree gives the same bytes
+on every machine.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+from syncd.scan.manifest import Entry, Kind
+
+BLOCK = 512
+# Archives end with two blocks of zeros, filled up to a record of 20 blocks, as readers of tapes expect.
+RECORD = 20 * BLOCK
+
+_NAME = 100
+_PREFIX = 155
+_LARGEST_SIZE = 0o77777777777
+_LATEST_TIME = 0o77777777777
+_TYPES = {Kind.FILE: b"0", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
+
+
+def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
+    """The block or blocks that precede `size_bytes` of content."""
+    name = os.fsencode(path) + (b"/" if entry.kind is Kind.DIRECTORY else b"")
+    mtime_s = entry.mtime_s
+    if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= mtime_s <= _LATEST_TIME and not entry.target:
+        return _block((b"", name), (entry.mode, size_bytes, mtime_s), _TYPES[entry.kind], b"")
+    target = os.fsencode(entry.target)
+    records: list[tuple[bytes, bytes]] = []
+    fields = _split(name)
+    if fields is None:
+        records.append((b"path", name))
+        fields = b"", name[:_NAME]
+    if len(target) > _NAME:
+        records.append((b"linkpath", target))
+    if size_bytes > _LARGEST_SIZE:
+        records.append((b"size", b"%d" % size_bytes))
+    if not 0 <= entry.mtime_s <= _LATEST_TIME:
+        records.append((b"mtime", b"%d" % entry.mtime_s))
+    numbers = (
+        entry.mode,
+        size_bytes if size_bytes <= _LARGEST_SIZE else 0,
+        min(max(entry.mtime_s, 0), _LATEST_TIME),
+    )
+    block = _block(fields, numbers, _TYPES[entry.kind], target[:_NAME])
+    return _extended(name, records) + block if records else block
+
+
+def padding(size_bytes: int) -> bytes:
+    """The zeros that fill content up to a whole block."""
+    return bytes(-size_bytes % BLOCK)
+
+
+def trailer(archive_bytes: int) -> bytes:
+    """What ends an archive of this many bytes so far."""
+    end = 2 * BLOCK
+    return bytes(end + -(archive_bytes + end) % RECORD)
+
+
+def permissions(mode: int) -> int:
+    """The mode as an archive keeps it: permission and sticky bits, never set-id."""
+    return stat.S_IMODE(mode) & 0o1777
+
+
+def _split(name: bytes) -> tuple[bytes, bytes] | None:
+    """The name as (prefix, name) of a ustar header, joined by a slash that is not stored; None: it does not fit."""
+    if len(name) <= _NAME:
+        return b"", name
+    if len(name) > _PREFIX + 1 + _NAME:
+        return None
+    cut = name.find(b"/", len(name) - _NAME - 1, len(name) - 1)
+    return (name[:cut], name[cut + 1 :]) if 0 < cut <= _PREFIX else None
+
+
+def _block(names: tuple[bytes, bytes], mode_size_mtime: tuple[int, int, int], kind: bytes, target: bytes) -> bytes:
+    prefix, name = names
+    front = name.ljust(_NAME, b"\0") + b"%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % mode_size_mtime
+    back = _PLAIN_BACK if not target and not prefix else _back(target, prefix)
+    # The checksum counts its own field as eight spaces.
+    checksum = sum(front) + 8 * 0x20 + kind[0] + (_PLAIN_SUM if back is _PLAIN_BACK else sum(back))
+    return b"%b%06o\0 %b%b" % (front, checksum, kind, back)
+
+
+def _back(target: bytes, prefix: bytes) -> bytes:
+    """What follows the kind in a header's block."""
+    return b"".join(
+        (
+            target.ljust(_NAME, b"\0"),
+            b"ustar\x0000",
+            bytes(64),
+            b"0000000\x000000000\x00",
+            prefix.ljust(_PREFIX, b"\0"),
+            bytes(12),
+        )
+    )
+
+
+_PLAIN_BACK = _back(b"", b"")
+_PLAIN_SUM = sum(_PLAIN_BACK)
+
+
+def _extended(name: bytes, records: Iterable[tuple[bytes, bytes]]) -> bytes:
+    body = b""
+    records = list(records)
+    try:
+        for _, value in records:
+            value.decode("utf-8")
+    except UnicodeDecodeError:
+        records.insert(0, (b"hdrcharset", b"BINARY"))
+    for key, value in records:
+        body += _record(key, value)
+    base = name.rstrip(b"/").rsplit(b"/", 1)[-1]
+    block = _block((b"", b"PaxHeaders/" + base[: _NAME - 11]), (0o644, len(body), 0), b"x", b"")
+    return block + body + padding(len(body))
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A line `LENGTH KEY=VALUE`, where the length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %b=%b\n" % (length, key, value)

@@ -1,0 +1,147 @@
+"""The commands, one module or package each. Only the code here prints.
+
+A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
+module, or in the module `command` of its package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd import __version__
+from syncd.cli.output import let_go_of_stdout, stderr_takes_more
+from syncd.core.errors import Stop, SyncdError
+from syncd.core.hardening import no_core_dumps, private_files
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+VERBS = {
+    "run": "The daemon, in the foreground.",
+    "push": "One sync now.",
+    "status": "What the daemon is doing, and did last.",
+    "history": "Past syncs: when, why, what changed, how it went.",
+    "flush": "Wait until all that is on disk now is in the sandbox.",
+    "verify": "Whether the sandbox's workspace equals this one.",
+    "pull": "Download the sandbox's workspace into a new folder.",
+    "ls": "The paths that a snapshot would hold, or those it leaves out.",
+    "explain": "Whether a path is in the snapshot, and by which rule.",
+    "check": "Look over configuration, key, directory, limits, clock, API and sandbox.",
+    "init": "Write a commented configuration file.",
+    "pause": "Hold syncing.",
+    "resume": "Go on syncing, and catch up.",
+    "sandbox": "The account's sandboxes: list, show, acquire, release.",
+    "service": "The systemd user unit: install, uninstall, status, logs.",
+    "completion": "The script that completes commands, options and files at a TAB.",
+    "emulator": "A stand-in for the sandbox API on this machine.",
+    "demo": "See the whole job with no account.",
+}
+
+
+class _Verbs(click.Group):
+    """Knows the verbs by name, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"syncd.cli.{cmd_name}")
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"syncd.cli.{cmd_name}.command")
+        assert isinstance(module.command, click.Command)  # noqa: S101 - each of these modules has one
+        return module.command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs from their names alone: were their modules imported, as click would, a TAB took twice as long."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
+
+        verbs = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # `syncd ls | head`: the reader has enough. Caught here, as click's own answer to it is exit code 1.
+            let_go_of_stdout()
+            return 0
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
+)
+@click.version_option(__version__, prog_name="syncd")
+def cli() -> None:
+    """Keep a remote sandbox's workspace equal to a directory on this machine."""
+
+
+def main() -> None:
+    """The program: every failure is one line on stderr and an exit code."""
+    _harden()
+    try:
+        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org; click does not know it
+        result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
+    except click.exceptions.Exit as asked:
+        sys.exit(asked.exit_code)
+    except click.ClickException as failure:
+        failure.show()
+        sys.exit(2)
+    except SyncdError as failure:
+        _complain(str(failure))
+        sys.exit(failure.exit_code)
+    except (Stop, KeyboardInterrupt, click.Abort):
+        let_go_of_stdout()
+        if stderr_takes_more():
+            _complain("stopped; what was not sent is sent by the next sync")
+        sys.exit(75)
+    except OSError as failure:
+        _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
+        sys.exit(75)
+    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback is no answer for a person
+        _confess(failure)
+        sys.exit(75)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _complain(text: str) -> None:
+    from syncd.core.text import one_line, redacted  # noqa: PLC0415 - only when something went wrong
+
+    click.echo(f"syncd: {one_line(redacted(text), 1000)}", err=True)
+
+
+def _confess(failure: BaseException | None) -> None:
+    """A defect of this program: where it showed, but none of the texts and values, which may hold a signed URL."""
+    from syncd.report.logs import place_of  # noqa: PLC0415 - as above
+
+    if failure is not None and not isinstance(failure, SystemExit):
+        _complain(f"internal error ({place_of(failure)}): please report it")
+
+
+def _harden() -> None:
+    """Private files from the first on, no key in a core dump, and room for deep trees."""
+    private_files()
+    no_core_dumps()
+    sys.excepthook = lambda _kind, failure, _trace: _confess(failure)
+    sys.unraisablehook = lambda failed: _confess(failed.exc_value)
+    threading.excepthook = lambda failed: _confess(failed.exc_value)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

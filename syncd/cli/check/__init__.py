@@ -1,0 +1,1 @@
+"""`syncd check` and its report."""

@@ -1,0 +1,275 @@
+"""What `syncd check` learns from one question to the API: whether it answers, knows the key and the sandbox, and when.
+
+The question is `GET …/{id}`, which changes nothing there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from syncd.cli.check.finding import Finding, Grade
+from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
+from syncd.core.api_key import ApiKey
+from syncd.core.clock import Clock
+from syncd.core.errors import SandboxGone
+from syncd.core.formatting import ago
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import is_loopback
+from syncd.core.text import one_line
+from syncd.core.waiter import Waiter
+from syncd.remote.api import Api, SandboxInfo
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.http_client import Answer, Exchanger
+from syncd.remote.target import Target
+
+_READ_S = 20.0
+# How `effects.http` tells what is wrong with a certificate. Only what a person here can mend needs a person.
+_DISTRUST = (
+    (
+        "certificate has expired",
+        Grade.FAIL_FOR_NOW,
+        "compare this machine's clock; if it is right, tell the server's owner",
+    ),
+    ("not valid yet", Grade.FAIL, "set the clock: sudo timedatectl set-ntp true"),
+    ("is for another host", Grade.FAIL, "correct sandbox.base_url, or sign in to this network"),
+    (
+        "certificate is not trusted",
+        Grade.FAIL,
+        "if your company's proxy reads along, name its root certificate in SSL_CERT_FILE, or add it to the system's",
+    ),
+)
+# What other programs read, and syncd does not.
+_OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+
+class _Listener(Exchanger):
+    """Keeps what each answer says beside its body, a refusal's as well."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(Waiter(Interrupt(), clock))
+        self._clock = clock
+        self.status: int | None = None
+        self.skew_s: float | None = None
+        self.seconds = 0.0
+        self.certificate: Finding | None = None
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        read_s: float,
+        content: bytes | Iterable[bytes] | None = None,
+    ) -> Answer:
+        started_s = self._clock.monotonic_s()
+        answer = super().exchange(method, url, headers=headers, read_s=read_s, content=content)
+        self.seconds = self._clock.monotonic_s() - started_s
+        self.status = answer.status
+        if answer.server_wall_s is not None:
+            self.skew_s = self._clock.wall_s() - answer.server_wall_s
+        for kept in self._kept.values():
+            self.certificate = _certificate(kept.connection, answer.server_wall_s or self._clock.wall_s())
+        return answer
+
+
+class _Account(Api):
+    """An account that has no sandbox yet: it is asked for its list, which changes nothing."""
+
+    def __init__(self, target: Target, key: ApiKey, exchanger: Exchanger, clock: Clock) -> None:
+        super().__init__(target, key, exchanger, clock)
+        self._all = f"{target.base_url.rstrip('/')}/local-sandbox"
+
+    def count(self) -> int:
+        """How many sandboxes it has. Raises `StepFailed`."""
+        return self._understood(
+            Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._all, _READ_S), _Sandboxes
+        ).total_count
+
+    def _refused(self, step: Step, status: int, said: str) -> StepFailed:
+        if status in (401, 403):
+            return super()._refused(step, status, said)
+        hint = "check sandbox.base_url, and what the account may have"
+        return StepFailed(step, Verdict.REFUSED, f"the API lists no sandboxes ({said})", hint)
+
+
+class _Sandboxes(Struct):
+    """`GET /local-sandbox`."""
+
+    total_count: int
+
+
+def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
+    """Ask once; no retries, so that a person at the terminal sees the first failure as it is.
+
+    Where the target has no sandbox yet, as one will be acquired, the account is asked.
+    """
+    listener = _Listener(clock)
+    info: SandboxInfo | int | StepFailed
+    try:
+        if target.sandbox_id:
+            info = Api(target, key, listener, clock).sandbox()
+        else:
+            info = _Account(target, key, listener, clock).count()
+    except StepFailed as failure:
+        info = failure
+    finally:
+        listener.drop()
+    answered = f"{target.base_url} answered in {listener.seconds:.2f} s"
+    if not isinstance(info, StepFailed):
+        yield Finding("api", Grade.PASS, answered)
+        if isinstance(info, SandboxInfo):
+            yield _alive(target, info, clock.wall_s())
+        else:
+            yield Finding("sandbox", Grade.NOTE, f"none yet: the first sync acquires one (the account has {info:,})")
+    elif lifetime is not None and info.refusal is SandboxGone:
+        yield Finding("api", Grade.PASS, answered)
+        yield Finding("sandbox", Grade.NOTE, f"{one_line(target.sandbox_id)} is gone: the next sync acquires another")
+    elif info.verdict is Verdict.REFUSED:
+        yield Finding("api", Grade.PASS, answered)
+        yield Finding("sandbox", Grade.FAIL, info.message, info.hint)
+    else:
+        remedy = info.hint or _remedy(target.base_url, listener.status)
+        yield _untrusted(target, info.message) or Finding(
+            "api", Grade.FAIL_FOR_NOW, f"{target.base_url}: {info.message}", remedy
+        )
+    if isinstance(info, SandboxInfo):
+        yield _end(lifetime, clock.wall_s())
+    if listener.certificate is not None:
+        yield listener.certificate
+    yield judge_clock(listener.skew_s)
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """When a sandbox that was acquired ends, by the wall clock; None: never."""
+
+    ends_wall_s: float | None
+
+
+def _end(lifetime: Lifetime | None, wall_s: float) -> Finding:
+    if lifetime is None:
+        return Finding("time to live", Grade.NOTE, "the API does not tell when a sandbox ends that others acquired")
+    return judge_end(None if lifetime.ends_wall_s is None else lifetime.ends_wall_s - wall_s)
+
+
+def _alive(target: Target, info: SandboxInfo, wall_s: float) -> Finding:
+    servers = ", ".join(server.server_name or server.id for server in info.servers) or "none"
+    created_s = _wall_s(info.created_at)
+    since = f", created {ago(wall_s - created_s)}" if created_s is not None and created_s <= wall_s else ""
+    what = one_line(f"{target.sandbox_id} is {info.status or 'there'}{since}; its servers: {servers}")
+    if info.status == "error":
+        return Finding("sandbox", Grade.WARN, what, "syncd push --force; if it stays so, set sandbox.id to another one")
+    return Finding("sandbox", Grade.PASS, what)
+
+
+def _wall_s(text: str) -> float | None:
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _certificate(connection: socket.socket | None, wall_s: float) -> Finding | None:
+    """What the other side proved itself with; None where no TLS was spoken, or the connection is gone already."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    try:
+        shown = connection.getpeercert() or {}
+        ends_s = ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    named: dict[str, str] = {}
+    for part in shown.get("issuer", ()):
+        named.update(part)  # type: ignore[arg-type]
+    return judge_certificate(ends_s - wall_s, one_line(named.get("organizationName") or named.get("commonName") or ""))
+
+
+def _untrusted(target: Target, message: str) -> Finding | None:
+    """The failure as one of certificates, where it is one, with what helps against each kind; else None."""
+    for words, grade, remedy in _DISTRUST:
+        if words in message:
+            return Finding("certificate", grade, f"{target.base_url}: {message}", remedy)
+    return None
+
+
+def _remedy(base_url: str, status: int | None) -> str:
+    if status is None:
+        proxy = _proxy(base_url)
+        there = f"the network, the proxy {proxy}" if proxy else "the network"
+        return f"look at {there} and sandbox.base_url, then run `syncd check` again"
+    return "nothing to do here: it may pass, so run `syncd check` again later"
+
+
+def way_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """The proxy and the certificates on the way to the API, where the environment names any."""
+    if is_loopback(urlsplit(base_url).hostname or ""):
+        return
+    if proxy := _proxy(base_url):
+        yield Finding("proxy", Grade.NOTE, f"requests go through {proxy}")
+    if urlsplit(base_url).scheme == "https":
+        yield from _stores(environ)
+
+
+def _stores(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Whose certificates are trusted."""
+    named = False
+    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+        path = environ.get(name)
+        if not path:
+            continue
+        remedy = f"correct or unset {name}"
+        if not is_there(path):
+            yield Finding("certificates", Grade.WARN, f"${name} names {path}, which is not there", remedy)
+        elif name == "SSL_CERT_FILE" and not _certificates_in(path):
+            yield Finding("certificates", Grade.WARN, f"${name} names {path}, which holds no certificate", remedy)
+        else:
+            named = True
+            yield Finding("certificates", Grade.NOTE, f"those of {path} are trusted (${name})")
+    others = [name for name in _OTHERS if environ.get(name)]
+    if others and not named:
+        what = f"${others[0]} is set, which syncd does not read"
+        yield Finding("certificates", Grade.NOTE, what, f"if it is needed here: export SSL_CERT_FILE=${others[0]}")
+    if not named:
+        paths = ssl.get_default_verify_paths()
+        store = paths.openssl_cafile if os.path.isfile(paths.openssl_cafile) else paths.openssl_capath
+        if os.path.exists(store):
+            yield Finding("certificates", Grade.PASS, f"those of the system are trusted ({store})")
+        else:
+            yield Finding("certificates", Grade.PASS, "those found in /etc, else those of certifi, are trusted")
+
+
+def _certificates_in(path: str) -> int:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ValueError):  # an SSLError is an OSError
+        return 0
+    return context.cert_store_stats()["x509"]
+
+
+def _proxy(base_url: str) -> str:
+    """The proxy that the environment names for this address, without its password; "" if none."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+        return ""
+    return proxy and _without_password(proxy)
+
+
+def _without_password(proxy: str) -> str:
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return one_line(parts.netloc.rpartition("@")[2] or "a proxy that cannot be made out")

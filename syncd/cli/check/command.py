@@ -1,0 +1,130 @@
+"""`syncd check`: everything a sync needs, tried one after the other, each with what to do about it. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import replace
+
+import click
+
+from syncd.cli.check.finding import Finding, Grade, exit_code, summary
+from syncd.cli.options import config_option, json_option
+from syncd.cli.status.text import Line, Tone, coloured, fitted, plain, wrapped
+from syncd.core.text import redacted, shown_path
+
+_TONES = {
+    Grade.PASS: Tone.GOOD,
+    Grade.NOTE: Tone.BUSY,
+    Grade.WARN: Tone.ATTENTION,
+    Grade.FAIL_FOR_NOW: Tone.BAD,
+    Grade.FAIL: Tone.BAD,
+}
+# Columns: the grade, the subject, the text.
+_GRADE = 6
+_SUBJECT = 15
+_TEXT = _GRADE + _SUBJECT
+_MOST_COLUMNS = 120
+_ANY_WIDTH = 1 << 20  # a pipe's: one line each, for grep
+_LONGEST = 1000
+
+
+@click.command("check")
+@config_option
+@json_option
+@click.option(
+    "--report",
+    "report_file",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="",
+    help="Also write what a bug report needs into a new text file; default: syncd-report-DATE.txt.",
+)
+def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
+    """Try everything a sync needs, and say what to do about what fails. Nothing is sent or changed.
+
+    Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
+    findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.
+
+    A report holds no name, path, address, id, key or content of yours: each becomes <path-3> or the like. Read it all
+    before you pass it on; nothing sends it for you.
+    """
+    from syncd.cli.check.checks import Checkup  # noqa: PLC0415 - `check --help` needs none of it
+
+    checkup = Checkup(config_file)
+    findings = []
+    for finding in checkup.findings():
+        findings.append(finding)
+        if not as_json:
+            _show(finding, checkup.secret)
+    code = exit_code(findings)
+    if as_json:
+        rows = [_row(finding, checkup.secret) for finding in findings]
+        click.echo(json.dumps({"version": 1, "exit_code": code, "findings": rows}))
+    else:
+        click.echo(summary(findings))
+    if report_file is not None:
+        from syncd.cli.check.report import write_report  # noqa: PLC0415 - only if asked for
+
+        path, lines = write_report(report_file, checkup, findings)
+        click.echo(f"wrote {shown_path(path)}, {lines} lines of text: read it before you pass it on", err=as_json)
+    return code
+
+
+def _row(finding: Finding, secret: str) -> dict[str, object]:
+    return {
+        "subject": finding.subject,
+        "grade": finding.grade.word,
+        "what": _harmless(finding.what, secret),
+        "remedy": _harmless(finding.remedy, secret),
+        "details": [_harmless(detail, secret) for detail in finding.details],
+    }
+
+
+def _show(finding: Finding, secret: str) -> None:
+    is_terminal = sys.stdout.isatty()
+    width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if is_terminal else _ANY_WIDTH
+    write = coloured if is_terminal and _likes_colour() else plain
+    if is_terminal:
+        finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
+    for line in lines_of(finding, secret, width):
+        click.echo(fitted(write(line), sys.stdout.encoding or "utf-8"), color=True)
+
+
+def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
+    """A finding at most `width` columns wide, the text of longer ones under itself; `secret` is the key."""
+    head: Line = (
+        (finding.grade.word, _TONES[finding.grade]),
+        (f"{'':{_GRADE - 4}}{finding.subject:{_SUBJECT}}", Tone.PLAIN),
+    )
+    lines = wrapped(_harmless(finding.what, secret), width, head, _TEXT)
+    for detail in finding.details:
+        text = _harmless(detail, secret)
+        words = text.lstrip(" ")
+        indent = _TEXT + 2 + len(text) - len(words)
+        lines += wrapped(words, width, ((" " * indent, Tone.PLAIN),), _TEXT + 4)
+    if finding.remedy:
+        label = f"{'to do:':>{_TEXT - 2}}  "
+        lines += wrapped(_harmless(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
+    return lines
+
+
+def _short(text: str, before: str = r"(?<![\w/.-])") -> str:
+    """The home directory as people write it; scripts get whole paths, and so does a shell where it is in quotes."""
+    home = os.path.expanduser("~")
+    return re.sub(rf"{before}{re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
+
+
+def _likes_colour() -> bool:
+    """https://no-color.org: any value but an empty one says no; terminfo(5) has "dumb" for what knows no colour."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _harmless(text: str, secret: str) -> str:
+    """On one line, with nothing secret in it; blanks that align stay."""
+    text = redacted(" ".join(text.splitlines()), secret)
+    text = shown_path(text).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

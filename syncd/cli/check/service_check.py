@@ -1,0 +1,83 @@
+"""What `syncd check` finds about the systemd unit: whether it runs, outlives a logout, and has what this shell has."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from syncd.cli.check.finding import Finding, Grade
+from syncd.cli.options import config_path
+from syncd.cli.service.command import Service
+from syncd.cli.service.report import PROPERTIES, report
+from syncd.cli.service.systemd import UserManager, environment_in
+from syncd.cli.service.unit import unit_of
+from syncd.core.directories import default_config_path
+from syncd.core.errors import SyncdError
+from syncd.core.settings import Config, is_loopback
+
+# What decides the way to the API. A service does not get it from a shell.
+_WAY = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def service_of(config_file: str | None) -> Service:
+    """The unit of this configuration. Raises `SyncdError` where there is no systemd, or can be no such unit."""
+    path = config_path(config_file)
+    unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
+    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
+    return Service(UserManager(os.environ), unit, path, option)
+
+
+def service_findings(config_file: str | None, config: Config) -> Iterator[Finding]:
+    """That nothing is installed is no trouble: `syncd run` can be started by anything."""
+    try:
+        service = service_of(config_file)
+        properties = service.manager.show(service.unit.name, (*PROPERTIES, "Environment"))
+        lingers = service.manager.lingers()
+    except SyncdError as failure:
+        yield Finding("service", Grade.NOTE, failure.message)
+        return
+    key_file = config.sandbox.api_key_file
+    now = report(service.unit, properties, service.option, key_file, _changed_at(key_file))
+    installed = properties.get("LoadState") == "loaded"
+    name = service.unit.name
+    if not installed and now.how == "not installed":
+        yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to sync from every login on: {now.remedy}")
+        return
+    what = "; ".join(filter(None, (f"{name}: {now.how}", now.last)))
+    if now.exit_code == 0:
+        fine = not now.remedy
+        yield Finding("service", Grade.PASS if fine else Grade.WARN, what, now.remedy)
+        if lingers is False:
+            yield Finding(
+                "service",
+                Grade.NOTE,
+                "it ends when you log out",
+                f"to keep it: sudo loginctl enable-linger {getpass.getuser()}",
+            )
+    else:
+        yield Finding("service", Grade.WARN, what, now.remedy)
+    if installed and not is_loopback(urlsplit(config.sandbox.base_url).hostname or ""):
+        given = service.manager.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
+        yield from _lacking(given)
+
+
+def _lacking(given: dict[str, str]) -> Iterator[Finding]:
+    for name in _WAY:
+        here = os.environ.get(name) or os.environ.get(name.lower())
+        if here and not given.get(name) and not given.get(name.lower()):
+            yield Finding(
+                "service",
+                Grade.WARN,
+                f"{name} is set here, and the service manager does not know it",
+                f"put the line {name}=… into ~/.config/environment.d/syncd.conf, log in again and restart the service",
+            )
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return int(os.stat(path).st_mtime)
+    except OSError:
+        return 0

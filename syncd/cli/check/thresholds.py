@@ -1,0 +1,196 @@
+"""From which numbers on `syncd check` warns or fails: clock, disk, snapshot size, watches, secrets, times to live."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from syncd.cli.check.finding import Finding, Grade
+from syncd.cli.check.size_breakdown import Weight, ignore_line
+from syncd.core.formatting import size, span
+
+# A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
+SKEW_S = 60.0
+# Other programs of the same user, editors above all, need watches too.
+WATCHES_SHARE = 0.75
+# A snapshot this near to its limit is over it by next month.
+SIZE_SHARE = 0.8
+# For the status, the journal and a socket.
+LEAST_SPACE_BYTES = 1 << 20
+# Certificates are renewed weeks, the shortest-lived days before their end.
+CERTIFICATE_DAYS = 3.0
+_SHOWN = 5
+_QUOTES = "'\"`"
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")
+_DAY_S = 86_400.0
+_MIB = 1 << 20
+
+
+def judge_clock(skew_s: float | None) -> Finding:
+    """`skew_s` is this machine's wall clock minus the server's; None: no answer had a date."""
+    if skew_s is None:
+        return Finding("clock", Grade.NOTE, "not compared: no answer told the server's time")
+    if abs(skew_s) < SKEW_S:
+        # The server's date has whole seconds, so less than two is nothing.
+        off = "agrees with the server's" if abs(skew_s) < 2 else f"{_off(skew_s)} the server's, which does no harm"
+        return Finding("clock", Grade.PASS, off)
+    return Finding(
+        "clock",
+        Grade.WARN,
+        f"{_off(skew_s)} the server's; syncing corrects for it, but times in logs and status are wrong",
+        "set the clock: sudo timedatectl set-ntp true",
+    )
+
+
+def judge_size(files: int, directories: int, content_bytes: int, max_mib: int) -> Finding:
+    """The workspace as a snapshot would hold it, against `sync.max_snapshot_mib` (not yet over it)."""
+    what = f"{_count(files, 'file')} in {_count(directories, 'directory')}, {size(content_bytes)}"
+    if not files:
+        return Finding(
+            "directory",
+            Grade.WARN,
+            f"{what}: nothing to send",
+            "look at `syncd ls --ignored`, or correct workspace.path",
+        )
+    if content_bytes > SIZE_SHARE * max_mib * _MIB:
+        return Finding(
+            "directory",
+            Grade.WARN,
+            f"{what}: near the limit of {max_mib:,} MiB",
+            "ignore what is large in .syncdignore, or raise sync.max_snapshot_mib",
+        )
+    return Finding("directory", Grade.PASS, f"{what}, of {max_mib:,} MiB allowed")
+
+
+def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
+    """The disk of the spool. How small the archive will be is not known before it is made: source code, a quarter."""
+    what = f"{folder} has {size(free_bytes)} free"
+    remedy = "free some disk space, or set XDG_CACHE_HOME to a roomier disk"
+    if free_bytes < LEAST_SPACE_BYTES:
+        return Finding("spool", Grade.FAIL, what, remedy)
+    if free_bytes < content_bytes:
+        return Finding("spool", Grade.WARN, f"{what}, less than the workspace holds: its archive may not fit", remedy)
+    return Finding("spool", Grade.PASS, what)
+
+
+def judge_heaviest(weights: Sequence[Weight]) -> Finding:
+    """The largest things, each as the line of an ignore file that leaves it out."""
+    details = tuple(
+        f"{weight.share:4.0%} {size(weight.size_bytes):>11}  {ignore_line(weight.path, weight.is_dir)}"
+        for weight in weights
+    )
+    share = sum(weight.share for weight in weights)
+    what = f"{_count(len(weights), 'file')} or folders hold {share:.0%} of it"
+    if len(weights) == 1:
+        what = f"one {'folder' if weights[0].is_dir else 'file'} holds {share:.0%} of it"
+    return Finding("largest", Grade.NOTE, what, "to leave one out, put its line into .syncdignore", details)
+
+
+def judge_secrets(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
+    """What stays home as it looks secret, each with its rule or its line; what is found by content is unexpected."""
+    number = len(by_name) + len(by_content)
+    if not number:
+        return Finding("secrets", Grade.PASS, "none found")
+    shown = (*by_content, *by_name)[:_SHOWN]
+    more = (f"and {number - len(shown):,} more: syncd ls --ignored",) if number > len(shown) else ()
+    kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
+    what = f"{_count(number, 'path')} held back: {', '.join(kinds)}"
+    remedy = "take what is secret out, or allow the path in workspace.allow_secrets" if by_content else ""
+    return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, (*shown, *more))
+
+
+def judge_watches(
+    directories: int,
+    watches: int | None,
+    remedy: str,
+    instances: int | None,
+    *,
+    taken: tuple[int, int] = (0, 0),
+    programs: Sequence[tuple[str, int]] = (),
+) -> Finding:
+    """One watch a directory and one instance in all, against this user's limits; None: this kernel tells none.
+
+    `taken` is what other programs hold of both, at least; `programs` which of them hold the most watches.
+    """
+    what = f"{_of(directories, watches)} watches and {_of(1, instances)} instances needed"
+    if any(taken):
+        what += f"; other programs hold {taken[0]:,} and {taken[1]:,}"
+    details = tuple(f"{count:,} watches: {name}" for name, count in programs)
+    if watches is not None and directories + taken[0] > watches:
+        return Finding("inotify", Grade.WARN, f"{what}: too many, the rest is polled", remedy, details)
+    if watches is not None and directories > WATCHES_SHARE * watches:
+        return Finding("inotify", Grade.WARN, f"{what}; this user's other programs need some too", remedy, details)
+    if watches is not None and directories + taken[0] > WATCHES_SHARE * watches:
+        return Finding("inotify", Grade.WARN, f"{what}: nearly all", remedy, details)
+    return Finding("inotify", Grade.PASS, what)
+
+
+def judge_certificate(ends_in_s: float, issuer: str) -> Finding:
+    """The certificate that the server (or a proxy in its name) showed, and that was believed."""
+    what = f"the server's is by {issuer or 'an unnamed issuer'} and good for {span(ends_in_s)}"
+    if ends_in_s > CERTIFICATE_DAYS * _DAY_S:
+        return Finding("certificate", Grade.PASS, what)
+    remedy = "if it is not renewed by then, nothing goes through: tell whoever runs the server, or the proxy before it"
+    return Finding("certificate", Grade.WARN, what, remedy)
+
+
+def judge_end(ends_in_s: float | None) -> Finding:
+    """How long a sandbox that was acquired lives; None: until it is given back."""
+    if ends_in_s is None:
+        return Finding("time to live", Grade.PASS, "no end was asked for")
+    what = f"{span(ends_in_s)} more" if ends_in_s > 0 else "its time is over"
+    return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
+
+
+def judge_key(key: str, whereabouts: str) -> Finding:
+    """The key as it was written down: what is around it goes to the server as well."""
+    around = ""
+    if key[0] in _QUOTES or key[-1] in _QUOTES:
+        around = "it begins or ends with a quote"
+    elif _ASSIGNMENT.match(key):
+        around = "it begins with a variable's name and ="
+    if around:
+        return Finding("key", Grade.WARN, f"{whereabouts}: {around}", "leave nothing there but the key itself")
+    return Finding("key", Grade.PASS, whereabouts)
+
+
+def judge_private(subject: str, path: str, mode: int, *, forbidden: int, harm: str) -> Finding | None:
+    """A file or folder with rights that others should not have; None: it has none of the `forbidden` ones."""
+    if not mode & forbidden:
+        return None
+    return Finding(
+        subject, Grade.WARN, f"{path} (mode {mode:04o}): {harm}", f"chmod {_letters(forbidden)} {_quoted(path)}"
+    )
+
+
+def judge_versions(daemon: str | None, here: str) -> Finding | None:
+    """A daemon that was not restarted after an upgrade; None: it is of this version, or tells none."""
+    if daemon is None or daemon == here:
+        return None
+    what = f"it is version {daemon}, this command {here}"
+    return Finding("daemon", Grade.WARN, what, "restart it: systemctl --user restart syncd, or run `syncd run` anew")
+
+
+def _letters(forbidden: int) -> str:
+    """`go-w` or `go-rwx`, as chmod(1) has it."""
+    return "go-w" if forbidden == 0o022 else "go-rwx"
+
+
+def _quoted(path: str) -> str:
+    """The path for a shell, where it needs quoting."""
+    plain = path and all(c.isalnum() or c in "/._-+@%," for c in path)
+    return path if plain else "'" + path.replace("'", "'\\''") + "'"
+
+
+def _off(skew_s: float) -> str:
+    return f"{abs(skew_s):,.0f} s {'ahead of' if skew_s > 0 else 'behind'}"
+
+
+def _count(number: int, thing: str) -> str:
+    if number == 1:
+        return f"1 {thing}"
+    return f"{number:,} {thing[:-1]}ies" if thing.endswith("y") else f"{number:,} {thing}s"
+
+
+def _of(needed: int, allowed: int | None) -> str:
+    return f"{needed:,}" if allowed is None else f"{needed:,} of {allowed:,}"

@@ -1,0 +1,53 @@
+"""Reading the sandbox's archive for a command, with progress on a terminal and waits that a signal ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from syncd.cli.options import CLOCK
+from syncd.cli.progress.bar import Progress
+from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import Config
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import key_of, target_of
+from syncd.remote.api import Api
+from syncd.remote.dump import Dump
+from syncd.remote.failure import StepFailed
+from syncd.remote.http_client import Exchanger
+from syncd.sync.sandbox_factory import patience_of
+
+Made = TypeVar("Made")
+
+
+def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes], Callable[[], None]], Made]) -> Made:
+    """What `make` makes of the archive's bytes, shown as it goes; it is to call its second argument all the time.
+
+    Raises `SyncdError`, `Stop`.
+    """
+    interrupt = Interrupt()
+    waiter = Waiter(interrupt, CLOCK)
+    exchanger = Exchanger(waiter)
+    api = Api(target_of(config, os.environ), key_of(config, os.environ), exchanger, CLOCK)
+    dump = Dump(api, exchanger, patience_of(config), waiter)
+    with interrupting(interrupt):
+
+        def counted(packed: Iterator[bytes]) -> Iterator[bytes]:
+            received = 0
+            progress.doing("downloading")
+            for block in packed:
+                received += len(block)
+                progress.received(received)
+                yield block
+
+        progress.doing("asking the sandbox for its files")
+        try:
+            return dump.read(
+                lambda packed: make(counted(packed), interrupt.check),
+                lambda failure, wait_s: progress.remark(f"{failure}; trying again in {wait_s:.1f} s"),
+            )
+        except StepFailed as failure:
+            raise failure.as_error() from None
+        finally:
+            exchanger.drop()

@@ -1,0 +1,168 @@
+"""`syncd emulator`: the stand-in for the sandbox API on this machine, to try syncd without an account."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.emulator import BadFault, Emulator, Entry, Fault, Sandbox
+from syncd.emulator.emulator import KEY_FILE
+from syncd.emulator.faults import __doc__ as fault_language
+from syncd.emulator.signing import LONGEST_S
+
+
+@click.command("emulator")
+@click.option(
+    "--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for all that it keeps."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The API's port; 0: any free one.")
+@click.option("--api-key", metavar="KEY", default="", help="The key to accept; default: the last one, or a new one.")
+@click.option(
+    "--url-lifetime",
+    "url_lifetime_s",
+    metavar="SECONDS",
+    type=click.IntRange(1, LONGEST_S),
+    default=1800,
+    help="How long signed URLs hold.",
+)
+@click.option(
+    "--sandbox", "sandbox_id", metavar="ID", help="Have a sandbox with this id; default: the last one, or a new one."
+)
+@click.option(
+    "--fault", "faults", metavar="TEXT", multiple=True, help="What goes wrong, as 'upload: 503 x3'. Repeatable."
+)
+@click.option(
+    "--explain-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, asked: _explain_faults(context) if asked else None,
+    help="The language of --fault, and exit.",
+)
+def command(
+    *, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None, faults: tuple[str, ...]
+) -> None:
+    """Stand in for the sandbox API and its bucket, on loopback, until interrupted.
+
+    Prints its address, key and sandbox, then one line for each request to stderr. What was uploaded and extracted stays
+    in the data folder and is there again at the next start.
+    """
+    try:
+        parsed = [Fault.parse(line) for line in faults]
+    except BadFault as error:
+        raise click.BadParameter(str(error), param_hint="--fault") from error
+    _serve(
+        data_dir=data_dir,
+        port=port,
+        api_key=api_key,
+        url_lifetime_s=url_lifetime_s,
+        sandbox_id=sandbox_id,
+        faults=parsed,
+    )
+
+
+def _explain_faults(context: click.Context) -> None:
+    click.echo(fault_language)
+    context.exit()
+
+
+def _serve(
+    *,
+    data_dir: Path,
+    port: int,
+    api_key: str,
+    url_lifetime_s: int,
+    sandbox_id: str | None,
+    faults: list[tuple[str, Fault]],
+) -> None:
+    _refuse_foreign_folder(data_dir)
+    emulator = Emulator(data_dir, port, api_key, url_lifetime_s, observer=_log)
+    for op, fault in faults:
+        emulator.faults.add(op, fault)
+    with _interrupted_by_signals() as wait:
+        try:
+            emulator.start()
+        except OSError as error:
+            # create_server() puts the address into strerror; the errno's own words are enough.
+            reason = os.strerror(error.errno or 0)
+            if error.filename is None:
+                raise TryLater(f"port {port} cannot be had: {reason}", "name another with --port") from error
+            raise NeedsPerson(f"{error.filename} cannot be used: {reason}", "name another with --data") from error
+        try:
+            click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
+            wait()
+        finally:
+            emulator.close()
+
+
+def _refuse_foreign_folder(data_dir: Path) -> None:
+    """A folder with other things in it was surely not meant: it would be closed to others and filled."""
+    try:
+        foreign = any(data_dir.iterdir()) and not (data_dir / KEY_FILE).exists()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NeedsPerson(f"{data_dir} cannot be used: {error.strerror}", "name another with --data") from error
+    if foreign:
+        raise NeedsPerson(f"{data_dir} holds other files", "name an empty or new folder with --data")
+
+
+def _sandbox(emulator: Emulator, sandbox_id: str | None) -> Sandbox:
+    known = emulator.sandboxes()
+    if sandbox_id is None and known:
+        return known[-1]
+    try:
+        return emulator.create_sandbox(sandbox_id)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--sandbox") from error
+
+
+def _introduction(emulator: Emulator, sandbox: Sandbox) -> str:
+    return f"""\
+base URL   {emulator.base_url}
+API key    {emulator.api_key}
+sandbox    {sandbox.id}
+workspace  {sandbox.workspace}
+
+[sandbox]
+id = "{sandbox.id}"
+base_url = "{emulator.base_url}"
+api_key_file = "{emulator.data_dir / KEY_FILE}"
+"""
+
+
+def _log(entry: Entry) -> None:
+    # Whoever read the lines may be gone; requests are answered all the same.
+    with suppress(OSError):
+        click.echo(str(entry), err=True)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
+    """Waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as soon as one comes.
+
+    A handler that wrote would run too late for one that comes in the instant before the wait begins.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        """Nothing is left to do."""
+
+    descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: os.read(reading, 1)
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)
+        signal.set_wakeup_fd(descriptor_before)
+        os.close(reading)
+        os.close(writing)

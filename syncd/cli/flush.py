@@ -1,0 +1,103 @@
+"""`syncd flush`: returns once all that was on disk when it was called is in the sandbox."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from syncd.cli.options import CLOCK, config_option, configured
+from syncd.core.directories import folders_for
+from syncd.core.errors import Stop, TryLater
+from syncd.core.settings import Config
+
+
+@click.command("flush")
+@config_option
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Give up after this long.",
+)
+def command(config_file: str | None, timeout_s: float | None) -> None:
+    """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
+
+    What takes longer than a second is told on stderr, with the reason. A file that keeps changing while it is read is
+    waited for in two more syncs; then it is named, with exit code 75, and all else is there.
+    """
+    config = configured(config_file)
+    from syncd.cli.daemon_client import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
+
+    ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _alone(config, timeout_s))
+
+
+def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
+    """What the daemon says once it is done; None where none runs. Raises `SyncdError`."""
+    from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
+    from syncd.cli.progress.waiting import Reason, Waiting, reason  # noqa: PLC0415
+    from syncd.cli.status.command import status_of  # noqa: PLC0415
+
+    folder = folders_for(config.workspace.path, os.environ).state
+
+    def why() -> Reason:
+        return reason(status_of(config, folder), CLOCK.wall_s())
+
+    with Waiting(why):
+        try:
+            return ask_daemon(config, {"do": "flush"}, timeout_s)
+        except TimeoutError:
+            more = "the daemon goes on; give it more time, or see `syncd status`"
+            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({why().text})", more) from None
+        except KeyboardInterrupt:
+            raise TryLater(f"stopped waiting ({why().text}); the daemon goes on", "see `syncd status`") from None
+
+
+def _alone(config: Config, timeout_s: float | None) -> None:
+    from syncd.archive.snapshotter import Demand  # noqa: PLC0415
+    from syncd.cli.progress.waiting import Waiting, Watched  # noqa: PLC0415
+    from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
+    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
+
+    set_up_logs("error", LogFormat.TEXT, {})
+    watched = Watched()
+    with Waiting(lambda: watched.reason), _until(timeout_s) as late:
+        try:
+            sync_alone(config, Demand.CHANGED, watched, give_up_s=timeout_s)
+        except (Stop, KeyboardInterrupt):
+            if not late.is_set():
+                raise
+            what = f"not in the sandbox after {timeout_s:g} s ({watched.reason.text})"
+            raise TryLater(what, "give it more time, or start the daemon, which goes on by itself") from None
+
+
+@contextmanager
+def _until(timeout_s: float | None) -> Iterator[threading.Event]:
+    """What is done within is interrupted when the time is over; the event tells that from a person's Ctrl-C."""
+    late = threading.Event()
+    if timeout_s is None:
+        yield late
+        return
+    # Not SIGINT, which a script's background job is started to ignore.
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+    def end() -> None:
+        late.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the time may be over just now
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,159 @@
+"""`syncd history`: the syncs that were, for people or for machines; works whether or not a daemon runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+
+import click
+
+from syncd.cli.options import config_option, configured
+from syncd.cli.status.text import Line, Span, Tone, coloured, columns, fitted, wrapped
+from syncd.core.directories import folders_for
+from syncd.core.errors import NeedsPerson
+from syncd.core.formatting import counted, size
+from syncd.core.text import shown_path
+from syncd.daemon.scheduler import Reason
+from syncd.report.history import Change, Ending, Record, failed
+from syncd.report.history_store import HistoryFile, encoded
+
+# Columns: mark, time, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
+_MARK = 2
+_TIME = 8
+_WHY = 9
+_SIZE = 11
+_TOOK = 7
+_OUTCOME = 11
+_TEXT = _MARK + _TIME + 2
+_REST = _TEXT + _WHY + _SIZE + _TOOK + _OUTCOME + 4 * 2
+_LEAST_PATH = 4
+_MOST_COLUMNS = 120
+_LONG_S = 100
+_NOTHING = "no sync of this workspace is recorded yet: `syncd push` makes one"
+_NONE_FAILED = "no failed sync of this workspace is recorded"
+_WORDS = {Reason.RESCAN.value: "look", Reason.RETRY.value: "retry"}
+
+
+@click.command("history")
+@config_option
+@click.option(
+    "-n",
+    "--lines",
+    "most",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="So many of the newest; 0: all that are kept.",
+)
+@click.option("--failed", "only_failed", is_flag=True, help="Only those that failed.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object a line on stdout.")
+def command(config_file: str | None, most: int, only_failed: bool, as_json: bool) -> None:
+    """List past syncs, the newest last: when, why, what changed, bytes, time, outcome.
+
+    Listed is what sent something, was asked for, failed, or succeeded after failures. The same failure again and again
+    is listed once, and counted in the next line. About the last thousand are kept.
+    """
+    folder = folders_for(configured(config_file).workspace.path, os.environ).state
+    records, damaged = _read(HistoryFile(folder))
+    if damaged:
+        click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
+    found = [record for record in records if failed(record) or not only_failed][-most:]  # [-0:] is all
+    if not found:
+        click.echo(_NONE_FAILED if records else _NOTHING, err=True)
+    if as_json:
+        sys.stdout.buffer.writelines(encoded(record) + b"\n" for record in found)
+    elif found:
+        _show(found)
+    sys.stdout.flush()  # here, where a reader that has enough is no failure
+
+
+def _show(records: list[Record]) -> None:
+    width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 80
+    colour = False if os.environ.get("NO_COLOR") else None
+    for line in table(records, width):
+        click.echo(fitted(coloured(line), sys.stdout.encoding), color=colour)
+
+
+def _read(file: HistoryFile) -> tuple[list[Record], int]:
+    try:
+        return file.read()
+    except OSError as failure:
+        raise NeedsPerson(
+            f"the history {shown_path(file.path)} cannot be read ({failure.strerror})",
+            "make it a file that you can read, or remove it",
+        ) from None
+
+
+def table(records: Iterable[Record], width: int) -> Iterator[Line]:
+    """The lines for these records, at most `width` columns each if there are at least 80; times are local."""
+    rest = max(8, width - _REST)
+    yield _row("", ("time", "why", "changed", "size", "took"), ("outcome", Tone.PLAIN), rest)
+    day = ""
+    for record in records:
+        local = record.at.astimezone()
+        if (today := f"{local:%a %Y-%m-%d}") != day:
+            day = today
+            yield ((day, Tone.STRONG),)
+        sent_bytes = record.sent_bytes if record.archive_bytes is None else record.archive_bytes
+        cells = (
+            f"{local:%H:%M:%S}",
+            _WORDS.get(record.why, record.why),
+            _what(record, rest),
+            size(sent_bytes) if sent_bytes else "",
+            _took(record.seconds),
+        )
+        tone = Tone.BAD if failed(record) else Tone.PLAIN
+        yield _row("!" if failed(record) else "", cells, (_short(record.outcome, _OUTCOME), tone), rest)
+        for note in _notes(record):
+            yield from wrapped(note, width, ((" " * _TEXT, Tone.PLAIN),), _TEXT)
+
+
+def _row(mark: str, cells: tuple[str, str, str, str, str], outcome: Span, rest: int) -> Line:
+    time, why, what, of_bytes, took = cells
+    text = f"{time:{_TIME}}  {_filled(why, _WHY)}  {_filled(what, rest)}  {of_bytes:>{_SIZE}}  {took:>{_TOOK}}  "
+    return ((f"{mark:{_MARK}}", Tone.BAD), (text, Tone.PLAIN), outcome)
+
+
+def _filled(text: str, width: int) -> str:
+    """The text in exactly so many columns."""
+    text = _short(text, width)
+    return text + " " * (width - columns(text))
+
+
+def _short(text: str, width: int) -> str:
+    """The text in at most so many columns; of what is too long, its end."""
+    text = shown_path(text)
+    if columns(text) <= width:
+        return text
+    while text and columns(text) > width - 1:
+        text = text[1:]
+    return f"…{text}"
+
+
+def _what(record: Record, room: int) -> str:
+    change = record.change or Change()
+    counts = ((change.added, "+"), (change.changed, "~"), (change.removed, "-"))
+    first = change.first_added or change.first_changed or change.first_removed or ""
+    told = " ".join(f"{sign}{count:,}" for count, sign in counts if count)
+    if told:
+        left = room - len(told) - 2
+        return f"{told}  {_short(first, left)}" if left >= _LEAST_PATH else told
+    return f"all {counted(record.files or 0, 'file')}" if record.outcome == Ending.INITIALIZED else ""
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < _LONG_S else f"{seconds / 60:,.0f} min"
+
+
+def _notes(record: Record) -> Iterator[str]:
+    """What there is to say below the line."""
+    if record.error is not None and failed(record):
+        yield f"{record.error.step}: {record.error.message}"
+    said = [f"after {counted(record.failures_before, 'failure')}"] if record.failures_before else []
+    if record.attempts > 1:
+        said.append(counted(record.attempts, "attempt"))
+    if said:
+        yield ", ".join(said)

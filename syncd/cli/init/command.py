@@ -1,0 +1,123 @@
+"""`syncd init`: a first configuration, commented like the example, checked before it is written, never over another."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from typing import Any
+
+import click
+
+from syncd.cli.init.config_template import filled
+from syncd.cli.init.files import example, refuse_if_there, write_new
+from syncd.cli.init.flags import ALIASES, flag_per_key, typed
+from syncd.cli.init.next_steps import keep_in_step, next_steps, option_for
+from syncd.cli.init.questions import asked_key, complete, from_here, may_store
+from syncd.cli.options import config_path
+from syncd.core.api_key import KEY_VARIABLE, ApiKey, checked_key, find_key
+from syncd.core.errors import KeyRefused, SyncdError, TryLater
+from syncd.core.settings import Config, check_config
+from syncd.core.text import one_line, shown_path
+
+_PATHS = ("workspace.path", "sandbox.api_key_file", "sandbox.mcp_file")
+_CONFIG_OPTION, _KEY_OPTION = "--config", "--sandbox-api-key-file"
+
+
+@click.command("init")
+@click.option(
+    "--config", "config_file", metavar="FILE", type=click.Path(), help="Where to write; default: ~/.config/syncd/…"
+)
+@click.option(
+    "--store-key/--no-store-key",
+    "store_key",
+    default=None,
+    help=f"Whether the key of ${KEY_VARIABLE} is put into the key file, where a service finds it; default: it is.",
+)
+@flag_per_key
+def command(config_file: str | None, store_key: bool | None, **flags: Any) -> None:
+    """Write a configuration file with a comment for every key.
+
+    On a terminal it asks for what is missing, shows what would be sent, and sends it if you say so. What is already
+    there, a configuration or a key, is never overwritten.
+    """
+    path = config_path(config_file)
+    refuse_if_there(path, _CONFIG_OPTION)
+    given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
+    values = {name: typed(name, value) for name, value in given.items()}
+    for name in _PATHS:
+        if name in values:
+            values[name] = from_here(values[name])
+    missing = _missing(values)
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if missing and not terminal:
+        raise click.UsageError(f"{' and '.join(missing)} must be given: there is no terminal to ask on")
+    try:
+        if missing:
+            complete(values, path, os.environ)
+        text = filled(example(), values)
+        config = check_config(tomllib.loads(text), path)
+        key = _key_to_store(config, store_key, terminal, asks=bool(missing))
+    except (click.Abort, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was written") from None
+    if key is not None:
+        write_new(config.sandbox.api_key_file, key.reveal() + "\n", _KEY_OPTION)
+        click.echo(f"wrote {shown_path(config.sandbox.api_key_file)}")
+    write_new(path, text, _CONFIG_OPTION)
+    click.echo(f"wrote {shown_path(path)}")
+    if missing and _sent(config, config_file):
+        click.echo(keep_in_step(config_file))
+        return
+    for line in next_steps(config, config_file, os.environ):
+        click.echo(line)
+
+
+def _missing(values: dict[str, Any]) -> list[str]:
+    """The options without which no configuration is complete."""
+    acquires = any(name.startswith("sandbox.acquire.") for name in values)
+    needed = ("workspace.path",) if acquires else ("workspace.path", "sandbox.id")
+    return [ALIASES[name] for name in needed if name not in values]
+
+
+def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, asks: bool) -> ApiKey | None:
+    """The key for the key file; None where one is there, where none is known, or where it is not to be stored.
+
+    A service does not see the person's environment, so a script need not ask for what makes the next step work.
+    """
+    key_file = config.sandbox.api_key_file
+    if os.path.lexists(key_file):
+        return None
+    held = os.environ.get(KEY_VARIABLE)
+    if not held:
+        return asked_key(key_file) if terminal else None
+    key = checked_key(held, f"${KEY_VARIABLE}")
+    if store_key is None and asks:
+        store_key = may_store(KEY_VARIABLE, key_file)
+    return None if store_key is False else key
+
+
+def _sent(config: Config, config_file: str | None) -> bool:
+    """Show what would be sent, ask, and send it or not. Nothing has reached the network before the answer."""
+    from syncd.cli.init.preview import look, show  # noqa: PLC0415 - `init --help` needs none of it
+
+    try:
+        preview = look(config)
+        show(preview, option_for(config_file))
+        find_key(os.environ, config.sandbox.api_key_file)
+        if preview.refusal or not preview.manifest:
+            return False
+        click.echo()
+        if not click.confirm("Send it now?", default=False, err=True):
+            return False
+    except KeyRefused:
+        return False
+    except SyncdError as failure:
+        click.echo(f"\n{one_line(str(failure), 1000)}", err=True)
+        return False
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nNothing was sent.", err=True)
+        return False
+    from syncd.cli.push import push, told  # noqa: PLC0415
+
+    click.echo(told(push(config, force=False)))
+    return True

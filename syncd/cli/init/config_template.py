@@ -1,0 +1,50 @@
+"""The example configuration with a person's values in it: same comments, same order, nothing else changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from syncd.core.errors import ConfigError
+
+_TABLE = re.compile(r"(?:# )?\[([\w.]+)\]$")
+_KEY = re.compile(r"(?:# )?(\w+) = ")
+
+
+def filled(example: str, values: Mapping[str, Any]) -> str:
+    """`example` with each `table.key` of `values` set on its own line, the heading of its table brought to life.
+
+    Raises `ConfigError` for a value that TOML cannot hold, and `KeyError` for a key that the example does not show.
+    """
+    left = dict(values)
+    table = ""
+    lines = []
+    for line in example.splitlines():
+        heading, key = _TABLE.match(line), _KEY.match(line)
+        if heading:
+            table = heading[1]
+            wanted = any(name.rpartition(".")[0] == table for name in values)
+            lines.append(f"[{table}]" if wanted else line)
+        elif key and f"{table}.{key[1]}" in left:
+            name = f"{table}.{key[1]}"
+            lines.append(f"{key[1]} = {toml(left.pop(name), name)}")
+        else:
+            lines.append(line)
+    for name in left:
+        raise KeyError(name)
+    return "\n".join(lines) + "\n"
+
+
+def toml(value: Any, name: str) -> str:
+    """A value as TOML 1.0 writes it. Raises `ConfigError`, which names the key, for a text that is no Unicode."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml(item, name) for item in value)}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        shown = value.encode("ascii", "backslashreplace").decode()
+        raise ConfigError(f'{name} = "{shown}"', "a configuration file can only hold valid UTF-8")
+    # JSON's escapes are TOML's; only DEL may stand bare in the one and not in the other.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

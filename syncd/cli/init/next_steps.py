@@ -1,0 +1,43 @@
+"""What to do after a step of the set-up: each line can be typed as it stands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+
+from syncd.core.api_key import KEY_VARIABLE
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+
+
+def option_for(config_file: str | None) -> str:
+    """What has to be added to each command for a configuration that is not the default one."""
+    return "" if config_file is None else f" --config {shown_path(shlex.quote(os.path.abspath(config_file)))}"
+
+
+def keep_in_step(config_file: str | None) -> str:
+    """After a first sync."""
+    return f"next: `syncd service install{option_for(config_file)}` keeps it in step from now on"
+
+
+def next_steps(config: Config, config_file: str | None, environ: Mapping[str, str]) -> Iterator[str]:
+    """After the configuration is written: what is missing still, and what comes then."""
+    key_file, option = config.sandbox.api_key_file, option_for(config_file)
+    if not os.path.lexists(key_file):
+        yield ""
+        if environ.get(KEY_VARIABLE):
+            yield f"The API key comes from ${KEY_VARIABLE}. A service does not see that; for one,"
+            yield f"put it into {shown_path(key_file)}, mode 0600."
+        else:
+            yield "The API key is still missing. Make its file, and paste the key into it:"
+            yield f"  install -m 600 /dev/null {shown_path(shlex.quote(key_file))}"
+    if not os.path.isdir(config.workspace.path):
+        yield ""
+        yield f"The directory {shown_path(config.workspace.path)} does not exist yet."
+    yield ""
+    yield "Next:"
+    yield f"  syncd check{option}            tries all that a sync needs"
+    yield f"  syncd ls{option}               shows what would be sent"
+    yield f"  syncd push{option}             sends it once"
+    yield f"  syncd service install{option}  keeps it in step from now on"

@@ -1,0 +1,137 @@
+"""What `syncd init` asks a person: a wrong answer is asked for again, with the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from syncd.cli.init.config_template import toml
+from syncd.core.api_key import ApiKey, checked_key
+from syncd.core.errors import ConfigError, SyncdError
+from syncd.core.settings import AcquireKeys, check_config
+from syncd.core.text import one_line, shown_path
+from syncd.sandbox.region_guess import maybe_european, region_near
+
+_WIDTH = 79
+_EU_URL = "https://api.eu.klavis.ai"
+_LOCALTIME = "/etc/localtime"  # localtime(5): a link into the time zone database
+
+
+def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> None:
+    """Ask for what is required and not in `values`, for the file at `path`. Raises `click.Abort`."""
+    click.echo(f"This writes {homely(path)}.", err=True)
+    click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
+    if "workspace.path" not in values:
+        offered = _offered_path()
+        ask = "Directory to keep in the sandbox" + ("" if offered is None else f" [{homely(offered)}]")
+        values["workspace.path"] = _asked(ask, _workspace, offered)
+    if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
+        named = _asked("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
+        if named:
+            values["sandbox.id"] = named
+        else:
+            keys = AcquireKeys()
+            values |= {"sandbox.acquire.servers": keys.servers, "sandbox.acquire.ttl_seconds": keys.ttl_seconds}
+    zone = time_zone(environ)
+    if "sandbox.region" not in values:
+        near = region_near(zone)
+        values["sandbox.region"] = _asked(f"Region, us or asia, the nearer one [{near}]", _region, near)
+    if "sandbox.base_url" not in values and maybe_european(zone):
+        click.echo(f"Accounts of the EU have an address of their own, {_EU_URL}.", err=True)
+        if click.confirm("Is yours one of them?", default=False, err=True):
+            values["sandbox.base_url"] = _EU_URL
+
+
+def asked_key(key_file: str) -> ApiKey | None:
+    """The key that a person typed; None where none was. Raises `click.Abort`."""
+    click.echo(f"The API key goes into {homely(key_file)}, for only you to read.", err=True)
+    while True:
+        ask = "API key (not shown; Enter to do it later)"
+        typed = click.prompt(ask, hide_input=True, default="", show_default=False, err=True)
+        if not typed:
+            return None
+        try:
+            return checked_key(typed, "the prompt")
+        except SyncdError as failure:
+            _refuse(str(failure))
+
+
+def may_store(variable: str, key_file: str) -> bool:
+    """Whether the key that the environment holds is to be stored. Raises `click.Abort`."""
+    click.echo(f"A service does not see ${variable}; it reads {homely(key_file)}.", err=True)
+    return click.confirm("Store the key there, for only you to read?", default=True, err=True)
+
+
+def from_here(path: Any) -> Any:
+    """As the shell means it, relative to the current directory; in the file it would be relative to the file."""
+    return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
+
+
+def time_zone(environ: Mapping[str, str]) -> str:
+    """The name of this machine's time zone, such as `Asia/Tokyo`; empty where it is not known."""
+    named = environ.get("TZ", "").removeprefix(":")
+    if not named:
+        with contextlib.suppress(OSError):
+            named = os.readlink(_LOCALTIME)
+    return named.rpartition("zoneinfo/")[2]
+
+
+def _asked(ask: str, check: Callable[[str], str], default: str | None) -> str:
+    while True:
+        try:
+            return check(click.prompt(ask, default=default, show_default=False, err=True))
+        except SyncdError as failure:
+            _refuse(str(failure))
+        except UnicodeDecodeError:
+            _refuse("that is not UTF-8, and a configuration file can hold nothing else")
+
+
+def _refuse(why: str) -> None:
+    width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
+    click.echo(textwrap.fill(one_line(why, 1000), width, initial_indent="  ", subsequent_indent="  "), err=True)
+
+
+def _workspace(answer: str) -> str:
+    """The answer as the file will hold it. Raises `SyncdError`."""
+    from syncd.daemon.build import places_of  # noqa: PLC0415 - `init --help` needs none of it
+
+    path: str = from_here(answer.strip())
+    toml(path, "workspace.path")
+    config = check_config({"workspace": {"path": path}, "sandbox": {"id": "any"}})
+    places_of(config, os.environ)
+    if not os.path.isdir(config.workspace.path):
+        what = "is no directory" if os.path.lexists(config.workspace.path) else "does not exist"
+        raise ConfigError(f"{homely(config.workspace.path)} {what}")
+    return path
+
+
+def _sandbox(answer: str) -> str:
+    answer = answer.strip()
+    toml(answer, "sandbox.id")
+    if answer:
+        check_config({"workspace": {"path": "/any/where"}, "sandbox": {"id": answer}})
+    return answer
+
+
+def _region(answer: str) -> str:
+    check_config({"workspace": {"path": "/any/where"}, "sandbox": {"id": "any", "region": answer}})
+    return answer
+
+
+def _offered_path() -> str | None:
+    """Here, unless that is the home directory or above it, which are refused."""
+    with contextlib.suppress(SyncdError, OSError):
+        return _workspace(os.getcwd())
+    return None
+
+
+def homely(path: str) -> str:
+    """The path for a person: short where it is below the home directory."""
+    home = os.path.expanduser("~")
+    return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)

@@ -1,0 +1,44 @@
+"""`syncd pull`: the sandbox's workspace, into a folder of its own."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from syncd.cli.options import config_option, configured
+from syncd.core.errors import NeedsPerson, Stop, TryLater
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+
+
+@click.command("pull")
+@click.argument("destination", metavar="DEST", type=click.Path())
+@config_option
+def command(config_file: str | None, destination: str) -> None:
+    """Download the sandbox's workspace into DEST, a new or an empty folder. Nothing is overwritten."""
+    config = configured(config_file)
+    from syncd.archive.extraction import extract, folder_mode  # noqa: PLC0415
+    from syncd.cli.downloading import read_dump  # noqa: PLC0415
+    from syncd.cli.progress.bar import Progress  # noqa: PLC0415
+
+    folder_mode(destination)  # before anything is asked for
+    _refuse_workspace(config, destination)
+    try:
+        with Progress() as progress:
+            extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check))
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None
+    for line in extracted.left_out:
+        click.echo(f"left out: {line}", err=True)
+    files = "1 file" if extracted.files == 1 else f"{extracted.files:,} files"
+    click.echo(f"pulled {files}, {extracted.content_bytes:,} bytes, into {shown_path(destination)}")
+
+
+def _refuse_workspace(config: Config, destination: str) -> None:
+    """What is pulled into the workspace would be sent to the sandbox at once, and pulled with the rest next time."""
+    if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
+        raise NeedsPerson(
+            f"{shown_path(destination)!r} is in the workspace, so what is pulled there would be sent",
+            "name a folder outside of it",
+        )

@@ -1,0 +1,113 @@
+"""`syncd push`: one sync now, through the daemon if one runs, else by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from syncd.cli.options import config_option, configured, json_option
+from syncd.core.errors import Stop, TryLater
+from syncd.core.settings import Config
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """How it went: `result` is what `--json` prints.
+
+    `begins` says that no sync of this workspace was known, and that no daemon keeps it in step.
+    """
+
+    result: dict[str, Any]
+    begins: bool = False
+    bytes_per_s: float | None = None
+
+
+@click.command("push")
+@config_option
+@click.option(
+    "--force", is_flag=True, help="Read every file; even if nothing changed, and even if the workspace is nearly empty."
+)
+@json_option
+def command(config_file: str | None, force: bool, as_json: bool) -> None:
+    """Sync once, now, and wait until the sandbox has it.
+
+    Up to two more syncs follow while files change as they are read; if one still does, it is named, with exit code 75.
+    """
+    pushed = push(configured(config_file), force)
+    if as_json:
+        click.echo(json.dumps(pushed.result))
+    else:
+        click.echo(told(pushed))
+    sys.stdout.flush()
+    if pushed.begins and not as_json:
+        from syncd.cli.init.next_steps import keep_in_step  # noqa: PLC0415 - once in a workspace's life
+
+        click.echo(keep_in_step(config_file), err=True)
+
+
+def push(config: Config, force: bool) -> Pushed:
+    """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
+    from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.cli.progress.bar import Progress  # noqa: PLC0415
+
+    with Progress() as progress:
+        request = {"do": "push", "force": force}
+        try:
+            done = ask_or_do(
+                lambda: ask_daemon(config, request, onlooker=progress), lambda: _push_alone(config, force, progress)
+            )
+        except KeyboardInterrupt:
+            raise TryLater("stopped waiting; what the daemon began goes on", "see `syncd status`") from None
+        except Stop:
+            raise _stopped(progress.doing_now) from None
+        return done if isinstance(done, Pushed) else Pushed(done, bytes_per_s=progress.upload_bytes_per_s)
+
+
+def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
+    from syncd.archive.snapshotter import Demand  # noqa: PLC0415
+    from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415
+    from syncd.daemon.requests import described  # noqa: PLC0415
+    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
+
+    set_up_logs("error", LogFormat.TEXT, {})
+    outcome = sync_alone(config, Demand.FORCED if force else Demand.CHANGED, progress)
+    begins = outcome.sync is not None and outcome.change is None
+    return Pushed(described(outcome), begins, progress.upload_bytes_per_s)
+
+
+def _stopped(doing: str) -> TryLater:
+    """An upload that is broken off changes nothing: the sandbox takes the archive in when it is initialized."""
+    if doing.startswith("initializing"):
+        return TryLater(f"stopped while {doing}, which may have it all the same", "`syncd push` makes sure")
+    return TryLater(f"stopped while {doing}; the sandbox is as it was", "`syncd push` sends it")
+
+
+def told(pushed: Pushed) -> str:
+    """How it went, in a line for people."""
+    from syncd.cli.progress.line import amount  # noqa: PLC0415 - `push --help` needs none of it
+    from syncd.core.formatting import size  # noqa: PLC0415
+
+    sync = pushed.result["sync"]
+    if sync is None:
+        return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
+    files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"
+    speed = f", at {amount(pushed.bytes_per_s)}/s" if pushed.bytes_per_s else ""
+    changes = _changes(pushed.result.get("change"))
+    return f"synced {files}{changes}, {size(sync['archive_bytes'])}, in {sync['seconds']:.2f} s{speed}"
+
+
+def _all_files(number: int) -> str:
+    return "the one file" if number == 1 else f"all {number:,} files"
+
+
+def _changes(change: dict[str, int] | None) -> str:
+    """What was new since the last sync; of a first one all was. A daemon of an older version does not tell."""
+    if change is None:
+        return ""
+    counted = (("new", "added"), ("changed", "changed"), ("gone", "removed"))
+    words = ", ".join(f"{change[name]:,} {word}" for word, name in counted if change[name])
+    return f" ({words})" if words else ""

@@ -1,0 +1,15 @@
+"""`syncd resume`: go on syncing after `syncd pause`, and catch up."""
+
+from __future__ import annotations
+
+import click
+
+from syncd.cli.options import config_option
+from syncd.cli.pause import set_paused
+
+
+@click.command("resume")
+@config_option
+def command(config_file: str | None) -> None:
+    """Go on syncing, and catch up with what changed meanwhile."""
+    set_paused(config_file, "resume")

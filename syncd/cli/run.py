@@ -1,0 +1,126 @@
+"""`syncd run`: the daemon, until it is told to stop. Writes nothing to stdout."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+
+import click
+
+from syncd.cli.options import CLOCK, config_option, config_path, logging_options
+from syncd.core.api_key import ApiKey, is_outdated
+from syncd.core.clock import stamp
+from syncd.core.context import Surroundings
+from syncd.core.errors import Locked, Stop, SyncdError, TryLater
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import Config
+
+_log = logging.getLogger("syncd")
+# A command that syncs by itself just now, such as `flush` in a script that started both, has ended by then.
+_LOCKED_S = 10.0
+_TRY_AGAIN_S = 0.1
+
+
+@click.command("run")
+@config_option
+@logging_options
+def command(config_file: str | None, log_level: str, log_format: str) -> int:
+    """Watch the workspace and keep the sandbox equal to it, in the foreground.
+
+    SIGTERM and SIGINT stop it, SIGHUP reads the configuration anew, SIGUSR1 syncs at once.
+    """
+    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415 - `run --help` needs none of it
+
+    set_up_logs(log_level, LogFormat(log_format), os.environ)
+    try:
+        _run(config_path(config_file))
+    except Stop:  # while it waited for a command to end
+        return 0
+    except SyncdError as failure:
+        _log.error("%s", failure)  # a daemon's last word is a log line like its others
+        return failure.exit_code
+    return 0
+
+
+def _run(path: str) -> None:
+    from syncd.core.settings import load_config  # noqa: PLC0415
+    from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
+    from syncd.daemon.loop import Ended  # noqa: PLC0415
+    from syncd.daemon.signals import Signals  # noqa: PLC0415
+    from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
+    from syncd.report.status_publisher import Tally  # noqa: PLC0415
+
+    around = Surroundings(CLOCK, os.environ, Interrupt())
+    config, key, excludes = _usable(path, around, _LOCKED_S)
+    wakeup = Wakeup()
+    signals = Signals(around.interrupt, wakeup)
+    tally = Tally(started_at=stamp(CLOCK.wall_s()))
+    with signals.installed():
+        while True:
+            # What git said is kept: asked again, it might fail where the old configuration is to stay.
+            now = replace(around, excludes=excludes)
+            try:
+                with daemon_of(
+                    config,
+                    key=key,
+                    around=now,
+                    signals=signals,
+                    wakeup=wakeup,
+                    tally=tally,
+                    reread=lambda: load_config(path),
+                ) as daemon:
+                    ended = daemon.run()
+            except Locked:  # a command took the workspace since it was looked at
+                _wait_for_lock(folders_of(config, around.environ).state, around, _LOCKED_S)
+                continue
+            if ended is Ended.STOPPED:
+                return
+            signals.reload = False
+            try:
+                config, key, excludes = _usable(path, around)
+                _log.info("configuration read anew")
+            except SyncdError as failure:
+                _log.error("the new configuration is refused, the old one stays: %s", failure)
+            if is_outdated(key, os.environ, config.sandbox.api_key_file):
+                raise TryLater(
+                    "the API key file changed since this service was handed the key",
+                    "ending, for the service manager to start it with the new one",
+                )
+
+
+def _usable(path: str, around: Surroundings, patience_s: float = 0.0) -> tuple[Config, ApiKey, str]:
+    """The configuration, its key and the person's exclude file, once nothing in them would keep a daemon from starting.
+
+    Raises `SyncdError`. No lock may be held: a workspace that another daemon has is refused, too, and so is one that a
+    command has for longer than `patience_s`.
+    """
+    from syncd.core.settings import load_config  # noqa: PLC0415
+    from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
+
+    config = load_config(path)
+    selection_of(config)
+    excludes = excludes_of(config, around)
+    key = key_of(config, around.environ)
+    _wait_for_lock(folders_of(config, around.environ).state, around, patience_s)
+    return config, key, excludes
+
+
+def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None:
+    """Until nobody has it. Raises `Locked` if a daemon does, or a command for longer than that; `Stop`."""
+    from syncd.core.lock import Lock  # noqa: PLC0415
+    from syncd.core.waiter import Waiter  # noqa: PLC0415
+    from syncd.daemon.control import listens  # noqa: PLC0415
+
+    ends_s = CLOCK.monotonic_s() + patience_s
+    while True:
+        lock = Lock(folder)
+        try:
+            lock.acquire()
+        except Locked:
+            if CLOCK.monotonic_s() >= ends_s or listens(folder):
+                raise
+            Waiter(around.interrupt, CLOCK).sleep(_TRY_AGAIN_S)
+        else:
+            lock.release()
+            return

@@ -1,0 +1,133 @@
+"""`syncd sandbox`: which sandboxes the account has, where this workspace's is, one more, one less."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.core.errors import SandboxGone, TryLater
+
+
+@click.group("sandbox")
+def command() -> None:
+    """Look after the account's sandboxes."""
+
+
+@command.command("list")
+@config_option
+@json_option
+def list_(config_file: str | None, as_json: bool) -> None:
+    """List what the account has now; * marks the one that this workspace goes to.
+
+    --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
+    """
+    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415 - `sandbox --help` needs none of it
+    from syncd.cli.sandbox.screen import list_lines, row_of  # noqa: PLC0415
+
+    with desk_of(configured(config_file)) as desk:
+        rows = [row_of(info, desk.ours, desk.ends_at) for info in desk.asked(desk.account.sandboxes)]
+    if as_json:
+        click.echo(json.dumps({"sandboxes": rows}))
+        return
+    for line in list_lines(rows, CLOCK.wall_s()):
+        click.echo(line)
+
+
+@command.command("show")
+@click.argument("sandbox_id", metavar="[ID]", required=False)
+@config_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "env", "mcp"]),
+    default="text",
+    show_default=True,
+    help="For people; one JSON document; `export` lines for a shell; JSON for an MCP client.",
+)
+def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
+    """Show a sandbox as the API knows it, with its MCP servers' URLs; without an ID this workspace's.
+
+    \b
+    eval "$(syncd sandbox show --format env)"       $SYNCD_MCP_FILESYSTEM and others
+    syncd sandbox show --format mcp >mcp.json       for an MCP client
+
+    The URLs may hold tokens.
+    """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
+    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+    from syncd.cli.sandbox.screen import shown  # noqa: PLC0415
+
+    with desk_of(configured(config_file)) as desk:
+        wanted = desk.named(sandbox_id)
+        info = desk.asked(lambda: desk.api(wanted).sandbox())
+        ends_at = desk.ends_at if wanted == desk.ours else None
+    click.echo(shown(info, ends_at, form, CLOCK.wall_s()), nl=False)
+
+
+@command.command("acquire")
+@config_option
+@click.option("--new", is_flag=True, help="Even if the one that is in use is alive, which is then left to its end.")
+@click.option("--server", "servers", metavar="NAME", multiple=True, help="A server of a new one; may be repeated.")
+@click.option("--ttl", "ttl_seconds", metavar="SECONDS", type=click.IntRange(60, 86_400), help="How long it lives.")
+@json_option
+def acquire(
+    config_file: str | None, new: bool, servers: tuple[str, ...], ttl_seconds: int | None, as_json: bool
+) -> None:
+    """Acquire a sandbox, unless the one that syncd acquired is alive; at most three in ten minutes.
+
+    With [sandbox.acquire] the next sync goes there, and its keys say what is not given here. With sandbox.id the new
+    one is only named: nothing goes there before its id stands in the configuration.
+
+    --json: id, expires_at, servers (URLs by name), new.
+    """
+    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+    from syncd.cli.sandbox.screen import acquired_lines, acquired_row  # noqa: PLC0415
+
+    with desk_of(configured(config_file)) as desk:
+        tenancy = None if new else desk.living()
+        is_new = tenancy is None
+        tenancy = tenancy or desk.acquire(servers, ttl_seconds)
+        fixed = desk.fixed
+    row = acquired_row(tenancy, new=is_new)
+    if as_json:
+        click.echo(json.dumps(row))
+        return
+    for line in acquired_lines(row, CLOCK.wall_s(), fixed=fixed):
+        click.echo(line)
+
+
+@command.command("release")
+@click.argument("sandbox_id", metavar="[ID]", required=False)
+@config_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
+    """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
+
+    Asks on a terminal; elsewhere --yes has to be given.
+    """
+    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+
+    with desk_of(configured(config_file)) as desk:
+        wanted = desk.named(sandbox_id)
+        follows = desk.after_release(wanted)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError("nobody can be asked here: say --yes")
+            click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
+            if not desk.confirmed("Release it?"):
+                click.echo("nothing was released", err=True)
+                return
+        try:
+            desk.asked(lambda: desk.account.release(wanted))
+            said = f"released {wanted}"
+        except SandboxGone:
+            if wanted != desk.ours:
+                raise
+            said = f"{wanted} had ended already"
+        try:
+            desk.forget(wanted)
+        except (TryLater, TimeoutError):
+            follows = "The daemon cannot be told of it now: `syncd push --force` has it move to the next one."
+    click.echo(f"{said}. {follows}" if follows else said)

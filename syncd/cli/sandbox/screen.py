@@ -1,0 +1,105 @@
+"""Sandboxes as people and scripts read them.
+
+What a server says is foreign text: nothing in it reaches a terminal as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from syncd.core.clock import stamp
+from syncd.core.formatting import ago, seconds_of, span
+from syncd.core.text import one_line
+from syncd.remote.acquired_sandbox import Tenancy
+from syncd.remote.api import SandboxInfo
+from syncd.sandbox.agent_info import AgentCard, callable_servers, mcp_json, shell_lines
+
+_LABEL = 9
+
+
+def row_of(info: SandboxInfo, ours: str | None, ends_at: str | None) -> dict[str, Any]:
+    """One of the account's, as `list --json` has it."""
+    in_use = info.local_sandbox_id == ours
+    return {
+        "id": info.local_sandbox_id,
+        "state": info.status,
+        "created_at": info.created_at,
+        "servers": [server.server_name or server.id for server in info.servers],
+        "in_use": in_use,
+        "expires_at": ends_at if in_use else None,
+    }
+
+
+def list_lines(rows: list[dict[str, Any]], now_s: float) -> Iterator[str]:
+    """The same for people."""
+    if not rows:
+        yield "the account has no sandbox"
+    width = max((len(one_line(row["id"], 80)) for row in rows), default=0)
+    for row in rows:
+        mark = "*" if row["in_use"] else " "
+        created = _created(row["created_at"], now_s)
+        ends = _ends(row["expires_at"], now_s)
+        about = ", ".join(filter(None, (created, ends, ", ".join(row["servers"]) or "no servers")))
+        yield f"{mark} {one_line(row['id'], 80):{width}}  {one_line(row['state'] or 'there', 20):8}  {one_line(about)}"
+
+
+def shown(info: SandboxInfo, ends_at: str | None, form: str, now_s: float) -> str:
+    """One sandbox in that form, with the end of its last line."""
+    urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
+    usable = callable_servers(urls)
+    if form == "mcp":
+        return mcp_json(usable)
+    if form == "env":
+        card = AgentCard(info.local_sandbox_id, ends_at or "", usable)
+        return "".join(f"{line}\n" for line in shell_lines(card))
+    if form == "json":
+        document = {
+            "id": info.local_sandbox_id,
+            "state": info.status,
+            "created_at": info.created_at,
+            "expires_at": ends_at,
+            "servers": usable,
+        }
+        return json.dumps(document) + "\n"
+    lines = [
+        ("id", one_line(info.local_sandbox_id)),
+        ("state", one_line(info.status or "there")),
+        *([("", created)] if (created := _created(info.created_at, now_s)) else []),
+        ("ends", f"{ends_at}, {_ends(ends_at, now_s)}" if ends_at else "the API does not tell"),
+        *(("", f"{one_line(name, 60)}: {usable.get(name, 'no URL')}") for name in urls),
+    ]
+    return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
+
+
+def acquired_row(tenancy: Tenancy, *, new: bool) -> dict[str, Any]:
+    """The one that was acquired, now or before, as `acquire --json` has it."""
+    ends_at = None if tenancy.ends_wall_s is None else stamp(tenancy.ends_wall_s)
+    servers = callable_servers(tenancy.servers)
+    return {"id": tenancy.sandbox_id, "expires_at": ends_at, "servers": servers, "new": new}
+
+
+def acquired_lines(row: dict[str, Any], now_s: float, *, fixed: bool) -> Iterator[str]:
+    """The same for people, with what to do next."""
+    ends = _ends(row["expires_at"], now_s)
+    yield f"{'acquired' if row['new'] else 'nothing to do: there is'} {one_line(row['id'])}{ends and f', {ends}'}"
+    for name, url in row["servers"].items():
+        yield f"  {one_line(name, 60)}: {url}"
+    if fixed:
+        yield f'to use it here, set sandbox.id = "{one_line(row["id"])}"'
+    elif row["new"]:
+        yield "the next sync fills it: `syncd push`"
+
+
+def _created(text: str, now_s: float) -> str:
+    """How long ago; a time without a zone is UTC, as elsewhere in the API. Empty for what is none."""
+    at_s = seconds_of(text if text.endswith("Z") or "+" in text else f"{text}Z")
+    return "" if at_s is None else f"created {ago(now_s - at_s)}"
+
+
+def _ends(ends_at: str | None, now_s: float) -> str:
+    ends_s = seconds_of(ends_at)
+    if ends_s is None:
+        return ""
+    return f"ends in {span(ends_s - now_s)}" if ends_s > now_s else f"ended {ago(now_s - ends_s)}"

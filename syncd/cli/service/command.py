@@ -1,0 +1,344 @@
+"""`syncd service`: the systemd user unit, put in place, taken away, asked how it is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+import click
+
+import syncd
+from syncd.cli.options import config_option, config_path, configured
+from syncd.cli.service.advice import advice
+from syncd.cli.service.report import PROPERTIES, Report, report, started_at
+from syncd.cli.service.screen import headline, log_rows, show, to_do_rows
+from syncd.cli.service.systemd import UserManager
+from syncd.cli.service.unit import (
+    DROP_IN,
+    Surroundings,
+    Unit,
+    drop_in,
+    fitted,
+    is_unchanged,
+    sealed,
+    shipped,
+    unit_of,
+)
+from syncd.core.api_key import find_key
+from syncd.core.directories import default_config_path
+from syncd.core.errors import ConfigError, KeyRefused, SyncdError
+from syncd.core.settings import Config
+from syncd.selection.repository import repository_around
+
+_LOG_LINES = 5
+# Each decides where the daemon or a command looks, so both must have the same.
+_SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One configuration's unit, and the manager that has it."""
+
+    manager: UserManager
+    unit: Unit
+    config_file: str
+    option: str  # ` --config FILE`, for commands that are named to a person
+
+    @property
+    def units_folder(self) -> str:
+        """Where a user's own units lie (systemd.unit(5))."""
+        return os.path.join(os.path.dirname(os.path.dirname(default_config_path(os.environ))), "systemd", "user")
+
+    @property
+    def wants_folder(self) -> str:
+        """What is started at each login, as links."""
+        return os.path.join(self.units_folder, "default.target.wants")
+
+    @property
+    def unit_file(self) -> str:
+        """The unit itself; the template, where it is an instance."""
+        return os.path.join(self.units_folder, self.unit.file)
+
+    @property
+    def drop_in_file(self) -> str:
+        """What differs for this configuration and machine."""
+        return os.path.join(self.units_folder, f"{self.unit.name}.d", DROP_IN)
+
+    def properties(self) -> dict[str, str]:
+        """What systemd knows of it."""
+        return self.manager.show(self.unit.name, PROPERTIES)
+
+
+@click.group("service")
+def command() -> None:
+    """Keep syncd running at every login, as a systemd user unit.
+
+    The default configuration is the unit syncd, ~/.config/syncd/NAME.toml is syncd@NAME.
+    """
+
+
+@command.command("install")
+@config_option
+def install(config_file: str | None) -> int:
+    """Write the unit, switch it on and start it; again after an upgrade, a move or a new key.
+
+    A unit that a person edited is left as it is. Ends with 0 once the daemon says that it is ready.
+    """
+    service = _service(config_file)
+    config = configured(config_file)
+    if not os.path.isdir(config.workspace.path):
+        # The daemon would say so too, but only after it is ready, when this command has ended.
+        raise ConfigError(
+            f"the workspace {config.workspace.path!r} does not exist", "make it, or correct workspace.path"
+        )
+    _same_folders(service.manager)
+    key_file = _usable_key_file(config, service.manager)
+    version, state_home = service.manager.version(), service.manager.environ.get("XDG_STATE_HOME", "")
+    text = sealed(fitted(shipped(service.unit.file), _python(), version, state_home), _stem(service.unit.name))
+    around = Surroundings(
+        config_folder=os.path.dirname(default_config_path(os.environ)),
+        key_file=key_file,
+        seen=(
+            config.workspace.path,
+            *_repository_of(config.workspace.path),
+            *_installation(),
+            os.path.dirname(service.config_file),
+        ),
+        walls=service.manager.builds_walls(),
+    )
+    extra = drop_in(around)
+    extra = sealed(extra, _stem(service.unit.name)) if extra else ""
+    for path in (service.unit_file, service.drop_in_file):
+        _refuse_edited(path, service.unit)
+    written = [
+        path for path, wanted in ((service.unit_file, text), (service.drop_in_file, extra)) if _put(path, wanted)
+    ]
+    manager = service.manager
+    manager.do("enable", "--quiet", "--no-reload", "--", service.unit.name)
+    manager.do("daemon-reload")
+    before = service.properties()
+    started = bool(written) or before.get("ActiveState") != "active" or _changed_at(key_file) > started_at(before)
+    if started:
+        manager.try_to("reset-failed", "--", service.unit.name)
+        manager.try_to("restart", "--", service.unit.name)
+    for path in written:
+        click.echo(f"wrote {path}" if os.path.lexists(path) else f"removed {path}")
+    now = _report(service, key_file)
+    if not started:
+        click.echo(f"{service.unit.name} is up to date and runs")
+    _show(service, now, _LOG_LINES if now.exit_code else 0)
+    for what, remedy in advice(service.manager, config, os.environ, walls=around.walls):
+        show([("note", what), *to_do_rows(remedy)])
+    click.echo(f"look at it: syncd service status{service.option}")
+    click.echo(f"undo it: syncd service uninstall{service.option}")
+    return now.exit_code
+
+
+@command.command("uninstall")
+@config_option
+def uninstall(config_file: str | None) -> None:
+    """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
+    service = _service(config_file)
+    manager = service.manager
+    marks = (service.unit_file, os.path.join(service.wants_folder, service.unit.name))
+    there = any(map(os.path.lexists, marks)) or service.properties().get("ActiveState") not in ("inactive", "failed")
+    if there:
+        manager.try_to("disable", "--quiet", "--now", "--", service.unit.name)
+        manager.try_to("stop", "--", service.unit.name)
+    removed = _take_away(service.drop_in_file, service.unit)
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(service.drop_in_file))
+    others = _other_instances(service)
+    if others:
+        click.echo(f"{service.unit_file} stays: {', '.join(others)} needs it")
+    else:
+        removed += _take_away(service.unit_file, service.unit)
+    for folder in (service.units_folder, os.path.dirname(service.units_folder)):
+        with suppress(OSError):  # it holds something, or is not there
+            os.rmdir(folder)
+    if there or removed:
+        manager.do("daemon-reload")
+        manager.try_to("reset-failed", "--", service.unit.name)
+    for path in removed:
+        click.echo(f"removed {path}")
+    click.echo(f"{service.unit.name} is stopped and switched off" if there else f"{service.unit.name} is not installed")
+
+
+@command.command("status")
+@config_option
+def status(config_file: str | None) -> int:
+    """Show how the service is, how it last ended, its last log lines, and what to do.
+
+    Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
+    """
+    service = _service(config_file)
+    key_file = os.path.join(os.path.dirname(service.config_file), "api-key")
+    with suppress(SyncdError):
+        key_file = configured(config_file).sandbox.api_key_file
+    now = _report(service, key_file)
+    _show(service, now, _LOG_LINES)
+    return now.exit_code
+
+
+@command.command("logs")
+@config_option
+@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
+@click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="So many of the last lines.")
+def logs(config_file: str | None, follow: bool, lines: int) -> int:
+    """Show the service's log, from the journal."""
+    service = _service(config_file)
+    code = service.manager.show_journal(service.unit.name, lines, follow=follow)
+    return 75 if code else 0
+
+
+def _service(config_file: str | None) -> Service:
+    path = config_path(config_file)
+    unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
+    option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
+    return Service(UserManager(os.environ), unit, path, option)
+
+
+def _same_folders(manager: UserManager) -> None:
+    """Raises `ConfigError` where the daemon would look for its files elsewhere than commands from this shell."""
+    for name, fallback in _SHARED.items():
+        usual = os.path.join(os.path.expanduser("~"), fallback)
+        here, there = os.environ.get(name) or usual, manager.environ.get(name) or usual
+        if os.path.normpath(here) != os.path.normpath(there):
+            raise ConfigError(
+                f"{name} is {here} here and {there} in the service manager",
+                "give both the same: in ~/.config/environment.d/, then log in again",
+            )
+
+
+def _usable_key_file(config: Config, manager: UserManager) -> str:
+    """The file that the service manager will read the key from. Raises `KeyRefused` where it would find none at all."""
+    key_file = config.sandbox.api_key_file
+    if manager.environ.get("KLAVIS_API_KEY") and not os.path.lexists(key_file):
+        return key_file
+    try:
+        find_key({}, key_file)
+    except KeyRefused as refused:
+        if os.environ.get("KLAVIS_API_KEY") and not os.path.lexists(key_file):
+            raise KeyRefused(
+                "a service does not see $KLAVIS_API_KEY", f"put the key into {key_file}, mode 0600"
+            ) from None
+        raise refused from None
+    return key_file
+
+
+def _python() -> str:
+    """This interpreter, in its own venv: not resolved, as a venv's is a link to one that knows nothing of syncd."""
+    return os.path.abspath(sys.executable)
+
+
+def _repository_of(workspace: str) -> tuple[str, ...]:
+    """The folder with the rules of the repository around the workspace, which a linked work tree has elsewhere."""
+    try:
+        repository = repository_around(workspace)
+    except OSError:
+        return ()  # the daemon says so
+    return (repository.folder,) if repository is not None else ()
+
+
+def _installation() -> tuple[str, ...]:
+    """The folders that hold what runs: the venv, the Python that it was made with, and syncd, if that is a checkout."""
+    return sys.prefix, sys.base_prefix, os.path.dirname(os.path.abspath(syncd.__file__))
+
+
+def _is_masked(path: str) -> bool:
+    return os.path.islink(path) and os.path.realpath(path) == os.devnull
+
+
+def _refuse_edited(path: str, unit: Unit) -> None:
+    found = _content(path)
+    if _is_masked(path):
+        raise ConfigError(
+            f"{unit.name} is masked: a person switched it off",
+            f"systemctl --user unmask {_stem(unit.name)}, then again",
+        )
+    if found is not None and not is_unchanged(found, _originals(unit)):
+        raise ConfigError(
+            f"{path} is not as syncd wrote it and is left alone",
+            f"put your changes into `systemctl --user edit {_stem(unit.name)}`, remove the file and install again",
+        )
+
+
+def _originals(unit: Unit) -> tuple[str, ...]:
+    return (shipped(unit.file),)
+
+
+def _content(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return "" if os.path.islink(path) else None  # a dangling link, as `systemctl mask` of another place leaves
+    except OSError as failure:
+        raise ConfigError(f"{path} cannot be read: {failure.strerror}", "make it readable") from None
+
+
+def _put(path: str, text: str) -> bool:
+    """Make the file hold the text, or be gone where the text is empty; whether that changed anything."""
+    found = _content(path)
+    if (found or "") == text:
+        return False
+    try:
+        if not text:
+            os.unlink(path)
+            return True
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        draft = f"{path}.new"
+        with open(draft, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        os.replace(draft, path)
+    except OSError as failure:
+        raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make it writable") from None
+    return True
+
+
+def _take_away(path: str, unit: Unit) -> list[str]:
+    """Remove the file if it is as it was written; what was removed."""
+    found = _content(path)
+    if found is None:
+        return []
+    if not is_unchanged(found, _originals(unit)):
+        why = "masks the unit" if _is_masked(path) else "is not as syncd wrote it"
+        click.echo(f"{path} {why} and stays")
+        return []
+    os.unlink(path)
+    return [path]
+
+
+def _other_instances(service: Service) -> list[str]:
+    """What else needs the template: units that are switched on or loaded."""
+    if service.unit.file == service.unit.name:
+        return []
+    enabled = os.listdir(service.wants_folder) if os.path.isdir(service.wants_folder) else []
+    names = {*enabled, *service.manager.loaded("syncd@*.service")} - {service.unit.name}
+    return sorted(name for name in names if name.startswith("syncd@"))
+
+
+def _report(service: Service, key_file: str) -> Report:
+    return report(service.unit, service.properties(), service.option, key_file, _changed_at(key_file))
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return int(os.stat(path).st_mtime)  # systemd tells whole seconds, too
+    except OSError:
+        return 0
+
+
+def _show(service: Service, now: Report, lines: int) -> None:
+    rows = [headline(service.unit.name, now)]
+    rows += [("last end", now.last)] if now.last else []
+    rows += log_rows(service.manager.journal(service.unit.name, lines)) if lines else []
+    show([*rows, *to_do_rows(now.remedy)])
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".service")

@@ -1,0 +1,154 @@
+"""`syncd status`: the status document, for people or for machines; works whether or not a daemon runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import click
+
+from syncd import __version__
+from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
+from syncd.cli.output import let_go_of_stdout
+from syncd.cli.status.inquiry import Inquiry
+from syncd.core.directories import folders_for
+from syncd.core.errors import ConfigError, Stop
+from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+from syncd.report.status_store import encoded, read_status
+from syncd.sync.status_document import SandboxName, State, Status
+
+_REDRAW_S = 0.5
+_WIDTH = 79  # a full line of 80 would make some terminals begin the next one
+_NARROWEST = 40
+
+
+@click.command("status")
+@config_option
+@json_option
+@click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
+@click.option("--watch", is_flag=True, help="Stay, and show it as it changes, until Ctrl-C.")
+def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool) -> None:
+    """Show what the daemon is doing and did last."""
+    if as_metrics and (as_json or watch):
+        raise click.UsageError("--metrics goes with neither --json nor --watch.")
+    subject = _Subject(config_file)
+    if as_metrics:
+        from syncd.report.metrics import exposition  # noqa: PLC0415 - for this output alone
+
+        click.echo(exposition(subject.inquiry.status(), CLOCK.wall_s(), __version__), nl=False)
+        return
+    shown = _as_json if as_json else _as_text
+    if not watch:
+        click.echo(shown(subject))
+        return
+    interrupt = Interrupt()
+    try:
+        with interrupting(interrupt, (signal.SIGINT,)):
+            if as_json or not _on_a_screen():
+                _follow(subject, shown, interrupt)
+            else:
+                _stay(subject, interrupt)
+    except (Stop, KeyboardInterrupt):  # the way to end it
+        let_go_of_stdout()
+
+
+class _Subject:
+    """What is asked about: the workspace of a configuration, which may be edited while it is watched."""
+
+    def __init__(self, config_file: str | None) -> None:
+        self._config_file = config_file
+        self._path = config_path(config_file)
+        self._stamp = self._read()
+        self.inquiry = self._inquire(configured(config_file))
+
+    def refresh(self) -> None:
+        """Take an edited configuration; one that cannot be used changes nothing, as for the daemon."""
+        stamp = self._read()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.inquiry = self._inquire(configured(self._config_file))
+        except ConfigError:
+            return
+
+    def _read(self) -> tuple[int, ...] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+    def _inquire(self, config: Config) -> Inquiry:
+        return Inquiry(folders_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
+
+
+def status_of(config: Config, folder: str) -> Status:
+    """The document of this configuration's workspace, as it lies there: nobody is asked whether the daemon answers."""
+    return read_status(folder, _nothing(config))
+
+
+def _nothing(config: Config) -> Status:
+    sandbox = SandboxName(config.sandbox.id or "", config.sandbox.base_url, config.sandbox.region)
+    workspace = shown_path(config.workspace.path)
+    return Status(running=False, pid=None, state=State.STOPPED, workspace=workspace, sandbox=sandbox)
+
+
+def _as_json(subject: _Subject) -> str:
+    return encoded(subject.inquiry.status()).decode()
+
+
+def _as_text(subject: _Subject) -> str:
+    return "\n".join(_lines(subject, subject.inquiry.status()))
+
+
+def _lines(subject: _Subject, status: Status) -> list[str]:
+    from syncd.cli.status.screen import screen  # noqa: PLC0415 - for people alone
+    from syncd.cli.status.text import ASCII, UNICODE, coloured, fitted, plain  # noqa: PLC0415 - as above
+
+    encoding = sys.stdout.encoding or "ascii"
+    on_a_screen = _on_a_screen()
+    width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if on_a_screen else _WIDTH
+    glyphs = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
+    lines = screen(status, subject.inquiry.beside(status), CLOCK.wall_s(), width, glyphs)
+    written = coloured if on_a_screen and not os.environ.get("NO_COLOR") else plain
+    return [fitted(written(line), encoding) for line in lines]
+
+
+def _on_a_screen() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _size() -> tuple[int, int]:
+    """The terminal's columns and rows; one that does not know is taken for a usual one."""
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    return columns or 80, rows or 24
+
+
+def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Interrupt) -> None:
+    """For a pipe: the document anew whenever it says something new. Time that goes by is no news."""
+    last: Status | None = None
+    while True:
+        with interrupt.region():  # all of it: a pipe that nobody reads is waited for as well
+            subject.refresh()
+            status = subject.inquiry.status()
+            if status != last:
+                click.echo(shown(subject))
+                sys.stdout.flush()
+                last = status
+            CLOCK.sleep(_REDRAW_S)
+
+
+def _stay(subject: _Subject, interrupt: Interrupt) -> None:
+    from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal that is watched
+
+    with Live() as live:
+        while True:
+            with interrupt.region():
+                subject.refresh()
+                live.show(_lines(subject, subject.inquiry.status()), _size())
+                CLOCK.sleep(_REDRAW_S)

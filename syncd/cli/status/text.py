@@ -1,0 +1,125 @@
+"""Lines of text with tones: wrapped to a width in columns, and written with or without colour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+import click
+from msgspec import Struct
+
+from syncd.core.text import shown_path
+
+_COMMAND = re.compile(r"`[^`]+`")
+_LEAST = 8
+_TIE = "\0"  # in no text that can be shown
+
+
+class Tone(Enum):
+    """What a piece of text is to the eye."""
+
+    PLAIN = "plain"
+    STRONG = "strong"
+    GOOD = "good"
+    BUSY = "busy"
+    ATTENTION = "attention"
+    BAD = "bad"
+
+
+Span = tuple[str, Tone]
+Line = tuple[Span, ...]
+
+# Of the eight that every terminal has; its text colour, white, black and dim are left alone, as the background is
+# not known.
+_COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
+
+
+class Glyphs(Struct, frozen=True):
+    """Three signs, of one column each."""
+
+    mark: str
+    full: str
+    empty: str
+
+
+ASCII = Glyphs("*", "#", ".")
+UNICODE = Glyphs("●", "█", "░")
+# Of one column each: looking that up would cost every start the tables.
+_OWN_SIGNS = str.maketrans(dict.fromkeys("●█░…", "*"))
+
+
+def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
+    """The text after `first`, on as many lines of at most `width` columns as it takes, the later ones indented.
+
+    A `command` in it stays on one line, to be copied.
+    """
+    used = sum(columns(piece) for piece, _ in first)
+    room = max(_LEAST, width - indent)
+    tied = _COMMAND.sub(lambda found: _tied(found[0], room), shown_path(text))
+    words = [word.replace(_TIE, " ") for word in tied.split(" ")]
+    rows = list(_rows(words, max(_LEAST, width - used), room))
+    lead: Span = (" " * indent, Tone.PLAIN)
+    lines: list[Line] = [(*first, (rows[0], tone))]
+    return lines + [(lead, (row, tone)) for row in rows[1:]]
+
+
+def _tied(command: str, room: int) -> str:
+    return command.replace(" ", _TIE) if columns(command) <= room else command
+
+
+def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:
+    row, room = "", first_columns
+    for word in words:
+        longer = f"{row} {word}" if row else word
+        if columns(longer) <= room:
+            row = longer
+            continue
+        if row:
+            yield row
+            room = columns_each
+        row = word
+        while columns(row) > room:  # a path or URL: cut where the line ends, not shortened
+            head = _fitting(row, room)
+            yield head
+            row, room = row[len(head) :], columns_each
+    yield row
+
+
+def _fitting(text: str, room: int) -> str:
+    end = min(len(text), room)
+    while end > 1 and columns(text[:end]) > room:
+        end -= 1
+    return text[:end]
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal it takes: letters of East Asia take two."""
+    if text.translate(_OWN_SIGNS).isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - most text needs no tables
+
+    return cell_len(text)
+
+
+def plain(line: Line) -> str:
+    """The line's words alone."""
+    return "".join(text for text, _ in line).rstrip()
+
+
+def coloured(line: Line) -> str:
+    """The line with its tones, for a terminal of 16 colours."""
+    pieces = [
+        text if tone is Tone.PLAIN or not text.strip() else click.style(text, fg=_COLOURS.get(tone), bold=True)
+        for text, tone in line
+    ]
+    return "".join(pieces).rstrip()
+
+
+def fitted(text: str, encoding: str) -> str:
+    """The text in letters that this output has; others are escaped."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("…", "...").encode(encoding, "backslashreplace").decode(encoding)
+    return text

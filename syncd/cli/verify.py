@@ -1,0 +1,96 @@
+"""`syncd verify`: whether the sandbox's workspace equals this one, by what the sandbox gives away. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.core.errors import Stop, TryLater
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+
+if TYPE_CHECKING:
+    from syncd.archive.comparison import Comparison
+
+
+@click.command("verify")
+@config_option
+@json_option
+def command(config_file: str | None, as_json: bool) -> int:
+    """Compare the workspace with the sandbox's, byte for byte.
+
+    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. What stays home by a
+    rule here is not looked for there; if it is there, it is only there.
+    """
+    config = configured(config_file)
+    try:
+        compared = _compared(config)
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+    found = compared.found
+    lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
+    equal = not any(lists.values())
+    lingering = _lingering(config) if found.only_there else set()
+    deleted_here = [path for path in found.only_there if path in lingering]
+    if as_json:
+        click.echo(json.dumps({"equal": equal, "files": compared.paths, **lists, "deleted_here": deleted_here}))
+        return 0 if equal else 1
+    for word, paths in lists.items():
+        for path in paths:
+            click.echo(f"{word.replace('_', ' '):10}  {shown_path(path)}")
+    click.echo(_summary(lists) if not equal else f"equal: {compared.paths:,} paths are in the sandbox as they are here")
+    if deleted_here:
+        click.echo(f"of what is only there, {_deleted(len(deleted_here), config.sandbox.deletions)}")
+    if compared.left_out:
+        click.echo(f"not compared, as they stay home: {compared.left_out:,} (see `syncd ls --ignored`)", err=True)
+    return 0 if equal else 1
+
+
+@dataclass(frozen=True)
+class _Compared:
+    found: Comparison
+    paths: int
+    left_out: int
+
+
+def _compared(config: Config) -> _Compared:
+    from syncd.archive.preview import take_secrets_out  # noqa: PLC0415
+    from syncd.archive.verification import verify  # noqa: PLC0415
+    from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
+    from syncd.cli.progress.bar import Progress  # noqa: PLC0415
+    from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
+    from syncd.scan.scanner import Scanner  # noqa: PLC0415
+
+    workspace, excludes = config.workspace, excludes_for(config, os.environ)
+    with Progress() as progress:
+        progress.doing("looking at the workspace")
+        scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
+        secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+        found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
+    return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
+
+
+def _lingering(config: Config) -> set[str]:
+    """What was sent once and deleted here since, as far as it is known."""
+    from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
+    from syncd.sandbox.leftovers_store import LingeringFile  # noqa: PLC0415 - where something is only there
+
+    state_folder = places_of(config, os.environ).state
+    return set(LingeringFile(state_folder, target_of(config, os.environ)).load().entries)
+
+
+def _deleted(count: int, deletions: str) -> str:
+    """Why it is there still."""
+    verb = "path was" if count == 1 else "paths were"
+    stay = "stays" if count == 1 else "stay"
+    why = 'as sandbox.deletions = "keep"' if deletions == "keep" else "to be removed, or changed there"
+    return f"{count:,} {verb} deleted here and {stay} there, {why}"
+
+
+def _summary(lists: dict[str, list[str]]) -> str:
+    return ", ".join(f"{len(paths):,} {word.replace('_', ' ')}" for word, paths in lists.items())

@@ -1,0 +1,59 @@
+"""Where syncd keeps what it remembers: one private folder a workspace for state, one for the spool."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from syncd.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The two folders of one workspace; both 0700."""
+
+    state: str
+    spool: str
+
+    def make(self) -> None:
+        """Create what is missing, private from the first instant, and take others' rights away from what is there."""
+        for folder in (self.state, self.spool):
+            try:
+                os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                for own in (os.path.dirname(folder), folder):
+                    if os.stat(own).st_mode & 0o077:
+                        os.chmod(own, 0o700)
+            except OSError as failure:
+                raise ConfigError(
+                    f"the folder {folder!r} cannot be used: {failure.strerror}",
+                    "make it writable, or set XDG_STATE_HOME and XDG_CACHE_HOME to folders that are",
+                ) from None
+
+
+def folders_for(workspace: str, environ: Mapping[str, str]) -> Folders:
+    """The folders of the workspace at this absolute path, as the environment of a user or a service says."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(workspace)).strip("-.")[:40] or "workspace"
+    key = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
+    folder = f"{name}-{key}"
+    return Folders(
+        state=os.path.join(_base(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", "~/.local/state"), folder),
+        spool=os.path.join(_base(environ, "CACHE_DIRECTORY", "XDG_CACHE_HOME", "~/.cache"), folder),
+    )
+
+
+def _base(environ: Mapping[str, str], service: str, xdg: str, fallback: str) -> str:
+    given = environ.get(service, "").split(":")[0]  # a service with several of them gets a list
+    if given.startswith("/"):
+        return given
+    home = environ.get(xdg, "")
+    return os.path.join(home if home.startswith("/") else os.path.expanduser(fallback), "syncd")
+
+
+def default_config_path(environ: Mapping[str, str]) -> str:
+    """`$XDG_CONFIG_HOME/syncd/config.toml`."""
+    home = environ.get("XDG_CONFIG_HOME", "")
+    return os.path.join(home if home.startswith("/") else os.path.expanduser("~/.config"), "syncd", "config.toml")

@@ -1,0 +1,81 @@
+"""One instance a workspace: a lock that the kernel drops with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from syncd.core.errors import Locked
+
+_NAME = "lock"
+# struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl_locking(2)).
+_FLOCK = "hhqqi"
+
+
+class Lock:
+    """Held from `acquire` to the end of the process or `release`."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, _NAME)
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Raises `Locked` if another process has it.
+
+        The kernel drops a record lock when its process closes *any* descriptor of the file: whoever holds the lock must
+        not ask `holder`.
+
+        A record lock, not `flock`: a reader can ask who holds it without taking it for an instant itself.
+        """
+        descriptor = self._locked()
+        while not _has_name(descriptor, self._path):
+            # Removed since it was opened: the next process would lock another file of its name.
+            os.close(descriptor)
+            descriptor = self._locked()
+        self._descriptor = descriptor
+
+    def _locked(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = _owner(descriptor)
+            os.close(descriptor)
+            by = f" (process {pid})" if pid else ""
+            raise Locked(
+                f"another syncd has this workspace{by}", "use `syncd status` to look at it, or stop it first"
+            ) from None
+        return descriptor
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def holder(folder: str) -> int | None:
+    """The process that holds the lock of a state folder; 0 if it lives in another PID namespace; None: nobody."""
+    try:
+        descriptor = os.open(os.path.join(folder, _NAME), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _owner(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _has_name(descriptor: int, path: str) -> bool:
+    """Whether the open file is still the one of that name. While it is open, no other file gets its inode number."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(descriptor: int) -> int | None:
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else pid

@@ -1,0 +1,280 @@
+"""The configuration file: every key with its type, its default and what is allowed.
+
+The structs below are the single source of names, defaults and limits. A value that does not fit is one line that names
+the key, the value and what is allowed, and ends in exit code 78.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from syncd.core.errors import ConfigError
+
+_DAY_S = 86_400.0
+
+
+def _allowed(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+Text = Annotated[str, _allowed("a text in quotes, not empty", min_length=1)]
+Flag = Annotated[bool, _allowed("true or false")]
+Seconds = Annotated[float, _allowed("a number of seconds from 0 to 86400", ge=0, le=_DAY_S)]
+PositiveSeconds = Annotated[float, _allowed("a number of seconds, more than 0, at most 86400", gt=0, le=_DAY_S)]
+Minutes = Annotated[float, _allowed("a number of minutes, more than 0, at most 10080", gt=0, le=10_080)]
+Mebibytes = Annotated[int, _allowed("a whole number of MiB from 1 to 1048576", ge=1, le=1_048_576)]
+Rate = Annotated[int, _allowed("a whole number of KiB a second, 0 for no limit", ge=0, le=1 << 30)]
+Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400", ge=60, le=86_400)]
+
+
+class WorkspaceKeys(Struct, frozen=True, kw_only=True):
+    """`[workspace]`: what is watched and what stays home."""
+
+    path: Text
+    ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()
+    use_gitignore: Flag = True
+    include_git: Flag = False
+    upload_secrets: Flag = False
+    allow_secrets: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["tests/fixtures/*.pem"]')] = ()
+
+
+class AcquireKeys(Struct, frozen=True, kw_only=True):
+    """`[sandbox.acquire]`: how to get a sandbox where none is named."""
+
+    servers: Annotated[tuple[str, ...], _allowed('a list of server names, such as ["filesystem", "git"]')] = (
+        "filesystem",
+        "git",
+        "terminal",
+    )
+    ttl_seconds: Lifetime = 7200
+
+
+class SandboxKeys(Struct, frozen=True, kw_only=True):
+    """`[sandbox]`: where the workspace goes."""
+
+    id: Text | None = None
+    base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
+    region: Annotated[Literal["us", "asia"], _allowed('"us" or "asia"')] = "us"
+    api_key_file: Text = "~/.config/syncd/api-key"
+    deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "keep"
+    warn_on_remote_changes: Flag = False
+    on_sandbox_change: Annotated[
+        tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
+    ] = ()
+    mcp_file: Annotated[str, _allowed("the path of a file, or empty for none")] = ""
+    acquire: AcquireKeys | None = None
+
+
+class SyncKeys(Struct, frozen=True, kw_only=True):
+    """`[sync]`: when and how much."""
+
+    debounce_seconds: Seconds = 1.0
+    max_wait_seconds: Seconds = 15.0
+    rescan_minutes: Minutes = 10.0
+    archive: Annotated[Literal["full", "changes"], _allowed('"full" or "changes"')] = "full"
+    max_snapshot_mib: Mebibytes = 2048
+    upload_limit_kib_per_second: Rate = 0
+
+
+class RetryKeys(Struct, frozen=True, kw_only=True):
+    """`[retry]`: how failures that pass are waited out."""
+
+    first_delay_seconds: PositiveSeconds = 1.0
+    max_delay_seconds: PositiveSeconds = 60.0
+    give_up_after_seconds: Seconds = 300.0
+
+
+class NotificationKeys(Struct, frozen=True, kw_only=True):
+    """`[notifications]`: what is said on the desktop."""
+
+    desktop: Flag = True
+    after_minutes: Minutes = 15.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration that can be used: checked, `~` expanded, the workspace's path absolute and free of links."""
+
+    file: str
+    workspace: WorkspaceKeys
+    sandbox: SandboxKeys
+    sync: SyncKeys
+    retry: RetryKeys
+    notifications: NotificationKeys
+
+
+SECTIONS: Mapping[str, type[Struct]] = {
+    "workspace": WorkspaceKeys,
+    "sandbox": SandboxKeys,
+    "sync": SyncKeys,
+    "retry": RetryKeys,
+    "notifications": NotificationKeys,
+}
+
+
+def load_config(path: str) -> Config:
+    """Read and check the file. Raises `ConfigError`."""
+    try:
+        # A FIFO in its place must not be waited for: at a reload the daemon would hear no signal meanwhile.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"the configuration file {path} is no regular file", "name one with --config")
+            raw = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}", "run `syncd init`, or name one with --config") from None
+    except OSError as failure:
+        raise ConfigError(f"the configuration file {path} cannot be read", failure.strerror or "") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"{path} is not valid TOML", str(failure)) from None
+    try:
+        return check_config(raw, path)
+    except ConfigError as failure:
+        raise ConfigError(f"{path}: {failure.message}", failure.hint) from None
+
+
+def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
+    """The checked form of what a TOML file held. Raises `ConfigError`."""
+    for name in raw:
+        if name not in SECTIONS:
+            raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
+    read = {name: _section(name, keys, raw.get(name, {})) for name, keys in SECTIONS.items()}
+    sandbox: SandboxKeys = read["sandbox"]
+    if sandbox.id is None and sandbox.acquire is None:
+        raise ConfigError("sandbox.id is missing", "name the sandbox's id, or add a [sandbox.acquire] table")
+    if sandbox.id is not None and sandbox.acquire is not None:
+        raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them")
+    if sandbox.id in (".", ".."):
+        raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox")  # a path on the server
+    _check_base_url(sandbox.base_url)
+    _check_hook(sandbox.on_sandbox_change)
+    folder = os.path.dirname(os.path.abspath(path))
+    workspace = _checked_workspace(read["workspace"].path, folder)
+    return Config(
+        file=path,
+        workspace=msgspec.structs.replace(read["workspace"], path=workspace),
+        sandbox=msgspec.structs.replace(
+            sandbox,
+            api_key_file=os.path.join(folder, os.path.expanduser(sandbox.api_key_file)),
+            mcp_file=_checked_mcp_file(sandbox.mcp_file, folder, workspace),
+        ),
+        sync=read["sync"],
+        retry=read["retry"],
+        notifications=read["notifications"],
+    )
+
+
+def _section(name: str, keys: type[Struct], raw: Any) -> Any:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{name} = {_shown(raw)}: must be a table", f"write [{name}]")
+    types = typing.get_type_hints(keys, include_extras=True)
+    values = {}
+    for key, value in raw.items():
+        if key not in types:
+            raise ConfigError(f"{name}.{_printable(key)}: unknown key", f"allowed in [{name}] are {_names(types)}")
+        if key == "acquire":
+            values[key] = _section(f"{name}.{key}", AcquireKeys, value)
+            continue
+        try:
+            values[key] = msgspec.convert(value, types[key])
+        except msgspec.ValidationError:
+            raise ConfigError(f"{name}.{key} = {_shown(value)}", f"must be {_description(types[key])}") from None
+    for field in msgspec.structs.fields(keys):
+        if field.required and field.name not in values:
+            raise ConfigError(f"{name}.{field.name} is missing", f"add {field.name} = … under [{name}]")
+    return keys(**values)
+
+
+def _description(annotation: Any) -> str:
+    for part in (annotation, *typing.get_args(annotation)):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, Meta) and meta.description:
+                return meta.description
+    return "of another type"
+
+
+def _names(names: Mapping[str, Any]) -> str:
+    return ", ".join(names)
+
+
+def _shown(value: Any) -> str:
+    """A value as a person wrote it, near enough, on one line."""
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
+    text = text or (f'"{value}"' if isinstance(value, str) else str(value))
+    text = _printable(text)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _printable(text: str) -> str:
+    """The text on one line, letters of any language as they are."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_base_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    allowed = "must be an https address such as https://api.klavis.ai, or http on this machine's loopback"
+    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and url.isascii() and url.isprintable()
+    if not host or not plain or " " in url or parts.scheme not in ("https", "http"):
+        raise ConfigError(f"sandbox.base_url = {_shown(url)}", allowed)
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigError(f"sandbox.base_url = {_shown(url)}: plain http would show the API key on the way", allowed)
+
+
+def _check_hook(command: tuple[str, ...]) -> None:
+    if command and (not command[0] or any("\0" in word for word in command)):
+        shown = _shown(list(command))
+        raise ConfigError(f"sandbox.on_sandbox_change = {shown}", "must begin with the program that is to be run")
+
+
+def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:
+    """The absolute path. In the workspace each writing of it would be a change, and its URLs would leave home."""
+    if not path:
+        return ""
+    absolute = os.path.join(folder, os.path.expanduser(path))
+    place, name = os.path.split(absolute)
+    if "\0" in path or not name or name in (".", ".."):
+        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}", "must be the path of a file")
+    if f"{os.path.realpath(place)}/".startswith(f"{workspace}/"):
+        raise ConfigError(f"sandbox.mcp_file = {_shown(path)}: is in the workspace", "must be a file outside of it")
+    return absolute
+
+
+def _checked_workspace(path: str, folder: str) -> str:
+    """The absolute path, links resolved: a watch on a link would miss what happens at its top level."""
+    if "\0" in path:
+        raise ConfigError(f"workspace.path = {_shown(path)}", "must be the path of a directory")
+    real = os.path.realpath(os.path.join(folder, os.path.expanduser(path)))
+    home = os.path.realpath(os.path.expanduser("~"))
+    if real == "/" or os.path.commonpath([real, home]) == real:
+        what = (
+            "the home directory itself" if real == home else "the root directory" if real == "/" else "above your home"
+        )
+        raise ConfigError(
+            f"workspace.path = {_shown(path)}: is {what}", 'must be a project\'s directory, such as "~/code/project"'
+        )
+    return real

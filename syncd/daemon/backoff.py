@@ -1,0 +1,74 @@
+"""What follows from syncs that failed: a back-off for what passes, a hold for what a person must mend."""
+
+from __future__ import annotations
+
+from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
+from syncd.daemon.scheduler import Ends, Hold
+from syncd.remote.retry import backoff_limit_s
+from syncd.sync.delivery import Patience
+
+# A workspace that is missing or emptied is looked for this often, as a mount gives no event …
+LOOK_FOR_WORKSPACE_S = 2.0
+# … but never for more than one part in so many of the time.
+LOOK_SHARE = 20
+# A refused key or sandbox costs the API a request each time.
+ASK_AGAIN_FIRST_S = 60.0
+ASK_AGAIN_MAX_S = 600.0
+
+
+class Setback:
+    """The daemon's hold or back-off, if it has one. Times are monotonic seconds."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._failures = 0
+        self._asked = 0
+        self._asked_until_s: float | None = None
+        self.hold: Hold | None = None
+        self.not_before_s: float | None = None
+
+    def clear(self) -> None:
+        """A sync succeeded."""
+        self._failures = 0
+        self._asked = 0
+        self.hold = None
+        self.not_before_s = None
+
+    def woke(self, slept_s: float) -> None:
+        """What failed may be better after a sleep, but what a server asked for is counted by its own clock."""
+        if self._asked_until_s is not None:
+            self._asked_until_s -= slept_s
+        if self.not_before_s is not None:
+            self.not_before_s = self._asked_until_s
+
+    def after(self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0) -> None:
+        """A sync that took so long ended in this failure now; the server asked for a wait of `asked_s`."""
+        self.hold, self.not_before_s, self._asked_until_s = None, None, None
+        if isinstance(failure, NeedsPerson):
+            self.hold = self._held(failure, now_s, took_s)
+            return
+        self._failures += 1
+        wait_s = backoff_limit_s(self._failures, self._patience.first_s, self._patience.max_s)
+        # What a server asks for may be longer than one sync's patience: the next sync must not come before it either.
+        self.not_before_s = now_s + max(wait_s, asked_s)
+        self._asked_until_s = now_s + asked_s if asked_s else None
+
+    def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
+        if isinstance(failure, WorkspaceError):
+            return Hold(Ends.WITH_CHANGES, now_s + max(LOOK_FOR_WORKSPACE_S, LOOK_SHARE * took_s))
+        self._asked += 1
+        again_s = now_s + backoff_limit_s(self._asked, ASK_AGAIN_FIRST_S, ASK_AGAIN_MAX_S)
+        return Hold(Ends.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else Ends.WITH_A_PERSON, again_s)
+
+    @property
+    def waits_for_person(self) -> bool:
+        """Whether only a person can end the hold, by a new key or configuration."""
+        return self.hold is not None and self.hold.ends is Ends.WITH_A_PERSON
+
+
+def ends_a_new_daemon(failure: SyncdError) -> bool:
+    """Whether a daemon that has never synced should end with this, rather than hold and wait.
+
+    An accident to the workspace may pass by itself, and so may one large file; a wrong key or path at the start not.
+    """
+    return isinstance(failure, NeedsPerson) and not isinstance(failure, NearlyEmpty | SnapshotTooLarge)

@@ -1,0 +1,68 @@
+"""The sandbox's workspace, downloaded as the archive that the API makes of it (`/dump`), and read as it comes.
+
+A download that breaks off starts anew with a fresh archive, since the sandbox may have changed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from syncd.archive.tar_reader import BadArchive
+from syncd.core.waiter import GivesWay, Waiter
+from syncd.remote.api import Api
+from syncd.remote.bucket import check_url
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.http_client import Answer, Exchanger, NoAnswer
+from syncd.remote.retry import retry_after_s
+from syncd.remote.retry_loop import retried
+from syncd.sync.delivery import Patience
+
+# A read of the download that brings nothing for so long has failed.
+_READ_S = 60.0
+
+Made = TypeVar("Made")
+
+
+class Dump:
+    """One sandbox's workspace, to be taken over or compared."""
+
+    def __init__(self, api: Api, exchanger: Exchanger, patience: Patience, waiter: Waiter) -> None:
+        self._api = api
+        self._exchanger = exchanger
+        self._patience = patience
+        self._waiter = waiter
+        self._clock = waiter.clock
+
+    def read(self, make: Callable[[Iterator[bytes]], Made], on_retry: Callable[[StepFailed, float], None]) -> Made:
+        """What `make` makes of the archive's bytes; it is called anew for each attempt.
+
+        It only looks, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end, `Superseded`,
+        `Stop`, and what else `make` raises.
+        """
+        return retried(lambda: self.read_once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
+
+    def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
+        """As `read`, in one attempt. Raises `StepFailed` when it fails, `Superseded`, `Stop`."""
+        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+            return self._looked(make)
+
+    def _looked(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
+        url = self._api.dump()
+        check_url(Step.DUMP, url)
+        try:
+            made = self._exchanger.download(url, read_s=_READ_S, take=make)
+        except NoAnswer as failure:
+            raise StepFailed(Step.DUMP, Verdict.OFFLINE, f"the download was cut off ({failure})") from None
+        except BadArchive as failure:
+            raise StepFailed(Step.DUMP, Verdict.RETRY, f"the sandbox's archive cannot be read: {failure}") from None
+        if isinstance(made, Answer):
+            asked_s = retry_after_s(made.headers.get("Retry-After"), made.server_wall_s or self._clock.wall_s())
+            message = f"the bucket answered the download with {made.status}"
+            raise StepFailed(Step.DUMP, Verdict.RETRY, message, retry_after_s=asked_s)
+        return made
+
+    def _pause(self, wait_s: float, _: Verdict) -> None:
+        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+            self._waiter.sleep(wait_s)

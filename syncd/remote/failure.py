@@ -1,0 +1,40 @@
+"""What a step of a sync raises when it fails: what happened, what the program may do, what a person can do."""
+
+from __future__ import annotations
+
+from syncd.core.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
+from syncd.remote.failure_action import Step, Verdict
+
+SIGN_IN = "is this network asking for a sign-in?"
+
+
+class StepFailed(Exception):
+    """One attempt at one step failed. `retry_after_s` is what the server asked to be waited; `refusal` is the error as
+    which a refused one ends a command.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        verdict: Verdict,
+        message: str,
+        hint: str = "",
+        *,
+        retry_after_s: float | None = None,
+        refusal: type[NeedsPerson] = SandboxRefused,
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.verdict = verdict
+        self.message = message
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+        self.refusal = refusal
+
+    def as_error(self) -> SyncdError:
+        """The failure as a command ends with it."""
+        kind = self.refusal if self.verdict is Verdict.REFUSED else Unavailable
+        return kind(self.message, self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message

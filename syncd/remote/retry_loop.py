@@ -1,0 +1,67 @@
+"""One step, tried again until it succeeds, is refused, or took too long: tenacity with the program's own rules."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception
+
+from syncd.core.clock import Clock
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.retry import delay_s
+from syncd.sync.delivery import Patience
+
+Made = TypeVar("Made")
+
+
+def retried(
+    step: Callable[[], Made],
+    patience: Patience,
+    clock: Clock,
+    *,
+    on_retry: Callable[[StepFailed, float], None],
+    pause: Callable[[float, Verdict], None],
+    failed_before: int = 0,
+) -> Made:
+    """What the step gives in the end. Raises `StepFailed`, and what else the step and `pause` raise.
+
+    `failed_before` counts the failures in a row of earlier calls: changes that end a wait must not shorten the next.
+    """
+    started_s = clock.monotonic_s()
+
+    def spent(state: RetryCallState) -> bool:
+        return clock.monotonic_s() - started_s + state.upcoming_sleep > patience.give_up_s
+
+    def wait_s(state: RetryCallState) -> float:
+        chance = random.random()  # noqa: S311 - jitter, not a secret
+        return delay_s(
+            failed_before + state.attempt_number, patience.first_s, patience.max_s, chance, failure.retry_after_s
+        )
+
+    failure = StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet")
+
+    def once() -> Made:
+        nonlocal failure
+        try:
+            return step()
+        except StepFailed as failed:
+            failure = failed
+            raise
+
+    retrying = Retrying(
+        retry=retry_if_exception(_passes),
+        wait=wait_s,
+        stop=spent,
+        before_sleep=lambda state: on_retry(failure, state.upcoming_sleep),
+        sleep=lambda seconds: pause(seconds, failure.verdict),
+        reraise=True,
+    )
+    made: Made = retrying(once)
+    return made
+
+
+def _passes(failure: BaseException) -> bool:
+    return isinstance(failure, StepFailed) and failure.verdict is not Verdict.REFUSED

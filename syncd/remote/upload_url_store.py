@@ -1,0 +1,53 @@
+"""The signed URL across restarts: a fresh one is asked for only when the previous one has expired.
+
+The file is the one place where a signed URL is written. It is 0600 in a 0700 folder, and of no use after its hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from msgspec import Struct
+
+from syncd.core.clock import Clock
+from syncd.core.durable_file import StateFile
+from syncd.remote.target import Target
+from syncd.remote.upload_url import Lease
+
+_log = logging.getLogger("syncd.lease")
+
+
+class _Record(Struct):
+    target: Target
+    url: str
+    ends_wall_s: float
+    life_s: float
+
+
+class LeaseFile:
+    """Keeps one lease. Between two processes only the wall clock goes on, so its end is kept by that."""
+
+    def __init__(self, folder: str, clock: Clock) -> None:
+        self._file = StateFile(folder, "lease", "a new upload URL is asked for")
+        self._clock = clock
+
+    def load(self, target: Target) -> Lease | None:
+        """The lease for this way to this sandbox, if one is kept that makes sense."""
+        record = self._file.recalled(_Record, _log)
+        if record is None:
+            return None
+        left_s = record.ends_wall_s - self._clock.wall_s()
+        if record.target != target or not 0 < left_s <= record.life_s:
+            return None
+        return Lease(record.url, self._clock.boottime_s() + left_s, record.life_s)
+
+    def save(self, target: Target, lease: Lease) -> None:
+        """Keep the lease. Raises `OSError`."""
+        ends_wall_s = self._clock.wall_s() + lease.ends_s - self._clock.boottime_s()
+        self._file.write_record(_Record(target, lease.url, ends_wall_s, lease.life_s))
+
+    def forget(self) -> None:
+        """The URL was refused. Where the file stays, the next process finds that out with one request."""
+        with contextlib.suppress(OSError):
+            self._file.remove()

@@ -1,0 +1,96 @@
+"""Log lines on stderr: for people on a terminal, with priorities for the journal, as JSON on request.
+
+Every line goes through one formatter that takes secrets out, breaks no line and shows no traceback, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+
+from syncd.core.clock import stamp
+from syncd.core.text import one_line, redacted
+
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+_LONGEST = 2000
+
+
+class LogFormat(StrEnum):
+    """What `--log-format` takes."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, form: LogFormat, *, journal: bool) -> None:
+        super().__init__()
+        self._form = form
+        self._journal = journal
+        self.secret = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            message += f" ({place_of(record.exc_info[1])})"
+        message = one_line(redacted(message, self.secret), _LONGEST)
+        if self._form is LogFormat.JSON:
+            line = json.dumps(
+                {
+                    "time": stamp(record.created),
+                    "level": record.levelname.lower(),
+                    "logger": record.name,
+                    "message": message,
+                }
+            )
+        else:
+            line = message if self._journal else f"{stamp(record.created)} {record.levelname.lower():7} {message}"
+        return f"<{_PRIORITIES.get(record.levelname, 6)}>{line}" if self._journal else line
+
+
+_formatter: list[_Formatter] = []
+
+
+def set_up_logs(level: str, form: LogFormat, environ: Mapping[str, str]) -> None:
+    """Send all log lines of this level and above to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = _Formatter(form, journal=_under_journal(environ))
+    handler.setFormatter(formatter)
+    _formatter[:] = [formatter]
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # httpx tells every URL at INFO, httpcore every header at DEBUG: signed URLs and the key.
+    for noisy in ("httpx", "httpcore", "hpack", "watchdog"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+    logging.raiseExceptions = False  # a full disk under stderr must not end in tracebacks
+
+
+def keep_out_of_logs(secret: str) -> None:
+    """Whatever slips through, this text does not."""
+    for formatter in _formatter:
+        formatter.secret = secret
+
+
+def _under_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr is the journal itself (`$JOURNAL_STREAM`, systemd.exec(5))."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def place_of(failure: BaseException) -> str:
+    """The kind of a failure and its place in the code, in place of a traceback."""
+    frame = failure.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else ""
+    return f"{type(failure).__name__}{place}"

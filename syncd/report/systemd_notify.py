@@ -1,0 +1,73 @@
+"""The service manager's protocol: datagrams to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)).
+
+Outside a service there is no such socket and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+
+from syncd.core.clock import Clock
+
+
+class ServiceManager:
+    """Says how the service is, and that its loop is alive."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock, pid: int) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        self._clock = clock
+        self._status = ""
+        self._pinged_s = clock.monotonic_s()
+        self._pinged_boottime_s = clock.boottime_s()
+        self.ping_every_s: float | None = None
+        watched = environ.get("WATCHDOG_USEC", "")
+        if self._address and watched.isdigit() and environ.get("WATCHDOG_PID", str(pid)) == str(pid):
+            self.ping_every_s = int(watched) / 2_000_000
+
+    def ready(self) -> None:
+        """Started, or reloaded."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """A new configuration is being read; `ready` follows."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.monotonic_s() * 1e6)}")
+
+    def stopping(self) -> None:
+        """On its way out."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={text}")
+
+    def ping(self) -> None:
+        """The loop, or the work it does, made progress; sent on as often as the watchdog asks for.
+
+        Counted in boottime: after a sleep the watchdog is told at once, whatever clock it goes by.
+        """
+        if self.ping_every_s is None:
+            return
+        now_s = self._clock.boottime_s()
+        # A bounded wait may follow that is longer than what is left: a little early is right.
+        if now_s - self._pinged_boottime_s >= self.ping_every_s * 0.9:
+            self._pinged_s, self._pinged_boottime_s = self._clock.monotonic_s(), now_s
+            self._send("WATCHDOG=1")
+
+    def next_ping_s(self) -> float | None:
+        """The monotonic second of the next ping; None: none is wanted."""
+        return None if self.ping_every_s is None else self._pinged_s + self.ping_every_s
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+        ):
+            out.setblocking(False)
+            out.sendto(text.encode(), address)

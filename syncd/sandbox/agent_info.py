@@ -1,0 +1,55 @@
+"""What an agent is told of its sandbox: name, end and MCP servers, in the forms that agents and scripts read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from syncd.core.text import one_line
+
+_URL = re.compile(r"https?://[!-~]+")
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """One sandbox. `expires_at` is a UTC stamp, empty where nobody knows; `servers` are MCP servers' URLs by name."""
+
+    sandbox_id: str
+    expires_at: str = ""
+    servers: Mapping[str, str] = field(default_factory=dict)
+
+
+def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
+    """Those with a URL that a client could call; what else a server sent is nobody's to be handed on."""
+    return {name: url for name, url in servers.items() if name and _URL.fullmatch(url)}
+
+
+def mcp_json(servers: Mapping[str, str]) -> str:
+    """The JSON that MCP clients read (`.mcp.json`): `mcpServers`, each with `type` and `url`."""
+    entries = {name: {"type": "http", "url": url} for name, url in callable_servers(servers).items()}
+    return json.dumps({"mcpServers": entries}, indent=2) + "\n"
+
+
+def hook_variables(card: AgentCard, workspace: str, mcp_file: str) -> dict[str, str]:
+    """What the hook finds in its environment; what is not known is empty."""
+    return {
+        "SYNCD_SANDBOX_ID": one_line(card.sandbox_id),
+        "SYNCD_SANDBOX_EXPIRES_AT": card.expires_at,
+        "SYNCD_WORKSPACE": workspace,
+        "SYNCD_MCP_SERVERS": json.dumps(callable_servers(card.servers)),
+        "SYNCD_MCP_FILE": mcp_file,
+    }
+
+
+def shell_lines(card: AgentCard) -> Iterator[str]:
+    """`export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
+    import shlex  # noqa: PLC0415 - the daemon, which imports this module too, needs none of it
+
+    values = {"SYNCD_SANDBOX_ID": one_line(card.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": card.expires_at}
+    for name, url in callable_servers(card.servers).items():
+        variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+        values.setdefault(variable, url)  # of two names that a shell cannot tell apart the first has it
+    for variable, value in values.items():
+        yield f"export {variable}={shlex.quote(value)}"

@@ -1,0 +1,185 @@
+"""Tells the agent where its sandbox is: by a file with the MCP servers, and by the person's own hook.
+
+After the sandbox holds the workspace, not before. Nothing here fails a sync, and nothing is waited for in the loop but
+the one question for a sandbox's servers that syncd did not acquire itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Callable, Mapping
+
+from msgspec import structs
+
+from syncd.core.api_key import ApiKey
+from syncd.core.clock import Clock, stamp
+from syncd.core.context import Surroundings
+from syncd.core.directories import Folders
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import Config
+from syncd.core.warning import Problem
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.http_client import Exchanger
+from syncd.remote.target import Target
+from syncd.sandbox.agent_file import AgentFile, AgentNotes
+from syncd.sandbox.agent_info import AgentCard, hook_variables, mcp_json
+from syncd.sandbox.hook import Ended, Hook
+from syncd.sandbox.hook_rules import MOST_ATTEMPTS, Told, next_attempt
+from syncd.sync.sync_cycle import Cycle
+
+_log = logging.getLogger("syncd")
+# After so many vain questions for the servers the hook is run without them.
+_MOST_QUESTIONS = 3
+
+
+class Liaison:
+    """One workspace's. `ask` gives the MCP servers' URLs of a sandbox by name; it may raise `StepFailed`."""
+
+    def __init__(
+        self,
+        workspace: str,
+        *,
+        hook: Hook | None,
+        file: AgentFile | None,
+        notes: AgentNotes,
+        ask: Callable[[Target], Mapping[str, str]],
+        clock: Clock,
+    ) -> None:
+        self._workspace = workspace
+        self._hook = hook
+        self._file = file
+        self._notes = notes
+        self._ask = ask
+        self._clock = clock
+        self._place = ""
+        self._card = AgentCard("")
+        self._asked: Target | None = None
+        self._questions = 0
+        self._servers: Mapping[str, str] | None = None
+        self._file_problem: Problem | None = None
+        self._running: Told | None = None
+
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """Those of the sandbox that was asked for them last, where anyone wanted to know."""
+        return self._servers or {}
+
+    def arrived(self, cycle: Cycle) -> None:
+        """The sandbox of this cycle holds the workspace."""
+        target, tenancy = cycle.target, cycle.lodging.tenancy
+        if target is None or (self._hook is None and self._file is None):
+            return
+        servers = tenancy.servers if tenancy is not None else self._asked_for(target)
+        if servers is None and self._questions < _MOST_QUESTIONS:
+            return  # the next sync asks again
+        ends_s = None if tenancy is None else tenancy.ends_wall_s
+        self._card = AgentCard(target.sandbox_id, "" if ends_s is None else stamp(ends_s), servers or {})
+        self._place = f"{target.base_url} {target.sandbox_id}"
+        if self._file is not None and servers is not None:
+            self._file_problem = self._file.write(mcp_json(servers))
+        self._tell()
+
+    @property
+    def due_s(self) -> float | None:
+        """The monotonic second from which on `look` has something to do whatever happens; None: nothing is ahead."""
+        return None if self._hook is None else self._hook.due_s
+
+    def filenos(self) -> list[int]:
+        """What can be read once `look` has something to do."""
+        return [] if self._hook is None else self._hook.filenos()
+
+    def look(self) -> bool:
+        """Hear what the hook says and how it ended; whether `problems` may be others now."""
+        ended = None if self._hook is None else self._hook.look()
+        if ended is None:
+            return False
+        self._note(ended)
+        if self._notes.told is None or self._notes.told.place != self._place:
+            self._tell()  # the sandbox changed meanwhile
+        return True
+
+    def wait(self, interrupt: Interrupt) -> None:
+        """Until the hook has ended, for a command that runs no loop. Raises `Stop`."""
+        while self.due_s is not None:
+            timeout_s = max(0.0, self.due_s - self._clock.monotonic_s())
+            with interrupt.region():
+                select.select(self.filenos(), [], [], timeout_s)
+            self.look()
+
+    def close(self) -> None:
+        """Whoever is being told is left alone; the next process tells once more."""
+        if self._hook is not None:
+            self._hook.end()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What the agent could not be told, and why."""
+        found = [] if self._file_problem is None else [self._file_problem]
+        told = self._notes.told
+        if self._hook is not None and told is not None and told.command == self._hook.command and not told.done:
+            spent = told.attempts >= MOST_ATTEMPTS
+            failure = told.failure or ("was broken off each time" if spent and not self._hook.running else "")
+            again = "it is not run again" if spent else "it is run again after the next sync"
+            if failure:
+                what = f"sandbox.on_sandbox_change {failure}; {again}"
+                found.append(Problem("agent:hook", what, "see the log for what it said, then change the command"))
+        if self._questions and self._servers is None:
+            what = "the API did not tell the sandbox's MCP servers"
+            found.append(Problem("agent:servers", what, "nothing to do; it is asked again after the next sync"))
+        return found
+
+    def _tell(self) -> None:
+        if self._hook is None or self._hook.running:
+            return
+        attempt = next_attempt(self._notes.told, self._place, self._hook.command)
+        if attempt is None:
+            return
+        self._notes.note_told(attempt)
+        self._running = attempt
+        written = self._file is not None and self._file_problem is None
+        path = self._file.path if self._file is not None and written else ""
+        hidden = {url: f"[URL of {name}]" for name, url in self._card.servers.items() if url}
+        _log.info("running sandbox.on_sandbox_change for the sandbox %s", self._card.sandbox_id)
+        failed = self._hook.start(hook_variables(self._card, self._workspace, path), hidden)
+        if failed is not None:
+            self._note(failed)
+
+    def _note(self, ended: Ended) -> None:
+        if self._running is not None:
+            done = not ended.failure
+            self._notes.note_told(structs.replace(self._running, done=done, failure=ended.failure))
+        self._running = None
+
+    def _asked_for(self, target: Target) -> Mapping[str, str] | None:
+        if target != self._asked:
+            self._asked, self._questions, self._servers = target, 0, None
+        if self._servers is None:
+            self._questions += 1
+            try:
+                self._servers = self._ask(target)
+            except StepFailed as failure:
+                _log.info("the sandbox's MCP servers are not known: %s", failure)
+        return self._servers
+
+
+def liaison_of(config: Config, folders: Folders, *, key: ApiKey, around: Surroundings, exchanger: Exchanger) -> Liaison:
+    """As `[sandbox]` says."""
+    keys = config.sandbox
+    notes = AgentNotes(folders.state)
+    if keys.on_sandbox_change or keys.mcp_file:
+        notes.recall()
+
+    def ask(target: Target) -> dict[str, str]:
+        servers = Api(target, key, exchanger, around.clock).sandbox().servers
+        return {server.server_name or server.id: server.mcp_server_url or "" for server in servers}
+
+    return Liaison(
+        config.workspace.path,
+        hook=Hook(keys.on_sandbox_change, around.environ, around.clock) if keys.on_sandbox_change else None,
+        file=AgentFile(keys.mcp_file, notes) if keys.mcp_file else None,
+        notes=notes,
+        ask=ask,
+        clock=around.clock,
+    )

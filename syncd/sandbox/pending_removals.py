@@ -1,0 +1,65 @@
+"""Which executions were asked for and are not known to have ended: they may be running, or begin later.
+
+Noted for good before each is asked for. While such a note stands, nothing may be put where the execution could still
+take it away.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec import Struct
+
+from syncd.core.durable_file import StateFile
+from syncd.remote.target import Target
+
+_log = logging.getLogger("syncd.removal")
+_VERSION = 1
+# Of sandboxes that a workspace went to before this one.
+_MOST_OTHERS = 8
+
+
+class Started(Struct, frozen=True):
+    """One execution, and the way by which it was asked for."""
+
+    target: Target
+    name: str
+
+
+class _Record(Struct):
+    version: int
+    notes: list[Started]
+
+
+class StartedFile:
+    """The notes of one sandbox; those of others are kept beside them, for the time that it is their turn again."""
+
+    def __init__(self, folder: str, target: Target) -> None:
+        self._file = StateFile(folder, "started", "a removal that was started before may still run")
+        self._target = target
+        notes = self._load()
+        self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
+        self.notes = [note for note in notes if note.target.same_sandbox(target)]
+
+    def note(self, name: str) -> None:
+        """This one is about to be asked for. Raises `OSError`: then it must not be."""
+        notes = [*self.notes, Started(self._target, name)]
+        self._write(notes)
+        self.notes = notes
+
+    def forget(self) -> None:
+        """All of them have ended. Raises `OSError`, which costs the next process a question."""
+        if not self.notes:
+            return
+        self.notes = []
+        if self._others:
+            self._write([])
+        else:
+            self._file.remove()
+
+    def _write(self, notes: list[Started]) -> None:
+        self._file.write_record(_Record(_VERSION, [*self._others, *notes]))
+
+    def _load(self) -> list[Started]:
+        record = self._file.recalled(_Record, _log)
+        return record.notes if record is not None and record.version == _VERSION else []

@@ -1,0 +1,186 @@
+"""Which sandbox a workspace goes to: the one that is named, or one that is acquired and, after its end, the next."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from syncd.core.clock import Clock
+from syncd.core.durable_file import StateFile
+from syncd.core.errors import TryLater
+from syncd.remote.account import Account, NotGiven
+from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.retry_loop import retried
+from syncd.remote.target import Target
+from syncd.sync.delivery import Attendant, Patience
+
+_log = logging.getLogger("syncd.sandbox")
+_VERSION = 1
+
+
+class Lodging(Protocol):
+    """Where a workspace goes."""
+
+    @property
+    def known(self) -> Target | None:
+        """The sandbox, as far as it is known without asking anyone."""
+
+    @property
+    def tenancy(self) -> Tenancy | None:
+        """What is known of a sandbox that syncd acquired itself."""
+
+    def target(self, attendant: Attendant) -> Target:
+        """The sandbox to go to now. Raises `StepFailed`, `Superseded`, `Stop`."""
+
+    def lost(self, target: Target) -> bool:
+        """The API knows that sandbox no more; whether there may be another one."""
+
+
+class FixedLodging:
+    """The sandbox that the configuration names."""
+
+    def __init__(self, target: Target) -> None:
+        self.known = target
+        self.tenancy: Tenancy | None = None
+
+    def target(self, attendant: Attendant) -> Target:  # noqa: ARG002 - nobody has to be asked
+        return self.known
+
+    def lost(self, target: Target) -> bool:  # noqa: ARG002
+        return False
+
+
+class _Book(Struct):
+    version: int
+    base_url: str
+    tenancy: Tenancy | None
+    acquired_wall_s: list[float]
+
+
+class TenancyFile:
+    """Keeps which sandbox is ours, and when sandboxes were acquired. It is of one API only."""
+
+    def __init__(self, folder: str, base_url: str) -> None:
+        self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
+        self._base_url = base_url
+
+    def load(self) -> tuple[Tenancy | None, list[float]]:
+        """What is kept, if it makes sense."""
+        book = self._file.recalled(_Book, _log)
+        if book is None or book.version != _VERSION or book.base_url != self._base_url:
+            return None, []
+        return book.tenancy, book.acquired_wall_s
+
+    def save(self, tenancy: Tenancy | None, acquired_wall_s: list[float]) -> None:
+        """Keep it. Raises `OSError`."""
+        self._file.write_record(_Book(_VERSION, self._base_url, tenancy, acquired_wall_s))
+
+
+class AcquiredLodging:
+    """Sandboxes acquired one after the other, as `[sandbox.acquire]` says."""
+
+    def __init__(
+        self,
+        account: Account,
+        file: TenancyFile,
+        *,
+        base_url: str,
+        region: str,
+        servers: tuple[str, ...],
+        ttl_seconds: int,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._file = file
+        self._base_url = base_url
+        self._region = region
+        self._servers = servers
+        self._ttl_seconds = ttl_seconds
+        self._patience = patience
+        self._clock = clock
+        self._tenancy, self._acquired_wall_s = file.load()
+        self._failures = 0
+
+    @property
+    def tenancy(self) -> Tenancy | None:
+        return self._tenancy
+
+    @property
+    def known(self) -> Target | None:
+        if self._tenancy is None or is_over(self._tenancy, self._clock.wall_s()):
+            return None
+        return Target(self._base_url, self._tenancy.sandbox_id, self._region)
+
+    def target(self, attendant: Attendant) -> Target:
+        known = self.known
+        if known is not None:
+            return known
+        tenancy = self.acquired(attendant.retrying, attendant.pause)
+        return Target(self._base_url, tenancy.sandbox_id, self._region)
+
+    def acquired(
+        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, Verdict], None]
+    ) -> Tenancy:
+        """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
+        return retried(
+            self._acquire,
+            self._patience,
+            self._clock,
+            on_retry=on_retry,
+            pause=pause,
+            failed_before=self._failures,
+        )
+
+    def leave(self) -> None:
+        """Have the next one acquired when there is need; this one is left to its end."""
+        self._keep(None)
+
+    def lost(self, target: Target) -> bool:
+        if self._tenancy is not None and self._tenancy.sandbox_id == target.sandbox_id:
+            _log.info("the sandbox %s has ended", target.sandbox_id)
+            self._keep(None)
+        return True
+
+    def _acquire(self) -> Tenancy:
+        self._failures += 1  # until it succeeds
+        now_s = self._clock.wall_s()
+        must_wait_s = wait_s(self._acquired_wall_s, now_s)
+        if must_wait_s > 0:
+            message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
+            hint = "`syncd sandbox list` shows what became of them"
+            raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, hint, retry_after_s=must_wait_s)
+        before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
+        self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well
+        try:
+            tenancy = self._account.acquire(self._servers, self._ttl_seconds)
+        except NotGiven:
+            with contextlib.suppress(TryLater):
+                self._note(before)
+            raise
+        self._keep(tenancy)
+        self._failures = 0
+        _log.info("acquired the sandbox %s for %d s", tenancy.sandbox_id, self._ttl_seconds)
+        return tenancy
+
+    def _note(self, acquired_wall_s: list[float]) -> None:
+        """Raises `TryLater`: what cannot be counted must not be asked for, or an account is emptied by restarts."""
+        try:
+            self._file.save(None, acquired_wall_s)
+        except OSError as failure:
+            raise TryLater(
+                f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
+                "make it writable; a sync follows by itself",
+            ) from None
+        self._tenancy, self._acquired_wall_s = None, acquired_wall_s
+
+    def _keep(self, tenancy: Tenancy | None) -> None:
+        self._tenancy = tenancy
+        with contextlib.suppress(OSError):  # costs the next process one sandbox more
+            self._file.save(tenancy, self._acquired_wall_s)

@@ -1,0 +1,86 @@
+"""Why one path belongs to the snapshot or not: the scan's own questions, asked along one path."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from syncd.scan.exclusions import OUTSIDE, SPECIAL, TOO_LONG
+from syncd.scan.links import leads_out, stays_inside
+from syncd.scan.size_limit import too_long
+from syncd.selection import safe_open
+from syncd.selection.ignore_files import read_git_rules, read_ignore_files
+from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`at` is the path that was decided on: the asked one, or the folder above it that is left out."""
+
+    included: bool
+    at: str
+    rule: Rule | None = None
+    remark: str = ""
+
+
+def inquire(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Answer:
+    """Go down to the path as a scan would. Raises `WorkspaceError`."""
+    if not path:
+        return Answer(included=True, at=path)
+    with safe_open.Descent(safe_open.open_workspace(workspace)) as down:
+        names = path.split("/")
+        try:
+            scope = selection.root(
+                read_git_rules(workspace, personal_excludes).rules if selection.heeds_git else NO_OUTER_RULES
+            )
+        except OSError as failure:
+            return Answer(included=False, at=path, remark=f"because {failure.strerror}")
+        rule = None
+        for depth, name in enumerate(names):
+            at = "/".join(names[: depth + 1])
+            try:
+                parent, _ = down.parent_of(at)
+                files = read_ignore_files(parent, scope.ignore_files)
+                scope = scope.with_files(files)
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except OSError as failure:
+                return _absent(scope.decide(name, depth < len(names) - 1).included, at, path, failure)
+            is_dir = stat.S_ISDIR(status.st_mode)
+            decision = scope.decide(name, is_dir)
+            if not decision.included:
+                return Answer(included=False, at=at, rule=decision.rule)
+            if too_long(at):
+                return Answer(included=False, at=at, rule=TOO_LONG.rule)
+            rule = decision.rule
+            if is_dir:
+                scope = scope.enter(name)
+        return _leaf(workspace, path, status, parent, rule)
+
+
+def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: Rule | None) -> Answer:
+    name = path.rsplit("/", 1)[-1]
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(name, dir_fd=parent)
+        if not stays_inside(path, target) or leads_out(path, target, lambda at: _link_at(workspace, at)):
+            return Answer(included=False, at=path, rule=OUTSIDE.rule)
+    elif not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return Answer(included=False, at=path, rule=SPECIAL.rule)
+    elif not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
+        return Answer(included=False, at=path, remark="because it cannot be read")
+    return Answer(included=True, at=path, rule=rule)
+
+
+def _link_at(workspace: str, path: str) -> str | None:
+    try:
+        target = os.readlink(os.path.join(workspace, path))
+    except OSError:
+        return None
+    return target if stays_inside(path, target) else None
+
+
+def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Answer:
+    if failure.errno in (errno.ENOENT, errno.ENOTDIR):
+        return Answer(included=would_be, at=path, remark="it does not exist, and no rule speaks of it")
+    return Answer(included=False, at=at, remark=f"because it cannot be read ({failure.strerror})")

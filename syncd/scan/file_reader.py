@@ -1,0 +1,151 @@
+"""Reads the content of the workspace's files, and tells whether they stood still meanwhile.
+
+A file is opened from its directory's descriptor and looked at before and after it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+
+from syncd.core.clock import Clock
+from syncd.scan.inode import file_entry
+from syncd.scan.manifest import Entry, Manifest, as_read, as_sent
+from syncd.selection import safe_open
+from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
+
+# Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
+PIECE_BYTES = 1 << 20
+# A file that changes under every one of so many reads is being written all the time.
+_READS = 3
+
+
+class ReadError(Exception):
+    """Reading a workspace's file failed, as against writing the spool."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
+    """Up to that many bytes from there on, fewer only at the file's end. Raises `ReadError`."""
+    try:
+        content = os.pread(descriptor, size_bytes, offset)
+        while 0 < len(content) < size_bytes:
+            more = os.pread(descriptor, size_bytes - len(content), offset + len(content))
+            if not more:
+                break
+            content += more
+    except OSError as failure:
+        raise ReadError(failure) from failure
+    return content
+
+
+def stood_still(before: os.stat_result, descriptor: int) -> bool:
+    """Whether the open file is what it was, by all that a write changes."""
+    return _mark(before) == _mark(os.fstat(descriptor))
+
+
+def wall_ns(clock: Clock) -> int:
+    """The wall clock in nanoseconds, before a read."""
+    return int(clock.wall_s() * 1e9)
+
+
+def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
+    """A small file's content, and its entry, which is `as_sent` if it would not stand still. Raises `ReadError`."""
+    for _ in range(_READS):
+        read_at_ns = wall_ns(clock)
+        # One that grew shows by its state, so no read is spent on looking for its new end.
+        content = read_at(descriptor, 0, status.st_size)
+        after = os.fstat(descriptor)
+        if _mark(status) == _mark(after) and len(content) == status.st_size:
+            return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
+        status = after
+        if status.st_size > PIECE_BYTES:
+            break  # no longer one to be held in memory
+    return as_sent(file_entry(status), len(content), hashlib.sha256(content).digest()), content
+
+
+def _mark(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
+
+
+class ContentReader:
+    """Reads files of one workspace for their digests."""
+
+    def __init__(
+        self, workspace: str, clock: Clock, check: Callable[[], None] = lambda: None, search: Search | None = None
+    ) -> None:
+        self._workspace = workspace
+        self._clock = clock
+        self._check = check
+        self._search: Search = search or NoSearch()
+
+    def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
+        """Those of these files that hold a secret; one that cannot be read is passed over. Raises `WorkspaceError`."""
+        found: dict[str, Secret] = {}
+        if not self._search.identity:
+            return found
+        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down:
+            for path in paths:
+                self._check()
+                secret = self._secret(down, path)
+                if secret is not None:
+                    found[path] = secret
+        return found
+
+    def _secret(self, down: safe_open.Descent, path: str) -> Secret | None:
+        try:
+            parent, name = down.parent_of(path)
+            descriptor, status = safe_open.open_file(name, parent)
+        except OSError:
+            return None
+        try:
+            if status.st_size > LARGEST_BYTES:
+                return None
+            return self._search.in_file(path, read_at(descriptor, 0, status.st_size))
+        except ReadError:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def digests(self, paths: Iterable[str]) -> Manifest:
+        """The entries of these paths with their content's digest; one that cannot be read, or changes, is left out.
+
+        So is one with a secret in it, for whoever packs it to find. Raises `WorkspaceError`.
+        """
+        found = {}
+        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down:
+            for path in paths:
+                self._check()
+                entry = self._digest(down, path)
+                if entry is not None:
+                    found[path] = entry
+        return found
+
+    def _digest(self, down: safe_open.Descent, path: str) -> Entry | None:
+        try:
+            parent, name = down.parent_of(path)
+            descriptor, status = safe_open.open_file(name, parent)
+        except OSError:
+            return None
+        try:
+            read_at_ns = wall_ns(self._clock)
+            digest = hashlib.sha256()
+            offset = 0
+            # Not to its end: one that is written faster than it is read has none.
+            while piece := read_at(descriptor, offset, min(PIECE_BYTES, status.st_size - offset)):
+                self._check()
+                if len(piece) == status.st_size and self._search.in_file(path, piece) is not None:
+                    return None
+                digest.update(piece)
+                offset += len(piece)
+            if not stood_still(status, descriptor):
+                return None
+            return as_read(file_entry(status), digest.digest(), read_at_ns)
+        except ReadError:
+            return None
+        finally:
+            os.close(descriptor)

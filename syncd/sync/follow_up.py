@@ -1,0 +1,56 @@
+"""Files that are written while they are read: another sync follows them, but nobody waits for one that never rests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from syncd.core.errors import TryLater
+from syncd.core.text import shown_path
+from syncd.core.warning import Problem
+
+# So many syncs follow the first one before who waits is told which files keep changing. A file that was written once
+# in the midst of its reading is whole after one; a log that is written all the time is never.
+FOLLOW_UPS = 2
+_SHOWN = 3
+
+
+def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: Collection[str]) -> frozenset[str]:
+    """The paths that keep someone waiting after a sync; `before`: those of the sync before it, None if it is the first.
+
+    A `torn` one always does: half of its version in the sandbox may be older than the wish. Of the others of
+    `follow_up` (paths that vanished before they were read) only one that was named before does: the rest came later.
+    """
+    return frozenset(path for path in follow_up if before is None or path in before or path in torn)
+
+
+def still_changing(paths: Collection[str]) -> TryLater:
+    """What who waits is told in the end."""
+    theirs = "its copy" if len(paths) == 1 else "their copies"
+    return TryLater(
+        f"{_names(paths)} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
+        "all else is there",
+        "try again when nothing writes there, or leave it out in .syncdignore",
+    )
+
+
+def left_out(blocked: Collection[str]) -> TryLater:
+    """What who waits is told where paths of another kind have the place of some in the sandbox."""
+    are = "is" if len(blocked) == 1 else "are"
+    return TryLater(
+        f"{_names(blocked)} {are} not in the sandbox, where something of another kind has that name; all else is there",
+        "`syncd status` names what it is; move it away there, then run `syncd push --force`",
+    )
+
+
+def _names(paths: Collection[str]) -> str:
+    first = sorted(paths)[:_SHOWN]
+    more = f" and {len(paths) - len(first)} more" if len(paths) > len(first) else ""
+    return ", ".join(repr(shown_path(path)) for path in first) + more
+
+
+def torn_copy(path: str) -> Problem:
+    """The warning that stands until a later sync has read the file in one piece."""
+    what = f"{shown_path(path)!r} was written while it was read: its copy in the sandbox may be half old and half new"
+    return Problem(
+        f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"
+    )

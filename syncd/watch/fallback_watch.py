@@ -1,0 +1,142 @@
+"""The watch of last resort, for a watchdog whose inotify layer is not the one syncd knows.
+
+Only watchdog's public observer, on the whole tree, ignored folders and all; whatever it says, all that is made of it
+is "something changed". Its losses cannot be seen from outside (overflow, limits, a moved workspace), so the workspace
+is polled besides.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+
+from watchdog import events
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from syncd.core.file_identity import FileIdentity, lasting_identity_of
+from syncd.core.warning import Problem
+from syncd.selection.selection import Scope
+from syncd.watch import inotify_limits
+from syncd.watch.changes import Doubt, Hints, Mailbox, Strobe
+
+# Unfiltered, the daemon's own reading would be events. Attrib needs Modified beside it; without Created and Moved,
+# new directories are never watched.
+CHANGES: list[type[events.FileSystemEvent]] = [
+    events.FileCreatedEvent,
+    events.FileDeletedEvent,
+    events.FileMovedEvent,
+    events.FileModifiedEvent,
+    events.FileAttribEvent,
+    events.FileClosedEvent,
+    events.DirCreatedEvent,
+    events.DirDeletedEvent,
+    events.DirMovedEvent,
+]
+
+_COARSE = Problem(
+    "watch:coarse",
+    "this version of watchdog is not known, the workspace is watched coarsely and polled",
+    "install the version that syncd asks for: pip install 'watchdog~=7.1.0'",
+)
+
+
+class _Handler(events.FileSystemEventHandler):
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def dispatch(self, event: events.FileSystemEvent) -> None:  # noqa: ARG002 - that it came is all that counts
+        self._mailbox.put(doubt=Doubt.COARSE)
+
+
+class CoarseWatch:
+    """A `Watcher` that names no directories."""
+
+    def __init__(self, root: str, strobe: Strobe) -> None:
+        self._root = root
+        self._mailbox = Mailbox(strobe)
+        self._observer: BaseObserver | None = None
+        self._watched: FileIdentity | None = None
+        self._problem = _COARSE
+
+    def open(self) -> None:
+        """Starts hearing; where that fails, `problems()` says why."""
+        self.close()
+        observer = Observer()
+        try:
+            observer.schedule(_Handler(self._mailbox), self._root, recursive=True, event_filter=CHANGES)
+            observer.start()
+            self._watched = self._identity()
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
+            self._problem = inotify_limits.no_instance(cause)
+            self._end(observer)
+            return
+        self._observer, self._problem = observer, _COARSE
+
+    def close(self) -> None:
+        """Ends the threads. May be called again."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            self._end(observer)
+
+    def begin(self) -> None:
+        """Starts hearing (again) where that failed, ended, or is of a directory no longer there."""
+        if not self.alive():
+            self.open()
+
+    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+        """Nothing: the workspace is polled, and they are read with it."""
+
+    def cover(self, path: str, fd: int, scope: Scope) -> None:
+        """Nothing: the observer finds directories itself."""
+
+    def cover_file(self, path: str, name: str, parent: int) -> None:
+        """Nothing: what is written by other names is seen when all is looked at."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+    def abandon(self) -> None:
+        """Nothing."""
+
+    def take(self) -> Hints:
+        """Whether anything happened since the last call."""
+        return self._mailbox.take()
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Why the workspace is polled."""
+        return (self._problem,)
+
+    def unwatched(self) -> int:
+        """Unknown, so 0: `needs_polling` speaks for all."""
+        return 0
+
+    @property
+    def needs_polling(self) -> bool:
+        """Always."""
+        return True
+
+    def alive(self) -> bool:
+        """Whether all threads live and the workspace is still the directory that is watched."""
+        observer = self._observer
+        if observer is None or not observer.is_alive() or not all(each.is_alive() for each in observer.emitters):
+            return False
+        try:
+            return self._identity() == self._watched
+        except OSError:
+            return False
+
+    def _identity(self) -> FileIdentity:
+        descriptor = os.open(self._root, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return lasting_identity_of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _end(observer: BaseObserver) -> None:
+        observer.stop()
+        if observer.ident is not None:
+            observer.join(2.0)
