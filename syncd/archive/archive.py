@@ -15,8 +15,8 @@ import google_crc32c
 
 from syncd.archive import tar_format
 from syncd.archive.chunk_store import Piece, opened
+from syncd.archive.codec import Codec
 from syncd.archive.deflate import HEAD, Sum, deflated, tail
-from syncd.remote.uplink import Codec
 
 # A read of a piece, before it is cut into the blocks that are sent.
 _READ_BYTES = 1 << 20

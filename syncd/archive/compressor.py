@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from syncd.archive.chunk_store import ChunkStore, Piece
+from syncd.archive.codec import Codec
 from syncd.archive.deflate import Sum, deflated
-from syncd.remote.uplink import Codec
 
 # Most chunks fit one block, and so does each file that is read whole (`content.PIECE_BYTES`), with its header. Memory
 # that was never written to costs nothing, but a large file fills all blocks there are.

@@ -13,7 +13,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-from syncd.remote.uplink import Codec
+from syncd.archive.codec import Codec
 
 _RAW = -15
 

@@ -21,11 +21,11 @@ from syncd.archive import tar_format
 from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.archive.chunking import Chunk, cut
+from syncd.archive.codec import Codec
 from syncd.archive.compressor import Compressor, Tape
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import Problem
-from syncd.remote.uplink import Codec
 from syncd.scan.exclusion_warnings import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
 from syncd.scan.inode import file_entry, stamp_of

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from syncd.archive.chunk_store import Piece
+from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer, Told, nobody
 from syncd.archive.secret_files import HeldBack
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import Problem
-from syncd.remote.uplink import Codec
 from syncd.scan.disaster_guard import Sentry
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import (

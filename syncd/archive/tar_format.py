@@ -10,7 +10,6 @@ on every machine.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 
 from syncd.scan.manifest import Entry, Kind
@@ -62,11 +61,6 @@ def trailer(archive_bytes: int) -> bytes:
     """What ends an archive of this many bytes so far."""
     end = 2 * BLOCK
     return bytes(end + -(archive_bytes + end) % RECORD)
-
-
-def permissions(mode: int) -> int:
-    """The mode as an archive keeps it: permission and sticky bits, never set-id."""
-    return stat.S_IMODE(mode) & 0o1777
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:

@@ -15,9 +15,9 @@ from syncd.core.directories import folders_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.formatting import counted, size
 from syncd.core.text import shown_path
-from syncd.daemon.scheduler import Reason
 from syncd.report.history import Change, Ending, Record, failed
 from syncd.report.history_store import HistoryFile, encoded
+from syncd.sync.sync_reason import SyncReason
 
 # Columns: mark, time, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
 _MARK = 2
@@ -33,7 +33,7 @@ _MOST_COLUMNS = 120
 _LONG_S = 100
 _NOTHING = "no sync of this workspace is recorded yet: `syncd push` makes one"
 _NONE_FAILED = "no failed sync of this workspace is recorded"
-_WORDS = {Reason.RESCAN.value: "look", Reason.RETRY.value: "retry"}
+_WORDS = {SyncReason.RESCAN.value: "look", SyncReason.RETRY.value: "retry"}
 
 
 @click.command("history")

@@ -21,7 +21,6 @@ from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.warning import Problem
 from syncd.daemon.build import cycle_of, folders_of, key_of
-from syncd.daemon.scheduler import Reason
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
 from syncd.remote.http_client import Exchanger
@@ -34,6 +33,7 @@ from syncd.sandbox.agent_notifier import Liaison, liaison_of
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.status_document import LastError, SandboxName, State, Status
 from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.sync.sync_reason import SyncReason
 
 _SHOWN_PROBLEMS = 3
 
@@ -132,7 +132,7 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
 def _tell_agent(liaison: Liaison, cycle: Cycle, attendant: _Attendant) -> None:
     """See the agent told, now that the sandbox holds the workspace; a signal ends that alone."""
     try:
-        liaison.arrived(cycle)
+        liaison.arrived(cycle.target, cycle.lodging.tenancy)
         liaison.wait(attendant.waiter.interrupt)
     except Stop:
         attendant.onlooker.remark("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
@@ -155,13 +155,13 @@ def _followed_up(
 
     Each one waits for the quiet time, in which most writers come to their end.
     """
-    outcome = _synced(cycle, demand, attendant, status, Reason.ORDER)
+    outcome = _synced(cycle, demand, attendant, status, SyncReason.ORDER)
     left = unsettled(None, outcome.follow_up, outcome.torn)
     for _ in range(FOLLOW_UPS):
         if not left:
             break
         attendant.pause(quiet_s, Verdict.RETRY)
-        again = _synced(cycle, Demand.CHANGED, attendant, status, Reason.CHANGE)
+        again = _synced(cycle, Demand.CHANGED, attendant, status, SyncReason.CHANGE)
         left = unsettled(left, again.follow_up, again.torn)
         outcome = (
             again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn, blocked=again.blocked)
@@ -169,7 +169,7 @@ def _followed_up(
     return outcome, left
 
 
-def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, reason: Reason) -> Outcome:
+def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, reason: SyncReason) -> Outcome:
     attendant.chronicle.begin(reason.value)
     outcome = cycle.run(demand, attendant)
     attendant.chronicle.end(outcome)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
 from syncd.daemon.scheduler import Ends, Hold
-from syncd.remote.retry import backoff_limit_s
-from syncd.sync.delivery import Patience
+from syncd.remote.retry import Patience, backoff_limit_s
 
 # A workspace that is missing or emptied is looked for this often, as a mount gives no event …
 LOOK_FOR_WORKSPACE_S = 2.0

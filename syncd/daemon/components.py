@@ -14,10 +14,10 @@ from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.http_client import Exchanger
+from syncd.remote.retry import Patience
 from syncd.report.status_publisher import Board
 from syncd.report.systemd_notify import ServiceManager
 from syncd.sandbox.agent_notifier import Liaison
-from syncd.sync.delivery import Patience
 from syncd.sync.sync_cycle import Cycle
 from syncd.watch.interface import Watcher
 from syncd.watch.mounts import MountSensor

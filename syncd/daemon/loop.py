@@ -21,12 +21,13 @@ from syncd.daemon.backoff import Setback, ends_a_new_daemon
 from syncd.daemon.components import Parts
 from syncd.daemon.control import Client, Message
 from syncd.daemon.requests import Order, Orders
-from syncd.daemon.scheduler import Agenda, Reason, Sync, ends_pause, next_move, resting_state
+from syncd.daemon.scheduler import Agenda, Sync, ends_pause, next_move, resting_state
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
 from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
+from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, noted
 from syncd.watch.dirty_directories import Suspicion
 
@@ -99,13 +100,13 @@ class Daemon:
 
     # -- one sync
 
-    def _sync(self, reason: Reason) -> None:
+    def _sync(self, reason: SyncReason) -> None:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
         self._serving = self._orders.taken()
-        if reason is not Reason.RESCAN and self._setback.hold is None:
+        if reason is not SyncReason.RESCAN and self._setback.hold is None:
             self._board.pending = True
         changed, written = self._suspicion.taken(), self._suspicion.taken_files()
-        if reason is not Reason.CHANGE or self._serving or self._parts.watch.needs_polling:
+        if reason is not SyncReason.CHANGE or self._serving or self._parts.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
         self._parts.cycle.disbelieve(written)
         self._started_s = self._clock.monotonic_s()
@@ -147,7 +148,9 @@ class Daemon:
         if outcome.follow_up:
             self._look_everywhere()
         self._board.pending = self._burst is not None
-        self._parts.liaison.arrived(self._parts.cycle)  # last: it may take a moment
+        self._parts.liaison.arrived(
+            self._parts.cycle.target, self._parts.cycle.lodging.tenancy
+        )  # last: it may take a moment
 
     def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
         board = self._board

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from syncd.sync.status_document import State
+from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s
 
 
@@ -28,15 +29,6 @@ class Hold:
     look_at_s: float
 
 
-class Reason(Enum):
-    """Why a sync is due."""
-
-    ORDER = "asked for"
-    CHANGE = "changes"
-    RESCAN = "a periodic look"
-    RETRY = "another try after a failure"
-
-
 @dataclass(frozen=True)
 class Agenda:
     """All that the decision rests on."""
@@ -53,7 +45,7 @@ class Agenda:
 class Sync:
     """Sync now."""
 
-    reason: Reason
+    reason: SyncReason
 
 
 @dataclass(frozen=True)
@@ -66,20 +58,20 @@ class Wait:
 def next_move(agenda: Agenda, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
     """Whether to sync now, and why, or until when to wait."""
     if agenda.ordered:
-        return Sync(Reason.ORDER)
+        return Sync(SyncReason.ORDER)
     if agenda.paused:
         return Wait(None)
     if agenda.hold is not None:
         due = agenda.hold.look_at_s
         if agenda.burst is not None and agenda.hold.ends is Ends.WITH_CHANGES:
             due = min(due, due_s(agenda.burst, quiet_s, max_wait_s))
-        return Sync(Reason.RETRY) if now_s >= due else Wait(due)
+        return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
     if agenda.not_before_s is not None:
-        return Sync(Reason.RETRY) if now_s >= agenda.not_before_s else Wait(agenda.not_before_s)
+        return Sync(SyncReason.RETRY) if now_s >= agenda.not_before_s else Wait(agenda.not_before_s)
     if agenda.burst is not None:
         due = due_s(agenda.burst, quiet_s, max_wait_s)
-        return Sync(Reason.CHANGE) if now_s >= due else Wait(due)
-    return Sync(Reason.RESCAN) if now_s >= agenda.rescan_at_s else Wait(agenda.rescan_at_s)
+        return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
+    return Sync(SyncReason.RESCAN) if now_s >= agenda.rescan_at_s else Wait(agenda.rescan_at_s)
 
 
 def ends_pause(agenda: Agenda, now_s: float, least_until_s: float, quiet_s: float, max_wait_s: float) -> float | None:

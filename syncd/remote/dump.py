@@ -15,9 +15,8 @@ from syncd.remote.bucket import check_url
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
 from syncd.remote.http_client import Answer, Exchanger, NoAnswer
-from syncd.remote.retry import retry_after_s
+from syncd.remote.retry import Patience, retry_after_s
 from syncd.remote.retry_loop import retried
-from syncd.sync.delivery import Patience
 
 # A read of the download that brings nothing for so long has failed.
 _READ_S = 60.0

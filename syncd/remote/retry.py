@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -9,6 +10,15 @@ from email.utils import parsedate_to_datetime
 LONGEST_RETRY_AFTER_S = 3600.0
 # Fresh URLs asked for at once, in one sync, before a refusal is waited out like any failure.
 FRESH_LEASES = 2
+
+
+@dataclass(frozen=True)
+class Patience:
+    """`[retry]`, in seconds."""
+
+    first_s: float
+    max_s: float
+    give_up_s: float
 
 
 def retry_after_s(value: str | None, server_wall_s: float) -> float | None:

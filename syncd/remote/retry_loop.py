@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.core.clock import Clock
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry import delay_s
-from syncd.sync.delivery import Patience
+from syncd.remote.retry import Patience, delay_s
 
 Made = TypeVar("Made")
+
+
+class RetryObserver(Protocol):
+    """Is told of failed attempts, and waits for the next one."""
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        """An attempt failed and the next one comes after so many seconds."""
+
+    def pause(self, wait_s: float, verdict: Verdict) -> None:
+        """Wait out a failure. Raises `Stop` or `Superseded`."""
 
 
 def retried(

@@ -9,16 +9,9 @@ no further cost. So dense begins where its first upload pays clearly, and ends o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from statistics import median
 
-
-class Codec(Enum):
-    """How an archive is compressed."""
-
-    FAST = "fast"
-    DENSE = "dense"
-
+from syncd.archive.codec import Codec
 
 # Bytes a second: 50 and 100 Mbit/s.
 DENSE_BELOW = 50e6 / 8

@@ -12,8 +12,9 @@ from math import isfinite
 import msgspec
 from msgspec import Struct
 
+from syncd.archive.codec import Codec
 from syncd.core.durable_file import read_file, write_whole
-from syncd.remote.uplink import VOTES, Codec, Uplink
+from syncd.remote.uplink import VOTES, Uplink
 
 _VERSION = 1
 _LARGEST = 1 << 12

@@ -15,8 +15,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from syncd.core.text import shown_path
-from syncd.daemon.scheduler import Reason
 from syncd.scan.manifest import Difference
+from syncd.sync.sync_reason import SyncReason
 
 VERSION = 1
 # Why a daemon looks for the first time; the other reasons are the agenda's.
@@ -145,7 +145,7 @@ class Row(Struct, frozen=True):
 
 def worth_a_line(record: Record, row: Row) -> bool:
     """Whether it is written down; `row` is that of the failures before it."""
-    if record.why == Reason.ORDER.value and record.outcome != Ending.SUPERSEDED:
+    if record.why == SyncReason.ORDER.value and record.outcome != Ending.SUPERSEDED:
         return True
     if record.outcome in _SUCCESSES:
         return record.outcome == Ending.INITIALIZED or row.count > 0

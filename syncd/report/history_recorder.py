@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from syncd.core.clock import Clock, utc
 from syncd.core.text import one_line, redacted
-from syncd.daemon.scheduler import Reason
 from syncd.report.history import START, Ending, Mishap, Record, Row, Stages, change_of, row_at_the_end, worth_a_line
 from syncd.report.history_store import HistoryFile
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
+from syncd.sync.sync_reason import SyncReason
 
 _STAGES = {
     State.SNAPSHOTTING: "packing",
@@ -56,9 +56,9 @@ class Chronicle:
         self._row: Row | None = None  # None: what an earlier process left is not read yet
 
     def begin(self, why: str) -> None:
-        """A sync begins; `why` is the value of a `policy.agenda.Reason`."""
+        """A sync begins; `why` is the value of a `SyncReason`."""
         now_s = self._clock.monotonic_s()
-        if self._new and why == Reason.RESCAN.value:
+        if self._new and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
         self._new = False
         self._course = _Course(why, self._clock.wall_s(), now_s, since_s=now_s)

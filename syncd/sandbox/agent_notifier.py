@@ -19,6 +19,7 @@ from syncd.core.directories import Folders
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.warning import Problem
+from syncd.remote.acquired_sandbox import Tenancy
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import Exchanger
@@ -27,7 +28,6 @@ from syncd.sandbox.agent_file import AgentFile, AgentNotes
 from syncd.sandbox.agent_info import AgentCard, hook_variables, mcp_json
 from syncd.sandbox.hook import Ended, Hook
 from syncd.sandbox.hook_rules import MOST_ATTEMPTS, Told, next_attempt
-from syncd.sync.sync_cycle import Cycle
 
 _log = logging.getLogger("syncd")
 # After so many vain questions for the servers the hook is run without them.
@@ -66,9 +66,8 @@ class Liaison:
         """Those of the sandbox that was asked for them last, where anyone wanted to know."""
         return self._servers or {}
 
-    def arrived(self, cycle: Cycle) -> None:
-        """The sandbox of this cycle holds the workspace."""
-        target, tenancy = cycle.target, cycle.lodging.tenancy
+    def arrived(self, target: Target | None, tenancy: Tenancy | None) -> None:
+        """The target's sandbox holds the workspace; `tenancy` is what is known of one that syncd acquired."""
         if target is None or (self._hook is None and self._file is None):
             return
         servers = tenancy.servers if tenancy is not None else self._asked_for(target)

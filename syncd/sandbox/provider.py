@@ -16,9 +16,9 @@ from syncd.remote.account import Account, NotGiven
 from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry_loop import retried
+from syncd.remote.retry import Patience
+from syncd.remote.retry_loop import RetryObserver, retried
 from syncd.remote.target import Target
-from syncd.sync.delivery import Attendant, Patience
 
 _log = logging.getLogger("syncd.sandbox")
 _VERSION = 1
@@ -35,7 +35,7 @@ class Lodging(Protocol):
     def tenancy(self) -> Tenancy | None:
         """What is known of a sandbox that syncd acquired itself."""
 
-    def target(self, attendant: Attendant) -> Target:
+    def target(self, observer: RetryObserver) -> Target:
         """The sandbox to go to now. Raises `StepFailed`, `Superseded`, `Stop`."""
 
     def lost(self, target: Target) -> bool:
@@ -49,7 +49,7 @@ class FixedLodging:
         self.known = target
         self.tenancy: Tenancy | None = None
 
-    def target(self, attendant: Attendant) -> Target:  # noqa: ARG002 - nobody has to be asked
+    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - nobody has to be asked
         return self.known
 
     def lost(self, target: Target) -> bool:  # noqa: ARG002
@@ -118,11 +118,11 @@ class AcquiredLodging:
             return None
         return Target(self._base_url, self._tenancy.sandbox_id, self._region)
 
-    def target(self, attendant: Attendant) -> Target:
+    def target(self, observer: RetryObserver) -> Target:
         known = self.known
         if known is not None:
             return known
-        tenancy = self.acquired(attendant.retrying, attendant.pause)
+        tenancy = self.acquired(observer.retrying, observer.pause)
         return Target(self._base_url, tenancy.sandbox_id, self._region)
 
     def acquired(

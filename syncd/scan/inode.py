@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
 
-from syncd.archive.tar_format import permissions
 from syncd.scan.manifest import Entry, Kind, Stamp
 
 _SECOND_NS = 1_000_000_000
@@ -35,3 +35,8 @@ def stamp_of(status: os.stat_result) -> Stamp:
 def mtime_s(status: os.stat_result) -> int:
     """The time of the last change in whole seconds, rounded down."""
     return status.st_mtime_ns // _SECOND_NS
+
+
+def permissions(mode: int) -> int:
+    """The mode as an archive keeps it: permission and sticky bits, never set-id."""
+    return stat.S_IMODE(mode) & 0o1777

@@ -1,7 +1,7 @@
 """Bringing an archive into the sandbox: lease, upload, initialize, each failure answered by what it means.
 
 One tenacity loop drives all three stages, since a failure of a later one may send the work back to an earlier one. What
-a failure means is decided in `policy.verdict`, how long to wait in `policy.retry`; here it is only done.
+a failure means is decided in `remote.failure_action`, how long to wait in `remote.retry`; here it is only done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry import FRESH_LEASES, delay_s
+from syncd.remote.retry import FRESH_LEASES, Patience, delay_s
+from syncd.remote.retry_loop import RetryObserver
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkFile
 from syncd.remote.upload_url import Lease, usable
@@ -36,8 +37,8 @@ _log = logging.getLogger("syncd.delivery")
 _PASSING = frozenset({Verdict.RETRY, Verdict.OFFLINE, Verdict.FRESH_LEASE, Verdict.UPLOAD_AGAIN})
 
 
-class Attendant(Protocol):
-    """Who is told how a delivery goes, and who waits for it, so that every wait can be cut short."""
+class Attendant(RetryObserver, Protocol):
+    """Is told how a delivery goes, and waits for it, so that every wait can be cut short."""
 
     def stage(self, state: State) -> None:
         """Work of another kind begins."""
@@ -47,21 +48,6 @@ class Attendant(Protocol):
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """So much of the archive has arrived."""
-
-    def retrying(self, failure: StepFailed, wait_s: float) -> None:
-        """An attempt failed and the next one comes after so many seconds."""
-
-    def pause(self, wait_s: float, verdict: Verdict) -> None:
-        """Wait out a failure. Raises `Stop` or `Superseded`."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """`[retry]`, in seconds."""
-
-    first_s: float
-    max_s: float
-    give_up_s: float
 
 
 @dataclass

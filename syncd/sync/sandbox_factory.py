@@ -15,6 +15,7 @@ from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.dump import Dump
 from syncd.remote.http_client import Exchanger
 from syncd.remote.remote_job import Runner
+from syncd.remote.retry import Patience
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkFile
 from syncd.remote.upload_url_store import LeaseFile
@@ -27,7 +28,7 @@ from syncd.sandbox.pending_removals import StartedFile
 from syncd.sandbox.provider import AcquiredLodging, FixedLodging, Lodging, TenancyFile
 from syncd.sandbox.removal_plan import Deletions
 from syncd.sandbox.remover import Remover
-from syncd.sync.delivery import Delivery, Patience
+from syncd.sync.delivery import Delivery
 from syncd.sync.sync_cycle import Premises
 from syncd.sync.sync_state import Journal
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syncd.archive.chunk_store import ChunkStore
+from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Demand, Photographer
 from syncd.core.clock import SystemClock
-from syncd.remote.uplink import Codec
 from syncd.scan.disaster_guard import Sentry
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import Manifest

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncd.remote.uplink import Codec
+from syncd.archive.codec import Codec
 from tests.bench import camera, trees
 from tests.bench.lab import Lab, lacks
 from tests.bench.stopwatch import Took, command, shell

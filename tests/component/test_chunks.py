@@ -15,12 +15,12 @@ import pytest
 
 from syncd.archive.archive import Archive, DamagedPiece
 from syncd.archive.chunk_store import ChunkStore, Piece
+from syncd.archive.codec import Codec
 from syncd.archive.deflate import Sum, deflated
 from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
-from syncd.remote.uplink import Codec
 from syncd.scan.manifest import Manifest, settle
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings

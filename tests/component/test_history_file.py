@@ -17,7 +17,6 @@ import pytest
 from clock import ScriptedClock
 
 from syncd.core.clock import utc
-from syncd.daemon.scheduler import Reason
 from syncd.report import history_store
 from syncd.report.history import START, Change, Ending, Mishap, Record, Stages
 from syncd.report.history_recorder import Chronicle
@@ -25,6 +24,7 @@ from syncd.report.history_store import HistoryFile, encoded
 from syncd.scan.manifest import Difference
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_cycle import Outcome
+from syncd.sync.sync_reason import SyncReason
 
 SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 URL = "https://bucket.example/o?X-Goog-Signature=abcdef&X-Goog-Expires=900"
@@ -375,5 +375,5 @@ def test_the_document_names_every_key() -> None:
     keys = {f"{part}.{key}" for part, kind in parts.items() for key in kind.__struct_fields__}
     explained = {key for cell in cells for key in re.findall(r"`([\w.]+)`", cell)}
     assert explained | {"stages"} == keys | set(Record.__struct_fields__)
-    for word in [*Ending, START, *(reason.value for reason in Reason)]:
+    for word in [*Ending, START, *(reason.value for reason in SyncReason)]:
         assert f"`{word}`" in text

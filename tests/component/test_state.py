@@ -16,13 +16,14 @@ import msgspec
 import pytest
 from clock import ScriptedClock
 
+from syncd.archive.codec import Codec
 from syncd.core.directories import Folders
 from syncd.core.durable_file import Mark, StateFile
 from syncd.core.errors import ConfigError, Locked
 from syncd.core.lock import Lock, holder
 from syncd.daemon.pause_file import PauseFile
 from syncd.remote.target import Target
-from syncd.remote.uplink import Codec, Uplink
+from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkFile
 from syncd.remote.upload_url import Lease
 from syncd.remote.upload_url_store import LeaseFile
@@ -295,7 +296,8 @@ _ON_A_FULL_DISK = """
 import os, sys
 from syncd.sync.sync_state import Journal, Uploaded
 from syncd.remote.target import Target
-from syncd.remote.uplink import Codec, Uplink
+from syncd.archive.codec import Codec
+from syncd.remote.uplink import Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
 journal = Journal(folder)
 journal.record_initialized(target, {})

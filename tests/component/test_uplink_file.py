@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncd.remote.uplink import Codec, Uplink
+from syncd.archive.codec import Codec
+from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkFile
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)

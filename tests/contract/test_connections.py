@@ -13,10 +13,10 @@ from test_daemon_waits import Loop
 
 from syncd.daemon.build import daemon_of
 from syncd.daemon.loop import Daemon
-from syncd.daemon.scheduler import Reason
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
 from syncd.report.status_publisher import Tally
+from syncd.sync.sync_reason import SyncReason
 
 _ESTABLISHED = "01"
 _TABLE = Path("/proc/self/net/tcp")
@@ -143,7 +143,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, Loop]]:
             wakeup=loop.wakeup,
             tally=Tally(),
         ) as daemon:
-            daemon._sync(Reason.RESCAN)
+            daemon._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
             yield daemon, loop
         assert connections(rig) == set()

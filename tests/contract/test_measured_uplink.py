@@ -10,10 +10,11 @@ from random import Random
 import pytest
 from syncing import Rig, Witness, rigged
 
+from syncd.archive.codec import Codec
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket
-from syncd.remote.uplink import DENSE_BELOW, Codec, Uplink
+from syncd.remote.uplink import DENSE_BELOW, Uplink
 
 SIZE_BYTES = 3 << 20
 LIMIT_KIB_PER_S = 1024

@@ -31,7 +31,7 @@ MOST_MODULES = 25
 
 # The modules that decide, by package: each gives the same result for the same values, whenever it is called.
 PURE = {
-    "archive": "chunking member_path",
+    "archive": "chunking codec member_path",
     "cli/check": "anonymizer finding size_breakdown thresholds",
     "cli/init": "config_template",
     "cli/progress": "line",
@@ -45,7 +45,7 @@ PURE = {
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
     ),
-    "sync": "follow_up status_document",
+    "sync": "follow_up status_document sync_reason",
     "watch": "debounce scan_listener",
 }
 
@@ -101,6 +101,19 @@ LATE = {
 }
 
 HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
+
+
+@pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
+def test_imports_go_one_way(source: Source) -> None:
+    """A module imports its own package and those before it."""
+    if not source.package:
+        return
+    position = PACKAGES.index(source.package)
+    allowed = EMULATOR_IMPORTS if source.package == "emulator" else set(PACKAGES[: position + 1])
+    for imported in source.imports():
+        other = imported.module.split(".")[1] if imported.module.startswith("syncd.") else None
+        if other in PACKAGES:
+            assert other in allowed, f"{source.path}:{imported.line}: {source.package} imports {other}"
 
 
 def test_no_folder_is_crowded() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.daemon.scheduler import Agenda, Ends, Hold, Reason, Sync, Wait, ends_pause, next_move, resting_state
+from syncd.daemon.scheduler import Agenda, Ends, Hold, Sync, Wait, ends_pause, next_move, resting_state
 from syncd.sync.status_document import State
+from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, noted
 
 QUIET_S, LONGEST_S = 1.0, 15.0
@@ -22,29 +23,29 @@ PERSON_NOW = Hold(Ends.WITH_A_PERSON, NOW_S)
     ("agenda", "move"),
     [
         (Agenda(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
-        (Agenda(rescan_at_s=NOW_S), Sync(Reason.RESCAN)),
+        (Agenda(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
         (Agenda(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
-        (Agenda(burst=DUE, rescan_at_s=NOW_S + 600), Sync(Reason.CHANGE)),
+        (Agenda(burst=DUE, rescan_at_s=NOW_S + 600), Sync(SyncReason.CHANGE)),
         (Agenda(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),
-        (Agenda(burst=Burst(NOW_S - 15, NOW_S)), Sync(Reason.CHANGE)),
+        (Agenda(burst=Burst(NOW_S - 15, NOW_S)), Sync(SyncReason.CHANGE)),
         (Agenda(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1)),
         (Agenda(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
-        (Agenda(burst=DUE, not_before_s=NOW_S), Sync(Reason.RETRY)),
-        (Agenda(not_before_s=NOW_S - 1), Sync(Reason.RETRY)),
+        (Agenda(burst=DUE, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
+        (Agenda(not_before_s=NOW_S - 1), Sync(SyncReason.RETRY)),
         (Agenda(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
-        (Agenda(hold=PERSON_NOW), Sync(Reason.RETRY)),
+        (Agenda(hold=PERSON_NOW), Sync(SyncReason.RETRY)),
         (Agenda(hold=CHANGES), Wait(NOW_S + 60)),
         (Agenda(hold=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5)),
-        (Agenda(hold=CHANGES, burst=DUE), Sync(Reason.RETRY)),
+        (Agenda(hold=CHANGES, burst=DUE), Sync(SyncReason.RETRY)),
         (Agenda(hold=PERSON, not_before_s=NOW_S - 1), Wait(NOW_S + 60)),
         (Agenda(paused=True, burst=DUE), Wait(None)),
         (Agenda(paused=True, hold=PERSON_NOW), Wait(None)),
         (Agenda(paused=True, not_before_s=NOW_S - 1), Wait(None)),
         (Agenda(paused=True, rescan_at_s=0), Wait(None)),
-        (Agenda(ordered=True, paused=True), Sync(Reason.ORDER)),
-        (Agenda(ordered=True, hold=PERSON), Sync(Reason.ORDER)),
-        (Agenda(ordered=True, not_before_s=NOW_S + 60), Sync(Reason.ORDER)),
-        (Agenda(ordered=True, burst=YOUNG), Sync(Reason.ORDER)),
+        (Agenda(ordered=True, paused=True), Sync(SyncReason.ORDER)),
+        (Agenda(ordered=True, hold=PERSON), Sync(SyncReason.ORDER)),
+        (Agenda(ordered=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
+        (Agenda(ordered=True, burst=YOUNG), Sync(SyncReason.ORDER)),
     ],
 )
 def test_next_move(agenda: Agenda, move: Sync | Wait) -> None:

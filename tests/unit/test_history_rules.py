@@ -6,7 +6,6 @@ import pytest
 from clock import NOON_S
 
 from syncd.core.clock import utc
-from syncd.daemon.scheduler import Reason
 from syncd.report.history import (
     MOST_KINDS,
     START,
@@ -21,10 +20,13 @@ from syncd.report.history import (
     worth_a_line,
 )
 from syncd.scan.manifest import Difference
+from syncd.sync.sync_reason import SyncReason
 
 BUSY = Mishap("upload", "the bucket answered 503")
 GONE = Mishap("initialize", "no such sandbox")
-CHANGES, ASKED, LOOK, RETRY = (reason.value for reason in (Reason.CHANGE, Reason.ORDER, Reason.RESCAN, Reason.RETRY))
+CHANGES, ASKED, LOOK, RETRY = (
+    reason.value for reason in (SyncReason.CHANGE, SyncReason.ORDER, SyncReason.RESCAN, SyncReason.RETRY)
+)
 
 
 def record(

@@ -17,7 +17,7 @@ from syncd.core.errors import (
 )
 from syncd.daemon.backoff import Setback, ends_a_new_daemon
 from syncd.daemon.scheduler import Ends
-from syncd.sync.delivery import Patience
+from syncd.remote.retry import Patience
 
 NOW_S = 1000.0
 

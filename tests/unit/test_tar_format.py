@@ -10,6 +10,7 @@ import zlib
 import pytest
 
 from syncd.archive import tar_format
+from syncd.scan.inode import permissions
 from syncd.scan.manifest import Entry, Kind
 
 
@@ -109,7 +110,7 @@ def test_modes_survive(mode: int) -> None:
 )
 def test_permissions(mode: int, kept: int) -> None:
     """Set-id bits never leave, nor does the kind."""
-    assert tar_format.permissions(mode) == kept
+    assert permissions(mode) == kept
 
 
 def test_nothing_of_this_machine() -> None:
