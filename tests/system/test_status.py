@@ -50,7 +50,7 @@ def test_of_a_watching_daemon(rig: Rig) -> None:
     assert status["last_sync"]["archive_bytes"] == rig.archive().stat().st_size
     assert TIME.fullmatch(status["last_sync"]["finished_at"])
     assert TIME.fullmatch(status["upload_url_expires_at"])
-    assert "watching" in rig.ok("status").out
+    assert "in sync" in rig.ok("status").out
 
 
 def test_of_each_stage(rig: Rig) -> None:
