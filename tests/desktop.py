@@ -36,7 +36,7 @@ class Seen:
     icon: str
     summary: str
     body: str
-    hints: dict[str, tuple[str, Any]]
+    changes: dict[str, tuple[str, Any]]
     timeout_ms: int
 
 
@@ -72,8 +72,8 @@ class Screen:
             return new_error(asked, "org.freedesktop.DBus.Error.LimitsExceeded")
         if method == "GetCapabilities":
             return new_method_return(asked, "as", (list(self.abilities),))
-        app, replaces, icon, summary, body, _, hints, timeout_ms = asked.body
-        seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, hints, timeout_ms)
+        app, replaces, icon, summary, body, _, changes, timeout_ms = asked.body
+        seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
         self.shown.append(seen)
         self.on_show(seen)
         return new_method_return(asked, "u", (seen.number,))

@@ -34,7 +34,7 @@ class Chunk:
         self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
         self._key: tuple[str, str | None] | None = None
 
-    def stands(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
+    def is_unchanged(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
         """Whether a cut of these paths and entries at `start` would give this very chunk."""
         end = start + len(self.paths)
         return self._closed and paths[start:end] == self.paths and entries[start:end] == self.entries
@@ -54,7 +54,7 @@ def cut(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chu
     start = 0
     while start < len(paths):
         chunk = known.get(paths[start])
-        if chunk is None or not chunk.stands(paths, entries, start):
+        if chunk is None or not chunk.is_unchanged(paths, entries, start):
             end = _end(paths, entries, start)
             chunk = Chunk(paths[start:end], entries[start:end])
         chunks.append(chunk)
@@ -88,10 +88,10 @@ def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str 
 
     `form` names how it is compressed. None while any content is unknown: such a chunk has to be made.
     """
-    parts = [form]
+    components = [form]
     for path, entry in zip(paths, entries, strict=True):
         if entry.kind is Kind.FILE and not entry.digest:
             return None
         header = f"{entry.kind}{entry.mode:o} {entry.mtime_s} {entry.size_bytes} {entry.target}"
-        parts.append(f"{path}\0{header}\0{entry.digest.hex()}")
-    return hashlib.sha256("\0\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        components.append(f"{path}\0{header}\0{entry.digest.hex()}")
+    return hashlib.sha256("\0\n".join(components).encode("utf-8", "surrogateescape")).hexdigest()

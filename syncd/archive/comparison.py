@@ -40,7 +40,7 @@ def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
     except OSError:
         return Comparison(missing=list(manifest))
     # Down by descriptors there too: by a link on the way, another place would be compared.
-    with safe_open.Descent(top) as other, safe_open.Descent(safe_open.open_workspace(workspace)) as here:
+    with safe_open.DirCursor(top) as other, safe_open.DirCursor(safe_open.open_workspace(workspace)) as here:
         for path, entry in manifest.items():
             try:
                 folder, name = other.parent_of(path)
@@ -58,7 +58,7 @@ def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
     return found
 
 
-def _same(here: safe_open.Descent, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
+def _same(here: safe_open.DirCursor, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
     if entry.kind is Kind.DIRECTORY:
         return stat.S_ISDIR(status.st_mode)
     parent, name = here.parent_of(path)

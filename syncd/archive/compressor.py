@@ -25,7 +25,7 @@ _MOST_THREADS = 4
 _AHEAD = 2
 
 
-class _Block:
+class _Buffer:
     """Room for the bytes of a chunk: take `space`, fill it from its start, and `advance` by what is to stay."""
 
     __slots__ = ("_used", "_view")
@@ -62,7 +62,7 @@ class _End:
         self.key = key
 
 
-_Item = _Block | _End
+_Item = _Buffer | _End
 
 
 class Compressor:
@@ -70,49 +70,49 @@ class Compressor:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._queue: deque[tuple[Tape, _Item, Future[tuple[bytes, Sum]] | None]] = deque()
+        self._queue: deque[tuple[ChunkWriter, _Item, Future[tuple[bytes, Sum]] | None]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self._free: list[_Block] = []
+        self._free: list[_Buffer] = []
         self._unmade = _AHEAD * self._threads + 1
 
-    def block(self) -> _Block:
+    def block(self) -> _Buffer:
         """An empty block, as soon as there is one. Raises `OSError` (a full disk) of an earlier block."""
         while not self._free and not self._unmade:
             self._write_one()
         if self._free:
             return self._free.pop()
         self._unmade -= 1
-        return _Block()
+        return _Buffer()
 
-    def add(self, tape: Tape, block: _Block) -> None:
+    def add(self, chunk_writer: ChunkWriter, block: _Buffer) -> None:
         """The chunk goes on with what is in the block, which is given away."""
         if self._pool is None and self._queue:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
             self._queue = deque((earlier, item, self._started(item)) for earlier, item, _ in self._queue)
-        self._queue.append((tape, block, self._started(block)))
+        self._queue.append((chunk_writer, block, self._started(block)))
 
     def _started(self, item: _Item) -> Future[tuple[bytes, Sum]] | None:
         if self._pool is None or isinstance(item, _End):
             return None
         return self._pool.submit(deflated, item.filled(), self._codec)
 
-    def take_back(self, block: _Block) -> None:
+    def take_back(self, block: _Buffer) -> None:
         """The block is not needed after all."""
         block.empty()
         self._free.append(block)
 
-    def end(self, tape: Tape, key: str | None) -> None:
+    def end(self, chunk_writer: ChunkWriter, key: str | None) -> None:
         """The chunk is whole; without a key it is for one archive only."""
-        self._queue.append((tape, _End(key), None))
+        self._queue.append((chunk_writer, _End(key), None))
 
     def _write_one(self) -> None:
-        tape, item, future = self._queue.popleft()
+        chunk_writer, item, future = self._queue.popleft()
         if isinstance(item, _End):
-            tape.piece = tape.writer.finish(item.key)
+            chunk_writer.piece = chunk_writer.writer.finish(item.key)
             return
-        if not tape.given_up:
-            tape.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
+        if not chunk_writer.given_up:
+            chunk_writer.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
         elif future is not None:
             future.exception()  # it reads the block until then
         self.take_back(item)
@@ -127,13 +127,13 @@ class Compressor:
             while kind is None and self._queue:
                 self._write_one()
         finally:
-            for tape, _, _ in self._queue:
-                tape.writer.discard()
+            for chunk_writer, _, _ in self._queue:
+                chunk_writer.writer.discard()
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
 
-class Tape:
+class ChunkWriter:
     """The bytes of one chunk on their way into the spool; `piece` once it is there.
 
     Used like tape: what is written lies behind what was. Each method raises `OSError` if the disk has no room for it,

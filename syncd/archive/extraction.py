@@ -99,8 +99,8 @@ def folder_mode(destination: str) -> int:
 
 
 def _fill(packed: Iterable[bytes], top: str, check: Callable[[], None]) -> Extracted:
-    with safe_open.Descent(safe_open.open_workspace(top), _entered) as down:
-        filling = _Filling(top, down, check)
+    with safe_open.DirCursor(safe_open.open_workspace(top), _entered) as down:
+        filling = _Extraction(top, down, check)
         for member, content in members(packed):
             check()
             filling.take(member, content)
@@ -114,10 +114,10 @@ def _entered(name: str, parent: int) -> int:
     return safe_open.open_directory(name, parent)
 
 
-class _Filling:
+class _Extraction:
     """One archive on its way into one folder."""
 
-    def __init__(self, top: str, down: safe_open.Descent, check: Callable[[], None]) -> None:
+    def __init__(self, top: str, down: safe_open.DirCursor, check: Callable[[], None]) -> None:
         self._top = top
         self.extracted = Extracted()
         self._down = down
@@ -192,7 +192,7 @@ class _Filling:
         if not target or target == path:
             raise OSError(errno.EINVAL, "the link leads outside or nowhere")
         top = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with safe_open.Descent(top) as first:
+        with safe_open.DirCursor(top) as first:
             there, first_name = first.parent_of(target)
             parent, name = self._down.parent_of(path)
             with contextlib.suppress(FileNotFoundError):

@@ -10,5 +10,5 @@ def inner_path(name: str) -> str | None:
     """
     if name.startswith("/") or "\0" in name:
         return None
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return None if ".." in parts else "/".join(parts)
+    components = [part for part in name.split("/") if part not in ("", ".")]
+    return None if ".." in components else "/".join(components)

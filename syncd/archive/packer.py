@@ -22,10 +22,10 @@ from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.archive.chunking import Chunk, cut
 from syncd.archive.codec import Codec
-from syncd.archive.compressor import Compressor, Tape
+from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.scan.exclusion_warnings import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
 from syncd.scan.inode import file_entry, stamp_of
@@ -37,7 +37,7 @@ from syncd.selection.secret_scanner import NoSearch, Search, Secret
 _SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 
 
-class _GaveOut(Exception):
+class _FileVanished(Exception):
     """A file could not be read to the end of what its header promised; it is left out."""
 
 
@@ -50,16 +50,16 @@ class Packed:
 
     archive: Archive = field(default_factory=Archive)
     manifest: Manifest = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    unread: dict[str, tuple[Entry, Problem]] = field(default_factory=dict)
-    held_back: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
+    warnings: list[SyncWarning] = field(default_factory=list)
+    unread: dict[str, tuple[Entry, SyncWarning]] = field(default_factory=dict)
+    secret_files: dict[str, tuple[Entry, Secret]] = field(default_factory=dict)
     follow_up: list[str] = field(default_factory=list)
 
 
-Told = Callable[[int, int, int, int], None]
+PackProgress = Callable[[int, int, int, int], None]
 
 
-def nobody(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+def ignore_progress(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
     """Who does not want to know how far a packing has come."""
 
 
@@ -84,7 +84,11 @@ class Packer:
         self._broken_off = True  # maybe, by an earlier process
 
     def pack(
-        self, manifest: Manifest, codec: Codec = Codec.FAST, most_bytes: int | None = None, tell: Told = nobody
+        self,
+        manifest: Manifest,
+        codec: Codec = Codec.FAST,
+        most_bytes: int | None = None,
+        tell: PackProgress = ignore_progress,
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
@@ -98,10 +102,10 @@ class Packer:
         self._tidy(chunks, codec)
         self._broken_off = True
         packed = Packed(manifest=dict(manifest))
-        parts: list[Piece | Tape] = []
+        components: list[Piece | ChunkWriter] = []
         really: list[Chunk] = []
         done_files = done_bytes = 0
-        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
             for chunk in chunks:
                 self._check()
                 done_files += chunk.files
@@ -111,14 +115,14 @@ class Packer:
                 if piece is None:
                     made = self._made(packed, compressor, down, chunk, form(codec))
                     if made is not None:
-                        parts.append(made[0])
+                        components.append(made[0])
                         really.append(made[1])
                     tell(done_files, total_files, done_bytes, total_bytes)
                 else:
                     really.append(chunk)
-                    parts.append(piece)
+                    components.append(piece)
         self._chunks = really
-        pieces = [part.piece if isinstance(part, Tape) else part for part in parts]
+        pieces = [part.piece if isinstance(part, ChunkWriter) else part for part in components]
         packed.archive = Archive.of([piece for piece in pieces if piece is not None])
         self._store.keep_only(packed.archive.pieces)
         self._broken_off = False
@@ -146,46 +150,48 @@ class Packer:
         self._store.drop_damaged(self._check)
 
     def _made(
-        self, packed: Packed, compressor: Compressor, down: safe_open.Descent, chunk: Chunk, key_form: str
-    ) -> tuple[Tape, Chunk] | None:
+        self, packed: Packed, compressor: Compressor, down: safe_open.DirCursor, chunk: Chunk, key_form: str
+    ) -> tuple[ChunkWriter, Chunk] | None:
         """The chunk on its way into the spool, and what really is in it; None if nothing is."""
         followed_up = len(packed.follow_up)
         while True:
-            tape = Tape(compressor, self._store)
+            chunk_writer = ChunkWriter(compressor, self._store)
             try:
-                self._write(packed, tape, down, chunk)
-            except _GaveOut:
+                self._write(packed, chunk_writer, down, chunk)
+            except _FileVanished:
                 # What is on the tape can only be taken back whole: once more, without that file.
-                tape.give_up()
+                chunk_writer.give_up()
                 vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
                 packed.follow_up[followed_up:] = vanished
                 continue
             except BaseException:
-                tape.writer.discard()
+                chunk_writer.writer.discard()
                 raise
             there = [path for path in chunk.paths if path in packed.manifest]
             if not there:
-                tape.give_up()
+                chunk_writer.give_up()
                 return None
             really = Chunk(there, [packed.manifest[path] for path in there])
-            tape.end(really.key(key_form))
-            return tape, really
+            chunk_writer.end(really.key(key_form))
+            return chunk_writer, really
 
-    def _write(self, packed: Packed, tape: Tape, down: safe_open.Descent, chunk: Chunk) -> None:
+    def _write(self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, chunk: Chunk) -> None:
         for path, entry in zip(chunk.paths, chunk.entries, strict=True):
             if path not in packed.manifest:
                 continue
             if entry.kind is Kind.FILE:
                 self._check()
-                self._file(packed, tape, down, path, entry)
+                self._file(packed, chunk_writer, down, path, entry)
             else:
-                tape.write(tar_format.headers(path, entry, 0))
+                chunk_writer.write(tar_format.headers(path, entry, 0))
 
-    def _file(self, packed: Packed, tape: Tape, down: safe_open.Descent, path: str, entry: Entry) -> None:
+    def _file(
+        self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, path: str, entry: Entry
+    ) -> None:
         try:
             parent, name = down.parent_of(path)
             if entry.size_bytes <= PIECE_BYTES:
-                read = self._as_scanned(tape, path, entry, parent, name)
+                read = self._as_scanned(chunk_writer, path, entry, parent, name)
                 if read is not None:
                     packed.manifest[path] = read
                     return
@@ -205,19 +211,19 @@ class Packer:
                 return
             self._room_bytes -= max(0, grown_bytes)
             read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
-            read_and_write(packed, tape, path, descriptor, status)
+            read_and_write(packed, chunk_writer, path, descriptor, status)
         except ReadError as failure:
             self._left_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
 
-    def _as_scanned(self, tape: Tape, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
+    def _as_scanned(self, chunk_writer: ChunkWriter, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
         """Read the file into its place on the tape; None, and nothing written, if it is not as it should be."""
         size_bytes = entry.size_bytes
         header = tar_format.headers(path, entry, size_bytes)
         end = len(header) + size_bytes
         padding = tar_format.padding(size_bytes)
-        space = tape.space(end + len(padding))
+        space = chunk_writer.space(end + len(padding))
         content = space[len(header) : end]
         read_at_ns = wall_ns(self._clock)
         try:
@@ -235,35 +241,39 @@ class Packer:
             return None
         space[: len(header)] = header
         space[end:] = padding
-        tape.advance(len(space))
+        chunk_writer.advance(len(space))
         return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
 
     def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
-        safe_open.refuse_shortage(failure)
+        safe_open.raise_if_exhausted(failure)
         del packed.manifest[path]
-        problem = unreadable(path, failure)
-        packed.problems.append(problem)
-        packed.unread[path] = entry, problem
+        warning = unreadable(path, failure)
+        packed.warnings.append(warning)
+        packed.unread[path] = entry, warning
 
-    def _small(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
+    def _small(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
+    ) -> None:
         entry, content = read_small(descriptor, status, self._clock)
         secret = self._search.in_file(path, content)
         if secret is not None:
             del packed.manifest[path]
-            packed.held_back[path] = entry, secret
+            packed.secret_files[path] = entry, secret
             return
         if not entry.digest:
             packed.follow_up.append(path)  # written all the time: what was read last goes along
         packed.manifest[path] = entry
-        tape.write(tar_format.headers(path, entry, len(content)))
-        tape.write(content)
-        tape.write(tar_format.padding(len(content)))
+        chunk_writer.write(tar_format.headers(path, entry, len(content)))
+        chunk_writer.write(content)
+        chunk_writer.write(tar_format.padding(len(content)))
 
-    def _large(self, packed: Packed, tape: Tape, path: str, descriptor: int, status: os.stat_result) -> None:
+    def _large(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
+    ) -> None:
         read_at_ns = wall_ns(self._clock)
         before = file_entry(status)
         piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
-        tape.write(tar_format.headers(path, before, before.size_bytes))
+        chunk_writer.write(tar_format.headers(path, before, before.size_bytes))
         digest = hashlib.sha256()
         done = 0
         whole = True
@@ -273,7 +283,7 @@ class Packer:
                 # Cut shorter meanwhile: the header's promise is kept with zeros, and another sync follows.
                 piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
             digest.update(piece)
-            tape.write(piece)
+            chunk_writer.write(piece)
             done += len(piece)
             piece = b""
             if whole:
@@ -282,8 +292,8 @@ class Packer:
                 except ReadError as failure:
                     # No other sync would mend it, and over there may lie an older one that is whole.
                     self._left_out(packed, path, before, failure.cause)
-                    raise _GaveOut from None
-        tape.write(tar_format.padding(before.size_bytes))
+                    raise _FileVanished from None
+        chunk_writer.write(tar_format.padding(before.size_bytes))
         if whole and stood_still(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
         else:

@@ -8,7 +8,7 @@ from syncd.scan.scanner import Scan
 from syncd.selection.secret_scanner import LARGEST_BYTES, Secret
 
 
-def take_secrets_out(scan: Scan, reader: ContentReader) -> dict[str, Secret]:
+def without_secret_files(scan: Scan, reader: ContentReader) -> dict[str, Secret]:
     """Take the files that hold a secret out of what was found; they and their secrets. Raises `WorkspaceError`.
 
     Reads every small file: what an earlier process found out about them is the daemon's business.

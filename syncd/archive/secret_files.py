@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator
 from msgspec.structs import replace
 
 from syncd.archive.packer import Packed
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.scan.manifest import Entry, not_written_back
 from syncd.scan.scanner import Scan
-from syncd.selection.secret_scanner import Secret, held_back
+from syncd.selection.secret_scanner import Secret, secret_files
 
 
-class HeldBack:
+class SecretFiles:
     """Those of one workspace."""
 
     def __init__(self) -> None:
@@ -25,9 +25,9 @@ class HeldBack:
     def __len__(self) -> int:
         return len(self._files)
 
-    def problems(self, may_be_there: Callable[[str], bool]) -> list[Problem]:
+    def warnings(self, may_be_there: Callable[[str], bool]) -> list[SyncWarning]:
         """The warnings; `may_be_there` says of a path whether the sandbox may hold an earlier version of it."""
-        return [held_back(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
+        return [secret_files(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
 
     def not_written_back(self) -> list[str]:
         """As `policy.manifest.not_written_back`."""
@@ -52,4 +52,4 @@ class HeldBack:
 
     def note(self, packed: Packed) -> None:
         """Remember what packing held back."""
-        self._files |= packed.held_back
+        self._files |= packed.secret_files

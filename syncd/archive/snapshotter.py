@@ -8,12 +8,12 @@ from enum import Enum
 
 from syncd.archive.chunk_store import Piece
 from syncd.archive.codec import Codec
-from syncd.archive.packer import Packed, Packer, Told, nobody
-from syncd.archive.secret_files import HeldBack
+from syncd.archive.packer import Packed, Packer, PackProgress, ignore_progress
+from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
-from syncd.scan.disaster_guard import Sentry
+from syncd.core.warning import SyncWarning
+from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import (
     Difference,
@@ -30,7 +30,7 @@ from syncd.scan.size_limit import over_limit
 from syncd.selection import safe_open
 
 
-class Demand(Enum):
+class SyncMode(Enum):
     """What a sync was asked for. `FORCED` also says that a workspace that lost nearly everything is meant so."""
 
     CHANGED = "sync if something changed"
@@ -38,7 +38,7 @@ class Demand(Enum):
 
 
 @dataclass
-class Look:
+class ScanResult:
     """What a scan found: the manifest, as far as content is known, and how it differs from the sandbox's."""
 
     manifest: Manifest
@@ -46,22 +46,22 @@ class Look:
 
 
 @dataclass(frozen=True)
-class _Closed:
+class _UnreadableFile:
     """A file that could not be read: not tried again before that whole look, twice as many from then each time."""
 
     stamp: Stamp | None
-    problem: Problem
+    warning: SyncWarning
     wait: int
     again_at: int
 
 
-class Photographer:
+class Snapshotter:
     """Takes the snapshots of one workspace, and remembers the contents it has read."""
 
     def __init__(
         self,
         scanner: Scanner,
-        sentry: Sentry,
+        guard: DisasterGuard,
         reader: ContentReader,
         packer: Packer,
         part_packer: Packer,
@@ -70,36 +70,38 @@ class Photographer:
         max_mib: int,
     ) -> None:
         self._scanner = scanner
-        self._sentry = sentry
+        self._guard = guard
         self._reader = reader
         self._packer = packer
         self._part_packer = part_packer  # with a spool of its own, or it would take the whole archive's chunks away
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._known: Manifest = {}
-        self._closed_files: dict[str, _Closed] = {}
-        self.held_back = HeldBack()  # its warnings are not among `problems`: the sandbox has a part in them
+        self._closed_files: dict[str, _UnreadableFile] = {}
+        self.secret_files = SecretFiles()  # its warnings are not among `warnings`: the sandbox has a part in them
         self._sent: Manifest = {}
         self._whole_looks = 0
         self._by_rules: dict[str, int] = {}
-        self.problems: list[Problem] = []
+        self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # there, but not in the last snapshot: nobody deleted them
 
-    def look(self, baseline: Manifest | None, demand: Demand, changed: Collection[str] | None = None) -> Look:
+    def look(
+        self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None = None
+    ) -> ScanResult:
         """Scan, and read only the files that may or may not have changed.
 
         `changed` names the only directories in which something may have changed since the last look. Raises
         `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
         """
         scan = self._scanner.scan(changed)
-        self.problems, self._by_rules = scan.problems, scan.left_out
+        self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._whole_looks += changed is None
-        self._leave_closed_out(scan, demand)
-        self.held_back.leave_out(scan)
+        self._leave_closed_out(scan, sync_mode)
+        self.secret_files.leave_out(scan)
         self.unread = scan.unread
-        if demand is Demand.CHANGED:
-            self._sentry.check(baseline or {}, scan)
-        self._sentry.accept(scan)
+        if sync_mode is SyncMode.CHANGED:
+            self._guard.check(baseline or {}, scan)
+        self._guard.accept(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
@@ -112,59 +114,59 @@ class Photographer:
         manifest |= learned
         self._known = manifest
         self._scanner.learn({path: learned[path] for path in replaced(scanned, learned)})
-        look = Look(manifest, difference(baseline, manifest))
+        look = ScanResult(manifest, difference(baseline, manifest))
         return look if look.difference.certain else self.resolved(look, baseline)
 
-    def stays_home(self, path: str, is_dir: bool) -> bool:
+    def is_excluded(self, path: str, is_dir: bool) -> bool:
         """Whether a path that no snapshot holds any more is left out, rather than deleted."""
-        return self._scanner.stays_home(path, is_dir)
+        return self._scanner.is_excluded(path, is_dir)
 
     def disbelieve(self, baseline: Manifest, paths: Collection[str] | None) -> None:
         """Have these files read again by the next look, whatever their stamps say; None: all that may have changed
         without a word, events having been missed. The `baseline` loses their stamps, too.
         """
         if paths is None:
-            doubted = {*not_written_back(baseline), *not_written_back(self._known)}
-            doubted.update(self.held_back.not_written_back())
+            rescan_reasons = {*not_written_back(baseline), *not_written_back(self._known)}
+            rescan_reasons.update(self.secret_files.not_written_back())
         else:
-            doubted = self._scanner.all_names(paths) if paths else set()
-        self._disbelieve(baseline, doubted)
+            rescan_reasons = self._scanner.all_names(paths) if paths else set()
+        self._disbelieve(baseline, rescan_reasons)
 
     def disbelieve_all(self, baseline: Manifest) -> None:
         """As `disbelieve`, with every file."""
-        self._disbelieve(baseline, {*baseline, *self._known, *self.held_back})
+        self._disbelieve(baseline, {*baseline, *self._known, *self.secret_files})
 
-    def _disbelieve(self, baseline: Manifest, doubted: Collection[str]) -> None:
+    def _disbelieve(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
         for manifest in (baseline, self._known):
-            disbelieve(manifest, doubted)
-        self._scanner.disbelieve(doubted)
-        self.held_back.disbelieve(doubted)
+            disbelieve(manifest, rescan_reasons)
+        self._scanner.disbelieve(rescan_reasons)
+        self.secret_files.disbelieve(rescan_reasons)
 
     @property
     def left_out(self) -> dict[str, int]:
         """How much of the last snapshot's workspace stays home, by who says so."""
         counts = dict(self._by_rules)
-        held_back = len(self.held_back)
-        for word, number in (("secrets", held_back), ("unreadable", len(self.unread) - held_back)):
+        secret_files = len(self.secret_files)
+        for word, number in (("secrets", secret_files), ("unreadable", len(self.unread) - secret_files)):
             if number > 0:
                 counts[word] = counts.get(word, 0) + number
         return counts
 
-    def resolved(self, look: Look, baseline: Manifest) -> Look:
+    def resolved(self, look: ScanResult, baseline: Manifest) -> ScanResult:
         """The look, with the doubtful files read."""
-        if not look.difference.doubtful:
+        if not look.difference.uncertain_reason:
             return look
-        read = self._reader.digests(look.difference.doubtful)
+        read = self._reader.digests(look.difference.uncertain_reason)
         self._known = look.manifest | read
         self._scanner.learn(read)
-        return Look(self._known, difference(baseline, self._known))
+        return ScanResult(self._known, difference(baseline, self._known))
 
     def pack(
         self,
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         only: Collection[str] | None = None,
-        tell: Told = nobody,
+        tell: PackProgress = ignore_progress,
     ) -> Packed:
         """The archive of the manifest, or of these paths of it, in the spool; `Packed.manifest` is the whole one.
 
@@ -177,23 +179,23 @@ class Photographer:
             else:
                 packed = self._pack_part(manifest, codec, only, tell)
         except OSError as failure:
-            safe_open.refuse_shortage(failure)
+            safe_open.raise_if_exhausted(failure)
             raise TryLater(
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self._scanner.rules_stand(replaced(self._sent, packed.manifest)):
+        if not self._scanner.rules_unchanged(replaced(self._sent, packed.manifest)):
             raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
-        self._sentry.confirm(manifest, sum(path not in packed.manifest for path in packed.follow_up))
+        self._guard.confirm(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._note_closed(packed)
-        self.unread |= packed.unread.keys() | packed.held_back.keys()
-        self.problems = self.problems + packed.problems
-        self.held_back.note(packed)
+        self.unread |= packed.unread.keys() | packed.secret_files.keys()
+        self.warnings = self.warnings + packed.warnings
+        self.secret_files.note(packed)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed
 
-    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: Told) -> Packed:
+    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: PackProgress) -> Packed:
         self._packer.tidy(manifest, codec)
         part = {path: manifest[path] for path in manifest if path in only}
         packed = self._part_packer.pack(part, codec, self._max_mib << 20, tell)
@@ -208,7 +210,7 @@ class Photographer:
         self._packer.forget(damaged)
         return self.pack(manifest, codec)
 
-    def _leave_closed_out(self, scan: Scan, demand: Demand) -> None:
+    def _leave_closed_out(self, scan: Scan, sync_mode: SyncMode) -> None:
         """Files that could not be read are tried again once their inode says that something changed, and now and then:
         a disk that is itself again changes no inode.
         """
@@ -217,24 +219,24 @@ class Photographer:
             now = scan.manifest.get(path)
             if now is not None and now.stamp == closed.stamp:
                 still[path] = closed
-                if self._whole_looks < closed.again_at and demand is Demand.CHANGED:
+                if self._whole_looks < closed.again_at and sync_mode is SyncMode.CHANGED:
                     del scan.manifest[path]
                     scan.unread.add(path)
-                    self.problems.append(closed.problem)
+                    self.warnings.append(closed.warning)
         self._closed_files = still
 
     def _note_closed(self, packed: Packed) -> None:
         before = self._closed_files
         self._closed_files = {path: closed for path, closed in before.items() if path not in packed.manifest}
-        for path, (entry, problem) in packed.unread.items():
+        for path, (entry, warning) in packed.unread.items():
             wait = before[path].wait * 2 if path in before else 1
-            self._closed_files[path] = _Closed(entry.stamp, problem, wait, self._whole_looks + wait)
+            self._closed_files[path] = _UnreadableFile(entry.stamp, warning, wait, self._whole_looks + wait)
 
 
 def described(found: Difference) -> str:
     """The difference in a few words for the log."""
-    parts = []
+    components = []
     for word, paths in (("new", found.added), ("changed", found.changed), ("gone", found.removed)):
         if paths:
-            parts.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
-    return ", ".join(parts) or "nothing new"
+            components.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
+    return ", ".join(components) or "nothing new"

@@ -26,8 +26,8 @@ def verify(workspace: str, manifest: Manifest, packed: Iterable[bytes], check: C
     What changes or vanishes in the workspace meanwhile counts as different.
     """
     only_there: set[str] = set()
-    with safe_open.Descent(safe_open.open_workspace(workspace)) as here:
-        held = _Held(here)
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as here:
+        held = _MemberCheck(here)
         for member, content in members(packed):
             check()
             path = inner_path(member.name)
@@ -42,13 +42,13 @@ def verify(workspace: str, manifest: Manifest, packed: Iterable[bytes], check: C
     )
 
 
-class _Held:
+class _MemberCheck:
     """Which paths were held against a member, and whether they are the same.
 
     The later of two members of one name counts, as it does when they are extracted.
     """
 
-    def __init__(self, here: safe_open.Descent) -> None:
+    def __init__(self, here: safe_open.DirCursor) -> None:
         self._here = here
         self.same: dict[str, bool] = {}
 
@@ -76,14 +76,14 @@ class _Held:
             return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
 
 
-def _equal(here: safe_open.Descent, path: str, other: str) -> bool:
+def _equal(here: safe_open.DirCursor, path: str, other: str) -> bool:
     """Whether two files of the workspace hold the same."""
     with _opened(here, path) as first, _opened(here, other) as second:
         blocks = iter(lambda: second.read(_BLOCK), b"")
         return _size(first) == _size(second) and all(first.read(len(block)) == block for block in blocks)
 
 
-def _opened(here: safe_open.Descent, path: str) -> BinaryIO:
+def _opened(here: safe_open.DirCursor, path: str) -> BinaryIO:
     parent, name = here.parent_of(path)
     return os.fdopen(safe_open.open_file(name, parent)[0], "rb")
 

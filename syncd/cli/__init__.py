@@ -103,43 +103,43 @@ def main() -> None:
         failure.show()
         sys.exit(2)
     except SyncdError as failure:
-        _complain(str(failure))
+        _print_error(str(failure))
         sys.exit(failure.exit_code)
     except (Stop, KeyboardInterrupt, click.Abort):
         let_go_of_stdout()
         if stderr_takes_more():
-            _complain("stopped; what was not sent is sent by the next sync")
+            _print_error("stopped; what was not sent is sent by the next sync")
         sys.exit(75)
     except OSError as failure:
-        _complain(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
+        _print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
         sys.exit(75)
     except Exception as failure:  # noqa: BLE001 - the last resort: a traceback is no answer for a person
-        _confess(failure)
+        _show_internal_error(failure)
         sys.exit(75)
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     from syncd.core.text import one_line, redacted  # noqa: PLC0415 - only when something went wrong
 
     click.echo(f"syncd: {one_line(redacted(text), 1000)}", err=True)
 
 
-def _confess(failure: BaseException | None) -> None:
+def _show_internal_error(failure: BaseException | None) -> None:
     """A defect of this program: where it showed, but none of the texts and values, which may hold a signed URL."""
     from syncd.report.logs import place_of  # noqa: PLC0415 - as above
 
     if failure is not None and not isinstance(failure, SystemExit):
-        _complain(f"internal error ({place_of(failure)}): please report it")
+        _print_error(f"internal error ({place_of(failure)}): please report it")
 
 
 def _harden() -> None:
     """Private files from the first on, no key in a core dump, and room for deep trees."""
     private_files()
     no_core_dumps()
-    sys.excepthook = lambda _kind, failure, _trace: _confess(failure)
-    sys.unraisablehook = lambda failed: _confess(failed.exc_value)
-    threading.excepthook = lambda failed: _confess(failed.exc_value)
+    sys.excepthook = lambda _kind, failure, _trace: _show_internal_error(failure)
+    sys.unraisablehook = lambda failed: _show_internal_error(failed.exc_value)
+    threading.excepthook = lambda failed: _show_internal_error(failed.exc_value)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft != resource.RLIM_INFINITY and soft < wanted:

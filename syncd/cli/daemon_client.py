@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.observer import Onlooker
-from syncd.core.directories import folders_for
+from syncd.cli.progress.observer import ProgressView
+from syncd.core.directories import directories_for
 from syncd.core.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.lock import holder
@@ -20,11 +20,11 @@ from syncd.sync.status_document import State
 _STARTS_S = 1.5
 _ASK_AGAIN_S = 0.1
 
-Said = TypeVar("Said")
+Answered = TypeVar("Answered")
 Done = TypeVar("Done")
 
 
-def ask_or_do(ask: Callable[[], Said | None], alone: Callable[[], Done]) -> Said | Done:
+def ask_or_do(ask: Callable[[], Answered | None], alone: Callable[[], Done]) -> Answered | Done:
     """What the daemon says; where none runs (None), what `alone` gives. One that starts in between is asked after all.
 
     Raises what either raises.
@@ -46,7 +46,7 @@ def ask_daemon(
     config: Config,
     request: Message,
     timeout_s: float | None = None,
-    onlooker: Onlooker | None = None,
+    view: ProgressView | None = None,
 ) -> dict[str, Any] | None:
     """The daemon's last word, or None where none runs. Raises what it ended with, `TimeoutError`, and
     `KeyboardInterrupt` where a signal ended the waiting: the daemon goes on.
@@ -54,23 +54,23 @@ def ask_daemon(
     interrupt = Interrupt()
     try:
         with interrupting(interrupt), interrupt.region():
-            return _ask_daemon(config, request, timeout_s, onlooker)
+            return _ask_daemon(config, request, timeout_s, view)
     except Stop:
         raise KeyboardInterrupt from None
 
 
 def _ask_daemon(
-    config: Config, request: Message, timeout_s: float | None, onlooker: Onlooker | None
+    config: Config, request: Message, timeout_s: float | None, view: ProgressView | None
 ) -> dict[str, Any] | None:
-    folder = folders_for(config.workspace.path, os.environ).state
+    folder = directories_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
     heard = False
     while True:
         try:
             for message in ask(folder, request, CLOCK, timeout_s):
                 heard = True
-                if message["event"] == "progress" and onlooker is not None:
-                    _show(message, onlooker)
+                if message["event"] == "progress" and view is not None:
+                    _show(message, view)
                 elif message["event"] == "done":
                     return _last_word(message)
         except ConnectionError:
@@ -83,16 +83,16 @@ def _ask_daemon(
         CLOCK.sleep(_ASK_AGAIN_S)
 
 
-def _show(message: Message, onlooker: Onlooker) -> None:
+def _show(message: Message, view: ProgressView) -> None:
     if "failed" in message:
-        onlooker.remark(message["failed"])
+        view.note(message["failed"])
     elif "done_files" in message:
         figures = (message[name] for name in ("done_files", "total_files", "done_bytes", "total_bytes"))
-        onlooker.packed(*figures)
+        view.packed(*figures)
     elif "done_bytes" in message:
-        onlooker.sent(message["done_bytes"], message["total_bytes"])
+        view.sent(message["done_bytes"], message["total_bytes"])
     else:
-        onlooker.stage(State(message["state"]))
+        view.stage(State(message["state"]))
 
 
 def _last_word(message: Message) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.bar import Progress
+from syncd.cli.progress.bar import ProgressBar
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
@@ -15,22 +15,24 @@ from syncd.daemon.build import key_of, target_of
 from syncd.remote.api import Api
 from syncd.remote.dump import Dump
 from syncd.remote.failure import StepFailed
-from syncd.remote.http_client import Exchanger
-from syncd.sync.sandbox_factory import patience_of
+from syncd.remote.http_client import HttpClient
+from syncd.sync.sandbox_factory import retry_settings_of
 
 Made = TypeVar("Made")
 
 
-def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes], Callable[[], None]], Made]) -> Made:
+def read_dump(
+    config: Config, progress: ProgressBar, make: Callable[[Iterator[bytes], Callable[[], None]], Made]
+) -> Made:
     """What `make` makes of the archive's bytes, shown as it goes; it is to call its second argument all the time.
 
     Raises `SyncdError`, `Stop`.
     """
     interrupt = Interrupt()
     waiter = Waiter(interrupt, CLOCK)
-    exchanger = Exchanger(waiter)
-    api = Api(target_of(config, os.environ), key_of(config, os.environ), exchanger, CLOCK)
-    dump = Dump(api, exchanger, patience_of(config), waiter)
+    client = HttpClient(waiter)
+    api = Api(target_of(config, os.environ), key_of(config, os.environ), client, CLOCK)
+    dump = Dump(api, client, retry_settings_of(config), waiter)
     with interrupting(interrupt):
 
         def counted(packed: Iterator[bytes]) -> Iterator[bytes]:
@@ -45,9 +47,9 @@ def read_dump(config: Config, progress: Progress, make: Callable[[Iterator[bytes
         try:
             return dump.read(
                 lambda packed: make(counted(packed), interrupt.check),
-                lambda failure, wait_s: progress.remark(f"{failure}; trying again in {wait_s:.1f} s"),
+                lambda failure, wait_s: progress.note(f"{failure}; trying again in {wait_s:.1f} s"),
             )
         except StepFailed as failure:
             raise failure.as_error() from None
         finally:
-            exchanger.drop()
+            client.drop()

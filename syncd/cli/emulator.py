@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from syncd.core.errors import NeedsPerson, TryLater
-from syncd.emulator import BadFault, Emulator, Entry, Fault, Sandbox
+from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.faults import __doc__ as fault_language
 from syncd.emulator.signing import LONGEST_S
@@ -138,7 +138,7 @@ api_key_file = "{emulator.data_dir / KEY_FILE}"
 """
 
 
-def _log(entry: Entry) -> None:
+def _log(entry: RequestRecord) -> None:
     # Whoever read the lines may be gone; requests are answered all the same.
     with suppress(OSError):
         click.echo(str(entry), err=True)

@@ -19,22 +19,24 @@ def command(path: str, config_file: str | None) -> None:
     """Say whether PATH is in the snapshot, and which rule decides, with its file and line."""
     config = configured(config_file)
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
-    from syncd.scan.explain import Answer, inquire  # noqa: PLC0415
+    from syncd.scan.explain import Explanation, explain  # noqa: PLC0415
 
     relative = _in_workspace(config, path)
-    answer = inquire(config.workspace.path, selection_of(config), relative, excludes_for(config, os.environ))
+    answer = explain(config.workspace.path, selection_of(config), relative, excludes_for(config, os.environ))
     if answer.included:
         secrets = reader_of(config, CLOCK, os.environ).secrets([relative] if relative else [])
-        answer = next((Answer(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer)
+        answer = next(
+            (Explanation(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer
+        )
     name = shown_path(relative) or "the workspace itself"
     rule = shown_path(str(answer.rule))  # the words of whoever wrote the ignore file, and the name of its folder
     if answer.included:
-        why = f"brought back by {rule}" if answer.rule else answer.remark or "no rule speaks of it"
+        why = f"brought back by {rule}" if answer.rule else answer.note or "no rule speaks of it"
         click.echo(f"included: {name} ({why})")
     elif answer.at != relative:
         click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")
     else:
-        click.echo(f"left out: {name}, by {rule}" if answer.rule else f"left out: {name}, {answer.remark}")
+        click.echo(f"left out: {name}, by {rule}" if answer.rule else f"left out: {name}, {answer.note}")
 
 
 def _in_workspace(config: Config, path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
 
@@ -41,13 +41,13 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
     """What the daemon says once it is done; None where none runs. Raises `SyncdError`."""
     from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
-    from syncd.cli.progress.waiting import Reason, Waiting, reason  # noqa: PLC0415
+    from syncd.cli.progress.waiting import Waiting, WaitReason, wait_reason  # noqa: PLC0415
     from syncd.cli.status.command import status_of  # noqa: PLC0415
 
-    folder = folders_for(config.workspace.path, os.environ).state
+    folder = directories_for(config.workspace.path, os.environ).state
 
-    def why() -> Reason:
-        return reason(status_of(config, folder), CLOCK.wall_s())
+    def why() -> WaitReason:
+        return wait_reason(status_of(config, folder), CLOCK.wall_s())
 
     with Waiting(why):
         try:
@@ -60,16 +60,16 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
 
 
 def _alone(config: Config, timeout_s: float | None) -> None:
-    from syncd.archive.snapshotter import Demand  # noqa: PLC0415
-    from syncd.cli.progress.waiting import Waiting, Watched  # noqa: PLC0415
+    from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
+    from syncd.cli.progress.waiting import OwnSync, Waiting  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    watched = Watched()
+    watched = OwnSync()
     with Waiting(lambda: watched.reason), _until(timeout_s) as late:
         try:
-            sync_alone(config, Demand.CHANGED, watched, give_up_s=timeout_s)
+            sync_alone(config, SyncMode.CHANGED, watched, give_up_s=timeout_s)
         except (Stop, KeyboardInterrupt):
             if not late.is_set():
                 raise

@@ -11,12 +11,12 @@ import click
 
 from syncd.cli.options import config_option, configured
 from syncd.cli.status.text import Line, Span, Tone, coloured, columns, fitted, wrapped
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.formatting import counted, size
 from syncd.core.text import shown_path
-from syncd.report.history import Change, Ending, Record, failed
-from syncd.report.history_store import HistoryFile, encoded
+from syncd.report.history import ChangeCounts, SyncEnding, SyncRecord, failed
+from syncd.report.history_store import HistoryStore, encoded
 from syncd.sync.sync_reason import SyncReason
 
 # Columns: mark, time, why, what changed (all the rest), size, seconds, outcome; two spaces between them.
@@ -56,8 +56,8 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     Listed is what sent something, was asked for, failed, or succeeded after failures. The same failure again and again
     is listed once, and counted in the next line. About the last thousand are kept.
     """
-    folder = folders_for(configured(config_file).workspace.path, os.environ).state
-    records, damaged = _read(HistoryFile(folder))
+    folder = directories_for(configured(config_file).workspace.path, os.environ).state
+    records, damaged = _read(HistoryStore(folder))
     if damaged:
         click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
     found = [record for record in records if failed(record) or not only_failed][-most:]  # [-0:] is all
@@ -70,14 +70,14 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
     sys.stdout.flush()  # here, where a reader that has enough is no failure
 
 
-def _show(records: list[Record]) -> None:
+def _show(records: list[SyncRecord]) -> None:
     width = min(_MOST_COLUMNS, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 80
     colour = False if os.environ.get("NO_COLOR") else None
     for line in table(records, width):
         click.echo(fitted(coloured(line), sys.stdout.encoding), color=colour)
 
 
-def _read(file: HistoryFile) -> tuple[list[Record], int]:
+def _read(file: HistoryStore) -> tuple[list[SyncRecord], int]:
     try:
         return file.read()
     except OSError as failure:
@@ -87,7 +87,7 @@ def _read(file: HistoryFile) -> tuple[list[Record], int]:
         ) from None
 
 
-def table(records: Iterable[Record], width: int) -> Iterator[Line]:
+def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
     """The lines for these records, at most `width` columns each if there are at least 80; times are local."""
     rest = max(8, width - _REST)
     yield _row("", ("time", "why", "changed", "size", "took"), ("outcome", Tone.PLAIN), rest)
@@ -133,22 +133,22 @@ def _short(text: str, width: int) -> str:
     return f"…{text}"
 
 
-def _what(record: Record, room: int) -> str:
-    change = record.change or Change()
+def _what(record: SyncRecord, room: int) -> str:
+    change = record.change or ChangeCounts()
     counts = ((change.added, "+"), (change.changed, "~"), (change.removed, "-"))
     first = change.first_added or change.first_changed or change.first_removed or ""
     told = " ".join(f"{sign}{count:,}" for count, sign in counts if count)
     if told:
         left = room - len(told) - 2
         return f"{told}  {_short(first, left)}" if left >= _LEAST_PATH else told
-    return f"all {counted(record.files or 0, 'file')}" if record.outcome == Ending.INITIALIZED else ""
+    return f"all {counted(record.files or 0, 'file')}" if record.outcome == SyncEnding.INITIALIZED else ""
 
 
 def _took(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < _LONG_S else f"{seconds / 60:,.0f} min"
 
 
-def _notes(record: Record) -> Iterator[str]:
+def _notes(record: SyncRecord) -> Iterator[str]:
     """What there is to say below the line."""
     if record.error is not None and failed(record):
         yield f"{record.error.step}: {record.error.message}"

@@ -19,12 +19,12 @@ from syncd.core.text import shown_path
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
-    from syncd.archive.preview import take_secrets_out  # noqa: PLC0415
+    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.manifest import Kind  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
     from syncd.selection.selection import Decision  # noqa: PLC0415
-    from syncd.watch.scan_listener import NoCoverage  # noqa: PLC0415
+    from syncd.watch.scan_listener import NoScanListener  # noqa: PLC0415
 
     left_out: list[tuple[str, Decision]] = []
 
@@ -34,11 +34,11 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     scan = Scanner(
         config.workspace.path,
         selection_of(config),
-        NoCoverage(),
+        NoScanListener(),
         note,
         personal_excludes=excludes_for(config, os.environ),
     ).scan()
-    secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+    secrets = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out += [(path, Decision(False, secret.rule)) for path, secret in secrets.items()]
     if ignored and as_json:
         rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]

@@ -52,13 +52,13 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 def push(config: Config, force: bool) -> Pushed:
     """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
     from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.progress.bar import Progress  # noqa: PLC0415
+    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
 
-    with Progress() as progress:
+    with ProgressBar() as progress:
         request = {"do": "push", "force": force}
         try:
             done = ask_or_do(
-                lambda: ask_daemon(config, request, onlooker=progress), lambda: _push_alone(config, force, progress)
+                lambda: ask_daemon(config, request, view=progress), lambda: _push_alone(config, force, progress)
             )
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; what the daemon began goes on", "see `syncd status`") from None
@@ -68,13 +68,13 @@ def push(config: Config, force: bool) -> Pushed:
 
 
 def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
-    from syncd.archive.snapshotter import Demand  # noqa: PLC0415
+    from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415
     from syncd.daemon.requests import described  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    outcome = sync_alone(config, Demand.FORCED if force else Demand.CHANGED, progress)
+    outcome = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
     begins = outcome.sync is not None and outcome.change is None
     return Pushed(described(outcome), begins, progress.upload_bytes_per_s)
 

@@ -11,7 +11,7 @@ import click
 from syncd.cli.options import CLOCK, config_option, config_path, logging_options
 from syncd.core.api_key import ApiKey, is_outdated
 from syncd.core.clock import stamp
-from syncd.core.context import Surroundings
+from syncd.core.context import RuntimeContext
 from syncd.core.errors import Locked, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
@@ -46,39 +46,39 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
 def _run(path: str) -> None:
     from syncd.core.settings import load_config  # noqa: PLC0415
     from syncd.daemon.build import daemon_of, folders_of  # noqa: PLC0415
-    from syncd.daemon.loop import Ended  # noqa: PLC0415
+    from syncd.daemon.loop import LoopEnd  # noqa: PLC0415
     from syncd.daemon.signals import Signals  # noqa: PLC0415
     from syncd.daemon.wakeup import Wakeup  # noqa: PLC0415
-    from syncd.report.status_publisher import Tally  # noqa: PLC0415
+    from syncd.report.status_publisher import RunTotals  # noqa: PLC0415
 
-    around = Surroundings(CLOCK, os.environ, Interrupt())
-    config, key, excludes = _usable(path, around, _LOCKED_S)
+    context = RuntimeContext(CLOCK, os.environ, Interrupt())
+    config, key, excludes = _usable(path, context, _LOCKED_S)
     wakeup = Wakeup()
-    signals = Signals(around.interrupt, wakeup)
-    tally = Tally(started_at=stamp(CLOCK.wall_s()))
+    signals = Signals(context.interrupt, wakeup)
+    totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     with signals.installed():
         while True:
             # What git said is kept: asked again, it might fail where the old configuration is to stay.
-            now = replace(around, excludes=excludes)
+            now = replace(context, excludes=excludes)
             try:
                 with daemon_of(
                     config,
                     key=key,
-                    around=now,
+                    context=now,
                     signals=signals,
                     wakeup=wakeup,
-                    tally=tally,
+                    totals=totals,
                     reread=lambda: load_config(path),
                 ) as daemon:
                     ended = daemon.run()
             except Locked:  # a command took the workspace since it was looked at
-                _wait_for_lock(folders_of(config, around.environ).state, around, _LOCKED_S)
+                _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
                 continue
-            if ended is Ended.STOPPED:
+            if ended is LoopEnd.STOPPED:
                 return
             signals.reload = False
             try:
-                config, key, excludes = _usable(path, around)
+                config, key, excludes = _usable(path, context)
                 _log.info("configuration read anew")
             except SyncdError as failure:
                 _log.error("the new configuration is refused, the old one stays: %s", failure)
@@ -89,30 +89,30 @@ def _run(path: str) -> None:
                 )
 
 
-def _usable(path: str, around: Surroundings, patience_s: float = 0.0) -> tuple[Config, ApiKey, str]:
+def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
     """The configuration, its key and the person's exclude file, once nothing in them would keep a daemon from starting.
 
     Raises `SyncdError`. No lock may be held: a workspace that another daemon has is refused, too, and so is one that a
-    command has for longer than `patience_s`.
+    command has for longer than `timeout_s`.
     """
     from syncd.core.settings import load_config  # noqa: PLC0415
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
 
     config = load_config(path)
     selection_of(config)
-    excludes = excludes_of(config, around)
-    key = key_of(config, around.environ)
-    _wait_for_lock(folders_of(config, around.environ).state, around, patience_s)
+    excludes = excludes_of(config, context)
+    key = key_of(config, context.environ)
+    _wait_for_lock(folders_of(config, context.environ).state, context, timeout_s)
     return config, key, excludes
 
 
-def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None:
+def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> None:
     """Until nobody has it. Raises `Locked` if a daemon does, or a command for longer than that; `Stop`."""
     from syncd.core.lock import Lock  # noqa: PLC0415
     from syncd.core.waiter import Waiter  # noqa: PLC0415
     from syncd.daemon.control import listens  # noqa: PLC0415
 
-    ends_s = CLOCK.monotonic_s() + patience_s
+    ends_s = CLOCK.monotonic_s() + timeout_s
     while True:
         lock = Lock(folder)
         try:
@@ -120,7 +120,7 @@ def _wait_for_lock(folder: str, around: Surroundings, patience_s: float) -> None
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            Waiter(around.interrupt, CLOCK).sleep(_TRY_AGAIN_S)
+            Waiter(context.interrupt, CLOCK).sleep(_TRY_AGAIN_S)
         else:
             lock.release()
             return

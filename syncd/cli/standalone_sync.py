@@ -8,65 +8,65 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.observer import Onlooker
+from syncd.cli.progress.observer import ProgressView
 from syncd.core.clock import stamp
-from syncd.core.context import Surroundings
+from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop, SyncdError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
-from syncd.core.warning import Problem
-from syncd.daemon.build import cycle_of, folders_of, key_of
+from syncd.core.warning import SyncWarning
+from syncd.daemon.build import folders_of, key_of, sync_cycle_of
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.http_client import Exchanger
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
-from syncd.report.history_recorder import Chronicle
-from syncd.report.history_store import HistoryFile
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore
 from syncd.report.status_publisher import ends_at
-from syncd.report.status_store import StatusFile, read_last
-from syncd.sandbox.agent_notifier import Liaison, liaison_of
+from syncd.report.status_store import StatusStore, read_last
+from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.status_document import LastError, SandboxName, State, Status
-from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.sync.sync_cycle import Outcome, SyncCycle
 from syncd.sync.sync_reason import SyncReason
 
-_SHOWN_PROBLEMS = 3
+_SHOWN_WARNINGS = 3
 
 
 @dataclass
-class _Attendant:
+class _Observer:
     """Tells a person what goes on; its waits are cut short by a signal."""
 
     waiter: Waiter
-    onlooker: Onlooker
-    chronicle: Chronicle
+    view: ProgressView
+    recorder: HistoryRecorder
 
     def stage(self, state: State) -> None:
-        self.chronicle.stage(state)
-        self.onlooker.stage(state)
+        self.recorder.stage(state)
+        self.view.stage(state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        self.onlooker.packed(done_files, total_files, done_bytes, total_bytes)
+        self.view.packed(done_files, total_files, done_bytes, total_bytes)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        self.chronicle.sent(sent_bytes, total_bytes)
-        self.onlooker.sent(sent_bytes, total_bytes)
+        self.recorder.sent(sent_bytes, total_bytes)
+        self.view.sent(sent_bytes, total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         if wait_s:
-            self.chronicle.retrying(failure.step, str(failure))
-            self.onlooker.remark(f"{failure}; trying again in {wait_s:.1f} s")
+            self.recorder.retrying(failure.step, str(failure))
+            self.view.note(f"{failure}; trying again in {wait_s:.1f} s")
 
-    def pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - only a daemon has newer changes
+    def pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - only a daemon has newer changes
         self.waiter.sleep(wait_s)
 
 
-def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: float | None = None) -> Outcome:
+def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressView, give_up_s: float | None = None) -> Outcome:
     """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`.
 
     `TryLater` names the files that never stood still: all else is in the sandbox, and recorded so.
@@ -85,83 +85,83 @@ def sync_alone(config: Config, demand: Demand, onlooker: Onlooker, give_up_s: fl
     folders = folders_of(config, os.environ)
     lock = Lock(folders.state)
     lock.acquire()
-    exchanger = Exchanger(Waiter(interrupt, CLOCK))
-    status = _Record(config, folders.state)
+    client = HttpClient(Waiter(interrupt, CLOCK))
+    status = _StatusRecord(config, folders.state)
     try:
         with interrupting(interrupt):
-            key, around = key_of(config, os.environ), Surroundings(CLOCK, os.environ, interrupt)
-            cycle = cycle_of(config, folders, key=key, around=around, exchanger=exchanger)
+            key, context = key_of(config, os.environ), RuntimeContext(CLOCK, os.environ, interrupt)
+            cycle = sync_cycle_of(config, folders, key=key, context=context, client=client)
             cycle.recall()
             status.goes_to(cycle.target)
-            chronicle = Chronicle(
-                CLOCK, HistoryFile(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
+            recorder = HistoryRecorder(
+                CLOCK, HistoryStore(folders.state), lambda: cycle.target.sandbox_id if cycle.target else ""
             )
-            attendant = _Attendant(exchanger.waiter, onlooker, chronicle)
+            observer = _Observer(client.waiter, view, recorder)
             try:
-                outcome, left = _followed_up(cycle, demand, attendant, status, config.sync.debounce_seconds)
+                outcome, left = _followed_up(cycle, sync_mode, observer, status, config.sync.debounce_seconds)
             except StepFailed as failure:
-                chronicle.failed(failure.step, str(failure))
+                recorder.failed(failure.step, str(failure))
                 status.failed(failure.step, failure.as_error())
                 raise failure.as_error() from None
             except SyncdError as failure:
-                chronicle.failed(Step.SNAPSHOT, str(failure))
-                status.failed(Step.SNAPSHOT, failure)
+                recorder.failed(ApiStep.SNAPSHOT, str(failure))
+                status.failed(ApiStep.SNAPSHOT, failure)
                 raise
             except OSError as failure:
-                chronicle.failed(Step.SNAPSHOT, f"this machine refused something: {failure.strerror or failure}")
+                recorder.failed(ApiStep.SNAPSHOT, f"this machine refused something: {failure.strerror or failure}")
                 raise
             finally:
-                chronicle.stopped()
-            liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
-            _tell_agent(liaison, cycle, attendant)
-            problems = [*cycle.problems, *liaison.problems]
-            if liaison.problems:
-                status.warned(problems)
+                recorder.stopped()
+            agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
+            _tell_agent(agent_notifier, cycle, observer)
+            warnings = [*cycle.warnings, *agent_notifier.warnings]
+            if agent_notifier.warnings:
+                status.warned(warnings)
             named = ("torn:", "blocked:") if left or outcome.blocked else ()
-            _warn(onlooker, [problem for problem in problems if not problem.key.startswith(named)])
+            _warn(view, [warning for warning in warnings if not warning.key.startswith(named)])
             if left:
                 raise still_changing(left)
             if outcome.blocked:
                 raise left_out(outcome.blocked)
             return outcome
     finally:
-        exchanger.drop()
+        client.drop()
         lock.release()
 
 
-def _tell_agent(liaison: Liaison, cycle: Cycle, attendant: _Attendant) -> None:
+def _tell_agent(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Observer) -> None:
     """See the agent told, now that the sandbox holds the workspace; a signal ends that alone."""
     try:
-        liaison.arrived(cycle.target, cycle.lodging.tenancy)
-        liaison.wait(attendant.waiter.interrupt)
+        agent_notifier.arrived(cycle.target, cycle.provider.acquired_sandbox)
+        agent_notifier.wait(observer.waiter.interrupt)
     except Stop:
-        attendant.onlooker.remark("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
+        observer.view.note("stopped before sandbox.on_sandbox_change was done; the next sync runs it once more")
     finally:
-        liaison.close()
+        agent_notifier.close()
 
 
-def _warn(onlooker: Onlooker, problems: list[Problem]) -> None:
-    for problem in problems[:_SHOWN_PROBLEMS]:
-        onlooker.remark(f"warning: {one_line(str(problem), 600)}")
-    more = len(problems) - _SHOWN_PROBLEMS
+def _warn(view: ProgressView, warnings: list[SyncWarning]) -> None:
+    for warning in warnings[:_SHOWN_WARNINGS]:
+        view.note(f"warning: {one_line(str(warning), 600)}")
+    more = len(warnings) - _SHOWN_WARNINGS
     if more > 0:
-        onlooker.remark(f"and {more} more warnings: see `syncd status`")
+        view.note(f"and {more} more warnings: see `syncd status`")
 
 
 def _followed_up(
-    cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, quiet_s: float
+    cycle: SyncCycle, sync_mode: SyncMode, observer: _Observer, status: _StatusRecord, quiet_s: float
 ) -> tuple[Outcome, frozenset[str]]:
     """The outcome of a sync, and of those that files make necessary which change under it; and the files that still do.
 
     Each one waits for the quiet time, in which most writers come to their end.
     """
-    outcome = _synced(cycle, demand, attendant, status, SyncReason.ORDER)
+    outcome = _synced(cycle, sync_mode, observer, status, SyncReason.ORDER)
     left = unsettled(None, outcome.follow_up, outcome.torn)
     for _ in range(FOLLOW_UPS):
         if not left:
             break
-        attendant.pause(quiet_s, Verdict.RETRY)
-        again = _synced(cycle, Demand.CHANGED, attendant, status, SyncReason.CHANGE)
+        observer.pause(quiet_s, FailureAction.RETRY)
+        again = _synced(cycle, SyncMode.CHANGED, observer, status, SyncReason.CHANGE)
         left = unsettled(left, again.follow_up, again.torn)
         outcome = (
             again if again.sync else replace(outcome, follow_up=again.follow_up, torn=again.torn, blocked=again.blocked)
@@ -169,15 +169,17 @@ def _followed_up(
     return outcome, left
 
 
-def _synced(cycle: Cycle, demand: Demand, attendant: _Attendant, status: _Record, reason: SyncReason) -> Outcome:
-    attendant.chronicle.begin(reason.value)
-    outcome = cycle.run(demand, attendant)
-    attendant.chronicle.end(outcome)
+def _synced(
+    cycle: SyncCycle, sync_mode: SyncMode, observer: _Observer, status: _StatusRecord, reason: SyncReason
+) -> Outcome:
+    observer.recorder.begin(reason.value)
+    outcome = cycle.run(sync_mode, observer)
+    observer.recorder.end(outcome)
     status.succeeded(outcome, cycle)  # each one: the next may be broken off
     return outcome
 
 
-class _Record:
+class _StatusRecord:
     """What `syncd status` says of a sync that no daemon made."""
 
     def __init__(self, config: Config, folder: str) -> None:
@@ -193,7 +195,7 @@ class _Record:
             retry_at=None,
             progress=None,
         )
-        self._file = StatusFile(folder)
+        self._file = StatusStore(folder)
 
     def goes_to(self, target: Target | None) -> None:
         """The sandbox of this sync, None while none is acquired: what was told of another one is not claimed."""
@@ -205,8 +207,8 @@ class _Record:
                 self._before, sandbox=SandboxName(target.sandbox_id, target.base_url, target.region)
             )
 
-    def succeeded(self, outcome: Outcome, cycle: Cycle) -> None:
-        tenancy = cycle.lodging.tenancy
+    def succeeded(self, outcome: Outcome, cycle: SyncCycle) -> None:
+        acquired_sandbox = cycle.provider.acquired_sandbox
         self.goes_to(cycle.target)
         self._write(
             pending=bool(outcome.follow_up),
@@ -214,17 +216,17 @@ class _Record:
             last_sync=outcome.sync or self._before.last_sync,
             last_error=None,
             upload_url_expires_at=cycle.url_expires_at,
-            warnings=tuple(str(problem) for problem in cycle.problems),
-            left_out=cycle.photographer.left_out,
-            sandbox_expires_at=ends_at(tenancy),
-            mcp_servers=tenancy.servers if tenancy else {},
+            warnings=tuple(str(warning) for warning in cycle.warnings),
+            left_out=cycle.snapshotter.left_out,
+            sandbox_expires_at=ends_at(acquired_sandbox),
+            mcp_servers=acquired_sandbox.servers if acquired_sandbox else {},
             lingering=cycle.lingering_files,
         )
 
-    def warned(self, problems: list[Problem]) -> None:
-        self._write(warnings=tuple(str(problem) for problem in problems))
+    def warned(self, warnings: list[SyncWarning]) -> None:
+        self._write(warnings=tuple(str(warning) for warning in warnings))
 
-    def failed(self, step: Step, failure: SyncdError) -> None:
+    def failed(self, step: ApiStep, failure: SyncdError) -> None:
         error = LastError(stamp(CLOCK.wall_s()), step, one_line(str(failure), 600))
         self._write(pending=True, failures=self._before.failures + 1, last_error=error)
 

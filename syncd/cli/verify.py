@@ -59,18 +59,18 @@ class _Compared:
 
 
 def _compared(config: Config) -> _Compared:
-    from syncd.archive.preview import take_secrets_out  # noqa: PLC0415
+    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
-    from syncd.cli.progress.bar import Progress  # noqa: PLC0415
+    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
 
     workspace, excludes = config.workspace, excludes_for(config, os.environ)
-    with Progress() as progress:
+    with ProgressBar() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
-        secrets = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+        secrets = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
         found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
     return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
 
@@ -78,10 +78,10 @@ def _compared(config: Config) -> _Compared:
 def _lingering(config: Config) -> set[str]:
     """What was sent once and deleted here since, as far as it is known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
-    from syncd.sandbox.leftovers_store import LingeringFile  # noqa: PLC0415 - where something is only there
+    from syncd.sandbox.leftovers_store import LeftoversStore  # noqa: PLC0415 - where something is only there
 
     state_folder = places_of(config, os.environ).state
-    return set(LingeringFile(state_folder, target_of(config, os.environ)).load().entries)
+    return set(LeftoversStore(state_folder, target_of(config, os.environ)).load().entries)
 
 
 def _deleted(count: int, deletions: str) -> str:

@@ -10,7 +10,7 @@ from syncd.core.interrupt import Interrupt
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RuntimeContext:
     """What a process brings along: its clock, its environment, and how it is asked to end."""
 
     clock: Clock

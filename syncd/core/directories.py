@@ -12,7 +12,7 @@ from syncd.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Folders:
+class Directories:
     """The two folders of one workspace; both 0700."""
 
     state: str
@@ -34,12 +34,12 @@ class Folders:
                 ) from None
 
 
-def folders_for(workspace: str, environ: Mapping[str, str]) -> Folders:
+def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
     """The folders of the workspace at this absolute path, as the environment of a user or a service says."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(workspace)).strip("-.")[:40] or "workspace"
     key = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
     folder = f"{name}-{key}"
-    return Folders(
+    return Directories(
         state=os.path.join(_base(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", "~/.local/state"), folder),
         spool=os.path.join(_base(environ, "CACHE_DIRECTORY", "XDG_CACHE_HOME", "~/.cache"), folder),
     )

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
@@ -40,7 +40,7 @@ class StateFile:
         header = _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
         write_durably(self.path, header + payload)
 
-    def read(self) -> tuple[bytes | None, Problem | None]:
+    def read(self) -> tuple[bytes | None, SyncWarning | None]:
         """The record, or None where there is none; and what was wrong with the one that was set aside."""
         try:
             content = read_file(self.path)
@@ -57,11 +57,11 @@ class StateFile:
         """As `write`, in MessagePack."""
         self.write(msgspec.msgpack.encode(record))
 
-    def read_record(self, shape: type[Shape]) -> tuple[Shape | None, Problem | None]:
+    def read_record(self, shape: type[Shape]) -> tuple[Shape | None, SyncWarning | None]:
         """As `read`; a record of another shape is set aside, too."""
-        payload, problem = self.read()
+        payload, warning = self.read()
         if payload is None:
-            return None, problem
+            return None, warning
         try:
             return msgspec.msgpack.decode(payload, type=shape), None
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -69,20 +69,20 @@ class StateFile:
 
     def recalled(self, shape: type[Shape], log: logging.Logger) -> Shape | None:
         """The record, if there is one that makes sense; what was set aside is told in the log."""
-        record, problem = self.read_record(shape)
-        if problem is not None:
-            log.warning("%s", problem)
+        record, warning = self.read_record(shape)
+        if warning is not None:
+            log.warning("%s", warning)
         return record
 
-    def set_aside(self, why: str = "was damaged or of another version") -> Problem:
+    def set_aside(self, why: str = "was damaged or of another version") -> SyncWarning:
         """Move a record that makes no sense out of the way, for a person to look at."""
         what = f"the state file {os.path.basename(self.path)!r} {why}"
         try:
             aside = _moved_aside(self.path)
         except OSError as failure:
             hint = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
-            return Problem(f"state:{self.path}", what, hint)
-        return Problem(f"state:{self.path}", what, f"nothing to do; it is kept as {aside}, and {self._cost}")
+            return SyncWarning(f"state:{self.path}", what, hint)
+        return SyncWarning(f"state:{self.path}", what, f"nothing to do; it is kept as {aside}, and {self._cost}")
 
     def remove(self) -> None:
         """Forget the record for good. Raises `OSError` where a later process would still believe it."""
@@ -98,14 +98,14 @@ class StateFile:
         flush_folder(os.path.dirname(self.path))
 
 
-class Mark:
+class MarkerFile:
     """A fact that is true while something, whatever it is, has this name in the state folder."""
 
     def __init__(self, folder: str, name: str) -> None:
         self._path = os.path.join(folder, name)
 
     @property
-    def stands(self) -> bool:
+    def exists(self) -> bool:
         """Whether it is there."""
         return os.path.lexists(self._path)
 

@@ -22,7 +22,7 @@ _HANDLE_BYTES = 128  # MAX_HANDLE_SZ
 _HANDLE_HEADER = struct.Struct("=Ii")  # struct file_handle: how many bytes there is room for, its type
 _HANDLE_SIZE = struct.Struct("=I")
 _NO_HANDLE = _HANDLE_HEADER.pack(_HANDLE_BYTES, 0) + bytes(_HANDLE_BYTES)
-_Room = ctypes.c_char * len(_NO_HANDLE)
+_HandleBuffer = ctypes.c_char * len(_NO_HANDLE)
 _STATX_BYTES = 256
 _STATX_MASK = struct.Struct("=I")
 _STATX_BORN = struct.Struct("=qI")
@@ -88,7 +88,7 @@ def _handle(descriptor: int, name: bytes, flags: int) -> bytes:
     """The handle with its type; empty where there is none."""
     if _name_to_handle_at is None:
         return b""
-    room = _Room.from_buffer_copy(_NO_HANDLE)
+    room = _HandleBuffer.from_buffer_copy(_NO_HANDLE)
     if _name_to_handle_at(descriptor, name, room, _mount_at, flags) != 0:
         return b""
     answer = room.raw

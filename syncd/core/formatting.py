@@ -59,7 +59,7 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):,.1f} MiB" if size_bytes < 10 << 30 else f"{size_bytes / (1 << 30):,.0f} GiB"
 
 
-def told_apart(message: str) -> tuple[str, str]:
+def distinguishable(message: str) -> tuple[str, str]:
     """What happened, and what to do about it: what stands after the last colon, unless a quoted path holds that one.
 
     Errors and problems are written `what: remedy`. A message without a remedy may be cut at another colon; nothing is

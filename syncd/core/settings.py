@@ -232,16 +232,22 @@ def is_loopback(host: str) -> bool:
 
 def _check_base_url(url: str) -> None:
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port
+        components = urlsplit(url)
+        host = components.hostname or ""
+        _ = components.port
     except ValueError:
-        parts, host = urlsplit(""), ""
+        components, host = urlsplit(""), ""
     allowed = "must be an https address such as https://api.klavis.ai, or http on this machine's loopback"
-    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and url.isascii() and url.isprintable()
-    if not host or not plain or " " in url or parts.scheme not in ("https", "http"):
+    plain = (
+        not components.query
+        and not components.fragment
+        and "@" not in components.netloc
+        and url.isascii()
+        and url.isprintable()
+    )
+    if not host or not plain or " " in url or components.scheme not in ("https", "http"):
         raise ConfigError(f"sandbox.base_url = {_shown(url)}", allowed)
-    if parts.scheme == "http" and not is_loopback(host):
+    if components.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"sandbox.base_url = {_shown(url)}: plain http would show the API key on the way", allowed)
 
 

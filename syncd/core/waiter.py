@@ -21,7 +21,7 @@ from syncd.core.clock import Clock, SystemClock
 from syncd.core.interrupt import Interrupt
 
 # Work that never waits hears this often, and so often is told how far an upload has come.
-GLANCE_S = 0.2
+POLL_EVERY_S = 0.2
 # Less than this is no time to wait for: what floating point leaves over.
 _NO_TIME_S = 1e-6
 # A connection is another machine's, which no test's clock can hurry.
@@ -43,7 +43,7 @@ class GivesWay(Enum):
 class Listener(Protocol):
     """Who hears. All seconds are of the waiter's clock, monotonic."""
 
-    def alarms(self) -> Sequence[tuple[int, int]]:
+    def wake_fds(self) -> Sequence[tuple[int, int]]:
         """Descriptors, each with the events of poll(2) that tell of something to hear."""
 
     def due_s(self) -> float | None:
@@ -65,7 +65,7 @@ class Waiter:
         self.listener: Listener | None = None
         self._gives_way = GivesWay.NEVER
         self._tell: Callable[[], None] | None = None
-        self._glanced_s = -inf
+        self._polled_at_s = -inf
 
     @contextmanager
     def giving_way(self, gives_way: GivesWay) -> Iterator[None]:
@@ -78,7 +78,7 @@ class Waiter:
 
     @contextmanager
     def telling(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Within it, `tell` is called every `GLANCE_S` seconds, whatever is waited for."""
+        """Within it, `tell` is called every `POLL_EVERY_S` seconds, whatever is waited for."""
         outer, self._tell = self._tell, tell
         try:
             yield
@@ -107,17 +107,17 @@ class Waiter:
             left_s = ends_s - _REAL.monotonic_s()
             found = self._poll(_REAL, [left_s, *newer], (descriptor, events))
             if descriptor in found:
-                self.glance()
+                self.poll_events()
                 return True
             self._hear(found)
             newer = self._newer_in_s()
             if left_s <= 0:
                 return False
 
-    def glance(self) -> None:
+    def poll_events(self) -> None:
         """Hear, if nothing was heard for a moment: for work that never waits. Raises `Stop`, `Superseded`."""
         self.interrupt.check()
-        if _REAL.monotonic_s() - self._glanced_s >= GLANCE_S:
+        if _REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
             self._hear(self._poll(_REAL, [0.0]) if self.listener is not None else ())
             self._newer_in_s()
 
@@ -128,20 +128,20 @@ class Waiter:
         if watched is not None:
             poll.register(*watched)
         if self.listener is not None:
-            for descriptor, events in self.listener.alarms():
+            for descriptor, events in self.listener.wake_fds():
                 poll.register(descriptor, events)
             due_s = self.listener.due_s()
             if due_s is not None:
                 ends.append(due_s - self.clock.monotonic_s())
         if self._tell is not None:
-            ends.append(self._glanced_s + GLANCE_S - _REAL.monotonic_s())
+            ends.append(self._polled_at_s + POLL_EVERY_S - _REAL.monotonic_s())
         with self.interrupt.region():
             found = clock.poll(poll, max(0.0, min(ends)) if ends else None)
         self.interrupt.check()
         return {descriptor for descriptor, _ in found}
 
     def _hear(self, ready: Collection[int]) -> None:
-        self._glanced_s = _REAL.monotonic_s()
+        self._polled_at_s = _REAL.monotonic_s()
         if self.listener is not None:
             self.listener.hear(ready)
         self.interrupt.check()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SyncWarning:
     """`what` is one line for people, `remedy` what they can do about it; `key` tells repeats from news."""
 
     key: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdError, WorkspaceError
-from syncd.daemon.scheduler import Ends, Hold
-from syncd.remote.retry import Patience, backoff_limit_s
+from syncd.daemon.scheduler import Hold, HoldEnds
+from syncd.remote.retry import RetrySettings, backoff_limit_s
 
 # A workspace that is missing or emptied is looked for this often, as a mount gives no event …
 LOOK_FOR_WORKSPACE_S = 2.0
@@ -15,11 +15,11 @@ ASK_AGAIN_FIRST_S = 60.0
 ASK_AGAIN_MAX_S = 600.0
 
 
-class Setback:
+class FailureBackoff:
     """The daemon's hold or back-off, if it has one. Times are monotonic seconds."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, retry_settings: RetrySettings) -> None:
+        self._retry_settings = retry_settings
         self._failures = 0
         self._asked = 0
         self._asked_until_s: float | None = None
@@ -47,22 +47,22 @@ class Setback:
             self.hold = self._held(failure, now_s, took_s)
             return
         self._failures += 1
-        wait_s = backoff_limit_s(self._failures, self._patience.first_s, self._patience.max_s)
+        wait_s = backoff_limit_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s)
         # What a server asks for may be longer than one sync's patience: the next sync must not come before it either.
         self.not_before_s = now_s + max(wait_s, asked_s)
         self._asked_until_s = now_s + asked_s if asked_s else None
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
         if isinstance(failure, WorkspaceError):
-            return Hold(Ends.WITH_CHANGES, now_s + max(LOOK_FOR_WORKSPACE_S, LOOK_SHARE * took_s))
+            return Hold(HoldEnds.WITH_CHANGES, now_s + max(LOOK_FOR_WORKSPACE_S, LOOK_SHARE * took_s))
         self._asked += 1
         again_s = now_s + backoff_limit_s(self._asked, ASK_AGAIN_FIRST_S, ASK_AGAIN_MAX_S)
-        return Hold(Ends.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else Ends.WITH_A_PERSON, again_s)
+        return Hold(HoldEnds.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else HoldEnds.WITH_A_PERSON, again_s)
 
     @property
     def waits_for_person(self) -> bool:
         """Whether only a person can end the hold, by a new key or configuration."""
-        return self.hold is not None and self.hold.ends is Ends.WITH_A_PERSON
+        return self.hold is not None and self.hold.ends is HoldEnds.WITH_A_PERSON
 
 
 def ends_a_new_daemon(failure: SyncdError) -> bool:

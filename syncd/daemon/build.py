@@ -8,54 +8,54 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
-from syncd.archive.snapshotter import Photographer
+from syncd.archive.snapshotter import Snapshotter
 from syncd.core.api_key import ApiKey, find_key
 from syncd.core.clock import Clock
-from syncd.core.context import Surroundings
-from syncd.core.directories import Folders, folders_for
+from syncd.core.context import RuntimeContext
+from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import close_memory
 from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.daemon.components import Parts, Timing
+from syncd.daemon.components import Components, Timing
 from syncd.daemon.control import ControlServer
-from syncd.daemon.live_reload import Revision, limit_of
+from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Daemon
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.acquired_sandbox import is_over
 from syncd.remote.bucket import Throttle
-from syncd.remote.http_client import Exchanger
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.desktop import Desktop
-from syncd.report.desktop_notifier import Herald
-from syncd.report.history_recorder import Chronicle
-from syncd.report.history_store import HistoryFile
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore
 from syncd.report.logs import keep_out_of_logs
-from syncd.report.notification_store import NoticeFile
-from syncd.report.status_publisher import Board, Tally
-from syncd.report.status_store import StatusFile
-from syncd.report.systemd_notify import ServiceManager
-from syncd.sandbox.agent_notifier import liaison_of
-from syncd.sandbox.provider import TenancyFile
-from syncd.scan.disaster_guard import Sentry
+from syncd.report.notification_store import NotificationStore
+from syncd.report.status_publisher import RunTotals, StatusPublisher
+from syncd.report.status_store import StatusStore
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sandbox.agent_notifier import agent_notifier_of
+from syncd.sandbox.provider import AcquiredSandboxStore
+from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_config import personal_excludes
 from syncd.selection.gitignore import bad_pattern
 from syncd.selection.secret_scanner import NoSearch, Search, SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.sync.sandbox_factory import Furnisher, patience_of
+from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Cycle
-from syncd.sync.sync_state import Journal
+from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.sync_state import SyncState
 from syncd.watch.interface import watcher
-from syncd.watch.mounts import MountSensor
-from syncd.watch.scan_listener import Coverage, NoCoverage
-from syncd.watch.suspend_detector import SleepSensor
+from syncd.watch.mounts import MountMonitor
+from syncd.watch.scan_listener import NoScanListener, ScanListener
+from syncd.watch.suspend_detector import SuspendDetector
 
 
 def target_of(config: Config, environ: Mapping[str, str]) -> Target:
@@ -63,21 +63,21 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    tenancy, _ = TenancyFile(places_of(config, environ).state, sandbox.base_url).load()
-    if tenancy is None:
+    acquired_sandbox, _ = AcquiredSandboxStore(places_of(config, environ).state, sandbox.base_url).load()
+    if acquired_sandbox is None:
         raise NeedsPerson("no sandbox has been acquired yet", "run `syncd push`, or start the daemon")
-    return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region)
+    return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 
-def _known_target(config: Config, folders: Folders, clock: Clock) -> Target | None:
+def _known_target(config: Config, folders: Directories, clock: Clock) -> Target | None:
     """Where it goes as far as that is known at home: a sandbox that was acquired may have ended."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
-    tenancy, _ = TenancyFile(folders.state, sandbox.base_url).load()
-    if tenancy is None or is_over(tenancy, clock.wall_s()):
+    acquired_sandbox, _ = AcquiredSandboxStore(folders.state, sandbox.base_url).load()
+    if acquired_sandbox is None or is_over(acquired_sandbox, clock.wall_s()):
         return None
-    return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region)
+    return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 
 
 def selection_of(config: Config) -> Selection:
@@ -102,7 +102,7 @@ def selection_of(config: Config) -> Selection:
     )
 
 
-def search_of(config: Config, own_key: str = "") -> Search:
+def secret_search_of(config: Config, own_key: str = "") -> Search:
     """How contents are searched for secrets."""
     keys = config.workspace
     return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
@@ -113,14 +113,14 @@ def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> Conte
     own_key = ""
     with suppress(KeyRefused):
         own_key = key_of(config, environ).reveal()
-    return ContentReader(config.workspace.path, clock, search=search_of(config, own_key))
+    return ContentReader(config.workspace.path, clock, search=secret_search_of(config, own_key))
 
 
-def excludes_of(config: Config, around: Surroundings) -> str:
+def excludes_of(config: Config, context: RuntimeContext) -> str:
     """The path of the person's own exclude file, where git's rules count. Raises `ConfigError`, `TryLater`."""
-    if not config.workspace.use_gitignore or around.excludes is None:
-        return excludes_for(config, around.environ)
-    return around.excludes
+    if not config.workspace.use_gitignore or context.excludes is None:
+        return excludes_for(config, context.environ)
+    return context.excludes
 
 
 def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
@@ -136,16 +136,16 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     return key
 
 
-def folders_of(config: Config, environ: Mapping[str, str]) -> Folders:
+def folders_of(config: Config, environ: Mapping[str, str]) -> Directories:
     """The workspace's own folders, made where missing. Raises `ConfigError`."""
     folders = places_of(config, environ)
     folders.make()
     return folders
 
 
-def places_of(config: Config, environ: Mapping[str, str]) -> Folders:
+def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
     """Where the workspace's own folders are or will be. Raises `ConfigError` for a place inside the workspace."""
-    folders = folders_for(config.workspace.path, environ)
+    folders = directories_for(config.workspace.path, environ)
     for folder in (folders.state, folders.spool):
         if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
             raise ConfigError(  # each line of its own log would be a change
@@ -155,24 +155,24 @@ def places_of(config: Config, environ: Mapping[str, str]) -> Folders:
     return folders
 
 
-def cycle_of(
+def sync_cycle_of(
     config: Config,
-    folders: Folders,
+    folders: Directories,
     *,
     key: ApiKey,
-    around: Surroundings,
-    exchanger: Exchanger,
+    context: RuntimeContext,
+    client: HttpClient,
     throttle: Throttle | None = None,
-    coverage: Coverage | None = None,
+    scan_listener: ScanListener | None = None,
     on_progress: Callable[[], None] = lambda: None,
-) -> Cycle:
+) -> SyncCycle:
     """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
     remove_drafts(folders.state)
-    search = search_of(config, key.reveal())
-    journal = Journal(folders.state, search.identity)
+    search = secret_search_of(config, key.reveal())
+    sync_state = SyncState(folders.state, search.identity)
 
     def check() -> None:
-        around.interrupt.check()
+        context.interrupt.check()
         on_progress()
 
     path = config.workspace.path
@@ -180,58 +180,60 @@ def cycle_of(
     store.open()
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
-    sentry = Sentry(folders.state)
-    sentry.recall()
-    photographer = Photographer(
+    guard = DisasterGuard(folders.state)
+    guard.recall()
+    snapshotter = Snapshotter(
         Scanner(
             path,
             selection_of(config),
-            coverage or NoCoverage(),
+            scan_listener or NoScanListener(),
             check=check,
-            personal_excludes=excludes_of(config, around),
+            personal_excludes=excludes_of(config, context),
         ),
-        sentry,
-        ContentReader(path, around.clock, check, search),
-        Packer(path, store, around.clock, check, search),
-        Packer(path, part_store, around.clock, check, search),
+        guard,
+        ContentReader(path, context.clock, check, search),
+        Packer(path, store, context.clock, check, search),
+        Packer(path, part_store, context.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
     throttle = throttle or Throttle(limit_of(config))
-    furnisher = Furnisher(config, folders, key, around, exchanger, throttle, journal, check, photographer.stays_home)
-    return Cycle(furnisher.lodging(), furnisher.furnish, photographer, journal, around.clock)
+    sandbox_factory = SandboxFactory(
+        config, folders, key, context, client, throttle, sync_state, check, snapshotter.is_excluded
+    )
+    return SyncCycle(sandbox_factory.provider(), sandbox_factory.build, snapshotter, sync_state, context.clock)
 
 
-def board_of(
+def status_publisher_of(
     config: Config,
-    folders: Folders,
-    around: Surroundings,
+    folders: Directories,
+    context: RuntimeContext,
     *,
-    tally: Tally,
-    manager: ServiceManager,
+    totals: RunTotals,
+    manager: SystemdNotifier,
     target: Target | None,
-) -> Board:
+) -> StatusPublisher:
     """The status of this workspace; the sandbox has no name before one was acquired."""
-    clock = around.clock
-    tally.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
-    herald = Herald(
+    clock = context.clock
+    totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
+    notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
-        desktop=Desktop(around.environ, clock) if config.notifications.desktop else None,
-        file=NoticeFile(folders.state, clock),
+        desktop=Desktop(context.environ, clock) if config.notifications.desktop else None,
+        file=NotificationStore(folders.state, clock),
         clock=clock,
     )
-    board = Board(
+    publisher = StatusPublisher(
         workspace=config.workspace.path,
         target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
-        file=StatusFile(folders.state),
+        file=StatusStore(folders.state),
         manager=manager,
-        chronicle=Chronicle(clock, HistoryFile(folders.state), lambda: board.target.sandbox_id),
-        herald=herald,
+        recorder=HistoryRecorder(clock, HistoryStore(folders.state), lambda: publisher.target.sandbox_id),
+        notifier=notifier,
         clock=clock,
-        tally=tally,
+        totals=totals,
     )
-    return board
+    return publisher
 
 
 @contextmanager
@@ -239,10 +241,10 @@ def daemon_of(
     config: Config,
     *,
     key: ApiKey,
-    around: Surroundings,
+    context: RuntimeContext,
     signals: Signals,
     wakeup: Wakeup,
-    tally: Tally,
+    totals: RunTotals,
     reread: Callable[[], Config] | None = None,
 ) -> Iterator[Daemon]:
     """A daemon with everything open that it works with, and closed after it; `reread` tells what the file says now.
@@ -250,69 +252,69 @@ def daemon_of(
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
     with ExitStack() as opened:
-        folders = folders_of(config, around.environ)
+        folders = folders_of(config, context.environ)
         lock = Lock(folders.state)
         lock.acquire()
         opened.callback(lock.release)
-        manager = ServiceManager(around.environ, around.clock, os.getpid())
-        target = _known_target(config, folders, around.clock)
-        board = board_of(config, folders, around, tally=tally, manager=manager, target=target)
-        board.recall()
+        manager = SystemdNotifier(context.environ, context.clock, os.getpid())
+        target = _known_target(config, folders, context.clock)
+        publisher = status_publisher_of(config, folders, context, totals=totals, manager=manager, target=target)
+        publisher.recall()
         # Before all else, which may take a while (watches, git, large state): whoever asks meanwhile is not to take
         # this for a process that shows no status.
-        board.pending = True
-        board.enter(State.STARTING)
-        opened.callback(board.ended)
-        waiter = Waiter(around.interrupt, around.clock)
-        exchanger = Exchanger(waiter)
-        opened.callback(exchanger.drop)
+        publisher.pending = True
+        publisher.enter(State.STARTING)
+        opened.callback(publisher.ended)
+        waiter = Waiter(context.interrupt, context.clock)
+        client = HttpClient(waiter)
+        opened.callback(client.drop)
         watch = watcher(config.workspace.path, wakeup.ring)
         watch.open()
         opened.callback(watch.close)
-        sensor = SleepSensor(around.clock)
-        sensor.open()
-        opened.callback(sensor.close)
-        mounts = MountSensor(config.workspace.path)
+        monitor = SuspendDetector(context.clock)
+        monitor.open()
+        opened.callback(monitor.close)
+        mounts = MountMonitor(config.workspace.path)
         mounts.open()
         opened.callback(mounts.close)
         control = ControlServer(folders.state)
         control.open()
         opened.callback(control.close)
         throttle = Throttle(limit_of(config))
-        cycle = cycle_of(
+        cycle = sync_cycle_of(
             config,
             folders,
             key=key,
-            around=around,
-            exchanger=exchanger,
+            context=context,
+            client=client,
             throttle=throttle,
-            coverage=watch,
-            on_progress=waiter.glance,
+            scan_listener=watch,
+            on_progress=waiter.poll_events,
         )
         cycle.recall()
-        liaison = liaison_of(config, folders, key=key, around=around, exchanger=exchanger)
-        opened.callback(liaison.close)
+        agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
+        opened.callback(agent_notifier.close)
         yield Daemon(
-            Parts(
+            Components(
                 cycle=cycle,
                 watch=watch,
                 control=control,
-                board=board,
-                liaison=liaison,
+                publisher=publisher,
+                agent_notifier=agent_notifier,
                 manager=manager,
                 signals=signals,
-                revision=Revision(config, reread or (lambda: config), throttle, signals),
+                revision=LiveReload(config, reread or (lambda: config), throttle, signals),
                 wakeup=wakeup,
                 waiter=waiter,
-                sensor=sensor,
+                monitor=monitor,
                 mounts=mounts,
-                exchanger=exchanger,
+                client=client,
                 pause_file=PauseFile(folders.state),
-                clock=around.clock,
+                clock=context.clock,
                 timing=Timing(
                     config.sync.debounce_seconds, config.sync.max_wait_seconds, config.sync.rescan_minutes * 60
                 ),
-                patience=patience_of(config),
+                retry_settings=retry_settings_of(config),
                 key_file=config.sandbox.api_key_file,
             )
         )

@@ -17,7 +17,7 @@ from syncd.remote.bucket import Throttle
 _log = logging.getLogger("syncd")
 
 
-class Revision:
+class LiveReload:
     """Looks at the configuration once for each SIGHUP that comes during an upload."""
 
     def __init__(self, current: Config, read: Callable[[], Config], throttle: Throttle, signals: Signals) -> None:

@@ -1,7 +1,7 @@
 """The daemon's loop: one thread that owns all state, waits for whatever comes first, and syncs when it is time.
 
-What to do next is decided in `policy.agenda`; this only keeps what the decision rests on. The loop is also the
-`Attendant` of its own syncs, whose stages become the status, and the `Listener` of all that waits in them: signals,
+What to do next is decided in `policy.scheduler_input`; this only keeps what the decision rests on. The loop is also the
+`SyncObserver` of its own syncs, whose stages become the status, and the `Listener` of all that waits in them: signals,
 commands and changes are heard at once while a sync is under way.
 """
 
@@ -13,23 +13,23 @@ from enum import Enum
 from math import inf
 
 from syncd import __version__
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
-from syncd.core.waiter import GLANCE_S, GivesWay, Superseded
+from syncd.core.waiter import POLL_EVERY_S, GivesWay, Superseded
 from syncd.daemon import requests
-from syncd.daemon.backoff import Setback, ends_a_new_daemon
-from syncd.daemon.components import Parts
+from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
+from syncd.daemon.components import Components
 from syncd.daemon.control import Client, Message
-from syncd.daemon.requests import Order, Orders
-from syncd.daemon.scheduler import Agenda, Sync, ends_pause, next_move, resting_state
+from syncd.daemon.requests import RequestQueue, SyncRequest
+from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, noted
-from syncd.watch.dirty_directories import Suspicion
+from syncd.watch.dirty_directories import DirtyDirectories
 
 _log = logging.getLogger("syncd")
 
@@ -40,7 +40,7 @@ POLL_SHARE = 20
 KEY_POLL_S = 2.0
 
 
-class Ended(Enum):
+class LoopEnd(Enum):
     """Why the loop ended."""
 
     STOPPED = "asked to stop"
@@ -50,133 +50,135 @@ class Ended(Enum):
 class Daemon:
     """One workspace's daemon."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._board = parts.board
-        self._clock = parts.clock
-        self._orders = Orders()
-        self._serving: list[Order] = []
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._publisher = components.publisher
+        self._clock = components.clock
+        self._request_queue = RequestQueue()
+        self._serving: list[SyncRequest] = []
         self._burst: Burst | None = None
-        self._setback = Setback(parts.patience)
+        self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
-        self._suspicion = Suspicion()
+        self._dirty = DirtyDirectories()
         self._paused = False
         self._told_s = 0.0
         self._slept_s = 0.0
         self._woke = False
-        self._key_stamp = parts.key_stamp()
-        parts.waiter.listener = self
+        self._key_stamp = components.key_stamp()
+        components.waiter.listener = self
 
-    def run(self) -> Ended:
+    def run(self) -> LoopEnd:
         """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
-        self._paused = self._parts.pause_file.paused
-        cycle = self._parts.cycle
-        self._board.pending = cycle.baseline is None or cycle.journal.unsure or bool(cycle.torn)
-        self._board.learn(self._parts.cycle, self._parts.liaison.servers)
-        self._board.enter(State.STARTING)
+        self._paused = self._components.pause_file.paused
+        cycle = self._components.cycle
+        self._publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
+        self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
+        self._publisher.enter(State.STARTING)
         self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
-        self._parts.manager.ready()
-        _log.info("watching %s", self._board.workspace)
+        self._components.manager.ready()
+        _log.info("watching %s", self._publisher.workspace)
         try:
-            while not self._parts.signals.reload:
-                move = next_move(self._agenda(), self._clock.monotonic_s(), *self._times())
+            while not self._components.signals.reload:
+                move = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
                 if isinstance(move, Sync):
                     self._sync(move.reason)
                 else:
                     self._rest(move.until_s)
         except Stop:
             _log.info("stopping")
-            self._parts.manager.stopping()
-            return Ended.STOPPED
+            self._components.manager.stopping()
+            return LoopEnd.STOPPED
         else:
-            self._parts.manager.reloading()
-            return Ended.RELOAD
+            self._components.manager.reloading()
+            return LoopEnd.RELOAD
         finally:
             # Whatever ended it: what is not in the sandbox yet is said, and no plan outlives the process.
-            self._board.pending = self._board.pending or self._burst is not None
-            self._board.chronicle.stopped()
-            self._board.enter(State.STOPPED)
+            self._publisher.pending = self._publisher.pending or self._burst is not None
+            self._publisher.recorder.stopped()
+            self._publisher.enter(State.STOPPED)
 
     # -- one sync
 
     def _sync(self, reason: SyncReason) -> None:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
-        self._serving = self._orders.taken()
-        if reason is not SyncReason.RESCAN and self._setback.hold is None:
-            self._board.pending = True
-        changed, written = self._suspicion.taken(), self._suspicion.taken_files()
-        if reason is not SyncReason.CHANGE or self._serving or self._parts.watch.needs_polling:
+        self._serving = self._request_queue.taken()
+        if reason is not SyncReason.RESCAN and self._backoff.hold is None:
+            self._publisher.pending = True
+        changed, written = self._dirty.taken(), self._dirty.taken_files()
+        if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
-        self._parts.cycle.disbelieve(written)
+        self._components.cycle.disbelieve(written)
         self._started_s = self._clock.monotonic_s()
-        self._board.chronicle.begin(reason.value)
+        self._publisher.recorder.begin(reason.value)
         try:
-            outcome = self._parts.cycle.run(requests.demanded(self._serving), self, changed)
+            outcome = self._components.cycle.run(requests.mode_of(self._serving), self, changed)
         except Superseded:
-            self._board.chronicle.gave_way()
-            self._orders.put_back(self._serving)
+            self._publisher.recorder.gave_way()
+            self._request_queue.put_back(self._serving)
             self._serving = []
             self._burst = self._burst or burst or noted(None, self._started_s)
-            self._suspicion.anywhere()
+            self._dirty.anywhere()
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
         except SyncdError as failure:
-            self._failed(Step.WATCH if isinstance(failure, WorkspaceError) else Step.SNAPSHOT, failure)
+            self._failed(ApiStep.WATCH if isinstance(failure, WorkspaceError) else ApiStep.SNAPSHOT, failure)
         except OSError as failure:
-            self._failed(Step.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
+            self._failed(ApiStep.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: said once, then tried again like any failure.
-            self._failed(Step.SNAPSHOT, TryLater(f"internal error ({place_of(failure)})", "please report it"))
+            self._failed(ApiStep.SNAPSHOT, TryLater(f"internal error ({place_of(failure)})", "please report it"))
         else:
             self._succeeded(outcome)
         if changed is None:
             self._look_again_later(self._clock.monotonic_s() - self._started_s)
-        self._board.learn(self._parts.cycle, self._parts.liaison.servers)
+        self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
         self._warn()
-        self._parts.manager.ping()
+        self._components.manager.ping()
 
     def _warn(self) -> None:
-        parts = self._parts
-        self._board.warn([*parts.cycle.problems, *parts.watch.problems(), *parts.liaison.problems])
+        components = self._components
+        self._publisher.warn(
+            [*components.cycle.warnings, *components.watch.warnings(), *components.agent_notifier.warnings]
+        )
 
     def _succeeded(self, outcome: Outcome) -> None:
-        self._board.succeeded(outcome)
-        self._setback.clear()
-        self._orders.lasting += requests.tell_outcome(self._serving, outcome)
+        self._publisher.succeeded(outcome)
+        self._backoff.clear()
+        self._request_queue.lasting += requests.tell_outcome(self._serving, outcome)
         self._serving = []
         if outcome.follow_up:
             self._look_everywhere()
-        self._board.pending = self._burst is not None
-        self._parts.liaison.arrived(
-            self._parts.cycle.target, self._parts.cycle.lodging.tenancy
+        self._publisher.pending = self._burst is not None
+        self._components.agent_notifier.arrived(
+            self._components.cycle.target, self._components.cycle.provider.acquired_sandbox
         )  # last: it may take a moment
 
-    def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
-        board = self._board
-        last = board.tally.last_error
-        ends = ends_a_new_daemon(failure) and not board.tally.synced_once
+    def _failed(self, step: ApiStep, failure: SyncdError, asked_s: float = 0.0) -> None:
+        publisher = self._publisher
+        last = publisher.totals.last_error
+        ends = ends_a_new_daemon(failure) and not publisher.totals.synced_once
         if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
-        board.failed(step, failure)
+        publisher.failed(step, failure)
         for_good = isinstance(failure, NeedsPerson)
-        self._orders.lasting += requests.tell_failure(self._serving, failure, for_good=for_good)
+        self._request_queue.lasting += requests.tell_failure(self._serving, failure, for_good=for_good)
         self._serving = []
-        board.pending = True
+        publisher.pending = True
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._setback.after(failure, now_s, now_s - self._started_s, asked_s)
-        self._suspicion.anywhere()
+        self._backoff.after(failure, now_s, now_s - self._started_s, asked_s)
+        self._dirty.anywhere()
 
     def _look_everywhere(self) -> None:
         """As after a change, but one that nothing is known of."""
         self._burst = noted(self._burst, self._clock.monotonic_s())
-        self._suspicion.anywhere()
+        self._dirty.anywhere()
 
     def _look_again_later(self, took_s: float) -> None:
-        wait_s = self._parts.timing.rescan_s
-        if self._parts.watch.needs_polling:
+        wait_s = self._components.timing.rescan_s
+        if self._components.watch.needs_polling:
             wait_s = min(wait_s, max(POLL_LEAST_S, POLL_SHARE * took_s))
         self._rescan_at_s = self._clock.monotonic_s() + wait_s
 
@@ -184,26 +186,26 @@ class Daemon:
 
     def stage(self, state: State) -> None:
         """Show it, but for the looks of a hold."""
-        self._parts.manager.ping()
+        self._components.manager.ping()
         if state is not State.SNAPSHOTTING:
-            self._board.pending = True
-            self._board.learn(self._parts.cycle, self._parts.liaison.servers)
-        elif self._setback.hold is not None:
+            self._publisher.pending = True
+            self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
+        elif self._backoff.hold is not None:
             return
-        self._board.enter(state)
+        self._publisher.enter(state)
         requests.tell_progress(self._serving, state=state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Show it."""
-        if self._board.packed(done_files, total_files, done_bytes, total_bytes):
+        if self._publisher.packed(done_files, total_files, done_bytes, total_bytes):
             what = {"done_files": done_files, "total_files": total_files}
             requests.tell_progress(self._serving, done_bytes=done_bytes, total_bytes=total_bytes, **what)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Show it."""
-        self._board.sent(sent_bytes, total_bytes)
+        self._publisher.sent(sent_bytes, total_bytes)
         now_s = self._clock.monotonic_s()
-        if now_s - self._told_s >= GLANCE_S or sent_bytes == total_bytes:
+        if now_s - self._told_s >= POLL_EVERY_S or sent_bytes == total_bytes:
             self._told_s = now_s
             requests.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
 
@@ -214,25 +216,25 @@ class Daemon:
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
         requests.tell_progress(self._serving, failed=f"{failure}; trying again in {wait_s:.1f} s")
-        self._board.retrying(failure.step, str(failure))
-        self._board.retry_in(wait_s)
+        self._publisher.retrying(failure.step, str(failure))
+        self._publisher.retry_in(wait_s)
 
-    def pause(self, wait_s: float, verdict: Verdict) -> None:
+    def pause(self, wait_s: float, action: FailureAction) -> None:
         """Wait a failure out, asleep or awake; a newer change means a fresh snapshot, an order at once."""
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
-        least_s = started_s + min(wait_s, self._parts.patience.first_s)
+        least_s = started_s + min(wait_s, self._components.retry_settings.first_s)
         while True:
             if self._is_called_off:
                 raise Superseded
             now_s = self._clock.monotonic_s()
             until_s = ends_s = started_s + wait_s - (self._slept_s - slept_before_s)
-            if verdict is Verdict.OFFLINE:
-                cut_s = ends_pause(self._agenda(), now_s, least_s, *self._times())
+            if action is FailureAction.OFFLINE:
+                cut_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
                 until_s = ends_s if cut_s is None else min(ends_s, cut_s)
             if now_s >= until_s:
                 break
-            self._board.retry_in(until_s - now_s)
+            self._publisher.retry_in(until_s - now_s)
             self._wait(until_s)
         if self._burst is not None:
             raise Superseded
@@ -241,35 +243,35 @@ class Daemon:
 
     def _rest(self, until_s: float | None) -> None:
         """Nothing to do: show what is waited for, and wait."""
-        board = self._board
-        state = resting_state(self._agenda())
-        board.pending = board.pending or self._burst is not None
+        publisher = self._publisher
+        state = idle_state(self._scheduler_input())
+        publisher.pending = publisher.pending or self._burst is not None
         if state is State.RETRYING and until_s is not None:
-            board.retry_in(until_s - self._clock.monotonic_s())
+            publisher.retry_in(until_s - self._clock.monotonic_s())
         else:
-            board.enter(state)
+            publisher.enter(state)
         self._wait(until_s)
 
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
-        self._parts.waiter.once(until_s)
+        self._components.waiter.once(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
 
-    def alarms(self) -> list[tuple[int, int]]:
+    def wake_fds(self) -> list[tuple[int, int]]:
         """What tells that something has come."""
-        return self._parts.alarms()
+        return self._components.wake_fds()
 
     def due_s(self) -> float | None:
         """When something is due, whatever comes."""
-        ends = self._parts.appointments()
-        if self._setback.waits_for_person:
+        ends = self._components.deadlines()
+        if self._backoff.waits_for_person:
             ends.append(self._clock.monotonic_s() + KEY_POLL_S)
         return min(ends) if ends else None
 
     def hear(self, ready: Collection[int]) -> None:
         """Note what has come, and answer who asks. In the middle of a sync no more than that is done."""
-        if not set(self._parts.mounts.filenos()).isdisjoint(ready) and self._parts.mounts.changed():
+        if not set(self._components.mounts.filenos()).isdisjoint(ready) and self._components.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: looking at everything again")
             self._look_everywhere()
         self._hear()
@@ -279,7 +281,7 @@ class Daemon:
         if gives_way is GivesWay.TO_A_FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
-            return self._clock.monotonic_s() if woke or self._parts.revision.ends_upload() else None
+            return self._clock.monotonic_s() if woke or self._components.revision.ends_upload() else None
         if self._is_called_off:
             return self._clock.monotonic_s()
         return None if self._burst is None else due_s(self._burst, *self._times())
@@ -289,46 +291,48 @@ class Daemon:
         """Whether someone wants another sync than this one, or none."""
         # An order goes before a pause: given up for it, it would be begun again at once, without end.
         held_up = self._paused and not self._serving
-        return bool(self._orders.fresh) or held_up or self._parts.signals.reload
+        return bool(self._request_queue.fresh) or held_up or self._components.signals.reload
 
     def _hear(self) -> None:
         """Note what has come."""
-        parts = self._parts
-        parts.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
-        hints = parts.watch.take()
-        self._suspicion.heard(hints)
-        if hints:
+        components = self._components
+        components.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
+        changes = components.watch.take()
+        self._dirty.heard(changes)
+        if changes:
             self._burst = noted(self._burst, self._clock.monotonic_s())
-        slept_s = parts.sensor.slept_s()
+        slept_s = components.monitor.slept_s()
         self._woke = bool(slept_s)
         if slept_s:
             _log.info("slept for %.0f s: looking at everything again", slept_s)
-            parts.exchanger.drop()
+            components.client.drop()
             self._look_everywhere()
-            self._setback.woke(slept_s)
+            self._backoff.woke(slept_s)
             self._slept_s += slept_s
-        parts.exchanger.drop_cold()
-        if parts.signals.sync_now:
-            parts.signals.sync_now = False
-            self._orders.add(Order())
-        for client, message in parts.control.requests():
+        components.client.close_idle()
+        if components.signals.sync_now:
+            components.signals.sync_now = False
+            self._request_queue.add(SyncRequest())
+        for client, message in components.control.requests():
             self._obey(client, message)
-        if self._setback.waits_for_person:
-            parts.signals.reload = parts.signals.reload or parts.key_stamp() != self._key_stamp
-        self._board.look()
-        if parts.liaison.look():
+        if self._backoff.waits_for_person:
+            components.signals.reload = components.signals.reload or components.key_stamp() != self._key_stamp
+        self._publisher.look()
+        if components.agent_notifier.look():
             self._warn()
-            self._board.show()
-        parts.manager.ping()
+            self._publisher.show()
+        components.manager.ping()
 
     def _obey(self, client: Client, message: Message) -> None:
         match message.get("do"):
             case "push":
-                self._orders.add(Order(client, Demand.FORCED if message.get("force") else Demand.CHANGED))
+                self._request_queue.add(
+                    SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED)
+                )
             case "flush" if self._paused:
                 client.done(TryLater.exit_code, str(requests.PAUSED))
             case "flush":
-                self._orders.add(Order(client, lasting=True))
+                self._request_queue.add(SyncRequest(client, lasting=True))
             case "hello":
                 client.done(0, result={"version": __version__})
             case "left":
@@ -341,13 +345,13 @@ class Daemon:
 
     def _leave(self, sandbox_id: str) -> None:
         """Someone released it: an idle daemon would not ask, and never hear of that."""
-        target = self._parts.cycle.target
-        if target is not None and target.sandbox_id == sandbox_id and self._parts.cycle.lodging.lost(target):
+        target = self._components.cycle.target
+        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.lost(target):
             self._look_everywhere()
 
     def _pause_or_resume(self, client: Client, word: str) -> None:
         try:
-            self._parts.pause_file.set(paused=word == "pause")
+            self._components.pause_file.set(paused=word == "pause")
         except OSError as failure:
             client.done(TryLater.exit_code, f"the state folder cannot be written: {failure.strerror}")
             return
@@ -355,21 +359,21 @@ class Daemon:
             self._look_everywhere()
         self._paused = word == "pause"
         if self._paused:
-            self._orders.turn_away(requests.PAUSED)
+            self._request_queue.turn_away(requests.PAUSED)
         _log.info("%sd", word)
         client.done(0)
 
-    def _agenda(self) -> Agenda:
-        moves_in_s = self._parts.cycle.moves_in_s
+    def _scheduler_input(self) -> SchedulerInput:
+        moves_in_s = self._components.cycle.moves_in_s
         moves_at_s = inf if moves_in_s is None else self._clock.monotonic_s() + moves_in_s
-        return Agenda(
+        return SchedulerInput(
             burst=self._burst,
-            ordered=bool(self._orders.fresh),
+            requested=bool(self._request_queue.fresh),
             paused=self._paused,
-            hold=self._setback.hold,
-            not_before_s=self._setback.not_before_s,
+            hold=self._backoff.hold,
+            not_before_s=self._backoff.not_before_s,
             rescan_at_s=min(self._rescan_at_s, moves_at_s),
         )
 
     def _times(self) -> tuple[float, float]:
-        return self._parts.timing.quiet_s, self._parts.timing.max_wait_s
+        return self._components.timing.quiet_s, self._components.timing.max_wait_s

@@ -5,19 +5,19 @@ It outlives a power cut too: who paused may have meant to keep something at home
 
 from __future__ import annotations
 
-from syncd.core.durable_file import Mark
+from syncd.core.durable_file import MarkerFile
 
 
 class PauseFile:
     """The mark in the state folder."""
 
     def __init__(self, folder: str) -> None:
-        self._mark = Mark(folder, "paused")
+        self._mark = MarkerFile(folder, "paused")
 
     @property
     def paused(self) -> bool:
         """Whether the mark is there."""
-        return self._mark.stands
+        return self._mark.exists
 
     def set(self, *, paused: bool) -> None:
         """Make the mark or take it away. Raises `OSError`."""

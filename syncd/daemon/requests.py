@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncdError, TryLater
 from syncd.daemon.control import Client
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
@@ -20,14 +20,14 @@ PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 
 @dataclass(frozen=True)
-class Order:
+class SyncRequest:
     """A wish for a sync. Without a client it came by a signal; a flush outlasts failures that pass.
 
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
 
     client: Client | None = None
-    demand: Demand = Demand.CHANGED
+    sync_mode: SyncMode = SyncMode.CHANGED
     lasting: bool = False
     served: tuple[Outcome, ...] = ()
     unsettled: frozenset[str] | None = None
@@ -38,26 +38,26 @@ class Order:
         return self.client is None or self.client.waits
 
 
-class Orders:
-    """Orders not yet served. `fresh` ones call for a sync at once; `lasting` ones wait for whichever succeeds."""
+class RequestQueue:
+    """RequestQueue not yet served. `fresh` ones call for a sync at once; `lasting` ones wait for whichever succeeds."""
 
     def __init__(self) -> None:
-        self._fresh: list[Order] = []
-        self.lasting: list[Order] = []
+        self._fresh: list[SyncRequest] = []
+        self.lasting: list[SyncRequest] = []
 
     @property
-    def fresh(self) -> list[Order]:
+    def fresh(self) -> list[SyncRequest]:
         """Those that call for a sync at once."""
-        self._fresh = [order for order in self._fresh if order.waits]
+        self._fresh = [request for request in self._fresh if request.waits]
         return self._fresh
 
-    def add(self, order: Order) -> None:
+    def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""
-        self._fresh.append(order)
+        self._fresh.append(request)
 
-    def taken(self) -> list[Order]:
+    def taken(self) -> list[SyncRequest]:
         """All orders, which the sync that begins now serves."""
-        serving = [order for order in [*self.lasting, *self._fresh] if order.waits]
+        serving = [request for request in [*self.lasting, *self._fresh] if request.waits]
         self._fresh, self.lasting = [], []
         return serving
 
@@ -66,51 +66,51 @@ class Orders:
         tell_failure(self.lasting, failure, for_good=True)
         self.lasting = []
 
-    def put_back(self, serving: list[Order]) -> None:
+    def put_back(self, serving: list[SyncRequest]) -> None:
         """The sync that was to serve them gave way to a newer one."""
         self._fresh = [*serving, *self._fresh]
 
 
-def demanded(serving: list[Order]) -> Demand:
+def mode_of(serving: list[SyncRequest]) -> SyncMode:
     """What a sync for these orders must do."""
-    return Demand.FORCED if any(order.demand is Demand.FORCED for order in serving) else Demand.CHANGED
+    return SyncMode.FORCED if any(request.sync_mode is SyncMode.FORCED for request in serving) else SyncMode.CHANGED
 
 
-def tell_progress(serving: list[Order], **what: object) -> None:
+def tell_progress(serving: list[SyncRequest], **what: object) -> None:
     """How it goes: the `state` alone where it is a new one, with figures, or what `failed`."""
-    for order in serving:
-        if order.client is not None:
-            order.client.tell({"event": "progress", **what})
+    for request in serving:
+        if request.client is not None:
+            request.client.tell({"event": "progress", **what})
 
 
-def tell_outcome(serving: list[Order], outcome: Outcome) -> list[Order]:
+def tell_outcome(serving: list[SyncRequest], outcome: Outcome) -> list[SyncRequest]:
     """It succeeded. Returns the orders that must wait for one more sync, as files changed under this one."""
     waiting = []
-    for order in serving:
-        if order.client is None:
+    for request in serving:
+        if request.client is None:
             continue
-        left = unsettled(order.unsettled, outcome.follow_up, outcome.torn)
-        served = (*order.served, outcome)
+        left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)
+        served = (*request.served, outcome)
         if not left and outcome.blocked:
             failure = left_out(outcome.blocked)
-            order.client.done(failure.exit_code, str(failure))
+            request.client.done(failure.exit_code, str(failure))
         elif not left:
             sent = [one for one in served if one.sync is not None]
-            order.client.done(0, result=described(sent[-1] if sent else outcome))
-        elif len(order.served) < FOLLOW_UPS:
-            waiting.append(replace(order, demand=Demand.CHANGED, served=served, unsettled=left))
+            request.client.done(0, result=described(sent[-1] if sent else outcome))
+        elif len(request.served) < FOLLOW_UPS:
+            waiting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
         else:
             failure = still_changing(left)
-            order.client.done(failure.exit_code, str(failure))
+            request.client.done(failure.exit_code, str(failure))
     return waiting
 
 
-def tell_failure(serving: list[Order], failure: SyncdError, *, for_good: bool) -> list[Order]:
+def tell_failure(serving: list[SyncRequest], failure: SyncdError, *, for_good: bool) -> list[SyncRequest]:
     """It failed. Returns the orders that go on waiting, unless a person must act first."""
-    waiting = [order for order in serving if order.lasting and not for_good]
-    for order in serving:
-        if order.client is not None and (for_good or not order.lasting):
-            order.client.done(failure.exit_code, str(failure))
+    waiting = [request for request in serving if request.lasting and not for_good]
+    for request in serving:
+        if request.client is not None and (for_good or not request.lasting):
+            request.client.done(failure.exit_code, str(failure))
     return waiting
 
 

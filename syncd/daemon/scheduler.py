@@ -14,7 +14,7 @@ from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s
 
 
-class Ends(Enum):
+class HoldEnds(Enum):
     """What may end a hold early."""
 
     WITH_CHANGES = "the workspace itself is wrong: look again when it changes"
@@ -25,16 +25,16 @@ class Ends(Enum):
 class Hold:
     """Why nothing is synced, and when to look again by itself."""
 
-    ends: Ends
+    ends: HoldEnds
     look_at_s: float
 
 
 @dataclass(frozen=True)
-class Agenda:
+class SchedulerInput:
     """All that the decision rests on."""
 
     burst: Burst | None = None
-    ordered: bool = False
+    requested: bool = False
     paused: bool = False
     hold: Hold | None = None
     not_before_s: float | None = None
@@ -55,42 +55,44 @@ class Wait:
     until_s: float | None
 
 
-def next_move(agenda: Agenda, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
+def next_action(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
     """Whether to sync now, and why, or until when to wait."""
-    if agenda.ordered:
+    if scheduler_input.requested:
         return Sync(SyncReason.ORDER)
-    if agenda.paused:
+    if scheduler_input.paused:
         return Wait(None)
-    if agenda.hold is not None:
-        due = agenda.hold.look_at_s
-        if agenda.burst is not None and agenda.hold.ends is Ends.WITH_CHANGES:
-            due = min(due, due_s(agenda.burst, quiet_s, max_wait_s))
+    if scheduler_input.hold is not None:
+        due = scheduler_input.hold.look_at_s
+        if scheduler_input.burst is not None and scheduler_input.hold.ends is HoldEnds.WITH_CHANGES:
+            due = min(due, due_s(scheduler_input.burst, quiet_s, max_wait_s))
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
-    if agenda.not_before_s is not None:
-        return Sync(SyncReason.RETRY) if now_s >= agenda.not_before_s else Wait(agenda.not_before_s)
-    if agenda.burst is not None:
-        due = due_s(agenda.burst, quiet_s, max_wait_s)
+    if scheduler_input.not_before_s is not None:
+        return Sync(SyncReason.RETRY) if now_s >= scheduler_input.not_before_s else Wait(scheduler_input.not_before_s)
+    if scheduler_input.burst is not None:
+        due = due_s(scheduler_input.burst, quiet_s, max_wait_s)
         return Sync(SyncReason.CHANGE) if now_s >= due else Wait(due)
-    return Sync(SyncReason.RESCAN) if now_s >= agenda.rescan_at_s else Wait(agenda.rescan_at_s)
+    return Sync(SyncReason.RESCAN) if now_s >= scheduler_input.rescan_at_s else Wait(scheduler_input.rescan_at_s)
 
 
-def ends_pause(agenda: Agenda, now_s: float, least_until_s: float, quiet_s: float, max_wait_s: float) -> float | None:
+def ends_pause(
+    scheduler_input: SchedulerInput, now_s: float, least_until_s: float, quiet_s: float, max_wait_s: float
+) -> float | None:
     """When a newer change may end the waiting-out of a failure where no server answered; None: it may not.
 
     A burst must be over, and a least wait too: someone who types all day offline must not start a storm.
     """
-    if agenda.burst is None:
+    if scheduler_input.burst is None:
         return None
-    due = max(least_until_s, due_s(agenda.burst, quiet_s, max_wait_s))
+    due = max(least_until_s, due_s(scheduler_input.burst, quiet_s, max_wait_s))
     return max(due, now_s)
 
 
-def resting_state(agenda: Agenda) -> State:
+def idle_state(scheduler_input: SchedulerInput) -> State:
     """What the daemon is doing while it waits for its next move."""
-    if agenda.paused:
+    if scheduler_input.paused:
         return State.PAUSED
-    if agenda.hold is not None:
+    if scheduler_input.hold is not None:
         return State.HELD
-    if agenda.not_before_s is not None:
+    if scheduler_input.not_before_s is not None:
         return State.RETRYING
-    return State.WATCHING if agenda.burst is None else State.DEBOUNCING
+    return State.WATCHING if scheduler_input.burst is None else State.DEBOUNCING

@@ -51,8 +51,10 @@ class Signals:
         }
         heard, hears = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(hears, False)
-        usher = threading.Thread(target=self._usher, args=(heard, list(handlers)), name="syncd-signals", daemon=True)
-        usher.start()
+        signal_thread = threading.Thread(
+            target=self._run_signal_thread, args=(heard, list(handlers)), name="syncd-signals", daemon=True
+        )
+        signal_thread.start()
         fd_before = signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
         try:
             for number, handler in handlers.items():
@@ -64,10 +66,10 @@ class Signals:
             signal.set_wakeup_fd(fd_before)
             self._over.set()
             os.close(hears)
-            usher.join()
+            signal_thread.join()
             os.close(heard)
 
-    def _usher(self, heard: int, ours: list[signal.Signals]) -> None:
+    def _run_signal_thread(self, heard: int, ours: list[signal.Signals]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # what is delivered here interrupts nothing there
         while numbers := os.read(heard, 64):
             self._wakeup.ring()

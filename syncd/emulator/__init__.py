@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from syncd.emulator.emulator import Emulator
 from syncd.emulator.faults import Action, BadFault, Fault, When
-from syncd.emulator.journal import Entry
+from syncd.emulator.request_log import RequestRecord
 from syncd.emulator.sandbox import Sandbox
 
-__all__ = ["Action", "BadFault", "Emulator", "Entry", "Fault", "Sandbox", "When"]
+__all__ = ["Action", "BadFault", "Emulator", "Fault", "RequestRecord", "Sandbox", "When"]

@@ -12,9 +12,9 @@ from http import HTTPStatus
 from typing import BinaryIO
 
 from syncd.core.clock import Clock, stamp
-from syncd.emulator.bucket import Bucket, Key
+from syncd.emulator.bucket import EmulatedBucket, Key
 from syncd.emulator.execution import Execution
-from syncd.emulator.extract import BadArchive, Bounds
+from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.emulator.sandbox import Busy, Sandbox, Sandboxes
 from syncd.emulator.validation import Checked, Invalid, parsed_body
 from syncd.emulator.wire import Readable, Reply, Request
@@ -35,20 +35,22 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Route:
+class ApiRoute:
     """One method on one path. `takes_body`: JSON is required."""
 
     method: str
     path: re.Pattern[str]
     op: str
-    work: Callable[[Api, str, Checked], tuple[int, object]]
+    work: Callable[[EmulatedApi, str, Checked], tuple[int, object]]
     takes_body: bool = False
 
 
-class Api:
+class EmulatedApi:
     """What the API's origin answers. `url_lifetime_s` may be changed at any time: it is that of the next URL."""
 
-    def __init__(self, sandboxes: Sandboxes, bucket: Bucket, clock: Clock, key: str, url_lifetime_s: int) -> None:
+    def __init__(
+        self, sandboxes: Sandboxes, bucket: EmulatedBucket, clock: Clock, key: str, url_lifetime_s: int
+    ) -> None:
         self._sandboxes = sandboxes
         self._bucket = bucket
         self._clock = clock
@@ -71,7 +73,7 @@ class Api:
         try:
             status, answer = self._worked(op, request, body)
         except Invalid as error:
-            status, answer = 422, {"detail": error.problems}
+            status, answer = 422, {"detail": error.warnings}
         except Refused as error:
             status, answer = error.status, {"detail": error.detail}
         reply = _json(status, answer)
@@ -152,7 +154,7 @@ class Api:
     def upload_url(self, sandbox_id: str, checked: Checked) -> tuple[int, object]:
         region = checked.region()
         checked.finish()
-        return 200, self._lease("upload_url", "PUT", Key(region, self._sandbox(sandbox_id).id, WORKSPACE))
+        return 200, self._upload_url("upload_url", "PUT", Key(region, self._sandbox(sandbox_id).id, WORKSPACE))
 
     def initialize(self, sandbox_id: str, checked: Checked) -> tuple[int, object]:
         region = checked.region()
@@ -161,7 +163,7 @@ class Api:
         with self._uploaded(Key(region, sandbox.id, WORKSPACE)) as packed:
             try:
                 sandbox.initialize(packed, self.bounds)
-            except BadArchive as error:
+            except ArchiveRefused as error:
                 raise Refused(500, f"Failed to initialize the sandbox: {error}") from error
             except OSError as error:
                 raise Refused(500, f"Failed to initialize the sandbox: {error.strerror}") from error
@@ -177,7 +179,7 @@ class Api:
     def execution_upload_url(self, sandbox_id: str, checked: Checked) -> tuple[int, object]:
         region, name = checked.region(), checked.execution_name("body")
         checked.finish()
-        return 200, self._lease("upload_url", "PUT", _execution_key(region, self._sandbox(sandbox_id), name))
+        return 200, self._upload_url("upload_url", "PUT", _execution_key(region, self._sandbox(sandbox_id), name))
 
     def execute(self, sandbox_id: str, checked: Checked) -> tuple[int, object]:
         region, name = checked.region(), checked.execution_name("body")
@@ -188,7 +190,7 @@ class Api:
                 sandbox.execute(name, packed, self.bounds)
             except Busy as error:
                 raise Refused(409, f"Execution {name} is still running") from error
-            except (BadArchive, OSError) as error:
+            except (ArchiveRefused, OSError) as error:
                 raise Refused(500, f"Failed to unpack execution {name}: {error}") from error
         return 200, {"message": "Execution started", "execution_name": name}
 
@@ -233,7 +235,7 @@ class Api:
             raise Refused(400, f"No archive was uploaded in region '{key.region}'")
         return opened[1]
 
-    def _lease(self, field: str, method: str, key: Key) -> dict[str, object]:
+    def _upload_url(self, field: str, method: str, key: Key) -> dict[str, object]:
         lifetime_s = self.url_lifetime_s
         return {field: self._bucket.url(method, key, lifetime_s), "expires_in_minutes": max(1, lifetime_s // 60)}
 
@@ -246,7 +248,7 @@ class Api:
             size_bytes = file.tell()
             file.seek(0)
             self._bucket.store(key, _Stored(file, size_bytes))
-        return self._lease("download_url", "GET", key)
+        return self._upload_url("download_url", "GET", key)
 
     def _info(self, sandbox: Sandbox) -> dict[str, object]:
         record = sandbox.record
@@ -285,25 +287,27 @@ class _Stored:
 
 
 ROUTES = (
-    Route("GET", re.compile("/local-sandbox"), "list", Api.list),
-    Route("POST", re.compile("/local-sandbox"), "acquire", Api.acquire, takes_body=True),
-    Route("GET", re.compile(_ID), "get", Api.get),
-    Route("DELETE", re.compile(_ID), "release", Api.release),
-    Route("POST", re.compile(f"{_ID}/reset"), "reset", Api.reset),
-    Route("POST", re.compile(f"{_ID}/upload-url"), "upload-url", Api.upload_url),
-    Route("POST", re.compile(f"{_ID}/initialize"), "initialize", Api.initialize),
-    Route("GET", re.compile(f"{_ID}/dump"), "dump", Api.dump),
-    Route(
+    ApiRoute("GET", re.compile("/local-sandbox"), "list", EmulatedApi.list),
+    ApiRoute("POST", re.compile("/local-sandbox"), "acquire", EmulatedApi.acquire, takes_body=True),
+    ApiRoute("GET", re.compile(_ID), "get", EmulatedApi.get),
+    ApiRoute("DELETE", re.compile(_ID), "release", EmulatedApi.release),
+    ApiRoute("POST", re.compile(f"{_ID}/reset"), "reset", EmulatedApi.reset),
+    ApiRoute("POST", re.compile(f"{_ID}/upload-url"), "upload-url", EmulatedApi.upload_url),
+    ApiRoute("POST", re.compile(f"{_ID}/initialize"), "initialize", EmulatedApi.initialize),
+    ApiRoute("GET", re.compile(f"{_ID}/dump"), "dump", EmulatedApi.dump),
+    ApiRoute(
         "POST",
         re.compile(f"{_ID}/execution-upload-url"),
         "execution-upload-url",
-        Api.execution_upload_url,
+        EmulatedApi.execution_upload_url,
         takes_body=True,
     ),
-    Route("POST", re.compile(f"{_ID}/execute"), "execute", Api.execute, takes_body=True),
-    Route("GET", re.compile(f"{_ID}/execution-status"), "execution-status", Api.execution_status),
-    Route("GET", re.compile(f"{_ID}/execution-logs"), "execution-logs", Api.execution_logs),
-    Route("POST", re.compile(f"{_ID}/export-artifacts"), "export-artifacts", Api.export_artifacts, takes_body=True),
+    ApiRoute("POST", re.compile(f"{_ID}/execute"), "execute", EmulatedApi.execute, takes_body=True),
+    ApiRoute("GET", re.compile(f"{_ID}/execution-status"), "execution-status", EmulatedApi.execution_status),
+    ApiRoute("GET", re.compile(f"{_ID}/execution-logs"), "execution-logs", EmulatedApi.execution_logs),
+    ApiRoute(
+        "POST", re.compile(f"{_ID}/export-artifacts"), "export-artifacts", EmulatedApi.export_artifacts, takes_body=True
+    ),
 )
 
 

@@ -80,7 +80,7 @@ class Version:
         ]
 
 
-class Bucket:
+class EmulatedBucket:
     """Objects, and the answers of both regions. `write_interval_s` above 0: 429 for an object written sooner."""
 
     def __init__(self, folder: str, clock: Clock, write_interval_s: float) -> None:

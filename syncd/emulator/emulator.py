@@ -19,11 +19,11 @@ from typing import Self
 
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.errors import Locked, WorkspaceError
-from syncd.emulator.api import Api
-from syncd.emulator.bucket import Bucket
+from syncd.emulator.api import EmulatedApi
+from syncd.emulator.bucket import EmulatedBucket
 from syncd.emulator.faults import Faults
-from syncd.emulator.journal import Entry, Journal
-from syncd.emulator.request_handler import Exchanges, Service
+from syncd.emulator.request_handler import EmulatedService, Exchanges
+from syncd.emulator.request_log import RequestLog, RequestRecord
 from syncd.emulator.sandbox import Sandbox, Sandboxes
 from syncd.emulator.server import Origin
 from syncd.emulator.signing import Signer
@@ -51,20 +51,20 @@ class Emulator:
         clock: Clock | None = None,
         write_interval_s: float = 0.0,
         execution_timeout_s: float = 300.0,
-        observer: Callable[[Entry], None] | None = None,
+        observer: Callable[[RequestRecord], None] | None = None,
     ) -> None:
         clock = clock if clock is not None else SystemClock()
         self.data_dir = Path(data_dir).absolute()
         self.api_key = api_key
-        self.journal = Journal(observer)
+        self.request_log = RequestLog(observer)
         self.faults = Faults()
         self._port = port
         self._clock = clock
         self._url_lifetime_s = url_lifetime_s
         self._sandboxes = Sandboxes(self.data_dir / "sandboxes", clock, execution_timeout_s)
-        self._bucket = Bucket(str(self.data_dir / "bucket"), clock, write_interval_s)
-        self._exchanges = Exchanges(clock, self.journal, self.faults, self._failed)
-        self._api: Api | None = None
+        self._bucket = EmulatedBucket(str(self.data_dir / "bucket"), clock, write_interval_s)
+        self._exchanges = Exchanges(clock, self.request_log, self.faults, self._failed)
+        self._api: EmulatedApi | None = None
         self._origins: list[Origin] = []
         self._folder_lock = -1
         self._failures: list[BaseException] = []
@@ -111,7 +111,7 @@ class Emulator:
             _write_private(self.data_dir / KEY_FILE, self.api_key + "\n")
             self._sandboxes.load()
             self._bucket.sweep()
-            self._api = Api(self._sandboxes, self._bucket, self._clock, self.api_key, self._url_lifetime_s)
+            self._api = EmulatedApi(self._sandboxes, self._bucket, self._clock, self.api_key, self._url_lifetime_s)
             self._bind(self._api, "api", self._port)
             bucket = self._bind_anywhere(int(memory.get("bucket_port", 0)))
             secret = bytes.fromhex(memory.get("secret") or secrets.token_hex(32))
@@ -178,7 +178,7 @@ class Emulator:
         except FileNotFoundError:
             return secrets.token_urlsafe(24)
 
-    def _bind(self, service: Service, name: str, port: int) -> Origin:
+    def _bind(self, service: EmulatedService, name: str, port: int) -> Origin:
         origin = Origin(
             name,
             lambda connection, request: self._exchanges.serve(service, connection, request),

@@ -20,7 +20,7 @@ from syncd.core.clock import Clock
 MOST_LOG_BYTES = 8 * 1024**2
 
 
-class ExecutionStatus(StrEnum):
+class RunStatus(StrEnum):
     """How far an execution is."""
 
     PENDING = "pending"
@@ -34,7 +34,7 @@ class Execution:
 
     def __init__(self, folder: str, workspace: str, clock: Clock, timeout_s: float) -> None:
         self.folder = folder
-        self.status = ExecutionStatus.PENDING
+        self.status = RunStatus.PENDING
         self._workspace = workspace
         self._clock = clock
         self._timeout_s = timeout_s
@@ -73,7 +73,7 @@ class Execution:
 
     @property
     def ended(self) -> bool:
-        return self.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+        return self.status in (RunStatus.COMPLETED, RunStatus.FAILED)
 
     def logs(self, cursor: int) -> tuple[str, int]:
         """Text from byte `cursor` on, and the cursor after it; a character is never cut in two."""
@@ -91,7 +91,7 @@ class Execution:
         except OSError as error:
             self._write(f"could not run main.py: {error.strerror}\n".encode())
             code = 1
-        self.status = ExecutionStatus.FAILED if code else ExecutionStatus.COMPLETED
+        self.status = RunStatus.FAILED if code else RunStatus.COMPLETED
 
     def _supervised(self) -> int:
         self._turn.wait()
@@ -104,7 +104,7 @@ class Execution:
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
         }
-        self.status = ExecutionStatus.RUNNING
+        self.status = RunStatus.RUNNING
         with subprocess.Popen(
             [sys.executable, "main.py"],
             cwd=self.folder,

@@ -29,7 +29,7 @@ _EXTENSIONS = (
 )
 
 
-class BadArchive(Exception):
+class ArchiveRefused(Exception):
     """The archive is torn, corrupt, hostile or too large; the message says which."""
 
 
@@ -53,19 +53,19 @@ class _Gunzip:
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._packed.read(READ_BYTES)
             if not packed:
-                raise BadArchive("the archive is cut short")
+                raise ArchiveRefused("the archive is cut short")
             try:
                 data = self._inflate.decompress(packed, max(1, size))
             except zlib.error as error:
-                raise BadArchive(f"the archive is no sound gzip: {error}") from error
+                raise ArchiveRefused(f"the archive is no sound gzip: {error}") from error
             self._left -= len(data)
             if self._left < 0:
-                raise BadArchive("the archive is larger inside than is allowed")
+                raise ArchiveRefused("the archive is larger inside than is allowed")
             if data:
                 return data
         # A second member is legal gzip, but stream readers stop or fail at the joint; better to hear of it here.
         if self._inflate.unused_data or self._packed.read(1):
-            raise BadArchive("something follows the gzip member")
+            raise ArchiveRefused("something follows the gzip member")
         return b""
 
 
@@ -74,7 +74,7 @@ class _Member(tarfile.TarInfo):
         # The one place that every Python's tarfile passes (`frombuf` is not: newer ones go around it) before it reads
         # an extension header into memory whole, as long as that claims to be.
         if self.type in _EXTENSIONS and self.size > EXTENSION_BYTES:
-            raise BadArchive("the archive has an oversized header")
+            raise ArchiveRefused("the archive has an oversized header")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
@@ -96,9 +96,9 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
                 tar.members.clear()  # type: ignore[attr-defined]  # or every entry is remembered to the end
                 count += 1
                 if count > bounds.entries:
-                    raise BadArchive("the archive has more entries than are allowed")
+                    raise ArchiveRefused("the archive has more entries than are allowed")
                 if member.size > bounds.total_bytes:
-                    raise BadArchive("the archive is larger inside than is allowed")
+                    raise ArchiveRefused("the archive is larger inside than is allowed")
                 try:
                     placed.put(tar, member)
                 except _MemberFailed as failure:
@@ -108,19 +108,19 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
         placed.finish()
     # Beside its own errors tarfile lets through what odd names, times and links to nowhere raise further down.
     except (tarfile.TarError, ValueError, OverflowError, LookupError) as error:
-        raise BadArchive(f"the archive is refused: {error}") from error
+        raise ArchiveRefused(f"the archive is refused: {error}") from error
     if failed:
-        raise BadArchive(f"{len(failed)} entries could not be extracted: {failed[0]}")
+        raise ArchiveRefused(f"{len(failed)} entries could not be extracted: {failed[0]}")
     return count
 
 
 def _filtered(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.TarInfo:
     """What the `data` filter does, for links, and for Pythons before 3.11.4 (Debian 12's), which have none.
 
-    Raises `BadArchive`.
+    Raises `ArchiveRefused`.
     """
     if not (member.isreg() or member.issym() or member.islnk()):
-        raise BadArchive(f"the archive is refused: {member.name!r} is a special file")
+        raise ArchiveRefused(f"the archive is refused: {member.name!r} is a special file")
     if member.issym() or member.islnk():
         start = os.path.join(folder, os.path.dirname(name)) if member.issym() else folder
         inside = os.path.realpath(folder)
@@ -129,7 +129,7 @@ def _filtered(member: tarfile.TarInfo, name: str, folder: str) -> tarfile.TarInf
         except RecursionError:  # up to Python 3.12: a chain of links that is longer than the kernel follows
             target = inside
         if os.path.isabs(member.linkname) or os.path.commonpath((inside, target)) != inside:
-            raise BadArchive(f"the archive is refused: {member.name!r} leads out of the folder")
+            raise ArchiveRefused(f"the archive is refused: {member.name!r} leads out of the folder")
     kept = copy.copy(member)
     kept.name, kept.uid, kept.gid, kept.uname, kept.gname = name, os.getuid(), os.getgid(), "", ""
     kept.mode = member.mode & (0o755 if member.mode & 0o100 else 0o644) | 0o600
@@ -150,14 +150,14 @@ class _Places:
         self._delayed: dict[str, tuple[int, float]] = {}
 
     def put(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """Put the member in its place. Raises `BadArchive` for a hostile one, `_MemberFailed`."""
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        if ".." in parts:
-            raise BadArchive(f"the archive is refused: {member.name!r} has a '..'")
-        if not parts:
+        """Put the member in its place. Raises `ArchiveRefused` for a hostile one, `_MemberFailed`."""
+        components = [part for part in member.name.split("/") if part not in ("", ".")]
+        if ".." in components:
+            raise ArchiveRefused(f"the archive is refused: {member.name!r} has a '..'")
+        if not components:
             return
-        name = "/".join(parts)
-        self._make_parents(parts[:-1])
+        name = "/".join(components)
+        self._make_parents(components[:-1])
         try:
             if member.isdir():
                 self._make_directory(name, member)
@@ -188,16 +188,16 @@ class _Places:
         """Whether the hard link is there already. Raises `_MemberFailed` where there is nothing to link to."""
         target = os.path.join(self._folder, member.linkname)
         if not os.path.realpath(target).startswith(self._inside + os.sep):
-            raise BadArchive(f"the archive is refused: {member.name!r} leads out of the folder")
+            raise ArchiveRefused(f"the archive is refused: {member.name!r} leads out of the folder")
         if not os.path.lexists(target):
             raise _MemberFailed(f"there is no {member.linkname!r} to link to")
         path = os.path.join(self._folder, name)
         return os.path.lexists(path) and os.path.samestat(os.lstat(path), os.lstat(target))
 
-    def _make_parents(self, parts: list[str]) -> None:
+    def _make_parents(self, components: list[str]) -> None:
         # From the top down, without recursion: a hostile name has thousands of parts.
-        for depth in range(1, len(parts) + 1):
-            name = "/".join(parts[:depth])
+        for depth in range(1, len(components) + 1):
+            name = "/".join(components[:depth])
             if name in self._directories:
                 continue
             path = os.path.join(self._folder, name)

@@ -53,7 +53,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from syncd.emulator.bad_responses import unescaped
-from syncd.emulator.journal import Entry
+from syncd.emulator.request_log import RequestRecord
 
 API_OPS = (
     "list",
@@ -257,7 +257,7 @@ def _with_amount(fault: Fault, word: str, line: str) -> Fault:
     return replace(fault, amount=amount)
 
 
-Hook = Callable[[Entry], None]
+Hook = Callable[[RequestRecord], None]
 
 
 @dataclass

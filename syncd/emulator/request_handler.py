@@ -13,7 +13,7 @@ from typing import Protocol
 from syncd.core.clock import Clock
 from syncd.emulator.bad_responses import bomb, flood, unescaped
 from syncd.emulator.faults import ANSWERS, BREAKS, WILD, Action, Fault, Faults, When
-from syncd.emulator.journal import Entry, Journal, redacted
+from syncd.emulator.request_log import RequestLog, RequestRecord, redacted
 from syncd.emulator.wire import CHUNK_BYTES, DRAIN_BYTES, Connection, Disconnected, Readable, Reply, Request, head
 
 _PAGE = b"<!doctype html><html><head><title>Welcome</title></head><body>Please accept the terms of use.</body></html>"
@@ -22,7 +22,7 @@ _TICK_S = 0.05
 _BODILESS = frozenset({204, 304})
 
 
-class Service(Protocol):
+class EmulatedService(Protocol):
     """What stands behind an origin: the API, or the bucket."""
 
     def identify(self, request: Request) -> tuple[str, str | None]:
@@ -56,10 +56,10 @@ class _Answered(Exception):
 class _Play:
     """One request and the fault that it meets, if any."""
 
-    service: Service
+    service: EmulatedService
     connection: Connection
     request: Request
-    entry: Entry
+    entry: RequestRecord
     faults: Faults
     fault: Fault | None
 
@@ -185,26 +185,28 @@ class Exchanges:
     `failed` is told what a service or a hook raised unexpectedly; the client is told 500.
     """
 
-    def __init__(self, clock: Clock, journal: Journal, faults: Faults, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, clock: Clock, request_log: RequestLog, faults: Faults, failed: Callable[[BaseException], None]
+    ) -> None:
         self._clock = clock
-        self._journal = journal
+        self._request_log = request_log
         self._faults = faults
         self._failed = failed
 
-    def serve(self, service: Service, connection: Connection, request: Request) -> bool:
+    def serve(self, service: EmulatedService, connection: Connection, request: Request) -> bool:
         """Answers; whether the connection may carry another request. Disconnected if it ended."""
         op, sandbox = service.identify(request)
-        entry = Entry(self._clock.wall_s(), op, request.method, redacted(request), sandbox)
+        entry = RequestRecord(self._clock.wall_s(), op, request.method, redacted(request), sandbox)
         fault = self._faults.take(op)
         entry.fault = str(fault) if fault else None
         play = _Play(service, connection, request, entry, self._faults, fault)
         began_s = self._clock.monotonic_s()
-        self._journal.begin(entry)
+        self._request_log.begin(entry)
         try:
             return self._answered(play)
         finally:
             entry.seconds = self._clock.monotonic_s() - began_s
-            self._journal.finish(entry)
+            self._request_log.finish(entry)
 
     def _answered(self, play: _Play) -> bool:
         with ExitStack() as opened:

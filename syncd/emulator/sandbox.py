@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from syncd.core.clock import Clock
 from syncd.emulator.execution import Execution
-from syncd.emulator.extract import BadArchive, Bounds, extract
+from syncd.emulator.extract import ArchiveRefused, Bounds, extract
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RECORD = "sandbox.json"
@@ -29,7 +29,7 @@ class Busy(Exception):
 
 
 @dataclass
-class Record:
+class SandboxRecord:
     """What is known of a sandbox; times in seconds since 1970, `expires_at_s` None: never."""
 
     id: str
@@ -43,7 +43,7 @@ class Record:
 class Sandbox:
     """One sandbox. Its operations exclude each other; executions run beside them."""
 
-    def __init__(self, folder: Path, record: Record, clock: Clock, execution_timeout_s: float) -> None:
+    def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
         self.record = record
         self.folder = folder
         self.workspace = folder / "workspace"
@@ -74,7 +74,7 @@ class Sandbox:
         with self._lock:
             try:
                 count = extract(packed, str(self.workspace), bounds)
-            except (BadArchive, OSError):
+            except (ArchiveRefused, OSError):
                 self._set_status("error")
                 raise
             self._set_status("occupied")
@@ -205,7 +205,7 @@ class Sandboxes:
         for record in sorted(self._folder.glob(f"*/{_RECORD}")):
             # A record that cannot be read is a sandbox that was never finished.
             with suppress(ValueError, TypeError):
-                self._adopt(Record(**json.loads(record.read_text(encoding="utf-8"))))
+                self._adopt(SandboxRecord(**json.loads(record.read_text(encoding="utf-8"))))
 
     def create(
         self,
@@ -223,7 +223,7 @@ class Sandboxes:
                 return self._by_id[name]
             now_s = self._clock.wall_s()
             ends_s = None if ttl_s is None else now_s + ttl_s
-            sandbox = self._adopt(Record(name, now_s, ends_s, list(servers), benchmark))
+            sandbox = self._adopt(SandboxRecord(name, now_s, ends_s, list(servers), benchmark))
         sandbox.save()
         return sandbox
 
@@ -254,7 +254,7 @@ class Sandboxes:
         for sandbox in self._by_id.values():
             sandbox.close()
 
-    def _adopt(self, record: Record) -> Sandbox:
+    def _adopt(self, record: SandboxRecord) -> Sandbox:
         sandbox = Sandbox(self._folder / record.id, record, self._clock, self._execution_timeout_s)
         self._by_id[record.id] = sandbox
         return sandbox

@@ -36,11 +36,11 @@ Place = tuple[str | int, ...]
 
 
 class Invalid(Exception):
-    """The request is not what the API describes; `problems` is the 422's `detail`."""
+    """The request is not what the API describes; `warnings` is the 422's `detail`."""
 
-    def __init__(self, problems: list[dict[str, object]]) -> None:
+    def __init__(self, warnings: list[dict[str, object]]) -> None:
         super().__init__()
-        self.problems = problems
+        self.warnings = warnings
 
 
 class Checked:
@@ -49,12 +49,12 @@ class Checked:
     def __init__(self, query: Mapping[str, str], body: object) -> None:
         self._query = query
         self._body = body
-        self._problems: list[dict[str, object]] = []
+        self._warnings: list[dict[str, object]] = []
 
     def finish(self) -> None:
         """Invalid if anything was wrong."""
-        if self._problems:
-            raise Invalid(self._problems)
+        if self._warnings:
+            raise Invalid(self._warnings)
 
     def region(self) -> str:
         return self._one_of(("query", "region"), self._query.get("region", "us"), REGIONS)
@@ -131,8 +131,8 @@ class Checked:
 
     def _object(self) -> dict[str, object]:
         if not isinstance(self._body, dict):
-            problem = _problem("model_attributes_type", ("body",), "Input should be a valid dictionary", self._body)
-            raise Invalid([*self._problems, problem])
+            warning = _warning("model_attributes_type", ("body",), "Input should be a valid dictionary", self._body)
+            raise Invalid([*self._warnings, warning])
         return cast("dict[str, object]", self._body)
 
     def _one_of(self, place: Place, value: object, allowed: tuple[str, ...]) -> str:
@@ -146,23 +146,23 @@ class Checked:
     def _add(
         self, kind: str, place: Place, message: str, value: object, context: dict[str, object] | None = None
     ) -> None:
-        self._problems.append(_problem(kind, place, message, value, context))
+        self._warnings.append(_warning(kind, place, message, value, context))
 
 
 def parsed_body(data: bytes) -> object:
     """The JSON of a request's body; Invalid if there is none."""
     if not data:
-        raise Invalid([_problem("missing", ("body",), "Field required", None)])
+        raise Invalid([_warning("missing", ("body",), "Field required", None)])
     try:
         return json.loads(data)
     except ValueError as error:
         position = error.pos if isinstance(error, json.JSONDecodeError) else 0
-        problem = _problem("json_invalid", ("body", position), "JSON decode error", {}, {"error": str(error)})
-        raise Invalid([problem]) from error
+        warning = _warning("json_invalid", ("body", position), "JSON decode error", {}, {"error": str(error)})
+        raise Invalid([warning]) from error
 
 
-def _problem(
+def _warning(
     kind: str, place: Place, message: str, value: object, context: dict[str, object] | None = None
 ) -> dict[str, object]:
-    problem: dict[str, object] = {"type": kind, "loc": list(place), "msg": message, "input": value}
-    return problem | ({"ctx": context} if context else {})
+    warning: dict[str, object] = {"type": kind, "loc": list(place), "msg": message, "input": value}
+    return warning | ({"ctx": context} if context else {})

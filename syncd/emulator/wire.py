@@ -77,7 +77,7 @@ class Reply:
 
 
 @dataclass
-class Body:
+class RequestBody:
     """What follows a request's head; never read past `length`."""
 
     connection: Connection
@@ -110,7 +110,7 @@ class Request:
     path: str
     query: tuple[tuple[str, str], ...]
     headers: http.client.HTTPMessage
-    body: Body
+    body: RequestBody
     keeps_alive: bool
     chunked: bool
     announces_length: bool
@@ -235,7 +235,7 @@ class Connection:
             path=path,
             query=tuple(parse_qsl(query, keep_blank_values=True, errors="surrogateescape")),
             headers=headers,
-            body=Body(
+            body=RequestBody(
                 self,
                 int(lengths[0]) if lengths else 0,
                 awaits_continue=(headers.get("Expect") or "").lower() == "100-continue",

@@ -15,7 +15,7 @@ MOST_ACQUIRED = 3
 SPAN_S = 600.0
 
 
-class Tenancy(Struct, frozen=True):
+class AcquiredSandbox(Struct, frozen=True):
     """One acquired sandbox. `ends_wall_s` is its end by the wall clock, which goes on between processes; None: never.
 
     `servers` are the MCP servers' URLs by name.
@@ -27,20 +27,20 @@ class Tenancy(Struct, frozen=True):
     servers: dict[str, str]
 
 
-def over_in_s(tenancy: Tenancy, wall_s: float) -> float | None:
+def over_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
     """Seconds until the next one should be acquired, as the end is near; 0 once it is, None if it has no end.
 
     A clock that was turned back before the beginning says nothing; then the API's 404 has to.
     """
-    if tenancy.ends_wall_s is None or wall_s < tenancy.acquired_wall_s:
+    if acquired_sandbox.ends_wall_s is None or wall_s < acquired_sandbox.acquired_wall_s:
         return None
-    life_s = tenancy.ends_wall_s - tenancy.acquired_wall_s
-    return max(0.0, tenancy.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s) - wall_s)
+    life_s = acquired_sandbox.ends_wall_s - acquired_sandbox.acquired_wall_s
+    return max(0.0, acquired_sandbox.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s) - wall_s)
 
 
-def is_over(tenancy: Tenancy, wall_s: float) -> bool:
+def is_over(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
     """Whether the next one should be acquired."""
-    return over_in_s(tenancy, wall_s) == 0.0
+    return over_in_s(acquired_sandbox, wall_s) == 0.0
 
 
 def wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:

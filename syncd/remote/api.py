@@ -18,11 +18,11 @@ from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxGone
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, StepFailed
-from syncd.remote.failure_action import Step, Verdict, judge_api
-from syncd.remote.http_client import Answer, Exchanger, NoAnswer
+from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status
+from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import retry_after_s
 from syncd.remote.target import Target
-from syncd.remote.upload_url import Lease, lease_from
+from syncd.remote.upload_url import UploadUrl, upload_url_from
 
 _READ_S = 20.0
 # Extracting a large archive takes the server minutes.
@@ -37,7 +37,7 @@ _SENSELESS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Shape = TypeVar("Shape")
 
 
-class UploadUrl(Struct):
+class UploadUrlAnswer(Struct):
     """`POST …/upload-url`."""
 
     upload_url: str
@@ -99,39 +99,41 @@ class SandboxInfo(Struct):
 class Api:
     """One sandbox behind one base URL."""
 
-    def __init__(self, target: Target, key: ApiKey, exchanger: Exchanger, clock: Clock) -> None:
+    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
         self._sandbox = f"{target.base_url.rstrip('/')}/local-sandbox/{quote(target.sandbox_id, safe='')}"
         self._sandbox_id = target.sandbox_id
         self._key = key
         self._region = target.region
-        self._exchanger = exchanger
+        self._client = client
         self._clock = clock
 
-    def upload_url(self) -> Lease:
+    def upload_url(self) -> UploadUrl:
         """A fresh signed URL. Raises `StepFailed`."""
-        answer = self._ask(Step.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}", _READ_S)
+        answer = self._ask(ApiStep.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}", _READ_S)
         answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
-        got = self._understood(Step.UPLOAD_URL, answer, UploadUrl)
+        got = self._understood(ApiStep.UPLOAD_URL, answer, UploadUrlAnswer)
         if len(got.upload_url) > _LONGEST_URL:
-            raise self._senseless(Step.UPLOAD_URL, answer)
-        return lease_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
+            raise self._senseless(ApiStep.UPLOAD_URL, answer)
+        return upload_url_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
     def initialize(self) -> Initialized:
         """Extract what was uploaded. Raises `StepFailed`, also where the answer's status is `error`."""
         url = f"{self._sandbox}/initialize?region={self._region}"
-        answer = self._ask(Step.INITIALIZE, "POST", url, INITIALIZE_S)
-        got = self._understood(Step.INITIALIZE, answer, Initialized)
+        answer = self._ask(ApiStep.INITIALIZE, "POST", url, INITIALIZE_S)
+        got = self._understood(ApiStep.INITIALIZE, answer, Initialized)
         if got.status == "error":
             raise StepFailed(
-                Step.INITIALIZE, Verdict.RETRY, f"the sandbox could not take the archive: {self._clean(got.message)}"
+                ApiStep.INITIALIZE,
+                FailureAction.RETRY,
+                f"the sandbox could not take the archive: {self._clean(got.message)}",
             )
         return got
 
     def dump(self) -> str:
         """A signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
         # Packing a large workspace takes the server as long as extracting it.
-        answer = self._ask(Step.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
-        return self._understood(Step.DUMP, answer, DumpUrl).download_url
+        answer = self._ask(ApiStep.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
+        return self._understood(ApiStep.DUMP, answer, DumpUrl).download_url
 
     def execution_upload_url(self, name: str, region: str = "") -> str:
         """A signed URL for the archive of an execution of that name; of another `region`'s, if one is named.
@@ -139,93 +141,97 @@ class Api:
         Raises `StepFailed`.
         """
         url = f"{self._sandbox}/execution-upload-url?region={region or self._region}"
-        answer = self._ask(Step.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
-        return self._understood(Step.EXECUTION, answer, UploadUrl).upload_url
+        answer = self._ask(ApiStep.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
+        return self._understood(ApiStep.EXECUTION, answer, UploadUrlAnswer).upload_url
 
     def execute(self, name: str) -> None:
         """Start what was uploaded for that execution. Raises `StepFailed`."""
         url = f"{self._sandbox}/execute?region={self._region}"
-        answer = self._ask(Step.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
-        self._understood(Step.EXECUTION, answer, Executed)
+        answer = self._ask(ApiStep.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
+        self._understood(ApiStep.EXECUTION, answer, Executed)
 
     def execution_status(self, name: str) -> str:
         """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxGone`."""
         url = f"{self._sandbox}/execution-status?execution_name={quote(name, safe='')}"
-        return self._understood(Step.EXECUTION, self._ask(Step.EXECUTION, "GET", url, _READ_S), ExecutionStatus).status
+        return self._understood(
+            ApiStep.EXECUTION, self._ask(ApiStep.EXECUTION, "GET", url, _READ_S), ExecutionStatus
+        ).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
         """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""
         url = f"{self._sandbox}/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._understood(Step.EXECUTION, self._ask(Step.EXECUTION, "GET", url, _READ_S), ExecutionLogs)
+        return self._understood(ApiStep.EXECUTION, self._ask(ApiStep.EXECUTION, "GET", url, _READ_S), ExecutionLogs)
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
-        answer = self._ask(Step.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
+        answer = self._ask(ApiStep.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
         if answer.body:  # nothing says what it holds, but a page is some network's, and nothing was reset
-            self._understood(Step.DELETE, answer, object)
+            self._understood(ApiStep.DELETE, answer, object)
 
     def sandbox(self) -> SandboxInfo:
         """What the API says of the sandbox. Raises `StepFailed`."""
-        return self._understood(Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._sandbox, _READ_S), SandboxInfo)
+        return self._understood(ApiStep.SANDBOX, self._ask(ApiStep.SANDBOX, "GET", self._sandbox, _READ_S), SandboxInfo)
 
-    def _ask(self, step: Step, method: str, url: str, read_s: float, body: Mapping[str, Any] | None = None) -> Answer:
+    def _ask(
+        self, step: ApiStep, method: str, url: str, read_s: float, body: Mapping[str, Any] | None = None
+    ) -> Response:
         headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
         try:
-            answer = self._exchanger.exchange(
+            answer = self._client.exchange(
                 method,
                 url,
                 headers=headers,
                 read_s=read_s,
                 content=None if method == "GET" else msgspec.json.encode(body) if body is not None else b"",
             )
-        except NoAnswer as failure:
+        except NoResponse as failure:
             what = f"the API did not answer {step}" if failure.reached else "the API cannot be reached"
-            raise StepFailed(step, Verdict.OFFLINE, f"{what} ({failure})") from None
+            raise StepFailed(step, FailureAction.OFFLINE, f"{what} ({failure})") from None
         if answer.status in (200, 201):
             return answer
         raise self._failed(step, answer)
 
-    def _failed(self, step: Step, answer: Answer) -> StepFailed:
+    def _failed(self, step: ApiStep, answer: Response) -> StepFailed:
         said = f"{answer.status}{self._detail(answer)}"
-        verdict = judge_api(step, answer.status)
+        action = classify_api_status(step, answer.status)
         asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
-        if verdict is Verdict.REFUSED:
+        if action is FailureAction.REFUSED:
             return self._refused(step, answer.status, said)
         if 300 <= answer.status < 400:
             message = f"the API answers with a redirect ({answer.status}), which is not followed"
-            return StepFailed(step, verdict, message, "sign in to this network, or correct sandbox.base_url")
-        return StepFailed(step, verdict, f"the API answered {step} with {said}", retry_after_s=asked_s)
+            return StepFailed(step, action, message, "sign in to this network, or correct sandbox.base_url")
+        return StepFailed(step, action, f"the API answered {step} with {said}", retry_after_s=asked_s)
 
-    def _refused(self, step: Step, status: int, said: str) -> StepFailed:
+    def _refused(self, step: ApiStep, status: int, said: str) -> StepFailed:
         if status in (401, 403):
             message = f"the API refused the key from {self._key.source} ({said})"
-            return StepFailed(step, Verdict.REFUSED, message, "put a valid key there", refusal=KeyRefused)
+            return StepFailed(step, FailureAction.REFUSED, message, "put a valid key there", refusal=KeyRefused)
         if status in (404, 410):
             message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
             hint = "it may have expired: set sandbox.id to a living one"
-            return StepFailed(step, Verdict.REFUSED, message, hint, refusal=SandboxGone)
+            return StepFailed(step, FailureAction.REFUSED, message, hint, refusal=SandboxGone)
         if status in (400, 422):
             message = f"the API refused the request for region {self._region!r} ({said})"
-            return StepFailed(step, Verdict.REFUSED, message, "check sandbox.region and sandbox.id")
+            return StepFailed(step, FailureAction.REFUSED, message, "check sandbox.region and sandbox.id")
         hint = "look at the account that the key belongs to" if status == 402 else "check sandbox.base_url"
-        return StepFailed(step, Verdict.REFUSED, f"the API refused {step} ({said})", hint)
+        return StepFailed(step, FailureAction.REFUSED, f"the API refused {step} ({said})", hint)
 
-    def _understood(self, step: Step, answer: Answer, shape: type[Shape]) -> Shape:
+    def _understood(self, step: ApiStep, answer: Response, shape: type[Shape]) -> Shape:
         try:
             return msgspec.json.decode(answer.body, type=shape)
         except _SENSELESS:
             raise self._senseless(step, answer) from None
 
-    def _senseless(self, step: Step, answer: Answer) -> StepFailed:
+    def _senseless(self, step: ApiStep, answer: Response) -> StepFailed:
         named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
         kind = one_line(", ".join(filter(None, named)) or "no type", 60)
         message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
-        return StepFailed(step, Verdict.RETRY, message, SIGN_IN)
+        return StepFailed(step, FailureAction.RETRY, message, SIGN_IN)
 
-    def _detail(self, answer: Answer) -> str:
+    def _detail(self, answer: Response) -> str:
         """What FastAPI's `{"detail": …}` says, on one line."""
         try:
             detail: Any = msgspec.json.decode(answer.body)["detail"]

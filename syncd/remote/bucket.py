@@ -21,15 +21,15 @@ from syncd.archive.archive import Archive
 from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
-from syncd.core.waiter import GLANCE_S, GivesWay, Waiter
-from syncd.remote.exchange_monitor import Arrival, Body
+from syncd.core.waiter import POLL_EVERY_S, GivesWay, Waiter
+from syncd.remote.exchange_monitor import Arrival, ObservedBody
 from syncd.remote.failure import SIGN_IN, StepFailed
-from syncd.remote.failure_action import Step, Verdict, judge_bucket
-from syncd.remote.http_client import Answer, Exchanger, NoAnswer
-from syncd.remote.kernel_pacing import keep_within
+from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
+from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.kernel_pacing import set_kernel_pacing
 from syncd.remote.retry import retry_after_s
-from syncd.remote.token_bucket import BLOCK_BYTES, Pace, block_bytes
-from syncd.remote.upload_url import Lease, ended
+from syncd.remote.token_bucket import BLOCK_BYTES, TokenBucket, block_bytes
+from syncd.remote.upload_url import UploadUrl, ended
 
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores and sums up a large object before it answers.
@@ -57,12 +57,12 @@ class Bucket:
 
     def __init__(
         self,
-        exchanger: Exchanger,
+        client: HttpClient,
         clock: Clock,
         throttle: Throttle | None = None,
     ) -> None:
-        self._exchanger = exchanger
-        self._waiter = exchanger.waiter
+        self._client = client
+        self._waiter = client.waiter
         self._clock = clock
         self._throttle = throttle or Throttle()
         self._told = False
@@ -72,64 +72,66 @@ class Bucket:
         """The most that an upload takes now; 0 is no limit."""
         return self._throttle.limit_bytes_per_s
 
-    def put(self, lease: Lease, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
+    def put(self, upload_url: UploadUrl, archive: Archive, on_sent: Callable[[int], None]) -> Arrived:
         """Upload the archive and compare checksums. Raises `StepFailed`, `DamagedPiece`, `Superseded`, `Stop`.
 
         `on_sent` is told every moment, until the answer, how many bytes the other side has acknowledged, and may raise
         to end the upload.
         """
-        check_url(Step.UPLOAD, lease.url)
+        check_url(ApiStep.UPLOAD, upload_url.url)
         body = _Body(archive, on_sent, self._waiter, self._clock, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
             with self._waiter.giving_way(GivesWay.TO_A_FRESH_START), self._waiter.telling(body.tell):
-                answer = self._exchanger.exchange("PUT", lease.url, headers=headers, read_s=_READ_S, content=body)
-        except NoAnswer as failure:
+                answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
+        except NoResponse as failure:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
-            if ended(lease, self._clock.boottime_s()):
-                raise StepFailed(Step.UPLOAD, Verdict.FRESH_LEASE, "the upload URL expired during the upload") from None
+            if ended(upload_url, self._clock.boottime_s()):
+                raise StepFailed(
+                    ApiStep.UPLOAD, FailureAction.FRESH_LEASE, "the upload URL expired during the upload"
+                ) from None
             what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
-            raise StepFailed(Step.UPLOAD, Verdict.OFFLINE, f"{what} ({failure})") from None
+            raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})") from None
         seconds = self._clock.monotonic_s() - body.sums.started_s
         if answer.status != 200:
             raise self._failed(answer)
         if not _compare(answer, body.sums):
-            self._doubt(answer)
+            self._check_unconfirmed(answer)
         on_sent(archive.size_bytes)
         return Arrived(body.sums.sha256.hexdigest(), seconds)
 
-    def _doubt(self, answer: Answer) -> None:
+    def _check_unconfirmed(self, answer: Response) -> None:
         """Nothing proves that the archive arrived. Raises `StepFailed` where something speaks against it."""
         if answer.body.strip():
             # A bucket says it with headers alone; a page is from someone on the way. Taken for an
             # upload, what lay there before would be initialized, and recorded as what the workspace is now.
             kind = one_line(answer.headers.get("Content-Type", "no type"), 60)
             message = f"what answered the upload is no bucket ({kind}, {len(answer.body)} bytes, no checksum)"
-            raise StepFailed(Step.UPLOAD, Verdict.RETRY, message, SIGN_IN)
+            raise StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, message, SIGN_IN)
         if not self._told:
             self._told = True
             _log.warning("the bucket's answers carry no checksum: that it has what was sent cannot be proved")
 
-    def _failed(self, answer: Answer) -> StepFailed:
+    def _failed(self, answer: Response) -> StepFailed:
         found = _CODE.search(answer.body[:4096])
         code = found[1].decode() if found else ""
-        verdict = judge_bucket(answer.status, code)
+        action = classify_bucket_status(answer.status, code)
         asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
         said = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
-            return StepFailed(Step.UPLOAD, verdict, message, SIGN_IN)
-        if verdict is Verdict.REFUSED:
+            return StepFailed(ApiStep.UPLOAD, action, message, SIGN_IN)
+        if action is FailureAction.REFUSED:
             return StepFailed(
-                Step.UPLOAD,
-                verdict,
+                ApiStep.UPLOAD,
+                action,
                 f"the bucket takes no archive of this size ({said})",
                 "leave large files out of it",
             )
-        return StepFailed(Step.UPLOAD, verdict, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
+        return StepFailed(ApiStep.UPLOAD, action, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
 
 
-class _Body(Body):
+class _Body(ObservedBody):
     """The archive as it is sent, and the sums of what was; iterated again, it begins anew."""
 
     def __init__(
@@ -141,7 +143,7 @@ class _Body(Body):
         self._clock = clock
         self._throttle = throttle
         self.sums = _Sums(self._clock.monotonic_s())
-        self._pace = Pace(self.sums.started_s)
+        self._token_bucket = TokenBucket(self.sums.started_s)
         self._connection: socket.socket | None = None
         self._arrival: Arrival | None = None
         self._handed_bytes = 0
@@ -159,7 +161,7 @@ class _Body(Body):
 
     def __iter__(self) -> Iterator[bytes]:
         sums = self.sums = _Sums(self._clock.monotonic_s())  # the connection stands, the headers are out
-        self._pace = Pace(sums.started_s)
+        self._token_bucket = TokenBucket(sums.started_s)
         for read in self._archive.blocks(BLOCK_BYTES):
             start = 0
             while start < len(read):
@@ -167,7 +169,7 @@ class _Body(Body):
                 block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
                 sums.add(block)
                 yield block
-                self._pace = self._pace.sent(len(block))
+                self._token_bucket = self._token_bucket.sent(len(block))
                 start += len(block)
                 self._handed_bytes += len(block)
                 self.tell()
@@ -177,13 +179,13 @@ class _Body(Body):
         while True:
             limit = self._throttle.limit_bytes_per_s
             if limit != self._held_to and self._connection is not None:
-                keep_within(self._connection, limit)
+                set_kernel_pacing(self._connection, limit)
                 self._held_to = limit
-            self._pace = self._pace.later(self._clock.monotonic_s(), limit)
-            wait_s = self._pace.wait_s(limit)
+            self._token_bucket = self._token_bucket.later(self._clock.monotonic_s(), limit)
+            wait_s = self._token_bucket.wait_s(limit)
             if wait_s <= 0:
                 return
-            self._waiter.sleep(min(wait_s, GLANCE_S))
+            self._waiter.sleep(min(wait_s, POLL_EVERY_S))
 
 
 class _Sums:
@@ -201,20 +203,20 @@ class _Sums:
         self.crc32c = google_crc32c.extend(self.crc32c, block)
 
 
-def check_url(step: Step, url: str) -> None:
+def check_url(step: ApiStep, url: str) -> None:
     """Refuse a signed URL that is neither https nor on this machine. Raises `StepFailed`."""
     try:
-        parts = urlsplit(url)
-        scheme, host = parts.scheme, parts.hostname or ""
+        components = urlsplit(url)
+        scheme, host = components.scheme, components.hostname or ""
     except ValueError:
         scheme, host = "", ""
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
-    verdict = Verdict.FRESH_LEASE if step is Step.UPLOAD else Verdict.RETRY
-    raise StepFailed(step, verdict, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
+    action = FailureAction.FRESH_LEASE if step is ApiStep.UPLOAD else FailureAction.RETRY
+    raise StepFailed(step, action, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
 
 
-def _compare(answer: Answer, sums: _Sums) -> int:
+def _compare(answer: Response, sums: _Sums) -> int:
     """Hold every checksum that the answer carries against those of what was sent (`x-goog-hash`: `crc32c=…`, `md5=…`).
 
     One that is absent proves nothing; one that differs means that other bytes lie there. Returns how many were equal.
@@ -226,8 +228,8 @@ def _compare(answer: Answer, sums: _Sums) -> int:
             name, _, value = part.strip().partition("=")
             if name in ours and value != base64.b64encode(ours[name]).decode():
                 raise StepFailed(
-                    Step.UPLOAD,
-                    Verdict.UPLOAD_AGAIN,
+                    ApiStep.UPLOAD,
+                    FailureAction.UPLOAD_AGAIN,
                     f"the bucket's {name} of the archive is not that of what was sent",
                 )
             equal += name in ours

@@ -13,9 +13,9 @@ from syncd.core.waiter import GivesWay, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.http_client import Answer, Exchanger, NoAnswer
-from syncd.remote.retry import Patience, retry_after_s
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.retry import RetrySettings, retry_after_s
 from syncd.remote.retry_loop import retried
 
 # A read of the download that brings nothing for so long has failed.
@@ -27,10 +27,10 @@ Made = TypeVar("Made")
 class Dump:
     """One sandbox's workspace, to be taken over or compared."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, patience: Patience, waiter: Waiter) -> None:
+    def __init__(self, api: Api, client: HttpClient, retry_settings: RetrySettings, waiter: Waiter) -> None:
         self._api = api
-        self._exchanger = exchanger
-        self._patience = patience
+        self._client = client
+        self._retry_settings = retry_settings
         self._waiter = waiter
         self._clock = waiter.clock
 
@@ -40,7 +40,9 @@ class Dump:
         It only looks, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end, `Superseded`,
         `Stop`, and what else `make` raises.
         """
-        return retried(lambda: self.read_once(make), self._patience, self._clock, on_retry=on_retry, pause=self._pause)
+        return retried(
+            lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
+        )
 
     def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
         """As `read`, in one attempt. Raises `StepFailed` when it fails, `Superseded`, `Stop`."""
@@ -49,19 +51,21 @@ class Dump:
 
     def _looked(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
         url = self._api.dump()
-        check_url(Step.DUMP, url)
+        check_url(ApiStep.DUMP, url)
         try:
-            made = self._exchanger.download(url, read_s=_READ_S, take=make)
-        except NoAnswer as failure:
-            raise StepFailed(Step.DUMP, Verdict.OFFLINE, f"the download was cut off ({failure})") from None
+            made = self._client.download(url, read_s=_READ_S, take=make)
+        except NoResponse as failure:
+            raise StepFailed(ApiStep.DUMP, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
         except BadArchive as failure:
-            raise StepFailed(Step.DUMP, Verdict.RETRY, f"the sandbox's archive cannot be read: {failure}") from None
-        if isinstance(made, Answer):
+            raise StepFailed(
+                ApiStep.DUMP, FailureAction.RETRY, f"the sandbox's archive cannot be read: {failure}"
+            ) from None
+        if isinstance(made, Response):
             asked_s = retry_after_s(made.headers.get("Retry-After"), made.server_wall_s or self._clock.wall_s())
             message = f"the bucket answered the download with {made.status}"
-            raise StepFailed(Step.DUMP, Verdict.RETRY, message, retry_after_s=asked_s)
+            raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message, retry_after_s=asked_s)
         return made
 
-    def _pause(self, wait_s: float, _: Verdict) -> None:
+    def _pause(self, wait_s: float, _: FailureAction) -> None:
         with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
             self._waiter.sleep(wait_s)

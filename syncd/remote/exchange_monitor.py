@@ -34,7 +34,7 @@ _COUNTS_AT = 120
 _CLOCK = SystemClock()
 
 
-class Leftover(Exception):
+class StaleResponse(Exception):
     """An answer that was there before its request."""
 
 
@@ -91,7 +91,7 @@ class Arrival:
         return (0, 0) if known is None else (known.acked_bytes + queued, queued)
 
 
-class Body(Iterable[bytes]):
+class ObservedBody(Iterable[bytes]):
     """A request's body that wants to know its way."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Body(Iterable[bytes]):
         """It is about to be sent over this connection."""
 
 
-class Line:
+class ExchangeMonitor:
     """One exchange's connection: `kept`, or a new one. The answer may take `answer_s` seconds from the request's end,
     and as long again for each time that more of the request has left this machine.
 
@@ -120,7 +120,7 @@ class Line:
         self._queued_bytes = 0
         self._has_read = False
 
-    def be_patient(self) -> None:
+    def cancel_deadline(self) -> None:
         """The rest of the answer may take as long as it takes."""
         self.overdue_s = inf
 
@@ -140,7 +140,7 @@ class Line:
         return True
 
     def hear(self, name: str, info: Mapping[str, Any]) -> None:
-        """The `trace` extension's callback. Raises `Leftover`."""
+        """The `trace` extension's callback. Raises `StaleResponse`."""
         match name.partition(".")[2]:
             case "connect_tcp.complete" | "start_tls.complete":
                 self.connection = info["return_value"].get_extra_info("socket")
@@ -148,9 +148,9 @@ class Line:
                 self.reached = True
                 self._before = self._counts()
                 self._has_read = False
-                self.be_patient()  # a proxy's answer comes before the server's
+                self.cancel_deadline()  # a proxy's answer comes before the server's
             case "send_request_body.started":
-                if isinstance(self.body, Body) and self.connection is not None:
+                if isinstance(self.body, ObservedBody) and self.connection is not None:
                     self.body.goes_over(self.connection)
             case "receive_response_headers.started":
                 self.overdue_s, self._queued_bytes = _CLOCK.monotonic_s() + self._answer_s, 0
@@ -162,7 +162,7 @@ class Line:
             case "receive_response_headers.complete":
                 # The kernel's count is not enough: the genuine answer may have come while the old one was at hand.
                 if self._is_kept and (not self._has_read or self._stands_still("received_bytes")):
-                    raise Leftover
+                    raise StaleResponse
 
     @property
     def _is_kept(self) -> bool:

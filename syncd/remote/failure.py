@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from syncd.core.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 
 SIGN_IN = "is this network asking for a sign-in?"
 
@@ -15,8 +15,8 @@ class StepFailed(Exception):
 
     def __init__(
         self,
-        step: Step,
-        verdict: Verdict,
+        step: ApiStep,
+        action: FailureAction,
         message: str,
         hint: str = "",
         *,
@@ -25,7 +25,7 @@ class StepFailed(Exception):
     ) -> None:
         super().__init__(message)
         self.step = step
-        self.verdict = verdict
+        self.action = action
         self.message = message
         self.hint = hint
         self.retry_after_s = retry_after_s
@@ -33,7 +33,7 @@ class StepFailed(Exception):
 
     def as_error(self) -> SyncdError:
         """The failure as a command ends with it."""
-        kind = self.refusal if self.verdict is Verdict.REFUSED else Unavailable
+        kind = self.refusal if self.action is FailureAction.REFUSED else Unavailable
         return kind(self.message, self.hint)
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 
 
-class Step(StrEnum):
+class ApiStep(StrEnum):
     """Where a failure happened; the words are those of `status --json`."""
 
     WATCH = "watch"
@@ -23,7 +23,7 @@ class Step(StrEnum):
     SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
 
 
-class Verdict(Enum):
+class FailureAction(Enum):
     """What the program does about a failure."""
 
     RETRY = "the same step again, after a wait"
@@ -35,28 +35,28 @@ class Verdict(Enum):
 
 # "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now"; 407 is a proxy's, 421 is about
 # the connection.
-PASSING = frozenset({407, 408, 409, 421, 423, 425, 429})
+RETRYABLE = frozenset({407, 408, 409, 421, 423, 425, 429})
 # No new URL and no wait changes these.
 HOPELESS_CODES = frozenset({"EntityTooLarge"})
 
 
-def judge_api(step: Step, status: int) -> Verdict:
+def classify_api_status(step: ApiStep, status: int) -> FailureAction:
     """What an API answer with this error status means."""
-    if status >= 500 or status in PASSING:
-        return Verdict.RETRY
+    if status >= 500 or status in RETRYABLE:
+        return FailureAction.RETRY
     if status < 400:
-        return Verdict.RETRY  # a captive portal redirects until someone has signed in; nothing else was asked for
-    if step is Step.INITIALIZE and status == 400:
-        return Verdict.UPLOAD_AGAIN  # "no uploaded archive": the slot was emptied, or never filled
-    return Verdict.REFUSED
+        return FailureAction.RETRY  # a captive portal redirects until someone has signed in; nothing else was asked for
+    if step is ApiStep.INITIALIZE and status == 400:
+        return FailureAction.UPLOAD_AGAIN  # "no uploaded archive": the slot was emptied, or never filled
+    return FailureAction.REFUSED
 
 
-def judge_bucket(status: int, code: str) -> Verdict:
+def classify_bucket_status(status: int, code: str) -> FailureAction:
     """What the bucket's answer with this status and XML `<Code>` means."""
-    if status >= 500 or status in PASSING or status < 400:
-        return Verdict.RETRY
+    if status >= 500 or status in RETRYABLE or status < 400:
+        return FailureAction.RETRY
     if code in HOPELESS_CODES or status == 413:
-        return Verdict.REFUSED
+        return FailureAction.REFUSED
     # The signed URL is no longer believed: `ExpiredToken`, or 403 where its signature no longer verifies after a change
     # of keys. What else there is (a malformed header, no such bucket) also lies in the URL, if in anything of ours.
-    return Verdict.FRESH_LEASE
+    return FailureAction.FRESH_LEASE

@@ -1,7 +1,7 @@
 """The only door to httpx: how clients are made, how an exchange is bounded, and how its failures are told.
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
-of httpx leaves this module: an exchange returns an `Answer` or raises `NoAnswer`, whose text is ours.
+of httpx leaves this module: an exchange returns an `Response` or raises `NoResponse`, whose text is ours.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from syncd import __version__
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
-from syncd.remote.exchange_monitor import Leftover, Line
-from syncd.remote.keepalive import KEEP_S, Moment, Trust, cold_at_s, trust
-from syncd.remote.route import Route, keep_asking, route_of
+from syncd.remote.exchange_monitor import ExchangeMonitor, StaleResponse
+from syncd.remote.keepalive import KEEP_S, ConnectionTime, ReuseDecision, idle_at_s, reuse_decision
+from syncd.remote.route import NetworkRoute, keep_asking, route_of
 
 if TYPE_CHECKING:
     from syncd.remote.network import Network
@@ -65,7 +65,7 @@ _MEANINGS = {
 _NOISE = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """No usable HTTP answer came; the text says why and holds no URL. `reached`: there was a connection at least."""
 
     def __init__(self, reason: str, *, reached: bool = True) -> None:
@@ -78,7 +78,7 @@ class _Untouched(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A bounded HTTP answer. `server_wall_s` is the answer's `Date`, if it had a readable one."""
 
     status: int
@@ -95,7 +95,7 @@ Taken = TypeVar("Taken")
 
 # What the libraries raise where no answer can be had.
 _FAILURES = (
-    Leftover,
+    StaleResponse,
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -107,28 +107,30 @@ _FAILURES = (
 
 
 @dataclass
-class _Kept:
+class _KeptConnection:
     """The client of one origin, with one connection at most; `last`: the end of its last exchange, None: in use."""
 
     client: httpx.Client
     connection: socket.socket | None = None
-    route: Route | None = None
-    last: Moment | None = None
+    route: NetworkRoute | None = None
+    last: ConnectionTime | None = None
 
-    def may_be_used(self, now: Moment) -> bool:
+    def may_be_used(self, now: ConnectionTime) -> bool:
         """Whether its connection is believed to be alive."""
-        trusted = Trust.USE if self.last is None else trust(self.last, now)
-        return trusted is Trust.USE or (trusted is Trust.LOOK and self.route is not None and self.route.stands())
+        reusable = ReuseDecision.USE if self.last is None else reuse_decision(self.last, now)
+        return reusable is ReuseDecision.USE or (
+            reusable is ReuseDecision.LOOK and self.route is not None and self.route.is_unchanged()
+        )
 
 
-class Exchanger:
+class HttpClient:
     """A client of one origin, or of buckets. Connections are kept for a while; `policy.warmth` says for how long."""
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
         self._clock = waiter.clock
         self._network: Network | None = None
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _KeptConnection] = {}
 
     def exchange(
         self,
@@ -138,51 +140,51 @@ class Exchanger:
         headers: Mapping[str, str],
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """One request and its answer, the answer's body bounded and not decoded, redirects not followed.
 
         The whole answer must come within `read_s` seconds of the request's end. A request that met a connection already
-        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoAnswer`, `Stop`,
+        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoResponse`, `Stop`,
         `Superseded`, and what iterating `content` raises.
         """
         body = content if isinstance(content, bytes | None) else _Outgoing(content)
         try:
-            return self._exchanged(method, url, headers, read_s, body)
+            return self._exchange_once(method, url, headers, read_s, body)
         except _Untouched:
-            return self._exchanged(method, url, headers, read_s, body)
+            return self._exchange_once(method, url, headers, read_s, body)
 
-    def _exchanged(
+    def _exchange_once(
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
-    ) -> Answer:
+    ) -> Response:
         with self._asked(method, url, headers, read_s, body) as (response, line):
             return _answer(response, line)
 
-    def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Answer | Taken:
+    def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Response | Taken:
         """What `take` makes of the body of a GET, as it comes and undecoded; the answer itself where it is not a 200.
 
-        Raises `NoAnswer`, in the middle of the body too, `Stop`, `Superseded`, and what `take` raises.
+        Raises `NoResponse`, in the middle of the body too, `Stop`, `Superseded`, and what `take` raises.
         """
         with ExitStack() as opened:
             response, line = opened.enter_context(self._asked("GET", url, {}, read_s, None))
             if response.status_code != 200:
                 return _answer(response, line)
-            line.be_patient()  # a large body takes its time
+            line.cancel_deadline()  # a large body takes its time
             return take(_blocks(response, line))
 
     @contextmanager
     def _asked(
         self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
-    ) -> Iterator[tuple[httpx.Response, Line]]:
+    ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
         """A request that was sent, and the head of its answer. What fails in the block is the block's own affair."""
         # A read's own time does not know how much of the request is still on its way: the line's does.
         one_read_s = read_s if body is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
-        line = Line(read_s)
+        line = ExchangeMonitor(read_s)
         with ExitStack() as opened:
             try:
                 self.waiter.interrupt.check()
                 kept = opened.enter_context(self._in_use(url))
-                line = Line(read_s, kept.connection)
+                line = ExchangeMonitor(read_s, kept.connection)
                 self._over().line = line
                 line.body = body.blocks if isinstance(body, _Outgoing) else None
                 kept.connection = None  # until it has brought an answer
@@ -202,18 +204,18 @@ class Exchanger:
                     raise _Untouched from None
                 raise _no_answer(failure, line) from None
             kept.connection = line.connection
-            kept.route = _attended(line.connection)
+            kept.route = _monitored_route(line.connection)
             yield response, line
 
     @property
-    def cold_at_s(self) -> float | None:
-        """When `drop_cold` has something to close, in monotonic seconds; None: nothing is open, or it is in use."""
-        ends = [None if kept.last is None else cold_at_s(kept.last) for kept in self._kept.values()]
+    def idle_at_s(self) -> float | None:
+        """When `close_idle` has something to close, in monotonic seconds; None: nothing is open, or it is in use."""
+        ends = [None if kept.last is None else idle_at_s(kept.last) for kept in self._kept.values()]
         return max(filter(None, ends)) if ends and None not in ends else None
 
-    def drop_cold(self) -> None:
+    def close_idle(self) -> None:
         """At the end of a burst, close everything: a daemon at rest holds no connection, and wakes up once for it."""
-        ends_s = self.cold_at_s
+        ends_s = self.idle_at_s
         if ends_s is not None and self._clock.monotonic_s() >= ends_s:
             self.drop()
 
@@ -232,16 +234,18 @@ class Exchanger:
         return self._network
 
     @contextmanager
-    def _in_use(self, url: str) -> Iterator[_Kept]:
+    def _in_use(self, url: str) -> Iterator[_KeptConnection]:
         """The client for a URL, without a connection that may be dead."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
+        components = urlsplit(url)
+        origin = f"{components.scheme}://{components.netloc}"
         kept = self._kept.get(origin)
         if kept is not None and not kept.may_be_used(self._now()):
             kept.client.close()
             kept = None
         if kept is None:
-            kept = self._kept[origin] = _Kept(_make_client(parts.scheme, parts.hostname or "", self._over()))
+            kept = self._kept[origin] = _KeptConnection(
+                _make_client(components.scheme, components.hostname or "", self._over())
+            )
         kept.last = None
         try:
             yield kept
@@ -250,8 +254,8 @@ class Exchanger:
             if self._kept.get(origin) is not kept:  # all were dropped meanwhile
                 kept.client.close()
 
-    def _now(self) -> Moment:
-        return Moment(self._clock.monotonic_s(), self._clock.boottime_s())
+    def _now(self) -> ConnectionTime:
+        return ConnectionTime(self._clock.monotonic_s(), self._clock.boottime_s())
 
 
 class _Outgoing:
@@ -303,7 +307,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _attended(connection: socket.socket | None) -> Route | None:
+def _monitored_route(connection: socket.socket | None) -> NetworkRoute | None:
     """The route of the connection that the answer comes by, which the kernel has an eye on from now on."""
     if connection is None:
         return None
@@ -311,16 +315,16 @@ def _attended(connection: socket.socket | None) -> Route | None:
     return route_of(connection)
 
 
-def _answer(response: httpx.Response, line: Line) -> Answer:
+def _answer(response: httpx.Response, line: ExchangeMonitor) -> Response:
     body = bytearray()
     for piece in _blocks(response, line):
         body += piece
         if len(body) > _LARGEST_ANSWER:
-            raise NoAnswer(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
-    return Answer(response.status_code, response.headers, bytes(body), _date(response.headers.get("Date")))
+            raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
+    return Response(response.status_code, response.headers, bytes(body), _date(response.headers.get("Date")))
 
 
-def _blocks(response: httpx.Response, line: Line) -> Iterator[bytes]:
+def _blocks(response: httpx.Response, line: ExchangeMonitor) -> Iterator[bytes]:
     try:
         yield from response.iter_raw()
     except _FAILURES as failure:
@@ -337,13 +341,13 @@ def _date(value: str | None) -> float | None:
         return None
 
 
-def _no_answer(failure: Exception, line: Line) -> NoAnswer:
-    return NoAnswer(_LATE if line.overdue else _reason(failure), reached=line.reached)
+def _no_answer(failure: Exception, line: ExchangeMonitor) -> NoResponse:
+    return NoResponse(_LATE if line.overdue else _reason(failure), reached=line.reached)
 
 
 def _reason(failure: Exception) -> str:
     match failure:
-        case Leftover():
+        case StaleResponse():
             return "what came was there before it was asked for"
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return f"no connection within {CONNECT_S:.0f} s"

@@ -19,14 +19,14 @@ LEAST_SLEEP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Moment:
+class ConnectionTime:
     """One instant by both clocks; what boottime gains on monotonic was slept through."""
 
     monotonic_s: float
     boottime_s: float
 
 
-class Trust(Enum):
+class ReuseDecision(Enum):
     """What may be done with kept connections."""
 
     USE = "in use until a moment ago"
@@ -34,15 +34,15 @@ class Trust(Enum):
     CLOSE = "idle for too long, or from before a sleep"
 
 
-def cold_at_s(last: Moment) -> float:
+def idle_at_s(last: ConnectionTime) -> float:
     """When connections used last at that moment are to be closed, in monotonic seconds."""
     return last.monotonic_s + KEEP_S
 
 
-def trust(last: Moment, now: Moment) -> Trust:
+def reuse_decision(last: ConnectionTime, now: ConnectionTime) -> ReuseDecision:
     """How far connections are trusted `now` that were used `last`."""
     idle_s = now.monotonic_s - last.monotonic_s
     slept_s = now.boottime_s - last.boottime_s - idle_s
-    if now.monotonic_s >= cold_at_s(last) or slept_s >= LEAST_SLEEP_S:
-        return Trust.CLOSE
-    return Trust.LOOK if idle_s >= SURE_S else Trust.USE
+    if now.monotonic_s >= idle_at_s(last) or slept_s >= LEAST_SLEEP_S:
+        return ReuseDecision.CLOSE
+    return ReuseDecision.LOOK if idle_s >= SURE_S else ReuseDecision.USE

@@ -24,7 +24,7 @@ _UNSENT_S = 0.1
 _LEAST_UNSENT_BYTES = 4 << 10
 
 
-def keep_within(connection: socket.socket, limit_bytes_per_s: int) -> None:
+def set_kernel_pacing(connection: socket.socket, limit_bytes_per_s: int) -> None:
     """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit.
 
     A connection that was never held to one is left as it is.

@@ -22,7 +22,7 @@ import httpcore
 
 from syncd.core.clock import SystemClock
 from syncd.core.waiter import Waiter
-from syncd.remote.exchange_monitor import Line
+from syncd.remote.exchange_monitor import ExchangeMonitor
 
 # For what httpcore gives no time, such as the greetings of a SOCKS proxy.
 _UNTIMED_S = 10.0
@@ -39,7 +39,7 @@ class Network(httpcore.NetworkBackend):
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
-        self.line: Line | None = None
+        self.line: ExchangeMonitor | None = None
 
     def connect_tcp(
         self,
@@ -154,7 +154,7 @@ class _Stream(httpcore.NetworkStream):
         except OSError as failure:
             raise httpcore.ReadError(str(failure)) from failure
         self._network.note_read()
-        self._network.waiter.glance()
+        self._network.waiter.poll_events()
         return read
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -168,7 +168,7 @@ class _Stream(httpcore.NetworkStream):
             while left:
                 ends_s = _ends_s(timeout)  # each piece that is taken has its own time
                 left = left[_tried(partial(self._send, left), wait, select.POLLOUT) :]
-                self._network.waiter.glance()
+                self._network.waiter.poll_events()
         except TimeoutError as failure:
             raise httpcore.WriteTimeout(str(failure)) from failure
         except OSError as failure:

@@ -15,18 +15,18 @@ from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict, judge_bucket
-from syncd.remote.http_client import Exchanger, NoAnswer
+from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
+from syncd.remote.http_client import HttpClient, NoResponse
 
 _READ_S = 60.0
 # The program is done in a moment; a sandbox that is busy may begin with it late.
-PATIENCE_S = 120.0
+JOB_TIMEOUT_S = 120.0
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
 _LARGEST_LOG = 64 << 20
 _ENDED = ("completed", "failed")
 
 
-class Stage(Enum):
+class JobStage(Enum):
     """How far an execution is."""
 
     UNKNOWN = "the API knows of none, be it that it was never started or that its sandbox is gone"
@@ -38,7 +38,7 @@ class Stage(Enum):
 class Purpose:
     """The step that an execution is a part of, and what messages call it."""
 
-    step: Step
+    step: ApiStep
     what: str
 
     @contextlib.contextmanager
@@ -49,7 +49,7 @@ class Purpose:
         except StepFailed as failure:
             raise StepFailed(
                 self.step,
-                failure.verdict,
+                failure.action,
                 f"{failure.message}, for {self.what}",
                 failure.hint,
                 retry_after_s=failure.retry_after_s,
@@ -58,7 +58,7 @@ class Purpose:
 
 
 @dataclass(frozen=True)
-class Errand:
+class RemoteJob:
     """A program to run over there. `files` are its `main.py` and what lies beside it."""
 
     name: str
@@ -71,78 +71,84 @@ def new_name() -> str:
     return f"syncd-{secrets.token_hex(8)}"
 
 
-class Runner:
+class JobRunner:
     """Runs errands in one sandbox, one after the other."""
 
-    def __init__(self, api: Api, exchanger: Exchanger, waiter: Waiter) -> None:
+    def __init__(self, api: Api, client: HttpClient, waiter: Waiter) -> None:
         self._api = api
-        self._exchanger = exchanger
+        self._client = client
         self._waiter = waiter
         self._clock = waiter.clock
 
-    def run(self, errand: Errand, check: Callable[[], None] = lambda: None) -> str:
+    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None) -> str:
         """All that it printed, once it has ended, however it ended; `check` is called all the time.
 
         Raises `StepFailed`, `Stop`; then it may be running, or start later.
         """
-        self.upload(errand)
-        self.start(errand)
-        return self.printed(errand, check)
+        self.upload(job)
+        self.start(job)
+        return self.printed(job, check)
 
-    def upload(self, errand: Errand, region: str = "") -> None:
+    def upload(self, job: RemoteJob, region: str = "") -> None:
         """Put it where it is started from, in the place of what had its name before; in `region`, if one is named.
 
         Raises `StepFailed`, `Stop`.
         """
-        with errand.purpose.named():
-            url = self._api.execution_upload_url(errand.name, region)
-            check_url(Step.EXECUTION, url)
-            self._put(url, _packed(errand.files))
+        with job.purpose.named():
+            url = self._api.execution_upload_url(job.name, region)
+            check_url(ApiStep.EXECUTION, url)
+            self._put(url, _packed(job.files))
 
-    def start(self, errand: Errand) -> None:
+    def start(self, job: RemoteJob) -> None:
         """Ask for it to be run. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
-        with errand.purpose.named():
-            self._api.execute(errand.name)
+        with job.purpose.named():
+            self._api.execute(job.name)
 
-    def stage(self, name: str, purpose: Purpose) -> Stage:
+    def stage(self, name: str, purpose: Purpose) -> JobStage:
         """How far the execution of that name is. Raises `StepFailed`, `Stop`."""
         try:
             with purpose.named():
                 status = self._api.execution_status(name)
         except StepFailed as failure:
-            if failure.verdict is Verdict.REFUSED and issubclass(failure.refusal, SandboxGone):
-                return Stage.UNKNOWN
+            if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxGone):
+                return JobStage.UNKNOWN
             raise
-        return Stage.ENDED if status in _ENDED else Stage.UNDER_WAY
+        return JobStage.ENDED if status in _ENDED else JobStage.UNDER_WAY
 
     def _put(self, url: str, archive: bytes) -> None:
         headers = {"Content-Type": "application/gzip", "Content-Length": str(len(archive))}
         try:
-            answer = self._exchanger.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
-        except NoAnswer as failure:
-            raise StepFailed(Step.EXECUTION, Verdict.OFFLINE, f"the program was not uploaded ({failure})") from None
+            answer = self._client.exchange("PUT", url, headers=headers, read_s=_READ_S, content=archive)
+        except NoResponse as failure:
+            raise StepFailed(
+                ApiStep.EXECUTION, FailureAction.OFFLINE, f"the program was not uploaded ({failure})"
+            ) from None
         if answer.status != 200:
-            verdict = judge_bucket(answer.status, "")
-            verdict = Verdict.RETRY if verdict is Verdict.FRESH_LEASE else verdict
-            raise StepFailed(Step.EXECUTION, verdict, f"the bucket answered the program's upload with {answer.status}")
+            action = classify_bucket_status(answer.status, "")
+            action = FailureAction.RETRY if action is FailureAction.FRESH_LEASE else action
+            raise StepFailed(
+                ApiStep.EXECUTION, action, f"the bucket answered the program's upload with {answer.status}"
+            )
 
-    def printed(self, errand: Errand, check: Callable[[], None] = lambda: None, patience_s: float = PATIENCE_S) -> str:
-        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, also after `patience_s`, and
+    def printed(
+        self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S
+    ) -> str:
+        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, also after `timeout_s`, and
         `Stop`.
         """
         printed, cursor = "", 0
         wait_s = _FIRST_LOOK_S
-        ends_s = self._clock.monotonic_s() + patience_s
+        ends_s = self._clock.monotonic_s() + timeout_s
         while True:
-            with errand.purpose.named():
-                seen = self._api.execution_logs(errand.name, cursor)
+            with job.purpose.named():
+                seen = self._api.execution_logs(job.name, cursor)
             printed += seen.logs
             if seen.status in _ENDED and seen.cursor <= cursor:
                 return printed
             cursor = max(cursor, seen.cursor)
             if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
-                message = f"{errand.purpose.what} takes longer than {patience_s:.0f} s"
-                raise StepFailed(errand.purpose.step, Verdict.RETRY, message)
+                message = f"{job.purpose.what} takes longer than {timeout_s:.0f} s"
+                raise StepFailed(job.purpose.step, FailureAction.RETRY, message)
             check()
             if seen.status not in _ENDED:  # also where it prints all the time, or it would be asked all the time
                 self._waiter.sleep(wait_s)

@@ -9,11 +9,11 @@ from email.utils import parsedate_to_datetime
 # A server that asks for more is believed this far: a day off by a typo must not silence the daemon for a week.
 LONGEST_RETRY_AFTER_S = 3600.0
 # Fresh URLs asked for at once, in one sync, before a refusal is waited out like any failure.
-FRESH_LEASES = 2
+FRESH_URLS = 2
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetrySettings:
     """`[retry]`, in seconds."""
 
     first_s: float

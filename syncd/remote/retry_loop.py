@@ -10,8 +10,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.core.clock import Clock
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry import Patience, delay_s
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.retry import RetrySettings, delay_s
 
 Made = TypeVar("Made")
 
@@ -22,17 +22,17 @@ class RetryObserver(Protocol):
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """An attempt failed and the next one comes after so many seconds."""
 
-    def pause(self, wait_s: float, verdict: Verdict) -> None:
+    def pause(self, wait_s: float, action: FailureAction) -> None:
         """Wait out a failure. Raises `Stop` or `Superseded`."""
 
 
 def retried(
     step: Callable[[], Made],
-    patience: Patience,
+    retry_settings: RetrySettings,
     clock: Clock,
     *,
     on_retry: Callable[[StepFailed, float], None],
-    pause: Callable[[float, Verdict], None],
+    pause: Callable[[float, FailureAction], None],
     failed_before: int = 0,
 ) -> Made:
     """What the step gives in the end. Raises `StepFailed`, and what else the step and `pause` raise.
@@ -42,15 +42,19 @@ def retried(
     started_s = clock.monotonic_s()
 
     def spent(state: RetryCallState) -> bool:
-        return clock.monotonic_s() - started_s + state.upcoming_sleep > patience.give_up_s
+        return clock.monotonic_s() - started_s + state.upcoming_sleep > retry_settings.give_up_s
 
     def wait_s(state: RetryCallState) -> float:
         chance = random.random()  # noqa: S311 - jitter, not a secret
         return delay_s(
-            failed_before + state.attempt_number, patience.first_s, patience.max_s, chance, failure.retry_after_s
+            failed_before + state.attempt_number,
+            retry_settings.first_s,
+            retry_settings.max_s,
+            chance,
+            failure.retry_after_s,
         )
 
-    failure = StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet")
+    failure = StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "not tried yet")
 
     def once() -> Made:
         nonlocal failure
@@ -65,7 +69,7 @@ def retried(
         wait=wait_s,
         stop=spent,
         before_sleep=lambda state: on_retry(failure, state.upcoming_sleep),
-        sleep=lambda seconds: pause(seconds, failure.verdict),
+        sleep=lambda seconds: pause(seconds, failure.action),
         reraise=True,
     )
     made: Made = retrying(once)
@@ -73,4 +77,4 @@ def retried(
 
 
 def _passes(failure: BaseException) -> bool:
-    return isinstance(failure, StepFailed) and failure.verdict is not Verdict.REFUSED
+    return isinstance(failure, StepFailed) and failure.action is not FailureAction.REFUSED

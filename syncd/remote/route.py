@@ -19,13 +19,13 @@ _ASKED_TIMES = 3
 
 
 @dataclass(frozen=True)
-class Route:
+class NetworkRoute:
     """The address that a connection starts from here, and its other end, as the system writes them."""
 
     here: str
     peer: tuple[Any, ...]
 
-    def stands(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Whether this machine would still start from that address. No packet is sent."""
         family = socket.AF_INET6 if ":" in self.peer[0] else socket.AF_INET
         try:
@@ -36,10 +36,10 @@ class Route:
             return False
 
 
-def route_of(connection: socket.socket) -> Route | None:
+def route_of(connection: socket.socket) -> NetworkRoute | None:
     """The connection's route; None: it has none any more."""
     try:
-        return Route(connection.getsockname()[0], connection.getpeername())
+        return NetworkRoute(connection.getsockname()[0], connection.getpeername())
     except OSError:
         return None
 

@@ -26,27 +26,27 @@ def block_bytes(limit_bytes_per_s: int) -> int:
 
 
 @dataclass(frozen=True)
-class Pace:
+class TokenBucket:
     """How many bytes an upload is ahead of its limit, at a moment of a clock that stands still in suspend."""
 
     at_s: float
     ahead_bytes: float = 0.0
 
-    def later(self, now_s: float, limit_bytes_per_s: int) -> Pace:
+    def later(self, now_s: float, limit_bytes_per_s: int) -> TokenBucket:
         """Time has passed under this limit; 0: there was none. A clock that went back gives nothing and takes nothing.
 
         Over any stretch of time no more is sent than the limit allows for it, CATCH_UP_S seconds' bytes and a block.
         """
         if not limit_bytes_per_s:
-            return Pace(now_s)
+            return TokenBucket(now_s)
         # What was sent under a higher limit is not held against this one for longer than a block of its own.
         ahead_bytes = min(self.ahead_bytes, block_bytes(limit_bytes_per_s))
         ahead_bytes -= limit_bytes_per_s * max(0.0, now_s - self.at_s)
-        return Pace(now_s, max(ahead_bytes, -CATCH_UP_S * limit_bytes_per_s))
+        return TokenBucket(now_s, max(ahead_bytes, -CATCH_UP_S * limit_bytes_per_s))
 
-    def sent(self, size_bytes: int) -> Pace:
+    def sent(self, size_bytes: int) -> TokenBucket:
         """So many more bytes are on their way."""
-        return Pace(self.at_s, self.ahead_bytes + size_bytes)
+        return TokenBucket(self.at_s, self.ahead_bytes + size_bytes)
 
     def wait_s(self, limit_bytes_per_s: int) -> float:
         """Seconds until the next block may go, from the moment that this is about; none for a part of a byte."""

@@ -20,14 +20,14 @@ _VERSION = 1
 _LARGEST = 1 << 12
 
 
-class _Record(Struct):
+class _UplinkRecord(Struct):
     version: int
     rates: list[float]
     codec: Codec
     told_at_s: float
 
 
-class UplinkFile:
+class UplinkStore:
     """Keeps one estimate."""
 
     def __init__(self, folder: str) -> None:
@@ -36,7 +36,7 @@ class UplinkFile:
     def load(self) -> Uplink:
         """What is known; nothing, where no sensible record is kept."""
         try:
-            record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_Record)
+            record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_UplinkRecord)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return Uplink()
         sound = len(record.rates) == VOTES and all(isfinite(rate) and rate > 0 for rate in record.rates)
@@ -46,5 +46,5 @@ class UplinkFile:
 
     def save(self, uplink: Uplink) -> None:
         """Keep the estimate. Raises `OSError`."""
-        record = _Record(_VERSION, list(uplink.rates), uplink.codec, uplink.told_at_s)
+        record = _UplinkRecord(_VERSION, list(uplink.rates), uplink.codec, uplink.told_at_s)
         write_whole(self._path, msgspec.json.encode(record))

@@ -23,7 +23,7 @@ LONGEST_S = 604_800.0
 
 
 @dataclass(frozen=True)
-class Lease:
+class UploadUrl:
     """One signed URL. `ends_s` and `life_s` are seconds of boottime; the URL itself never goes into a `repr`."""
 
     url: str
@@ -31,12 +31,12 @@ class Lease:
     life_s: float
 
     def __repr__(self) -> str:
-        return f"Lease(ends_s={self.ends_s:.0f}, life_s={self.life_s:.0f})"
+        return f"UploadUrl(ends_s={self.ends_s:.0f}, life_s={self.life_s:.0f})"
 
 
-def lease_from(
+def upload_url_from(
     url: str, expires_in_minutes: int, server_wall_s: float | None, answered_s: float, wall_s: float
-) -> Lease:
+) -> UploadUrl:
     """The lease of a URL that was answered at `answered_s` (boottime).
 
     `server_wall_s` is the answer's `Date`, by which the URL's own times are corrected for this machine's clock; without
@@ -45,24 +45,24 @@ def lease_from(
     times = _signed_times(url)
     if times is None:
         life_s = 60.0 * max(0, min(expires_in_minutes, int(LONGEST_S / 60)))
-        return Lease(url, answered_s + life_s, life_s)
+        return UploadUrl(url, answered_s + life_s, life_s)
     signed_s, life_s = times
     server_s = server_wall_s if server_wall_s is not None else wall_s
     # It was signed before it was answered, and nobody answers with a URL that has ended: a clock that says so is wrong,
     # and believing it would have each upload ask for a URL of its own.
     age_s = server_s - signed_s
-    return Lease(url, answered_s + life_s - (age_s if 0.0 < age_s < life_s else 0.0), life_s)
+    return UploadUrl(url, answered_s + life_s - (age_s if 0.0 < age_s < life_s else 0.0), life_s)
 
 
-def usable(lease: Lease, now_s: float, upload_s: float = 0.0) -> bool:
+def usable(upload_url: UploadUrl, now_s: float, upload_s: float = 0.0) -> bool:
     """Whether an upload expected to take `upload_s` seconds may begin with this URL at boottime `now_s`."""
-    margin_s = min(MARGIN_S, MARGIN_SHARE * lease.life_s) + min(upload_s, UPLOAD_SHARE * lease.life_s)
-    return now_s < lease.ends_s - margin_s
+    margin_s = min(MARGIN_S, MARGIN_SHARE * upload_url.life_s) + min(upload_s, UPLOAD_SHARE * upload_url.life_s)
+    return now_s < upload_url.ends_s - margin_s
 
 
-def ended(lease: Lease, now_s: float) -> bool:
+def ended(upload_url: UploadUrl, now_s: float) -> bool:
     """Whether the URL's own end has passed: then a cut connection is no network fault."""
-    return now_s >= lease.ends_s
+    return now_s >= upload_url.ends_s
 
 
 def _signed_times(url: str) -> tuple[float, float] | None:

@@ -13,39 +13,39 @@ from msgspec import Struct
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
-from syncd.remote.upload_url import Lease
+from syncd.remote.upload_url import UploadUrl
 
 _log = logging.getLogger("syncd.lease")
 
 
-class _Record(Struct):
+class _UploadUrlRecord(Struct):
     target: Target
     url: str
     ends_wall_s: float
     life_s: float
 
 
-class LeaseFile:
+class UploadUrlStore:
     """Keeps one lease. Between two processes only the wall clock goes on, so its end is kept by that."""
 
     def __init__(self, folder: str, clock: Clock) -> None:
         self._file = StateFile(folder, "lease", "a new upload URL is asked for")
         self._clock = clock
 
-    def load(self, target: Target) -> Lease | None:
+    def load(self, target: Target) -> UploadUrl | None:
         """The lease for this way to this sandbox, if one is kept that makes sense."""
-        record = self._file.recalled(_Record, _log)
+        record = self._file.recalled(_UploadUrlRecord, _log)
         if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()
         if record.target != target or not 0 < left_s <= record.life_s:
             return None
-        return Lease(record.url, self._clock.boottime_s() + left_s, record.life_s)
+        return UploadUrl(record.url, self._clock.boottime_s() + left_s, record.life_s)
 
-    def save(self, target: Target, lease: Lease) -> None:
+    def save(self, target: Target, upload_url: UploadUrl) -> None:
         """Keep the lease. Raises `OSError`."""
-        ends_wall_s = self._clock.wall_s() + lease.ends_s - self._clock.boottime_s()
-        self._file.write_record(_Record(target, lease.url, ends_wall_s, lease.life_s))
+        ends_wall_s = self._clock.wall_s() + upload_url.ends_s - self._clock.boottime_s()
+        self._file.write_record(_UploadUrlRecord(target, upload_url.url, ends_wall_s, upload_url.life_s))
 
     def forget(self) -> None:
         """The URL was refused. Where the file stays, the next process finds that out with one request."""

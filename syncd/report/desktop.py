@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from syncd.report.session_bus import SessionBus
 
 # For everything together: a desktop answers within milliseconds.
-PATIENCE_S = 1.0
+REPLY_TIMEOUT_S = 1.0
 
 _SERVER = ("/org/freedesktop/Notifications", "org.freedesktop.Notifications")
 _APP = "syncd"
@@ -45,11 +45,11 @@ class Desktop:
         self._clock = clock
 
     def show(self, notice: Notice, instead_of: Shown | None) -> Shown:
-        """Show it, in the place of an earlier one where that can be, within `PATIENCE_S`. Raises `NotShown`."""
+        """Show it, in the place of an earlier one where that can be, within `REPLY_TIMEOUT_S`. Raises `NotShown`."""
         from syncd.report.session_bus import session_bus  # noqa: PLC0415 - only when there is something to say
 
         try:
-            with session_bus(self._environ, self._clock, self._clock.monotonic_s() + PATIENCE_S) as bus:
+            with session_bus(self._environ, self._clock, self._clock.monotonic_s() + REPLY_TIMEOUT_S) as bus:
                 return _shown(bus, notice, instead_of)
         except OSError as failure:
             raise NotShown(failure.strerror or str(failure)) from None
@@ -64,8 +64,8 @@ def _shown(bus: SessionBus, notice: Notice, instead_of: Shown | None) -> Shown:
     # Where markup is understood, a message from somewhere could look like anything.
     body = html.escape(notice.body, quote=False) if "body-markup" in abilities else notice.body
     replaced = instead_of.number if instead_of is not None and instead_of.server == server else 0
-    hints = {"urgency": ("y", _NORMAL), "category": ("s", notice.category)}
-    words: tuple[Any, ...] = (_APP, replaced, notice.icon, notice.summary, body, [], hints, _AS_LONG_AS_USUAL)
+    changes = {"urgency": ("y", _NORMAL), "category": ("s", notice.category)}
+    words: tuple[Any, ...] = (_APP, replaced, notice.icon, notice.summary, body, [], changes, _AS_LONG_AS_USUAL)
     try:
         (number,), server = bus.ask(*_SERVER, "Notify", "susssasa{sv}i", words)
     except TimeoutError:

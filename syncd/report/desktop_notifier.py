@@ -10,26 +10,26 @@ from syncd.core.text import shown_path
 from syncd.report.desktop import Desktop, NotShown
 from syncd.report.notification_rules import (
     Condition,
-    Moment,
-    Trouble,
-    Well,
+    Failing,
+    Healthy,
+    TwoClocks,
     failed,
     in_vain,
     outlived,
     plan,
+    render,
     said,
-    worded,
 )
-from syncd.report.notification_store import NoticeFile
+from syncd.report.notification_store import NotificationStore
 
 _log = logging.getLogger("syncd")
 
 
-class Herald:
-    """One daemon's word to its person. Nothing here fails, and nothing takes longer than `desktop.PATIENCE_S`."""
+class DesktopNotifier:
+    """One daemon's word to its person. Nothing here fails, and nothing takes longer than `desktop.REPLY_TIMEOUT_S`."""
 
     def __init__(
-        self, workspace: str, after_s: float, *, desktop: Desktop | None, file: NoticeFile, clock: Clock
+        self, workspace: str, after_s: float, *, desktop: Desktop | None, file: NotificationStore, clock: Clock
     ) -> None:
         """`after_s` is how long failing is borne (seconds awake); `desktop` None: nothing is ever said."""
         self._name = os.path.basename(workspace)
@@ -50,8 +50,8 @@ class Herald:
 
     def well(self) -> None:
         """A sync succeeded."""
-        if not isinstance(self._condition, Well):
-            self._condition = Well(self._clock.boottime_s())
+        if not isinstance(self._condition, Healthy):
+            self._condition = Healthy(self._clock.boottime_s())
         self.look()
 
     def paused(self) -> None:
@@ -71,10 +71,10 @@ class Herald:
         if self._desktop is None or due is None or due.at_s > now.awake_s:
             return
         wall_s = self._clock.wall_s()
-        since_s = self._condition.since_wall_s if isinstance(self._condition, Trouble) else wall_s
+        since_s = self._condition.since_wall_s if isinstance(self._condition, Failing) else wall_s
         since, today = utc(since_s).astimezone(), utc(wall_s).astimezone()
         try:
-            notice = worded(due.news, self._condition, shown_path(self._name), since, today)
+            notice = render(due.news, self._condition, shown_path(self._name), since, today)
             self._shown = self._desktop.show(notice, self._shown)
         except NotShown as failure:
             self._told = in_vain(self._told, now)
@@ -86,5 +86,5 @@ class Herald:
             self._complained = False
             self._file.save(self._told, self._shown)
 
-    def _now(self) -> Moment:
-        return Moment(self._clock.monotonic_s(), self._clock.boottime_s())
+    def _now(self) -> TwoClocks:
+        return TwoClocks(self._clock.monotonic_s(), self._clock.boottime_s())

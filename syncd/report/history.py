@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"\d+")
 Time = Annotated[datetime, Meta(tz=True)]
 
 
-class Ending(StrEnum):
+class SyncEnding(StrEnum):
     """How a sync ended; `superseded`: it gave way to a newer change or a command."""
 
     INITIALIZED = "initialized"
@@ -39,10 +39,10 @@ class Ending(StrEnum):
     STOPPED = "stopped"
 
 
-_SUCCESSES = frozenset({Ending.INITIALIZED, Ending.UNCHANGED})
+_SUCCESSES = frozenset({SyncEnding.INITIALIZED, SyncEnding.UNCHANGED})
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class ChangeCounts(Struct, frozen=True, kw_only=True):
     """How many paths differ from what the sandbox held before, and the first of each kind."""
 
     added: int = 0
@@ -64,14 +64,14 @@ class Stages(Struct, frozen=True, kw_only=True):
     waiting: float = 0.0
 
 
-class Mishap(Struct, frozen=True):
+class ErrorRecord(Struct, frozen=True):
     """What failed last in this sync, even if a later attempt succeeded."""
 
     step: str
     message: str
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class SyncRecord(Struct, frozen=True, kw_only=True):
     """One sync. Its names are a promise to scripts; `why` and `outcome` may get further words in later versions.
 
     `files` and `archive_bytes` are null where the sync did not come so far, `change` where nobody knows what the
@@ -85,22 +85,22 @@ class Record(Struct, frozen=True, kw_only=True):
     why: str
     outcome: str
     files: int | None = None
-    change: Change | None = None
+    change: ChangeCounts | None = None
     archive_bytes: int | None = None
     sent_bytes: int = 0
     attempts: int = 0
     seconds: float = 0.0
     stages: Stages = Stages()
     sandbox: str = ""
-    error: Mishap | None = None
+    error: ErrorRecord | None = None
     failures_before: int = 0
 
 
-def change_of(difference: Difference | None) -> Change | None:
+def change_of(difference: Difference | None) -> ChangeCounts | None:
     """The difference in numbers, with one path of each kind to know it by."""
     if difference is None:
         return None
-    return Change(
+    return ChangeCounts(
         added=len(difference.added),
         changed=len(difference.changed),
         removed=len(difference.removed),
@@ -117,46 +117,46 @@ def _first(paths: list[str]) -> str | None:
     return path if len(path) <= _LONGEST_PATH else "…" + path[1 - _LONGEST_PATH :]
 
 
-def kind_of(error: Mishap) -> str:
+def kind_of(error: ErrorRecord) -> str:
     """What makes two failures the same one: step and words, whatever the numbers in them."""
     return f"{error.step}: {_NUMBER.sub('0', error.message)}"
 
 
-def failed(record: Record) -> bool:
+def failed(record: SyncRecord) -> bool:
     """Whether it failed, or gave way or was stopped while a failure was waited out."""
-    return record.outcome == Ending.FAILED or (record.error is not None and record.outcome not in _SUCCESSES)
+    return record.outcome == SyncEnding.FAILED or (record.error is not None and record.outcome not in _SUCCESSES)
 
 
-class Row(Struct, frozen=True):
+class FailureStreak(Struct, frozen=True):
     """Failures in a row: how many, and the kinds that have had their line."""
 
     count: int = 0
     kinds: frozenset[str] = frozenset()
 
-    def after(self, record: Record) -> Row:
+    def after(self, record: SyncRecord) -> FailureStreak:
         """The row once this sync is over: any success ends it, and any other that failed on its way goes on it."""
         if record.outcome in _SUCCESSES:
-            return Row()
+            return FailureStreak()
         if record.error is None:  # it gave way before anything failed
             return self
         kinds = self.kinds if len(self.kinds) >= MOST_KINDS else self.kinds | {kind_of(record.error)}
-        return Row(record.failures_before + 1, kinds)
+        return FailureStreak(record.failures_before + 1, kinds)
 
 
-def worth_a_line(record: Record, row: Row) -> bool:
+def should_record(record: SyncRecord, row: FailureStreak) -> bool:
     """Whether it is written down; `row` is that of the failures before it."""
-    if record.why == SyncReason.ORDER.value and record.outcome != Ending.SUPERSEDED:
+    if record.why == SyncReason.ORDER.value and record.outcome != SyncEnding.SUPERSEDED:
         return True
     if record.outcome in _SUCCESSES:
-        return record.outcome == Ending.INITIALIZED or row.count > 0
+        return record.outcome == SyncEnding.INITIALIZED or row.count > 0
     if record.error is not None:
         return kind_of(record.error) not in row.kinds and len(row.kinds) < MOST_KINDS
     return record.sent_bytes > 0
 
 
-def row_at_the_end(records: Iterable[Record]) -> Row:
+def streak_at_the_end(records: Iterable[SyncRecord]) -> FailureStreak:
     """The row that the newest of these records stand in."""
-    row = Row()
+    row = FailureStreak()
     for record in records:
         row = row.after(record)
     return row

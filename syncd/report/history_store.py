@@ -13,7 +13,7 @@ import stat
 import msgspec
 
 from syncd.core.durable_file import write_whole
-from syncd.report.history import Record
+from syncd.report.history import SyncRecord
 
 NAME = "history.jsonl"
 # Cut to the newer half when it is full, so that a line costs a rewrite of the file once in a thousand times.
@@ -23,16 +23,16 @@ KEPT_BYTES = MOST_BYTES // 2
 _NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL})
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(SyncRecord).decode
 
 
-class HistoryFile:
+class HistoryStore:
     """The history of one workspace."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, NAME)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: SyncRecord) -> None:
         """Add a line. Raises `OSError`; the older lines are not hurt by that."""
         line = encoded(record) + b"\n"
         try:
@@ -54,7 +54,7 @@ class HistoryFile:
         finally:
             os.close(descriptor)
 
-    def read(self) -> tuple[list[Record], int]:
+    def read(self) -> tuple[list[SyncRecord], int]:
         """The records, the newest last, and how many lines make no sense. None where there is no file.
 
         Raises `OSError`, also where something else than a file has the name.
@@ -67,7 +67,7 @@ class HistoryFile:
             lines = _tail(descriptor, MOST_BYTES).split(b"\n")
         finally:
             os.close(descriptor)
-        records: list[Record] = []
+        records: list[SyncRecord] = []
         damaged = 0
         for line in filter(None, lines):
             try:
@@ -77,7 +77,7 @@ class HistoryFile:
         return records, damaged
 
 
-def encoded(record: Record) -> bytes:
+def encoded(record: SyncRecord) -> bytes:
     """A line as it lies in the file and as `history --json` prints it, without its end."""
     return _encode(record)
 

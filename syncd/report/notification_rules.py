@@ -36,7 +36,7 @@ _LONGEST = 400
 _URL = re.compile(r"""(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/?#@'"]*@)?([^\s/?#'"]*)[^\s'"]*?(?=[.,:;)\]]*(?:[\s'"]|$))""")
 
 
-class News(StrEnum):
+class NotificationKind(StrEnum):
     """What there is to say."""
 
     FAILING = "syncing has been failing for long"
@@ -45,7 +45,7 @@ class News(StrEnum):
 
 
 @dataclass(frozen=True)
-class Moment:
+class TwoClocks:
     """The same instant by two clocks."""
 
     awake_s: float
@@ -53,7 +53,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Failing:
     """Syncing fails. `since_s` and `needed_since_s` are seconds awake; the second is None where it may pass."""
 
     text: str
@@ -68,17 +68,17 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Well:
+class Healthy:
     """Syncing works, since this second after boot."""
 
     since_boot_s: float
 
 
 # None: nobody knows, as at the start; or nobody asks, as in a pause.
-Condition = Trouble | Well | None
+Condition = Failing | Healthy | None
 
 
-class Told(Struct, frozen=True):
+class NoticeState(Struct, frozen=True):
     """What the desktop was told. All times are seconds since boot.
 
     `news` is the last thing; `kinds` the troubles of which it was said, since all was well, that a person is needed;
@@ -86,7 +86,7 @@ class Told(Struct, frozen=True):
     the next one may come.
     """
 
-    news: News | None = None
+    news: NotificationKind | None = None
     kinds: dict[str, float] = {}
     times: tuple[float, ...] = ()
     vain: int = 0
@@ -97,7 +97,7 @@ class Told(Struct, frozen=True):
 class Plan:
     """What is to be said if all stays as it is, from this second (awake) on."""
 
-    news: News
+    news: NotificationKind
     at_s: float
 
 
@@ -111,54 +111,60 @@ class Notice:
     icon: str
 
 
-def failed(before: Condition, text: str, now_s: float, wall_s: float, *, needs_person: bool) -> Trouble:
+def failed(before: Condition, text: str, now_s: float, wall_s: float, *, needs_person: bool) -> Failing:
     """How it is after a failure now (seconds awake), with the error's own line as `text`."""
-    if not isinstance(before, Trouble):
-        before = Trouble("", now_s, wall_s, None)
+    if not isinstance(before, Failing):
+        before = Failing("", now_s, wall_s, None)
     text = one_line(redacted(text), _LONGEST)
     needed_since_s = now_s if before.needed_since_s is None else before.needed_since_s
     return replace(before, text=text, needed_since_s=needed_since_s if needs_person else None)
 
 
-def plan(condition: Condition, told: Told, after_s: float, now: Moment) -> Plan | None:
+def plan(condition: Condition, told: NoticeState, after_s: float, now: TwoClocks) -> Plan | None:
     """What is to be said next, if anything; `after_s` is how long failing is borne (seconds awake)."""
     match condition:
-        case Well(since_boot_s) if told.news in (News.FAILING, News.NEEDED) and now.boot_s - since_boot_s < STALE_S:
-            return Plan(News.WELL, max(now.awake_s, _free_s(told, now, kept=0)))
-        case Trouble(since_s=since_s, needed_since_s=None) if told.news in (None, News.WELL):
-            return Plan(News.FAILING, max(since_s + after_s, _free_s(told, now, kept=1)))
-        case Trouble(needed_since_s=float() as needed_since_s):
+        case Healthy(since_boot_s) if (
+            told.news in (NotificationKind.FAILING, NotificationKind.NEEDED) and now.boot_s - since_boot_s < STALE_S
+        ):
+            return Plan(NotificationKind.WELL, max(now.awake_s, _free_s(told, now, kept=0)))
+        case Failing(since_s=since_s, needed_since_s=None) if told.news in (None, NotificationKind.WELL):
+            return Plan(NotificationKind.FAILING, max(since_s + after_s, _free_s(told, now, kept=1)))
+        case Failing(needed_since_s=float() as needed_since_s):
             at_s = needed_since_s + min(after_s, NEEDED_AFTER_S)
             if condition.kind in told.kinds:
                 at_s = max(at_s, _awake_s(told.kinds[condition.kind] + DAY_S, now))
-            return Plan(News.NEEDED, max(at_s, _free_s(told, now, kept=1)))
+            return Plan(NotificationKind.NEEDED, max(at_s, _free_s(told, now, kept=1)))
         case _:
             return None
 
 
-def said(told: Told, news: News, condition: Condition, now: Moment) -> Told:
+def said(told: NoticeState, news: NotificationKind, condition: Condition, now: TwoClocks) -> NoticeState:
     """What the desktop has been told, once this was said now."""
     times = (*(time_s for time_s in told.times if now.boot_s - time_s < DAY_S), now.boot_s)
-    kinds = {} if news is News.WELL else {kind: at for kind, at in told.kinds.items() if now.boot_s - at < DAY_S}
-    if news is News.NEEDED and isinstance(condition, Trouble):
+    kinds = (
+        {}
+        if news is NotificationKind.WELL
+        else {kind: at for kind, at in told.kinds.items() if now.boot_s - at < DAY_S}
+    )
+    if news is NotificationKind.NEEDED and isinstance(condition, Failing):
         kinds[condition.kind] = now.boot_s
-    return Told(news, kinds, times)
+    return NoticeState(news, kinds, times)
 
 
-def outlived(told: Told, condition: Condition, now: Moment) -> Told:
+def outlived(told: NoticeState, condition: Condition, now: TwoClocks) -> NoticeState:
     """What the desktop has been told, where the good news got too old to be said: then the bad is forgotten too."""
-    if isinstance(condition, Well) and now.boot_s - condition.since_boot_s >= STALE_S:
+    if isinstance(condition, Healthy) and now.boot_s - condition.since_boot_s >= STALE_S:
         return changed(told, news=None, kinds={}, vain=0)
     return told
 
 
-def in_vain(told: Told, now: Moment) -> Told:
+def in_vain(told: NoticeState, now: TwoClocks) -> NoticeState:
     """What the desktop has been told, after a try that showed nothing."""
     wait_s = backoff_limit_s(told.vain + 1, TRY_AGAIN_FIRST_S, TRY_AGAIN_MAX_S)
     return changed(told, vain=told.vain + 1, not_before_s=now.boot_s + wait_s)
 
 
-def shifted(told: Told, by_s: float) -> Told:
+def shifted(told: NoticeState, by_s: float) -> NoticeState:
     """The same by a clock that is so much ahead: another boot's."""
     return changed(
         told,
@@ -168,14 +174,14 @@ def shifted(told: Told, by_s: float) -> Told:
     )
 
 
-def worded(news: News, condition: Condition, name: str, since: datetime, now: datetime) -> Notice:
+def render(news: NotificationKind, condition: Condition, name: str, since: datetime, now: datetime) -> Notice:
     """The notification's words for a workspace of this name. Both times are local."""
     name = one_line(name, 40)
-    if news is News.WELL or not isinstance(condition, Trouble):
+    if news is NotificationKind.WELL or not isinstance(condition, Failing):
         return Notice(f"{name} is in sync again", "The last sync went through.", "transfer.complete", "emblem-default")
     when = f"{since:%H:%M}" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M}"
     body = f"Since {when}: {_without_urls(condition.text)}"
-    if news is News.NEEDED:
+    if news is NotificationKind.NEEDED:
         return Notice(f"{name} is not synced: you are needed", body, "transfer.error", "dialog-warning")
     body += "\nIt goes on by itself; `syncd status` says more."
     return Notice(f"{name} is not synced", body, "transfer.error", "dialog-warning")
@@ -185,7 +191,7 @@ def _without_urls(text: str) -> str:
     return _URL.sub(r"\1", text)
 
 
-def _free_s(told: Told, now: Moment, *, kept: int) -> float:
+def _free_s(told: NoticeState, now: TwoClocks, *, kept: int) -> float:
     """From which second (awake) on something may be said, so that so many more may still follow."""
     free_s = now.boot_s if told.not_before_s is None else told.not_before_s
     for window_s, most in MOST:
@@ -196,6 +202,6 @@ def _free_s(told: Told, now: Moment, *, kept: int) -> float:
     return _awake_s(free_s, now)
 
 
-def _awake_s(boot_s: float, now: Moment) -> float:
+def _awake_s(boot_s: float, now: TwoClocks) -> float:
     """That second after boot in seconds awake, if no sleep comes between."""
     return now.awake_s + (boot_s - now.boot_s)

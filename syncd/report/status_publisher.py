@@ -12,16 +12,16 @@ from syncd import __version__
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path
-from syncd.core.warning import Problem
-from syncd.remote.acquired_sandbox import Tenancy
+from syncd.core.warning import SyncWarning
+from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.target import Target
-from syncd.report.desktop_notifier import Herald
-from syncd.report.history_recorder import Chronicle
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.speed import Speed
-from syncd.report.status_store import StatusFile
-from syncd.report.systemd_notify import ServiceManager
+from syncd.report.status_store import StatusStore
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
-from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.sync.sync_cycle import Outcome, SyncCycle
 
 _log = logging.getLogger("syncd")
 # A tree of thousands of unreadable files is one trouble, not thousands.
@@ -30,7 +30,7 @@ _PROGRESS_EVERY_S = 0.5
 
 
 @dataclass
-class Tally:
+class RunTotals:
     """What outlives a reload of the configuration, as far as it is about what the configuration still names."""
 
     syncs: int = 0
@@ -59,25 +59,25 @@ class Tally:
 
 
 @dataclass
-class Board:
+class StatusPublisher:
     """The status document in the making. Each change is written at once, unless it says nothing new."""
 
     workspace: str
     target: Target
-    file: StatusFile
-    manager: ServiceManager
-    chronicle: Chronicle
-    herald: Herald
+    file: StatusStore
+    manager: SystemdNotifier
+    recorder: HistoryRecorder
+    notifier: DesktopNotifier
     clock: Clock
-    tally: Tally
+    totals: RunTotals
     state: State = State.STARTING
     pending: bool = False
     retry_at: str | None = None
     url_expires_at: str | None = None
     progress: Progress | None = None
-    problems: list[Problem] = field(default_factory=list)
+    warnings: list[SyncWarning] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
-    tenancy: Tenancy | None = None
+    acquired_sandbox: AcquiredSandbox | None = None
     servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
     _state_since: str | None = None
@@ -89,10 +89,10 @@ class Board:
     def recall(self) -> None:
         """What an earlier process did last is still what was done last, if it was for the same sandbox."""
         if self.target.sandbox_id:
-            self.tally.goes_to(self.target)
+            self.totals.goes_to(self.target)
         before = self.file.last(self.document())
-        if self.tally.last_sync is None and before.sandbox == self.document().sandbox:
-            self.tally.last_sync = before.last_sync
+        if self.totals.last_sync is None and before.sandbox == self.document().sandbox:
+            self.totals.last_sync = before.last_sync
 
     def show(self) -> None:
         """Write what changed. A state folder that cannot be written costs the status, not the sync."""
@@ -106,9 +106,9 @@ class Board:
             self._state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
         self.state = state
-        self.chronicle.stage(state)
+        self.recorder.stage(state)
         if state is State.PAUSED:
-            self.herald.paused()
+            self.notifier.paused()
         if state is not State.RETRYING:
             self.retry_at = None
         self.show()
@@ -129,9 +129,9 @@ class Board:
 
     def sent(self, sent_bytes: int, total_bytes: int) -> bool:
         """The upload went on; whether that was shown, as it is twice a second at most."""
-        self.tally.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
+        self.totals.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
         self._sent_bytes = sent_bytes
-        self.chronicle.sent(sent_bytes, total_bytes)
+        self.recorder.sent(sent_bytes, total_bytes)
         return self._went_on(sent_bytes, total_bytes)
 
     def _went_on(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
@@ -149,68 +149,68 @@ class Board:
     @property
     def news_due_s(self) -> float | None:
         """The monotonic second from which on `look` has something to say on the desktop; None: nothing is ahead."""
-        return None if self.state is State.UPLOADING else self.herald.due_s
+        return None if self.state is State.UPLOADING else self.notifier.due_s
 
     def look(self) -> None:
         """Time may have passed. While an upload goes on, what failed before it does so no longer, or not yet again."""
         if self.state is not State.UPLOADING:
-            self.herald.look()
+            self.notifier.look()
 
-    def learn(self, cycle: Cycle, servers: Mapping[str, str]) -> None:
+    def learn(self, cycle: SyncCycle, servers: Mapping[str, str]) -> None:
         """What a cycle knows by now of where it goes and of what stays home; `servers` are those of a named sandbox."""
         self.url_expires_at = cycle.url_expires_at
         if cycle.target is not None:
             self.target = cycle.target
-            self.tally.goes_to(self.target)
-        self.tenancy = cycle.lodging.tenancy
-        self.servers = self.tenancy.servers if self.tenancy else dict(servers)
-        self.left_out = cycle.photographer.left_out
+            self.totals.goes_to(self.target)
+        self.acquired_sandbox = cycle.provider.acquired_sandbox
+        self.servers = self.acquired_sandbox.servers if self.acquired_sandbox else dict(servers)
+        self.left_out = cycle.snapshotter.left_out
         self.lingering = cycle.lingering_files
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync went well; nothing that failed before is of interest any more."""
         if outcome.sync is not None:
-            self.tally.syncs += 1
-            self.tally.last_sync = outcome.sync
+            self.totals.syncs += 1
+            self.totals.last_sync = outcome.sync
             size_bytes, took_s = outcome.sync.archive_bytes, outcome.sync.seconds
             _log.info("synced %d files, %d bytes, in %.2f s", outcome.files, size_bytes, took_s)
-        self.tally.synced_once = True
-        self.tally.last_error = None
-        self.chronicle.end(outcome)
-        self.herald.well()
+        self.totals.synced_once = True
+        self.totals.last_error = None
+        self.recorder.end(outcome)
+        self.notifier.well()
 
     def retrying(self, step: str, message: str) -> None:
         """An attempt at a step failed, and another one follows."""
         self._note_error(step, message)
-        self.chronicle.retrying(step, message)
-        self.herald.failed(message, needs_person=False)
+        self.recorder.retrying(step, message)
+        self.notifier.failed(message, needs_person=False)
 
     def failed(self, step: str, failure: SyncdError) -> None:
         """A sync failed; the message stays until the next success."""
         self._note_error(step, str(failure))
-        self.chronicle.failed(step, str(failure))
-        self.herald.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
+        self.recorder.failed(step, str(failure))
+        self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
 
     def _note_error(self, step: str, message: str) -> None:
-        self.tally.failures += 1
-        self.tally.last_error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
+        self.totals.failures += 1
+        self.totals.last_error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
 
-    def warn(self, problems: list[Problem]) -> None:
+    def warn(self, warnings: list[SyncWarning]) -> None:
         """These are the troubles now. New ones are logged, mended ones too."""
-        unique = {problem.key: problem for problem in problems}
-        for key, problem in unique.items():
+        unique = {warning.key: warning for warning in warnings}
+        for key, warning in unique.items():
             if key not in self._named:
-                _log.warning("%s", problem)
+                _log.warning("%s", warning)
         for key in self._named - set(unique):
             _log.info("mended: %s", shown_path(key.partition(":")[2] or key))
         self._named = set(unique)
-        self.problems = list(unique.values())
+        self.warnings = list(unique.values())
 
     def document(self) -> Status:
         """The document as it is to be read now."""
-        warnings = [one_line(str(problem), 600) for problem in self.problems[:_MOST_WARNINGS]]
-        if len(self.problems) > _MOST_WARNINGS:
-            warnings.append(f"and {len(self.problems) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
+        warnings = [one_line(str(warning), 600) for warning in self.warnings[:_MOST_WARNINGS]]
+        if len(self.warnings) > _MOST_WARNINGS:
+            warnings.append(f"and {len(self.warnings) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
         running = self.state is not State.STOPPED
         return Status(
             running=running,
@@ -219,33 +219,37 @@ class Board:
             workspace=shown_path(self.workspace),
             sandbox=SandboxName(self.target.sandbox_id, self.target.base_url, self.target.region),
             pending=self.pending,
-            syncs=self.tally.syncs,
-            failures=self.tally.failures,
-            last_sync=self.tally.last_sync,
-            last_error=self.tally.last_error,
+            syncs=self.totals.syncs,
+            failures=self.totals.failures,
+            last_sync=self.totals.last_sync,
+            last_error=self.totals.last_error,
             retry_at=self.retry_at,
             upload_url_expires_at=self.url_expires_at,
             warnings=tuple(warnings),
             progress=self.progress,
             state_since=self._state_since,
-            started_at=self.tally.started_at,
+            started_at=self.totals.started_at,
             daemon_version=__version__,
-            uploaded_bytes=self.tally.uploaded_bytes,
+            uploaded_bytes=self.totals.uploaded_bytes,
             left_out=self.left_out,
-            sandbox_expires_at=ends_at(self.tenancy),
+            sandbox_expires_at=ends_at(self.acquired_sandbox),
             mcp_servers=self.servers,
             lingering=self.lingering,
         )
 
     def _line(self) -> str:
-        line = f"{self.state}, {self.tally.syncs} syncs"
-        if self.state in (State.HELD, State.RETRYING) and self.tally.last_error:
-            line += f"; {self.tally.last_error.message}"
-        if self.problems:
-            line += f"; {len(self.problems)} warnings"
+        line = f"{self.state}, {self.totals.syncs} syncs"
+        if self.state in (State.HELD, State.RETRYING) and self.totals.last_error:
+            line += f"; {self.totals.last_error.message}"
+        if self.warnings:
+            line += f"; {len(self.warnings)} warnings"
         return line
 
 
-def ends_at(tenancy: Tenancy | None) -> str | None:
+def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
     """When an acquired sandbox ends, for people and scripts."""
-    return None if tenancy is None or tenancy.ends_wall_s is None else stamp(tenancy.ends_wall_s)
+    return (
+        None
+        if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
+        else stamp(acquired_sandbox.ends_wall_s)
+    )

@@ -20,7 +20,7 @@ _NAME = "status.json"
 _encode = msgspec.json.Encoder().encode
 
 
-class StatusFile:
+class StatusStore:
     """Where one daemon writes what it is doing."""
 
     def __init__(self, folder: str) -> None:

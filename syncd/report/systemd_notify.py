@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from syncd.core.clock import Clock
 
 
-class ServiceManager:
+class SystemdNotifier:
     """Says how the service is, and that its loop is alive."""
 
     def __init__(self, environ: Mapping[str, str], clock: Clock, pid: int) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from syncd.core.durable_file import StateFile, read_file
-from syncd.core.warning import Problem
-from syncd.sandbox.hook_rules import Told
+from syncd.core.warning import SyncWarning
+from syncd.sandbox.hook_rules import HookRun
 
 _log = logging.getLogger("syncd.agent")
 _VERSION = 1
@@ -23,9 +23,9 @@ _LARGEST = 1 << 20
 _KEY = "agent:file"
 
 
-class _Record(Struct):
+class _AgentRecord(Struct):
     version: int
-    told: Told | None
+    told: HookRun | None
     seals: list[str]
 
 
@@ -34,16 +34,16 @@ class AgentNotes:
 
     def __init__(self, folder: str) -> None:
         self._file = StateFile(folder, "agent", "the agent is told of its sandbox once more")
-        self.told: Told | None = None
+        self.told: HookRun | None = None
         self.seals: list[str] = []
 
     def recall(self) -> None:
         """Read what an earlier process noted, if it makes sense."""
-        record = self._file.recalled(_Record, _log)
+        record = self._file.recalled(_AgentRecord, _log)
         if record is not None and record.version == _VERSION:
             self.told, self.seals = record.told, record.seals
 
-    def note_told(self, told: Told) -> None:
+    def record_run(self, told: HookRun) -> None:
         """Keep it; where that fails, a restart may run the hook once more."""
         self.told = told
         with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ class AgentNotes:
         self._save()
 
     def _save(self) -> None:
-        self._file.write_record(_Record(_VERSION, self.told, self.seals))
+        self._file.write_record(_AgentRecord(_VERSION, self.told, self.seals))
 
 
 @dataclass
@@ -65,7 +65,7 @@ class AgentFile:
     path: str
     notes: AgentNotes
 
-    def write(self, text: str) -> Problem | None:
+    def write(self, text: str) -> SyncWarning | None:
         """See that it holds the text; what was in the way, if something was."""
         content = text.encode()
         try:
@@ -73,7 +73,7 @@ class AgentFile:
             if there == content:
                 return None
             if there is not None and _seal(there) not in self.notes.seals:
-                return Problem(
+                return SyncWarning(
                     _KEY,
                     f"{self.path} is left as it is: syncd did not write what it holds",
                     "move it away, or name another file in sandbox.mcp_file",
@@ -82,7 +82,7 @@ class AgentFile:
             self.notes.note_seals([*([] if there is None else [_seal(there)]), _seal(content)])
             self._replace(content)
         except OSError as failure:
-            return Problem(
+            return SyncWarning(
                 _KEY,
                 f"the MCP servers cannot be written to {self.path} ({failure.strerror or failure})",
                 "name one in a folder that is there and that syncd may write to, as a service its state folder",

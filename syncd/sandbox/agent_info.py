@@ -13,7 +13,7 @@ _URL = re.compile(r"https?://[!-~]+")
 
 
 @dataclass(frozen=True)
-class AgentCard:
+class AgentInfo:
     """One sandbox. `expires_at` is a UTC stamp, empty where nobody knows; `servers` are MCP servers' URLs by name."""
 
     sandbox_id: str
@@ -32,23 +32,23 @@ def mcp_json(servers: Mapping[str, str]) -> str:
     return json.dumps({"mcpServers": entries}, indent=2) + "\n"
 
 
-def hook_variables(card: AgentCard, workspace: str, mcp_file: str) -> dict[str, str]:
+def hook_variables(agent_info: AgentInfo, workspace: str, mcp_file: str) -> dict[str, str]:
     """What the hook finds in its environment; what is not known is empty."""
     return {
-        "SYNCD_SANDBOX_ID": one_line(card.sandbox_id),
-        "SYNCD_SANDBOX_EXPIRES_AT": card.expires_at,
+        "SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id),
+        "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at,
         "SYNCD_WORKSPACE": workspace,
-        "SYNCD_MCP_SERVERS": json.dumps(callable_servers(card.servers)),
+        "SYNCD_MCP_SERVERS": json.dumps(callable_servers(agent_info.servers)),
         "SYNCD_MCP_FILE": mcp_file,
     }
 
 
-def shell_lines(card: AgentCard) -> Iterator[str]:
+def shell_lines(agent_info: AgentInfo) -> Iterator[str]:
     """`export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
     import shlex  # noqa: PLC0415 - the daemon, which imports this module too, needs none of it
 
-    values = {"SYNCD_SANDBOX_ID": one_line(card.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": card.expires_at}
-    for name, url in callable_servers(card.servers).items():
+    values = {"SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at}
+    for name, url in callable_servers(agent_info.servers).items():
         variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
         values.setdefault(variable, url)  # of two names that a shell cannot tell apart the first has it
     for variable, value in values.items():

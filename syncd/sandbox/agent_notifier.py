@@ -14,27 +14,27 @@ from msgspec import structs
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock, stamp
-from syncd.core.context import Surroundings
-from syncd.core.directories import Folders
+from syncd.core.context import RuntimeContext
+from syncd.core.directories import Directories
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
-from syncd.core.warning import Problem
-from syncd.remote.acquired_sandbox import Tenancy
+from syncd.core.warning import SyncWarning
+from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.http_client import Exchanger
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.sandbox.agent_file import AgentFile, AgentNotes
-from syncd.sandbox.agent_info import AgentCard, hook_variables, mcp_json
-from syncd.sandbox.hook import Ended, Hook
-from syncd.sandbox.hook_rules import MOST_ATTEMPTS, Told, next_attempt
+from syncd.sandbox.agent_info import AgentInfo, hook_variables, mcp_json
+from syncd.sandbox.hook import Hook, HookEnd
+from syncd.sandbox.hook_rules import MOST_ATTEMPTS, HookRun, next_attempt
 
 _log = logging.getLogger("syncd")
 # After so many vain questions for the servers the hook is run without them.
 _MOST_QUESTIONS = 3
 
 
-class Liaison:
+class AgentNotifier:
     """One workspace's. `ask` gives the MCP servers' URLs of a sandbox by name; it may raise `StepFailed`."""
 
     def __init__(
@@ -54,30 +54,30 @@ class Liaison:
         self._ask = ask
         self._clock = clock
         self._place = ""
-        self._card = AgentCard("")
+        self._agent_info = AgentInfo("")
         self._asked: Target | None = None
         self._questions = 0
         self._servers: Mapping[str, str] | None = None
-        self._file_problem: Problem | None = None
-        self._running: Told | None = None
+        self._file_warning: SyncWarning | None = None
+        self._running: HookRun | None = None
 
     @property
     def servers(self) -> Mapping[str, str]:
         """Those of the sandbox that was asked for them last, where anyone wanted to know."""
         return self._servers or {}
 
-    def arrived(self, target: Target | None, tenancy: Tenancy | None) -> None:
-        """The target's sandbox holds the workspace; `tenancy` is what is known of one that syncd acquired."""
+    def arrived(self, target: Target | None, acquired_sandbox: AcquiredSandbox | None) -> None:
+        """The target's sandbox holds the workspace; `acquired_sandbox` is what is known of one that syncd acquired."""
         if target is None or (self._hook is None and self._file is None):
             return
-        servers = tenancy.servers if tenancy is not None else self._asked_for(target)
+        servers = acquired_sandbox.servers if acquired_sandbox is not None else self._asked_for(target)
         if servers is None and self._questions < _MOST_QUESTIONS:
             return  # the next sync asks again
-        ends_s = None if tenancy is None else tenancy.ends_wall_s
-        self._card = AgentCard(target.sandbox_id, "" if ends_s is None else stamp(ends_s), servers or {})
+        ends_s = None if acquired_sandbox is None else acquired_sandbox.ends_wall_s
+        self._agent_info = AgentInfo(target.sandbox_id, "" if ends_s is None else stamp(ends_s), servers or {})
         self._place = f"{target.base_url} {target.sandbox_id}"
         if self._file is not None and servers is not None:
-            self._file_problem = self._file.write(mcp_json(servers))
+            self._file_warning = self._file.write(mcp_json(servers))
         self._tell()
 
     @property
@@ -90,7 +90,7 @@ class Liaison:
         return [] if self._hook is None else self._hook.filenos()
 
     def look(self) -> bool:
-        """Hear what the hook says and how it ended; whether `problems` may be others now."""
+        """Hear what the hook says and how it ended; whether `warnings` may be others now."""
         ended = None if self._hook is None else self._hook.look()
         if ended is None:
             return False
@@ -113,9 +113,9 @@ class Liaison:
             self._hook.end()
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """What the agent could not be told, and why."""
-        found = [] if self._file_problem is None else [self._file_problem]
+        found = [] if self._file_warning is None else [self._file_warning]
         told = self._notes.told
         if self._hook is not None and told is not None and told.command == self._hook.command and not told.done:
             spent = told.attempts >= MOST_ATTEMPTS
@@ -123,10 +123,10 @@ class Liaison:
             again = "it is not run again" if spent else "it is run again after the next sync"
             if failure:
                 what = f"sandbox.on_sandbox_change {failure}; {again}"
-                found.append(Problem("agent:hook", what, "see the log for what it said, then change the command"))
+                found.append(SyncWarning("agent:hook", what, "see the log for what it said, then change the command"))
         if self._questions and self._servers is None:
             what = "the API did not tell the sandbox's MCP servers"
-            found.append(Problem("agent:servers", what, "nothing to do; it is asked again after the next sync"))
+            found.append(SyncWarning("agent:servers", what, "nothing to do; it is asked again after the next sync"))
         return found
 
     def _tell(self) -> None:
@@ -135,20 +135,20 @@ class Liaison:
         attempt = next_attempt(self._notes.told, self._place, self._hook.command)
         if attempt is None:
             return
-        self._notes.note_told(attempt)
+        self._notes.record_run(attempt)
         self._running = attempt
-        written = self._file is not None and self._file_problem is None
+        written = self._file is not None and self._file_warning is None
         path = self._file.path if self._file is not None and written else ""
-        hidden = {url: f"[URL of {name}]" for name, url in self._card.servers.items() if url}
-        _log.info("running sandbox.on_sandbox_change for the sandbox %s", self._card.sandbox_id)
-        failed = self._hook.start(hook_variables(self._card, self._workspace, path), hidden)
+        hidden = {url: f"[URL of {name}]" for name, url in self._agent_info.servers.items() if url}
+        _log.info("running sandbox.on_sandbox_change for the sandbox %s", self._agent_info.sandbox_id)
+        failed = self._hook.start(hook_variables(self._agent_info, self._workspace, path), hidden)
         if failed is not None:
             self._note(failed)
 
-    def _note(self, ended: Ended) -> None:
+    def _note(self, ended: HookEnd) -> None:
         if self._running is not None:
             done = not ended.failure
-            self._notes.note_told(structs.replace(self._running, done=done, failure=ended.failure))
+            self._notes.record_run(structs.replace(self._running, done=done, failure=ended.failure))
         self._running = None
 
     def _asked_for(self, target: Target) -> Mapping[str, str] | None:
@@ -163,7 +163,9 @@ class Liaison:
         return self._servers
 
 
-def liaison_of(config: Config, folders: Folders, *, key: ApiKey, around: Surroundings, exchanger: Exchanger) -> Liaison:
+def agent_notifier_of(
+    config: Config, folders: Directories, *, key: ApiKey, context: RuntimeContext, client: HttpClient
+) -> AgentNotifier:
     """As `[sandbox]` says."""
     keys = config.sandbox
     notes = AgentNotes(folders.state)
@@ -171,14 +173,14 @@ def liaison_of(config: Config, folders: Folders, *, key: ApiKey, around: Surroun
         notes.recall()
 
     def ask(target: Target) -> dict[str, str]:
-        servers = Api(target, key, exchanger, around.clock).sandbox().servers
+        servers = Api(target, key, client, context.clock).sandbox().servers
         return {server.server_name or server.id: server.mcp_server_url or "" for server in servers}
 
-    return Liaison(
+    return AgentNotifier(
         config.workspace.path,
-        hook=Hook(keys.on_sandbox_change, around.environ, around.clock) if keys.on_sandbox_change else None,
+        hook=Hook(keys.on_sandbox_change, context.environ, context.clock) if keys.on_sandbox_change else None,
         file=AgentFile(keys.mcp_file, notes) if keys.mcp_file else None,
         notes=notes,
         ask=ask,
-        clock=around.clock,
+        clock=context.clock,
     )

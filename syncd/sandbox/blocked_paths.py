@@ -17,20 +17,20 @@ from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
 from syncd.core.text import one_line
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.remote_job import Errand, Purpose, Runner, new_name
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_main
-from syncd.sandbox.blocked_paths_rules import UNKNOWN, mark, problems, within_of
+from syncd.sandbox.blocked_paths_rules import UNKNOWN, mark, warnings, within_of
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.blocked")
-_LOOK = Purpose(Step.INITIALIZE, "the look at the places there")
+_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the places there")
 # A sync is held up by no more than this.
-_PATIENCE_S = 20.0
+_TIMEOUT_S = 20.0
 # So that the list stays a small upload. What hinders a path beyond is not found.
 MOST_ASKED = 200_000
 
@@ -39,7 +39,7 @@ class PathsBlocked(Exception):
     """The archive holds paths that cannot be put there; without them, the others can."""
 
 
-class _Record(Struct):
+class _BlockedRecord(Struct):
     target: Target
     found: list[tuple[bytes, str]]
     mark: bytes
@@ -48,13 +48,17 @@ class _Record(Struct):
 class BlockedPaths:
     """Those of one sandbox."""
 
-    def __init__(self, runner: Runner, folder: str, target: Target, check: Callable[[], None] = lambda: None) -> None:
-        self._runner = runner
+    def __init__(
+        self, job_runner: JobRunner, folder: str, target: Target, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._job_runner = job_runner
         self._target = target
         self._check = check
         self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
-        record = self._file.recalled(_Record, _log)
-        self._kept = record if record is not None and record.target.same_sandbox(target) else _Record(target, [], b"")
+        record = self._file.recalled(_BlockedRecord, _log)
+        self._kept = (
+            record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")
+        )
         self._found = {os.fsdecode(path): there for path, there in self._kept.found}
         self._mark = self._kept.mark  # of what was aside at the last look
         self.aside: Manifest = {}  # what the workspace has of them
@@ -66,9 +70,9 @@ class BlockedPaths:
         return tuple(sorted(self._found))
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """What is not sent, why, and what to do."""
-        return problems(self._found)
+        return warnings(self._found)
 
     @property
     def changed(self) -> bool:
@@ -124,7 +128,7 @@ class BlockedPaths:
 
     def _learned(self, found: dict[str, str], manifest: Manifest) -> None:
         for path in found.keys() - self._found.keys():
-            _log.warning("%s", problems({path: found[path]})[0])
+            _log.warning("%s", warnings({path: found[path]})[0])
         self._found = found
         try:
             self._refuse_blocked(manifest)
@@ -141,7 +145,7 @@ class BlockedPaths:
     def _keep(self) -> None:
         """Note them for the next process, which sends nothing in vain then."""
         found = [(os.fsencode(path), there) for path, there in self._found.items()]
-        record = _Record(self._target, found, self._mark if found else b"")
+        record = _BlockedRecord(self._target, found, self._mark if found else b"")
         if (record.found, record.mark) == (self._kept.found, self._kept.mark):
             return
         self._kept = record
@@ -153,13 +157,13 @@ class BlockedPaths:
 
     def _look(self, manifest: Manifest) -> dict[str, str]:
         """What is in whose way. Raises `StepFailed`, `Stop`."""
-        errand = _errand(manifest, new_name())
-        self._runner.upload(errand)
-        self._runner.start(errand)
-        return _findings(self._runner.printed(errand, self._check, _PATIENCE_S), errand.name)
+        job = _job(manifest, new_name())
+        self._job_runner.upload(job)
+        self._job_runner.start(job)
+        return _findings(self._job_runner.printed(job, self._check, _TIMEOUT_S), job.name)
 
 
-def _errand(manifest: Manifest, name: str) -> Errand:
+def _job(manifest: Manifest, name: str) -> RemoteJob:
     asked = dict(islice(manifest.items(), MOST_ASKED))
     content = {
         "word": name,
@@ -169,7 +173,7 @@ def _errand(manifest: Manifest, name: str) -> Errand:
     }
     with open(blocked_paths_main.__file__, "rb") as file:
         files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return Errand(name, _LOOK, files)
+    return RemoteJob(name, _LOOK, files)
 
 
 def _findings(printed: str, word: str) -> dict[str, str]:
@@ -190,4 +194,4 @@ def _findings(printed: str, word: str) -> dict[str, str]:
                 return found
     last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
     message = f"looking at the paths there did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_LOOK.step, Verdict.RETRY, message)
+    raise StepFailed(_LOOK.step, FailureAction.RETRY, message)

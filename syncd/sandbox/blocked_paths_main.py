@@ -15,7 +15,7 @@ _MOST = 5_000  # so that the answer stays small; the others are found by the nex
 _A_LINE = 100  # findings: longer lines some logs cut
 
 
-class _Place:
+class _Probe:
     """The workspace. `blocked` are paths and what hinders them: "d", "f", "l", "o" by kind, "r" a read-only folder."""
 
     def __init__(self, top: int) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     """Read the list beside this file, look, and say what cannot be put there."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
         asked = json.load(file)
-    place = _Place(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
+    place = _Probe(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
     for path, kind in zip(asked["paths"], asked["kinds"]):  # noqa: B905 - older Pythons have no strict
         if len(place.blocked) < _MOST:
             place.look(path.encode("utf-8", "surrogateescape"), kind)

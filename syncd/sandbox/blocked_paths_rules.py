@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.scan.manifest import Entry, Kind, Manifest, replaced
 
@@ -29,7 +29,7 @@ _MOST_NAMED = 50
 
 
 def kinds_changed(
-    held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], lingering: Mapping[str, list[Entry]]
+    held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], leftovers: Mapping[str, list[Entry]]
 ) -> bool:
     """Whether any wanted path may be there as of another kind. Nearly always not, and this is how that costs little."""
     for before in held:
@@ -37,7 +37,7 @@ def kinds_changed(
             old = before.get(path)
             if old is not None and old.kind is not wanted[path].kind:
                 return True
-    return any(old.kind is not wanted[path].kind for path in lingering if path in wanted for old in lingering[path])
+    return any(old.kind is not wanted[path].kind for path in leftovers if path in wanted for old in leftovers[path])
 
 
 def in_the_way(found: Versions, wanted: Mapping[str, Entry]) -> Versions:
@@ -82,18 +82,18 @@ def mark(entries: Mapping[str, Entry]) -> bytes:
     return sha256(repr(rows).encode()).digest()
 
 
-def problems(blocked: Mapping[str, str]) -> list[Problem]:
+def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
     """The warnings about them."""
     paths: Iterable[str] = sorted(blocked)
-    found = [_problem(path, blocked[path]) for path in list(paths)[:_MOST_NAMED]]
+    found = [_warning(path, blocked[path]) for path in list(paths)[:_MOST_NAMED]]
     more = len(blocked) - _MOST_NAMED
     if more > 0:
         what = f"{more:,} more paths are not sent, as their places in the sandbox are taken"
-        found.append(Problem("blocked", what, "mend those that are named, and run `syncd push --force`"))
+        found.append(SyncWarning("blocked", what, "mend those that are named, and run `syncd push --force`"))
     return found
 
 
-def _problem(path: str, there: str) -> Problem:
+def _warning(path: str, there: str) -> SyncWarning:
     what = f"{shown_path(path)!r} is not sent: in the sandbox {_THERE.get(there, _THERE[UNKNOWN])}"
     remedy = "make it writable there" if there == "r" else "move that away there, or rename it here"
-    return Problem(f"blocked:{path}", what, f"{remedy}; then run `syncd push --force`")
+    return SyncWarning(f"blocked:{path}", what, f"{remedy}; then run `syncd push --force`")

@@ -22,7 +22,7 @@ from syncd.core.text import one_line
 
 _log = logging.getLogger("syncd.hook")
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 # After SIGTERM, before SIGKILL.
 GRACE_S = 2.0
 # Where the daemon itself has to end within five seconds.
@@ -39,7 +39,7 @@ _WITHHELD = frozenset(
 
 
 @dataclass(frozen=True)
-class Ended:
+class HookEnd:
     """How a run ended; `failure` is empty where it went well."""
 
     failure: str = ""
@@ -65,7 +65,7 @@ class Hook:
         """Whether it runs now."""
         return self._process is not None
 
-    def start(self, variables: Mapping[str, str], hidden: Mapping[str, str]) -> Ended | None:
+    def start(self, variables: Mapping[str, str], hidden: Mapping[str, str]) -> HookEnd | None:
         """Run it with these variables; how it ended, where it cannot even begin.
 
         `hidden` maps texts that no log may show, such as a server's URL, to what is shown instead.
@@ -84,9 +84,9 @@ class Hook:
                 umask=person_umask(),  # its files are the person's, not the daemon's
             )
         except (OSError, ValueError) as failure:
-            return Ended(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
+            return HookEnd(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
         self._process, self._hidden = process, hidden
-        self._ends_s, self._asked_to_end = self._clock.monotonic_s() + PATIENCE_S, False
+        self._ends_s, self._asked_to_end = self._clock.monotonic_s() + TIMEOUT_S, False
         self._pending, self._lines = b"", 0
         assert process.stdout is not None  # noqa: S101 - as asked for above
         os.set_blocking(process.stdout.fileno(), False)
@@ -96,7 +96,7 @@ class Hook:
             self._pidfd = os.pidfd_open(process.pid)
         except OSError as failure:
             self.end()
-            return Ended(f"cannot be waited for ({failure.strerror})")
+            return HookEnd(f"cannot be waited for ({failure.strerror})")
         return None
 
     def filenos(self) -> list[int]:
@@ -108,7 +108,7 @@ class Hook:
         """The monotonic second at which it has to be ended."""
         return None if self._process is None else self._ends_s
 
-    def look(self) -> Ended | None:
+    def look(self) -> HookEnd | None:
         """Read what it says, and end it when its time is over; how it ended, if it has."""
         process = self._process
         if process is None:
@@ -127,10 +127,10 @@ class Hook:
         code = process.wait()
         self._close()
         if self._asked_to_end:
-            return Ended(f"took longer than {PATIENCE_S:.0f} s and was ended")
+            return HookEnd(f"took longer than {TIMEOUT_S:.0f} s and was ended")
         if code < 0:
-            return Ended(f"was ended by signal {-code}")
-        return Ended(f"ended with {code}" if code else "")
+            return HookEnd(f"was ended by signal {-code}")
+        return HookEnd(f"ended with {code}" if code else "")
 
     def end(self) -> None:
         """End it now, with all that it started in its group."""

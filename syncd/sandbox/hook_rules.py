@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 MOST_ATTEMPTS = 3
 
 
-class Told(Struct, frozen=True):
+class HookRun(Struct, frozen=True):
     """What the hook was last run for. `place` names the sandbox, `failure` says how the last run went wrong."""
 
     place: str
@@ -18,18 +18,18 @@ class Told(Struct, frozen=True):
     failure: str = ""
 
 
-def next_attempt(told: Told | None, place: str, command: tuple[str, ...]) -> Told | None:
+def next_attempt(told: HookRun | None, place: str, command: tuple[str, ...]) -> HookRun | None:
     """What to note down before the hook is run for this sandbox; None: it is not to be run.
 
     Noted before, so that one which ends its own daemon is not run without end. A command that was changed since it
     failed begins anew; one that was changed after it succeeded waits for the next sandbox.
     """
     if told is None or told.place != place:
-        return Told(place, command, 1)
+        return HookRun(place, command, 1)
     if told.done:
         return None
     if told.command != command:
-        return Told(place, command, 1)
+        return HookRun(place, command, 1)
     if told.attempts >= MOST_ATTEMPTS:
         return None
     return structs.replace(told, attempts=told.attempts + 1)

@@ -19,7 +19,7 @@ MOST_NAMED = 100_000
 
 
 @dataclass(frozen=True)
-class Lingering:
+class Leftovers:
     """What lingers. `changed` of `entries` are someone else's by now; `unnamed` counts files beyond `MOST_NAMED`.
 
     `files` is how many files and links are still there that were deleted here, or are left out by now. In `secret` of
@@ -33,11 +33,11 @@ class Lingering:
     secret: frozenset[str] = frozenset()
 
 
-NOTHING = Lingering()
+NOTHING = Leftovers()
 
 
 @dataclass(frozen=True)
-class Fates:
+class RemovalOutcomes:
     """What a removal came to, by path."""
 
     removed: Collection[str] = frozenset()
@@ -46,27 +46,27 @@ class Fates:
 
 
 def after(
-    before: Lingering,
+    before: Leftovers,
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
-    fates: Fates,
+    outcomes: RemovalOutcomes,
     *,
     unread: Collection[str],
-    held_back: Collection[str] = (),
+    secret_files: Collection[str] = (),
     most: int = MOST_NAMED,
-) -> Lingering:
+) -> Leftovers:
     """What lingers once the sandbox holds `wanted`. `held` may have been there before, in part or whole.
 
-    `held_back` are paths that stay home for a secret in them.
+    `secret_files` are paths that stay home for a secret in them.
     """
 
     def stays(path: str) -> bool:
         # What is at home again, or still, lingers only where another kind of it could not be removed.
-        return path not in fates.removed and (path not in wanted or path in fates.failed)
+        return path not in outcomes.removed and (path not in wanted or path in outcomes.failed)
 
     found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
     for manifest in held:
-        if not fates.failed and manifest.keys() <= wanted.keys():
+        if not outcomes.failed and manifest.keys() <= wanted.keys():
             continue  # nothing was deleted, which is so nearly always, and this is how it costs next to nothing
         for path, entry in manifest.items():
             if stays(path) and entry not in found.get(path, ()):
@@ -77,14 +77,14 @@ def after(
     if len(found) > most:
         unnamed += _files({path: found[path] for path in islice(found, most, None)}, wanted, unread)
         found = {path: found[path] for path in islice(found, most)}
-    changed = frozenset(path for path in {*before.changed, *fates.changed} if path in found)
-    secret = frozenset(path for path in {*before.secret, *held_back} if path in found)
-    return Lingering(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
+    changed = frozenset(path for path in {*before.changed, *outcomes.changed} if path in found)
+    secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
+    return Leftovers(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
 
 
-def both(one: Lingering, other: Lingering) -> Lingering:
+def both(one: Leftovers, other: Leftovers) -> Leftovers:
     """What is safe to believe while nobody knows which of the two is true."""
-    return Lingering(
+    return Leftovers(
         {**one.entries, **other.entries},
         one.changed | other.changed,
         max(one.unnamed, other.unnamed),

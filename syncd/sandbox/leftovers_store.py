@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
-from syncd.sandbox.leftovers import NOTHING, Lingering
+from syncd.sandbox.leftovers import NOTHING, Leftovers
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("syncd.clearing")
 _VERSION = 1
 
 
-class _Row(Struct, array_like=True):
+class _LeftoverRow(Struct, array_like=True):
     """One version of one path: names as the bytes they are."""
 
     path: bytes
@@ -27,17 +27,17 @@ class _Row(Struct, array_like=True):
     digest: bytes
 
 
-class _Record(Struct):
+class _LeftoversRecord(Struct):
     version: int
     target: Target
-    rows: list[_Row]
+    rows: list[_LeftoverRow]
     changed: list[bytes]
     unnamed: int
     files: int
     secret: list[bytes] = []  # unknown to the first version
 
 
-class LingeringFile:
+class LeftoversStore:
     """What lingers in one sandbox."""
 
     def __init__(self, folder: str, target: Target) -> None:
@@ -45,9 +45,9 @@ class LingeringFile:
         self._target = target
         self._kept = NOTHING
 
-    def load(self) -> Lingering:
+    def load(self) -> Leftovers:
         """What is kept; nothing, where no sensible record of this sandbox is."""
-        record = self._file.recalled(_Record, _log)
+        record = self._file.recalled(_LeftoversRecord, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
             return NOTHING
         entries: Versions = {}
@@ -55,28 +55,30 @@ class LingeringFile:
             entries.setdefault(os.fsdecode(row.path), []).append(_entry(row))
         changed = frozenset(map(os.fsdecode, record.changed))
         secret = frozenset(map(os.fsdecode, record.secret))
-        self._kept = Lingering(entries, changed, record.unnamed, record.files, secret)
+        self._kept = Leftovers(entries, changed, record.unnamed, record.files, secret)
         return self._kept
 
-    def save(self, lingering: Lingering) -> None:
+    def save(self, leftovers: Leftovers) -> None:
         """Keep it, for good, if it is another than what is kept. Raises `OSError`."""
-        if lingering == self._kept:
+        if leftovers == self._kept:
             return
-        if lingering == NOTHING:
+        if leftovers == NOTHING:
             self._file.remove()
         else:
             rows = [
-                _Row(os.fsencode(path), entry.kind, entry.size_bytes, os.fsencode(entry.target), arrived_digest(entry))
-                for path, versions in lingering.entries.items()
+                _LeftoverRow(
+                    os.fsencode(path), entry.kind, entry.size_bytes, os.fsencode(entry.target), arrived_digest(entry)
+                )
+                for path, versions in leftovers.entries.items()
                 for entry in versions
             ]
-            changed = sorted(map(os.fsencode, lingering.changed))
-            secret = sorted(map(os.fsencode, lingering.secret))
-            record = _Record(_VERSION, self._target, rows, changed, lingering.unnamed, lingering.files, secret)
+            changed = sorted(map(os.fsencode, leftovers.changed))
+            secret = sorted(map(os.fsencode, leftovers.secret))
+            record = _LeftoversRecord(_VERSION, self._target, rows, changed, leftovers.unnamed, leftovers.files, secret)
             self._file.write_record(record)
-        self._kept = lingering
+        self._kept = leftovers
 
 
-def _entry(row: _Row) -> Entry:
+def _entry(row: _LeftoverRow) -> Entry:
     # Permissions and times say nothing of whether it is as it was uploaded.
     return Entry(row.kind, 0, 0, row.size_bytes, os.fsdecode(row.target), None, row.digest)

@@ -15,32 +15,32 @@ from typing import Any, Protocol
 
 from syncd.core.clock import Clock, stamp
 from syncd.core.text import one_line, shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.remote_job import Errand, Purpose, Runner, new_name
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
 from syncd.remote.retry import backoff_limit_s
 from syncd.sandbox import overwrite_check_main
-from syncd.sandbox.remote_changes import ABSENT, OTHER, Change, Question, Seen, change, problems
+from syncd.sandbox.remote_changes import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Entry, Kind
 
 _log = logging.getLogger("syncd.inspection")
 # A sync is held up by no more than this …
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 # … and after a failure not again at once.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 # What is lost cannot be mended. It is told for so long, as a save a second later would else wipe the word away.
-TOLD_FOR_S = 3600.0
+WARNED_FOR_S = 3600.0
 _MOST_LOGGED = 50
 # It removes nothing: the step is the one that it comes before.
-_LOOK = Purpose(Step.INITIALIZE, "the look at the files there")
+_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
 
 
-class Inspector(Protocol):
+class OverwriteCheck(Protocol):
     """Who looks before files in the sandbox are overwritten."""
 
-    def look(self, ask: Callable[[], Question]) -> None:
+    def look(self, ask: Callable[[], CheckList]) -> None:
         """Find out what was changed there. Raises `Stop`."""
 
     def overwritten(self) -> None:
@@ -57,14 +57,14 @@ class Inspector(Protocol):
         """Whether anything is ever asked."""
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """What was written over, and what could not be seen."""
 
 
-class NoInspection:
+class NoOverwriteCheck:
     """Nobody looks, and nothing is asked."""
 
-    def look(self, ask: Callable[[], Question]) -> None:
+    def look(self, ask: Callable[[], CheckList]) -> None:
         """Not done."""
 
     def overwritten(self) -> None:
@@ -82,26 +82,26 @@ class NoInspection:
         return False
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """None."""
         return []
 
 
-class Inspection:
+class RemoteOverwriteCheck:
     """Looks into one sandbox."""
 
-    def __init__(self, runner: Runner, clock: Clock, check: Callable[[], None] = lambda: None) -> None:
-        self._runner = runner
+    def __init__(self, job_runner: JobRunner, clock: Clock, check: Callable[[], None] = lambda: None) -> None:
+        self._job_runner = job_runner
         self._clock = clock
         self._check = check
-        self._found: dict[str, Change] = {}  # nobody knows yet whether it was overwritten
-        self._told: dict[str, tuple[Change, float]] = {}  # with the monotonic second
+        self._found: dict[str, RemoteChange] = {}  # nobody knows yet whether it was overwritten
+        self._told: dict[str, tuple[RemoteChange, float]] = {}  # with the monotonic second
         self._told_at = ""
         self._failures = 0
         self._not_before_s = 0.0
-        self._failed: list[Problem] = []
+        self._failed: list[SyncWarning] = []
 
-    def look(self, ask: Callable[[], Question]) -> None:
+    def look(self, ask: Callable[[], CheckList]) -> None:
         """Find out what was changed there. Raises `Stop`."""
         if self._failures and self._clock.monotonic_s() < self._not_before_s:
             return
@@ -125,7 +125,7 @@ class Inspection:
     def overwritten(self) -> None:
         """The initialize that followed was answered."""
         now_s = self._clock.monotonic_s()
-        self._told = {path: told for path, told in self._told.items() if now_s < told[1] + TOLD_FOR_S}
+        self._told = {path: told for path, told in self._told.items() if now_s < told[1] + WARNED_FOR_S}
         if self._found:
             self._told |= {path: (kind, now_s) for path, kind in self._found.items()}
             self._told_at = f"{stamp(self._clock.wall_s())[11:16]} UTC"
@@ -145,11 +145,11 @@ class Inspection:
         return True
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """What was written over within the last hour, and what could not be seen."""
         now_s = self._clock.monotonic_s()
-        told = {path: kind for path, (kind, since_s) in self._told.items() if now_s < since_s + TOLD_FOR_S}
-        return [*problems(told, self._told_at), *self._failed]
+        told = {path: kind for path, (kind, since_s) in self._told.items() if now_s < since_s + WARNED_FOR_S}
+        return [*warnings(told, self._told_at), *self._failed]
 
     def _fail(self, failure: StepFailed) -> None:
         self._failures += 1
@@ -157,25 +157,25 @@ class Inspection:
         self._not_before_s = self._clock.monotonic_s() + wait_s
         what = f"whether files were changed in the sandbox could not be seen ({failure.message}), and the sync went on"
         remedy = "a later sync looks again"
-        if failure.verdict is Verdict.REFUSED:
+        if failure.action is FailureAction.REFUSED:
             remedy = "if this sandbox runs no programs, set sandbox.warn_on_remote_changes = false"
-        self._failed = [Problem("remote-changes", what, remedy)]
+        self._failed = [SyncWarning("remote-changes", what, remedy)]
 
-    def _seen(self, asked: Question) -> dict[str, Seen]:
+    def _seen(self, asked: CheckList) -> dict[str, RemoteEntry]:
         """What is not as it was sent. Raises `StepFailed`, `Stop`."""
-        errand = _errand(asked, new_name())
-        self._runner.upload(errand)
-        self._runner.start(errand)
-        printed = self._runner.printed(errand, self._check, PATIENCE_S)
+        job = _job(asked, new_name())
+        self._job_runner.upload(job)
+        self._job_runner.start(job)
+        printed = self._job_runner.printed(job, self._check, TIMEOUT_S)
         paths = list(asked.versions)
         try:
-            findings = [(paths[item[0]], _read(item)) for item in _findings(printed, errand.name)]
+            findings = [(paths[item[0]], _read(item)) for item in _findings(printed, job.name)]
         except (ValueError, TypeError, LookupError):
-            raise StepFailed(_LOOK.step, Verdict.RETRY, f"what came of {_LOOK.what} makes no sense") from None
+            raise StepFailed(_LOOK.step, FailureAction.RETRY, f"what came of {_LOOK.what} makes no sense") from None
         return {path: seen for path, seen in findings if seen is not None}
 
 
-def _errand(asked: Question, name: str) -> Errand:
+def _job(asked: CheckList, name: str) -> RemoteJob:
     """The program and its list, in columns, as these are packed best."""
     content = {
         "word": name,
@@ -186,7 +186,7 @@ def _errand(asked: Question, name: str) -> Errand:
     }
     with open(overwrite_check_main.__file__, "rb") as file:
         files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return Errand(name, _LOOK, files)
+    return RemoteJob(name, _LOOK, files)
 
 
 def _stamps(entries: list[Entry]) -> list[int]:
@@ -211,19 +211,19 @@ def _findings(printed: str, word: str) -> list[list[Any]]:
                 return found
     last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
     message = f"{_LOOK.what} did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_LOOK.step, Verdict.RETRY, message)
+    raise StepFailed(_LOOK.step, FailureAction.RETRY, message)
 
 
-def _read(item: list[Any]) -> Seen | None:
+def _read(item: list[Any]) -> RemoteEntry | None:
     match item[1:]:
         case ["absent"]:
             return ABSENT
         case ["d"]:
-            return Seen(Kind.DIRECTORY)
+            return RemoteEntry(Kind.DIRECTORY)
         case ["l", str(digest)]:
-            return Seen(Kind.SYMLINK, digest=base64.b64decode(f"{digest}=="))
+            return RemoteEntry(Kind.SYMLINK, digest=base64.b64decode(f"{digest}=="))
         case ["f", int(size_bytes), str(digest)]:
-            return Seen(Kind.FILE, size_bytes, base64.b64decode(f"{digest}=="))
+            return RemoteEntry(Kind.FILE, size_bytes, base64.b64decode(f"{digest}=="))
         case ["other"]:
             return OTHER
     return None  # it could not be looked at

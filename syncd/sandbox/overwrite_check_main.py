@@ -32,7 +32,7 @@ def _digest(name: bytes, top: int) -> str:
     return _shown(sha256.digest())
 
 
-class _Place:
+class _Workspace:
     """The workspace. What lies behind a link that took a directory's place is not there."""
 
     def __init__(self, top: int) -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     """Read the list beside this file, look, and say what is not as on it."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
         asked = json.load(file)
-    place = _Place(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
+    place = _Workspace(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
     found: list[list[Any]] = []
     for index, (path, kind, stamps) in enumerate(zip(asked["paths"], asked["kinds"], asked["stamps"])):  # noqa: B905
         seen = place.seen(path.encode("utf-8", "surrogateescape"), kind, stamps)

@@ -20,10 +20,10 @@ from syncd.archive.verification import verify
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.remote.dump import Dump
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.target import Target
 from syncd.scan.manifest import Manifest, content_bytes
 
@@ -37,7 +37,7 @@ _PROOF_S = 60.0
 _PROOF_BYTES_PER_S = 1 << 20
 
 
-class Archives(Enum):
+class ArchiveContent(Enum):
     """What an archive holds: `sync.archive`."""
 
     FULL = "full"
@@ -49,12 +49,12 @@ class _Proof(Struct, frozen=True):
     missing: list[bytes]  # the first of them, as the bytes that it is
 
 
-class SmallArchives:
+class PartialArchives:
     """What one sandbox makes of them."""
 
     def __init__(
         self,
-        archives: Archives,
+        archives: ArchiveContent,
         target: Target,
         dump: Dump,
         *,
@@ -71,23 +71,23 @@ class SmallArchives:
         self._check = check
         self._not_before_s = 0.0
         self._file = StateFile(state_folder, "small-archives", "small archives are tried once more")
-        self._proof = self._recall() if archives is Archives.CHANGES else None
+        self._proof = self._recall() if archives is ArchiveContent.CHANGES else None
 
     @property
     def usable(self) -> bool:
         """Whether a small one may be sent, be it the first."""
-        if self._archives is not Archives.CHANGES or (self._proof and self._proof.missing):
+        if self._archives is not ArchiveContent.CHANGES or (self._proof and self._proof.missing):
             return False
         return self._proof is not None or self._clock.monotonic_s() >= self._not_before_s
 
     @property
-    def problems(self) -> list[Problem]:
+    def warnings(self) -> list[SyncWarning]:
         """Why whole archives are sent although small ones are asked for."""
         if self._proof is None or not self._proof.missing:
             return []
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
         what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
-        return [Problem("small-archives", what, 'set sync.archive = "full" to be rid of this')]
+        return [SyncWarning("small-archives", what, 'set sync.archive = "full" to be rid of this')]
 
     def proved(self, manifest: Manifest) -> bool:
         """Whether, after a small archive, the sandbox is known to hold the whole manifest.
@@ -118,7 +118,7 @@ class SmallArchives:
     def _until(self, ends_s: float, packed: Iterator[bytes]) -> Iterator[bytes]:
         for piece in packed:
             if self._clock.monotonic_s() > ends_s:
-                raise StepFailed(Step.DUMP, Verdict.RETRY, "the sandbox's archive took too long")
+                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
             yield piece
 
     def _recall(self) -> _Proof | None:

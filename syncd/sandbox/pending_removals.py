@@ -19,19 +19,19 @@ _VERSION = 1
 _MOST_OTHERS = 8
 
 
-class Started(Struct, frozen=True):
+class PendingRemoval(Struct, frozen=True):
     """One execution, and the way by which it was asked for."""
 
     target: Target
     name: str
 
 
-class _Record(Struct):
+class _PendingRecord(Struct):
     version: int
-    notes: list[Started]
+    notes: list[PendingRemoval]
 
 
-class StartedFile:
+class PendingRemovals:
     """The notes of one sandbox; those of others are kept beside them, for the time that it is their turn again."""
 
     def __init__(self, folder: str, target: Target) -> None:
@@ -43,7 +43,7 @@ class StartedFile:
 
     def note(self, name: str) -> None:
         """This one is about to be asked for. Raises `OSError`: then it must not be."""
-        notes = [*self.notes, Started(self._target, name)]
+        notes = [*self.notes, PendingRemoval(self._target, name)]
         self._write(notes)
         self.notes = notes
 
@@ -57,9 +57,9 @@ class StartedFile:
         else:
             self._file.remove()
 
-    def _write(self, notes: list[Started]) -> None:
-        self._file.write_record(_Record(_VERSION, [*self._others, *notes]))
+    def _write(self, notes: list[PendingRemoval]) -> None:
+        self._file.write_record(_PendingRecord(_VERSION, [*self._others, *notes]))
 
-    def _load(self) -> list[Started]:
-        record = self._file.recalled(_Record, _log)
+    def _load(self) -> list[PendingRemoval]:
+        record = self._file.recalled(_PendingRecord, _log)
         return record.notes if record is not None and record.version == _VERSION else []

@@ -12,11 +12,11 @@ from msgspec import Struct
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import TryLater
-from syncd.remote.account import Account, NotGiven
-from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
+from syncd.remote.account import Account, NotAcquired
+from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry import Patience
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.retry import RetrySettings
 from syncd.remote.retry_loop import RetryObserver, retried
 from syncd.remote.target import Target
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("syncd.sandbox")
 _VERSION = 1
 
 
-class Lodging(Protocol):
+class SandboxProvider(Protocol):
     """Where a workspace goes."""
 
     @property
@@ -32,7 +32,7 @@ class Lodging(Protocol):
         """The sandbox, as far as it is known without asking anyone."""
 
     @property
-    def tenancy(self) -> Tenancy | None:
+    def acquired_sandbox(self) -> AcquiredSandbox | None:
         """What is known of a sandbox that syncd acquired itself."""
 
     def target(self, observer: RetryObserver) -> Target:
@@ -42,12 +42,12 @@ class Lodging(Protocol):
         """The API knows that sandbox no more; whether there may be another one."""
 
 
-class FixedLodging:
+class ConfiguredSandbox:
     """The sandbox that the configuration names."""
 
     def __init__(self, target: Target) -> None:
         self.known = target
-        self.tenancy: Tenancy | None = None
+        self.acquired_sandbox: AcquiredSandbox | None = None
 
     def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - nobody has to be asked
         return self.known
@@ -56,45 +56,45 @@ class FixedLodging:
         return False
 
 
-class _Book(Struct):
+class _ProviderRecord(Struct, rename={"acquired_sandbox": "tenancy"}):  # as earlier versions wrote it
     version: int
     base_url: str
-    tenancy: Tenancy | None
+    acquired_sandbox: AcquiredSandbox | None
     acquired_wall_s: list[float]
 
 
-class TenancyFile:
+class AcquiredSandboxStore:
     """Keeps which sandbox is ours, and when sandboxes were acquired. It is of one API only."""
 
     def __init__(self, folder: str, base_url: str) -> None:
         self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
         self._base_url = base_url
 
-    def load(self) -> tuple[Tenancy | None, list[float]]:
+    def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
         """What is kept, if it makes sense."""
-        book = self._file.recalled(_Book, _log)
-        if book is None or book.version != _VERSION or book.base_url != self._base_url:
+        record = self._file.recalled(_ProviderRecord, _log)
+        if record is None or record.version != _VERSION or record.base_url != self._base_url:
             return None, []
-        return book.tenancy, book.acquired_wall_s
+        return record.acquired_sandbox, record.acquired_wall_s
 
-    def save(self, tenancy: Tenancy | None, acquired_wall_s: list[float]) -> None:
+    def save(self, acquired_sandbox: AcquiredSandbox | None, acquired_wall_s: list[float]) -> None:
         """Keep it. Raises `OSError`."""
-        self._file.write_record(_Book(_VERSION, self._base_url, tenancy, acquired_wall_s))
+        self._file.write_record(_ProviderRecord(_VERSION, self._base_url, acquired_sandbox, acquired_wall_s))
 
 
-class AcquiredLodging:
+class AcquiringProvider:
     """Sandboxes acquired one after the other, as `[sandbox.acquire]` says."""
 
     def __init__(
         self,
         account: Account,
-        file: TenancyFile,
+        file: AcquiredSandboxStore,
         *,
         base_url: str,
         region: str,
         servers: tuple[str, ...],
         ttl_seconds: int,
-        patience: Patience,
+        retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
         self._account = account
@@ -103,35 +103,35 @@ class AcquiredLodging:
         self._region = region
         self._servers = servers
         self._ttl_seconds = ttl_seconds
-        self._patience = patience
+        self._retry_settings = retry_settings
         self._clock = clock
-        self._tenancy, self._acquired_wall_s = file.load()
+        self._acquired_sandbox, self._acquired_wall_s = file.load()
         self._failures = 0
 
     @property
-    def tenancy(self) -> Tenancy | None:
-        return self._tenancy
+    def acquired_sandbox(self) -> AcquiredSandbox | None:
+        return self._acquired_sandbox
 
     @property
     def known(self) -> Target | None:
-        if self._tenancy is None or is_over(self._tenancy, self._clock.wall_s()):
+        if self._acquired_sandbox is None or is_over(self._acquired_sandbox, self._clock.wall_s()):
             return None
-        return Target(self._base_url, self._tenancy.sandbox_id, self._region)
+        return Target(self._base_url, self._acquired_sandbox.sandbox_id, self._region)
 
     def target(self, observer: RetryObserver) -> Target:
         known = self.known
         if known is not None:
             return known
-        tenancy = self.acquired(observer.retrying, observer.pause)
-        return Target(self._base_url, tenancy.sandbox_id, self._region)
+        acquired_sandbox = self.acquired(observer.retrying, observer.pause)
+        return Target(self._base_url, acquired_sandbox.sandbox_id, self._region)
 
     def acquired(
-        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, Verdict], None]
-    ) -> Tenancy:
+        self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, FailureAction], None]
+    ) -> AcquiredSandbox:
         """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
         return retried(
             self._acquire,
-            self._patience,
+            self._retry_settings,
             self._clock,
             on_retry=on_retry,
             pause=pause,
@@ -143,31 +143,31 @@ class AcquiredLodging:
         self._keep(None)
 
     def lost(self, target: Target) -> bool:
-        if self._tenancy is not None and self._tenancy.sandbox_id == target.sandbox_id:
+        if self._acquired_sandbox is not None and self._acquired_sandbox.sandbox_id == target.sandbox_id:
             _log.info("the sandbox %s has ended", target.sandbox_id)
             self._keep(None)
         return True
 
-    def _acquire(self) -> Tenancy:
+    def _acquire(self) -> AcquiredSandbox:
         self._failures += 1  # until it succeeds
         now_s = self._clock.wall_s()
         must_wait_s = wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
             message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
             hint = "`syncd sandbox list` shows what became of them"
-            raise StepFailed(Step.UPLOAD_URL, Verdict.RETRY, message, hint, retry_after_s=must_wait_s)
+            raise StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, message, hint, retry_after_s=must_wait_s)
         before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
         self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well
         try:
-            tenancy = self._account.acquire(self._servers, self._ttl_seconds)
-        except NotGiven:
+            acquired_sandbox = self._account.acquire(self._servers, self._ttl_seconds)
+        except NotAcquired:
             with contextlib.suppress(TryLater):
                 self._note(before)
             raise
-        self._keep(tenancy)
+        self._keep(acquired_sandbox)
         self._failures = 0
-        _log.info("acquired the sandbox %s for %d s", tenancy.sandbox_id, self._ttl_seconds)
-        return tenancy
+        _log.info("acquired the sandbox %s for %d s", acquired_sandbox.sandbox_id, self._ttl_seconds)
+        return acquired_sandbox
 
     def _note(self, acquired_wall_s: list[float]) -> None:
         """Raises `TryLater`: what cannot be counted must not be asked for, or an account is emptied by restarts."""
@@ -178,9 +178,9 @@ class AcquiredLodging:
                 f"the state folder cannot be written ({failure.strerror or failure}), so no sandbox is acquired",
                 "make it writable; a sync follows by itself",
             ) from None
-        self._tenancy, self._acquired_wall_s = None, acquired_wall_s
+        self._acquired_sandbox, self._acquired_wall_s = None, acquired_wall_s
 
-    def _keep(self, tenancy: Tenancy | None) -> None:
-        self._tenancy = tenancy
+    def _keep(self, acquired_sandbox: AcquiredSandbox | None) -> None:
+        self._acquired_sandbox = acquired_sandbox
         with contextlib.suppress(OSError):  # costs the next process one sandbox more
-            self._file.save(tenancy, self._acquired_wall_s)
+            self._file.save(acquired_sandbox, self._acquired_wall_s)

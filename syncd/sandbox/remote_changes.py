@@ -12,7 +12,7 @@ from enum import Enum
 from hashlib import sha256
 
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest, difference
 
@@ -22,7 +22,7 @@ _MOST_NAMED = 3
 _SAVE = "`syncd pause` while the agent works, and `syncd pull DEST` to save what it made"
 
 
-class Change(Enum):
+class RemoteChange(Enum):
     """What became of a path in the sandbox. The values are parts of a sentence."""
 
     CHANGED = ("changed in the sandbox after syncd had put {it} there", "wrote over {it}", _SAVE)
@@ -31,7 +31,7 @@ class Change(Enum):
 
 
 @dataclass(frozen=True)
-class Question:
+class CheckList:
     """Paths that an archive overwrites, with each entry of ours that may lie there, what is sent among them.
 
     `ours` are those that were put there before; `missed` those of them that should be there.
@@ -43,7 +43,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RemoteEntry:
     """What lies there. `digest` is the first bytes of that of a file, where its size is one of ours, or of a target."""
 
     kind: Kind | None
@@ -51,16 +51,16 @@ class Seen:
     digest: bytes = b""
 
 
-ABSENT = Seen(None)
-OTHER = Seen(None, -1)  # a FIFO, say
+ABSENT = RemoteEntry(None)
+OTHER = RemoteEntry(None, -1)  # a FIFO, say
 
 
-def question(
+def check_list(
     wanted: Mapping[str, Entry],
     only: Collection[str] | None,
     held: Sequence[Mapping[str, Entry]],
     missed: Collection[str],
-) -> Question:
+) -> CheckList:
     """What is to be asked before `wanted`, or `only` these paths of it, are put over what was sent before.
 
     `held` are manifests of ours of which each may be there, what is there for certain first. Of more than `MOST_ASKED`
@@ -69,21 +69,21 @@ def question(
     paths: Iterable[str] = wanted if only is None else [path for path in wanted if path in only]
     if len(wanted if only is None else only) > MOST_ASKED:
         here = difference(held[0], wanted)
-        paths = [*here.added, *here.changed, *here.doubtful][:MOST_ASKED]
+        paths = [*here.added, *here.changed, *here.uncertain_reason][:MOST_ASKED]
     versions = {path: [wanted[path], *(old[path] for old in held if path in old)] for path in paths}
-    return Question(versions, held[0].keys(), missed)
+    return CheckList(versions, held[0].keys(), missed)
 
 
-def change(asked: Question, path: str, seen: Seen) -> Change | None:
+def change(asked: CheckList, path: str, seen: RemoteEntry) -> RemoteChange | None:
     """What was changed there; None: nothing, or nothing that is lost by the overwriting."""
     if seen == ABSENT:
-        return Change.REMOVED if path in asked.missed else None
+        return RemoteChange.REMOVED if path in asked.missed else None
     if any(_is(entry, seen) for entry in asked.versions[path]):
         return None
-    return Change.CHANGED if path in asked.ours else Change.FOREIGN
+    return RemoteChange.CHANGED if path in asked.ours else RemoteChange.FOREIGN
 
 
-def _is(entry: Entry, seen: Seen) -> bool:
+def _is(entry: Entry, seen: RemoteEntry) -> bool:
     if entry.kind is not seen.kind:
         return False
     if entry.kind is Kind.SYMLINK:
@@ -95,17 +95,17 @@ def _is(entry: Entry, seen: Seen) -> bool:
     return entry.size_bytes == seen.size_bytes and (not digest or digest.startswith(seen.digest))
 
 
-def problems(changes: Mapping[str, Change], at: str) -> list[Problem]:
+def warnings(changes: Mapping[str, RemoteChange], at: str) -> list[SyncWarning]:
     """What a sync wrote over, the last of it at that time: one problem a kind of change, the first paths by name."""
     found = []
-    for kind in Change:
+    for kind in RemoteChange:
         paths = [path for path in changes if changes[path] is kind]
         if not paths:
             continue
         what, done, remedy = (part.format(it="it" if len(paths) == 1 else "them") for part in kind.value)
         verb = "was" if len(paths) == 1 else "were"
         text = f"{_named(paths)} {verb} {what}, and the sync of {at} {done}"
-        found.append(Problem(f"files {kind.name.lower()} in the sandbox", text, remedy))
+        found.append(SyncWarning(f"files {kind.name.lower()} in the sandbox", text, remedy))
     return found
 
 

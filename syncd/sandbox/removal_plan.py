@@ -24,19 +24,19 @@ Versions = dict[str, list[Entry]]
 """Paths with each entry of ours that may be there."""
 
 
-def doomed(
+def paths_to_delete(
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
     unread: Collection[str],
-    lingering: Mapping[str, list[Entry]] = MappingProxyType({}),
+    leftovers: Mapping[str, list[Entry]] = MappingProxyType({}),
 ) -> Versions:
     """What is to go of what the sandbox holds, or may hold, of ours; what is in a directory before it.
 
     `held` are manifests of which each may be there, in part or whole. `unread` are paths at home that could not be
-    looked into: nothing is known of them and what is below. `lingering` was left there before.
+    looked into: nothing is known of them and what is below. `leftovers` was left there before.
     """
     found: Versions = {}
-    for path, entries in lingering.items():
+    for path, entries in leftovers.items():
         now = wanted.get(path)
         gone = [entry for entry in entries if now is None or now.kind is not entry.kind]
         if gone:

@@ -19,10 +19,10 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.remote_job import Errand, Purpose, Runner, Stage, new_name
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_name
 from syncd.sandbox import remover_main
-from syncd.sandbox.pending_removals import Started, StartedFile
+from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("syncd.removal")
 _LOOKS, _FIRST_LOOK_S = 6, 0.1
 # So that the list, of some 200 bytes a path, stays a small upload, and what is said of it fits into one answer.
 MOST_AT_ONCE = 10_000
-_REMOVAL = Purpose(Step.DELETE, "the removal of files there")
+_REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Remover:
     asked for, and `settle` comes before whatever is put there.
     """
 
-    def __init__(self, runner: Runner, started: StartedFile, waiter: Waiter) -> None:
-        self._runner = runner
+    def __init__(self, job_runner: JobRunner, started: PendingRemovals, waiter: Waiter) -> None:
+        self._job_runner = job_runner
         self._started = started
         self._waiter = waiter
 
@@ -67,99 +67,101 @@ class Remover:
             try:
                 self._settle(started, check)
             except StepFailed as failure:
-                if failure.verdict is not Verdict.REFUSED or failure.refusal is KeyRefused:
+                if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                     raise
                 # The sandbox is gone, or it has no executions any more: nobody can tell, and nothing waits for ever.
                 _log.warning("whether the removal %s has ended cannot be seen: %s", started.name, failure)
         self._forget()
 
-    def disarm(self) -> None:
+    def neutralise(self) -> None:
         """After a reset, in which everything that ran there ended: what was not begun by then shall do nothing.
 
         Raises `StepFailed`, `Stop`.
         """
         for started in self._started.notes:
-            self._disarm(started)
+            self._neutralise(started)
         self._forget()
 
-    def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
+    def remove(self, paths_to_delete: Versions, check: Callable[[], None] = lambda: None) -> Removal:
         """Remove these paths, in their order; `check` is called all the time.
 
         Raises `StepFailed`, `Stop`, and `TryLater` where the state folder takes no note of what is about to run there.
         """
         removal = Removal()
-        paths = list(doomed)
+        paths = list(paths_to_delete)
         for start in range(0, len(paths), MOST_AT_ONCE):
             part = paths[start : start + MOST_AT_ONCE]
-            for path, fate in zip(part, self._run([(path, doomed[path]) for path in part], check), strict=True):
-                if fate in ("removed", "absent"):
+            for path, outcome in zip(
+                part, self._run([(path, paths_to_delete[path]) for path in part], check), strict=True
+            ):
+                if outcome in ("removed", "absent"):
                     removal.removed.append(path)
-                elif fate == "kept":
+                elif outcome == "kept":
                     removal.kept.append(path)
-                elif fate == "changed":
+                elif outcome == "changed":
                     removal.changed.append(path)
                 else:
-                    removal.failed[path] = fate.removeprefix("failed: ")
+                    removal.failed[path] = outcome.removeprefix("failed: ")
         return removal
 
     def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
-        errand = _errand(part, new_name())
-        self._runner.upload(errand)
+        job = _job(part, new_name())
+        self._job_runner.upload(job)
         try:
-            self._started.note(errand.name)
+            self._started.note(job.name)
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
                 "make it writable; a sync follows by itself",
             ) from None
         try:
-            self._runner.start(errand)
+            self._job_runner.start(job)
         except StepFailed as failure:
-            if failure.verdict is Verdict.REFUSED:
+            if failure.action is FailureAction.REFUSED:
                 self._forget()
             raise
-        printed = self._runner.printed(errand, check)
+        printed = self._job_runner.printed(job, check)
         self._forget()
-        return _fates(printed, errand.name, len(part))
+        return _outcomes(printed, job.name, len(part))
 
-    def _settle(self, started: Started, check: Callable[[], None]) -> None:
+    def _settle(self, started: PendingRemoval, check: Callable[[], None]) -> None:
         """One that the API does not know yet may be on its way to it. The API starts what lies under the name, so
         something harmless is put there: then it may begin when it likes.
         """
-        wait_s, disarmed = _FIRST_LOOK_S, False
+        wait_s, neutralised = _FIRST_LOOK_S, False
         for _ in range(_LOOKS):
-            stage = self._runner.stage(started.name, _REMOVAL)
-            if stage is Stage.ENDED or (stage is Stage.UNKNOWN and disarmed):
+            stage = self._job_runner.stage(started.name, _REMOVAL)
+            if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and neutralised):
                 return
             check()
-            if stage is Stage.UNKNOWN:
-                self._disarm(started)
-                disarmed = True
+            if stage is JobStage.UNKNOWN:
+                self._neutralise(started)
+                neutralised = True
                 continue
             self._waiter.sleep(wait_s)
             wait_s *= 2
         raise StepFailed(
-            Step.DELETE,
-            Verdict.RETRY,
+            ApiStep.DELETE,
+            FailureAction.RETRY,
             "a removal that was started in the sandbox before has not ended, and could take away what is sent now",
             "it goes on when that has ended; if it never does, reset the sandbox",
         )
 
-    def _disarm(self, started: Started) -> None:
+    def _neutralise(self, started: PendingRemoval) -> None:
         # It is fetched by the region that it was asked for with, whatever the configuration says by now.
-        self._runner.upload(Errand(started.name, _REMOVAL, {"main.py": b""}), started.target.region)
+        self._job_runner.upload(RemoteJob(started.name, _REMOVAL, {"main.py": b""}), started.target.region)
 
     def _forget(self) -> None:
         with contextlib.suppress(OSError):
             self._started.forget()
 
 
-def _errand(part: list[tuple[str, list[Entry]]], name: str) -> Errand:
+def _job(part: list[tuple[str, list[Entry]]], name: str) -> RemoteJob:
     """The program and its list. The name marks its lines, whatever else prints over there."""
     asked = {"word": name, "items": [_item(path, entries) for path, entries in part]}
     with open(remover_main.__file__, "rb") as file:
         files = {"main.py": file.read(), "removals.json": json.dumps(asked).encode("ascii")}
-    return Errand(name, _REMOVAL, files)
+    return RemoteJob(name, _REMOVAL, files)
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:
@@ -176,9 +178,9 @@ def _version(entry: Entry) -> dict[str, Any]:
     return version
 
 
-def _fates(printed: str, word: str, count: int) -> list[str]:
+def _outcomes(printed: str, word: str, count: int) -> list[str]:
     """What became of each, in order. Raises `StepFailed` where the program did not come to its end."""
-    fates: dict[int, str] = {}
+    outcomes: dict[int, str] = {}
     done = False
     for line in printed.splitlines():
         try:
@@ -186,12 +188,12 @@ def _fates(printed: str, word: str, count: int) -> list[str]:
         except ValueError:
             continue
         match said:
-            case [str(who), int(index), str(fate)] if who == word and 0 <= index < count:
-                fates[index] = fate
+            case [str(who), int(index), str(outcome)] if who == word and 0 <= index < count:
+                outcomes[index] = outcome
             case [str(who), "done"] if who == word:
                 done = True
-    if not done or len(fates) != count:
+    if not done or len(outcomes) != count:
         last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
         message = f"{_REMOVAL.what} did not come to its end ({one_line(last[0], 120)})"
-        raise StepFailed(Step.DELETE, Verdict.RETRY, message)
-    return [fates[index] for index in range(count)]
+        raise StepFailed(ApiStep.DELETE, FailureAction.RETRY, message)
+    return [outcomes[index] for index in range(count)]

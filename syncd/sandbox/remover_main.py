@@ -18,9 +18,9 @@ from typing import Any
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-def _parent(top: int, parts: list[bytes]) -> int:
+def _parent(top: int, components: list[bytes]) -> int:
     here = os.dup(top)
-    for part in parts:
+    for part in components:
         try:
             below = os.open(part, _FOLDER, dir_fd=here)
         finally:
@@ -50,14 +50,14 @@ def _is_ours(version: dict[str, Any], name: bytes, parent: int, status: os.stat_
 
 
 def _remove(top: int, item: dict[str, Any]) -> str:
-    parts = base64.b64decode(item["path"]).split(b"/")
+    components = base64.b64decode(item["path"]).split(b"/")
     try:
-        parent = _parent(top, parts[:-1])
+        parent = _parent(top, components[:-1])
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
     except OSError as failure:  # a link took a directory's place: what lies behind it is not ours
         return "absent" if failure.errno == errno.ELOOP else "failed: " + os.strerror(failure.errno or 0)
-    name = parts[-1]
+    name = components[-1]
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not any(_is_ours(version, name, parent, status) for version in item["versions"]):

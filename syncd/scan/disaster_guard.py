@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.disaster_rule import is_another, lost_nearly_all
+from syncd.scan.disaster_rule import is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, count_files
 from syncd.scan.scanner import Scan
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("syncd")
 _MEANT = "run `syncd push --force` if it is meant to be so"
 
 
-class Sentry:
+class DisasterGuard:
     """Guards one workspace."""
 
     def __init__(self, state_folder: str) -> None:
@@ -45,7 +45,7 @@ class Sentry:
                 f"bring it back, or {_MEANT}",
             )
         is_same = self._known is None or self._known.same(scan.identity)
-        if not is_same and is_another(baseline, scan.manifest):
+        if not is_same and is_replaced(baseline, scan.manifest):
             raise NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
                 f"bring the old one back, or {_MEANT}",

@@ -22,7 +22,7 @@ def lost_nearly_all(files_before: int, files_now: int) -> bool:
     return files_before >= SMALL_FILES and files_now * LEFT_ONE_IN < files_before
 
 
-def is_another(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
+def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
     """Whether what stands in the place of a workspace of `SMALL_FILES` and more holds fewer than a tenth of its names.
 
     A smaller one that is removed and made anew is a person who starts over.

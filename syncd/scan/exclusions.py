@@ -17,7 +17,7 @@ _SOURCES = ("built-in", "secrets", "workspace.ignore")
 _FILES = (".gitignore", ".syncdignore")
 
 
-def who_says(rule: Rule) -> str:
+def sources_of(rule: Rule) -> str:
     """Whose rule it is; one word for all .gitignore files, and one for git's other exclude files."""
     if rule in _WORDS:
         return _WORDS[rule]
@@ -32,6 +32,6 @@ def counted(rules: Mapping[Rule, int]) -> dict[str, int]:
     found: dict[str, int] = {}
     for rule, number in rules.items():
         if number > 0:
-            word = who_says(rule)
+            word = sources_of(rule)
             found[word] = found.get(word, 0) + number
     return found

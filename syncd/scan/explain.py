@@ -16,27 +16,27 @@ from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection
 
 
 @dataclass(frozen=True)
-class Answer:
+class Explanation:
     """`at` is the path that was decided on: the asked one, or the folder above it that is left out."""
 
     included: bool
     at: str
     rule: Rule | None = None
-    remark: str = ""
+    note: str = ""
 
 
-def inquire(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Answer:
+def explain(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Explanation:
     """Go down to the path as a scan would. Raises `WorkspaceError`."""
     if not path:
-        return Answer(included=True, at=path)
-    with safe_open.Descent(safe_open.open_workspace(workspace)) as down:
+        return Explanation(included=True, at=path)
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
         names = path.split("/")
         try:
             scope = selection.root(
                 read_git_rules(workspace, personal_excludes).rules if selection.heeds_git else NO_OUTER_RULES
             )
         except OSError as failure:
-            return Answer(included=False, at=path, remark=f"because {failure.strerror}")
+            return Explanation(included=False, at=path, note=f"because {failure.strerror}")
         rule = None
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])
@@ -50,26 +50,26 @@ def inquire(workspace: str, selection: Selection, path: str, personal_excludes: 
             is_dir = stat.S_ISDIR(status.st_mode)
             decision = scope.decide(name, is_dir)
             if not decision.included:
-                return Answer(included=False, at=at, rule=decision.rule)
+                return Explanation(included=False, at=at, rule=decision.rule)
             if too_long(at):
-                return Answer(included=False, at=at, rule=TOO_LONG.rule)
+                return Explanation(included=False, at=at, rule=TOO_LONG.rule)
             rule = decision.rule
             if is_dir:
                 scope = scope.enter(name)
         return _leaf(workspace, path, status, parent, rule)
 
 
-def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: Rule | None) -> Answer:
+def _leaf(workspace: str, path: str, status: os.stat_result, parent: int, rule: Rule | None) -> Explanation:
     name = path.rsplit("/", 1)[-1]
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(name, dir_fd=parent)
         if not stays_inside(path, target) or leads_out(path, target, lambda at: _link_at(workspace, at)):
-            return Answer(included=False, at=path, rule=OUTSIDE.rule)
+            return Explanation(included=False, at=path, rule=OUTSIDE.rule)
     elif not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        return Answer(included=False, at=path, rule=SPECIAL.rule)
+        return Explanation(included=False, at=path, rule=SPECIAL.rule)
     elif not os.access(name, os.R_OK, dir_fd=parent, effective_ids=True):
-        return Answer(included=False, at=path, remark="because it cannot be read")
-    return Answer(included=True, at=path, rule=rule)
+        return Explanation(included=False, at=path, note="because it cannot be read")
+    return Explanation(included=True, at=path, rule=rule)
 
 
 def _link_at(workspace: str, path: str) -> str | None:
@@ -80,7 +80,7 @@ def _link_at(workspace: str, path: str) -> str | None:
     return target if stays_inside(path, target) else None
 
 
-def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Answer:
+def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Explanation:
     if failure.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Answer(included=would_be, at=path, remark="it does not exist, and no rule speaks of it")
-    return Answer(included=False, at=at, remark=f"because it cannot be read ({failure.strerror})")
+        return Explanation(included=would_be, at=path, note="it does not exist, and no rule speaks of it")
+    return Explanation(included=False, at=at, note=f"because it cannot be read ({failure.strerror})")

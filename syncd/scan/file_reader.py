@@ -88,7 +88,7 @@ class ContentReader:
         found: dict[str, Secret] = {}
         if not self._search.identity:
             return found
-        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
             for path in paths:
                 self._check()
                 secret = self._secret(down, path)
@@ -96,7 +96,7 @@ class ContentReader:
                     found[path] = secret
         return found
 
-    def _secret(self, down: safe_open.Descent, path: str) -> Secret | None:
+    def _secret(self, down: safe_open.DirCursor, path: str) -> Secret | None:
         try:
             parent, name = down.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)
@@ -117,7 +117,7 @@ class ContentReader:
         So is one with a secret in it, for whoever packs it to find. Raises `WorkspaceError`.
         """
         found = {}
-        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
             for path in paths:
                 self._check()
                 entry = self._digest(down, path)
@@ -125,7 +125,7 @@ class ContentReader:
                     found[path] = entry
         return found
 
-    def _digest(self, down: safe_open.Descent, path: str) -> Entry | None:
+    def _digest(self, down: safe_open.DirCursor, path: str) -> Entry | None:
         try:
             parent, name = down.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)

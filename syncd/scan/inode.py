@@ -20,7 +20,7 @@ def directory_entry(status: os.stat_result) -> Entry:
     return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
 
 
-def stands(entry: Entry, status: os.stat_result) -> bool:
+def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
     """Whether an entry is true still. A file whose content was not read, or too young, is not asked."""
     if entry.digest:
         return entry.stamp == stamp_of(status) and entry.size_bytes == status.st_size

@@ -36,8 +36,8 @@ def turns_back(target: str) -> bool:
 
     Links of which none does, and which each stay inside by their own text, stay inside together.
     """
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    return any(after == ".." and before != ".." for before, after in pairwise(parts))
+    components = [part for part in target.split("/") if part not in ("", ".")]
+    return any(after == ".." and before != ".." for before, after in pairwise(components))
 
 
 def leads_out(path: str, target: str, link_at: LinkAt) -> bool:

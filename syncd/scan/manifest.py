@@ -63,12 +63,12 @@ Manifest = dict[str, Entry]
 
 @dataclass(frozen=True)
 class Difference:
-    """How a manifest differs from the one before. `doubtful`: only their digests can tell."""
+    """How a manifest differs from the one before. `uncertain_reason`: only their digests can tell."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    doubtful: list[str] = field(default_factory=list)
+    uncertain_reason: list[str] = field(default_factory=list)
 
     @property
     def certain(self) -> bool:
@@ -102,7 +102,7 @@ def difference(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Differe
             if old.size_bytes != entry.size_bytes:
                 found.changed.append(path)
             elif not old.digest or not entry.digest:
-                found.doubtful.append(path)
+                found.uncertain_reason.append(path)
             elif old.digest != entry.digest:
                 found.changed.append(path)
     if len(before) + len(found.added) != len(now):

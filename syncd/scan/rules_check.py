@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.tree_cache import Tree
+from syncd.scan.tree_cache import TreeCache
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_git_rules, read_ignore_files
 from syncd.selection.selection import OuterRules
 
 
-def rules_stand(workspace: str, tree: Tree, outer: OuterRules | None, personal: str, paths: Iterable[str]) -> bool:
+def rules_unchanged(
+    workspace: str, tree: TreeCache, outer: OuterRules | None, personal: str, paths: Iterable[str]
+) -> bool:
     """Whether all that is said of these paths in ignore files is what the tree was made by.
 
     `outer` is what git's say outside of the workspace's own directories; None where these do not count. A folder that
     is gone says nothing any more. Rules that cannot be read do not stand.
     """
     try:
-        with safe_open.Descent(safe_open.open_workspace(workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
             return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
                 _stand(down, tree, folder) for folder in sorted(_folders_of(paths))
             )
@@ -30,7 +32,7 @@ def rules_stand(workspace: str, tree: Tree, outer: OuterRules | None, personal: 
         return False
 
 
-def _stand(down: safe_open.Descent, tree: Tree, folder: str) -> bool:
+def _stand(down: safe_open.DirCursor, tree: TreeCache, folder: str) -> bool:
     listing = tree.get(folder)
     if listing is None:
         return True

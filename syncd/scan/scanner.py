@@ -1,9 +1,9 @@
 """The walk over the workspace: the truth about what is there, which events only hint at.
 
 Directories are opened from their parents' descriptors, rules are asked before `stat`, and what is left out is neither
-walked nor watched. `Coverage.cover` is called before a directory is listed, so nothing that appears between the two is
-missed. What the last walk found is compared, not trusted: it saves asking the rules again, and an entry that `stat`
-still says the same of stays the same object, so that whoever comes next need not look at it.
+walked nor watched. `ScanListener.cover` is called before a directory is listed, so nothing that appears between the
+two is missed. What the last walk found is compared, not trusted: it saves asking the rules again, and an entry
+for which `stat` still says the same stays the same object, so that a later step need not compare it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 
 from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.scan.exclusion_warnings import leads_outside, too_deep, unreadable
 from syncd.scan.exclusions import OUTSIDE, SPECIAL, TOO_LONG, counted
-from syncd.scan.inode import directory_entry, file_entry, mtime_s, stands
+from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.links import leads_out, stays_inside, turns_back
 from syncd.scan.manifest import Entry, Kind, Manifest
-from syncd.scan.rules_check import rules_stand
+from syncd.scan.rules_check import rules_unchanged
 from syncd.scan.size_limit import too_long
-from syncd.scan.tree_cache import Listing, Tree, in_order
+from syncd.scan.tree_cache import DirRecord, TreeCache, in_order
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import GitRules, read_git_rules, read_ignore_files
 from syncd.selection.selection import Decision, OuterRules, Scope, Selection
-from syncd.watch.scan_listener import Coverage, NoCoverage
+from syncd.watch.scan_listener import NoScanListener, ScanListener
 
 # What opening says of a path that went, or was swapped, since it was seen.
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -49,12 +49,12 @@ class Scan:
 
     identity: FileIdentity = field(default_factory=FileIdentity)  # of the workspace's own directory
     manifest: Manifest = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def nobody(path: str, is_dir: bool, decision: Decision) -> None:
+def ignore_left_out(path: str, is_dir: bool, decision: Decision) -> None:
     """Who does not want to know what is left out."""
 
 
@@ -65,19 +65,19 @@ class Scanner:
         self,
         workspace: str,
         selection: Selection,
-        coverage: Coverage | None = None,
-        on_left_out: LeftOut = nobody,
+        scan_listener: ScanListener | None = None,
+        on_left_out: LeftOut = ignore_left_out,
         check: Callable[[], None] = lambda: None,
         *,
         personal_excludes: str = "",
     ) -> None:
         self._workspace = workspace
         self._selection = selection
-        self._coverage = coverage or NoCoverage()
+        self._scan_listener = scan_listener or NoScanListener()
         self._on_left_out = on_left_out
         self._check = check
         self._personal = personal_excludes
-        self._tree = Tree()
+        self._tree = TreeCache()
         self._before = self._tree  # what the last whole look found, while the next one goes on
         self._top: tuple[OuterRules, Scope] | None = None
 
@@ -94,7 +94,7 @@ class Scanner:
             if changed is None or not self._look_at(changed):
                 self._look_at_all()
         except BaseException:
-            self._tree = Tree()  # half old, half new
+            self._tree = TreeCache()  # half old, half new
             raise
         return self._found()
 
@@ -103,7 +103,7 @@ class Scanner:
         for path, entry in manifest.items():
             self._tree.set_entry(path, entry)
 
-    def stays_home(self, path: str, is_dir: bool) -> bool:
+    def is_excluded(self, path: str, is_dir: bool) -> bool:
         """Whether a path that the last look did not find is there all the same, or would be left out if it were."""
         folder, names = "", path.split("/")
         for name in names:
@@ -123,10 +123,10 @@ class Scanner:
         """What is known of these paths' contents is not to be believed by the next look at their directories."""
         self._tree.disbelieve(paths)
 
-    def rules_stand(self, paths: Collection[str]) -> bool:
+    def rules_unchanged(self, paths: Collection[str]) -> bool:
         """Whether the rules by which the last scan found these paths are the rules still."""
         outer = self._top[0] if self._top and self._selection.heeds_git else None
-        return rules_stand(self._workspace, self._tree, outer, self._personal, paths)
+        return rules_unchanged(self._workspace, self._tree, outer, self._personal, paths)
 
     def _found(self) -> Scan:
         top = self._tree.get("")
@@ -134,10 +134,10 @@ class Scanner:
             top.identity if top else FileIdentity(), self._tree.manifest(), left_out=counted(self._tree.left_out)
         )
         turning: list[str] = []
-        for remarks in self._tree.remarks():
-            found.problems += remarks.problems
-            found.unread |= remarks.unread
-            turning += remarks.turning_links
+        for issues in self._tree.issues():
+            found.warnings += issues.warnings
+            found.unread |= issues.unread
+            turning += issues.turning_links
         self._leave_out_through_others(found, turning)
         return found
 
@@ -151,33 +151,33 @@ class Scanner:
         outside = [path for path in turning if leads_out(path, link_at(path) or "", link_at)]
         for path in outside:
             del found.manifest[path]
-            found.problems.append(leads_outside(path))
+            found.warnings.append(leads_outside(path))
             self._on_left_out(path, False, OUTSIDE)
         if outside and OUTSIDE.rule is not None:
             for word, number in counted({OUTSIDE.rule: len(outside)}).items():
                 found.left_out[word] = found.left_out.get(word, 0) + number
 
     def _look_at_all(self) -> None:
-        self._before, self._tree = self._tree, Tree()
-        self._coverage.begin()
+        self._before, self._tree = self._tree, TreeCache()
+        self._scan_listener.begin()
         try:
             top = safe_open.open_workspace(self._workspace)
             try:
                 outer, known = self._top_scope(top), self._before.get("")
                 here = self._list(top, "", outer, known if known and known.outer is outer else None)
             except OSError as failure:
-                safe_open.refuse_shortage(failure)
+                safe_open.raise_if_exhausted(failure)
                 raise WorkspaceError(
                     f"the workspace {self._workspace!r} cannot be read ({failure.strerror})", "let your user read it"
                 ) from None
             self._tree.put("", here.listing)
             self._go_down(here)
         except BaseException:
-            self._coverage.abandon()
+            self._scan_listener.abandon()
             raise
         finally:
             self._before = self._tree
-        self._coverage.finish()
+        self._scan_listener.finish()
 
     def _top_scope(self, top: int) -> Scope:
         """The same object while git's outer rules say the same. Closes the descriptor if that fails."""
@@ -194,7 +194,7 @@ class Scanner:
         """As they are while their places are watched, or a change between the look and the watch would be missed."""
         read = self._git_rules()
         for _ in range(_READ_AT_MOST):
-            self._coverage.cover_rules(read.places)
+            self._scan_listener.cover_rules(read.places)
             before, read = read, self._git_rules()
             if read == before:
                 break
@@ -203,7 +203,7 @@ class Scanner:
     def _git_rules(self) -> GitRules:
         return read_git_rules(self._workspace, self._personal) if self._selection.heeds_git else GitRules()
 
-    def _outer_rules_stand(self) -> bool:
+    def _outer_rules_unchanged(self) -> bool:
         try:
             return self._top is not None and self._git_rules().rules == self._top[0]
         except OSError:
@@ -214,11 +214,11 @@ class Scanner:
         whole = self._tree.get("")
         if whole is None:
             return False
-        with safe_open.Descent(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
             top, _ = down.parent_of(".")
             if whole.identity != lasting_identity_of(top):
                 return False
-            if not self._outer_rules_stand():
+            if not self._outer_rules_unchanged():
                 return False
             shared, shared_files = self._tree.with_shared_files(), self._tree.shared_files()
             if len(shared) > _SHARED_AT_MOST:
@@ -243,7 +243,7 @@ class Scanner:
         # A new second name says that some first name's directory, heard nothing of, holds one as well.
         return self._tree.shared_files() <= shared_files
 
-    def _replace(self, path: str, old: Listing, new: _Open) -> None:
+    def _replace(self, path: str, old: DirRecord, new: _Open) -> None:
         there = set(new.listing.directories)
         for below in old.directories:
             if below not in there or not self._is_as_listed(below, new):
@@ -274,7 +274,7 @@ class Scanner:
                 self._check()
                 path = here.below.pop()
                 name = path.rpartition("/")[2]
-                known = self._before.get(path) if here.rules_stand else None
+                known = self._before.get(path) if here.rules_unchanged else None
                 outer = here.listing.scope.enter(name) if known is None else known.outer
                 try:
                     below = self._list(safe_open.open_directory(name, here.descriptor), path, outer, known)
@@ -290,7 +290,7 @@ class Scanner:
             for directory in stack:
                 os.close(directory.descriptor)
 
-    def _list(self, descriptor: int, path: str, outer: Scope, known: Listing | None) -> _Open:
+    def _list(self, descriptor: int, path: str, outer: Scope, known: DirRecord | None) -> _Open:
         """List the directory of a descriptor, which is closed if that fails. Raises `OSError`.
 
         `known` is what an earlier look found there under the same `outer`.
@@ -300,7 +300,7 @@ class Scanner:
             for _ in range(_LISTED_AT_MOST):
                 # Watched before it is listed and its rules are read, or a change in between would be missed. Under
                 # other rules than these, events of what belongs may have been passed over: watched and listed again.
-                self._coverage.cover(path, descriptor, scope)
+                self._scan_listener.cover(path, descriptor, scope)
                 with os.scandir(descriptor) as found:
                     items = {item.name: item for item in found}
                 files = [name for name in outer.ignore_files if name in items]
@@ -309,20 +309,20 @@ class Scanner:
                     break
                 scope, covered_rules = outer.with_files(rules) if rules else outer, rules
             else:
-                self._coverage.cover(path, descriptor, scope)
-            rules_stand = known is not None and known.rules == rules
+                self._scan_listener.cover(path, descriptor, scope)
+            rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(descriptor) if path else lasting_identity_of(descriptor)
-            listing = Listing(identity, outer, scope, rules)
-            held = known.entries if known is not None and rules_stand else {}
+            listing = DirRecord(identity, outer, scope, rules)
+            held = known.entries if known is not None and rules_unchanged else {}
             self._fill(listing, path, items, descriptor, held)
         except BaseException:
             os.close(descriptor)
             raise
-        return _Open(path, descriptor, listing, list(listing.directories), rules_stand)
+        return _Open(path, descriptor, listing, list(listing.directories), rules_unchanged)
 
     def _fill(
         self,
-        listing: Listing,
+        listing: DirRecord,
         folder: str,
         items: Mapping[str, os.DirEntry[str]],
         parent: int,
@@ -349,7 +349,7 @@ class Scanner:
                         continue
                 status = item.stat(follow_symlinks=False)
                 if status.st_nlink > 1 and not is_dir:
-                    self._coverage.cover_file(path, name, parent)
+                    self._scan_listener.cover_file(path, name, parent)
                     status = os.stat(name, dir_fd=parent, follow_symlinks=False)  # as it is under the watch
             except OSError as failure:
                 if failure.errno == errno.EACCES:
@@ -358,18 +358,18 @@ class Scanner:
                 continue
             if stat.S_ISDIR(status.st_mode) is not is_dir:
                 continue  # swapped since it was listed, so the rules were asked of another kind: an event follows
-            if old is not None and stands(old, status):
+            if old is not None and is_unchanged(old, status):
                 entries[path] = old
             else:
                 self._item(listing, path, name, parent, status)
             if is_dir and path in entries:
                 listing.directories.append(path)
             elif status.st_nlink > 1 and path in entries:
-                listing.remark().shared[path] = (status.st_dev, status.st_ino)
+                listing.note().shared[path] = (status.st_dev, status.st_ino)
         if goes_too_deep:
-            listing.remark().problems.append(too_deep(folder))
+            listing.note().warnings.append(too_deep(folder))
 
-    def _item(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
+    def _item(self, listing: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> None:
         """Something that is new, or changed."""
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
@@ -385,11 +385,11 @@ class Scanner:
         else:
             self._leave_out(listing, path, False, SPECIAL)
 
-    def _leave_out(self, listing: Listing, path: str, is_dir: bool, decision: Decision) -> None:
+    def _leave_out(self, listing: DirRecord, path: str, is_dir: bool, decision: Decision) -> None:
         listing.leaves_out(decision.rule)
         self._on_left_out(path, is_dir, decision)
 
-    def _link(self, listing: Listing, path: str, name: str, parent: int, status: os.stat_result) -> None:
+    def _link(self, listing: DirRecord, path: str, name: str, parent: int, status: os.stat_result) -> None:
         try:
             target = os.readlink(name, dir_fd=parent)
         except OSError as failure:
@@ -398,30 +398,30 @@ class Scanner:
         if stays_inside(path, target):
             listing.entries[path] = Entry(Kind.SYMLINK, 0o777, mtime_s(status), target=target)
             if turns_back(target):
-                listing.remark().turning_links.append(path)
+                listing.note().turning_links.append(path)
             return
         self._leave_out(listing, path, False, OUTSIDE)
-        listing.remark().problems.append(leads_outside(path))
+        listing.note().warnings.append(leads_outside(path))
 
 
 @dataclass
 class _Open:
     """A directory that was listed and is still open; `below` are those in it that are still to be walked.
 
-    `rules_stand` says that its scope is the one of the last look, and so are those below.
+    `rules_unchanged` says that its scope is the one of the last look, and so are those below.
     """
 
     path: str
     descriptor: int
-    listing: Listing
+    listing: DirRecord
     below: list[str]
-    rules_stand: bool
+    rules_unchanged: bool
 
 
-def _missed(listing: Listing, path: str, failure: OSError) -> None:
+def _missed(listing: DirRecord, path: str, failure: OSError) -> None:
     """What vanished or was swapped brings its own event; what cannot be read is named, unless `TryLater` is raised."""
     if failure.errno in _VANISHED:
         return
-    safe_open.refuse_shortage(failure)
-    listing.remark().unread.add(path)
-    listing.remark().problems.append(unreadable(path, failure))
+    safe_open.raise_if_exhausted(failure)
+    listing.note().unread.add(path)
+    listing.note().warnings.append(unreadable(path, failure))

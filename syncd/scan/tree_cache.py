@@ -1,7 +1,7 @@
 """What a scan remembers of each directory, so that the next one need only look where something happened.
 
-A `Tree` is all listings of a workspace by path. The manifest is put together from it, and kept while directories are
-looked at again and hold the same names; what is no longer in a directory takes everything below along.
+A `TreeCache` holds one `DirRecord` for each directory, by path. The manifest is put together from it, and kept while
+directories are looked at again and hold the same names; what is no longer in a directory takes everything below along.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from syncd.core.file_identity import FileIdentity
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.scan.manifest import Entry, Kind, Manifest, disbelieve
 from syncd.selection.selection import Rule, Scope
 
 
 @dataclass(slots=True)
-class Remarks:
+class DirIssues:
     """What is to be said of a directory beyond its entries, as of few."""
 
-    problems: list[Problem] = field(default_factory=list)
+    warnings: list[SyncWarning] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     turning_links: list[str] = field(default_factory=list)  # where they lead depends on other links (scan/links.py)
     # Files with other names too, and which they are (device and inode): written by another name, their own directory
@@ -29,7 +29,7 @@ class Remarks:
 
 
 @dataclass(slots=True)
-class Listing:
+class DirRecord:
     """One directory as it was listed. `outer` is its scope before its own ignore files, whose contents are `rules`."""
 
     identity: FileIdentity
@@ -38,7 +38,7 @@ class Listing:
     rules: Mapping[str, bytes]
     entries: dict[str, Entry] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
-    remarks: Remarks | None = None
+    issues: DirIssues | None = None
     left_out: dict[Rule, int] | None = None  # how many paths each rule keeps at home
 
     def leaves_out(self, rule: Rule | None) -> None:
@@ -47,37 +47,37 @@ class Listing:
             self.left_out = self.left_out or {}
             self.left_out[rule] = self.left_out.get(rule, 0) + 1
 
-    def remark(self) -> Remarks:
+    def note(self) -> DirIssues:
         """To be added to."""
-        if self.remarks is None:
-            self.remarks = Remarks()
-        return self.remarks
+        if self.issues is None:
+            self.issues = DirIssues()
+        return self.issues
 
 
-class Tree:
+class TreeCache:
     """The listings of one workspace."""
 
     def __init__(self) -> None:
-        self._listings: dict[str, Listing] = {}
-        self._remarks: dict[str, Remarks] = {}
+        self._listings: dict[str, DirRecord] = {}
+        self._issues: dict[str, DirIssues] = {}
         self._manifest: Manifest | None = None
         self.left_out: dict[Rule, int] = {}  # of all listings; numbers may be 0
 
-    def get(self, path: str) -> Listing | None:
+    def get(self, path: str) -> DirRecord | None:
         """The directory's listing, if there is one."""
         return self._listings.get(path)
 
-    def put(self, path: str, listing: Listing) -> None:
+    def put(self, path: str, listing: DirRecord) -> None:
         """The directory as it was just listed, or listed and then changed."""
         old = self._listings.get(path)
         self._listings[path] = listing
         if old is not listing:
             self._count(old, -1)
             self._count(listing, 1)
-        if listing.remarks is not None:
-            self._remarks[path] = listing.remarks
+        if listing.issues is not None:
+            self._issues[path] = listing.issues
         else:
-            self._remarks.pop(path, None)
+            self._issues.pop(path, None)
         if self._manifest is not None:
             if old is None or old is listing or list(old.entries) != list(listing.entries):
                 self._manifest = None
@@ -87,16 +87,16 @@ class Tree:
     def drop(self, path: str) -> None:
         """Forget a directory and all below it."""
         self._manifest = None
-        doomed = [path]
-        while doomed:
-            path = doomed.pop()
+        paths_to_delete = [path]
+        while paths_to_delete:
+            path = paths_to_delete.pop()
             listing = self._listings.pop(path, None)
-            self._remarks.pop(path, None)
+            self._issues.pop(path, None)
             self._count(listing, -1)
             if listing is not None:
-                doomed += listing.directories
+                paths_to_delete += listing.directories
 
-    def _count(self, listing: Listing | None, times: int) -> None:
+    def _count(self, listing: DirRecord | None, times: int) -> None:
         if listing is not None and listing.left_out:
             for rule, number in listing.left_out.items():
                 self.left_out[rule] = self.left_out.get(rule, 0) + times * number
@@ -143,21 +143,21 @@ class Tree:
                 stack.pop()
         return manifest
 
-    def remarks(self) -> Iterable[Remarks]:
+    def issues(self) -> Iterable[DirIssues]:
         """What is to be said of directories, beyond their entries."""
-        return self._remarks.values()
+        return self._issues.values()
 
     def with_shared_files(self) -> list[str]:
         """The directories that hold files with more than one name (hard links)."""
-        return [path for path, remarks in self._remarks.items() if remarks.shared]
+        return [path for path, issues in self._issues.items() if issues.shared]
 
     def shared_files(self) -> set[tuple[int, int]]:
         """The inodes of those files."""
-        return {file for remarks in self._remarks.values() for file in remarks.shared.values()}
+        return {file for issues in self._issues.values() for file in issues.shared.values()}
 
     def all_names(self, paths: Collection[str]) -> set[str]:
         """These paths, and all others of the same files."""
-        shared = [(path, file) for remarks in self._remarks.values() for path, file in remarks.shared.items()]
+        shared = [(path, file) for issues in self._issues.values() for path, file in issues.shared.items()]
         files = {file for path, file in shared if path in paths}
         return {*paths, *(path for path, file in shared if file in files)}
 

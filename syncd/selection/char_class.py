@@ -31,7 +31,7 @@ _ALL = frozenset(range(1, 256))
 _SLASH = frozenset(b"/")
 
 
-def bracket(text: str, start: int) -> tuple[str, int] | None:
+def char_class(text: str, start: int) -> tuple[str, int] | None:
     """The bracket whose inside starts at `start`, as a regular expression, and where the text goes on behind it.
 
     One byte alone is that character, not an expression. None if the bracket is not closed, names an unknown class or

@@ -6,7 +6,7 @@ r"""Reads one gitignore pattern as git does, and says in which directories it sp
 Git's documentation leaves much open, so the referee is git itself (2.47; `tests/component/test_selection_and_git.py`).
 What it does, and what a translation to regular expressions easily gets wrong:
 
-- Bytes, not characters: `?` is half an "é". Text in this module is bytes spelled as Latin-1 (`spelled`).
+- Bytes, not characters: `?` is half an "é". Text in this module is bytes spelled as Latin-1 (`as_latin1`).
 - Only spaces end a line unseen, not tabs; a carriage return does just before a newline; a NUL ends the line.
 - A pattern with an unclosed or unknown bracket, or a lone backslash at its end, matches nothing at all.
 - Brackets have rules of their own: see `syncd/selection/char_class.py`.
@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from syncd.selection.char_class import bracket
+from syncd.selection.char_class import char_class
 
 # A pattern is a list of atoms. One character stands for itself, "/" between segments; the longer ones are regexes.
 STAR = "[^/]*"
@@ -51,12 +51,12 @@ class Pattern(NamedTuple):
     places: tuple[Place, ...]
 
 
-def spelled(name: str) -> str:
+def as_latin1(name: str) -> str:
     """The bytes of a name (surrogateescape) as Latin-1 text, in which patterns are matched."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def unspelled(text: str) -> str:
+def from_latin1(text: str) -> str:
     """The name whose bytes are spelled by `text`."""
     return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")
 
@@ -80,7 +80,7 @@ def parse_line(line: str, number: int) -> Pattern | None:
     places = tuple(_places(body)) if body else ()
     if not places:
         return None
-    return Pattern(unspelled(text), number, text.startswith("!"), dirs_only, places)
+    return Pattern(from_latin1(text), number, text.startswith("!"), dirs_only, places)
 
 
 def bad_pattern(pattern: str) -> str | None:
@@ -97,7 +97,7 @@ def bad_pattern(pattern: str) -> str | None:
         return r"is a comment; a name that starts with # is written \#"
     if not pattern.removeprefix("!").strip("/ "):
         return "names nothing"
-    if parse_line(spelled(pattern), 1) is None:
+    if parse_line(as_latin1(pattern), 1) is None:
         return "can match nothing: a bracket, a backslash at its end or an empty folder name is in the way"
     return None
 
@@ -217,7 +217,7 @@ def _atoms(text: str) -> list[str] | None:
                 atoms.append(STAR)
             position = end
         elif char == "[":
-            found = bracket(text, position + 1)
+            found = char_class(text, position + 1)
             if found is None:
                 return None
             atom, position = found

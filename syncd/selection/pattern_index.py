@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from syncd.selection.gitignore import STAR, literal, regex
 
-NOBODY = -1
+NO_MATCH = -1
 
 Tail = tuple[int, tuple[str, ...]]
 """The index of a pattern in its list, and the names it matches, as atoms."""
@@ -57,12 +57,12 @@ class Names:
         self.ending = {character: _group(tails) for character, tails in ending.items()}
 
 
-class Sieve:
+class PatternIndex:
     """The patterns of several lists that hold in one directory."""
 
     __slots__ = ("_anywhere", "_beginning", "_below", "_ending", "_extensions", "_literals")
 
-    def __init__(self, parts: Iterable[tuple[int, Names]], below: Sieve | None = None) -> None:
+    def __init__(self, components: Iterable[tuple[int, Names]], below: PatternIndex | None = None) -> None:
         """Each part comes with what is added to its indices: the greater the sum, the stronger the pattern.
 
         What `below` holds is asked too. So a directory with rules of its own needs a small sieve, not a large copy.
@@ -72,23 +72,23 @@ class Sieve:
         self._extensions: dict[str, int] = {}
         self._beginning: dict[str, list[Group]] = {}
         self._ending: dict[str, list[Group]] = {}
-        for offset, names in parts:
+        for offset, names in components:
             for found, into in ((names.literals, self._literals), (names.extensions, self._extensions)):
                 for text, index in found.items():
-                    into[text] = max(into.get(text, NOBODY), offset + index)
+                    into[text] = max(into.get(text, NO_MATCH), offset + index)
             for groups, bins in ((names.beginning, self._beginning), (names.ending, self._ending)):
                 for character, (expression, indices) in groups.items():
                     shifted = Group(expression, tuple(offset + index for index in indices))
                     bins.setdefault(character, []).append(shifted)
         self._anywhere = self._ending.pop(_ANY, [])
 
-    def over(self, parts: Sequence[tuple[int, Names]]) -> Sieve:
+    def over(self, components: Sequence[tuple[int, Names]]) -> PatternIndex:
         """A sieve of what this one holds and more."""
-        return Sieve(parts, self) if parts else self
+        return PatternIndex(components, self) if components else self
 
     def strongest(self, name: str) -> int:
-        """The greatest index of a pattern that matches, or `NOBODY`."""
-        best = self._literals.get(name, NOBODY)
+        """The greatest index of a pattern that matches, or `NO_MATCH`."""
+        best = self._literals.get(name, NO_MATCH)
         found = self._extensions.get(name[name.rfind(".") :])
         if found is not None:
             best = max(best, found)
@@ -104,7 +104,7 @@ class Sieve:
 
 
 def _tried(groups: list[Group], name: str) -> int:
-    best = NOBODY
+    best = NO_MATCH
     for expression, indices in groups:
         match = expression.fullmatch(name)
         if match is not None and match.lastindex is not None:

@@ -1,6 +1,6 @@
 """Holds the patterns of one ignore file by where they hold: in every directory, or in some.
 
-A directory then costs little more than the patterns that are about it, however many there are (`Side.local`).
+A directory then costs little more than the patterns that are about it, however many there are (`KindPatterns.local`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from syncd.selection.pattern_index import Names, Tail
 _REMEMBERED = 1024  # sets of local patterns
 
 
-class Side:
+class KindPatterns:
     """The patterns of one list that can match files, or those that can match directories."""
 
     __slots__ = ("_exact", "_headed", "_last_of_trailing", "_remembered", "_trailing", "all_float", "floating")
@@ -68,18 +68,18 @@ def _last(where: str) -> str:
     return where[where.rfind("/", 0, -1) + 1 :]
 
 
-class IgnoreList:
+class PatternList:
     """The patterns of one source, wherever it stands; later ones win."""
 
     __slots__ = ("directories", "files", "patterns")
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.patterns = tuple(patterns)
-        self.files = Side((i, p) for i, p in enumerate(self.patterns) if not p.dirs_only)
-        self.directories = Side(enumerate(self.patterns))
+        self.files = KindPatterns((i, p) for i, p in enumerate(self.patterns) if not p.dirs_only)
+        self.directories = KindPatterns(enumerate(self.patterns))
 
 
 @lru_cache(maxsize=256)
-def ignore_list(data: bytes) -> IgnoreList:
+def pattern_list(data: bytes) -> PatternList:
     """The list in an ignore file. Each scan reads the files again, and finds the same bytes nearly always."""
-    return IgnoreList(tuple(parse_file(data)))
+    return PatternList(tuple(parse_file(data)))

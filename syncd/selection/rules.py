@@ -6,8 +6,8 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from syncd.selection.pattern_index import Names, Sieve
-from syncd.selection.pattern_list import IgnoreList, Side
+from syncd.selection.pattern_index import Names, PatternIndex
+from syncd.selection.pattern_list import KindPatterns, PatternList
 
 _LONGEST_LIST = 1 << 32  # patterns in a list, and more than any file holds
 _MOST_LISTS = 1 << 16  # of one strength in force at once: one a directory on the way down, and no path is that deep
@@ -53,7 +53,7 @@ class Layer(NamedTuple):
     """An ignore list at its place in the workspace, with the decision for each of its patterns."""
 
     strength: Strength
-    patterns: IgnoreList
+    patterns: PatternList
     base: str  # the directory the patterns are relative to, spelled, from the repository's top; "" or "a/b/"
     decisions: tuple[Decision | None, ...]  # None: the pattern only takes back what an earlier one of its list said
 
@@ -118,38 +118,38 @@ class View:
 
     __slots__ = ("_anchored", "_everywhere", "_somewhere")
 
-    def __init__(self, everywhere: Sieve, anchored: tuple[tuple[int, int, Side], ...]) -> None:
+    def __init__(self, everywhere: PatternIndex, anchored: tuple[tuple[int, int, KindPatterns], ...]) -> None:
         """`anchored` are sides that hold in some directories only, each with its offset and its base's length."""
         self._everywhere = everywhere
         self._anchored = anchored
-        self._somewhere: dict[tuple[tuple[int, Names], ...], Sieve] = {}
+        self._somewhere: dict[tuple[tuple[int, Names], ...], PatternIndex] = {}
 
     @classmethod
-    def of(cls, sides: Sequence[tuple[int, Layer, Side]]) -> View:
-        return cls(Sieve(_floating(sides)), _anchored(sides))
+    def of(cls, sides: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
+        return cls(PatternIndex(_floating(sides)), _anchored(sides))
 
-    def plus(self, sides: Sequence[tuple[int, Layer, Side]]) -> View:
+    def plus(self, sides: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
         return View(self._everywhere.over(_floating(sides)), self._anchored + _anchored(sides))
 
-    def sieve(self, where: str) -> Sieve:
+    def pattern_index(self, where: str) -> PatternIndex:
         """The sieve of one directory, "" or "a/b/"."""
         found = [(offset, side.local(where[base:])) for offset, base, side in self._anchored]
-        parts = tuple((offset, names) for offset, names in found if names is not None)
-        if not parts:
+        components = tuple((offset, names) for offset, names in found if names is not None)
+        if not components:
             return self._everywhere
-        sieve = self._somewhere.get(parts)
-        if sieve is None:
+        pattern_index = self._somewhere.get(components)
+        if pattern_index is None:
             if len(self._somewhere) >= _REMEMBERED:
                 self._somewhere.clear()
-            sieve = self._somewhere[parts] = self._everywhere.over(parts)
-        return sieve
+            pattern_index = self._somewhere[components] = self._everywhere.over(components)
+        return pattern_index
 
 
-def _floating(sides: Sequence[tuple[int, Layer, Side]]) -> list[tuple[int, Names]]:
+def _floating(sides: Sequence[tuple[int, Layer, KindPatterns]]) -> list[tuple[int, Names]]:
     return [(place * _LONGEST_LIST, side.floating) for place, _, side in sides if side.floating is not None]
 
 
-def _anchored(sides: Sequence[tuple[int, Layer, Side]]) -> tuple[tuple[int, int, Side], ...]:
+def _anchored(sides: Sequence[tuple[int, Layer, KindPatterns]]) -> tuple[tuple[int, int, KindPatterns], ...]:
     return tuple((place * _LONGEST_LIST, len(layer.base), side) for place, layer, side in sides if not side.all_float)
 
 

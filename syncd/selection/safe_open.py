@@ -23,7 +23,7 @@ LINKED_FILE = FILE & ~os.O_NOFOLLOW
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-def refuse_shortage(failure: OSError) -> None:
+def raise_if_exhausted(failure: OSError) -> None:
     """Raise `TryLater` for a failure that says nothing of the path: what is left out for it would be missed at random.
 
     A snapshot of what could be opened before descriptors ran out is a partial one, and its rules may be too.
@@ -44,7 +44,7 @@ def open_workspace(path: str) -> int:
     except FileNotFoundError:
         what = "does not exist"
     except OSError as failure:
-        refuse_shortage(failure)
+        raise_if_exhausted(failure)
         if failure.errno in (errno.ENOTDIR, errno.ELOOP):
             what = "is no longer a directory" if not os.path.islink(path) else "was replaced by a link"
         else:
@@ -72,7 +72,7 @@ def open_file(name: str, parent: int | None, flags: int = FILE) -> tuple[int, os
     return descriptor, status
 
 
-class Descent:
+class DirCursor:
     """Open directories from a top, which it takes over, to where an ordered list of paths is being read or made."""
 
     def __init__(self, top: int, enter: Callable[[str, int], int] = open_directory) -> None:

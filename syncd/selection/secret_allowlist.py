@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from syncd.selection.gitignore import parse_line, spelled
-from syncd.selection.pattern_index import NOBODY
-from syncd.selection.pattern_list import IgnoreList
+from syncd.selection.gitignore import as_latin1, parse_line
+from syncd.selection.pattern_index import NO_MATCH
+from syncd.selection.pattern_list import PatternList
 from syncd.selection.rules import Decision, Layer, Rules, Strength
 
 
@@ -26,15 +26,15 @@ def covering(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-class Allowance:
+class SecretAllowlist:
     """Those paths, to be asked about files."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        parsed = [parse_line(spelled(line), number) for number, line in enumerate(covering(patterns), 1)]
-        found = IgnoreList([pattern for pattern in parsed if pattern is not None])
+        parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(covering(patterns), 1)]
+        found = PatternList([pattern for pattern in parsed if pattern is not None])
         decisions = tuple(Decision(True, None) for _ in found.patterns)
         self._rules = Rules.of([Layer(Strength.CONFIG, found, "", decisions)])
 
     def __contains__(self, path: str) -> bool:
-        where, slash, name = spelled(path).rpartition("/")
-        return self._rules.files.sieve(where + slash).strongest(name) != NOBODY
+        where, slash, name = as_latin1(path).rpartition("/")
+        return self._rules.files.pattern_index(where + slash).strongest(name) != NO_MATCH

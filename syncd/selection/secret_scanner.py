@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.selection.rules import Rule
-from syncd.selection.secret_allowlist import Allowance
+from syncd.selection.secret_allowlist import SecretAllowlist
 
 # Keys and files of credentials are small. Larger files are packed in parts, and most are data.
 LARGEST_BYTES = 1 << 20
@@ -103,11 +103,11 @@ _AWS_SECRET = re.compile(rb"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{40})(?![A
 _KINDS = (re.compile(rb"[A-Z]"), re.compile(rb"[g-z]"), re.compile(rb"[0-9/+]"))
 
 
-def _with_aws_secret(around: bytes, found: re.Match[bytes]) -> bool:
+def _with_aws_secret(context: bytes, found: re.Match[bytes]) -> bool:
     """The id alone is no secret, and stands in many documents; what counts is the key that belongs to it."""
     return b"EXAMPLE" not in found[0] and any(
-        _random(around, secret) and all(kind.search(secret["value"]) for kind in _KINDS)
-        for secret in _AWS_SECRET.finditer(around)
+        _random(context, secret) and all(kind.search(secret["value"]) for kind in _KINDS)
+        for secret in _AWS_SECRET.finditer(context)
     )
 
 
@@ -124,15 +124,15 @@ _MOST_EXCERPT = 200
 _CUT_OFF = (b"..", "…".encode(), b"<", b"[")
 
 
-def _with_key(around: bytes, found: re.Match[bytes]) -> bool:
+def _with_key(context: bytes, found: re.Match[bytes]) -> bool:
     """The header is followed by a key, as it is not in a program that looks for headers."""
-    match = _BODY.match(around, found.end())
+    match = _BODY.match(context, found.end())
     if match is None:
         return False
     body = b"".join(_BASE64.findall(match["body"]))
     if len(body) < _LEAST_KEY or len(set(body)) < _LEAST_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
         return False
-    return len(body) >= _MOST_EXCERPT or not around.startswith(_CUT_OFF, match.end())
+    return len(body) >= _MOST_EXCERPT or not context.startswith(_CUT_OFF, match.end())
 
 
 _HEADER = rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
@@ -223,7 +223,7 @@ class SecretSearch:
 
     def __init__(self, allowed: Iterable[str] = (), own_key: str = "") -> None:
         allowed = tuple(allowed)
-        self._allowed = Allowance(allowed)
+        self._allowed = SecretAllowlist(allowed)
         own = [own_key.encode()] if len(own_key) >= _LEAST_OWN_KEY else []
         self._others = len(own)  # the own key's number comes before them: of two at one place, the first is reported
         # Leftmost matches are what the library can look for with vector instructions.
@@ -244,8 +244,8 @@ class SecretSearch:
             elif is_text:
                 _, form, expression = _ANCHORS[number - self._others]
                 first = max(0, start - form.before)
-                around = bytes(content[first : end + form.behind])
-                begin = _proved(form, expression, around, start - first)
+                context = bytes(content[first : end + form.behind])
+                begin = _proved(form, expression, context, start - first)
                 if begin is None:
                     continue
                 found, at = form.what, first + begin
@@ -255,32 +255,32 @@ class SecretSearch:
         return None
 
 
-def _proved(form: _Form, expression: re.Pattern[bytes], around: bytes, anchor: int) -> int | None:
+def _proved(form: _Form, expression: re.Pattern[bytes], context: bytes, anchor: int) -> int | None:
     """Where the secret begins that the anchor belongs to, if it is one.
 
     No other that may be near: a file of a hundred thousand ids would keep the daemon for minutes.
     """
     if not form.lead:
-        match = expression.match(around, anchor)
-        return anchor if match is not None and form.proof(around, match) else None
-    for match in expression.finditer(around, max(0, anchor - form.lead)):
+        match = expression.match(context, anchor)
+        return anchor if match is not None and form.proof(context, match) else None
+    for match in expression.finditer(context, max(0, anchor - form.lead)):
         if match.start() > anchor:
             break
-        if match.end() > anchor and form.proof(around, match):
+        if match.end() > anchor and form.proof(context, match):
             return match.start()
     return None
 
 
-def sent_before(path: str) -> Problem:
+def sent_before(path: str) -> SyncWarning:
     """The warning about a file in the sandbox in which a secret was found here, where it is deleted or left out now."""
     what = f"in {path!r} a secret was found here, and what was sent of it before may still be in the sandbox"
     remedy = 'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it'
-    return Problem(f"secret:{path}", what, remedy)
+    return SyncWarning(f"secret:{path}", what, remedy)
 
 
-def held_back(path: str, secret: Secret, *, sent: bool) -> Problem:
+def secret_files(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
     """The warning about a file that stays home for what is in it; `sent`: an earlier version did not."""
     what = f"{path!r} holds {secret} and stays home"
     if sent:
         what += ", but what was sent of it before may still be in the sandbox"
-    return Problem(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")
+    return SyncWarning(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")

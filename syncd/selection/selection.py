@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
-from syncd.selection.gitignore import parse_line, spelled, unspelled
-from syncd.selection.pattern_index import NOBODY, Sieve
-from syncd.selection.pattern_list import IgnoreList, ignore_list
+from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
+from syncd.selection.pattern_index import NO_MATCH, PatternIndex
+from syncd.selection.pattern_list import PatternList, pattern_list
 from syncd.selection.rules import Decision, Layer, Rule, Rules, Strength
 from syncd.selection.secret_allowlist import covering
 
@@ -120,17 +120,17 @@ class Scope:
         self._top = top
         self.ignore_files = ignore_files
         # Both are found when they are first needed; found twice by two threads, they are equal.
-        self._files: Sieve | None = None
-        self._directories: Sieve | None = None
+        self._files: PatternIndex | None = None
+        self._directories: PatternIndex | None = None
 
     @property
     def path(self) -> str:
         """The directory, relative to the workspace; "" is the workspace itself."""
-        return unspelled(self._where[len(self._top) : -1])
+        return from_latin1(self._where[len(self._top) : -1])
 
     def enter(self, name: str) -> Scope:
         """The scope of an included subdirectory, before its own ignore files are known."""
-        where = f"{self._where}{spelled(name)}/"
+        where = f"{self._where}{as_latin1(name)}/"
         if name == _GIT:
             # Asked for with include_git. Git's rules are about its work tree: `logs/` must not tear a repository apart.
             return Scope(self._rules.without(Strength.GIT, Strength.DEFAULTS), where, (_SYNCDIGNORE,), self._top)
@@ -143,7 +143,7 @@ class Scope:
             data = files.get(name)
             if data is not None:
                 strength = Strength.SYNCDIGNORE if name == _SYNCDIGNORE else Strength.GIT
-                source = unspelled(self._where[len(self._top) :]) + name
+                source = from_latin1(self._where[len(self._top) :]) + name
                 layers.append(_from_file(strength, source, self._where, data))
         if not layers:
             return self
@@ -152,15 +152,15 @@ class Scope:
 
     def decide(self, name: str, is_dir: bool) -> Decision:
         """Whether a child of this directory belongs. A symlink is no directory, whatever it leads to."""
-        text = name if name.isascii() else spelled(name)
-        sieve = self._directories if is_dir else self._files
-        if sieve is None:
+        text = name if name.isascii() else as_latin1(name)
+        pattern_index = self._directories if is_dir else self._files
+        if pattern_index is None:
             if is_dir:
-                sieve = self._directories = self._rules.directories.sieve(self._where)
+                pattern_index = self._directories = self._rules.directories.pattern_index(self._where)
             else:
-                sieve = self._files = self._rules.files.sieve(self._where)
-        index = sieve.strongest(text)
-        if index == NOBODY:
+                pattern_index = self._files = self._rules.files.pattern_index(self._where)
+        index = pattern_index.strongest(text)
+        if index == NO_MATCH:
             return INCLUDED
         decision = self._rules.decision(index)
         if decision is None:  # an exception to a hard rule: what the others say holds
@@ -169,7 +169,7 @@ class Scope:
 
 
 def _base(folder: str) -> str:
-    return f"{spelled(folder)}/" if folder else ""
+    return f"{as_latin1(folder)}/" if folder else ""
 
 
 def _including(workspace: str, layers: Sequence[Layer]) -> list[Layer]:
@@ -186,7 +186,7 @@ def _including(workspace: str, layers: Sequence[Layer]) -> list[Layer]:
             if decision.included:
                 break
             layers = [_without(layer, decision.rule) for layer in layers]
-        where += f"{spelled(name)}/"
+        where += f"{as_latin1(name)}/"
     return layers
 
 
@@ -197,19 +197,19 @@ def _without(layer: Layer, rule: Rule | None) -> Layer:
     kept = [at for at, each in enumerate(rules) if each is None or (each.source, each.pattern) != named]
     if len(kept) == len(layer.decisions):
         return layer
-    patterns = IgnoreList([layer.patterns.patterns[at] for at in kept])
+    patterns = PatternList([layer.patterns.patterns[at] for at in kept])
     return layer._replace(patterns=patterns, decisions=tuple(layer.decisions[at] for at in kept))
 
 
 def _from_file(strength: Strength, source: str, base: str, data: bytes) -> Layer:
-    patterns = ignore_list(data)
+    patterns = pattern_list(data)
     decisions = (Decision(pattern.negated, Rule(source, pattern.line, pattern.text)) for pattern in patterns.patterns)
     return Layer(strength, patterns, base, tuple(decisions))
 
 
 def _named(strength: Strength, source: str, lines: tuple[str, ...]) -> Layer:
-    parsed = (parse_line(spelled(line), number) for number, line in enumerate(lines, 1))
-    patterns = IgnoreList([pattern for pattern in parsed if pattern is not None])
+    parsed = (parse_line(as_latin1(line), number) for number, line in enumerate(lines, 1))
+    patterns = PatternList([pattern for pattern in parsed if pattern is not None])
     decisions = (Decision(pattern.negated, Rule(source, None, pattern.text)) for pattern in patterns.patterns)
     return Layer(strength, patterns, "", tuple(decisions))
 

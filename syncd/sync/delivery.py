@@ -22,22 +22,24 @@ from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.retry import FRESH_LEASES, Patience, delay_s
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.retry import FRESH_URLS, RetrySettings, delay_s
 from syncd.remote.retry_loop import RetryObserver
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkFile
-from syncd.remote.upload_url import Lease, usable
-from syncd.remote.upload_url_store import LeaseFile
+from syncd.remote.uplink_store import UplinkStore
+from syncd.remote.upload_url import UploadUrl, usable
+from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sync.status_document import State
-from syncd.sync.sync_state import Journal
+from syncd.sync.sync_state import SyncState
 
 _log = logging.getLogger("syncd.delivery")
 # A new URL that the bucket refuses as well is waited out like any failure: see FRESH_LEASES.
-_PASSING = frozenset({Verdict.RETRY, Verdict.OFFLINE, Verdict.FRESH_LEASE, Verdict.UPLOAD_AGAIN})
+_RETRYABLE = frozenset(
+    {FailureAction.RETRY, FailureAction.OFFLINE, FailureAction.FRESH_LEASE, FailureAction.UPLOAD_AGAIN}
+)
 
 
-class Attendant(RetryObserver, Protocol):
+class SyncObserver(RetryObserver, Protocol):
     """Is told how a delivery goes, and waits for it, so that every wait can be cut short."""
 
     def stage(self, state: State) -> None:
@@ -51,7 +53,7 @@ class Attendant(RetryObserver, Protocol):
 
 
 @dataclass
-class _Passage:
+class _UploadAttempt:
     """How far one archive has come."""
 
     archive: Archive
@@ -59,12 +61,14 @@ class _Passage:
     uploaded: bool
     sha256: str
     started_s: float
-    make_way: Callable[[], None]
-    look_into: Callable[[], bool]
-    looked_into: bool = False
+    before_initialize: Callable[[], None]
+    find_reason: Callable[[], bool]
+    reason_sought: bool = False
     upload_s: float = 0.0
-    fresh_leases: int = 0
-    failure: StepFailed = field(default_factory=lambda: StepFailed(Step.UPLOAD_URL, Verdict.RETRY, "not tried yet"))
+    fresh_urls: int = 0
+    failure: StepFailed = field(
+        default_factory=lambda: StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "not tried yet")
+    )
 
 
 class Delivery:
@@ -76,143 +80,148 @@ class Delivery:
         target: Target,
         api: Api,
         bucket: Bucket,
-        journal: Journal,
-        lease_file: LeaseFile,
-        uplink_file: UplinkFile,
-        patience: Patience,
+        sync_state: SyncState,
+        upload_url_store: UploadUrlStore,
+        uplink_file: UplinkStore,
+        retry_settings: RetrySettings,
         clock: Clock,
     ) -> None:
         self._target = target
         self._api = api
         self._bucket = bucket
-        self._journal = journal
-        self._lease_file = lease_file
+        self._sync_state = sync_state
+        self._upload_url_store = upload_url_store
         self._uplink_file = uplink_file
-        self._patience = patience
+        self._retry_settings = retry_settings
         self._clock = clock
-        self._lease = lease_file.load(target)
+        self._upload_url = upload_url_store.load(target)
         self.uplink = uplink_file.load()
-        self._failures: Counter[Step] = Counter()
+        self._failures: Counter[ApiStep] = Counter()
 
     @property
     def url_expires_at(self) -> str | None:
         """When the upload URL ends, for people."""
-        if self._lease is None:
+        if self._upload_url is None:
             return None
-        return stamp(self._clock.wall_s() + self._lease.ends_s - self._clock.boottime_s())
+        return stamp(self._clock.wall_s() + self._upload_url.ends_s - self._clock.boottime_s())
 
     def deliver(
         self,
         archive: Archive,
         identity: str,
-        attendant: Attendant,
-        make_way: Callable[[], None] = lambda: None,
-        look_into: Callable[[], bool] = lambda: True,
+        observer: SyncObserver,
+        before_initialize: Callable[[], None] = lambda: None,
+        find_reason: Callable[[], bool] = lambda: True,
     ) -> str:
         """See the archive initialized, and return its SHA-256.
 
-        `make_way` changes the sandbox for it, after the upload and before the initialize; it may raise `StepFailed`.
-        `look_into` looks for the reason after initializes that the sandbox answered with a failure, until it says that
-        it could look; what it, or `make_way`, raises besides ends the delivery.
+        `before_initialize` changes the sandbox for it, between upload and initialize; it may raise `StepFailed`.
+        `find_reason` looks for the reason after initializes that the sandbox answered with a failure, until it says
+        that it could look; what it, or `before_initialize`, raises besides ends the delivery.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` where the state
         folder takes no note of what is about to happen to the sandbox.
         """
-        kept = self._journal.uploaded(self._target)
+        kept = self._sync_state.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
         sha256 = kept.sha256 if kept is not None and lies_there else ""
-        passage = _Passage(archive, identity, lies_there, sha256, self._clock.monotonic_s(), make_way, look_into)
+        upload = _UploadAttempt(
+            archive, identity, lies_there, sha256, self._clock.monotonic_s(), before_initialize, find_reason
+        )
         retrying = Retrying(
             retry=retry_if_exception(_passes),
-            wait=lambda _: self._wait_s(passage),
-            stop=lambda state: self._spent(passage, state.upcoming_sleep),
-            before_sleep=lambda state: attendant.retrying(passage.failure, state.upcoming_sleep),
-            sleep=lambda seconds: attendant.pause(seconds, passage.failure.verdict),
+            wait=lambda _: self._wait_s(upload),
+            stop=lambda state: self._spent(upload, state.upcoming_sleep),
+            before_sleep=lambda state: observer.retrying(upload.failure, state.upcoming_sleep),
+            sleep=lambda seconds: observer.pause(seconds, upload.failure.action),
             reraise=True,
         )
         try:
-            retrying(self._advance, passage, attendant)
+            retrying(self._advance, upload, observer)
         except StepFailed as failure:
-            if failure.verdict is not Verdict.OFFLINE:
+            if failure.action is not FailureAction.OFFLINE:
                 # The server had its say over what lies there: another initialize of it is not expected to help.
                 with contextlib.suppress(OSError):
-                    self._journal.forget_upload()
-            if failure.verdict is Verdict.REFUSED and failure.step is not Step.UPLOAD:
+                    self._sync_state.forget_upload()
+            if failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD:
                 self._refused(failure)
             raise
-        return passage.sha256
+        return upload.sha256
 
-    def _advance(self, passage: _Passage, attendant: Attendant) -> None:
+    def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> None:
         """Go on from where the passage is. Raises `StepFailed`, the passage being set for the next attempt."""
         try:
-            if not passage.uploaded:
-                lease = self._leased(passage.archive, attendant)
-                self._upload(lease, passage, attendant)
-            attendant.stage(State.INITIALIZING)
+            if not upload.uploaded:
+                upload_url = self._usable_upload_url(upload.archive, observer)
+                self._upload(upload_url, upload, observer)
+            observer.stage(State.INITIALIZING)
             with _noting():
-                self._journal.doubt()
-            passage.make_way()
-            self._failures[Step.DELETE] = 0
+                self._sync_state.mark_uncertain()
+            upload.before_initialize()
+            self._failures[ApiStep.DELETE] = 0
             self._api.initialize()
-            self._failures[Step.INITIALIZE] = 0
-            self._learn(passage)
+            self._failures[ApiStep.INITIALIZE] = 0
+            self._learn(upload)
         except StepFailed as failure:
-            passage.failure = failure
+            upload.failure = failure
             self._failures[failure.step] += 1
-            if failure.verdict is Verdict.FRESH_LEASE:
-                passage.fresh_leases += 1
-                self._lease = None
-                self._lease_file.forget()
-            elif failure.verdict is Verdict.UPLOAD_AGAIN:
-                passage.uploaded = False
+            if failure.action is FailureAction.FRESH_LEASE:
+                upload.fresh_urls += 1
+                self._upload_url = None
+                self._upload_url_store.forget()
+            elif failure.action is FailureAction.UPLOAD_AGAIN:
+                upload.uploaded = False
                 with contextlib.suppress(OSError):  # it is forgotten before the next upload, or there is none
-                    self._journal.forget_upload()
-            if self._calls_for_a_look(failure) and not passage.looked_into:
-                passage.looked_into = passage.look_into()
+                    self._sync_state.forget_upload()
+            if self._calls_for_a_look(failure) and not upload.reason_sought:
+                upload.reason_sought = upload.find_reason()
             raise
 
     def _calls_for_a_look(self, failure: StepFailed) -> bool:
         """Whether the archive may be at fault. Two failures in a row are mostly the server's own."""
-        answered = failure.step is Step.INITIALIZE and failure.verdict in (Verdict.RETRY, Verdict.UPLOAD_AGAIN)
-        return answered and failure.retry_after_s is None and self._failures[Step.INITIALIZE] > 2
+        answered = failure.step is ApiStep.INITIALIZE and failure.action in (
+            FailureAction.RETRY,
+            FailureAction.UPLOAD_AGAIN,
+        )
+        return answered and failure.retry_after_s is None and self._failures[ApiStep.INITIALIZE] > 2
 
     def _refused(self, failure: StepFailed) -> None:
         """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""
         if issubclass(failure.refusal, SandboxRefused):
             with contextlib.suppress(OSError):
-                self._journal.doubt()
+                self._sync_state.mark_uncertain()
 
-    def _leased(self, archive: Archive, attendant: Attendant) -> Lease:
-        attendant.stage(State.UPLOADING)
+    def _usable_upload_url(self, archive: Archive, observer: SyncObserver) -> UploadUrl:
+        observer.stage(State.UPLOADING)
         rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
         expected_s = archive.size_bytes / min(rates) if rates else 0.0
-        if self._lease is None or not usable(self._lease, self._clock.boottime_s(), expected_s):
-            self._lease = self._api.upload_url()
-            self._failures[Step.UPLOAD_URL] = 0
+        if self._upload_url is None or not usable(self._upload_url, self._clock.boottime_s(), expected_s):
+            self._upload_url = self._api.upload_url()
+            self._failures[ApiStep.UPLOAD_URL] = 0
             with contextlib.suppress(OSError):  # kept only to save the next process a request
-                self._lease_file.save(self._target, self._lease)
-        return self._lease
+                self._upload_url_store.save(self._target, self._upload_url)
+        return self._upload_url
 
-    def _upload(self, lease: Lease, passage: _Passage, attendant: Attendant) -> None:
-        archive = passage.archive
+    def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
+        archive = upload.archive
         with _noting():
-            self._journal.forget_upload()  # from the first byte on, what lay there may be gone
-        attendant.sent(0, archive.size_bytes)
-        arrived = self._bucket.put(lease, archive, lambda sent: attendant.sent(sent, archive.size_bytes))
-        passage.sha256 = arrived.sha256
-        passage.upload_s = arrived.seconds
-        self._failures[Step.UPLOAD] = 0
-        passage.uploaded = True
-        if passage.identity:
+            self._sync_state.forget_upload()  # from the first byte on, what lay there may be gone
+        observer.sent(0, archive.size_bytes)
+        arrived = self._bucket.put(upload_url, archive, lambda sent: observer.sent(sent, archive.size_bytes))
+        upload.sha256 = arrived.sha256
+        upload.upload_s = arrived.seconds
+        self._failures[ApiStep.UPLOAD] = 0
+        upload.uploaded = True
+        if upload.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
-                self._journal.record_uploaded(self._target, passage.identity, archive.size_bytes, passage.sha256)
+                self._sync_state.record_uploaded(self._target, upload.identity, archive.size_bytes, upload.sha256)
 
-    def _learn(self, passage: _Passage) -> None:
+    def _learn(self, upload: _UploadAttempt) -> None:
         """What the upload, if there was one, tells of the uplink.
 
         One that was cut tells nothing: nobody knows how much came through. And none counts before its initialize: with
         another codec the archive would be another one, and what lies in the bucket would be uploaded again.
         """
-        uplink = self.uplink.observed(passage.archive.size_bytes, passage.upload_s, self._clock.wall_s())
+        uplink = self.uplink.observed(upload.archive.size_bytes, upload.upload_s, self._clock.wall_s())
         if uplink is self.uplink:
             return
         if uplink.codec is not self.uplink.codec:
@@ -222,18 +231,20 @@ class Delivery:
         with contextlib.suppress(OSError):  # kept only to spare the next process a guess
             self._uplink_file.save(uplink)
 
-    def _wait_s(self, passage: _Passage) -> float:
-        failure = passage.failure
-        if failure.verdict is Verdict.FRESH_LEASE and passage.fresh_leases <= FRESH_LEASES:
+    def _wait_s(self, upload: _UploadAttempt) -> float:
+        failure = upload.failure
+        if failure.action is FailureAction.FRESH_LEASE and upload.fresh_urls <= FRESH_URLS:
             return 0.0
         chance = random.random()  # noqa: S311 - jitter, not a secret
         failures = self._failures[failure.step]
-        return delay_s(failures, self._patience.first_s, self._patience.max_s, chance, failure.retry_after_s)
+        return delay_s(
+            failures, self._retry_settings.first_s, self._retry_settings.max_s, chance, failure.retry_after_s
+        )
 
-    def _spent(self, passage: _Passage, wait_s: float) -> bool:
+    def _spent(self, upload: _UploadAttempt, wait_s: float) -> bool:
         if wait_s == 0:
             return False  # a fresh URL costs no time, and their number is bounded
-        return self._clock.monotonic_s() - passage.started_s + wait_s > self._patience.give_up_s
+        return self._clock.monotonic_s() - upload.started_s + wait_s > self._retry_settings.give_up_s
 
 
 @contextlib.contextmanager
@@ -249,4 +260,4 @@ def _noting() -> Iterator[None]:
 
 
 def _passes(failure: BaseException) -> bool:
-    return isinstance(failure, StepFailed) and failure.verdict in _PASSING
+    return isinstance(failure, StepFailed) and failure.action in _RETRYABLE

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from syncd.core.errors import TryLater
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 
 # So many syncs follow the first one before who waits is told which files keep changing. A file that was written once
 # in the midst of its reading is whole after one; a log that is written all the time is never.
@@ -48,9 +48,9 @@ def _names(paths: Collection[str]) -> str:
     return ", ".join(repr(shown_path(path)) for path in first) + more
 
 
-def torn_copy(path: str) -> Problem:
+def torn_copy(path: str) -> SyncWarning:
     """The warning that stands until a later sync has read the file in one piece."""
     what = f"{shown_path(path)!r} was written while it was read: its copy in the sandbox may be half old and half new"
-    return Problem(
+    return SyncWarning(
         f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"
     )

@@ -6,106 +6,106 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.core.api_key import ApiKey
-from syncd.core.context import Surroundings
-from syncd.core.directories import Folders
+from syncd.core.context import RuntimeContext
+from syncd.core.directories import Directories
 from syncd.core.settings import Config
 from syncd.remote.account import Account
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.dump import Dump
-from syncd.remote.http_client import Exchanger
-from syncd.remote.remote_job import Runner
-from syncd.remote.retry import Patience
+from syncd.remote.http_client import HttpClient
+from syncd.remote.remote_job import JobRunner
+from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
-from syncd.remote.uplink_store import UplinkFile
-from syncd.remote.upload_url_store import LeaseFile
+from syncd.remote.uplink_store import UplinkStore
+from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import Clearing
-from syncd.sandbox.leftovers_store import LingeringFile
-from syncd.sandbox.overwrite_check import Inspection, Inspector, NoInspection
-from syncd.sandbox.partial_archives import Archives, SmallArchives
-from syncd.sandbox.pending_removals import StartedFile
-from syncd.sandbox.provider import AcquiredLodging, FixedLodging, Lodging, TenancyFile
+from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.overwrite_check import NoOverwriteCheck, OverwriteCheck, RemoteOverwriteCheck
+from syncd.sandbox.partial_archives import ArchiveContent, PartialArchives
+from syncd.sandbox.pending_removals import PendingRemovals
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
 from syncd.sandbox.removal_plan import Deletions
 from syncd.sandbox.remover import Remover
 from syncd.sync.delivery import Delivery
-from syncd.sync.sync_cycle import Premises
-from syncd.sync.sync_state import Journal
+from syncd.sync.sync_cycle import SandboxServices
+from syncd.sync.sync_state import SyncState
 
 
-def patience_of(config: Config) -> Patience:
+def retry_settings_of(config: Config) -> RetrySettings:
     """`[retry]`."""
     keys = config.retry
-    return Patience(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
+    return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
 
 
 @dataclass(frozen=True)
-class Furnisher:
+class SandboxFactory:
     """By one configuration, for one workspace."""
 
     config: Config
-    folders: Folders
+    folders: Directories
     key: ApiKey
-    around: Surroundings
-    exchanger: Exchanger
+    context: RuntimeContext
+    client: HttpClient
     throttle: Throttle
-    journal: Journal
+    sync_state: SyncState
     check: Callable[[], None]
-    stays_home: Callable[[str, bool], bool]
+    is_excluded: Callable[[str, bool], bool]
 
-    def lodging(self) -> Lodging:
+    def provider(self) -> SandboxProvider:
         """How it is found out where the workspace goes."""
         sandbox = self.config.sandbox
         if sandbox.acquire is None:
-            return FixedLodging(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
-        return AcquiredLodging(
-            Account(sandbox.base_url, sandbox.region, self.key, self.exchanger, self.around.clock),
-            TenancyFile(self.folders.state, sandbox.base_url),
+            return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
+        return AcquiringProvider(
+            Account(sandbox.base_url, sandbox.region, self.key, self.client, self.context.clock),
+            AcquiredSandboxStore(self.folders.state, sandbox.base_url),
             base_url=sandbox.base_url,
             region=sandbox.region,
             servers=sandbox.acquire.servers,
             ttl_seconds=sandbox.acquire.ttl_seconds,
-            patience=patience_of(self.config),
-            clock=self.around.clock,
+            retry_settings=retry_settings_of(self.config),
+            clock=self.context.clock,
         )
 
-    def furnish(self, target: Target) -> Premises:
+    def build(self, target: Target) -> SandboxServices:
         """What works at this sandbox."""
-        clock, waiter = self.around.clock, self.exchanger.waiter
-        api = Api(target, self.key, self.exchanger, clock)
-        patience = patience_of(self.config)
+        clock, waiter = self.context.clock, self.client.waiter
+        api = Api(target, self.key, self.client, clock)
+        retry_settings = retry_settings_of(self.config)
         delivery = Delivery(
             target=target,
             api=api,
-            bucket=Bucket(self.exchanger, clock, self.throttle),
-            journal=self.journal,
-            lease_file=LeaseFile(self.folders.state, clock),
-            uplink_file=UplinkFile(self.folders.state),
-            patience=patience,
+            bucket=Bucket(self.client, clock, self.throttle),
+            sync_state=self.sync_state,
+            upload_url_store=UploadUrlStore(self.folders.state, clock),
+            uplink_file=UplinkStore(self.folders.state),
+            retry_settings=retry_settings,
             clock=clock,
         )
-        runner = Runner(api, self.exchanger, waiter)
-        remover = Remover(runner, StartedFile(self.folders.state, target), waiter)
-        blocked = BlockedPaths(runner, self.folders.state, target, self.check)
-        clearing = Clearing(
+        job_runner = JobRunner(api, self.client, waiter)
+        remover = Remover(job_runner, PendingRemovals(self.folders.state, target), waiter)
+        blocked = BlockedPaths(job_runner, self.folders.state, target, self.check)
+        deletion_sync = DeletionSync(
             Deletions(self.config.sandbox.deletions),
             api,
             remover,
-            LingeringFile(self.folders.state, target),
+            LeftoversStore(self.folders.state, target),
             self.check,
-            stays_home=self.stays_home,
+            is_excluded=self.is_excluded,
             hindered=blocked.paths,
         )
-        small = SmallArchives(
-            Archives(self.config.sync.archive),
+        small = PartialArchives(
+            ArchiveContent(self.config.sync.archive),
             target,
-            Dump(api, self.exchanger, patience, waiter),
+            Dump(api, self.client, retry_settings, waiter),
             workspace=self.config.workspace.path,
             state_folder=self.folders.state,
             clock=clock,
             check=self.check,
         )
-        inspection: Inspector = NoInspection()
+        inspection: OverwriteCheck = NoOverwriteCheck()
         if self.config.sandbox.warn_on_remote_changes:
-            inspection = Inspection(runner, clock, self.check)
-        return Premises(target, delivery, clearing, small, inspection, blocked)
+            inspection = RemoteOverwriteCheck(job_runner, clock, self.check)
+        return SandboxServices(target, delivery, deletion_sync, small, inspection, blocked)

@@ -1,12 +1,12 @@
-"""What must be known after a crash: which manifest the sandbox holds, and how far a later one has come.
+"""Keeps what must be known after a crash: which manifest the sandbox holds, and how far a later one has come.
 
 `initialized` is written once a sandbox has answered that it holds a manifest. `uploaded` is written between upload and
 initialize: should the process die there, the next one need not upload the same bytes again. Both name their sandbox, so
 a changed configuration starts from nothing.
 
-`unsure` stands from before an initialize is asked for until its answer is recorded. Whether a request that was cut off
-did its work, nobody knows: the sandbox may hold the new manifest, or half of it, so one that equals the recorded one
-must be sent all the same.
+The mark `uncertain` is set from before an initialize is asked for until its answer is recorded. A request that was cut
+off may have done its work: the sandbox may hold the new manifest, or half of it, so a manifest that equals the recorded
+one must be sent all the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import os
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.durable_file import Mark, StateFile, flush_folder
-from syncd.core.warning import Problem
+from syncd.core.durable_file import MarkerFile, StateFile, flush_folder
+from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
 
@@ -27,7 +27,7 @@ _log = logging.getLogger("syncd.journal")
 _VERSION = 1
 
 
-class _Row(Struct, array_like=True):
+class _StateRow(Struct, array_like=True):
     """An entry in the journal's form: names as the bytes they are, since MessagePack's texts are UTF-8 only."""
 
     path: bytes
@@ -44,7 +44,7 @@ class _Row(Struct, array_like=True):
 class _Initialized(Struct):
     version: int
     target: Target
-    rows: list[_Row]
+    rows: list[_StateRow]
     searched: str = ""  # by which rules the contents were searched for secrets
 
 
@@ -58,8 +58,8 @@ class Uploaded(Struct, frozen=True):
     sha256: str
 
 
-class Journal:
-    """The records of one workspace. `unsure`: what the sandbox holds may be another manifest than the recorded one."""
+class SyncState:
+    """The records of one workspace. `uncertain`: the sandbox may hold another manifest than the recorded one."""
 
     def __init__(self, folder: str, searched: str = "") -> None:
         """`searched` is the identity of the search for secrets that contents pass, empty where none is made."""
@@ -68,25 +68,25 @@ class Journal:
         self._initialized = StateFile(folder, "initialized")
         self._uploaded = StateFile(folder, "uploaded", "at most one archive is uploaded once more")
         self._perhaps = StateFile(folder, "perhaps-there", "what came unanswered may stay in the sandbox")
-        self._mark = Mark(folder, "unsure")
+        self._mark = MarkerFile(folder, "unsure")
         self._marked = False
-        self.unsure = False
+        self.uncertain = False
 
-    def initialized(self, target: Target) -> tuple[Manifest | None, list[Problem]]:
-        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `unsure`.
+    def initialized(self, target: Target) -> tuple[Manifest | None, list[SyncWarning]]:
+        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `uncertain`.
 
         Contents that were not searched by today's rules come without their stamps, so that they are looked at again.
         """
         with contextlib.suppress(OSError):
             flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
-        self.unsure = self._marked = self._mark.stands
-        record, problem = self._initialized.read_record(_Initialized)
+        self.uncertain = self._marked = self._mark.exists
+        record, warning = self._initialized.read_record(_Initialized)
         if record is not None and record.version != _VERSION:
-            record, problem = None, self._initialized.set_aside()
-        if problem is not None:
-            _log.warning("%s", problem)  # by the time that the status would show it, it may be mended
+            record, warning = None, self._initialized.set_aside()
+        if warning is not None:
+            _log.warning("%s", warning)  # by the time that the status would show it, it may be mended
         if record is None or not record.target.same_sandbox(target):
-            return None, [problem] if problem else []
+            return None, [warning] if warning else []
         manifest = {os.fsdecode(row.path): _entry(row) for row in record.rows}
         if self._searched not in ("", record.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
@@ -102,13 +102,13 @@ class Journal:
         record = Uploaded(_VERSION, target, identity, size_bytes, sha256)
         self._uploaded.write_record(record)
 
-    def doubt(self) -> None:
+    def mark_uncertain(self) -> None:
         """From now on the sandbox may hold something else than what is recorded.
 
         Noted for good once this returns; where there is no room for the note, what was recorded goes. Raises `OSError`
         where neither is possible: the next process would believe what is no longer true.
         """
-        self.unsure = True
+        self.uncertain = True
         if not self._marked:
             try:
                 self._mark.make()
@@ -116,20 +116,20 @@ class Journal:
                 self._initialized.remove()
             self._marked = True
 
-    def perhaps_there(self, target: Target) -> Manifest:
+    def possibly_applied(self, target: Target) -> Manifest:
         """What may be in this sandbox beside the last manifest that it was known to hold."""
         record = self._perhaps.recalled(_Initialized, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(target):
             return {}
         return {os.fsdecode(row.path): _entry(row) for row in record.rows}
 
-    def record_perhaps_there(self, target: Target, entries: Manifest) -> None:
+    def record_possibly_applied(self, target: Target, entries: Manifest) -> None:
         """Note that an initialize with these is about to be asked for. Raises `OSError`."""
         self._perhaps.write_record(self._record(target, entries))
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Note that the sandbox holds the manifest. Raises `OSError`; this process is sure of it all the same."""
-        self.unsure = self._marked = False
+        self.uncertain = self._marked = False
         self._initialized.write_record(self._record(target, manifest))
         # Left behind, each of these costs the next process a request that it could have spared.
         for forget in (self._mark.take_away, self._uploaded.remove, self._perhaps.remove):
@@ -138,7 +138,7 @@ class Journal:
 
     def _record(self, target: Target, manifest: Manifest) -> _Initialized:
         rows = [
-            _Row(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
+            _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
             for p, e in manifest.items()
         ]
         return _Initialized(_VERSION, target, rows, self._searched)
@@ -153,7 +153,7 @@ def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
     return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
 
 
-def _entry(row: _Row) -> Entry:
+def _entry(row: _StateRow) -> Entry:
     size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
     known = stamp, row.digest, row.sent_digest, stamp is not None
     return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

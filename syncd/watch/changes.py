@@ -1,7 +1,7 @@
 """What a watch tells the loop: that something happened, roughly where, and whether it may have missed more.
 
-Hints are never the truth, the scan is. They cross from the reader's thread to the loop in a `Mailbox`, which rings
-(`Strobe`) at most once until it is emptied: a checkout of 200,000 files is one byte in the loop's pipe.
+Changes are never the truth, the scan is. They cross from the reader's thread to the loop in a `ChangeQueue`, which
+calls `WakeCallback` at most once until it is emptied: a checkout of 200,000 files is one byte in the loop's pipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-Strobe = Callable[[], None]
+WakeCallback = Callable[[], None]
 """Wakes the loop: no payload, never blocks, never raises, callable from any thread and from a signal handler."""
 
 DIRTY_AT_MOST = 4096
@@ -20,7 +20,7 @@ WRITTEN_AT_MOST = 4096
 """Files named one by one."""
 
 
-class Doubt(enum.IntEnum):
+class RescanReason(enum.IntEnum):
     """Why the named directories may not be all: only a full scan tells. The gravest of several is kept."""
 
     FLOOD = 1  # more directories than are worth naming
@@ -32,7 +32,7 @@ class Doubt(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Hints:
+class Changes:
     """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any.
 
     `written` are files that were written, maybe with no time of theirs to tell; None: many in the `dirty` directories.
@@ -41,30 +41,30 @@ class Hints:
     """
 
     dirty: frozenset[str] = frozenset()
-    doubt: Doubt | None = None
+    rescan_reason: RescanReason | None = None
     written: frozenset[str] | None = frozenset()
     unlinked: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.dirty) or self.doubt is not None
+        return bool(self.dirty) or self.rescan_reason is not None
 
 
-class Mailbox:
-    """Hints on their way from any thread to the one that takes them."""
+class ChangeQueue:
+    """Changes on their way from any thread to the one that takes them."""
 
-    def __init__(self, strobe: Strobe) -> None:
-        self._strobe = strobe
+    def __init__(self, wake: WakeCallback) -> None:
+        self._wake = wake
         self._lock = threading.Lock()
         self._dirty: set[str] = set()
         self._written: set[str] | None = set()
         self._unlinked: set[str] = set()
-        self._doubt: Doubt | None = None
+        self._rescan_reason: RescanReason | None = None
         self._rung = False
 
     def put(
         self,
         dirty: Collection[str] = (),
-        doubt: Doubt | None = None,
+        rescan_reason: RescanReason | None = None,
         *,
         written: Collection[str] = (),
         unlinked: Collection[str] = (),
@@ -74,8 +74,8 @@ class Mailbox:
             self._unlinked.update(unlinked)
             if len(self._unlinked) > DIRTY_AT_MOST:
                 self._unlinked.clear()
-                doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
-            if not dirty and doubt is None:
+                rescan_reason = max(rescan_reason or RescanReason.FLOOD, RescanReason.FLOOD)
+            if not dirty and rescan_reason is None:
                 return
             self._dirty.update(dirty)
             if self._written is not None:
@@ -84,21 +84,21 @@ class Mailbox:
                     self._written = None
             if len(self._dirty) > DIRTY_AT_MOST:
                 self._dirty.clear()
-                doubt = max(doubt or Doubt.FLOOD, Doubt.FLOOD)
-            if doubt is not None:
-                self._doubt = max(self._doubt or doubt, doubt)
+                rescan_reason = max(rescan_reason or RescanReason.FLOOD, RescanReason.FLOOD)
+            if rescan_reason is not None:
+                self._rescan_reason = max(self._rescan_reason or rescan_reason, rescan_reason)
             ring, self._rung = not self._rung, True
         if ring:
-            self._strobe()
+            self._wake()
 
-    def take(self) -> Hints:
+    def take(self) -> Changes:
         """Empties the box and lets it ring again. Drain the strobe's pipe before, or a ring between is lost."""
         with self._lock:
             written = None if self._written is None else frozenset(self._written)
-            hints = Hints(frozenset(self._dirty), self._doubt, written, frozenset(self._unlinked))
+            changes = Changes(frozenset(self._dirty), self._rescan_reason, written, frozenset(self._unlinked))
             self._dirty.clear()
             self._written = set()
             self._unlinked.clear()
-            self._doubt = None
+            self._rescan_reason = None
             self._rung = False
-        return hints
+        return changes

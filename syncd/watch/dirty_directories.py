@@ -10,10 +10,10 @@ an overflow, a sleep, a failure, a part that cannot be watched), the next scan l
 
 from __future__ import annotations
 
-from syncd.watch.changes import DIRTY_AT_MOST, WRITTEN_AT_MOST, Hints
+from syncd.watch.changes import DIRTY_AT_MOST, WRITTEN_AT_MOST, Changes
 
 
-class Suspicion:
+class DirtyDirectories:
     """Gathers hints between two scans."""
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class Suspicion:
         self._files: set[str] = set()
         self._any_file = False  # what an earlier process read is believed only where its times were old enough
 
-    def heard(self, hints: Hints) -> None:
+    def heard(self, changes: Changes) -> None:
         """Events came."""
-        self._directories |= hints.dirty | hints.unlinked
-        self._files |= hints.written or set()
-        if hints.doubt is not None or hints.written is None or len(self._files) > WRITTEN_AT_MOST:
+        self._directories |= changes.dirty | changes.unlinked
+        self._files |= changes.written or set()
+        if changes.rescan_reason is not None or changes.written is None or len(self._files) > WRITTEN_AT_MOST:
             self._any_file = True
             self._files.clear()
-        if hints.doubt is not None or len(self._directories) > DIRTY_AT_MOST:
+        if changes.rescan_reason is not None or len(self._directories) > DIRTY_AT_MOST:
             self.anywhere()
 
     def anywhere(self) -> None:

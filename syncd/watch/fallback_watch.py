@@ -16,10 +16,10 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from syncd.core.file_identity import FileIdentity, lasting_identity_of
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
-from syncd.watch.changes import Doubt, Hints, Mailbox, Strobe
+from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback
 
 # Unfiltered, the daemon's own reading would be events. Attrib needs Modified beside it; without Created and Moved,
 # new directories are never watched.
@@ -35,7 +35,7 @@ CHANGES: list[type[events.FileSystemEvent]] = [
     events.DirMovedEvent,
 ]
 
-_COARSE = Problem(
+_COARSE = SyncWarning(
     "watch:coarse",
     "this version of watchdog is not known, the workspace is watched coarsely and polled",
     "install the version that syncd asks for: pip install 'watchdog~=7.1.0'",
@@ -43,37 +43,37 @@ _COARSE = Problem(
 
 
 class _Handler(events.FileSystemEventHandler):
-    def __init__(self, mailbox: Mailbox) -> None:
-        self._mailbox = mailbox
+    def __init__(self, change_queue: ChangeQueue) -> None:
+        self._change_queue = change_queue
 
     def dispatch(self, event: events.FileSystemEvent) -> None:  # noqa: ARG002 - that it came is all that counts
-        self._mailbox.put(doubt=Doubt.COARSE)
+        self._change_queue.put(rescan_reason=RescanReason.COARSE)
 
 
-class CoarseWatch:
+class FallbackWatch:
     """A `Watcher` that names no directories."""
 
-    def __init__(self, root: str, strobe: Strobe) -> None:
+    def __init__(self, root: str, wake: WakeCallback) -> None:
         self._root = root
-        self._mailbox = Mailbox(strobe)
+        self._change_queue = ChangeQueue(wake)
         self._observer: BaseObserver | None = None
         self._watched: FileIdentity | None = None
-        self._problem = _COARSE
+        self._warning = _COARSE
 
     def open(self) -> None:
-        """Starts hearing; where that fails, `problems()` says why."""
+        """Starts hearing; where that fails, `warnings()` says why."""
         self.close()
         observer = Observer()
         try:
-            observer.schedule(_Handler(self._mailbox), self._root, recursive=True, event_filter=CHANGES)
+            observer.schedule(_Handler(self._change_queue), self._root, recursive=True, event_filter=CHANGES)
             observer.start()
             self._watched = self._identity()
         except (OSError, RuntimeError) as error:
             cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
-            self._problem = inotify_limits.no_instance(cause)
+            self._warning = inotify_limits.no_instance(cause)
             self._end(observer)
             return
-        self._observer, self._problem = observer, _COARSE
+        self._observer, self._warning = observer, _COARSE
 
     def close(self) -> None:
         """Ends the threads. May be called again."""
@@ -101,13 +101,13 @@ class CoarseWatch:
     def abandon(self) -> None:
         """Nothing."""
 
-    def take(self) -> Hints:
+    def take(self) -> Changes:
         """Whether anything happened since the last call."""
-        return self._mailbox.take()
+        return self._change_queue.take()
 
-    def problems(self) -> tuple[Problem, ...]:
+    def warnings(self) -> tuple[SyncWarning, ...]:
         """Why the workspace is polled."""
-        return (self._problem,)
+        return (self._warning,)
 
     def unwatched(self) -> int:
         """Unknown, so 0: `needs_polling` speaks for all."""

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Mapping
 
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 
 _WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
@@ -52,19 +52,19 @@ def instance_limit() -> int | None:
     return _binding(_INSTANCES)[1]
 
 
-def no_instance(error: OSError) -> Problem:
+def no_instance(error: OSError) -> SyncWarning:
     """Nothing at all can be watched: inotify gave no instance, with this error."""
     what = "changes cannot be watched, the workspace is polled"
     if error.errno == errno.EMFILE and not _descriptors_used_up():
         said, remedy = _raise_it(_INSTANCES)
-        return Problem("watch:instances", f"{what}: all inotify instances of this user are taken ({said})", remedy)
+        return SyncWarning("watch:instances", f"{what}: all inotify instances of this user are taken ({said})", remedy)
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return Problem("watch:descriptors", f"{what}: too many open files", "raise `ulimit -n` (LimitNOFILE=)")
+        return SyncWarning("watch:descriptors", f"{what}: too many open files", "raise `ulimit -n` (LimitNOFILE=)")
     why = os.strerror(error.errno) if error.errno else str(error)
-    return Problem("watch:none", f"{what}: inotify: {why}", "run on a kernel, or in a sandbox, that allows inotify")
+    return SyncWarning("watch:none", f"{what}: inotify: {why}", "run on a kernel, or in a sandbox, that allows inotify")
 
 
-def unwatched(missed: Mapping[str, int], total: int) -> tuple[Problem, ...]:
+def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
     """Directories (relative path to errno) that inotify would not take, of `total`, one problem for each reason."""
     by_reason: dict[int, list[str]] = {}
     for path, code in missed.items():
@@ -72,16 +72,16 @@ def unwatched(missed: Mapping[str, int], total: int) -> tuple[Problem, ...]:
     return tuple(_reason(code, paths, total) for code, paths in sorted(by_reason.items()))
 
 
-def _reason(code: int, paths: list[str], total: int) -> Problem:
+def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
     first = (min(paths) or ".").encode("utf-8", "backslashreplace").decode()
     if code == errno.ENOSPC:
         said, remedy = _raise_it(_WATCHES)
         what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}): {said}"
-        return Problem("watch:limit", what, remedy)
+        return SyncWarning("watch:limit", what, remedy)
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     what = f"{first}{others} cannot be watched and is polled: {os.strerror(code)}"
     remedy = f"chmod u+rx {first}" if code == errno.EACCES else "none is known"
-    return Problem(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
+    return SyncWarning(f"watch:{errno.errorcode.get(code, code)}", what, remedy)
 
 
 def _descriptors_used_up() -> bool:

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
-from syncd.watch.changes import Doubt, Hints, Mailbox, Strobe
+from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback
 from syncd.watch.inotify import CHANGES, GONE, NEIGHBOURS, RULES, SELF, WRITES, Event, Inotify
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ ALWAYS_TELL = frozenset({_GIT, b".gitignore", b".syncdignore"})
 _MOST_FILES = 1024
 
 
-class _Place:
+class _WatchedDir:
     """A watched directory: where the last scan found it, and which names of it belong. Or a file with several names."""
 
     __slots__ = ("path", "scan", "scope")
@@ -42,7 +42,7 @@ class _Place:
 
 
 class _Heard:
-    """What one read of events says, as `Hints` have it."""
+    """What one read of events says, as `Changes` have it."""
 
     __slots__ = ("dirty", "unlinked", "written")
 
@@ -52,17 +52,17 @@ class _Heard:
         self.unlinked: set[str] = set()
 
 
-class Watch:
+class InotifyWatch:
     """Watches one workspace through inotify. All but its reader's thread is the caller's one thread."""
 
-    def __init__(self, root: str, strobe: Strobe) -> None:
+    def __init__(self, root: str, wake: WakeCallback) -> None:
         self._root = os.fsencode(root)
         self._root_name = os.path.basename(self._root)
-        self._mailbox = Mailbox(strobe)
+        self._change_queue = ChangeQueue(wake)
         self._lock = threading.Lock()  # between the reader and the caller, for the places
         self._inotify: Inotify | None = None
-        self._no_instance: Problem | None = None
-        self._places: dict[int, _Place] = {}
+        self._no_instance: SyncWarning | None = None
+        self._places: dict[int, _WatchedDir] = {}
         self._parent_wd = -1
         self._above: set[int] = set()  # watches on the directories that the workspace is in, near and far
         self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules from outside
@@ -73,7 +73,7 @@ class Watch:
         self._known: set[str] | None = None  # paths that had a watch when the limit was met in this scan
 
     def open(self) -> None:
-        """Starts hearing; where inotify gives no instance, nothing is watched and `problems()` says why."""
+        """Starts hearing; where inotify gives no instance, nothing is watched and `warnings()` says why."""
         self.close()
         inotify = None
         try:
@@ -132,7 +132,7 @@ class Watch:
         """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
 
         Between `begin()` and `finish()` or, for a directory read by itself, at any time. `scope` decides which of its
-        events count. Never raises: what cannot be watched is in `problems()` and `unwatched()`.
+        events count. Never raises: what cannot be watched is in `warnings()` and `unwatched()`.
         """
         if self._inotify is None:
             self._missed[path] = (0, self._scan)
@@ -164,7 +164,7 @@ class Watch:
         try:
             with self._lock:
                 wd = self._inotify.add_file(b"/proc/self/fd/%d" % fd)
-                place = self._places.setdefault(wd, _Place(path, None, self._scan - 1))
+                place = self._places.setdefault(wd, _WatchedDir(path, None, self._scan - 1))
                 self._files += place.scan != self._scan
                 place.path, place.scan = path, self._scan
         except OSError as error:
@@ -190,11 +190,11 @@ class Watch:
         self._in_scan = False
         self._known = None
 
-    def take(self) -> Hints:
+    def take(self) -> Changes:
         """What happened since the last call. Drain the strobe's pipe before, or a strobe between is lost."""
-        return self._mailbox.take()
+        return self._change_queue.take()
 
-    def problems(self) -> tuple[Problem, ...]:
+    def warnings(self) -> tuple[SyncWarning, ...]:
         """What cannot be watched now, and why."""
         if self._no_instance is not None:
             return (self._no_instance,)
@@ -229,7 +229,7 @@ class Watch:
     def _settle(self, wd: int, path: str, scope: Scope) -> None:
         place = self._places.get(wd)
         if place is None:
-            self._places[wd] = _Place(path, scope, self._scan)
+            self._places[wd] = _WatchedDir(path, scope, self._scan)
             return
         twice = self._in_scan and place.scan == self._scan and place.path != path
         place.path = path
@@ -269,16 +269,16 @@ class Watch:
 
     def _deliver(self, events: Iterable[Event]) -> None:
         heard = _Heard()
-        doubt: Doubt | None = None
+        rescan_reason: RescanReason | None = None
         try:
             with self._lock:
-                doubt = self._sort(events, heard)
+                rescan_reason = self._sort(events, heard)
         except Exception:  # an error here must not end the reader: a deaf daemon looks like a quiet workspace
             logger.exception("an event could not be understood")
-            doubt = Doubt.FAULT
-        self._mailbox.put(heard.dirty, doubt, written=heard.written, unlinked=heard.unlinked)
+            rescan_reason = RescanReason.FAULT
+        self._change_queue.put(heard.dirty, rescan_reason, written=heard.written, unlinked=heard.unlinked)
 
-    def _sort(self, events: Iterable[Event], heard: _Heard) -> Doubt | None:
+    def _sort(self, events: Iterable[Event], heard: _Heard) -> RescanReason | None:
         """Adds the directories and files that events are of to `heard`; events of names left out vanish here."""
         places, dirty = self._places, heard.dirty
         worst = 0
@@ -286,11 +286,11 @@ class Watch:
             place = places.get(wd)
             if place is None:
                 if mask & In.IN_Q_OVERFLOW:
-                    worst = max(worst, Doubt.OVERFLOW)
+                    worst = max(worst, RescanReason.OVERFLOW)
                 elif wd in self._above and (mask & SELF or (wd == self._parent_wd and name == self._root_name)):
-                    worst = max(worst, Doubt.ROOT)
+                    worst = max(worst, RescanReason.ROOT)
                 elif self._is_of_rules(wd, mask, name):
-                    worst = max(worst, Doubt.COARSE)
+                    worst = max(worst, RescanReason.COARSE)
                 continue  # else the last words of a watch that was removed
             if not name:
                 if not mask & GONE:
@@ -302,9 +302,9 @@ class Watch:
                     # Both: another directory may have its name by now, and its inode number besides.
                     dirty.update((place.path, os.path.dirname(place.path)))
                 else:
-                    worst = max(worst, Doubt.ROOT)
+                    worst = max(worst, RescanReason.ROOT)
             elif place.scope is None:
-                worst = max(worst, Doubt.COARSE)
+                worst = max(worst, RescanReason.COARSE)
             elif place.path in dirty or _counts(place.scope, name, mask):
                 if place.path not in dirty and mask & WRITES and self._is_unlinked(place.path, name):
                     heard.unlinked.add(place.path)
@@ -312,7 +312,7 @@ class Watch:
                 dirty.add(place.path)
                 if mask & In.IN_CLOSE_WRITE:
                     heard.written.add(_joined(place.path, name))
-        return Doubt(worst) if worst else None
+        return RescanReason(worst) if worst else None
 
     def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
         """Whether rules from outside of the workspace may have changed: also by a repository made around it."""
@@ -321,7 +321,7 @@ class Watch:
         names = self._rule_names.get(wd)
         return names is not None and (name in names or bool(mask & In.IN_IGNORED))
 
-    def _hear_itself(self, place: _Place, mask: int, heard: _Heard) -> None:
+    def _hear_itself(self, place: _WatchedDir, mask: int, heard: _Heard) -> None:
         """An event of a directory, or of a file with several names, by no name."""
         if place.scope is None and self._is_unlinked("", os.fsencode(place.path)):
             heard.unlinked.add(os.path.dirname(place.path))
@@ -343,7 +343,7 @@ class Watch:
         return False
 
     def _lost(self) -> None:
-        self._mailbox.put(doubt=Doubt.DEAF)
+        self._change_queue.put(rescan_reason=RescanReason.DEAF)
 
 
 def _above(path: bytes) -> list[bytes]:

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
-from syncd.watch.changes import Hints, Strobe
+from syncd.watch.changes import Changes, WakeCallback
 
 logger = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """See `syncd.watch.inotify_watch.Watch`, which says what each does."""
+    """See `syncd.watch.inotify_watch.InotifyWatch`, which says what each does."""
 
     def open(self) -> None: ...
     def close(self) -> None: ...
@@ -24,21 +24,21 @@ class Watcher(Protocol):
     def cover_file(self, path: str, name: str, parent: int) -> None: ...
     def finish(self) -> None: ...
     def abandon(self) -> None: ...
-    def take(self) -> Hints: ...
-    def problems(self) -> tuple[Problem, ...]: ...
+    def take(self) -> Changes: ...
+    def warnings(self) -> tuple[SyncWarning, ...]: ...
     def unwatched(self) -> int: ...
     @property
     def needs_polling(self) -> bool: ...
     def alive(self) -> bool: ...
 
 
-def watcher(root: str, strobe: Strobe) -> Watcher:
+def watcher(root: str, wake: WakeCallback) -> Watcher:
     """A watch of the workspace at `root`: the exact one, or a coarse one where watchdog is not the one we know."""
     try:
-        from syncd.watch.inotify_watch import Watch  # noqa: PLC0415 - whether it can be imported is the question
+        from syncd.watch.inotify_watch import InotifyWatch  # noqa: PLC0415 - whether it can be imported is the question
     except Exception as error:  # noqa: BLE001 - watchdog's own errors among them: a libc without inotify
-        from syncd.watch.fallback_watch import CoarseWatch  # noqa: PLC0415 - loads much that is hardly ever needed
+        from syncd.watch.fallback_watch import FallbackWatch  # noqa: PLC0415 - loads much that is hardly ever needed
 
         logger.warning("watchdog's inotify layer is not as expected, watching coarsely: %s", error)
-        return CoarseWatch(root, strobe)
-    return Watch(root, strobe)
+        return FallbackWatch(root, wake)
+    return InotifyWatch(root, wake)

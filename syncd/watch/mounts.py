@@ -14,7 +14,7 @@ _LIST = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
-class MountSensor:
+class MountMonitor:
     """Tells once of each change in the mounts above, at or below one path. Where there is no such list, of none."""
 
     def __init__(self, workspace: str) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from syncd.selection.selection import Scope
 
 
-class Coverage(Protocol):
+class ScanListener(Protocol):
     """What wants to know which directories a scan walks: the watch, or nobody."""
 
     def begin(self) -> None:
@@ -30,7 +30,7 @@ class Coverage(Protocol):
         """The scan failed and says nothing."""
 
 
-class NoCoverage:
+class NoScanListener:
     """For commands that look once."""
 
     def begin(self) -> None:

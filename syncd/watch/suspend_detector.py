@@ -30,7 +30,7 @@ class _Timer(ctypes.Structure):
     )
 
 
-class SleepSensor:
+class SuspendDetector:
     """Readable after a sleep. Where the kernel has no such timer, sleep shows at the next tick instead."""
 
     def __init__(self, clock: Clock) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer
-from syncd.archive.snapshotter import Demand, Photographer
+from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
-from syncd.scan.disaster_guard import Sentry
+from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
@@ -45,9 +45,9 @@ class Camera:
         clock, search = _Later(), SecretSearch()
         store = ChunkStore(spool)
         store.open()
-        self._photographer = Photographer(
+        self._photographer = Snapshotter(
             Scanner(workspace, Selection(SelectionSettings())),
-            Sentry(spool),
+            DisasterGuard(spool),
             ContentReader(workspace, clock, search=search),
             Packer(workspace, store, clock, search=search),
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),
@@ -60,7 +60,7 @@ class Camera:
     def shot(self, changed: set[str] | None) -> Shot:
         """A snapshot; `changed` names the only directories to look at, None is all."""
         watch = Stopwatch()
-        look = self._photographer.look(self._baseline, Demand.CHANGED, changed)
+        look = self._photographer.look(self._baseline, SyncMode.CHANGED, changed)
         packed = self._photographer.pack(look.manifest, self._codec)
         took = watch.took()
         self._baseline = packed.manifest

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from syncd.emulator import Emulator, Entry
+from syncd.emulator import Emulator, RequestRecord
 from tests.bench.stopwatch import CLOCK, REPO
 
 SANDBOX = "box"
@@ -35,7 +35,7 @@ class Cloud:
         self._moments: queue.SimpleQueue[Initialized] = queue.SimpleQueue()
         self._uploaded_s = 0.0
 
-    def _saw(self, entry: Entry) -> None:
+    def _saw(self, entry: RequestRecord) -> None:
         if entry.op == "upload":
             self._uploaded_s = CLOCK.monotonic_s()
         elif entry.op == "initialize" and entry.status == 200:

@@ -75,7 +75,9 @@ def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
 
         def sent(since_s: float) -> Sent:
             done = cloud.next()
-            size_bytes = next(entry.bytes_in for entry in reversed(emulator.journal.entries()) if entry.op == "upload")
+            size_bytes = next(
+                entry.bytes_in for entry in reversed(emulator.request_log.entries()) if entry.op == "upload"
+            )
             return Sent(done.uploaded_s - since_s, done.at_s - since_s, size_bytes)
 
         found = []

@@ -15,8 +15,8 @@ from syncd.archive.deflate import Sum
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket
-from syncd.remote.http_client import Exchanger
-from syncd.remote.upload_url import Lease
+from syncd.remote.http_client import HttpClient
+from syncd.remote.upload_url import UploadUrl
 from tests.bench import sink
 from tests.bench.lab import Lab, lacks
 from tests.bench.stopwatch import CLOCK, Stopwatch, Took, command, fresh
@@ -45,11 +45,11 @@ def put(url: str, spool: str, mib: int, whole: str) -> list[Took]:
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:
         file.writelines(archive.blocks(_MIB))
-    bucket = Bucket(Exchanger(Waiter(Interrupt(), CLOCK)), CLOCK)
+    bucket = Bucket(HttpClient(Waiter(Interrupt(), CLOCK)), CLOCK)
     took = []
     for _ in range(TIMES):
         watch = Stopwatch()
-        bucket.put(Lease(url, CLOCK.boottime_s() + 3600, 3600), archive, lambda _: None)
+        bucket.put(UploadUrl(url, CLOCK.boottime_s() + 3600, 3600), archive, lambda _: None)
         took.append(watch.took())
     return took
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import inotify_limits
-from syncd.watch.changes import Doubt
+from syncd.watch.changes import RescanReason
 from syncd.watch.interface import watcher
-from syncd.watch.scan_listener import NoCoverage
+from syncd.watch.scan_listener import NoScanListener
 from tests.bench import inotifywait, storm, trees
 from tests.bench.lab import Lab, lacks
 from tests.bench.stopwatch import CLOCK, REPO, Stopwatch, fresh, process_cpu_s, status_kib
@@ -65,7 +65,7 @@ def unwatched(tree: str) -> Watched:
     """The same scan with nothing watched: what the tree itself takes."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
-    scanner = Scanner(tree, Selection(SelectionSettings()), NoCoverage())
+    scanner = Scanner(tree, Selection(SelectionSettings()), NoScanListener())
     scanner.scan()
     took = clock.took()
     return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
@@ -86,11 +86,11 @@ def heard(tree: str, events: int) -> Heard:
             marked = False
             while not marked and select.select([ends[0]], [], [], DEADLINE_S)[0]:
                 os.read(ends[0], 4096)
-                hints = watch.take()
+                changes = watch.take()
                 batches += 1
-                doubt = max(filter(None, (doubt, hints.doubt)), default=None)
+                doubt = max(filter(None, (doubt, changes.doubt)), default=None)
                 # After an overflow the mark itself may be among what is lost.
-                marked = storm.MARK in hints.dirty or (doubt is not None and writer.poll() is not None)
+                marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
         took = clock.took()
         peak = status_kib("VmHWM")
         return Heard(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
@@ -100,7 +100,7 @@ def heard(tree: str, events: int) -> Heard:
             os.close(end)
 
 
-def _named(doubt: Doubt | None, *, found: bool) -> str:
+def _named(doubt: RescanReason | None, *, found: bool) -> str:
     if not found:
         return "the last event never came"
     return "nothing lost" if doubt is None else doubt.name.lower()

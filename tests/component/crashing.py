@@ -19,7 +19,7 @@ from typing import Any
 
 from doomed import Event
 
-from syncd.core.directories import Folders, folders_for
+from syncd.core.directories import Directories, directories_for
 from syncd.emulator import Emulator
 
 KEY = "sk-key-of+the/test="
@@ -47,7 +47,7 @@ class Ended:
 
 @dataclass
 class Disk:
-    """What the two folders hold, and what of it would outlive a power cut. Folders themselves always do."""
+    """What the two folders hold, and what of it would outlive a power cut. Directories themselves always do."""
 
     names: dict[str, int] = field(default_factory=dict)
     safe_names: dict[str, int] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class Machine:
             "XDG_CACHE_HOME": str(folder / "cache"),
             "KLAVIS_API_KEY": KEY,
         }
-        self.folders: Folders = folders_for(str(self.workspace), self.environ)
+        self.folders: Directories = directories_for(str(self.workspace), self.environ)
         self.disk = Disk()
         self._report = folder / "report"
         self._process = process

@@ -236,7 +236,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     )
     arm(trip)
     try:
-        outcome = sync_alone(config, Demand.CHANGED, Quiet())
+        outcome = sync_alone(config, SyncMode.CHANGED, NoProgress())
         ended = outcome.word, ""
     except SyncdError as failure:
         ended = "failed", str(failure)
@@ -264,8 +264,8 @@ def main() -> None:
 if __name__ == "__main__":
     import httpx
 
-    from syncd.archive.snapshotter import Demand
-    from syncd.cli.progress.observer import Quiet
+    from syncd.archive.snapshotter import SyncMode
+    from syncd.cli.progress.observer import NoProgress
     from syncd.cli.standalone_sync import sync_alone
     from syncd.core.errors import SyncdError
     from syncd.core.settings import check_config

@@ -27,7 +27,7 @@ def on(tmp_path: Path) -> Iterator[Machine]:
 
 def acquired(on: Machine) -> int:
     """How many sandboxes were acquired so far."""
-    return on.emulator.journal.ops().count("acquire")
+    return on.emulator.request_log.ops().count("acquire")
 
 
 def used(on: Machine) -> list[str]:

@@ -12,10 +12,10 @@ import pytest
 from syncd.core.errors import KeyRefused
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.target import Target
-from syncd.sandbox.deletions import Clearing
-from syncd.sandbox.leftovers_store import LingeringFile
+from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.removal_plan import Deletions, Versions
 from syncd.sandbox.remover import Removal, Remover
 from syncd.scan.manifest import Entry, Kind, Manifest
@@ -43,11 +43,11 @@ class Sandbox(Remover):
     def settle(self, check: Callable[[], None] = lambda: None) -> None:
         self.asked.append(f"settle {check.__name__}")
 
-    def disarm(self) -> None:
+    def neutralise(self) -> None:
         self.asked.append("disarm")
 
-    def remove(self, doomed: Versions, check: Callable[[], None] = lambda: None) -> Removal:
-        self.asked.append(f"remove {' '.join(doomed)} {check.__name__}")
+    def remove(self, paths_to_delete: Versions, check: Callable[[], None] = lambda: None) -> Removal:
+        self.asked.append(f"remove {' '.join(paths_to_delete)} {check.__name__}")
         if isinstance(self.removal, StepFailed):
             raise self.removal
         return self.removal
@@ -60,22 +60,22 @@ class Stage:
         self.folder = folder
         self.sandbox = Sandbox()
 
-    def clearing(
+    def deletion_sync(
         self,
         deletions: Deletions = Deletions.MIRROR,
-        stays_home: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
+        is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
         hindered: Collection[str] = (),
-    ) -> Clearing:
+    ) -> DeletionSync:
         """That of the next process."""
-        file, api = LingeringFile(str(self.folder), TARGET), cast(Api, self.sandbox)
-        return Clearing(deletions, api, self.sandbox, file, check, stays_home=stays_home, hindered=hindered)
+        file, api = LeftoversStore(str(self.folder), TARGET), cast(Api, self.sandbox)
+        return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, hindered=hindered)
 
-    def synced(self, clearing: Clearing, held: Manifest, wanted: Manifest) -> set[str]:
+    def synced(self, deletion_sync: DeletionSync, held: Manifest, wanted: Manifest) -> set[str]:
         """The paths that are hindered in a sync that goes well."""
         held_before = iter([held])
-        doomed = clearing.doomed(held_before, wanted, ())
-        hindered = clearing.clear(doomed, wanted)
-        with clearing.accounting([held], {path: wanted[path] for path in wanted.keys() - hindered}, ()):
+        paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
+        hindered = deletion_sync.clear(paths_to_delete, wanted)
+        with deletion_sync.accounting([held], {path: wanted[path] for path in wanted.keys() - hindered}, ()):
             pass
         return hindered
 
@@ -87,49 +87,49 @@ def stage(tmp_path: Path) -> Stage:
 
 def test_what_is_kept_is_counted(stage: Stage) -> None:
     """With `keep` nothing is removed, and nothing is told, but it is known what lingers, to the next process too."""
-    clearing = stage.clearing(Deletions.KEEP)
-    assert not clearing.removes
-    assert clearing.doomed([GONE], {}, ()) == {}
-    assert stage.synced(clearing, GONE, {}) == set()
+    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    assert not deletion_sync.removes
+    assert deletion_sync.paths_to_delete([GONE], {}, ()) == {}
+    assert stage.synced(deletion_sync, GONE, {}) == set()
     assert stage.sandbox.asked == ["settle check"]
-    for process in (clearing, stage.clearing(Deletions.KEEP)):
+    for process in (deletion_sync, stage.deletion_sync(Deletions.KEEP)):
         assert process.lingering_files == 2
-        assert process.lingers("d/b")
-        assert not process.lingers("stay")
-        assert process.problems == []
+        assert process.keeps_leftovers("d/b")
+        assert not process.keeps_leftovers("stay")
+        assert process.warnings == []
         assert not process.owes({}, ())
 
 
 def test_with_keep_only_what_is_in_the_way_goes(stage: Stage) -> None:
     """Where a path changed its kind; what was deleted besides stays."""
-    clearing = stage.clearing(Deletions.KEEP)
-    assert clearing.doomed([GONE], {"a": FILE, "d": FILE}, ()) == {"d/b": [FILE], "d": [FOLDER]}
-    assert clearing.doomed([{"x": FILE}, GONE], {"a": FOLDER}, ()) == {"a": [FILE]}
+    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    assert deletion_sync.paths_to_delete([GONE], {"a": FILE, "d": FILE}, ()) == {"d/b": [FILE], "d": [FOLDER]}
+    assert deletion_sync.paths_to_delete([{"x": FILE}, GONE], {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
 def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
     """What an earlier time left is removed with the next sync, which needs no other reason."""
-    stage.synced(stage.clearing(Deletions.KEEP), GONE, {})
-    clearing = stage.clearing()
-    assert clearing.owes({}, ())
-    assert not clearing.owes({}, ["a", "d"])
-    assert not clearing.owes(GONE, ())
-    assert clearing.doomed((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
+    stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
+    deletion_sync = stage.deletion_sync()
+    assert deletion_sync.owes({}, ())
+    assert not deletion_sync.owes({}, ["a", "d"])
+    assert not deletion_sync.owes(GONE, ())
+    assert deletion_sync.paths_to_delete((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
     stage.sandbox.removal = Removal(removed=["d/b", "d", "a"])
-    assert stage.synced(clearing, {}, {}) == set()
+    assert stage.synced(deletion_sync, {}, {}) == set()
     assert stage.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
-    assert clearing.lingering_files == 0
-    assert not stage.clearing().owes({}, ())
-    assert not stage.clearing().lingers("a")
+    assert deletion_sync.lingering_files == 0
+    assert not stage.deletion_sync().owes({}, ())
+    assert not stage.deletion_sync().keeps_leftovers("a")
 
 
 def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """Whose change keeps a path, what could not be removed and why; a folder that others use is let go."""
     caplog.set_level(logging.INFO)
-    clearing = stage.clearing()
+    deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
-    assert stage.synced(clearing, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
-    assert [(each.key, str(each)) for each in clearing.problems] == [
+    assert stage.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
+    assert [(each.key, str(each)) for each in deletion_sync.warnings] == [
         (
             "kept:a",
             (
@@ -145,127 +145,132 @@ def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> No
     assert caplog.record_tuples == [
         ("syncd.clearing", logging.INFO, "2 paths removed in the sandbox, 1 changed there and kept, 1 failed")
     ]
-    assert (clearing.lingers("a"), clearing.lingers("b"), clearing.lingers("c"), clearing.lingers("d")) == (
+    assert (
+        deletion_sync.keeps_leftovers("a"),
+        deletion_sync.keeps_leftovers("b"),
+        deletion_sync.keeps_leftovers("c"),
+        deletion_sync.keeps_leftovers("d"),
+    ) == (
         True,
         True,
         False,
         False,
     )
     # Neither is a reason for another sync at once, and what is someone else's none to look; what failed is tried again.
-    assert not clearing.owes({}, ())
-    assert clearing.doomed((), {}, ["b"]) == {}
-    assert clearing.doomed((), {}, ()) == {"b": [FILE], "a": [FILE]}
-    clearing.try_all_again()
-    assert clearing.owes({}, ())
-    assert clearing.doomed((), {}, ["b"]) == {"a": [FILE]}
+    assert not deletion_sync.owes({}, ())
+    assert deletion_sync.paths_to_delete((), {}, ["b"]) == {}
+    assert deletion_sync.paths_to_delete((), {}, ()) == {"b": [FILE], "a": [FILE]}
+    deletion_sync.try_all_again()
+    assert deletion_sync.owes({}, ())
+    assert deletion_sync.paths_to_delete((), {}, ["b"]) == {"a": [FILE]}
     # The next process tries again what failed.
-    assert stage.clearing().owes({}, ())
+    assert stage.deletion_sync().owes({}, ())
     stage.sandbox.removal = Removal(removed=["b"], changed=["a"])
-    later = stage.clearing()
+    later = stage.deletion_sync()
     stage.synced(later, {}, {})
-    assert [each.key for each in later.problems] == ["kept:a"]
-    assert not stage.clearing().owes({}, ())
+    assert [each.key for each in later.warnings] == ["kept:a"]
+    assert not stage.deletion_sync().owes({}, ())
 
 
 def test_what_hinders_others_tell_of(stage: Stage) -> None:
     """A path whose place is still taken is handed back, and is no warning of a deletion."""
-    clearing = stage.clearing()
+    deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
-    assert stage.synced(clearing, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
-    assert clearing.problems == []
-    assert clearing.lingers("e")
-    assert stage.clearing().problems != []
-    assert stage.clearing(hindered=["e"]).problems == []
+    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
+    assert deletion_sync.warnings == []
+    assert deletion_sync.keeps_leftovers("e")
+    assert stage.deletion_sync().warnings != []
+    assert stage.deletion_sync(hindered=["e"]).warnings == []
     stage.sandbox.removal = Removal(removed=["d", "e", "f"])
-    assert stage.synced(clearing, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
+    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
 
 
 def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> None:
     """Otherwise it would be in the way for ever."""
-    clearing = stage.clearing()
+    deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(changed=["a"])
-    stage.synced(clearing, {"a": FILE}, {})
-    assert clearing.doomed((), {}, ()) == {}
-    assert clearing.doomed((), {"a": FOLDER}, ()) == {"a": [FILE]}
+    stage.synced(deletion_sync, {"a": FILE}, {})
+    assert deletion_sync.paths_to_delete((), {}, ()) == {}
+    assert deletion_sync.paths_to_delete((), {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
 @pytest.mark.parametrize(
     "failed",
     [
-        StepFailed(Step.DELETE, Verdict.RETRY, "busy"),
-        StepFailed(Step.DELETE, Verdict.REFUSED, "no such key", refusal=KeyRefused),
+        StepFailed(ApiStep.DELETE, FailureAction.RETRY, "busy"),
+        StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no such key", refusal=KeyRefused),
     ],
     ids=str,
 )
 def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
     """It fails the sync where another try, or another key, may do it."""
     stage.sandbox.removal = failed
-    clearing = stage.clearing()
+    deletion_sync = stage.deletion_sync()
     with pytest.raises(StepFailed) as raised:
-        clearing.clear({"a": [FILE]}, {})
+        deletion_sync.clear({"a": [FILE]}, {})
     assert raised.value is failed
-    assert clearing.problems == []
+    assert deletion_sync.warnings == []
 
 
 def test_a_removal_that_is_refused(stage: Stage) -> None:
     """Everything else goes on; all of it stays, is told in one, and hinders what has its name."""
-    stage.sandbox.removal = StepFailed(Step.DELETE, Verdict.REFUSED, "no executions")
-    clearing = stage.clearing()
-    assert stage.synced(clearing, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
-    (problem,) = clearing.problems
-    assert problem.key == "delete"
-    assert str(problem) == (
+    stage.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
+    deletion_sync = stage.deletion_sync()
+    assert stage.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
+    (warning,) = deletion_sync.warnings
+    assert warning.key == "delete"
+    assert str(warning) == (
         '2 deleted paths stay in the sandbox (no executions): remove them there, or set sandbox.deletions = "keep"'
     )
-    assert clearing.lingers("a")
-    assert clearing.lingers("d")
-    assert not clearing.owes({"d": FILE}, ())
+    assert deletion_sync.keeps_leftovers("a")
+    assert deletion_sync.keeps_leftovers("d")
+    assert not deletion_sync.owes({"d": FILE}, ())
     stage.sandbox.removal = Removal(removed=["d", "a"])
-    assert stage.synced(clearing, {"d": FILE}, {"d": FILE}) == set()
-    assert clearing.problems == []
+    assert stage.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
+    assert deletion_sync.warnings == []
 
 
 def test_nothing_to_remove(stage: Stage) -> None:
     """What was begun before is still waited for, and what was told of it is told no more."""
-    clearing = stage.clearing()
+    deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(failed={"a": "busy"})
-    stage.synced(clearing, {"a": FILE}, {})
-    assert len(clearing.problems) == 1
-    assert clearing.clear({}, {}) == set()
-    assert clearing.problems == []
+    stage.synced(deletion_sync, {"a": FILE}, {})
+    assert len(deletion_sync.warnings) == 1
+    assert deletion_sync.clear({}, {}) == set()
+    assert deletion_sync.warnings == []
     assert stage.sandbox.asked[-1] == "settle check"
-    assert clearing.owes({}, ())
-    assert not clearing.empties({})
+    assert deletion_sync.owes({}, ())
+    assert not deletion_sync.empties({})
 
 
 def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """It takes everything, so nothing is waited for before and nothing lingers after."""
     caplog.set_level(logging.INFO)
-    stage.synced(stage.clearing(Deletions.KEEP), {"old": FILE}, {})
+    stage.synced(stage.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
     stage.sandbox.asked.clear()
-    clearing = stage.clearing(Deletions.RESET)
-    assert clearing.removes
-    doomed = clearing.doomed([GONE], {}, ())
-    assert clearing.empties(doomed)
-    assert not clearing.empties({})
-    assert clearing.clear(doomed, {}) == set()
+    deletion_sync = stage.deletion_sync(Deletions.RESET)
+    assert deletion_sync.removes
+    paths_to_delete = deletion_sync.paths_to_delete([GONE], {}, ())
+    assert deletion_sync.empties(paths_to_delete)
+    assert not deletion_sync.empties({})
+    assert deletion_sync.clear(paths_to_delete, {}) == set()
     assert stage.sandbox.asked == ["reset", "disarm"]
     assert caplog.record_tuples[-1] == (
         "syncd.clearing",
         logging.INFO,
         "the sandbox was reset, as 4 paths were deleted",
     )
-    with clearing.accounting([GONE], {}, ()):
-        assert stage.clearing().lingers("old")  # a process that dies here believes what may be
-    assert clearing.lingering_files == 0
-    assert not clearing.lingers("old")
-    assert not stage.clearing().lingers("old")
+    with deletion_sync.accounting([GONE], {}, ()):
+        assert stage.deletion_sync().keeps_leftovers("old")  # a process that dies here believes what may be
+    assert deletion_sync.lingering_files == 0
+    assert not deletion_sync.keeps_leftovers("old")
+    assert not stage.deletion_sync().keeps_leftovers("old")
     # Only the sync that was reset is accounted for so.
-    with clearing.accounting([GONE], {}, ["d"]):
+    with deletion_sync.accounting([GONE], {}, ["d"]):
         pass
-    assert clearing.lingering_files == 1
-    assert not stage.clearing(Deletions.MIRROR).empties(doomed)
+    assert deletion_sync.lingering_files == 1
+    assert not stage.deletion_sync(Deletions.MIRROR).empties(paths_to_delete)
 
 
 @pytest.mark.parametrize(
@@ -279,39 +284,39 @@ def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool) -> None:
     """What is left out by now resets nothing; what was deleted, or is of another kind, does."""
-    clearing = stage.clearing(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
-    assert bool(clearing.doomed([GONE], wanted, ())) is reset
-    mirror = stage.clearing(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
-    assert mirror.doomed([GONE], wanted, ()) != {}
+    deletion_sync = stage.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
+    assert bool(deletion_sync.paths_to_delete([GONE], wanted, ())) is reset
+    mirror = stage.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
+    assert mirror.paths_to_delete([GONE], wanted, ()) != {}
 
 
 def test_a_record_that_fails(stage: Stage) -> None:
     """What lingers after is known by this process; the next one may find either."""
-    clearing = stage.clearing(Deletions.KEEP)
-    with pytest.raises(OSError, match="full"), clearing.accounting([{"a": FILE}], {}, (), ["a"]):
+    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    with pytest.raises(OSError, match="full"), deletion_sync.accounting([{"a": FILE}], {}, (), ["a"]):
         raise OSError("full")
-    assert clearing.lingers("a")
-    assert clearing.secret == {"a"}
-    assert stage.clearing().lingers("a")
-    with clearing.accounting([], {"a": FILE}, ()):
-        assert stage.clearing().lingers("a")
-    assert not clearing.lingers("a")
-    assert not stage.clearing().lingers("a")
+    assert deletion_sync.keeps_leftovers("a")
+    assert deletion_sync.secret == {"a"}
+    assert stage.deletion_sync().keeps_leftovers("a")
+    with deletion_sync.accounting([], {"a": FILE}, ()):
+        assert stage.deletion_sync().keeps_leftovers("a")
+    assert not deletion_sync.keeps_leftovers("a")
+    assert not stage.deletion_sync().keeps_leftovers("a")
 
 
 def test_a_sandbox_that_is_gone(stage: Stage) -> None:
     """Nothing lingers in it any more, for any process."""
-    clearing = stage.clearing(Deletions.KEEP)
-    stage.synced(clearing, GONE, {})
-    clearing.forget()
-    assert not clearing.lingers("a")
-    assert clearing.lingering_files == 0
-    assert not stage.clearing().lingers("a")
+    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    stage.synced(deletion_sync, GONE, {})
+    deletion_sync.forget()
+    assert not deletion_sync.keeps_leftovers("a")
+    assert deletion_sync.lingering_files == 0
+    assert not stage.deletion_sync().keeps_leftovers("a")
 
 
 def test_where_nothing_can_be_written(stage: Stage) -> None:
     """Only this process knows."""
     stage.folder = stage.folder / "missing"
-    clearing = stage.clearing(Deletions.KEEP)
-    stage.synced(clearing, GONE, {})
-    assert clearing.lingers("a")
+    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    stage.synced(deletion_sync, GONE, {})
+    assert deletion_sync.keeps_leftovers("a")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.check.api_check import contact
+from syncd.cli.check.api_check import check_api
 from syncd.cli.check.finding import Finding, Grade
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import SystemClock
@@ -73,7 +73,7 @@ def make(tmp_path: Path) -> Iterator[object]:
 
 def _found(url: str) -> dict[str, Finding]:
     target = Target(url, "box", "us")
-    return {it.subject: it for it in contact(target, None, key=ApiKey("k", "a test"), clock=SystemClock())}
+    return {it.subject: it for it in check_api(target, None, key=ApiKey("k", "a test"), clock=SystemClock())}
 
 
 @pytest.mark.parametrize(("days", "grade"), [("2", Grade.WARN), ("30", Grade.PASS)])
@@ -88,7 +88,7 @@ def test_the_end_of_a_certificate(make, monkeypatch: pytest.MonkeyPatch, days: s
 
 
 @pytest.mark.parametrize(
-    ("names", "life", "trusted", "grade", "words"),
+    ("names", "life", "reusable", "grade", "words"),
     [
         (_HERE, ("-days", "2"), False, Grade.FAIL, "SSL_CERT_FILE"),
         ("IP:192.0.2.1", ("-days", "2"), True, Grade.FAIL, "sandbox.base_url"),
@@ -98,11 +98,11 @@ def test_the_end_of_a_certificate(make, monkeypatch: pytest.MonkeyPatch, days: s
     ids=["untrusted", "another host", "expired", "not yet valid"],
 )
 def test_each_kind_of_distrust(
-    make, monkeypatch: pytest.MonkeyPatch, names: str, life: tuple[str, ...], trusted: bool, grade: Grade, words: str
+    make, monkeypatch: pytest.MonkeyPatch, names: str, life: tuple[str, ...], reusable: bool, grade: Grade, words: str
 ) -> None:
     """Untrusted, another host's, expired and not yet valid are told apart, each with its own remedy."""
     with make(names, *life) as (url, certificate):
-        if trusted:
+        if reusable:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
         else:
             monkeypatch.delenv("SSL_CERT_FILE", raising=False)

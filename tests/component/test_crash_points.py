@@ -80,10 +80,10 @@ class Story:
     def check(self, *, powerless: bool = False) -> None:
         """One sync by a fresh process mends everything, and the one after it has nothing to do."""
         self.mend(powerless=powerless)
-        asked = len(self.machine.emulator.journal.ops())
+        asked = len(self.machine.emulator.request_log.ops())
         again = self.machine.sync()
         assert again.word == "unchanged"
-        assert len(self.machine.emulator.journal.ops()) == asked
+        assert len(self.machine.emulator.request_log.ops()) == asked
 
     def mend(self, *, powerless: bool) -> None:
         """One sync by a fresh process, after which the sandbox holds the workspace."""
@@ -213,10 +213,10 @@ def test_the_steps_are_all_there(story: Story) -> None:
         at = steps.index(f"move {name}")
         assert steps[at - 3 : at] == [f"open {name}.new", "write", "flush"]
         assert steps[at + 1] == "flush folder"
-    unsure, initialized = steps.index("open unsure"), steps.index("move initialized")
-    assert steps[unsure + 1] == "flush folder"
-    assert {"send", "recv"} <= set(steps[unsure:initialized])
-    assert [step for step in steps[unsure + 2 : initialized] if step not in ("connect", "send", "recv")] == [
+    uncertain, initialized = steps.index("open unsure"), steps.index("move initialized")
+    assert steps[uncertain + 1] == "flush folder"
+    assert {"send", "recv"} <= set(steps[uncertain:initialized])
+    assert [step for step in steps[uncertain + 2 : initialized] if step not in ("connect", "send", "recv")] == [
         "open initialized.new",
         "write",
         "flush",
@@ -380,7 +380,7 @@ def test_killed_before_a_small_archive_is_proved(story: Story, cut: Cut | None, 
             on.cut_power(cut, chance)
         next(then)(replaced)
         replaced.check(powerless=cut is not None)
-    assert on.emulator.journal.count("dump") > 4
+    assert on.emulator.request_log.count("dump") > 4
     assert {"open small-archives.new", "open initialized.new"} <= set(ended.steps)
     assert step > (8 if torn else 40)
     replaced.check(powerless=cut is not None)
@@ -449,5 +449,5 @@ def test_the_disk_forgets() -> None:
     assert disk.after(Cut.NAMES, Random(0)) == {"/s/a": b"old"}
     assert disk.after(Cut.CONTENTS, Random(0)) == {"/s/a": b"", "/s/b": b""}
     assert disk.after(Cut.ZEROS, Random(0)) == {"/s/a": bytes(4), "/s/b": b""}
-    fates = {tuple(sorted(disk.after(Cut.ANY, Random(seed)).items())) for seed in range(99)}
-    assert len(fates) >= 8
+    outcomes = {tuple(sorted(disk.after(Cut.ANY, Random(seed)).items())) for seed in range(99)}
+    assert len(outcomes) >= 8

@@ -16,10 +16,10 @@ from clock import ScriptedClock
 from desktop import NO_BUS, Screen, screen, session_bus
 
 from syncd.core.clock import SystemClock
-from syncd.report.desktop import PATIENCE_S, Desktop, NotShown, Shown
-from syncd.report.desktop_notifier import Herald
+from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown, Shown
+from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.notification_rules import DAY_S, TRY_AGAIN_FIRST_S, Notice
-from syncd.report.notification_store import NoticeFile
+from syncd.report.notification_store import NotificationStore
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
@@ -52,7 +52,7 @@ def refused(environ: dict[str, str]) -> str:
     started_s = clock.monotonic_s()
     with pytest.raises(NotShown) as why:
         Desktop(environ, clock).show(BAD, None)
-    assert clock.monotonic_s() - started_s < PATIENCE_S + SLACK_S
+    assert clock.monotonic_s() - started_s < REPLY_TIMEOUT_S + SLACK_S
     return str(why.value)
 
 
@@ -66,8 +66,8 @@ def test_a_notification_is_shown_and_replaced(bus: str) -> None:
     assert (bad.app, bad.replaces, bad.icon, bad.timeout_ms) == ("syncd", 0, "dialog-warning", -1)
     assert bad.summary == BAD.summary
     assert bad.body == "Since 14:05: &lt;b&gt;no&lt;/b&gt; &amp; so on\nmore"
-    assert bad.hints == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
-    assert (good.replaces, good.icon, good.hints["category"]) == (
+    assert bad.changes == {"urgency": ("y", 1), "category": ("s", "transfer.error")}
+    assert (good.replaces, good.icon, good.changes["category"]) == (
         bad.number,
         "emblem-default",
         ("s", "transfer.complete"),
@@ -193,7 +193,7 @@ def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None
     except OSError:
         return
     with guest:
-        guest.settimeout(PATIENCE_S + SLACK_S)
+        guest.settimeout(REPLY_TIMEOUT_S + SLACK_S)
         try:
             answer(guest)
             while guest.recv(4096):
@@ -287,18 +287,18 @@ class Person:
         self.screen = screen
         self.clock = clock
         self.environ = {"DBUS_SESSION_BUS_ADDRESS": screen.address}
-        self.herald = self.started()
+        self.notifier = self.started()
 
-    def started(self) -> Herald:
+    def started(self) -> DesktopNotifier:
         """A new process's herald."""
-        self.herald = Herald(
+        self.notifier = DesktopNotifier(
             "/home/dev/work",
             900.0,
             desktop=Desktop(self.environ, SystemClock()),
-            file=NoticeFile(str(self.folder), self.clock),
+            file=NotificationStore(str(self.folder), self.clock),
             clock=self.clock,
         )
-        return self.herald
+        return self.notifier
 
     @property
     def read(self) -> list[str]:
@@ -321,53 +321,55 @@ AGAIN = "work is in sync again"
 @needs_bus
 def test_failing_for_long_and_well_again(person: Person) -> None:
     """Said when it has lasted, once; then that it is over, in its place."""
-    herald, clock = person.herald, person.clock
-    herald.well()
-    assert herald.due_s is None
-    herald.failed("no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False)
-    assert herald.due_s == clock.monotonic + 900
+    notifier, clock = person.notifier, person.clock
+    notifier.well()
+    assert notifier.due_s is None
+    notifier.failed("no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False)
+    assert notifier.due_s == clock.monotonic + 900
     clock.go_on(899)
-    herald.failed("the network is unreachable", needs_person=False)
+    notifier.failed("the network is unreachable", needs_person=False)
     assert person.read == []
     clock.go_on(1)
-    herald.look()
+    notifier.look()
     assert person.read == [NOT_SYNCED]
     for _ in range(100):
         clock.go_on(3_600)
-        herald.failed(
+        notifier.failed(
             "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False
         )
-    assert (person.read, herald.due_s) == ([NOT_SYNCED], None)
-    herald.well()
-    herald.well()
-    herald.look()
+    assert (person.read, notifier.due_s) == ([NOT_SYNCED], None)
+    notifier.well()
+    notifier.well()
+    notifier.look()
     assert person.read == [NOT_SYNCED, AGAIN]
     assert person.screen.shown[1].replaces == person.screen.shown[0].number
-    assert herald.due_s is None
+    assert notifier.due_s is None
 
 
 @needs_bus
 def test_a_person_is_needed(person: Person) -> None:
     """Said after a minute with the error's own line, over a restart too; a day later once more."""
-    herald, clock = person.herald, person.clock
-    herald.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+    notifier, clock = person.notifier, person.clock
+    notifier.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
     clock.go_on(60)
-    herald.look()
+    notifier.look()
     assert person.read == [NEEDED]
     assert "the API key: put a valid one into ~/.config/syncd/api-key" in person.screen.shown[0].body
     for _ in range(20):
-        herald = person.started()
+        notifier = person.started()
         clock.go_on(600)
-        herald.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+        notifier.failed(
+            "the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True
+        )
         clock.go_on(600)
-        herald.look()
+        notifier.look()
     assert person.read == [NEEDED]
-    assert herald.due_s is not None
-    clock.go_on(herald.due_s - clock.monotonic)
-    herald.look()
+    assert notifier.due_s is not None
+    clock.go_on(notifier.due_s - clock.monotonic)
+    notifier.look()
     assert person.read == [NEEDED, NEEDED]
     clock.suspend(DAY_S)
-    herald.look()
+    notifier.look()
     assert person.read == [NEEDED, NEEDED, NEEDED]
     assert len({seen.number for seen in person.screen.shown}) == 1
 
@@ -375,14 +377,14 @@ def test_a_person_is_needed(person: Person) -> None:
 @needs_bus
 def test_well_again_after_a_restart(person: Person) -> None:
     """Who read the bad news gets the good, though the service was restarted to get there; the machine, too."""
-    herald, clock = person.herald, person.clock
-    herald.failed("the sandbox is gone", needs_person=True)
+    notifier, clock = person.notifier, person.clock
+    notifier.failed("the sandbox is gone", needs_person=True)
     clock.go_on(60)
-    herald.look()
+    notifier.look()
     clock.monotonic = clock.boottime = 7.0
     clock.wall += 60
-    herald = person.started()
-    herald.well()
+    notifier = person.started()
+    notifier.well()
     assert person.read == [NEEDED, AGAIN]
     person.started().well()
     assert person.read == [NEEDED, AGAIN]
@@ -391,15 +393,15 @@ def test_well_again_after_a_restart(person: Person) -> None:
 @needs_bus
 def test_a_pause_is_no_failure(person: Person) -> None:
     """What failed before a pause is not counted through it."""
-    herald, clock = person.herald, person.clock
-    herald.failed("no network", needs_person=False)
-    herald.paused()
-    assert herald.due_s is None
+    notifier, clock = person.notifier, person.clock
+    notifier.failed("no network", needs_person=False)
+    notifier.paused()
+    assert notifier.due_s is None
     clock.go_on(10_000)
-    herald.look()
-    herald.failed("no network", needs_person=False)
+    notifier.look()
+    notifier.failed("no network", needs_person=False)
     clock.go_on(899)
-    herald.look()
+    notifier.look()
     assert person.read == []
 
 
@@ -407,30 +409,30 @@ def test_a_pause_is_no_failure(person: Person) -> None:
 def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -> None:
     """What could not be shown is tried again, slowly, and said in the log once, for whoever debugs."""
     caplog.set_level("DEBUG", "syncd")
-    herald, clock = person.herald, person.clock
+    notifier, clock = person.notifier, person.clock
     address, person.environ["DBUS_SESSION_BUS_ADDRESS"] = person.environ["DBUS_SESSION_BUS_ADDRESS"], "unix:path=/none"
-    herald.failed("no network", needs_person=False)
+    notifier.failed("no network", needs_person=False)
     clock.go_on(900)
     for wait_s in (TRY_AGAIN_FIRST_S, 2 * TRY_AGAIN_FIRST_S, 4 * TRY_AGAIN_FIRST_S):
-        herald.look()
-        assert herald.due_s == clock.monotonic + wait_s
+        notifier.look()
+        assert notifier.due_s == clock.monotonic + wait_s
         clock.go_on(wait_s)
     record = caplog.records[0]
     assert len(caplog.records) == 1
     assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
     person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    herald.look()
+    notifier.look()
     assert person.read == [NOT_SYNCED]
     person.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
     for _ in range(7):  # each a sync, for an hour: then it is no news any more
-        herald.well()
+        notifier.well()
         clock.go_on(600)
     person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    herald.well()
-    assert herald.due_s is None
-    herald.failed("no network", needs_person=False)
+    notifier.well()
+    assert notifier.due_s is None
+    notifier.failed("no network", needs_person=False)
     clock.go_on(900)
-    herald.look()
+    notifier.look()
     assert person.read == [NOT_SYNCED, NOT_SYNCED]
 
 
@@ -438,25 +440,25 @@ def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -
 def test_a_record_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
     """It is as good as none."""
     (tmp_path / "notices").write_bytes(content)
-    told, shown = NoticeFile(str(tmp_path), ScriptedClock()).load()
+    told, shown = NotificationStore(str(tmp_path), ScriptedClock()).load()
     assert (told.times, shown) == ((), None)
 
 
 def test_notifications_switched_off(tmp_path: Path) -> None:
     """Nothing is ever due, and nothing is written."""
     clock = ScriptedClock()
-    herald = Herald("/work", 900.0, desktop=None, file=NoticeFile(str(tmp_path), clock), clock=clock)
-    herald.failed("no", needs_person=True)
+    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path), clock), clock=clock)
+    notifier.failed("no", needs_person=True)
     clock.go_on(10_000)
-    herald.look()
-    assert herald.due_s is None
+    notifier.look()
+    assert notifier.due_s is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
     """What was said an hour before the clock fell by a year was said just now, and is forgotten a day later."""
     clock = ScriptedClock()
-    file = NoticeFile(str(tmp_path), clock)
+    file = NotificationStore(str(tmp_path), clock)
     file.save(file.load()[0].__class__(times=(clock.boottime,)), Shown(7, "bus :1.2"))
     clock.wall -= 365 * DAY_S
     told, shown = file.load()

@@ -18,9 +18,9 @@ from clock import ScriptedClock
 
 from syncd.core.clock import utc
 from syncd.report import history_store
-from syncd.report.history import START, Change, Ending, Mishap, Record, Stages
-from syncd.report.history_recorder import Chronicle
-from syncd.report.history_store import HistoryFile, encoded
+from syncd.report.history import START, ChangeCounts, ErrorRecord, Stages, SyncEnding, SyncRecord
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore, encoded
 from syncd.scan.manifest import Difference
 from syncd.sync.status_document import LastSync, State
 from syncd.sync.sync_cycle import Outcome
@@ -30,11 +30,11 @@ SYNC = LastSync("2026-11-24T13:20:11Z", 3, 1_000, "0" * 64, 1.0)
 URL = "https://bucket.example/o?X-Goog-Signature=abcdef&X-Goog-Expires=900"
 
 
-def record(number: int) -> Record:
-    return Record(at=utc(number), began=utc(number), why=f"reason {number}", outcome=Ending.INITIALIZED)
+def record(number: int) -> SyncRecord:
+    return SyncRecord(at=utc(number), began=utc(number), why=f"reason {number}", outcome=SyncEnding.INITIALIZED)
 
 
-def numbers(file: HistoryFile) -> list[int]:
+def numbers(file: HistoryStore) -> list[int]:
     """Which of the records above it holds."""
     return [int(found.at.timestamp()) for found in file.read()[0]]
 
@@ -46,7 +46,7 @@ def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_are_added(tmp_path: Path) -> None:
     """Each record is a line of JSON, the newest last, in a file that only its owner can read."""
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     assert file.read() == ([], 0)
     file.append(record(1))
     file.append(record(2))
@@ -60,7 +60,7 @@ def test_lines_are_added(tmp_path: Path) -> None:
 def test_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are added, the file stays within its bound and holds the newest, whole, without a gap."""
     small_bound(monkeypatch)
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     most = 0
     for number in range(300):
         file.append(record(number))
@@ -75,21 +75,21 @@ def test_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_month_of_busy_use(tmp_path: Path) -> None:
     """300 syncs a day and a night without a network each: within the bound, with the last days told in full."""
     clock = ScriptedClock()
-    file = HistoryFile(str(tmp_path))
-    chronicle = Chronicle(clock, file, lambda: "box")
+    file = HistoryStore(str(tmp_path))
+    recorder = HistoryRecorder(clock, file, lambda: "box")
     change = Difference(["src/some/folder/new.py"], ["src/some/folder/a_module_like_any.py"], [])
     for _ in range(30):
         for _ in range(300):
-            chronicle.begin("changes")
+            recorder.begin("changes")
             for state in (State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING):
                 clock.go_on(0.1)
-                chronicle.stage(state)
+                recorder.stage(state)
             clock.go_on(95)
-            chronicle.end(Outcome(SYNC, files=3, change=change))
+            recorder.end(Outcome(SYNC, files=3, change=change))
         for number in range(700):
-            chronicle.begin("another try after a failure")
+            recorder.begin("another try after a failure")
             clock.go_on(60)
-            chronicle.failed(*(("upload-url", "no answer") if number % 2 else ("initialize", "no route")))
+            recorder.failed(*(("upload-url", "no answer") if number % 2 else ("initialize", "no route")))
     records, damaged = file.read()
     assert damaged == 0
     assert os.path.getsize(file.path) <= history_store.MOST_BYTES
@@ -114,7 +114,7 @@ def test_damage_costs_the_damaged_line(
     tmp_path: Path, damage: Callable[[bytes], bytes], held: list[int], damaged: int
 ) -> None:
     """A torn last line, garbage, other JSON: skipped and counted; what is added later is whole."""
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     file.append(record(1))
     file.append(record(2))
     path = Path(file.path)
@@ -133,13 +133,13 @@ def test_a_file_of_a_later_version(tmp_path: Path) -> None:
         "outcome": "?",
     }
     (tmp_path / "history.jsonl").write_text(json.dumps({**line, "phase": {"of": "it"}}) + "\n")
-    records, damaged = HistoryFile(str(tmp_path)).read()
+    records, damaged = HistoryStore(str(tmp_path)).read()
     assert ([(found.why, found.outcome) for found in records], damaged) == ([("a moon", "?")], 0)
 
 
 def test_a_huge_file(tmp_path: Path) -> None:
     """What someone else wrote without end is not read whole, and is cut by the next line."""
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     with open(file.path, "wb") as huge:
         huge.truncate(1 << 40)
     assert file.read() == ([], 0)
@@ -153,7 +153,7 @@ def test_something_else_in_its_place(tmp_path: Path, make: str) -> None:
     """Neither followed nor waited for when read; the next line takes the place."""
     folder = tmp_path / "state"
     folder.mkdir()
-    file = HistoryFile(str(folder))
+    file = HistoryStore(str(folder))
     elsewhere = tmp_path / "elsewhere"
     if make == "link":
         elsewhere.write_text("mine\n")
@@ -187,7 +187,7 @@ def full_disk(at_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_costs_the_line(tmp_path: Path) -> None:
     """A line that is cut by it is lost and mended, in the file as it is and when it is cut to size."""
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     file.append(record(1))
     with full_disk(os.path.getsize(file.path) + 50), pytest.raises(OSError, match="space"):
         file.append(record(2))
@@ -198,7 +198,7 @@ def test_a_full_disk_costs_the_line(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that can neither grow nor be cut stays as it is, within its bound."""
     small_bound(monkeypatch)
-    file = HistoryFile(str(tmp_path))
+    file = HistoryStore(str(tmp_path))
     for number in range(10):
         file.append(record(number))
     os.mkdir(f"{file.path}.new")  # in the way of every rewriting
@@ -221,69 +221,69 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> HistoryFile:
-    return HistoryFile(str(tmp_path))
+def file(tmp_path: Path) -> HistoryStore:
+    return HistoryStore(str(tmp_path))
 
 
 @pytest.fixture
-def chronicle(clock: ScriptedClock, file: HistoryFile) -> Chronicle:
-    return Chronicle(clock, file, lambda: "box")
+def recorder(clock: ScriptedClock, file: HistoryStore) -> HistoryRecorder:
+    return HistoryRecorder(clock, file, lambda: "box")
 
 
-def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
+def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
     """All that was sent, every attempt, and the time of each stage; what failed on the way is told."""
-    chronicle.begin("a periodic look")
-    chronicle.stage(State.SNAPSHOTTING)
+    recorder.begin("a periodic look")
+    recorder.stage(State.SNAPSHOTTING)
     clock.go_on(1)
-    chronicle.stage(State.UPLOADING)
+    recorder.stage(State.UPLOADING)
     for sent in (0, 300, 700):
-        chronicle.sent(sent, 1_000)
+        recorder.sent(sent, 1_000)
         clock.go_on(1)
-    chronicle.retrying("upload", f"connection reset by {URL}")
+    recorder.retrying("upload", f"connection reset by {URL}")
     clock.go_on(5)
     clock.suspend(3_600)
-    chronicle.stage(State.UPLOADING)
+    recorder.stage(State.UPLOADING)
     for sent in (0, 1_000):
-        chronicle.sent(sent, 1_000)
+        recorder.sent(sent, 1_000)
     clock.go_on(2)
-    chronicle.stage(State.INITIALIZING)
+    recorder.stage(State.INITIALIZING)
     clock.go_on(0.25)
-    chronicle.end(Outcome(SYNC, files=3, change=Difference(["a", "b"], ["c"], [])))
+    recorder.end(Outcome(SYNC, files=3, change=Difference(["a", "b"], ["c"], [])))
     (found,), _ = file.read()
     assert found.stages == Stages(packing=1, uploading=5, initializing=0.25, waiting=5)
     assert (found.began, found.at) == (utc(clock.wall - 3_611.25), utc(clock.wall))
     assert (found.why, found.outcome, found.seconds) == ("start", "initialized", 11.25)
     assert (found.files, found.archive_bytes, found.sent_bytes, found.attempts) == (3, 1_000, 1_700, 2)
-    assert found.change == Change(added=2, changed=1, first_added="a", first_changed="c")
+    assert found.change == ChangeCounts(added=2, changed=1, first_added="a", first_changed="c")
     assert (found.sandbox, found.failures_before) == ("box", 0)
     assert found.error is not None
     assert found.error.step == "upload"
     assert "X-Goog" not in Path(file.path).read_text()
 
 
-def test_why(file: HistoryFile, chronicle: Chronicle) -> None:
+def test_why(file: HistoryStore, recorder: HistoryRecorder) -> None:
     """A daemon's first look is its start; a later one is periodic, and what someone asked for stays asked for."""
     for _ in range(2):
-        chronicle.begin("a periodic look")
-        chronicle.end(Outcome(SYNC))
-    ordered = Chronicle(ScriptedClock(), file, lambda: "box")
-    ordered.begin("asked for")
-    ordered.end(Outcome(SYNC))
+        recorder.begin("a periodic look")
+        recorder.end(Outcome(SYNC))
+    requested = HistoryRecorder(ScriptedClock(), file, lambda: "box")
+    requested.begin("asked for")
+    requested.end(Outcome(SYNC))
     assert [found.why for found in file.read()[0]] == ["start", "a periodic look", "asked for"]
 
 
-def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
+def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
     """The same failure again and again, in this process and the next, is counted; the success says how often."""
     for number in range(20):
         if number == 10:
-            chronicle = Chronicle(clock, file, lambda: "box")  # a restart forgets those without a line
-        chronicle.begin("another try after a failure")
+            recorder = HistoryRecorder(clock, file, lambda: "box")  # a restart forgets those without a line
+        recorder.begin("another try after a failure")
         clock.go_on(2)
-        chronicle.failed("watch", f"the workspace holds {number} of 900 files")
-    chronicle.begin("changes")
-    chronicle.end(Outcome(None, files=900))
-    chronicle.begin("changes")
-    chronicle.end(Outcome(SYNC, files=900))
+        recorder.failed("watch", f"the workspace holds {number} of 900 files")
+    recorder.begin("changes")
+    recorder.end(Outcome(None, files=900))
+    recorder.begin("changes")
+    recorder.end(Outcome(SYNC, files=900))
     records, _ = file.read()
     assert [(found.outcome, found.failures_before) for found in records] == [
         ("failed", 0),
@@ -292,41 +292,45 @@ def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryFile, chro
     ]
 
 
-def test_an_idle_or_held_daemon_writes_nothing(clock: ScriptedClock, file: HistoryFile, chronicle: Chronicle) -> None:
+def test_an_idle_or_held_daemon_writes_nothing(
+    clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder
+) -> None:
     """Neither the looks of a hold nor those that find nothing touch the disk after the first line."""
-    chronicle.begin("a periodic look")
-    chronicle.failed("watch", "the workspace is missing")
+    recorder.begin("a periodic look")
+    recorder.failed("watch", "the workspace is missing")
     before = os.stat(file.path)
     for _ in range(5):
-        chronicle.begin("another try after a failure")
+        recorder.begin("another try after a failure")
         clock.go_on(2)
-        chronicle.failed("watch", "the workspace is missing")
+        recorder.failed("watch", "the workspace is missing")
     assert os.stat(file.path) == before
-    chronicle.begin("another try after a failure")
-    chronicle.end(Outcome(None))
+    recorder.begin("another try after a failure")
+    recorder.end(Outcome(None))
     os.unlink(file.path)
     for _ in range(5):
-        chronicle.begin("a periodic look")
-        chronicle.stage(State.SNAPSHOTTING)
-        chronicle.end(Outcome(None))
+        recorder.begin("a periodic look")
+        recorder.stage(State.SNAPSHOTTING)
+        recorder.end(Outcome(None))
     assert not os.path.exists(file.path)
 
 
 @pytest.mark.parametrize(
-    ("close", "outcome"), [(Chronicle.gave_way, "superseded"), (Chronicle.stopped, "stopped")], ids=["newer", "stop"]
+    ("close", "outcome"),
+    [(HistoryRecorder.gave_way, "superseded"), (HistoryRecorder.stopped, "stopped")],
+    ids=["newer", "stop"],
 )
 def test_a_sync_that_was_broken_off(
-    file: HistoryFile, chronicle: Chronicle, close: Callable[[Chronicle], None], outcome: str
+    file: HistoryStore, recorder: HistoryRecorder, close: Callable[[HistoryRecorder], None], outcome: str
 ) -> None:
     """It is told if bytes were sent for nothing, and not if it had only looked."""
-    chronicle.begin("changes")
-    chronicle.stage(State.SNAPSHOTTING)
-    close(chronicle)
+    recorder.begin("changes")
+    recorder.stage(State.SNAPSHOTTING)
+    close(recorder)
     assert file.read() == ([], 0)
-    chronicle.begin("changes")
-    chronicle.stage(State.UPLOADING)
-    chronicle.sent(17, 1_000)
-    close(chronicle)
+    recorder.begin("changes")
+    recorder.stage(State.UPLOADING)
+    recorder.sent(17, 1_000)
+    close(recorder)
     (found,), _ = file.read()
     assert (found.outcome, found.sent_bytes, found.files, found.change, found.archive_bytes, found.attempts) == (
         outcome,
@@ -338,32 +342,32 @@ def test_a_sync_that_was_broken_off(
     )
 
 
-def test_words_outside_of_a_sync(file: HistoryFile, chronicle: Chronicle) -> None:
+def test_words_outside_of_a_sync(file: HistoryStore, recorder: HistoryRecorder) -> None:
     """They are ignored: nothing is written, nothing raised."""
-    chronicle.stage(State.UPLOADING)
-    chronicle.sent(1, 2)
-    chronicle.retrying("upload", "no answer")
-    chronicle.failed("upload", "no answer")
-    chronicle.gave_way()
-    chronicle.stopped()
-    chronicle.end(Outcome(SYNC))
+    recorder.stage(State.UPLOADING)
+    recorder.sent(1, 2)
+    recorder.retrying("upload", "no answer")
+    recorder.failed("upload", "no answer")
+    recorder.gave_way()
+    recorder.stopped()
+    recorder.end(Outcome(SYNC))
     assert not os.path.exists(file.path)
 
 
 def test_a_history_that_cannot_be_written(clock: ScriptedClock, tmp_path: Path) -> None:
     """It costs the line, never the sync."""
-    chronicle = Chronicle(clock, HistoryFile(str(tmp_path / "missing")), lambda: "box")
-    chronicle.begin("asked for")
-    chronicle.end(Outcome(SYNC))
-    chronicle.begin("asked for")
-    chronicle.failed("upload", "no answer")
+    recorder = HistoryRecorder(clock, HistoryStore(str(tmp_path / "missing")), lambda: "box")
+    recorder.begin("asked for")
+    recorder.end(Outcome(SYNC))
+    recorder.begin("asked for")
+    recorder.failed("upload", "no answer")
 
 
-def test_the_line_has_every_key(file: HistoryFile) -> None:
+def test_the_line_has_every_key(file: HistoryStore) -> None:
     """Scripts find each key in each line, null where there is nothing to say."""
     file.append(record(1))
     line: dict[str, Any] = json.loads(Path(file.path).read_text())
-    assert list(line) == list(Record.__struct_fields__)
+    assert list(line) == list(SyncRecord.__struct_fields__)
     assert list(line["stages"]) == list(Stages.__struct_fields__)
 
 
@@ -371,9 +375,9 @@ def test_the_document_names_every_key() -> None:
     """`docs/history.md` explains each key of a line, those of its parts too, and none that is not there."""
     text = (Path(__file__).parents[2] / "docs/history.md").read_text("utf-8")
     cells = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
-    parts = {"change": Change, "stages": Stages, "error": Mishap}
-    keys = {f"{part}.{key}" for part, kind in parts.items() for key in kind.__struct_fields__}
+    components = {"change": ChangeCounts, "stages": Stages, "error": ErrorRecord}
+    keys = {f"{part}.{key}" for part, kind in components.items() for key in kind.__struct_fields__}
     explained = {key for cell in cells for key in re.findall(r"`([\w.]+)`", cell)}
-    assert explained | {"stages"} == keys | set(Record.__struct_fields__)
-    for word in [*Ending, START, *(reason.value for reason in SyncReason)]:
+    assert explained | {"stages"} == keys | set(SyncRecord.__struct_fields__)
+    for word in [*SyncEnding, START, *(reason.value for reason in SyncReason)]:
         assert f"`{word}`" in text

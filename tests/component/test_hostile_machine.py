@@ -237,7 +237,7 @@ def test_a_file_that_became_huge_since_the_scan(site: Site) -> None:
     packed = site.packer.pack(manifest, most_bytes=MIB)
     assert packed.follow_up == ["log"]
     assert list(packed.manifest) == ["a"]
-    assert packed.problems == []
+    assert packed.warnings == []
 
 
 def test_a_small_file_that_becomes_huge_while_it_is_read(site: Site) -> None:

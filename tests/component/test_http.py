@@ -18,7 +18,7 @@ from clock import ScriptedClock
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote.http_client import Exchanger, NoAnswer
+from syncd.remote.http_client import HttpClient, NoResponse
 
 Talk = Callable[[socket.socket], None]
 
@@ -47,48 +47,48 @@ def answering(talk: Talk) -> Iterator[int]:
 
 
 @pytest.fixture
-def exchanger() -> Iterator[Exchanger]:
+def client() -> Iterator[HttpClient]:
     """A client with nothing open after the test."""
-    exchanger = Exchanger(Waiter(Interrupt(), ScriptedClock()))
-    yield exchanger
-    exchanger.drop()
+    client = HttpClient(Waiter(Interrupt(), ScriptedClock()))
+    yield client
+    client.drop()
 
 
-def refused(exchanger: Exchanger, url: str, read_s: float = 5.0) -> str:
+def refused(client: HttpClient, url: str, read_s: float = 5.0) -> str:
     """Why no answer came."""
-    with pytest.raises(NoAnswer) as caught:
-        exchanger.exchange("GET", url, headers={}, read_s=read_s)
+    with pytest.raises(NoResponse) as caught:
+        client.exchange("GET", url, headers={}, read_s=read_s)
     return str(caught.value)
 
 
-def test_silence(exchanger: Exchanger) -> None:
+def test_silence(client: HttpClient) -> None:
     """A server that says nothing is left after the time it is given."""
     with answering(lambda connection: connection.recv(4096) and connection.recv(1)) as port:
-        assert refused(exchanger, f"http://127.0.0.1:{port}/", 0.05) == "no answer in time"
+        assert refused(client, f"http://127.0.0.1:{port}/", 0.05) == "no answer in time"
 
 
-def test_nobody_there(exchanger: Exchanger) -> None:
+def test_nobody_there(client: HttpClient) -> None:
     """A closed port is told without its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert "refused" in refused(exchanger, f"http://127.0.0.1:{port}/?X-Goog-Signature=5ECRET")
+    assert "refused" in refused(client, f"http://127.0.0.1:{port}/?X-Goog-Signature=5ECRET")
 
 
 @pytest.mark.parametrize(
     "said", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\x15\x03\x01"]
 )
-def test_what_is_no_http(exchanger: Exchanger, said: bytes) -> None:
+def test_what_is_no_http(client: HttpClient, said: bytes) -> None:
     """Another protocol on the port is no answer."""
     with answering(lambda connection: connection.recv(4096) and connection.sendall(said)) as port:
-        assert refused(exchanger, f"http://127.0.0.1:{port}/")
+        assert refused(client, f"http://127.0.0.1:{port}/")
 
 
-def test_the_date_of_an_answer(exchanger: Exchanger) -> None:
+def test_the_date_of_an_answer(client: HttpClient) -> None:
     """The server's time is read where it makes sense, and a bad one is none."""
     for date, expected in (("Tue, 24 Nov 2026 12:00:00 GMT", 1_795_521_600.0), ("yesterday", None), ("", None)):
         head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".encode()
         with answering(lambda connection, head=head: connection.recv(4096) and connection.sendall(head)) as port:
-            answer = exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
+            answer = client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
         assert (answer.body, answer.server_wall_s) == (b"ok", expected)
 
 
@@ -97,7 +97,7 @@ def _proxy_that_refuses(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
 
 
-def test_proxies(exchanger: Exchanger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy of the environment is asked for what is far, and its refusal is told; for loopback it is never asked."""
     asked: list[bytes] = []
 
@@ -109,13 +109,13 @@ def test_proxies(exchanger: Exchanger, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(note) as proxy, answering(lambda c: c.recv(4096) and c.sendall(ok)) as port:
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
-        assert refused(exchanger, "https://api.example.com/").startswith("the proxy refused: 407")
+        assert refused(client, "https://api.example.com/").startswith("the proxy refused: 407")
         assert len(asked) == 1
-        assert exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5).status == 200
+        assert client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5).status == 200
         assert len(asked) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for(exchanger: Exchanger, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for(client: HttpClient, tmp_path: Path) -> None:
     """An untrusted certificate is refused, with what a company's user can do about it."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate")
@@ -131,13 +131,13 @@ def test_a_certificate_that_nobody_vouches_for(exchanger: Exchanger, tmp_path: P
             wrapped.recv(4096)
 
     with answering(talk) as port:
-        assert "SSL_CERT_FILE" in refused(exchanger, f"https://127.0.0.1:{port}/?X-Goog-Signature=5ECRET")
+        assert "SSL_CERT_FILE" in refused(client, f"https://127.0.0.1:{port}/?X-Goog-Signature=5ECRET")
 
 
 def test_a_signal_ends_a_request_at_once() -> None:
     """A server that never answers does not hold up a stop."""
     interrupt = Interrupt()
-    exchanger = Exchanger(Waiter(interrupt, ScriptedClock()))
+    client = HttpClient(Waiter(interrupt, ScriptedClock()))
     before = signal.signal(signal.SIGUSR2, lambda number, frame: interrupt.request())
     main = threading.get_ident()
 
@@ -149,13 +149,13 @@ def test_a_signal_ends_a_request_at_once() -> None:
     try:
         with answering(talk) as port:
             with pytest.raises(Stop):
-                exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
-            exchanger.drop()
+                client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=60)
+            client.drop()
     finally:
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_connections_are_kept_and_dropped(exchanger: Exchanger) -> None:
+def test_connections_are_kept_and_dropped(client: HttpClient) -> None:
     """One connection serves several requests; after `drop` a fresh one is made."""
     connections: list[int] = []
 
@@ -166,15 +166,15 @@ def test_connections_are_kept_and_dropped(exchanger: Exchanger) -> None:
 
     with answering(talk) as port:
         for _ in range(3):
-            exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
+            client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
         assert len(connections) == 1
-        exchanger.drop()
-        exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
+        client.drop()
+        client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
         assert len(connections) == 2
-        exchanger.drop()
+        client.drop()
 
 
-def test_what_the_server_closed_is_not_used_again(exchanger: Exchanger) -> None:
+def test_what_the_server_closed_is_not_used_again(client: HttpClient) -> None:
     """A server that closes what is idle costs a new connection, and no failure."""
     closed = threading.Event()
 
@@ -186,8 +186,6 @@ def test_what_the_server_closed_is_not_used_again(exchanger: Exchanger) -> None:
 
     with answering(talk) as port:
         for _ in range(3):
-            assert (
-                exchanger.exchange("PUT", f"http://127.0.0.1:{port}/", headers={}, read_s=5, content=b"x").status == 200
-            )
+            assert client.exchange("PUT", f"http://127.0.0.1:{port}/", headers={}, read_s=5, content=b"x").status == 200
             assert closed.wait(5)
             closed.clear()

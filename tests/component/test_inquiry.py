@@ -11,7 +11,7 @@ import pytest
 from git_folder import make_repository
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.explain import inquire
+from syncd.scan.explain import explain
 from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import read_ignore_files
 from syncd.selection.selection import Selection, SelectionSettings
@@ -51,7 +51,7 @@ def test_it_agrees_with_the_scan(work: Path) -> None:
     """For every path that is there, the answer is that of the scan."""
     manifest = Scanner(str(work), SELECTION).scan().manifest
     every = [str(path.relative_to(work)) for path in work.rglob("*")]
-    answers = {path: inquire(str(work), SELECTION, path) for path in every}
+    answers = {path: explain(str(work), SELECTION, path) for path in every}
     assert {path for path, answer in answers.items() if answer.included} == set(manifest)
     assert {"a.txt", "d", "d/keep.log", "in", "x\n\udcff"} <= set(manifest)
 
@@ -73,7 +73,7 @@ def test_it_agrees_with_the_scan(work: Path) -> None:
 )
 def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
     """Where a path is left out, the deciding rule's place is told, and the folder that it is about."""
-    answer = inquire(str(work), SELECTION, path)
+    answer = explain(str(work), SELECTION, path)
     assert not answer.included
     if source:
         assert answer.at == at
@@ -83,12 +83,12 @@ def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
 
 def test_what_is_not_there(work: Path) -> None:
     """A missing path is answered by the rules, a missing workspace is an error."""
-    assert inquire(str(work), SELECTION, "later.txt").included
-    assert not inquire(str(work), SELECTION, "later.tmp").included
-    assert inquire(str(work), SELECTION, "a.txt/below").remark
-    assert inquire(str(work), SELECTION, "").included
+    assert explain(str(work), SELECTION, "later.txt").included
+    assert not explain(str(work), SELECTION, "later.tmp").included
+    assert explain(str(work), SELECTION, "a.txt/below").note
+    assert explain(str(work), SELECTION, "").included
     with pytest.raises(WorkspaceError):
-        inquire(str(work / "gone"), SELECTION, "a.txt")
+        explain(str(work / "gone"), SELECTION, "a.txt")
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "fifo", "none"])
@@ -126,7 +126,7 @@ def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None
     for name in ("excluded", "kept"):
         (linked / name).write_text("")
     assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept"}
-    answer = inquire(str(linked), SELECTION, "excluded")
+    answer = explain(str(linked), SELECTION, "excluded")
     assert answer.rule is not None
     assert (answer.rule.source, answer.rule.line) == (str(exclude), 2)
     for pointer in ("gitdir: /nowhere\n", "gitdir:", "nonsense", ""):

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from syncd.watch.mounts import MountSensor
+from syncd.watch.mounts import MountMonitor
 
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
 _WAIT_S = 5.0
 
 
-def told(sensor: MountSensor) -> bool:
+def told(monitor: MountMonitor) -> bool:
     """Whether it becomes ready in time."""
-    return bool(select.select([], [], sensor.filenos(), _WAIT_S)[2])
+    return bool(select.select([], [], monitor.filenos(), _WAIT_S)[2])
 
 
 def scenario() -> None:
@@ -29,9 +29,9 @@ def scenario() -> None:
     workspace = top / "work"
     for folder in (workspace / "below", top / "workshop", top / "beside"):
         folder.mkdir(parents=True)
-    sensor = MountSensor(str(workspace))
-    sensor.open()
-    assert not select.select([], [], sensor.filenos(), 0)[2]
+    monitor = MountMonitor(str(workspace))
+    monitor.open()
+    assert not select.select([], [], monitor.filenos(), 0)[2]
     for folder, concerns in (
         (workspace, True),
         (workspace / "below", True),
@@ -40,15 +40,15 @@ def scenario() -> None:
         (top / "workshop", False),
     ):
         subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-        assert told(sensor), folder
-        assert sensor.changed() is concerns, folder
-        assert not sensor.changed()
+        assert told(monitor), folder
+        assert monitor.changed() is concerns, folder
+        assert not monitor.changed()
         subprocess.run(["umount", folder], check=True)
-        assert told(sensor), folder
-        assert sensor.changed() is concerns, folder
-        assert not select.select([], [], sensor.filenos(), 0)[2]
-    sensor.close()
-    assert sensor.filenos() == []
+        assert told(monitor), folder
+        assert monitor.changed() is concerns, folder
+        assert not select.select([], [], monitor.filenos(), 0)[2]
+    monitor.close()
+    assert monitor.filenos() == []
 
 
 def test_mounts_that_concern_the_workspace() -> None:
@@ -64,11 +64,11 @@ def test_mounts_that_concern_the_workspace() -> None:
 def test_without_a_list_of_mounts_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in a sandbox without /proc."""
     monkeypatch.setattr("syncd.watch.mounts._LIST", str(tmp_path / "nothing"))
-    sensor = MountSensor(str(tmp_path))
-    sensor.open()
-    assert sensor.filenos() == []
-    assert not sensor.changed()
-    sensor.close()
+    monitor = MountMonitor(str(tmp_path))
+    monitor.open()
+    assert monitor.filenos() == []
+    assert not monitor.changed()
+    monitor.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import GivesWay, Superseded, Waiter
 from syncd.remote import http_client, network
-from syncd.remote.http_client import Exchanger, NoAnswer
+from syncd.remote.http_client import HttpClient, NoResponse
 from syncd.remote.network import Network
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -35,7 +35,7 @@ class Ear:
         self.heard: list[bytes] = []
         self.newer = False
 
-    def alarms(self) -> list[tuple[int, int]]:
+    def wake_fds(self) -> list[tuple[int, int]]:
         return [(self.alarm.fileno(), select.POLLIN)]
 
     def due_s(self) -> float | None:
@@ -61,12 +61,12 @@ def ear() -> Iterator[Ear]:
 
 
 @pytest.fixture
-def exchanger(ear: Ear) -> Iterator[Exchanger]:
+def client(ear: Ear) -> Iterator[HttpClient]:
     """A client with someone who hears."""
-    exchanger = Exchanger(Waiter(Interrupt(), SystemClock()))
-    exchanger.waiter.listener = ear
-    yield exchanger
-    exchanger.drop()
+    client = HttpClient(Waiter(Interrupt(), SystemClock()))
+    client.waiter.listener = ear
+    yield client
+    client.drop()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ SIZE_BYTES = 3 << 20
 
 @pytest.mark.parametrize("outer", [False, True], ids=["http proxy", "https proxy"])
 def test_tls_through_a_proxy(
-    exchanger: Exchanger,
+    client: HttpClient,
     server_tls: tuple[ssl.SSLContext, str],
     monkeypatch: pytest.MonkeyPatch,
     outer: bool,
@@ -152,9 +152,9 @@ def test_tls_through_a_proxy(
             monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http_client._tls)
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
-            answer = exchanger.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
+            answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
             assert (answer.status, answer.body) == (200, b"ok")
-            exchanger.drop()
+            client.drop()
     assert asked == [b"CONNECT api.test:443 HTTP/1.1"]
     assert sum(got) == SIZE_BYTES
 
@@ -191,7 +191,7 @@ HANGS: dict[str, Callable[[socket.socket], object]] = {
 
 @pytest.mark.parametrize("talk", HANGS.values(), ids=HANGS)
 def test_who_hears_is_told_while_a_server_is_silent(
-    exchanger: Exchanger, ear: Ear, talk: Callable[[socket.socket], object]
+    client: HttpClient, ear: Ear, talk: Callable[[socket.socket], object]
 ) -> None:
     """Wherever it hangs, and the exchange still ends in its own time; a `GivesWay` that has come ends it at once."""
 
@@ -202,16 +202,16 @@ def test_who_hears_is_told_while_a_server_is_silent(
 
     with answering(hang) as port:
         url = f"http://127.0.0.1:{port}/"
-        with pytest.raises(NoAnswer, match="no answer in time"):
-            exchanger.exchange("GET", url, headers={}, read_s=0.3)
+        with pytest.raises(NoResponse, match="no answer in time"):
+            client.exchange("GET", url, headers={}, read_s=0.3)
         assert b"news" in b"".join(ear.heard)
         ear.newer = True
-        with exchanger.waiter.giving_way(GivesWay.TO_ANYTHING_NEWER), pytest.raises(Superseded):
-            exchanger.exchange("GET", url, headers={}, read_s=30)
-        exchanger.drop()
+        with client.waiter.giving_way(GivesWay.TO_ANYTHING_NEWER), pytest.raises(Superseded):
+            client.exchange("GET", url, headers={}, read_s=30)
+        client.drop()
 
 
-def test_who_hears_is_told_during_a_handshake(exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_hears_is_told_during_a_handshake(client: HttpClient, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that takes the connection and says nothing."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.4)
 
@@ -221,13 +221,13 @@ def test_who_hears_is_told_during_a_handshake(exchanger: Exchanger, ear: Ear, mo
         connection.recv(4096)
 
     with answering(hang) as port:
-        with pytest.raises(NoAnswer, match="no connection within"):
-            exchanger.exchange("GET", f"https://127.0.0.1:{port}/", headers={}, read_s=5)
+        with pytest.raises(NoResponse, match="no connection within"):
+            client.exchange("GET", f"https://127.0.0.1:{port}/", headers={}, read_s=5)
         assert b"news" in b"".join(ear.heard)
 
 
 def test_who_hears_is_told_while_a_name_is_looked_up(
-    exchanger: Exchanger, ear: Ear, monkeypatch: pytest.MonkeyPatch
+    client: HttpClient, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No name server answers; the time for it is bounded as well."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.3)
@@ -241,13 +241,13 @@ def test_who_hears_is_told_while_a_name_is_looked_up(
         return real(host, port, flags)
 
     monkeypatch.setattr(network, "_looked_up", look_up)
-    with pytest.raises(NoAnswer, match="its name cannot be looked up in time"):
-        exchanger.exchange("GET", "https://api.test/", headers={}, read_s=5)
+    with pytest.raises(NoResponse, match="its name cannot be looked up in time"):
+        client.exchange("GET", "https://api.test/", headers={}, read_s=5)
     assert b"news" in b"".join(ear.heard)
     over.set()
 
 
-def test_what_is_dropped_in_the_middle_is_closed_after_it(exchanger: Exchanger, ear: Ear) -> None:
+def test_what_is_dropped_in_the_middle_is_closed_after_it(client: HttpClient, ear: Ear) -> None:
     """Coming back from sleep, connections are dropped by who hears; the exchange under way comes to its end."""
     connections: list[int] = []
 
@@ -264,19 +264,19 @@ def test_what_is_dropped_in_the_middle_is_closed_after_it(exchanger: Exchanger, 
     def hear(_: Collection[int]) -> None:
         with suppress(BlockingIOError):
             ear.alarm.recv(100)
-            exchanger.drop()
+            client.drop()
             dropped.set()
 
     ear.hear = hear  # type: ignore[method-assign]
     with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
-        assert exchanger.exchange("GET", url, headers={}, read_s=5).body == b"ok"
-        assert exchanger.exchange("GET", url, headers={}, read_s=5).body == b"ok"
-        exchanger.drop()
+        assert client.exchange("GET", url, headers={}, read_s=5).body == b"ok"
+        assert client.exchange("GET", url, headers={}, read_s=5).body == b"ok"
+        client.drop()
     assert len(connections) == 2
 
 
-def test_an_answer_that_never_ends_is_overdue(exchanger: Exchanger) -> None:
+def test_an_answer_that_never_ends_is_overdue(client: HttpClient) -> None:
     """A byte now and then, or interim answers one after the other without a pause, gain no time."""
 
     def interim(connection: socket.socket) -> None:
@@ -285,5 +285,5 @@ def test_an_answer_that_never_ends_is_overdue(exchanger: Exchanger) -> None:
             while True:
                 connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
-    with answering(interim) as port, pytest.raises(NoAnswer, match="no answer in time"):
-        exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=0.3)
+    with answering(interim) as port, pytest.raises(NoResponse, match="no answer in time"):
+        client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=0.3)

@@ -172,7 +172,7 @@ def test_every_reader_brings_the_same_tree_back(studio: Studio, reader: Callable
         expected = {path: (kind, 0, content) for path, (kind, _, content) in expected.items()}
     found = {p: (k, 0 if reader is python_data_filter else m, c) for p, (k, m, c) in tree(there).items()}
     assert found == expected
-    assert packed.problems == []
+    assert packed.warnings == []
     assert packed.follow_up == []
 
 
@@ -356,7 +356,7 @@ def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
     assert list(packed.manifest) == ["a", "c"]
     assert packed.follow_up == []
     assert list(packed.unread) == ["b-big"]
-    assert [problem.key for problem in packed.problems] == ["unreadable:b-big"]
+    assert [warning.key for warning in packed.warnings] == ["unreadable:b-big"]
     assert all(entry.name.endswith(".chunk") for entry in (studio.folder / "spool-1/chunks").iterdir())
 
 
@@ -411,7 +411,7 @@ os.chmod(os.path.join(work, "shut"), 0)
 store = ChunkStore(spool)
 store.open()
 packed = Packer(work, store, SystemClock()).pack(manifest)
-print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.problems], len(packed.follow_up))
+print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.warnings], len(packed.follow_up))
 """
 
 

@@ -139,10 +139,10 @@ def test_no_copy_of_a_key() -> None:
 @pytest.mark.parametrize(
     "crash",
     [
-        "commands.cli.main = fail",
-        "import threading; commands.cli.main = lambda **_: threading.Thread(target=fail).start()",
-        "commands.cli.main = lambda **_: Dies() and None",
-        "commands.cli.main = lambda **_: __import__('atexit').register(fail)",
+        "cli.cli.main = fail",
+        "import threading; cli.cli.main = lambda **_: threading.Thread(target=fail).start()",
+        "cli.cli.main = lambda **_: Dies() and None",
+        "cli.cli.main = lambda **_: __import__('atexit').register(fail)",
     ],
     ids=["in the command", "in a thread", "where nothing can be raised", "at the end"],
 )
@@ -150,14 +150,14 @@ def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
     """An exception that nobody expected, wherever it is, names its place and none of its values."""
     said = script(
         f"""
-        from syncd import commands
+        from syncd import cli
         def fail(*_, **__):
             key = {KEY!r}
             raise ValueError(f"https://bucket/?X-Goog-Signature=abc {{key}}") from RuntimeError(key)
         class Dies:
             __del__ = fail
         {crash}
-        commands.main()
+        cli.main()
         """,
         repo,
     )

@@ -19,20 +19,20 @@ from typing import Any
 import pytest
 from clock import ScriptedClock
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SandboxRefused, Stop, Unavailable
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import requests
 from syncd.daemon.control import Client
-from syncd.daemon.requests import Order, Orders
+from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
-from syncd.report.systemd_notify import ServiceManager
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import LastSync
 from syncd.sync.sync_cycle import Outcome
-from syncd.watch.suspend_detector import SleepSensor
+from syncd.watch.suspend_detector import SuspendDetector
 
 
 def readable(descriptor: int) -> bool:
@@ -94,13 +94,13 @@ def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals)
 
 
 @contextmanager
-def managed(folder: Path, **environ: str) -> Iterator[tuple[ServiceManager, socket.socket, ScriptedClock]]:
+def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, socket.socket, ScriptedClock]]:
     """A service whose manager listens in the folder."""
     clock = ScriptedClock()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.setblocking(False)
-        yield ServiceManager({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
+        yield SystemdNotifier({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
 
 
 def heard(manager: socket.socket) -> list[str]:
@@ -148,7 +148,7 @@ def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) ->
 def test_no_service_manager() -> None:
     """Outside a service, or where its socket is gone, nothing happens."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
-        service = ServiceManager(environ, ScriptedClock(), 42)
+        service = SystemdNotifier(environ, ScriptedClock(), 42)
         service.ready()
         service.status("x")
 
@@ -156,21 +156,21 @@ def test_no_service_manager() -> None:
 def test_sleep_shows() -> None:
     """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
     clock = ScriptedClock()
-    sensor = SleepSensor(clock)
-    sensor.open()
+    monitor = SuspendDetector(clock)
+    monitor.open()
     try:
         clock.go_on(1000)
         clock.wall += 5000
-        assert sensor.slept_s() == 0
+        assert monitor.slept_s() == 0
         clock.suspend(60)
-        assert sensor.slept_s() == pytest.approx(60)
-        assert sensor.slept_s() == 0
+        assert monitor.slept_s() == pytest.approx(60)
+        assert monitor.slept_s() == 0
         clock.boottime += 0.5
-        assert sensor.slept_s() == 0
-        assert not any(readable(number) for number in sensor.filenos())
+        assert monitor.slept_s() == 0
+        assert not any(readable(number) for number in monitor.filenos())
     finally:
-        sensor.close()
-    assert sensor.filenos() == []
+        monitor.close()
+    assert monitor.filenos() == []
 
 
 @contextmanager
@@ -233,13 +233,13 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
 def test_orders_are_told_how_it_went() -> None:
     """An order is told its sync's end; a flush outlasts what passes, a push does not."""
     with clients(2) as (near, far):
-        push = Order(near[0], Demand.FORCED)
-        flush = Order(near[1], lasting=True)
-        box = Orders()
+        push = SyncRequest(near[0], SyncMode.FORCED)
+        flush = SyncRequest(near[1], lasting=True)
+        box = RequestQueue()
         box.add(push)
         box.add(flush)
         serving = box.taken()
-        assert requests.demanded(serving) is Demand.FORCED
+        assert requests.mode_of(serving) is SyncMode.FORCED
         assert (box.fresh, box.lasting) == ([], [])
         box.put_back(serving)
         assert box.taken() == [push, flush]
@@ -247,8 +247,8 @@ def test_orders_are_told_how_it_went() -> None:
         told = json.loads(far[0].recv(4096))
         assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
         assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
-        assert requests.demanded([flush]) is Demand.CHANGED
-        assert requests.tell_failure([flush, Order()], SandboxRefused("gone"), for_good=True) == []
+        assert requests.mode_of([flush]) is SyncMode.CHANGED
+        assert requests.tell_failure([flush, SyncRequest()], SandboxRefused("gone"), for_good=True) == []
         told = json.loads(far[1].recv(4096))
         assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
 
@@ -256,14 +256,14 @@ def test_orders_are_told_how_it_went() -> None:
 SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
-def _told(order: Order, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
     """After how many of these syncs an order is answered, and how."""
     for number, outcome in enumerate(outcomes, 1):
-        waiting = requests.tell_outcome([order], outcome)
+        waiting = requests.tell_outcome([request], outcome)
         if not waiting:
             return number, json.loads(far.recv(4096))
-        (order,) = waiting
-        assert order.demand is Demand.CHANGED
+        (request,) = waiting
+        assert request.sync_mode is SyncMode.CHANGED
     raise AssertionError("it waits on")
 
 
@@ -279,7 +279,7 @@ def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
         ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
     ):
         with clients(1) as (near, far):
-            number, told = _told(Order(near[0], Demand.FORCED, lasting=lasting), far[0], *outcomes)
+            number, told = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
             assert (number, told["exit"]) == (syncs, code)
             if code == 0:
                 assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
@@ -291,12 +291,12 @@ def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
 def test_nobody_is_served_who_left() -> None:
     """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
     with clients(4) as (near, far):
-        stays = Order(near[3], lasting=True)
-        signalled = Order()
-        box = Orders()
-        box.lasting = [Order(near[0], lasting=True)]
-        box.put_back([Order(near[1], lasting=True)])
-        box.add(Order(near[2], Demand.FORCED))
+        stays = SyncRequest(near[3], lasting=True)
+        signalled = SyncRequest()
+        box = RequestQueue()
+        box.lasting = [SyncRequest(near[0], lasting=True)]
+        box.put_back([SyncRequest(near[1], lasting=True)])
+        box.add(SyncRequest(near[2], SyncMode.FORCED))
         assert len(box.fresh) == 2
         for gone in far[:3]:
             gone.close()

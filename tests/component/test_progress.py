@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from clock import ScriptedClock
 
-from syncd.cli.progress.bar import Progress
+from syncd.cli.progress.bar import ProgressBar
 from syncd.sync.status_document import State
 
 _MIB = 1 << 20
@@ -14,7 +14,7 @@ _MIB = 1 << 20
 def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a stage, one every half minute where a stage takes long, and each failure."""
     clock = ScriptedClock()
-    with Progress(clock) as progress:
+    with ProgressBar(clock) as progress:
         progress.stage(State.SNAPSHOTTING)
         for files in range(10):
             progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
@@ -24,7 +24,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
         for second in range(70):
             progress.sent(second * _MIB, 100 * _MIB)
             clock.go_on(1)
-        progress.remark("the bucket answered 503; trying again in 1.0 s")
+        progress.note("the bucket answered 503; trying again in 1.0 s")
         progress.stage(State.INITIALIZING)
     assert capsys.readouterr().err.splitlines() == [
         "packaging …",
@@ -39,7 +39,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_speed_of_the_last_upload() -> None:
     """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
     clock = ScriptedClock()
-    progress = Progress(clock)
+    progress = ProgressBar(clock)
     assert progress.upload_bytes_per_s is None
     progress.stage(State.UPLOADING)
     clock.go_on(0.5)

@@ -159,7 +159,7 @@ def test_a_file_and_a_fifo(stage: Stage) -> None:
     def once() -> str:
         stage.reader.digests(["f"])
         packed = stage.pack(whole)
-        assert packed.problems == []
+        assert packed.warnings == []
         stage.look()
         return "a FIFO" if packed.follow_up else "a file"
 

@@ -22,13 +22,13 @@ import pytest
 from clock import ScriptedClock
 
 from syncd.archive.archive import Archive
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import Surroundings, cycle_of, folders_of
-from syncd.remote.http_client import Exchanger
+from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
+from syncd.remote.http_client import HttpClient
 
 MIB = 1 << 20
 # By this clock every file is old enough to be believed, so its chunk can be kept.
@@ -156,21 +156,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
 def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     config = check_config({"workspace": {"path": str(work)}, "sandbox": {"id": "x", "base_url": "http://127.0.0.1:9"}})
     environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-    around = Surroundings(ScriptedClock(wall=LATER_S), environ, Interrupt())
+    context = RuntimeContext(ScriptedClock(wall=LATER_S), environ, Interrupt())
     folders = folders_of(config, environ)
-    cycle = cycle_of(
+    cycle = sync_cycle_of(
         config,
         folders,
         key=ApiKey("k", "the test"),
-        around=around,
-        exchanger=Exchanger(Waiter(Interrupt(), around.clock)),
+        context=context,
+        client=HttpClient(Waiter(Interrupt(), context.clock)),
     )
     archives = []
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
         _write(os.fsencode(work), b"names/edit-%d" % number, b"new")
-        packed = cycle.photographer.pack(cycle.photographer.look(None, Demand.FORCED).manifest)
-        assert (cycle.photographer.problems, packed.follow_up) == ([], [])
+        packed = cycle.snapshotter.pack(cycle.snapshotter.look(None, SyncMode.FORCED).manifest)
+        assert (cycle.snapshotter.warnings, packed.follow_up) == ([], [])
         archives.append(packed.archive)
     return archives[0], archives[1]
 

@@ -16,17 +16,17 @@ from clock import ScriptedClock
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.remote.http_client import Exchanger
-from syncd.remote.route import Route, keep_asking, route_of
+from syncd.remote.http_client import HttpClient
+from syncd.remote.route import NetworkRoute, keep_asking, route_of
 
 
 def test_a_route_that_stands() -> None:
     """To this machine itself the way starts at the same address as ever."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
         route = route_of(near)
-        assert route == Route("127.0.0.1", listener.getsockname())
-        assert route.stands()
-        assert not Route("192.0.2.1", listener.getsockname()).stands()
+        assert route == NetworkRoute("127.0.0.1", listener.getsockname())
+        assert route.is_unchanged()
+        assert not NetworkRoute("192.0.2.1", listener.getsockname()).is_unchanged()
 
 
 def test_an_ended_connection_has_none() -> None:
@@ -39,7 +39,7 @@ def test_an_ended_connection_has_none() -> None:
 
 def test_no_way_at_all() -> None:
     """To an address without its link there is no way that could stand."""
-    assert not Route("::1", ("fe80::1", 9, 0, 0)).stands()
+    assert not NetworkRoute("::1", ("fe80::1", 9, 0, 0)).is_unchanged()
 
 
 def test_a_changed_address() -> None:
@@ -87,7 +87,7 @@ def _inside() -> None:
     assert server.stdin is not None
     assert server.stdout is not None
     clock = ScriptedClock()
-    exchanger = Exchanger(Waiter(Interrupt(), clock))
+    client = HttpClient(Waiter(Interrupt(), clock))
     try:
         assert server.stdout.readline() == "here\n"
         if not _ip(f"link add near type veth peer name far netns {server.pid}"):
@@ -103,10 +103,10 @@ def _inside() -> None:
                 assert _ip("addr del 10.9.0.1/24 dev near")
                 assert _ip("addr add 10.9.0.7/24 dev near")
             clock.go_on(60)
-            answer = exchanger.exchange("GET", "http://10.9.0.2:8000/", headers={}, read_s=20)
+            answer = client.exchange("GET", "http://10.9.0.2:8000/", headers={}, read_s=20)
             print(answer.status, "from", answer.body.decode())
     finally:
-        exchanger.drop()
+        client.drop()
         server.kill()
         server.communicate()
 

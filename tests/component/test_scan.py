@@ -84,7 +84,7 @@ def test_odd_names(work: Path, name: bytes) -> None:
     assert scan.manifest[text].kind is Kind.FILE
     assert scan.manifest[f"d/{text}"].kind is Kind.DIRECTORY
     assert scan.manifest["l"].target == text
-    assert scan.problems == []
+    assert scan.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_links_that_stay(work: Path, target: str) -> None:
     (work / "l").symlink_to(target)
     scan = scanned(work)
     assert (scan.manifest["l"].kind, scan.manifest["l"].target) == (Kind.SYMLINK, target)
-    assert [problem.key for problem in scan.problems] == ["link:out"]
+    assert [warning.key for warning in scan.warnings] == ["link:out"]
     assert scan.left_out == {"links": 1}
     assert not any(path.startswith("l/") for path in scan.manifest)
 
@@ -149,7 +149,7 @@ def test_links_that_leave(work: Path, target: str) -> None:
     (work / "l").symlink_to(target.format(work=work))
     scan = scanned(work)
     assert "l" not in scan.manifest
-    assert [problem.key for problem in scan.problems].count("link:l") == 1
+    assert [warning.key for warning in scan.warnings].count("link:l") == 1
     assert not any("secret" in path for path in scan.manifest)
 
 
@@ -178,7 +178,7 @@ def test_special_files(work: Path) -> None:
     scan = Scanner(str(work), Selection(SelectionSettings()), on_left_out=note).scan()
     assert scan.manifest == {}
     assert told == [("fifo", False), ("socket", False)]
-    assert scan.problems == []
+    assert scan.warnings == []
 
 
 def test_deeper_than_any_path(work: Path) -> None:
@@ -195,9 +195,9 @@ def test_deeper_than_any_path(work: Path) -> None:
     scan = scanned(work)
     longest = max(scan.manifest, key=len)
     assert LONGEST_PATH_BYTES - len(name) <= len(longest) <= LONGEST_PATH_BYTES
-    (problem,) = scan.problems
-    assert "stay home" in problem.what
-    assert len(str(problem)) < 400
+    (warning,) = scan.warnings
+    assert "stay home" in warning.what
+    assert len(str(warning)) < 400
     subprocess.run(["rm", "-rf", str(work)], check=True)
 
 
@@ -357,7 +357,7 @@ from syncd.selection.selection import Selection, SelectionSettings
 scan = Scanner(sys.argv[1], Selection(SelectionSettings())).scan()
 print(*scan.manifest)
 print(*sorted(scan.unread))
-print(*sorted(problem.key for problem in scan.problems))
+print(*sorted(problem.key for problem in scan.warnings))
 """
 
 
@@ -381,10 +381,10 @@ def test_what_cannot_be_read(work: Path) -> None:
     finally:
         for path, mode in (("shut", 0o600), ("closed", 0o700), ("blind", 0o700)):
             (work / path).chmod(mode)
-    manifest, unread, problems = done.stdout.splitlines()
+    manifest, unread, warnings = done.stdout.splitlines()
     assert manifest.split() == ["open", "open/f"]
     assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing of it may leave
-    named = [key for key in problems.split() if key.startswith("unreadable:")]
+    named = [key for key in warnings.split() if key.startswith("unreadable:")]
     assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]
 
 

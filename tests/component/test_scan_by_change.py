@@ -21,9 +21,9 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.scan.manifest import Kind, Manifest
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.changes import Doubt, Hints
-from syncd.watch.dirty_directories import Suspicion
-from syncd.watch.inotify_watch import Watch
+from syncd.watch.changes import Changes, RescanReason
+from syncd.watch.dirty_directories import DirtyDirectories
+from syncd.watch.inotify_watch import InotifyWatch
 
 ROUNDS = 25
 # Two events of one move may be this far apart.
@@ -37,10 +37,10 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.wakeup = Wakeup()
-        self.watch = Watch(str(folder), self.wakeup.ring)
+        self.watch = InotifyWatch(str(folder), self.wakeup.ring)
         self.watch.open()
         self.scanner = Scanner(str(folder), Selection(SelectionSettings()), self.watch)
-        self.suspicion = Suspicion()
+        self.dirty = DirtyDirectories()
         self.partial = 0
 
     def close(self) -> None:
@@ -51,10 +51,10 @@ class Watched:
         """Until no more events come."""
         while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
             self.wakeup.drain()
-            self.suspicion.heard(self.watch.take())
+            self.dirty.heard(self.watch.take())
 
     def scan(self) -> Scan:
-        changed = self.suspicion.taken()
+        changed = self.dirty.taken()
         self.partial += changed is not None
         return self.scanner.scan(changed)
 
@@ -90,7 +90,7 @@ def check(watched: Watched) -> None:
     seen, wanted = watched.scan(), afresh(watched.folder)
     assert list(timeless(seen).items()) == list(timeless(wanted).items())
     assert seen.unread == wanted.unread
-    assert {p.key for p in seen.problems} == {p.key for p in wanted.problems}
+    assert {p.key for p in seen.warnings} == {p.key for p in wanted.warnings}
     tree = watched.scanner._tree
     counts = Counter()
     for listing in tree._listings.values():
@@ -291,7 +291,7 @@ def test_an_edit_by_another_name(watched: Watched) -> None:
     check(watched)
     (watched.folder / "a" / "f").write_text("longer")
     watched.hear()
-    changed = watched.suspicion.taken()
+    changed = watched.dirty.taken()
     assert changed is not None
     assert {"a", "b"} & changed == {"a"}
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
@@ -304,7 +304,7 @@ def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
     watched.hear()
     watched.scan()
     watched.hear()
-    watched.suspicion.taken()
+    watched.dirty.taken()
     (watched.folder / "a" / "f").write_text("1")
     (watched.folder / "b" / "f").write_text("1")
     assert set(watched.scanner.scan({"a"}).manifest) == {"a", "a/f", "b"}
@@ -370,52 +370,52 @@ def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> Non
     """Nothing of it may leave by rules that nobody can read any more."""
     (watched.folder / "f").write_text("x")
     watched.scan()
-    assert watched.scanner.rules_stand(["f"])
+    assert watched.scanner.rules_unchanged(["f"])
     watched.folder.rename(watched.folder.with_name("aside"))
-    assert not watched.scanner.rules_stand(["f"])
+    assert not watched.scanner.rules_unchanged(["f"])
 
 
 def test_what_is_read_though_no_time_tells() -> None:
     """The files that events named; once some may have been missed, any whose times were young when it was read."""
-    suspicion = Suspicion()
-    assert suspicion.taken_files() == frozenset()
-    suspicion.heard(Hints(frozenset({"a"}), written=frozenset({"a/f"})))
-    suspicion.heard(Hints(unlinked=frozenset({"b"})))
-    suspicion.anywhere()  # an own failure: what was heard is known still
-    assert suspicion.taken_files() == {"a/f"}
-    assert suspicion.taken_files() == frozenset()
-    suspicion.taken()
-    suspicion.heard(Hints(frozenset({"a"}), written=None))
-    assert suspicion.taken() == {"a"}
-    assert suspicion.taken_files() is None
-    for missed in (Hints(doubt=Doubt.OVERFLOW), Hints(written=frozenset(map(str, range(5000))))):
-        suspicion.heard(missed)
-        suspicion.heard(Hints(written=frozenset({"a/f"})))
-        assert suspicion.taken_files() is None
-    assert suspicion.taken_files() == frozenset()
+    dirty = DirtyDirectories()
+    assert dirty.taken_files() == frozenset()
+    dirty.heard(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
+    dirty.heard(Changes(unlinked=frozenset({"b"})))
+    dirty.anywhere()  # an own failure: what was heard is known still
+    assert dirty.taken_files() == {"a/f"}
+    assert dirty.taken_files() == frozenset()
+    dirty.taken()
+    dirty.heard(Changes(frozenset({"a"}), written=None))
+    assert dirty.taken() == {"a"}
+    assert dirty.taken_files() is None
+    for missed in (Changes(rescan_reason=RescanReason.OVERFLOW), Changes(written=frozenset(map(str, range(5000))))):
+        dirty.heard(missed)
+        dirty.heard(Changes(written=frozenset({"a/f"})))
+        assert dirty.taken_files() is None
+    assert dirty.taken_files() == frozenset()
 
 
 def test_a_look_at_what_was_written_by_a_name_that_is_gone() -> None:
     """It is looked at like what was heard of otherwise, once there is a look."""
-    suspicion = Suspicion()
-    suspicion.taken()
-    suspicion.heard(Hints(unlinked=frozenset({"b"})))
-    assert suspicion.taken() == {"b"}
+    dirty = DirtyDirectories()
+    dirty.taken()
+    dirty.heard(Changes(unlinked=frozenset({"b"})))
+    assert dirty.taken() == {"b"}
 
 
 def test_suspicion_falls_back_to_everything() -> None:
     """At the start, after a doubt, and when too many directories are named."""
-    suspicion = Suspicion()
-    assert suspicion.taken() is None
-    assert suspicion.taken() == frozenset()
-    suspicion.heard(Hints(frozenset({"a"})))
-    suspicion.heard(Hints(frozenset({"b"})))
-    assert suspicion.taken() == {"a", "b"}
-    suspicion.heard(Hints(frozenset(map(str, range(5000)))))
-    assert suspicion.taken() is None
-    suspicion.anywhere()
-    suspicion.heard(Hints(frozenset({"a"})))
-    assert suspicion.taken() is None
+    dirty = DirtyDirectories()
+    assert dirty.taken() is None
+    assert dirty.taken() == frozenset()
+    dirty.heard(Changes(frozenset({"a"})))
+    dirty.heard(Changes(frozenset({"b"})))
+    assert dirty.taken() == {"a", "b"}
+    dirty.heard(Changes(frozenset(map(str, range(5000)))))
+    assert dirty.taken() is None
+    dirty.anywhere()
+    dirty.heard(Changes(frozenset({"a"})))
+    assert dirty.taken() is None
 
 
 @pytest.mark.parametrize("hidden", ["build/other", "../outside"])

@@ -108,10 +108,10 @@ def disagreements(workspace: Path, root: Scope) -> list[str]:
     theirs, ours = of_git(workspace), set(walk(workspace, root))
     verdicts = verdicts_of_git(workspace, all_files(workspace))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
-    for path, verdict in verdicts.items():
+    for path, action in verdicts.items():
         mine = explain(workspace, root, path)
-        if mine != verdict:
-            wrong.append(f"{path!r}: git decides by {verdict}, syncd by {mine}")
+        if mine != action:
+            wrong.append(f"{path!r}: git decides by {action}, syncd by {mine}")
     return wrong
 
 
@@ -259,15 +259,15 @@ LETTERS = [*"aaabbbccx1.-", "]", "^", "!", "#", " ", "é", "\udcff", "ab", "a.b"
 
 
 def random_pattern(dice: random.Random) -> str:
-    parts = []
+    components = []
     for _ in range(dice.choice([1, 1, 2, 2, 3])):
         pieces = [
             dice.choice(dice.choices([LETTERS, WILDS, ESCAPES], [12, 5, 1])[0]) for _ in range(dice.randint(1, 3))
         ]
-        parts.append(dice.choices(["".join(pieces), "**", "*", ""], [14, 3, 1, 0.2])[0])
+        components.append(dice.choices(["".join(pieces), "**", "*", ""], [14, 3, 1, 0.2])[0])
     front = dice.choices(["", "/", "!", "!/", "**/", "#", " "], [10, 3, 4, 1, 2, 0.2, 0.2])[0]
     back = dice.choices(["", "/", "/**", "/*", " ", "\t", "\r", "//"], [12, 4, 2, 2, 0.5, 0.2, 0.5, 0.2])[0]
-    return front + "/".join(parts) + back
+    return front + "/".join(components) + back
 
 
 def name_like(dice: random.Random, pattern: str) -> str:
@@ -280,8 +280,8 @@ def name_like(dice: random.Random, pattern: str) -> str:
     for wild in ("[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[a]b]", "[/a]", "[[:digit:]]"):
         body = body.replace(wild, dice.choice("abc1]"))
     body = dice.choice(["", "", "", "a/", "q/b/"]) + body + dice.choice(["", "", "", "/a", "/b/c", "c"])
-    parts = [part for part in body.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts)
+    components = [part for part in body.split("/") if part not in ("", ".", "..")]
+    return "/".join(components)
 
 
 def write_random_case(dice: random.Random, workspace: Path, home: str) -> None:

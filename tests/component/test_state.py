@@ -17,20 +17,20 @@ import pytest
 from clock import ScriptedClock
 
 from syncd.archive.codec import Codec
-from syncd.core.directories import Folders
-from syncd.core.durable_file import Mark, StateFile
+from syncd.core.directories import Directories
+from syncd.core.durable_file import MarkerFile, StateFile
 from syncd.core.errors import ConfigError, Locked
 from syncd.core.lock import Lock, holder
 from syncd.daemon.pause_file import PauseFile
 from syncd.remote.target import Target
 from syncd.remote.uplink import Uplink
-from syncd.remote.uplink_store import UplinkFile
-from syncd.remote.upload_url import Lease
-from syncd.remote.upload_url_store import LeaseFile
-from syncd.report.status_store import StatusFile, read_last, read_status
+from syncd.remote.uplink_store import UplinkStore
+from syncd.remote.upload_url import UploadUrl
+from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.report.status_store import StatusStore, read_last, read_status
 from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
 from syncd.sync.status_document import SandboxName, State, Status
-from syncd.sync.sync_state import Journal, Uploaded
+from syncd.sync.sync_state import SyncState, Uploaded
 
 TARGET = Target("https://api.example.com", "box", "us")
 MANIFEST: Manifest = {
@@ -88,10 +88,10 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
     record.write(b"payload\nwith lines")
     path = tmp_path / "thing"
     path.write_bytes(harm(path.read_bytes()))
-    payload, problem = record.read()
+    payload, warning = record.read()
     assert payload is None
-    assert problem is not None
-    assert "'thing'" in problem.what
+    assert warning is not None
+    assert "'thing'" in warning.what
     assert (tmp_path / "thing.damaged").exists()
     assert record.read() == (None, None)
     record.write(b"new")
@@ -163,25 +163,25 @@ RECORDS = ["initialized", "uploaded", "lease", "uplink", "status.json"]
 
 def _read_all(folder: str) -> list[object]:
     """What each of the five records says."""
-    journal = Journal(folder)
-    lease = LeaseFile(folder, ScriptedClock()).load(TARGET)
+    sync_state = SyncState(folder)
+    upload_url = UploadUrlStore(folder, ScriptedClock()).load(TARGET)
     return [
-        journal.initialized(TARGET)[0],
-        journal.uploaded(TARGET),
-        lease and lease.url,
-        UplinkFile(folder).load(),
+        sync_state.initialized(TARGET)[0],
+        sync_state.uploaded(TARGET),
+        upload_url and upload_url.url,
+        UplinkStore(folder).load(),
         read_last(folder, NOTHING),
     ]
 
 
 def _write_all(folder: str) -> None:
     clock = ScriptedClock()
-    journal = Journal(folder)
-    journal.record_initialized(TARGET, MANIFEST)
-    journal.record_uploaded(TARGET, "identity", 7, "ab")
-    LeaseFile(folder, clock).save(TARGET, Lease("https://h/o", clock.boottime + 1000, 1800))
-    UplinkFile(folder).save(KNOWN)
-    StatusFile(folder).write(SOMETHING)
+    sync_state = SyncState(folder)
+    sync_state.record_initialized(TARGET, MANIFEST)
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    UploadUrlStore(folder, clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
+    UplinkStore(folder).save(KNOWN)
+    StatusStore(folder).write(SOMETHING)
 
 
 @pytest.mark.timeout(20)
@@ -211,11 +211,11 @@ def test_something_else_in_a_records_place(tmp_path: Path, kind: Callable[[Path]
 def test_it_is_told_where_something_else_lies(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """One warning names the record and where the thing is now."""
     kind(tmp_path / "initialized")
-    _, (problem,) = Journal(str(tmp_path)).initialized(TARGET)
-    assert "'initialized'" in problem.what
-    assert "initialized.damaged" in str(problem)
+    _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
+    assert "'initialized'" in warning.what
+    assert "initialized.damaged" in str(warning)
     assert os.path.lexists(tmp_path / "initialized.damaged")
-    assert Journal(str(tmp_path)).initialized(TARGET) == (None, [])
+    assert SyncState(str(tmp_path)).initialized(TARGET) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_it_is_told_where_something_else_lies(tmp_path: Path, kind: Callable[[Pa
 def test_what_a_small_record_costs(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, cost: str) -> None:
     """A damaged record is told about in the log too where its loss is too small for the status."""
     (tmp_path / name).write_bytes(b"garbage")
-    Journal(str(tmp_path)).uploaded(TARGET)
-    LeaseFile(str(tmp_path), ScriptedClock()).load(TARGET)
+    SyncState(str(tmp_path)).uploaded(TARGET)
+    UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET)
     (record,) = caplog.records
     assert f"'{name}'" in record.getMessage()
     assert cost in record.getMessage()
@@ -246,60 +246,60 @@ def test_something_else_beside_a_record(tmp_path: Path, kind: Callable[[Path], N
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mark_is_whatever_has_its_name(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """Doubt and pause stand while anything is there, and go with it."""
-    pause, journal = PauseFile(str(tmp_path)), Journal(str(tmp_path))
+    pause, sync_state = PauseFile(str(tmp_path)), SyncState(str(tmp_path))
     for _ in range(2):
         kind(tmp_path / "paused")
         kind(tmp_path / "unsure") if kind is not _link_to_a_file else (tmp_path / "unsure").symlink_to("victim")
         assert pause.paused
         pause.set(paused=True)
-        journal.initialized(TARGET)
-        assert journal.unsure
-        journal.doubt()
+        sync_state.initialized(TARGET)
+        assert sync_state.uncertain
+        sync_state.mark_uncertain()
         pause.set(paused=False)
-        journal.record_initialized(TARGET, MANIFEST)
+        sync_state.record_initialized(TARGET, MANIFEST)
         assert not pause.paused
-        assert not journal.unsure
+        assert not sync_state.uncertain
         assert not os.path.lexists(tmp_path / "unsure")
 
 
 def test_doubt_outlives_its_process(tmp_path: Path) -> None:
     """From the note on until an answer is recorded, each process is unsure; what was known last stays known."""
-    Journal(str(tmp_path)).record_initialized(TARGET, MANIFEST)
-    Journal(str(tmp_path)).doubt()
+    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
+    SyncState(str(tmp_path)).mark_uncertain()
     for _ in range(2):
-        journal = Journal(str(tmp_path))
-        assert journal.initialized(TARGET)[0] == MANIFEST
-        assert journal.unsure
-    journal.record_initialized(TARGET, MANIFEST)
-    again = Journal(str(tmp_path))
+        sync_state = SyncState(str(tmp_path))
+        assert sync_state.initialized(TARGET)[0] == MANIFEST
+        assert sync_state.uncertain
+    sync_state.record_initialized(TARGET, MANIFEST)
+    again = SyncState(str(tmp_path))
     again.initialized(TARGET)
-    assert not again.unsure
+    assert not again.uncertain
 
 
 def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
     """The process that heard it is sure, the next one is not; and what follows is noted once more."""
-    journal = Journal(str(tmp_path))
-    journal.record_initialized(TARGET, {})
-    journal.doubt()
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_initialized(TARGET, {})
+    sync_state.mark_uncertain()
     (tmp_path / "initialized.new").mkdir()
     with pytest.raises(IsADirectoryError):
-        journal.record_initialized(TARGET, MANIFEST)
-    assert not journal.unsure
+        sync_state.record_initialized(TARGET, MANIFEST)
+    assert not sync_state.uncertain
     (tmp_path / "unsure").unlink()
-    journal.doubt()
-    later = Journal(str(tmp_path))
+    sync_state.mark_uncertain()
+    later = SyncState(str(tmp_path))
     assert later.initialized(TARGET) == ({}, [])
-    assert later.unsure
+    assert later.uncertain
 
 
 _ON_A_FULL_DISK = """
 import os, sys
-from syncd.sync.sync_state import Journal, Uploaded
+from syncd.sync.sync_state import SyncState, Uploaded
 from syncd.remote.target import Target
 from syncd.archive.codec import Codec
 from syncd.remote.uplink import Uplink
 folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
-journal = Journal(folder)
+journal = SyncState(folder)
 journal.record_initialized(target, {})
 journal.record_uploaded(target, "identity", 7, "ab")
 try:
@@ -307,9 +307,9 @@ try:
         open(f"{folder}/{number}", "w").close()
 except OSError as failure:
     print(failure.strerror)
-journal.doubt()
+journal.mark_uncertain()
 journal.forget_upload()
-after = Journal(folder)
+after = SyncState(folder)
 print(after.initialized(target), after.uploaded(target), "unsure" in os.listdir(folder))
 """
 
@@ -330,11 +330,11 @@ def test_doubt_on_a_full_disk(tmp_path: Path) -> None:
 
 def test_the_journal_brings_any_manifest_back(tmp_path: Path) -> None:
     """Names of any bytes, odd times and the largest inodes survive."""
-    Journal(str(tmp_path)).record_initialized(TARGET, MANIFEST)
-    again, problems = Journal(str(tmp_path)).initialized(TARGET)
+    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
+    again, warnings = SyncState(str(tmp_path)).initialized(TARGET)
     assert again == MANIFEST
     assert list(again or {}) == list(MANIFEST)
-    assert problems == []
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
@@ -348,39 +348,39 @@ def test_the_journal_brings_any_manifest_back(tmp_path: Path) -> None:
 )
 def test_the_journal_is_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
     """What one sandbox holds says nothing of another; an uploaded archive also lies in one region only."""
-    journal = Journal(str(tmp_path))
-    journal.record_initialized(TARGET, MANIFEST)
-    journal.record_uploaded(TARGET, "identity", 7, "ab")
-    assert (journal.initialized(target)[0] is not None) is initialized
-    assert (journal.uploaded(target) is not None) is uploaded
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_initialized(TARGET, MANIFEST)
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    assert (sync_state.initialized(target)[0] is not None) is initialized
+    assert (sync_state.uploaded(target) is not None) is uploaded
 
 
 def test_the_journal_knows_what_may_be_there(tmp_path: Path) -> None:
     """Until an answer is recorded, for the same sandbox in whatever region, also to the next process."""
-    journal = Journal(str(tmp_path))
-    assert journal.perhaps_there(TARGET) == {}
-    journal.record_perhaps_there(TARGET, MANIFEST)
+    sync_state = SyncState(str(tmp_path))
+    assert sync_state.possibly_applied(TARGET) == {}
+    sync_state.record_possibly_applied(TARGET, MANIFEST)
     assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
-    assert Journal(str(tmp_path)).perhaps_there(TARGET) == MANIFEST
-    assert journal.perhaps_there(Target(TARGET.base_url, "box", "asia")) == MANIFEST
-    assert journal.perhaps_there(Target(TARGET.base_url, "other", "us")) == {}
-    journal.record_initialized(TARGET, {})
-    assert journal.perhaps_there(TARGET) == {}
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == MANIFEST
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == MANIFEST
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == {}
+    sync_state.record_initialized(TARGET, {})
+    assert sync_state.possibly_applied(TARGET) == {}
     newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
     StateFile(str(tmp_path), "perhaps-there").write(msgspec.msgpack.encode(newer))
-    assert journal.perhaps_there(TARGET) == {}
+    assert sync_state.possibly_applied(TARGET) == {}
 
 
 def test_a_damaged_note_of_what_may_be_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says what its loss costs; so it does of a newer one of an upload, in silence."""
     (tmp_path / "perhaps-there").write_bytes(b"garbage")
-    assert Journal(str(tmp_path)).perhaps_there(TARGET) == {}
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
     ((name, _, text),) = caplog.record_tuples
     assert name == "syncd.journal"
     assert text.endswith("what came unanswered may stay in the sandbox")
     newer = Uploaded(2, TARGET, "identity", 7, "ab")
     StateFile(str(tmp_path), "uploaded").write(msgspec.msgpack.encode(newer))
-    assert Journal(str(tmp_path)).uploaded(TARGET) is None
+    assert SyncState(str(tmp_path)).uploaded(TARGET) is None
     assert len(caplog.records) == 1
 
 
@@ -391,26 +391,26 @@ def test_contents_that_other_rules_searched_are_looked_at_again(
     tmp_path: Path, recorded: str, now: str, *, believed: bool
 ) -> None:
     """Their stamps are not believed by a process that searches for other secrets; their digests are."""
-    Journal(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
-    manifest, _ = Journal(str(tmp_path), now).initialized(TARGET)
+    SyncState(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
+    manifest, _ = SyncState(str(tmp_path), now).initialized(TARGET)
     without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
     assert manifest == (MANIFEST if believed else without)
-    assert Journal(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
+    assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
 
 
 def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs the next process a request; the others go, and what was recorded counts."""
-    journal = Journal(str(tmp_path))
-    journal.doubt()
-    journal.record_uploaded(TARGET, "identity", 7, "ab")
-    journal.record_perhaps_there(TARGET, MANIFEST)
+    sync_state = SyncState(str(tmp_path))
+    sync_state.mark_uncertain()
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.record_possibly_applied(TARGET, MANIFEST)
 
-    def refuse(mark: Mark) -> None:
+    def refuse(mark: MarkerFile) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(Mark, "take_away", refuse)
-    journal.record_initialized(TARGET, MANIFEST)
-    assert not journal.unsure
+    monkeypatch.setattr(MarkerFile, "take_away", refuse)
+    sync_state.record_initialized(TARGET, MANIFEST)
+    assert not sync_state.uncertain
     assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
 
 
@@ -418,57 +418,57 @@ def test_what_the_journal_knows_of_a_content(tmp_path: Path) -> None:
     """What was sent of a file that changed is kept; a stamp that a write may have left as it was is not."""
     torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
     young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
-    Journal(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
-    found, _ = Journal(str(tmp_path)).initialized(TARGET)
+    SyncState(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
+    found, _ = SyncState(str(tmp_path)).initialized(TARGET)
     assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
 
 
 def test_doubt_is_noted_once_for_each_answer(tmp_path: Path) -> None:
     """A note that a person takes away meanwhile is not made again before something else is recorded."""
-    journal = Journal(str(tmp_path))
-    assert not journal.unsure
-    journal.doubt()
-    assert journal.unsure
+    sync_state = SyncState(str(tmp_path))
+    assert not sync_state.uncertain
+    sync_state.mark_uncertain()
+    assert sync_state.uncertain
     assert [path.name for path in tmp_path.iterdir()] == ["unsure"]
     (tmp_path / "unsure").unlink()
-    journal.doubt()
+    sync_state.mark_uncertain()
     assert list(tmp_path.iterdir()) == []
-    assert journal.unsure
+    assert sync_state.uncertain
     (tmp_path / "unsure").touch()
-    later = Journal(str(tmp_path))
+    later = SyncState(str(tmp_path))
     later.initialized(TARGET)
     (tmp_path / "unsure").unlink()
-    later.doubt()
+    later.mark_uncertain()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_problem_is_told_in_the_log_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """By the time that the status would show it, it may be mended."""
     (tmp_path / "initialized").write_bytes(b"garbage")
-    _, (problem,) = Journal(str(tmp_path)).initialized(TARGET)
-    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.journal", str(problem))]
-    assert problem.remedy.endswith("everything is uploaded anew once")
+    _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
+    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.journal", str(warning))]
+    assert warning.remedy.endswith("everything is uploaded anew once")
 
 
 def test_a_state_folder_that_is_gone(tmp_path: Path) -> None:
     """Nothing is known, and that is all."""
-    journal = Journal(str(tmp_path / "gone"))
-    assert journal.initialized(TARGET) == (None, [])
-    assert journal.uploaded(TARGET) is None
-    assert journal.perhaps_there(TARGET) == {}
-    assert not journal.unsure
+    sync_state = SyncState(str(tmp_path / "gone"))
+    assert sync_state.initialized(TARGET) == (None, [])
+    assert sync_state.uploaded(TARGET) is None
+    assert sync_state.possibly_applied(TARGET) == {}
+    assert not sync_state.uncertain
 
 
 def test_initialized_ends_uploaded(tmp_path: Path) -> None:
     """Once a manifest is initialized, no archive waits for it any more; both can be forgotten."""
-    journal = Journal(str(tmp_path))
-    journal.record_uploaded(TARGET, "identity", 7, "ab")
-    journal.record_initialized(TARGET, MANIFEST)
-    assert journal.uploaded(TARGET) is None
-    journal.record_uploaded(TARGET, "identity", 7, "ab")
-    journal.forget_upload()
-    assert journal.uploaded(TARGET) is None
-    assert journal.initialized(TARGET)[0] == MANIFEST
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.record_initialized(TARGET, MANIFEST)
+    assert sync_state.uploaded(TARGET) is None
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.forget_upload()
+    assert sync_state.uploaded(TARGET) is None
+    assert sync_state.initialized(TARGET)[0] == MANIFEST
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])
@@ -476,12 +476,12 @@ def test_initialized_ends_uploaded(tmp_path: Path) -> None:
 def test_a_sound_file_with_a_senseless_record(tmp_path: Path, name: str, payload: bytes) -> None:
     """A record whose checksum holds but which means nothing is set aside, and costs a full sync."""
     StateFile(str(tmp_path), name).write(payload)
-    journal = Journal(str(tmp_path))
-    manifest, problems = journal.initialized(TARGET)
+    sync_state = SyncState(str(tmp_path))
+    manifest, warnings = sync_state.initialized(TARGET)
     assert manifest is None
-    assert bool(problems) is (name == "initialized")
-    assert journal.uploaded(TARGET) is None
-    assert LeaseFile(str(tmp_path), ScriptedClock()).load(TARGET) is None
+    assert bool(warnings) is (name == "initialized")
+    assert sync_state.uploaded(TARGET) is None
+    assert UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET) is None
     assert (tmp_path / f"{name}.damaged").exists()
 
 
@@ -489,37 +489,37 @@ def test_a_newer_journal_is_set_aside(tmp_path: Path) -> None:
     """A downgrade does not misread what a newer version wrote."""
     newer = {"version": 2, "target": TARGET, "rows": []}
     StateFile(str(tmp_path), "initialized").write(msgspec.msgpack.encode(newer))
-    manifest, problems = Journal(str(tmp_path)).initialized(TARGET)
+    manifest, warnings = SyncState(str(tmp_path)).initialized(TARGET)
     assert manifest is None
-    assert len(problems) == 1
+    assert len(warnings) == 1
 
 
 def test_a_lease_outlives_its_process(tmp_path: Path) -> None:
     """A restart, or a reboot after which boottime starts anew, keeps the end by the wall clock."""
     clock = ScriptedClock()
-    LeaseFile(str(tmp_path), clock).save(TARGET, Lease("https://h/o", clock.boottime + 1000, 1800))
+    UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     clock.go_on(400)
     clock.boottime = 10.0
-    lease = LeaseFile(str(tmp_path), clock).load(TARGET)
-    assert lease is not None
-    assert lease.url == "https://h/o"
-    assert lease.ends_s == pytest.approx(610, abs=0.01)
+    upload_url = UploadUrlStore(str(tmp_path), clock).load(TARGET)
+    assert upload_url is not None
+    assert upload_url.url == "https://h/o"
+    assert upload_url.ends_s == pytest.approx(610, abs=0.01)
 
 
 @pytest.mark.parametrize("moved_s", [1001, 100_000, -900, -100_000])
 def test_a_lease_beyond_its_life_is_none(tmp_path: Path, moved_s: float) -> None:
     """One that has ended, or that a turned-back clock makes longer than its life, is not used."""
     clock = ScriptedClock()
-    LeaseFile(str(tmp_path), clock).save(TARGET, Lease("https://h/o", clock.boottime + 1000, 1800))
+    UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     clock.wall += moved_s
-    assert LeaseFile(str(tmp_path), clock).load(TARGET) is None
+    assert UploadUrlStore(str(tmp_path), clock).load(TARGET) is None
 
 
 def test_a_lease_is_of_one_way(tmp_path: Path) -> None:
     """A lease for one region or sandbox is none for another; a refused one is forgotten."""
     clock = ScriptedClock()
-    file = LeaseFile(str(tmp_path), clock)
-    file.save(TARGET, Lease("https://h/o", clock.boottime + 1000, 1800))
+    file = UploadUrlStore(str(tmp_path), clock)
+    file.save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     assert file.load(Target(TARGET.base_url, "box", "asia")) is None
     assert file.load(TARGET) is not None
     file.forget()
@@ -529,7 +529,7 @@ def test_a_lease_is_of_one_way(tmp_path: Path) -> None:
 _HOLD = """
 import sys
 from syncd.core.lock import Lock
-from syncd.report.status_store import StatusFile
+from syncd.report.status_store import StatusStore
 from syncd.sync.status_document import SandboxName, State, Status
 import os
 folder = sys.argv[1]
@@ -538,7 +538,7 @@ status = Status(
     running=True, pid=os.getpid(), state=State.UPLOADING, workspace="/w", sandbox=SandboxName("box", "u", "us"),
     syncs=3, retry_at="2026-11-24T13:20:11Z", pending=True,
 )
-StatusFile(folder).write(status)
+StatusStore(folder).write(status)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -605,7 +605,7 @@ def test_the_status_of_another_holder_is_not_believed(tmp_path: Path) -> None:
     """A document of a dead daemon is not taken for that of whoever holds the lock now."""
     with another_process(tmp_path):
         ours = msgspec.structs.replace(NOTHING, running=True, pid=1, state=State.WATCHING)
-        StatusFile(str(tmp_path)).write(ours)
+        StatusStore(str(tmp_path)).write(ours)
         assert not read_status(str(tmp_path), NOTHING).running
 
 
@@ -621,7 +621,7 @@ def test_a_senseless_status(tmp_path: Path, content: bytes) -> None:
 
 def test_a_status_that_says_nothing_new_is_not_written(tmp_path: Path) -> None:
     """An idle daemon's disk sleeps."""
-    file = StatusFile(str(tmp_path))
+    file = StatusStore(str(tmp_path))
     file.write(NOTHING)
     before = (tmp_path / "status.json").stat().st_ino
     file.write(NOTHING)
@@ -645,7 +645,7 @@ def test_a_pause_is_a_file(tmp_path: Path) -> None:
 
 def test_folders_are_private(tmp_path: Path) -> None:
     """Both folders and their parents of ours are 0700, also where they were there before."""
-    folders = Folders(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p"))
+    folders = Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p"))
     Path(folders.state).mkdir(parents=True)
     for path in (tmp_path / "state/syncd", Path(folders.state)):
         path.chmod(0o755)
@@ -663,4 +663,4 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     """A file in a folder's place is one line with a remedy."""
     (tmp_path / "state").write_text("")
     with pytest.raises(ConfigError, match="cannot be used"):
-        Folders(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p")).make()
+        Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p")).make()

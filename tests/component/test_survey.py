@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from syncd.cli.check.api_check import way_findings
+from syncd.cli.check.api_check import route_findings
 from syncd.cli.check.finding import Grade
-from syncd.cli.check.workspace_check import folder_findings, survey
+from syncd.cli.check.workspace_check import check_workspace, folder_findings
 from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import SecretSearch
@@ -57,7 +57,7 @@ def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
     (tmp_path / "src/file").write_text("x")
     (tmp_path / "node_modules/much").mkdir(parents=True)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    seen = survey(str(tmp_path), SELECTION, 2048, None)
+    seen = check_workspace(str(tmp_path), SELECTION, 2048, None)
     assert _grades(seen.findings) == [("directory", Grade.PASS), ("largest", Grade.NOTE), ("inotify", Grade.PASS)]
     assert seen.findings[2].what.startswith("3 of ")
     assert seen.content_bytes == 1
@@ -70,7 +70,9 @@ def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"link{number:02}").symlink_to("/")
     warnings = [
-        finding for finding in survey(str(tmp_path), SELECTION, 1, None).findings if finding.grade is Grade.WARN
+        finding
+        for finding in check_workspace(str(tmp_path), SELECTION, 1, None).findings
+        if finding.grade is Grade.WARN
     ]
     assert len(warnings) == 6
     assert "95 more" in warnings[-1].what
@@ -97,7 +99,7 @@ def test_the_way_to_the_api(
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    found = [finding.what for finding in way_findings(base_url, os.environ)]
+    found = [finding.what for finding in route_findings(base_url, os.environ)]
     assert len(found) == len(expected)
     assert all(words in what and "secret" not in what for words, what in zip(expected, found, strict=True))
 
@@ -160,7 +162,10 @@ def test_what_is_large_and_what_is_secret(tmp_path: Path) -> None:
     (tmp_path / "id.pem").write_bytes(b"x" * (1 << 20))
     (tmp_path / "notes").write_text("sk_live_" + "Ab3dE5fG7hJ9kA2bC4dE6fG8")
     reader = ContentReader(str(tmp_path), SystemClock(), search=SecretSearch())
-    found = {finding.subject: finding for finding in survey(str(tmp_path), SELECTION, 9, None, reader=reader).findings}
+    found = {
+        finding.subject: finding
+        for finding in check_workspace(str(tmp_path), SELECTION, 9, None, reader=reader).findings
+    }
     assert [detail.split()[-1] for detail in found["largest"].details] == ["/data/big"]
     assert found["secrets"].grade is Grade.WARN
     assert found["secrets"].details == ("notes holds a Stripe key in line 1", "id.pem: named like *.pem")

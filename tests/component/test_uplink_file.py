@@ -10,7 +10,7 @@ import pytest
 
 from syncd.archive.codec import Codec
 from syncd.remote.uplink import Uplink
-from syncd.remote.uplink_store import UplinkFile
+from syncd.remote.uplink_store import UplinkStore
 
 KNOWN = Uplink((2.5e6, 2.6e6, 1e9), Codec.DENSE, 1_795_526_411.0)
 SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 1.0}
@@ -18,9 +18,9 @@ SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 
 
 def test_it_outlives_its_process(tmp_path: Path) -> None:
     """Another process knows what this one learned; the file is for this user alone."""
-    assert UplinkFile(str(tmp_path)).load() == Uplink()
-    UplinkFile(str(tmp_path)).save(KNOWN)
-    assert UplinkFile(str(tmp_path)).load() == KNOWN
+    assert UplinkStore(str(tmp_path)).load() == Uplink()
+    UplinkStore(str(tmp_path)).save(KNOWN)
+    assert UplinkStore(str(tmp_path)).load() == KNOWN
     assert [path.name for path in tmp_path.iterdir()] == ["uplink"]
     assert stat.S_IMODE((tmp_path / "uplink").stat().st_mode) == 0o600
 
@@ -28,7 +28,7 @@ def test_it_outlives_its_process(tmp_path: Path) -> None:
 def test_a_sound_record(tmp_path: Path) -> None:
     """The form on disk is the one that the senseless records below differ from."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND))
-    assert UplinkFile(str(tmp_path)).load() == Uplink((1.0, 2.0, 3.0), Codec.DENSE, 1.0)
+    assert UplinkStore(str(tmp_path)).load() == Uplink((1.0, 2.0, 3.0), Codec.DENSE, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -51,21 +51,21 @@ def test_a_sound_record(tmp_path: Path) -> None:
 def test_a_senseless_record(tmp_path: Path, wrong: dict[str, object]) -> None:
     """A newer version, other rates than can be, an unknown codec: nothing is known."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND | wrong))
-    assert UplinkFile(str(tmp_path)).load() == Uplink()
+    assert UplinkStore(str(tmp_path)).load() == Uplink()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\0" * 90, b"\xff", b"[]", b"null", b"[" * 5000, b"9" * 5000])
 def test_garbage(tmp_path: Path, content: bytes) -> None:
     """Whatever lies there, nothing is known, and it is written over."""
     (tmp_path / "uplink").write_bytes(content)
-    assert UplinkFile(str(tmp_path)).load() == Uplink()
-    UplinkFile(str(tmp_path)).save(KNOWN)
-    assert UplinkFile(str(tmp_path)).load() == KNOWN
+    assert UplinkStore(str(tmp_path)).load() == Uplink()
+    UplinkStore(str(tmp_path)).save(KNOWN)
+    assert UplinkStore(str(tmp_path)).load() == KNOWN
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
     """What cannot be read is as if it were not there, and in nobody's way."""
     (tmp_path / "uplink").mkdir()
-    assert UplinkFile(str(tmp_path)).load() == Uplink()
-    UplinkFile(str(tmp_path)).save(KNOWN)
-    assert UplinkFile(str(tmp_path)).load() == KNOWN
+    assert UplinkStore(str(tmp_path)).load() == Uplink()
+    UplinkStore(str(tmp_path)).save(KNOWN)
+    assert UplinkStore(str(tmp_path)).load() == KNOWN

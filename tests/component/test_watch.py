@@ -18,8 +18,8 @@ from watched import Bell, Rules, Ruling, hear, hear_until, kernel_watches, opene
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import changes
-from syncd.watch.changes import Doubt, Hints
-from syncd.watch.inotify_watch import Watch
+from syncd.watch.changes import Changes, RescanReason
+from syncd.watch.inotify_watch import InotifyWatch
 
 
 @pytest.fixture
@@ -41,25 +41,25 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(root: Path, bell: Bell) -> Iterator[Watch]:
-    watch = Watch(str(root), bell.strobe)
+def watch(root: Path, bell: Bell) -> Iterator[InotifyWatch]:
+    watch = InotifyWatch(str(root), bell.wake)
     watch.open()
     walk(watch, root)
     yield watch
     watch.close()
 
 
-def watches(watch: Watch) -> int:
+def watches(watch: InotifyWatch) -> int:
     """The kernel's count, less those on the directories that the workspace is in."""
     assert watch._inotify is not None
     return kernel_watches(watch._inotify._inotify_fd) - len(watch._above)
 
 
-def last_word(watch: Watch, bell: Bell, root: Path) -> Hints:
+def last_word(watch: InotifyWatch, bell: Bell, root: Path) -> Changes:
     """What was heard up to now: a change in zz, whose one event comes after all that went before."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
     heard = hear_until(watch, bell, "zz")
-    return Hints(heard.dirty - {"zz"}, heard.doubt, heard.written, heard.unlinked)
+    return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
 
 
 def append(src: Path) -> None:
@@ -107,16 +107,16 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_each_kind_of_change_names_its_directory(
-    change: Callable[[Path], object], watch: Watch, bell: Bell, root: Path
+    change: Callable[[Path], object], watch: InotifyWatch, bell: Bell, root: Path
 ) -> None:
     """Whatever changes what a snapshot holds rings, and names the directory it is in."""
     change(root / "src")
     heard = hear_until(watch, bell, "src")
     assert heard.dirty - {"src", "src/empty"} == set()
-    assert heard.doubt is None
+    assert heard.rescan_reason is None
 
 
-def test_a_tree_made_at_once_is_heard_to_its_depths_after_one_scan(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_tree_made_at_once_is_heard_to_its_depths_after_one_scan(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """A new tree gets its watches from the scan that its creation starts."""
     (root / "n/e/w/e/s/t").mkdir(parents=True)
     assert "" in hear(watch, bell).dirty
@@ -125,7 +125,7 @@ def test_a_tree_made_at_once_is_heard_to_its_depths_after_one_scan(watch: Watch,
     hear_until(watch, bell, "n/e/w/e/s/t")
 
 
-def test_a_tree_moved_in_is_heard_to_its_depths_after_one_scan(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_tree_moved_in_is_heard_to_its_depths_after_one_scan(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """A tree that was moved in whole is watched like one that was made in place."""
     (root.parent / "other/deep").mkdir(parents=True)
     (root.parent / "other").rename(root / "src/other")
@@ -137,7 +137,7 @@ def test_a_tree_moved_in_is_heard_to_its_depths_after_one_scan(watch: Watch, bel
 
 def test_what_appears_between_watching_and_listing_is_heard(bell: Bell, root: Path) -> None:
     """A change made once a directory is covered is heard even if the listing that follows sees it too."""
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.begin()
     with opened(root / "src") as fd:
         watch.cover("src", fd, Rules())
@@ -147,7 +147,7 @@ def test_what_appears_between_watching_and_listing_is_heard(bell: Bell, root: Pa
 
 
 def test_a_file_written_through_a_mapping_alone_is_heard_when_it_is_unmapped(
-    watch: Watch, bell: Bell, root: Path
+    watch: InotifyWatch, bell: Bell, root: Path
 ) -> None:
     """Closing the descriptor tells nothing while the mapping lives: the write is heard when that goes."""
     with open(root / "src/a.py", "r+b") as file:
@@ -159,7 +159,7 @@ def test_a_file_written_through_a_mapping_alone_is_heard_when_it_is_unmapped(
     hear_until(watch, bell, "src")
 
 
-def test_reading_everything_starts_nothing(watch: Watch, bell: Bell, root: Path) -> None:
+def test_reading_everything_starts_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The daemon's own scan and packaging (listing, opening, reading, re-covering) are no events."""
     walk(watch, root)
     for folder, _, names in os.walk(root):
@@ -167,11 +167,11 @@ def test_reading_everything_starts_nothing(watch: Watch, bell: Bell, root: Path)
             (Path(folder) / name).read_bytes()
             os.stat(Path(folder) / name)
     walk(watch, root)
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
     assert bell.rings == 1
 
 
-def test_a_name_left_out_does_not_ring(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_name_left_out_does_not_ring(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """A log that is written all the time in a watched directory causes no work, nor does its deletion."""
     walk(watch, root, Rules((".log", "build/")))
     for name in ("x.log", "y.log"):
@@ -179,30 +179,30 @@ def test_a_name_left_out_does_not_ring(watch: Watch, bell: Bell, root: Path) -> 
     (root / "src/x.log").rename(root / "src/z.log")
     (root / "src/z.log").unlink()
     (root / "src/build").mkdir()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
     (root / "src/build").rmdir()
     (root / "src/build").touch()
     hear_until(watch, bell, "src")
 
 
-def test_an_ignored_file_renamed_to_one_that_belongs_rings(watch: Watch, bell: Bell, root: Path) -> None:
+def test_an_ignored_file_renamed_to_one_that_belongs_rings(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Editors write a temporary file and rename it: only the second name counts, and it does."""
     walk(watch, root, Rules((".tmp",)))
     (root / "src/a.tmp").write_text("new")
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
     os.replace(root / "src/a.tmp", root / "src/a.py")
     hear_until(watch, bell, "src")
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore"])
-def test_ignore_files_ring_even_if_ignored(name: str, watch: Watch, bell: Bell, root: Path) -> None:
+def test_ignore_files_ring_even_if_ignored(name: str, watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """They decide what else belongs."""
     walk(watch, root, Rules(("ignore",)))
     (root / "src" / name).write_text("*.o")
     hear_until(watch, bell, "src")
 
 
-def test_ignored_directories_have_no_watch(watch: Watch, bell: Bell, root: Path) -> None:
+def test_ignored_directories_have_no_watch(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """What is not walked costs no watch, and a directory that becomes ignored loses the one it has."""
     for number in range(50):
         (root / f"node_modules/p{number}").mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_ignored_directories_have_no_watch(watch: Watch, bell: Bell, root: Path)
     assert last_word(watch, bell, root).dirty <= {""}
 
 
-def test_an_abandoned_scan_changes_nothing(watch: Watch, bell: Bell, root: Path) -> None:
+def test_an_abandoned_scan_changes_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """A scan that failed halfway leaves the directories it did not reach watched."""
     watch.begin()
     with opened(root) as fd:
@@ -227,14 +227,14 @@ def test_an_abandoned_scan_changes_nothing(watch: Watch, bell: Bell, root: Path)
     hear_until(watch, bell, "src/deep")
 
 
-def test_a_deleted_directory_is_forgotten(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The kernel drops its watch, and so does the book-keeping, before any scan."""
     shutil.rmtree(root / "src/deep")
     last_word(watch, bell, root)
     assert sorted(place.path for place in watch._places.values()) == ["", "src", "src/empty", "zz"]
 
 
-def test_a_removed_directory_is_named_itself(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_removed_directory_is_named_itself(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Besides the one it was in: another one may have its name, and its inode number, by the time of the next look."""
     (root / "src/deep/low").mkdir()
     walk(watch, root)
@@ -243,7 +243,7 @@ def test_a_removed_directory_is_named_itself(watch: Watch, bell: Bell, root: Pat
     assert last_word(watch, bell, root).dirty == {"src", "src/deep", "src/deep/low"}
 
 
-def test_a_file_that_was_closed_is_named(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_file_that_was_closed_is_named(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Who wrote to it may have done so through a mapping, with no time of the file to tell."""
     write_through_mmap(root / "src")
     (root / "src/b.py").chmod(0o600)
@@ -253,7 +253,7 @@ def test_a_file_that_was_closed_is_named(watch: Watch, bell: Bell, root: Path) -
     assert last_word(watch, bell, root).written == {"top"}
 
 
-def test_a_file_of_two_names_that_was_closed_is_named(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_file_of_two_names_that_was_closed_is_named(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """By the name that it is watched by, if no directory tells."""
     os.link(root / "src/a.py", root.parent / "outside")
     last_word(watch, bell, root)
@@ -292,19 +292,19 @@ def linked_late(src: Path) -> Iterator[BinaryIO]:
 
 @pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
 def test_writes_by_a_name_that_is_gone_ring_no_bell(
-    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: Watch, bell: Bell, root: Path
+    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, bell: Bell, root: Path
 ) -> None:
     """A program that goes on writing to a file without a name is no reason to look, but the next look looks there."""
     with kind(root / "src") as file:
         last_word(watch, bell, root)
         rings = bell.rings
         file.write(b"more")
-        assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+        assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
         assert bell.rings == rings + 1
-    assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+    assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
 
 
-def test_a_file_of_two_names_that_is_gone_rings_no_bell(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_file_of_two_names_that_is_gone_rings_no_bell(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """It was watched itself; written on without any name, it is nobody's business."""
     os.link(root / "src/a.py", root.parent / "outside")
     with opened(root / "src") as fd:
@@ -314,20 +314,20 @@ def test_a_file_of_two_names_that_is_gone_rings_no_bell(watch: Watch, bell: Bell
         (root.parent / "outside").unlink()
         last_word(watch, bell, root)
         file.write(b"more")
-        assert last_word(watch, bell, root) == Hints(unlinked=frozenset({"src"}))
+        assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
 
 
-def test_a_tree_moved_out_is_heard_no_more(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_tree_moved_out_is_heard_no_more(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """No phantom watches: once a scan missed it, its changes are nobody's business."""
     (root / "src").rename(root.parent / "gone")
     assert last_word(watch, bell, root).dirty == {""}
     walk(watch, root)
     assert watches(watch) == 2
     (root.parent / "gone/deep/file").touch()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
 
 
-def test_a_renamed_directory_speaks_under_its_new_path(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_renamed_directory_speaks_under_its_new_path(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The same inode keeps its watch; path and rules follow the scan, for all that is in it too."""
     (root / "src").rename(root / "lib")
     assert last_word(watch, bell, root).dirty == {""}
@@ -338,21 +338,21 @@ def test_a_renamed_directory_speaks_under_its_new_path(watch: Watch, bell: Bell,
     assert last_word(watch, bell, root).dirty == {"lib/deep"}
 
 
-def test_a_directory_replaced_by_another_is_watched_anew(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_directory_replaced_by_another_is_watched_anew(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The same path with another inode: the new one is heard, the old one no more."""
     (root / "src").rename(root.parent / "old")
     (root / "src").mkdir()
     assert last_word(watch, bell, root).dirty == {""}
     walk(watch, root)
     (root.parent / "old/file").touch()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
     (root / "src/file").touch()
     hear_until(watch, bell, "src")
 
 
 def test_a_directory_swapped_under_its_path_is_watched_through_its_descriptor(bell: Bell, root: Path) -> None:
     """The watch is on what the scan opened, not on what has its name by then."""
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.begin()
     with opened(root / "src") as fd:
         (root / "src").rename(root / "moved")
@@ -365,7 +365,7 @@ def test_a_directory_swapped_under_its_path_is_watched_through_its_descriptor(be
     watch.close()
 
 
-def test_one_directory_at_two_paths_leaves_a_doubt(watch: Watch, bell: Bell, root: Path) -> None:
+def test_one_directory_at_two_paths_leaves_a_doubt(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """A bind mount shows one inode twice, and no event says which path it was: only a full scan tells."""
     watch.begin()
     with opened(root / "src") as fd:
@@ -373,10 +373,12 @@ def test_one_directory_at_two_paths_leaves_a_doubt(watch: Watch, bell: Bell, roo
         watch.cover("again", fd, Rules())
     watch.finish()
     (root / "src/file").touch()
-    assert hear(watch, bell) == Hints(frozenset(), Doubt.COARSE)
+    assert hear(watch, bell) == Changes(frozenset(), RescanReason.COARSE)
 
 
-def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(watch: Watch, bell: Bell, root: Path) -> None:
+def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(
+    watch: InotifyWatch, bell: Bell, root: Path
+) -> None:
     """A scan covers before it knows the directory's own ignore files, and again with them."""
     watch.begin()
     for rules in (Rules(), Rules((".log",))):
@@ -385,7 +387,7 @@ def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(watch: Watch
                 watch.cover(path, fd, rules)
     watch.finish()
     (root / "src/x.log").touch()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
 
 
 @pytest.mark.parametrize(
@@ -398,50 +400,50 @@ def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(watch: Watch
     ids=["moved", "removed", "replaced"],
 )
 def test_the_workspace_itself_going_is_a_doubt(
-    change: Callable[[Path], object], watch: Watch, bell: Bell, root: Path
+    change: Callable[[Path], object], watch: InotifyWatch, bell: Bell, root: Path
 ) -> None:
     """Its move, removal or replacement rings as such: events of what is in it no longer tell anything."""
     change(root)
-    assert hear(watch, bell, lambda hints: hints.doubt is Doubt.ROOT)
+    assert hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
 
 
-def test_the_workspace_put_back_is_heard_and_watched(watch: Watch, bell: Bell, root: Path) -> None:
+def test_the_workspace_put_back_is_heard_and_watched(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Its parent tells that it is back, at once; the scan that follows watches it as before."""
     root.rename(root.with_name("elsewhere"))
-    hear(watch, bell, lambda hints: hints.doubt is Doubt.ROOT)
+    hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
     with pytest.raises(FileNotFoundError):
         walk(watch, root)
     last_word(watch, bell, root.with_name("elsewhere"))
     root.with_name("elsewhere").rename(root)
-    hear(watch, bell, lambda hints: hints.doubt is Doubt.ROOT)
+    hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
     walk(watch, root)
     (root / "src/deep/file").touch()
     hear_until(watch, bell, "src/deep")
 
 
-def test_the_workspace_moving_is_noticed_without_its_parent(watch: Watch, bell: Bell, root: Path) -> None:
+def test_the_workspace_moving_is_noticed_without_its_parent(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The parent may be unreadable: the workspace's own watch tells too."""
     assert watch._inotify is not None
     watch._inotify.remove(watch._parent_wd)
     root.rename(root.with_name("elsewhere"))
-    assert hear(watch, bell).doubt is Doubt.ROOT
+    assert hear(watch, bell).rescan_reason is RescanReason.ROOT
 
 
-def test_neighbours_of_the_workspace_do_not_ring(watch: Watch, bell: Bell, root: Path) -> None:
+def test_neighbours_of_the_workspace_do_not_ring(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Of its parent's names only its own counts."""
     (root.parent / "neighbour").mkdir()
     (root.parent / "file").write_text("x")
     (root.parent / "file").unlink()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
 
 
-def test_a_burst_rings_once(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_burst_rings_once(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Until the hints are taken there is nothing new to say."""
     for number in range(300):
         (root / f"src/{number}").touch()
     (root / "zz/last").touch()
     assert bell.wait()
-    while "zz" not in watch._mailbox._dirty:  # nothing rings any more to wait for
+    while "zz" not in watch._change_queue._dirty:  # nothing rings any more to wait for
         threading.Event().wait(0.001)
     assert bell.rings == 1
     assert watch.take().dirty == {"src", "zz"}
@@ -452,44 +454,44 @@ def test_a_burst_rings_once(watch: Watch, bell: Bell, root: Path) -> None:
 
 def test_too_many_directories_become_a_doubt() -> None:
     """Naming them all costs more than a full scan: the list is bounded."""
-    box = changes.Mailbox(lambda: None)
+    box = changes.ChangeQueue(lambda: None)
     for number in range(changes.DIRTY_AT_MOST):
         box.put({str(number)})
-    assert box.take() == Hints(frozenset(map(str, range(changes.DIRTY_AT_MOST))))
+    assert box.take() == Changes(frozenset(map(str, range(changes.DIRTY_AT_MOST))))
     box.put(set(map(str, range(changes.DIRTY_AT_MOST + 1))))
-    assert box.take() == Hints(frozenset(), Doubt.FLOOD)
+    assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
 
 
 def test_too_many_written_files_are_not_named() -> None:
     """Their list is bounded, too; the directories that they are in are known all the same."""
-    box = changes.Mailbox(lambda: None)
+    box = changes.ChangeQueue(lambda: None)
     many = set(map(str, range(changes.WRITTEN_AT_MOST)))
     box.put({""}, written=many)
-    assert box.take() == Hints(frozenset({""}), written=frozenset(many))
+    assert box.take() == Changes(frozenset({""}), written=frozenset(many))
     box.put({""}, written=many)
     box.put({"d"}, written={"d/f"})
     box.put({"d"}, written={"d/g"})
-    assert box.take() == Hints(frozenset({"", "d"}), written=None)
+    assert box.take() == Changes(frozenset({"", "d"}), written=None)
     box.put({"d"}, written={"d/f"})
-    assert box.take() == Hints(frozenset({"d"}), written=frozenset({"d/f"}))
+    assert box.take() == Changes(frozenset({"d"}), written=frozenset({"d/f"}))
 
 
 def test_too_many_writes_by_names_that_are_gone_become_a_doubt() -> None:
     """The list of directories in which they were heard is bounded as well."""
-    box = changes.Mailbox(lambda: None)
+    box = changes.ChangeQueue(lambda: None)
     box.put(unlinked=set(map(str, range(changes.DIRTY_AT_MOST + 1))))
-    assert box.take() == Hints(frozenset(), Doubt.FLOOD)
+    assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
 
 
 def test_the_gravest_doubt_is_kept() -> None:
     """A flood after the workspace moved does not hide that it moved."""
-    box = changes.Mailbox(lambda: None)
-    for doubt in (Doubt.COARSE, Doubt.ROOT, Doubt.FLOOD):
-        box.put(doubt=doubt)
-    assert box.take().doubt is Doubt.ROOT
+    box = changes.ChangeQueue(lambda: None)
+    for rescan_reason in (RescanReason.COARSE, RescanReason.ROOT, RescanReason.FLOOD):
+        box.put(rescan_reason=rescan_reason)
+    assert box.take().rescan_reason is RescanReason.ROOT
 
 
-def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: Watch, bell: Bell, root: Path) -> None:
+def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """More events than the kernel keeps, while the reader is held: a doubt, and no deafness after it."""
     with open("/proc/sys/fs/inotify/max_queued_events") as file:
         most = int(file.read())
@@ -500,8 +502,8 @@ def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: Watch, bell
         for number in range(most):  # two names in turn, or the kernel would merge them
             os.chmod(root / "src/a.py", 0o600 + number % 2)
             os.chmod(root / "src/b.py", 0o600 + number % 2)
-    hear(watch, bell, lambda heard: heard.doubt is Doubt.OVERFLOW)
-    assert last_word(watch, bell, root).doubt is None
+    hear(watch, bell, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
+    assert last_word(watch, bell, root).rescan_reason is None
     assert watch.alive()
 
 
@@ -509,14 +511,14 @@ def test_a_directory_above_the_workspace_goes_and_comes_back(bell: Bell, tmp_pat
     """Nothing happens to the workspace itself, but its path is another's, or nobody's: a doubt, every time."""
     root = tmp_path / "far/near/work"
     root.mkdir(parents=True)
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     for number, name in enumerate(("far/near", "far", "far/near", "far")):
         walk(watch, root)
         assert kernel_watches(watch._inotify._inotify_fd) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
         watch.take()
         aside = tmp_path / f"aside{number}"
         (tmp_path / name).rename(aside)
-        assert hear(watch, bell).doubt is Doubt.ROOT
+        assert hear(watch, bell).rescan_reason is RescanReason.ROOT
         if number % 2:
             root.mkdir(parents=True)
         else:
@@ -524,12 +526,12 @@ def test_a_directory_above_the_workspace_goes_and_comes_back(bell: Bell, tmp_pat
     watch.close()
 
 
-def test_what_goes_on_above_the_workspace_rings_nothing(watch: Watch, bell: Bell, root: Path) -> None:
+def test_what_goes_on_above_the_workspace_rings_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """Neighbours come and go, in the same directory and further up."""
     for folder in (root.parent, root.parent.parent):
         (folder / "neighbour").mkdir()
         (folder / "neighbour").rmdir()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
 
 
 class Failing(Rules):
@@ -540,7 +542,7 @@ class Failing(Rules):
 
 
 def test_an_error_while_an_event_is_handled_is_a_doubt_not_deafness(
-    watch: Watch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
+    watch: InotifyWatch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The reader outlives any bug in what it calls, and the scan makes good what was lost."""
     watch.begin()
@@ -551,14 +553,14 @@ def test_an_error_while_an_event_is_handled_is_a_doubt_not_deafness(
     watch.finish()
     with caplog.at_level(logging.CRITICAL):
         (root / "src/new").touch()
-        assert hear(watch, bell).doubt is Doubt.FAULT
+        assert hear(watch, bell).rescan_reason is RescanReason.FAULT
         walk(watch, root)
     (root / "src/newer").touch()
     hear_until(watch, bell, "src")
 
 
 def test_a_dead_reader_is_seen_and_the_next_scan_heals(
-    watch: Watch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
+    watch: InotifyWatch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Deafness rings, shows in `alive()`, and ends with the next scan."""
     assert watch.alive()
@@ -571,7 +573,7 @@ def test_a_dead_reader_is_seen_and_the_next_scan_heals(
     reader._deliver = broken
     with caplog.at_level(logging.CRITICAL):
         (root / "src/new").touch()
-        assert hear(watch, bell).doubt is Doubt.DEAF
+        assert hear(watch, bell).rescan_reason is RescanReason.DEAF
         reader.join()
     assert not watch.alive()
     assert watch.needs_polling
@@ -585,7 +587,7 @@ def test_a_dead_reader_is_seen_and_the_next_scan_heals(
 def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> None:
     """Whatever state it is in: never opened, open, scanned, closed before, dead."""
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.close()
     for _ in range(3):
         watch.open()
@@ -595,12 +597,12 @@ def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> N
         watch.close()
         watch.close()
     assert not watch.alive()
-    assert watch.take().doubt is None
+    assert watch.take().rescan_reason is None
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_closed_watch_can_be_opened_again(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_closed_watch_can_be_opened_again(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """As after sleep, when everything is built anew."""
     watch.close()
     walk(watch, root)
@@ -610,7 +612,7 @@ def test_a_closed_watch_can_be_opened_again(watch: Watch, bell: Bell, root: Path
 
 def test_a_directory_deeper_than_a_path_may_be_long_is_watched(bell: Bell, tmp_path: Path) -> None:
     """Watches go through descriptors, so PATH_MAX does not limit them."""
-    watch = Watch(str(tmp_path), bell.strobe)
+    watch = InotifyWatch(str(tmp_path), bell.wake)
     watch.begin()
     name, path = "d" * 200, ""
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
@@ -628,7 +630,7 @@ def test_a_directory_deeper_than_a_path_may_be_long_is_watched(bell: Bell, tmp_p
     shutil.rmtree(tmp_path / name)
 
 
-def test_a_real_scan_covers_for_the_watch(watch: Watch, bell: Bell, root: Path) -> None:
+def test_a_real_scan_covers_for_the_watch(watch: InotifyWatch, bell: Bell, root: Path) -> None:
     """The scanner's own walk and rules: what they leave out does not ring, the rest does."""
     (root / ".gitignore").write_text("*.log\n")
     (root / "src/.gitignore").write_text("!kept.log\n/deep/\n")
@@ -638,6 +640,6 @@ def test_a_real_scan_covers_for_the_watch(watch: Watch, bell: Bell, root: Path) 
     assert watches(watch) == len(["", "src", "src/empty", "zz"])
     (root / "src/x.log").touch()
     (root / "src/deep/file").touch()
-    assert last_word(watch, bell, root) == Hints()
+    assert last_word(watch, bell, root) == Changes()
     (root / "src/kept.log").touch()
     hear_until(watch, bell, "src")

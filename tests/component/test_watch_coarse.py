@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from watched import Bell, hear, walk
 
-from syncd.watch.changes import Doubt, Hints
-from syncd.watch.fallback_watch import CoarseWatch
-from syncd.watch.inotify_watch import Watch
+from syncd.watch.changes import Changes, RescanReason
+from syncd.watch.fallback_watch import FallbackWatch
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.interface import watcher
 
 
@@ -33,22 +33,22 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(root: Path, bell: Bell) -> Iterator[CoarseWatch]:
-    watch = CoarseWatch(str(root), bell.strobe)
+def watch(root: Path, bell: Bell) -> Iterator[FallbackWatch]:
+    watch = FallbackWatch(str(root), bell.wake)
     walk(watch, root)
     yield watch
     watch.close()
 
 
-def test_a_change_anywhere_is_a_doubt(watch: CoarseWatch, bell: Bell, root: Path) -> None:
+def test_a_change_anywhere_is_a_doubt(watch: FallbackWatch, bell: Bell, root: Path) -> None:
     """It says that something happened, not where; and that polling is needed besides, and why."""
     (root / "src/deep/new").touch()
-    assert hear(watch, bell) == Hints(frozenset(), Doubt.COARSE)
+    assert hear(watch, bell) == Changes(frozenset(), RescanReason.COARSE)
     assert watch.needs_polling
-    assert [problem.key for problem in watch.problems()] == ["watch:coarse"]
+    assert [warning.key for warning in watch.warnings()] == ["watch:coarse"]
 
 
-def test_reading_everything_starts_nothing(watch: CoarseWatch, bell: Bell, root: Path) -> None:
+def test_reading_everything_starts_nothing(watch: FallbackWatch, bell: Bell, root: Path) -> None:
     """Reading is filtered out in the kernel, else the daemon would wake itself for ever."""
     walk(watch, root)
     (root / "src/file").read_bytes()
@@ -56,7 +56,7 @@ def test_reading_everything_starts_nothing(watch: CoarseWatch, bell: Bell, root:
     assert not bell.wait(0.3)
 
 
-def test_a_workspace_that_was_replaced_is_watched_anew(watch: CoarseWatch, bell: Bell, root: Path) -> None:
+def test_a_workspace_that_was_replaced_is_watched_anew(watch: FallbackWatch, bell: Bell, root: Path) -> None:
     """The observer stays with the old directory in silence, so the scan looks and builds a new one."""
     root.rename(root.with_name("old"))
     assert not watch.alive()
@@ -73,18 +73,18 @@ def test_a_workspace_that_was_replaced_is_watched_anew(watch: CoarseWatch, bell:
 
 def test_a_missing_workspace_is_a_problem(bell: Bell, tmp_path: Path) -> None:
     """Nothing to watch is told, not raised, and leaves no thread."""
-    watch = CoarseWatch(str(tmp_path / "missing"), bell.strobe)
+    watch = FallbackWatch(str(tmp_path / "missing"), bell.wake)
     watch.open()
     assert not watch.alive()
-    assert watch.problems()
+    assert watch.warnings()
     watch.close()
 
 
 def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> None:
     """However often it is opened and closed."""
-    CoarseWatch(str(root), bell.strobe).close()
+    FallbackWatch(str(root), bell.wake).close()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    watch = CoarseWatch(str(root), bell.strobe)
+    watch = FallbackWatch(str(root), bell.wake)
     for _ in range(2):
         watch.open()
         watch.open()
@@ -96,7 +96,7 @@ def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> N
 
 def test_the_known_watchdog_gets_the_exact_watch(bell: Bell, root: Path) -> None:
     """With the pinned version nothing coarse is used."""
-    assert isinstance(watcher(str(root), bell.strobe), Watch)
+    assert isinstance(watcher(str(root), bell.wake), InotifyWatch)
 
 
 def test_another_watchdog_gets_the_coarse_one(root: Path) -> None:
@@ -113,4 +113,4 @@ def test_another_watchdog_gets_the_coarse_one(root: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", code, root], capture_output=True, text=True, check=True, timeout=60
         )
-        assert done.stdout == "CoarseWatch\n", missing
+        assert done.stdout == "FallbackWatch\n", missing

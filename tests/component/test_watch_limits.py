@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from watched import Bell, Rules, hear_until, kernel_watches, opened, walk
 
-from syncd.watch.inotify_watch import Watch
+from syncd.watch.inotify_watch import InotifyWatch
 
 # Root reads everything unless this right is taken away.
 AS_ANYONE = (
@@ -47,18 +47,18 @@ def watches_used_up() -> None:
     root, bell = tree(100), Bell()
     most = 19 + above(root)
     limit("max_inotify_watches", most)
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     for _ in range(3):  # again and again the same, whatever order directories come in
         walk(watch, root)
         assert watch.unwatched() == 101 - 19, watch.unwatched()
         assert watch.needs_polling
         assert watch.alive()
-    (problem,) = watch.problems()
-    assert problem.key == "watch:limit"
-    assert "82 of 101 directories" in problem.what, problem
-    assert f"user.max_inotify_watches is {most}" in problem.what, problem
-    assert "sudo sysctl user.max_inotify_watches=524288" in problem.remedy, problem
-    assert "/etc/sysctl.d/" in problem.remedy, problem
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:limit"
+    assert "82 of 101 directories" in warning.what, warning
+    assert f"user.max_inotify_watches is {most}" in warning.what, warning
+    assert "sudo sysctl user.max_inotify_watches=524288" in warning.remedy, warning
+    assert "/etc/sysctl.d/" in warning.remedy, warning
     limit("max_inotify_watches", 1000)
     missed = min(watch._missed)
     with opened(root / missed) as fd:
@@ -66,7 +66,7 @@ def watches_used_up() -> None:
     assert watch.unwatched() == 101 - 20, watch.unwatched()
     walk(watch, root)
     assert watch.unwatched() == 0, watch.unwatched()
-    assert watch.problems() == ()
+    assert watch.warnings() == ()
     assert not watch.needs_polling
     for number in range(100):
         (root / f"d{number:03}" / "file").touch()
@@ -78,7 +78,7 @@ def watches_used_up() -> None:
 def few_system_calls_at_the_limit() -> None:
     root, bell = tree(0), Bell()
     limit("max_inotify_watches", 4 + above(root))
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.open()
     assert watch._inotify is not None
     tried, add = 0, watch._inotify.add
@@ -109,21 +109,21 @@ def instances_used_up() -> None:
     root, bell = tree(3), Bell()
     limit("max_inotify_instances", 0)
     before = len(os.listdir("/proc/self/fd"))
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.open()
     walk(watch, root)
     assert not watch.alive()
     assert watch.needs_polling
     assert watch.unwatched() == 4
-    (problem,) = watch.problems()
-    assert problem.key == "watch:instances", problem
-    assert "user.max_inotify_instances is 0" in problem.what, problem
-    assert "sudo sysctl user.max_inotify_instances=512" in problem.remedy, problem
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:instances", warning
+    assert "user.max_inotify_instances is 0" in warning.what, warning
+    assert "sudo sysctl user.max_inotify_instances=512" in warning.remedy, warning
     assert len(os.listdir("/proc/self/fd")) == before
     limit("max_inotify_instances", 10)
     walk(watch, root)
     assert watch.alive()
-    assert watch.problems() == ()
+    assert watch.warnings() == ()
     (root / "d001/file").touch()
     hear_until(watch, bell, "d001")
     watch.close()
@@ -135,20 +135,20 @@ def unreadable() -> None:
     for name in ("closed", "open"):
         (root / name).mkdir()
     (root / "closed").chmod(0o100)
-    watch = Watch(str(root), bell.strobe)
+    watch = InotifyWatch(str(root), bell.wake)
     watch.begin()
     for path in ("", "closed", "open"):
         with opened(root / path, os.O_PATH) as fd:
             watch.cover(path, fd, Rules())
     watch.finish()
-    (problem,) = watch.problems()
-    assert problem.key == "watch:EACCES", problem
-    assert "closed" in str(problem), problem
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:EACCES", warning
+    assert "closed" in str(warning), warning
     assert watch.unwatched() == 1
     assert watch.needs_polling
     (root / "closed").chmod(0o700)
     walk(watch, root)
-    assert watch.problems() == ()
+    assert watch.warnings() == ()
     watch.close()
     shutil.rmtree(root)
 
@@ -182,16 +182,16 @@ def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> 
     """Both are EMFILE; the remedy is another. And what was half made is closed again."""
     script = (
         "import os, resource, sys\n"
-        "from syncd.watch.inotify_watch import Watch\n"
+        "from syncd.watch.inotify_watch import InotifyWatch\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
-        "watch, held = Watch(sys.argv[1], lambda: None), []\n"
+        "watch, held = InotifyWatch(sys.argv[1], lambda: None), []\n"
         "for spare in range(4):\n"
         "    try:\n"
         "        while True: held.append(os.dup(2))\n"
         "    except OSError: pass\n"
         "    for _ in range(spare): os.close(held.pop())\n"
         "    watch.open()\n"
-        "    if spare < 3: assert [p.key for p in watch.problems()] == ['watch:descriptors'], watch.problems()\n"
+        "    if spare < 3: assert [p.key for p in watch.warnings()] == ['watch:descriptors'], watch.warnings()\n"
         "    for _ in range(spare) if spare < 3 else (): held.append(os.dup(2))\n"
         "assert watch.alive()\n"
         "watch.close()\n"
@@ -206,7 +206,7 @@ def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
     """Where no descriptor can be named, the path serves; links are not followed."""
     bell = Bell()
     (tmp_path / "src").mkdir()
-    watch = Watch(str(tmp_path), bell.strobe)
+    watch = InotifyWatch(str(tmp_path), bell.wake)
     watch.open()
     reader = watch._inotify
     assert reader is not None

@@ -9,7 +9,7 @@ import pytest
 
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.disaster_guard import Sentry
+from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.scan.scanner import Scan
@@ -25,11 +25,11 @@ def files(prefix: str, count: int) -> Manifest:
 BEFORE = files("before", 100)
 
 
-def accepted(folder: Path, identity: FileIdentity = OURS) -> Sentry:
+def accepted(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
     """A guard that knows the workspace."""
-    sentry = Sentry(str(folder))
-    sentry.accept(Scan(identity, dict(BEFORE)))
-    return sentry
+    guard = DisasterGuard(str(folder))
+    guard.accept(Scan(identity, dict(BEFORE)))
+    return guard
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -48,15 +48,15 @@ def test_another_directory(
     tmp_path: Path, identity: FileIdentity, now: Manifest, *, refused: bool, restarted: bool
 ) -> None:
     """It is refused where its files are others, too."""
-    sentry = accepted(tmp_path)
+    guard = accepted(tmp_path)
     if restarted:
-        sentry = Sentry(str(tmp_path))
-        sentry.recall()
+        guard = DisasterGuard(str(tmp_path))
+        guard.recall()
     if not refused:
-        sentry.check(BEFORE, Scan(identity, now))
+        guard.check(BEFORE, Scan(identity, now))
         return
     with pytest.raises(NearlyEmpty) as failure:
-        sentry.check(BEFORE, Scan(identity, now))
+        guard.check(BEFORE, Scan(identity, now))
     assert str(failure.value) == (
         "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
         "bring the old one back, or run `syncd push --force` if it is meant to be so"
@@ -66,19 +66,19 @@ def test_another_directory(
 def test_one_that_is_not_known_is_no_other(tmp_path: Path) -> None:
     """Where no process left a note, and before the note is read, any directory will do."""
     accepted(tmp_path)
-    Sentry(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
-    sentry = Sentry(str(tmp_path / "elsewhere"))
-    sentry.recall()
-    sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    DisasterGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    guard = DisasterGuard(str(tmp_path / "elsewhere"))
+    guard.recall()
+    guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
 def test_what_lost_nearly_all(tmp_path: Path) -> None:
     """Even in the same directory it is refused, with both numbers of files; directories are none."""
-    sentry = accepted(tmp_path)
+    guard = accepted(tmp_path)
     folders = {f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)}
-    sentry.check(BEFORE, Scan(OURS, files("before", 10)))
+    guard.check(BEFORE, Scan(OURS, files("before", 10)))
     with pytest.raises(NearlyEmpty) as failure:
-        sentry.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
+        guard.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
     assert str(failure.value) == (
         "the workspace holds 9 files where it held 100, so nothing is synced: "
         "bring it back, or run `syncd push --force` if it is meant to be so"
@@ -87,23 +87,23 @@ def test_what_lost_nearly_all(tmp_path: Path) -> None:
 
 def test_what_vanished_while_it_was_packed(tmp_path: Path) -> None:
     """It is looked at again before it is believed."""
-    sentry = Sentry(str(tmp_path))
-    sentry.confirm(files("f", 100), 90)
-    sentry.confirm(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
+    guard = DisasterGuard(str(tmp_path))
+    guard.confirm(files("f", 100), 90)
+    guard.confirm(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
     with pytest.raises(TryLater) as failure:
-        sentry.confirm(files("f", 100), 91)
+        guard.confirm(files("f", 100), 91)
     assert str(failure.value) == "91 of the workspace's 100 files vanished while they were packed"
 
 
 def test_it_is_written_down_once(tmp_path: Path) -> None:
     """Not at each look, but when it is another one."""
-    sentry = accepted(tmp_path)
+    guard = accepted(tmp_path)
     (record,) = tmp_path.iterdir()
     record.unlink()
-    sentry.accept(Scan(OURS))
+    guard.accept(Scan(OURS))
     assert not record.exists()
-    sentry.accept(Scan(ANOTHER))
-    later = Sentry(str(tmp_path))
+    guard.accept(Scan(ANOTHER))
+    later = DisasterGuard(str(tmp_path))
     later.recall()
     later.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     with pytest.raises(NearlyEmpty):
@@ -112,9 +112,9 @@ def test_it_is_written_down_once(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     """This process knows it all the same."""
-    sentry = accepted(tmp_path / "missing")
+    guard = accepted(tmp_path / "missing")
     with pytest.raises(NearlyEmpty):
-        sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+        guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
 def test_a_damaged_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,9 +122,9 @@ def test_a_damaged_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     accepted(tmp_path)
     (record,) = tmp_path.iterdir()
     record.write_bytes(b"garbage")
-    sentry = Sentry(str(tmp_path))
-    sentry.recall()
-    sentry.check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    guard = DisasterGuard(str(tmp_path))
+    guard.recall()
+    guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     ((name, level, text),) = caplog.record_tuples
     assert (name, level) == ("syncd", logging.WARNING)
     assert "'workspace'" in text

@@ -25,13 +25,13 @@ from test_selection_and_git import (
 )
 
 from syncd.core.errors import WorkspaceError
-from syncd.scan.explain import inquire
+from syncd.scan.explain import explain
 from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scanner
 from syncd.selection.ignore_files import read_git_rules
 from syncd.selection.repository import Repository, repository_around
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.changes import Doubt
+from syncd.watch.changes import RescanReason
 
 SELECTION = Selection(PLAIN)
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
@@ -43,15 +43,15 @@ def sent(workspace: Path, selection: Selection = SELECTION) -> set[str]:
 
 
 def decided(workspace: Path, path: str) -> Verdict:
-    rule = inquire(str(workspace), SELECTION, path).rule
+    rule = explain(str(workspace), SELECTION, path).rule
     return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
 
 
-def in_git_words(workspace: Path, verdict: Verdict, common: Path) -> Verdict:
+def in_git_words(workspace: Path, action: Verdict, common: Path) -> Verdict:
     """Git names a file from the work tree's top, or its exclude file from where it stands."""
-    source, line, pattern = verdict
+    source, line, pattern = action
     if not source:
-        return verdict
+        return action
     if source.endswith("info/exclude"):
         return str(common / "info/exclude"), line, pattern
     top = Path(os.fsdecode(git(workspace, "rev-parse", "--show-toplevel").rstrip(b"\n")))
@@ -63,8 +63,8 @@ def disagreements(workspace: Path, common: Path) -> list[str]:
     """Where syncd and git differ, about what belongs or about which line decides."""
     theirs, ours = of_git(workspace), sent(workspace)
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
-    for path, verdict in verdicts_of_git(workspace, all_files(workspace)).items():
-        mine, git_says = decided(workspace, path), in_git_words(workspace, verdict, common)
+    for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
+        mine, git_says = decided(workspace, path), in_git_words(workspace, action, common)
         if mine != git_says:
             wrong.append(f"{path!r}: git decides by {git_says}, syncd by {mine}")
     return wrong
@@ -183,7 +183,7 @@ def test_order_and_names(tmp_path: Path) -> None:
     (tmp_path / "packages/.gitignore").write_text("!x.c\n")
 
     def rule(path: str) -> str:
-        return str(inquire(str(workspace), SELECTION, path, str(personal)).rule)
+        return str(explain(str(workspace), SELECTION, path, str(personal)).rule)
 
     assert {path: rule(path) for path in ("x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored")} == {
         "x.a": f"{exclude}:2: !x.a",
@@ -194,7 +194,7 @@ def test_order_and_names(tmp_path: Path) -> None:
         "y.c": f"{tmp_path}/.gitignore:1: *.c",
         "anchored": f"{personal}:2: /packages/app/anchored",
     }
-    assert inquire(str(workspace), SELECTION, "not-anchored", str(personal)).included
+    assert explain(str(workspace), SELECTION, "not-anchored", str(personal)).included
     stronger = Selection(SelectionSettings(ignore=("!/y.c",)))
     assert "y.c" in sent(workspace, stronger)
     without = Selection(SelectionSettings(use_gitignore=False))
@@ -282,7 +282,7 @@ def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
         os.truncate(tmp_path / name, 1 << 30)
     with pytest.raises(WorkspaceError, match=r"its rules in .* cannot be read: (Permission|File too)"):
         sent(tmp_path / "app")
-    assert not inquire(str(tmp_path / "app"), SELECTION, "f").included
+    assert not explain(str(tmp_path / "app"), SELECTION, "f").included
 
 
 class Inside(Watched):
@@ -297,10 +297,10 @@ class Inside(Watched):
         self.hear()
         assert set(self.scan().manifest) == {"f", "g"}
 
-    def heard(self) -> Doubt | None:
+    def heard(self) -> RescanReason | None:
         """The doubt that events bring; the next scan is told of it."""
         self.hear()
-        return Doubt.COARSE if self.suspicion._anywhere else None
+        return RescanReason.COARSE if self.dirty._anywhere else None
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_a_busy_repository_is_not_heard(inside: Inside) -> None:
         (inside.top / name).unlink()
     (inside.top / "packages/beside").mkdir()
     inside.hear()
-    assert inside.suspicion.taken() == frozenset()
+    assert inside.dirty.taken() == frozenset()
 
 
 def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
@@ -399,10 +399,10 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
 def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
     """They do not stand, so nothing leaves by them."""
     inside.scanner.learn({"f": replace(inside.scan().manifest["f"], digest=b"x")})
-    assert inside.scanner.rules_stand(["f"])
+    assert inside.scanner.rules_unchanged(["f"])
     if name.startswith("packages/.git/"):
         make_repository(inside.top / "packages", "f\n")
     else:
         edit(inside.top / name)
-    assert not inside.scanner.rules_stand(["f"])
+    assert not inside.scanner.rules_unchanged(["f"])
     assert set(inside.scanner.scan([]).manifest) == {"g"}  # also if no event came

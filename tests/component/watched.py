@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from syncd.watch.changes import Doubt, Hints
+from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.interface import Watcher
 
 DEADLINE_S = 10.0
@@ -42,7 +42,7 @@ class Bell:
     rings: int = 0
     _ends: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
 
-    def strobe(self) -> None:
+    def wake(self) -> None:
         self.rings += 1
         os.write(self._ends[1], b"!")
 
@@ -57,26 +57,26 @@ class Bell:
             os.close(end)
 
 
-def hear(watch: Watcher, bell: Bell, enough: Callable[[Hints], bool] = bool) -> Hints:
+def hear(watch: Watcher, bell: Bell, enough: Callable[[Changes], bool] = bool) -> Changes:
     """All hints until they are enough."""
     dirty, unlinked = frozenset[str](), frozenset[str]()
     written: frozenset[str] | None = frozenset()
-    doubt: Doubt | None = None
+    rescan_reason: RescanReason | None = None
     while True:
-        assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {doubt}"
-        hints = watch.take()
-        dirty |= hints.dirty
-        written = None if written is None or hints.written is None else written | hints.written
-        unlinked |= hints.unlinked
-        doubt = max(filter(None, (doubt, hints.doubt)), default=None)
-        heard = Hints(dirty, doubt, written, unlinked)
+        assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
+        changes = watch.take()
+        dirty |= changes.dirty
+        written = None if written is None or changes.written is None else written | changes.written
+        unlinked |= changes.unlinked
+        rescan_reason = max(filter(None, (rescan_reason, changes.rescan_reason)), default=None)
+        heard = Changes(dirty, rescan_reason, written, unlinked)
         if enough(heard):
             return heard
 
 
-def hear_until(watch: Watcher, bell: Bell, path: str) -> Hints:
+def hear_until(watch: Watcher, bell: Bell, path: str) -> Changes:
     """All hints until one names `path`: the queue keeps its order, so what came before it is among them."""
-    return hear(watch, bell, lambda hints: path in hints.dirty)
+    return hear(watch, bell, lambda changes: path in changes.dirty)
 
 
 def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:

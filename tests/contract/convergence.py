@@ -39,7 +39,7 @@ from fuzz.story import Line, Story, shortened, story, told
 from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.archive import chunking, packer
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import SystemClock
 from syncd.core.errors import NearlyEmpty, NeedsPerson, SyncdError
@@ -47,21 +47,21 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config, check_config
 from syncd.core.waiter import Superseded
 from syncd.daemon import build
-from syncd.daemon.build import Surroundings, folders_of
-from syncd.daemon.components import Parts
+from syncd.daemon.build import RuntimeContext, folders_of
+from syncd.daemon.components import Components
 from syncd.daemon.loop import Daemon
-from syncd.daemon.requests import Order
+from syncd.daemon.requests import SyncRequest
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.emulator import Emulator, Entry, Sandbox
-from syncd.emulator.extract import BadArchive, Bounds
+from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.http_client import Answer, Exchanger
-from syncd.remote.remote_job import Errand, Runner
-from syncd.report.status_publisher import Tally
-from syncd.report.systemd_notify import ServiceManager
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.remote_job import JobRunner, RemoteJob
+from syncd.report.status_publisher import RunTotals
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.removal_plan import within
 from syncd.scan import file_reader
 from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
@@ -70,9 +70,9 @@ from syncd.scan.manifest import Kind, Manifest, Stamp
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync import sandbox_factory
-from syncd.sync.delivery import Attendant
+from syncd.sync.delivery import SyncObserver
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.sync.sync_cycle import Outcome, SyncCycle
 from syncd.watch import inotify_watch as watch_module
 from syncd.watch.inotify import BUFFER_BYTES, Inotify
 
@@ -241,10 +241,10 @@ class Waiter:
                     self._world.lose(f"flush said that all is there, and {lacking[:4]}")
 
 
-class Knocking(Exchanger):
+class Knocking(HttpClient):
     """The real exchanger, with an instant before and after each request."""
 
-    def exchange(self, method: str, url: str, **more: Any) -> Answer:
+    def exchange(self, method: str, url: str, **more: Any) -> Response:
         world = living()
         path = url.partition("?")[0]
         op = path.rpartition("/")[2]
@@ -281,36 +281,36 @@ def _with_instants(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield block
 
 
-class Asking(Runner):
+class Asking(JobRunner):
     """The real runner; which of its requests to run something might arrive late is remembered."""
 
-    def start(self, errand: Errand) -> None:
+    def start(self, job: RemoteJob) -> None:
         living().figures["programs"] += 1
         try:
-            super().start(errand)
+            super().start(job)
         except StepFailed as failure:
-            if failure.verdict is not Verdict.REFUSED:
-                living().stragglers.append(errand.name)
+            if failure.action is not FailureAction.REFUSED:
+                living().stragglers.append(job.name)
             raise
 
 
-class Instants(ServiceManager):
+class Instants(SystemdNotifier):
     """The real one, pinged between any two steps of a scan or of packing."""
 
     def ping(self) -> None:
         living().instant()
 
 
-class Watchful(Cycle):
+class Watchful(SyncCycle):
     """The real cycle, in which an error that nobody foresaw is seen."""
 
-    def run(self, demand: Demand, attendant: Attendant, changed: Any = None) -> Outcome:
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Any = None) -> Outcome:
         figures = living().figures
         figures["looks at all" if changed is None else "looks at some"] += 1
         world = living()
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
         try:
-            outcome = super().run(demand, attendant, changed)
+            outcome = super().run(sync_mode, observer, changed)
         except (SyncdError, StepFailed, Superseded, OSError):
             figures["failed syncs"] += 1
             raise
@@ -318,7 +318,7 @@ class Watchful(Cycle):
             world.lose(f"internal error: {''.join(traceback.format_exception(error))}")
             raise
         same = self.target is not None and self.target.sandbox_id == sandbox_id  # else there was nothing to lose
-        if world.renewed and demand is Demand.CHANGED and baseline and same and not world.state_harmed:
+        if world.renewed and sync_mode is SyncMode.CHANGED and baseline and same and not world.state_harmed:
             world.judge_renewed(baseline)
         world.renewed = False
         return outcome
@@ -327,15 +327,15 @@ class Watchful(Cycle):
 class StoryDaemon(Daemon):
     """The real daemon, whose waits are the story's."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
+    def __init__(self, components: Components) -> None:
+        super().__init__(components)
         self._world = living()
         self._syncing = False
 
     def _wait(self, until_s: float | None) -> None:
         with self._world.effects(counted=False):
             self._world.waits(self, until_s)
-        self._parts.waiter.interrupt.check()
+        self._components.waiter.interrupt.check()
         self._hear()
 
     def _sync(self, reason: Any) -> None:
@@ -358,43 +358,43 @@ class StoryDaemon(Daemon):
         self._world.box_id = self.sandbox_id
         super()._succeeded(outcome)
 
-    def _failed(self, step: Step, failure: SyncdError, asked_s: float = 0.0) -> None:
+    def _failed(self, step: ApiStep, failure: SyncdError, asked_s: float = 0.0) -> None:
         self._world.nearly_empty = isinstance(failure, NearlyEmpty)
         super()._failed(step, failure, asked_s)
 
     @property
     def at_rest(self) -> bool:
-        agenda = self._agenda()
+        scheduler_input = self._scheduler_input()
         return (
             not self._syncing
-            and agenda.burst is None
-            and not agenda.ordered
-            and agenda.hold is None
-            and agenda.not_before_s is None
+            and scheduler_input.burst is None
+            and not scheduler_input.requested
+            and scheduler_input.hold is None
+            and scheduler_input.not_before_s is None
         )
 
     @property
     def fails(self) -> bool:
         """Whether a failure is being waited out."""
-        return self._syncing or self._setback.not_before_s is not None
+        return self._syncing or self._backoff.not_before_s is not None
 
     @property
     def held(self) -> bool:
-        return self._setback.hold is not None
+        return self._backoff.hold is not None
 
     @property
     def sandbox_id(self) -> str:
         """Where it goes, or went last."""
-        target = self._parts.cycle.target
+        target = self._components.cycle.target
         return target.sandbox_id if target else ""
 
     @property
     def owns_up(self) -> bool:
         """Whether it says that something could not be removed."""
-        return any(problem.key.startswith("delete") for problem in self._parts.cycle.problems)
+        return any(warning.key.startswith("delete") for warning in self._components.cycle.warnings)
 
-    def order(self, order: Order) -> None:
-        self._orders.add(order)
+    def order(self, order: SyncRequest) -> None:
+        self._request_queue.add(order)
 
     @property
     def paused(self) -> bool:
@@ -406,11 +406,11 @@ class StoryDaemon(Daemon):
     @property
     def polls(self) -> bool:
         """Whether it must look where it cannot hear."""
-        return self._parts.watch.needs_polling
+        return self._components.watch.needs_polling
 
     @property
     def last_error(self) -> object:
-        return self._parts.board.tally.last_error
+        return self._components.publisher.totals.last_error
 
 
 class Mute:
@@ -503,7 +503,7 @@ class World:
         self.stragglers: list[str] = []
         self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         # With the defaults and with nobody else in the sandbox, more can be asked: see `_watch`.
-        self._cycle: Cycle | None = None
+        self._cycle: SyncCycle | None = None
         self._plain = not any(line.word in UNUSUAL for line in self.story)
         self._settings: list[tuple[Any, ...]] = [DEFAULTS]
         self._config = self._lived = self._configured(DEFAULTS)
@@ -574,7 +574,7 @@ class World:
             kinds = kinds_in(tar)
             try:
                 count = initialize(packed, bounds)
-            except BadArchive as error:
+            except ArchiveRefused as error:
                 if self._plain or "could not be extracted" not in str(error):
                     self.lose(f"an archive that cannot be extracted: {error}")
                 there = tree(sandbox.workspace)  # what could be put there is
@@ -613,7 +613,7 @@ class World:
             if sum(now_s - at_s < SPAN_S - 1 for at_s in self._acquired_wall_s) > MOST_ACQUIRED:
                 self.lose(f"more than {MOST_ACQUIRED} sandboxes were acquired in {SPAN_S:.0f} s")
 
-    def is_asked(self, entry: Entry) -> None:
+    def is_asked(self, entry: RequestRecord) -> None:
         """An initialize is asked for; whoever reset the sandbox for it had a reason."""
         box = self.boxes[entry.sandbox or ""]
         box.sure = False
@@ -624,7 +624,7 @@ class World:
             kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
             gone = reset_of - kinds.items()
             if self.deeds == self._deeds_before_sync:  # a rule may have come since what it names was seen to be gone
-                home, wanted = self._stays_home(), self.wanted()
+                home, wanted = self._is_excluded(), self.wanted()
                 # What is of another kind now is a reason, also where it is not in the archive, as its place was taken.
                 gone = {(path, kind) for path, kind in gone if path in wanted or not home(path, kind == "folder")}
             if reset_of and not gone and not self.state_harmed:
@@ -658,11 +658,11 @@ class World:
         included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | circles
         return {path: what for path, what in tree(self.workspace).items() if path in included}
 
-    def _stays_home(self) -> Callable[[str, bool], bool]:
+    def _is_excluded(self) -> Callable[[str, bool], bool]:
         """Says of a path, and whether it is a folder, that it is not deleted but left out."""
         scanner = Scanner(str(self.workspace), SELECTION)
         scanner.scan()
-        return scanner.stays_home
+        return scanner.is_excluded
 
     def _compare(self) -> None:
         box = self.box
@@ -681,7 +681,7 @@ class World:
         modes = {settings[0] for settings in self._settings}
         if self._config.sandbox.deletions != "keep":
             left = box.ledger.left(wanted, self._unblocked(there), exactly=modes == {"reset"})
-            home = self._stays_home()
+            home = self._is_excluded()
             # For a new rule alone nobody's work is reset.
             if self._config.sandbox.deletions != "reset" or not all(home(p, there[p][0] == "folder") for p in left):
                 lost += gone_here(left, there)
@@ -694,8 +694,8 @@ class World:
 
     def blocked(self) -> tuple[str, ...]:
         """What the last daemon named as blocked: that, and what is below it, stays as it is there."""
-        problems = self._cycle.problems if self._cycle is not None else []
-        return tuple(each.key.removeprefix("blocked:") for each in problems if each.key.startswith("blocked:"))
+        warnings = self._cycle.warnings if self._cycle is not None else []
+        return tuple(each.key.removeprefix("blocked:") for each in warnings if each.key.startswith("blocked:"))
 
     def _is_blocked(self, path: str) -> bool:
         return within(path, set(self.blocked()))
@@ -733,7 +733,7 @@ class World:
         self._interrupt = Interrupt()
         self._waits = self._late = 0
         with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
-            self._cycle = daemon._parts.cycle
+            self._cycle = daemon._components.cycle
             daemon.run()
         for copy in self._saved:  # what the doomed process still did to its own disk is undone
             _remove(self.folder / copy.name)
@@ -755,19 +755,19 @@ class World:
     def _daemon(self) -> Iterator[Daemon]:
         wakeup = Wakeup()
         self._lived = self._config
-        around = Surroundings(self.clock, self._environ, self._interrupt)
+        context = RuntimeContext(self.clock, self._environ, self._interrupt)
         self._signals = Signals(self._interrupt, wakeup)
         key = ApiKey(KEY, "the story")
         # A daemon that has synced once does not end with what only a person can mend, but waits.
-        tally = Tally(synced_once=True)
+        totals = RunTotals(synced_once=True)
         try:
             with build.daemon_of(
                 self._config,
                 key=key,
-                around=around,
+                context=context,
                 signals=self._signals,
                 wakeup=wakeup,
-                tally=tally,
+                totals=totals,
                 reread=lambda: self._config,
             ) as daemon:
                 yield daemon
@@ -814,10 +814,10 @@ class World:
             case "asleep":
                 self.clock.suspend(line.args[0])
             case "order":
-                daemon.order(Order())
+                daemon.order(SyncRequest())
             case "flush":
                 if self.workspace.is_dir() and not daemon.paused:
-                    daemon.order(Order(Waiter(self), lasting=True))  # type: ignore[arg-type]
+                    daemon.order(SyncRequest(Waiter(self), lasting=True))  # type: ignore[arg-type]
             case "pause" | "resume" as word:
                 daemon.pause_or_resume(word)
             case "limit":
@@ -839,11 +839,11 @@ class World:
         rested = self._rested(daemon)
         if daemon.held and self.nearly_empty:
             self.figures["guarded"] += 1
-            daemon.order(Order(demand=Demand.FORCED))
+            daemon.order(SyncRequest(sync_mode=SyncMode.FORCED))
         elif rested and self._must_be_told(daemon):
             self._was_forced = True
             self.figures["pushed by hand"] += 1
-            daemon.order(Order(demand=Demand.FORCED))
+            daemon.order(SyncRequest(sync_mode=SyncMode.FORCED))
         elif rested and not daemon.polls:
             elsewhere = self._second_names() or ELSEWHERE in self.hand.hidden
             if until_s is not None and not self._looked and elsewhere:
@@ -891,7 +891,7 @@ class World:
             self._do(Line("append", (others[0], 8, 0)))
             self._pump()
         else:
-            daemon.order(Order())
+            daemon.order(SyncRequest())
 
     def _go_on(self, daemon: StoryDaemon, until_s: float | None) -> None:
         """Time does, unless there is something to hear."""
@@ -1104,7 +1104,7 @@ class World:
             self.figures["deeds"] += 1
         self.clock.note_write()
         for box in self.boxes.values():
-            box.ledger.make_way(self.workspace)
+            box.ledger.before_initialize(self.workspace)
 
     def _kill(self) -> None:
         self.figures["kills"] += 1
@@ -1223,12 +1223,12 @@ def _in_place(world: World) -> Iterator[None]:
         patch.setattr(build, "personal_excludes", lambda environ: "")
         for name, ours in (
             ("Daemon", StoryDaemon),
-            ("Cycle", Watchful),
-            ("Exchanger", Knocking),
-            ("ServiceManager", Instants),
+            ("SyncCycle", Watchful),
+            ("HttpClient", Knocking),
+            ("SystemdNotifier", Instants),
         ):
             patch.setattr(build, name, ours)
-        patch.setattr(sandbox_factory, "Runner", Asking)
+        patch.setattr(sandbox_factory, "JobRunner", Asking)
         HandRead.newest = None
         _living.append(world)
         logger.setLevel(logging.INFO)

@@ -10,18 +10,18 @@ from typing import Any
 
 from clock import ScriptedClock
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
-from syncd.daemon.build import Surroundings, cycle_of, folders_of
+from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
 from syncd.emulator import Emulator
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Verdict
-from syncd.remote.http_client import Exchanger
+from syncd.remote.failure_action import FailureAction
+from syncd.remote.http_client import HttpClient
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Cycle, Outcome
+from syncd.sync.sync_cycle import Outcome, SyncCycle
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"
@@ -36,7 +36,7 @@ class Witness:
     sent_bytes: list[int] = field(default_factory=list)
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[FailureAction] = field(default_factory=list)
     ends: BaseException | None = None
 
     def stage(self, state: State) -> None:
@@ -53,8 +53,8 @@ class Witness:
         self.failures.append(failure)
         self.waits.append(wait_s)
 
-    def pause(self, wait_s: float, verdict: Verdict) -> None:
-        self.verdicts.append(verdict)
+    def pause(self, wait_s: float, action: FailureAction) -> None:
+        self.verdicts.append(action)
         if self.ends is not None:
             raise self.ends
         self.clock.go_on(wait_s)
@@ -70,7 +70,7 @@ class Rig:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.sandbox = emulator.create_sandbox(SANDBOX)
-        self.exchanger = Exchanger(Waiter(Interrupt(), clock))
+        self.client = HttpClient(Waiter(Interrupt(), clock))
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
             "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
@@ -80,21 +80,21 @@ class Rig:
         self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
         # Called between any two steps of a scan or of packing: where a test lets the world go on, or end.
         self.meanwhile: Callable[[], None] = lambda: None
-        self._cycle: Cycle | None = None
+        self._cycle: SyncCycle | None = None
 
     @property
-    def cycle(self) -> Cycle:
+    def cycle(self) -> SyncCycle:
         """The cycle of the process that lives now."""
         if self._cycle is None:
             config = check_config(self.keys)
-            around = Surroundings(self.clock, self.environ, Interrupt())
+            context = RuntimeContext(self.clock, self.environ, Interrupt())
             folders = folders_of(config, self.environ)
-            self._cycle = cycle_of(
+            self._cycle = sync_cycle_of(
                 config,
                 folders,
                 key=self.key,
-                around=around,
-                exchanger=self.exchanger,
+                context=context,
+                client=self.client,
                 on_progress=self._progress,
             )
             self._cycle.recall()
@@ -105,7 +105,7 @@ class Rig:
 
     def restart(self) -> None:
         """The process is gone; the next one knows only what is on disk."""
-        self.exchanger.drop()
+        self.client.drop()
         self._cycle = None
 
     def write(self, path: str = "a.txt", content: str = "hello") -> None:
@@ -113,23 +113,23 @@ class Rig:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
 
-    def sync(self, demand: Demand = Demand.CHANGED, witness: Witness | None = None) -> tuple[Outcome, Witness]:
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED, witness: Witness | None = None) -> tuple[Outcome, Witness]:
         """One sync that must not fail."""
         witness = witness or Witness(self.clock)
-        return self.cycle.run(demand, witness), witness
+        return self.cycle.run(sync_mode, witness), witness
 
     def fail(self, witness: Witness | None = None) -> tuple[StepFailed, Witness]:
         """One sync that must fail."""
         witness = witness or Witness(self.clock)
         try:
-            self.cycle.run(Demand.CHANGED, witness)
+            self.cycle.run(SyncMode.CHANGED, witness)
         except StepFailed as failure:
             return failure, witness
         raise AssertionError("it did not fail")
 
     def asked(self) -> list[str]:
         """The operations that the emulator was asked for."""
-        return self.emulator.journal.ops()
+        return self.emulator.request_log.ops()
 
     def arrived(self) -> dict[str, str]:
         """The files in the sandbox with their contents."""
@@ -146,4 +146,4 @@ def rigged(folder: Path, **options: Any) -> Iterator[Rig]:
         try:
             yield rig
         finally:
-            rig.exchanger.drop()
+            rig.client.drop()

@@ -10,11 +10,11 @@ from syncing import Rig, Witness, rigged
 
 from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.waiter import Superseded
-from syncd.emulator import Entry, When
+from syncd.emulator import RequestRecord, When
 from syncd.remote.acquired_sandbox import SPAN_S
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Verdict
-from syncd.sandbox.provider import TenancyFile
+from syncd.remote.failure_action import FailureAction
+from syncd.sandbox.provider import AcquiredSandboxStore
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ def test_never_in_a_loop(rig: Rig) -> None:
     rig.emulator.faults.script("upload-url: 404 always")
     for number in range(6):
         failure, _ = rig.fail()
-        assert failure.verdict is Verdict.RETRY, failure
+        assert failure.action is FailureAction.RETRY, failure
         assert rig.asked().count("acquire") <= 3, number
     failure, witness = rig.fail()
     assert "end too soon" in str(failure)
-    assert failure.verdict is Verdict.RETRY
+    assert failure.action is FailureAction.RETRY
     assert witness.waits == []
     assert rig.asked().count("acquire") == 3
     rig.restart()
@@ -173,7 +173,7 @@ def test_no_network_uses_nothing_up(rig: Rig) -> None:
     assert len(witness.waits) > 5
     rig.restart()
     (note,) = (rig.folder / "state").rglob("sandbox")
-    assert TenancyFile(str(note.parent), "http://127.0.0.1:9").load() == (None, [])
+    assert AcquiredSandboxStore(str(note.parent), "http://127.0.0.1:9").load() == (None, [])
 
 
 def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TenancyFile, "save", full)
+    monkeypatch.setattr(AcquiredSandboxStore, "save", full)
     with pytest.raises(TryLater, match="No space left on device"):
         rig.sync()
     assert rig.asked() == []
@@ -206,7 +206,7 @@ def test_one_that_ends_in_the_middle(rig: Rig, op: str, when: When) -> None:
     rig.write("a", "2")
     once = iter([1])
 
-    def end(_: Entry) -> None:
+    def end(_: RequestRecord) -> None:
         if next(once, 0):
             for sandbox in rig.emulator.sandboxes():
                 sandbox.record.expires_at_s = 0.0

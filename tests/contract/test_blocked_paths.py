@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.archive.snapshotter import Demand
-from syncd.emulator.journal import Entry
+from syncd.archive.snapshotter import SyncMode
+from syncd.emulator.request_log import RequestRecord
 from syncd.sandbox import blocked_paths_main
 from syncd.sync.sync_cycle import Outcome
 
@@ -26,7 +26,7 @@ def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """`stay`, `file` and a folder `d` are in the sandbox, which has proved that it takes small archives."""
     with rigged(tmp_path) as it:
 
-        def wait(entry: Entry) -> None:
+        def wait(entry: RequestRecord) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
@@ -65,11 +65,11 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
 
 
 def keys(rig: Rig) -> list[str]:
-    return [problem.key for problem in rig.cycle.problems]
+    return [warning.key for warning in rig.cycle.warnings]
 
 
 def warnings(rig: Rig) -> str:
-    return "\n".join(str(problem) for problem in rig.cycle.problems)
+    return "\n".join(str(warning) for warning in rig.cycle.warnings)
 
 
 def settled(rig: Rig) -> Outcome:
@@ -177,9 +177,9 @@ def test_tried_again(rig: Rig, deletions: str) -> None:
     rig.restart()
     check_quiet(rig)
     assert keys(rig) == ["blocked:new"]
-    assert rig.sync(Demand.FORCED)[0].blocked == ("new",)
+    assert rig.sync(SyncMode.FORCED)[0].blocked == ("new",)
     shutil.rmtree(rig.sandbox.workspace / "new")
-    assert rig.sync(Demand.FORCED)[0].follow_up == ("new",)
+    assert rig.sync(SyncMode.FORCED)[0].follow_up == ("new",)
     assert settled(rig).blocked == ()
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     check_quiet(rig)

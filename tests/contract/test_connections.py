@@ -15,7 +15,7 @@ from syncd.daemon.build import daemon_of
 from syncd.daemon.loop import Daemon
 from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
-from syncd.report.status_publisher import Tally
+from syncd.report.status_publisher import RunTotals
 from syncd.sync.sync_reason import SyncReason
 
 _ESTABLISHED = "01"
@@ -66,13 +66,13 @@ def test_none_is_open_after_the_burst(rig: Rig) -> None:
     """At its end, and not before, all are closed; the next save makes new ones."""
     first = save(rig, "first")
     rig.clock.go_on(KEEP_S - 1)
-    rig.exchanger.drop_cold()
+    rig.client.close_idle()
     assert connections(rig) == first
-    assert rig.exchanger.cold_at_s == rig.clock.monotonic + 1
+    assert rig.client.idle_at_s == rig.clock.monotonic + 1
     rig.clock.go_on(1)
-    rig.exchanger.drop_cold()
+    rig.client.close_idle()
     assert connections(rig) == set()
-    assert rig.exchanger.cold_at_s is None
+    assert rig.client.idle_at_s is None
     assert save(rig, "second").isdisjoint(first)
 
 
@@ -96,7 +96,7 @@ def test_what_was_open_before_a_sleep_is_not_used(rig: Rig) -> None:
 def test_what_was_open_before_a_change_of_network_is_not_used(rig: Rig) -> None:
     """Where the way to the other side now starts from another address, the connection is made anew."""
     first = save(rig, "first")
-    for kept in rig.exchanger._kept.values():
+    for kept in rig.client._kept.values():
         assert kept.route is not None
         kept.route = replace(kept.route, here="192.0.2.1")
     rig.clock.go_on(60)
@@ -115,7 +115,7 @@ def test_a_long_upload_keeps_its_connection(rig: Rig) -> None:
     def look(sent_bytes: int, total_bytes: int) -> None:
         if sent_bytes and not crossed:
             rig.clock.go_on(2 * KEEP_S)
-            rig.exchanger.drop_cold()
+            rig.client.close_idle()
             crossed.append(connections(rig))
 
     witness = Witness(rig.clock)
@@ -133,15 +133,15 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, Loop]]:
     """A daemon after its first sync, by scripted or by real time."""
     loop = Loop(rig)
     if scripted:
-        loop.around = replace(loop.around, clock=rig.clock)
+        loop.context = replace(loop.context, clock=rig.clock)
     try:
         with daemon_of(
             loop.config,
             key=rig.key,
-            around=loop.around,
+            context=loop.context,
             signals=loop.signals,
             wakeup=loop.wakeup,
-            tally=Tally(),
+            totals=RunTotals(),
         ) as daemon:
             daemon._sync(SyncReason.RESCAN)
             assert len(connections(rig)) == 2
@@ -155,8 +155,8 @@ def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.Monk
     """It waits for the burst's end, closes all, and then has nothing left to wake up for."""
     monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
-        exchanger = daemon._parts.exchanger
-        while exchanger.cold_at_s is not None:
+        client = daemon._components.client
+        while client.idle_at_s is not None:
             daemon._wait(None)
         assert connections(rig) == set()
 

@@ -15,21 +15,21 @@ import pytest
 from convergence import Cloud, World, lived, report
 from fuzz.story import Line, parsed, shortened, story, told
 
-from syncd.archive.snapshotter import Photographer
-from syncd.remote.remote_job import Errand
+from syncd.archive.snapshotter import Snapshotter
+from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
 from syncd.sandbox import provider, remover
 from syncd.sandbox.blocked_paths import BlockedPaths
-from syncd.sandbox.deletions import Clearing
-from syncd.sandbox.partial_archives import SmallArchives
+from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.remover import Remover
 from syncd.scan import manifest
-from syncd.scan.tree_cache import Tree
+from syncd.scan.tree_cache import TreeCache
 from syncd.sync import sync_cycle
-from syncd.sync.sync_cycle import Cycle
-from syncd.sync.sync_state import Journal
-from syncd.watch.changes import Hints
-from syncd.watch.dirty_directories import Suspicion
+from syncd.sync.sync_cycle import SyncCycle
+from syncd.sync.sync_state import SyncState
+from syncd.watch.changes import Changes
+from syncd.watch.dirty_directories import DirtyDirectories
 
 BATCH = 16
 
@@ -149,31 +149,31 @@ def test_a_rule_holds_for_what_is_written_after_it(cloud: Cloud, tmp_path: Path,
 def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(manifest, "YOUNG_NS", -(10**20))
     # As if the file were open still: that it was closed would have it read, whatever its stamp says.
-    patch.setattr(Photographer, "disbelieve", lambda self, baseline, paths: None)
+    patch.setattr(Snapshotter, "disbelieve", lambda self, baseline, paths: None)
 
 
 def _pass_over_an_overflow(patch: pytest.MonkeyPatch) -> None:
-    heard = Suspicion.heard
-    patch.setattr(Suspicion, "heard", lambda self, hints: heard(self, Hints(hints.dirty)))
+    heard = DirtyDirectories.heard
+    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, Changes(changes.dirty)))
 
 
 def _make_nothing_of_silence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Journal, "doubt", lambda self: None)
+    patch.setattr(SyncState, "mark_uncertain", lambda self: None)
 
 
 def _know_no_second_names(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Tree, "with_shared_files", lambda self: [])
+    patch.setattr(TreeCache, "with_shared_files", lambda self: [])
 
 
 def _remove_what_the_agent_changed(patch: pytest.MonkeyPatch) -> None:
-    real = remover._errand
+    real = remover._job
 
-    def errand(*args: Any) -> Errand:
+    def job(*args: Any) -> RemoteJob:
         made = real(*args)
         program = made.files["main.py"].replace(b'return "changed"', b"pass")
-        return Errand(made.name, made.what, {**made.files, "main.py": program})
+        return RemoteJob(made.name, made.what, {**made.files, "main.py": program})
 
-    patch.setattr(remover, "_errand", errand)
+    patch.setattr(remover, "_job", job)
 
 
 def _forget_what_may_run_late(patch: pytest.MonkeyPatch) -> None:
@@ -181,24 +181,24 @@ def _forget_what_may_run_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def _remember_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Journal, "perhaps_there", lambda self, target: {})
+    patch.setattr(SyncState, "possibly_applied", lambda self, target: {})
 
 
 def _remove_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Clearing, "doomed", lambda self, *_: {})
+    patch.setattr(DeletionSync, "paths_to_delete", lambda self, *_: {})
 
 
 def _reset_for_any_reason(patch: pytest.MonkeyPatch) -> None:
-    real = Clearing.clear
-    patch.setattr(Clearing, "clear", lambda self, doomed: real(self, doomed or {"any": []}))
+    real = DeletionSync.clear
+    patch.setattr(DeletionSync, "clear", lambda self, paths_to_delete: real(self, paths_to_delete or {"any": []}))
 
 
 def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Cycle, "_part_will_do", lambda self, premises, look, _: bool(look.manifest and self.baseline))
+    patch.setattr(SyncCycle, "_part_will_do", lambda self, services, look, _: bool(look.manifest and self.baseline))
 
 
 def _ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SmallArchives, "proved", lambda self, _: True)
+    patch.setattr(PartialArchives, "proved", lambda self, _: True)
 
 
 def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
@@ -215,12 +215,12 @@ def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Clearing, "_due", lambda self, found, wanted: found)
+    patch.setattr(DeletionSync, "_due", lambda self, found, wanted: found)
 
 
 def _pass_over_names_that_are_gone(patch: pytest.MonkeyPatch) -> None:
-    heard = Suspicion.heard
-    patch.setattr(Suspicion, "heard", lambda self, hints: heard(self, replace(hints, unlinked=frozenset())))
+    heard = DirtyDirectories.heard
+    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, replace(changes, unlinked=frozenset())))
 
 
 def _let_one_path_stop_the_others(patch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,15 @@ from syncing import Rig, rigged
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.daemon.build import Surroundings, daemon_of, folders_of
-from syncd.daemon.loop import Ended
+from syncd.daemon.build import RuntimeContext, daemon_of, folders_of
+from syncd.daemon.loop import LoopEnd
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.emulator import Entry, When
-from syncd.remote.acquired_sandbox import Tenancy
-from syncd.report.status_publisher import Tally
-from syncd.sandbox.provider import TenancyFile
+from syncd.emulator import RequestRecord, When
+from syncd.remote.acquired_sandbox import AcquiredSandbox
+from syncd.report.status_publisher import RunTotals
+from syncd.sandbox.provider import AcquiredSandboxStore
 
 
 class Loop:
@@ -32,16 +32,16 @@ class Loop:
         rig.keys["sync"] = {"debounce_seconds": 0.01}
         self.config = check_config(rig.keys)
         environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
-        self.around = Surroundings(SystemClock(), environ, Interrupt())
+        self.context = RuntimeContext(SystemClock(), environ, Interrupt())
         self.wakeup = Wakeup()
-        self.signals = Signals(self.around.interrupt, self.wakeup)
+        self.signals = Signals(self.context.interrupt, self.wakeup)
         self.folders = folders_of(self.config, environ)
 
     def end_after(self, requests: int, op: str) -> None:
         """Ends the loop when that request comes, as a SIGHUP would."""
         left = iter(range(requests - 1, -1, -1))
 
-        def hook(entry: Entry) -> None:
+        def hook(entry: RequestRecord) -> None:
             if next(left, 0) == 0:
                 self.signals.reload = True
                 self.wakeup.ring()
@@ -52,12 +52,12 @@ class Loop:
         with daemon_of(
             self.config,
             key=self.rig.key,
-            around=self.around,
+            context=self.context,
             signals=self.signals,
             wakeup=self.wakeup,
-            tally=Tally(),
+            totals=RunTotals(),
         ) as daemon:
-            assert daemon.run() is Ended.RELOAD
+            assert daemon.run() is LoopEnd.RELOAD
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: Loop) -> No
     del rig.keys["sandbox"]["id"]
     rig.keys["sandbox"]["acquire"] = {}
     loop.config = check_config(rig.keys)
-    ours = Tenancy("box", wall_s - 60, wall_s + 7.2, {})  # of its life a tenth is given away
-    TenancyFile(loop.folders.state, rig.emulator.base_url).save(ours, [])
+    ours = AcquiredSandbox("box", wall_s - 60, wall_s + 7.2, {})  # of its life a tenth is given away
+    AcquiredSandboxStore(loop.folders.state, rig.emulator.base_url).save(ours, [])
     loop.end_after(2, "initialize")
     loop.run()
     assert rig.asked().count("acquire") == 1

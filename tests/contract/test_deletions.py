@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
-from syncd.remote.failure_action import Step
+from syncd.remote.failure_action import ApiStep
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
 
 
 def keys(rig: Rig) -> list[str]:
-    return [problem.key for problem in rig.cycle.problems]
+    return [warning.key for warning in rig.cycle.warnings]
 
 
 def test_deleted_here_is_removed_there(rig: Rig) -> None:
@@ -134,7 +134,7 @@ def test_the_guard_stands_before_it(rig: Rig) -> None:
     with pytest.raises(NearlyEmpty):
         rig.sync()
     assert len(there(rig)) == 30
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert there(rig) == ["f29"]
 
 
@@ -172,7 +172,7 @@ def test_a_failure_that_lasts_is_of_the_step_delete(rig: Rig, fault: str) -> Non
     rig.emulator.faults.script(fault)
     (rig.workspace / "a").unlink()
     failure, _ = rig.fail()
-    assert failure.step is Step.DELETE
+    assert failure.step is ApiStep.DELETE
     rig.emulator.faults.clear()
     rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.restart()
@@ -188,7 +188,7 @@ def test_a_sandbox_without_executions(rig: Rig) -> None:
     rig.emulator.faults.script("execution-upload-url: 403 always")
     (rig.workspace / "a").unlink()
     failure, _ = rig.fail()
-    assert failure.step is Step.DELETE  # the key may be wrong
+    assert failure.step is ApiStep.DELETE  # the key may be wrong
     rig.emulator.faults.clear()
     rig.emulator.faults.script("execution-upload-url: 404 always")
     rig.write("stay", "new")

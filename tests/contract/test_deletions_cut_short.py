@@ -10,7 +10,7 @@ from syncing import SANDBOX, Rig, Witness, rigged
 
 from syncd.core.errors import SandboxGone, Stop
 from syncd.core.waiter import Superseded
-from syncd.emulator.journal import Entry
+from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import StepFailed
 
 REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]
@@ -24,7 +24,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """What every kind of deletion needs is in the sandbox."""
     with rigged(tmp_path) as it:
 
-        def wait(entry: Entry) -> None:
+        def wait(entry: RequestRecord) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
@@ -81,7 +81,7 @@ def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseExcep
     else:
         assert op == "execution-upload"
         # Half an answer, or a page, may be one to a PUT; what is not there cannot be started, and that is told.
-        assert fault == "cut" or [problem.key for problem in rig.cycle.problems] == ["delete"]
+        assert fault == "cut" or [warning.key for warning in rig.cycle.warnings] == ["delete"]
     rig.emulator.faults.clear()
     rig.write("a", "taken back")
     (rig.workspace / "stay").unlink()
@@ -89,7 +89,7 @@ def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseExcep
         rig.restart()
     rig.sync()
     assert as_home(rig)
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
     assert rig.cycle.lingering_files == 0
     assert rig.sync()[0].word == "unchanged"
 
@@ -107,5 +107,5 @@ def test_gone_in_the_midst(rig: Rig, deletions: str, op: str) -> None:
     rig.restart()
     rig.sync()
     assert as_home(rig)
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
     assert rig.cycle.lingering_files == 0

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.sync.status_document import State
 
 WHOLE = ["upload-url", "upload", "initialize"]
@@ -35,7 +35,7 @@ def test_a_file_arrives(rig: Rig) -> None:
     assert outcome.word == "initialized"
     assert outcome.sync is not None
     assert outcome.sync.files == 1
-    assert outcome.sync.archive_bytes == rig.emulator.journal[1].bytes_in
+    assert outcome.sync.archive_bytes == rig.emulator.request_log[1].bytes_in
     assert outcome.sync.finished_at == "2026-11-24T13:20:11Z"
     assert list(dict.fromkeys(witness.stages)) == [State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING]
     assert witness.sent_bytes[0] == 0
@@ -49,7 +49,7 @@ def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
     assert rig.asked() == WHOLE
-    assert rig.sync(Demand.FORCED)[0].word == "initialized"
+    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
 
 
 def test_one_lease_for_many(rig: Rig) -> None:
@@ -68,7 +68,7 @@ def test_one_lease_for_many(rig: Rig) -> None:
     rig.sync()
     assert rig.asked().count("upload-url") == 2
     assert rig.arrived() == {"a.txt": "at 1775 s"}
-    assert rig.emulator.journal.count("upload", 200) == 7
+    assert rig.emulator.request_log.count("upload", 200) == 7
 
 
 def test_the_leases_end_for_people(rig: Rig) -> None:
@@ -101,7 +101,7 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
     """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
     rig.emulator.faults.script("upload: forbidden always")
     failure, witness = rig.fail()
-    assert failure.verdict is Verdict.FRESH_LEASE
+    assert failure.action is FailureAction.FRESH_LEASE
     assert witness.waits[:2] == [0.0, 0.0]
     assert all(wait >= 1 for wait in witness.waits[2:])
     assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(witness.waits) + 1 < 20
@@ -162,7 +162,7 @@ def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
     """As long as the bucket has other bytes than were sent, nothing is initialized."""
     rig.emulator.faults.script("upload: wrong-hash always")
     failure, _ = rig.fail()
-    assert (failure.step, failure.verdict) == (Step.UPLOAD, Verdict.UPLOAD_AGAIN)
+    assert (failure.step, failure.action) == (ApiStep.UPLOAD, FailureAction.UPLOAD_AGAIN)
     assert rig.asked().count("initialize") == 0
 
 
@@ -223,8 +223,8 @@ def test_the_waiter_knows_why(rig: Rig) -> None:
     """A pause tells whether any server answered: only without one may a newer change cut it short."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
     _, witness = rig.sync()
-    assert witness.verdicts == [Verdict.OFFLINE, Verdict.RETRY, Verdict.RETRY]
-    assert [failure.step for failure in witness.failures] == [Step.UPLOAD, Step.UPLOAD, Step.INITIALIZE]
+    assert witness.verdicts == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
+    assert [failure.step for failure in witness.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
 
 
 @pytest.mark.parametrize(
@@ -246,14 +246,14 @@ def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[
     """A refusal ends the sync at its first answer, in one line that names key, sandbox, region or size."""
     rig.emulator.faults.script(f"{fault} always")
     failure, witness = rig.fail()
-    assert failure.verdict is Verdict.REFUSED
+    assert failure.action is FailureAction.REFUSED
     error = failure.as_error()
     assert type(error) is kind
     assert error.exit_code == 78
     assert all(word in str(error) for word in words), str(error)
     assert "\n" not in str(error)
     assert witness.waits == []
-    assert rig.emulator.journal.count(failure.step) == 1
+    assert rig.emulator.request_log.count(failure.step) == 1
 
 
 def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
@@ -286,7 +286,7 @@ def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
     rig.restart()
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
-    assert rig.emulator.journal.count("upload", 200) == uploads
+    assert rig.emulator.request_log.count("upload", 200) == uploads
 
 
 def test_a_change_after_the_crash(rig: Rig) -> None:
@@ -343,7 +343,7 @@ def test_another_region_is_another_way(rig: Rig) -> None:
     rig.write(content="east")
     rig.sync()
     assert rig.asked() == [*WHOLE, *WHOLE]
-    asked = [entry.path for entry in rig.emulator.journal if entry.op in ("upload-url", "initialize")]
+    asked = [entry.path for entry in rig.emulator.request_log if entry.op in ("upload-url", "initialize")]
     assert [path.rsplit("?", 1)[1] for path in asked] == ["region=us", "region=us", "region=asia", "region=asia"]
 
 

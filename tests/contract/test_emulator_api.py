@@ -95,7 +95,7 @@ def test_bad_parameters(stage: Stage, method: str, path: str, body: bytes | None
     """A bad region, body or parameter is 422, and `detail` names each place."""
     answer = stage.api.request(method, path, content=body)
     assert answer.status_code == 422
-    assert [problem["loc"] for problem in answer.json()["detail"]] == places
+    assert [warning["loc"] for warning in answer.json()["detail"]] == places
 
 
 def test_a_length_is_needed(stage: Stage) -> None:
@@ -112,7 +112,7 @@ def test_a_length_is_needed(stage: Stage) -> None:
 def test_a_foreign_host_is_refused(stage: Stage, host: str) -> None:
     """A page that reaches loopback under its own name gets nothing, key or not."""
     assert stage.api.get("/local-sandbox", headers={"Host": host}).status_code == 403
-    assert len(stage.emulator.journal) == 0
+    assert len(stage.emulator.request_log) == 0
 
 
 def test_a_sandbox_lives_and_ends(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from emulated import PATH, Stage, archive, files, member, staged
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from syncd.emulator.extract import BadArchive, Bounds, extract
+from syncd.emulator.extract import ArchiveRefused, Bounds, extract
 
 SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
 
@@ -67,12 +67,12 @@ def _outside(stage: Stage) -> set[str]:
 )
 def test_bad_archives(stage: Stage, content: bytes) -> None:
     """500 with a reason, the sandbox in error, nothing outside the workspace, and a sound archive mends it."""
-    around = _outside(stage)
+    context = _outside(stage)
     refused = stage.initialize(content)
     assert refused.status_code == 500
     assert refused.json()["detail"].startswith("Failed to initialize the sandbox: ")
     assert stage.api.get(PATH).json()["status"] == "error"
-    assert _outside(stage) == around
+    assert _outside(stage) == context
     assert stage.initialize(SOUND).json()["status"] == "occupied"
     assert stage.api.get(PATH).json()["status"] == "occupied"
 
@@ -122,7 +122,7 @@ def test_bounds(tmp_path: Path, bounds: Bounds) -> None:
     """A small archive that becomes large is stopped."""
     bomb = archive(member(f"f{number}", b"0" * 10_000) for number in range(10))
     assert len(bomb) < 5000
-    with pytest.raises(BadArchive):
+    with pytest.raises(ArchiveRefused):
         extract(io.BytesIO(bomb), str(tmp_path), bounds)
 
 
@@ -131,7 +131,7 @@ def test_an_oversized_header_is_not_read(tmp_path: Path) -> None:
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 1024**3
     endless = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10**6))
-    with pytest.raises(BadArchive, match="oversized header"):
+    with pytest.raises(ArchiveRefused, match="oversized header"):
         extract(io.BytesIO(endless), str(tmp_path), Bounds())
 
 
@@ -156,9 +156,9 @@ def test_odd_headers_never_escape(tmp_path_factory: pytest.TempPathFactory, flip
     for start in (0, 512):
         total = sum(plain[start : start + 148]) + 8 * 32 + sum(plain[start + 156 : start + 512])
         plain[start + 148 : start + 156] = b"%06o\0 " % total
-    around = tmp_path_factory.mktemp("odd")
-    inside = around / "inside"
+    context = tmp_path_factory.mktemp("odd")
+    inside = context / "inside"
     inside.mkdir()
-    with suppress(BadArchive, OSError):
+    with suppress(ArchiveRefused, OSError):
         extract(io.BytesIO(gzip.compress(bytes(plain), 1)), str(inside), Bounds(total_bytes=10**6))
-    assert [path.name for path in around.iterdir()] == ["inside"]
+    assert [path.name for path in context.iterdir()] == ["inside"]

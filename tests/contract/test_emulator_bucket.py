@@ -151,8 +151,8 @@ def test_a_torn_upload_stores_nothing(stage: Stage) -> None:
     connection.endheaders()
     connection.send(b"x" * 500_000)
     connection.close()
-    assert stage.emulator.journal.wait("upload", 2)
-    assert stage.emulator.journal[-1].status is None
+    assert stage.emulator.request_log.wait("upload", 2)
+    assert stage.emulator.request_log[-1].status is None
     assert stage.api.post(f"{PATH}/initialize").status_code == 200
     assert stage.tree() == {"a": b"old"}
     assert not list(stage.emulator.data_dir.rglob("*.part"))

@@ -92,8 +92,8 @@ def test_it_can_fail(stage: Stage, code: str, said: str) -> None:
 
 def test_it_ends_with_its_time(tmp_path: Path) -> None:
     """What runs too long is killed with its children, and the log says why."""
-    for patience_s in (0.5, 2.0, 8.0):  # in which a busy machine begins with it
-        with staged(tmp_path / str(patience_s), execution_timeout_s=patience_s) as stage:
+    for timeout_s in (0.5, 2.0, 8.0):  # in which a busy machine begins with it
+        with staged(tmp_path / str(timeout_s), execution_timeout_s=timeout_s) as stage:
             run(
                 stage,
                 "import subprocess; child = subprocess.Popen(['sleep', '600'])\n"
@@ -101,7 +101,7 @@ def test_it_ends_with_its_time(tmp_path: Path) -> None:
             )
             status, text = follow(stage)
         assert status == "failed"
-        assert f"still running after {patience_s:g} s" in text
+        assert f"still running after {timeout_s:g} s" in text
         if text.split()[0].isdigit():
             break
     # The kill was sent, not awaited: the child is not ours. Its pidfd is readable once it is dead, reaped or not.

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from emulated import GZIP, KEY, PATH, Stage, files, staged
 
-from syncd.emulator import Action, BadFault, Entry, Fault, When
+from syncd.emulator import Action, BadFault, Fault, RequestRecord, When
 from syncd.remote.exchange_monitor import counts
 
 CONTENT = files(a=b"1" * 1000)
@@ -177,7 +177,7 @@ def test_faults_that_answer(stage: Stage, line: str, status: int, holds: str, st
     assert answer.headers.get("retry-after") == ("2" if "retry-after" in line else None)
     assert answer.headers.get("location") == ("http://127.0.0.1:1/" if "redirect" in line else None)
     assert stored(stage) is stores
-    assert [entry.fault is not None for entry in stage.emulator.journal if entry.op == "upload"] == [True]
+    assert [entry.fault is not None for entry in stage.emulator.request_log if entry.op == "upload"] == [True]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_waiting_request_ends_with_its_client(stage: Stage) -> None:
     stage.emulator.faults.script("initialize: delay 600")
     with pytest.raises(httpx.ReadTimeout):
         stage.api.post(f"{PATH}/initialize", timeout=0.1)
-    assert stage.emulator.journal.wait("initialize", timeout_s=5)
+    assert stage.emulator.request_log.wait("initialize", timeout_s=5)
     assert stage.tree() == {}
 
 
@@ -342,7 +342,7 @@ def test_an_answer_without_end(stage: Stage) -> None:
             received += len(chunk)
             if received > 8 * 1024**2:
                 break
-    assert stage.emulator.journal.wait("upload-url")
+    assert stage.emulator.request_log.wait("upload-url")
     assert stage.api.get(PATH).status_code == 200
 
 
@@ -351,7 +351,7 @@ def test_hooks_see_each_instant(stage: Stage) -> None:
     seen: list[tuple[str, int, bool]] = []
 
     def note(name: str) -> None:
-        def hook(entry: Entry) -> None:
+        def hook(entry: RequestRecord) -> None:
             seen.append((name, entry.bytes_in, any((stage.emulator.data_dir / "bucket").rglob("*.*.????????"))))
 
         stage.emulator.faults.on("upload", name, hook)
@@ -366,7 +366,7 @@ def test_hooks_see_each_instant(stage: Stage) -> None:
 def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
     """What a hook raises in a server thread is raised again where the emulator is closed."""
 
-    def fail(_: Entry) -> None:
+    def fail(_: RequestRecord) -> None:
         raise LookupError("in the hook")
 
     with pytest.raises(LookupError, match="in the hook"), staged(tmp_path) as stage:  # noqa: PT012 - raised at its end
@@ -406,9 +406,9 @@ def test_nothing_secret_is_kept(stage: Stage) -> None:
     """Neither the journal nor its lines hold a key or a signature."""
     put(stage)
     stage.api.get(f"{PATH}?api_key=key-of-the-test")
-    shown = repr(stage.emulator.journal.entries()) + "".join(map(str, stage.emulator.journal))
+    shown = repr(stage.emulator.request_log.entries()) + "".join(map(str, stage.emulator.request_log))
     assert "key-of-the-test" not in shown
     assert "Goog" not in shown
     assert "workspace.tar.gz?…" in shown
-    assert stage.emulator.journal.ops() == ["upload-url", "upload", "get"]
-    assert stage.emulator.journal.count("upload", 200) == 1
+    assert stage.emulator.request_log.ops() == ["upload-url", "upload", "get"]
+    assert stage.emulator.request_log.count("upload", 200) == 1

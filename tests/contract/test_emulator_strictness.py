@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from emulated import archive, member
 
-from syncd.emulator.extract import BadArchive, Bounds, extract
+from syncd.emulator.extract import ArchiveRefused, Bounds, extract
 
 Start = list[tuple[str, str, str]]
 Member = tuple[tarfile.TarInfo, bytes]
@@ -149,7 +149,7 @@ def test_as_gnu_tar(tmp_path: Path, case: str) -> None:
     try:
         extract(io.BytesIO(packed), str(ours), Bounds())
         failed = False
-    except (BadArchive, OSError):
+    except (ArchiveRefused, OSError):
         failed = True
     assert failed == (ran.returncode != 0), ran.stderr
     assert found(ours) == found(theirs)

@@ -24,9 +24,9 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote import bucket, exchange_monitor
 from syncd.remote.bucket import Bucket, Throttle
-from syncd.remote.http_client import Exchanger
-from syncd.remote.kernel_pacing import keep_within
-from syncd.remote.upload_url import Lease
+from syncd.remote.http_client import HttpClient
+from syncd.remote.kernel_pacing import set_kernel_pacing
+from syncd.remote.upload_url import UploadUrl
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -130,12 +130,12 @@ def archive_of(size_bytes: int) -> Archive:
 
 
 def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int], None] = lambda _: None) -> None:
-    exchanger = Exchanger(Waiter(Interrupt(), CLOCK))
+    client = HttpClient(Waiter(Interrupt(), CLOCK))
     try:
-        lease = Lease(url, CLOCK.boottime_s() + 3600, 3600)
-        Bucket(exchanger, CLOCK, throttle).put(lease, archive_of(size_bytes), on_sent)
+        upload_url = UploadUrl(url, CLOCK.boottime_s() + 3600, 3600)
+        Bucket(client, CLOCK, throttle).put(upload_url, archive_of(size_bytes), on_sent)
     finally:
-        exchanger.drop()
+        client.drop()
 
 
 @pytest.mark.parametrize("kib_per_s", [64, 2048])
@@ -207,11 +207,11 @@ def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         start, throttle.limit_bytes_per_s = max(each for each in limits if each[0] <= sent_bytes)
         reached_s.setdefault(start, clock.monotonic)
 
-    exchanger = Exchanger(Waiter(Interrupt(), clock))
+    client = HttpClient(Waiter(Interrupt(), clock))
     with receiver() as there:
-        lease = Lease(there.url, clock.boottime_s() + 3600, 3600)
-        Bucket(exchanger, clock, throttle).put(lease, archive_of(192 * KIB), looked)
-    exchanger.drop()
+        upload_url = UploadUrl(there.url, clock.boottime_s() + 3600, 3600)
+        Bucket(client, clock, throttle).put(upload_url, archive_of(192 * KIB), looked)
+    client.drop()
     at_s = [*reached_s.values(), clock.monotonic]
     took_s = [then - now for now, then in pairwise(at_s)]
     assert took_s == pytest.approx([0, 1, 2, 0], abs=0.2)
@@ -259,9 +259,9 @@ def test_a_kept_connection_forgets_its_limit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
         options = ((socket.SOL_SOCKET, 47), (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
         before = [connection.getsockopt(*option) for option in options]
-        keep_within(connection, 0)
+        set_kernel_pacing(connection, 0)
         assert [connection.getsockopt(*option) for option in options] == before
-        keep_within(connection, 1 << 20)
+        set_kernel_pacing(connection, 1 << 20)
         assert [connection.getsockopt(*option) for option in options] == [(1 << 20) * 33 // 32, 104857]
-        keep_within(connection, 0)
+        set_kernel_pacing(connection, 0)
         assert [connection.getsockopt(*option) for option in options] == before

@@ -26,25 +26,25 @@ import pytest
 from clock import NOON_S, ScriptedClock
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator import Entry
+from syncd.emulator import RequestRecord
 from syncd.emulator.bad_responses import bomb
 from syncd.emulator.bucket import Key
 from syncd.remote import api, bucket, exchange_monitor, http_client
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
+from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.retry import LONGEST_RETRY_AFTER_S
 
 OPS = ("upload-url", "upload", "initialize")
 RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
-    Verdict.RETRY,
-    Verdict.OFFLINE,
-    Verdict.FRESH_LEASE,
-    Verdict.UPLOAD_AGAIN,
-    Verdict.REFUSED,
+    FailureAction.RETRY,
+    FailureAction.OFFLINE,
+    FailureAction.FRESH_LEASE,
+    FailureAction.UPLOAD_AGAIN,
+    FailureAction.REFUSED,
 )
 # The most requests of the failing kind that a minute's patience costs, with waits from 1 to 8 s.
 MOST_IN_A_MINUTE = 16
@@ -63,11 +63,11 @@ class Ear:
     witnesses: list[Witness]
     failures: list[StepFailed]
 
-    def sync(self, demand: Demand = Demand.CHANGED) -> Witness:
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> Witness:
         """One sync that must succeed."""
         witness = Witness(self.rig.clock)
         self.witnesses.append(witness)
-        assert self.rig.sync(demand, witness)[0].word == "initialized"
+        assert self.rig.sync(sync_mode, witness)[0].word == "initialized"
         return witness
 
     def fail(self) -> StepFailed:
@@ -298,9 +298,9 @@ BUCKET_ROWS = [
     ("two-hashes skip=9", None, ""),
 ]
 ROWS = [
-    *((f"upload-url: {fault}", verdict, says) for fault, verdict, says in [*API_ROWS, *URL_ROWS]),
-    *((f"upload: {fault}", verdict, says) for fault, verdict, says in BUCKET_ROWS),
-    *((f"initialize: {fault}", verdict, says) for fault, verdict, says in [*API_ROWS, *INITIALIZE_ROWS]),
+    *((f"upload-url: {fault}", action, says) for fault, action, says in [*API_ROWS, *URL_ROWS]),
+    *((f"upload: {fault}", action, says) for fault, action, says in BUCKET_ROWS),
+    *((f"initialize: {fault}", action, says) for fault, action, says in [*API_ROWS, *INITIALIZE_ROWS]),
 ]
 # What a failure costs that is met once: requests of each kind.
 ONCE = {
@@ -353,40 +353,40 @@ def rows(ear: Ear, request: pytest.FixtureRequest) -> Ear:
     return ear
 
 
-@pytest.mark.parametrize(("fault", "verdict", "says"), ROWS, ids=named)
-def test_met_once(rows: Ear, fault: str, verdict: Verdict | None, says: str) -> None:
+@pytest.mark.parametrize(("fault", "action", "says"), ROWS, ids=named)
+def test_met_once(rows: Ear, fault: str, action: FailureAction | None, says: str) -> None:
     """It is ridden out at the least cost, or refused at once, and said in one line."""
     op = fault.partition(":")[0]
     rows.rig.emulator.faults.script(fault)
-    if verdict is REFUSED:
+    if action is REFUSED:
         failure = rows.fail()
     else:
         witness = rows.sync()
-        if verdict is None:
+        if action is None:
             assert witness.failures == []
             assert rows.costs() == "1 1 1"
             rows.converge()
             return
         (failure,) = witness.failures
-        assert rows.costs() == ONCE[op, verdict]
-        assert (witness.waits[0] == 0.0) is (verdict is FRESH)
-    assert (failure.step, failure.verdict) == (Step(op), verdict)
+        assert rows.costs() == ONCE[op, action]
+        assert (witness.waits[0] == 0.0) is (action is FRESH)
+    assert (failure.step, failure.action) == (ApiStep(op), action)
     assert says in str(failure.as_error())
     rows.converge()
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "says"), [row for row in ROWS if row[1] is not None and ENDLESS not in row[0]], ids=named
+    ("fault", "action", "says"), [row for row in ROWS if row[1] is not None and ENDLESS not in row[0]], ids=named
 )
-def test_met_for_ever(rows: Ear, fault: str, verdict: Verdict, says: str) -> None:
+def test_met_for_ever(rows: Ear, fault: str, action: FailureAction, says: str) -> None:
     """It ends with the right exit code and line, after a bounded number of requests, and nothing is taken for done."""
     op = fault.partition(":")[0]
     rows.rig.emulator.faults.script(f"{fault} always")
     failure = rows.fail()
-    assert (failure.step, failure.verdict) == (Step(op), verdict)
+    assert (failure.step, failure.action) == (ApiStep(op), action)
     assert says in str(failure.as_error())
-    assert failure.as_error().exit_code == (78 if verdict is REFUSED else 75)
-    for asked, most in zip(map(int, rows.costs().split()), LASTING[op, verdict], strict=True):
+    assert failure.as_error().exit_code == (78 if action is REFUSED else 75)
+    for asked, most in zip(map(int, rows.costs().split()), LASTING[op, action], strict=True):
         assert asked == most if most is not None else 1 < asked <= MOST_IN_A_MINUTE
     if op != "initialize":
         assert rows.rig.arrived() == {}
@@ -400,16 +400,16 @@ def test_every_status(ear: Ear, op: str) -> None:
     for status in known:
         ear.rig.write(content=f"for {status}")
         ear.rig.emulator.faults.script(f"{op}: {status} retry-after=7")
-        before = ear.rig.emulator.journal.count(op)
+        before = ear.rig.emulator.request_log.count(op)
         failure, waits_s = ear.met()
         assert str(status) in str(failure)
-        assert ear.rig.emulator.journal.count(op) <= before + 2
-        if failure.verdict is REFUSED:
+        assert ear.rig.emulator.request_log.count(op) <= before + 2
+        if failure.action is REFUSED:
             assert waits_s == []
             assert failure.as_error().exit_code == 78
         else:
-            assert failure.verdict in (RETRY, FRESH, AGAIN)
-            assert waits_s == [0.0 if failure.verdict is FRESH else 7.0]
+            assert failure.action in (RETRY, FRESH, AGAIN)
+            assert waits_s == [0.0 if failure.action is FRESH else 7.0]
         ear.rig.clock.go_on(1800 if op == "upload-url" else 60)  # no URL lives so long
 
 
@@ -484,7 +484,7 @@ def test_an_answer_has_an_end(ear: Ear, fault: str) -> None:
     ear.rig.emulator.faults.script(fault)
     (failure,) = ear.sync().failures
     assert SystemClock().monotonic_s() - began_s < 5
-    assert failure.verdict is OFFLINE
+    assert failure.action is OFFLINE
     assert "no answer in time" in str(failure)
     ear.converge()
 
@@ -510,7 +510,7 @@ def test_a_server_that_never_reads(ear: Ear) -> None:
     fill(ear.rig.workspace / "random")
     ear.rig.emulator.faults.script("upload: hang 600")
     (failure,) = ear.sync().failures
-    assert failure.verdict is OFFLINE
+    assert failure.action is OFFLINE
     assert "cut off (the other side stopped reading)" in str(failure)
     assert ear.costs() == "1 2 1"
 
@@ -520,7 +520,7 @@ def test_a_large_upload_refused_early(ear: Ear) -> None:
     fill(ear.rig.workspace / "random")
     ear.rig.emulator.faults.script("upload: 503 before retry-after=9", "upload: expired before")
     witness = ear.sync()
-    assert [failure.verdict for failure in witness.failures] == [RETRY, FRESH]
+    assert [failure.action for failure in witness.failures] == [RETRY, FRESH]
     assert witness.waits == [9, 0]
     assert ear.costs() == "2 3 1"
 
@@ -565,7 +565,7 @@ def test_clocks_that_disagree(ear: Ear, off_s: float, dated: str) -> None:
     """Wrong clocks on either side cost at most a URL more, and never a wait or an upload in vain but one."""
     right = ear.rig.clock
     ear.rig.clock = Shifted(right.monotonic, right.boottime, right.wall + off_s, right=right)
-    ear.rig.exchanger = http_client.Exchanger(Waiter(Interrupt(), ear.rig.clock))
+    ear.rig.client = http_client.HttpClient(Waiter(Interrupt(), ear.rig.clock))
     url = {"hours ahead": "skew 7200", "hours behind": "skew -7200"}.get(dated)
     if url:
         ear.rig.emulator.faults.script(f"upload-url: {url} always")
@@ -586,9 +586,9 @@ def test_clocks_that_disagree(ear: Ear, off_s: float, dated: str) -> None:
 
 def test_a_url_that_ends_under_the_upload(ear: Ear) -> None:
     """A connection that is cut after the URL's end is no network fault: a fresh one at once."""
-    gone: list[Entry] = []
+    gone: list[RequestRecord] = []
 
-    def overtake(entry: Entry) -> None:
+    def overtake(entry: RequestRecord) -> None:
         if not gone:
             ear.rig.clock.go_on(1801)
         gone.append(entry)
@@ -596,7 +596,7 @@ def test_a_url_that_ends_under_the_upload(ear: Ear) -> None:
     ear.rig.emulator.faults.on("upload", "mid-body", overtake)
     ear.rig.emulator.faults.script("upload: reset mid-body")
     witness = ear.sync()
-    assert [failure.verdict for failure in witness.failures] == [FRESH]
+    assert [failure.action for failure in witness.failures] == [FRESH]
     assert "expired during the upload" in str(witness.failures[0])
     assert ear.costs() == "2 2 1"
 
@@ -607,7 +607,7 @@ def test_an_object_that_someone_replaced(ear: Ear) -> None:
     subprocess.run(["tar", "czf", foreign, "-C", "/", "--transform=s/.*/theirs.txt/", "etc/hostname"], check=True)
     done = threading.Event()
 
-    def replace(_: Entry) -> None:
+    def replace(_: RequestRecord) -> None:
         if not done.is_set():
             done.set()
             ear.rig.emulator._bucket.store(Key("us", SANDBOX, "workspace.tar.gz"), Content(foreign.read_bytes()))
@@ -615,7 +615,7 @@ def test_an_object_that_someone_replaced(ear: Ear) -> None:
     ear.rig.emulator.faults.on("initialize", "before", replace)
     assert ear.sync().failures == []
     assert set(ear.rig.arrived()) == {"theirs.txt"}
-    ear.sync(Demand.FORCED)
+    ear.sync(SyncMode.FORCED)
     assert ear.rig.arrived()["a.txt"] == "hello"
 
 
@@ -658,22 +658,22 @@ def test_the_second_answer_is_none_however_late_it_is_looked_at(ear: Ear) -> Non
         answered.release()
         connection.recv(1 << 16)
 
-    def late(self: exchange_monitor.Line, name: str, info: dict[str, object]) -> None:
+    def late(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
         if name.endswith("receive_response_headers.started") and asked == [1, 2]:
             assert answered.acquire(timeout=20)
         hear(self, name, info)
 
     asked: list[int] = []
-    hear = exchange_monitor.Line.hear
+    hear = exchange_monitor.ExchangeMonitor.hear
     with served(talk) as port, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange_monitor.Line, "hear", late)
+        patch.setattr(exchange_monitor.ExchangeMonitor, "hear", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
-        assert ear.rig.exchanger.exchange("GET", url, headers={}, read_s=20).body == b"first"
+        assert ear.rig.client.exchange("GET", url, headers={}, read_s=20).body == b"first"
         asked.append(2)
-        with pytest.raises(http_client.NoAnswer, match="before it was asked for"):
-            ear.rig.exchanger.exchange("GET", url, headers={}, read_s=20)
-        ear.rig.exchanger.drop()
+        with pytest.raises(http_client.NoResponse, match="before it was asked for"):
+            ear.rig.client.exchange("GET", url, headers={}, read_s=20)
+        ear.rig.client.drop()
 
 
 @contextmanager
@@ -715,22 +715,22 @@ def test_a_kept_connection_that_closes_under_a_request(
             connection.close()
             closed.set()
 
-    hear = exchange_monitor.Line.hear
+    hear = exchange_monitor.ExchangeMonitor.hear
 
-    def heard(self: exchange_monitor.Line, name: str, info: dict[str, object]) -> None:
+    def heard(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
         hear(self, name, info)
         if name.endswith("send_request_headers.started") and len(answered) == 1 and not close.is_set():
             close.set()  # after httpx has looked at the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(exchange_monitor.Line, "hear", heard)
+    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "hear", heard)
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
-        assert ear.rig.exchanger.exchange("GET", url, headers={}, read_s=5).status == 200
+        assert ear.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200
         method = "GET" if content is None else "PUT"
         headers = {"Content-Length": str(sum(map(len, content)))} if isinstance(content, list) else {}
-        assert ear.rig.exchanger.exchange(method, url, headers=headers, read_s=5, content=content).status == 200
-        ear.rig.exchanger.drop()
+        assert ear.rig.client.exchange(method, url, headers=headers, read_s=5, content=content).status == 200
+        ear.rig.client.drop()
     assert close.is_set()
     assert len(answered) == 2
 
@@ -750,7 +750,7 @@ def test_what_the_body_raises_is_no_cut_upload(ear: Ear, raised: Exception) -> N
     assert caught.value is raised
     assert witness.failures == []
     assert ear.rig.asked().count("initialize") == 0
-    assert ear.rig.emulator.journal.wait(
+    assert ear.rig.emulator.request_log.wait(
         "upload"
     )  # what was sent is put down, or it is not, before anything else comes
     ear.converge()
@@ -774,8 +774,8 @@ def test_what_was_given_up_does_not_arrive_later(ear: Ear, monkeypatch: pytest.M
     headers = {"Content-Length": str(65_536 * len(blocks))}
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
-        with pytest.raises(http_client.NoAnswer):
-            ear.rig.exchanger.exchange("PUT", url, headers=headers, read_s=0.5, content=blocks)
+        with pytest.raises(http_client.NoResponse):
+            ear.rig.client.exchange("PUT", url, headers=headers, read_s=0.5, content=blocks)
         given_up.set()
         assert counted.wait(20)
     assert sum(got) < 65_536 * len(blocks)
@@ -792,8 +792,8 @@ def test_no_cookie_is_kept(ear: Ear) -> None:
 
     with served(talk) as port:
         for _ in range(2):
-            ear.rig.exchanger.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
-        ear.rig.exchanger.drop()
+            ear.rig.client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
+        ear.rig.client.drop()
     assert len(asked) == 2
     assert b"cookie" not in asked[1].lower()
 
@@ -828,7 +828,7 @@ AHEAD_OF_US = ("-not_before", "20900101000000Z", "-not_after", "20910101000000Z"
 
 @pytest.mark.parametrize("op", ["upload-url", "upload"])
 @pytest.mark.parametrize(
-    ("name", "more", "trusted", "says"),
+    ("name", "more", "reusable", "says"),
     [
         ("DNS:localhost", (), False, "not trusted here (set SSL_CERT_FILE"),
         ("DNS:elsewhere.example", (), True, "certificate is for another host"),
@@ -843,12 +843,12 @@ def test_certificates(
     op: str,
     name: str,
     more: tuple[str, ...],
-    trusted: bool,
+    reusable: bool,
     says: str,
 ) -> None:
     """A server that cannot prove who it is gets neither key nor archive, and a person reads what to do about it."""
     certificate, key = certificates(name, *more)
-    if trusted:
+    if reusable:
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -917,7 +917,7 @@ def cannot_get_there(ear: Ear, op: str, url: str, says: str) -> None:
         answer = json.dumps({"upload_url": f"{url}/o?X-Goog-Signature=5ECRET", "expires_in_minutes": 30})
         ear.rig.emulator.faults.script(f"upload-url: json {answer} always")
     failure = ear.fail()
-    assert (failure.step, failure.verdict, failure.as_error().exit_code) == (Step(op), OFFLINE, 75)
+    assert (failure.step, failure.action, failure.as_error().exit_code) == (ApiStep(op), OFFLINE, 75)
     assert says in str(failure)
     assert "5ECRET" not in str(failure)
     assert ear.rig.asked().count("upload") == 0

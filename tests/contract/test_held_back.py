@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from syncing import KEY, Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
-from syncd.core.warning import Problem
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.warning import SyncWarning
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from syncd.sync.status_document import State
 
@@ -46,14 +46,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def uploads(rig: Rig) -> int:
-    return rig.emulator.journal.count("upload", 200)
+    return rig.emulator.request_log.count("upload", 200)
 
 
 def warnings(rig: Rig) -> dict[str, str]:
     """The warnings about secrets by path; none shows the value."""
-    problems: list[Problem] = rig.cycle.problems
-    assert not any(VALUE in str(problem) for problem in problems)
-    return {problem.key.partition(":")[2]: str(problem) for problem in problems if problem.key.startswith("secret:")}
+    warnings: list[SyncWarning] = rig.cycle.warnings
+    assert not any(VALUE in str(warning) for warning in warnings)
+    return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
 
 
 def test_it_stays_home_and_is_told(rig: Rig) -> None:
@@ -85,7 +85,7 @@ def test_alone_it_uploads_nothing(rig: Rig) -> None:
 def test_a_forced_push_does_not_lift_it(rig: Rig) -> None:
     """`--force` is about what is sent again, not about what may leave."""
     rig.write("only.txt", SECRET)
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert rig.arrived() == {"a.txt": "hello"}
 
 
@@ -305,7 +305,7 @@ def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
         rig.write("b.txt", str(number))
         rig.sync()
         assert rig.arrived() == {"a.txt": "hello", "b.txt": str(number)}
-    assert rig.emulator.journal.count("reset") == 0
+    assert rig.emulator.request_log.count("reset") == 0
 
 
 def test_small_archives(rig: Rig) -> None:

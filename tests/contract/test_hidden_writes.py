@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.scan.manifest import Entry
 
@@ -34,10 +34,10 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def sync(rig: Rig, demand: Demand = Demand.CHANGED, age_s: float = BELIEVED_S) -> str:
+def sync(rig: Rig, sync_mode: SyncMode = SyncMode.CHANGED, age_s: float = BELIEVED_S) -> str:
     """A sync at a time when the file's last known write is so old; its outcome's word."""
     rig.clock.wall = (rig.workspace / "f").stat().st_ctime + age_s
-    return rig.sync(demand)[0].word
+    return rig.sync(sync_mode)[0].word
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def test_a_restart_believes_no_young_stamp(rig: Rig, *, closed: bool) -> None:
 def test_a_restart_with_nothing_changed_uploads_nothing(rig: Rig) -> None:
     """What is read again is equal; and once it was old enough when it was read, it is not read by the next one."""
     sync(rig)
-    uploads = rig.emulator.journal.count("upload")
+    uploads = rig.emulator.request_log.count("upload")
     assert known(rig).stamp is not None
     rig.restart()
     assert known(rig).stamp is None
@@ -144,13 +144,13 @@ def test_a_restart_with_nothing_changed_uploads_nothing(rig: Rig) -> None:
     rig.restart()
     assert known(rig).stamp is not None
     assert sync(rig, age_s=WRITTEN_BACK_S) == "unchanged"
-    assert rig.emulator.journal.count("upload") == uploads
+    assert rig.emulator.request_log.count("upload") == uploads
 
 
 def test_a_forced_push_believes_no_stamp(rig: Rig) -> None:
     """It reads all there is."""
     with written_in_secret(rig):
-        assert sync(rig, Demand.FORCED) == "initialized"
+        assert sync(rig, SyncMode.FORCED) == "initialized"
         assert equal(rig)
 
 
@@ -161,10 +161,10 @@ def test_a_forced_push_makes_anew_only_what_changed(rig: Rig) -> None:
     sync(rig)
     folder = next((rig.folder / "cache").rglob("chunks"))
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert sync(rig, Demand.FORCED) == "initialized"
+    assert sync(rig, SyncMode.FORCED) == "initialized"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     rig.write("f", "1" * 100)
-    assert sync(rig, Demand.FORCED) == "initialized"
+    assert sync(rig, SyncMode.FORCED) == "initialized"
     kept = {path.name for path in folder.iterdir()} & before.keys()
     assert len(kept) == len(before) - 1
 
@@ -201,5 +201,5 @@ def test_a_secret_that_is_taken_out_in_secret(rig: Rig, how: str) -> None:
         assert "f" not in rig.arrived()
         if how != "forced":
             rig.cycle.disbelieve({"f"} if how == "closed" else None)
-        assert sync(rig, Demand.FORCED if how == "forced" else Demand.CHANGED) == "initialized"
+        assert sync(rig, SyncMode.FORCED if how == "forced" else SyncMode.CHANGED) == "initialized"
         assert equal(rig)

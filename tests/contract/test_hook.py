@@ -14,9 +14,9 @@ from syncing import Rig, rigged
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.daemon.build import Surroundings, folders_of
+from syncd.daemon.build import RuntimeContext, folders_of
 from syncd.sandbox import hook
-from syncd.sandbox.agent_notifier import Liaison, liaison_of
+from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 
 
 class Agent:
@@ -30,7 +30,7 @@ class Agent:
         self.does("")
         rig.keys["sandbox"] |= {"on_sandbox_change": [str(self.script), "a b"], "mcp_file": str(self.mcp_file)}
         self.environ = {**rig.environ, "PATH": os.environ["PATH"], "KLAVIS_API_KEY": "sk-never", "HERE": "yes"}
-        self._liaison: Liaison | None = None
+        self._agent_notifier: AgentNotifier | None = None
 
     def does(self, what: str) -> None:
         """The script does this after it has written down that it was run."""
@@ -38,26 +38,26 @@ class Agent:
         self.script.chmod(0o755)
 
     @property
-    def liaison(self) -> Liaison:
+    def agent_notifier(self) -> AgentNotifier:
         """That of the process that lives now, in real time: programs run by no other."""
-        if self._liaison is None:
+        if self._agent_notifier is None:
             config = check_config(self.rig.keys)
-            around = Surroundings(SystemClock(), self.environ, Interrupt())
+            context = RuntimeContext(SystemClock(), self.environ, Interrupt())
             folders = folders_of(config, self.rig.environ)
-            exchanger = self.rig.exchanger
-            self._liaison = liaison_of(config, folders, key=self.rig.key, around=around, exchanger=exchanger)
-        return self._liaison
+            client = self.rig.client
+            self._agent_notifier = agent_notifier_of(config, folders, key=self.rig.key, context=context, client=client)
+        return self._agent_notifier
 
     def sync(self) -> None:
         """One sync, and whatever is told after it."""
         self.rig.sync()
-        self.liaison.arrived(self.rig.cycle)
-        self.liaison.wait(Interrupt())
+        self.agent_notifier.arrived(self.rig.cycle.target, self.rig.cycle.provider.acquired_sandbox)
+        self.agent_notifier.wait(Interrupt())
 
     def restart(self) -> None:
         """The process ends, and another one begins."""
-        self.liaison.close()
-        self._liaison = None
+        self.agent_notifier.close()
+        self._agent_notifier = None
         self.rig.restart()
 
     def runs(self) -> list[dict[str, str]]:
@@ -65,9 +65,9 @@ class Agent:
         text = self.notes.read_text() if self.notes.exists() else ""
         return [dict(line.partition("=")[::2] for line in run.splitlines()) for run in text.split("run a b\n")[1:]]
 
-    def problems(self) -> str:
+    def warnings(self) -> str:
         """What a person reads in `status`."""
-        return "\n".join(map(str, self.liaison.problems))
+        return "\n".join(map(str, self.agent_notifier.warnings))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
         rig.write("a", "1")
         agent = Agent(rig)
         yield agent
-        agent.liaison.close()
+        agent.agent_notifier.close()
 
 
 def here(agent: Agent) -> str:
@@ -100,7 +100,7 @@ def test_it_is_told_once_of_each_sandbox(agent: Agent) -> None:
     agent.rig.clock.go_on(7200)
     agent.sync()
     assert [run["SYNCD_SANDBOX_ID"] for run in agent.runs()] == [first, here(agent)]
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
 
 
 def test_what_it_is_told(agent: Agent) -> None:
@@ -130,14 +130,14 @@ def test_a_named_sandbox_is_asked_for_its_servers(agent: Agent) -> None:
     for number in (1, 2):
         agent.sync()
         assert agent.runs() == []
-        assert "did not tell" in agent.problems(), number
+        assert "did not tell" in agent.warnings(), number
     agent.sync()
     agent.sync()
     assert [json.loads(run["SYNCD_MCP_SERVERS"]) for run in agent.runs()] == [
         {"terminal": f"{agent.rig.emulator.base_url}/mcp/other/terminal"}
     ]
     assert agent.rig.asked().count("get") == 3
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
 
 
 def test_servers_that_nobody_tells_hold_nothing_up(agent: Agent) -> None:
@@ -157,17 +157,17 @@ def test_one_that_fails_is_run_three_times(agent: Agent) -> None:
     agent.does("exit 3")
     for number in range(5):
         agent.sync()
-        assert "ended with 3" in agent.problems()
+        assert "ended with 3" in agent.warnings()
         if number % 2:
             agent.restart()
-            assert "ended with 3" in agent.problems()
+            assert "ended with 3" in agent.warnings()
     assert len(agent.runs()) == 3
-    assert "not run again" in agent.problems()
+    assert "not run again" in agent.warnings()
     agent.does("")
     agent.rig.clock.go_on(7200)
     agent.sync()
     assert len(agent.runs()) == 4
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
 
 
 def test_one_that_was_mended_is_run_again(agent: Agent) -> None:
@@ -175,10 +175,10 @@ def test_one_that_was_mended_is_run_again(agent: Agent) -> None:
     agent.rig.keys["sandbox"]["on_sandbox_change"] = ["/nowhere/at-all"]
     for _ in range(4):
         agent.sync()
-    assert "cannot be started (No such file or directory)" in agent.problems()
+    assert "cannot be started (No such file or directory)" in agent.warnings()
     agent.rig.keys["sandbox"]["on_sandbox_change"] = [str(agent.script), "a b"]
     agent.restart()
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
     agent.sync()
     assert len(agent.runs()) == 1
 
@@ -189,25 +189,25 @@ def test_one_that_was_broken_off_is_run_once_more(agent: Agent) -> None:
     pids = agent.rig.folder / "pids"
     for number in range(1, 5):
         agent.rig.sync()
-        agent.liaison.arrived(agent.rig.cycle)
+        agent.agent_notifier.arrived(agent.rig.cycle.target, agent.rig.cycle.provider.acquired_sandbox)
         if number <= 3:
             while len(pids.read_text().split() if pids.exists() else []) < number:
-                agent.liaison.look()
+                agent.agent_notifier.look()
         agent.restart()
     assert len(agent.runs()) == 3
-    assert "was broken off each time; it is not run again" in agent.problems()
+    assert "was broken off each time; it is not run again" in agent.warnings()
     assert all(_ends(int(pid)) for pid in pids.read_text().split())
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
 def test_one_that_hangs_is_ended(agent: Agent, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
     """With what it started, whether or not it hears SIGTERM."""
-    monkeypatch.setattr(hook, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(hook, "TIMEOUT_S", 0.3)
     monkeypatch.setattr(hook, "GRACE_S", 0.2)
     pid = agent.rig.folder / "pid"
     agent.does(f'{deaf}sleep 60 & echo $! >"{pid}"; while :; do wait; sleep 1; done')
     agent.sync()
-    assert "took longer" in agent.problems()
+    assert "took longer" in agent.warnings()
     assert _ends(int(pid.read_text()))
 
 
@@ -226,7 +226,7 @@ def test_what_it_says_is_logged(agent: Agent, caplog: pytest.LogCaptureFixture) 
     agent.rig.clock.go_on(7200)
     agent.sync()
     assert len(caplog.records) == 101
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
 
 
 def test_one_started_in_the_background_stays(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,7 +246,7 @@ def test_a_persons_file_is_left_alone(agent: Agent) -> None:
     agent.mcp_file.write_text("mine")
     agent.sync()
     assert agent.mcp_file.read_text() == "mine"
-    assert "syncd did not write" in agent.problems()
+    assert "syncd did not write" in agent.warnings()
     assert agent.runs()[0]["SYNCD_MCP_FILE"] == ""
     agent.mcp_file.unlink()
     agent.sync()
@@ -255,7 +255,7 @@ def test_a_persons_file_is_left_alone(agent: Agent) -> None:
     agent.rig.clock.go_on(7200)
     agent.sync()
     assert agent.mcp_file.read_text() != first
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
     agent.mcp_file.write_text(first + " ")
     agent.rig.clock.go_on(7200)
     agent.sync()
@@ -278,7 +278,7 @@ def test_what_is_no_file_is_left_alone(agent: Agent, kind: str) -> None:
     agent.rig.sync()
     before = set(agent.rig.folder.iterdir())
     agent.sync()
-    assert "cannot be written" in agent.problems()
+    assert "cannot be written" in agent.warnings()
     assert set(agent.rig.folder.iterdir()) - before == {agent.notes}
     assert not (agent.rig.folder / "elsewhere").exists()
 
@@ -291,7 +291,7 @@ def test_damaged_notes_tell_once_more(agent: Agent) -> None:
     agent.restart()
     agent.sync()
     assert len(agent.runs()) == 2
-    assert agent.problems() == ""
+    assert agent.warnings() == ""
 
 
 def _ends(pid: int) -> bool:

@@ -56,12 +56,12 @@ def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
     arrived = rig.arrived()
     assert arrived["a.txt"] == "changed"
     assert arrived["big"] == "1" * 3 * MIB
-    assert [problem.key for problem in rig.cycle.problems] == ["unreadable:big"]
+    assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
     disk.mended(rig)
     outcome, _ = rig.sync()
     assert outcome.sync is not None
     assert rig.arrived()["big"] == "2" * 3 * MIB
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
     assert rig.sync()[0].sync is None
 
 
@@ -74,7 +74,7 @@ def test_what_gives_out_for_good_is_not_read_at_every_look(rig: Rig) -> None:
     for _ in range(31):
         outcome, _ = rig.sync()
         assert outcome.sync is None
-        assert [problem.key for problem in rig.cycle.problems] == ["unreadable:big"]
+        assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
     assert disk.tries == 7  # once for its digest, then at the looks 0, 1, 3, 7, 15 and 31
     assert rig.asked().count("upload") == uploads
     disk.mended(rig)

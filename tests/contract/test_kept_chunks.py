@@ -24,11 +24,11 @@ import pytest
 from syncing import KEY, Rig, Witness, rigged
 
 from syncd.archive.chunk_store import ChunkStore, Piece, PieceWriter
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.daemon import build
-from syncd.remote.failure_action import Verdict
+from syncd.remote.failure_action import FailureAction
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 
@@ -86,7 +86,7 @@ class Stage:
 
     @property
     def spool(self) -> Path:
-        return Path(folders_for(str(self.work), self.rig.environ).spool) / "chunks"
+        return Path(directories_for(str(self.work), self.rig.environ).spool) / "chunks"
 
     def chunks(self) -> list[Path]:
         """The files of kept chunks; none where something else has their place."""
@@ -125,10 +125,10 @@ class Stage:
 
     def sync(self, witness: Witness | None = None) -> Outcome:
         """A sync after which both sides must be equal, by at most one upload."""
-        before = self.rig.emulator.journal.count("upload", 200)
+        before = self.rig.emulator.request_log.count("upload", 200)
         outcome, _ = self.rig.sync(witness=witness)
         self.check_equal()
-        uploads = self.rig.emulator.journal.count("upload", 200) - before
+        uploads = self.rig.emulator.request_log.count("upload", 200) - before
         assert uploads == (1 if outcome.sync else 0), "a damaged archive was taken"
         if outcome.sync:
             self.archive_bytes = max(self.archive_bytes, outcome.sync.archive_bytes)
@@ -467,8 +467,8 @@ class Harming(Witness):
         if self.at == "upload" and self.stages.count(State.UPLOADING) == 1 and state is State.UPLOADING:
             self.harm()
 
-    def pause(self, wait_s: float, verdict: Verdict) -> None:
-        super().pause(wait_s, verdict)
+    def pause(self, wait_s: float, action: FailureAction) -> None:
+        super().pause(wait_s, action)
         if self.at == "pause" and len(self.waits) == 1:
             self.harm()
 
@@ -514,7 +514,7 @@ def test_a_lost_answer_and_a_lost_spool(stage: Stage) -> None:
     outcome, _ = stage.rig.sync()
     stage.check_equal()
     assert outcome.word == "initialized"
-    assert stage.rig.emulator.journal.count("upload") == 1
+    assert stage.rig.emulator.request_log.count("upload") == 1
 
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["kept", "never-kept"])
@@ -537,12 +537,12 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool
         assert outcome.follow_up == outcome.torn == (LARGE,)
         stage.rig.restart()
         for _ in range(2):  # what nothing has mended yet is named, by the next process too
-            assert [problem.key for problem in stage.rig.cycle.problems] == [f"torn:{LARGE}"]
+            assert [warning.key for warning in stage.rig.cycle.warnings] == [f"torn:{LARGE}"]
         assert stage.sync().word == "initialized"
-        assert stage.rig.cycle.problems == []
+        assert stage.rig.cycle.warnings == []
         assert stage.sync().word == "unchanged"
         stage.rig.restart()
-        assert stage.rig.cycle.problems == []
+        assert stage.rig.cycle.warnings == []
         assert stage.sync().word == "unchanged"
         assert all(path.suffix == ".chunk" for path in stage.chunks())
 

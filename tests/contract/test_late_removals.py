@@ -12,12 +12,12 @@ from syncing import KEY, SANDBOX, Rig, Witness, rigged
 from syncd.core.errors import Stop, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator.journal import Entry
+from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
-from syncd.remote.failure_action import Step
-from syncd.remote.remote_job import Runner
+from syncd.remote.failure_action import ApiStep
+from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.sandbox.pending_removals import StartedFile
+from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Entry as Uploaded
 from syncd.scan.manifest import Kind
@@ -33,7 +33,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
 
-        def wait(entry: Entry) -> None:
+        def wait(entry: RequestRecord) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks, unless it is held."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None and not sandbox.holds:
@@ -54,7 +54,7 @@ def target(rig: Rig) -> Target:
 def started(rig: Rig) -> list[str]:
     """What is noted as perhaps running."""
     (folder,) = rig.folder.glob("state/syncd/*")
-    return [note.name for note in StartedFile(str(folder), target(rig)).notes]
+    return [note.name for note in PendingRemovals(str(folder), target(rig)).notes]
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -178,7 +178,7 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
         rig.restart()
     asked = len(rig.asked())
     failure, witness = rig.fail()
-    assert failure.step is Step.DELETE
+    assert failure.step is ApiStep.DELETE
     assert str(failure).endswith("it goes on when that has ended; if it never does, reset the sandbox")
     assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
     assert sum(witness.waits) <= 60  # the budget of the test's configuration
@@ -209,8 +209,8 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
     waiter = Waiter(interrupt, rig.clock)
-    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, waiter)
-    remover = Remover(runner, StartedFile(str(folder), target(rig)), waiter)
+    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
+    remover = Remover(job_runner, PendingRemovals(str(folder), target(rig)), waiter)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
@@ -254,7 +254,7 @@ def test_another_sandbox_does_not_wait(rig: Rig) -> None:
     assert len(started(rig)) == 1
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
-    assert rig.fail()[0].step is Step.DELETE
+    assert rig.fail()[0].step is ApiStep.DELETE
     rig.sandbox.let_go()
     rig.sync()
     assert "a" in rig.arrived()
@@ -267,7 +267,7 @@ def test_a_sandbox_that_is_gone(rig: Rig) -> None:
     rig.restart()
     rig.emulator.faults.script("execution-status: gone")
     failure, _ = rig.fail()
-    assert failure.step is Step.INITIALIZE
+    assert failure.step is ApiStep.INITIALIZE
     assert "knows no sandbox" in str(failure)
 
 
@@ -286,17 +286,17 @@ def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
     """What would be forgotten with this process is not begun."""
     folder = tmp_path / "gone"
     folder.mkdir()
-    file = StartedFile(str(folder), target(rig))
+    file = PendingRemovals(str(folder), target(rig))
     folder.rmdir()
     waiter = Waiter(Interrupt(), rig.clock)
-    runner = Runner(Api(target(rig), rig.key, rig.exchanger, rig.clock), rig.exchanger, waiter)
+    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
-        Remover(runner, file, waiter).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
+        Remover(job_runner, file, waiter).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
     assert "execute" not in rig.asked()
 
 
 def test_a_damaged_note_is_told(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """And costs nothing else."""
     (tmp_path / "started").write_bytes(b"garbage")
-    assert StartedFile(str(tmp_path), target(rig)).notes == []
+    assert PendingRemovals(str(tmp_path), target(rig)).notes == []
     assert "a removal that was started before may still run" in caplog.text

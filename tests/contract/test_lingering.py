@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from syncing import KEY, SANDBOX, Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
-from syncd.cli.progress.observer import Quiet
+from syncd.archive.snapshotter import SyncMode
+from syncd.cli.progress.observer import NoProgress
 from syncd.cli.standalone_sync import sync_alone
-from syncd.core.context import Surroundings
+from syncd.core.context import RuntimeContext
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
-from syncd.daemon.build import board_of, folders_of
-from syncd.emulator.journal import Entry
-from syncd.report.status_publisher import Tally
+from syncd.daemon.build import folders_of, status_publisher_of
+from syncd.emulator.request_log import RequestRecord
+from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
-from syncd.report.systemd_notify import ServiceManager
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
@@ -36,7 +36,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.clock.wall = LATER_S
 
-        def wait(entry: Entry) -> None:
+        def wait(entry: RequestRecord) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
@@ -70,7 +70,7 @@ def lingering(rig: Rig) -> int:
 
 
 def keys(rig: Rig) -> list[str]:
-    return [problem.key for problem in rig.cycle.problems]
+    return [warning.key for warning in rig.cycle.warnings]
 
 
 def record(rig: Rig) -> Path:
@@ -185,7 +185,7 @@ def test_someone_elses_is_looked_at_again(rig: Rig, by: str) -> None:
     rig.sync()
     assert rig.asked().count("execute") == executed
     if by == "force":
-        rig.sync(Demand.FORCED)
+        rig.sync(SyncMode.FORCED)
     else:
         delete(rig, "new")
         rig.sync()
@@ -311,12 +311,14 @@ def test_a_daemon_tells(rig: Rig) -> None:
     rig.sync()
     rig.restart()
     config = check_config(rig.keys)
-    around = Surroundings(rig.clock, rig.environ, Interrupt())
-    manager = ServiceManager(rig.environ, rig.clock, 1)
+    context = RuntimeContext(rig.clock, rig.environ, Interrupt())
+    manager = SystemdNotifier(rig.environ, rig.clock, 1)
     folders = folders_of(config, rig.environ)
-    board = board_of(config, folders, around, tally=Tally(), manager=manager, target=rig.cycle.target)
-    board.learn(rig.cycle, {})
-    assert board.document().lingering == 1
+    publisher = status_publisher_of(
+        config, folders, context, totals=RunTotals(), manager=manager, target=rig.cycle.target
+    )
+    publisher.learn(rig.cycle, {})
+    assert publisher.document().lingering == 1
 
 
 def test_the_status_tells(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +326,7 @@ def test_the_status_tells(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**rig.environ, "KLAVIS_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)
     delete(rig, "a", "d/b")
-    sync_alone(check_config(rig.keys), Demand.CHANGED, Quiet())
+    sync_alone(check_config(rig.keys), SyncMode.CHANGED, NoProgress())
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
     assert read_last(str(record(rig).parent), nothing).lingering == 2

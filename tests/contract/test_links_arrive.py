@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 
 STAY = {
     "a": "b",
@@ -60,7 +60,7 @@ def test_every_kind_of_link(rig: Rig) -> None:
         rig.sync()
         assert links_in(rig.sandbox.workspace) == STAY
         assert (rig.sandbox.workspace / "d/file").read_text() == content
-        assert {problem.key for problem in rig.cycle.problems} == {f"link:{path}" for path in GO_NOT}
+        assert {warning.key for warning in rig.cycle.warnings} == {f"link:{path}" for path in GO_NOT}
 
 
 def test_what_a_link_goes_through_changes(rig: Rig) -> None:
@@ -72,10 +72,10 @@ def test_what_a_link_goes_through_changes(rig: Rig) -> None:
     rig.sync()
     arrived = rig.sandbox.workspace / "d/for-both"
     assert os.readlink(arrived) == GO_NOT["d/for-both"]
-    assert "link:d/for-both" not in {problem.key for problem in rig.cycle.problems}
+    assert "link:d/for-both" not in {warning.key for warning in rig.cycle.warnings}
     (rig.workspace / "d/e/top").rmdir()
     (rig.workspace / "d/e/top").symlink_to("../..")
-    assert "d/for-both" not in rig.cycle.photographer.look(None, Demand.CHANGED).manifest
+    assert "d/for-both" not in rig.cycle.snapshotter.look(None, SyncMode.CHANGED).manifest
 
 
 @pytest.mark.parametrize("tool", ["tar", "bsdtar", "python"])

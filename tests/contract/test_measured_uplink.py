@@ -23,7 +23,7 @@ LIMIT_KIB_PER_S = 1024
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """A workspace that does not compress, and a limit that makes scripted time pass while it is sent."""
-    monkeypatch.setattr(bucket, "keep_within", lambda *_: None)  # the kernel would take real time
+    monkeypatch.setattr(bucket, "set_kernel_pacing", lambda *_: None)  # the kernel would take real time
     with rigged(tmp_path) as rig:
         rig.keys["sync"] = {"upload_limit_kib_per_second": LIMIT_KIB_PER_S}
         fill(rig, 1)
@@ -31,8 +31,8 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 
 def uplink_of(rig: Rig) -> Uplink:
-    assert rig.cycle.premises is not None
-    return rig.cycle.premises.delivery.uplink
+    assert rig.cycle.services is not None
+    return rig.cycle.services.delivery.uplink
 
 
 def fill(rig: Rig, seed: int) -> None:

@@ -21,8 +21,8 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.http_client import Answer, Exchanger, NoAnswer
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 
 
@@ -35,12 +35,12 @@ class Heard:
     headers: Mapping[str, str]
 
 
-class ScriptedExchanger(Exchanger):
+class ScriptedExchanger(HttpClient):
     """Answers with what it was given, and remembers what was asked."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
-        self.answer = Answer(status, httpx.Headers(dict(headers or {})), body, None)
+        self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
         self.heard: list[Heard] = []
 
     def exchange(
@@ -51,13 +51,13 @@ class ScriptedExchanger(Exchanger):
         headers: Mapping[str, str],
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
-    ) -> Answer:
+    ) -> Response:
         self.heard.append(Heard(method, url, headers))
         return self.answer
 
 
-def api_on(exchanger: Exchanger, sandbox: str = "box", base_url: str = "https://api.example.com/v1/") -> Api:
-    return Api(Target(base_url, sandbox, "us"), ApiKey(KEY, "the test"), exchanger, ScriptedClock())
+def api_on(client: HttpClient, sandbox: str = "box", base_url: str = "https://api.example.com/v1/") -> Api:
+    return Api(Target(base_url, sandbox, "us"), ApiKey(KEY, "the test"), client, ScriptedClock())
 
 
 DEEP = b'{"x":' + b"[" * 100_000
@@ -83,7 +83,7 @@ def test_an_answer_that_makes_no_sense(body: bytes) -> None:
     """A 200 that is not what was asked for is tried again: a hotel's network may be asking for a sign-in."""
     with pytest.raises(StepFailed, match="makes no sense") as caught:
         api_on(ScriptedExchanger(200, body, {"Content-Type": "text/html"})).upload_url()
-    assert (caught.value.step, caught.value.verdict) == (Step.UPLOAD_URL, Verdict.RETRY)
+    assert (caught.value.step, caught.value.action) == (ApiStep.UPLOAD_URL, FailureAction.RETRY)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_a_detail_cannot_leak_or_obey() -> None:
 @pytest.mark.parametrize(("sandbox", "quoted"), [("a/b?c#d", "a%2Fb%3Fc%23d"), ("ü x", "%C3%BC%20x")])
 def test_an_odd_sandbox_id_stays_one_part(sandbox: str, quoted: str) -> None:
     """An id is one segment of the path, under the base URL's own path."""
-    exchanger = ScriptedExchanger(404, b"")
+    client = ScriptedExchanger(404, b"")
     with pytest.raises(StepFailed):
-        api_on(exchanger, sandbox).upload_url()
-    assert exchanger.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
+        api_on(client, sandbox).upload_url()
+    assert client.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     with trapped() as trap:
         rig.emulator.faults.script(f"{op}: redirect http://127.0.0.1:{trap.port}/ always")
         failure, _ = rig.fail()
-    assert failure.verdict is Verdict.RETRY
+    assert failure.action is FailureAction.RETRY
     assert trap.connections == []
 
 
@@ -191,7 +191,7 @@ def test_an_upload_url_that_is_none(rig: Rig, url: str) -> None:
     answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
     rig.emulator.faults.script(f"upload-url: json {answer} always")
     failure, _ = rig.fail()
-    assert failure.step is Step.UPLOAD
+    assert failure.step is ApiStep.UPLOAD
     assert rig.asked().count("upload") == 0
 
 
@@ -245,10 +245,10 @@ def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFi
 
 def test_no_answer_holds_no_url() -> None:
     """The text of a network failure is ours, whatever the library says."""
-    exchanger = Exchanger(Waiter(Interrupt(), ScriptedClock()))
+    client = HttpClient(Waiter(Interrupt(), ScriptedClock()))
     for url in ("http://127.0.0.1:9/o?X-Goog-Signature=5ECRET", "http://[bad?5ECRET", "nothing://h/5ECRET", "5ECRET"):
-        with pytest.raises(NoAnswer) as caught:
-            exchanger.exchange("GET", url, headers={"Authorization": "Bearer 5ECRET"}, read_s=1)
+        with pytest.raises(NoResponse) as caught:
+            client.exchange("GET", url, headers={"Authorization": "Bearer 5ECRET"}, read_s=1)
         assert "5ECRET" not in str(caught.value)
         assert caught.value.__suppress_context__
-    exchanger.drop()
+    client.drop()

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SandboxGone
-from syncd.remote.failure_action import Step
+from syncd.remote.failure_action import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
-from syncd.sandbox.overwrite_check import TOLD_FOR_S
+from syncd.sandbox.overwrite_check import WARNED_FOR_S
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
@@ -45,7 +45,7 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
 
 
 def told(rig: Rig) -> list[str]:
-    return [str(problem) for problem in rig.cycle.problems]
+    return [str(warning) for warning in rig.cycle.warnings]
 
 
 def test_nothing_was_changed(rig: Rig) -> None:
@@ -127,12 +127,12 @@ def test_it_is_told_for_an_hour_or_until_forced(rig: Rig) -> None:
     rig.write("a", "newest")
     rig.sync()
     assert len(told(rig)) == 1
-    rig.clock.go_on(TOLD_FOR_S)
+    rig.clock.go_on(WARNED_FOR_S)
     assert told(rig) == []
     agent(rig, "a")
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert len(told(rig)) == 1
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert told(rig) == []
 
 
@@ -168,7 +168,7 @@ def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
     rig.emulator.faults.script(f"{op}: gone")
     rig.write("a", "newer")
     failure, _ = rig.fail()
-    assert failure.step is Step.INITIALIZE
+    assert failure.step is ApiStep.INITIALIZE
     assert issubclass(failure.refusal, SandboxGone)
 
 
@@ -247,7 +247,7 @@ def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
     """Whatever a process left behind at whichever request, the next one says nothing that is not so."""
-    exchange, left = rig.exchanger.exchange, [request_number]
+    exchange, left = rig.client.exchange, [request_number]
 
     def dies(*args: Any, **options: Any) -> Any:
         left[0] -= 1
@@ -259,7 +259,7 @@ def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number
         return answer
 
     rig.write("a", "newer")
-    monkeypatch.setattr(rig.exchanger, "exchange", dies)
+    monkeypatch.setattr(rig.client, "exchange", dies)
     try:
         rig.sync()
     except KeyboardInterrupt:

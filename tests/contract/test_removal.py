@@ -18,11 +18,11 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.remote_job import Runner
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox import remover_main
-from syncd.sandbox.pending_removals import StartedFile
+from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.remover import Removal, Remover
 from syncd.scan.manifest import Entry, Kind, Manifest
 
@@ -51,9 +51,9 @@ def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
     return file
 
 
-def remove(rig: Rig, doomed: Manifest, others: Manifest | None = None) -> Removal:
+def remove(rig: Rig, paths_to_delete: Manifest, others: Manifest | None = None) -> Removal:
     """By the machine's own clock, since the program really runs meanwhile."""
-    versions = {path: [entry, *([others[path]] if others else [])] for path, entry in doomed.items()}
+    versions = {path: [entry, *([others[path]] if others else [])] for path, entry in paths_to_delete.items()}
     return _remover(rig, SystemClock()).remove(versions)
 
 
@@ -61,8 +61,8 @@ def _remover(rig: Rig, clock: Clock) -> Remover:
     target = Target(rig.emulator.base_url, rig.sandbox.id, "us")
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
-    runner = Runner(Api(target, rig.key, rig.exchanger, clock), rig.exchanger, waiter)
-    return Remover(runner, StartedFile(str(state), target), waiter)
+    job_runner = JobRunner(Api(target, rig.key, rig.client, clock), rig.client, waiter)
+    return Remover(job_runner, PendingRemovals(str(state), target), waiter)
 
 
 def left(rig: Rig) -> list[str]:
@@ -76,10 +76,10 @@ def test_what_was_uploaded_is_removed(rig: Rig) -> None:
     for path in ("a", "d/e/f", "stay", odd):
         place(rig, path)
     (rig.sandbox.workspace / "ln").symlink_to("stay")
-    doomed = {"d/e/f": a_file("ours"), "d/e": FOLDER, "d": FOLDER, "a": a_file("ours"), odd: a_file("ours")}
-    removal = remove(rig, {**doomed, "ln": a_link("stay")})
+    paths_to_delete = {"d/e/f": a_file("ours"), "d/e": FOLDER, "d": FOLDER, "a": a_file("ours"), odd: a_file("ours")}
+    removal = remove(rig, {**paths_to_delete, "ln": a_link("stay")})
     assert left(rig) == ["stay"]
-    assert removal == Removal(removed=[*doomed, "ln"])
+    assert removal == Removal(removed=[*paths_to_delete, "ln"])
 
 
 def test_what_someone_changed_there_stays(rig: Rig) -> None:
@@ -91,8 +91,8 @@ def test_what_someone_changed_there_stays(rig: Rig) -> None:
     (rig.sandbox.workspace / "ln").symlink_to("elsewhere")
     place(rig, "unknown")
     unknown = Entry(Kind.FILE, 0o644, 1, 4)
-    doomed = {name: a_file("ours") for name in ("content", "longer", "kind")}
-    removal = remove(rig, {**doomed, "folder": FOLDER, "ln": a_link("stay"), "unknown": unknown})
+    paths_to_delete = {name: a_file("ours") for name in ("content", "longer", "kind")}
+    removal = remove(rig, {**paths_to_delete, "folder": FOLDER, "ln": a_link("stay"), "unknown": unknown})
     assert removal == Removal(changed=["content", "longer", "kind", "folder", "ln", "unknown"])
     assert left(rig) == ["content", "folder", "kind", "ln", "longer", "unknown"]
 
@@ -130,41 +130,41 @@ def test_no_link_is_followed(rig: Rig) -> None:
 def test_what_is_gone_already_is_removed(rig: Rig) -> None:
     """So that it can be repeated after any failure."""
     place(rig, "f", "a file where a folder was")
-    doomed = {"f/g": a_file("ours"), "no": a_file("ours"), "no/where": a_file("ours")}
-    assert remove(rig, doomed) == Removal(removed=list(doomed))
+    paths_to_delete = {"f/g": a_file("ours"), "no": a_file("ours"), "no/where": a_file("ours")}
+    assert remove(rig, paths_to_delete) == Removal(removed=list(paths_to_delete))
 
 
 def test_many_paths(rig: Rig) -> None:
     """More output than one answer brings."""
-    doomed = {f"d/{number:05}": a_file("ours") for number in range(3_000)}
-    for path in doomed:
+    paths_to_delete = {f"d/{number:05}": a_file("ours") for number in range(3_000)}
+    for path in paths_to_delete:
         place(rig, path)
-    assert len(remove(rig, doomed).removed) == 3_000
+    assert len(remove(rig, paths_to_delete).removed) == 3_000
     assert left(rig) == ["d"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict"),
+    ("fault", "action"),
     [
-        ("execution-upload-url: 503", Verdict.RETRY),
-        ("execution-upload-url: 404", Verdict.REFUSED),
-        ("execution-upload: 403", Verdict.RETRY),
-        ("execution-upload: reset", Verdict.OFFLINE),
-        ("execution-upload: corrupt", Verdict.RETRY),
-        ("execute: 500", Verdict.RETRY),
-        ("execute: lost", Verdict.OFFLINE),
-        ("execution-logs: html", Verdict.RETRY),
-        ('execution-logs: json {"status": "completed", "logs": "hello"}', Verdict.RETRY),
-        ('execution-logs: json {"status": "failed", "logs": "[\\"x\\", 0, \\"removed\\"]"}', Verdict.RETRY),
+        ("execution-upload-url: 503", FailureAction.RETRY),
+        ("execution-upload-url: 404", FailureAction.REFUSED),
+        ("execution-upload: 403", FailureAction.RETRY),
+        ("execution-upload: reset", FailureAction.OFFLINE),
+        ("execution-upload: corrupt", FailureAction.RETRY),
+        ("execute: 500", FailureAction.RETRY),
+        ("execute: lost", FailureAction.OFFLINE),
+        ("execution-logs: html", FailureAction.RETRY),
+        ('execution-logs: json {"status": "completed", "logs": "hello"}', FailureAction.RETRY),
+        ('execution-logs: json {"status": "failed", "logs": "[\\"x\\", 0, \\"removed\\"]"}', FailureAction.RETRY),
     ],
 )
-def test_failures_are_of_the_step_delete(rig: Rig, fault: str, verdict: Verdict) -> None:
+def test_failures_are_of_the_step_delete(rig: Rig, fault: str, action: FailureAction) -> None:
     """Each says what to do, and after it the same removal can be asked for again."""
     place(rig, "a")
     rig.emulator.faults.script(fault)
     with pytest.raises(StepFailed) as caught:
         remove(rig, {"a": a_file("ours")})
-    assert (caught.value.step, caught.value.verdict) == (Step.DELETE, verdict)
+    assert (caught.value.step, caught.value.action) == (ApiStep.DELETE, action)
     rig.emulator.faults.clear()
     assert remove(rig, {"a": a_file("ours")}).removed == ["a"]
     assert left(rig) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 
@@ -28,7 +28,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def uploads(rig: Rig) -> list[int]:
     """The bytes of each upload."""
-    return [entry.bytes_in for entry in rig.emulator.journal.entries() if entry.op == "upload"]
+    return [entry.bytes_in for entry in rig.emulator.request_log.entries() if entry.op == "upload"]
 
 
 def sent(rig: Rig) -> int:
@@ -147,7 +147,7 @@ def test_a_push_by_force_is_whole(rig: Rig) -> None:
     """For who does not believe it."""
     rig.sync()
     rig.write("d1/f1", "changed")
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert sent(rig) > 300_000
 
 
@@ -163,7 +163,7 @@ def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
     assert len(outcome.change) == 1
     assert equal(rig)
     assert sent(rig) > 300_000
-    assert [problem.key for problem in rig.cycle.problems] == ["small-archives"]
+    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
     rig.restart()
     rig.write("d1/f1", "changed again")
     rig.sync()
@@ -195,7 +195,7 @@ def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
         rig.sync()
         assert sent(rig) > 300_000
         assert equal(rig)
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
     rig.clock.go_on(900)
     rig.write("d1/f1", "and again")
     rig.sync()
@@ -239,7 +239,7 @@ def test_a_proof_has_its_time(rig: Rig) -> None:
     rig.sync()
     assert sent(rig) > 300_000  # it is not asked again at once
     assert rig.asked().count("dump") == 1
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
 
 
 class Newer(Exception):
@@ -290,7 +290,7 @@ def test_a_proof_that_cannot_be_written_down(rig: Rig, fault: str) -> None:
     rig.emulator.faults.on("dump", "before", close)
     rig.sync()
     assert equal(rig)
-    assert "state:write" in [problem.key for problem in rig.cycle.problems]
+    assert "state:write" in [warning.key for warning in rig.cycle.warnings]
     state.with_name("elsewhere").rename(state)
     rig.restart()
     rig.sync()
@@ -349,7 +349,7 @@ def test_names_that_are_no_utf8(rig: Rig) -> None:
     rig.write("d1/f1", "changed")
     rig.sync()
     rig.restart()
-    assert "xff' was missing" in str(rig.cycle.problems[0])
+    assert "xff' was missing" in str(rig.cycle.warnings[0])
 
 
 def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
@@ -365,7 +365,7 @@ def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
     assert not stray.exists()
     small = chunks.parent / "changes/chunks"
     assert any(small.iterdir())
-    rig.sync(Demand.FORCED)
+    rig.sync(SyncMode.FORCED)
     assert sent(rig) > 300_000
     assert not any(small.iterdir())
 

@@ -10,7 +10,7 @@ import pytest
 from syncing import Rig, Witness, rigged
 
 from syncd.core.errors import Stop
-from syncd.emulator.journal import Entry
+from syncd.emulator.request_log import RequestRecord
 
 MIB = 1 << 20
 
@@ -22,7 +22,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """A file that stands still is in the sandbox; what is deleted here is removed there."""
     with rigged(tmp_path) as it:
 
-        def wait(entry: Entry) -> None:
+        def wait(entry: RequestRecord) -> None:
             """The program runs in real time: in the test's, it has ended whenever someone looks."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
@@ -82,7 +82,7 @@ def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) ->
     rig.sync()
     assert sorted(os.listdir(rig.sandbox.workspace)) == ["renamed", "stay"]
     assert (rig.sandbox.workspace / "renamed").read_bytes() == (rig.workspace / "renamed").read_bytes()
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
 
 
 def test_kept_and_removed_later(rig: Rig) -> None:
@@ -112,7 +112,7 @@ def test_an_answer_that_was_lost(rig: Rig) -> None:
     rig.restart()
     rig.sync()
     assert os.listdir(rig.sandbox.workspace) == ["stay"]
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
 
 
 def test_someone_elses_stays(rig: Rig) -> None:
@@ -124,7 +124,7 @@ def test_someone_elses_stays(rig: Rig) -> None:
     path.unlink()
     rig.sync()
     assert (rig.sandbox.workspace / "torn").read_bytes() == theirs
-    assert [problem.key for problem in rig.cycle.problems] == ["kept:torn"]
+    assert [warning.key for warning in rig.cycle.warnings] == ["kept:torn"]
 
 
 def test_read_again(rig: Rig) -> None:

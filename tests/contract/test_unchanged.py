@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
 from syncd.sync.status_document import State
 
@@ -30,7 +30,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def uploads(rig: Rig) -> int:
-    return rig.emulator.journal.count("upload", 200)
+    return rig.emulator.request_log.count("upload", 200)
 
 
 def _touch(rig: Rig) -> None:
@@ -168,10 +168,10 @@ def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
     rig.restart()
     (record,) = rig.folder.glob("state/syncd/*/initialized")
     record.write_bytes(record.read_bytes()[:-1])
-    assert [problem.key for problem in rig.cycle.problems] == [f"state:{record}"]
+    assert [warning.key for warning in rig.cycle.warnings] == [f"state:{record}"]
     rig.sync()
     assert uploads(rig) == 2
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
 
 
 def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
@@ -187,11 +187,11 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
     with pytest.raises(NearlyEmpty):
         rig.sync()
     assert uploads(rig) == 2
-    assert rig.sync(Demand.FORCED)[0].word == "initialized"
+    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
     assert rig.sync()[0].word == "unchanged"
     rig.workspace.rename(rig.folder / "away")
     with pytest.raises(WorkspaceError, match="does not exist"):
-        rig.sync(Demand.FORCED)
+        rig.sync(SyncMode.FORCED)
 
 
 def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
@@ -201,7 +201,7 @@ def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
     rig.write("large", "x" * (1 << 20))
     asked = len(rig.asked())
     with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):
-        rig.sync(Demand.FORCED)
+        rig.sync(SyncMode.FORCED)
     assert len(rig.asked()) == asked
 
 
@@ -222,12 +222,12 @@ def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
     in_the_way.mkdir()
     rig.write("a.txt", "new")
     assert rig.sync()[0].word == "initialized"
-    assert [problem.key for problem in rig.cycle.problems] == ["state:write"]
+    assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
     in_the_way.rmdir()
     rig.write("a.txt", "newer")
     rig.sync()
-    assert rig.cycle.problems == []
+    assert rig.cycle.warnings == []
 
 
 class Saboteur(Witness):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
@@ -47,7 +47,7 @@ def cut_off(rig: Rig, fault: str, end: BaseException | None) -> None:
 
 
 def uploads(rig: Rig) -> int:
-    return rig.emulator.journal.count("upload", 200)
+    return rig.emulator.request_log.count("upload", 200)
 
 
 def in_state(rig: Rig, name: str) -> list[Path]:
@@ -156,7 +156,7 @@ def test_the_guard_goes_by_the_last_manifest_known(tmp_path: Path, *, restarted:
             (rig.workspace / f"f{number}").unlink()
         with pytest.raises(NearlyEmpty):
             rig.sync()
-        assert rig.sync(Demand.FORCED)[0].word == "initialized"
+        assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
 
 
 def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from syncing import Rig, Witness, rigged
 
-from syncd.archive.snapshotter import Demand
+from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
 
 FILES = 40
@@ -51,20 +51,20 @@ def _as_packing_begins(rig: Rig, act: Callable[[Rig], None]) -> None:
     rig.meanwhile = meanwhile
 
 
-@pytest.mark.parametrize("demand", Demand)
+@pytest.mark.parametrize("sync_mode", SyncMode)
 @pytest.mark.parametrize("accident", [emptied, removed])
-def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None], demand: Demand) -> None:
+def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None], sync_mode: SyncMode) -> None:
     """Nothing is sent; the next scan sees what happened, and holds. When it is back it is sent."""
     _as_packing_begins(rig, accident)
-    uploads = rig.emulator.journal.count("upload")
+    uploads = rig.emulator.request_log.count("upload")
     with pytest.raises(SyncdError) as failure:
-        rig.cycle.run(demand, Witness(rig.clock))
+        rig.cycle.run(sync_mode, Witness(rig.clock))
     assert isinstance(failure.value, TryLater | WorkspaceError)
     rig.meanwhile = lambda: None
     with pytest.raises(WorkspaceError) as failure:
-        rig.cycle.run(Demand.CHANGED, Witness(rig.clock))
+        rig.cycle.run(SyncMode.CHANGED, Witness(rig.clock))
     assert accident is removed or isinstance(failure.value, NearlyEmpty)
-    assert rig.emulator.journal.count("upload") == uploads
+    assert rig.emulator.request_log.count("upload") == uploads
     _write(rig, 2)
     rig.sync()
     assert len(rig.arrived()) == FILES
@@ -98,4 +98,4 @@ def test_replaced_as_packing_begins(rig: Rig) -> None:
     assert len(rig.arrived()) == FILES
     assert rig.arrived()["folder0/file00"] == "1" * 50_000
     with pytest.raises(NearlyEmpty):
-        rig.cycle.run(Demand.CHANGED, Witness(rig.clock))
+        rig.cycle.run(SyncMode.CHANGED, Witness(rig.clock))

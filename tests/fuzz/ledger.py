@@ -70,7 +70,7 @@ class Ledger:
         """What was put there, or these paths of it, syncd cannot know any more, and need not take away."""
         self._forgiven |= self.ours.keys() if paths is None else self.ours.keys() & set(paths)
 
-    def make_way(self, home: Path) -> None:
+    def before_initialize(self, home: Path) -> None:
         """What was put there in the place of what is at home now, as of another kind, may go for that, even in vain."""
         for path, what in self.ours.items():
             folders = [*_above(path), *([path] if what == FOLDER else [])]

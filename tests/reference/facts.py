@@ -144,14 +144,14 @@ def _paragraphs(text: str | None) -> tuple[str, ...]:
 
 
 def _keys(section: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any, str]]:
-    hints = typing.get_type_hints(struct, include_extras=True)
+    changes = typing.get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
-        below = [part for part in typing.get_args(hints[field.name]) if isinstance(part, type)]
+        below = [part for part in typing.get_args(changes[field.name]) if isinstance(part, type)]
         tables = [part for part in below if issubclass(part, msgspec.Struct)]
         if tables:
             yield from _keys(f"{section}.{field.name}", tables[0])
         else:
-            yield f"{section}.{field.name}", field.default, _allowed(hints[field.name])
+            yield f"{section}.{field.name}", field.default, _allowed(changes[field.name])
 
 
 def _allowed(hint: Any) -> str:

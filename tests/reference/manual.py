@@ -46,8 +46,8 @@ def manual() -> str:
 
 def text(words: str) -> str:
     """Prose as one input line of roff, with what stands in backticks in bold."""
-    parts = [escaped(part) for part in re.split(r"`([^`]+)`", words)]
-    line = "".join(rf"\fB{part}\fP" if at % 2 else part for at, part in enumerate(parts))
+    components = [escaped(part) for part in re.split(r"`([^`]+)`", words)]
+    line = "".join(rf"\fB{part}\fP" if at % 2 else part for at, part in enumerate(components))
     return rf"\&{line}" if line.startswith((".", r"\[aq]")) else line
 
 

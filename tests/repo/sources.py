@@ -35,8 +35,8 @@ class Source:
     @property
     def package(self) -> str:
         """The package below `syncd/`; "" for what is in `syncd/` itself."""
-        parts = self.path.split("/")
-        return parts[1] if len(parts) > 2 else ""
+        components = self.path.split("/")
+        return components[1] if len(components) > 2 else ""
 
     @property
     def lines(self) -> int:

@@ -63,17 +63,17 @@ def page(repo: Path) -> str:
 
 def described(struct: type[Struct], before: str = "") -> typing.Iterator[tuple[str, str]]:
     """Each field by its path in the document, with its type in words; what is in an object after the object."""
-    hints = typing.get_type_hints(struct)
+    changes = typing.get_type_hints(struct)
     for field in fields(struct):
-        kinds = [kind for kind in typing.get_args(hints[field.name]) if kind is not types.NoneType]
-        optional = isinstance(hints[field.name], types.UnionType)
-        kind = kinds[0] if optional else hints[field.name]
-        yield before + field.name, worded(kind) + " or null" * optional
+        kinds = [kind for kind in typing.get_args(changes[field.name]) if kind is not types.NoneType]
+        optional = isinstance(changes[field.name], types.UnionType)
+        kind = kinds[0] if optional else changes[field.name]
+        yield before + field.name, render(kind) + " or null" * optional
         if isinstance(kind, type) and issubclass(kind, Struct):
             yield from described(kind, f"{before}{field.name}.")
 
 
-def worded(kind: typing.Any) -> str:
+def render(kind: typing.Any) -> str:
     """A type in the words of the table."""
     if typing.get_origin(kind) is not None:
         return LISTS[typing.get_origin(kind)].format(WORDS.get(typing.get_args(kind)[-1]))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyte
 
 from syncd.core.clock import SystemClock
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
 
 from .terminal import Terminal
@@ -116,7 +116,7 @@ class Stage:
 
     def in_state(self, *states: str) -> None:
         """Waits for the daemon to say that it is in one of these."""
-        file = Path(folders_for(str(self.workspace), self.environment()).state, "status.json")
+        file = Path(directories_for(str(self.workspace), self.environment()).state, "status.json")
         for _ in range(600):
             with suppress(OSError, ValueError):
                 if json.loads(file.read_text())["state"] in states:

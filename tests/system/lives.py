@@ -26,8 +26,8 @@ from fuzz.story import Line, Story, story
 from rig import KEY, Rig, emptied
 
 from syncd.core.text import shown_path
-from syncd.emulator import Emulator, Entry, Sandbox
-from syncd.emulator.extract import BadArchive, Bounds
+from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.sandbox.removal_plan import within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
@@ -231,8 +231,8 @@ class Life:
         """Whether its handlers are there: a signal before that ends any process."""
         return self._rig.shown().get("pid") == self._daemon.pid
 
-    def _at_instant(self, instant: tuple[str, str]) -> Callable[[Entry], None]:
-        def hook(_: Entry) -> None:
+    def _at_instant(self, instant: tuple[str, str]) -> Callable[[RequestRecord], None]:
+        def hook(_: RequestRecord) -> None:
             instants = INSTANTS if self._plain else [*INSTANTS, *MORE_INSTANTS]
             due = [
                 line for line in self._coming if line.at is not None and instants[line.at % len(instants)] == instant
@@ -308,7 +308,7 @@ class Life:
                     there = {path: what for path, what in there.items() if not within(path, blocked)}
                     left = box.ledger.left(free, there, exactly=False)
                     # For a new rule alone nobody's work is reset.
-                    home = all(scanner.stays_home(path, there[path][0] == "folder") for path in left)
+                    home = all(scanner.is_excluded(path, there[path][0] == "folder") for path in left)
                     if self._settings[0] != "reset" or not home:
                         lost += gone_here(left, there)
                 return lost
@@ -340,7 +340,7 @@ class Life:
                     box.ledger.emptied()
                 try:
                     count = initialize(packed, bounds)
-                except BadArchive as error:
+                except ArchiveRefused as error:
                     if self._plain or "could not be extracted" not in str(error):
                         self.lost.append(f"an archive that cannot be extracted: {error}")
                     there = tree(sandbox.workspace)

@@ -42,7 +42,7 @@ def main() -> None:
         folder.mkdir()
     mount("overlay", root, "overlay", f"lowerdir=/,upperdir={upper},workdir={scratch}")
     kernel_file_systems(root)
-    furnish(root, plan)
+    build(root, plan)
     for outside, inside in plan["shown"].items():
         show(root, outside, inside)
     for inside, outside in plan["bound"].items():
@@ -118,7 +118,7 @@ def remount(path: Path, *more: str) -> None:
     subprocess.run(["mount", "-o", ",".join(("remount,bind,ro,nosuid,nodev", *more)), str(path)], check=True)
 
 
-def furnish(root: Path, plan: dict[str, Any]) -> None:
+def build(root: Path, plan: dict[str, Any]) -> None:
     """An account with lingering, a journal, a name, and no services of the host's."""
     etc = root / "etc"
     name, uid = plan["user"], plan["uid"]

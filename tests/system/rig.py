@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from command import CLOCK, Finished, Running, run_command
 from trees import Tree, lacking, names_in, tree
 
-from syncd.core.directories import folders_for
-from syncd.emulator import Emulator, Entry, When
+from syncd.core.directories import directories_for
+from syncd.emulator import Emulator, RequestRecord, When
 
 KEY = "key-that-nobody-may-see"
 SANDBOX = "box"
@@ -144,7 +144,7 @@ class Rig:
     @property
     def state_folder(self) -> Path:
         """The workspace's own folder of state, there or not."""
-        return Path(folders_for(str(self.workspace), self.environment()).state)
+        return Path(directories_for(str(self.workspace), self.environment()).state)
 
     def shown(self) -> dict[str, Any]:
         """The status document as it lies on disk: cheap to look at, though only `status` says whether it is true."""
@@ -161,7 +161,7 @@ class Rig:
         pending = threading.Lock()
         done = threading.Event()
 
-        def hook(_: Entry) -> None:
+        def hook(_: RequestRecord) -> None:
             if pending.acquire(blocking=False):
                 act()
                 done.set()
@@ -175,7 +175,7 @@ class Rig:
 
     def count(self, op: str, status: int | None = None) -> int:
         """How many requests of that kind the cloud saw."""
-        return self.emulator.journal.count(op, status)
+        return self.emulator.request_log.count(op, status)
 
     def archive(self) -> Path:
         """The archive that was uploaded last."""
@@ -224,7 +224,7 @@ class Rig:
 
     def story(self) -> str:
         """What a person wants to read when a test fails."""
-        requests = "\n".join(f"  {entry}" for entry in self.emulator.journal.entries()[-25:])
+        requests = "\n".join(f"  {entry}" for entry in self.emulator.request_log.entries()[-25:])
         daemons = "\n".join(
             f"--- process {daemon.pid}, exit {daemon.code}\n{daemon.err[-3000:]}" for daemon in self.daemons
         )

@@ -15,7 +15,7 @@ from machine import HOME, REPO, UID, Machine, shown
 from rig import FAST, KEY, SANDBOX
 from trees import Tree, lacking, tree
 
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
 
 # Blanks and what systemd would take for a specifier or a variable: an installation is where it is.
@@ -173,7 +173,7 @@ class ServiceRig:
     @property
     def state_folder(self) -> Path:
         """Where the daemon keeps its state."""
-        return self.at(folders_for(self.workspace, {"XDG_STATE_HOME": f"{HOME}/.local/state"}).state)
+        return self.at(directories_for(self.workspace, {"XDG_STATE_HOME": f"{HOME}/.local/state"}).state)
 
     # -- waiting and seeing
 

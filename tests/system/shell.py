@@ -14,7 +14,7 @@ from pathlib import Path
 from command import CLOCK, STOP_S
 from rig import Rig
 
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 _READ_AGAIN_S = 0.05
 # A path that is longer than the screen is cut where the line ends; a test's own paths are.
 _FULL = re.compile(r"^(.{79})\n +", re.MULTILINE)
@@ -49,7 +49,7 @@ class Shell:
         mark = f"-- done {self._count}\n"
         self._process.stdin.write(f"{lines}\necho '{mark.strip()}'\n".encode())
         self._process.stdin.flush()
-        deadline_s = CLOCK.monotonic_s() + _PATIENCE_S
+        deadline_s = CLOCK.monotonic_s() + _TIMEOUT_S
         while mark not in self._raw():
             assert self._process.poll() is None, f"{lines}\nfailed:\n{self._raw()}"
             assert CLOCK.monotonic_s() < deadline_s, f"{lines}\nis not done:\n{self._raw()}"

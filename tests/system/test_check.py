@@ -46,7 +46,7 @@ def test_all_is_well(rig: Rig) -> None:
     }
     assert "3 files in 4 directories" in done.out
     assert f"{rig.key_file} (mode 0600)" in done.out
-    assert rig.emulator.journal.ops() == ["get"]
+    assert rig.emulator.request_log.ops() == ["get"]
     assert not (rig.home / ".local").exists()
     assert not (rig.home / ".cache").exists()
     assert "\x1b" not in done.out
@@ -177,7 +177,7 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
     done = rig.ok("check")
     assert _found(done)["sandbox"] == "note"
     assert "the first sync acquires one" in done.out
-    assert rig.emulator.journal.ops() == ["list"]
+    assert rig.emulator.request_log.ops() == ["list"]
     rig.ok("push")
     done = rig.ok("check")
     assert _found(done)["sandbox"] == "pass"

@@ -159,7 +159,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "files below 10 MiB",
     ):
         assert kept in text, f"{kept}\n{text}"
-    assert planted.emulator.journal.ops() == ["get"]
+    assert planted.emulator.request_log.ops() == ["get"]
 
 
 def test_it_works_where_nothing_does(planted: Rig) -> None:

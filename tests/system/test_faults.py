@@ -43,7 +43,7 @@ def test_retry_after_is_honoured(rig: Rig, op: str) -> None:
     rig.fill(5)
     rig.faults(f"{op}: 503 retry-after=2")
     rig.up()
-    first, second = (entry for entry in rig.emulator.journal if entry.op == op)
+    first, second = (entry for entry in rig.emulator.request_log if entry.op == op)
     assert second.started_at - first.started_at >= 1.9
     rig.converged()
 
@@ -54,7 +54,7 @@ def test_a_retry_after_longer_than_the_patience_is_honoured(rig: Rig) -> None:
     rig.fill(5)
     rig.faults("upload: 503 retry-after=3")
     rig.up()
-    first, second = (entry for entry in rig.emulator.journal if entry.op == "upload")
+    first, second = (entry for entry in rig.emulator.request_log if entry.op == "upload")
     assert second.started_at - first.started_at >= 2.9
     rig.converged()
 
@@ -64,7 +64,7 @@ def test_a_lying_hash_is_not_initialized(rig: Rig) -> None:
     rig.fill(5)
     rig.faults("upload: wrong-hash x2")
     rig.up()
-    assert rig.emulator.journal.ops() == ["upload-url", "upload", "upload", "upload", "initialize"]
+    assert rig.emulator.request_log.ops() == ["upload-url", "upload", "upload", "upload", "initialize"]
     rig.converged()
 
 

@@ -17,53 +17,55 @@ from command import SYNCD
 from rig import Rig
 
 from syncd.core.clock import utc
-from syncd.report.history import Change, Ending, Mishap, Record
-from syncd.report.history_store import HistoryFile, encoded
+from syncd.report.history import ChangeCounts, ErrorRecord, SyncEnding, SyncRecord
+from syncd.report.history_store import HistoryStore, encoded
 
 # 2026-11-24T13:20:11Z
 NOON = utc(1_795_526_411)
 
 
-def records() -> list[Record]:
+def records() -> list[SyncRecord]:
     """An afternoon, a night without a network, and a morning."""
 
-    def record(hours: float, why: str, outcome: str, **more: Any) -> Record:
+    def record(hours: float, why: str, outcome: str, **more: Any) -> SyncRecord:
         at = NOON + timedelta(hours=hours)
-        return Record(at=at, began=at, why=why, outcome=outcome, **more)
+        return SyncRecord(at=at, began=at, why=why, outcome=outcome, **more)
 
-    silence = Mishap("upload", "no answer from the bucket: the network may be down, or it wants a proxy: syncd check")
+    silence = ErrorRecord(
+        "upload", "no answer from the bucket: the network may be down, or it wants a proxy: syncd check"
+    )
     return [
-        record(0, "start", Ending.INITIALIZED, files=50_000, archive_bytes=690_000_000, attempts=1, seconds=312.5),
+        record(0, "start", SyncEnding.INITIALIZED, files=50_000, archive_bytes=690_000_000, attempts=1, seconds=312.5),
         record(
             1 / 60,
             "changes",
-            Ending.INITIALIZED,
-            change=Change(added=3, changed=2, removed=1, first_added="src/some/deep/folder/with/module.py"),
+            SyncEnding.INITIALIZED,
+            change=ChangeCounts(added=3, changed=2, removed=1, first_added="src/some/deep/folder/with/module.py"),
             archive_bytes=5_123_456,
             attempts=1,
             seconds=0.84,
         ),
-        record(9, "changes", Ending.FAILED, sent_bytes=1_234, attempts=9, seconds=99.1, error=silence),
+        record(9, "changes", SyncEnding.FAILED, sent_bytes=1_234, attempts=9, seconds=99.1, error=silence),
         record(
             11,
             "another try after a failure",
-            Ending.INITIALIZED,
-            change=Change(changed=1, first_changed="文書/計画/とても長い名前のファイル.txt"),
+            SyncEnding.INITIALIZED,
+            change=ChangeCounts(changed=1, first_changed="文書/計画/とても長い名前のファイル.txt"),
             archive_bytes=512,
             attempts=2,
             seconds=1.2,
             failures_before=116,
             error=silence,
         ),
-        record(11, "asked for", Ending.UNCHANGED, files=812, seconds=0.01),
+        record(11, "asked for", SyncEnding.UNCHANGED, files=812, seconds=0.01),
         record(
             12,
             "a periodic look",
-            Ending.INITIALIZED,
-            change=Change(added=50_000, changed=1_000, removed=12_345, first_added="a"),
+            SyncEnding.INITIALIZED,
+            change=ChangeCounts(added=50_000, changed=1_000, removed=12_345, first_added="a"),
             archive_bytes=9_512_000_000,
         ),
-        record(12, "changes", Ending.SUPERSEDED, sent_bytes=99_000, attempts=1, seconds=1.2),
+        record(12, "changes", SyncEnding.SUPERSEDED, sent_bytes=99_000, attempts=1, seconds=1.2),
     ]
 
 
@@ -85,10 +87,10 @@ Wed 2026-11-25
 """
 
 
-def written(rig: Rig) -> HistoryFile:
+def written(rig: Rig) -> HistoryStore:
     """The history that a daemon would have left."""
     rig.state_folder.mkdir(parents=True)
-    file = HistoryFile(str(rig.state_folder))
+    file = HistoryStore(str(rig.state_folder))
     for record in records():
         file.append(record)
     return file

@@ -271,7 +271,7 @@ def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
     talk.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
     talk.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
     talk.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
-    assert not bare.emulator.journal.entries()
+    assert not bare.emulator.request_log.entries()
     colours = {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()}
     assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
     talk.type("y")
@@ -318,7 +318,7 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
     assert "Nothing was sent." in talk.text
     assert "syncd push " in talk.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
-    assert not bare.emulator.journal.entries()
+    assert not bare.emulator.request_log.entries()
 
 
 def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:

@@ -32,7 +32,7 @@ AGAIN = "work is in sync again"
 
 
 @pytest.fixture
-def desk(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
+def admin(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
     """The screen of the session in which the daemon will be started."""
     with session_bus(f"unix:path={tmp_path}/bus") as address, screen(address) as server:
         rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
@@ -41,42 +41,42 @@ def desk(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
 
 
 @needs_bus
-def test_what_a_person_reads_in_a_bad_week(rig: Rig, desk: Screen) -> None:
+def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: Screen) -> None:
     """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
     rig.write("a")
     rig.up("--log-level", "debug")
     rig.faults("upload: 503 always")
     rig.write("a", "changed")
     failing_s = CLOCK.monotonic_s()
-    first = _nth(1, rig, desk)
+    first = _nth(1, rig, admin)
     assert CLOCK.monotonic_s() - failing_s >= SOON_S
-    assert (first.summary, first.hints["category"]) == (NOT_SYNCED, ("s", "transfer.error"))
+    assert (first.summary, first.changes["category"]) == (NOT_SYNCED, ("s", "transfer.error"))
     assert "503" in first.body
     rig.emulator.faults.clear()
-    assert _nth(2, rig, desk).summary == AGAIN
+    assert _nth(2, rig, admin).summary == AGAIN
     rig.write_key("some-other-key")
     rig.daemons[0].send(signal.SIGHUP)
     rig.write("a", "changed again")
-    third = _nth(3, rig, desk)
+    third = _nth(3, rig, admin)
     assert third.summary == NEEDED
     assert str(rig.key_file) in third.body
     rig.write_key(KEY)
-    assert _nth(4, rig, desk).summary == AGAIN
+    assert _nth(4, rig, admin).summary == AGAIN
     rig.converged()
     rig.in_state("watching")
-    assert [seen.replaces for seen in desk.shown] == [0, *[first.number] * 3]
-    for seen in desk.shown:
+    assert [seen.replaces for seen in admin.shown] == [0, *[first.number] * 3]
+    for seen in admin.shown:
         assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
 
 
-def _nth(number: int, rig: Rig, desk: Screen) -> Seen:
+def _nth(number: int, rig: Rig, admin: Screen) -> Seen:
     """That notification, waited for."""
-    rig.until(lambda: len(desk.shown) >= number, f"notification {number}")
-    return desk.shown[number - 1]
+    rig.until(lambda: len(admin.shown) >= number, f"notification {number}")
+    return admin.shown[number - 1]
 
 
 @needs_bus
-def test_who_does_not_want_them(rig: Rig, desk: Screen) -> None:
+def test_who_does_not_want_them(rig: Rig, admin: Screen) -> None:
     """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
     rig.configure({**SOON, "notifications.desktop": False})
     rig.write("a")
@@ -87,7 +87,7 @@ def test_who_does_not_want_them(rig: Rig, desk: Screen) -> None:
     rig.until(_later(CLOCK.monotonic_s() + 2 * SOON_S), "it to last")
     rig.emulator.faults.clear()
     rig.converged()
-    assert desk.shown == []
+    assert admin.shown == []
 
 
 def _later(than_s: float) -> Callable[[], bool]:
@@ -119,16 +119,16 @@ def test_from_behind_the_walls(service: ServiceRig) -> None:
     """The hardened unit reaches the session's bus of a real user manager."""
     python, *_ = service.command()
     line = service.machine.line(python, f"{shown(str(REPO))}/tests/desktop.py", f"unix:path={RUNTIME}/bus")
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as desk:
-        assert desk.stdout is not None
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as admin:
+        assert admin.stdout is not None
         try:
-            assert desk.stdout.readline().strip() == READY
+            assert admin.stdout.readline().strip() == READY
             service.installed(SOON)
             assert service.shown("ProtectSystem") == "strict"
             service.faults("upload: 503 always")
             service.write("first.txt", "changed")
-            assert desk.stdout.readline().strip() == NOT_SYNCED
+            assert admin.stdout.readline().strip() == NOT_SYNCED
             service.emulator.faults.clear()
-            assert desk.stdout.readline().strip() == AGAIN
+            assert admin.stdout.readline().strip() == AGAIN
         finally:
-            desk.kill()
+            admin.kill()

@@ -37,7 +37,9 @@ def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str
     rig.write("random", os.urandom(2_000_000))
     rig.faults(fault)
     daemon = rig.start()
-    rig.until(lambda: rig.shown()["state"] == state and fault.partition(":")[0] in rig.emulator.journal.ops(), state)
+    rig.until(
+        lambda: rig.shown()["state"] == state and fault.partition(":")[0] in rig.emulator.request_log.ops(), state
+    )
     assert daemon.stop() == 0
     status = rig.status()
     assert (status["running"], status["state"], status["pending"]) == (False, "stopped", True)

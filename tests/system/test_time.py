@@ -146,7 +146,7 @@ def rig(tmp_path: Path) -> Iterator[Laptop]:
 
 def _refused(rig: Laptop) -> int:
     """Requests that were answered with an error."""
-    return sum((entry.status or 0) >= 400 for entry in rig.emulator.journal.entries())
+    return sum((entry.status or 0) >= 400 for entry in rig.emulator.request_log.entries())
 
 
 def test_a_night(rig: Laptop) -> None:

@@ -15,7 +15,7 @@ from shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 _READ_AGAIN_S = 0.05
 
 
@@ -52,7 +52,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
 def _expect(shell: Shell, typed: str, shown: str) -> None:
     """What runs in the background prints when it likes, so it is waited for."""
     pattern = _pattern(shown)
-    deadline_s = CLOCK.monotonic_s() + (_PATIENCE_S if "&\n" in typed else 0.0)
+    deadline_s = CLOCK.monotonic_s() + (_TIMEOUT_S if "&\n" in typed else 0.0)
     while not pattern.fullmatch(printed := shell.printed):
         assert CLOCK.monotonic_s() < deadline_s, f"$ {typed}\nshows\n{printed}\nand not\n{shown}"
         CLOCK.sleep(_READ_AGAIN_S)

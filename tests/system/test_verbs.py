@@ -154,7 +154,7 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
     rig.start()
     status = rig.in_state("held")
     assert "big/movie.bin" in status["last_error"]["message"]
-    assert rig.emulator.journal.ops() == []
+    assert rig.emulator.request_log.ops() == []
     (rig.workspace / "big/movie.bin").unlink()
     rig.converged()
     rig.in_state("watching")
@@ -186,7 +186,7 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     rig.ok("pause")
     rig.start()
     rig.in_state("paused")
-    assert rig.emulator.journal.ops() == []
+    assert rig.emulator.request_log.ops() == []
     rig.ok("resume")
     rig.converged()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.daemon.scheduler import Agenda, Ends, Hold, Sync, Wait, ends_pause, next_move, resting_state
+from syncd.daemon.scheduler import Hold, HoldEnds, SchedulerInput, Sync, Wait, ends_pause, idle_state, next_action
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, noted
@@ -14,58 +14,58 @@ NOW_S = 100.0
 
 DUE = Burst(NOW_S - 1, NOW_S - 1)
 YOUNG = Burst(NOW_S - 0.5, NOW_S - 0.5)
-PERSON = Hold(Ends.WITH_A_PERSON, NOW_S + 60)
-CHANGES = Hold(Ends.WITH_CHANGES, NOW_S + 60)
-PERSON_NOW = Hold(Ends.WITH_A_PERSON, NOW_S)
+PERSON = Hold(HoldEnds.WITH_A_PERSON, NOW_S + 60)
+CHANGES = Hold(HoldEnds.WITH_CHANGES, NOW_S + 60)
+PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
 
 
 @pytest.mark.parametrize(
-    ("agenda", "move"),
+    ("scheduler_input", "move"),
     [
-        (Agenda(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
-        (Agenda(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
-        (Agenda(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
-        (Agenda(burst=DUE, rescan_at_s=NOW_S + 600), Sync(SyncReason.CHANGE)),
-        (Agenda(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),
-        (Agenda(burst=Burst(NOW_S - 15, NOW_S)), Sync(SyncReason.CHANGE)),
-        (Agenda(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1)),
-        (Agenda(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
-        (Agenda(burst=DUE, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
-        (Agenda(not_before_s=NOW_S - 1), Sync(SyncReason.RETRY)),
-        (Agenda(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
-        (Agenda(hold=PERSON_NOW), Sync(SyncReason.RETRY)),
-        (Agenda(hold=CHANGES), Wait(NOW_S + 60)),
-        (Agenda(hold=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5)),
-        (Agenda(hold=CHANGES, burst=DUE), Sync(SyncReason.RETRY)),
-        (Agenda(hold=PERSON, not_before_s=NOW_S - 1), Wait(NOW_S + 60)),
-        (Agenda(paused=True, burst=DUE), Wait(None)),
-        (Agenda(paused=True, hold=PERSON_NOW), Wait(None)),
-        (Agenda(paused=True, not_before_s=NOW_S - 1), Wait(None)),
-        (Agenda(paused=True, rescan_at_s=0), Wait(None)),
-        (Agenda(ordered=True, paused=True), Sync(SyncReason.ORDER)),
-        (Agenda(ordered=True, hold=PERSON), Sync(SyncReason.ORDER)),
-        (Agenda(ordered=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
-        (Agenda(ordered=True, burst=YOUNG), Sync(SyncReason.ORDER)),
+        (SchedulerInput(rescan_at_s=NOW_S + 600), Wait(NOW_S + 600)),
+        (SchedulerInput(rescan_at_s=NOW_S), Sync(SyncReason.RESCAN)),
+        (SchedulerInput(burst=YOUNG, rescan_at_s=NOW_S + 600), Wait(NOW_S + 0.5)),
+        (SchedulerInput(burst=DUE, rescan_at_s=NOW_S + 600), Sync(SyncReason.CHANGE)),
+        (SchedulerInput(burst=YOUNG, rescan_at_s=NOW_S - 5), Wait(NOW_S + 0.5)),
+        (SchedulerInput(burst=Burst(NOW_S - 15, NOW_S)), Sync(SyncReason.CHANGE)),
+        (SchedulerInput(burst=Burst(NOW_S - 14, NOW_S)), Wait(NOW_S + 1)),
+        (SchedulerInput(burst=DUE, not_before_s=NOW_S + 4), Wait(NOW_S + 4)),
+        (SchedulerInput(burst=DUE, not_before_s=NOW_S), Sync(SyncReason.RETRY)),
+        (SchedulerInput(not_before_s=NOW_S - 1), Sync(SyncReason.RETRY)),
+        (SchedulerInput(hold=PERSON, burst=DUE), Wait(NOW_S + 60)),
+        (SchedulerInput(hold=PERSON_NOW), Sync(SyncReason.RETRY)),
+        (SchedulerInput(hold=CHANGES), Wait(NOW_S + 60)),
+        (SchedulerInput(hold=CHANGES, burst=YOUNG), Wait(NOW_S + 0.5)),
+        (SchedulerInput(hold=CHANGES, burst=DUE), Sync(SyncReason.RETRY)),
+        (SchedulerInput(hold=PERSON, not_before_s=NOW_S - 1), Wait(NOW_S + 60)),
+        (SchedulerInput(paused=True, burst=DUE), Wait(None)),
+        (SchedulerInput(paused=True, hold=PERSON_NOW), Wait(None)),
+        (SchedulerInput(paused=True, not_before_s=NOW_S - 1), Wait(None)),
+        (SchedulerInput(paused=True, rescan_at_s=0), Wait(None)),
+        (SchedulerInput(requested=True, paused=True), Sync(SyncReason.ORDER)),
+        (SchedulerInput(requested=True, hold=PERSON), Sync(SyncReason.ORDER)),
+        (SchedulerInput(requested=True, not_before_s=NOW_S + 60), Sync(SyncReason.ORDER)),
+        (SchedulerInput(requested=True, burst=YOUNG), Sync(SyncReason.ORDER)),
     ],
 )
-def test_next_move(agenda: Agenda, move: Sync | Wait) -> None:
+def test_next_move(scheduler_input: SchedulerInput, move: Sync | Wait) -> None:
     """An order goes first, then a pause, a hold, back-off, a burst, and last the periodic look."""
-    assert next_move(agenda, NOW_S, QUIET_S, LONGEST_S) == move
+    assert next_action(scheduler_input, NOW_S, QUIET_S, LONGEST_S) == move
 
 
 @pytest.mark.parametrize(
-    ("agenda", "state"),
+    ("scheduler_input", "state"),
     [
-        (Agenda(), State.WATCHING),
-        (Agenda(burst=YOUNG), State.DEBOUNCING),
-        (Agenda(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
-        (Agenda(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
-        (Agenda(burst=YOUNG, not_before_s=NOW_S, hold=PERSON, paused=True), State.PAUSED),
+        (SchedulerInput(), State.WATCHING),
+        (SchedulerInput(burst=YOUNG), State.DEBOUNCING),
+        (SchedulerInput(burst=YOUNG, not_before_s=NOW_S), State.RETRYING),
+        (SchedulerInput(burst=YOUNG, not_before_s=NOW_S, hold=PERSON), State.HELD),
+        (SchedulerInput(burst=YOUNG, not_before_s=NOW_S, hold=PERSON, paused=True), State.PAUSED),
     ],
 )
-def test_what_it_does_while_it_waits(agenda: Agenda, state: State) -> None:
+def test_what_it_does_while_it_waits(scheduler_input: SchedulerInput, state: State) -> None:
     """What a person asked for first, then what a person must mend, then what passes by itself."""
-    assert resting_state(agenda) is state
+    assert idle_state(scheduler_input) is state
 
 
 def test_a_burst_is_quiet_time_after_its_last_change() -> None:
@@ -102,4 +102,4 @@ def test_no_quiet_time() -> None:
 )
 def test_a_newer_change_cuts_a_pause(burst: Burst | None, least_s: float, expected: float | None) -> None:
     """Only a burst that is over cuts the wait, never before the least wait."""
-    assert ends_pause(Agenda(burst=burst), NOW_S, least_s, QUIET_S, LONGEST_S) == expected
+    assert ends_pause(SchedulerInput(burst=burst), NOW_S, least_s, QUIET_S, LONGEST_S) == expected

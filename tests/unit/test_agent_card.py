@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from msgspec import structs
 
-from syncd.sandbox.agent_info import AgentCard, callable_servers, hook_variables, mcp_json, shell_lines
-from syncd.sandbox.hook_rules import MOST_ATTEMPTS, Told, next_attempt
+from syncd.sandbox.agent_info import AgentInfo, callable_servers, hook_variables, mcp_json, shell_lines
+from syncd.sandbox.hook_rules import MOST_ATTEMPTS, HookRun, next_attempt
 
 HOSTILE = {
     "git": "https://host/$(touch${IFS}x)?t='\"`id`",
@@ -27,20 +27,20 @@ def test_only_what_can_be_called_is_told() -> None:
     """An http address in one piece, under a name."""
     assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
     assert set(json.loads(mcp_json(HOSTILE))["mcpServers"]) == {"git", "GIT", "a;b\nc"}
-    found = hook_variables(AgentCard("id\0x\n", "", HOSTILE), "/w", "")
+    found = hook_variables(AgentInfo("id\0x\n", "", HOSTILE), "/w", "")
     assert not any("\0" in value or "\n" in value for value in found.values())
 
 
 def test_a_shell_runs_none_of_it() -> None:
     """The lines set variables and do nothing else."""
-    script = "\n".join(shell_lines(AgentCard("box; exit 3", "", HOSTILE)))
+    script = "\n".join(shell_lines(AgentInfo("box; exit 3", "", HOSTILE)))
     script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
     ran = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, env={}, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == ["box; exit 3", HOSTILE["git"], "http://host/x"]
 
 
-HERE = Told("here", ("tell",), 1)
+HERE = HookRun("here", ("tell",), 1)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ HERE = Told("here", ("tell",), 1)
         (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
     ],
 )
-def test_how_often_it_is_told(told: Told | None, attempts: int | None) -> None:
+def test_how_often_it_is_told(told: HookRun | None, attempts: int | None) -> None:
     """Each sandbox once, where it fails three times; another command begins anew only after a failure."""
     attempt = next_attempt(told, "here", ("tell",))
     assert (None if attempt is None else attempt.attempts) == attempts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed, mark, problems, within_of, without
+from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed, mark, warnings, within_of, without
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
@@ -82,22 +82,22 @@ def test_the_mark() -> None:
 
 def test_problems() -> None:
     """Fifty by name, in order, each with what to do; of the others the number."""
-    (closed,) = problems({"a/b": "r"})
+    (closed,) = warnings({"a/b": "r"})
     assert str(closed) == (
         "'a/b' is not sent: in the sandbox its directory is read-only: make it writable there; "
         "then run `syncd push --force`"
     )
-    assert str(problems({"a": "d"})[0]) == (
+    assert str(warnings({"a": "d"})[0]) == (
         "'a' is not sent: in the sandbox a directory has its place: move that away there, or rename it here; "
         "then run `syncd push --force`"
     )
-    assert len(problems({f"{number:03}": "d" for number in range(50)})) == 50
-    one_more = problems({f"{number:03}": "d" for number in range(51)})[50]
+    assert len(warnings({f"{number:03}": "d" for number in range(50)})) == 50
+    one_more = warnings({f"{number:03}": "d" for number in range(51)})[50]
     assert str(one_more) == (
         "1 more paths are not sent, as their places in the sandbox are taken: "
         "mend those that are named, and run `syncd push --force`"
     )
-    many = problems({f"{number:03}": "d" for number in reversed(range(1_060))})
+    many = warnings({f"{number:03}": "d" for number in reversed(range(1_060))})
     assert [many[0].key, many[49].key, many[50].key] == ["blocked:000", "blocked:049", "blocked"]
     assert many[50].what.startswith("1,010 more paths are not sent")
-    assert "something of another kind may have its place" in problems({"a": "what?"})[0].what
+    assert "something of another kind may have its place" in warnings({"a": "what?"})[0].what

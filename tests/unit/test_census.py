@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.check.size_breakdown import census, heaviest, ignore_line
+from syncd.cli.check.size_breakdown import heaviest, ignore_line, size_breakdown
 from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.selection.selection import Selection, SelectionSettings
 
@@ -12,9 +12,9 @@ from syncd.selection.selection import Selection, SelectionSettings
 def _manifest(sizes: dict[str, int]) -> Manifest:
     found: Manifest = {}
     for path, size in sizes.items():
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            found.setdefault("/".join(parts[:depth]), Entry(Kind.DIRECTORY, 0o755, 0))
+        components = path.split("/")
+        for depth in range(1, len(components)):
+            found.setdefault("/".join(components[:depth]), Entry(Kind.DIRECTORY, 0o755, 0))
         found[path] = Entry(Kind.FILE, 0o644, 0, size)
     return found
 
@@ -65,6 +65,6 @@ def test_counts() -> None:
     """Kinds, orders of size, depth, and names that are no UTF-8."""
     manifest = _manifest({"a/b/c": 5, "a/\udcff": 5_000, "z": 1 << 30, "e": 0})
     manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
-    counted = census(manifest)
+    counted = size_breakdown(manifest)
     assert (counted.files, counted.links, counted.directories, counted.deepest, counted.not_utf8) == (4, 1, 2, 3, 1)
-    assert counted.orders == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}
+    assert counted.request_queue == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}

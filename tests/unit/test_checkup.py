@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.cli.check.finding import Finding, Grade, exit_code, summary
-from syncd.cli.check.size_breakdown import Weight
+from syncd.cli.check.size_breakdown import PathSize
 from syncd.cli.check.thresholds import (
     judge_certificate,
     judge_clock,
@@ -89,7 +89,7 @@ def test_watches(directories: int, watches: int | None, taken: tuple[int, int], 
 
 def test_heaviest() -> None:
     """Each of the largest is one line: share, size, and what to put into an ignore file."""
-    finding = judge_heaviest([Weight("data/[raw]", True, 30 * _MIB, 0.75), Weight("b.bin", False, 4 * _MIB, 0.1)])
+    finding = judge_heaviest([PathSize("data/[raw]", True, 30 * _MIB, 0.75), PathSize("b.bin", False, 4 * _MIB, 0.1)])
     assert finding.grade is Grade.NOTE
     assert "85%" in finding.what
     assert [detail.split() for detail in finding.details] == [

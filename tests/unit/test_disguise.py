@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.check.anonymizer import Disguise, words_and_phrases
+from syncd.cli.check.anonymizer import Anonymizer, words_and_phrases
 
 _OWN = [
     "the link leads outside and stays home; cannot be read: raise fs.inotify.max_user_watches now, syncd's status",
@@ -12,8 +12,8 @@ _OWN = [
 ]
 
 
-def _disguise(private: dict[str, str] | None = None) -> Disguise:
-    return Disguise(*words_and_phrases(_OWN), private or {})
+def _anonymized(private: dict[str, str] | None = None) -> Anonymizer:
+    return Anonymizer(*words_and_phrases(_OWN), private or {})
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def _disguise(private: dict[str, str] | None = None) -> Disguise:
 )
 def test_text(text: str, shown: str) -> None:
     """Only what syncd's own texts hold is kept; the same text has the same pseudonym."""
-    assert _disguise().text(text) == shown
+    assert _anonymized().text(text) == shown
 
 
 _BARE = "new changed gone mended first and more cannot be watched is polled chmod see plan the secret now it's"
@@ -67,45 +67,45 @@ _BARE = "new changed gone mended first and more cannot be watched is polled chmo
 )
 def test_paths_without_quotes(text: str, shown: str) -> None:
     """Where syncd's own messages have a path bare, it is hidden whole, though each word of it may be shown."""
-    assert Disguise(*words_and_phrases([*_OWN, _BARE]), {}).text(text) == shown
+    assert Anonymizer(*words_and_phrases([*_OWN, _BARE]), {}).text(text) == shown
 
 
 def test_what_is_no_utf8() -> None:
     """A name of odd bytes is hidden like others."""
-    assert ascii(_disguise().text("status \udcff \udcff\udcfe")) == ascii("status <name-1> <name-2>")
+    assert ascii(_anonymized().text("status \udcff \udcff\udcfe")) == ascii("status <name-1> <name-2>")
 
 
 def test_private_names_win() -> None:
     """A name that is a word of syncd's own is hidden all the same, also as a part of other names."""
     private = {"/home/plan": "<home>", "plan": "<user>", "Status-7": "<host>"}
-    disguise = Disguise(*words_and_phrases(_OWN), private, names=["secret upload"])
-    assert disguise.text("read the plan in /home/plan/secret") == "read the <user> in <home><path-1>".replace(
+    anonymizer = Anonymizer(*words_and_phrases(_OWN), private, names=["secret upload"])
+    assert anonymizer.text("read the plan in /home/plan/secret") == "read the <user> in <home><path-1>".replace(
         " in ", " <name-1> "
     )
-    assert disguise.text("see secret upload now, or upload") == "see <file> now, or upload"
-    assert disguise.text("see '/home/plan' now") == "see <home> now"
-    assert disguise.text("status Plan PLAN") == "<name-2> <name-3> <name-4>"
-    assert disguise.text("on Status-7") == "<name-5> <host>"
+    assert anonymizer.text("see secret upload now, or upload") == "see <file> now, or upload"
+    assert anonymizer.text("see '/home/plan' now") == "see <home> now"
+    assert anonymizer.text("status Plan PLAN") == "<name-2> <name-3> <name-4>"
+    assert anonymizer.text("on Status-7") == "<name-5> <host>"
 
 
 def test_values() -> None:
     """JSON keeps its shape, its numbers and switches; names of fields are disguised like texts."""
     value = {"status": "zebra", "zebra": [1, 2.5, None, True, {"read": "now"}]}
-    assert _disguise().value(value) == {"status": "<name-1>", "<name-1>": [1, 2.5, None, True, {"read": "now"}]}
-    assert _disguise().value({"first_added": "plan"}) == {"<name-1>": "<name-2>"}
+    assert _anonymized().value(value) == {"status": "<name-1>", "<name-1>": [1, 2.5, None, True, {"read": "now"}]}
+    assert _anonymized().value({"first_added": "plan"}) == {"<name-1>": "<name-2>"}
     deep: object = "zebra"
     for _ in range(100):
         deep = [deep]
-    assert "zebra" not in str(_disguise().value(deep))
+    assert "zebra" not in str(_anonymized().value(deep))
 
 
 def test_endless_text() -> None:
     """Of a line without end the beginning is enough, and takes no time."""
-    shown = _disguise().text("read now " + "1 new ('" * 100_000)
+    shown = _anonymized().text("read now " + "1 new ('" * 100_000)
     assert shown.startswith("read now 1 <name-1>")
     assert len(shown) < 20_000
 
 
 def test_without_any_words() -> None:
     """Where the sources are not at hand, everything is hidden, and nothing fails."""
-    assert Disguise([], [], {"": "<nothing>"}).text("a b 3") == "<name-1> <name-2> 3"
+    assert Anonymizer([], [], {"": "<nothing>"}).text("a b 3") == "<name-1> <name-2> 3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sandbox.removal_plan import doomed
+from syncd.sandbox.removal_plan import paths_to_delete
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d" * 32)
@@ -30,7 +30,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
 )
 def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
     """What is gone or of another kind, contents first; never what could not be looked into."""
-    found = doomed([held], wanted, unread)
+    found = paths_to_delete([held], wanted, unread)
     assert list(found) == gone
     assert all(found[path] == [held[path]] for path in gone)
 
@@ -46,12 +46,12 @@ def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[s
 )
 def test_what_an_earlier_time_left(wanted: Manifest, gone: list[Entry]) -> None:
     """Each version of it that is of another kind than what is wanted; none where all are."""
-    assert doomed([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
-    assert doomed([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})
+    assert paths_to_delete([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
+    assert paths_to_delete([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})
 
 
 def test_each_version_that_may_be_there() -> None:
     """Of a path that was sent twice, the second time without an answer, either content may lie there."""
     other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)
-    found = doomed([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, ())
+    found = paths_to_delete([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, ())
     assert found == {"a": [FILE, other], "b": [FOLDER], "c": [FILE]}

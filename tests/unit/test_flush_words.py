@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from clock import NOON_S, ScriptedClock
 
-from syncd.cli.progress.waiting import PLAIN_EVERY_S, Reason, Waiting, Watched, reason
+from syncd.cli.progress.waiting import PLAIN_EVERY_S, OwnSync, Waiting, WaitReason, wait_reason
 from syncd.core.clock import stamp
 from syncd.sync.status_document import LastError, Progress, SandboxName, State, Status
 
@@ -48,33 +48,33 @@ def document(state: State, said: str = "", *, retry_s: int | None = None, progre
 )
 def test_each_state_has_its_words(status: Status, text: str) -> None:
     """What is being waited for, how far it is, and why it is tried again."""
-    assert reason(status, NOON_S).text == text
+    assert wait_reason(status, NOON_S).text == text
 
 
 def test_every_state_has_some() -> None:
     """Whatever the daemon is at."""
-    assert all(reason(document(state), NOON_S).text for state in State)
+    assert all(wait_reason(document(state), NOON_S).text for state in State)
 
 
 @dataclass
 class Why:
-    now: Reason = field(default_factory=lambda: Reason("", ""))
+    now: WaitReason = field(default_factory=lambda: WaitReason("", ""))
 
-    def __call__(self) -> Reason:
+    def __call__(self) -> WaitReason:
         return self.now
 
 
 def test_without_a_terminal_only_news_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Another figure is none, and nothing comes sooner than ten seconds after the line before."""
-    clock, why = ScriptedClock(), Why(Reason("uploading", "uploading, 1 of 9"))
+    clock, why = ScriptedClock(), Why(WaitReason("uploading", "uploading, 1 of 9"))
     waiting = Waiting(why, clock)
     waiting.show()
     clock.go_on(PLAIN_EVERY_S)
-    why.now = Reason("uploading", "uploading, 2 of 9")
+    why.now = WaitReason("uploading", "uploading, 2 of 9")
     waiting.show()
-    why.now = Reason("retrying 503", "trying again in 4 s: 503")
+    why.now = WaitReason("retrying 503", "trying again in 4 s: 503")
     waiting.show()
-    why.now = Reason("initializing", "waiting for the sandbox")
+    why.now = WaitReason("initializing", "waiting for the sandbox")
     clock.go_on(PLAIN_EVERY_S / 2)
     waiting.show()
     clock.go_on(PLAIN_EVERY_S / 2)
@@ -87,7 +87,7 @@ def test_without_a_terminal_only_news_is_said(capsys: pytest.CaptureFixture[str]
 def test_a_sync_of_this_process_is_told_alike() -> None:
     """As it goes on."""
     clock = ScriptedClock()
-    watched = Watched(clock)
+    watched = OwnSync(clock)
     watched.stage(State.SNAPSHOTTING)
     watched.packed(400, 1_000, 40_000, 100_000)
     assert watched.reason.text == "packaging, 40 % of 1,000 files"
@@ -96,5 +96,5 @@ def test_a_sync_of_this_process_is_told_alike() -> None:
     clock.go_on(2)
     watched.sent(2 << 20, 4 << 20)
     assert watched.reason.text == "uploading, 2.0 MiB of 4.0 MiB, 1.0 MiB/s, 0:02 left"
-    watched.remark("no network: look; trying again in 1.0 s")
+    watched.note("no network: look; trying again in 1.0 s")
     assert watched.reason.text == "no network: look; trying again in 1.0 s"

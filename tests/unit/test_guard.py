@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES, is_another, lost_nearly_all
+from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1_000, 5)
@@ -55,4 +55,4 @@ def test_less_than_a_tenth_left(before: int) -> None:
 )
 def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
     """What took the workspace's place must hold a tenth of its names, however many others; of a small one none."""
-    assert is_another(before, now) is another
+    assert is_replaced(before, now) is another

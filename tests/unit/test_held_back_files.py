@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncd.archive.packer import Packed
-from syncd.archive.secret_files import HeldBack
+from syncd.archive.secret_files import SecretFiles
 from syncd.scan.manifest import Entry, Kind, Stamp
 from syncd.scan.scanner import Scan
 from syncd.selection.secret_scanner import Secret
@@ -16,10 +16,10 @@ ENTRY = Entry(Kind.FILE, 0o644, 1, 5, stamp=STAMP, digest=b"d", written_back=Tru
 SECRET = Secret("a token", 7)
 
 
-def noted(*paths: str, entry: Entry = ENTRY) -> HeldBack:
+def noted(*paths: str, entry: Entry = ENTRY) -> SecretFiles:
     """What is remembered after these were held back."""
-    held = HeldBack()
-    held.note(Packed(held_back=dict.fromkeys(paths, (entry, SECRET))))
+    held = SecretFiles()
+    held.note(Packed(secret_files=dict.fromkeys(paths, (entry, SECRET))))
     return held
 
 
@@ -35,7 +35,7 @@ def test_what_is_left_out() -> None:
     again = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
     held.leave_out(again)
     assert again.manifest == {"c": ENTRY}
-    assert [problem.key for problem in held.problems(lambda _: False)] == ["secret:a", "secret:b"]
+    assert [warning.key for warning in held.warnings(lambda _: False)] == ["secret:a", "secret:b"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_which_may_have_changed_unseen() -> None:
     """Those whose stamps stand and were young at the read."""
     held = noted("old")
     young = replace(ENTRY, written_back=False)
-    held.note(Packed(held_back={"young": (young, SECRET), "gone": (young, SECRET)}))
+    held.note(Packed(secret_files={"young": (young, SECRET), "gone": (young, SECRET)}))
     held.disbelieve(["gone"])
     assert held.not_written_back() == ["young"]
     assert list(held) == ["old", "young", "gone"]
@@ -89,7 +89,7 @@ def test_which_may_have_changed_unseen() -> None:
 
 def test_the_warnings() -> None:
     """One a file, with what was found; of one that was sent before, what may be there."""
-    sent, unsent = noted("sent", "unsent").problems(lambda path: path == "sent")
+    sent, unsent = noted("sent", "unsent").warnings(lambda path: path == "sent")
     assert sent.key == "secret:sent"
     assert sent.what.startswith("'sent' holds a token in line 7 and stays home, but what was sent of it before")
     assert unsent.key == "secret:unsent"

@@ -12,7 +12,7 @@ import pytest
 from clock import NOON_S
 
 from syncd.core.clock import SystemClock, stamp, utc
-from syncd.core.directories import default_config_path, folders_for
+from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
 
@@ -136,7 +136,7 @@ def test_regions_nest() -> None:
 )
 def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
     """A service's folders first, then the user's; a relative one is none."""
-    folders = folders_for("/srv/my project", environ)
+    folders = directories_for("/srv/my project", environ)
     assert os.path.dirname(folders.state) == os.path.expanduser(state)
     assert os.path.dirname(folders.spool) == os.path.expanduser(spool)
 
@@ -144,7 +144,7 @@ def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
 def test_each_workspace_has_its_own() -> None:
     """Workspaces of one name in different places share nothing, and any name makes a plain folder."""
     odd = "/srv/.. \udcff\n" + "x" * 300
-    names = {os.path.basename(folders_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
+    names = {os.path.basename(directories_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
     assert len(names) == 5
     assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.upload_url import Lease, ended, lease_from, usable
+from syncd.remote.upload_url import UploadUrl, ended, upload_url_from, usable
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0
@@ -48,15 +48,15 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
 )
 def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
     """The answer's Date corrects for this machine's clock, whichever way it is off; without one ours has to do."""
-    lease = lease_from(url(), 5, server_wall_s, BOOT_S, wall_s)
-    assert (lease.ends_s - BOOT_S, lease.life_s) == (ends_in_s, 1800)
+    upload_url = upload_url_from(url(), 5, server_wall_s, BOOT_S, wall_s)
+    assert (upload_url.ends_s - BOOT_S, upload_url.life_s) == (ends_in_s, 1800)
 
 
 @pytest.mark.parametrize("names", [("Date", "Expires"), ("date", "expires"), ("DATE", "EXPIRES"), ("dATE", "Expires")])
 def test_names_in_any_case(names: tuple[str, str]) -> None:
     """The query's names are not case-sensitive."""
-    assert lease_from(url(600, names=names), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
-    assert lease_from(url(600, names=names).replace("X-Goog", "x-goog"), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
+    assert upload_url_from(url(600, names=names), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
+    assert upload_url_from(url(600, names=names).replace("X-Goog", "x-goog"), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_names_in_any_case(names: tuple[str, str]) -> None:
 @pytest.mark.parametrize(("minutes", "life_s"), [(30, 1800.0), (0, 0.0), (-1, 0.0)])
 def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s: float) -> None:
     """A URL without times that make sense lives as long as the answer says, from the answer on."""
-    assert lease_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S) == Lease(odd, BOOT_S + life_s, life_s)
+    assert upload_url_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(odd, BOOT_S + life_s, life_s)
 
 
 @pytest.mark.parametrize(
@@ -101,41 +101,43 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
 )
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
     """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
-    assert usable(Lease("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
+    assert usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
 
 
 def test_no_upload_takes_no_time() -> None:
     """Where nothing is said of the upload, the margin is all that counts."""
-    lease = Lease("u", BOOT_S + 1800, 1800)
-    assert usable(lease, BOOT_S + 1769.5)
-    assert not usable(lease, BOOT_S + 1770)
+    upload_url = UploadUrl("u", BOOT_S + 1800, 1800)
+    assert usable(upload_url, BOOT_S + 1769.5)
+    assert not usable(upload_url, BOOT_S + 1770)
 
 
 def test_a_life_of_one_second() -> None:
     """It is the shortest that a URL can tell."""
-    assert lease_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == Lease(url(1), BOOT_S + 1, 1)
+    assert upload_url_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(url(1), BOOT_S + 1, 1)
 
 
 @pytest.mark.usefixtures("far_from_utc")
 def test_a_urls_date_is_utc() -> None:
     """Wherever this machine is."""
-    assert lease_from(url(), 30, SIGNED_S + 60, BOOT_S, 0.0).ends_s == BOOT_S + 1740
+    assert upload_url_from(url(), 30, SIGNED_S + 60, BOOT_S, 0.0).ends_s == BOOT_S + 1740
 
 
 def test_no_lease_outlives_a_week() -> None:
     """A life beyond what the bucket signs at most, or no date could tell, is cut to that."""
     week_s = 604_800.0
-    assert lease_from(url("9" * 20), 30, SIGNED_S, BOOT_S, SIGNED_S) == Lease(url("9" * 20), BOOT_S + week_s, week_s)
-    assert lease_from("https://h/o", 10**400, SIGNED_S, BOOT_S, SIGNED_S).life_s == week_s
+    assert upload_url_from(url("9" * 20), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(
+        url("9" * 20), BOOT_S + week_s, week_s
+    )
+    assert upload_url_from("https://h/o", 10**400, SIGNED_S, BOOT_S, SIGNED_S).life_s == week_s
 
 
 def test_ended() -> None:
     """The end itself is the first moment at which it has ended."""
-    lease = Lease("u", 100.0, 60.0)
-    assert not ended(lease, 99.9)
-    assert ended(lease, 100.0)
+    upload_url = UploadUrl("u", 100.0, 60.0)
+    assert not ended(upload_url, 99.9)
+    assert ended(upload_url, 100.0)
 
 
 def test_a_lease_shows_no_url() -> None:
     """No traceback or log line can show the URL by showing the lease."""
-    assert "5ECRET" not in repr(lease_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))
+    assert "5ECRET" not in repr(upload_url_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.cli.status.screen import Beside, Ending, screen
+from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import plain
-from syncd.sandbox.leftovers import NOTHING, Fates, Lingering, after, both
+from syncd.sandbox.leftovers import NOTHING, Leftovers, RemovalOutcomes, after, both
 from syncd.scan.manifest import Entry, Kind
 from syncd.sync.status_document import SandboxName, State, Status
 
@@ -18,36 +18,43 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 
 
 @pytest.mark.parametrize(
-    ("fates", "unread", "entries", "files"),
+    ("outcomes", "unread", "entries", "files"),
     [
-        (Fates(), set(), ["a", "d", "d/l"], 2),
-        (Fates(removed={"a", "d", "d/l"}), set(), [], 0),
-        (Fates(removed={"d/l"}, changed={"a"}, failed={"d"}), set(), ["a", "d"], 1),
-        (Fates(), {"a"}, ["a", "d", "d/l"], 1),
-        (Fates(), {"d"}, ["a", "d", "d/l"], 1),
-        (Fates(failed={"stay"}), set(), ["stay", "a", "d", "d/l"], 2),
-        (Fates(changed={"stay"}), set(), ["a", "d", "d/l"], 2),  # by the wanted one itself: it had arrived before
+        (RemovalOutcomes(), set(), ["a", "d", "d/l"], 2),
+        (RemovalOutcomes(removed={"a", "d", "d/l"}), set(), [], 0),
+        (RemovalOutcomes(removed={"d/l"}, changed={"a"}, failed={"d"}), set(), ["a", "d"], 1),
+        (RemovalOutcomes(), {"a"}, ["a", "d", "d/l"], 1),
+        (RemovalOutcomes(), {"d"}, ["a", "d", "d/l"], 1),
+        (RemovalOutcomes(failed={"stay"}), set(), ["stay", "a", "d", "d/l"], 2),
+        (
+            RemovalOutcomes(changed={"stay"}),
+            set(),
+            ["a", "d", "d/l"],
+            2,
+        ),  # by the wanted one itself: it had arrived before
     ],
 )
-def test_what_stays(fates: Fates, unread: set[str], entries: list[str], files: int) -> None:
+def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[str], files: int) -> None:
     """What was not removed, be it that nobody knows whether it was deleted: that is not counted."""
     held = {"stay": FILE, "a": FILE, "d": FOLDER, "d/l": LINK}
-    found = after(NOTHING, [held], {"stay": FILE}, fates, unread=unread)
+    found = after(NOTHING, [held], {"stay": FILE}, outcomes, unread=unread)
     assert list(found.entries) == entries
     assert found.files == files
-    assert found.changed == set(fates.changed) & set(entries)
+    assert found.changed == set(outcomes.changed) & set(entries)
 
 
 def test_what_came_back() -> None:
     """It is forgotten, with what was said of it."""
-    before = Lingering({"a": [FILE], "b": [FILE]}, frozenset("ab"), 0, 2)
-    assert after(before, [{}], {"a": OTHER}, Fates(), unread=()) == Lingering({"b": [FILE]}, frozenset("b"), 0, 1)
-    assert after(before, [{}], {"a": OTHER, "b": FOLDER}, Fates(), unread=()) == NOTHING
+    before = Leftovers({"a": [FILE], "b": [FILE]}, frozenset("ab"), 0, 2)
+    assert after(before, [{}], {"a": OTHER}, RemovalOutcomes(), unread=()) == Leftovers(
+        {"b": [FILE]}, frozenset("b"), 0, 1
+    )
+    assert after(before, [{}], {"a": OTHER, "b": FOLDER}, RemovalOutcomes(), unread=()) == NOTHING
 
 
 def test_each_version_once() -> None:
     """Whatever of one path may be there."""
-    found = after(NOTHING, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, Fates(), unread=())
+    found = after(NOTHING, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, RemovalOutcomes(), unread=())
     assert found.entries == {"a": [FILE, OTHER]}
     assert found.files == 1
 
@@ -55,18 +62,18 @@ def test_each_version_once() -> None:
 def test_the_bound() -> None:
     """Beyond it there is a number instead of names, and no number goes down by itself."""
     held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
-    found = after(NOTHING, [held], {}, Fates(), unread=(), most=5)
+    found = after(NOTHING, [held], {}, RemovalOutcomes(), unread=(), most=5)
     assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
-    found = after(found, [{}], {"f0": FILE}, Fates(), unread=(), most=5)
+    found = after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=(), most=5)
     assert (len(found.entries), found.unnamed, found.files) == (4, 3, 7)
-    found = after(found, [{}], held, Fates(), unread=(), most=5)
+    found = after(found, [{}], held, RemovalOutcomes(), unread=(), most=5)
     assert (found.entries, found.unnamed, found.files) == ({}, 3, 3)
 
 
 def test_both_may_be_true() -> None:
     """Between two records nothing is forgotten."""
-    one, other = Lingering({"a": [FILE]}, frozenset("a"), 1, 2), Lingering({"b": [FILE]}, frozenset(), 0, 1)
-    assert both(one, other) == Lingering({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
+    one, other = Leftovers({"a": [FILE]}, frozenset("a"), 1, 2), Leftovers({"b": [FILE]}, frozenset(), 0, 1)
+    assert both(one, other) == Leftovers({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,6 @@ def test_its_line(count: int, line: str) -> None:
     """No warning: it is as the configuration says. Without any there is none."""
     where = SandboxName("box", "https://api.klavis.ai", "us")
     status = Status(running=True, pid=1, state=State.WATCHING, workspace="/w", sandbox=where)
-    beside = Beside("0.1.0", Ending.IN_ORDER, None, None)
+    beside = StatusContext("0.1.0", DaemonEnding.IN_ORDER, None, None)
     assert line in [plain(row) for row in screen(replace(status, lingering=count), beside, 0.0, 79)]
     assert "still there" not in "".join(plain(row) for row in screen(status, beside, 0.0, 79))

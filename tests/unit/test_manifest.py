@@ -48,8 +48,8 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
         ({"a": FILE}, {"a": replace(FILE, size_bytes=6)}, Difference(changed=["a"])),
         ({"a": FILE}, {"a": replace(UNREAD, size_bytes=6)}, Difference(changed=["a"])),
         ({"a": FILE}, {"a": replace(FILE, digest=b"d2")}, Difference(changed=["a"])),
-        ({"a": FILE}, {"a": UNREAD}, Difference(doubtful=["a"])),
-        ({"a": UNREAD}, {"a": FILE}, Difference(doubtful=["a"])),
+        ({"a": FILE}, {"a": UNREAD}, Difference(uncertain_reason=["a"])),
+        ({"a": UNREAD}, {"a": FILE}, Difference(uncertain_reason=["a"])),
         ({"a": FILE}, {"a": FOLDER}, Difference(changed=["a"])),
         ({"a": FOLDER}, {"a": replace(FOLDER, mtime_s=2)}, Difference()),
         ({"a": FOLDER}, {"a": replace(FOLDER, mode=0o700)}, Difference(changed=["a"])),
@@ -140,7 +140,7 @@ def test_what_was_sent_is_always_in_doubt() -> None:
     entry = as_sent(FILE, FILE.size_bytes, b"sent")
     assert entry == replace(FILE, digest=b"", stamp=None, sent_digest=b"sent")
     assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
-    assert difference({"a": entry}, {"a": FILE}).doubtful == ["a"]
+    assert difference({"a": entry}, {"a": FILE}).uncertain_reason == ["a"]
 
 
 @pytest.mark.parametrize(

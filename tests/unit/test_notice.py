@@ -18,23 +18,23 @@ from syncd.report.notification_rules import (
     TRY_AGAIN_FIRST_S,
     TRY_AGAIN_MAX_S,
     Condition,
-    Moment,
-    News,
-    Told,
-    Trouble,
-    Well,
+    Failing,
+    Healthy,
+    NoticeState,
+    NotificationKind,
+    TwoClocks,
     failed,
     in_vain,
     outlived,
     plan,
+    render,
     said,
     shifted,
-    worded,
 )
 
 AFTER_S = 900.0
 ROUNDING_S = 0.01
-BAD = (News.FAILING, News.NEEDED)
+BAD = (NotificationKind.FAILING, NotificationKind.NEEDED)
 ZONE = timezone(timedelta(hours=1))
 SINCE = datetime(2026, 11, 24, 14, 5, tzinfo=ZONE)
 
@@ -47,14 +47,14 @@ class Desk:
     awake_s: float = 1_000.0
     boot_s: float = 5_000.0
     condition: Condition = None
-    told: Told = field(default_factory=Told)
+    told: NoticeState = field(default_factory=NoticeState)
     present: bool = True
-    said: list[tuple[float, News | None, str]] = field(default_factory=list)
+    said: list[tuple[float, NotificationKind | None, str]] = field(default_factory=list)
     tries: int = 0
 
     @property
-    def now(self) -> Moment:
-        return Moment(self.awake_s, self.boot_s)
+    def now(self) -> TwoClocks:
+        return TwoClocks(self.awake_s, self.boot_s)
 
     def fail(self, text: str = "no network", *, needs_person: bool = False) -> None:
         before, self.told = self.told, outlived(self.told, self.condition, self.now)
@@ -67,7 +67,7 @@ class Desk:
         self.fail(text, needs_person=True)
 
     def well(self) -> None:
-        self.condition = self.condition if isinstance(self.condition, Well) else Well(self.boot_s)
+        self.condition = self.condition if isinstance(self.condition, Healthy) else Healthy(self.boot_s)
         self.look()
 
     def pause(self) -> None:
@@ -106,184 +106,188 @@ class Desk:
             return
         self.tries += 1
         if self.present:
-            kind = self.condition.kind if isinstance(self.condition, Trouble) and due.news is News.NEEDED else ""
+            kind = (
+                self.condition.kind
+                if isinstance(self.condition, Failing) and due.news is NotificationKind.NEEDED
+                else ""
+            )
             self.said.append((self.time_s, due.news, kind))
             self.told = said(self.told, due.news, self.condition, self.now)
         else:
             self.told = in_vain(self.told, self.now)
 
     @property
-    def news(self) -> list[News]:
+    def news(self) -> list[NotificationKind]:
         return [news for _, news, _ in self.said if news is not None]
 
 
 def test_nothing_is_said_while_all_is_well() -> None:
     """A success is no news, nor is a failure that does not last."""
-    desk = Desk()
-    desk.well()
+    admin = Desk()
+    admin.well()
     for _ in range(50):
-        desk.fail()
-        desk.wait(AFTER_S - 1)
-        desk.well()
-        desk.wait(10)
-    assert desk.said == []
+        admin.fail()
+        admin.wait(AFTER_S - 1)
+        admin.well()
+        admin.wait(10)
+    assert admin.said == []
 
 
 def test_failing_is_said_once_and_then_that_it_is_over() -> None:
     """However long it lasts and however often it fails."""
-    desk = Desk()
-    desk.fail()
-    desk.wait(AFTER_S - 0.1)
-    assert desk.news == []
-    desk.wait(0.2)
+    admin = Desk()
+    admin.fail()
+    admin.wait(AFTER_S - 0.1)
+    assert admin.news == []
+    admin.wait(0.2)
     for _ in range(200):
-        desk.wait(3_600)
-        desk.fail("something else")
-    assert desk.news == [News.FAILING]
-    desk.well()
-    assert desk.news == [News.FAILING, News.WELL]
+        admin.wait(3_600)
+        admin.fail("something else")
+    assert admin.news == [NotificationKind.FAILING]
+    admin.well()
+    assert admin.news == [NotificationKind.FAILING, NotificationKind.WELL]
 
 
 def test_a_night_asleep_is_no_night_of_failing() -> None:
     """Only time awake counts."""
-    desk = Desk()
-    desk.fail()
-    desk.wait(60)
-    desk.sleep(8 * 3_600)
-    desk.wait(AFTER_S - 61)
-    assert desk.news == []
-    desk.wait(2)
-    assert desk.news == [News.FAILING]
+    admin = Desk()
+    admin.fail()
+    admin.wait(60)
+    admin.sleep(8 * 3_600)
+    admin.wait(AFTER_S - 61)
+    assert admin.news == []
+    admin.wait(2)
+    assert admin.news == [NotificationKind.FAILING]
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
 def test_a_person_is_called_sooner(after_s: float, wait_s: float) -> None:
     """After a minute, or as soon as failing is said."""
     trouble = failed(None, "the key is refused", 100.0, 0.0, needs_person=True)
-    due = plan(trouble, Told(), after_s, Moment(100.0, 100.0))
+    due = plan(trouble, NoticeState(), after_s, TwoClocks(100.0, 100.0))
     assert due is not None
-    assert (due.news, due.at_s) == (News.NEEDED, 100.0 + wait_s)
+    assert (due.news, due.at_s) == (NotificationKind.NEEDED, 100.0 + wait_s)
 
 
 def test_a_hold_is_said_again_after_a_day_and_no_sooner() -> None:
     """By the clock on the wall: a day with the lid closed is a day."""
-    desk = Desk()
-    desk.hold("3 files where it held 40")
-    desk.wait(NEEDED_AFTER_S)
+    admin = Desk()
+    admin.hold("3 files where it held 40")
+    admin.wait(NEEDED_AFTER_S)
     for number in range(100):
-        desk.wait(800)
-        desk.hold(f"{number} files where it held 40")
-    assert desk.news == [News.NEEDED]
-    desk.sleep(DAY_S)
-    assert desk.news == [News.NEEDED, News.NEEDED]
+        admin.wait(800)
+        admin.hold(f"{number} files where it held 40")
+    assert admin.news == [NotificationKind.NEEDED]
+    admin.sleep(DAY_S)
+    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED]
 
 
 def test_another_hold_is_news() -> None:
     """Who mended the key learns that now the sandbox is gone; a failing network in between is none."""
-    desk = Desk()
+    admin = Desk()
     for _ in range(5):
         for text in ("the key is refused", "the sandbox is gone"):
-            desk.hold(text)
-            desk.wait(NEEDED_AFTER_S)
-            desk.fail()
-            desk.wait(AFTER_S)
-    assert [kind for _, _, kind in desk.said] == ["the key is refused", "the sandbox is gone"]
+            admin.hold(text)
+            admin.wait(NEEDED_AFTER_S)
+            admin.fail()
+            admin.wait(AFTER_S)
+    assert [kind for _, _, kind in admin.said] == ["the key is refused", "the sandbox is gone"]
 
 
 def test_failing_becomes_a_hold() -> None:
     """What a person has to do is said though the failure was."""
-    desk = Desk()
-    desk.fail()
-    desk.wait(AFTER_S)
-    desk.hold()
-    desk.wait(NEEDED_AFTER_S)
-    assert desk.news == [News.FAILING, News.NEEDED]
+    admin = Desk()
+    admin.fail()
+    admin.wait(AFTER_S)
+    admin.hold()
+    admin.wait(NEEDED_AFTER_S)
+    assert admin.news == [NotificationKind.FAILING, NotificationKind.NEEDED]
 
 
 def test_the_same_hold_after_a_good_time_is_news() -> None:
     """The person had been told that all is well."""
-    desk = Desk()
+    admin = Desk()
     for _ in range(2):
-        desk.hold()
-        desk.wait(NEEDED_AFTER_S)
-        desk.well()
-    assert desk.news == [News.NEEDED, News.WELL] * 2
+        admin.hold()
+        admin.wait(NEEDED_AFTER_S)
+        admin.well()
+    assert admin.news == [NotificationKind.NEEDED, NotificationKind.WELL] * 2
 
 
 def test_the_last_word_is_kept_for_good_news() -> None:
     """Where no more may be said for a while, the screen does not stand there with what is over."""
-    desk = Desk()
+    admin = Desk()
     for number in range(10):
-        desk.hold(f"trouble {'x' * number}")
-        desk.wait(NEEDED_AFTER_S)
-    assert desk.news == [News.NEEDED] * (MOST[0][1] - 1)
-    desk.well()
-    assert desk.news[-1] is News.WELL
+        admin.hold(f"trouble {'x' * number}")
+        admin.wait(NEEDED_AFTER_S)
+    assert admin.news == [NotificationKind.NEEDED] * (MOST[0][1] - 1)
+    admin.well()
+    assert admin.news[-1] is NotificationKind.WELL
 
 
 def test_no_bad_news_without_room_for_the_good() -> None:
     """Where one more may be said, it is not what would then stand there for the rest of the hour."""
-    desk = Desk()
+    admin = Desk()
     for text in ("one trouble", "another trouble"):
-        desk.hold(text)
-        desk.wait(NEEDED_AFTER_S)
-    desk.well()
-    desk.fail()
-    desk.wait(2 * AFTER_S)
-    assert desk.news == [News.NEEDED, News.NEEDED, News.WELL]
-    desk.wait(3_600 - 2 * AFTER_S)
-    assert desk.news[3:] == [News.FAILING]
+        admin.hold(text)
+        admin.wait(NEEDED_AFTER_S)
+    admin.well()
+    admin.fail()
+    admin.wait(2 * AFTER_S)
+    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED, NotificationKind.WELL]
+    admin.wait(3_600 - 2 * AFTER_S)
+    assert admin.news[3:] == [NotificationKind.FAILING]
 
 
 def test_what_comes_and_goes_all_day() -> None:
     """Each time it lasts long enough to be said, and yet it is said a few times only."""
-    desk = Desk()
+    admin = Desk()
     said_by_hour = []
     for _ in range(24):
         for _ in range(3):
-            desk.fail()
-            desk.wait(AFTER_S + 1)
-            desk.well()
-            desk.wait(299)
-        said_by_hour.append(len(desk.said))
+            admin.fail()
+            admin.wait(AFTER_S + 1)
+            admin.well()
+            admin.wait(299)
+        said_by_hour.append(len(admin.said))
     assert said_by_hour[0] == 4
     assert said_by_hour[-1] == 12
-    desk.fail()
-    desk.wait(2 * AFTER_S)
-    assert len(desk.said) == 13, "a new day"
+    admin.fail()
+    admin.wait(2 * AFTER_S)
+    assert len(admin.said) == 13, "a new day"
 
 
 def test_nobody_is_there() -> None:
     """Tried now and then; who comes later is told; what was over by then is not told at all."""
-    desk = Desk(present=False)
-    desk.fail()
-    desk.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
-    assert desk.tries == 7  # at once, then after 10, 20, 40, … s
-    desk.wait(10 * TRY_AGAIN_MAX_S)
-    assert desk.tries == 17
-    desk.present = True
-    desk.wait(TRY_AGAIN_MAX_S)
-    assert desk.news == [News.FAILING]
-    desk.present = False
-    desk.well()
-    desk.wait(STALE_S)
-    desk.present = True
-    desk.wait(DAY_S)
-    assert desk.news == [News.FAILING]
-    desk.fail()
-    desk.wait(AFTER_S)
-    assert desk.news == [News.FAILING, News.FAILING]
+    admin = Desk(present=False)
+    admin.fail()
+    admin.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
+    assert admin.tries == 7  # at once, then after 10, 20, 40, … s
+    admin.wait(10 * TRY_AGAIN_MAX_S)
+    assert admin.tries == 17
+    admin.present = True
+    admin.wait(TRY_AGAIN_MAX_S)
+    assert admin.news == [NotificationKind.FAILING]
+    admin.present = False
+    admin.well()
+    admin.wait(STALE_S)
+    admin.present = True
+    admin.wait(DAY_S)
+    assert admin.news == [NotificationKind.FAILING]
+    admin.fail()
+    admin.wait(AFTER_S)
+    assert admin.news == [NotificationKind.FAILING, NotificationKind.FAILING]
 
 
 def test_an_idle_daemon_is_not_woken() -> None:
     """Nothing is ahead when all is well, in a pause, and when what is wrong has been said."""
-    desk = Desk()
-    for do in (desk.well, desk.pause, desk.restart):
+    admin = Desk()
+    for do in (admin.well, admin.pause, admin.restart):
         do()
-        assert plan(desk.condition, desk.told, AFTER_S, desk.now) is None
-    desk.fail()
-    desk.wait(AFTER_S)
-    assert plan(desk.condition, desk.told, AFTER_S, desk.now) is None
+        assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
+    admin.fail()
+    admin.wait(AFTER_S)
+    assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
 
 
 Event = tuple[str, float]
@@ -313,61 +317,61 @@ _EVENTS = st.lists(
 
 def lived(events: Iterable[Event]) -> Desk:
     """A desk after all that; what holds at each step is looked at there."""
-    desk = Desk()
+    admin = Desk()
     for event, seconds in events:
-        before = len(desk.news)
+        before = len(admin.news)
         match event.split():
             case ["fail"]:
-                desk.fail()
+                admin.fail()
             case ["hold", text]:
-                desk.hold(f"trouble {text}")
+                admin.hold(f"trouble {text}")
             case ["well"]:
-                desk.well()
-                if desk.present and desk.told.not_before_s is None:
-                    assert desk.told.news not in BAD, "good news was kept back"
+                admin.well()
+                if admin.present and admin.told.not_before_s is None:
+                    assert admin.told.news not in BAD, "good news was kept back"
             case ["pause"]:
-                desk.pause()
+                admin.pause()
             case ["restart"]:
-                desk.restart()
+                admin.restart()
             case ["sleep"]:
-                desk.sleep(seconds)
+                admin.sleep(seconds)
             case ["here" | "away" as where]:
-                desk.present = where == "here"
-        quiet = desk.condition is None
+                admin.present = where == "here"
+        quiet = admin.condition is None
         if event != "sleep":
-            desk.wait(seconds)
-        assert not (quiet and len(desk.news) > before), "said in a pause, or before anything was known"
-    return desk
+            admin.wait(seconds)
+        assert not (quiet and len(admin.news) > before), "said in a pause, or before anything was known"
+    return admin
 
 
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
 def test_never_a_flood(events: list[Event]) -> None:
     """In any hour, in any day: whatever fails, flaps, sleeps, restarts and comes back."""
-    desk = lived(events)
+    admin = lived(events)
     for window_s, most in MOST:
-        times = [time_s for time_s, news, _ in desk.said if news is not None]
+        times = [time_s for time_s, news, _ in admin.said if news is not None]
         for first_s in times:
             assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
-    assert len(desk.told.times) <= MOST[-1][1]
-    assert len(desk.told.kinds) <= MOST[-1][1]
-    assert desk.tries - len(desk.news) <= desk.time_s / TRY_AGAIN_MAX_S + 7 * (len(desk.news) + 1)
+    assert len(admin.told.times) <= MOST[-1][1]
+    assert len(admin.told.kinds) <= MOST[-1][1]
+    assert admin.tries - len(admin.news) <= admin.time_s / TRY_AGAIN_MAX_S + 7 * (len(admin.news) + 1)
 
 
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
 def test_nothing_is_repeated(events: list[Event]) -> None:
     """Good news only after bad; a failure once, the same hold once a day, until it was over."""
-    desk = lived(events)
-    last: News | None = None
+    admin = lived(events)
+    last: NotificationKind | None = None
     since_well: dict[str, float] = {}
-    for time_s, news, kind in desk.said:
+    for time_s, news, kind in admin.said:
         if news is None:
             since_well = {}
-        elif news is News.WELL:
+        elif news is NotificationKind.WELL:
             assert last in BAD
             since_well = {}
-        elif news is News.FAILING:
+        elif news is NotificationKind.FAILING:
             assert last not in BAD
         else:
             assert kind not in since_well or time_s - since_well[kind] >= DAY_S - ROUNDING_S
@@ -379,35 +383,45 @@ def test_nothing_is_repeated(events: list[Event]) -> None:
 @given(_EVENTS, st.booleans())
 def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
     """Whatever was before: trouble that stays is told within a day, and its end at once."""
-    desk = lived(events)
-    desk.present = True
-    desk.fail("the end", needs_person=needs_person)
-    desk.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
-    assert desk.told.news in BAD
-    desk.well()
-    assert desk.news[-1] is News.WELL
+    admin = lived(events)
+    admin.present = True
+    admin.fail("the end", needs_person=needs_person)
+    admin.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
+    assert admin.told.news in BAD
+    admin.well()
+    assert admin.news[-1] is NotificationKind.WELL
 
 
 def test_another_boots_clock() -> None:
     """Every time in the record is moved, and nothing else."""
-    told = Told(News.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
-    assert shifted(told, -7.0) == Told(News.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
-    assert shifted(Told(), 7.0) == Told()
+    told = NoticeState(NotificationKind.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
+    assert shifted(told, -7.0) == NoticeState(NotificationKind.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
+    assert shifted(NoticeState(), 7.0) == NoticeState()
 
 
 @pytest.mark.parametrize(
     ("news", "now", "summary", "body"),
     [
-        (News.FAILING, SINCE + timedelta(hours=1), "work is not synced", "Since 14:05: {}\nIt goes on by itself; "),
-        (News.NEEDED, SINCE + timedelta(hours=1), "work is not synced: you are needed", "Since 14:05: {}"),
-        (News.NEEDED, SINCE + timedelta(days=1), "work is not synced: you are needed", "Since 2026-11-24 14:05: {}"),
+        (
+            NotificationKind.FAILING,
+            SINCE + timedelta(hours=1),
+            "work is not synced",
+            "Since 14:05: {}\nIt goes on by itself; ",
+        ),
+        (NotificationKind.NEEDED, SINCE + timedelta(hours=1), "work is not synced: you are needed", "Since 14:05: {}"),
+        (
+            NotificationKind.NEEDED,
+            SINCE + timedelta(days=1),
+            "work is not synced: you are needed",
+            "Since 2026-11-24 14:05: {}",
+        ),
     ],
 )
-def test_the_words(news: News, now: datetime, summary: str, body: str) -> None:
+def test_the_words(news: NotificationKind, now: datetime, summary: str, body: str) -> None:
     """What, since when, and the error's own line, which says what to do."""
     text = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
     trouble = failed(None, text, 0.0, 0.0, needs_person=True)
-    notice = worded(news, trouble, "work", SINCE, now)
+    notice = render(news, trouble, "work", SINCE, now)
     assert notice.summary == summary
     assert notice.body.startswith(body.format(text))
     assert (notice.category, notice.icon) == ("transfer.error", "dialog-warning")
@@ -415,7 +429,7 @@ def test_the_words(news: News, now: datetime, summary: str, body: str) -> None:
 
 def test_the_good_words() -> None:
     """Nothing of the trouble is left in them."""
-    notice = worded(News.WELL, Well(0.0), "work", SINCE, SINCE)
+    notice = render(NotificationKind.WELL, Healthy(0.0), "work", SINCE, SINCE)
     assert notice.summary == "work is in sync again"
     assert (notice.category, notice.icon) == ("transfer.complete", "emblem-default")
 
@@ -438,11 +452,11 @@ def test_the_good_words() -> None:
 def test_no_key_and_no_url(text: str, shown: str) -> None:
     """Of a URL the host is left; nothing signs, nothing is longer than a screen's corner."""
     trouble = failed(None, text, 0.0, 0.0, needs_person=True)
-    assert worded(News.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
+    assert render(NotificationKind.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
 
 
 def test_an_odd_name() -> None:
     """A workspace's name goes on one short line."""
-    notice = worded(News.WELL, Well(0.0), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
+    notice = render(NotificationKind.WELL, Healthy(0.0), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
     assert notice.summary.startswith("a b\\udcffc")
     assert len(notice.summary) <= 40 + len(" is in sync again")

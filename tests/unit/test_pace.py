@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from syncd.remote.token_bucket import BLOCK_BYTES, CATCH_UP_S, Pace, block_bytes
+from syncd.remote.token_bucket import BLOCK_BYTES, CATCH_UP_S, TokenBucket, block_bytes
 
 limits = st.integers(1 << 10, 100 << 20)
 # By how much a wait is longer than asked, or a send takes: a timer's lateness, a stall of the network, an hour.
@@ -27,16 +27,16 @@ def test_blocks_are_smaller_at_a_lower_rate(limit: int, size: int) -> None:
 def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[float, int]]:
     """The moments at which blocks go, and their sizes; a wait, if there is one, and the send are so much too long."""
     now_s = 100.0
-    pace = Pace(now_s)
+    token_bucket = TokenBucket(now_s)
     sent = []
     for late_s, stalled_s in delayed_s:
-        pace = pace.later(now_s, limit)
-        wait_s = pace.wait_s(limit)
+        token_bucket = token_bucket.later(now_s, limit)
+        wait_s = token_bucket.wait_s(limit)
         now_s += wait_s + late_s if wait_s else 0.0
-        pace = pace.later(now_s, limit)
-        assert pace.wait_s(limit) < 1e-6, "one wait is enough where nothing changes"
+        token_bucket = token_bucket.later(now_s, limit)
+        assert token_bucket.wait_s(limit) < 1e-6, "one wait is enough where nothing changes"
         sent.append((now_s, block_bytes(limit)))
-        pace = pace.sent(block_bytes(limit))
+        token_bucket = token_bucket.sent(block_bytes(limit))
         now_s += stalled_s
     return sent
 
@@ -65,31 +65,31 @@ def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
 @given(limits, st.floats(0.1, 1e6))
 def test_a_stall_is_not_made_up_for(limit: int, stall_s: float) -> None:
     """After it all is as at the beginning, but for what may be caught up at once."""
-    pace = Pace(0.0).sent(block_bytes(limit)).later(stall_s + block_bytes(limit) / limit, limit)
-    assert pace.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
+    token_bucket = TokenBucket(0.0).sent(block_bytes(limit)).later(stall_s + block_bytes(limit) / limit, limit)
+    assert token_bucket.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
 
 
 @given(limits, st.floats(0, 1e6))
 def test_a_clock_that_goes_back_holds_nothing_up(limit: int, back_s: float) -> None:
     """No more is waited for than before, and as long."""
-    pace = Pace(1e6).sent(block_bytes(limit))
-    assert pace.later(1e6 - back_s, limit).wait_s(limit) == pace.wait_s(limit)
+    token_bucket = TokenBucket(1e6).sent(block_bytes(limit))
+    assert token_bucket.later(1e6 - back_s, limit).wait_s(limit) == token_bucket.wait_s(limit)
 
 
 @given(limits, limits)
 def test_another_limit_holds_from_the_next_block_on(old: int, new: int) -> None:
     """What went under the old one is not waited for longer than a block of the new one takes."""
-    pace = Pace(0.0).later(0.0, old).sent(block_bytes(old)).later(0.0, new)
-    assert pace.wait_s(new) <= block_bytes(new) / new
+    token_bucket = TokenBucket(0.0).later(0.0, old).sent(block_bytes(old)).later(0.0, new)
+    assert token_bucket.wait_s(new) <= block_bytes(new) / new
 
 
 def test_without_a_limit_there_is_no_wait() -> None:
     """And a limit that begins afterwards does not count what went before."""
-    pace = Pace(0.0)
+    token_bucket = TokenBucket(0.0)
     for _ in range(1000):
-        pace = pace.later(0.0, 0).sent(BLOCK_BYTES)
-        assert pace.wait_s(0) == 0
-    assert pace.later(0.0, 1 << 20).wait_s(1 << 20) <= BLOCK_BYTES / (1 << 20)
+        token_bucket = token_bucket.later(0.0, 0).sent(BLOCK_BYTES)
+        assert token_bucket.wait_s(0) == 0
+    assert token_bucket.later(0.0, 1 << 20).wait_s(1 << 20) <= BLOCK_BYTES / (1 << 20)
 
 
 def test_an_even_pace() -> None:

@@ -60,13 +60,13 @@ def test_figures_stand_still() -> None:
 
 def test_the_bar_is_full_at_the_end_and_not_before() -> None:
     """Nothing is left of the bar only when all is done; more than all overfills nothing."""
-    parts = {role: text for text, role in line(replace(UPLOADING, done_bytes=206 * MIB - 1), 79)}
-    assert parts["rest"]
-    assert "99%" in parts["figure"]
+    components = {role: text for text, role in line(replace(UPLOADING, done_bytes=206 * MIB - 1), 79)}
+    assert components["rest"]
+    assert "99%" in components["figure"]
     for done in (206 * MIB, 300 * MIB):
-        parts = {role: text for text, role in line(replace(UPLOADING, done_bytes=done), 79)}
-        assert not parts["rest"]
-        assert "100%" in parts["figure"]
+        components = {role: text for text, role in line(replace(UPLOADING, done_bytes=done), 79)}
+        assert not components["rest"]
+        assert "100%" in components["figure"]
 
 
 def test_plain_lines() -> None:

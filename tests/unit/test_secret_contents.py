@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.selection.secret_allowlist import Allowance
-from syncd.selection.secret_scanner import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, held_back
+from syncd.selection.secret_allowlist import SecretAllowlist
+from syncd.selection.secret_scanner import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, secret_files
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"
@@ -178,14 +178,14 @@ def test_allowed_paths(pattern: str) -> None:
     """A pattern that names the file or a folder above it lets it leave; it says nothing of others."""
     assert found(key(), "tests/fixtures/k.txt", pattern) is None
     assert found(key(), "src/other.txt", pattern) is not None
-    assert ("tests/fixtures/k.txt" in Allowance([pattern])) is True
+    assert ("tests/fixtures/k.txt" in SecretAllowlist([pattern])) is True
 
 
 def test_patterns_that_do_not_match() -> None:
     """An anchored pattern is anchored for what lies below its folder too, and odd names are taken as their bytes."""
     for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/"):
-        assert "tests/fixtures/k.txt" not in Allowance([pattern])
-    assert "é/\udcff.txt" in Allowance(["é/"])
+        assert "tests/fixtures/k.txt" not in SecretAllowlist([pattern])
+    assert "é/\udcff.txt" in SecretAllowlist(["é/"])
 
 
 def test_identity() -> None:
@@ -200,7 +200,7 @@ def test_the_warning() -> None:
     secret = SecretSearch().in_file("a", key().encode())
     assert secret is not None
     assert str(secret.rule) == "secrets: a private key in line 1"
-    first, later = (str(held_back("a b", secret, sent=sent)) for sent in (False, True))
+    first, later = (str(secret_files("a b", secret, sent=sent)) for sent in (False, True))
     assert "'a b' holds a private key in line 1 and stays home: " in first
     assert "workspace.allow_secrets" in first
     assert "what was sent of it before may still be in the sandbox" in later

@@ -10,8 +10,8 @@ from syncd.cli.service.report import report
 from syncd.cli.service.systemd import environment_in
 from syncd.cli.service.unit import (
     WALLS,
-    Surroundings,
     Unit,
+    UnitContext,
     drop_in,
     fitted,
     is_unchanged,
@@ -107,12 +107,12 @@ def test_the_manager_s_environment() -> None:
 
 def test_nothing_special_needs_no_drop_in() -> None:
     """The usual key file and workspace, on a machine with user namespaces: the unit says it all."""
-    assert drop_in(around()) == ""
+    assert drop_in(context()) == ""
 
 
 def test_a_key_file_of_its_own() -> None:
     """It is loaded from there and hidden there, instead of the usual one."""
-    lines = drop_in(around(key_file="/keys/100%.key")).splitlines()
+    lines = drop_in(context(key_file="/keys/100%.key")).splitlines()
     assert lines.index("LoadCredential=") < lines.index("LoadCredential=klavis-api-key:/keys/100%%.key")
     assert lines.index("InaccessiblePaths=") < lines.index('InaccessiblePaths="-/keys/100%%.key"')
 
@@ -120,7 +120,7 @@ def test_a_key_file_of_its_own() -> None:
 @pytest.mark.parametrize("key_file", ["/my keys/key", "/back\\slash", "/home/a b/.config/syncd/api-key"])
 def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
     """The service reads it by itself: neither loaded nor hidden, whatever the unit says."""
-    text = drop_in(around(key_file=key_file))
+    text = drop_in(context(key_file=key_file))
     assert "LoadCredential=\n" in text
     assert "InaccessiblePaths=\n" in text
     assert key_file not in text
@@ -129,23 +129,25 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 @pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
     """It must be seen."""
-    assert ("PrivateTmp=no" not in drop_in(around(seen=(path,)))) == private
+    assert ("PrivateTmp=no" not in drop_in(context(seen=(path,)))) == private
 
 
 def test_a_machine_without_walls() -> None:
     """All that rests on a namespace is switched off, and nothing else; the units' own lines are the measure."""
-    text = drop_in(around(walls=False))
+    text = drop_in(context(sandboxing=False))
     for file in ("syncd.service", "syncd@.service"):
         names = {line.partition("=")[0] for line in shipped(file).splitlines() if not line.startswith("#")}
-        walls = {name for name in names if re.match(r"(Private|Protect)[A-Z]|\w+Paths$|CapabilityBoundingSet", name)}
-        assert set(WALLS) <= walls
-        assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == walls
+        sandboxing = {
+            name for name in names if re.match(r"(Private|Protect)[A-Z]|\w+Paths$|CapabilityBoundingSet", name)
+        }
+        assert set(WALLS) <= sandboxing
+        assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == sandboxing
 
 
-def around(
-    key_file: str = f"{FOLDER}/api-key", seen: tuple[str, ...] = ("/home/dev/work",), walls: bool = True
-) -> Surroundings:
-    return Surroundings(FOLDER, key_file, seen, walls)
+def context(
+    key_file: str = f"{FOLDER}/api-key", seen: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
+) -> UnitContext:
+    return UnitContext(FOLDER, key_file, seen, sandboxing)
 
 
 @pytest.mark.parametrize(

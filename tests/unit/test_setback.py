@@ -15,20 +15,20 @@ from syncd.core.errors import (
     Unavailable,
     WorkspaceError,
 )
-from syncd.daemon.backoff import Setback, ends_a_new_daemon
-from syncd.daemon.scheduler import Ends
-from syncd.remote.retry import Patience
+from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
+from syncd.daemon.scheduler import HoldEnds
+from syncd.remote.retry import RetrySettings
 
 NOW_S = 1000.0
 
 
-def setback() -> Setback:
-    return Setback(Patience(first_s=1.0, max_s=8.0, give_up_s=300.0))
+def backoff() -> FailureBackoff:
+    return FailureBackoff(RetrySettings(first_s=1.0, max_s=8.0, give_up_s=300.0))
 
 
 def test_what_passes_is_backed_off_from() -> None:
     """The wait doubles with each sync that failed, up to the longest; a success brings the first one back."""
-    after = setback()
+    after = backoff()
     waits = []
     for _ in range(6):
         after.after(Unavailable("no network"), NOW_S, 1.0)
@@ -45,7 +45,7 @@ def test_what_passes_is_backed_off_from() -> None:
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 900.0)])
 def test_a_servers_wish_outlasts_a_sync(asked_s: float, wait_s: float) -> None:
     """What `Retry-After` asked for is kept to by the next sync as well."""
-    after = setback()
+    after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s)
     assert after.not_before_s == NOW_S + wait_s
 
@@ -53,12 +53,12 @@ def test_a_servers_wish_outlasts_a_sync(asked_s: float, wait_s: float) -> None:
 @pytest.mark.parametrize("failure", [KeyRefused("no"), SandboxRefused("no"), ConfigError("no")])
 def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
     """Changes at home do not mend it; the API is asked again slowly, and ever more so."""
-    after = setback()
+    after = backoff()
     waits = []
     for _ in range(6):
         after.after(failure, NOW_S, 1.0)
         assert after.hold is not None
-        assert after.hold.ends is Ends.WITH_A_PERSON
+        assert after.hold.ends is HoldEnds.WITH_A_PERSON
         assert after.waits_for_person
         waits.append(after.hold.look_at_s - NOW_S)
     assert waits == [60, 120, 240, 480, 600, 600]
@@ -76,16 +76,16 @@ def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
 )
 def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, wait_s: float) -> None:
     """A workspace that came back is found soon, without a scan taking more than a small part of the time."""
-    after = setback()
+    after = backoff()
     after.after(failure, NOW_S, took_s)
     assert after.hold is not None
-    assert (after.hold.ends, after.hold.look_at_s) == (Ends.WITH_CHANGES, NOW_S + wait_s)
+    assert (after.hold.ends, after.hold.look_at_s) == (HoldEnds.WITH_CHANGES, NOW_S + wait_s)
     assert not after.waits_for_person
 
 
 def test_the_last_failure_counts() -> None:
     """A refusal after a network failure holds, a network failure after a refusal is tried again."""
-    after = setback()
+    after = backoff()
     after.after(KeyRefused("no"), NOW_S, 1.0)
     after.after(Unavailable("no network"), NOW_S, 1.0)
     assert after.hold is None
@@ -96,7 +96,7 @@ def test_the_last_failure_counts() -> None:
 
 def test_a_sleep_counts_for_what_a_server_asked_for() -> None:
     """A nap ends our own back-off, and of a server's `Retry-After` as much as it lasted."""
-    after = setback()
+    after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s=3600.0)
     after.woke(600.0)
     after.woke(1000.0)

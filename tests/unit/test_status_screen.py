@@ -10,9 +10,9 @@ import pytest
 from clock import NOON_S
 from msgspec.structs import replace
 
-from syncd.cli.status.screen import Beside, Ending, screen
+from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
-from syncd.core.formatting import ago, countdown, counted, seconds_of, size, span, told_apart
+from syncd.core.formatting import ago, countdown, counted, distinguishable, seconds_of, size, span
 from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
 
 NOTHING = Status(
@@ -41,7 +41,7 @@ WATCHING = replace(
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
-BESIDE = Beside("0.1.0", Ending.IN_ORDER, NOON_S - 300, None)
+BESIDE = StatusContext("0.1.0", DaemonEnding.IN_ORDER, NOON_S - 300, None)
 BY_UNIT = replace(BESIDE, unit="syncd")
 
 # Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
@@ -57,12 +57,12 @@ REST = """
   this run    process 4242 for 1 h 20 min: 12 syncs, 0 failures, 58.2 MiB sent"""
 
 
-def shown(status: Status, beside: Beside = BESIDE, width: int = 79) -> str:
+def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> str:
     """The screen as it looks on a pipe."""
     return "\n".join(plain(line) for line in screen(status, beside, NOON_S, width))
 
 
-def top(status: Status, beside: Beside = BESIDE) -> list[str]:
+def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
     """The lines above the first empty one."""
     return shown(status, beside).split("\n\n")[0].split("\n")
 
@@ -153,7 +153,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
     [
         (
             NOTHING,
-            replace(BESIDE, ending=Ending.NEVER_RAN, heard_at_s=None),
+            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, heard_at_s=None),
             [
                 "* never started for this workspace",
                 "  see whether it can work: `syncd check`; then start it: `syncd run`",
@@ -176,7 +176,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
         (
             NOTHING,
-            replace(BESIDE, ending=Ending.WITHOUT_A_WORD),
+            replace(BESIDE, ending=DaemonEnding.WITHOUT_A_WORD),
             ["* stopped without a word, last heard of 5 min ago", "  start it: `syncd run`"],
         ),
         (
@@ -218,7 +218,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         ),
     ],
 )
-def test_the_first_line_where_none_works(status: Status, beside: Beside, lines: list[str]) -> None:
+def test_the_first_line_where_none_works(status: Status, beside: StatusContext, lines: list[str]) -> None:
     """How it ended, and the command that starts it: the unit's where there is one."""
     assert top(status, beside) == lines
 
@@ -322,7 +322,7 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
 )
 def test_a_message_is_told_apart(message: str, what: str, remedy: str) -> None:
     """The remedy is what stands after the last colon that is not quoted."""
-    assert told_apart(message) == (what, remedy)
+    assert distinguishable(message) == (what, remedy)
 
 
 def test_counts_and_stamps() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
+from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from syncd.remote.acquired_sandbox import SPAN_S, Tenancy, is_over, wait_s
 )
 def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
     """A minute before, or a tenth of a short life; a clock turned back says nothing."""
-    tenancy = Tenancy("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
-    assert is_over(tenancy, 1000.0 + age_s) is over
+    acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
+    assert is_over(acquired_sandbox, 1000.0 + age_s) is over
 
 
 @pytest.mark.parametrize(

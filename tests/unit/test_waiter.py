@@ -19,7 +19,7 @@ class Ear:
         self.newer: float | None = None
         self.heard = 0
 
-    def alarms(self) -> list[tuple[int, int]]:
+    def wake_fds(self) -> list[tuple[int, int]]:
         return []
 
     def due_s(self) -> float | None:

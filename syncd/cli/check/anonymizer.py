@@ -41,7 +41,7 @@ _LONGEST = 4000
 _LONGEST_JSON_DEPTH = 16
 
 
-class Disguise:
+class Anonymizer:
     """One report's pseudonyms. `words` and `phrases` may be shown; `private` texts never, whatever is in `words`.
 
     `words` are lower case; `phrases` are shown exactly so, between blanks. `private` maps a text to what stands for it:
@@ -121,8 +121,8 @@ class Disguise:
     def _token(self, token: str) -> str:
         if token in self._phrases:
             return token
-        parts = _TOKEN.match(token)
-        before, core, after = parts.groups() if parts else ("", token, "")
+        components = _TOKEN.match(token)
+        before, core, after = components.groups() if components else ("", token, "")
         if not core or self._is_harmless(core):
             return token
         assigned = _ASSIGNED.fullmatch(core)
@@ -143,8 +143,8 @@ def words_and_phrases(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[s
     for text in texts:
         words.update(found.lower() for found in re.findall(r"[A-Za-z]+", text))
         for token in text.split():
-            parts = _TOKEN.match(token)
-            phrases.add(parts[2] if parts else token)
+            components = _TOKEN.match(token)
+            phrases.add(components[2] if components else token)
     return frozenset(words), frozenset(phrases)
 
 

@@ -28,8 +28,8 @@ from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api, SandboxInfo
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Step, Verdict
-from syncd.remote.http_client import Answer, Exchanger
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.target import Target
 
 _READ_S = 20.0
@@ -52,7 +52,7 @@ _DISTRUST = (
 _OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 
-class _Listener(Exchanger):
+class _Listener(HttpClient):
     """Keeps what each answer says beside its body, a refusal's as well."""
 
     def __init__(self, clock: Clock) -> None:
@@ -71,7 +71,7 @@ class _Listener(Exchanger):
         headers: Mapping[str, str],
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
-    ) -> Answer:
+    ) -> Response:
         started_s = self._clock.monotonic_s()
         answer = super().exchange(method, url, headers=headers, read_s=read_s, content=content)
         self.seconds = self._clock.monotonic_s() - started_s
@@ -83,24 +83,24 @@ class _Listener(Exchanger):
         return answer
 
 
-class _Account(Api):
+class _RetryingAccount(Api):
     """An account that has no sandbox yet: it is asked for its list, which changes nothing."""
 
-    def __init__(self, target: Target, key: ApiKey, exchanger: Exchanger, clock: Clock) -> None:
-        super().__init__(target, key, exchanger, clock)
+    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
+        super().__init__(target, key, client, clock)
         self._all = f"{target.base_url.rstrip('/')}/local-sandbox"
 
     def count(self) -> int:
         """How many sandboxes it has. Raises `StepFailed`."""
         return self._understood(
-            Step.SANDBOX, self._ask(Step.SANDBOX, "GET", self._all, _READ_S), _Sandboxes
+            ApiStep.SANDBOX, self._ask(ApiStep.SANDBOX, "GET", self._all, _READ_S), _Sandboxes
         ).total_count
 
-    def _refused(self, step: Step, status: int, said: str) -> StepFailed:
+    def _refused(self, step: ApiStep, status: int, said: str) -> StepFailed:
         if status in (401, 403):
             return super()._refused(step, status, said)
         hint = "check sandbox.base_url, and what the account may have"
-        return StepFailed(step, Verdict.REFUSED, f"the API lists no sandboxes ({said})", hint)
+        return StepFailed(step, FailureAction.REFUSED, f"the API lists no sandboxes ({said})", hint)
 
 
 class _Sandboxes(Struct):
@@ -109,7 +109,7 @@ class _Sandboxes(Struct):
     total_count: int
 
 
-def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
+def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
     """Ask once; no retries, so that a person at the terminal sees the first failure as it is.
 
     Where the target has no sandbox yet, as one will be acquired, the account is asked.
@@ -120,7 +120,7 @@ def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Cl
         if target.sandbox_id:
             info = Api(target, key, listener, clock).sandbox()
         else:
-            info = _Account(target, key, listener, clock).count()
+            info = _RetryingAccount(target, key, listener, clock).count()
     except StepFailed as failure:
         info = failure
     finally:
@@ -135,7 +135,7 @@ def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Cl
     elif lifetime is not None and info.refusal is SandboxGone:
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.NOTE, f"{one_line(target.sandbox_id)} is gone: the next sync acquires another")
-    elif info.verdict is Verdict.REFUSED:
+    elif info.action is FailureAction.REFUSED:
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.FAIL, info.message, info.hint)
     else:
@@ -151,13 +151,13 @@ def contact(target: Target, lifetime: Lifetime | None, *, key: ApiKey, clock: Cl
 
 
 @dataclass(frozen=True)
-class Lifetime:
+class SandboxEnd:
     """When a sandbox that was acquired ends, by the wall clock; None: never."""
 
     ends_wall_s: float | None
 
 
-def _end(lifetime: Lifetime | None, wall_s: float) -> Finding:
+def _end(lifetime: SandboxEnd | None, wall_s: float) -> Finding:
     if lifetime is None:
         return Finding("time to live", Grade.NOTE, "the API does not tell when a sandbox ends that others acquired")
     return judge_end(None if lifetime.ends_wall_s is None else lifetime.ends_wall_s - wall_s)
@@ -212,7 +212,7 @@ def _remedy(base_url: str, status: int | None) -> str:
     return "nothing to do here: it may pass, so run `syncd check` again later"
 
 
-def way_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+def route_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]:
     """The proxy and the certificates on the way to the API, where the environment names any."""
     if is_loopback(urlsplit(base_url).hostname or ""):
         return
@@ -261,15 +261,15 @@ def _certificates_in(path: str) -> int:
 
 def _proxy(base_url: str) -> str:
     """The proxy that the environment names for this address, without its password; "" if none."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
+    components = urlsplit(base_url)
+    host = components.hostname or ""
     proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    proxy = proxies.get(components.scheme) or proxies.get("all") or ""
     if is_loopback(host) or urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
         return ""
     return proxy and _without_password(proxy)
 
 
 def _without_password(proxy: str) -> str:
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return one_line(parts.netloc.rpartition("@")[2] or "a proxy that cannot be made out")
+    components = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return one_line(components.netloc.rpartition("@")[2] or "a proxy that cannot be made out")

@@ -8,38 +8,38 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from syncd import __version__
-from syncd.cli.check.api_check import Lifetime, contact, way_findings
+from syncd.cli.check.api_check import SandboxEnd, check_api, route_findings
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.service_check import service_findings
 from syncd.cli.check.thresholds import judge_key, judge_private, judge_versions
-from syncd.cli.check.workspace_check import Survey, folder_findings, survey
+from syncd.cli.check.workspace_check import WorkspaceCheck, check_workspace, folder_findings
 from syncd.cli.options import CLOCK, config_path, configured
 from syncd.cli.status.command import status_of
 from syncd.cli.status.inquiry import Inquiry
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.core.errors import SyncdError
 from syncd.core.hardening import close_memory
 from syncd.core.settings import Config
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of
 from syncd.remote.target import Target
-from syncd.sandbox.provider import TenancyFile
+from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.sync.status_document import State, Status
 
 _WRITABLE_BY_OTHERS = 0o022
 
 
-class Checkup:
+class Checks:
     """One that failed ends only those that build on it. What was learned on the way stays, for the report.
 
-    `config`, `status` and `surveyed` are None as long as nothing is known; `secret` is the key, for whoever prints.
+    `config`, `status` and `checked` are None as long as nothing is known; `secret` is the key, for whoever prints.
     """
 
     def __init__(self, config_file: str | None) -> None:
         self.config_file = config_path(config_file)
         self.config: Config | None = None
         self.status: Status | None = None
-        self.surveyed: Survey | None = None
+        self.checked: WorkspaceCheck | None = None
         self.secret = ""
         self._option = config_file
 
@@ -65,16 +65,16 @@ class Checkup:
             yield _failed("key", failure)
         yield from self._at_home(config)
         yield from service_findings(self._option, config)
-        yield from way_findings(config.sandbox.base_url, os.environ)
+        yield from route_findings(config.sandbox.base_url, os.environ)
         if key is not None:
-            yield from contact(*_target(config), key=key, clock=CLOCK)
+            yield from check_api(*_target(config), key=key, clock=CLOCK)
         else:
             yield Finding("api", Grade.NOTE, "not asked, as there is no key")
 
     def _at_home(self, config: Config) -> Iterator[Finding]:
-        folder = folders_for(config.workspace.path, os.environ).state
+        folder = directories_for(config.workspace.path, os.environ).state
         self.status = status = Inquiry(folder, status_of(config, folder), self.config_file, CLOCK).status()
-        self.surveyed = survey(
+        self.checked = check_workspace(
             config.workspace.path,
             selection_of(config),
             config.sync.max_snapshot_mib,
@@ -82,12 +82,12 @@ class Checkup:
             reader=None if config.workspace.upload_secrets else reader_of(config, CLOCK, os.environ),
             personal_excludes=excludes_for(config, os.environ),
         )
-        yield from self.surveyed.findings
+        yield from self.checked.findings
         if config.workspace.upload_secrets:
             yield Finding("secrets", Grade.WARN, "sent like all else, as workspace.upload_secrets is true")
         try:
             places = places_of(config, os.environ)
-            yield from folder_findings(places.state, places.spool, self.surveyed.content_bytes)
+            yield from folder_findings(places.state, places.spool, self.checked.content_bytes)
         except SyncdError as failure:
             yield _failed("state", failure)
         yield from _daemon(status)
@@ -98,32 +98,36 @@ def _daemon(status: Status) -> Iterator[Finding]:
         yield Finding("daemon", Grade.NOTE, "not running; `syncd run` starts it")
         return
     what = f"running as process {status.pid}, {status.state}"
-    troubles = [status.last_error.message] if status.last_error else []
-    troubles += status.warnings
+    failures = [status.last_error.message] if status.last_error else []
+    failures += status.warnings
     if status.responding is False:
         yield Finding("daemon", Grade.WARN, f"process {status.pid} does not answer", "see `syncd status`")
-    elif troubles or status.state is State.HELD:
-        yield Finding("daemon", Grade.WARN, "; ".join([what, *troubles[:1]]), "see all with `syncd status`")
+    elif failures or status.state is State.HELD:
+        yield Finding("daemon", Grade.WARN, "; ".join([what, *failures[:1]]), "see all with `syncd status`")
     else:
         yield Finding("daemon", Grade.PASS, what)
     yield from _if_any(judge_versions(status.daemon_version, __version__))
 
 
-def _target(config: Config) -> tuple[Target, Lifetime | None]:
+def _target(config: Config) -> tuple[Target, SandboxEnd | None]:
     """Where it goes now; no sandbox's id where the next one has yet to be acquired."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region), None
-    tenancy = None
+    acquired_sandbox = None
     with suppress(SyncdError):  # told of as the state folder's
-        tenancy, _ = TenancyFile(places_of(config, os.environ).state, sandbox.base_url).load()
-    if tenancy is None or (tenancy.ends_wall_s is not None and tenancy.ends_wall_s <= CLOCK.wall_s()):
+        acquired_sandbox, _ = AcquiredSandboxStore(places_of(config, os.environ).state, sandbox.base_url).load()
+    if acquired_sandbox is None or (
+        acquired_sandbox.ends_wall_s is not None and acquired_sandbox.ends_wall_s <= CLOCK.wall_s()
+    ):
         return Target(sandbox.base_url, "", sandbox.region), None
-    return Target(sandbox.base_url, tenancy.sandbox_id, sandbox.region), Lifetime(tenancy.ends_wall_s)
+    return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region), SandboxEnd(
+        acquired_sandbox.ends_wall_s
+    )
 
 
 def _key(key: ApiKey, key_file: str) -> Iterator[Finding]:
-    yield judge_key(key.reveal(), _whereabouts(key))
+    yield judge_key(key.reveal(), _locations(key))
     if key.source.startswith("$"):
         with suppress(SyncdError):
             if find_key({}, key_file) != key:
@@ -154,7 +158,7 @@ def _if_any(finding: Finding | None) -> Iterator[Finding]:
         yield finding
 
 
-def _whereabouts(key: ApiKey) -> str:
+def _locations(key: ApiKey) -> str:
     if key.source.startswith("$"):
         return f"found in {key.source}"
     return f"found in {key.source} (mode {stat.S_IMODE(os.stat(key.source).st_mode):04o})"

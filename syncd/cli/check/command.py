@@ -52,9 +52,9 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     A report holds no name, path, address, id, key or content of yours: each becomes <path-3> or the like. Read it all
     before you pass it on; nothing sends it for you.
     """
-    from syncd.cli.check.checks import Checkup  # noqa: PLC0415 - `check --help` needs none of it
+    from syncd.cli.check.checks import Checks  # noqa: PLC0415 - `check --help` needs none of it
 
-    checkup = Checkup(config_file)
+    checkup = Checks(config_file)
     findings = []
     for finding in checkup.findings():
         findings.append(finding)

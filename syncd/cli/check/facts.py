@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from syncd import __version__
-from syncd.cli.check.anonymizer import Disguise
+from syncd.cli.check.anonymizer import Anonymizer
 from syncd.core.settings import SECTIONS, AcquireKeys, Config
 from syncd.watch import filesystem_type
 from syncd.watch.inotify_limits import instance_limit, watch_limit
@@ -72,17 +72,17 @@ def environment_facts() -> Iterator[Row]:
             yield name, "set" if os.environ[name] else "set, but empty"
 
 
-def config_facts(config: Config, disguise: Disguise) -> Iterator[Row]:
+def config_facts(config: Config, anonymizer: Anonymizer) -> Iterator[Row]:
     """Every key as it is understood: numbers, switches and choices as they are, of all else only how much there is."""
     for section in SECTIONS:
         keys = getattr(config, section)
         for key in keys.__struct_fields__:
-            yield from _key(f"{section}.{key}", getattr(keys, key), disguise)
+            yield from _key(f"{section}.{key}", getattr(keys, key), anonymizer)
 
 
-def _key(name: str, value: Any, disguise: Disguise) -> Iterator[Row]:
+def _key(name: str, value: Any, anonymizer: Anonymizer) -> Iterator[Row]:
     if isinstance(value, AcquireKeys):
-        yield f"{name}.servers", disguise.text(", ".join(value.servers))
+        yield f"{name}.servers", anonymizer.text(", ".join(value.servers))
         yield f"{name}.ttl_seconds", str(value.ttl_seconds)
     elif isinstance(value, tuple):
         yield name, f"{len(value)} texts"
@@ -93,7 +93,7 @@ def _key(name: str, value: Any, disguise: Disguise) -> Iterator[Row]:
     elif name == "sandbox.base_url" and value in _OFFICIAL:
         yield name, value
     else:
-        yield name, disguise.text(str(value))
+        yield name, anonymizer.text(str(value))
 
 
 def _version(name: str) -> str:

@@ -49,5 +49,5 @@ def summary(findings: Iterable[Finding]) -> str:
     words = [finding.grade.word for finding in findings]
     fine = words.count("pass")
     counts = {"failed": words.count("fail"), "to look at": words.count("warn")}
-    troubles = [f"{number} {word}" for word, number in counts.items() if number]
-    return ", ".join([*troubles, f"{fine} well"]) if troubles else f"all is well ({fine} checked)"
+    failures = [f"{number} {word}" for word, number in counts.items() if number]
+    return ", ".join([*failures, f"{fine} well"]) if failures else f"all is well ({fine} checked)"

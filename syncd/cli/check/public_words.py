@@ -25,7 +25,7 @@ loaded masked enabled disabled static dead running override.conf auto-restart ex
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 
 
-def own_texts() -> Iterator[str]:
+def public_texts() -> Iterator[str]:
     """The program's sources and units, and what the system's errors say. Where the sources are not at hand, less."""
     package = os.path.dirname(os.path.abspath(syncd.__file__))
     yield _SYSTEMD

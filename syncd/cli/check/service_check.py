@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.options import config_path
-from syncd.cli.service.command import Service
+from syncd.cli.service.command import InstalledService
 from syncd.cli.service.report import PROPERTIES, report
 from syncd.cli.service.systemd import UserManager, environment_in
 from syncd.cli.service.unit import unit_of
@@ -22,12 +22,12 @@ from syncd.core.settings import Config, is_loopback
 _WAY = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def service_of(config_file: str | None) -> Service:
+def service_of(config_file: str | None) -> InstalledService:
     """The unit of this configuration. Raises `SyncdError` where there is no systemd, or can be no such unit."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
-    return Service(UserManager(os.environ), unit, path, option)
+    return InstalledService(UserManager(os.environ), unit, path, option)
 
 
 def service_findings(config_file: str | None, config: Config) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ _ORDERS = ("empty", "below 1 KiB", "below 10 KiB", "below 100 KiB", "below 1 MiB
 _LARGER = "100 MiB and more"
 
 
-class Weight(NamedTuple):
+class PathSize(NamedTuple):
     """A file or a whole folder, with its share of all bytes."""
 
     path: str
@@ -29,20 +29,20 @@ class Weight(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Census:
-    """Counts alone. `deepest` is in path components, `orders` counts files by size."""
+class SizeBreakdown:
+    """Counts alone. `deepest` is in path components, `request_queue` counts files by size."""
 
     files: int
     links: int
     directories: int
     content_bytes: int
-    orders: dict[str, int]
+    request_queue: dict[str, int]
     deepest: int
     longest_name_bytes: int
     not_utf8: int
 
 
-def heaviest(manifest: Mapping[str, Entry], count: int) -> list[Weight]:
+def heaviest(manifest: Mapping[str, Entry], count: int) -> list[PathSize]:
     """The largest files and folders, none within another, the largest first; at most `count`.
 
     A folder in which one thing is most of it is taken apart, however deep that thing lies.
@@ -61,7 +61,7 @@ def heaviest(manifest: Mapping[str, Entry], count: int) -> list[Weight]:
             below = above
     heap = [(-size, path) for path, size in inside.get("", {}).items()]
     heapq.heapify(heap)
-    found: list[Weight] = []
+    found: list[PathSize] = []
     while heap and len(found) < count:
         negative, path = heapq.heappop(heap)
         size, children = -negative, inside.get(path, {})
@@ -71,7 +71,7 @@ def heaviest(manifest: Mapping[str, Entry], count: int) -> list[Weight]:
             for child, child_size in children.items():
                 heapq.heappush(heap, (-child_size, child))
         else:
-            found.append(Weight(path, bool(children), size, size / total))
+            found.append(PathSize(path, bool(children), size, size / total))
     return found
 
 
@@ -89,17 +89,17 @@ def ignore_line(path: str, is_dir: bool) -> str:
     return f"/{line}/" if is_dir else f"/{line}"
 
 
-def census(manifest: Mapping[str, Entry]) -> Census:
+def size_breakdown(manifest: Mapping[str, Entry]) -> SizeBreakdown:
     """Count."""
     kinds = Counter(entry.kind for entry in manifest.values())
-    orders = Counter(_order(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
+    request_queue = Counter(_order(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
     names = [path.rpartition("/")[2].encode("utf-8", "surrogateescape") for path in manifest]
-    return Census(
+    return SizeBreakdown(
         files=kinds[Kind.FILE],
         links=kinds[Kind.SYMLINK],
         directories=kinds[Kind.DIRECTORY],
         content_bytes=content_bytes(manifest.values()),
-        orders={order: orders[order] for order in (*_ORDERS, _LARGER) if orders[order]},
+        request_queue={order: request_queue[order] for order in (*_ORDERS, _LARGER) if request_queue[order]},
         deepest=max((path.count("/") + 1 for path in manifest), default=0),
         longest_name_bytes=max(map(len, names), default=0),
         not_utf8=sum(not path.isascii() and _is_odd(path) for path in manifest),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from syncd.cli.check.finding import Finding, Grade
-from syncd.cli.check.size_breakdown import Weight, ignore_line
+from syncd.cli.check.size_breakdown import PathSize, ignore_line
 from syncd.core.formatting import size, span
 
 # A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
@@ -73,7 +73,7 @@ def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
     return Finding("spool", Grade.PASS, what)
 
 
-def judge_heaviest(weights: Sequence[Weight]) -> Finding:
+def judge_heaviest(weights: Sequence[PathSize]) -> Finding:
     """The largest things, each as the line of an ignore file that leaves it out."""
     details = tuple(
         f"{weight.share:4.0%} {size(weight.size_bytes):>11}  {ignore_line(weight.path, weight.is_dir)}"
@@ -142,16 +142,16 @@ def judge_end(ends_in_s: float | None) -> Finding:
     return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
 
 
-def judge_key(key: str, whereabouts: str) -> Finding:
+def judge_key(key: str, locations: str) -> Finding:
     """The key as it was written down: what is around it goes to the server as well."""
-    around = ""
+    context = ""
     if key[0] in _QUOTES or key[-1] in _QUOTES:
-        around = "it begins or ends with a quote"
+        context = "it begins or ends with a quote"
     elif _ASSIGNMENT.match(key):
-        around = "it begins with a variable's name and ="
-    if around:
-        return Finding("key", Grade.WARN, f"{whereabouts}: {around}", "leave nothing there but the key itself")
-    return Finding("key", Grade.PASS, whereabouts)
+        context = "it begins with a variable's name and ="
+    if context:
+        return Finding("key", Grade.WARN, f"{locations}: {context}", "leave nothing there but the key itself")
+    return Finding("key", Grade.PASS, locations)
 
 
 def judge_private(subject: str, path: str, mode: int, *, forbidden: int, harm: str) -> Finding | None:

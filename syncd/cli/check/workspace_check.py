@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from syncd.archive.preview import take_secrets_out
+from syncd.archive.preview import without_secret_files
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import heaviest
 from syncd.cli.check.thresholds import (
@@ -19,7 +19,7 @@ from syncd.cli.check.thresholds import (
 )
 from syncd.core.errors import WorkspaceError
 from syncd.core.text import shown_path
-from syncd.core.warning import Problem
+from syncd.core.warning import SyncWarning
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import Kind, content_bytes, count_files
 from syncd.scan.scanner import LeftOut, Scan, Scanner
@@ -27,14 +27,14 @@ from syncd.scan.size_limit import over_limit
 from syncd.selection.selection import Decision, Selection
 from syncd.watch import filesystem_type, inotify_limits, inotify_usage
 from syncd.watch.interface import watcher
-from syncd.watch.scan_listener import NoCoverage
+from syncd.watch.scan_listener import NoScanListener
 
-_SHOWN_PROBLEMS = 5
+_SHOWN_WARNINGS = 5
 _HEAVIEST = 10
 
 
 @dataclass
-class Survey:
+class WorkspaceCheck:
     """What was found, and how much a snapshot would hold; `scan` is None where the workspace cannot be read."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Survey:
     scan: Scan | None = None
 
 
-def survey(
+def check_workspace(
     workspace: str,
     selection: Selection,
     max_mib: int,
@@ -50,10 +50,10 @@ def survey(
     *,
     reader: ContentReader | None = None,
     personal_excludes: str = "",
-) -> Survey:
+) -> WorkspaceCheck:
     """Look at the workspace; where no daemon watches it already, also try to watch it. `reader` looks for secrets."""
-    found = Survey()
-    watch_problems: tuple[Problem, ...] = ()
+    found = WorkspaceCheck()
+    watch_warnings: tuple[SyncWarning, ...] = ()
     by_name: list[str] = []
 
     def note(path: str, is_dir: bool, decision: Decision) -> None:
@@ -63,10 +63,10 @@ def survey(
 
     try:
         if running_pid is None:
-            scan, watch_problems = _watched_scan(workspace, selection, personal_excludes, note)
+            scan, watch_warnings = _watched_scan(workspace, selection, personal_excludes, note)
         else:  # a second set of watches would count against the same limit, and what it lacks is in its status
-            scan = Scanner(workspace, selection, NoCoverage(), note, personal_excludes=personal_excludes).scan()
-        secrets = take_secrets_out(scan, reader) if reader else {}
+            scan = Scanner(workspace, selection, NoScanListener(), note, personal_excludes=personal_excludes).scan()
+        secrets = without_secret_files(scan, reader) if reader else {}
     except WorkspaceError as failure:
         found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
         return found
@@ -82,13 +82,13 @@ def survey(
         found.findings.append(judge_size(count_files(entries), directories, found.content_bytes, max_mib))
     if found.content_bytes:
         found.findings.append(judge_heaviest(heaviest(scan.manifest, _HEAVIEST)))
-    found.findings += _warnings("directory", scan.problems)
+    found.findings += _warnings("directory", scan.warnings)
     found.findings += _file_system(workspace)
     if reader:
         by_content = [f"{shown_path(path)} holds {secret}" for path, secret in secrets.items()]
         found.findings.append(judge_secrets(by_name, by_content))
-    if watch_problems:
-        found.findings += _warnings("inotify", watch_problems)
+    if watch_warnings:
+        found.findings += _warnings("inotify", watch_warnings)
     else:
         found.findings.append(_watches(directories, running_pid))
     return found
@@ -115,12 +115,12 @@ def _file_system(workspace: str) -> list[Finding]:
 
 def _watched_scan(
     workspace: str, selection: Selection, personal_excludes: str, note: LeftOut
-) -> tuple[Scan, tuple[Problem, ...]]:
+) -> tuple[Scan, tuple[SyncWarning, ...]]:
     watch = watcher(workspace, lambda: None)
     watch.open()
     try:
         scan = Scanner(workspace, selection, watch, note, personal_excludes=personal_excludes).scan()
-        return scan, tuple(watch.problems())
+        return scan, tuple(watch.warnings())
     finally:
         watch.close()
 
@@ -161,9 +161,9 @@ def _nearest(folder: str) -> str:
     return folder
 
 
-def _warnings(subject: str, problems: list[Problem] | tuple[Problem, ...]) -> list[Finding]:
-    findings = [Finding(subject, Grade.WARN, problem.what, problem.remedy) for problem in problems[:_SHOWN_PROBLEMS]]
-    more = len(problems) - len(findings)
+def _warnings(subject: str, warnings: list[SyncWarning] | tuple[SyncWarning, ...]) -> list[Finding]:
+    findings = [Finding(subject, Grade.WARN, warning.what, warning.remedy) for warning in warnings[:_SHOWN_WARNINGS]]
+    more = len(warnings) - len(findings)
     if more > 0:
         findings.append(Finding(subject, Grade.WARN, f"{more:,} more such", "`syncd status` lists all once it runs"))
     return findings

@@ -7,10 +7,10 @@ import textwrap
 import click
 
 from syncd.archive.comparison import Comparison
-from syncd.cli.demo.stage import Said, now_s
+from syncd.cli.demo.stage import SyncdPrinted, now_s
 from syncd.core.formatting import size
 from syncd.core.text import one_line, shown_path
-from syncd.emulator import Entry
+from syncd.emulator import RequestRecord
 from syncd.scan.manifest import Manifest, count_files
 from syncd.selection.selection import Decision
 
@@ -46,7 +46,7 @@ class Screen:
         """Lines as they are."""
         click.echo(text)
 
-    def request(self, entry: Entry) -> None:
+    def request(self, entry: RequestRecord) -> None:
         """A request that the emulator finished."""
         if entry.fault is not None or entry.status is None:
             meaning = click.style("the network fails", fg="yellow")
@@ -58,7 +58,7 @@ class Screen:
         sent = size(entry.bytes_in) if entry.op == "upload" and entry.status == 200 else ""
         click.echo(f"   {self._clock()}  {entry.op:10}  {answer}  {sent:>11}  {meaning}")
 
-    def said(self, said: Said) -> None:
+    def said(self, said: SyncdPrinted) -> None:
         """A line of the daemon's log."""
         text = one_line(f"syncd: {said.message}", 400)
         indent = " " * 13

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import NoReturn
 
 from syncd.cli.demo.screen import Screen
-from syncd.cli.demo.stage import Said, Stage
+from syncd.cli.demo.stage import DemoRun, SyncdPrinted
 from syncd.core.formatting import size
-from syncd.emulator import Entry
+from syncd.emulator import RequestRecord
 from syncd.scan.manifest import content_bytes, count_files
 from syncd.selection.selection import Decision
 
 _LEFT_OUT_SHOWN = 8
 
 
-def show(stage: Stage, screen: Screen) -> NoReturn:
+def show(stage: DemoRun, screen: Screen) -> NoReturn:
     """Tell what happens. Raises `Stop` when someone has seen enough, `SyncdError` if the daemon cannot work."""
     left_out: list[tuple[str, Decision]] = []
     manifest = stage.scan(left_out)
@@ -30,10 +30,10 @@ def show(stage: Stage, screen: Screen) -> NoReturn:
     screen.heading("What happens")
     stage.start()
     while True:
-        happening = stage.next()
-        if isinstance(happening, Said):
-            screen.said(happening)
-        elif isinstance(happening, Entry):
-            screen.request(happening)
-            if happening.op == "initialize" and happening.status == 200:
+        event = stage.next()
+        if isinstance(event, SyncdPrinted):
+            screen.said(event)
+        elif isinstance(event, RequestRecord):
+            screen.request(event)
+            if event.op == "initialize" and event.status == 200:
                 screen.compared(*stage.compare())

@@ -22,11 +22,11 @@ from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.core.settings import Config, check_config, load_config
 from syncd.daemon.build import selection_of
-from syncd.emulator import Emulator, Entry, Sandbox
+from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection
-from syncd.watch.scan_listener import NoCoverage
+from syncd.watch.scan_listener import NoScanListener
 
 SANDBOX = "demo"
 # The daemon's own promise is 5 s from signal to exit.
@@ -39,7 +39,7 @@ _FOREIGN = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTI
 
 
 @dataclass(frozen=True)
-class Said:
+class SyncdPrinted:
     """A line of the daemon's log."""
 
     level: str
@@ -47,7 +47,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Ended:
+class DaemonExited:
     """A daemon's process is gone."""
 
     pid: int
@@ -60,14 +60,14 @@ class _Asked:
 
 
 # A request that the emulator finished, or one of the above.
-Happening = Entry | Said | Ended
-Events = SimpleQueue[Happening | _Asked]
+DemoEvent = RequestRecord | SyncdPrinted | DaemonExited
+DemoEvents = SimpleQueue[DemoEvent | _Asked]
 
 
-class Stage:
+class DemoRun:
     """Cloud, daemon and workspace. Whatever happens comes out of `next`, so that one thread shows it in order."""
 
-    def __init__(self, config: Config, folder: str, emulator: Emulator, events: Events) -> None:
+    def __init__(self, config: Config, folder: str, emulator: Emulator, events: DemoEvents) -> None:
         self.workspace = config.workspace.path
         self.emulator = emulator
         self.sandbox: Sandbox = emulator.create_sandbox(SANDBOX)
@@ -115,23 +115,23 @@ class Stage:
         if done.returncode and not self._asked():
             raise TryLater(f"syncd flush ended with {done.returncode}: {os.fsdecode(done.stderr).strip()}")
 
-    def next(self, timeout_s: float | None = None) -> Happening | None:
+    def next(self, timeout_s: float | None = None) -> DemoEvent | None:
         """What happened next, None if nothing did in that time.
 
         Raises `Stop` if someone asked for the end, `SyncdError` if the daemon ended by itself.
         """
         try:
-            happening = self._events.get(timeout=timeout_s)
+            event = self._events.get(timeout=timeout_s)
         except Empty:
             return None
-        if isinstance(happening, _Asked):
+        if isinstance(event, _Asked):
             raise Stop
-        if isinstance(happening, Said):
-            self._last_words = happening.message
-        if isinstance(happening, Ended) and self._daemon is not None and happening.pid == self._daemon.pid:
-            kind: type[SyncdError] = NeedsPerson if happening.code == NeedsPerson.exit_code else TryLater
-            raise kind(f"syncd run ended with {happening.code}", self._last_words.removeprefix("syncd: "))
-        return happening
+        if isinstance(event, SyncdPrinted):
+            self._last_words = event.message
+        if isinstance(event, DaemonExited) and self._daemon is not None and event.pid == self._daemon.pid:
+            kind: type[SyncdError] = NeedsPerson if event.code == NeedsPerson.exit_code else TryLater
+            raise kind(f"syncd run ended with {event.code}", self._last_words.removeprefix("syncd: "))
+        return event
 
     # -- the truth
 
@@ -142,7 +142,7 @@ class Stage:
             if left_out is not None:
                 left_out.append((f"{path}/" if is_dir else path, decision))
 
-        return Scanner(self.workspace, self._selection, NoCoverage(), note).scan().manifest
+        return Scanner(self.workspace, self._selection, NoScanListener(), note).scan().manifest
 
     def compare(self) -> tuple[Manifest, Comparison]:
         """The workspace as it is now, and how the sandbox's differs from it."""
@@ -176,7 +176,7 @@ class Stage:
         with daemon.stderr as lines:
             for line in lines:
                 self._events.put(_said(line))
-        self._events.put(Ended(daemon.pid, daemon.wait()))
+        self._events.put(DaemonExited(daemon.pid, daemon.wait()))
 
     def _environment(self) -> Mapping[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
@@ -196,12 +196,12 @@ _PYTHON = (sys.executable, "-P", "-m", "syncd")
 
 
 @contextmanager
-def staged(directory: str | None) -> Iterator[Stage]:
+def staged(directory: str | None) -> Iterator[DemoRun]:
     """A stage on this directory, or on a new empty one; all of it is gone in the end, but for the directory.
 
     Raises `SyncdError` for a directory that cannot be watched.
     """
-    events: Events = SimpleQueue()
+    events: DemoEvents = SimpleQueue()
     with ExitStack() as opened:
         opened.enter_context(_signals_into(events))
         folder = os.path.realpath(opened.enter_context(tempfile.TemporaryDirectory(prefix="syncd-demo-")))
@@ -209,7 +209,7 @@ def staged(directory: str | None) -> Iterator[Stage]:
         if directory is None:
             os.mkdir(workspace)
         emulator = opened.enter_context(Emulator(os.path.join(folder, "cloud"), observer=events.put))
-        stage = Stage(_configured(workspace, folder, emulator), folder, emulator, events)
+        stage = DemoRun(_configured(workspace, folder, emulator), folder, emulator, events)
         opened.callback(stage.stop)
         yield stage
 
@@ -237,7 +237,7 @@ def _checked(directory: str, folder: str) -> str:
 
 
 @contextmanager
-def _signals_into(events: Events) -> Iterator[None]:
+def _signals_into(events: DemoEvents) -> Iterator[None]:
     """A signal is one more thing that happens. A SimpleQueue may be put to in a handler; a Queue could deadlock."""
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
@@ -257,10 +257,10 @@ def now_s() -> float:
     return CLOCK.monotonic_s()
 
 
-def _said(line: bytes) -> Said:
+def _said(line: bytes) -> SyncdPrinted:
     text = line.decode("utf-8", "replace").strip()
     try:
         document = json.loads(text)
-        return Said(document["level"], document["message"])
+        return SyncdPrinted(document["level"], document["message"])
     except (ValueError, KeyError, TypeError):
-        return Said("error", text)
+        return SyncdPrinted("error", text)

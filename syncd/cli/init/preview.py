@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from syncd.cli.init.questions import homely
+from syncd.cli.init.questions import home_relative
 from syncd.cli.options import CLOCK
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -40,8 +40,8 @@ class Preview:
 
 def look(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
-    from syncd.archive.preview import take_secrets_out  # noqa: PLC0415
-    from syncd.cli.progress.bar import Progress  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
+    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
     from syncd.scan.size_limit import over_limit  # noqa: PLC0415
@@ -54,10 +54,10 @@ def look(config: Config) -> Preview:
             named.append((f"{path}/" if is_dir else path, "by its name"))
 
     excludes = excludes_for(config, os.environ)
-    with Progress() as progress:
+    with ProgressBar() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
-        found = take_secrets_out(scan, reader_of(config, CLOCK, os.environ))
+        found = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out = dict(scan.left_out)
     for word, number in (("secrets", len(found)), ("unreadable", len(scan.unread))):
         if number:
@@ -71,7 +71,7 @@ def show(preview: Preview, option: str) -> None:
     """On stdout, no wider than 80 columns; `option` is what `syncd ls` has to be given."""
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
     click.echo()
-    click.secho(f"What a sync would send of {_end(homely(preview.workspace), width - 26)}", bold=True)
+    click.secho(f"What a sync would send of {_end(home_relative(preview.workspace), width - 26)}", bold=True)
     for line in _lines(preview, width):
         click.echo(line)
     click.echo(f"  all of it: `syncd ls{option}`, `syncd ls --ignored{option}`")

@@ -25,11 +25,11 @@ _LOCALTIME = "/etc/localtime"  # localtime(5): a link into the time zone databas
 
 def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> None:
     """Ask for what is required and not in `values`, for the file at `path`. Raises `click.Abort`."""
-    click.echo(f"This writes {homely(path)}.", err=True)
+    click.echo(f"This writes {home_relative(path)}.", err=True)
     click.echo("Enter takes what is in [brackets]. Ctrl-C leaves, and nothing is written.\n", err=True)
     if "workspace.path" not in values:
         offered = _offered_path()
-        ask = "Directory to keep in the sandbox" + ("" if offered is None else f" [{homely(offered)}]")
+        ask = "Directory to keep in the sandbox" + ("" if offered is None else f" [{home_relative(offered)}]")
         values["workspace.path"] = _asked(ask, _workspace, offered)
     if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
         named = _asked("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
@@ -50,7 +50,7 @@ def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> N
 
 def asked_key(key_file: str) -> ApiKey | None:
     """The key that a person typed; None where none was. Raises `click.Abort`."""
-    click.echo(f"The API key goes into {homely(key_file)}, for only you to read.", err=True)
+    click.echo(f"The API key goes into {home_relative(key_file)}, for only you to read.", err=True)
     while True:
         ask = "API key (not shown; Enter to do it later)"
         typed = click.prompt(ask, hide_input=True, default="", show_default=False, err=True)
@@ -64,7 +64,7 @@ def asked_key(key_file: str) -> ApiKey | None:
 
 def may_store(variable: str, key_file: str) -> bool:
     """Whether the key that the environment holds is to be stored. Raises `click.Abort`."""
-    click.echo(f"A service does not see ${variable}; it reads {homely(key_file)}.", err=True)
+    click.echo(f"A service does not see ${variable}; it reads {home_relative(key_file)}.", err=True)
     return click.confirm("Store the key there, for only you to read?", default=True, err=True)
 
 
@@ -107,7 +107,7 @@ def _workspace(answer: str) -> str:
     places_of(config, os.environ)
     if not os.path.isdir(config.workspace.path):
         what = "is no directory" if os.path.lexists(config.workspace.path) else "does not exist"
-        raise ConfigError(f"{homely(config.workspace.path)} {what}")
+        raise ConfigError(f"{home_relative(config.workspace.path)} {what}")
     return path
 
 
@@ -131,7 +131,7 @@ def _offered_path() -> str | None:
     return None
 
 
-def homely(path: str) -> str:
+def home_relative(path: str) -> str:
     """The path for a person: short where it is below the home directory."""
     home = os.path.expanduser("~")
     return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)

@@ -31,7 +31,7 @@ _FEW_SIGNS = ("linux",)
 _PLAIN_EVERY_S = 30.0
 
 
-class Progress:
+class ProgressBar:
     """Shows stages, files and bytes on stderr, from `with` to its end."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
@@ -114,7 +114,7 @@ class Progress:
         """So much has come, of nobody knows how much."""
         self._come(Work(self._work.word, done_bytes=received_bytes))
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Something to know, such as an attempt that failed."""
         if self._live is not None:
             self._console.print(one_line(text, 1000))
@@ -141,5 +141,5 @@ class Progress:
 
         # The last column stays free: some terminals begin a new line as soon as it is written.
         plain_signs = self._console.options.ascii_only or os.environ.get("TERM") in _FEW_SIGNS
-        parts = line(self._now(), self._console.width - 1, ascii_only=plain_signs)
-        return Text.assemble(*((text, _STYLES[role]) for text, role in parts), no_wrap=True, overflow="crop")
+        components = line(self._now(), self._console.width - 1, ascii_only=plain_signs)
+        return Text.assemble(*((text, _STYLES[role]) for text, role in components), no_wrap=True, overflow="crop")

@@ -116,9 +116,9 @@ def _power(size_bytes: float) -> int:
     return power
 
 
-def _cut(parts: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+def _cut(components: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
     kept = []
-    for text, role in parts:
+    for text, role in components:
         kept.append((text[: max(0, width)], role))
         width -= len(text)
     return kept

@@ -9,7 +9,7 @@ import click
 from syncd.sync.status_document import State
 
 
-class Onlooker(Protocol):
+class ProgressView(Protocol):
     """Shows what it is told."""
 
     def stage(self, state: State) -> None:
@@ -21,11 +21,11 @@ class Onlooker(Protocol):
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """So much of the archive is sent."""
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Something to know: an attempt that failed, a warning."""
 
 
-class Quiet:
+class NoProgress:
     """Says what there is to know, on stderr, and not how it goes."""
 
     def stage(self, state: State) -> None:
@@ -37,6 +37,6 @@ class Quiet:
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Not shown."""
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """In a line."""
         click.echo(text, err=True)

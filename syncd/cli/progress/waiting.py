@@ -39,37 +39,37 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Reason:
+class WaitReason:
     """What is waited for. Of one kind only figures differ."""
 
     kind: str
     text: str
 
 
-def reason(status: Status, now_wall_s: float) -> Reason:
+def wait_reason(status: Status, now_wall_s: float) -> WaitReason:
     """What the daemon of this document is at."""
     said = status.last_error.message if status.last_error else ""
     if status.state is State.RETRYING and status.retry_at is not None:
         again = f"trying again in {_seconds_until(status.retry_at, now_wall_s)} s"
-        return Reason(f"retrying {said}", f"{again}: {said}" if said else again)
+        return WaitReason(f"retrying {said}", f"{again}: {said}" if said else again)
     if status.state is State.HELD and said:
-        return Reason(f"held {said}", f"held: {said}")
+        return WaitReason(f"held {said}", f"held: {said}")
     return at_work(status.state, status.progress)
 
 
-def at_work(state: State, progress: Progress | None) -> Reason:
+def at_work(state: State, progress: Progress | None) -> WaitReason:
     """How far a sync is."""
     if progress is None or not progress.total_bytes:
-        return Reason(state, _WORDS[state])
+        return WaitReason(state, _WORDS[state])
     if state is State.SNAPSHOTTING:
         percent = min(100, 100 * progress.done_bytes // progress.total_bytes)
-        return Reason("packaging", f"packaging, {percent} % of {progress.total_files or 0:,} files")
+        return WaitReason("packaging", f"packaging, {percent} % of {progress.total_files or 0:,} files")
     figures = f"{amount(progress.done_bytes)} of {amount(progress.total_bytes)}"
     if progress.bytes_per_second is not None:
         figures += f", {amount(progress.bytes_per_second)}/s"
     if progress.seconds_left is not None:
         figures += f", {duration(progress.seconds_left)} left"
-    return Reason(state, f"{_WORDS[state]}, {figures}")
+    return WaitReason(state, f"{_WORDS[state]}, {figures}")
 
 
 def _seconds_until(when: str, now_wall_s: float) -> int:
@@ -80,7 +80,7 @@ def _seconds_until(when: str, now_wall_s: float) -> int:
     return 21_600
 
 
-class Watched:
+class OwnSync:
     """The reason of a sync that this process makes: an onlooker of it."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
@@ -105,15 +105,15 @@ class Watched:
         rate, left_s = speed.bytes_per_s(now_s), speed.seconds_left(total_bytes, now_s)
         self.reason = at_work(self._state, Progress(sent_bytes, total_bytes, None, None, rate, left_s))
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Something to know, such as an attempt that failed."""
-        self.reason = Reason(text, text)
+        self.reason = WaitReason(text, text)
 
 
 class Waiting:
     """Shows on stderr what `why` says, from a second after `with` to its end."""
 
-    def __init__(self, why: Callable[[], Reason], clock: Clock = CLOCK) -> None:
+    def __init__(self, why: Callable[[], WaitReason], clock: Clock = CLOCK) -> None:
         self._why = why
         self._clock = clock
         self._over = threading.Event()

@@ -15,7 +15,7 @@ from syncd.cli.daemon_client import ask_daemon
 from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import stamp
-from syncd.core.directories import Folders
+from syncd.core.directories import Directories
 from syncd.core.errors import Locked, NeedsPerson, SandboxGone, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.lock import Lock, holder
@@ -23,32 +23,32 @@ from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import Tenancy, is_over
+from syncd.remote.acquired_sandbox import AcquiredSandbox, is_over
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import Verdict
-from syncd.remote.http_client import Exchanger
+from syncd.remote.failure_action import FailureAction
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
-from syncd.sandbox.provider import AcquiredLodging, TenancyFile
-from syncd.sync.sandbox_factory import patience_of
+from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
+from syncd.sync.sandbox_factory import retry_settings_of
 
-Told = TypeVar("Told")
+DaemonReply = TypeVar("DaemonReply")
 # A daemon answers at once, unless its disk holds it up.
 _TELL_S = 30.0
 
 
 @dataclass(frozen=True)
-class Desk:
+class SandboxAdmin:
     """One configuration's account."""
 
     config: Config
-    folders: Folders
+    folders: Directories
     key: ApiKey
-    exchanger: Exchanger
+    client: HttpClient
     interrupt: Interrupt
     account: Account
-    book: TenancyFile
+    store: AcquiredSandboxStore
 
     @property
     def fixed(self) -> bool:
@@ -60,14 +60,18 @@ class Desk:
         """The id of this workspace's sandbox, as far as one is known."""
         if self.config.sandbox.id is not None:
             return self.config.sandbox.id
-        tenancy, _ = self.book.load()
-        return None if tenancy is None else tenancy.sandbox_id
+        acquired_sandbox, _ = self.store.load()
+        return None if acquired_sandbox is None else acquired_sandbox.sandbox_id
 
     @property
     def ends_at(self) -> str | None:
         """When ours ends; None where nobody knows."""
-        tenancy = None if self.fixed else self.book.load()[0]
-        return None if tenancy is None or tenancy.ends_wall_s is None else stamp(tenancy.ends_wall_s)
+        acquired_sandbox = None if self.fixed else self.store.load()[0]
+        return (
+            None
+            if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None
+            else stamp(acquired_sandbox.ends_wall_s)
+        )
 
     def named(self, sandbox_id: str | None) -> str:
         """The one that a person means. Raises `NeedsPerson` where there is none yet."""
@@ -82,44 +86,44 @@ class Desk:
     def api(self, sandbox_id: str) -> Api:
         """That sandbox's part of the API."""
         sandbox = self.config.sandbox
-        return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.exchanger, CLOCK)
+        return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.client, CLOCK)
 
-    def asked(self, question: Callable[[], Told]) -> Told:
+    def asked(self, question: Callable[[], DaemonReply]) -> DaemonReply:
         """The answer. Raises `SyncdError` as a command ends with it."""
         try:
             return question()
         except StepFailed as failure:
             raise failure.as_error() from None
 
-    def living(self) -> Tenancy | None:
+    def living(self) -> AcquiredSandbox | None:
         """The acquired one that this workspace goes to, if the API knows it still. Raises `SyncdError`."""
-        tenancy = None if self.fixed else self.book.load()[0]
-        if tenancy is None or is_over(tenancy, CLOCK.wall_s()):
+        acquired_sandbox = None if self.fixed else self.store.load()[0]
+        if acquired_sandbox is None or is_over(acquired_sandbox, CLOCK.wall_s()):
             return None
         try:
-            self.asked(self.api(tenancy.sandbox_id).sandbox)
+            self.asked(self.api(acquired_sandbox.sandbox_id).sandbox)
         except SandboxGone:
             return None
-        return tenancy
+        return acquired_sandbox
 
-    def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> Tenancy:
+    def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
         """One more, counted with those that syncs acquire. Raises `SyncdError`, `Stop`."""
         keys = self.config.sandbox.acquire or AcquireKeys()
         with self._alone():
-            lodging = AcquiredLodging(
+            provider = AcquiringProvider(
                 self.account,
-                self.book,
+                self.store,
                 base_url=self.config.sandbox.base_url,
                 region=self.config.sandbox.region,
                 servers=servers or keys.servers,
                 ttl_seconds=ttl_seconds or keys.ttl_seconds,
-                patience=patience_of(self.config),
+                retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            tenancy = self.asked(lambda: lodging.acquired(self._retrying, self._pause))
+            acquired_sandbox = self.asked(lambda: provider.acquired(self._retrying, self._pause))
             if self.fixed:
-                lodging.leave()  # it is a person's to use: a later [sandbox.acquire] is not to fill it
-            return tenancy
+                provider.leave()  # it is a person's to use: a later [sandbox.acquire] is not to fill it
+            return acquired_sandbox
 
     def after_release(self, sandbox_id: str) -> str:
         """What becomes of the workspace once that one is gone, in a sentence."""
@@ -143,7 +147,7 @@ class Desk:
         if ask_daemon(self.config, {"do": "left", "sandbox": sandbox_id}, _TELL_S) is not None:
             return
         with contextlib.suppress(TryLater, OSError), self._alone():
-            self.book.save(None, self.book.load()[1])
+            self.store.save(None, self.store.load()[1])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -171,25 +175,25 @@ class Desk:
     def _retrying(self, failure: StepFailed, wait_s: float) -> None:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
 
-    def _pause(self, wait_s: float, verdict: Verdict) -> None:  # noqa: ARG002 - the same for each
-        self.exchanger.waiter.sleep(wait_s)
+    def _pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - the same for each
+        self.client.waiter.sleep(wait_s)
 
 
 @contextmanager
-def desk_of(config: Config) -> Iterator[Desk]:
+def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     """The desk, open. Raises `SyncdError`."""
     set_up_logs("error", LogFormat.TEXT, {})
     interrupt = Interrupt()
-    exchanger = Exchanger(Waiter(interrupt, CLOCK))
+    client = HttpClient(Waiter(interrupt, CLOCK))
     sandbox = config.sandbox
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
-    account = Account(sandbox.base_url, sandbox.region, key, exchanger, CLOCK)
-    book = TenancyFile(folders.state, sandbox.base_url)
+    account = Account(sandbox.base_url, sandbox.region, key, client, CLOCK)
+    store = AcquiredSandboxStore(folders.state, sandbox.base_url)
     with interrupting(interrupt):
         try:
-            yield Desk(config, folders, key, exchanger, interrupt, account, book)
+            yield SandboxAdmin(config, folders, key, client, interrupt, account, store)
         except Stop:
             raise TryLater("stopped", "`syncd sandbox list` shows what was done all the same") from None
         finally:
-            exchanger.drop()
+            client.drop()

@@ -24,11 +24,11 @@ def list_(config_file: str | None, as_json: bool) -> None:
 
     --json: sandboxes, each with id, state, created_at, servers (names), in_use and expires_at (null where not known).
     """
-    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415 - `sandbox --help` needs none of it
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415 - `sandbox --help` needs none of it
     from syncd.cli.sandbox.screen import list_lines, row_of  # noqa: PLC0415
 
-    with desk_of(configured(config_file)) as desk:
-        rows = [row_of(info, desk.ours, desk.ends_at) for info in desk.asked(desk.account.sandboxes)]
+    with sandbox_admin_of(configured(config_file)) as admin:
+        rows = [row_of(info, admin.ours, admin.ends_at) for info in admin.asked(admin.account.sandboxes)]
     if as_json:
         click.echo(json.dumps({"sandboxes": rows}))
         return
@@ -56,13 +56,13 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
 
     The URLs may hold tokens.
     """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
-    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
     from syncd.cli.sandbox.screen import shown  # noqa: PLC0415
 
-    with desk_of(configured(config_file)) as desk:
-        wanted = desk.named(sandbox_id)
-        info = desk.asked(lambda: desk.api(wanted).sandbox())
-        ends_at = desk.ends_at if wanted == desk.ours else None
+    with sandbox_admin_of(configured(config_file)) as admin:
+        wanted = admin.named(sandbox_id)
+        info = admin.asked(lambda: admin.api(wanted).sandbox())
+        ends_at = admin.ends_at if wanted == admin.ours else None
     click.echo(shown(info, ends_at, form, CLOCK.wall_s()), nl=False)
 
 
@@ -82,15 +82,15 @@ def acquire(
 
     --json: id, expires_at, servers (URLs by name), new.
     """
-    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
     from syncd.cli.sandbox.screen import acquired_lines, acquired_row  # noqa: PLC0415
 
-    with desk_of(configured(config_file)) as desk:
-        tenancy = None if new else desk.living()
-        is_new = tenancy is None
-        tenancy = tenancy or desk.acquire(servers, ttl_seconds)
-        fixed = desk.fixed
-    row = acquired_row(tenancy, new=is_new)
+    with sandbox_admin_of(configured(config_file)) as admin:
+        acquired_sandbox = None if new else admin.living()
+        is_new = acquired_sandbox is None
+        acquired_sandbox = acquired_sandbox or admin.acquire(servers, ttl_seconds)
+        fixed = admin.fixed
+    row = acquired_row(acquired_sandbox, new=is_new)
     if as_json:
         click.echo(json.dumps(row))
         return
@@ -107,27 +107,27 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
 
     Asks on a terminal; elsewhere --yes has to be given.
     """
-    from syncd.cli.sandbox.admin import desk_of  # noqa: PLC0415
+    from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
-    with desk_of(configured(config_file)) as desk:
-        wanted = desk.named(sandbox_id)
-        follows = desk.after_release(wanted)
+    with sandbox_admin_of(configured(config_file)) as admin:
+        wanted = admin.named(sandbox_id)
+        follows = admin.after_release(wanted)
         if not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("nobody can be asked here: say --yes")
             click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
-            if not desk.confirmed("Release it?"):
+            if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
         try:
-            desk.asked(lambda: desk.account.release(wanted))
+            admin.asked(lambda: admin.account.release(wanted))
             said = f"released {wanted}"
         except SandboxGone:
-            if wanted != desk.ours:
+            if wanted != admin.ours:
                 raise
             said = f"{wanted} had ended already"
         try:
-            desk.forget(wanted)
+            admin.forget(wanted)
         except (TryLater, TimeoutError):
             follows = "The daemon cannot be told of it now: `syncd push --force` has it move to the next one."
     click.echo(f"{said}. {follows}" if follows else said)

@@ -12,9 +12,9 @@ from typing import Any
 from syncd.core.clock import stamp
 from syncd.core.formatting import ago, seconds_of, span
 from syncd.core.text import one_line
-from syncd.remote.acquired_sandbox import Tenancy
+from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import SandboxInfo
-from syncd.sandbox.agent_info import AgentCard, callable_servers, mcp_json, shell_lines
+from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
 
 _LABEL = 9
 
@@ -52,8 +52,8 @@ def shown(info: SandboxInfo, ends_at: str | None, form: str, now_s: float) -> st
     if form == "mcp":
         return mcp_json(usable)
     if form == "env":
-        card = AgentCard(info.local_sandbox_id, ends_at or "", usable)
-        return "".join(f"{line}\n" for line in shell_lines(card))
+        agent_info = AgentInfo(info.local_sandbox_id, ends_at or "", usable)
+        return "".join(f"{line}\n" for line in shell_lines(agent_info))
     if form == "json":
         document = {
             "id": info.local_sandbox_id,
@@ -73,11 +73,11 @@ def shown(info: SandboxInfo, ends_at: str | None, form: str, now_s: float) -> st
     return "".join(f"{label:{_LABEL}}{text}\n" for label, text in lines)
 
 
-def acquired_row(tenancy: Tenancy, *, new: bool) -> dict[str, Any]:
+def acquired_row(acquired_sandbox: AcquiredSandbox, *, new: bool) -> dict[str, Any]:
     """The one that was acquired, now or before, as `acquire --json` has it."""
-    ends_at = None if tenancy.ends_wall_s is None else stamp(tenancy.ends_wall_s)
-    servers = callable_servers(tenancy.servers)
-    return {"id": tenancy.sandbox_id, "expires_at": ends_at, "servers": servers, "new": new}
+    ends_at = None if acquired_sandbox.ends_wall_s is None else stamp(acquired_sandbox.ends_wall_s)
+    servers = callable_servers(acquired_sandbox.servers)
+    return {"id": acquired_sandbox.sandbox_id, "expires_at": ends_at, "servers": servers, "new": new}
 
 
 def acquired_lines(row: dict[str, Any], now_s: float, *, fixed: bool) -> Iterator[str]:

@@ -16,10 +16,10 @@ _WAY = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def advice(
-    manager: UserManager, config: Config, environ: Mapping[str, str], *, walls: bool
+    manager: UserManager, config: Config, environ: Mapping[str, str], *, sandboxing: bool
 ) -> Iterator[tuple[str, str]]:
     """What is to be known, and what can be done about it."""
-    if not walls:
+    if not sandboxing:
         what = "this machine refuses user namespaces, so the service runs without its sandbox"
         yield what, "once they are allowed, install again"
     if manager.lingers() is False:
@@ -42,10 +42,12 @@ def unknown_to_service(here: Mapping[str, str], there: Mapping[str, str]) -> lis
 
 def _watch_advice(config: Config) -> Iterator[tuple[str, str]]:
     from syncd.cli.check.finding import Grade  # noqa: PLC0415
-    from syncd.cli.check.workspace_check import survey  # noqa: PLC0415 - only `install` needs it
+    from syncd.cli.check.workspace_check import check_workspace  # noqa: PLC0415 - only `install` needs it
     from syncd.daemon.build import selection_of  # noqa: PLC0415
 
     # The service itself watches by now, so a second set of watches is not tried.
     with suppress(SyncdError):
-        found = survey(config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()).findings
+        found = check_workspace(
+            config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()
+        ).findings
         yield from ((it.what, it.remedy) for it in found if it.subject == "inotify" and it.grade is Grade.WARN)

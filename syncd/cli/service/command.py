@@ -18,8 +18,8 @@ from syncd.cli.service.screen import headline, log_rows, show, to_do_rows
 from syncd.cli.service.systemd import UserManager
 from syncd.cli.service.unit import (
     DROP_IN,
-    Surroundings,
     Unit,
+    UnitContext,
     drop_in,
     fitted,
     is_unchanged,
@@ -39,7 +39,7 @@ _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_
 
 
 @dataclass(frozen=True)
-class Service:
+class InstalledService:
     """One configuration's unit, and the manager that has it."""
 
     manager: UserManager
@@ -98,7 +98,7 @@ def install(config_file: str | None) -> int:
     key_file = _usable_key_file(config, service.manager)
     version, state_home = service.manager.version(), service.manager.environ.get("XDG_STATE_HOME", "")
     text = sealed(fitted(shipped(service.unit.file), _python(), version, state_home), _stem(service.unit.name))
-    around = Surroundings(
+    context = UnitContext(
         config_folder=os.path.dirname(default_config_path(os.environ)),
         key_file=key_file,
         seen=(
@@ -107,9 +107,9 @@ def install(config_file: str | None) -> int:
             *_installation(),
             os.path.dirname(service.config_file),
         ),
-        walls=service.manager.builds_walls(),
+        sandboxing=service.manager.supports_sandboxing(),
     )
-    extra = drop_in(around)
+    extra = drop_in(context)
     extra = sealed(extra, _stem(service.unit.name)) if extra else ""
     for path in (service.unit_file, service.drop_in_file):
         _refuse_edited(path, service.unit)
@@ -130,7 +130,7 @@ def install(config_file: str | None) -> int:
     if not started:
         click.echo(f"{service.unit.name} is up to date and runs")
     _show(service, now, _LOG_LINES if now.exit_code else 0)
-    for what, remedy in advice(service.manager, config, os.environ, walls=around.walls):
+    for what, remedy in advice(service.manager, config, os.environ, sandboxing=context.sandboxing):
         show([("note", what), *to_do_rows(remedy)])
     click.echo(f"look at it: syncd service status{service.option}")
     click.echo(f"undo it: syncd service uninstall{service.option}")
@@ -194,11 +194,11 @@ def logs(config_file: str | None, follow: bool, lines: int) -> int:
     return 75 if code else 0
 
 
-def _service(config_file: str | None) -> Service:
+def _service(config_file: str | None) -> InstalledService:
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
-    return Service(UserManager(os.environ), unit, path, option)
+    return InstalledService(UserManager(os.environ), unit, path, option)
 
 
 def _same_folders(manager: UserManager) -> None:
@@ -313,7 +313,7 @@ def _take_away(path: str, unit: Unit) -> list[str]:
     return [path]
 
 
-def _other_instances(service: Service) -> list[str]:
+def _other_instances(service: InstalledService) -> list[str]:
     """What else needs the template: units that are switched on or loaded."""
     if service.unit.file == service.unit.name:
         return []
@@ -322,7 +322,7 @@ def _other_instances(service: Service) -> list[str]:
     return sorted(name for name in names if name.startswith("syncd@"))
 
 
-def _report(service: Service, key_file: str) -> Report:
+def _report(service: InstalledService, key_file: str) -> Report:
     return report(service.unit, service.properties(), service.option, key_file, _changed_at(key_file))
 
 
@@ -333,7 +333,7 @@ def _changed_at(path: str) -> int:
         return 0
 
 
-def _show(service: Service, now: Report, lines: int) -> None:
+def _show(service: InstalledService, now: Report, lines: int) -> None:
     rows = [headline(service.unit.name, now)]
     rows += [("last end", now.last)] if now.last else []
     rows += log_rows(service.manager.journal(service.unit.name, lines)) if lines else []

@@ -70,10 +70,10 @@ class UserManager:
         asked = self._run("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", pattern)
         return [line.split()[0] for line in asked.stdout.splitlines() if line.split()]
 
-    def builds_walls(self) -> bool:
+    def supports_sandboxing(self) -> bool:
         """Whether a unit gets the user namespace that its sandbox rests on: tried with a unit that does nothing."""
-        walls = ("-p", "PrivateUsers=yes", "-p", "ProtectSystem=strict", "-p", "ProtectHome=read-only")
-        tried = self._run("systemd-run", "--user", "--wait", "--collect", "--quiet", *walls, "true")
+        sandboxing = ("-p", "PrivateUsers=yes", "-p", "ProtectSystem=strict", "-p", "ProtectHome=read-only")
+        tried = self._run("systemd-run", "--user", "--wait", "--collect", "--quiet", *sandboxing, "true")
         return tried.returncode not in _NO_WALLS  # what else goes wrong, the start of the service will tell
 
     def lingers(self) -> bool | None:

@@ -54,13 +54,13 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class UnitContext:
     """What the drop-in of a configuration depends on: absolute paths, and whether the manager can build walls."""
 
     config_folder: str
     key_file: str
     seen: tuple[str, ...]  # what the service must see: workspace, interpreter
-    walls: bool
+    sandboxing: bool
 
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
@@ -110,21 +110,21 @@ def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -
     return text
 
 
-def drop_in(around: Surroundings) -> str:
+def drop_in(context: UnitContext) -> str:
     """What differs for this configuration or machine; empty where nothing does."""
     lines = []
-    if _ODD.search(around.key_file):
+    if _ODD.search(context.key_file):
         lines += ["# systemd cannot load from such a path: the service reads the file itself.", *_NO_KEY_FILE]
-    elif around.key_file != os.path.join(around.config_folder, "api-key"):
+    elif context.key_file != os.path.join(context.config_folder, "api-key"):
         lines += [
             "# sandbox.api_key_file",
             *_NO_KEY_FILE,
-            f"LoadCredential={CREDENTIAL}:{around.key_file.replace('%', '%%')}",
-            f"InaccessiblePaths={quoted('-' + around.key_file)}",
+            f"LoadCredential={CREDENTIAL}:{context.key_file.replace('%', '%%')}",
+            f"InaccessiblePaths={quoted('-' + context.key_file)}",
         ]
-    if around.walls and any(_within(path, _TEMPORARY) for path in around.seen):
+    if context.sandboxing and any(_within(path, _TEMPORARY) for path in context.seen):
         lines += ["# Something that the service needs lies in there.", "PrivateTmp=no"]
-    if not around.walls:
+    if not context.sandboxing:
         lines += [
             "# This machine refuses user namespaces, without which a user's manager builds no walls.",
             *(f"{name}=no" for name in WALLS),

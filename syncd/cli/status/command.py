@@ -13,7 +13,7 @@ from syncd import __version__
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
 from syncd.cli.output import let_go_of_stdout
 from syncd.cli.status.inquiry import Inquiry
-from syncd.core.directories import folders_for
+from syncd.core.directories import directories_for
 from syncd.core.errors import ConfigError, Stop
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
@@ -84,7 +84,7 @@ class _Subject:
         return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
     def _inquire(self, config: Config) -> Inquiry:
-        return Inquiry(folders_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
+        return Inquiry(directories_for(config.workspace.path, os.environ).state, _nothing(config), self._path, CLOCK)
 
 
 def status_of(config: Config, folder: str) -> Status:
@@ -114,7 +114,7 @@ def _lines(subject: _Subject, status: Status) -> list[str]:
     on_a_screen = _on_a_screen()
     width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if on_a_screen else _WIDTH
     glyphs = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
-    lines = screen(status, subject.inquiry.beside(status), CLOCK.wall_s(), width, glyphs)
+    lines = screen(status, subject.inquiry.context(status), CLOCK.wall_s(), width, glyphs)
     written = coloured if on_a_screen and not os.environ.get("NO_COLOR") else plain
     return [fitted(written(line), encoding) for line in lines]
 

@@ -17,12 +17,12 @@ from syncd.report.status_store import read_last, read_status
 from syncd.sync.status_document import State, Status
 
 if TYPE_CHECKING:
-    from syncd.cli.status.screen import Beside
+    from syncd.cli.status.screen import StatusContext
 
 # It hears whoever asks, whatever it waits for.
-_PATIENCE_S = 1.0
+_TIMEOUT_S = 1.0
 # While held it also looks at the workspace now and then, and tells nobody.
-_HELD_PATIENCE_S = 5.0
+_HELD_TIMEOUT_S = 5.0
 _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED, State.HELD})
 # In another state this machine may keep it from answering, a slow disk for one. It writes how far it is: nothing takes
 # so long without a word (the API's answer to an initialize is waited for 3 minutes at most).
@@ -57,17 +57,17 @@ class Inquiry:
             self._ask_again_s = self._clock.monotonic_s() + _ASK_AGAIN_S
         return replace(status, responding=self._answer)
 
-    def beside(self, status: Status) -> Beside:
+    def context(self, status: Status) -> StatusContext:
         """What the screen needs beside this document."""
-        from syncd.cli.status.screen import Beside, Ending  # noqa: PLC0415 - for people alone
+        from syncd.cli.status.screen import DaemonEnding, StatusContext  # noqa: PLC0415 - for people alone
 
         heard_at_s = self._heard_at_s()
         before = read_last(self._folder, self._nothing)
         if heard_at_s is None:
-            ending = Ending.NEVER_RAN
+            ending = DaemonEnding.NEVER_RAN
         else:
-            ending = Ending.WITHOUT_A_WORD if before.running else Ending.IN_ORDER
-        return Beside(
+            ending = DaemonEnding.WITHOUT_A_WORD if before.running else DaemonEnding.IN_ORDER
+        return StatusContext(
             version=__version__,
             ending=ending,
             heard_at_s=heard_at_s,
@@ -78,11 +78,11 @@ class Inquiry:
 
     def _responding(self, status: Status) -> bool | None:
         """None: it is at work and has not answered, or ends or begins just now."""
-        patience_s = _HELD_PATIENCE_S if status.state is State.HELD else _PATIENCE_S
+        timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
         from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
         try:
-            for _ in ask(self._folder, {"do": "hello"}, self._clock, patience_s):
+            for _ in ask(self._folder, {"do": "hello"}, self._clock, timeout_s):
                 pass
         except TimeoutError:
             heard_at_s = self._heard_at_s()

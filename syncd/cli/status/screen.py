@@ -13,7 +13,7 @@ from enum import Enum
 from msgspec import Struct
 
 from syncd.cli.status.text import ASCII, Glyphs, Line, Span, Tone, wrapped
-from syncd.core.formatting import ago, countdown, counted, seconds_of, size, span, told_apart
+from syncd.core.formatting import ago, countdown, counted, distinguishable, seconds_of, size, span
 from syncd.sync.status_document import Progress, State, Status
 
 # Columns: a mark, then the label, then the text.
@@ -28,7 +28,7 @@ _ENDS_SOON_S = 600.0
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 
 
-class Ending(Enum):
+class DaemonEnding(Enum):
     """How the last daemon of this workspace ended, as far as what it left behind tells."""
 
     NEVER_RAN = "nothing was ever written"
@@ -36,7 +36,7 @@ class Ending(Enum):
     WITHOUT_A_WORD = "killed, or the power went"
 
 
-class Beside(Struct, frozen=True):
+class StatusContext(Struct, frozen=True):
     """What the document cannot say of itself.
 
     `heard_at_s` is when it was last written, in seconds since 1970; `busy_pid` a process that has the workspace without
@@ -45,7 +45,7 @@ class Beside(Struct, frozen=True):
     """
 
     version: str
-    ending: Ending
+    ending: DaemonEnding
     heard_at_s: float | None
     busy_pid: int | None
     unit: str | None = None
@@ -76,9 +76,9 @@ class _Headline(Struct, frozen=True):
     then: str = ""  # what to do
 
 
-def screen(status: Status, beside: Beside, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
+def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
     """The screen's lines, none wider than `width` columns; `now_s` is in seconds since 1970."""
-    top = _headline(status, beside, now_s)
+    top = _headline(status, context, now_s)
     mark: Span = (f"{glyphs.mark} ", top.tone)
     lines = wrapped(top.text, width, (mark,), _MARK, Tone.STRONG)
     if status.progress is not None and status.running and status.responding is not False:
@@ -86,24 +86,24 @@ def screen(status: Status, beside: Beside, now_s: float, width: int, glyphs: Gly
     if top.then:
         lines += wrapped(top.then, width, ((" " * _MARK, Tone.PLAIN),), _MARK)
     lines.append(())
-    for label, text, tone in _rows(status, beside, now_s):
+    for label, text, tone in _rows(status, context, now_s):
         lines += _row(label, text, width, tone)
     lines += _error(status, now_s, width)
-    return lines + _warnings(status, beside, width)
+    return lines + _warnings(status, context, width)
 
 
 # -- the first line
 
 
-def _headline(status: Status, beside: Beside, now_s: float) -> _Headline:
+def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline:
     if not status.running:
-        return _not_running(status, beside, now_s)
+        return _not_running(status, context, now_s)
     if status.responding is False:
-        heard = "" if beside.heard_at_s is None else f", last heard of {ago(now_s - beside.heard_at_s)}"
+        heard = "" if context.heard_at_s is None else f", last heard of {ago(now_s - context.heard_at_s)}"
         return _Headline(
             Tone.BAD,
             f"hung: process {status.pid} does not answer{heard}",
-            f"restart it: {beside.replace_hung(status.pid)}",
+            f"restart it: {context.replace_hung(status.pid)}",
         )
     since_s = seconds_of(status.state_since)
     lasting = "" if since_s is None or now_s - since_s < 2 else f" for {span(now_s - since_s)}"
@@ -125,38 +125,38 @@ def _headline(status: Status, beside: Beside, now_s: float) -> _Headline:
         case State.RETRYING:
             return _Headline(Tone.ATTENTION, _next_try(status, now_s), "nothing to do: it goes on by itself")
         case State.PAUSED:
-            return _Headline(Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{beside.option}`")
+            return _Headline(Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`")
         case State.HELD:
-            what, remedy = told_apart(status.last_error.message) if status.last_error else ("see the log", "")
+            what, remedy = distinguishable(status.last_error.message) if status.last_error else ("see the log", "")
             return _Headline(Tone.BAD, f"held{lasting}: {what}", remedy)
         case _:
             return _Headline(Tone.BUSY, str(status.state))
 
 
-def _not_running(status: Status, beside: Beside, now_s: float) -> _Headline:
-    if beside.busy_pid is not None:
-        process = f" (process {beside.busy_pid})" if beside.busy_pid else ""
+def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headline:
+    if context.busy_pid is not None:
+        process = f" (process {context.busy_pid})" if context.busy_pid else ""
         return _Headline(
             Tone.ATTENTION,
             f"another syncd is at work here{process}, which shows no status",
             "a push or flush does so while it lasts, and a daemon that begins, for a moment; if it stays so, it is a "
-            f"daemon of another version than {beside.version}: restart it: {beside.restart}",
+            f"daemon of another version than {context.version}: restart it: {context.restart}",
         )
-    heard = "" if beside.heard_at_s is None else ago(now_s - beside.heard_at_s)
-    match beside.ending:
-        case Ending.NEVER_RAN:
-            then = f"see whether it can work: `syncd check{beside.option}`; then start it: `{beside.start}`"
+    heard = "" if context.heard_at_s is None else ago(now_s - context.heard_at_s)
+    match context.ending:
+        case DaemonEnding.NEVER_RAN:
+            then = f"see whether it can work: `syncd check{context.option}`; then start it: `{context.start}`"
             return _Headline(Tone.ATTENTION, "never started for this workspace", then)
-        case Ending.IN_ORDER:
-            return _Headline(Tone.BAD, _stopped(status, now_s), _start_it(beside))
-        case Ending.WITHOUT_A_WORD:
+        case DaemonEnding.IN_ORDER:
+            return _Headline(Tone.BAD, _stopped(status, now_s), _start_it(context))
+        case DaemonEnding.WITHOUT_A_WORD:
             last = f", last heard of {heard}" if heard else ""
-            return _Headline(Tone.BAD, f"stopped without a word{last}", _start_it(beside))
+            return _Headline(Tone.BAD, f"stopped without a word{last}", _start_it(context))
 
 
-def _start_it(beside: Beside) -> str:
-    why = f"; why it ended: `syncd service status{beside.option}`" if beside.unit else ""
-    return f"start it: `{beside.start}`{why}"
+def _start_it(context: StatusContext) -> str:
+    why = f"; why it ended: `syncd service status{context.option}`" if context.unit else ""
+    return f"start it: `{context.start}`{why}"
 
 
 def _stopped(status: Status, now_s: float) -> str:
@@ -194,12 +194,12 @@ _STEPS = {
 def _progress(progress: Progress | None) -> str:
     if progress is None:
         return ""
-    parts = [f"{_share(progress):.0%}"] if progress.total_bytes else []
+    components = [f"{_share(progress):.0%}"] if progress.total_bytes else []
     if progress.bytes_per_second:
-        parts.append(f"{size(int(progress.bytes_per_second))}/s")
+        components.append(f"{size(int(progress.bytes_per_second))}/s")
     if progress.seconds_left is not None:
-        parts.append(f"{countdown(progress.seconds_left)} left")
-    return f" {', '.join(parts)}" if parts else ""
+        components.append(f"{countdown(progress.seconds_left)} left")
+    return f" {', '.join(components)}" if components else ""
 
 
 def _share(progress: Progress) -> float:
@@ -224,7 +224,7 @@ def _bar(progress: Progress, width: int, glyphs: Glyphs) -> list[Line]:
 # -- the rows
 
 
-def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, str, Tone]]:
+def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tuple[str, str, Tone]]:
     yield "workspace", status.workspace, Tone.PLAIN
     yield _sandbox(status, now_s)
     for name, url in status.mcp_servers.items():
@@ -235,24 +235,24 @@ def _rows(status: Status, beside: Beside, now_s: float) -> Iterator[tuple[str, s
         when = last.finished_at if at_s is None else ago(now_s - at_s)
         what = f"{counted(last.files, 'file')}, {size(last.archive_bytes)}, took {last.seconds:.2f} s"
         yield "last sync", f"{when}: {what}", Tone.PLAIN
-    elif status.running or beside.ending is not Ending.NEVER_RAN:
+    elif status.running or context.ending is not DaemonEnding.NEVER_RAN:
         yield "last sync", "none yet", Tone.PLAIN
     if status.pending and status.state in _IDLE:
         yield "changes", "not all in the sandbox yet", Tone.ATTENTION
     if status.left_out:
         by = ", ".join(f"{who} {count:,}" for who, count in sorted(status.left_out.items(), key=_most_first))
         paths = counted(sum(status.left_out.values()), "path")
-        yield "stays home", f"{paths}: {by}; `syncd ls --ignored{beside.option}` names them", Tone.PLAIN
+        yield "stays home", f"{paths}: {by}; `syncd ls --ignored{context.option}` names them", Tone.PLAIN
     if status.lingering:
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
         what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
         yield "still there", what, Tone.PLAIN
     if status.running or status.syncs or status.failures:
         yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
-    if status.running and status.daemon_version not in (None, beside.version):
+    if status.running and status.daemon_version not in (None, context.version):
         yield (
             "version",
-            f"the daemon is syncd {status.daemon_version}, this is {beside.version}; restart it: {beside.restart}",
+            f"the daemon is syncd {status.daemon_version}, this is {context.version}; restart it: {context.restart}",
             Tone.ATTENTION,
         )
 
@@ -286,20 +286,20 @@ def _error(status: Status, now_s: float, width: int) -> list[Line]:
     error = status.last_error
     if error is None or (status.running and status.state is State.HELD and status.responding is not False):
         return []
-    what, remedy = told_apart(error.message)
+    what, remedy = distinguishable(error.message)
     at_s = seconds_of(error.at)
     when = error.at if at_s is None else ago(now_s - at_s)
     return _row("last error", f"{when}, {error.step}: {what}", width, Tone.ATTENTION) + _indented(remedy, width)
 
 
-def _warnings(status: Status, beside: Beside, width: int) -> list[Line]:
+def _warnings(status: Status, context: StatusContext, width: int) -> list[Line]:
     lines: list[Line] = []
     for warning in status.warnings[:_MOST_WARNINGS]:
-        what, remedy = told_apart(warning)
+        what, remedy = distinguishable(warning)
         lines += _row("warning", what, width, Tone.ATTENTION) + _indented(remedy, width)
     more = len(status.warnings) - _MOST_WARNINGS
     if more > 0:
-        lines += _row("", f"and {more:,} more: `syncd status --json{beside.option}` has all", width, Tone.PLAIN)
+        lines += _row("", f"and {more:,} more: `syncd status --json{context.option}` has all", width, Tone.PLAIN)
     return lines
 
 

@@ -17,7 +17,7 @@ _HARMLESS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
 
 
 @dataclass
-class Entry:
+class RequestRecord:
     """One request. `status` is None while it is under way and where no answer was sent."""
 
     started_at: float
@@ -45,20 +45,20 @@ def redacted(request: Request) -> str:
     return f"{request.path}?{'&'.join(dict.fromkeys(shown))}"
 
 
-class Journal:
+class RequestLog:
     """The last requests, oldest first; safe from any thread."""
 
-    def __init__(self, observer: Callable[[Entry], None] | None = None) -> None:
-        self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
+    def __init__(self, observer: Callable[[RequestRecord], None] | None = None) -> None:
+        self._entries: deque[RequestRecord] = deque(maxlen=KEPT_ENTRIES)
         self._changed = threading.Condition()
         self._observer = observer
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: RequestRecord) -> None:
         with self._changed:
             self._entries.append(entry)
             self._changed.notify_all()
 
-    def finish(self, entry: Entry) -> None:
+    def finish(self, entry: RequestRecord) -> None:
         """Marks the entry as finished and tells the observer."""
         with self._changed:
             entry.finished = True
@@ -66,17 +66,17 @@ class Journal:
         if self._observer is not None:
             self._observer(entry)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RequestRecord]:
         with self._changed:
             return list(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[RequestRecord]:
         return iter(self.entries())
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Entry:
+    def __getitem__(self, index: int) -> RequestRecord:
         return self._entries[index]
 
     def ops(self) -> list[str]:
