@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench import editing, idle, latency, packing, series, slow_line, startup, upload, walking, watching
-from tests.bench.lab import TREES, Lab, Sizes
+from tests.bench.fixtures import TREES, Fixtures, Sizes
 from tests.bench.table import Row, Skipped, print_head, print_rows
 
-Rows = Callable[[Lab], Iterator[Row | Skipped]]
+Rows = Callable[[Fixtures], Iterator[Row | Skipped]]
 
 ROWS: dict[str, Rows] = {
     "packing": packing.rows,
@@ -91,10 +91,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}; medians of {sizes.rounds} alternating rounds\n")
     print_head()
     with tempfile.TemporaryDirectory(prefix="syncd-bench-") as scratch:
-        lab = Lab(Path(scratch), sizes)
+        fixtures = Fixtures(Path(scratch), sizes)
         for name in asked.rows or ROWS:
             try:
-                print_rows(ROWS[name](lab))
+                print_rows(ROWS[name](fixtures))
             except Exception as failure:  # one measure that fails must not cost the figures of the others
                 print(f"{name} failed: {failure!r}", flush=True)
 

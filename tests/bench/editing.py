@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.bench import camera, packing, trees
-from tests.bench.lab import Lab, lacks
+from tests.bench import packing, snapshot_bench, trees
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import Took, fresh
 from tests.bench.table import Row, Skipped, alone, compared
 
@@ -13,19 +13,19 @@ GOALS = {"named": ">= 300x", "scanned": ">= 40x"}
 TITLES = {"named": "events trusted", "scanned": "all scanned"}
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """One-line edit, archive ready: events trusted, and the whole tree scanned, against tar czf of that tree."""
-    for letter in lab.sizes.trees:
-        tree = lab.tree(letter)
-        victims = lab.once(f"victims {letter}", lambda tree=tree: trees.victims(tree))  # type: ignore[misc]
+    for letter in fixtures.sizes.trees:
+        tree = fixtures.tree(letter)
+        victims = fixtures.once(f"victims {letter}", lambda tree=tree: trees.victims(tree))  # type: ignore[misc]
         costs: dict[str, list[Took]] = {"named": [], "scanned": []}
         tar = packing.Figures()
-        for _ in range(lab.sizes.rounds):
-            found = fresh(camera.edits, str(tree), str(lab.folder("spool")), lab.sizes.edits, victims)
+        for _ in range(fixtures.sizes.rounds):
+            found = fresh(snapshot_bench.edits, str(tree), str(fixtures.folder("spool")), fixtures.sizes.edits, victims)
             costs["named"] += found.named
             costs["scanned"] += found.scanned
             if not lacks("tar"):
-                packing.rival(lab, letter, packing.GZIP, tar)
+                packing.rival(fixtures, letter, packing.GZIP, tar)
         for kind, took in costs.items():
             for unit, short in (("wall_s", "wall"), ("cpu_s", "CPU")):
                 title = f"one edit, {letter}, {TITLES[kind]}: {short}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.bench import inotifywait
 from tests.bench.daemon import running
-from tests.bench.lab import Lab, lacks
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import CLOCK, process_cpu_s, status_kib
 from tests.bench.table import Row, Skipped, alone, compared, mebibytes, number, seconds
 
@@ -31,17 +31,17 @@ class _Use(NamedTuple):
         return cls(int(fields[11]) + int(fields[12]), switches, process_cpu_s(pid))
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Idle: CPU ticks, context switches and resident memory of a daemon with nothing to do, against inotifywait."""
-    tree = lab.tree(lab.sizes.trees[0])
-    title = f"idle {lab.sizes.idle_s:g} s, {lab.sizes.trees[0]}"
+    tree = fixtures.tree(fixtures.sizes.trees[0])
+    title = f"idle {fixtures.sizes.idle_s:g} s, {fixtures.sizes.trees[0]}"
     with ExitStack() as stack:
-        _, _, pid = stack.enter_context(running(lab.folder("idle"), tree))
+        _, _, pid = stack.enter_context(running(fixtures.folder("idle"), tree))
         pids = [pid]
         if not lacks("inotifywait"):
             pids.append(stack.enter_context(inotifywait.watching(tree)).pid)
         before = [_Use.of(each) for each in pids]
-        CLOCK.sleep(lab.sizes.idle_s)  # time going by is what is measured here
+        CLOCK.sleep(fixtures.sizes.idle_s)  # time going by is what is measured here
         used = [
             _Use(*(now - then for now, then in zip(_Use.of(each), was, strict=True)))
             for each, was in zip(pids, before, strict=True)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.bench import inotifywait, sink, trees
+from tests.bench import inotifywait, null_server, trees
 from tests.bench.daemon import DEADLINE_S, QUIET_S, Initialized, running
-from tests.bench.lab import Lab, lacks
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import CLOCK
 from tests.bench.table import Row, Skipped, alone, compared
 
@@ -41,7 +41,7 @@ class ShellLoop:
     @contextmanager
     def running(cls, tree: Path) -> Iterator[ShellLoop]:
         """The loop, and a server to send to."""
-        with sink.listening() as (url, arrived):
+        with null_server.listening() as (url, arrived):
             env = {**os.environ, "EVENTS": inotifywait.EVENTS, "TREE": str(tree), "URL": url}
             process = subprocess.Popen(
                 ("sh", "-c", _LOOP),
@@ -65,19 +65,19 @@ def edited(tree: Path, victim: str) -> float:
     return CLOCK.monotonic_s()
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Latency: last write to `initialized`, less the quiet time, against a shell loop that ends with the upload."""
     missing = lacks("inotifywait", "tar", "curl")
-    for letter in (letter for letter in TIMES if letter in lab.sizes.trees):
-        mine, theirs = lab.scratch / "latency/mine", lab.scratch / "latency/theirs"
+    for letter in (letter for letter in TIMES if letter in fixtures.sizes.trees):
+        mine, theirs = fixtures.scratch / "latency/mine", fixtures.scratch / "latency/theirs"
         for copy in (mine, theirs):
-            shutil.copytree(lab.tree(letter), copy)
+            shutil.copytree(fixtures.tree(letter), copy)
         victims = trees.victims(mine)
         ours: list[float] = []
         arrived: list[float] = []
         loop: list[float] = []
         with ExitStack() as stack:
-            cloud, household, _ = stack.enter_context(running(lab.scratch / "latency/home", mine))
+            cloud, household, _ = stack.enter_context(running(fixtures.scratch / "latency/home", mine))
             shell = None if missing else stack.enter_context(ShellLoop.running(theirs))
             for number in range(TIMES[letter]):
                 victim = victims[7 * number % len(victims)]
@@ -97,4 +97,4 @@ def rows(lab: Lab) -> Iterator[Row | Skipped]:
                 yield compared(f"{title}: edit to {what}", RIVAL, took, loop)
             else:
                 yield alone(f"{title}: edit to {what}", took)
-        shutil.rmtree(lab.scratch / "latency")
+        shutil.rmtree(fixtures.scratch / "latency")

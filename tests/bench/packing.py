@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncd.archive.codec import Codec
-from tests.bench import camera, trees
-from tests.bench.lab import Lab, lacks
+from tests.bench import snapshot_bench, trees
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import Took, command, shell
 from tests.bench.table import Row, Skipped, alone, compared, megabytes
 
@@ -34,49 +34,51 @@ class Figures:
     entries: int = 0
 
 
-def rival(lab: Lab, letter: str, name: str, figures: Figures) -> None:
+def rival(fixtures: Fixtures, letter: str, name: str, figures: Figures) -> None:
     """One round of a shell line, whose archive goes into a file as ours goes into the spool."""
-    out = lab.scratch / "rival.tgz"
+    out = fixtures.scratch / "rival.tgz"
     out.unlink(missing_ok=True)
-    figures.whole.append(shell(RIVALS[name][1].format(out=out, tree=lab.tree(letter))))
+    figures.whole.append(shell(RIVALS[name][1].format(out=out, tree=fixtures.tree(letter))))
     figures.size_bytes = out.stat().st_size
 
 
-def measured(lab: Lab, letter: str) -> dict[str, Figures]:
+def measured(fixtures: Fixtures, letter: str) -> dict[str, Figures]:
     """Rounds of all contenders in turn, taken once a run; ours are named by codec."""
-    return lab.once(f"packing {letter}", lambda: _measured(lab, letter))
+    return fixtures.once(f"packing {letter}", lambda: _measured(fixtures, letter))
 
 
-def _measured(lab: Lab, letter: str) -> dict[str, Figures]:
+def _measured(fixtures: Fixtures, letter: str) -> dict[str, Figures]:
     ours = [codec.value for codec in Codec]
     rivals = [name for name, (tools, _) in RIVALS.items() if not lacks("tar", *tools)]
     figures = {name: Figures() for name in (*ours, *rivals)}
-    for _ in range(lab.sizes.rounds):
+    for _ in range(fixtures.sizes.rounds):
         for name in ours:
-            _ours(lab, letter, name, figures[name])
+            _ours(fixtures, letter, name, figures[name])
         for name in rivals:
-            rival(lab, letter, name, figures[name])
+            rival(fixtures, letter, name, figures[name])
     return figures
 
 
-def _ours(lab: Lab, letter: str, codec: str, figures: Figures) -> None:
-    spool, said = lab.folder("spool"), lab.scratch / "said"
-    words = (str(lab.tree(letter)), str(spool), codec)
+def _ours(fixtures: Fixtures, letter: str, codec: str, figures: Figures) -> None:
+    spool, said = fixtures.folder("spool"), fixtures.scratch / "said"
+    words = (str(fixtures.tree(letter)), str(spool), codec)
     with open(said, "wb") as out:
-        figures.whole.append(command((sys.executable, "-m", camera.__name__, *words), stdout=out.fileno()))
+        figures.whole.append(command((sys.executable, "-m", snapshot_bench.__name__, *words), stdout=out.fileno()))
     answer: dict[str, Any] = json.loads(said.read_text())
     figures.inside.append(Took(answer["wall_s"], answer["cpu_s"]))
     figures.peak_bytes.append(answer["peak_kib"] * 1024)
     figures.size_bytes, figures.entries = answer["size_bytes"], answer["entries"]
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """First snapshot: wall, CPU and size against tar czf, tar | gzip -1, tar | pigz -1."""
-    for letter in (letter for letter in MEASURED if letter in lab.sizes.trees):
-        figures = measured(lab, letter)
+    for letter in (letter for letter in MEASURED if letter in fixtures.sizes.trees):
+        figures = measured(fixtures, letter)
         ours = figures[Codec.FAST.value]
         title = f"first snapshot, {letter}"
-        yield alone(f"tree {letter}: {ours.entries:,} entries", [trees.content_bytes(lab.tree(letter))], unit=megabytes)
+        yield alone(
+            f"tree {letter}: {ours.entries:,} entries", [trees.content_bytes(fixtures.tree(letter))], unit=megabytes
+        )
         for name, (tools, _) in RIVALS.items():
             if name not in figures:
                 yield Skipped(title, lacks("tar", *tools))
@@ -96,15 +98,15 @@ def rows(lab: Lab) -> Iterator[Row | Skipped]:
 _SHORT = {"wall_s": "wall", "cpu_s": "CPU"}
 
 
-def uplink_rows(lab: Lab) -> Iterator[Row | Skipped]:
+def uplink_rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Codecs: size and CPU against gzip -6, and seconds to the last byte on a slow uplink against tar czf - | curl."""
-    for letter in (letter for letter in MEASURED if letter in lab.sizes.trees):
-        figures = measured(lab, letter)
+    for letter in (letter for letter in MEASURED if letter in fixtures.sizes.trees):
+        figures = measured(fixtures, letter)
         if GZIP not in figures:
             yield Skipped(f"codecs, {letter}", lacks("tar"))
             continue
         gzip = figures[GZIP]
-        bytes_per_s = lab.sizes.uplink_mbit * 1e6 / 8
+        bytes_per_s = fixtures.sizes.uplink_mbit * 1e6 / 8
         for codec in Codec:
             ours, dense = figures[codec.value], codec is Codec.DENSE
             title = f"codec {codec.value}, {letter}"
@@ -118,7 +120,7 @@ def uplink_rows(lab: Lab) -> Iterator[Row | Skipped]:
             arrived = [took.wall_s + ours.size_bytes / bytes_per_s for took in ours.inside]
             piped = [max(took.wall_s, gzip.size_bytes / bytes_per_s) for took in gzip.whole]
             yield compared(
-                f"{title}: last byte, {lab.sizes.uplink_mbit:g} Mbit/s",
+                f"{title}: last byte, {fixtures.sizes.uplink_mbit:g} Mbit/s",
                 "tar czf - | curl, both computed",
                 arrived,
                 piped,

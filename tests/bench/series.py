@@ -6,23 +6,23 @@ import shutil
 from collections.abc import Iterator
 from statistics import median
 
-from tests.bench import camera, trees
-from tests.bench.lab import Lab
+from tests.bench import snapshot_bench, trees
+from tests.bench.fixtures import Fixtures
 from tests.bench.stopwatch import Took, fresh
 from tests.bench.table import Row, Skipped, alone, compared, microseconds
 
 TITLES = {"first": "first snapshot", "scanned": "one edit, scanned", "named": "one edit, named"}
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Linear cost: microseconds an entry in trees of small files of rising number."""
     least: dict[str, list[float]] = {}
-    for files in sorted(lab.sizes.series):
-        tree = trees.notes(lab.folder("notes"), files)
+    for files in sorted(fixtures.sizes.series):
+        tree = trees.notes(fixtures.folder("notes"), files)
         victims = [f"{number // 2500}/{number // 50}/{number}.txt" for number in range(0, files, 41)]
         costs: dict[str, list[float]] = {kind: [] for kind in TITLES}
-        for _ in range(lab.sizes.rounds):
-            found = fresh(camera.edits, str(tree), str(lab.folder("spool")), lab.sizes.edits, victims)
+        for _ in range(fixtures.sizes.rounds):
+            found = fresh(snapshot_bench.edits, str(tree), str(fixtures.folder("spool")), fixtures.sizes.edits, victims)
             kinds: dict[str, list[Took]] = {"first": [found.first], "scanned": found.scanned, "named": found.named}
             for kind, took in kinds.items():
                 costs[kind].append(median(each.wall_s for each in took) / found.entries)
@@ -32,6 +32,6 @@ def rows(lab: Lab) -> Iterator[Row | Skipped]:
                 least[kind] = mine
                 yield alone(title, mine, unit=microseconds)
             else:
-                rival = f"the same, {min(lab.sizes.series):,} files"
+                rival = f"the same, {min(fixtures.sizes.series):,} files"
                 yield compared(title, rival, mine, least[kind], unit=microseconds, goal=">= 0.8x")
         shutil.rmtree(tree)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import sink, trees
+from tests.bench import null_server, trees
 from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, Cloud, Household
-from tests.bench.lab import Lab, lacks
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.latency import edited
 from tests.bench.stopwatch import CLOCK, REPO, shell
 from tests.bench.table import Row, Skipped, compared
@@ -93,7 +93,7 @@ def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
 
 def _theirs(tree: Path) -> list[Sent]:
     """The same line for a first time as for an edit."""
-    with sink.listening() as (url, arrived):
+    with null_server.listening() as (url, arrived):
         _open_for_clients()
         began_s = CLOCK.monotonic_s()
         shell(f"tar czf - -C {tree} . | curl -sS -H Expect: -T - {url}")
@@ -109,22 +109,22 @@ def _measured(who: str, tree: Path, folder: Path, mbit: float) -> list[Sent]:
     return [Sent(**each) for each in said]
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Slow line, held up by the kernel: first sync, one-line edit, whole and small archives, against tar | curl."""
-    mbit = lab.sizes.uplink_mbit
+    mbit = fixtures.sizes.uplink_mbit
     title = f"{mbit:g} Mbit/s, {TREE}"
     missing = lacks("unshare", "ip", "tc", "tar", "curl")
-    if TREE not in lab.sizes.trees or missing:
+    if TREE not in fixtures.sizes.trees or missing:
         yield Skipped(title, missing or f"tree {TREE} is not asked for")
         return
     figures: dict[str, list[list[Sent]]] = {FULL: [], CHANGES: [], RIVAL: []}
-    tree = lab.scratch / "line" / "tree"
-    for _ in range(lab.sizes.rounds):
+    tree = fixtures.scratch / "line" / "tree"
+    for _ in range(fixtures.sizes.rounds):
         for who, found in figures.items():
-            shutil.copytree(lab.tree(TREE), tree)
+            shutil.copytree(fixtures.tree(TREE), tree)
             os.sync()
-            found.append(_measured(who, tree, lab.folder("line/home"), mbit))
-            shutil.rmtree(lab.scratch / "line")
+            found.append(_measured(who, tree, fixtures.folder("line/home"), mbit))
+            shutil.rmtree(fixtures.scratch / "line")
     for who, number, what in ((FULL, 0, "first"), (FULL, 1, "edit, full"), (CHANGES, 1, "edit, changes")):
         ours, theirs = ([each[number] for each in figures[side]] for side in (who, RIVAL))
         for until in ("arrived", "initialized"):

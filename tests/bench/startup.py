@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from tests.bench.daemon import Household
-from tests.bench.lab import Lab
+from tests.bench.fixtures import Fixtures
 from tests.bench.stopwatch import Took, shell
 from tests.bench.table import Row, Skipped, compared
 
@@ -15,11 +15,11 @@ COMMANDS = ("syncd --version", "syncd status")
 TIMES = 4
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Start-up: `syncd --version` and `syncd status`, with no daemon running, against `python -c pass`."""
-    household = Household(lab.folder("startup"), lab.tree("S"), "http://127.0.0.1:9")
+    household = Household(fixtures.folder("startup"), fixtures.tree("S"), "http://127.0.0.1:9")
     took: dict[str, list[Took]] = {BARE: [], **{name: [] for name in COMMANDS}}
-    for _ in range(lab.sizes.rounds * TIMES):
+    for _ in range(fixtures.sizes.rounds * TIMES):
         for name, costs in took.items():
             words = name.replace("syncd", "-m syncd").removeprefix("python ")
             costs.append(shell(f"{sys.executable} {words} >/dev/null", env=household.environment()))

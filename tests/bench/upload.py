@@ -17,8 +17,8 @@ from syncd.core.waiter import Waiter
 from syncd.remote.bucket import Bucket
 from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
-from tests.bench import sink
-from tests.bench.lab import Lab, lacks
+from tests.bench import null_server
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import CLOCK, Stopwatch, Took, command, fresh
 from tests.bench.table import Row, Skipped, alone, compared
 
@@ -54,15 +54,15 @@ def put(url: str, spool: str, mib: int, whole: str) -> list[Took]:
     return took
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Upload: PUT of an archive of pieces over loopback, checksums and all, against curl -T of one file."""
-    title = f"upload, {lab.sizes.upload_mib} MiB over loopback"
-    whole = lab.scratch / "whole"
+    title = f"upload, {fixtures.sizes.upload_mib} MiB over loopback"
+    whole = fixtures.scratch / "whole"
     ours: list[Took] = []
     curl: list[Took] = []
-    with sink.apart() as url:
-        for _ in range(lab.sizes.rounds):
-            ours += fresh(put, url, str(lab.folder("pieces")), lab.sizes.upload_mib, str(whole))
+    with null_server.apart() as url:
+        for _ in range(fixtures.sizes.rounds):
+            ours += fresh(put, url, str(fixtures.folder("pieces")), fixtures.sizes.upload_mib, str(whole))
             if not lacks("curl"):
                 line = ("curl", "-sf", "-H", "Expect:", "-T", str(whole), url)
                 curl += [command(line) for _ in range(TIMES)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
-from tests.bench.lab import TREES, Lab, lacks
+from tests.bench.fixtures import TREES, Fixtures, lacks
 from tests.bench.stopwatch import Stopwatch, Took, command, fresh, shell
 from tests.bench.table import Row, Skipped, compared
 
@@ -55,15 +55,15 @@ def looped(tree: str, times: int) -> list[Took]:
     return took
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Walking: a whole scan against du -s, git ls-files and a bare scandir loop; with as many ignored files beside."""
-    letter = lab.sizes.trees[-1]
-    tree = lab.tree(letter)
+    letter = fixtures.sizes.trees[-1]
+    tree = fixtures.tree(letter)
     # Its folder is elsewhere, so that the tree stays what it is.
-    git = lab.scratch / "git"
+    git = fixtures.scratch / "git"
     if not lacks("git"):
         command(("git", "init", "-q", "--bare", str(git)), env=_git_env())
-    yield from _compared(lab, f"scan, {letter}", tree, git, {name: line for name, (_, line) in OTHERS.items()})
+    yield from _compared(fixtures, f"scan, {letter}", tree, git, {name: line for name, (_, line) in OTHERS.items()})
     beside = tree / IGNORED
     rules = tree / ".gitignore"
     rules.write_text(f"{IGNORED}/\n")
@@ -73,18 +73,18 @@ def rows(lab: Lab) -> Iterator[Row | Skipped]:
                 folder = beside / str(number // 100)
                 folder.mkdir(parents=True)
             (folder / str(number)).touch()
-        yield from _compared(lab, f"scan, {letter}, {TREES[letter]:,} ignored beside", tree, git, BESIDE)
+        yield from _compared(fixtures, f"scan, {letter}, {TREES[letter]:,} ignored beside", tree, git, BESIDE)
     finally:
         shutil.rmtree(beside)
         rules.unlink()
 
 
-def _compared(lab: Lab, title: str, tree: Path, git: Path, lines: dict[str, str]) -> Iterator[Row | Skipped]:
+def _compared(fixtures: Fixtures, title: str, tree: Path, git: Path, lines: dict[str, str]) -> Iterator[Row | Skipped]:
     present = {name: line for name, line in lines.items() if not lacks(*OTHERS[name][0])}
     ours: list[Took] = []
     theirs: dict[str, list[Took]] = {name: [] for name in present}
     loops: list[Took] = []
-    for _ in range(lab.sizes.rounds):
+    for _ in range(fixtures.sizes.rounds):
         ours += fresh(scanned, str(tree), 3)
         for name, line in present.items():
             theirs[name] += [shell(line.format(tree=tree, git=git), env=_git_env()) for _ in range(3)]

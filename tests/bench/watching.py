@@ -18,7 +18,7 @@ from syncd.watch.changes import RescanReason
 from syncd.watch.interface import watcher
 from syncd.watch.scan_listener import NoScanListener
 from tests.bench import inotifywait, storm, trees
-from tests.bench.lab import Lab, lacks
+from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.stopwatch import CLOCK, REPO, Stopwatch, fresh, process_cpu_s, status_kib
 from tests.bench.table import Row, Skipped, alone, compared, mebibytes, number, seconds
 
@@ -138,31 +138,33 @@ def _told(tree: Path, events: int) -> Heard:
         return Heard(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
 
 
-def rows(lab: Lab) -> Iterator[Row | Skipped]:
+def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Watching: time and memory until all directories are watched, ignored ones beside; CPU and memory of a burst."""
-    yield from _many(lab)
-    yield from _burst(lab)
+    yield from _many(fixtures)
+    yield from _burst(fixtures)
 
 
-def _many(lab: Lab) -> Iterator[Row | Skipped]:
+def _many(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     limit, _ = inotify_limits.watch_limit()
-    many = lab.sizes.directories if limit is None else min(lab.sizes.directories, limit * 9 // 10)
-    if limit is not None and many < lab.sizes.directories:
-        yield Skipped(f"watch {lab.sizes.directories:,} directories", f"the system allows {limit:,}; {many:,} it is")
-    tree = trees.directories(lab.folder("many"), many)
-    yield from _established_rows(lab, f"watch {many:,} directories", tree, ())
+    many = fixtures.sizes.directories if limit is None else min(fixtures.sizes.directories, limit * 9 // 10)
+    if limit is not None and many < fixtures.sizes.directories:
+        yield Skipped(
+            f"watch {fixtures.sizes.directories:,} directories", f"the system allows {limit:,}; {many:,} it is"
+        )
+    tree = trees.directories(fixtures.folder("many"), many)
+    yield from _established_rows(fixtures, f"watch {many:,} directories", tree, ())
     (tree / ".gitignore").write_text(f"{IGNORED}/\n")
     trees.directories(tree / IGNORED, many)
-    yield from _established_rows(lab, f"... {many:,} ignored beside", tree, (tree / IGNORED,))
+    yield from _established_rows(fixtures, f"... {many:,} ignored beside", tree, (tree / IGNORED,))
     shutil.rmtree(tree)
 
 
-def _established_rows(lab: Lab, title: str, tree: Path, without: tuple[Path, ...]) -> Iterator[Row | Skipped]:
+def _established_rows(fixtures: Fixtures, title: str, tree: Path, without: tuple[Path, ...]) -> Iterator[Row | Skipped]:
     ours: list[Watched] = []
     bare: list[Watched] = []
     rival: list[Watched] = []
     missing = lacks("inotifywait")
-    for _ in range(lab.sizes.rounds):
+    for _ in range(fixtures.sizes.rounds):
         ours.append(fresh(watched, str(tree)))
         bare.append(fresh(unwatched, str(tree)))
         if not missing:
@@ -184,14 +186,14 @@ def _established_rows(lab: Lab, title: str, tree: Path, without: tuple[Path, ...
         yield Skipped(title, f"{left:,} of them got no watch: others use up the user's limit")
 
 
-def _burst(lab: Lab) -> Iterator[Row | Skipped]:
-    title = f"burst of {lab.sizes.events:,} events"
+def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
+    title = f"burst of {fixtures.sizes.events:,} events"
     ours: list[Heard] = []
     rival: list[Heard] = []
-    for _ in range(lab.sizes.rounds):
-        ours.append(fresh(heard, str(_field(lab)), lab.sizes.events))
+    for _ in range(fixtures.sizes.rounds):
+        ours.append(fresh(heard, str(_field(fixtures)), fixtures.sizes.events))
         if not lacks("inotifywait"):
-            rival.append(_told(_field(lab), lab.sizes.events))
+            rival.append(_told(_field(fixtures), fixtures.sizes.events))
     for name, unit, what in (("CPU", seconds, "cpu_s"), ("peak memory", mebibytes, "peak_bytes")):
         mine = [getattr(each, what) for each in ours]
         if rival:
@@ -206,8 +208,8 @@ def _burst(lab: Lab) -> Iterator[Row | Skipped]:
     yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
 
 
-def _field(lab: Lab) -> Path:
-    tree = lab.folder("field")
+def _field(fixtures: Fixtures) -> Path:
+    tree = fixtures.folder("field")
     for name in (*map(str, range(FOLDERS)), storm.MARK):
         (tree / name).mkdir()
     return tree

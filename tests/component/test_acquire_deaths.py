@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from crashing import Cut, Machine, machine
 
 from syncd.remote.acquired_sandbox import MOST_ACQUIRED
+from tests.component.crash_machine import Cut, Machine, machine
 
 # More than such a sync has.
 _MOST_STEPS = 200

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from clock import ScriptedClock
 
 from syncd.core.clock import SystemClock
 from syncd.daemon.control import Client, ControlServer, Message, ask
+from tests.clock import ScriptedClock
 
 DEADLINE_S = 10.0
 

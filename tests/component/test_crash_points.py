@@ -18,7 +18,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from crashing import Cut, Disk, Machine, machine
+
+from tests.component.crash_machine import Cut, Disk, Machine, machine
 
 RECORDS = {
     "initialized",

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from clock import ScriptedClock
-from desktop import NO_BUS, Screen, screen, session_bus
 
 from syncd.core.clock import SystemClock
 from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown, Shown
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.notification_rules import DAY_S, TRY_AGAIN_FIRST_S, Notice
 from syncd.report.notification_store import NotificationStore
+from tests.clock import ScriptedClock
+from tests.desktop import NO_BUS, Screen, screen, session_bus
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inodes import make_anew, reusing
 
 from syncd.core import file_identity
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
+from tests.inodes import make_anew, reusing
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)
 

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from clock import ScriptedClock
-from git_folder import make_repository
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
@@ -20,6 +18,8 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.git_config import personal_excludes
 from syncd.selection.selection import Selection, SelectionSettings
+from tests.clock import ScriptedClock
+from tests.component.git_folder import make_repository
 
 MIB = 1 << 20
 LATER_S = 4_000_000_000.0

@@ -13,8 +13,6 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from clock import ScriptedClock
-from test_http import answering
 
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
@@ -22,6 +20,8 @@ from syncd.core.waiter import GivesWay, Superseded, Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
 from syncd.remote.network import Network
+from tests.clock import ScriptedClock
+from tests.component.test_http_client import answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

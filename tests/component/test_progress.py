@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from clock import ScriptedClock
 
 from syncd.cli.progress.bar import ProgressBar
 from syncd.sync.status_document import State
+from tests.clock import ScriptedClock
 
 _MIB = 1 << 20
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from clock import ScriptedClock
 
 from syncd.archive.archive import Archive
 from syncd.archive.snapshotter import SyncMode
@@ -29,6 +28,7 @@ from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
 from syncd.remote.http_client import HttpClient
+from tests.clock import ScriptedClock
 
 MIB = 1 << 20
 # By this clock every file is old enough to be believed, so its chunk can be kept.

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the process inside the namespace
-
-from clock import ScriptedClock
-
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient
 from syncd.remote.route import NetworkRoute, keep_asking, route_of
+from tests.clock import ScriptedClock
+
+REPO = Path(__file__).parents[2]
 
 
 def test_a_route_that_stands() -> None:
@@ -49,8 +48,8 @@ def test_a_changed_address() -> None:
     inside = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no namespaces for users here")
-    command = [*inside, sys.executable, "-W", "error", __file__]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [*inside, sys.executable, "-W", "error", "-m", __name__]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60, check=False)
     if "no such links" in done.stdout:
         pytest.skip("no pairs of links in namespaces here")
     assert done.returncode == 0, done.stderr

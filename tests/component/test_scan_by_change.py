@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from git_folder import make_repository
-from inodes import make_anew, reusing
 from msgspec.structs import replace
 
 from syncd.core import file_identity
@@ -24,6 +22,8 @@ from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
+from tests.component.git_folder import make_repository
+from tests.inodes import make_anew, reusing
 
 ROUNDS = 25
 # Two events of one move may be this far apart.

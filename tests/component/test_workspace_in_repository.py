@@ -9,10 +9,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from git_folder import make_repository
 from msgspec.structs import replace
-from test_scan_by_change import Watched
-from test_selection_and_git import (
+
+from syncd.core.errors import WorkspaceError
+from syncd.scan.explain import explain
+from syncd.scan.manifest import Kind
+from syncd.scan.scanner import Scanner
+from syncd.selection.ignore_files import read_git_rules
+from syncd.selection.repository import Repository, repository_around
+from syncd.selection.selection import Selection, SelectionSettings
+from syncd.watch.changes import RescanReason
+from tests.component.git_folder import make_repository
+from tests.component.test_scan_by_change import Watched
+from tests.component.test_selection_and_git import (
     PLAIN,
     Verdict,
     all_files,
@@ -23,15 +32,6 @@ from test_selection_and_git import (
     verdicts_of_git,
     write,
 )
-
-from syncd.core.errors import WorkspaceError
-from syncd.scan.explain import explain
-from syncd.scan.manifest import Kind
-from syncd.scan.scanner import Scanner
-from syncd.selection.ignore_files import read_git_rules
-from syncd.selection.repository import Repository, repository_around
-from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.changes import RescanReason
 
 SELECTION = Selection(PLAIN)
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from emulated import GZIP, KEY, PATH, SANDBOX, Stage, archive, files, member, staged
 
 from syncd.emulator import Emulator
+from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, Stage, archive, files, member, staged
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from emulated import PATH, Stage, archive, files, member, staged
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncd.emulator.extract import ArchiveRefused, Bounds, extract
+from tests.contract.emulator_rig import PATH, Stage, archive, files, member, staged
 
 SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
 

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import google_crc32c
 import httpx
 import pytest
-from emulated import GZIP, PATH, Stage, files, staged
+
+from tests.contract.emulator_rig import GZIP, PATH, Stage, files, staged
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import GZIP, PATH, Stage, archive, member, staged
 
 from syncd.core.clock import SystemClock
+from tests.contract.emulator_rig import GZIP, PATH, Stage, archive, member, staged
 
 NAME = {"execution_name": "work"}
 DEADLINE_S = 20.0

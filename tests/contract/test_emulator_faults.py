@@ -15,10 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from emulated import GZIP, KEY, PATH, Stage, files, staged
 
 from syncd.emulator import Action, BadFault, Fault, RequestRecord, When
 from syncd.remote.exchange_monitor import counts
+from tests.contract.emulator_rig import GZIP, KEY, PATH, Stage, files, staged
 
 CONTENT = files(a=b"1" * 1000)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from emulated import GZIP, PATH, Stage, archive, member, staged
 from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from werkzeug.datastructures import Headers, ImmutableMultiDict
+
+from tests.contract.emulator_rig import GZIP, PATH, Stage, archive, member, staged
 
 NAMED = json.dumps({"execution_name": "work"})
 ID = "/local-sandbox/{local_sandbox_id}"

@@ -11,9 +11,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from emulated import archive, member
 
 from syncd.emulator.extract import ArchiveRefused, Bounds, extract
+from tests.contract.emulator_rig import archive, member
 
 Start = list[tuple[str, str, str]]
 Member = tuple[tarfile.TarInfo, bytes]

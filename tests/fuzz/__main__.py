@@ -11,16 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent
-# As pytest has them when it runs the tests that live stories too.
-sys.path[:0] = [str(TESTS), str(TESTS / "contract"), str(TESTS / "system")]
+from tests.fuzz.operations import gives_numbers_again
+from tests.fuzz.scenario import parsed
+from tests.integration.convergence import MACHINE, Cloud, lived, lived_batch
+from tests.system.scenarios import lived_by_processes
 
-from convergence import MACHINE, Cloud, lived, lived_batch  # noqa: E402 - the path is set above
-from lives import lived_by_processes  # noqa: E402
-
-from fuzz.hand import gives_numbers_again  # noqa: E402
-from fuzz.story import parsed  # noqa: E402
-
+REPO = Path(__file__).resolve().parents[2]
 BATCH = 20
 MOST_REPORTS = 5
 
@@ -42,7 +38,7 @@ def _arguments() -> argparse.Namespace:
 
 def _place(asked: Path | None) -> str:
     """Where stories are lived: if nothing else is asked for, where an inode number tells little, as on most disks."""
-    places = [Path(tempfile.gettempdir()), TESTS.parent] if asked is None else [asked]
+    places = [Path(tempfile.gettempdir()), REPO] if asked is None else [asked]
     place = next(filter(gives_numbers_again, places), places[0])
     if not gives_numbers_again(place):
         print(

@@ -12,9 +12,9 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-from sources import REPO
 
 import syncd
+from tests.repo.sources import REPO
 
 # Where it lies in the wheel, below the package, and what it is a copy of.
 INSIDE = {

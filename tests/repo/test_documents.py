@@ -12,10 +12,10 @@ from typing import Any
 import click
 import msgspec
 import pytest
-from sources import REPO
 
 from syncd.cli import cli
 from syncd.core.settings import SECTIONS, AcquireKeys, check_config
+from tests.repo.sources import REPO
 
 _AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
 PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))

@@ -8,7 +8,8 @@ from collections import Counter
 from fnmatch import fnmatchcase
 
 import pytest
-from sources import REPO, Source, sources
+
+from tests.repo.sources import REPO, Source, sources
 
 # In the order of a change's way: a package imports itself and those before it.
 PACKAGES = (

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from sources import REPO, Source, sources
+
+from tests.repo.sources import REPO, Source, sources
 
 # A soft fence: a longer module may hold more than one subject.
 LONGEST_MODULE = 600

@@ -8,9 +8,10 @@ from xml.etree import ElementTree as ET
 
 import pyte
 import pytest
-from screens import picture
-from screens.scenes import SCENES
-from sources import REPO
+
+from tests.repo.sources import REPO
+from tests.screens import picture
+from tests.screens.scenes import SCENES
 
 FOLDER = REPO / "docs/screens"
 PICTURES = tuple(sorted(FOLDER.glob("*.svg")))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sources import REPO
 
 import syncd
 from syncd.core.settings import SECTIONS, AcquireKeys
+from tests.repo.sources import REPO
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:

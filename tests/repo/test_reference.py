@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
-from reference.__main__ import MADE
-from reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
-from reference.manual import manual, text
-from sources import sources
 
 from syncd.cli import VERBS, cli
+from tests.reference.__main__ import MADE
+from tests.reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
+from tests.reference.manual import manual, text
+from tests.repo.sources import sources
 
 # What a process has from the machine or gives to its own children, and nobody sets for syncd.
 _NOT_FOR_PEOPLE = {

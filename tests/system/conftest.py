@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import KEY, Rig
 
 from syncd.emulator import Emulator
+from tests.system.rig import KEY, Rig
 
 
 @pytest.fixture

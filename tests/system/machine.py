@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from command import CLOCK, Finished
+from tests.system.command import CLOCK, Finished
 
 REPO = Path(__file__).resolve().parent.parent.parent
 USER = "dev"

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from command import CLOCK, Finished, Running, run_command
-from trees import Tree, lacking, names_in, tree
-
 from syncd.core.directories import directories_for
 from syncd.emulator import Emulator, RequestRecord, When
+from tests.system.command import CLOCK, Finished, Running, run_command
+from tests.system.trees import Tree, lacking, names_in, tree
 
 KEY = "key-that-nobody-may-see"
 SANDBOX = "box"

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import CLOCK
+from tests.system.command import CLOCK
 
 
 @dataclass(frozen=True)

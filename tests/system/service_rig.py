@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from command import Finished
-from machine import HOME, REPO, UID, Machine, shown
-from rig import FAST, KEY, SANDBOX
-from trees import Tree, lacking, tree
-
 from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
+from tests.system.command import Finished
+from tests.system.machine import HOME, REPO, UID, Machine, shown
+from tests.system.rig import FAST, KEY, SANDBOX
+from tests.system.trees import Tree, lacking, tree
 
 # Blanks and what systemd would take for a specifier or a variable: an installation is where it is.
 VENV = "my tools/50%h $HOME/venv"

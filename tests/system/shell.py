@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from command import CLOCK, STOP_S
-from rig import Rig
+from tests.system.command import CLOCK, STOP_S
+from tests.system.rig import Rig
 
 _TIMEOUT_S = 30.0
 _READ_AGAIN_S = 0.05

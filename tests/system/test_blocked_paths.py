@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("by_daemon", [False, True], ids=["alone", "daemon"])

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 # A line that is long to read: it changes many times meanwhile, on any machine.
 _LARGE = b"the same line again and again\n" * 2_000_000

@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command import SYNCD, Finished
-from rig import KEY, SANDBOX, Rig
 
 from syncd.core.clock import SystemClock
 from syncd.emulator import Emulator
+from tests.system.command import SYNCD, Finished
+from tests.system.rig import KEY, SANDBOX, Rig
 
 _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 

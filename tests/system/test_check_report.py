@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from command import Finished
-from rig import KEY, SANDBOX, Rig
 
 from syncd.sync.status_document import LastError, LastSync, SandboxName, State, Status
+from tests.system.command import Finished
+from tests.system.rig import KEY, SANDBOX, Rig
 
 # Words of no language that syncd's sources speak, one for each way in.
 CANARY = re.compile(rb"(?i)zq[a-z]{3,}")

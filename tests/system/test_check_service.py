@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import HOME, Machine, missing
-from rig import KEY
-from service_rig import ServiceRig, make_home
 
 from syncd.emulator import Emulator
+from tests.system.machine import HOME, Machine, missing
+from tests.system.rig import KEY
+from tests.system.service_rig import ServiceRig, make_home
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from command import SYNCD
-from rig import Rig
+from tests.system.command import SYNCD
+from tests.system.rig import Rig
 
 
 def test_a_reader_that_leaves_is_no_failure(rig: Rig) -> None:

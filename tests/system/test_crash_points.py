@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("when", ["before", "mid-body", "after"])

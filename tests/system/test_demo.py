@@ -8,8 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from rig import Rig
-from trees import tree
+
+from tests.system.rig import Rig
+from tests.system.trees import tree
 
 
 @pytest.fixture

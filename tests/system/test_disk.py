@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command import Running
-from rig import Rig
+
+from tests.system.command import Running
+from tests.system.rig import Rig
 
 MIB = 1 << 20
 NOISE = random.Random(1).randbytes(8 * MIB)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import CLOCK, STOP_S
-from rig import Rig
+
+from tests.system.command import CLOCK, STOP_S
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("fault", ["503 x3", "429 x2", "408", "reset x3", "close x2", "html x2", "cut", "huge"])

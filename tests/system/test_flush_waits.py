@@ -13,10 +13,10 @@ import termios
 from contextlib import suppress
 
 import pytest
-from command import CLOCK, SYNCD
-from rig import Rig
 
 from syncd.daemon.control import ask
+from tests.system.command import CLOCK, SYNCD
+from tests.system.rig import Rig
 
 # As a background job of a script is started.
 NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import CLOCK, Finished
-from machine import HOME, REPO, Machine, missing, shown
-from rig import KEY
-from service_rig import own
-from trees import lacking, tree
 
 from syncd.emulator import Emulator
+from tests.system.command import CLOCK, Finished
+from tests.system.machine import HOME, REPO, Machine, missing, shown
+from tests.system.rig import KEY
+from tests.system.service_rig import own
+from tests.system.trees import lacking, tree
 
 _WHY_NOT = missing()
 pytestmark = [

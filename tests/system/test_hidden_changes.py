@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from command import CLOCK
-from inodes import make_anew
-from rig import Rig
+
+from tests.inodes import make_anew
+from tests.system.command import CLOCK
+from tests.system.rig import Rig
 
 # A file's content is believed from two seconds after its last write on.
 BELIEVED_S = 2.5

@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 import pyte
-from command import SYNCD
-from rig import Rig
 
 from syncd.core.clock import utc
 from syncd.report.history import ChangeCounts, ErrorRecord, SyncEnding, SyncRecord
 from syncd.report.history_store import HistoryStore, encoded
+from tests.system.command import SYNCD
+from tests.system.rig import Rig
 
 # 2026-11-24T13:20:11Z
 NOON = utc(1_795_526_411)

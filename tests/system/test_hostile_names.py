@@ -15,8 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from command import CLOCK, SYNCD
-from rig import KEY, SANDBOX, Rig
+
+from tests.system.command import CLOCK, SYNCD
+from tests.system.rig import KEY, SANDBOX, Rig
 
 HOSTILE = (
     b"\x1b]0;owned\x07",  # sets a terminal's title

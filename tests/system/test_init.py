@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from command import SYNCD
-from rig import KEY, Rig
 from screens.terminal import Terminal
 
 from syncd.core.settings import load_config
+from tests.system.command import SYNCD
+from tests.system.rig import KEY, Rig
 
 _END_OF_INPUT = "\x04"
 

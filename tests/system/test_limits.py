@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 # Root reads everything unless this right is taken away.
 AS_ANYONE = (

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Running
-from inodes import make_anew
-from rig import Rig, emptied
-from trees import lacking, tree
+
+from tests.inodes import make_anew
+from tests.system.command import Running
+from tests.system.rig import Rig, emptied
+from tests.system.trees import lacking, tree
 
 FILES = 30
 # Root reads everything unless this right is taken away.

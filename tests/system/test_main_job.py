@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from command import CLOCK
-from rig import Rig
+from tests.system.command import CLOCK
+from tests.system.rig import Rig
 
 
 def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:

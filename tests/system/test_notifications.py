@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import CLOCK
-from desktop import NO_BUS, READY, Screen, Seen, screen, session_bus
-from machine import REPO, RUNTIME, missing, shown
-from rig import KEY, Rig
-from service_rig import ServiceRig
-from test_service import cloud, machine
-from test_service import rig as service
+
+from tests.desktop import NO_BUS, READY, Screen, Seen, screen, session_bus
+from tests.system.command import CLOCK
+from tests.system.machine import REPO, RUNTIME, missing, shown
+from tests.system.rig import KEY, Rig
+from tests.system.service_rig import ServiceRig
+from tests.system.test_service import cloud, machine
+from tests.system.test_service import rig as service
 
 __all__ = ["cloud", "machine", "service"]  # fixtures
 

@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 
-from rig import Rig
-from trees import tree
+from tests.system.rig import Rig
+from tests.system.trees import tree
 
 
 def test_pull_brings_what_is_there(rig: Rig) -> None:

@@ -12,9 +12,10 @@ import termios
 from collections.abc import Iterator
 
 import pytest
-from command import SYNCD
-from rig import Rig
 from screens.terminal import Terminal
+
+from tests.system.command import SYNCD
+from tests.system.rig import Rig
 
 _MIB = 1 << 20
 _DATA = random.Random(1).randbytes(2 * _MIB)

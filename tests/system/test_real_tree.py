@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Running
-from rig import KEY, Rig
-from trees import Tree, lacking, names_in, tree
+
+from tests.system.command import Running
+from tests.system.rig import KEY, Rig
+from tests.system.trees import Tree, lacking, names_in, tree
 
 PACKAGES = (
     "mypy",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rig import KEY, SANDBOX, Rig
-from shell import fresh_shell
+from tests.system.rig import KEY, SANDBOX, Rig
+from tests.system.shell import fresh_shell
 
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

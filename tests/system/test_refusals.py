@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from rig import KEY, Rig
+
+from tests.system.rig import KEY, Rig
 
 REFUSALS = [401, 403, 404, 422]
 

@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 ACQUIRE: dict[str, object] = {"sandbox.acquire.servers": ["filesystem", "git"], "sandbox.acquire.ttl_seconds": 600}
 

@@ -8,7 +8,7 @@ import random
 import signal
 from pathlib import Path
 
-from rig import KEY, Rig
+from tests.system.rig import KEY, Rig
 
 # Put together when run, so that this file holds none.
 VALUE = "sk_live_" + "".join(random.Random(3).choices("ABCDEFGHJKabcdefghjk23456789", k=24))

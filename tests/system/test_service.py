@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import STOP_S
-from machine import HOME, UID, Machine, missing
-from rig import KEY
-from service_rig import UNITS, VENV, ServiceRig, make_home
 
 from syncd.emulator import Emulator
+from tests.system.command import STOP_S
+from tests.system.machine import HOME, UID, Machine, missing
+from tests.system.rig import KEY
+from tests.system.service_rig import UNITS, VENV, ServiceRig, make_home
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from machine import HOME, missing
-from service_rig import VENV, ServiceRig
-from test_service import cloud, machine, rig
+
+from tests.system.machine import HOME, missing
+from tests.system.service_rig import VENV, ServiceRig
+from tests.system.test_service import cloud, machine, rig
 
 __all__ = ["cloud", "machine", "rig"]  # fixtures
 

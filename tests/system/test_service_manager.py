@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from rig import Rig
-from service_manager import ServiceManager
 
 from syncd.emulator import When
+from tests.system.rig import Rig
+from tests.system.service_manager import ServiceManager
 
 PING_S = 0.5
 

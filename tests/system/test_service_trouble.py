@@ -6,11 +6,12 @@ import os
 import re
 
 import pytest
-from machine import HOME, UID, missing
-from rig import KEY
 from screens.terminal import Terminal
-from service_rig import UNITS, VENV, ServiceRig
-from test_service import cloud, machine, rig
+
+from tests.system.machine import HOME, UID, missing
+from tests.system.rig import KEY
+from tests.system.service_rig import UNITS, VENV, ServiceRig
+from tests.system.test_service import cloud, machine, rig
 
 __all__ = ["cloud", "machine", "rig"]  # fixtures
 

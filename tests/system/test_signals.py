@@ -6,8 +6,9 @@ import os
 import signal
 
 import pytest
-from command import CLOCK
-from rig import Rig
+
+from tests.system.command import CLOCK
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

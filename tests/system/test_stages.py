@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 # Each instant of a sync at which the cloud has the daemon's attention.
 STAGES = [(op, when) for op in ("upload-url", "upload", "initialize") for when in ("before", "mid-body", "after")]

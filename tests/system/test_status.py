@@ -7,7 +7,8 @@ import re
 import signal
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from rig import Rig
+
+from tests.system.rig import Rig
 
 KEYS = [
     "version",

@@ -6,7 +6,8 @@ import shutil
 import signal
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("moves", ["sandbox", "workspace"])

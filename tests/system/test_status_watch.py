@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command import SYNCD
-from rig import Rig
 from screens.terminal import Terminal
+
+from tests.system.command import SYNCD
+from tests.system.rig import Rig
 
 # A terminal of its own alone sends no Ctrl-C: it has to be the session's.
 _TAKE_IT = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"

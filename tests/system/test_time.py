@@ -1,19 +1,16 @@
 """Sleep, clocks that are set, and ends at odd moments, for the real daemon.
 
-No test may touch the machine's clock or send it to sleep, so the daemon is started by this very file, which puts
+No test may touch the machine's clock or send it to sleep, so the daemon is started by `shifted_clocks.py`, which puts
 shifted clocks in place of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps.
 All else is real, the waits too.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import runpy
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,30 +19,15 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock, stamp
-from syncd.watch import suspend_detector
+from syncd.emulator import Emulator
+from tests.system import shifted_clocks
+from tests.system.command import Running
+from tests.system.rig import KEY, Rig
+from tests.system.service_manager import ServiceManager
+from tests.system.shifted_clocks import SHIFTS, Shifts
 
 CLOCK = SystemClock()
 HOUR_S, YEAR_S = 3600.0, 365 * 86400.0
-_SHIFTS = struct.Struct("dd")
-
-
-class Shifts:
-    """What a daemon's boottime and wall clock are ahead of the machine's, in a file that several processes map."""
-
-    def __init__(self, path: str) -> None:
-        with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _SHIFTS.size)
-
-    @property
-    def boottime(self) -> float:
-        return float(_SHIFTS.unpack(self._map[:])[0])
-
-    @property
-    def wall(self) -> float:
-        return float(_SHIFTS.unpack(self._map[:])[1])
-
-    def set(self, boottime: float, wall: float) -> None:
-        self._map[:] = _SHIFTS.pack(boottime, wall)
 
 
 class ShiftedClock(SystemClock):
@@ -61,30 +43,6 @@ class ShiftedClock(SystemClock):
         return super().wall_s() + self._shifts.wall
 
 
-def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
-    """`python -m syncd ARGS`, by shifted clocks."""
-    shifted = Shifts(shifts)
-    boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
-    SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
-    SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
-    suspend_detector._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    sys.argv = ["syncd", *args]
-    runpy.run_module("syncd", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    # tests/system stands first in the path, and nothing in it may come before what the product imports.
-    sys.path.pop(0)
-    _run_shifted(sys.argv[1], sys.argv[2], sys.argv[6:])
-    sys.exit()
-
-from command import Running  # noqa: E402 - not there for the daemon
-from rig import KEY, Rig  # noqa: E402
-from service_manager import ServiceManager  # noqa: E402
-
-from syncd.emulator import Emulator  # noqa: E402
-
-
 class Laptop(Rig):
     """A rig whose daemon and cloud live in a time of their own."""
 
@@ -94,7 +52,7 @@ class Laptop(Rig):
         self.alarm = folder / "alarm"
         os.mkfifo(self.alarm)
         self._alarm = os.open(self.alarm, os.O_RDWR | os.O_NONBLOCK)
-        self.by_its_clocks = (sys.executable, __file__, str(shifts_file), str(self.alarm))
+        self.by_its_clocks = (sys.executable, shifted_clocks.__file__, str(shifts_file), str(self.alarm))
 
     def sleep(self, seconds: float) -> None:
         """The lid is closed for that long. The daemon does not run meanwhile; the cloud goes on."""
@@ -132,7 +90,7 @@ class _CloudClock(ShiftedClock):
 def rig(tmp_path: Path) -> Iterator[Laptop]:
     """A workspace, a sandbox and the command, in a time of their own; nothing secret was shown."""
     shifts_file = tmp_path / "shifts"
-    shifts_file.write_bytes(_SHIFTS.pack(0.0, 0.0))
+    shifts_file.write_bytes(SHIFTS.pack(0.0, 0.0))
     shifts = Shifts(str(shifts_file))
     with Emulator(tmp_path / "cloud", api_key=KEY, clock=_CloudClock(shifts)) as emulator:
         laptop = Laptop(tmp_path, emulator, shifts, shifts_file)

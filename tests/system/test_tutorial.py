@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command import CLOCK
-from rig import Rig
-from shell import Shell, fresh_shell
+
+from tests.system.command import CLOCK
+from tests.system.rig import Rig
+from tests.system.shell import Shell, fresh_shell
 
 _BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PORT = "8765"

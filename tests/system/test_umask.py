@@ -6,7 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from rig import Rig
+
+from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("umask", ["022", "002", "000"])

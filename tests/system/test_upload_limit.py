@@ -6,8 +6,9 @@ import os
 import signal
 
 import pytest
-from command import CLOCK, Running
-from rig import Rig
+
+from tests.system.command import CLOCK, Running
+from tests.system.rig import Rig
 
 KEY = "sync.upload_limit_kib_per_second"
 SIZE_BYTES = 600_000

@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 import pytest
-from command import CLOCK
-from rig import Rig
 
 from syncd.daemon.control import ask
 from syncd.emulator import When
+from tests.system.command import CLOCK
+from tests.system.rig import Rig
 
 # Longer than any test waits.
 HANGS_S = 45

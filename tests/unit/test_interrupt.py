@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from clock import NOON_S
 
 from syncd.core.clock import SystemClock, stamp, utc
 from syncd.core.directories import default_config_path, directories_for
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
+from tests.clock import NOON_S
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from clock import NOON_S
 from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as older_format
 
 from syncd.report.metrics import exposition
 from syncd.sync.status_document import LastError, LastSync, SandboxName, State, Status
+from tests.clock import NOON_S
 
 NOTHING = Status(
     running=False,

@@ -7,13 +7,13 @@ from textwrap import dedent
 
 import click
 import pytest
-from clock import NOON_S
 from msgspec.structs import replace
 
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
 from syncd.core.formatting import ago, countdown, counted, distinguishable, seconds_of, size, span
 from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
+from tests.clock import NOON_S
 
 NOTHING = Status(
     running=False,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import pytest
-from clock import ScriptedClock
 
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import GivesWay, Superseded, Waiter
+from tests.clock import ScriptedClock
 
 
 class Ear:

@@ -1,0 +1,1 @@
+"""Single parts on real files, real inotify and made-up time."""

@@ -1,0 +1,225 @@
+"""A machine that loses a process at any step, or its power, and goes on with what its disk then holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from syncd.core.directories import Directories, directories_for
+from syncd.emulator import Emulator
+from tests.component.crash_worker import Event
+
+KEY = "sk-key-of+the/test="
+SANDBOX = "box"
+_DOOMED = Path(__file__).with_name("crash_worker.py")
+
+
+class Cut(Enum):
+    """What a power cut takes of what was not flushed. Which of it a file system really loses is its own affair."""
+
+    NAMES = "names are those of the last flush of their folder, contents those of the last flush of the file"
+    CONTENTS = "names are there, contents that were not flushed are empty"
+    ZEROS = "names are there, contents that were not flushed are zeros of their length"
+    ANY = "each name and each content has one fate of its own"
+
+
+@dataclass
+class Ended:
+    """How a process ended: `word` is its outcome, or `killed`."""
+
+    word: str
+    said: str
+    steps: list[str]
+
+
+@dataclass
+class Disk:
+    """What the two folders hold, and what of it would outlive a power cut. Directories themselves always do."""
+
+    names: dict[str, int] = field(default_factory=dict)
+    safe_names: dict[str, int] = field(default_factory=dict)
+    contents: dict[int, bytes] = field(default_factory=dict)
+    safe_contents: dict[int, bytes] = field(default_factory=dict)
+    _last: int = 0
+
+    def play(self, events: list[Event]) -> None:
+        """What one process did."""
+        files: dict[int, int] = {}
+        for word, *rest in events:
+            getattr(self, "_" + word.replace("-", "_"))(files, *rest)
+
+    def _open(self, files: dict[int, int], path: str, number: int, made: bool, emptied: bool) -> None:
+        if made:
+            self._last += 1
+            self.names[path] = self._last
+            self.contents[self._last] = b""
+        files[number] = self.names[path]
+        if emptied:
+            self.contents[self.names[path]] = b""
+
+    def _write(self, files: dict[int, int], number: int, content: bytes) -> None:
+        self.contents[files[number]] += content
+
+    def _cut(self, files: dict[int, int], number: int, size: int) -> None:
+        self.contents[files[number]] = self.contents[files[number]][:size]
+
+    def _flush(self, files: dict[int, int], number: int) -> None:
+        self.safe_contents[files[number]] = self.contents[files[number]]
+
+    def _flush_folder(self, files: dict[int, int], folder: str) -> None:
+        self.safe_names = {path: file for path, file in self.safe_names.items() if not _lies_in(path, folder)}
+        self.safe_names |= {path: file for path, file in self.names.items() if _lies_in(path, folder)}
+
+    def _move(self, files: dict[int, int], source: str, target: str) -> None:
+        self.names[target] = self.names.pop(source)
+
+    def _remove(self, files: dict[int, int], path: str) -> None:
+        self.names.pop(path, None)
+
+    def after(self, cut: Cut, chance: Random) -> dict[str, bytes]:
+        """What a power cut leaves."""
+        names = self.safe_names if cut is Cut.NAMES else self.names
+        if cut is Cut.ANY:
+            names = {}
+            for path in sorted({**self.names, **self.safe_names}):
+                file = chance.choice((self.names, self.safe_names)).get(path)
+                if file is not None:
+                    names[path] = file
+        return {path: self._content(file, cut, chance) for path, file in names.items()}
+
+    def _content(self, file: int, cut: Cut, chance: Random) -> bytes:
+        written, safe = self.contents[file], self.safe_contents.get(file, b"")
+        if written == safe:
+            return safe
+        if cut is Cut.ZEROS:
+            return bytes(len(written))
+        if cut is Cut.ANY:
+            return chance.choice((written, safe, b"", bytes(len(written)), written[: len(written) // 2]))
+        return safe
+
+    def settle(self, found: dict[str, bytes]) -> None:
+        """The disk after a power cut, all of it safe."""
+        self.names = {path: number for number, path in enumerate(found, self._last + 1)}
+        self._last += len(found)
+        self.safe_names = dict(self.names)
+        self.contents = {file: found[path] for path, file in self.names.items()}
+        self.safe_contents = dict(self.contents)
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return os.path.dirname(path) + os.sep == folder
+
+
+class Machine:
+    """A workspace, its folders and its sandbox, and processes that sync and die."""
+
+    def __init__(self, folder: Path, emulator: Emulator, process: subprocess.Popen[str]) -> None:
+        self.emulator = emulator
+        self.sandbox = emulator.create_sandbox(SANDBOX)
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        self.environ = {
+            "HOME": str(folder),
+            "PATH": str(folder),  # no git: what it says of the person's ignore files is another story
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "KLAVIS_API_KEY": KEY,
+        }
+        self.folders: Directories = directories_for(str(self.workspace), self.environ)
+        self.disk = Disk()
+        self._report = folder / "report"
+        self._process = process
+        self._keys: dict[str, dict[str, Any]] = {
+            "workspace": {"path": str(self.workspace)},
+            "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
+            "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
+        }
+
+    def acquire(self) -> None:
+        """From now on the sandbox is not named but acquired."""
+        del self._keys["sandbox"]["id"]
+        self._keys["sandbox"]["acquire"] = {}
+
+    def set(self, section: str, key: str, value: Any) -> None:
+        """From now on the configuration says so."""
+        self._keys.setdefault(section, {})[key] = value
+
+    def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> Ended:
+        """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.
+
+        With `after` the first step of that name is counted as the first.
+        """
+        order = {
+            "keys": self._keys,
+            "environ": self.environ,
+            "at": at,
+            "after": after,
+            "torn": torn,
+            "folders": [self.folders.state, self.folders.spool],
+            "report": str(self._report),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        assert code in (0, -signal.SIGKILL), "the process itself broke; see its stderr"
+        ended, steps, events = pickle.loads(self._report.read_bytes())
+        self.disk.play(events)
+        assert (ended is None) is (code != 0)
+        return Ended(*(ended or ("killed", "")), steps)
+
+    def cut_power(self, cut: Cut, chance: Random) -> None:
+        """What was not flushed may be gone; the workspace is another disk's affair."""
+        found = self.disk.after(cut, chance)
+        for folder in (self.folders.state, self.folders.spool):
+            for path in Path(folder).rglob("*"):
+                if not path.is_dir() and not path.is_socket():
+                    path.unlink()
+        for path, content in found.items():
+            Path(path).write_bytes(content)
+            Path(path).chmod(0o600)
+        self.disk.settle(found)
+
+    def forget_all(self) -> None:
+        """State and spool are removed."""
+        for folder in (self.folders.state, self.folders.spool):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.disk = Disk()
+
+    def written(self) -> dict[str, bytes]:
+        """What both folders really hold: what `disk` must say, or the notes are wrong."""
+        found = {}
+        for folder in (self.folders.state, self.folders.spool):
+            for path in Path(folder).rglob("*"):
+                if path.is_file():
+                    found[str(path)] = path.read_bytes()
+        return found
+
+
+@contextmanager
+def machine(folder: Path, **options: Any) -> Iterator[Machine]:
+    """A machine in `folder`; `options` are the emulator's."""
+    command = [sys.executable, str(_DOOMED)]
+    with (
+        Emulator(folder / "emulator", api_key=KEY, **options) as emulator,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            yield Machine(folder, emulator, process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()

@@ -1,0 +1,273 @@
+"""Processes that sync once and can be made to die at any of their steps. Run as a program, by `crash_machine.Machine`.
+
+A step is a call that changes what other processes see: a file made, written, flushed, moved or removed, a byte sent, an
+answer heard. All modules are loaded once; each sync then runs in a fork of its own, so a hundred deaths take seconds.
+What is done to the two folders is also written down, for the power cut that may follow.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import pickle
+import signal
+import socket
+import stat
+import sys
+import threading
+from typing import Any
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+# What is written down of each step in the folders, by its first word:
+#   open PATH FILE made emptied · write FILE BYTES · cut FILE SIZE · flush FILE · flush-folder PATH · move FROM TO ·
+#   remove PATH
+# FILE is a number that stands for a file under whatever name.
+Event = tuple[Any, ...]
+
+
+class Tripwire:
+    """Counts the steps, writes them down, and kills its process at one of them."""
+
+    def __init__(self, at: int, *, after: str, torn: bool, folders: list[str], report: str) -> None:
+        """Kills before the `at`-th step, counted from the first one of the name `after` if there is one; 0: never."""
+        self._left = at
+        self._after = after
+        self._torn = torn
+        self._folders = tuple(folder + os.sep for folder in folders)
+        self._report = report
+        self._files: dict[int, int] = {}
+        self._count = 0
+        self._lock = threading.RLock()
+        self.steps: list[str] = []
+        self.events: list[Event] = []
+        self.real: dict[str, Any] = {}
+
+    def step(self, name: str, what: str = "") -> None:
+        """One step is about to be done."""
+        with self._lock:
+            self.steps.append(f"{name} {os.path.basename(what)}".rstrip())
+            if self._after in ("", self.steps[-1]):
+                self._after = ""
+                if not self._torn:
+                    self._left -= 1
+                    if self._left == 0:
+                        self.die()
+
+    def step_in_two(self, name: str) -> bool:
+        """The same of one that can be half done. True: do half of it, then call `die`."""
+        with self._lock:
+            self.step(name)
+            if self._torn:
+                self._left -= 1
+            return self._torn and self._left == 0
+
+    def die(self) -> None:
+        """As by `kill -9`, but for the notes."""
+        self.tell(None)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def tell(self, ended: tuple[str, str] | None) -> None:
+        """Leave the notes: how it ended by itself, the steps, the events."""
+        descriptor = self.real["open"](self._report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.real["write"](descriptor, pickle.dumps((ended, self.steps, self.events)))
+        os.close(descriptor)
+
+    def note(self, word: str, path: str, *more: Any) -> None:
+        """Write an event down, if it is in one of the folders."""
+        if path.startswith(self._folders):
+            self.events.append((word, path, *more))
+
+    def note_file(self, word: str, descriptor: int, *more: Any) -> None:
+        """The same by descriptor."""
+        number = self._files.get(descriptor)
+        if number is not None:
+            self.events.append((word, number, *more))
+
+    def opened(self, path: str, descriptor: int, *, made: bool, emptied: bool) -> None:
+        """A file of the folders is open for writing."""
+        self._files.pop(descriptor, None)
+        if path.startswith(self._folders):
+            self._count += 1
+            self._files[descriptor] = self._count
+            self.events.append(("open", path, self._count, made, emptied))
+
+
+class _Draft(io.RawIOBase):
+    """What `fdopen` gives, but each write is a step."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        left = bytes(content)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._descriptor)
+
+
+def _place(path: Any, dir_fd: int | None) -> str:
+    folder = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else os.getcwd()
+    return os.path.join(folder, os.fsdecode(path))
+
+
+def arm(trip: Tripwire) -> None:
+    """Put the wire before every step."""
+    real = trip.real
+    for name in ("open", "write", "fsync", "ftruncate", "fdopen", "replace", "rename", "unlink", "rmdir", "mkdir"):
+        real[name] = getattr(os, name)
+
+    def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if not flags & _WRITES:
+            return int(real["open"](path, flags, mode, dir_fd=dir_fd))
+        place = _place(path, dir_fd)
+        trip.step("open", place)
+        made = not os.path.lexists(place)
+        descriptor = int(real["open"](path, flags, mode, dir_fd=dir_fd))
+        trip.opened(place, descriptor, made=made, emptied=bool(flags & os.O_TRUNC))
+        return descriptor
+
+    def opened_by_name(path: Any, mode: str = "r", *args: Any, **keys: Any) -> Any:
+        if isinstance(path, int) or not set(mode) & set("wax+"):
+            return real["builtin"](path, mode, *args, **keys)
+        place = _place(path, None)
+        trip.step("open", place)
+        made = not os.path.lexists(place)
+        file = real["builtin"](path, mode, *args, **keys)
+        trip.opened(place, file.fileno(), made=made, emptied="w" in mode)
+        return file
+
+    def written(descriptor: int, content: Any) -> int:
+        half = trip.step_in_two("write")
+        count = int(real["write"](descriptor, memoryview(content)[: len(content) // 2] if half else content))
+        trip.note_file("write", descriptor, bytes(content[:count]))
+        if half:
+            trip.die()
+        return count
+
+    def flushed(descriptor: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        trip.step("flush folder" if folder else "flush")
+        real["fsync"](descriptor)
+        if folder:
+            trip.note("flush-folder", os.readlink(f"/proc/self/fd/{descriptor}") + os.sep)
+        else:
+            trip.note_file("flush", descriptor)
+
+    def cut(descriptor: int, size: int) -> None:
+        trip.step("cut")
+        real["ftruncate"](descriptor, size)
+        trip.note_file("cut", descriptor, size)
+
+    def fdopened(descriptor: int, mode: str = "r", *args: Any, **keys: Any) -> Any:
+        return _Draft(descriptor) if "w" in mode else real["fdopen"](descriptor, mode, *args, **keys)
+
+    def moved(name: str) -> Any:
+        def move(source: Any, target: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+            trip.step("move", _place(target, dst_dir_fd))
+            real[name](source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+            trip.note("move", _place(source, src_dir_fd), _place(target, dst_dir_fd))
+
+        return move
+
+    def removed(name: str) -> Any:
+        def remove(path: Any, *, dir_fd: int | None = None) -> None:
+            place = _place(path, dir_fd)
+            trip.step("remove", place)
+            real[name](path, dir_fd=dir_fd)
+            trip.note("remove", place)
+
+        return remove
+
+    def made_folder(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        trip.step("make folder", _place(path, dir_fd))
+        real["mkdir"](path, mode, dir_fd=dir_fd)
+
+    real["builtin"] = builtins.open
+    builtins.open = opened_by_name
+    os.open, os.write, os.fsync, os.ftruncate, os.fdopen = opened, written, flushed, cut, fdopened  # type: ignore[assignment]
+    os.replace, os.rename = moved("replace"), moved("rename")
+    os.unlink, os.rmdir, os.mkdir = removed("unlink"), removed("rmdir"), made_folder  # type: ignore[assignment]
+    os.remove = os.unlink
+    for way, name in (("connect_ex", "connect"), ("send", "send"), ("recv", "recv")):
+        setattr(socket.socket, way, _crossed(trip, name, getattr(socket.socket, way)))
+
+
+def _crossed(trip: Tripwire, way: str, real: Any) -> Any:
+    def cross(self: socket.socket, *args: Any) -> Any:
+        if way == "recv":  # tried in vain, before there is anything to receive, it is no step
+            received = real(self, *args)
+            trip.step(way)
+            return received
+        if way == "connect":
+            trip.step(way)
+        elif trip.step_in_two(way):
+            real(self, args[0][: len(args[0]) // 2])
+            trip.die()
+        return real(self, *args)
+
+    return cross
+
+
+def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
+    """The outcome's word and what was said."""
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    config = check_config(order["keys"])
+    trip = Tripwire(
+        order["at"],
+        after=order["after"],
+        torn=order["torn"],
+        folders=order["folders"],
+        report=order["report"],
+    )
+    arm(trip)
+    try:
+        outcome = sync_alone(config, SyncMode.CHANGED, NoProgress())
+        ended = outcome.word, ""
+    except SyncdError as failure:
+        ended = "failed", str(failure)
+    trip.tell(ended)
+    return ended
+
+
+def main() -> None:
+    """One order a line; the answer is the exit status."""
+    httpx.Client().close()  # loads what it loads late
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                _one_sync(json.loads(line))
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    import httpx
+
+    from syncd.archive.snapshotter import SyncMode
+    from syncd.cli.progress.observer import NoProgress
+    from syncd.cli.standalone_sync import sync_alone
+    from syncd.core.errors import SyncdError
+    from syncd.core.settings import check_config
+
+    main()

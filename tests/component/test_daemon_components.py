@@ -1,0 +1,327 @@
+"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, orders."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.clock import SystemClock
+from syncd.core.errors import SandboxRefused, Stop, Unavailable
+from syncd.core.interrupt import Interrupt
+from syncd.daemon import requests
+from syncd.daemon.control import Client
+from syncd.daemon.requests import RequestQueue, SyncRequest
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
+from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.status_document import LastSync
+from syncd.sync.sync_cycle import Outcome
+from syncd.watch.suspend_detector import SuspendDetector
+from tests.clock import ScriptedClock
+
+
+def readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def test_the_alarm() -> None:
+    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
+    wakeup = Wakeup()
+    wakeup.drain()
+    assert not readable(wakeup.fileno())
+    for _ in range(100_000):
+        wakeup.ring()
+    assert readable(wakeup.fileno())
+    wakeup.drain()
+    assert not readable(wakeup.fileno())
+    wakeup.close()
+    wakeup.ring()
+
+
+@contextmanager
+def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
+    """Our handlers, in this very process."""
+    interrupt, wakeup = Interrupt(), Wakeup()
+    signals = Signals(interrupt, wakeup)
+    try:
+        with signals.installed():
+            yield signals, interrupt, wakeup
+    finally:
+        wakeup.close()
+
+
+def to_another_thread(number: signal.Signals) -> None:
+    """The kernel may choose any thread; this one it is made to choose."""
+    once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
+    once_waiting.start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
+    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
+    near, far = socket.socketpair()
+    with near, far, signalled() as (_, interrupt, _wakeup):
+        near.settimeout(60)
+        to_another_thread(number)
+        started_s = SystemClock().monotonic_s()
+        with pytest.raises(Stop), interrupt.region():
+            near.recv(1)
+        assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
+    """What it asked for is noted once the loop looks."""
+    with signalled() as (signals, _, wakeup):
+        to_another_thread(number)
+        assert select.select([wakeup.fileno()], [], [], 60)[0]
+        assert (signals.reload, signals.sync_now) == (number is signal.SIGHUP, number is signal.SIGUSR1)
+
+
+@contextmanager
+def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, socket.socket, ScriptedClock]]:
+    """A service whose manager listens in the folder."""
+    clock = ScriptedClock()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.setblocking(False)
+        yield SystemdNotifier({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
+
+
+def heard(manager: socket.socket) -> list[str]:
+    found = []
+    while readable(manager.fileno()):
+        found.append(manager.recv(4096).decode())
+    return found
+
+
+def test_what_the_service_manager_hears(tmp_path: Path) -> None:
+    """Each state of the protocol, the status only when it says something new."""
+    with managed(tmp_path) as (service, manager, _):
+        service.ready()
+        service.status("watching")
+        service.status("watching")
+        service.reloading()
+        service.stopping()
+        service.ping()
+        assert heard(manager) == [
+            "READY=1",
+            "STATUS=watching",
+            "RELOADING=1\nMONOTONIC_USEC=1000000000",
+            "STOPPING=1",
+        ]
+        assert service.next_ping_s() is None
+
+
+def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
+    """A ping each half interval, a little early but not more often, however often there is progress."""
+    with managed(tmp_path, WATCHDOG_USEC="60000000", WATCHDOG_PID="42") as (service, manager, clock):
+        assert service.next_ping_s() == clock.monotonic + 30
+        for _ in range(100):
+            clock.go_on(1)
+            service.ping()
+        assert heard(manager) == ["WATCHDOG=1"] * 3
+
+
+@pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
+def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A watchdog for another process, or one that makes no sense, wants no ping."""
+    with managed(tmp_path, **{"WATCHDOG_USEC": "60000000", **environ}) as (service, _, _):
+        assert service.next_ping_s() is None
+
+
+def test_no_service_manager() -> None:
+    """Outside a service, or where its socket is gone, nothing happens."""
+    for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
+        service = SystemdNotifier(environ, ScriptedClock(), 42)
+        service.ready()
+        service.status("x")
+
+
+def test_sleep_shows() -> None:
+    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
+    clock = ScriptedClock()
+    monitor = SuspendDetector(clock)
+    monitor.open()
+    try:
+        clock.go_on(1000)
+        clock.wall += 5000
+        assert monitor.slept_s() == 0
+        clock.suspend(60)
+        assert monitor.slept_s() == pytest.approx(60)
+        assert monitor.slept_s() == 0
+        clock.boottime += 0.5
+        assert monitor.slept_s() == 0
+        assert not any(readable(number) for number in monitor.filenos())
+    finally:
+        monitor.close()
+    assert monitor.filenos() == []
+
+
+@contextmanager
+def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
+    """What goes to stderr; the logging of the tests is put back after it."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
+    sys.stderr = StringIO()
+    try:
+        set_up_logs(level, form, environ or {})
+        yield sys.stderr
+    finally:
+        logging.captureWarnings(capture=False)
+        root.handlers[:], root.level, sys.stderr, logging.raiseExceptions = before
+        for name, number in levels.items():
+            logging.getLogger(name).setLevel(number)
+
+
+def test_log_lines_hold_no_secret_and_no_line_end() -> None:
+    """Whoever writes a record, key and signature are out of it, and it is one line."""
+    with logged("debug", LogFormat.TEXT) as stderr:
+        keep_out_of_logs("sk-5ecret")
+        logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
+        logging.getLogger("httpx").info("GET https://h/?X-Goog-Signature=5ecret")
+        logging.getLogger("other").warning("Authorization: Bearer 5ecret")
+        try:
+            raise ValueError("5ecret in an exception")
+        except ValueError:
+            logging.getLogger("syncd").exception("internal error")
+    lines = stderr.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "5ecret" not in stderr.getvalue()
+    assert "\x1b" not in stderr.getvalue()
+    assert lines[2].endswith("(ValueError at test_daemon_components.py:" + lines[2].rsplit(":", 1)[1])
+
+
+def test_json_lines() -> None:
+    """On request each line is an object with time, level, logger and message."""
+    with logged("info", LogFormat.JSON) as stderr:
+        logging.getLogger("syncd.x").warning('say "%s"', "ü\udcff")
+        logging.getLogger("syncd.x").debug("not shown")
+    line = json.loads(stderr.getvalue())
+    assert (line["level"], line["logger"], line["message"]) == ("warning", "syncd.x", 'say "ü\\udcff"')
+    assert line["time"].endswith("Z")
+
+
+@contextmanager
+def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
+    """Clients as the daemon has them, and the far ends of their connections."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    try:
+        yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
+    finally:
+        for near, far in pairs:
+            near.close()
+            far.close()
+
+
+def test_orders_are_told_how_it_went() -> None:
+    """An order is told its sync's end; a flush outlasts what passes, a push does not."""
+    with clients(2) as (near, far):
+        push = SyncRequest(near[0], SyncMode.FORCED)
+        flush = SyncRequest(near[1], lasting=True)
+        box = RequestQueue()
+        box.add(push)
+        box.add(flush)
+        serving = box.taken()
+        assert requests.mode_of(serving) is SyncMode.FORCED
+        assert (box.fresh, box.lasting) == ([], [])
+        box.put_back(serving)
+        assert box.taken() == [push, flush]
+        assert requests.tell_outcome([push], Outcome(None, files=3)) == []
+        told = json.loads(far[0].recv(4096))
+        assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
+        assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
+        assert requests.mode_of([flush]) is SyncMode.CHANGED
+        assert requests.tell_failure([flush, SyncRequest()], SandboxRefused("gone"), for_good=True) == []
+        told = json.loads(far[1].recv(4096))
+        assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
+
+
+SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
+
+
+def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+    """After how many of these syncs an order is answered, and how."""
+    for number, outcome in enumerate(outcomes, 1):
+        waiting = requests.tell_outcome([request], outcome)
+        if not waiting:
+            return number, json.loads(far.recv(4096))
+        (request,) = waiting
+        assert request.sync_mode is SyncMode.CHANGED
+    raise AssertionError("it waits on")
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
+def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
+    """For one that was written once, not for one that never rests: that one is named. All else counts."""
+    once = Outcome(SENT, ("big",), 2, None, ("big",))
+    for outcomes, syncs, code in (
+        ([once, Outcome(SENT, files=2)], 2, 0),
+        ([once, once, Outcome(None, files=2)], 3, 0),
+        ([once, once, once], 3, 75),
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("c",))], 2, 0),  # others vanished that may have come later
+        ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
+    ):
+        with clients(1) as (near, far):
+            number, told = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, told["exit"]) == (syncs, code)
+            if code == 0:
+                assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+            else:
+                name = outcomes[-1].follow_up[0]
+                assert told["message"].startswith(f"'{name}' kept changing while being read")
+
+
+def test_nobody_is_served_who_left() -> None:
+    """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
+    with clients(4) as (near, far):
+        stays = SyncRequest(near[3], lasting=True)
+        signalled = SyncRequest()
+        box = RequestQueue()
+        box.lasting = [SyncRequest(near[0], lasting=True)]
+        box.put_back([SyncRequest(near[1], lasting=True)])
+        box.add(SyncRequest(near[2], SyncMode.FORCED))
+        assert len(box.fresh) == 2
+        for gone in far[:3]:
+            gone.close()
+        assert box.fresh == []
+        box.add(signalled)
+        box.add(stays)
+        assert box.taken() == [signalled, stays]
+        assert [client.gone for client in near] == [True, True, True, False]
+        far[3].sendall(b"more")  # who says more than was asked for still waits
+        assert stays.waits
+
+
+def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
+    """Only where stderr is the journal itself do lines carry its priorities."""
+    with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
+        logging.getLogger("syncd").error("x")
+    assert not stderr.getvalue().startswith("<")
+    script = (
+        "import logging, os, sys\n"
+        "from syncd.report.logs import LogFormat, set_up_logs\n"
+        "status = os.fstat(2)\n"
+        "set_up_logs('info', LogFormat.TEXT, {'JOURNAL_STREAM': f'{status.st_dev}:{status.st_ino}'})\n"
+        "logging.getLogger('syncd').error('x')\n"
+    )
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        subprocess.run([sys.executable, "-c", script], stderr=file, check=True)
+    assert out.read_text() == "<3>x\n"

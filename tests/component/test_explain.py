@@ -1,0 +1,134 @@
+"""What `explain` is told agrees with the scan, path by path; and ignore files are read as git reads them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import WorkspaceError
+from syncd.scan.explain import explain
+from syncd.scan.scanner import Scanner
+from syncd.selection.ignore_files import read_ignore_files
+from syncd.selection.selection import Selection, SelectionSettings
+from tests.component.git_folder import make_repository
+
+SELECTION = Selection(SelectionSettings(ignore=("*.tmp",)))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A tree with every reason to leave something out."""
+    top = tmp_path / "work"
+    for path in (
+        "a.txt",
+        "b.tmp",
+        ".env",
+        "node_modules/m/index.js",
+        "d/keep.log",
+        "d/drop.log",
+        "d/e/drop.log",
+        "d/build/out/x",
+        "x\n\udcff",
+    ):
+        file = top / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    make_repository(top, "excluded\n")
+    (top / "excluded").write_text("")
+    (top / "d/.gitignore").write_text("*.log\n!keep.log\n/build/\n")
+    (top / "d/.syncdignore").write_text("a.txt\n")
+    (top / "in").symlink_to("a.txt")
+    (top / "out").symlink_to("/etc/passwd")
+    os.mkfifo(top / "fifo")
+    return top
+
+
+def test_it_agrees_with_the_scan(work: Path) -> None:
+    """For every path that is there, the answer is that of the scan."""
+    manifest = Scanner(str(work), SELECTION).scan().manifest
+    every = [str(path.relative_to(work)) for path in work.rglob("*")]
+    answers = {path: explain(str(work), SELECTION, path) for path in every}
+    assert {path for path, answer in answers.items() if answer.included} == set(manifest)
+    assert {"a.txt", "d", "d/keep.log", "in", "x\n\udcff"} <= set(manifest)
+
+
+@pytest.mark.parametrize(
+    ("path", "at", "source"),
+    [
+        ("d/drop.log", "d/drop.log", "d/.gitignore"),
+        ("d/e/drop.log", "d/e/drop.log", "d/.gitignore"),
+        ("d/build/out/x", "d/build", "d/.gitignore"),
+        ("d/a.txt", "d/a.txt", ""),
+        ("node_modules/m/index.js", "node_modules", "built-in"),
+        ("b.tmp", "b.tmp", "workspace.ignore"),
+        ("excluded", "excluded", ".git/info/exclude"),
+        (".env", ".env", "secrets"),
+        ("out", "out", "built-in"),
+        ("fifo", "fifo", "built-in"),
+    ],
+)
+def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
+    """Where a path is left out, the deciding rule's place is told, and the folder that it is about."""
+    answer = explain(str(work), SELECTION, path)
+    assert not answer.included
+    if source:
+        assert answer.at == at
+        assert answer.rule is not None
+        assert answer.rule.source == source
+
+
+def test_what_is_not_there(work: Path) -> None:
+    """A missing path is answered by the rules, a missing workspace is an error."""
+    assert explain(str(work), SELECTION, "later.txt").included
+    assert not explain(str(work), SELECTION, "later.tmp").included
+    assert explain(str(work), SELECTION, "a.txt/below").note
+    assert explain(str(work), SELECTION, "").included
+    with pytest.raises(WorkspaceError):
+        explain(str(work / "gone"), SELECTION, "a.txt")
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "fifo", "none"])
+def test_an_ignore_file_that_is_none(tmp_path: Path, what: str) -> None:
+    """A link, a folder or a FIFO of that name holds no rules, as for git; none is waited for."""
+    (tmp_path / "rules").write_text("*\n")
+    if what == "link":
+        (tmp_path / ".gitignore").symlink_to("rules")
+    elif what == "folder":
+        (tmp_path / ".gitignore").mkdir()
+    elif what == "fifo":
+        os.mkfifo(tmp_path / ".gitignore")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert read_ignore_files(descriptor, (".gitignore",)) == {}
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")
+def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None:
+    """Its `.git` is a file that names a folder, which names the common one: there lies `info/exclude`."""
+
+    def git(*words: str) -> None:
+        quiet = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+        person = ("-c", "user.name=x", "-c", "user.email=x@y")
+        subprocess.run(["git", *person, *words], cwd=tmp_path, env=quiet, check=True, capture_output=True)
+
+    git("init", "main")
+    git("-C", "main", "commit", "--allow-empty", "-m", "first")
+    git("-C", "main", "worktree", "add", "../linked")
+    exclude = tmp_path / "main/.git/info/exclude"
+    exclude.write_text("# mine\nexcluded\n")
+    linked = tmp_path / "linked"
+    for name in ("excluded", "kept"):
+        (linked / name).write_text("")
+    assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept"}
+    answer = explain(str(linked), SELECTION, "excluded")
+    assert answer.rule is not None
+    assert (answer.rule.source, answer.rule.line) == (str(exclude), 2)
+    for pointer in ("gitdir: /nowhere\n", "gitdir:", "nonsense", ""):
+        (linked / ".git").write_text(pointer)
+        assert set(Scanner(str(linked), SELECTION).scan().manifest) == {"kept", "excluded"}

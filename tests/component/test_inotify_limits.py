@@ -1,0 +1,231 @@
+"""What the kernel's limits and permissions keep from being watched is counted, named and healed.
+
+A user namespace has limits of its own, so nothing on the machine is touched: each scenario is this file, run in one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from syncd.watch.inotify_watch import InotifyWatch
+from tests.component.watch_rig import Bell, Rules, hear_until, kernel_watches, opened, walk
+
+REPO = Path(__file__).parents[2]
+# Root reads everything unless this right is taken away.
+AS_ANYONE = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
+
+
+def tree(directories: int) -> Path:
+    """A new tree of so many directories side by side."""
+    root = Path(tempfile.mkdtemp(prefix="syncd-test-")).resolve()
+    for number in range(directories):
+        (root / f"d{number:03}").mkdir()
+    return root
+
+
+def limit(name: str, value: int) -> None:
+    Path("/proc/sys/user", name).write_text(str(value))
+
+
+def above(root: Path) -> int:
+    """How many watches the directories take that a workspace is in: each but "/" has one."""
+    return len(root.parents) - 1
+
+
+def watches_used_up() -> None:
+    root, bell = tree(100), Bell()
+    most = 19 + above(root)
+    limit("max_inotify_watches", most)
+    watch = InotifyWatch(str(root), bell.wake)
+    for _ in range(3):  # again and again the same, whatever order directories come in
+        walk(watch, root)
+        assert watch.unwatched() == 101 - 19, watch.unwatched()
+        assert watch.needs_polling
+        assert watch.alive()
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:limit"
+    assert "82 of 101 directories" in warning.what, warning
+    assert f"user.max_inotify_watches is {most}" in warning.what, warning
+    assert "sudo sysctl user.max_inotify_watches=524288" in warning.remedy, warning
+    assert "/etc/sysctl.d/" in warning.remedy, warning
+    limit("max_inotify_watches", 1000)
+    missed = min(watch._missed)
+    with opened(root / missed) as fd:
+        watch.cover(missed, fd, Rules())  # as when a directory is read by itself
+    assert watch.unwatched() == 101 - 20, watch.unwatched()
+    walk(watch, root)
+    assert watch.unwatched() == 0, watch.unwatched()
+    assert watch.warnings() == ()
+    assert not watch.needs_polling
+    for number in range(100):
+        (root / f"d{number:03}" / "file").touch()
+    hear_until(watch, bell, "d099")
+    watch.close()
+    shutil.rmtree(root)
+
+
+def few_system_calls_at_the_limit() -> None:
+    root, bell = tree(0), Bell()
+    limit("max_inotify_watches", 4 + above(root))
+    watch = InotifyWatch(str(root), bell.wake)
+    watch.open()
+    assert watch._inotify is not None
+    tried, add = 0, watch._inotify.add
+
+    def counted(path: bytes, mask: int) -> int:
+        nonlocal tried
+        tried += 1
+        return add(path, mask)
+
+    watch._inotify.add = counted  # type: ignore[method-assign]
+    directories = [str(number) for number in range(100)]
+    for order in (directories, ["new", *directories]):  # what has its watch keeps it, whatever comes first
+        tried = 0
+        watch.begin()
+        for path in order:
+            (root / path).mkdir(exist_ok=True)
+            with opened(root / path) as fd:
+                watch.cover(path, fd, Rules())
+        watch.finish()
+        assert sorted(place.path for place in watch._places.values()) == ["0", "1", "2", "3"], watch._places
+        assert watch.unwatched() == len(order) - 4, watch.unwatched()
+        assert tried <= above(root) + len(["0", "1", "2", "3", "one that fails"]), tried
+    watch.close()
+    shutil.rmtree(root)
+
+
+def instances_used_up() -> None:
+    root, bell = tree(3), Bell()
+    limit("max_inotify_instances", 0)
+    before = len(os.listdir("/proc/self/fd"))
+    watch = InotifyWatch(str(root), bell.wake)
+    watch.open()
+    walk(watch, root)
+    assert not watch.alive()
+    assert watch.needs_polling
+    assert watch.unwatched() == 4
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:instances", warning
+    assert "user.max_inotify_instances is 0" in warning.what, warning
+    assert "sudo sysctl user.max_inotify_instances=512" in warning.remedy, warning
+    assert len(os.listdir("/proc/self/fd")) == before
+    limit("max_inotify_instances", 10)
+    walk(watch, root)
+    assert watch.alive()
+    assert watch.warnings() == ()
+    (root / "d001/file").touch()
+    hear_until(watch, bell, "d001")
+    watch.close()
+    shutil.rmtree(root)
+
+
+def unreadable() -> None:
+    root, bell = tree(0), Bell()
+    for name in ("closed", "open"):
+        (root / name).mkdir()
+    (root / "closed").chmod(0o100)
+    watch = InotifyWatch(str(root), bell.wake)
+    watch.begin()
+    for path in ("", "closed", "open"):
+        with opened(root / path, os.O_PATH) as fd:
+            watch.cover(path, fd, Rules())
+    watch.finish()
+    (warning,) = watch.warnings()
+    assert warning.key == "watch:EACCES", warning
+    assert "closed" in str(warning), warning
+    assert watch.unwatched() == 1
+    assert watch.needs_polling
+    (root / "closed").chmod(0o700)
+    walk(watch, root)
+    assert watch.warnings() == ()
+    watch.close()
+    shutil.rmtree(root)
+
+
+SCENARIOS: dict[str, Callable[[], None]] = {
+    scenario.__name__: scenario for scenario in (watches_used_up, few_system_calls_at_the_limit, instances_used_up)
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_in_a_namespace_of_its_own(scenario: str) -> None:
+    """Watches or instances used up: counted and named with the exact remedy, healed by the scan after it is applied."""
+    if subprocess.run(["unshare", "-U", "-r", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    command = ["unshare", "-U", "-r", sys.executable, "-W", "error", "-m", __name__, scenario]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(
+    bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
+)
+def test_an_unreadable_directory_is_named() -> None:
+    """Without read permission there is no watch; it is a problem of its own, of that directory alone, until mended."""
+    command = [*AS_ANYONE, sys.executable, "-W", "error", "-m", __name__, unreadable.__name__]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> None:
+    """Both are EMFILE; the remedy is another. And what was half made is closed again."""
+    script = (
+        "import os, resource, sys\n"
+        "from syncd.watch.inotify_watch import InotifyWatch\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+        "watch, held = InotifyWatch(sys.argv[1], lambda: None), []\n"
+        "for spare in range(4):\n"
+        "    try:\n"
+        "        while True: held.append(os.dup(2))\n"
+        "    except OSError: pass\n"
+        "    for _ in range(spare): os.close(held.pop())\n"
+        "    watch.open()\n"
+        "    if spare < 3: assert [p.key for p in watch.warnings()] == ['watch:descriptors'], watch.warnings()\n"
+        "    for _ in range(spare) if spare < 3 else (): held.append(os.dup(2))\n"
+        "assert watch.alive()\n"
+        "watch.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
+    """Where no descriptor can be named, the path serves; links are not followed."""
+    bell = Bell()
+    (tmp_path / "src").mkdir()
+    watch = InotifyWatch(str(tmp_path), bell.wake)
+    watch.open()
+    reader = watch._inotify
+    assert reader is not None
+    add = reader.add
+
+    def without_proc(path: bytes, mask: int) -> int:
+        if path.startswith(b"/proc/"):
+            raise FileNotFoundError(2, "no /proc", path)
+        return add(path, mask)
+
+    reader.add = without_proc  # type: ignore[method-assign]
+    walk(watch, tmp_path)
+    assert kernel_watches(reader._inotify_fd) == 2 + len(watch._above)
+    (tmp_path / "src/file").touch()
+    hear_until(watch, bell, "src")
+    watch.close()
+    bell.close()
+
+
+if __name__ == "__main__":
+    (SCENARIOS | {unreadable.__name__: unreadable})[sys.argv[1]]()

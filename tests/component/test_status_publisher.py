@@ -1,0 +1,126 @@
+"""What the board shows of a sync under way: how far, how fast, since when; and when it is time for the desktop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import TryLater
+from syncd.remote.target import Target
+from syncd.report.desktop_notifier import DesktopNotifier
+from syncd.report.history_recorder import HistoryRecorder
+from syncd.report.history_store import HistoryStore
+from syncd.report.notification_store import NotificationStore
+from syncd.report.status_publisher import RunTotals, StatusPublisher
+from syncd.report.status_store import StatusStore
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.status_document import State, Status
+from tests.clock import ScriptedClock
+
+MIB = 1 << 20
+AFTER_S = 900.0
+
+
+class Silent:
+    """A desktop on which nothing is ever to be seen."""
+
+    def show(self, notice: object, instead_of: object) -> object:
+        raise AssertionError(notice)
+
+
+@pytest.fixture
+def clock() -> ScriptedClock:
+    return ScriptedClock()
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
+    folder = str(tmp_path)
+    notifier = DesktopNotifier("/work", AFTER_S, desktop=Silent(), file=NotificationStore(folder, clock), clock=clock)
+    return StatusPublisher(
+        workspace="/work",
+        target=Target("https://api.example", "box", "us"),
+        file=StatusStore(folder),
+        manager=SystemdNotifier({}, clock, 1),
+        recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box"),
+        notifier=notifier,
+        clock=clock,
+        totals=RunTotals(),
+    )
+
+
+def shown(publisher: StatusPublisher) -> Status:
+    """As a reader has it."""
+    return publisher.file.last(publisher.document())
+
+
+def test_packaging_tells_files_and_upload_bytes(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Each with its speed and what is left once that is known; nothing of one stage is left in the next."""
+    publisher.enter(State.SNAPSHOTTING)
+    for second in range(5):
+        publisher.packed(10 * second, 100, second * MIB, 10 * MIB)
+        clock.go_on(1)
+    progress = shown(publisher).progress
+    assert progress is not None
+    assert (progress.done_files, progress.total_files, progress.done_bytes) == (40, 100, 4 * MIB)
+    assert progress.bytes_per_second == pytest.approx(MIB)
+    assert progress.seconds_left == pytest.approx(6)
+    publisher.enter(State.UPLOADING)
+    assert shown(publisher).progress is None
+    publisher.sent(MIB, 4 * MIB)
+    progress = shown(publisher).progress
+    assert progress is not None
+    assert (progress.done_bytes, progress.done_files, progress.seconds_left) == (MIB, None, None)
+
+
+def test_it_is_shown_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """However often it is told; who is told through the board hears when."""
+    publisher.enter(State.UPLOADING)
+    told = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
+    assert sum(told) == 2
+
+
+def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An upload that begins anew sends its first bytes once more."""
+    publisher.enter(State.UPLOADING)
+    for sent in (0, 700, 0, 300, 1000):
+        clock.go_on(1)
+        publisher.sent(sent, 1000)
+    assert shown(publisher).uploaded_bytes == 1700
+
+
+def test_since_when(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """A state that goes on keeps its beginning; another one has its own."""
+    publisher.enter(State.WATCHING)
+    begun = shown(publisher).state_since
+    clock.go_on(60)
+    publisher.enter(State.WATCHING)
+    assert shown(publisher).state_since == begun
+    publisher.enter(State.DEBOUNCING)
+    assert shown(publisher).state_since != begun
+
+
+def test_an_upload_under_way_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An attempt failed and the next one takes an hour: nobody is told that syncing fails, until that one fails too."""
+    publisher.recorder.begin("changes")
+    publisher.enter(State.UPLOADING)
+    publisher.retrying("upload", "the upload was cut off")
+    publisher.enter(State.RETRYING)
+    assert publisher.news_due_s == pytest.approx(clock.monotonic + AFTER_S)
+    publisher.enter(State.UPLOADING)
+    clock.go_on(4 * AFTER_S)
+    assert publisher.news_due_s is None
+    publisher.look()
+    publisher.enter(State.RETRYING)
+    with pytest.raises(AssertionError, match="not synced"):
+        publisher.failed("upload", TryLater("the upload was cut off"))
+
+
+def test_a_pause_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Neither one that a person began, nor one that a daemon starts in."""
+    publisher.retrying("upload", "the upload was cut off")
+    publisher.enter(State.PAUSED)
+    clock.go_on(4 * AFTER_S)
+    assert publisher.news_due_s is None
+    publisher.look()

@@ -1,0 +1,1 @@
+"""syncd in this process against the emulator."""

@@ -1,0 +1,148 @@
+"""What the client's tests stand on: the real sync cycle against the emulator in process, in scripted time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
+from syncd.core.settings import check_config
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
+from syncd.emulator import Emulator
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import FailureAction
+from syncd.remote.http_client import HttpClient
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import Outcome, SyncCycle
+from tests.clock import ScriptedClock
+
+KEY = "sk-key-of+the/test="
+SANDBOX = "box"
+
+
+@dataclass
+class Witness:
+    """An attendant that writes everything down, and whose waits are over at once; `ends` raises instead of waiting."""
+
+    clock: ScriptedClock
+    stages: list[State] = field(default_factory=list)
+    sent_bytes: list[int] = field(default_factory=list)
+    failures: list[StepFailed] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    verdicts: list[FailureAction] = field(default_factory=list)
+    ends: BaseException | None = None
+
+    def stage(self, state: State) -> None:
+        self.stages.append(state)
+
+    def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
+        assert done_files <= total_files
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        assert sent_bytes <= total_bytes
+        self.sent_bytes.append(sent_bytes)
+
+    def retrying(self, failure: StepFailed, wait_s: float) -> None:
+        self.failures.append(failure)
+        self.waits.append(wait_s)
+
+    def pause(self, wait_s: float, action: FailureAction) -> None:
+        self.verdicts.append(action)
+        if self.ends is not None:
+            raise self.ends
+        self.clock.go_on(wait_s)
+
+
+class Rig:
+    """A workspace, its folders, and an emulator with the sandbox that it goes to."""
+
+    def __init__(self, folder: Path, emulator: Emulator, clock: ScriptedClock) -> None:
+        self.folder = folder
+        self.emulator = emulator
+        self.clock = clock
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        self.sandbox = emulator.create_sandbox(SANDBOX)
+        self.client = HttpClient(Waiter(Interrupt(), clock))
+        self.keys: dict[str, dict[str, Any]] = {
+            "workspace": {"path": str(self.workspace)},
+            "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
+            "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
+        }
+        self.key = ApiKey(KEY, "the test")
+        self.environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        # Called between any two steps of a scan or of packing: where a test lets the world go on, or end.
+        self.meanwhile: Callable[[], None] = lambda: None
+        self._cycle: SyncCycle | None = None
+
+    @property
+    def cycle(self) -> SyncCycle:
+        """The cycle of the process that lives now."""
+        if self._cycle is None:
+            config = check_config(self.keys)
+            context = RuntimeContext(self.clock, self.environ, Interrupt())
+            folders = folders_of(config, self.environ)
+            self._cycle = sync_cycle_of(
+                config,
+                folders,
+                key=self.key,
+                context=context,
+                client=self.client,
+                on_progress=self._progress,
+            )
+            self._cycle.recall()
+        return self._cycle
+
+    def _progress(self) -> None:
+        self.meanwhile()
+
+    def restart(self) -> None:
+        """The process is gone; the next one knows only what is on disk."""
+        self.client.drop()
+        self._cycle = None
+
+    def write(self, path: str = "a.txt", content: str = "hello") -> None:
+        file = self.workspace / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED, witness: Witness | None = None) -> tuple[Outcome, Witness]:
+        """One sync that must not fail."""
+        witness = witness or Witness(self.clock)
+        return self.cycle.run(sync_mode, witness), witness
+
+    def fail(self, witness: Witness | None = None) -> tuple[StepFailed, Witness]:
+        """One sync that must fail."""
+        witness = witness or Witness(self.clock)
+        try:
+            self.cycle.run(SyncMode.CHANGED, witness)
+        except StepFailed as failure:
+            return failure, witness
+        raise AssertionError("it did not fail")
+
+    def asked(self) -> list[str]:
+        """The operations that the emulator was asked for."""
+        return self.emulator.request_log.ops()
+
+    def arrived(self) -> dict[str, str]:
+        """The files in the sandbox with their contents."""
+        top = self.sandbox.workspace
+        return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
+
+
+@contextmanager
+def rigged(folder: Path, **options: Any) -> Iterator[Rig]:
+    """A rig in `folder`; `options` are the emulator's."""
+    clock = ScriptedClock()
+    with Emulator(folder / "emulator", api_key=KEY, clock=clock, **options) as emulator:
+        rig = Rig(folder, emulator, clock)
+        try:
+            yield rig
+        finally:
+            rig.client.drop()

@@ -1,0 +1,410 @@
+"""One path never stops the others: what has no free place in the sandbox is made way for, or left out and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.emulator.request_log import RequestRecord
+from syncd.sandbox import blocked_paths_main
+from syncd.sync.sync_cycle import Outcome
+from tests.integration.sync_rig import Rig, rigged
+
+DELETIONS = ["keep", "mirror", "reset"]
+
+
+@pytest.fixture(params=["full", "changes"])
+def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """`stay`, `file` and a folder `d` are in the sandbox, which has proved that it takes small archives."""
+    with rigged(tmp_path) as it:
+
+        def wait(entry: RequestRecord) -> None:
+            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            sandbox = it.emulator.sandbox(entry.sandbox or "")
+            if sandbox is not None:
+                sandbox.wait()
+
+        it.emulator.faults.on("execution-logs", "before", wait)
+        it.keys["sync"] = {"archive": request.param}
+        (it.workspace / "0").mkdir()  # the smallest path, which every small archive holds
+        for path in ("stay", "file", "d/a", "d/sub/b"):
+            it.write(path)
+        it.sync()
+        it.write("stay", "proof")
+        it.sync()
+        yield it
+
+
+def configured(rig: Rig, deletions: str) -> None:
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.restart()
+
+
+def folder_becomes_file(rig: Rig) -> None:
+    shutil.rmtree(rig.workspace / "d")
+    rig.write("d", "a file now")
+
+
+def file_becomes_folder(rig: Rig) -> None:
+    (rig.workspace / "file").unlink()
+    rig.write("file/in/it", "a folder now")
+
+
+def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
+    place = rig.sandbox.workspace / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(content)
+
+
+def keys(rig: Rig) -> list[str]:
+    return [warning.key for warning in rig.cycle.warnings]
+
+
+def warnings(rig: Rig) -> str:
+    return "\n".join(str(warning) for warning in rig.cycle.warnings)
+
+
+def settled(rig: Rig) -> Outcome:
+    """The outcome of the last sync with anything to follow, which come to an end."""
+    for _ in range(4):
+        outcome, _ = rig.sync()
+        if not outcome.follow_up:
+            return outcome
+    raise AssertionError("there is always one more sync")
+
+
+def check_quiet(rig: Rig) -> None:
+    """Nothing more is asked for while nothing changes."""
+    asked = len(rig.asked())
+    assert rig.sync()[0].word == "unchanged"
+    assert rig.sync()[0].word == "unchanged"
+    assert len(rig.asked()) == asked
+
+
+def tree(top: Path) -> dict[str, str]:
+    return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("deletions", DELETIONS)
+@pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
+def test_what_is_ours_makes_way(rig: Rig, deletions: str, changed: object) -> None:
+    """Whatever `deletions` says: both are here by now, and nothing is warned of."""
+    configured(rig, deletions)
+    assert callable(changed)
+    changed(rig)
+    rig.write("stay", "changed")
+    assert rig.sync()[0].word == "initialized"
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert keys(rig) == []
+    assert rig.asked().count("initialize") == 3
+    check_quiet(rig)
+    rig.restart()
+    check_quiet(rig)
+
+
+def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
+    """With `keep`, what else was deleted here stays, as does a link that a file took the place of."""
+    configured(rig, "keep")
+    (rig.workspace / "file").unlink()
+    folder_becomes_file(rig)
+    rig.sync()
+    assert rig.arrived() == {"d": "a file now", "stay": "proof", "file": "hello"}
+
+
+def test_deleted_long_ago(rig: Rig) -> None:
+    """With `keep`, what lingered there is in the way of a file that is new here."""
+    configured(rig, "keep")
+    shutil.rmtree(rig.workspace / "d")
+    rig.sync()
+    assert rig.cycle.lingering_files == 2
+    rig.restart()
+    rig.write("d", "a file now")
+    assert settled(rig).blocked == ()
+    assert rig.arrived()["d"] == "a file now"
+    assert rig.cycle.lingering_files == 0
+    check_quiet(rig)
+
+
+@pytest.mark.parametrize("deletions", ["keep", "mirror"])
+def test_someone_elses_file_in_the_folder(rig: Rig, deletions: str) -> None:
+    """It stays, the path is left out and named, all else is synced; and once it is gone, the path is sent."""
+    configured(rig, deletions)
+    agent(rig, "d/sub/theirs")
+    folder_becomes_file(rig)
+    rig.write("stay", "changed")
+    outcome = settled(rig)
+    assert outcome.blocked == ("d",)
+    assert rig.arrived() == {"stay": "changed", "file": "hello", "d/sub/theirs": "the agent's"}
+    assert keys(rig) == ["blocked:d"]
+    assert "'d' is not sent: in the sandbox a directory has its place" in warnings(rig)
+    check_quiet(rig)
+    rig.restart()
+    check_quiet(rig)
+    assert keys(rig) == ["blocked:d"]
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ("d",)
+    assert rig.arrived()["stay"] == "changed again"
+    assert keys(rig) == ["blocked:d"]
+    check_quiet(rig)
+    (rig.sandbox.workspace / "d/sub/theirs").unlink()
+    rig.write("stay", "and again")
+    assert rig.sync()[0].follow_up == ("d",)
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert keys(rig) == []
+    check_quiet(rig)
+
+
+@pytest.mark.parametrize("deletions", DELETIONS)
+def test_tried_again(rig: Rig, deletions: str) -> None:
+    """By `push --force`, not by a start; a folder that someone made where a new file goes is in the way."""
+    configured(rig, deletions)
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("new",)
+    assert rig.arrived()["stay"] == "changed"
+    assert rig.arrived()["new/theirs"] == "the agent's"
+    check_quiet(rig)
+    rig.restart()
+    check_quiet(rig)
+    assert keys(rig) == ["blocked:new"]
+    assert rig.sync(SyncMode.FORCED)[0].blocked == ("new",)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    assert rig.sync(SyncMode.FORCED)[0].follow_up == ("new",)
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)
+    assert "reset" not in rig.asked()
+
+
+def test_an_edit_is_a_reason_to_look(rig: Rig) -> None:
+    """Once, and no more: of a blocked path here."""
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    settled(rig)
+    check_quiet(rig)
+    rig.write("new", "edited here")
+    assert settled(rig).blocked == ("new",)
+    check_quiet(rig)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    rig.write("new", "edited once more")
+    settled(rig)
+    assert rig.arrived()["new"] == "edited once more"
+
+
+def test_what_is_gone_here_is_no_trouble(rig: Rig) -> None:
+    """A blocked path that was renamed here needs no place, and no one is warned of it."""
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    settled(rig)
+    (rig.workspace / "new").rename(rig.workspace / "newer")
+    assert settled(rig).blocked == ()
+    assert rig.arrived()["newer"] == "a file here"
+    assert keys(rig) == []
+    check_quiet(rig)
+
+
+@pytest.mark.parametrize("deletions", DELETIONS)
+@pytest.mark.parametrize("there", ["a file", "a link to nowhere", "a link to a folder"])
+def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
+    """Someone replaced our folder: where an extractor refuses that, what is below it is left out, and no deletion."""
+    configured(rig, deletions)
+    place = rig.sandbox.workspace / "d"
+    shutil.rmtree(place)
+    if there == "a file":
+        place.write_text("the agent's")
+    elif there == "a link to nowhere":
+        place.symlink_to("nowhere")
+    else:
+        place.symlink_to(rig.sandbox.workspace.parent)
+    rig.write("d/a", "changed")
+    rig.write("stay", "changed")
+    outcome = settled(rig)
+    assert rig.arrived()["stay"] == "changed"
+    if rig.keys["sync"]["archive"] == "full":
+        assert outcome.blocked == ()  # GNU tar puts a folder in its place
+        assert rig.arrived()["d/a"] == "changed"
+        return
+    assert outcome.blocked == ("d",)
+    assert not place.is_dir() or place.is_symlink()
+    assert rig.cycle.lingering_files == 0
+    check_quiet(rig)
+    place.unlink()
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    assert keys(rig) == []
+    check_quiet(rig)
+    assert "reset" not in rig.asked()
+
+
+@pytest.mark.parametrize("deletions", ["keep", "mirror"])
+@pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
+def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object) -> None:
+    """Nobody can make way or look: what changed its kind is left out, and named."""
+    configured(rig, deletions)
+    rig.emulator.faults.script("execution-upload-url: 404 always")
+    assert callable(changed)
+    changed(rig)
+    rig.write("stay", "changed")
+    path = "d" if changed is folder_becomes_file else "file"
+    assert settled(rig).blocked == (path,)
+    assert rig.arrived()["stay"] == "changed"
+    assert f"blocked:{path}" in keys(rig)
+    check_quiet(rig)
+    rig.restart()
+    check_quiet(rig)
+
+
+def test_a_file_that_someone_changed_stays(rig: Rig) -> None:
+    """Where a folder is here by now: an extractor would take it away."""
+    configured(rig, "mirror")
+    agent(rig, "file", "changed there")
+    file_becomes_folder(rig)
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("file",)
+    assert rig.arrived()["file"] == "changed there"
+    for _ in range(2):
+        assert keys(rig) == ["blocked:file"]
+        assert "a file has its place" in warnings(rig)
+        check_quiet(rig)
+        rig.restart()
+
+
+def test_what_is_left_out_was_not_written_over(rig: Rig) -> None:
+    """No warning says so."""
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    settled(rig)
+    assert keys(rig) == ["blocked:new"]
+
+
+def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
+    """An initialize that fails once is tried again as before, one that fails on is looked into once."""
+    rig.write("stay", "changed")
+    rig.keys["sandbox"]["warn_on_remote_changes"] = False
+    rig.restart()
+    executed = rig.asked().count("execute")
+    rig.emulator.faults.script("initialize: 500")
+    rig.sync()
+    assert rig.asked().count("execute") == executed
+    rig.write("stay", "changed again")
+    rig.emulator.faults.script("initialize: 500 x5")
+    rig.sync()
+    assert rig.asked().count("execute") == executed + 1
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def test_odd_names(rig: Rig) -> None:
+    """Names that are no UTF-8 are left out by the bytes that they are, and shown so that they can be read."""
+    name = os.fsdecode(b"caf\xe9\n")
+    agent(rig, f"{name}/theirs")
+    rig.write(name, "a file here")
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == (name,)
+    assert rig.arrived()["stay"] == "changed"
+    assert keys(rig) == [f"blocked:{name}"]
+    assert "\n" not in warnings(rig)
+    check_quiet(rig)
+
+
+def test_many(rig: Rig) -> None:
+    """Each is left out, not each has a line."""
+    for number in range(120):
+        agent(rig, f"many/{number}/theirs")
+        rig.write(f"many/{number}", "a file here")
+    rig.write("stay", "changed")
+    assert len(settled(rig).blocked) == 120
+    assert rig.arrived()["stay"] == "changed"
+    assert len(keys(rig)) == 51
+    assert "70 more paths are not sent" in warnings(rig)
+    check_quiet(rig)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution-logs: html always",
+        'execution-logs: json {"status": "completed", "logs": "hello"} always',
+        'execution-logs: json {"status": "running"} always',
+        "execute: 500 always",
+        "execution-upload: reset always",
+    ],
+)
+def test_a_look_that_fails(rig: Rig, fault: str) -> None:
+    """What was suspected stays left out, the rest is synced, and it is over once someone can look."""
+    rig.keys["sandbox"]["warn_on_remote_changes"] = False
+    rig.restart()
+    agent(rig, "new/theirs")
+    rig.write("new", "a file here")
+    settled(rig)
+    shutil.rmtree(rig.sandbox.workspace / "new")
+    rig.emulator.faults.script(fault)
+    rig.write("stay", "changed")
+    assert settled(rig).blocked == ("new",)
+    assert rig.arrived()["stay"] == "changed"
+    check_quiet(rig)
+    rig.emulator.faults.clear()
+    rig.write("stay", "changed again")
+    assert settled(rig).blocked == ()
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, str]:
+    """What the program says of these paths and kinds in `top`, by itself, as the sandbox runs it."""
+    folder.mkdir()
+    content = {"word": "w", "paths": [path for path, _ in asked], "kinds": "".join(kind for _, kind in asked)}
+    (folder / "paths.json").write_text(json.dumps(content))
+    (folder / "main.py").write_bytes(Path(blocked_paths_main.__file__).read_bytes())
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", folder / "main.py"],
+        env={"AGENT_WORKSPACE": str(top)},
+        cwd="/",
+        capture_output=True,
+        check=True,
+    )
+    *lines, last = [json.loads(line) for line in ran.stdout.splitlines()]
+    found = {path: there for _, _, items in lines for path, there in items}
+    assert last == ["w", "done", len(found)]
+    return found
+
+
+def test_what_the_program_sees(tmp_path: Path) -> None:
+    """By kinds alone, following no link: the topmost path that is in the way stands for all below it."""
+    top = tmp_path / "top"
+    (top / "folder/full").mkdir(parents=True)
+    (top / "file").write_text("")
+    (top / "link").symlink_to("folder")
+    os.mkfifo(top / "fifo")
+    free = [("new", "f"), ("new2", "d"), ("new3/deep/x", "f"), ("folder", "d"), ("file", "f"), ("link", "f")]
+    free += [("link", "l"), ("fifo", "f"), ("folder/full/x", "l"), ("file", "l")]
+    assert looked(top, free, tmp_path / "free") == {}
+    taken = [("folder", "f"), ("folder/full", "l"), ("file", "d"), ("file/x/y", "f"), ("link/x", "f"), ("fifo/x", "f")]
+    assert looked(top, taken, tmp_path / "taken") == {
+        "folder": "d",
+        "folder/full": "d",
+        "file": "f",
+        "link": "l",
+        "fifo": "o",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folders(tmp_path: Path) -> None:
+    """What is to be made or replaced in one is in trouble, not what is below another folder in it."""
+    top = tmp_path / "top"
+    (top / "closed/open").mkdir(parents=True)
+    (top / "closed/file").write_text("")
+    (top / "closed").chmod(0o555)
+    asked = [("closed", "d"), ("closed/file", "f"), ("closed/new", "d"), ("closed/new/x", "f"), ("closed/open", "d")]
+    asked += [("closed/open/x", "f")]
+    assert looked(top, asked, tmp_path / "asked") == {"closed/file": "r", "closed/new": "r"}

@@ -1,0 +1,81 @@
+"""A file that gives out midway: what lies over there stays whole, and the new one goes once it can be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.sync_rig import Rig, rigged
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace of a small file and a large one that is in the sandbox already."""
+    with rigged(tmp_path) as rig:
+        rig.write("a.txt", "small")
+        rig.write("big", "1" * 3 * MIB)
+        rig.sync()
+        yield rig
+
+
+class BadSector:
+    """From the second check on under which the large file is open, reading it fails: a directory is in its place."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._path = os.path.realpath(rig.workspace / "big")
+        self._folder = os.open(rig.workspace, os.O_RDONLY)
+        self._checks = 0
+        self.tries = 0
+        rig.meanwhile = self
+
+    def __call__(self) -> None:
+        for name in os.listdir("/proc/self/fd"):
+            if os.path.realpath(f"/proc/self/fd/{name}") == self._path:
+                self._checks += 1
+                if self._checks % 2 == 0:
+                    self.tries += 1
+                    os.dup2(self._folder, int(name))
+
+    def mended(self, rig: Rig) -> None:
+        rig.meanwhile = lambda: None
+        os.close(self._folder)
+
+
+def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
+    """Half a file is not sent, the others are; nothing changes for it to be sent once it can be read."""
+    rig.write("big", "2" * 3 * MIB)
+    rig.write("a.txt", "changed")
+    disk = BadSector(rig)
+    outcome, _ = rig.sync()
+    assert outcome.follow_up == ()
+    assert disk.tries == 1
+    arrived = rig.arrived()
+    assert arrived["a.txt"] == "changed"
+    assert arrived["big"] == "1" * 3 * MIB
+    assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
+    disk.mended(rig)
+    outcome, _ = rig.sync()
+    assert outcome.sync is not None
+    assert rig.arrived()["big"] == "2" * 3 * MIB
+    assert rig.cycle.warnings == []
+    assert rig.sync()[0].sync is None
+
+
+def test_what_gives_out_for_good_is_not_read_at_every_look(rig: Rig) -> None:
+    """Each time twice as many looks go by, it is named all the while, and nothing is uploaded for it."""
+    rig.write("big", "2" * 3 * MIB)
+    disk = BadSector(rig)
+    rig.sync()
+    uploads = rig.asked().count("upload")
+    for _ in range(31):
+        outcome, _ = rig.sync()
+        assert outcome.sync is None
+        assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
+    assert disk.tries == 7  # once for its digest, then at the looks 0, 1, 3, 7, 15 and 31
+    assert rig.asked().count("upload") == uploads
+    disk.mended(rig)

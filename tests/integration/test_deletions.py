@@ -1,0 +1,352 @@
+"""What was deleted at home goes in the sandbox too, if the configuration says so, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import NearlyEmpty
+from syncd.remote.failure_action import ApiStep
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as it:
+        it.keys["sandbox"]["deletions"] = "mirror"
+        # The program runs in real time: in the test's, it has ended whenever someone looks.
+        for op in ("execution-logs", "execution-status"):
+            it.emulator.faults.on(op, "before", lambda _: it.sandbox.wait())
+        yield it
+
+
+def there(rig: Rig) -> list[str]:
+    top = rig.sandbox.workspace
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+
+
+def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
+    file = rig.sandbox.workspace / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+
+
+def keys(rig: Rig) -> list[str]:
+    return [warning.key for warning in rig.cycle.warnings]
+
+
+def test_deleted_here_is_removed_there(rig: Rig) -> None:
+    """Before the initialize, so that it never sees both; what the agent made stays, and so does its folder."""
+    for path in ("a", "d/e/f", "g/ours", "stay"):
+        rig.write(path)
+    rig.sync()
+    agent(rig, "g/theirs")
+    agent(rig, "more")
+    for path in ("a", "d/e/f", "g/ours"):
+        (rig.workspace / path).unlink()
+    for path in ("d/e", "d", "g"):
+        (rig.workspace / path).rmdir()
+    rig.sync()
+    assert there(rig) == ["g", "g/theirs", "more", "stay"]
+    assert rig.asked()[-1] == "initialize"
+    assert "execute" in rig.asked()
+    assert keys(rig) == []
+    asked = len(rig.asked())
+    rig.write("stay", "changed")
+    rig.sync()
+    assert "execute" not in rig.asked()[asked:]
+
+
+@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+def test_another_kind_in_the_same_place(rig: Rig, deletions: str) -> None:
+    """A file becomes a folder, a folder a file, a link a file, which no extractor does by itself."""
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.write("file")
+    rig.write("folder/f")
+    (rig.workspace / "link").symlink_to("file")
+    rig.sync()
+    (rig.workspace / "file").unlink()
+    rig.write("file/f")
+    (rig.workspace / "folder" / "f").unlink()
+    (rig.workspace / "folder").rmdir()
+    rig.write("folder", "a file")
+    (rig.workspace / "link").unlink()
+    rig.write("link", "a file")
+    rig.sync()
+    assert rig.arrived() == {"file/f": "hello", "folder": "a file", "link": "a file"}
+    assert not (rig.sandbox.workspace / "link").is_symlink()
+
+
+def test_what_the_agent_changed_stays_and_is_told(rig: Rig) -> None:
+    """Until it is here again; the removal is not tried over and over."""
+    rig.write("a", "ours")
+    rig.write("stay")
+    rig.sync()
+    agent(rig, "a", "THEIRS")
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert rig.arrived()["a"] == "THEIRS"
+    assert keys(rig) == ["kept:a"]
+    outcome, _ = rig.sync()
+    assert outcome.sync is None
+    rig.write("a", "new")
+    rig.sync()
+    assert rig.arrived()["a"] == "new"
+    assert keys(rig) == []
+
+
+def test_what_cannot_be_read_is_not_deleted(rig: Rig) -> None:
+    """A folder or file that is there and closed to us."""
+    for path in ("closed/f", "stay"):
+        rig.write(path)
+    rig.sync()
+    # Its rules cannot be read, so it is left out whole, whoever we are.
+    (rig.workspace / "closed" / ".gitignore").symlink_to("/")
+    (rig.workspace / "closed" / ".gitignore").unlink()
+    (rig.workspace / "closed" / ".gitignore").write_text("x")
+    rig.sync()
+    assert "closed/f" in there(rig)
+    assert "execute" not in rig.asked()
+
+
+def test_newly_ignored_is_removed(rig: Rig) -> None:
+    """What belongs no more was put there by us."""
+    rig.write("x.log")
+    rig.write("stay")
+    rig.sync()
+    rig.write(".gitignore", "*.log")
+    rig.sync()
+    assert there(rig) == [".gitignore", "stay"]
+
+
+def test_the_guard_stands_before_it(rig: Rig) -> None:
+    """A workspace that lost nearly everything removes nothing, until a person says so."""
+    for number in range(30):
+        rig.write(f"f{number}")
+    rig.sync()
+    for number in range(29):
+        (rig.workspace / f"f{number}").unlink()
+    with pytest.raises(NearlyEmpty):
+        rig.sync()
+    assert len(there(rig)) == 30
+    rig.sync(SyncMode.FORCED)
+    assert there(rig) == ["f29"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution-upload-url: 503",
+        "execution-upload: reset",
+        "execute: lost",
+        "execution-logs: html",
+        "initialize: 503",
+        "initialize: lost",
+        "upload: expired",
+    ],
+)
+def test_a_failure_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
+    """The removal can be repeated; nothing is uploaded twice for it."""
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    uploads = rig.asked().count("upload")
+    rig.emulator.faults.script(fault)
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert there(rig) == ["stay"]
+    assert rig.asked().count("upload") <= uploads + 1 + fault.startswith("upload")
+
+
+@pytest.mark.parametrize("fault", ["execute: 500 always", "execution-logs: 500 always"])
+def test_a_failure_that_lasts_is_of_the_step_delete(rig: Rig, fault: str) -> None:
+    """It ends the sync as any other does, and the next one begins with it again."""
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    (rig.workspace / "a").unlink()
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.DELETE
+    rig.emulator.faults.clear()
+    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
+    rig.restart()
+    rig.sync()
+    assert there(rig) == ["stay"]
+
+
+def test_a_sandbox_without_executions(rig: Rig) -> None:
+    """Everything else still arrives; what stays is told, and tried again by the next sync and the next process."""
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    rig.emulator.faults.script("execution-upload-url: 403 always")
+    (rig.workspace / "a").unlink()
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.DELETE  # the key may be wrong
+    rig.emulator.faults.clear()
+    rig.emulator.faults.script("execution-upload-url: 404 always")
+    rig.write("stay", "new")
+    rig.sync()
+    assert rig.arrived() == {"a": "hello", "stay": "new"}
+    assert keys(rig) == ["delete"]
+    rig.restart()
+    rig.emulator.faults.clear()
+    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
+    rig.sync()
+    assert there(rig) == ["stay"]
+    assert keys(rig) == []
+
+
+@pytest.mark.parametrize("op", ["execution-upload-url", "execute", "initialize"])
+def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
+    """The file is removed there, the process dies, and the person brings the file back before the next one starts."""
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    (rig.workspace / "a").unlink()
+    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    rig.emulator.faults.script(f"{op}: lost")
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(witness=witness)
+    rig.sandbox.wait()  # the program that was started without an answer has come to its end
+    rig.restart()
+    rig.write("a")
+    os.utime(rig.workspace / "a", (1_700_000_000, 1_700_000_000))
+    rig.sync()
+    assert there(rig) == ["a", "stay"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_came_unanswered_is_removed_too(rig: Rig, *, restarted: bool) -> None:
+    """Files new and changed arrive by an initialize whose answer is lost, and are deleted before the next sync."""
+    rig.write("stay")
+    rig.write("changed", "old")
+    rig.sync()
+    rig.write("new")
+    rig.write("changed", "by now another")
+    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    rig.emulator.faults.script("initialize: lost")
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(witness=witness)
+    assert there(rig) == ["changed", "new", "stay"]
+    if restarted:
+        rig.restart()
+    (rig.workspace / "new").unlink()
+    (rig.workspace / "changed").unlink()
+    rig.sync()
+    assert there(rig) == ["stay"]
+    assert keys(rig) == []
+
+
+RULES = (".gitignore", ".syncdignore", "workspace.ignore")
+
+
+def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
+    """From now on these patterns stay home."""
+    if rules == "workspace.ignore":
+        rig.keys["workspace"]["ignore"] = list(patterns)
+        rig.restart()
+    else:
+        rig.write(rules, "".join(f"{pattern}\n" for pattern in patterns))
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
+    """With "reset", a new rule is no reason to take the agent's work away, nor is what becomes of such paths."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("a.log", "build/deep/x", "d/b.log", "d/stay", "gone"):
+        rig.write(path)
+    rig.sync()
+    agent(rig, "theirs")
+    leave_out(rig, rules, "*.log", "build/")
+    for number in range(3):
+        if number == 2:
+            (rig.workspace / "a.log").unlink()
+            shutil.rmtree(rig.workspace / "build")
+        rig.sync()
+        rig.write("d/stay", str(number))
+        rig.sync()
+        assert "reset" not in rig.asked()
+        assert "theirs" in there(rig)
+        assert rig.cycle.lingering_files == 3
+        rig.restart()
+    asked = len(rig.asked())
+    rig.sync()
+    rig.sync()
+    assert len(rig.asked()) == asked  # nothing is owed for them
+    (rig.workspace / "gone").unlink()
+    rig.sync()
+    assert rig.asked().count("reset") == 1
+    assert not {"a.log", "build", "gone", "theirs"} & set(there(rig))
+    assert rig.cycle.lingering_files == 0
+
+
+def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:
+    """A folder that went with all that was in it, the file with its rules too, was deleted."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("d/x.log", "stay"):
+        rig.write(path)
+    rig.sync()
+    rig.write("d/.gitignore", "*.log\n")
+    rig.sync()
+    assert "reset" not in rig.asked()
+    shutil.rmtree(rig.workspace / "d")
+    rig.sync()
+    assert rig.asked().count("reset") == 1
+
+
+def test_a_link_that_leads_outside_by_now_is_no_deletion(rig: Rig) -> None:
+    """It is still at home, and stays there."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    for path in ("file", "stay"):
+        rig.write(path)
+    (rig.workspace / "link").symlink_to("file")
+    rig.sync()
+    (rig.workspace / "link").unlink()
+    (rig.workspace / "link").symlink_to("/etc/passwd")
+    rig.sync()
+    assert "reset" not in rig.asked()
+
+
+def test_with_mirror_what_is_left_out_by_now_is_removed(rig: Rig) -> None:
+    """As the manual says: the sandbox is to have what a snapshot holds, and what someone else made."""
+    for path in ("a.log", "stay"):
+        rig.write(path)
+    rig.sync()
+    leave_out(rig, ".gitignore", "*.log")
+    rig.sync()
+    assert there(rig) == [".gitignore", "stay"]
+
+
+def test_reset_only_when_something_was_deleted(rig: Rig) -> None:
+    """Then all goes that was there, and all of ours comes."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    agent(rig, "more")
+    rig.write("stay", "changed")
+    rig.sync()
+    assert "reset" not in rig.asked()
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert rig.asked()[-2:] == ["reset", "initialize"]
+    assert rig.arrived() == {"stay": "changed"}
+
+
+def test_keep_keeps(rig: Rig) -> None:
+    """Nothing is removed, and nothing runs there."""
+    rig.keys["sandbox"]["deletions"] = "keep"
+    rig.write("a")
+    rig.write("stay")
+    rig.sync()
+    (rig.workspace / "a").unlink()
+    rig.sync()
+    assert there(rig) == ["a", "stay"]
+    assert not {"execute", "reset"} & set(rig.asked())

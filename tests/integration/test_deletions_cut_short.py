@@ -1,0 +1,111 @@
+"""Removing and resetting, cut short at each request by each fault: the sandbox is as home after the next sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import SandboxGone, Stop
+from syncd.core.waiter import Superseded
+from syncd.emulator.request_log import RequestRecord
+from syncd.remote.failure import StepFailed
+from tests.integration.sync_rig import SANDBOX, Rig, Witness, rigged
+
+REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]
+RESETTING = ["reset", "initialize"]
+FAULTS = ["reset", "lost", "503", "503 after", "cut", "html", "401"]
+WAYS = [("mirror", op) for op in REMOVING] + [("reset", op) for op in RESETTING]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """What every kind of deletion needs is in the sandbox."""
+    with rigged(tmp_path) as it:
+
+        def wait(entry: RequestRecord) -> None:
+            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            sandbox = it.emulator.sandbox(entry.sandbox or "")
+            if sandbox is not None:
+                sandbox.wait()
+
+        for op in ("execution-logs", "execution-status"):
+            it.emulator.faults.on(op, "before", wait)
+        for path in ("a", "d/b", "kind", "stay"):
+            it.write(path)
+        yield it
+
+
+def deletes(rig: Rig) -> None:
+    for path in ("a", "d/b", "kind"):
+        (rig.workspace / path).unlink()
+    (rig.workspace / "d").rmdir()
+    rig.write("kind/in")
+    rig.write("stay", "changed")
+
+
+def tree(top: Path) -> dict[str, str | None]:
+    return {str(path.relative_to(top)): path.read_text() if path.is_file() else None for path in top.rglob("*")}
+
+
+def as_home(rig: Rig) -> bool:
+    rig.sandbox.wait()
+    return tree(rig.sandbox.workspace) == tree(rig.workspace)
+
+
+def _cases() -> list[object]:
+    """Each request, each fault and each end, but not each with each: all of them with `-m long`."""
+    found: list[object] = []
+    for place, (deletions, op) in enumerate(WAYS):
+        for number, fault in enumerate(FAULTS):
+            for count, end in enumerate((Stop(), Superseded(), None)):
+                short = (place + 2 * number) % len(WAYS) // 2 == count
+                name = f"{deletions}-{op}-{fault}-{('stopped', 'superseded', 'given up')[count]}"
+                marks = () if short and (place + number) % 2 else pytest.mark.long
+                found.append(pytest.param(deletions, op, fault, end, marks=marks, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("deletions", "op", "fault", "end"), _cases())
+def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseException | None) -> None:
+    """And a deletion is taken back in the meantime, or another one made."""
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.sync()
+    deletes(rig)
+    rig.emulator.faults.script(f"{op}: {fault} always")
+    try:
+        rig.sync(witness=Witness(rig.clock, ends=end))
+    except (Stop, Superseded, StepFailed):
+        assert not as_home(rig) or op == "initialize"
+    else:
+        assert op == "execution-upload"
+        # Half an answer, or a page, may be one to a PUT; what is not there cannot be started, and that is told.
+        assert fault == "cut" or [warning.key for warning in rig.cycle.warnings] == ["delete"]
+    rig.emulator.faults.clear()
+    rig.write("a", "taken back")
+    (rig.workspace / "stay").unlink()
+    if end is None:
+        rig.restart()
+    rig.sync()
+    assert as_home(rig)
+    assert rig.cycle.warnings == []
+    assert rig.cycle.lingering_files == 0
+    assert rig.sync()[0].word == "unchanged"
+
+
+@pytest.mark.parametrize(("deletions", "op"), [way for way in WAYS if way[1] != "execution-upload"])
+def test_gone_in_the_midst(rig: Rig, deletions: str, op: str) -> None:
+    """A sandbox that ends then is told as such, and a new one of that name gets everything."""
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.sync()
+    deletes(rig)
+    rig.emulator.faults.script(f"{op}: gone")
+    failure, _ = rig.fail()
+    assert issubclass(failure.refusal, SandboxGone)
+    rig.sandbox = rig.emulator.create_sandbox(SANDBOX)
+    rig.restart()
+    rig.sync()
+    assert as_home(rig)
+    assert rig.cycle.warnings == []
+    assert rig.cycle.lingering_files == 0

@@ -1,0 +1,357 @@
+"""The sync cycle against the emulator: one lease for many, every fault answered by its meaning, no needless upload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
+from syncd.core.waiter import Superseded
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.sync.status_document import State
+from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+
+WHOLE = ["upload-url", "upload", "initialize"]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace with one file, and where it goes."""
+    with rigged(tmp_path) as rig:
+        rig.write()
+        yield rig
+
+
+def test_a_file_arrives(rig: Rig) -> None:
+    """The whole way: lease, upload, initialize; the sandbox has the file, the outcome says how much."""
+    outcome, witness = rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert rig.asked() == WHOLE
+    assert outcome.word == "initialized"
+    assert outcome.sync is not None
+    assert outcome.sync.files == 1
+    assert outcome.sync.archive_bytes == rig.emulator.request_log[1].bytes_in
+    assert outcome.sync.finished_at == "2026-11-24T13:20:11Z"
+    assert list(dict.fromkeys(witness.stages)) == [State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING]
+    assert witness.sent_bytes[0] == 0
+    assert witness.sent_bytes[-1] == outcome.sync.archive_bytes
+
+
+def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
+    """A second sync, also of a new process, finds nothing to do; a forced one does everything."""
+    rig.sync()
+    assert rig.sync()[0].word == "unchanged"
+    rig.restart()
+    assert rig.sync()[0].word == "unchanged"
+    assert rig.asked() == WHOLE
+    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
+
+
+def test_one_lease_for_many(rig: Rig) -> None:
+    """The URL is used until shortly before its end, across restarts and sleep too; a fresh one only then."""
+    for number in range(5):
+        rig.write(content=f"text {number}")
+        rig.sync()
+        rig.clock.go_on(200)
+    rig.restart()
+    rig.clock.suspend(700)
+    rig.write(content="at 1700 s")
+    rig.sync()
+    assert rig.asked().count("upload-url") == 1
+    rig.clock.suspend(75)
+    rig.write(content="at 1775 s")
+    rig.sync()
+    assert rig.asked().count("upload-url") == 2
+    assert rig.arrived() == {"a.txt": "at 1775 s"}
+    assert rig.emulator.request_log.count("upload", 200) == 7
+
+
+def test_the_leases_end_for_people(rig: Rig) -> None:
+    """Status can show when the URL ends."""
+    assert rig.cycle.url_expires_at is None
+    rig.sync()
+    assert rig.cycle.url_expires_at == "2026-11-24T13:50:11Z"
+
+
+@pytest.mark.parametrize("fault", ["upload: expired", "upload: forbidden", "upload: 400", "upload: 404 before"])
+def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
+    """Exactly one fresh URL, without any wait."""
+    rig.emulator.faults.script(fault)
+    _, witness = rig.sync()
+    assert rig.asked() == ["upload-url", "upload", *WHOLE]
+    assert witness.waits == [0.0]
+
+
+def test_a_really_expired_url(rig: Rig) -> None:
+    """Where the server's clock runs ahead of what it said, the bucket's word counts."""
+    rig.sync()
+    rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
+    rig.write(content="later")
+    rig.sync()
+    assert rig.asked() == [*WHOLE, "upload", *WHOLE]
+    assert rig.arrived() == {"a.txt": "later"}
+
+
+def test_urls_that_are_always_refused(rig: Rig) -> None:
+    """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
+    rig.emulator.faults.script("upload: forbidden always")
+    failure, witness = rig.fail()
+    assert failure.action is FailureAction.FRESH_LEASE
+    assert witness.waits[:2] == [0.0, 0.0]
+    assert all(wait >= 1 for wait in witness.waits[2:])
+    assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(witness.waits) + 1 < 20
+    assert rig.asked().count("initialize") == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "again"),
+    [
+        ("upload-url: 503 x2", "upload-url"),
+        ("upload-url: 429 x2", "upload-url"),
+        ("upload-url: 500 x2", "upload-url"),
+        ("upload-url: reset x2", "upload-url"),
+        ("upload-url: close x2", "upload-url"),
+        ("upload-url: lost x2", "upload-url"),
+        ("upload-url: cut x2", "upload-url"),
+        ("upload-url: html x2", "upload-url"),
+        ("upload-url: huge x2", "upload-url"),
+        ('upload-url: json {"upload_url": 7} x2', "upload-url"),
+        ("upload-url: redirect http://127.0.0.1:9/ x2", "upload-url"),
+        ("upload: 503 x2", "upload"),
+        ("upload: 429 x2", "upload"),
+        ("upload: 408 x2", "upload"),
+        ("upload: reset x2", "upload"),
+        ("upload: reset mid-body x2", "upload"),
+        ("upload: close x2", "upload"),
+        ("upload: lost x2", "upload"),
+        ("upload: redirect http://127.0.0.1:9/ x2", "upload"),
+        ("upload: wrong-hash x2", "upload"),
+        ("upload: corrupt x2", "upload"),
+        ("initialize: 503 x2", "initialize"),
+        ("initialize: reset x2", "initialize"),
+        ("initialize: lost x2", "initialize"),
+        ("initialize: cut x2", "initialize"),
+        ("initialize: html x2", "initialize"),
+        ("initialize: error no space left x2", "initialize"),
+    ],
+)
+def test_what_passes_is_tried_again(rig: Rig, fault: str, again: str) -> None:
+    """Two failures of one step are two waits, and only that step is done again."""
+    rig.emulator.faults.script(fault)
+    outcome, witness = rig.sync()
+    assert outcome.word == "initialized"
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert rig.asked() == [op for op in WHOLE for _ in range(3 if op == again else 1)]
+    assert len(witness.waits) == 2
+    assert 0.5 <= witness.waits[0] <= 1
+    assert 1 <= witness.waits[1] <= 2
+
+
+def test_a_body_without_hashes_is_taken(rig: Rig) -> None:
+    """A bucket that says nothing of its checksums proves nothing, and stops nothing."""
+    rig.emulator.faults.script("upload: no-hash")
+    assert rig.sync()[0].word == "initialized"
+
+
+def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
+    """As long as the bucket has other bytes than were sent, nothing is initialized."""
+    rig.emulator.faults.script("upload: wrong-hash always")
+    failure, _ = rig.fail()
+    assert (failure.step, failure.action) == (ApiStep.UPLOAD, FailureAction.UPLOAD_AGAIN)
+    assert rig.asked().count("initialize") == 0
+
+
+def test_a_lost_archive_is_uploaded_again(rig: Rig) -> None:
+    """`initialize` with 400 says that nothing lies there: then, and only then, it is uploaded again."""
+    rig.emulator.faults.script("initialize: 400")
+    rig.sync()
+    assert rig.asked() == [*WHOLE, "upload", "initialize"]
+
+
+def test_retry_after_is_honoured(rig: Rig) -> None:
+    """The server's wish is the least wait."""
+    rig.emulator.faults.script("upload: 503 retry-after=17", "upload: 429 retry-after=0")
+    _, witness = rig.sync()
+    assert witness.waits[0] == 17
+    assert 1 <= witness.waits[1] <= 2
+
+
+def test_the_wait_grows_across_syncs(rig: Rig) -> None:
+    """A sync that gave way to a newer one does not bring the first, short wait back."""
+    rig.emulator.faults.script("upload: 503 always")
+    for number in range(4):
+        witness = Witness(rig.clock, ends=Superseded())
+        rig.write(content=str(number))
+        with pytest.raises(Superseded):
+            rig.sync(witness=witness)
+        limit = min(8, 1 << number)
+        assert limit / 2 <= witness.waits[0] <= limit
+
+
+def test_the_budget_ends(rig: Rig) -> None:
+    """After `give_up_after_seconds` the failure is told; the next sync starts afresh and succeeds."""
+    rig.emulator.faults.script("upload: 503 always")
+    began_s = rig.clock.monotonic
+    failure, witness = rig.fail()
+    assert failure.as_error().exit_code == 75
+    assert rig.clock.monotonic - began_s <= 60
+    assert rig.clock.monotonic - began_s + 8 > 60
+    assert len(witness.waits) == rig.asked().count("upload") - 1
+    rig.emulator.faults.clear()
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+
+
+@pytest.mark.parametrize("end", [Superseded(), Stop()])
+def test_a_wait_can_be_ended(rig: Rig, end: BaseException) -> None:
+    """A newer change or a stop ends the wait; nothing is recorded, and the next sync does it all."""
+    rig.emulator.faults.script("upload: 503")
+    with pytest.raises(type(end)):
+        rig.sync(witness=Witness(rig.clock, ends=end))
+    assert rig.arrived() == {}
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert rig.asked().count("upload-url") == 1
+
+
+def test_the_waiter_knows_why(rig: Rig) -> None:
+    """A pause tells whether any server answered: only without one may a newer change cut it short."""
+    rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
+    _, witness = rig.sync()
+    assert witness.verdicts == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
+    assert [failure.step for failure in witness.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ("upload-url: 401", KeyRefused, ("key", "the test", "401")),
+        ("upload-url: 403", KeyRefused, ("key", "the test", "403")),
+        ("upload-url: 404", SandboxGone, ("no sandbox", "'box'", "404")),
+        ("upload-url: 410", SandboxGone, ("no sandbox", "'box'", "410")),
+        ("upload-url: 422", SandboxRefused, ("region", "'us'", "422")),
+        ("initialize: 401", KeyRefused, ("key", "401")),
+        ("initialize: 404", SandboxGone, ("no sandbox", "404")),
+        ("initialize: 422", SandboxRefused, ("region", "422")),
+        ("upload: 413", SandboxRefused, ("size", "413")),
+        ("upload: 400 code=EntityTooLarge", SandboxRefused, ("size", "EntityTooLarge")),
+    ],
+)
+def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
+    """A refusal ends the sync at its first answer, in one line that names key, sandbox, region or size."""
+    rig.emulator.faults.script(f"{fault} always")
+    failure, witness = rig.fail()
+    assert failure.action is FailureAction.REFUSED
+    error = failure.as_error()
+    assert type(error) is kind
+    assert error.exit_code == 78
+    assert all(word in str(error) for word in words), str(error)
+    assert "\n" not in str(error)
+    assert witness.waits == []
+    assert rig.emulator.request_log.count(failure.step) == 1
+
+
+def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
+    """The emulator's own refusals, not scripted ones; with the right ones it goes well."""
+    rig.key = ApiKey(f"{KEY}?", "the test")
+    failure, _ = rig.fail()
+    assert type(failure.as_error()) is KeyRefused
+    assert "the test" in failure.message
+    assert rig.arrived() == {}
+    rig.key = ApiKey(KEY, "the test")
+    rig.restart()
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    rig.keys["sandbox"]["id"] = "monkey-box"
+    rig.restart()
+    failure, _ = rig.fail()
+    assert type(failure.as_error()) is SandboxGone
+    assert "'monkey-box'" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "uploads"), [("initialize: reset always", 1), ("initialize: 503 always", 1), ("upload: 503 always", 1)]
+)
+def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
+    """A process that died before `initialize` answered costs no second upload of the same workspace."""
+    rig.emulator.faults.script(fault)
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    rig.emulator.faults.clear()
+    rig.restart()
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert rig.emulator.request_log.count("upload", 200) == uploads
+
+
+def test_a_change_after_the_crash(rig: Rig) -> None:
+    """What lies in the bucket is not what the workspace is now: it is uploaded."""
+    rig.emulator.faults.script("initialize: 503")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    rig.restart()
+    rig.write(content="newer")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "newer"}
+    assert rig.asked().count("upload") == 2
+
+
+def test_a_crash_after_a_refused_url(rig: Rig) -> None:
+    """A URL that the bucket refused is not tried again by the next process."""
+    rig.emulator.faults.script("upload: forbidden")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    rig.restart()
+    rig.sync()
+    assert rig.asked() == ["upload-url", "upload", *WHOLE]
+
+
+def test_a_crash_in_a_second_upload(rig: Rig) -> None:
+    """From its first byte on, what an earlier upload left in the bucket is not believed to lie there."""
+    rig.emulator.faults.script("initialize: 503", "upload: lost skip=1")
+    for content in ("first", "second"):
+        rig.write(content=content)
+        with pytest.raises(Stop):
+            rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.restart()
+    rig.write(content="first")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "first"}
+
+
+def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
+    """Neither manifest nor lease nor upload of one sandbox counts for another."""
+    rig.sync()
+    rig.restart()
+    other = rig.emulator.create_sandbox("other")
+    rig.keys["sandbox"]["id"] = "other"
+    rig.sync()
+    assert rig.asked() == [*WHOLE, *WHOLE]
+    assert (other.workspace / "a.txt").read_text() == "hello"
+
+
+def test_another_region_is_another_way(rig: Rig) -> None:
+    """The region goes to lease and initialize alike, and a lease of one is not used for the other."""
+    rig.sync()
+    rig.restart()
+    rig.keys["sandbox"]["region"] = "asia"
+    rig.write(content="east")
+    rig.sync()
+    assert rig.asked() == [*WHOLE, *WHOLE]
+    asked = [entry.path for entry in rig.emulator.request_log if entry.op in ("upload-url", "initialize")]
+    assert [path.rsplit("?", 1)[1] for path in asked] == ["region=us", "region=us", "region=asia", "region=asia"]
+
+
+def test_nothing_is_recorded_before_the_answer(rig: Rig) -> None:
+    """A sync that failed at its last step is not taken for done by the next one."""
+    rig.emulator.faults.script("initialize: 404")
+    with pytest.raises(StepFailed):
+        rig.sync()
+    rig.emulator.faults.clear()
+    rig.restart()
+    assert rig.sync()[0].word == "initialized"

@@ -1,0 +1,302 @@
+"""A removal that went unanswered, or that takes its time, never takes away what was put there after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from syncd.core.errors import Stop, TryLater
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.emulator.request_log import RequestRecord
+from syncd.remote.api import Api
+from syncd.remote.failure_action import ApiStep
+from syncd.remote.remote_job import JobRunner
+from syncd.remote.target import Target
+from syncd.sandbox.pending_removals import PendingRemovals
+from syncd.sandbox.remover import Remover
+from syncd.scan.manifest import Entry as Uploaded
+from syncd.scan.manifest import Kind
+from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """`a` and `stay` are in the sandbox."""
+    with rigged(tmp_path) as it:
+        it.keys["sandbox"]["deletions"] = "mirror"
+
+        def wait(entry: RequestRecord) -> None:
+            """The program runs in real time: in the test's, it has ended whenever someone looks, unless it is held."""
+            sandbox = it.emulator.sandbox(entry.sandbox or "")
+            if sandbox is not None and not sandbox.holds:
+                sandbox.wait()
+
+        for op in ("execution-logs", "execution-status"):
+            it.emulator.faults.on(op, "before", wait)
+        it.write("a")
+        it.write("stay")
+        it.sync()
+        yield it
+
+
+def target(rig: Rig) -> Target:
+    return Target(rig.emulator.base_url, SANDBOX, "us")
+
+
+def started(rig: Rig) -> list[str]:
+    """What is noted as perhaps running."""
+    (folder,) = rig.folder.glob("state/syncd/*")
+    return [note.name for note in PendingRemovals(str(folder), target(rig)).notes]
+
+
+def begin_late(rig: Rig, name: str) -> int:
+    """The request to execute that was cut off gets through after all; the answer's status."""
+    url = f"{rig.emulator.base_url}/local-sandbox/{SANDBOX}/execute?region=us"
+    answer = httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name})
+    return answer.status_code
+
+
+def deleted_and_cut(rig: Rig, fault: str) -> None:
+    """`a` is deleted here, and the process dies where the sync meets the fault."""
+    (rig.workspace / "a").unlink()
+    rig.emulator.faults.script(f"{fault} always")
+    with pytest.raises(Killed):
+        rig.sync(witness=Witness(rig.clock, ends=Killed()))
+    rig.emulator.faults.clear()
+
+
+def same_as_home(rig: Rig) -> bool:
+    def tree(top: Path) -> dict[str, str | None]:
+        return {str(path.relative_to(top)): path.read_text() if path.is_file() else None for path in top.rglob("*")}
+
+    rig.sandbox.wait()
+    return tree(rig.workspace) == tree(rig.sandbox.workspace)
+
+
+def put_back(rig: Rig) -> None:
+    rig.write("a")
+
+
+def changed(rig: Rig) -> None:
+    rig.write("a", "another")
+
+
+def of_another_kind(rig: Rig) -> None:
+    rig.write("a/b")
+
+
+def stays_deleted(rig: Rig) -> None:
+    pass
+
+
+THEN = [put_back, changed, of_another_kind, stays_deleted]
+CUTS = ["reset", "lost", "503", "503 after", "delay 0.1", "cut"]
+OPS = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
+
+
+def _cases() -> list[object]:
+    """Each fault at each request with one of what may follow; all of it with `-m long`."""
+    found: list[object] = []
+    for number, op in enumerate(OPS):
+        for count, cut in enumerate(CUTS):
+            for place, then in enumerate(THEN):
+                short = place == (number + count) % len(THEN) and (number > 1 or count % 2 > 0)
+                found.append(pytest.param(op, cut, then, marks=() if short else pytest.mark.long))
+    return found
+
+
+@pytest.mark.parametrize(("op", "cut", "then"), _cases())
+def test_cut_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
+    """Whatever became of a removal, and whenever it begins after all: the sandbox is as home in the end."""
+    (rig.workspace / "a").unlink()
+    rig.emulator.faults.script(f"{op}: {cut}")
+    witness = Witness(rig.clock, ends=Killed())
+    try:
+        rig.sync(witness=witness)  # a delay is no failure, nor half an answer to a PUT
+    except Killed:
+        names = started(rig)
+        assert bool(names) == (op in ("execute", "execution-logs"))
+    else:
+        assert cut in ("delay 0.1", "cut")
+        names = started(rig)
+        assert names == []
+    assert callable(then)
+    then(rig)
+    rig.restart()
+    rig.sync()
+    assert same_as_home(rig)
+    assert started(rig) == []
+    if cut in ("reset", "503"):
+        for name in names if op == "execute" else ():
+            begin_late(rig, name)
+    assert same_as_home(rig)
+
+
+def test_the_danger_is_real(rig: Rig) -> None:
+    """What was cut off does remove the file once it begins: without this, the tests here would show nothing."""
+    deleted_and_cut(rig, "execute: reset")
+    assert "a" in rig.arrived()
+    assert begin_late(rig, started(rig)[0]) == 200
+    rig.sandbox.wait()
+    assert "a" not in rig.arrived()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("op", ["upload", "execution-status", "execution-upload-url", "execution-upload", "initialize"])
+def test_begun_at_any_instant_of_the_next_sync(rig: Rig, op: str, when: str) -> None:
+    """Before it is looked for, between two looks, after it was disarmed."""
+    deleted_and_cut(rig, "execute: reset")
+    (name,) = started(rig)
+    put_back(rig)
+    rig.write("stay", "changed")  # or nothing would have to be uploaded
+    rig.restart()
+    begun: list[int] = []
+    rig.emulator.faults.on(op, when, lambda _: None if begun else begun.append(begin_late(rig, name)))
+    rig.sync()
+    assert begun == [200]
+    assert same_as_home(rig)
+    assert started(rig) == []
+
+
+@pytest.mark.parametrize("deletions", ["mirror", "keep", "reset"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: bool) -> None:
+    """Nothing is initialized before it has ended, whatever the configuration says by then; it is told why."""
+    rig.sandbox.hold()
+    deleted_and_cut(rig, "execute: lost")
+    put_back(rig)
+    if restarted:
+        rig.keys["sandbox"]["deletions"] = deletions
+        rig.restart()
+    asked = len(rig.asked())
+    failure, witness = rig.fail()
+    assert failure.step is ApiStep.DELETE
+    assert str(failure).endswith("it goes on when that has ended; if it never does, reset the sandbox")
+    assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
+    assert sum(witness.waits) <= 60  # the budget of the test's configuration
+    rig.sandbox.let_go()
+    rig.sandbox.wait()
+    assert "a" not in rig.arrived()
+    rig.sync()
+    assert same_as_home(rig)
+
+
+def test_by_another_region(rig: Rig) -> None:
+    """What was asked for by way of one region is disarmed there, though the workspace goes by another one now."""
+    deleted_and_cut(rig, "execute: reset")
+    (name,) = started(rig)
+    put_back(rig)
+    rig.keys["sandbox"]["region"] = "asia"
+    rig.restart()
+    rig.sync()
+    assert begin_late(rig, name) == 200
+    assert same_as_home(rig)
+    assert started(rig) == []
+
+
+def test_a_stop_ends_the_wait(rig: Rig) -> None:
+    """At once, between two looks, and the note stands."""
+    rig.sandbox.hold()
+    deleted_and_cut(rig, "execute: lost")
+    (folder,) = rig.folder.glob("state/syncd/*")
+    interrupt = Interrupt()
+    waiter = Waiter(interrupt, rig.clock)
+    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
+    remover = Remover(job_runner, PendingRemovals(str(folder), target(rig)), waiter)
+    rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
+    slept = len(rig.clock.slept)
+    with pytest.raises(Stop):
+        remover.settle()
+    assert len(rig.clock.slept) == slept
+    assert len(started(rig)) == 1
+
+
+@pytest.mark.parametrize("by_us", [True, False])
+def test_a_reset_ends_it(rig: Rig, *, by_us: bool) -> None:
+    """Ours, or someone else's; and one that had not begun by then does nothing."""
+    rig.sandbox.hold()
+    deleted_and_cut(rig, "execute: lost")
+    (name,) = started(rig)
+    put_back(rig)
+    rig.restart()
+    if by_us:
+        rig.keys["sandbox"]["deletions"] = "reset"
+        (rig.workspace / "stay").unlink()
+    else:
+        rig.sandbox.reset()
+    rig.sync()
+    assert ("reset" in rig.asked()) is by_us
+    rig.sandbox.let_go()
+    begin_late(rig, name)
+    assert same_as_home(rig)
+    assert started(rig) == []
+
+
+def test_another_sandbox_does_not_wait(rig: Rig) -> None:
+    """What runs in the one says nothing of the other; it is remembered for when it is its turn again."""
+    rig.sandbox.hold()
+    deleted_and_cut(rig, "execute: lost")
+    put_back(rig)
+    rig.emulator.create_sandbox("other")
+    rig.keys["sandbox"]["id"] = "other"
+    rig.restart()
+    rig.sync()
+    (rig.workspace / "stay").unlink()
+    rig.sync()
+    assert len(started(rig)) == 1
+    rig.keys["sandbox"]["id"] = SANDBOX
+    rig.restart()
+    assert rig.fail()[0].step is ApiStep.DELETE
+    rig.sandbox.let_go()
+    rig.sync()
+    assert "a" in rig.arrived()
+
+
+def test_a_sandbox_that_is_gone(rig: Rig) -> None:
+    """The note does not hide it."""
+    deleted_and_cut(rig, "execute: lost")
+    put_back(rig)
+    rig.restart()
+    rig.emulator.faults.script("execution-status: gone")
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.INITIALIZE
+    assert "knows no sandbox" in str(failure)
+
+
+def test_one_after_the_other(rig: Rig) -> None:
+    """A removal is not asked for while an earlier one is under way: the second would only wait in its shade."""
+    rig.sandbox.hold()
+    deleted_and_cut(rig, "execute: lost")
+    rig.fail()
+    assert rig.asked().count("execute") == 1
+    rig.sandbox.let_go()
+    rig.sync()
+    assert same_as_home(rig)
+
+
+def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
+    """What would be forgotten with this process is not begun."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    file = PendingRemovals(str(folder), target(rig))
+    folder.rmdir()
+    waiter = Waiter(Interrupt(), rig.clock)
+    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
+    with pytest.raises(TryLater, match="nothing is removed: make it writable"):
+        Remover(job_runner, file, waiter).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
+    assert "execute" not in rig.asked()
+
+
+def test_a_damaged_note_is_told(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """And costs nothing else."""
+    (tmp_path / "started").write_bytes(b"garbage")
+    assert PendingRemovals(str(tmp_path), target(rig)).notes == []
+    assert "a removal that was started before may still run" in caplog.text

@@ -1,0 +1,118 @@
+"""The uplink's speed as real uploads to the emulator show it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from syncd.archive.codec import Codec
+from syncd.core.clock import SystemClock
+from syncd.core.errors import Stop
+from syncd.remote import bucket
+from syncd.remote.uplink import DENSE_BELOW, Uplink
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+SIZE_BYTES = 3 << 20
+LIMIT_KIB_PER_S = 1024
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """A workspace that does not compress, and a limit that makes scripted time pass while it is sent."""
+    monkeypatch.setattr(bucket, "set_kernel_pacing", lambda *_: None)  # the kernel would take real time
+    with rigged(tmp_path) as rig:
+        rig.keys["sync"] = {"upload_limit_kib_per_second": LIMIT_KIB_PER_S}
+        fill(rig, 1)
+        yield rig
+
+
+def uplink_of(rig: Rig) -> Uplink:
+    assert rig.cycle.services is not None
+    return rig.cycle.services.delivery.uplink
+
+
+def fill(rig: Rig, seed: int) -> None:
+    (rig.workspace / "noise").write_bytes(Random(seed).randbytes(SIZE_BYTES))
+
+
+def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
+    """One upload makes the estimate, and a restart keeps it: each `push` is a process of its own."""
+    assert uplink_of(rig) == Uplink()
+    rig.sync()
+    uplink = uplink_of(rig)
+    assert uplink.bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
+    assert uplink.codec is Codec.DENSE
+    rig.restart()
+    assert uplink_of(rig) == uplink
+
+
+def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
+    """What is packed after a slow upload is packed densely, all of it, and the repair of a damaged spool too."""
+    text = Path(socket.__file__).read_bytes()
+    for number in range(40):
+        (rig.workspace / f"text{number}").write_bytes(b"%d\n" % number + text)
+    (fast, _), _ = rig.sync(), rig.write("a", "1")
+    (dense, _), _ = rig.sync(), rig.write("a", "2")
+    assert fast.sync is not None
+    assert dense.sync is not None
+    saved = fast.sync.archive_bytes - dense.sync.archive_bytes
+    assert saved > 0.05 * (fast.sync.archive_bytes - SIZE_BYTES)
+    for chunk in (rig.folder / "cache").rglob("*.chunk"):
+        chunk.write_bytes(b"")
+    (again, _) = rig.sync()
+    assert again.sync is not None
+    assert again.sync.archive_bytes == pytest.approx(dense.sync.archive_bytes, abs=100)
+
+
+def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
+    """Only the upload that arrived counts, from its own first byte."""
+    rig.emulator.faults.script("upload: 503 retry-after=20", "upload: reset mid-body", "upload: wrong-hash")
+    rig.sync()
+    assert uplink_of(rig).bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
+
+
+@pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
+def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
+    """Of what was cut, refused or damaged on the way nobody knows how much came through."""
+    rig.emulator.faults.script(fault)
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    assert uplink_of(rig) == Uplink()
+    rig.restart()
+    assert uplink_of(rig) == Uplink()
+
+
+def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
+    """A slow upload changes the codec only after its initialize: a crash between the two costs no second upload."""
+    rig.emulator.faults.script("initialize: 503")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    assert uplink_of(rig) == Uplink()
+    rig.restart()
+    rig.sync()
+    assert rig.asked().count("upload") == 1
+
+
+def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
+    """An estimate that cannot be kept is good for this process, and stops nothing."""
+    assert uplink_of(rig) == Uplink()  # which makes the folder
+    folder = next((tmp_path / "state/syncd").iterdir())
+    (folder / "uplink").mkdir()
+    assert rig.sync()[0].word == "initialized"
+    assert uplink_of(rig).codec is Codec.DENSE
+
+
+def test_loopback_is_fast(tmp_path: Path) -> None:
+    """To this machine itself, by the real clock, the codec is the fast one."""
+    with rigged(tmp_path) as rig:
+        rig.clock = SystemClock()
+        fill(rig, 2)
+        rig.sync()
+        uplink = uplink_of(rig)
+        assert uplink.codec is Codec.FAST
+        assert uplink.bytes_per_s is None or uplink.bytes_per_s > DENSE_BELOW
+        print(uplink)

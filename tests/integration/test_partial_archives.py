@@ -1,0 +1,382 @@
+"""Archives of what changed only: small, enough, and believed only after they have proved it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import Stop
+from syncd.core.waiter import Superseded
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as it:
+        it.keys["sync"] = {"archive": "changes"}
+        for number in range(20):
+            it.write(f"d{number % 4}/f{number}", f"content {number}")
+        (it.workspace / "big").write_bytes(os.urandom(300_000))
+        yield it
+
+
+def uploads(rig: Rig) -> list[int]:
+    """The bytes of each upload."""
+    return [entry.bytes_in for entry in rig.emulator.request_log.entries() if entry.op == "upload"]
+
+
+def sent(rig: Rig) -> int:
+    """The bytes of the last upload."""
+    return uploads(rig)[-1]
+
+
+def equal(rig: Rig) -> bool:
+    """All of the workspace is in the sandbox as it is."""
+    here = {
+        str(path.relative_to(rig.workspace)): path.read_bytes() if path.is_file() else b""
+        for path in rig.workspace.rglob("*")
+    }
+    top = rig.sandbox.workspace
+    return all((top / path).exists() and (not text or (top / path).read_bytes() == text) for path, text in here.items())
+
+
+def test_only_what_changed_is_sent(rig: Rig) -> None:
+    """The first archive is whole, later ones are as small as the change, and one dump has proved it."""
+    rig.sync()
+    assert sent(rig) > 300_000
+    rig.write("d1/f1", "changed")
+    rig.write("new/dir/f", "new")
+    outcome, _ = rig.sync()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+    assert outcome.sync is not None
+    assert outcome.files == 22
+    assert rig.asked().count("dump") == 1
+    for number in range(3):
+        rig.write("d1/f1", f"again {number}")
+        rig.sync()
+        assert sent(rig) < 1_000
+    assert rig.asked().count("dump") == 1
+    outcome, _ = rig.sync()
+    assert outcome.sync is None
+
+
+def test_it_goes_on_after_a_restart(rig: Rig) -> None:
+    """What the sandbox holds and that small ones suit it are known to the next process."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    rig.restart()
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert rig.asked().count("dump") == 1
+    assert equal(rig)
+
+
+def test_links_modes_and_deletions(rig: Rig) -> None:
+    """Everything that is a change; where files only went, the archive still holds something."""
+    rig.sync()
+    (rig.workspace / "ln").symlink_to("d1/f1")
+    (rig.workspace / "d2" / "f2").chmod(0o755)
+    (rig.workspace / "empty").mkdir()
+    rig.sync()
+    assert (rig.sandbox.workspace / "ln").readlink() == Path("d1/f1")
+    assert (rig.sandbox.workspace / "d2" / "f2").stat().st_mode & 0o100
+    assert (rig.sandbox.workspace / "empty").is_dir()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+
+
+def test_mirrored_deletions(rig: Rig) -> None:
+    """They go before a small archive as before a whole one."""
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
+    rig.sync()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert not (rig.sandbox.workspace / "d3" / "f3").exists()
+    assert sent(rig) < 1_000
+    assert equal(rig)
+
+
+def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
+    """Nothing is there any more that a small one could add to."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.sync()
+    (rig.workspace / "d3" / "f3").unlink()
+    rig.sync()
+    assert sent(rig) > 300_000
+    assert equal(rig)
+
+
+@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: 503"])
+def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
+    """Whatever the sandbox holds by then."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.emulator.faults.script(fault)
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+    rig.write("d1/f1", "content 1")
+    rig.write("d2/f2", "changed")
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+
+
+@pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])
+def test_a_fault_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
+    """As with a whole one."""
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    assert equal(rig)
+
+
+def test_a_push_by_force_is_whole(rig: Rig) -> None:
+    """For who does not believe it."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.sync(SyncMode.FORCED)
+    assert sent(rig) > 300_000
+
+
+def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
+    """If initialize does not leave alone what is not in the archive, small ones are given up, for good and out loud."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d1/f1", "changed")
+    outcome, _ = rig.sync()
+    assert outcome.sync is not None
+    assert outcome.sync.archive_bytes == sent(rig)
+    assert outcome.change is not None
+    assert len(outcome.change) == 1
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+    rig.restart()
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    assert rig.asked().count("dump") == 1
+
+
+def _empty_itself(rig: Rig) -> None:
+    """Before each initialize from now on."""
+
+    def emptied(_: object) -> None:
+        for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+
+    rig.emulator.faults.on("initialize", "before", emptied)
+
+
+def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
+    """Nor to believe: a whole one follows at once where the sandbox gives no dump. After a while it is asked again."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.emulator.faults.script("dump: 404")
+    for content in ("changed", "again"):
+        rig.write("d1/f1", content)
+        rig.sync()
+        assert sent(rig) > 300_000
+        assert equal(rig)
+    assert rig.cycle.warnings == []
+    rig.clock.go_on(900)
+    rig.write("d1/f1", "and again")
+    rig.sync()
+    small, whole = uploads(rig)[-2:]
+    assert small < 1_000 < whole
+    assert rig.asked().count("dump") == 2
+    assert equal(rig)
+
+
+@pytest.mark.parametrize(
+    "fault", ["dump: 503 always", "dump: close always", "download: cut always", "dump: 429 retry-after=60"]
+)
+def test_a_proof_is_tried_once(rig: Rig, fault: str) -> None:
+    """What fails it is not waited out in the middle of a sync: a whole archive follows at once."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.emulator.faults.script(fault)
+    rig.write("d1/f1", "changed")
+    _, witness = rig.sync()
+    assert witness.waits == []
+    assert rig.asked().count("dump") == 1
+    assert equal(rig)
+    rig.emulator.faults.clear()
+    rig.write("d1/f1", "again")
+    rig.sync()
+    assert rig.asked().count("dump") == 1
+
+
+def test_a_proof_has_its_time(rig: Rig) -> None:
+    """A dump that drips in for longer than its size explains is given up, and a whole archive follows."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    waits = [100.0]
+    rig.meanwhile = lambda: rig.clock.go_on(waits.pop() if waits and rig.asked()[-1] == "download" else 0)
+    rig.sync()
+    small, whole = uploads(rig)[-2:]
+    assert small < 1_000 < whole
+    assert rig.asked().count("dump") == 1
+    rig.meanwhile = lambda: None
+    rig.write("d1/f1", "changed again")
+    rig.sync()
+    assert sent(rig) > 300_000  # it is not asked again at once
+    assert rig.asked().count("dump") == 1
+    assert rig.cycle.warnings == []
+
+
+class Newer(Exception):
+    """What an attendant raises where something newer goes first."""
+
+
+@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), Newer()], ids=repr)
+@pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
+def test_a_proof_that_is_broken_off(rig: Rig, ended: BaseException, anew: bool) -> None:
+    """The sandbox holds only what the small archive held: it is unsure, and gets everything next."""
+    rig.sync()
+    rig.emulator.faults.script("initialize: replace always")
+    rig.write("d1/f1", "changed")
+
+    def end() -> None:
+        if rig.asked()[-1] == "download":
+            raise ended
+
+    rig.meanwhile = end
+    with pytest.raises(type(ended)):
+        rig.sync()
+    assert sent(rig) < 1_000
+    assert not equal(rig)
+    rig.meanwhile = lambda: None
+    if anew:
+        rig.restart()
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+    if not anew:  # it was given up just now: each one that is costs a whole archive
+        rig.write("d1/f1", "changed again")
+        rig.sync()
+        assert rig.asked().count("dump") == 1
+        assert equal(rig)
+
+
+@pytest.mark.parametrize("fault", ["initialize: replace always", "list: 503"], ids=["replaces", "keeps the rest"])
+def test_a_proof_that_cannot_be_written_down(rig: Rig, fault: str) -> None:
+    """Where the state folder takes nothing any more, this process goes on, and the next one sends everything."""
+    rig.sync()
+    rig.emulator.faults.script(fault)
+    (state,) = [path.parent for path in (rig.folder / "state").rglob("initialized")]
+    rig.write("d1/f1", "changed")
+
+    def close(_: object) -> None:
+        state.rename(state.with_name("elsewhere"))
+
+    rig.emulator.faults.on("dump", "before", close)
+    rig.sync()
+    assert equal(rig)
+    assert "state:write" in [warning.key for warning in rig.cycle.warnings]
+    state.with_name("elsewhere").rename(state)
+    rig.restart()
+    rig.sync()
+    assert equal(rig)
+    assert sent(rig) > 300_000
+
+
+def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
+    """As long as there is nothing but what changed, or folders around it, archives are whole."""
+    shutil.rmtree(rig.workspace)
+    rig.write("d/e/f", "content")
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d/e/f", "changed")
+    rig.sync()
+    assert "dump" not in rig.asked()
+    for path in ("g", "h"):
+        rig.write(path)
+        rig.sync()
+        assert equal(rig)
+    assert rig.asked().count("dump") == 1
+
+
+class Wrecker(Witness):
+    """Damages what a small archive is made of, just before it is sent."""
+
+    folder = Path()
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        for chunk in self.folder.glob("cache/syncd/*/changes/**/*.chunk"):
+            os.truncate(chunk, 0)
+        super().sent(sent_bytes, total_bytes)
+
+
+def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
+    """A small archive that was damaged on the way goes out whole; what the sandbox makes of small ones stays open."""
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d1/f1", "changed" * 100)
+    witness = Wrecker(rig.clock)
+    witness.folder = rig.folder
+    rig.sync(witness=witness)
+    assert sent(rig) > 300_000
+    assert "dump" not in rig.asked()
+    rig.write("d1/f1", "again")
+    rig.sync()
+    assert equal(rig)
+    assert rig.asked().count("dump") == 1
+
+
+def test_names_that_are_no_utf8(rig: Rig) -> None:
+    """Are told of and kept like any other."""
+    (rig.workspace / os.fsdecode(b"A-\xff")).write_text("first of all that is missing")
+    rig.sync()
+    _empty_itself(rig)
+    rig.write("d1/f1", "changed")
+    rig.sync()
+    rig.restart()
+    assert "xff' was missing" in str(rig.cycle.warnings[0])
+
+
+def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
+    """What a packing that was broken off left goes with the next archive, a small one too; a whole one drops that."""
+    rig.sync()
+    rig.write("d1/f1", "changed")
+    rig.restart()
+    (chunks,) = [path for path in (rig.folder / "cache").rglob("chunks") if path.parent.name != "changes"]
+    stray = chunks / f"{'0' * 64}.chunk"
+    stray.write_bytes(b"of a process that died")
+    rig.sync()
+    assert sent(rig) < 1_000
+    assert not stray.exists()
+    small = chunks.parent / "changes/chunks"
+    assert any(small.iterdir())
+    rig.sync(SyncMode.FORCED)
+    assert sent(rig) > 300_000
+    assert not any(small.iterdir())
+
+
+def test_a_draft_of_a_process_that_died_goes(rig: Rig) -> None:
+    """Half a record, of whatever name, is of no use to the next process."""
+    rig.sync()
+    (record,) = (rig.folder / "state").rglob("initialized")
+    draft = record.parent / "lingering.new"
+    draft.write_text("half")
+    rig.restart()
+    rig.sync()
+    assert not draft.exists()
+    assert record.exists()

@@ -1,0 +1,321 @@
+"""Before files in the sandbox are overwritten, whoever changed them there is noticed, and the sync goes on whatever."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import SandboxGone
+from syncd.remote.failure_action import ApiStep
+from syncd.sandbox import overwrite_check, remote_changes
+from syncd.sandbox.overwrite_check import WARNED_FOR_S
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as it:
+        it.keys["sandbox"]["warn_on_remote_changes"] = True
+        ready(it)
+        for name in ("a", "d/b", "d/c", "more"):
+            it.write(name, f"ours: {name}")
+        (it.workspace / "link").symlink_to("a")
+        it.sync()
+        yield it
+
+
+def ready(rig: Rig) -> None:
+    # The program runs in real time: in the test's, it has ended whenever someone looks.
+    for op in ("execution-logs", "execution-status"):
+        rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.holds or rig.sandbox.wait())
+
+
+def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
+    file = rig.sandbox.workspace / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+
+
+def told(rig: Rig) -> list[str]:
+    return [str(warning) for warning in rig.cycle.warnings]
+
+
+def test_nothing_was_changed(rig: Rig) -> None:
+    """Nothing is said, be it the first sync or a later one, whatever the times there are."""
+    assert told(rig) == []
+    os.utime(rig.sandbox.workspace / "a", (1, 1))
+    agent(rig, "its-own")
+    rig.write("more", "new")
+    rig.sync()
+    assert told(rig) == []
+    assert rig.asked().count("execute") == 2
+
+
+@pytest.mark.parametrize("archive", ["full", "changes"])
+def test_what_the_agent_changed_is_told_and_overwritten(rig: Rig, archive: str) -> None:
+    """Of a whole archive each file counts, of a small one those that are in it."""
+    rig.keys["sync"] = {"archive": archive}
+    rig.restart()
+    agent(rig, "a")
+    agent(rig, "d/b", "ours: d/B")
+    rig.write("a", "newer")
+    rig.sync()
+    assert rig.arrived()["a"] == "newer"
+    if archive == "full":
+        assert told(rig)[0].startswith("'a' and 'd/b' were changed in the sandbox after syncd had put them there, and ")
+        assert "the sync of 13:2" in told(rig)[0]
+        assert rig.arrived()["d/b"] == "ours: d/b"
+    else:
+        assert told(rig)[0].startswith("'a' was changed in the sandbox after syncd had put it there, and the sync of ")
+        assert rig.arrived()["d/b"] == "ours: d/B"
+
+
+def test_other_kinds_and_what_is_gone(rig: Rig) -> None:
+    """A removed file comes back; a link, a folder, a FIFO in a file's place, a file in a link's."""
+    top = rig.sandbox.workspace
+    for name in ("a", "d/b", "d/c", "link"):
+        (top / name).unlink()
+    (top / "a").symlink_to("/etc/passwd")
+    (top / "d" / "b").mkdir()
+    os.mkfifo(top / "d" / "c")
+    agent(rig, "link")
+    (top / "more").unlink()
+    rig.write("new")
+    rig.sync()
+    changed, removed = told(rig)
+    assert changed.startswith("'a', 'd/b', 'd/c' and 1 more were changed in the sandbox")
+    assert removed.startswith("'more' was removed in the sandbox, and the sync of ")
+    assert "put it there again" in removed
+
+
+def test_a_link_in_a_folders_place(rig: Rig) -> None:
+    """What lies behind it is not looked at: it is the folder that was changed."""
+    top = rig.sandbox.workspace
+    (top / "d").rename(top / "elsewhere")
+    (top / "d").symlink_to("elsewhere")
+    rig.write("d/b", "new")
+    rig.sync()
+    changed, removed = told(rig)
+    assert changed.startswith("'d' was changed")
+    assert removed.startswith("'d/b' and 'd/c' were removed")
+
+
+def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
+    """One that has the same content is no loss."""
+    agent(rig, "new")
+    agent(rig, "same", "same")
+    rig.write("new", "ours")
+    rig.write("same", "same")
+    rig.sync()
+    assert told(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
+    assert len(told(rig)) == 1
+
+
+def test_it_is_told_for_an_hour_or_until_forced(rig: Rig) -> None:
+    """A save a second later does not wipe it away; nobody can mend it, so it ends by itself."""
+    agent(rig, "a")
+    rig.write("a", "newer")
+    rig.sync()
+    rig.write("a", "newest")
+    rig.sync()
+    assert len(told(rig)) == 1
+    rig.clock.go_on(WARNED_FOR_S)
+    assert told(rig) == []
+    agent(rig, "a")
+    rig.sync(SyncMode.FORCED)
+    assert len(told(rig)) == 1
+    rig.sync(SyncMode.FORCED)
+    assert told(rig) == []
+
+
+@pytest.mark.parametrize("op", EXECUTION_OPS)
+@pytest.mark.parametrize("fault", ["404 always", "500 always", "reset always", "html always", "401 always"])
+def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
+    """It costs no sync and no second try; it is told once, and asked again later."""
+    rig.emulator.faults.script(f"{op}: {fault}")
+    agent(rig, "a")
+    rig.write("a", "newer")
+    started_s = rig.clock.monotonic_s()
+    _, witness = rig.sync()
+    assert witness.failures == []
+    assert rig.clock.monotonic_s() - started_s < 60
+    assert rig.arrived()["a"] == "newer"
+    assert len(told(rig)) == 1
+    assert told(rig)[0].startswith("whether files were changed in the sandbox could not be seen (")
+    asked = len(rig.asked())
+    rig.write("a", "newest")
+    rig.sync()
+    assert not set(EXECUTION_OPS) & set(rig.asked()[asked:])
+    rig.emulator.faults.clear()
+    ready(rig)
+    rig.clock.go_on(60)
+    rig.write("a", "again")
+    rig.sync()
+    assert told(rig) == []
+
+
+@pytest.mark.parametrize("op", EXECUTION_OPS[:1] + EXECUTION_OPS[2:])
+def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
+    """The initialize finds that out and says so, not the look before it."""
+    rig.emulator.faults.script(f"{op}: gone")
+    rig.write("a", "newer")
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.INITIALIZE
+    assert issubclass(failure.refusal, SandboxGone)
+
+
+@pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
+def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
+    """What else prints over there is not believed."""
+    answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
+    rig.emulator.faults.script(f"execution-logs: json {answer} always")
+    rig.write("a", "newer")
+    rig.sync()
+    assert rig.arrived()["a"] == "newer"
+    assert "could not be seen" in told(rig)[0]
+
+
+@pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
+def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
+    """One that someone over there put in the place of ours fails no sync."""
+    monkeypatch.setattr(overwrite_check, "_findings", lambda *_: items)
+    rig.write("a", "newer")
+    rig.sync()
+    assert rig.arrived()["a"] == "newer"
+    assert all("could not be seen" in text for text in told(rig))
+
+
+def test_a_program_that_never_begins(rig: Rig) -> None:
+    """The sync waits for so long and no longer; it may run when it likes, as it changes nothing."""
+    rig.emulator.faults.clear()
+    rig.sandbox.hold()
+    rig.write("a", "newer")
+    started_s = rig.clock.monotonic_s()
+    rig.sync()
+    assert 20 <= rig.clock.monotonic_s() - started_s < 30
+    assert "takes longer than 20 s" in told(rig)[0]
+    before = rig.arrived()
+    rig.sandbox.let_go()
+    rig.sandbox.wait()
+    assert rig.arrived() == before
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "execution-upload-url: 503",
+        "execution-upload-url: reset",
+        "execution-upload: 503",
+        "execution-upload: reset",
+        "execute: 503",
+        "execute: 422",
+        "execute: reset",
+        "execution-logs: 503",
+        "execution-logs: 422",
+    ],
+)
+def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
+    """Nothing was to be deleted, so nothing says so; what was not seen and why is told."""
+    rig.emulator.faults.script(fault)
+    rig.write("a", "newer")
+    rig.sync()
+    (text,) = told(rig)
+    assert "the look at the files there" in text
+    assert not {word for word in ("delete", "remov", "list") if word in text}
+    assert rig.arrived()["a"] == "newer"
+
+
+@pytest.mark.parametrize("fault", ["initialize: 503", "initialize: lost", "upload: expired", "upload: reset"])
+def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
+    """What was seen before an initialize without an answer counts: the next look finds it overwritten."""
+    rig.emulator.faults.script(fault)
+    agent(rig, "a")
+    rig.write("more", "newer")
+    rig.sync()
+    assert [text[:15] for text in told(rig)] == ["'a' was changed"]
+
+
+@pytest.mark.parametrize("request_number", range(1, 9))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
+    """Whatever a process left behind at whichever request, the next one says nothing that is not so."""
+    exchange, left = rig.client.exchange, [request_number]
+
+    def dies(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0 and when == "before":
+            raise KeyboardInterrupt
+        answer = exchange(*args, **options)
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return answer
+
+    rig.write("a", "newer")
+    monkeypatch.setattr(rig.client, "exchange", dies)
+    try:
+        rig.sync()
+    except KeyboardInterrupt:
+        rig.restart()
+    else:
+        assert left[0] > 0
+    monkeypatch.undo()
+    rig.write("a", "newest")
+    rig.sync()
+    assert told(rig) == []
+    assert rig.arrived()["a"] == "newest"
+
+
+def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
+    """A reset whose initialize failed took the files, not someone over there."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.restart()
+    rig.emulator.faults.script("initialize: 503")
+    (rig.workspace / "more").unlink()
+    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(witness=witness)
+    rig.restart()
+    rig.sync()
+    assert told(rig) == []
+
+
+def test_of_very_many_only_those_that_changed_here(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list stays small."""
+    monkeypatch.setattr(remote_changes, "MOST_ASKED", 3)
+    agent(rig, "a")
+    agent(rig, "d/b")
+    rig.write("d/b", "newer")
+    rig.sync()
+    assert [text[:17] for text in told(rig)] == ["'d/b' was changed"]
+
+
+def test_names_of_all_kinds(rig: Rig) -> None:
+    """Bytes that are no UTF-8 come back as the path that was asked for."""
+    odd = os.fsdecode(b"caf\xe9\n")
+    rig.write(odd, "ours")
+    rig.sync()
+    assert told(rig) == []
+    agent(rig, odd)
+    rig.write("a", "newer")
+    rig.sync()
+    assert told(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
+
+
+def test_off_costs_nothing(tmp_path: Path) -> None:
+    """No request more."""
+    with rigged(tmp_path) as rig:
+        rig.write()
+        rig.sync()
+        agent(rig, "a.txt")
+        rig.write("a.txt", "newer")
+        rig.sync()
+        assert not set(EXECUTION_OPS) & set(rig.asked())
+        assert told(rig) == []

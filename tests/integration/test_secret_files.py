@@ -1,0 +1,402 @@
+"""A file with a secret in it stays home, whatever happened before and whenever the secret came.
+
+The secret is put together when it runs, so that this file holds none. What left the house is looked at as bytes: every
+archive that was ever uploaded, and what the sandbox holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.warning import SyncWarning
+from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
+from syncd.sync.status_document import State
+from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
+SECRET = f"user = me\ntoken = {VALUE}\n"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace that is in the sandbox; at the end no archive and no log line holds the value."""
+    with rigged(tmp_path) as rig:
+        rig.clock.wall = LATER_S
+        rig.write("a.txt", "hello")
+        rig.sync()
+        archives: list[bytes] = []
+
+        def keep(_: object) -> None:
+            objects = (rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
+            archives.append(gzip.decompress(max(objects, key=lambda path: path.name).read_bytes()))
+
+        rig.emulator.faults.on("initialize", "before", keep)
+        yield rig
+        assert not [number for number, archive in enumerate(archives) if VALUE.encode() in archive]
+        assert not any(VALUE in content for content in rig.arrived().values())
+
+
+def uploads(rig: Rig) -> int:
+    return rig.emulator.request_log.count("upload", 200)
+
+
+def warnings(rig: Rig) -> dict[str, str]:
+    """The warnings about secrets by path; none shows the value."""
+    warnings: list[SyncWarning] = rig.cycle.warnings
+    assert not any(VALUE in str(warning) for warning in warnings)
+    return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
+
+
+def test_it_stays_home_and_is_told(rig: Rig) -> None:
+    """All else arrives; the warning names file and line and what to do, and stands as long as the secret does."""
+    rig.write("conf/app.ini", SECRET)
+    rig.write("conf/z.txt", "arrives")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello", "conf/z.txt": "arrives"}
+    said = "'conf/app.ini' holds a GitHub token in line 2 and stays home: take it out, or allow"
+    assert warnings(rig)["conf/app.ini"].startswith(said)
+    before = uploads(rig)
+    for _ in range(3):
+        outcome, _ = rig.sync()
+        assert outcome.sync is None
+        assert "conf/app.ini" in warnings(rig)
+    assert uploads(rig) == before
+
+
+def test_alone_it_uploads_nothing(rig: Rig) -> None:
+    """A file that is nothing but held back is no change."""
+    before = uploads(rig)
+    rig.write("only.txt", SECRET)
+    outcome, _ = rig.sync()
+    assert outcome.sync is None
+    assert uploads(rig) == before
+    assert "only.txt" in warnings(rig)
+
+
+def test_a_forced_push_does_not_lift_it(rig: Rig) -> None:
+    """`--force` is about what is sent again, not about what may leave."""
+    rig.write("only.txt", SECRET)
+    rig.sync(SyncMode.FORCED)
+    assert rig.arrived() == {"a.txt": "hello"}
+
+
+def test_taken_out_it_arrives(rig: Rig) -> None:
+    """Once the secret is gone, the file goes along, and the warning goes away."""
+    rig.write("only.txt", SECRET)
+    rig.sync()
+    rig.write("only.txt", SECRET.replace(VALUE, "$TOKEN"))
+    rig.sync()
+    assert rig.arrived()["only.txt"].endswith("$TOKEN\n")
+    assert warnings(rig) == {}
+
+
+def test_a_file_that_gets_a_secret_later(rig: Rig) -> None:
+    """The new version stays home; that an earlier one is out of the house is said."""
+    rig.write("a.txt", "hello\n" + SECRET)
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello"}
+    assert "what was sent of it before may still be in the sandbox" in warnings(rig)["a.txt"]
+    rig.sync()
+    assert "may still be in the sandbox" in warnings(rig)["a.txt"]
+
+
+MAY_BE_THERE = "may still be in the sandbox"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) -> None:
+    """Neither the next sync nor another version with a secret mends it; an overwritten version does."""
+
+    def goes_on() -> None:
+        if restarts:
+            rig.restart()
+        rig.sync()
+
+    rig.write("a.txt", "hello\n" + SECRET)
+    rig.sync()
+    for number in range(3):
+        rig.write("b.txt", str(number))
+        goes_on()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+        rig.write("a.txt", f"{number}\n" + SECRET)
+        goes_on()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    rig.write("a.txt", "no more")
+    goes_on()
+    assert warnings(rig) == {}
+    assert rig.arrived()["a.txt"] == "no more"
+
+
+@pytest.mark.parametrize("how", ["deleted", "left out"])
+def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None:
+    """What stays there is told, also by the next process, until it is removed there, or it is another sandbox."""
+    rig.write("a.txt", SECRET)
+    rig.write("b.txt", "more")
+    rig.sync()
+    if how == "deleted":
+        (rig.workspace / "a.txt").unlink()
+    else:
+        rig.write(".gitignore", "a.txt\n")
+    for number in range(2):
+        rig.write("b.txt", str(number))
+        rig.sync()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+        rig.restart()
+        assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    there = rig.keys["sandbox"]
+    rig.emulator.create_sandbox("another")
+    rig.keys["sandbox"] = there | {"id": "another"}
+    rig.restart()
+    rig.sync()
+    assert warnings(rig) == {}
+
+
+def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
+    """Deleted here, it is removed there, and the warning goes; what someone changed there stays, and is told."""
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    for op in ("execution-logs", "execution-status"):  # the program runs in real time
+        rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())
+    rig.restart()
+    rig.write("z.txt", "hello")
+    rig.sync()
+    for path in ("a.txt", "z.txt"):
+        rig.write(path, SECRET)
+    rig.sync()
+    assert warnings(rig).keys() == {"a.txt", "z.txt"}
+    (rig.sandbox.workspace / "z.txt").write_text("changed there")
+    for path in ("a.txt", "z.txt"):
+        (rig.workspace / path).unlink()
+    rig.sync()
+    rig.sync()
+    assert "a.txt" not in rig.arrived()
+    assert warnings(rig).keys() == {"z.txt"}
+
+
+def test_a_reset_mends_it(rig: Rig) -> None:
+    """The sandbox is empty but for what came after it."""
+    rig.keys["sandbox"]["deletions"] = "reset"
+    rig.restart()
+    rig.write("b.txt", "more")
+    rig.sync()
+    rig.write("a.txt", SECRET)
+    rig.sync()
+    assert MAY_BE_THERE in warnings(rig)["a.txt"]
+    (rig.workspace / "b.txt").unlink()
+    rig.sync()
+    assert rig.arrived() == {}
+    assert "a.txt" in warnings(rig)
+    assert MAY_BE_THERE not in warnings(rig)["a.txt"]
+
+
+@pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
+def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
+    """After a restart nothing is uploaded, it is told again, and only what is not known to be clean is read."""
+    if young:
+        rig.clock.wall = os.stat(rig.workspace).st_ctime
+    for number in range(20):
+        rig.write(f"d{number}/f.txt", f"{number}")
+    rig.write("d3/secret.txt", SECRET)
+    rig.sync()
+    before = uploads(rig)
+    rig.clock.wall = LATER_S
+    rig.restart()
+    searched: list[str] = []
+    search = SecretSearch.in_file
+
+    def spy(self: SecretSearch, path: str, content: bytes | memoryview) -> object:
+        searched.append(path)
+        return search(self, path, content)
+
+    monkeypatch.setattr(SecretSearch, "in_file", spy)
+    outcome, _ = rig.sync()
+    assert outcome.sync is None
+    assert uploads(rig) == before
+    assert "d3/secret.txt" in warnings(rig)
+    searched.clear()
+    rig.sync()
+    assert searched == []  # by now its stamp is old enough
+
+
+def test_one_that_is_too_young_to_be_believed_is_searched_again(rig: Rig) -> None:
+    """Within the clock's granularity a secret may be replaced by as many harmless bytes: nothing keeps them home."""
+    rig.clock.wall = os.stat(rig.workspace).st_ctime
+    rig.write("f.txt", SECRET)
+    rig.sync()
+    assert "f.txt" in warnings(rig)
+    status = os.stat(rig.workspace / "f.txt")
+    rig.write("f.txt", SECRET.replace(VALUE, "x" * len(VALUE)))
+    os.utime(rig.workspace / "f.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    rig.sync()
+    assert "f.txt" in rig.arrived()
+
+
+def test_a_secret_that_comes_between_scan_and_read(rig: Rig) -> None:
+    """What is searched is what is packed: a file that was harmless a moment ago does not slip through."""
+    rig.write("f.txt", "x" * len(SECRET))
+    steps = 0
+
+    def meanwhile() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            rig.write("f.txt", SECRET)
+
+    for at in range(1, 12):
+        steps = 0
+        rig.write("f.txt", f"{at:02}".ljust(len(SECRET), "x"))
+        rig.meanwhile = meanwhile
+        rig.sync()
+        rig.meanwhile = lambda: None
+        rig.sync()
+        assert ("f.txt" in warnings(rig)) is (steps >= at)
+
+
+@pytest.mark.parametrize("before", [{"allow_secrets": ["*.txt"]}, {"upload_secrets": True}], ids=str)
+def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None:
+    """What left while it was allowed is found at the next start, though it did not change, and is no longer sent."""
+    held = rig.keys["workspace"]
+    rig.keys["workspace"] = held | before
+    rig.restart()
+    rig.write("f.txt", SECRET.replace(VALUE, VALUE[:-1] + "Z"))  # not the value that must not be seen
+    rig.sync()
+    assert "f.txt" in rig.arrived()
+    assert warnings(rig) == {}
+    rig.keys["workspace"] = held
+    rig.restart()
+    rig.sync()
+    assert "may still be in the sandbox" in warnings(rig)["f.txt"]
+    rig.write("g.txt", "more")
+    rig.sync()
+    newest = max((rig.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????"), key=lambda path: path.name)
+    assert VALUE[:-1].encode() not in gzip.decompress(newest.read_bytes())
+
+
+def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under other rules everything is searched once; what is clean is not sent again, and not searched again."""
+    rig.write("big.bin", "x" * (LARGEST_BYTES + 1))
+    rig.sync()
+    before = uploads(rig)
+    rig.keys["workspace"]["allow_secrets"] = ["never/"]
+    rig.restart()
+    assert rig.sync()[0].sync is None
+    rig.restart()
+    monkeypatch.setattr(SecretSearch, "in_file", lambda *_: pytest.fail("searched again"))
+    assert rig.sync()[0].sync is None
+    assert uploads(rig) == before
+
+
+@pytest.mark.parametrize("deletions", ["mirror", "reset"])
+def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
+    """Being held back is no deletion: the version that was sent stays, and the sandbox is not reset."""
+    rig.keys["sandbox"]["deletions"] = deletions
+    rig.restart()
+    rig.sync()
+    for number in range(2):
+        rig.write("a.txt", SECRET + str(number))
+        rig.write("b.txt", str(number))
+        rig.sync()
+        assert rig.arrived() == {"a.txt": "hello", "b.txt": str(number)}
+    assert rig.emulator.request_log.count("reset") == 0
+
+
+def test_small_archives(rig: Rig) -> None:
+    """An archive of what changed only is searched as well."""
+    rig.keys["sync"] = {"archive": "changes"}
+    rig.restart()
+    rig.write("b.txt", SECRET)
+    rig.write("c.txt", "more")
+    rig.sync()
+    rig.write("a.txt", SECRET)
+    rig.write("c.txt", "still more")
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "hello", "c.txt": "still more"}
+    assert warnings(rig).keys() == {"a.txt", "b.txt"}
+
+
+def test_allowed_paths(rig: Rig) -> None:
+    """`allow_secrets` lets a file leave that its name or its content would keep; `.env` beside it stays."""
+    rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
+    rig.restart()
+    text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
+    for path in ("fixtures/key.pem", "fixtures/deep/app.ini", "other.pem", ".env"):
+        rig.write(path, text)
+    rig.write("other.ini", SECRET)
+    rig.sync()
+    assert set(rig.arrived()) == {"a.txt", "fixtures/key.pem", "fixtures/deep/app.ini"}
+    assert list(warnings(rig)) == ["other.ini"]
+
+
+def test_syncds_own_key(rig: Rig) -> None:
+    """A copy of the API key in the workspace stays home, in data too."""
+    rig.write("notes.md", f"my key is {KEY}\n")
+    (rig.workspace / "data.bin").write_bytes(b"\0\1\2" + KEY.encode())
+    rig.sync()
+    assert set(rig.arrived()) == {"a.txt"}
+    assert warnings(rig).keys() == {"notes.md", "data.bin"}
+    assert not any(KEY in text for text in warnings(rig).values())
+
+
+class Saboteur(Witness):
+    """Damages what is in the spool, once, just before it is sent."""
+
+    spool = Path()
+    done = False
+
+    def stage(self, state: State) -> None:
+        super().stage(state)
+        if state is State.UPLOADING and not self.done:
+            self.done = True
+            for path in self.spool.rglob("*"):
+                if path.is_file() and path.stat().st_size:
+                    with open(path, "r+b") as file:
+                        file.write(b"\xff\xff")
+
+
+def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Packed again because a chunk was damaged, it is left out again."""
+    rig.write("b.txt", SECRET)
+    rig.write("c.txt", "more")
+    saboteur = Saboteur(rig.clock)
+    saboteur.spool = rig.folder / "cache"
+    rig.sync(witness=saboteur)
+    assert "it is made anew" in caplog.text
+    assert set(rig.arrived()) == {"a.txt", "c.txt"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wherever_it_lies(rig: Rig, seed: int) -> None:
+    """First, last, alone in a chunk or among many, large and small: just what holds a secret is missing."""
+    chance = random.Random(seed)
+    clean = {"a.txt"}
+    for number in range(60):
+        path = f"d{chance.randrange(5)}/{number:02}.txt"
+        filling = chance.choice([0, 10, 5000, LARGEST_BYTES // 2, LARGEST_BYTES - len(SECRET) - 2])
+        text = hashlib.sha256(path.encode()).hexdigest() * (filling // 64)
+        if chance.random() < 0.3:
+            at = chance.choice([0, len(text) // 2, len(text)])
+            text = f"{text[:at]}\n{SECRET}\n{text[at:]}"[:LARGEST_BYTES]
+        else:
+            clean.add(path)
+        rig.write(path, text)
+    rig.sync()
+    assert set(rig.arrived()) == clean
+    rig.restart()
+    assert rig.sync()[0].sync is None
+
+
+def test_a_larger_file_is_not_searched(rig: Rig) -> None:
+    """The documented limit, held on both sides of it."""
+    text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
+    rig.write("at.txt", text.rjust(LARGEST_BYTES))
+    rig.write("over.txt", text.rjust(LARGEST_BYTES + 1))
+    rig.sync()
+    assert set(rig.arrived()) == {"a.txt", "over.txt"}

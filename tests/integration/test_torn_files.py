@@ -1,0 +1,135 @@
+"""A file that was written while it was sent: what arrived of it is known, and goes with it; it is still read again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import Stop
+from syncd.emulator.request_log import RequestRecord
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+MIB = 1 << 20
+
+Write = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A file that stands still is in the sandbox; what is deleted here is removed there."""
+    with rigged(tmp_path) as it:
+
+        def wait(entry: RequestRecord) -> None:
+            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            sandbox = it.emulator.sandbox(entry.sandbox or "")
+            if sandbox is not None:
+                sandbox.wait()
+
+        it.emulator.faults.on("execution-logs", "before", wait)
+        it.keys["sandbox"]["deletions"] = "mirror"
+        it.write("stay")
+        it.sync()
+        yield it
+
+
+def appended(path: Path, step: int) -> None:
+    with path.open("ab") as file:
+        file.write(b"%d" % step)
+
+
+def cut(path: Path, step: int) -> None:
+    os.truncate(path, max(10, path.stat().st_size - 300_000 - step))
+
+
+def overwritten(path: Path, step: int) -> None:
+    with path.open("r+b") as file:
+        file.write(b"%08d" % step)
+
+
+def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
+    """The file, after a sync under which it was written all the time."""
+    path = rig.workspace / "torn"
+    path.write_bytes(os.urandom(size_bytes))
+    real, steps = os.pread, iter(range(1_000))
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        content = real(descriptor, count, offset)
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            write(path, next(steps))
+        return content
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The reads are the only moments that this process has while it packs a small file.
+        patch.setattr("syncd.scan.file_reader.os.pread", pread)
+        patch.setattr("syncd.scan.file_reader.os.preadv", lambda *_: 0, raising=False)
+        outcome, _ = rig.sync()
+    assert outcome.follow_up == ("torn",)
+    return path
+
+
+@pytest.mark.parametrize("write", [appended, cut, overwritten])
+@pytest.mark.parametrize("size_bytes", [500_000, 3 * MIB], ids=["small", "large"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
+def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) -> None:
+    """What arrived under the old name goes, and nobody says that it was changed there."""
+    path = torn(rig, write, size_bytes)
+    path.rename(rig.workspace / "renamed")
+    if restarted:
+        rig.restart()
+    rig.sync()
+    assert sorted(os.listdir(rig.sandbox.workspace)) == ["renamed", "stay"]
+    assert (rig.sandbox.workspace / "renamed").read_bytes() == (rig.workspace / "renamed").read_bytes()
+    assert rig.cycle.warnings == []
+
+
+def test_kept_and_removed_later(rig: Rig) -> None:
+    """It lingers by what was sent, too, in this process and the next."""
+    rig.keys["sandbox"]["deletions"] = "keep"
+    rig.restart()
+    torn(rig, overwritten, 3 * MIB).unlink()
+    rig.sync()
+    assert "torn" in os.listdir(rig.sandbox.workspace)
+    rig.keys["sandbox"]["deletions"] = "mirror"
+    rig.restart()
+    rig.sync()
+    assert os.listdir(rig.sandbox.workspace) == ["stay"]
+
+
+def test_an_answer_that_was_lost(rig: Rig) -> None:
+    """What perhaps arrived is as well known."""
+    path = rig.workspace / "torn"
+    path.write_bytes(os.urandom(3 * MIB))
+    steps = iter(range(1_000))
+    rig.meanwhile = lambda: overwritten(path, next(steps))
+    rig.emulator.faults.script("initialize: lost")
+    with pytest.raises(Stop):
+        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+    rig.meanwhile = lambda: None
+    path.unlink()
+    rig.restart()
+    rig.sync()
+    assert os.listdir(rig.sandbox.workspace) == ["stay"]
+    assert rig.cycle.warnings == []
+
+
+def test_someone_elses_stays(rig: Rig) -> None:
+    """What was changed there is not what was sent."""
+    path = torn(rig, overwritten, 3 * MIB)
+    theirs = bytearray((rig.sandbox.workspace / "torn").read_bytes())
+    theirs[-1] ^= 1
+    (rig.sandbox.workspace / "torn").write_bytes(theirs)
+    path.unlink()
+    rig.sync()
+    assert (rig.sandbox.workspace / "torn").read_bytes() == theirs
+    assert [warning.key for warning in rig.cycle.warnings] == ["kept:torn"]
+
+
+def test_read_again(rig: Rig) -> None:
+    """What was sent is not believed of the file at home, though nothing moves its time any more."""
+    path = torn(rig, overwritten, 3 * MIB)
+    assert rig.sync()[0].word == "initialized"
+    assert (rig.sandbox.workspace / "torn").read_bytes() == path.read_bytes()
+    assert rig.sync()[0].word == "unchanged"

@@ -1,0 +1,262 @@
+"""What is a change and what is none, from real files to requests: a touch costs nothing, no edit is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
+from syncd.sync.status_document import State
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+# By this clock every file is old enough for its stamp to be believed.
+LATER_S = 4_000_000_000.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace that is in the sandbox, and whose files are old."""
+    with rigged(tmp_path) as rig:
+        rig.clock.wall = LATER_S
+        rig.write("a.txt", "hello")
+        rig.write("d/b.txt", "world")
+        rig.sync()
+        yield rig
+
+
+def uploads(rig: Rig) -> int:
+    return rig.emulator.request_log.count("upload", 200)
+
+
+def _touch(rig: Rig) -> None:
+    os.utime(rig.workspace / "a.txt")
+
+
+def _written_again(rig: Rig) -> None:
+    rig.write("a.txt", "hello")
+
+
+def _replaced_by_its_like(rig: Rig) -> None:
+    (rig.workspace / "new").write_text("hello")
+    (rig.workspace / "new").rename(rig.workspace / "a.txt")
+
+
+def _there_and_back(rig: Rig) -> None:
+    rig.write("a.txt", "other")
+    rig.write("a.txt", "hello")
+
+
+def _made_and_removed(rig: Rig) -> None:
+    rig.write("d/c", "c")
+    (rig.workspace / "d/c").unlink()
+
+
+def _ignored(rig: Rig) -> None:
+    rig.write("node_modules/x.js", "x")
+    rig.write(".env", "SECRET=1")
+
+
+@pytest.mark.parametrize(
+    "happens", [_touch, _written_again, _replaced_by_its_like, _there_and_back, _made_and_removed, _ignored]
+)
+def test_what_is_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
+    """A touch, a revert and what is ignored upload nothing, in this process and in the next."""
+    happens(rig)
+    outcome, witness = rig.sync()
+    assert outcome.word == "unchanged"
+    assert witness.stages == [State.SNAPSHOTTING]
+    happens(rig)
+    rig.restart()
+    assert rig.sync()[0].word == "unchanged"
+    assert uploads(rig) == 1
+
+
+def _edit(rig: Rig) -> None:
+    rig.write("a.txt", "HELLO")
+
+
+def _edit_behind_the_mtime(rig: Rig) -> None:
+    before = (rig.workspace / "a.txt").stat()
+    rig.write("a.txt", "HELLO")
+    os.utime(rig.workspace / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _swap_two(rig: Rig) -> None:
+    for old, new in (("a.txt", "x"), ("d/b.txt", "a.txt"), ("x", "d/b.txt")):
+        (rig.workspace / old).rename(rig.workspace / new)
+
+
+def _rename(rig: Rig) -> None:
+    (rig.workspace / "a.txt").rename(rig.workspace / "A.txt")
+
+
+def _mode(rig: Rig) -> None:
+    (rig.workspace / "a.txt").chmod(0o755)
+
+
+def _remove(rig: Rig) -> None:
+    (rig.workspace / "a.txt").unlink()
+
+
+def _empty_folder(rig: Rig) -> None:
+    (rig.workspace / "empty").mkdir()
+
+
+def _link(rig: Rig) -> None:
+    (rig.workspace / "link").symlink_to("a.txt")
+
+
+@pytest.mark.parametrize(
+    "happens", [_edit, _edit_behind_the_mtime, _swap_two, _rename, _mode, _remove, _empty_folder, _link]
+)
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_what_is_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) -> None:
+    """Each kind of change is seen once, by the process that lives and by the next one, whatever the times say."""
+    happens(rig)
+    if restarted:
+        rig.restart()
+    assert rig.sync()[0].word == "initialized"
+    assert rig.sync()[0].word == "unchanged"
+    assert uploads(rig) == 2
+    here = {str(p.relative_to(rig.workspace)): p.read_text() for p in rig.workspace.rglob("*") if p.is_file()}
+    assert here.items() <= rig.arrived().items()
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_a_file_written_at_the_instant_of_its_reading(rig: Rig, *, restarted: bool) -> None:
+    """The stamp of a file that was young when it was read is not believed: its content is compared by reading it."""
+    rig.write("a.txt", "young")
+    rig.clock.wall = (rig.workspace / "a.txt").stat().st_ctime + 0.5
+    rig.sync()
+    baseline = rig.cycle.baseline
+    assert baseline is not None
+    assert baseline["a.txt"].stamp is None
+    assert baseline["a.txt"].digest
+    if restarted:
+        rig.restart()
+    rig.clock.wall = LATER_S
+    assert rig.sync()[0].word == "unchanged"
+    baseline = rig.cycle.baseline
+    assert baseline is not None
+    assert baseline["a.txt"].stamp is not None
+    assert uploads(rig) == 2
+
+
+def test_a_change_in_the_middle_of_a_delivery_is_in_the_next(rig: Rig) -> None:
+    """What is written while the archive is on its way is found by the next look."""
+
+    class Meddler(Witness):
+        def stage(self, state: State) -> None:
+            super().stage(state)
+            if state is State.INITIALIZING:
+                rig.write("a.txt", "later")
+
+    rig.write("a.txt", "first")
+    rig.sync(witness=Meddler(rig.clock))
+    assert rig.arrived()["a.txt"] == "first"
+    rig.sync()
+    assert rig.arrived()["a.txt"] == "later"
+
+
+def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
+    """Without its memory the daemon uploads once more, says why, and goes on."""
+    rig.restart()
+    (record,) = rig.folder.glob("state/syncd/*/initialized")
+    record.write_bytes(record.read_bytes()[:-1])
+    assert [warning.key for warning in rig.cycle.warnings] == [f"state:{record}"]
+    rig.sync()
+    assert uploads(rig) == 2
+    assert rig.cycle.warnings == []
+
+
+def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
+    """A vanished content is held back until a person means it; a missing workspace always is."""
+    for number in range(30):
+        rig.write(f"f{number}", "x")
+    rig.sync()
+    for number in range(30):
+        (rig.workspace / f"f{number}").unlink()
+    with pytest.raises(NearlyEmpty, match=r"holds 2 files where it held 32.*push --force"):
+        rig.sync()
+    rig.restart()
+    with pytest.raises(NearlyEmpty):
+        rig.sync()
+    assert uploads(rig) == 2
+    assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
+    assert rig.sync()[0].word == "unchanged"
+    rig.workspace.rename(rig.folder / "away")
+    with pytest.raises(WorkspaceError, match="does not exist"):
+        rig.sync(SyncMode.FORCED)
+
+
+def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
+    """It is refused before anything is asked for, with the key and what is large."""
+    rig.restart()
+    rig.keys["sync"] = {"max_snapshot_mib": 1}
+    rig.write("large", "x" * (1 << 20))
+    asked = len(rig.asked())
+    with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):
+        rig.sync(SyncMode.FORCED)
+    assert len(rig.asked()) == asked
+
+
+def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """One line in a few words, odd names made harmless."""
+    caplog.set_level(logging.INFO, "syncd")
+    rig.write("new\n\x1b[2J", "x")
+    rig.write("a.txt", "changed")
+    (rig.workspace / "d/b.txt").unlink()
+    rig.sync()
+    assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 gone (d/b.txt)" in caplog.text
+
+
+def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
+    """A state folder that takes nothing costs uploads after a restart, and a warning; the sync itself stands."""
+    (record,) = rig.folder.glob("state/syncd/*/initialized")
+    in_the_way = record.with_name("initialized.new")
+    in_the_way.mkdir()
+    rig.write("a.txt", "new")
+    assert rig.sync()[0].word == "initialized"
+    assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
+    assert rig.sync()[0].word == "unchanged"
+    in_the_way.rmdir()
+    rig.write("a.txt", "newer")
+    rig.sync()
+    assert rig.cycle.warnings == []
+
+
+class Saboteur(Witness):
+    """Damages the spool when an upload begins, so many times."""
+
+    folder: Path
+    times: int
+
+    def stage(self, state: State) -> None:
+        super().stage(state)
+        if state is State.UPLOADING and self.times:
+            self.times -= 1
+            for chunk in self.folder.glob("cache/syncd/*/chunks/*"):
+                with chunk.open("r+b") as file:
+                    file.write(b"\0\0\0\0")
+
+
+@pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
+def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
+    """A kept piece that went bad is made anew before it is all sent; a disk that loses everything ends the sync."""
+    saboteur = Saboteur(rig.clock)
+    saboteur.folder, saboteur.times = rig.folder, times
+    rig.write("a.txt", "new")
+    if whole:
+        rig.sync(witness=saboteur)
+        assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}
+        return
+    with pytest.raises(TryLater, match="spool"):
+        rig.sync(witness=saboteur)
+    assert rig.arrived() == {"a.txt": "hello", "d/b.txt": "world"}
+    rig.sync()
+    assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}

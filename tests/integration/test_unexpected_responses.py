@@ -1,0 +1,254 @@
+"""Answers that no server should give: each is a failure with a meaning, bounded, and never a crash or a leak."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from syncd.core.api_key import ApiKey
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote.api import Api
+from syncd.remote.failure import StepFailed
+from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.http_client import HttpClient, NoResponse, Response
+from syncd.remote.target import Target
+from tests.clock import ScriptedClock
+from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+
+
+@dataclass
+class Heard:
+    """One request as it was to be sent."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+
+
+class ScriptedExchanger(HttpClient):
+    """Answers with what it was given, and remembers what was asked."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(Waiter(Interrupt(), ScriptedClock()))
+        self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
+        self.heard: list[Heard] = []
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        read_s: float,
+        content: bytes | Iterable[bytes] | None = None,
+    ) -> Response:
+        self.heard.append(Heard(method, url, headers))
+        return self.answer
+
+
+def api_on(client: HttpClient, sandbox: str = "box", base_url: str = "https://api.example.com/v1/") -> Api:
+    return Api(Target(base_url, sandbox, "us"), ApiKey(KEY, "the test"), client, ScriptedClock())
+
+
+DEEP = b'{"x":' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"<html>",
+        b"\xff\xfe",
+        b'{"upload_url": "\xff", "expires_in_minutes": 1}',
+        DEEP,
+        b'{"upload_url": "https://h/o"}',
+        b'{"upload_url": null, "expires_in_minutes": 30}',
+        b'{"upload_url": "https://h/o", "expires_in_minutes": "30"}',
+        b'{"upload_url": "https://h/o", "expires_in_minutes": 1' + b"0" * 400 + b".5}",
+    ],
+)
+def test_an_answer_that_makes_no_sense(body: bytes) -> None:
+    """A 200 that is not what was asked for is tried again: a hotel's network may be asking for a sign-in."""
+    with pytest.raises(StepFailed, match="makes no sense") as caught:
+        api_on(ScriptedExchanger(200, body, {"Content-Type": "text/html"})).upload_url()
+    assert (caught.value.step, caught.value.action) == (ApiStep.UPLOAD_URL, FailureAction.RETRY)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"detail": "Region not served"}', "422, Region not served"),
+        (
+            b'{"detail": [{"loc": ["query", "region"], "msg": "Input should be \'us\'", "type": "enum"}]}',
+            "query.region: Input should be 'us'",
+        ),
+        (b'{"detail": [{"loc": null, "msg": "odd"}, 7, {"loc": "x"}]}', "422, : odd; :)"),
+        (b'{"detail": {"a": 1}}', "{'a': 1}"),
+        (b'{"detail": null}', "(422)"),
+        (b'["detail"]', "(422)"),
+        (b'{"detail": "\xff"}', "(422)"),
+        (b'{"detail":' + b"[" * 100_000, "(422)"),
+        (b"x" * 5000, "(422)"),
+    ],
+)
+def test_the_detail_is_shown(body: bytes, said: str) -> None:
+    """What the API says of a refusal is part of the line, whatever form it has."""
+    with pytest.raises(StepFailed) as caught:
+        api_on(ScriptedExchanger(422, body)).upload_url()
+    assert said in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+def test_a_detail_cannot_leak_or_obey() -> None:
+    """A detail that echoes the key or a signed URL, or that speaks to the terminal, is cleaned before it is shown."""
+    echo = f"bad key {KEY} \x1b[2J\nfor https://h/o?X-Goog-Signature=5ECRET Bearer {KEY}"
+    with pytest.raises(StepFailed) as caught:
+        api_on(ScriptedExchanger(403, json.dumps({"detail": echo}).encode())).initialize()
+    text = str(caught.value)
+    assert KEY not in text
+    assert "5ECRET" not in text
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(("sandbox", "quoted"), [("a/b?c#d", "a%2Fb%3Fc%23d"), ("ü x", "%C3%BC%20x")])
+def test_an_odd_sandbox_id_stays_one_part(sandbox: str, quoted: str) -> None:
+    """An id is one segment of the path, under the base URL's own path."""
+    client = ScriptedExchanger(404, b"")
+    with pytest.raises(StepFailed):
+        api_on(client, sandbox).upload_url()
+    assert client.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A workspace with one file, and where it goes."""
+    with rigged(tmp_path) as rig:
+        rig.write()
+        yield rig
+
+
+@dataclass
+class Trap:
+    """A port that writes down what is sent to it, and answers nothing."""
+
+    port: int = 0
+    connections: list[bytes] = field(default_factory=list)
+
+
+@contextmanager
+def trapped() -> Iterator[Trap]:
+    """A trap on loopback."""
+    trap = Trap()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        trap.port = listener.getsockname()[1]
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    trap.connections.append(connection.recv(65_536))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield trap
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
+def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
+    """Neither the key nor the archive follows a redirect to anywhere."""
+    with trapped() as trap:
+        rig.emulator.faults.script(f"{op}: redirect http://127.0.0.1:{trap.port}/ always")
+        failure, _ = rig.fail()
+    assert failure.action is FailureAction.RETRY
+    assert trap.connections == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.com/o", "ftp://h/o", "", "file:///etc/passwd", "http://[bad", "https://", "http://h@127.0.0.1/"],
+)
+def test_an_upload_url_that_is_none(rig: Rig, url: str) -> None:
+    """An upload URL that would show the archive on its way, or that is none, is not used; the daemon lives on."""
+    answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
+    rig.emulator.faults.script(f"upload-url: json {answer} always")
+    failure, _ = rig.fail()
+    assert failure.step is ApiStep.UPLOAD
+    assert rig.asked().count("upload") == 0
+
+
+def test_an_endless_answer_is_cut(rig: Rig) -> None:
+    """An answer beyond the bound is no answer."""
+    rig.emulator.faults.script("initialize: huge always")
+    failure, _ = rig.fail()
+    assert "larger than 1 MiB" in failure.message
+
+
+def test_the_bucket_gets_no_key(rig: Rig) -> None:
+    """The key goes to the API's origin alone, even if the bucket is on the same host."""
+    with trapped() as trap:
+        url = f"http://127.0.0.1:{trap.port}/o?X-Goog-Signature=5ECRET"
+        answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
+        rig.emulator.faults.script(f"upload-url: json {answer} always")
+        rig.fail(Witness(rig.clock))
+    head = trap.connections[0].split(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"put /o?x-goog-signature=5ecret ")
+    assert b"content-type: application/gzip" in head
+    assert b"content-length: " in head
+    for unwanted in (b"authorization", b"transfer-encoding", b"x-goog-hash", b"content-md5", b"cookie", KEY.encode()):
+        assert unwanted not in head.lower().split(b"\r\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "upload: 503",
+        "upload: reset mid-body",
+        "upload: forbidden",
+        "upload: redirect http://127.0.0.1:9/",
+        "upload: wrong-hash",
+        "initialize: 500",
+        "upload-url: 401",
+        "upload-url: cut",
+    ],
+)
+def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No failure's text and no log record of ours holds the key or what signs a URL."""
+    caplog.set_level(logging.DEBUG, "syncd")
+    rig.emulator.faults.script(f"{fault} always")
+    failure, witness = rig.fail()
+    said = [str(failure), repr(failure), *(str(f) for f in witness.failures)]
+    said += [record.getMessage() for record in caplog.records if record.name.startswith("syncd")]
+    said += [str(failure.__context__), str(failure.__cause__)]
+    for text in said:
+        assert KEY not in text
+        assert "goog-" not in text.lower()
+
+
+def test_no_answer_holds_no_url() -> None:
+    """The text of a network failure is ours, whatever the library says."""
+    client = HttpClient(Waiter(Interrupt(), ScriptedClock()))
+    for url in ("http://127.0.0.1:9/o?X-Goog-Signature=5ECRET", "http://[bad?5ECRET", "nothing://h/5ECRET", "5ECRET"):
+        with pytest.raises(NoResponse) as caught:
+            client.exchange("GET", url, headers={"Authorization": "Bearer 5ECRET"}, read_s=1)
+        assert "5ECRET" not in str(caught.value)
+        assert caught.value.__suppress_context__
+    client.drop()

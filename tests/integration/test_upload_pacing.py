@@ -1,0 +1,267 @@
+"""The limit as who receives an upload sees it: over real sockets, with and without TLS, and after a stall."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from syncd.archive.archive import Archive
+from syncd.core.clock import SystemClock
+from syncd.core.interrupt import Interrupt
+from syncd.core.waiter import Waiter
+from syncd.remote import bucket, exchange_monitor
+from syncd.remote.bucket import Bucket, Throttle
+from syncd.remote.http_client import HttpClient
+from syncd.remote.kernel_pacing import set_kernel_pacing
+from syncd.remote.upload_url import UploadUrl
+from tests.clock import ScriptedClock
+from tests.integration.sync_rig import Rig, Witness, rigged
+
+CLOCK = SystemClock()
+KIB = 1 << 10
+# Whoever reads may come late by as much, on a machine with other things to do.
+LATE_S = 0.15
+
+
+class Piece(NamedTuple):
+    """What one read brought."""
+
+    at_s: float
+    size_bytes: int
+
+
+class Receiver:
+    """Takes one upload, byte by byte as it comes; from `stalls_at` bytes on it reads nothing until `goes_on`."""
+
+    def __init__(self, context: ssl.SSLContext | None, stalls_at: int | None) -> None:
+        self.pieces: list[Piece] = []
+        self.stalled = threading.Event()
+        self.goes_on = threading.Event()
+        self._context = context
+        self._stalls_at = stalls_at
+        self._listener = socket.socket()
+        if stalls_at is not None:  # what is sent in a stall is to lie at the sender's
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._receive)
+
+    @property
+    def url(self) -> str:
+        return f"http{'s' if self._context else ''}://127.0.0.1:{self._listener.getsockname()[1]}/object"
+
+    @contextmanager
+    def listening(self) -> Iterator[Receiver]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self.goes_on.set()
+            self._thread.join(20)
+            self._listener.close()
+
+    def _receive(self) -> None:
+        self._listener.settimeout(10)
+        connection, _ = self._listener.accept()
+        connection.settimeout(20)
+        with self._context.wrap_socket(connection, server_side=True) if self._context else connection as peer:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += peer.recv(1)
+            (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            left = int(length.partition(b":")[2])
+            while left:
+                got = len(peer.recv(64 * KIB))
+                assert got, "the upload ended early"
+                left -= got
+                self.pieces.append(Piece(CLOCK.monotonic_s(), got))
+                if self._stalls_at is not None and self.received() >= self._stalls_at and not self.stalled.is_set():
+                    self.stalled.set()
+                    self.goes_on.wait(10)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    def received(self, since_s: float = 0.0, until_s: float = float("inf")) -> int:
+        """The bytes that came in this time."""
+        return sum(piece.size_bytes for piece in self.pieces if since_s <= piece.at_s < until_s)
+
+
+@contextmanager
+def receiver(certificate: tuple[Path, Path] | None = None, stalls_at: int | None = None) -> Iterator[Receiver]:
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+    with Receiver(context, stalls_at).listening() as listening:
+        yield listening
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def certificate(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path] | None:
+    """One that this process trusts, where there is to be TLS."""
+    if request.param == "plain":
+        return None
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate")
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return certificate, key
+
+
+def archive_of(size_bytes: int) -> Archive:
+    """Nothing but an end."""
+    archive = Archive((), os.urandom(size_bytes))
+    return Archive((), archive.end, sum(map(len, archive.blocks(KIB))))
+
+
+def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int], None] = lambda _: None) -> None:
+    client = HttpClient(Waiter(Interrupt(), CLOCK))
+    try:
+        upload_url = UploadUrl(url, CLOCK.boottime_s() + 3600, 3600)
+        Bucket(client, CLOCK, throttle).put(upload_url, archive_of(size_bytes), on_sent)
+    finally:
+        client.drop()
+
+
+@pytest.mark.parametrize("kib_per_s", [64, 2048])
+def test_who_receives_sees_an_even_stream(certificate: tuple[Path, Path] | None, kib_per_s: int) -> None:
+    """From the first byte on, no half second brings more than its share, and all comes in its time."""
+    limit = kib_per_s * KIB
+    began_s = CLOCK.monotonic_s()
+    with receiver(certificate) as there:
+        upload(there.url, limit, Throttle(limit))
+    took_s = CLOCK.monotonic_s() - began_s
+    for piece in there.pieces:
+        assert there.received(piece.at_s, piece.at_s + 0.5) <= limit * (0.5 + LATE_S)
+    assert 0.9 < took_s < 2.5
+
+
+def test_a_stall_is_followed_by_no_burst() -> None:
+    """What could not be sent in its time is not sent all at once, neither by syncd nor by the kernel for it."""
+    limit = 256 * KIB
+    throttle = Throttle(limit)
+    with receiver(stalls_at=limit // 4) as there:
+        thread = threading.Thread(target=upload, args=(there.url, limit, throttle))
+        thread.start()
+        assert there.stalled.wait(10)
+        CLOCK.sleep(1.0)
+        goes_on_s = CLOCK.monotonic_s()
+        there.goes_on.set()
+        thread.join(20)
+    least = 16 * KIB  # what its own kernel kept for it, and a block
+    assert there.received(goes_on_s, goes_on_s + 0.3) <= limit * (0.3 + LATE_S) + least
+
+
+def test_what_is_told_has_arrived(certificate: tuple[Path, Path] | None) -> None:
+    """The kernel takes all of it at once; who receives it stands still, and so does what is told, until it goes on."""
+    told: list[int] = []
+    size_bytes = 1_500 * KIB
+    with receiver(certificate, stalls_at=size_bytes // 8) as there:
+        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), told.append))
+        thread.start()
+        assert there.stalled.wait(10)
+        before = len(told)
+        ends_s = CLOCK.monotonic_s() + 10
+        while len(told) < before + 5 and CLOCK.monotonic_s() < ends_s:
+            CLOCK.sleep(0.02)
+        stalled_at = told[-1]
+        there.goes_on.set()
+        thread.join(20)
+    assert size_bytes // 10 < stalled_at < size_bytes // 2
+    assert told == sorted(told)
+    assert told[-1] == archive_of(size_bytes).size_bytes
+
+
+def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a low limit an upload may take many times as long as an answer may."""
+    monkeypatch.setattr(bucket, "_READ_S", 0.3)
+    with receiver() as there:
+        upload(there.url, 24 * KIB, Throttle(32 * KIB))
+    assert there.received() == sum(map(len, archive_of(24 * KIB).blocks(KIB)))
+
+
+def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is set, taken away or lowered in the middle: what went before is not held against what comes."""
+    monkeypatch.setattr(exchange_monitor, "counts", lambda _: None)  # so that what is told is what is handed over
+    throttle = Throttle(0)
+    clock = ScriptedClock()
+    limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]
+    reached_s = {0: clock.monotonic}
+
+    def looked(sent_bytes: int) -> None:
+        start, throttle.limit_bytes_per_s = max(each for each in limits if each[0] <= sent_bytes)
+        reached_s.setdefault(start, clock.monotonic)
+
+    client = HttpClient(Waiter(Interrupt(), clock))
+    with receiver() as there:
+        upload_url = UploadUrl(there.url, clock.boottime_s() + 3600, 3600)
+        Bucket(client, clock, throttle).put(upload_url, archive_of(192 * KIB), looked)
+    client.drop()
+    at_s = [*reached_s.values(), clock.monotonic]
+    took_s = [then - now for now, then in pairwise(at_s)]
+    assert took_s == pytest.approx([0, 1, 2, 0], abs=0.2)
+    assert max(clock.slept) <= 0.2 + 1e-9
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as rig:
+        rig.keys["sync"] = {"upload_limit_kib_per_second": 1}
+        (rig.workspace / "noise").write_bytes(os.urandom(20 * KIB))
+        yield rig
+
+
+def test_what_else_goes_on_is_heard_during_a_wait(rig: Rig) -> None:
+    """However low the limit, its waits are cut into pieces, and after each the attendant may look around."""
+    _, witness = rig.sync(witness=Witness(rig.clock))
+    assert sum(rig.clock.slept) == pytest.approx(20, abs=1.5)
+    assert max(rig.clock.slept) <= 0.2 + 1e-9
+    assert len(witness.sent_bytes) > 80
+    assert witness.sent_bytes == sorted(witness.sent_bytes)
+
+
+@pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: wrong-hash"])
+def test_the_next_attempt_keeps_the_limit(rig: Rig, fault: str) -> None:
+    """A failure brings no credit."""
+    rig.emulator.faults.script(fault)
+    _, witness = rig.sync()
+    assert len(witness.failures) == 1
+    again = witness.sent_bytes.index(0, 1)
+    assert sum(rig.clock.slept) >= 20 + witness.sent_bytes[again - 1] / KIB - 3
+
+
+def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
+    """A URL that would do for the line, but ends before the limit lets the archive through, is not begun with."""
+    rig.sync()
+    rig.clock.go_on(1_720)
+    (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
+    rig.sync()
+    assert rig.asked().count("upload-url") == 2
+
+
+def test_a_kept_connection_forgets_its_limit() -> None:
+    """One upload's limit is not the next one's, though it goes over the same connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
+        options = ((socket.SOL_SOCKET, 47), (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+        before = [connection.getsockopt(*option) for option in options]
+        set_kernel_pacing(connection, 0)
+        assert [connection.getsockopt(*option) for option in options] == before
+        set_kernel_pacing(connection, 1 << 20)
+        assert [connection.getsockopt(*option) for option in options] == [(1 << 20) * 33 // 32, 104857]
+        set_kernel_pacing(connection, 0)
+        assert [connection.getsockopt(*option) for option in options] == before

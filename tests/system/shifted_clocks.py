@@ -1,0 +1,50 @@
+"""Runs `python -m syncd` by shifted clocks: `shifted_clocks.py SHIFTS ALARM PYTHON -m syncd ARGS…`."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import runpy
+import struct
+import sys
+
+from syncd.core.clock import SystemClock
+from syncd.watch import suspend_detector
+
+SHIFTS = struct.Struct("dd")
+
+
+class Shifts:
+    """What a daemon's boottime and wall clock are ahead of the machine's, in a file that several processes map."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), SHIFTS.size)
+
+    @property
+    def boottime(self) -> float:
+        return float(SHIFTS.unpack(self._map[:])[0])
+
+    @property
+    def wall(self) -> float:
+        return float(SHIFTS.unpack(self._map[:])[1])
+
+    def set(self, boottime: float, wall: float) -> None:
+        self._map[:] = SHIFTS.pack(boottime, wall)
+
+
+def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
+    """`python -m syncd ARGS`, by shifted clocks."""
+    shifted = Shifts(shifts)
+    boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
+    SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
+    SystemClock.wall_s = lambda self: wall_s(self) + shifted.wall  # type: ignore[method-assign]
+    suspend_detector._never_ending_timer = lambda: os.open(alarm, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    sys.argv = ["syncd", *args]
+    runpy.run_module("syncd", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    # Its folder stands first in the path, and nothing in it may come before what the product imports.
+    sys.path.pop(0)
+    _run_shifted(sys.argv[1], sys.argv[2], sys.argv[6:])

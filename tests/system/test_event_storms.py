@@ -1,0 +1,327 @@
+"""Storms of changes, by real programs: each ends with the sandbox equal, for few uploads and bounded time and memory.
+
+`python -m pytest tests/system/test_event_storms.py -s` prints the figures of each, and with `-m long` those of the
+full sizes, which take minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.system.command import CLOCK, Running
+from tests.system.rig import Rig
+from tests.system.trees import Tree, tree
+
+# The cloud's own work (reading the archive, extracting it) is another program's: here only what arrived counts.
+ACCEPTED = 'initialize: json {"sandbox_id": "box", "status": "idle", "message": "done"} always'
+# inotify's queue, from inotify(7).
+QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
+# What a daemon may have resident at its peak, in KiB, beyond what it had before the storm: see `Storm`.
+GROWTH_KIB = 64 << 10
+
+
+@dataclass
+class Storm:
+    """What a storm cost, from its first change to the sandbox being equal."""
+
+    name: str
+    uploads: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    before_kib: int = 0
+    peak_kib: int = 0
+
+    def __str__(self) -> str:
+        memory = f"{self.before_kib / 1024:.0f} MiB before, {self.peak_kib / 1024:.0f} MiB at the peak"
+        return f"{self.name}: {self.uploads} uploads, {self.seconds:.1f} s, {self.cpu_s:.2f} s of CPU, {memory}"
+
+
+@contextmanager
+def storm(rig: Rig, daemon: Running, name: str, timeout_s: float = 60.0) -> Iterator[Storm]:
+    """Waits, after the changes made within it, until what was sent last is the workspace; then the bill is ready."""
+    bill = Storm(name, before_kib=daemon.resident_kib())
+    uploads, cpu_s, started_s = rig.count("upload"), daemon.cpu_s(), CLOCK.monotonic_s()
+    yield bill
+    calm(rig, timeout_s)
+    bill.seconds = CLOCK.monotonic_s() - started_s
+    bill.uploads = rig.count("upload") - uploads
+    bill.cpu_s = daemon.cpu_s() - cpu_s
+    bill.peak_kib = daemon.peak_kib()
+    print(f"\n{bill}")
+
+
+def calm(rig: Rig, timeout_s: float) -> None:
+    """Waits until nothing is pending and the archive sent last holds the workspace, no more and no less."""
+    wanted = included(rig)
+    differing: list[str] = []
+
+    def equal() -> bool:
+        shown = rig.shown()
+        if shown["state"] != "watching" or shown["pending"]:
+            return False
+        sent = content(rig.archive())
+        differing[:] = sorted(path for path in wanted.keys() | sent if wanted.get(path) != sent.get(path))
+        return not differing
+
+    rig.until(equal, f"what was sent to be the workspace; they differ in {differing[:5]}", timeout_s)
+
+
+def included(rig: Rig) -> Tree:
+    """The workspace without what stays home in these tests."""
+    return {
+        path: what
+        for path, what in tree(rig.workspace).items()
+        if path.split("/")[0] not in (".git", "node_modules") and not path.endswith(".log")
+    }
+
+
+def content(archive: Path) -> Tree:
+    """What an archive holds, as `tree` would say it."""
+    found: Tree = {}
+    with tarfile.open(archive, "r:gz") as tar:
+        for item in tar:
+            if item.isdir():
+                found[item.name] = ("folder",)
+            elif item.issym():
+                found[item.name] = ("link", item.linkname)
+            else:
+                file = tar.extractfile(item)
+                assert file is not None
+                found[item.name] = ("file", hashlib.sha256(file.read()).hexdigest(), bool(item.mode & 0o100))
+    return found
+
+
+@pytest.fixture
+def quick(rig: Rig) -> Rig:
+    """A cloud that takes every archive and extracts none."""
+    rig.faults(ACCEPTED)
+    return rig
+
+
+def _git(rig: Rig, *args: str) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    who = ("-c", "user.name=n", "-c", "user.email=e@invalid", "-c", "gc.auto=0")
+    subprocess.run(
+        ["git", *who, *args],
+        cwd=rig.workspace,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
+    )
+
+
+def _repository(rig: Rig, files: int) -> None:
+    """Two versions: a third of the files changed, a tenth deleted, a tenth new, a folder moved, a file in its place."""
+    for number in range(files):
+        rig.write(f"package{number % 40}/module{number % 7}/file{number}.txt", f"line {number}\n" * 20)
+    _git(rig, "init", "-q", "-b", "old")
+    _git(rig, "add", ".")
+    _git(rig, "commit", "-qm", "old")
+    _git(rig, "checkout", "-q", "-b", "new")
+    for number in range(0, files, 3):
+        rig.write(f"package{number % 40}/module{number % 7}/file{number}.txt", f"edited {number}\n" * 20)
+    for number in range(1, files, 10):
+        (rig.workspace / f"package{number % 40}/module{number % 7}/file{number}.txt").unlink()
+        rig.write(f"added/folder{number % 5}/file{number}.txt", f"new {number}\n" * 20)
+    (rig.workspace / "package3").rename(rig.workspace / "moved")
+    rig.write("package3", "a file where a folder was\n")
+    _git(rig, "add", "-A")
+    _git(rig, "commit", "-qm", "new")
+
+
+def _checkouts(rig: Rig, files: int) -> None:
+    _repository(rig, files)
+    daemon = rig.up()
+    with storm(rig, daemon, f"checkout of another version of {files} files") as bill:
+        _git(rig, "checkout", "-q", "old")
+    assert bill.uploads <= 2 + bill.seconds / 5
+    with storm(rig, daemon, "eight checkouts, back and forth") as bill:
+        for number in range(8):
+            _git(rig, "checkout", "-q", ("new", "old")[number % 2])
+    assert bill.uploads <= 8 + 2 + bill.seconds / 5
+    with storm(rig, daemon, "and back again") as bill:
+        _git(rig, "checkout", "-q", "new")
+    assert bill.peak_kib < bill.before_kib + GROWTH_KIB
+
+
+def test_checkouts(quick: Rig) -> None:
+    """Git switches between two versions of a tree, and switches back and forth faster than it can be sent."""
+    _checkouts(quick, 2_000)
+
+
+@pytest.mark.long
+def test_checkouts_of_a_large_tree(quick: Rig) -> None:
+    """The same with 30,000 files."""
+    _checkouts(quick, 30_000)
+
+
+def _packed_packages(folder: Path, files: int) -> Path:
+    """A tar file as a package manager unpacks it: many small files in many folders."""
+    source = folder / "packages"
+    for number in range(files):
+        path = source / f"lib{number % (files // 25)}/dist/file{number}.js"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"module.exports = %d;\n" % number * 10)
+    packed = folder / "packages.tar"
+    subprocess.run(["tar", "cf", packed, "-C", source, "."], check=True)
+    shutil.rmtree(source)
+    return packed
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    target.mkdir()
+    subprocess.run(["tar", "xf", packed, "-C", target], check=True)
+
+
+def _packages(rig: Rig, folder: Path, files: int) -> None:
+    packed = _packed_packages(folder, files)
+    rig.fill(files // 5)
+    daemon = rig.up()
+    with storm(rig, daemon, f"{files} ignored files unpacked and deleted") as bill:
+        _unpack(packed, rig.workspace / "node_modules")
+        shutil.rmtree(rig.workspace / "node_modules")
+        rig.write("last", "so that there is an end")
+    assert bill.uploads <= 2
+    with storm(rig, daemon, f"{files} included files unpacked", timeout_s=100) as bill:
+        _unpack(packed, rig.workspace / "vendor")
+    assert bill.uploads <= 3 + bill.seconds / 5
+    with storm(rig, daemon, "and deleted", timeout_s=100) as bill:
+        shutil.rmtree(rig.workspace / "vendor")
+    assert bill.uploads <= 3 + bill.seconds / 5
+    assert bill.peak_kib < bill.before_kib + GROWTH_KIB * max(1, files // 20_000)
+
+
+def test_packages(quick: Rig, tmp_path: Path) -> None:
+    """A dependency folder comes and goes: one that stays home is never looked at, one that belongs is sent."""
+    _packages(quick, tmp_path, 5_000)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_packages_of_50000_files(quick: Rig, tmp_path: Path) -> None:
+    """The same with 50,000 files."""
+    _packages(quick, tmp_path, 50_000)
+
+
+@contextmanager
+def asleep(daemon: Running) -> Iterator[None]:
+    """Within it the daemon does not run, and the kernel's queue fills up."""
+    daemon.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        daemon.send(signal.SIGCONT)
+
+
+def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
+    """Each rename is two events: with 17,000 the kernel drops some for certain while nobody reads."""
+    count = 17_000
+    if int(QUEUE.read_text()) >= 2 * count:
+        pytest.skip("this machine's queue of events holds them all")
+    folder = quick.workspace / "many"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"file{number}").touch()
+    quick.fill(10)
+    daemon = quick.up()
+    with storm(quick, daemon, f"{count} renames, and the queue overflows") as bill, asleep(daemon):
+        for number in range(count):
+            os.rename(folder / f"file{number}", folder / f"renamed{number}")
+        quick.write("folder0/after", "this event was dropped")
+    assert bill.uploads <= 2
+
+
+@pytest.mark.long
+def test_renames_heard_as_they_come(quick: Rig) -> None:
+    """As many, but the daemon reads along: what it cannot keep up with is made good."""
+    folder = quick.workspace / "many"
+    folder.mkdir()
+    for number in range(40_000):
+        (folder / f"file{number}").touch()
+    daemon = quick.up()
+    with storm(quick, daemon, "40,000 renames, heard as they come") as bill:
+        for number in range(40_000):
+            os.rename(folder / f"file{number}", folder / f"renamed{number}")
+    assert bill.uploads <= 2 + bill.seconds / 5
+
+
+def _log(rig: Rig, name: str, seconds: float) -> None:
+    """A thousand lines a second, each flushed."""
+    started_s = CLOCK.monotonic_s()
+    with open(rig.workspace / name, "ab", buffering=0) as file:
+        for line in range(int(seconds * 1000)):
+            file.write(b"%d: something happened that is worth a line\n" % line)
+            CLOCK.sleep(max(0.0, started_s + line / 1000 - CLOCK.monotonic_s()))
+
+
+def _logs(rig: Rig, seconds: float) -> None:
+    rig.configure({"sync.max_wait_seconds": 1.0, "workspace.ignore": ["*.log"]})
+    rig.fill(100)
+    daemon = rig.up()
+    with storm(rig, daemon, f"an ignored log, {seconds / 3:.0f} s, 1,000 lines a second") as bill:
+        _log(rig, "debug.log", seconds / 3)
+    assert bill.uploads == 0
+    with storm(rig, daemon, f"a log, {seconds:.0f} s, 1,000 lines a second") as bill:
+        _log(rig, "debug.txt", seconds)
+    assert bill.uploads <= 2 + bill.seconds
+    assert bill.peak_kib < bill.before_kib + GROWTH_KIB
+
+
+def test_a_log_that_is_written_all_the_time(quick: Rig) -> None:
+    """An upload every `max_wait_seconds` and no more; and for one that stays home none at all."""
+    _logs(quick, 3)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_log_that_is_written_for_a_minute(quick: Rig) -> None:
+    """The same for a minute."""
+    _logs(quick, 60)
+
+
+def _limited(limit: str, value: int) -> tuple[str, ...]:
+    """A prefix that gives the daemon a user namespace with a limit of its own."""
+    prefix = ("unshare", "--map-root-user", "sh", "-c", f'echo {value} >/proc/sys/user/{limit} && exec "$@"', "sh")
+    if (
+        shutil.which("nsenter") is None
+        or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("user namespaces with limits of their own are not allowed here")
+    return prefix
+
+
+def _lift(daemon: Running, limit: str) -> None:
+    """What a person does who follows the remedy, while the daemon runs."""
+    enter = ("nsenter", f"--target={daemon.pid}", "--user", "--preserve-credentials")
+    subprocess.run([*enter, "sh", "-c", f"echo 100000 >/proc/sys/user/{limit}"], check=True)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("max_inotify_instances", 0), ("max_inotify_watches", 30)])
+def test_a_storm_that_nobody_can_hear(quick: Rig, limit: str, value: int) -> None:
+    """With no inotify at all, or for a few directories, it is polled: equal all the same, and said until lifted."""
+    for number in range(500):
+        quick.write(f"package{number % 100}/file{number}.txt", f"line {number}\n")
+    daemon = quick.up(prefix=_limited(limit, value))
+    with storm(quick, daemon, f"500 changes with {limit}={value}") as bill:
+        for number in range(500):
+            quick.write(f"package{number % 100}/file{number}.txt", f"edited {number}\n")
+    assert bill.uploads <= 3
+    (warning,) = quick.status()["warnings"]
+    assert limit in warning
+    _lift(daemon, limit)
+    quick.until(lambda: quick.status()["warnings"] == [], "the end of the warning")
+    with storm(quick, daemon, "and once it is lifted") as bill:
+        quick.write("package99/file99.txt", "heard\n")
+    assert bill.uploads == 1

@@ -1,0 +1,44 @@
+"""A daemon and a command that begin at the same moment: each waits for the other, and neither is turned away."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncd.cli.daemon_client import ask_or_do
+from syncd.core.errors import Locked
+from tests.system.rig import Rig
+
+
+@pytest.mark.parametrize("command", ["flush", "push"])
+def test_a_command_typed_right_after_the_daemon(rig: Rig, command: str) -> None:
+    """Whichever has the workspace first, the command ends well and the daemon stays."""
+    rig.fill(3)
+    daemon = rig.start()
+    rig.ok(command)
+    rig.until(lambda: rig.status()["state"] == "watching", "the daemon to watch")
+    assert rig.status()["pid"] == daemon.pid
+    rig.converged()
+
+
+def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
+    """It waits for the command's end instead of ending itself."""
+    rig.fill(3)
+    rig.faults("upload: delay 1.5")
+    push = rig.background("push")
+    rig.until(lambda: rig.count("upload"), "the push's upload")
+    daemon = rig.start()
+    assert push.wait() == 0
+    rig.until(lambda: rig.status()["pid"] == daemon.pid, "the daemon to run")
+    rig.converged()
+
+
+def test_a_daemon_that_begins_while_a_command_does() -> None:
+    """No daemon could be asked, and then one has the workspace: it is asked after all."""
+    answers = iter([None, {"outcome": "unchanged"}])
+
+    def alone() -> str:
+        raise Locked("another syncd has this workspace")
+
+    assert ask_or_do(lambda: next(answers), alone) == {"outcome": "unchanged"}
+    with pytest.raises(Locked):
+        ask_or_do(lambda: None, alone)

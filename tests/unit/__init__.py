@@ -1,0 +1,1 @@
+"""Pure rules, in tables: no input or output."""
