@@ -12,9 +12,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from screens.terminal import Terminal
 
 from syncd.core.settings import load_config
+from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import KEY, Rig
 

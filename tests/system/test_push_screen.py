@@ -12,8 +12,8 @@ import termios
 from collections.abc import Iterator
 
 import pytest
-from screens.terminal import Terminal
 
+from tests.screens.terminal import Terminal
 from tests.system.command import SYNCD
 from tests.system.rig import Rig
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from screens.picture import svg
-from screens.scenes import SCENES, Scene, staged
+
+from tests.screens.picture import svg
+from tests.screens.scenes import SCENES, Scene, staged
 
 # The others take uploads of seconds; what they need of the stage is the same.
 PLAYED = {"check": "pass  sandbox", "init": "config.toml"}

@@ -6,8 +6,8 @@ import os
 import re
 
 import pytest
-from screens.terminal import Terminal
 
+from tests.screens.terminal import Terminal
 from tests.system.machine import HOME, UID, missing
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig
