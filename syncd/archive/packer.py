@@ -26,7 +26,7 @@ from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
-from syncd.scan.exclusion_warnings import unreadable
+from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
 from syncd.scan.inode import file_entry, stamp_of
 from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent

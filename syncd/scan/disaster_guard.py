@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.disaster_rule import is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, count_files
+from syncd.scan.mass_deletion import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
 _log = logging.getLogger("syncd")

@@ -17,8 +17,15 @@ from dataclasses import dataclass, field
 from syncd.core.errors import WorkspaceError
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
 from syncd.core.warning import SyncWarning
-from syncd.scan.exclusion_warnings import leads_outside, too_deep, unreadable
-from syncd.scan.exclusions import OUTSIDE, SPECIAL, TOO_LONG, counted
+from syncd.scan.exclusions import (
+    OUTSIDE,
+    SPECIAL,
+    TOO_LONG,
+    count_by_source,
+    leads_outside,
+    too_deep,
+    unreadable,
+)
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
 from syncd.scan.links import leads_out, stays_inside, turns_back
 from syncd.scan.manifest import Entry, Kind, Manifest
@@ -131,7 +138,9 @@ class Scanner:
     def _found(self) -> Scan:
         top = self._tree.get("")
         found = Scan(
-            top.identity if top else FileIdentity(), self._tree.manifest(), left_out=counted(self._tree.left_out)
+            top.identity if top else FileIdentity(),
+            self._tree.manifest(),
+            left_out=count_by_source(self._tree.left_out),
         )
         turning: list[str] = []
         for issues in self._tree.issues():
@@ -154,7 +163,7 @@ class Scanner:
             found.warnings.append(leads_outside(path))
             self._on_left_out(path, False, OUTSIDE)
         if outside and OUTSIDE.rule is not None:
-            for word, number in counted({OUTSIDE.rule: len(outside)}).items():
+            for word, number in count_by_source({OUTSIDE.rule: len(outside)}).items():
                 found.left_out[word] = found.left_out.get(word, 0) + number
 
     def _look_at_all(self) -> None:

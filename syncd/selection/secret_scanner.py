@@ -280,7 +280,7 @@ def sent_before(path: str) -> SyncWarning:
 
 def secret_files(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
     """The warning about a file that stays home for what is in it; `sent`: an earlier version did not."""
-    what = f"{path!r} holds {secret} and stays home"
+    what = f"{path!r} holds {secret} and is left out"
     if sent:
         what += ", but what was sent of it before may still be in the sandbox"
     return SyncWarning(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")

@@ -10,8 +10,8 @@ import pytest
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
 from syncd.scan.disaster_guard import DisasterGuard
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")

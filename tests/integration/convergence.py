@@ -60,9 +60,9 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.removal_plan import within
 from syncd.scan import file_reader
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest, Stamp
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync import sandbox_factory

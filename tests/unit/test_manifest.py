@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.scan.disaster_rule import lost_nearly_all
 from syncd.scan.manifest import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
@@ -23,6 +22,7 @@ from syncd.scan.manifest import (
     settle,
     unknown,
 )
+from syncd.scan.mass_deletion import lost_nearly_all
 from syncd.scan.size_limit import largest, mib, over_limit
 
 OLD = Stamp(1_000, 2_000, 3, 4)

@@ -91,6 +91,6 @@ def test_the_warnings() -> None:
     """One a file, with what was found; of one that was sent before, what may be there."""
     sent, unsent = noted("sent", "unsent").warnings(lambda path: path == "sent")
     assert sent.key == "secret:sent"
-    assert sent.what.startswith("'sent' holds a token in line 7 and stays home, but what was sent of it before")
+    assert sent.what.startswith("'sent' holds a token in line 7 and is left out, but what was sent of it before")
     assert unsent.key == "secret:unsent"
-    assert unsent.what == "'unsent' holds a token in line 7 and stays home"
+    assert unsent.what == "'unsent' holds a token in line 7 and is left out"
