@@ -15,7 +15,7 @@ from math import inf
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
-from syncd.core.waiter import POLL_EVERY_S, GivesWay, Superseded
+from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon import requests
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.components import Components
@@ -254,7 +254,7 @@ class Daemon:
 
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
-        self._components.waiter.once(until_s)
+        self._components.waiter.wait(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
 
@@ -262,23 +262,23 @@ class Daemon:
         """What tells that something has come."""
         return self._components.wake_fds()
 
-    def due_s(self) -> float | None:
+    def deadline_s(self) -> float | None:
         """When something is due, whatever comes."""
         ends = self._components.deadlines()
         if self._backoff.waits_for_person:
             ends.append(self._clock.monotonic_s() + KEY_POLL_S)
         return min(ends) if ends else None
 
-    def hear(self, ready: Collection[int]) -> None:
+    def handle(self, ready: Collection[int]) -> None:
         """Note what has come, and answer who asks. In the middle of a sync no more than that is done."""
         if not set(self._components.mounts.filenos()).isdisjoint(ready) and self._components.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: looking at everything again")
             self._look_everywhere()
         self._hear()
 
-    def newer_s(self, gives_way: GivesWay) -> float | None:
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """When the sync under way is to give way to another one."""
-        if gives_way is GivesWay.TO_A_FRESH_START:
+        if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
             return self._clock.monotonic_s() if woke or self._components.revision.ends_upload() else None

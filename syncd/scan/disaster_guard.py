@@ -34,7 +34,7 @@ class DisasterGuard:
 
     def recall(self) -> None:
         """Read which directory an earlier process knew as the workspace."""
-        self._known = self._file.recalled(FileIdentity, _log)
+        self._known = self._file.load_record(FileIdentity, _log)
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
         """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
@@ -44,7 +44,7 @@ class DisasterGuard:
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
                 f"bring it back, or {_MEANT}",
             )
-        is_same = self._known is None or self._known.same(scan.identity)
+        is_same = self._known is None or self._known.matches(scan.identity)
         if not is_same and is_replaced(baseline, scan.manifest):
             raise NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",

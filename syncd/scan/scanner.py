@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from syncd.core.errors import WorkspaceError
-from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
+from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
 from syncd.core.warning import SyncWarning
 from syncd.scan.exclusions import (
     OUTSIDE,
@@ -225,7 +225,7 @@ class Scanner:
             return False
         with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
             top, _ = down.parent_of(".")
-            if whole.identity != lasting_identity_of(top):
+            if whole.identity != persistent_identity_of(top):
                 return False
             if not self._outer_rules_unchanged():
                 return False
@@ -320,7 +320,7 @@ class Scanner:
             else:
                 self._scan_listener.cover(path, descriptor, scope)
             rules_unchanged = known is not None and known.rules == rules
-            identity = identity_of(descriptor) if path else lasting_identity_of(descriptor)
+            identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             listing = DirRecord(identity, outer, scope, rules)
             held = known.entries if known is not None and rules_unchanged else {}
             self._fill(listing, path, items, descriptor, held)

@@ -16,7 +16,7 @@ from syncd.archive.archive import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import SandboxGone, TryLater
+from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.acquired_sandbox import over_in_s
@@ -143,7 +143,7 @@ class SyncCycle:
 
     def _moved_out(self, failure: StepFailed) -> bool:
         """Whether the failure says that the sandbox is gone, and another one may follow."""
-        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxGone)
+        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or self.services is None:
             return False
         self.services.deletion_sync.forget()

@@ -15,7 +15,7 @@ from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from syncd.core.file_identity import FileIdentity, lasting_identity_of
+from syncd.core.file_identity import FileIdentity, persistent_identity_of
 from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
@@ -131,7 +131,7 @@ class FallbackWatch:
     def _identity(self) -> FileIdentity:
         descriptor = os.open(self._root, os.O_PATH | os.O_CLOEXEC)
         try:
-            return lasting_identity_of(descriptor)
+            return persistent_identity_of(descriptor)
         finally:
             os.close(descriptor)
 
