@@ -10,7 +10,7 @@ from syncd.archive.packer import Packed
 from syncd.core.warning import SyncWarning
 from syncd.scan.manifest import Entry, not_written_back
 from syncd.scan.scanner import Scan
-from syncd.selection.secret_scanner import Secret, secret_files
+from syncd.selection.secret_scanner import Secret, secret_warning
 
 
 class SecretFiles:
@@ -27,7 +27,7 @@ class SecretFiles:
 
     def warnings(self, may_be_there: Callable[[str], bool]) -> list[SyncWarning]:
         """The warnings; `may_be_there` says of a path whether the sandbox may hold an earlier version of it."""
-        return [secret_files(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
+        return [secret_warning(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
 
     def not_written_back(self) -> list[str]:
         """As `policy.manifest.not_written_back`."""

@@ -26,14 +26,14 @@ class Explanation:
 
 
 def explain(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Explanation:
-    """Go down to the path as a scan would. Raises `WorkspaceError`."""
+    """Descend to the path as a scan would. Raises `WorkspaceError`."""
     if not path:
         return Explanation(included=True, at=path)
-    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
         names = path.split("/")
         try:
             scope = selection.root(
-                read_git_rules(workspace, personal_excludes).rules if selection.heeds_git else NO_OUTER_RULES
+                read_git_rules(workspace, personal_excludes).rules if selection.uses_gitignore else NO_OUTER_RULES
             )
         except OSError as failure:
             return Explanation(included=False, at=path, note=f"because {failure.strerror}")
@@ -41,7 +41,7 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])
             try:
-                parent, _ = down.parent_of(at)
+                parent, _ = cursor.parent_of(at)
                 files = read_ignore_files(parent, scope.ignore_files)
                 scope = scope.with_files(files)
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)

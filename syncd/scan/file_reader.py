@@ -88,17 +88,17 @@ class ContentReader:
         found: dict[str, Secret] = {}
         if not self._search.identity:
             return found
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
-                secret = self._secret(down, path)
+                secret = self._secret(cursor, path)
                 if secret is not None:
                     found[path] = secret
         return found
 
-    def _secret(self, down: safe_open.DirCursor, path: str) -> Secret | None:
+    def _secret(self, cursor: safe_open.DirCursor, path: str) -> Secret | None:
         try:
-            parent, name = down.parent_of(path)
+            parent, name = cursor.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)
         except OSError:
             return None
@@ -117,17 +117,17 @@ class ContentReader:
         So is one with a secret in it, for whoever packs it to find. Raises `WorkspaceError`.
         """
         found = {}
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
-                entry = self._digest(down, path)
+                entry = self._digest(cursor, path)
                 if entry is not None:
                     found[path] = entry
         return found
 
-    def _digest(self, down: safe_open.DirCursor, path: str) -> Entry | None:
+    def _digest(self, cursor: safe_open.DirCursor, path: str) -> Entry | None:
         try:
-            parent, name = down.parent_of(path)
+            parent, name = cursor.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)
         except OSError:
             return None

@@ -24,20 +24,20 @@ def rules_unchanged(
     is gone says nothing any more. Rules that cannot be read do not stand.
     """
     try:
-        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
             return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
-                _stand(down, tree, folder) for folder in sorted(_folders_of(paths))
+                _stand(cursor, tree, folder) for folder in sorted(_folders_of(paths))
             )
     except (WorkspaceError, OSError):
         return False
 
 
-def _stand(down: safe_open.DirCursor, tree: TreeCache, folder: str) -> bool:
+def _stand(cursor: safe_open.DirCursor, tree: TreeCache, folder: str) -> bool:
     listing = tree.get(folder)
     if listing is None:
         return True
     try:
-        descriptor, _ = down.parent_of(f"{folder}/." if folder else ".")
+        descriptor, _ = cursor.parent_of(f"{folder}/." if folder else ".")
     except OSError:
         return True
     try:

@@ -132,7 +132,7 @@ class Scanner:
 
     def rules_unchanged(self, paths: Collection[str]) -> bool:
         """Whether the rules by which the last scan found these paths are the rules still."""
-        outer = self._top[0] if self._top and self._selection.heeds_git else None
+        outer = self._top[0] if self._top and self._selection.uses_gitignore else None
         return rules_unchanged(self._workspace, self._tree, outer, self._personal, paths)
 
     def _found(self) -> Scan:
@@ -203,14 +203,14 @@ class Scanner:
         """As they are while their places are watched, or a change between the look and the watch would be missed."""
         read = self._git_rules()
         for _ in range(_READ_AT_MOST):
-            self._scan_listener.cover_rules(read.places)
+            self._scan_listener.cover_rules(read.directories)
             before, read = read, self._git_rules()
             if read == before:
                 break
         return read
 
     def _git_rules(self) -> GitRules:
-        return read_git_rules(self._workspace, self._personal) if self._selection.heeds_git else GitRules()
+        return read_git_rules(self._workspace, self._personal) if self._selection.uses_gitignore else GitRules()
 
     def _outer_rules_unchanged(self) -> bool:
         try:
@@ -223,8 +223,8 @@ class Scanner:
         whole = self._tree.get("")
         if whole is None:
             return False
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
-            top, _ = down.parent_of(".")
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
+            top, _ = cursor.parent_of(".")
             if whole.identity != persistent_identity_of(top):
                 return False
             if not self._outer_rules_unchanged():
@@ -239,7 +239,7 @@ class Scanner:
                 if old is None:
                     continue  # gone or left out by now; if that matters, the directory above it is named too
                 try:
-                    parent, _ = down.parent_of(f"{path}/." if path else ".")
+                    parent, _ = cursor.parent_of(f"{path}/." if path else ".")
                     new = self._list(os.dup(parent), path, old.outer, old)
                 except OSError as failure:
                     if failure.errno in _VANISHED:

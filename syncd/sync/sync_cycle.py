@@ -32,7 +32,7 @@ from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import CheckList, check_list
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced, unknown
-from syncd.selection.secret_scanner import sent_before
+from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import Delivery, SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.status_document import LastSync, State
@@ -365,7 +365,7 @@ class SyncCycle:
             return sent or (deletion_sync is not None and deletion_sync.keeps_leftovers(path))
 
         left = deletion_sync.secret - secret_files if deletion_sync else ()
-        return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_before, sorted(left))]
+        return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_secret_warning, sorted(left))]
 
 
 def _before_initialize(

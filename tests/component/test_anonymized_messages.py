@@ -15,7 +15,7 @@ from syncd.sandbox.remote_changes import RemoteChange, warnings
 from syncd.scan import exclusions
 from syncd.scan.manifest import Difference, Entry, Kind
 from syncd.scan.size_limit import over_limit
-from syncd.selection.secret_scanner import Secret, secret_files
+from syncd.selection.secret_scanner import Secret, secret_warning
 from syncd.watch import inotify_limits
 
 WORDS, PHRASES = words_and_phrases(public_texts())
@@ -31,8 +31,8 @@ _PATHS = (
 def _messages(path: str) -> list[str]:
     big = Entry(Kind.FILE, 0o644, 0, 1 << 30)
     return [
-        str(secret_files(path, Secret("a Stripe key", 3), sent=False)),
-        str(secret_files(path, Secret("a Stripe key", 3), sent=True)),
+        str(secret_warning(path, Secret("a Stripe key", 3), sent=False)),
+        str(secret_warning(path, Secret("a Stripe key", 3), sent=True)),
         str(exclusions.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
         str(exclusions.leads_outside(path)),
         str(exclusions.too_deep(path)),
