@@ -28,7 +28,7 @@ from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s, noted
+from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
 
 _log = logging.getLogger("syncd")
@@ -105,7 +105,7 @@ class Daemon:
         self._serving = self._request_queue.taken()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self._publisher.pending = True
-        changed, written = self._dirty.taken(), self._dirty.taken_files()
+        changed, written = self._dirty.take(), self._dirty.take_files()
         if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
         self._components.cycle.disbelieve(written)
@@ -117,8 +117,8 @@ class Daemon:
             self._publisher.recorder.gave_way()
             self._request_queue.put_back(self._serving)
             self._serving = []
-            self._burst = self._burst or burst or noted(None, self._started_s)
-            self._dirty.anywhere()
+            self._burst = self._burst or burst or extend(None, self._started_s)
+            self._dirty.mark_all()
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
         except SyncdError as failure:
@@ -169,12 +169,12 @@ class Daemon:
         if ends:
             raise failure
         self._backoff.after(failure, now_s, now_s - self._started_s, asked_s)
-        self._dirty.anywhere()
+        self._dirty.mark_all()
 
     def _look_everywhere(self) -> None:
         """As after a change, but one that nothing is known of."""
-        self._burst = noted(self._burst, self._clock.monotonic_s())
-        self._dirty.anywhere()
+        self._burst = extend(self._burst, self._clock.monotonic_s())
+        self._dirty.mark_all()
 
     def _look_again_later(self, took_s: float) -> None:
         wait_s = self._components.timing.rescan_s
@@ -298,9 +298,9 @@ class Daemon:
         components = self._components
         components.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
         changes = components.watch.take()
-        self._dirty.heard(changes)
+        self._dirty.add(changes)
         if changes:
-            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._burst = extend(self._burst, self._clock.monotonic_s())
         slept_s = components.monitor.slept_s()
         self._woke = bool(slept_s)
         if slept_s:

@@ -1,9 +1,9 @@
-"""The walk over the workspace: the truth about what is there, which events only hint at.
+"""Walks the workspace, and returns what is in it. Events only hint at changes; the scan is the truth.
 
-Directories are opened from their parents' descriptors, rules are asked before `stat`, and what is left out is neither
-walked nor watched. `ScanListener.cover` is called before a directory is listed, so nothing that appears between the
-two is missed. What the last walk found is compared, not trusted: it saves asking the rules again, and an entry
-for which `stat` still says the same stays the same object, so that a later step need not compare it.
+Directories are opened from their parents' descriptors, names are matched with the rules before `stat`, and excluded
+directories are neither walked nor watched. `ScanListener.add_directory` is called before a directory is listed, so a
+change between the two is not missed. The results of the last scan save matching the rules again, but are compared with
+`stat`. If that is unchanged, the entry remains the same object, so later steps do not need to compare it.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Scanner:
             self._tree.put("", here.listing)
             self._go_down(here)
         except BaseException:
-            self._scan_listener.abandon()
+            self._scan_listener.abort()
             raise
         finally:
             self._before = self._tree
@@ -203,7 +203,7 @@ class Scanner:
         """As they are while their places are watched, or a change between the look and the watch would be missed."""
         read = self._git_rules()
         for _ in range(_READ_AT_MOST):
-            self._scan_listener.cover_rules(read.directories)
+            self._scan_listener.add_rule_files(read.directories)
             before, read = read, self._git_rules()
             if read == before:
                 break
@@ -309,7 +309,7 @@ class Scanner:
             for _ in range(_LISTED_AT_MOST):
                 # Watched before it is listed and its rules are read, or a change in between would be missed. Under
                 # other rules than these, events of what belongs may have been passed over: watched and listed again.
-                self._scan_listener.cover(path, descriptor, scope)
+                self._scan_listener.add_directory(path, descriptor, scope)
                 with os.scandir(descriptor) as found:
                     items = {item.name: item for item in found}
                 files = [name for name in outer.ignore_files if name in items]
@@ -318,7 +318,7 @@ class Scanner:
                     break
                 scope, covered_rules = outer.with_files(rules) if rules else outer, rules
             else:
-                self._scan_listener.cover(path, descriptor, scope)
+                self._scan_listener.add_directory(path, descriptor, scope)
             rules_unchanged = known is not None and known.rules == rules
             identity = identity_of(descriptor) if path else persistent_identity_of(descriptor)
             listing = DirRecord(identity, outer, scope, rules)
@@ -358,7 +358,7 @@ class Scanner:
                         continue
                 status = item.stat(follow_symlinks=False)
                 if status.st_nlink > 1 and not is_dir:
-                    self._scan_listener.cover_file(path, name, parent)
+                    self._scan_listener.add_file(path, name, parent)
                     status = os.stat(name, dir_fd=parent, follow_symlinks=False)  # as it is under the watch
             except OSError as failure:
                 if failure.errno == errno.EACCES:

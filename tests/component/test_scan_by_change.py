@@ -47,14 +47,14 @@ class Watched:
         self.watch.close()
         self.wakeup.close()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Until no more events come."""
         while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
             self.wakeup.drain()
-            self.dirty.heard(self.watch.take())
+            self.dirty.add(self.watch.take())
 
     def scan(self) -> Scan:
-        changed = self.dirty.taken()
+        changed = self.dirty.take()
         self.partial += changed is not None
         return self.scanner.scan(changed)
 
@@ -86,7 +86,7 @@ def timeless(scan: Scan) -> Manifest:
 
 
 def check(watched: Watched) -> None:
-    watched.hear()
+    watched.receive()
     seen, wanted = watched.scan(), afresh(watched.folder)
     assert list(timeless(seen).items()) == list(timeless(wanted).items())
     assert seen.unread == wanted.unread
@@ -290,8 +290,8 @@ def test_an_edit_by_another_name(watched: Watched) -> None:
     os.link(watched.folder / "a" / "f", watched.folder / "b" / "g")
     check(watched)
     (watched.folder / "a" / "f").write_text("longer")
-    watched.hear()
-    changed = watched.dirty.taken()
+    watched.receive()
+    changed = watched.dirty.take()
     assert changed is not None
     assert {"a", "b"} & changed == {"a"}
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
@@ -301,10 +301,10 @@ def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
     """What no event named is believed: that is what makes it fast, and why the periodic look stays."""
     (watched.folder / "a").mkdir()
     (watched.folder / "b").mkdir()
-    watched.hear()
+    watched.receive()
     watched.scan()
-    watched.hear()
-    watched.dirty.taken()
+    watched.receive()
+    watched.dirty.take()
     (watched.folder / "a" / "f").write_text("1")
     (watched.folder / "b" / "f").write_text("1")
     assert set(watched.scanner.scan({"a"}).manifest) == {"a", "a/f", "b"}
@@ -378,44 +378,44 @@ def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> Non
 def test_what_is_read_though_no_time_tells() -> None:
     """The files that events named; once some may have been missed, any whose times were young when it was read."""
     dirty = DirtyDirectories()
-    assert dirty.taken_files() == frozenset()
-    dirty.heard(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
-    dirty.heard(Changes(unlinked=frozenset({"b"})))
-    dirty.anywhere()  # an own failure: what was heard is known still
-    assert dirty.taken_files() == {"a/f"}
-    assert dirty.taken_files() == frozenset()
-    dirty.taken()
-    dirty.heard(Changes(frozenset({"a"}), written=None))
-    assert dirty.taken() == {"a"}
-    assert dirty.taken_files() is None
+    assert dirty.take_files() == frozenset()
+    dirty.add(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
+    dirty.add(Changes(unlinked=frozenset({"b"})))
+    dirty.mark_all()  # an own failure: what was heard is known still
+    assert dirty.take_files() == {"a/f"}
+    assert dirty.take_files() == frozenset()
+    dirty.take()
+    dirty.add(Changes(frozenset({"a"}), written=None))
+    assert dirty.take() == {"a"}
+    assert dirty.take_files() is None
     for missed in (Changes(rescan_reason=RescanReason.OVERFLOW), Changes(written=frozenset(map(str, range(5000))))):
-        dirty.heard(missed)
-        dirty.heard(Changes(written=frozenset({"a/f"})))
-        assert dirty.taken_files() is None
-    assert dirty.taken_files() == frozenset()
+        dirty.add(missed)
+        dirty.add(Changes(written=frozenset({"a/f"})))
+        assert dirty.take_files() is None
+    assert dirty.take_files() == frozenset()
 
 
 def test_a_look_at_what_was_written_by_a_name_that_is_gone() -> None:
     """It is looked at like what was heard of otherwise, once there is a look."""
     dirty = DirtyDirectories()
-    dirty.taken()
-    dirty.heard(Changes(unlinked=frozenset({"b"})))
-    assert dirty.taken() == {"b"}
+    dirty.take()
+    dirty.add(Changes(unlinked=frozenset({"b"})))
+    assert dirty.take() == {"b"}
 
 
 def test_suspicion_falls_back_to_everything() -> None:
     """At the start, after a doubt, and when too many directories are named."""
     dirty = DirtyDirectories()
-    assert dirty.taken() is None
-    assert dirty.taken() == frozenset()
-    dirty.heard(Changes(frozenset({"a"})))
-    dirty.heard(Changes(frozenset({"b"})))
-    assert dirty.taken() == {"a", "b"}
-    dirty.heard(Changes(frozenset(map(str, range(5000)))))
-    assert dirty.taken() is None
-    dirty.anywhere()
-    dirty.heard(Changes(frozenset({"a"})))
-    assert dirty.taken() is None
+    assert dirty.take() is None
+    assert dirty.take() == frozenset()
+    dirty.add(Changes(frozenset({"a"})))
+    dirty.add(Changes(frozenset({"b"})))
+    assert dirty.take() == {"a", "b"}
+    dirty.add(Changes(frozenset(map(str, range(5000)))))
+    assert dirty.take() is None
+    dirty.mark_all()
+    dirty.add(Changes(frozenset({"a"})))
+    assert dirty.take() is None
 
 
 @pytest.mark.parametrize("hidden", ["build/other", "../outside"])
@@ -428,12 +428,12 @@ def test_a_write_by_a_name_that_nobody_watches(watched: Watched, hidden: str) ->
     other.parent.mkdir(exist_ok=True)
     os.link(watched.folder / "a/f", other)
     watched.scan()
-    watched.hear()
+    watched.receive()
     watched.scan()
     other.read_text()
     assert not select.select([watched.wakeup.fileno()], [], [], QUIET_S)[0]
     other.write_text("longer")
     assert select.select([watched.wakeup.fileno()], [], [], DEADLINE_S)[0]
-    watched.hear()
+    watched.receive()
     assert watched.scan().manifest["a/f"].size_bytes == 6
     assert watched.partial

@@ -237,28 +237,28 @@ def test_the_watch_is_told_before(work: Path) -> None:
         def begin(self) -> None:
             told.append("begin")
 
-        def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
-            assert places == {}
+        def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+            assert directories == {}
 
-        def cover(self, path: str, fd: int, scope: Scope) -> None:
+        def add_directory(self, path: str, fd: int, scope: Scope) -> None:
             told.append(path)
             os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
 
-        def cover_file(self, path: str, name: str, parent: int) -> None:
+        def add_file(self, path: str, name: str, parent: int) -> None:
             told.append(path)
 
         def finish(self) -> None:
             told.append("finish")
 
-        def abandon(self) -> None:
-            told.append("abandon")
+        def abort(self) -> None:
+            told.append("abort")
 
     selection = Selection(SelectionSettings())
     assert list(Scanner(str(work), selection, Late()).scan().manifest) == ["d", "d/late", "late"]
     assert told == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
         Scanner(str(work / "none"), selection, Late()).scan()
-    assert told[4:] == ["begin", "abandon"]
+    assert told[4:] == ["begin", "abort"]
 
 
 class Meddled:
@@ -271,21 +271,21 @@ class Meddled:
     def begin(self) -> None:
         self.scopes.clear()
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
         assert path == ""
         self.scopes.append(scope)
         self.deeds.get(len(self.scopes), lambda: None)()
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
         pass
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
+    def add_file(self, path: str, name: str, parent: int) -> None:
         pass
 
     def finish(self) -> None:
         pass
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         pass
 
 

@@ -17,7 +17,7 @@ from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.inotify_usage import held_by_others
+from syncd.watch.inotify_usage import used_by_others
 
 SELECTION = Selection(SelectionSettings())
 
@@ -121,13 +121,13 @@ def test_what_other_programs_hold(tmp_path: Path) -> None:
     """Another process's watches are counted once, though its child inherited them; one's own are not."""
     for number in range(7):
         (tmp_path / str(number)).mkdir()
-    before = held_by_others({os.getpid()})
+    before = used_by_others({os.getpid()})
     command = [sys.executable, "-c", _WATCHES_SEVEN, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
-        seen = held_by_others({os.getpid()})
-        without = held_by_others({os.getpid(), other.pid})
+        seen = used_by_others({os.getpid()})
+        without = used_by_others({os.getpid(), other.pid})
         other.communicate("")
     assert before is not None
     assert seen is not None

@@ -296,13 +296,13 @@ class Inside(Watched):
         (top / "packages/app").mkdir(parents=True)
         super().__init__(top / "packages/app")
         put(self.folder, ["f", "g"])
-        self.hear()
+        self.receive()
         assert set(self.scan().manifest) == {"f", "g"}
 
     def reported(self) -> RescanReason | None:
         """Return the rescan reason that events gave, and pass it to the next scan."""
-        self.hear()
-        return RescanReason.COARSE if self.dirty._anywhere else None
+        self.receive()
+        return RescanReason.UNKNOWN_DIRECTORY if self.dirty._all else None
 
 
 @pytest.fixture
@@ -328,13 +328,13 @@ def test_a_changed_rule_above_is_reported(inside: Inside, name: str) -> None:
     """Creating, editing, replacing and removing a rule file above is reported as for a .gitignore inside."""
     file = inside.top / name
     file.unlink(missing_ok=True)
-    inside.hear()
+    inside.receive()
     inside.scan()
     for change, left in ((edit, {"g"}), (save, {"f"}), (Path.unlink, {"f", "g"})):
         change(file, "g\n") if change is save else change(file)
         assert inside.reported(), change
         assert set(inside.scan().manifest) == left
-        inside.hear()
+        inside.receive()
         inside.scan()
 
 
@@ -344,8 +344,8 @@ def test_changes_in_the_repository_are_not_reported(inside: Inside) -> None:
         (inside.top / name).write_text("x")
         (inside.top / name).unlink()
     (inside.top / "packages/beside").mkdir()
-    inside.hear()
-    assert inside.dirty.taken() == frozenset()
+    inside.receive()
+    assert inside.dirty.take() == frozenset()
 
 
 def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
@@ -365,11 +365,11 @@ def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
 def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
     """A repository below the other one's top replaces the other one's rules."""
     edit(inside.top / ".gitignore")
-    inside.hear()
+    inside.receive()
     assert set(inside.scan().manifest) == {"g"}
     make_repository(inside.top / "made", "g\n")
     (inside.top / "made/.git").rename(inside.top / where / ".git")
-    inside.hear()
+    inside.receive()
     assert set(inside.scan().manifest) == {"f"}
 
 
@@ -379,17 +379,17 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
     watched = Watched(tmp_path / "up/work")
     try:
         put(watched.folder, ["f", "g"])
-        watched.hear()
+        watched.receive()
         watched.scan()
         make_repository(tmp_path / "up", "f\n")
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"g"}
         shutil.rmtree(tmp_path / "up/.git")
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"f", "g"}
         make_repository(tmp_path, "g\n")
         put(watched.folder, ["h"])
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"f", "h"}
     finally:
         watched.close()

@@ -95,7 +95,7 @@ def check_workspace(
 
 
 def _watches(directories: int, running_pid: int | None) -> Finding:
-    others = inotify_usage.held_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
+    others = inotify_usage.used_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
     return judge_watches(
         directories,
         *inotify_limits.watch_limit(),
