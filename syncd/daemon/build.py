@@ -181,7 +181,7 @@ def sync_cycle_of(
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
     guard = DisasterGuard(folders.state)
-    guard.recall()
+    guard.load()
     snapshotter = Snapshotter(
         Scanner(
             path,

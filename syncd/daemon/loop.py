@@ -108,7 +108,7 @@ class Daemon:
         changed, written = self._dirty.take(), self._dirty.take_files()
         if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
-        self._components.cycle.disbelieve(written)
+        self._components.cycle.forget_stamps(written)
         self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:

@@ -1,4 +1,4 @@
-"""Why one path belongs to the snapshot or not: the scan's own questions, asked along one path."""
+"""Explains why one path is in the snapshot or not, by the same checks as the scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection
 
 @dataclass(frozen=True)
 class Explanation:
-    """`at` is the path that was decided on: the asked one, or the folder above it that is left out."""
+    """The explanation. `at` is the path that the rule is about: the path itself, or an excluded folder above it."""
 
     included: bool
     at: str

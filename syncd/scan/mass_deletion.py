@@ -1,8 +1,8 @@
-"""Whether a scan shows a workspace at work, or one that vanished: a disaster at home is not mirrored.
+"""The rules that recognise a mass deletion: a workspace that lost nearly all files, or was replaced by another one.
 
-A directory that was emptied, by a program or because its disk is no longer mounted, holds next to nothing. One that
-another took the place of may hold as much as ever: there it counts whether these are the files that were there before.
-In the same directory it does not, since a checkout of an unrelated branch is a day's work like any other.
+A directory that was emptied, by a program or because its disk is not mounted, holds next to nothing. Another directory
+in the workspace's place may hold many files, so the names of the earlier files are compared. In the same directory they
+are not, as a checkout of an unrelated branch is ordinary work.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Mapping
 
 from syncd.scan.manifest import Entry, Kind
 
-# Below this many files a workspace may be emptied like any other change.
+# With fewer files, emptying the workspace is a change like any other.
 SMALL_FILES = 20
-# Fewer than one file in this many left is no ordinary day's work.
+# With fewer than one file in so many left, a larger workspace counts as lost.
 LEFT_ONE_IN = 10
 
 
 def lost_nearly_all(files_before: int, files_now: int) -> bool:
-    """Of `SMALL_FILES` and more, fewer than a tenth are left."""
+    """True if there were at least `SMALL_FILES` files, and fewer than a tenth are left."""
     return files_before >= SMALL_FILES and files_now * LEFT_ONE_IN < files_before
 
 
 def is_replaced(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> bool:
-    """Whether what stands in the place of a workspace of `SMALL_FILES` and more holds fewer than a tenth of its names.
+    """True if the workspace had at least `SMALL_FILES` files, and fewer than a tenth of their names are left.
 
-    A smaller one that is removed and made anew is a person who starts over.
+    A smaller workspace may be deleted and created again.
     """
     files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
     if len(files) < SMALL_FILES:

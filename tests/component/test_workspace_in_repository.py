@@ -400,7 +400,7 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
 )
 def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
     """The check of the rules fails, so nothing is uploaded by them."""
-    inside.scanner.learn({"f": replace(inside.scan().manifest["f"], digest=b"x")})
+    inside.scanner.remember({"f": replace(inside.scan().manifest["f"], digest=b"x")})
     assert inside.scanner.rules_unchanged(["f"])
     if name.startswith("packages/.git/"):
         make_repository(inside.top / "packages", "f\n")

@@ -1211,7 +1211,7 @@ def _in_place(world: World) -> Iterator[None]:
         for module in [module for name, module in sys.modules.items() if name.startswith("syncd.")]:
             if hasattr(module, "stamp_of"):
                 patch.setattr(module, "stamp_of", stamp_of)
-        patch.setattr(file_reader, "_mark", mark)
+        patch.setattr(file_reader, "_file_state", mark)
         patch.setattr(watch_module, "Inotify", HandRead)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and a disk takes its time
         # Files of a few KB are cut, and read piece by piece, as those of a few MB are.

@@ -149,7 +149,7 @@ def test_a_rule_holds_for_what_is_written_after_it(cloud: Cloud, tmp_path: Path,
 def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(manifest, "YOUNG_NS", -(10**20))
     # As if the file were open still: that it was closed would have it read, whatever its stamp says.
-    patch.setattr(Snapshotter, "disbelieve", lambda self, baseline, paths: None)
+    patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: None)
 
 
 def _pass_over_an_overflow(patch: pytest.MonkeyPatch) -> None:
