@@ -211,8 +211,7 @@ def _names(names: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     """Return a value on one line, nearly as it is written in the file."""
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    text = text or (f'"{value}"' if isinstance(value, str) else str(value))
+    text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
     text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "…"
 
@@ -278,10 +277,9 @@ def _checked_workspace(path: str, folder: str) -> str:
         raise ConfigError(f"workspace.path = {_shown(path)}", "must be the path of a directory")
     real = os.path.realpath(os.path.join(folder, os.path.expanduser(path)))
     home = os.path.realpath(os.path.expanduser("~"))
-    if real == "/" or os.path.commonpath([real, home]) == real:
-        what = (
-            "the home directory itself" if real == home else "the root directory" if real == "/" else "above your home"
-        )
+    if os.path.commonpath([real, home]) == real:
+        names = {"/": "the root directory", home: "the home directory itself"}
+        what = names.get(real, "above your home")
         raise ConfigError(
             f"workspace.path = {_shown(path)}: is {what}", 'must be a project\'s directory, such as "~/code/project"'
         )

@@ -20,7 +20,7 @@ from syncd.scan.scanner import Scan
 
 _log = logging.getLogger("syncd")
 
-_MEANT = "run `syncd push --force` if it is meant to be so"
+_INTENDED = "run `syncd push --force` if this is intended"
 
 
 class DisasterGuard:
@@ -42,13 +42,13 @@ class DisasterGuard:
         if lost_nearly_all(before, now):
             raise NearlyEmpty(
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
-                f"bring it back, or {_MEANT}",
+                f"bring it back, or {_INTENDED}",
             )
         is_same = self._known is None or self._known.matches(scan.identity)
         if not is_same and is_replaced(baseline, scan.manifest):
             raise NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
-                f"bring the old one back, or {_MEANT}",
+                f"bring the old one back, or {_INTENDED}",
             )
 
     def check_vanished(self, manifest: Mapping[str, Entry], vanished: int) -> None:

@@ -58,7 +58,7 @@ class ChangeQueue:
         self._dirty: set[str] = set()
         self._written: set[str] | None = set()
         self._unlinked: set[str] = set()
-        self._rescan_reason: RescanReason | None = None
+        self._rescan_reason = 0  # 0: none
         self._woken = False
 
     def put(
@@ -70,12 +70,13 @@ class ChangeQueue:
         unlinked: Collection[str] = (),
     ) -> None:
         """Add changes, and call `wake` unless it was called since the last `take()`, or all names are unlinked."""
+        reason = rescan_reason or 0
         with self._lock:
             self._unlinked.update(unlinked)
             if len(self._unlinked) > MAX_DIRTY:
                 self._unlinked.clear()
-                rescan_reason = max(rescan_reason or RescanReason.TOO_MANY, RescanReason.TOO_MANY)
-            if not dirty and rescan_reason is None:
+                reason = max(reason, RescanReason.TOO_MANY)
+            if not dirty and not reason:
                 return
             self._dirty.update(dirty)
             if self._written is not None:
@@ -84,9 +85,8 @@ class ChangeQueue:
                     self._written = None
             if len(self._dirty) > MAX_DIRTY:
                 self._dirty.clear()
-                rescan_reason = max(rescan_reason or RescanReason.TOO_MANY, RescanReason.TOO_MANY)
-            if rescan_reason is not None:
-                self._rescan_reason = max(self._rescan_reason or rescan_reason, rescan_reason)
+                reason = max(reason, RescanReason.TOO_MANY)
+            self._rescan_reason = max(self._rescan_reason, reason)
             wake, self._woken = not self._woken, True
         if wake:
             self._wake()
@@ -95,10 +95,11 @@ class ChangeQueue:
         """Empty the queue, and let it call `wake` again. Drain the wake-up pipe before, or a wake-up may be lost."""
         with self._lock:
             written = None if self._written is None else frozenset(self._written)
-            changes = Changes(frozenset(self._dirty), self._rescan_reason, written, frozenset(self._unlinked))
+            reason = RescanReason(self._rescan_reason) if self._rescan_reason else None
+            changes = Changes(frozenset(self._dirty), reason, written, frozenset(self._unlinked))
             self._dirty.clear()
             self._written = set()
             self._unlinked.clear()
-            self._rescan_reason = None
+            self._rescan_reason = 0
             self._woken = False
         return changes

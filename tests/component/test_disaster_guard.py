@@ -59,7 +59,7 @@ def test_another_directory(
         guard.check(BEFORE, Scan(identity, now))
     assert str(failure.value) == (
         "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
-        "bring the old one back, or run `syncd push --force` if it is meant to be so"
+        "bring the old one back, or run `syncd push --force` if this is intended"
     )
 
 
@@ -81,7 +81,7 @@ def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
         guard.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
     assert str(failure.value) == (
         "the workspace holds 9 files where it held 100, so nothing is synced: "
-        "bring it back, or run `syncd push --force` if it is meant to be so"
+        "bring it back, or run `syncd push --force` if this is intended"
     )
 
 

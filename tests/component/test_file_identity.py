@@ -10,14 +10,14 @@ import pytest
 
 from syncd.core import file_identity
 from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
-from tests.inodes import make_anew, reusing
+from tests.inodes import inode_reusing_folder, recreate
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    with reusing(tmp_path) as place:
+    with inode_reusing_folder(tmp_path) as place:
         (place / "d").mkdir()
         yield place
 
@@ -64,7 +64,7 @@ def test_a_later_directory_with_the_same_inode_number(folder: Path, means: str) 
         assert before == identity(folder / "d")
         wait_for_tick(folder)
 
-    make_anew(folder / "d", prepare)
+    recreate(folder / "d", prepare)
     after = identity(folder / "d")
     assert (after.device, after.inode) == (before.device, before.inode)
     assert after != before

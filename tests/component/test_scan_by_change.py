@@ -23,7 +23,7 @@ from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.git_folder import make_repository
-from tests.inodes import make_anew, reusing
+from tests.inodes import inode_reusing_folder, recreate
 
 ROUNDS = 25
 # Two events of one move may be this far apart.
@@ -101,7 +101,7 @@ def check(watched: Watched) -> None:
 @pytest.fixture
 def recreated(tmp_path: Path) -> Iterator[Watched]:
     """A workspace with a directory `build`, on a file system that reuses inode numbers."""
-    with reusing(tmp_path) as place:
+    with inode_reusing_folder(tmp_path) as place:
         (place / "work/build").mkdir(parents=True)
         it = Watched(place / "work")
         yield it
@@ -118,7 +118,7 @@ def scan_build(recreated: Watched) -> None:
 def test_a_recreated_directory_with_its_inode_number(recreated: Watched) -> None:
     """Its content is found by the next scan, and later changes are reported at any depth."""
     build = recreated.folder / "build"
-    make_anew(build, lambda: scan_build(recreated))
+    recreate(build, lambda: scan_build(recreated))
     (build / "sub").mkdir()
     (build / "sub" / "x").touch()
     check(recreated)
@@ -130,7 +130,7 @@ def test_a_recreated_directory_with_its_inode_number(recreated: Watched) -> None
 
 def test_a_recreated_directory_is_detected_by_its_identity(recreated: Watched) -> None:
     """Without an event of the directory itself too: its parent's listing has another directory of that name."""
-    make_anew(recreated.folder / "build", lambda: scan_build(recreated))
+    recreate(recreated.folder / "build", lambda: scan_build(recreated))
     (recreated.folder / "build/x").touch()
     assert set(recreated.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
@@ -139,7 +139,7 @@ def test_a_recreated_directory_is_detected_by_its_removal(recreated: Watched, mo
     """Where a file system has only the inode number, the event of its removal names the directory itself."""
     for name in ("_name_to_handle_at", "_statx"):
         monkeypatch.setattr(file_identity, name, None)
-    make_anew(recreated.folder / "build", lambda: scan_build(recreated))
+    recreate(recreated.folder / "build", lambda: scan_build(recreated))
     (recreated.folder / "build/x").touch()
     check(recreated)
     (recreated.folder / "build/y").touch()
@@ -169,7 +169,7 @@ class RandomChanges:
         deeds: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
-            self.hard_link, self.edit_in_place, self.edit_in_place, self.make_anew, self.make_anew,
+            self.hard_link, self.edit_in_place, self.edit_in_place, self.recreate, self.recreate,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
             self.rnd.choice(deeds)()
@@ -197,7 +197,7 @@ class RandomChanges:
         if inner and self.rnd.random() < 0.5:
             shutil.rmtree(self.rnd.choice(inner))
 
-    def make_anew(self) -> None:
+    def recreate(self) -> None:
         """Remove a directory and create it again, as a clean build does: it may get the same inode number."""
         inner = self.folders()[1:]
         if inner:
