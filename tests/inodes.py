@@ -1,6 +1,6 @@
-"""A directory that is removed and made anew with the same inode number, on a file system that gives numbers again.
+"""Recreates a directory with the same inode number, on a file system that reuses numbers.
 
-ext4 does, tmpfs does not: such a test is skipped where no folder is on a disk that does.
+ext4 does, tmpfs does not: such a test is skipped if no folder is on a file system that does.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _TRIES = 50
 _FOLDERS = ("/var/tmp", "/tmp", os.path.expanduser("~"))
 
 
-def make_anew(directory: Path, prepare: Callable[[], object] = lambda: None) -> None:
-    """Remove the directory with all that is in it, and make another one of the same name and number.
+def recreate(directory: Path, prepare: Callable[[], object] = lambda: None) -> None:
+    """Remove the directory with its content, and create another one with the same name and inode number.
 
-    Someone else who makes a file at that instant gets the number: then it is done over again, so `prepare`, which is
-    called before each try, is to see to it that the directory that is there is known. Skipped where none is reused.
+    Another program that creates a file at that instant may get the number; then it is tried again. `prepare` is called
+    before each try, so that the test can examine the directory first. Skips the test if no number is reused.
     """
-    if not _gives_numbers_again(directory.parent):
-        pytest.skip("the file system here gives no inode number again")
+    if not _reuses_inode_numbers(directory.parent):
+        pytest.skip("this file system does not reuse inode numbers")
     for _ in range(_TRIES):
         prepare()
         number = directory.stat().st_ino
@@ -33,24 +33,24 @@ def make_anew(directory: Path, prepare: Callable[[], object] = lambda: None) -> 
         directory.mkdir()
         if directory.stat().st_ino == number:
             return
-    pytest.skip("other programs are faster at taking inode numbers")
+    pytest.skip("other programs took the inode number each time")
 
 
 @contextmanager
-def reusing(folder: Path) -> Iterator[Path]:
-    """A folder on such a file system: this one, or one elsewhere, or the test is skipped."""
-    if _gives_numbers_again(folder):
+def inode_reusing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder on such a file system: this one, or another; else the test is skipped."""
+    if _reuses_inode_numbers(folder):
         yield folder
         return
     for other in map(Path, _FOLDERS):
-        if _gives_numbers_again(other):
+        if _reuses_inode_numbers(other):
             with tempfile.TemporaryDirectory(dir=other) as place:
                 yield Path(place)
             return
-    pytest.skip("no file system here gives inode numbers again")
+    pytest.skip("no file system here reuses inode numbers")
 
 
-def _gives_numbers_again(folder: Path) -> bool:
+def _reuses_inode_numbers(folder: Path) -> bool:
     try:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             probe = Path(place, "probe")

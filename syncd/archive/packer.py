@@ -26,8 +26,8 @@ from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
-from syncd.scan.exclusion_warnings import unreadable
-from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
+from syncd.scan.exclusions import unreadable
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, unchanged_since, wall_ns
 from syncd.scan.inode import file_entry, stamp_of
 from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
 from syncd.selection import safe_open
@@ -294,7 +294,7 @@ class Packer:
                     self._left_out(packed, path, before, failure.cause)
                     raise _FileVanished from None
         chunk_writer.write(tar_format.padding(before.size_bytes))
-        if whole and stood_still(status, descriptor):
+        if whole and unchanged_since(status, descriptor):
             packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
         else:
             packed.manifest[path] = as_sent(before, before.size_bytes, digest.digest())

@@ -10,7 +10,7 @@ from syncd.archive.packer import Packed
 from syncd.core.warning import SyncWarning
 from syncd.scan.manifest import Entry, not_written_back
 from syncd.scan.scanner import Scan
-from syncd.selection.secret_scanner import Secret, secret_files
+from syncd.selection.secret_scanner import Secret, secret_warning
 
 
 class SecretFiles:
@@ -27,13 +27,13 @@ class SecretFiles:
 
     def warnings(self, may_be_there: Callable[[str], bool]) -> list[SyncWarning]:
         """The warnings; `may_be_there` says of a path whether the sandbox may hold an earlier version of it."""
-        return [secret_files(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
+        return [secret_warning(path, secret, sent=may_be_there(path)) for path, (_, secret) in self._files.items()]
 
     def not_written_back(self) -> list[str]:
         """As `policy.manifest.not_written_back`."""
         return not_written_back({path: entry for path, (entry, _) in self._files.items()})
 
-    def disbelieve(self, paths: Collection[str]) -> None:
+    def forget_stamps(self, paths: Collection[str]) -> None:
         """See by the next look whether these files still hold their secrets."""
         for path in self._files.keys() & paths:
             entry, secret = self._files[path]

@@ -19,11 +19,11 @@ from syncd.scan.manifest import (
     Difference,
     Manifest,
     Stamp,
+    carry_over_digests,
     difference,
-    disbelieve,
+    forget_stamps,
     not_written_back,
-    replaced,
-    settle,
+    replaced_entries,
 )
 from syncd.scan.scanner import Scan, Scanner
 from syncd.scan.size_limit import over_limit
@@ -101,19 +101,19 @@ class Snapshotter:
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or {}, scan)
-        self._guard.accept(scan)
+        self._guard.record_workspace(scan)
         refusal = over_limit(scan.manifest, self._max_mib)
         if refusal:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
         self._sent = baseline = baseline or {}
         manifest = scan.manifest
-        scanned = {path: manifest[path] for path in replaced(baseline, manifest)}
-        learned = settle(baseline, scanned)
+        scanned = {path: manifest[path] for path in replaced_entries(baseline, manifest)}
+        learned = carry_over_digests(baseline, scanned)
         if self._known is not baseline:
-            learned = settle(self._known, learned)
+            learned = carry_over_digests(self._known, learned)
         manifest |= learned
         self._known = manifest
-        self._scanner.learn({path: learned[path] for path in replaced(scanned, learned)})
+        self._scanner.remember({path: learned[path] for path in replaced_entries(scanned, learned)})
         look = ScanResult(manifest, difference(baseline, manifest))
         return look if look.difference.certain else self.resolved(look, baseline)
 
@@ -121,7 +121,7 @@ class Snapshotter:
         """Whether a path that no snapshot holds any more is left out, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
 
-    def disbelieve(self, baseline: Manifest, paths: Collection[str] | None) -> None:
+    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> None:
         """Have these files read again by the next look, whatever their stamps say; None: all that may have changed
         without a word, events having been missed. The `baseline` loses their stamps, too.
         """
@@ -130,17 +130,17 @@ class Snapshotter:
             rescan_reasons.update(self.secret_files.not_written_back())
         else:
             rescan_reasons = self._scanner.all_names(paths) if paths else set()
-        self._disbelieve(baseline, rescan_reasons)
+        self._forget_stamps(baseline, rescan_reasons)
 
     def disbelieve_all(self, baseline: Manifest) -> None:
-        """As `disbelieve`, with every file."""
-        self._disbelieve(baseline, {*baseline, *self._known, *self.secret_files})
+        """As `forget_stamps`, with every file."""
+        self._forget_stamps(baseline, {*baseline, *self._known, *self.secret_files})
 
-    def _disbelieve(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
+    def _forget_stamps(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
         for manifest in (baseline, self._known):
-            disbelieve(manifest, rescan_reasons)
-        self._scanner.disbelieve(rescan_reasons)
-        self.secret_files.disbelieve(rescan_reasons)
+            forget_stamps(manifest, rescan_reasons)
+        self._scanner.forget_stamps(rescan_reasons)
+        self.secret_files.forget_stamps(rescan_reasons)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -154,11 +154,11 @@ class Snapshotter:
 
     def resolved(self, look: ScanResult, baseline: Manifest) -> ScanResult:
         """The look, with the doubtful files read."""
-        if not look.difference.uncertain_reason:
+        if not look.difference.uncertain:
             return look
-        read = self._reader.digests(look.difference.uncertain_reason)
+        read = self._reader.digests(look.difference.uncertain)
         self._known = look.manifest | read
-        self._scanner.learn(read)
+        self._scanner.remember(read)
         return ScanResult(self._known, difference(baseline, self._known))
 
     def pack(
@@ -184,15 +184,15 @@ class Snapshotter:
                 f"the archive cannot be written to {self._spool_folder!r} ({failure.strerror or failure})",
                 "free some disk space, or set XDG_CACHE_HOME to a roomier disk",
             ) from None
-        if not self._scanner.rules_unchanged(replaced(self._sent, packed.manifest)):
+        if not self._scanner.rules_unchanged(replaced_entries(self._sent, packed.manifest)):
             raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
-        self._guard.confirm(manifest, sum(path not in packed.manifest for path in packed.follow_up))
+        self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
         self._note_closed(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
         self.secret_files.note(packed)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
-        self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
+        self._scanner.remember({path: packed.manifest[path] for path in replaced_entries(manifest, packed.manifest)})
         return packed
 
     def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: PackProgress) -> Packed:

@@ -19,7 +19,7 @@ import click
 from syncd import __version__
 from syncd.cli.output import let_go_of_stdout, stderr_takes_more
 from syncd.core.errors import Stop, SyncdError
-from syncd.core.hardening import no_core_dumps, private_files
+from syncd.core.hardening import disable_core_dumps, set_private_umask
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -135,8 +135,8 @@ def _show_internal_error(failure: BaseException | None) -> None:
 
 def _harden() -> None:
     """Private files from the first on, no key in a core dump, and room for deep trees."""
-    private_files()
-    no_core_dumps()
+    set_private_umask()
+    disable_core_dumps()
     sys.excepthook = lambda _kind, failure, _trace: _show_internal_error(failure)
     sys.unraisablehook = lambda failed: _show_internal_error(failed.exc_value)
     threading.excepthook = lambda failed: _show_internal_error(failed.exc_value)

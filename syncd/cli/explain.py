@@ -31,7 +31,7 @@ def command(path: str, config_file: str | None) -> None:
     name = shown_path(relative) or "the workspace itself"
     rule = shown_path(str(answer.rule))  # the words of whoever wrote the ignore file, and the name of its folder
     if answer.included:
-        why = f"brought back by {rule}" if answer.rule else answer.note or "no rule speaks of it"
+        why = f"brought back by {rule}" if answer.rule else answer.note or "no rule matches it"
         click.echo(f"included: {name} ({why})")
     elif answer.at != relative:
         click.echo(f"left out: {name}, as its folder {shown_path(answer.at)}/ is, by {rule}")

@@ -1,4 +1,4 @@
-"""Settings, the API key, clocks, errors and files that survive a crash: what every other package stands on.
+"""Settings, the API key, clocks, errors and files that survive a crash. Every other package builds on these.
 
-Begins at `settings`.
+Start reading at `settings`.
 """

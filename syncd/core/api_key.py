@@ -1,4 +1,4 @@
-"""The API key: where it is looked for, who may read its file, and that it never shows."""
+"""Finds the API key, checks the rights of its file, and keeps it out of every output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from syncd.core.errors import KeyRefused
 
 CREDENTIAL = "klavis-api-key"
 KEY_VARIABLE = "KLAVIS_API_KEY"
-# What the units set in place of a key file that is not there: without it the service manager would try for ever.
+# The units set this in place of a key file that does not exist: without it the service manager would restart for ever.
 NOT_LOADED = " "
-_LONGEST = 4096
+_MAX_BYTES = 4096
 
 
 class ApiKey:
-    """A key that no log line, traceback or `repr` can show, and no pickle or copy takes along."""
+    """A key that no log line, traceback or `repr` can show, and that cannot be pickled or copied."""
 
     __slots__ = ("_secret", "source")
 
@@ -27,14 +27,14 @@ class ApiKey:
         self.source = source
 
     def reveal(self) -> str:
-        """The key itself, for the one header that carries it."""
+        """Return the key itself, for the one header that carries it."""
         return self._secret
 
     def __repr__(self) -> str:
         return f"ApiKey(from {self.source})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a key is not to be copied or stored")
+        raise TypeError("a key must not be copied or stored")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ApiKey) and other._secret == self._secret
@@ -44,26 +44,26 @@ class ApiKey:
 
 
 def find_key(environ: Mapping[str, str], key_file: str) -> ApiKey:
-    """The first of `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` and the configuration's file.
+    """Return the key from `$CREDENTIALS_DIRECTORY/klavis-api-key`, `$KLAVIS_API_KEY` or the configuration's file.
 
-    Raises `KeyRefused` where none of them holds a usable key, or others may read the file.
+    The first that exists counts. Raises `KeyRefused` if it holds no usable key, or if others may read the file.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if folder:
         path = os.path.join(folder, CREDENTIAL)
         if os.path.lexists(path):
-            # The service manager makes this one 0400, or 0440 with an ACL in a system unit.
+            # The service manager gives this file the mode 0400, or 0440 with an ACL in a system unit.
             loaded = _read(path, f"the API key file {path!r}", stat.S_IRWXO)
             if loaded != NOT_LOADED:
-                return checked_key(loaded, path)
+                return parse_key(loaded, path)
     if environ.get(KEY_VARIABLE):
-        return checked_key(environ[KEY_VARIABLE], f"${KEY_VARIABLE}")
+        return parse_key(environ[KEY_VARIABLE], f"${KEY_VARIABLE}")
     what = f"the API key file sandbox.api_key_file = {key_file!r}"
-    return checked_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
+    return parse_key(_read(key_file, what, stat.S_IRWXG | stat.S_IRWXO), key_file)
 
 
 def is_outdated(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:
-    """Whether the service manager handed over a copy of the key, and the key's file changed or was replaced since."""
+    """True if the key is a copy from the service manager, and the key's file was changed or replaced since."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder or key.source != os.path.join(folder, CREDENTIAL):
         return False
@@ -74,7 +74,7 @@ def is_outdated(key: ApiKey, environ: Mapping[str, str], key_file: str) -> bool:
 
 
 def _read(path: str, what: str, forbidden: int) -> str:
-    """The file's text, if no one has one of the `forbidden` rights to the very file that is read."""
+    """Return the file's text. Raises `KeyRefused` if the open file grants one of the `forbidden` rights."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
@@ -85,7 +85,7 @@ def _read(path: str, what: str, forbidden: int) -> str:
                 raise KeyRefused(
                     f"{what} can be read by others (mode {stat.S_IMODE(mode):04o})", f"run: chmod 600 {path}"
                 )
-            content = os.read(descriptor, _LONGEST + 1)
+            content = os.read(descriptor, _MAX_BYTES + 1)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -94,19 +94,19 @@ def _read(path: str, what: str, forbidden: int) -> str:
             "put the key there with mode 0600, or set KLAVIS_API_KEY",
         ) from None
     except OSError as failure:
-        raise KeyRefused(f"{what} cannot be read", _why(failure)) from None
-    if len(content) > _LONGEST:
+        raise KeyRefused(f"{what} cannot be read", _reason(failure)) from None
+    if len(content) > _MAX_BYTES:
         raise KeyRefused(f"{what} is longer than any key", "name a file that holds the key and nothing else")
     return content.decode("utf-8", "replace")
 
 
-def _why(failure: OSError) -> str:
+def _reason(failure: OSError) -> str:
     reason = failure.strerror or str(failure)
     return f"{reason}; let your own user read it" if failure.errno == errno.EACCES else reason
 
 
-def checked_key(text: str, source: str) -> ApiKey:
-    """The key that a text holds. Raises `KeyRefused` for a text that is none."""
+def parse_key(text: str, source: str) -> ApiKey:
+    """Return the key in a text. Raises `KeyRefused` if the text is not a key."""
     key = text.strip()
     if not key:
         raise KeyRefused(f"the API key from {source} is empty", "put the key there")

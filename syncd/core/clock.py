@@ -1,10 +1,10 @@
-"""The only module that reads a clock, so that every decision about time can be tested with made-up times.
+"""The only module that reads a clock, so that every decision about time can be tested with scripted times.
 
-Three clocks, each for what it is good at:
+There are three clocks:
 
-monotonic   quiet time, back-off, budgets: stands still while the machine sleeps
-boottime    the end of a signed URL: goes on while the machine sleeps
-wall        what people read, and file times; may be set to anything at any moment
+monotonic   for quiet periods, back-off and budgets: it stops while the machine sleeps
+boottime    for the expiry of signed URLs: it goes on while the machine sleeps
+wall        for times that people read, and file times: it may be set to anything at any moment
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from; tests pass one that they turn by hand."""
+    """A source of time; tests pass one with scripted time."""
 
     def monotonic_s(self) -> float:
-        """Seconds that stand still in suspend; only differences mean anything."""
+        """Return seconds that do not count suspend; only differences mean anything."""
         ...
 
     def boottime_s(self) -> float:
-        """Seconds since boot, suspend included; only differences mean anything."""
+        """Return seconds since boot, suspend included; only differences mean anything."""
         ...
 
     def wall_s(self) -> float:
-        """Seconds since 1970-01-01T00:00Z, by the machine's own opinion."""
+        """Return seconds since 1970-01-01T00:00Z, as the machine's clock is set."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, for pacing; only a signal that raises cuts it short."""
+        """Let time pass, for pacing; only a signal handler that raises cuts it short."""
         ...
 
     def poll(self, poll: select.poll, seconds: float | None) -> list[tuple[int, int]]:
-        """Let so much time pass unless one of the descriptors is ready; those that are. None: however long it takes."""
+        """Wait until a descriptor is ready, at most so many seconds (None: no limit); return those that are ready."""
         ...
 
 
@@ -59,10 +59,10 @@ class SystemClock:
 
 
 def utc(wall_s: float) -> datetime:
-    """An aware UTC time from seconds since 1970, whole seconds."""
+    """Return an aware UTC time, in whole seconds, from seconds since 1970."""
     return datetime.fromtimestamp(int(wall_s), UTC)
 
 
 def stamp(wall_s: float) -> str:
-    """The form of every time in `status --json`: `2026-11-24T13:20:11Z`."""
+    """Format a time as in `status --json`: `2026-11-24T13:20:11Z`."""
     return utc(wall_s).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""What a process brings along for everything that it makes."""
+"""The process's own clock, environment and interrupt, which most components need."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from syncd.core.interrupt import Interrupt
 
 @dataclass(frozen=True)
 class RuntimeContext:
-    """What a process brings along: its clock, its environment, and how it is asked to end."""
+    """The process's clock, its environment variables, and the request to end."""
 
     clock: Clock
     environ: Mapping[str, str]
     interrupt: Interrupt
-    excludes: str | None = None  # the person's own exclude file; None: git is to be asked
+    excludes: str | None = None  # path of the user's own git exclude file; None: ask git

@@ -1,4 +1,4 @@
-"""Where syncd keeps what it remembers: one private folder a workspace for state, one for the spool."""
+"""The folders in which syncd keeps its files: for each workspace one private folder for state, one for the spool."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from syncd.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Directories:
-    """The two folders of one workspace; both 0700."""
+    """The two folders of one workspace, both with mode 0700."""
 
     state: str
     spool: str
 
     def make(self) -> None:
-        """Create what is missing, private from the first instant, and take others' rights away from what is there."""
+        """Create missing folders with mode 0700, and remove other users' rights from existing ones."""
         for folder in (self.state, self.spool):
             try:
                 os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
@@ -35,7 +35,7 @@ class Directories:
 
 
 def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
-    """The folders of the workspace at this absolute path, as the environment of a user or a service says."""
+    """Return the folders of the workspace at this absolute path, by the environment of a user or a service."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(workspace)).strip("-.")[:40] or "workspace"
     key = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]
     folder = f"{name}-{key}"
@@ -46,7 +46,7 @@ def directories_for(workspace: str, environ: Mapping[str, str]) -> Directories:
 
 
 def _base(environ: Mapping[str, str], service: str, xdg: str, fallback: str) -> str:
-    given = environ.get(service, "").split(":")[0]  # a service with several of them gets a list
+    given = environ.get(service, "").split(":")[0]  # a service with several directories gets a list
     if given.startswith("/"):
         return given
     home = environ.get(xdg, "")
@@ -54,6 +54,6 @@ def _base(environ: Mapping[str, str], service: str, xdg: str, fallback: str) -> 
 
 
 def default_config_path(environ: Mapping[str, str]) -> str:
-    """`$XDG_CONFIG_HOME/syncd/config.toml`."""
+    """Return `$XDG_CONFIG_HOME/syncd/config.toml`."""
     home = environ.get("XDG_CONFIG_HOME", "")
     return os.path.join(home if home.startswith("/") else os.path.expanduser("~/.config"), "syncd", "config.toml")

@@ -1,26 +1,26 @@
-"""Every failure a person can meet, each one line and a hint.
+"""Every failure that a user can see, each one line and a hint.
 
     SyncdError                  message: what happened, to what; hint: what to do next
     ├── TryLater                exit 75: the same command may work later
-    │   ├── Locked              another instance has this workspace
+    │   ├── Locked              another instance holds this workspace
     │   └── Unavailable         network or server, after all retries
     └── NeedsPerson             exit 78: will not work until a person changes something
         ├── ConfigError         a key of the configuration
         ├── KeyRefused          the API key is missing, readable by others, or refused
         ├── WorkspaceError      the workspace is missing or is no directory
         │   └── NearlyEmpty     it lost nearly everything at once
-        ├── SandboxRefused      refused request
-        │   └── SandboxGone     the API knows no such sandbox
+        ├── SandboxRefused      the API refused the request
+        │   └── SandboxNotFound the API knows no such sandbox
         └── SnapshotTooLarge    over `sync.max_snapshot_mib`
 
-`Stop` is no failure: it says that someone asked the process to end.
+`Stop` is not a failure: the process was asked to end.
 """
 
 from __future__ import annotations
 
 
 class SyncdError(Exception):
-    """A failure with a sentence for people; `exit_code` is what a command ends with."""
+    """A failure with a message for people; `exit_code` is the command's exit code."""
 
     exit_code = 75
 
@@ -38,15 +38,15 @@ class TryLater(SyncdError):
 
 
 class Locked(TryLater):
-    """Another instance of syncd has this workspace."""
+    """Another instance of syncd holds this workspace."""
 
 
 class Unavailable(TryLater):
-    """The network or a server failed for longer than the retries last."""
+    """The network or a server still failed after all retries."""
 
 
 class NeedsPerson(SyncdError):
-    """It will not work until a person changes something."""
+    """The same command will not work until a person changes something."""
 
     exit_code = 78
 
@@ -68,11 +68,11 @@ class NearlyEmpty(WorkspaceError):
 
 
 class SandboxRefused(NeedsPerson):
-    """The API refuses what was asked."""
+    """The API refused the request."""
 
 
-class SandboxGone(SandboxRefused):
-    """The API knows no such sandbox, or no longer."""
+class SandboxNotFound(SandboxRefused):
+    """The API does not know the sandbox, or no longer knows it."""
 
 
 class SnapshotTooLarge(NeedsPerson):
@@ -80,4 +80,4 @@ class SnapshotTooLarge(NeedsPerson):
 
 
 class Stop(BaseException):
-    """Someone asked the process to end. A `BaseException`, so that no handler of failures takes it for one."""
+    """The process was asked to end. A `BaseException`, so that no handler of failures catches it."""

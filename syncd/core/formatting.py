@@ -1,4 +1,4 @@
-"""Times and counts in the words of a person, and a message taken apart into what happened and what to do."""
+"""Formats times, sizes and counts for people, and splits a message into what happened and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DAY_S = 86_400
 
 
 def seconds_of(stamp: str | None) -> float | None:
-    """Seconds since 1970 of a time as the status document has it; None where there is none, or none that is a time."""
+    """Parse a time of the status document into seconds since 1970; None if there is none or it is not a time."""
     if stamp is None:
         return None
     try:
@@ -19,8 +19,8 @@ def seconds_of(stamp: str | None) -> float | None:
         return None
 
 
-def span(seconds: float) -> str:
-    """How long, in one or two units: `8 s`, `3 min`, `1 h 12 min`, `2 days`. What is negative is `0 s`."""
+def duration(seconds: float) -> str:
+    """Format a duration in one or two units: `8 s`, `3 min`, `1 h 12 min`, `2 days`. A negative one is `0 s`."""
     whole = max(0, int(seconds))
     if whole < 2 * _MINUTE_S:
         return f"{whole} s"
@@ -33,12 +33,12 @@ def span(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long since. A clock that was set back makes no sense of it: `just now`."""
-    return "just now" if seconds < 2 else f"{span(seconds)} ago"
+    """Format the time since an event; `just now` also where a clock that was set back makes it negative."""
+    return "just now" if seconds < 2 else f"{duration(seconds)} ago"
 
 
 def countdown(seconds: float) -> str:
-    """What is left, as a clock shows it: `0:08`, `1:02:03`."""
+    """Format the time that is left as a clock does: `0:08`, `1:02:03`."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, _HOUR_S)
     minutes, left = divmod(rest, _MINUTE_S)
@@ -46,12 +46,12 @@ def countdown(seconds: float) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 sync`, `1,204 syncs`."""
+    """Format a count with its noun: `1 sync`, `1,204 syncs`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def size(size_bytes: int) -> str:
-    """A size for people: `950 bytes`, `5,003 KiB`, `61.2 MiB`."""
+    """Format a size: `950 bytes`, `5,003 KiB`, `61.2 MiB`."""
     if size_bytes < 10_000:
         return counted(size_bytes, "byte")
     if size_bytes < 10 << 20:
@@ -59,11 +59,11 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):,.1f} MiB" if size_bytes < 10 << 30 else f"{size_bytes / (1 << 30):,.0f} GiB"
 
 
-def distinguishable(message: str) -> tuple[str, str]:
-    """What happened, and what to do about it: what stands after the last colon, unless a quoted path holds that one.
+def split_remedy(message: str) -> tuple[str, str]:
+    """Split a message `what: remedy` at its last colon, unless that colon is within quotes.
 
-    Errors and problems are written `what: remedy`. A message without a remedy may be cut at another colon; nothing is
-    lost by it, as both parts are shown.
+    Errors and warnings have this form. A message without a remedy may be split at another colon; nothing is lost, as
+    both parts are shown.
     """
     what, colon, remedy = message.rpartition(": ")
     if not colon or what.count("'") % 2 or what.count('"') % 2 or what.count("`") % 2:

@@ -1,13 +1,13 @@
-"""How a signal cuts short the blocking call that is under way, and nothing else.
+"""Lets a signal interrupt a blocking call, and nothing else.
 
 Python runs signal handlers in the main thread between two bytecodes, and restarts a system call that was interrupted
-unless the handler raises (PEP 475). Raising anywhere could tear a state file's update apart; never raising would leave
-SIGTERM waiting for a server that never answers. So the handler raises only while the main thread is inside a `region`,
-which wraps waits and network calls alone.
+unless the handler raises (PEP 475). If the handler always raised, it could interrupt the update of a state file; if it
+never raised, SIGTERM would wait for a server that never answers. So it raises only while the main thread is inside a
+`region`, and regions contain only waits and network calls.
 
-One that comes in the instant before the main thread begins to wait is noted by the interpreter, and the wait begins all
-the same. So a thread of its own, woken by the bytes that Python writes for each signal (`signal.set_wakeup_fd`), sends
-it again until it was heard. And where a `Stop` is lost (in a callback of which the interpreter ignores what it raises),
+A signal that arrives just before the main thread begins to wait does not interrupt that wait: the interpreter only
+notes it. So a separate thread, woken by the bytes that Python writes for each signal (`signal.set_wakeup_fd`), sends
+the signal again until it was handled. Where a `Stop` is lost (in a callback whose exceptions the interpreter ignores),
 the next `region` raises it again.
 """
 
@@ -22,33 +22,33 @@ from types import FrameType
 
 from syncd.core.errors import Stop
 
-_SEND_AGAIN_S = 0.1
+_RESEND_S = 0.1
 
 
 class Interrupt:
-    """Remembers that the process should end; raises `Stop` at once if a region is being waited in."""
+    """Stores the request to end; raises `Stop` at once if the main thread is inside a region."""
 
     def __init__(self) -> None:
         self.requested = False
         self._armed = False
 
     def request(self) -> None:
-        """Called from a signal handler."""
+        """Request the end; called from a signal handler."""
         self.requested = True
         if self._armed:
-            self._armed = False  # a second signal must not tear the clean-up after the first
+            self._armed = False  # a second signal must not interrupt the clean-up after the first
             raise Stop
 
     def check(self) -> None:
-        """Raise `Stop` if the end was asked for; called between two pieces of long work."""
+        """Raise `Stop` if the end was requested; called between the steps of long work."""
         if self.requested:
             raise Stop
 
     @contextmanager
     def region(self) -> Iterator[None]:
-        """Within it, `request` raises `Stop`."""
+        """Let `request` raise `Stop` within the context."""
         outer = self._armed
-        self._armed = True  # before the check: a signal between the two would otherwise be slept through
+        self._armed = True  # before the check: a signal between the two would otherwise not end the wait
         try:
             self.check()
             yield
@@ -60,39 +60,41 @@ class Interrupt:
 def interrupting(
     interrupt: Interrupt, numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 ) -> Iterator[None]:
-    """Within it, these signals end what is waited for. One that the process was started to ignore stays ignored.
+    """Let these signals interrupt waits within the context. A signal that was ignored at the start stays ignored.
 
-    SIGALRM is a command's own: its time is over. To be entered by the main thread.
+    SIGALRM is the command's own timeout. Only the main thread may enter this context.
     """
-    ours = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
         interrupt.request()
 
-    over = threading.Event()
-    heard, hears = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(hears, False)
-    again = threading.Thread(target=_send_again, args=(heard, ours, interrupt, over), name="syncd-signals", daemon=True)
-    again.start()
-    fd_before = signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, end) for number in ours}
+    done = threading.Event()
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(write_fd, False)
+    resender = threading.Thread(
+        target=_resend, args=(read_fd, handled, interrupt, done), name="syncd-signals", daemon=True
+    )
+    resender.start()
+    fd_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, end) for number in handled}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(fd_before)
-        over.set()
-        os.close(hears)
-        again.join()
-        os.close(heard)
+        done.set()
+        os.close(write_fd)
+        resender.join()
+        os.close(read_fd)
 
 
-def _send_again(heard: int, ours: list[signal.Signals], interrupt: Interrupt, over: threading.Event) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # what is delivered here interrupts nothing there
+def _resend(read_fd: int, handled: list[signal.Signals], interrupt: Interrupt, done: threading.Event) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)  # a signal that this thread received would not interrupt the main
     main = threading.main_thread().ident
-    while numbers := os.read(heard, 64):
-        if not ours or set(ours).isdisjoint(numbers):
+    while numbers := os.read(read_fd, 64):
+        if not handled or set(handled).isdisjoint(numbers):
             continue
-        while not over.wait(_SEND_AGAIN_S) and not interrupt.requested and main is not None:
-            signal.pthread_kill(main, ours[0])
+        while not done.wait(_RESEND_S) and not interrupt.requested and main is not None:
+            signal.pthread_kill(main, handled[0])

@@ -1,4 +1,4 @@
-"""One instance a workspace: a lock that the kernel drops with its process."""
+"""Allows one instance for each workspace, by a lock that the kernel releases when its process ends."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _FLOCK = "hhqqi"
 
 
 class Lock:
-    """Held from `acquire` to the end of the process or `release`."""
+    """A lock that is held from `acquire` until `release` or the end of the process."""
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, _NAME)
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises `Locked` if another process has it.
+        """Take the lock. Raises `Locked` if another process holds it.
 
-        The kernel drops a record lock when its process closes *any* descriptor of the file: whoever holds the lock must
-        not ask `holder`.
+        The kernel releases a record lock when its process closes *any* descriptor of the file, so the process that
+        holds the lock must not call `holder`.
 
-        A record lock, not `flock`: a reader can ask who holds it without taking it for an instant itself.
+        It is a record lock, not `flock`: `holder` can find its process without taking the lock for an instant.
         """
-        descriptor = self._locked()
+        descriptor = self._open_locked()
         while not _has_name(descriptor, self._path):
-            # Removed since it was opened: the next process would lock another file of its name.
+            # The file was removed since it was opened: the next process would lock another file of this name.
             os.close(descriptor)
-            descriptor = self._locked()
+            descriptor = self._open_locked()
         self._descriptor = descriptor
 
-    def _locked(self) -> int:
+    def _open_locked(self) -> int:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,14 +49,14 @@ class Lock:
         return descriptor
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def holder(folder: str) -> int | None:
-    """The process that holds the lock of a state folder; 0 if it lives in another PID namespace; None: nobody."""
+    """Return the process that holds the lock of a state folder; 0: in another PID namespace; None: no process."""
     try:
         descriptor = os.open(os.path.join(folder, _NAME), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -68,7 +68,7 @@ def holder(folder: str) -> int | None:
 
 
 def _has_name(descriptor: int, path: str) -> bool:
-    """Whether the open file is still the one of that name. While it is open, no other file gets its inode number."""
+    """True if the open file still has that name. While it is open, no other file gets its inode number."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -76,6 +76,6 @@ def _has_name(descriptor: int, path: str) -> bool:
 
 
 def _owner(descriptor: int) -> int | None:
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, request))
     return None if kind == fcntl.F_UNLCK else pid

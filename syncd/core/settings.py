@@ -1,7 +1,7 @@
-"""The configuration file: every key with its type, its default and what is allowed.
+"""The configuration file: every key with its type, its default and its allowed values.
 
-The structs below are the single source of names, defaults and limits. A value that does not fit is one line that names
-the key, the value and what is allowed, and ends in exit code 78.
+The structs below are the single source of names, defaults and limits. A value that is not allowed is an error of one
+line, which names the key, the value and what is allowed; the exit code is 78.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Lifetime = Annotated[int, _allowed("a whole number of seconds from 60 to 86400",
 
 
 class WorkspaceKeys(Struct, frozen=True, kw_only=True):
-    """`[workspace]`: what is watched and what stays home."""
+    """`[workspace]`: the directory, and which of its paths are left out."""
 
     path: Text
     ignore: Annotated[tuple[str, ...], _allowed('a list of patterns, such as ["*.tmp", "/data/"]')] = ()
@@ -50,7 +50,7 @@ class WorkspaceKeys(Struct, frozen=True, kw_only=True):
 
 
 class AcquireKeys(Struct, frozen=True, kw_only=True):
-    """`[sandbox.acquire]`: how to get a sandbox where none is named."""
+    """`[sandbox.acquire]`: the sandbox to acquire where no id is configured."""
 
     servers: Annotated[tuple[str, ...], _allowed('a list of server names, such as ["filesystem", "git"]')] = (
         "filesystem",
@@ -61,7 +61,7 @@ class AcquireKeys(Struct, frozen=True, kw_only=True):
 
 
 class SandboxKeys(Struct, frozen=True, kw_only=True):
-    """`[sandbox]`: where the workspace goes."""
+    """`[sandbox]`: the sandbox that is kept equal to the workspace."""
 
     id: Text | None = None
     base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
@@ -77,7 +77,7 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
 
 
 class SyncKeys(Struct, frozen=True, kw_only=True):
-    """`[sync]`: when and how much."""
+    """`[sync]`: the times of syncs, and limits."""
 
     debounce_seconds: Seconds = 1.0
     max_wait_seconds: Seconds = 15.0
@@ -88,7 +88,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
 
 
 class RetryKeys(Struct, frozen=True, kw_only=True):
-    """`[retry]`: how failures that pass are waited out."""
+    """`[retry]`: the delays after temporary failures."""
 
     first_delay_seconds: PositiveSeconds = 1.0
     max_delay_seconds: PositiveSeconds = 60.0
@@ -96,7 +96,7 @@ class RetryKeys(Struct, frozen=True, kw_only=True):
 
 
 class NotificationKeys(Struct, frozen=True, kw_only=True):
-    """`[notifications]`: what is said on the desktop."""
+    """`[notifications]`: notifications on the desktop."""
 
     desktop: Flag = True
     after_minutes: Minutes = 15.0
@@ -104,7 +104,7 @@ class NotificationKeys(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration that can be used: checked, `~` expanded, the workspace's path absolute and free of links."""
+    """A checked configuration: `~` is expanded, the workspace's path is absolute and free of links."""
 
     file: str
     workspace: WorkspaceKeys
@@ -126,7 +126,7 @@ SECTIONS: Mapping[str, type[Struct]] = {
 def load_config(path: str) -> Config:
     """Read and check the file. Raises `ConfigError`."""
     try:
-        # A FIFO in its place must not be waited for: at a reload the daemon would hear no signal meanwhile.
+        # Opening a FIFO in the file's place must not block: at a reload the daemon would handle no signal meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"the configuration file {path} is no regular file", "name one with --config")
@@ -144,7 +144,7 @@ def load_config(path: str) -> Config:
 
 
 def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
-    """The checked form of what a TOML file held. Raises `ConfigError`."""
+    """Check the content of a TOML file. Raises `ConfigError`."""
     for name in raw:
         if name not in SECTIONS:
             raise ConfigError(f"{_printable(name)}: unknown section", f"allowed are {_names(SECTIONS)}")
@@ -155,7 +155,9 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     if sandbox.id is not None and sandbox.acquire is not None:
         raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}: not together with [sandbox.acquire]", "keep one of them")
     if sandbox.id in (".", ".."):
-        raise ConfigError(f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox")  # a path on the server
+        raise ConfigError(
+            f"sandbox.id = {_shown(sandbox.id)}", "must be the id of a sandbox"
+        )  # it is part of a URL's path
     _check_base_url(sandbox.base_url)
     _check_hook(sandbox.on_sandbox_change)
     folder = os.path.dirname(os.path.abspath(path))
@@ -208,20 +210,19 @@ def _names(names: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a person wrote it, near enough, on one line."""
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    text = text or (f'"{value}"' if isinstance(value, str) else str(value))
+    """Return a value on one line, nearly as it is written in the file."""
+    text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
     text = _printable(text)
     return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _printable(text: str) -> str:
-    """The text on one line, letters of any language as they are."""
+    """Escape what is not printable; letters of any language are left as they are."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
+    """True if a host name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -258,28 +259,27 @@ def _check_hook(command: tuple[str, ...]) -> None:
 
 
 def _checked_mcp_file(path: str, folder: str, workspace: str) -> str:
-    """The absolute path. In the workspace each writing of it would be a change, and its URLs would leave home."""
+    """Return the absolute path. In the workspace each write would be a change, and its URLs would be uploaded."""
     if not path:
         return ""
     absolute = os.path.join(folder, os.path.expanduser(path))
-    place, name = os.path.split(absolute)
+    parent, name = os.path.split(absolute)
     if "\0" in path or not name or name in (".", ".."):
         raise ConfigError(f"sandbox.mcp_file = {_shown(path)}", "must be the path of a file")
-    if f"{os.path.realpath(place)}/".startswith(f"{workspace}/"):
+    if f"{os.path.realpath(parent)}/".startswith(f"{workspace}/"):
         raise ConfigError(f"sandbox.mcp_file = {_shown(path)}: is in the workspace", "must be a file outside of it")
     return absolute
 
 
 def _checked_workspace(path: str, folder: str) -> str:
-    """The absolute path, links resolved: a watch on a link would miss what happens at its top level."""
+    """Return the absolute path without links: a watch on a link would miss changes at its top level."""
     if "\0" in path:
         raise ConfigError(f"workspace.path = {_shown(path)}", "must be the path of a directory")
     real = os.path.realpath(os.path.join(folder, os.path.expanduser(path)))
     home = os.path.realpath(os.path.expanduser("~"))
-    if real == "/" or os.path.commonpath([real, home]) == real:
-        what = (
-            "the home directory itself" if real == home else "the root directory" if real == "/" else "above your home"
-        )
+    if os.path.commonpath([real, home]) == real:
+        names = {"/": "the root directory", home: "the home directory itself"}
+        what = names.get(real, "above your home")
         raise ConfigError(
             f"workspace.path = {_shown(path)}: is {what}", 'must be a project\'s directory, such as "~/code/project"'
         )

@@ -1,16 +1,17 @@
-"""Foreign text made fit for one line of a log or a terminal, with nothing secret in it."""
+"""Makes foreign text safe for one line of a log or a terminal, and removes secrets from it."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import quote
 
-# What comes before and after a query's names, percent-encoded any number of times; or the quotes of a dict or of JSON.
-# Names are of bounded length and taken whole, or a megabyte of `x-goog-x-goog-…` from a server would cost an hour.
+# The characters before and after the names of a query, percent-encoded any number of times; or the quotes of a dict or
+# of JSON. Names have a bounded length and match possessively, or a megabyte of `x-goog-x-goog-…` from a server would
+# cost an hour.
 _BEFORE = r"(?:\?|&(?:amp;)?|%(?:25)*+(?:3f|26))"
 _AFTER = r"(?:%(?:25)*+3d|[\"']?\s*[=:]\s*[\[\"']*)"
 _VALUE = r"[^\s\"'<>&]*"
-# All of a V4 signature's parameters; of the older form, the two that name who signed and the signature itself.
+# All parameters of a V4 signature; of the older form, the signer's name and the signature.
 _SIGNED_QUERY = re.compile(
     rf"(?i){_BEFORE}?x-(?:goog|amz)-[a-z-]{{1,64}}+{_AFTER}{_VALUE}|{_BEFORE}(?:signature|googleaccessid){_AFTER}{_VALUE}"
 )
@@ -18,16 +19,16 @@ _BEARER = re.compile(r"(?i)bearer(?::?\s+|(?:%(?:25)*+20|\+))[^\s\"']+")
 
 
 def redacted(text: str, secret: str = "") -> str:
-    """The text without the secret, without what signs a URL, and without any bearer token."""
+    """Return the text without the secret, without the signatures of URLs, and without any bearer token."""
     if secret:
-        # A server may say it back quoted: for a URL, or for JSON by an encoder that escapes slashes.
+        # A server may repeat it quoted: for a URL, or for JSON by an encoder that escapes slashes.
         for form in (secret, quote(secret, safe=""), quote(secret), secret.replace("/", r"\/")):
             text = text.replace(form, "[key]")
     return _BEARER.sub("Bearer [key]", _SIGNED_QUERY.sub("", text))
 
 
 def one_line(text: str, longest: int = 300) -> str:
-    """The text on one line, at most so many characters, with nothing in it that a terminal would obey."""
+    """Return the text on one line, at most so many characters long, with all control characters escaped."""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -35,7 +36,7 @@ def one_line(text: str, longest: int = 300) -> str:
 
 
 def shown_path(path: str) -> str:
-    """A path as a person may read it: odd bytes and control characters are escaped, nothing else is changed."""
+    """Return a path for people: bytes that are not UTF-8 and control characters are escaped."""
     if path.isprintable():
         return path
     return "".join(

@@ -1,11 +1,11 @@
-"""The one place where a process waits: for a time, or for a connection, and for whatever else may come meanwhile.
+"""The one place where a process waits: for a time or for a connection, and for other events meanwhile.
 
-A wait that only knows its own end makes a daemon deaf: a command, a change and the service manager's watchdog would
-stand in line behind a server that hangs. So each wait here also watches the alarms of a `Listener`, and what has come
-is heard at once. Hearing only notes and answers; whether the work at hand ends for it is what the work itself says
-beforehand, by `giving_way`.
+If a wait ended only for its own reason, a daemon could not react: a command, a change and the service manager's
+watchdog would have to wait for a server that hangs. So each wait here also polls the descriptors of a `Listener`, which
+handles events at once. Handling only records events and answers requests. Work that events may end says so beforehand,
+with `superseded_by`.
 
-A signal cuts short nothing but the wait itself (see `syncd.core.interrupt`), so no state is torn by one.
+A signal interrupts only the wait itself (see `syncd.core.interrupt`), so it leaves no state half written.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from typing import Protocol
 from syncd.core.clock import Clock, SystemClock
 from syncd.core.interrupt import Interrupt
 
-# Work that never waits hears this often, and so often is told how far an upload has come.
+# Work that never waits handles events this often, and the progress of an upload is reported this often.
 POLL_EVERY_S = 0.2
-# Less than this is no time to wait for: what floating point leaves over.
-_NO_TIME_S = 1e-6
-# A connection is another machine's, which no test's clock can hurry.
+# Shorter waits are rounding errors of floating point.
+_ROUNDING_S = 1e-6
+# A connection depends on another machine, which a test's clock cannot speed up.
 _REAL = SystemClock()
 
 
 class Superseded(Exception):
-    """Something newer came up while this was waited for: a fresh snapshot is worth more than the end of this one."""
+    """Newer events ended the wait: a fresh snapshot is worth more than finishing this one."""
 
 
-class GivesWay(Enum):
-    """What work is given up for, while it waits."""
+class SupersededBy(Enum):
+    """The events that end the work that waits."""
 
-    NEVER = "what was begun must come to its end: an initialize, a removal"
-    TO_A_FRESH_START = "a sleep of the machine, or another configuration: an upload"
-    TO_ANYTHING_NEWER = "a change that is due, an order, a pause or a reload: what only looks"
+    NOTHING = "work that must be completed: an initialize, a removal"
+    FRESH_START = "a suspend of the machine, or another configuration: these end an upload"
+    ANY_CHANGE = "a change that is due, a request, a pause or a reload: these end work that only reads"
 
 
 class Listener(Protocol):
-    """Who hears. All seconds are of the waiter's clock, monotonic."""
+    """Handles events during waits. All times are seconds of the waiter's monotonic clock."""
 
     def wake_fds(self) -> Sequence[tuple[int, int]]:
-        """Descriptors, each with the events of poll(2) that tell of something to hear."""
+        """Return the descriptors to poll, each with its events of poll(2)."""
 
-    def due_s(self) -> float | None:
-        """When `hear` is to be called if nothing comes; None: then never."""
+    def deadline_s(self) -> float | None:
+        """Return the time at which `handle` is called even without an event; None: no such time."""
 
-    def hear(self, ready: Collection[int]) -> None:
-        """Note and answer what has come; `ready` are the descriptors that told of it. Begins no work."""
+    def handle(self, ready: Collection[int]) -> None:
+        """Record events and answer requests; `ready` are the descriptors that have events. Begins no work."""
 
-    def newer_s(self, gives_way: GivesWay) -> float | None:
-        """When there is something newer that such work gives way to, past or ahead; None: nothing is known of."""
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
+        """Return the time, past or future, at which newer events end such work; None: no such event is known."""
 
 
 class Waiter:
@@ -63,66 +63,66 @@ class Waiter:
         self.interrupt = interrupt
         self.clock = clock
         self.listener: Listener | None = None
-        self._gives_way = GivesWay.NEVER
-        self._tell: Callable[[], None] | None = None
+        self._superseded_by = SupersededBy.NOTHING
+        self._report: Callable[[], None] | None = None
         self._polled_at_s = -inf
 
     @contextmanager
-    def giving_way(self, gives_way: GivesWay) -> Iterator[None]:
-        """Within it, waits raise `Superseded` once there is something newer that such work gives way to."""
-        outer, self._gives_way = self._gives_way, gives_way
+    def superseded_by(self, superseded_by: SupersededBy) -> Iterator[None]:
+        """Let waits within the context raise `Superseded` once such an event has come."""
+        outer, self._superseded_by = self._superseded_by, superseded_by
         try:
             yield
         finally:
-            self._gives_way = outer
+            self._superseded_by = outer
 
     @contextmanager
-    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Within it, `tell` is called every `POLL_EVERY_S` seconds, whatever is waited for."""
-        outer, self._tell = self._tell, tell
+    def reporting(self, report: Callable[[], None]) -> Iterator[None]:
+        """Call `report` every `POLL_EVERY_S` seconds within the context, whatever the wait is for."""
+        outer, self._report = self._report, report
         try:
             yield
         finally:
-            self._tell = outer
+            self._report = outer
 
-    def once(self, until_s: float | None) -> None:
-        """Wait until then or until something has come, and hear it. None: until something comes. Raises `Stop`."""
-        self._hear(self._poll(self.clock, [] if until_s is None else [until_s - self.clock.monotonic_s()]))
+    def wait(self, until_s: float | None) -> None:
+        """Wait for one event, at most until that time (None: no limit), and handle it. Raises `Stop`."""
+        self._handle(self._poll(self.clock, [] if until_s is None else [until_s - self.clock.monotonic_s()]))
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass, and hear what comes meanwhile. Raises `Stop`, `Superseded`."""
+        """Wait so long, and handle events meanwhile. Raises `Stop`, `Superseded`."""
         ends_s = self.clock.monotonic_s() + seconds
-        newer = self._newer_in_s()
-        while (left_s := ends_s - self.clock.monotonic_s()) > _NO_TIME_S:
-            self._hear(self._poll(self.clock, [left_s, *newer]))
-            newer = self._newer_in_s()
+        superseded_in_s = self._superseded_in_s()
+        while (left_s := ends_s - self.clock.monotonic_s()) > _ROUNDING_S:
+            self._handle(self._poll(self.clock, [left_s, *superseded_in_s]))
+            superseded_in_s = self._superseded_in_s()
 
-    def ready(self, descriptor: int, events: int, ends_s: float) -> bool:
-        """Whether these events of poll(2) came before that second of the machine's monotonic clock.
+    def wait_ready(self, descriptor: int, events: int, ends_s: float) -> bool:
+        """True if the descriptor has these events of poll(2) before that second of the machine's monotonic clock.
 
-        What else comes is heard meanwhile. Raises `Stop`, `Superseded`.
+        Other events are handled meanwhile. Raises `Stop`, `Superseded`.
         """
-        newer = self._newer_in_s()
+        superseded_in_s = self._superseded_in_s()
         while True:
             left_s = ends_s - _REAL.monotonic_s()
-            found = self._poll(_REAL, [left_s, *newer], (descriptor, events))
-            if descriptor in found:
+            ready = self._poll(_REAL, [left_s, *superseded_in_s], (descriptor, events))
+            if descriptor in ready:
                 self.poll_events()
                 return True
-            self._hear(found)
-            newer = self._newer_in_s()
+            self._handle(ready)
+            superseded_in_s = self._superseded_in_s()
             if left_s <= 0:
                 return False
 
     def poll_events(self) -> None:
-        """Hear, if nothing was heard for a moment: for work that never waits. Raises `Stop`, `Superseded`."""
+        """Handle events, at most every `POLL_EVERY_S`: for work that never waits. Raises `Stop`, `Superseded`."""
         self.interrupt.check()
         if _REAL.monotonic_s() - self._polled_at_s >= POLL_EVERY_S:
-            self._hear(self._poll(_REAL, [0.0]) if self.listener is not None else ())
-            self._newer_in_s()
+            self._handle(self._poll(_REAL, [0.0]) if self.listener is not None else ())
+            self._superseded_in_s()
 
     def _poll(self, clock: Clock, within_s: Sequence[float], watched: tuple[int, int] | None = None) -> set[int]:
-        """The descriptors that are ready, after the least of these times at the latest."""
+        """Wait for the shortest of these times at most, and return the descriptors that are ready."""
         poll = select.poll()
         ends = list(within_s)
         if watched is not None:
@@ -130,32 +130,32 @@ class Waiter:
         if self.listener is not None:
             for descriptor, events in self.listener.wake_fds():
                 poll.register(descriptor, events)
-            due_s = self.listener.due_s()
-            if due_s is not None:
-                ends.append(due_s - self.clock.monotonic_s())
-        if self._tell is not None:
+            deadline_s = self.listener.deadline_s()
+            if deadline_s is not None:
+                ends.append(deadline_s - self.clock.monotonic_s())
+        if self._report is not None:
             ends.append(self._polled_at_s + POLL_EVERY_S - _REAL.monotonic_s())
         with self.interrupt.region():
-            found = clock.poll(poll, max(0.0, min(ends)) if ends else None)
+            ready = clock.poll(poll, max(0.0, min(ends)) if ends else None)
         self.interrupt.check()
-        return {descriptor for descriptor, _ in found}
+        return {descriptor for descriptor, _ in ready}
 
-    def _hear(self, ready: Collection[int]) -> None:
+    def _handle(self, ready: Collection[int]) -> None:
         self._polled_at_s = _REAL.monotonic_s()
         if self.listener is not None:
-            self.listener.hear(ready)
+            self.listener.handle(ready)
         self.interrupt.check()
-        if self._tell is not None:
-            self._tell()
+        if self._report is not None:
+            self._report()
 
-    def _newer_in_s(self) -> list[float]:
-        """In how many seconds the work at hand gives way, if that is known. Raises `Superseded` if it is now."""
-        if self.listener is None or self._gives_way is GivesWay.NEVER:
+    def _superseded_in_s(self) -> list[float]:
+        """Return the seconds until newer events end the work, if known. Raises `Superseded` if they are over."""
+        if self.listener is None or self._superseded_by is SupersededBy.NOTHING:
             return []
-        newer_s = self.listener.newer_s(self._gives_way)
-        if newer_s is None:
+        at_s = self.listener.superseded_at_s(self._superseded_by)
+        if at_s is None:
             return []
-        left_s = newer_s - self.clock.monotonic_s()
+        left_s = at_s - self.clock.monotonic_s()
         if left_s <= 0:
             raise Superseded
         return [left_s]

@@ -1,6 +1,6 @@
-"""A standing trouble and its remedy: what `status` shows as a warning until someone mends it.
+"""A warning: a lasting problem and its remedy, which `status` shows until someone fixes it.
 
-Unlike an error it stops nothing. The same `key` is the same trouble, however its words change.
+Unlike an error it stops nothing. Warnings with the same `key` are about the same problem, even if their text differs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SyncWarning:
-    """`what` is one line for people, `remedy` what they can do about it; `key` tells repeats from news."""
+    """A problem in one line (`what`) and what to do about it (`remedy`); `key` identifies the problem."""
 
     key: str
     what: str

@@ -15,7 +15,7 @@ from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
-from syncd.core.hardening import close_memory
+from syncd.core.hardening import make_undumpable
 from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
@@ -130,7 +130,7 @@ def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
 
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
     """The key, kept out of all logs from now on, and in this process. Raises `KeyRefused`."""
-    close_memory()
+    make_undumpable()
     key = find_key(environ, config.sandbox.api_key_file)
     keep_out_of_logs(key.reveal())
     return key
@@ -181,7 +181,7 @@ def sync_cycle_of(
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
     guard = DisasterGuard(folders.state)
-    guard.recall()
+    guard.load()
     snapshotter = Snapshotter(
         Scanner(
             path,

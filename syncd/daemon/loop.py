@@ -15,7 +15,7 @@ from math import inf
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
-from syncd.core.waiter import POLL_EVERY_S, GivesWay, Superseded
+from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon import requests
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.components import Components
@@ -28,7 +28,7 @@ from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s, noted
+from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
 
 _log = logging.getLogger("syncd")
@@ -105,10 +105,10 @@ class Daemon:
         self._serving = self._request_queue.taken()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self._publisher.pending = True
-        changed, written = self._dirty.taken(), self._dirty.taken_files()
+        changed, written = self._dirty.take(), self._dirty.take_files()
         if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
-        self._components.cycle.disbelieve(written)
+        self._components.cycle.forget_stamps(written)
         self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:
@@ -117,8 +117,8 @@ class Daemon:
             self._publisher.recorder.gave_way()
             self._request_queue.put_back(self._serving)
             self._serving = []
-            self._burst = self._burst or burst or noted(None, self._started_s)
-            self._dirty.anywhere()
+            self._burst = self._burst or burst or extend(None, self._started_s)
+            self._dirty.mark_all()
         except StepFailed as failure:
             self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
         except SyncdError as failure:
@@ -169,12 +169,12 @@ class Daemon:
         if ends:
             raise failure
         self._backoff.after(failure, now_s, now_s - self._started_s, asked_s)
-        self._dirty.anywhere()
+        self._dirty.mark_all()
 
     def _look_everywhere(self) -> None:
         """As after a change, but one that nothing is known of."""
-        self._burst = noted(self._burst, self._clock.monotonic_s())
-        self._dirty.anywhere()
+        self._burst = extend(self._burst, self._clock.monotonic_s())
+        self._dirty.mark_all()
 
     def _look_again_later(self, took_s: float) -> None:
         wait_s = self._components.timing.rescan_s
@@ -254,7 +254,7 @@ class Daemon:
 
     def _wait(self, until_s: float | None) -> None:
         """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
-        self._components.waiter.once(until_s)
+        self._components.waiter.wait(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
 
@@ -262,23 +262,23 @@ class Daemon:
         """What tells that something has come."""
         return self._components.wake_fds()
 
-    def due_s(self) -> float | None:
+    def deadline_s(self) -> float | None:
         """When something is due, whatever comes."""
         ends = self._components.deadlines()
         if self._backoff.waits_for_person:
             ends.append(self._clock.monotonic_s() + KEY_POLL_S)
         return min(ends) if ends else None
 
-    def hear(self, ready: Collection[int]) -> None:
+    def handle(self, ready: Collection[int]) -> None:
         """Note what has come, and answer who asks. In the middle of a sync no more than that is done."""
         if not set(self._components.mounts.filenos()).isdisjoint(ready) and self._components.mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: looking at everything again")
             self._look_everywhere()
         self._hear()
 
-    def newer_s(self, gives_way: GivesWay) -> float | None:
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         """When the sync under way is to give way to another one."""
-        if gives_way is GivesWay.TO_A_FRESH_START:
+        if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
             return self._clock.monotonic_s() if woke or self._components.revision.ends_upload() else None
@@ -298,9 +298,9 @@ class Daemon:
         components = self._components
         components.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
         changes = components.watch.take()
-        self._dirty.heard(changes)
+        self._dirty.add(changes)
         if changes:
-            self._burst = noted(self._burst, self._clock.monotonic_s())
+            self._burst = extend(self._burst, self._clock.monotonic_s())
         slept_s = components.monitor.slept_s()
         self._woke = bool(slept_s)
         if slept_s:

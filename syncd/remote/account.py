@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
-from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused
+from syncd.core.errors import KeyRefused, SandboxNotFound, SandboxRefused
 from syncd.core.text import one_line
 from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import Api, SandboxInfo, Server
@@ -84,7 +84,7 @@ class Account(Api):
         return self._understood(ApiStep.SANDBOX, answer, Listed).local_sandboxes
 
     def release(self, sandbox_id: str) -> None:
-        """Give one back; the API goes on with that by itself. Raises `StepFailed`, with `SandboxGone` if it is none."""
+        """Release a sandbox. Raises `StepFailed`, with `SandboxNotFound` if the API does not know it."""
         self._ask(ApiStep.SANDBOX, "DELETE", f"{self._all}/{quote(sandbox_id, safe='')}", _READ_S)
 
     def _ask(
@@ -125,7 +125,7 @@ class Account(Api):
         if step is not ApiStep.UPLOAD_URL:
             if status in (404, 410):
                 return StepFailed(
-                    step, FailureAction.REFUSED, f"the API knows no such sandbox ({said})", refusal=SandboxGone
+                    step, FailureAction.REFUSED, f"the API knows no such sandbox ({said})", refusal=SandboxNotFound
                 )
             if status not in (401, 403):
                 message = f"the API refused {_asked_for(step)} ({said})"

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
-from syncd.core.errors import KeyRefused, SandboxGone
+from syncd.core.errors import KeyRefused, SandboxNotFound
 from syncd.core.text import one_line, redacted
 from syncd.remote.failure import SIGN_IN, StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status
@@ -151,7 +151,7 @@ class Api:
         self._understood(ApiStep.EXECUTION, answer, Executed)
 
     def execution_status(self, name: str) -> str:
-        """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxGone`."""
+        """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxNotFound`."""
         url = f"{self._sandbox}/execution-status?execution_name={quote(name, safe='')}"
         return self._understood(
             ApiStep.EXECUTION, self._ask(ApiStep.EXECUTION, "GET", url, _READ_S), ExecutionStatus
@@ -212,7 +212,7 @@ class Api:
         if status in (404, 410):
             message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
             hint = "it may have expired: set sandbox.id to a living one"
-            return StepFailed(step, FailureAction.REFUSED, message, hint, refusal=SandboxGone)
+            return StepFailed(step, FailureAction.REFUSED, message, hint, refusal=SandboxNotFound)
         if status in (400, 422):
             message = f"the API refused the request for region {self._region!r} ({said})"
             return StepFailed(step, FailureAction.REFUSED, message, "check sandbox.region and sandbox.id")

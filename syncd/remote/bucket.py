@@ -21,7 +21,7 @@ from syncd.archive.archive import Archive
 from syncd.core.clock import Clock
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
-from syncd.core.waiter import POLL_EVERY_S, GivesWay, Waiter
+from syncd.core.waiter import POLL_EVERY_S, SupersededBy, Waiter
 from syncd.remote.exchange_monitor import Arrival, ObservedBody
 from syncd.remote.failure import SIGN_IN, StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
@@ -82,7 +82,7 @@ class Bucket:
         body = _Body(archive, on_sent, self._waiter, self._clock, self._throttle)
         headers = {"Content-Type": "application/gzip", "Content-Length": str(archive.size_bytes)}
         try:
-            with self._waiter.giving_way(GivesWay.TO_A_FRESH_START), self._waiter.telling(body.tell):
+            with self._waiter.superseded_by(SupersededBy.FRESH_START), self._waiter.reporting(body.tell):
                 answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
         except NoResponse as failure:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.

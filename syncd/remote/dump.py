@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from syncd.archive.tar_reader import BadArchive
-from syncd.core.waiter import GivesWay, Waiter
+from syncd.core.waiter import SupersededBy, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
 from syncd.remote.failure import StepFailed
@@ -46,7 +46,7 @@ class Dump:
 
     def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
         """As `read`, in one attempt. Raises `StepFailed` when it fails, `Superseded`, `Stop`."""
-        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
             return self._looked(make)
 
     def _looked(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
@@ -67,5 +67,5 @@ class Dump:
         return made
 
     def _pause(self, wait_s: float, _: FailureAction) -> None:
-        with self._waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
+        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
             self._waiter.sleep(wait_s)

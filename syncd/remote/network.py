@@ -65,12 +65,12 @@ class Network(httpcore.NetworkBackend):
 
     def wait(self, connection: socket.socket, events: int, ends_s: float) -> None:
         """Until these events came. Raises `TimeoutError` at that second of the monotonic clock."""
-        if not self.waiter.ready(connection.fileno(), events, ends_s):
+        if not self.waiter.wait_ready(connection.fileno(), events, ends_s):
             raise TimeoutError("timed out")
 
     def wait_for_answer(self, connection: socket.socket, events: int, ends_s: float) -> None:
         """As `wait`, but no longer than the answer of the exchange may take."""
-        while not self.waiter.ready(connection.fileno(), events, min(ends_s, self._overdue_s())):
+        while not self.waiter.wait_ready(connection.fileno(), events, min(ends_s, self._overdue_s())):
             self.see_whether_overdue()
             if _CLOCK.monotonic_s() >= ends_s:
                 raise TimeoutError("timed out")
@@ -126,7 +126,7 @@ class Network(httpcore.NetworkBackend):
         with done:
             # Not a `threading.Thread`: at its end the process would wait for it.
             _thread.start_new_thread(ask, ())
-            if not self.waiter.ready(done.fileno(), select.POLLIN, _CLOCK.monotonic_s() + within_s):
+            if not self.waiter.wait_ready(done.fileno(), select.POLLIN, _CLOCK.monotonic_s() + within_s):
                 raise OSError("its name cannot be looked up in time")
         if failures:
             raise failures[0]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from syncd.core.errors import SandboxGone
+from syncd.core.errors import SandboxNotFound
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
@@ -110,7 +110,7 @@ class JobRunner:
             with purpose.named():
                 status = self._api.execution_status(name)
         except StepFailed as failure:
-            if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxGone):
+            if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
                 return JobStage.UNKNOWN
             raise
         return JobStage.ENDED if status in _ENDED else JobStage.UNDER_WAY

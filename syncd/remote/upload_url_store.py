@@ -34,7 +34,7 @@ class UploadUrlStore:
 
     def load(self, target: Target) -> UploadUrl | None:
         """The lease for this way to this sandbox, if one is kept that makes sense."""
-        record = self._file.recalled(_UploadUrlRecord, _log)
+        record = self._file.load_record(_UploadUrlRecord, _log)
         if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()

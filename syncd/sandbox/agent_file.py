@@ -39,7 +39,7 @@ class AgentNotes:
 
     def recall(self) -> None:
         """Read what an earlier process noted, if it makes sense."""
-        record = self._file.recalled(_AgentRecord, _log)
+        record = self._file.load_record(_AgentRecord, _log)
         if record is not None and record.version == _VERSION:
             self.told, self.seals = record.told, record.seals
 

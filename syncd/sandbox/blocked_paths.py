@@ -55,7 +55,7 @@ class BlockedPaths:
         self._target = target
         self._check = check
         self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
-        record = self._file.recalled(_BlockedRecord, _log)
+        record = self._file.load_record(_BlockedRecord, _log)
         self._kept = (
             record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")
         )

@@ -12,7 +12,7 @@ from hashlib import sha256
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions, within
-from syncd.scan.manifest import Entry, Kind, Manifest, replaced
+from syncd.scan.manifest import Entry, Kind, Manifest, replaced_entries
 
 UNKNOWN = "?"
 """What hinders a path could not be seen."""
@@ -33,7 +33,7 @@ def kinds_changed(
 ) -> bool:
     """Whether any wanted path may be there as of another kind. Nearly always not, and this is how that costs little."""
     for before in held:
-        for path in replaced(before, wanted) if before else ():
+        for path in replaced_entries(before, wanted) if before else ():
             old = before.get(path)
             if old is not None and old.kind is not wanted[path].kind:
                 return True

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from syncd.core.api_key import KEY_VARIABLE
 from syncd.core.clock import Clock
-from syncd.core.hardening import person_umask
+from syncd.core.hardening import original_umask
 from syncd.core.text import one_line
 
 _log = logging.getLogger("syncd.hook")
@@ -81,7 +81,7 @@ class Hook:
                 cwd=home if os.path.isdir(home) else "/",
                 env={**environ, **variables},
                 start_new_session=True,
-                umask=person_umask(),  # its files are the person's, not the daemon's
+                umask=original_umask(),  # its files are the person's, not the daemon's
             )
         except (OSError, ValueError) as failure:
             return HookEnd(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")

@@ -47,7 +47,7 @@ class LeftoversStore:
 
     def load(self) -> Leftovers:
         """What is kept; nothing, where no sensible record of this sandbox is."""
-        record = self._file.recalled(_LeftoversRecord, _log)
+        record = self._file.load_record(_LeftoversRecord, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
             return NOTHING
         entries: Versions = {}

@@ -122,5 +122,5 @@ class PartialArchives:
             yield piece
 
     def _recall(self) -> _Proof | None:
-        proof = self._file.recalled(_Proof, _log)
+        proof = self._file.load_record(_Proof, _log)
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None

@@ -61,5 +61,5 @@ class PendingRemovals:
         self._file.write_record(_PendingRecord(_VERSION, [*self._others, *notes]))
 
     def _load(self) -> list[PendingRemoval]:
-        record = self._file.recalled(_PendingRecord, _log)
+        record = self._file.load_record(_PendingRecord, _log)
         return record.notes if record is not None and record.version == _VERSION else []

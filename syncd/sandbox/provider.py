@@ -72,7 +72,7 @@ class AcquiredSandboxStore:
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
         """What is kept, if it makes sense."""
-        record = self._file.recalled(_ProviderRecord, _log)
+        record = self._file.load_record(_ProviderRecord, _log)
         if record is None or record.version != _VERSION or record.base_url != self._base_url:
             return None, []
         return record.acquired_sandbox, record.acquired_wall_s

@@ -69,7 +69,7 @@ def check_list(
     paths: Iterable[str] = wanted if only is None else [path for path in wanted if path in only]
     if len(wanted if only is None else only) > MOST_ASKED:
         here = difference(held[0], wanted)
-        paths = [*here.added, *here.changed, *here.uncertain_reason][:MOST_ASKED]
+        paths = [*here.added, *here.changed, *here.uncertain][:MOST_ASKED]
     versions = {path: [wanted[path], *(old[path] for old in held if path in old)] for path in paths}
     return CheckList(versions, held[0].keys(), missed)
 

@@ -1,4 +1,4 @@
-"""Finds what is on disk now: the manifest, and the guard against a workspace that is suddenly gone.
+"""Scans the workspace into a manifest, and guards against syncing a workspace that was lost.
 
-Begins at `scanner`.
+Start reading at `scanner`.
 """

@@ -1,8 +1,8 @@
-"""Stands before every snapshot, and lets no workspace pass that vanished (`policy.guard`).
+"""Checks each scan before a snapshot, and refuses a workspace that was lost, by the rules of `mass_deletion`.
 
-To tell a workspace from one that was put in its place, it is kept which directory it was, in the state folder, since a
-restart is no reason to believe in a disaster. A directory that seems to be another one is held only where its files are
-others, too: a device's number may change with a reboot, and with the file system's driver what is known of an inode.
+It records the identity of the workspace's directory in the state folder, to detect another directory in its place, also
+after a restart. Another directory is refused only if its files differ too: a device number may change with a reboot,
+and the known details of an inode with the file system's driver.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.disaster_rule import is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, count_files
+from syncd.scan.mass_deletion import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
 _log = logging.getLogger("syncd")
 
-_MEANT = "run `syncd push --force` if it is meant to be so"
+_INTENDED = "run `syncd push --force` if this is intended"
 
 
 class DisasterGuard:
-    """Guards one workspace."""
+    """The guard of one workspace."""
 
     def __init__(self, state_folder: str) -> None:
         self._file = StateFile(
@@ -32,35 +32,35 @@ class DisasterGuard:
         )
         self._known: FileIdentity | None = None
 
-    def recall(self) -> None:
-        """Read which directory an earlier process knew as the workspace."""
-        self._known = self._file.recalled(FileIdentity, _log)
+    def load(self) -> None:
+        """Load the identity of the workspace that an earlier process recorded."""
+        self._known = self._file.load_record(FileIdentity, _log)
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
-        """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
+        """Compare the scan with the sandbox's manifest. Raises `NearlyEmpty` if nearly all files were lost."""
         before, now = count_files(baseline.values()), count_files(scan.manifest.values())
         if lost_nearly_all(before, now):
             raise NearlyEmpty(
                 f"the workspace holds {now} files where it held {before}, so nothing is synced",
-                f"bring it back, or {_MEANT}",
+                f"bring it back, or {_INTENDED}",
             )
-        is_same = self._known is None or self._known.same(scan.identity)
+        is_same = self._known is None or self._known.matches(scan.identity)
         if not is_same and is_replaced(baseline, scan.manifest):
             raise NearlyEmpty(
                 "another directory is in the workspace's place, with hardly any of its files, so nothing is synced",
-                f"bring the old one back, or {_MEANT}",
+                f"bring the old one back, or {_INTENDED}",
             )
 
-    def confirm(self, manifest: Mapping[str, Entry], vanished: int) -> None:
-        """So many of the files that a scan found were gone when they were to be packed. Raises `TryLater`."""
+    def check_vanished(self, manifest: Mapping[str, Entry], vanished: int) -> None:
+        """Raise `TryLater` if nearly all files of the scan had vanished when they were packed."""
         found = count_files(manifest.values())
         if lost_nearly_all(found, found - vanished):
-            # The next scan says what has become of it; what was packed would be believed to be all there was.
+            # The next scan shows the real state; this archive would make the rest look deleted.
             raise TryLater(f"{vanished} of the workspace's {found} files vanished while they were packed")
 
-    def accept(self, scan: Scan) -> None:
-        """This is the workspace, from now on."""
+    def record_workspace(self, scan: Scan) -> None:
+        """Record the scanned directory as the workspace."""
         if scan.identity != self._known:
             self._known = scan.identity
-            with contextlib.suppress(OSError):  # costs the next process its suspicion
+            with contextlib.suppress(OSError):  # then the next process cannot detect another directory
                 self._file.write_record(self._known)

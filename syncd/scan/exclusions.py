@@ -1,37 +1,68 @@
-"""What stays home, counted by who says so: the words of `status` for the rules of the selection."""
+"""Paths that are left out of the snapshot: the reasons beside the rules, the counts by source, the warnings."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
+from syncd.core.warning import SyncWarning
 from syncd.scan.size_limit import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule
 
-# What no rule of a person's speaks of, and yet has no place in an archive.
+# Kinds of paths that no archive can hold, whatever the rules are.
 OUTSIDE = Decision(False, Rule("built-in", None, "links that lead outside the workspace"))
 SPECIAL = Decision(False, Rule("built-in", None, "sockets, FIFOs and devices"))
 TOO_LONG = Decision(False, Rule("built-in", None, f"paths of more than {LONGEST_PATH_BYTES:,} bytes"))
 
-_WORDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
+_KINDS = {OUTSIDE.rule: "links", SPECIAL.rule: "special files", TOO_LONG.rule: "long paths"}
 _SOURCES = ("built-in", "secrets", "workspace.ignore")
 _FILES = (".gitignore", ".syncdignore")
+_SHOWN = 60
 
 
-def sources_of(rule: Rule) -> str:
-    """Whose rule it is; one word for all .gitignore files, and one for git's other exclude files."""
-    if rule in _WORDS:
-        return _WORDS[rule]
+def source_name(rule: Rule) -> str:
+    """Return the name under which `status` counts a rule: one for all .gitignore files, one for git's exclude files."""
+    if rule in _KINDS:
+        return _KINDS[rule]
     if rule.source in _SOURCES:
         return rule.source
     name = rule.source.rpartition("/")[2]
     return name if name in _FILES else "git excludes"
 
 
-def counted(rules: Mapping[Rule, int]) -> dict[str, int]:
-    """How many paths each has left out; a folder that is left out counts as one."""
-    found: dict[str, int] = {}
+def count_by_source(rules: Mapping[Rule, int]) -> dict[str, int]:
+    """Sum up how many paths each source leaves out; an excluded directory counts as one."""
+    counts: dict[str, int] = {}
     for rule, number in rules.items():
         if number > 0:
-            word = sources_of(rule)
-            found[word] = found.get(word, 0) + number
-    return found
+            name = source_name(rule)
+            counts[name] = counts.get(name, 0) + number
+    return counts
+
+
+def unreadable(path: str, failure: OSError) -> SyncWarning:
+    """Return the warning about a file or directory that cannot be read."""
+    remedy = "let your user read it, or ignore it" if failure.errno == errno.EACCES else "repair it, or ignore it"
+    return SyncWarning(f"unreadable:{path}", f"{path!r} cannot be read ({failure.strerror}) and is left out", remedy)
+
+
+def leads_outside(path: str) -> SyncWarning:
+    """Return the warning about a link that leads outside of the workspace."""
+    return SyncWarning(
+        f"link:{path}",
+        f"the link {path!r} leads outside the workspace and is left out",
+        "let it point inside the workspace, or ignore it",
+    )
+
+
+def too_deep(folder: str) -> SyncWarning:
+    """Return the warning about a directory that holds paths which are too long.
+
+    The directory's own path is long too, so only its beginning and its end are shown.
+    """
+    return SyncWarning(
+        f"long:{folder}",
+        f"in {folder[:_SHOWN]!r} … {folder[-_SHOWN:]!r} are paths of more than {LONGEST_PATH_BYTES:,} bytes, "
+        "which are left out as few programs can open them",
+        "give its folders shorter names, or ignore it",
+    )

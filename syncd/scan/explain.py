@@ -1,4 +1,4 @@
-"""Why one path belongs to the snapshot or not: the scan's own questions, asked along one path."""
+"""Explains why one path is in the snapshot or not, by the same checks as the scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection
 
 @dataclass(frozen=True)
 class Explanation:
-    """`at` is the path that was decided on: the asked one, or the folder above it that is left out."""
+    """The explanation. `at` is the path that the rule is about: the path itself, or an excluded folder above it."""
 
     included: bool
     at: str
@@ -26,14 +26,14 @@ class Explanation:
 
 
 def explain(workspace: str, selection: Selection, path: str, personal_excludes: str = "") -> Explanation:
-    """Go down to the path as a scan would. Raises `WorkspaceError`."""
+    """Descend to the path as a scan would. Raises `WorkspaceError`."""
     if not path:
         return Explanation(included=True, at=path)
-    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
         names = path.split("/")
         try:
             scope = selection.root(
-                read_git_rules(workspace, personal_excludes).rules if selection.heeds_git else NO_OUTER_RULES
+                read_git_rules(workspace, personal_excludes).rules if selection.uses_gitignore else NO_OUTER_RULES
             )
         except OSError as failure:
             return Explanation(included=False, at=path, note=f"because {failure.strerror}")
@@ -41,7 +41,7 @@ def explain(workspace: str, selection: Selection, path: str, personal_excludes: 
         for depth, name in enumerate(names):
             at = "/".join(names[: depth + 1])
             try:
-                parent, _ = down.parent_of(at)
+                parent, _ = cursor.parent_of(at)
                 files = read_ignore_files(parent, scope.ignore_files)
                 scope = scope.with_files(files)
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -82,5 +82,5 @@ def _link_at(workspace: str, path: str) -> str | None:
 
 def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Explanation:
     if failure.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Explanation(included=would_be, at=path, note="it does not exist, and no rule speaks of it")
+        return Explanation(included=would_be, at=path, note="it does not exist, and no rule matches it")
     return Explanation(included=False, at=at, note=f"because it cannot be read ({failure.strerror})")

@@ -1,6 +1,6 @@
-"""Reads the content of the workspace's files, and tells whether they stood still meanwhile.
+"""Reads the content of the workspace's files, and detects changes during the read.
 
-A file is opened from its directory's descriptor and looked at before and after it is read.
+A file is opened from its directory's descriptor, and its status is compared before and after the read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from syncd.scan.manifest import Entry, Manifest, as_read, as_sent
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
-# Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
+# A file up to this size is read in one piece and, if it changed meanwhile, again; larger ones are read in such pieces.
 PIECE_BYTES = 1 << 20
-# A file that changes under every one of so many reads is being written all the time.
-_READS = 3
+# A file that changes during each of so many reads is written all the time.
+_MAX_READS = 3
 
 
 class ReadError(Exception):
-    """Reading a workspace's file failed, as against writing the spool."""
+    """Reading a file of the workspace failed; it is distinct from a failure to write the spool."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
@@ -30,7 +30,7 @@ class ReadError(Exception):
 
 
 def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
-    """Up to that many bytes from there on, fewer only at the file's end. Raises `ReadError`."""
+    """Read so many bytes from the offset; fewer only at the file's end. Raises `ReadError`."""
     try:
         content = os.pread(descriptor, size_bytes, offset)
         while 0 < len(content) < size_bytes:
@@ -43,37 +43,37 @@ def read_at(descriptor: int, offset: int, size_bytes: int) -> bytes:
     return content
 
 
-def stood_still(before: os.stat_result, descriptor: int) -> bool:
-    """Whether the open file is what it was, by all that a write changes."""
-    return _mark(before) == _mark(os.fstat(descriptor))
+def unchanged_since(before: os.stat_result, descriptor: int) -> bool:
+    """True if size, times and mode of the open file are as before."""
+    return _file_state(before) == _file_state(os.fstat(descriptor))
 
 
 def wall_ns(clock: Clock) -> int:
-    """The wall clock in nanoseconds, before a read."""
+    """Return the wall clock in nanoseconds."""
     return int(clock.wall_s() * 1e9)
 
 
 def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
-    """A small file's content, and its entry, which is `as_sent` if it would not stand still. Raises `ReadError`."""
-    for _ in range(_READS):
+    """Return a small file's entry and content; the entry is `as_sent` if the file kept changing. Raises `ReadError`."""
+    for _ in range(_MAX_READS):
         read_at_ns = wall_ns(clock)
-        # One that grew shows by its state, so no read is spent on looking for its new end.
+        # Growth is detected by the status, so no read is spent on finding the new end.
         content = read_at(descriptor, 0, status.st_size)
         after = os.fstat(descriptor)
-        if _mark(status) == _mark(after) and len(content) == status.st_size:
+        if _file_state(status) == _file_state(after) and len(content) == status.st_size:
             return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
         status = after
         if status.st_size > PIECE_BYTES:
-            break  # no longer one to be held in memory
+            break  # it is too large for memory now
     return as_sent(file_entry(status), len(content), hashlib.sha256(content).digest()), content
 
 
-def _mark(status: os.stat_result) -> tuple[int, int, int, int]:
+def _file_state(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
 
 
 class ContentReader:
-    """Reads files of one workspace for their digests."""
+    """Reads files of one workspace for their digests and secrets."""
 
     def __init__(
         self, workspace: str, clock: Clock, check: Callable[[], None] = lambda: None, search: Search | None = None
@@ -84,21 +84,21 @@ class ContentReader:
         self._search: Search = search or NoSearch()
 
     def secrets(self, paths: Iterable[str]) -> dict[str, Secret]:
-        """Those of these files that hold a secret; one that cannot be read is passed over. Raises `WorkspaceError`."""
+        """Return the files that hold a secret; one that cannot be read is skipped. Raises `WorkspaceError`."""
         found: dict[str, Secret] = {}
         if not self._search.identity:
             return found
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
-                secret = self._secret(down, path)
+                secret = self._secret(cursor, path)
                 if secret is not None:
                     found[path] = secret
         return found
 
-    def _secret(self, down: safe_open.DirCursor, path: str) -> Secret | None:
+    def _secret(self, cursor: safe_open.DirCursor, path: str) -> Secret | None:
         try:
-            parent, name = down.parent_of(path)
+            parent, name = cursor.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)
         except OSError:
             return None
@@ -112,22 +112,22 @@ class ContentReader:
             os.close(descriptor)
 
     def digests(self, paths: Iterable[str]) -> Manifest:
-        """The entries of these paths with their content's digest; one that cannot be read, or changes, is left out.
+        """Return the entries of these paths with digests, without files that cannot be read, or that changed meanwhile.
 
-        So is one with a secret in it, for whoever packs it to find. Raises `WorkspaceError`.
+        Files with a secret are omitted too; the packer finds the secret. Raises `WorkspaceError`.
         """
         found = {}
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor:
             for path in paths:
                 self._check()
-                entry = self._digest(down, path)
+                entry = self._digest(cursor, path)
                 if entry is not None:
                     found[path] = entry
         return found
 
-    def _digest(self, down: safe_open.DirCursor, path: str) -> Entry | None:
+    def _digest(self, cursor: safe_open.DirCursor, path: str) -> Entry | None:
         try:
-            parent, name = down.parent_of(path)
+            parent, name = cursor.parent_of(path)
             descriptor, status = safe_open.open_file(name, parent)
         except OSError:
             return None
@@ -135,14 +135,14 @@ class ContentReader:
             read_at_ns = wall_ns(self._clock)
             digest = hashlib.sha256()
             offset = 0
-            # Not to its end: one that is written faster than it is read has none.
+            # Up to the size of its status: a file that is written faster than it is read has no end.
             while piece := read_at(descriptor, offset, min(PIECE_BYTES, status.st_size - offset)):
                 self._check()
                 if len(piece) == status.st_size and self._search.in_file(path, piece) is not None:
                     return None
                 digest.update(piece)
                 offset += len(piece)
-            if not stood_still(status, descriptor):
+            if not unchanged_since(status, descriptor):
                 return None
             return as_read(file_entry(status), digest.digest(), read_at_ns)
         except ReadError:

@@ -1,4 +1,4 @@
-"""What `stat` says of a path, as a manifest keeps it."""
+"""Converts the results of `stat` to entries of a manifest."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ _SECOND_NS = 1_000_000_000
 
 
 def file_entry(status: os.stat_result) -> Entry:
-    """The entry of a regular file whose content is not known yet."""
+    """Return the entry of a regular file, without a digest."""
     return Entry(Kind.FILE, permissions(status.st_mode), mtime_s(status), status.st_size, stamp=stamp_of(status))
 
 
 def directory_entry(status: os.stat_result) -> Entry:
-    """The entry of a directory."""
+    """Return the entry of a directory."""
     return Entry(Kind.DIRECTORY, permissions(status.st_mode), mtime_s(status))
 
 
 def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
-    """Whether an entry is true still. A file whose content was not read, or too young, is not asked."""
+    """True if an entry is still valid. That of a file without digest, or without stamp, is not."""
     if entry.digest:
         return entry.stamp == stamp_of(status) and entry.size_bytes == status.st_size
     return entry.kind is Kind.DIRECTORY and entry == directory_entry(status)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """What tells that a file is as it was."""
+    """Return the stamp of a file: as long as it is the same, so is the content."""
     return Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 def mtime_s(status: os.stat_result) -> int:
-    """The time of the last change in whole seconds, rounded down."""
+    """Return the modification time in whole seconds, rounded down."""
     return status.st_mtime_ns // _SECOND_NS
 
 
 def permissions(mode: int) -> int:
-    """The mode as an archive keeps it: permission and sticky bits, never set-id."""
+    """Return the mode for an archive: permission and sticky bits, without the set-id bits."""
     return stat.S_IMODE(mode) & 0o1777

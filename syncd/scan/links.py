@@ -1,7 +1,7 @@
-"""Whether a symbolic link stays inside the workspace, by texts alone: its own, and those of the links on its way.
+"""Decides whether a symbolic link stays inside the workspace, by its target's text and those of the links on its way.
 
-The disk is not asked where a link ends, so one that goes in a circle or nowhere is a link like any other. An extractor
-asks the same of texts: Python's `data` filter refuses a whole archive for one link that is absolute or leads out.
+The disk is not used, so a link in a circle or to nowhere is a link like any other. Extractors check the text as well:
+Python's `data` filter refuses a whole archive for one link that is absolute or leads outside.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-# The kernel follows 40 (path_resolution(7)), `realpath` any number; what goes on for longer is a circle.
-_FOLLOWED_AT_MOST = 256
+# The kernel follows 40 links (path_resolution(7)), `realpath` any number; a longer chain is treated as a circle.
+_MAX_FOLLOWED = 256
 
 LinkAt = Callable[[str], str | None]
-"""The target of the link that is at a path; None where there is none."""
+"""Returns the target of the link at a path; None if there is no link."""
 
 
 def stays_inside(path: str, target: str) -> bool:
-    """Whether `target`, read from a link at `path`, names something inside the workspace by its text alone."""
+    """True if `target`, the text of a link at `path`, stays inside the workspace, other links aside."""
     if not target or target.startswith("/"):
         return False
     depth = path.count("/")
@@ -31,33 +31,33 @@ def stays_inside(path: str, target: str) -> bool:
     return True
 
 
-def turns_back(target: str) -> bool:
-    """Whether the text goes up from a name, as `a/../b` does: where that leads depends on what `a` is.
+def has_inner_dotdot(target: str) -> bool:
+    """True if a ".." follows a name, as in `a/../b`: then the destination depends on `a`, which may be a link.
 
-    Links of which none does, and which each stay inside by their own text, stay inside together.
+    Links without this that each stay inside by their text stay inside together.
     """
     components = [part for part in target.split("/") if part not in ("", ".")]
     return any(after == ".." and before != ".." for before, after in pairwise(components))
 
 
 def leads_out(path: str, target: str, link_at: LinkAt) -> bool:
-    """Whether a link that stays inside by its text leaves the workspace through other links."""
-    here = path.split("/")[:-1]
-    ahead = target.split("/")[::-1]
+    """True if a link that stays inside by its text leaves the workspace through other links."""
+    location = path.split("/")[:-1]
+    remaining = target.split("/")[::-1]
     followed = 0
-    while ahead:
-        part = ahead.pop()
+    while remaining:
+        part = remaining.pop()
         if part == "..":
-            if not here:
+            if not location:
                 return True
-            here.pop()
+            location.pop()
         elif part not in ("", "."):
-            here.append(part)
-            further = link_at("/".join(here))
-            if further is not None:
+            location.append(part)
+            next_target = link_at("/".join(location))
+            if next_target is not None:
                 followed += 1
-                if followed > _FOLLOWED_AT_MOST:
+                if followed > _MAX_FOLLOWED:
                     return False
-                here.pop()
-                ahead += further.split("/")[::-1]
+                location.pop()
+                remaining += next_target.split("/")[::-1]
     return False

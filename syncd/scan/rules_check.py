@@ -1,7 +1,7 @@
-"""Whether the rules by which paths were chosen still stood when their contents had been read.
+"""Checks that the rules by which paths were selected did not change until their contents had been read.
 
-Somebody writes a rule, and then the file that it is about, while a scan is past the one and not yet at the other: then
-the scan went by rules that were never that file's. So ignore files are read once more before anything leaves.
+If someone writes a rule and then a file that it excludes, a scan may read the ignore file before and the directory
+after that, and so include the file. So ignore files are read once more before anything is uploaded.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from syncd.selection.selection import OuterRules
 def rules_unchanged(
     workspace: str, tree: TreeCache, outer: OuterRules | None, personal: str, paths: Iterable[str]
 ) -> bool:
-    """Whether all that is said of these paths in ignore files is what the tree was made by.
+    """True if all ignore files that apply to these paths are as they were in the scan.
 
-    `outer` is what git's say outside of the workspace's own directories; None where these do not count. A folder that
-    is gone says nothing any more. Rules that cannot be read do not stand.
+    `outer` are git's rules outside of the workspace's own directories; None if they do not apply. A folder that no
+    longer exists has no rules. Rules that cannot be read count as changed.
     """
     try:
-        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as down:
+        with safe_open.DirCursor(safe_open.open_workspace(workspace)) as cursor:
             return (outer is None or read_git_rules(workspace, personal).rules == outer) and all(
-                _stand(down, tree, folder) for folder in sorted(_folders_of(paths))
+                _is_unchanged(cursor, tree, folder) for folder in sorted(_folders_of(paths))
             )
     except (WorkspaceError, OSError):
         return False
 
 
-def _stand(down: safe_open.DirCursor, tree: TreeCache, folder: str) -> bool:
-    listing = tree.get(folder)
-    if listing is None:
+def _is_unchanged(cursor: safe_open.DirCursor, tree: TreeCache, folder: str) -> bool:
+    record = tree.get(folder)
+    if record is None:
         return True
     try:
-        descriptor, _ = down.parent_of(f"{folder}/." if folder else ".")
+        descriptor, _ = cursor.parent_of(f"{folder}/." if folder else ".")
     except OSError:
         return True
     try:
-        return read_ignore_files(descriptor, listing.outer.ignore_files) == listing.rules
+        return read_ignore_files(descriptor, record.outer.ignore_files) == record.rules
     except OSError:
         return False
 
 
 def _folders_of(paths: Iterable[str]) -> set[str]:
-    """The folders above these paths, the workspace itself among them."""
+    """Return the folders above these paths, the workspace itself included."""
     folders = {""}
     for path in paths:
         folder = path.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""Which paths belong to the snapshot: gitignore files, built-in rules, secrets.
+"""Decides which paths belong to the snapshot: gitignore files, built-in rules, secrets.
 
-Begins at `selection`, which combines the rules of `rules`, `gitignore` and `builtin_rules`.
+Start reading at `selection`, which combines the rules of `rules`, `gitignore` and `builtin_rules`.
 """

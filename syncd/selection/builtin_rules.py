@@ -1,9 +1,9 @@
-"""The rules that hold with no file to say so, as gitignore patterns: version control, what nobody wants, secrets.
+"""The built-in rules, as gitignore patterns: version control, files that can be generated again, secrets.
 
-Two questions decide whether a line belongs here. A default: does nobody version it and nobody miss it? So build/,
-dist/, target/, out/, bin/, vendor/, *.log, *.tmp, *.bak, .idea/ and .vscode/ are not here: many version them. A secret:
-does the name alone say that it holds a key or a password? A wrong one costs an upload that never happens and a line in
-`syncd ls --ignored`; a missing one leaves the laptop.
+A pattern is a default only if its files are never committed and never missed. So build/, dist/, target/, out/, bin/,
+vendor/, *.log, *.tmp, *.bak, .idea/ and .vscode/ are not here: many people commit them. A pattern is a secret if the
+name alone says that the file holds a key or a password. A wrong pattern costs an upload that does not happen and a line
+in `syncd ls --ignored`; a missing one uploads a secret.
 
 Folders end with "/" where a file of that name may be wanted (`.venv` can be a file that names another folder).
 """
@@ -25,7 +25,7 @@ _VERSION_CONTROL = (
     "_FOSSIL_",
 )
 
-# Dependencies that a package manager fetches again. Not `venv/`: CPython's own source has such a folder.
+# Dependencies that a package manager can fetch again. Not `venv/`: CPython's own source has such a folder.
 _DEPENDENCIES = (
     "node_modules/",
     "bower_components/",
@@ -38,7 +38,7 @@ _DEPENDENCIES = (
     ".direnv/",
     ".devenv/",
     ".eggs/",
-    ".terraform/",  # .terraform.lock.hcl is another name, and stays
+    ".terraform/",  # not .terraform.lock.hcl, which people commit
     ".terragrunt-cache/",
     ".vagrant/",
 )
@@ -75,9 +75,9 @@ _CACHES = (
     ".zig-cache/",
 )
 
-# Not vim's `4913`, by which it tries whether it may write: it lives for a moment, and numbers are real names elsewhere.
+# Not vim's `4913`, with which it tests whether it may write: it exists for a moment, and others use numbers as names.
 _EDITORS = (
-    "?*~",  # a file named "~" is nobody's backup
+    "?*~",  # a file named "~" is no backup
     ".#*",
     "\\#*#",
     "*.swp",
@@ -111,7 +111,7 @@ _SYSTEMS = (
 
 DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS)
 
-# The exceptions are examples that people copy, and vaults, which are encrypted in order to be committed.
+# The exceptions are examples that people copy, and vaults, which are encrypted so that they can be committed.
 # Not `*.env`: versions.env and build.env are as common as prod.env.
 _ENVIRONMENTS = (
     ".env",
@@ -131,7 +131,7 @@ _ENVIRONMENTS = (
     "!.env.schema",
     "!.env.md",
     "!.env.vault",
-    # direnv's files are programs, but where tokens are exported most.
+    # direnv's files are programs, but most of them export tokens.
     ".envrc",
     ".envrc.local",
     ".envrc.private",
@@ -153,9 +153,9 @@ _SSH_KEYS = (
     ".ssh/",
 )
 
-# A name cannot tell a certificate from its key in `*.pem`, so all stay home, but for the one that curl and certifi
-# ship as the list of public authorities. `*.crt`, `*.cer` and `*.pub` are public; `server.key.example` is an example.
-# Upper case is how Windows exports them.
+# The name of a `*.pem` file does not tell a certificate from a key, so all are left out, except the list of public
+# authorities that curl and certifi ship. `*.crt`, `*.cer` and `*.pub` are public; `server.key.example` is an example.
+# Windows exports them with upper-case names.
 _KEY_FILES = (
     "*.pem",
     "!cacert.pem",
@@ -206,7 +206,7 @@ _REGISTRIES = (
     "**/.composer/auth.json",
 )
 
-# Of `.aws/`, `.azure/` and `.docker/`, which repositories use for deployment files too, only what the tools keep there.
+# Repositories use `.aws/`, `.azure/` and `.docker/` for deployment files too, so only the tools' own files are named.
 _CLOUDS = (
     "**/.aws/*",
     "!**/.aws/*task-definition*.json",
@@ -229,7 +229,7 @@ _CLOUDS = (
     "kubeconfig",
     "*.kubeconfig",
     "credentials.tfrc.json",
-    "*.tfstate",  # all values in the clear, those of passwords too
+    "*.tfstate",  # holds all values as plain text, passwords too
     "*.tfstate.backup",
     "local.settings.json",
     "**/.streamlit/secrets.toml",

@@ -1,7 +1,7 @@
-"""Reads what stands in the brackets of a gitignore pattern, `[a-c]`, as git does: a set of bytes.
+"""Parses the brackets of a gitignore pattern, `[a-c]`, as git does: they are a set of bytes.
 
-A backslash escapes, also at the end of a range; a reversed range is empty; "]" that comes first is meant itself, and so
-is "-" at either end or after a range; `[:space:]` lacks vertical tab and form feed; "/" is never matched.
+A backslash escapes, also at the end of a range. A reversed range is empty. "]" is a member if it comes first, and "-"
+at either end or after a range. `[:space:]` lacks vertical tab and form feed. "/" is never matched.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _SLASH = frozenset(b"/")
 
 
 def char_class(text: str, start: int) -> tuple[str, int] | None:
-    """The bracket whose inside starts at `start`, as a regular expression, and where the text goes on behind it.
+    """Parse the bracket whose content starts at `start`; return its regular expression and the position behind it.
 
-    One byte alone is that character, not an expression. None if the bracket is not closed, names an unknown class or
-    holds nothing: then the whole pattern matches nothing.
+    A single byte is returned as that character, not as an expression. None if the bracket is not closed, names an
+    unknown class or holds no byte: then the whole pattern matches nothing.
     """
     negated = text.startswith(("!", "^"), start)
     first = position = start + negated
     members: set[int] = set()
-    lowest = 0  # what a "-" would range from; 0 for nothing
+    lowest = 0  # the start of a range if "-" follows; 0: a range cannot start here
     while position == first or not text.startswith("]", position):
-        name, behind = _class_name(text, position)
+        name, end = _class_name(text, position)
         if name is not None:
             if name not in _CLASSES:
                 return None
             members |= _CLASSES[name]
-            lowest, position = 0, behind
+            lowest, position = 0, end
             continue
-        ranges = lowest and text.startswith("-", position) and not text.startswith("]", position + 1)
-        code, behind = _code(text, position + 1 if ranges else position)
+        is_range = lowest and text.startswith("-", position) and not text.startswith("]", position + 1)
+        code, end = _code(text, position + 1 if is_range else position)
         if code is None:
             return None
-        members.update(range(lowest, code + 1) if ranges else (code,))
-        lowest, position = 0 if ranges else code, behind
+        members.update(range(lowest, code + 1) if is_range else (code,))
+        lowest, position = 0 if is_range else code, end
     codes = sorted((_ALL - members if negated else members) - _SLASH)
     if len(codes) < 2:
         return (chr(codes[0]), position + 1) if codes else None
@@ -62,7 +62,7 @@ def char_class(text: str, start: int) -> tuple[str, int] | None:
 
 
 def _class_name(text: str, position: int) -> tuple[str | None, int]:
-    """The name in `[:name:]` at `position`, None if no such thing stands there, and where the text goes on."""
+    """Return the name in `[:name:]` at `position` (None: there is no such class), and the position behind it."""
     end = text.find("]", position + 2)
     if not text.startswith("[:", position) or end < 0 or text[end - 1] != ":" or end == position + 2:
         return None, position
@@ -70,6 +70,6 @@ def _class_name(text: str, position: int) -> tuple[str | None, int]:
 
 
 def _code(text: str, position: int) -> tuple[int | None, int]:
-    """The byte at `position`, escaped or not, None at the text's end, and where the text goes on."""
+    """Return the byte at `position`, escaped or not (None: the text ends), and the position behind it."""
     position += text.startswith("\\", position)
     return (ord(text[position]), position + 1) if position < len(text) else (None, position)

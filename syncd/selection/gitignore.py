@@ -1,17 +1,18 @@
-r"""Reads one gitignore pattern as git does, and says in which directories it speaks of which names.
+r"""Parses gitignore patterns as git does: into the directories that a pattern applies in, and the names it matches.
 
-    line ── parse_line ──> Pattern: negated, folders only, and one or more
-                           Place:   *head*, the directories it holds in, and *tail*, the names there
+    line ── parse_line ──> Pattern: negated, directories only, and one or more
+                           PathPattern: *head*, the directories, and *tail*, the names in them
 
-Git's documentation leaves much open, so the referee is git itself (2.47; `tests/component/test_selection_and_git.py`).
-What it does, and what a translation to regular expressions easily gets wrong:
+Git's documentation leaves much open, so git's own behaviour decides (2.47;
+`tests/component/test_selection_and_git.py`). A translation to regular expressions easily gets these points wrong:
 
-- Bytes, not characters: `?` is half an "é". Text in this module is bytes spelled as Latin-1 (`as_latin1`).
-- Only spaces end a line unseen, not tabs; a carriage return does just before a newline; a NUL ends the line.
-- A pattern with an unclosed or unknown bracket, or a lone backslash at its end, matches nothing at all.
-- Brackets have rules of their own: see `syncd/selection/char_class.py`.
+- Patterns match bytes, not characters: `?` is half an "é". Text in this module is bytes decoded as Latin-1
+  (`as_latin1`).
+- Trailing spaces are dropped, not tabs; so is a carriage return before the newline; a NUL ends the line.
+- A pattern with an unclosed or unknown bracket, or with a single backslash at its end, matches nothing at all.
+- Brackets have their own rules: see `syncd/selection/char_class.py`.
 - `**` spans directories only between slashes; elsewhere it is one `*`. But git compares the part before the first
-  wildcard as plain text and looks at the rest alone, so `x/a**/b` spans too, and matches `x/ab` (see `_joined`).
+  wildcard as plain text and matches only the rest, so `x/a**/b` spans too, and matches `x/ab` (see `_joined`).
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ _WILD = frozenset("*?[\\")
 _BOM = b"\xef\xbb\xbf"
 
 
-class Place(NamedTuple):
-    """The directories that `head` matches, and the names there that `tail` matches.
+class PathPattern(NamedTuple):
+    """A pair of patterns: `head` matches directories, `tail` matches names in them.
 
-    Both are atoms. The head is matched with the directory's path, "" or "a/b/", relative to the ignore file's own.
+    Both are atoms. The head is matched with the directory's path, "" or "a/b/", relative to the ignore file's
+    directory.
     """
 
     head: tuple[str, ...]
@@ -48,21 +50,21 @@ class Pattern(NamedTuple):
     line: int
     negated: bool
     dirs_only: bool
-    places: tuple[Place, ...]
+    path_patterns: tuple[PathPattern, ...]
 
 
 def as_latin1(name: str) -> str:
-    """The bytes of a name (surrogateescape) as Latin-1 text, in which patterns are matched."""
+    """Return the bytes of a name (surrogateescape) as Latin-1 text, in which patterns are matched."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def from_latin1(text: str) -> str:
-    """The name whose bytes are spelled by `text`."""
+    """Return the name (surrogateescape) whose bytes are `text` in Latin-1."""
     return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def parse_file(data: bytes) -> Iterator[Pattern]:
-    """The patterns of an ignore file in order, without comments and what can match nothing; lines count from 1."""
+    """Yield the patterns of an ignore file in order; comments and patterns that cannot match are skipped."""
     for number, line in enumerate(data.removeprefix(_BOM).decode("latin-1").split("\n"), 1):
         pattern = parse_line(line.removesuffix("\r"), number)
         if pattern is not None:
@@ -70,21 +72,21 @@ def parse_file(data: bytes) -> Iterator[Pattern]:
 
 
 def parse_line(line: str, number: int) -> Pattern | None:
-    """The pattern in one line (Latin-1, without its end); None for a comment and for what can match nothing."""
+    """Parse one line (Latin-1, without its end); None for a comment and for a pattern that cannot match."""
     if line.startswith("#"):
         return None
     text = _without_trailing_spaces(line.partition("\0")[0])
     body = text.removeprefix("!")
     dirs_only = body.endswith("/")
     body = body.removesuffix("/")
-    places = tuple(_places(body)) if body else ()
-    if not places:
+    path_patterns = tuple(_places(body)) if body else ()
+    if not path_patterns:
         return None
-    return Pattern(from_latin1(text), number, text.startswith("!"), dirs_only, places)
+    return Pattern(from_latin1(text), number, text.startswith("!"), dirs_only, path_patterns)
 
 
 def bad_pattern(pattern: str) -> str | None:
-    r"""Why a pattern that someone wrote on purpose can match nothing, as the end of a sentence; None if it can.
+    r"""Return the reason why a configured pattern cannot match, as the end of a sentence; None if it can match.
 
     >>> bad_pattern("[a-")
     'can match nothing: a bracket, a backslash at its end or an empty folder name is in the way'
@@ -103,15 +105,15 @@ def bad_pattern(pattern: str) -> str | None:
 
 
 def regex(atoms: Sequence[str]) -> str:
-    """A regular expression for atoms; each star but the last of a segment takes the first way that fits.
+    """Return a regular expression for atoms; each star but the last of a segment takes the shortest match.
 
-    That is enough (what follows a later star fits later too), and keeps `*a*a*a*a*b` from trying every way.
+    The shortest match is enough, as a later star can match more, and so `*a*a*a*a*b` does not backtrack.
     """
     return "/".join(_segment_regex(segment) for segment in _segments(atoms))
 
 
 def literal(atoms: Sequence[str]) -> str | None:
-    """The one text that atoms match, or None if they match several."""
+    """Return the one text that atoms match, or None if they match several."""
     return "".join(atoms) if all(len(atom) == 1 for atom in atoms) else None
 
 
@@ -122,11 +124,11 @@ def _without_trailing_spaces(line: str) -> str:
     return line[: len(bare) + 1] if backslashes % 2 else bare
 
 
-def _places(body: str) -> Iterator[Place]:
+def _places(body: str) -> Iterator[PathPattern]:
     if "/" not in body:
         atoms = _atoms(body)
         if atoms is not None:
-            yield Place((SPAN,), tuple(STAR if atom == SPAN else atom for atom in atoms))
+            yield PathPattern((SPAN,), tuple(STAR if atom == SPAN else atom for atom in atoms))
         return
     body = body.removeprefix("/")
     plain = next((i for i, char in enumerate(body) if char in _WILD), len(body))
@@ -140,9 +142,9 @@ def _places(body: str) -> Iterator[Place]:
 
 
 def _joined(lead: list[str], atoms: list[str]) -> Iterator[list[str]]:
-    """The plain beginning and the rest as one, or as several where `**` directly follows a plain name.
+    """Join the plain beginning and the rest; where `**` directly follows a plain name, that gives several patterns.
 
-    Git sees such a `**` at the start of what it matches, so it spans: `x/a**/b` is `x/ab` or `x/a*/**/b`.
+    Git sees such a `**` at the start of the part that it matches, so it spans: `x/a**/b` is `x/ab` or `x/a*/**/b`.
     """
     if not lead or lead[-1] == "/" or atoms[:1] != [SPAN]:
         yield lead + atoms
@@ -154,7 +156,7 @@ def _joined(lead: list[str], atoms: list[str]) -> Iterator[list[str]]:
         yield from _joined(lead, atoms[2:])
 
 
-def _place(atoms: list[str]) -> Place | None:
+def _place(atoms: list[str]) -> PathPattern | None:
     segments = list(_segments(atoms))
     if not all(segments):
         return None  # no path has an empty name in it
@@ -166,7 +168,7 @@ def _place(atoms: list[str]) -> Place | None:
             head += [*segment, "/"]
         elif head[-1:] != [SPAN]:
             head.append(SPAN)
-    return Place(tuple(head), tuple(segments[-1]))
+    return PathPattern(tuple(head), tuple(segments[-1]))
 
 
 def _segments(atoms: Sequence[str]) -> Iterator[list[str]]:
@@ -200,7 +202,7 @@ def _chunks(atoms: Sequence[str]) -> Iterator[str]:
 
 
 def _atoms(text: str) -> list[str] | None:
-    """The atoms of a pattern that starts with the first wildcard; None if it can match nothing."""
+    """Return the atoms of a pattern that starts with its first wildcard; None if it cannot match."""
     atoms: list[str] = []
     position = 0
     while position < len(text):
@@ -212,7 +214,7 @@ def _atoms(text: str) -> list[str] | None:
             elif end == len(text) or text[end] == "/":
                 atoms.append(SPAN)
             elif text.startswith("\\/", end):
-                atoms += [STAR, "/", SPAN]  # git takes an escaped slash for one that must be there
+                atoms += [STAR, "/", SPAN]  # git requires an escaped slash
             else:
                 atoms.append(STAR)
             position = end

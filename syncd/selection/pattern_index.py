@@ -1,7 +1,7 @@
-"""Finds the strongest of many patterns that matches a name, at the price of a few dictionary look-ups.
+"""Finds the strongest of many patterns that match a name, with a few dictionary look-ups.
 
 Most patterns are a whole name or an extension, and are looked up. The others are grouped by the character that a name
-must begin or end with, so that a name meets only those that have a chance: `*.py[cod]` is tried on names in c, o and d.
+must begin or end with, so that only a few are tried: `*.py[cod]` is tried on names that end in c, o or d.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from syncd.selection.gitignore import STAR, literal, regex
 NO_MATCH = -1
 
 Tail = tuple[int, tuple[str, ...]]
-"""The index of a pattern in its list, and the names it matches, as atoms."""
+"""The index of a pattern in its list, and the atoms that match its names."""
 
 _CLASS = re.compile(r"\[(?:\\x[0-9a-f]{2})+\]")
 _ANY = ""
-_FEW = 16  # a class of more characters is not worth a group for each
+_MAX_GROUPS = 16  # a class of more characters gets no group for each character
 
 
 class Group(NamedTuple):
-    """Patterns as one regular expression, the strongest first, and the index of each."""
+    """Several patterns as one regular expression, the strongest first, and the index of each."""
 
     expression: re.Pattern[str]
     indices: tuple[int, ...]
 
 
 class Names:
-    """What a list's patterns, or some of them, say about names; made once, and put into many sieves."""
+    """The compiled name patterns of a list, or of a part of it; built once and used in many indexes."""
 
     __slots__ = ("beginning", "ending", "extensions", "literals")
 
     def __init__(self, tails: Iterable[Tail]) -> None:
-        """`tails` come in ascending order of their indices, so that a later pattern replaces its equal."""
+        """Compile `tails`, which are in ascending order of their indices, so that a later one replaces its equal."""
         self.literals: dict[str, int] = {}
         self.extensions: dict[str, int] = {}
         beginning: dict[str, list[Tail]] = {}
@@ -63,9 +63,9 @@ class PatternIndex:
     __slots__ = ("_anywhere", "_beginning", "_below", "_ending", "_extensions", "_literals")
 
     def __init__(self, components: Iterable[tuple[int, Names]], below: PatternIndex | None = None) -> None:
-        """Each part comes with what is added to its indices: the greater the sum, the stronger the pattern.
+        """Combine the components, each with an offset for its indices: the greater the sum, the stronger the pattern.
 
-        What `below` holds is asked too. So a directory with rules of its own needs a small sieve, not a large copy.
+        The patterns of `below` are searched too, so a directory with its own rules needs a small index, not a copy.
         """
         self._below = below
         self._literals: dict[str, int] = {}
@@ -83,11 +83,11 @@ class PatternIndex:
         self._anywhere = self._ending.pop(_ANY, [])
 
     def over(self, components: Sequence[tuple[int, Names]]) -> PatternIndex:
-        """A sieve of what this one holds and more."""
+        """Return an index with these components in addition."""
         return PatternIndex(components, self) if components else self
 
     def strongest(self, name: str) -> int:
-        """The greatest index of a pattern that matches, or `NO_MATCH`."""
+        """Return the greatest index of a pattern that matches, or `NO_MATCH`."""
         best = self._literals.get(name, NO_MATCH)
         found = self._extensions.get(name[name.rfind(".") :])
         if found is not None:
@@ -119,10 +119,10 @@ def _group(tails: list[Tail]) -> Group:
 
 
 def _characters(atom: str) -> list[str]:
-    """The characters that an atom stands for; `_ANY` alone where they are too many to list."""
+    """Return the characters that an atom matches; only `_ANY` if there are too many."""
     if len(atom) == 1:
         return [atom]
-    if _CLASS.fullmatch(atom) and len(atom) <= 2 + 4 * _FEW:
+    if _CLASS.fullmatch(atom) and len(atom) <= 2 + 4 * _MAX_GROUPS:
         return list(_members(atom))
     return [_ANY]
 

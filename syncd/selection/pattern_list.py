@@ -1,6 +1,6 @@
-"""Holds the patterns of one ignore file by where they hold: in every directory, or in some.
+"""Holds the patterns of one ignore file by the directories that they apply in: all, or some.
 
-A directory then costs little more than the patterns that are about it, however many there are (`KindPatterns.local`).
+So the cost of a directory depends on the patterns that apply in it, not on how many there are (`KindPatterns.local`).
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from functools import lru_cache
 from syncd.selection.gitignore import SPAN, Pattern, literal, parse_file, regex
 from syncd.selection.pattern_index import Names, Tail
 
-_REMEMBERED = 1024  # sets of local patterns
+_CACHE_SIZE = 1024  # sets of local patterns
 
 
 class KindPatterns:
     """The patterns of one list that can match files, or those that can match directories."""
 
-    __slots__ = ("_exact", "_headed", "_last_of_trailing", "_remembered", "_trailing", "all_float", "floating")
+    __slots__ = ("_cache", "_exact", "_headed", "_last_of_trailing", "_trailing", "all_unanchored", "unanchored")
 
     def __init__(self, patterns: Iterable[tuple[int, Pattern]]) -> None:
-        floating: list[Tail] = []
-        # Heads are looked up by the directory's whole path ("a/b/"), by its end (`**/b/`), or tried one by one.
+        unanchored: list[Tail] = []
+        # Heads are looked up by the directory's whole path ("a/b/") or by its end (`**/b/`), or matched one by one.
         self._exact: dict[str, list[Tail]] = {}
         self._trailing: dict[str, list[Tail]] = {}
         self._last_of_trailing: set[str] = set()
         self._headed: list[tuple[re.Pattern[str], Tail]] = []
-        self._remembered: dict[tuple[Tail, ...], Names] = {}
+        self._cache: dict[tuple[Tail, ...], Names] = {}
         for index, pattern in patterns:
-            for head, tail in pattern.places:
+            for head, tail in pattern.path_patterns:
                 exact = literal(head)
                 trailing = literal(head[1:]) if head[:1] == (SPAN,) else None
                 if trailing == "":
-                    floating.append((index, tail))
+                    unanchored.append((index, tail))
                 elif exact is not None:
                     self._exact.setdefault(exact, []).append((index, tail))
                 elif trailing is not None:
@@ -41,35 +41,38 @@ class KindPatterns:
                     self._last_of_trailing.add(_last(trailing))
                 else:
                     self._headed.append((re.compile(regex(head), re.DOTALL), (index, tail)))
-        self.floating = Names(floating) if floating else None
-        self.all_float = not (self._exact or self._trailing or self._headed)
+        self.unanchored = Names(unanchored) if unanchored else None
+        self.all_unanchored = not (self._exact or self._trailing or self._headed)
 
-    def local(self, where: str) -> Names | None:
-        """The patterns that hold in the directory `where` ("" or "a/b/", below the list's own) but not in all."""
-        tails = list(self._exact.get(where, ()))
-        if _last(where) in self._last_of_trailing:
-            slash = len(where)
+    def local(self, location: str) -> Names | None:
+        """Return the patterns that apply in one directory, but not in all.
+
+        `location` is its path, "" or "a/b/", relative to the list's own directory.
+        """
+        tails = list(self._exact.get(location, ()))
+        if _last(location) in self._last_of_trailing:
+            slash = len(location)
             while slash > 0:
-                slash = where.rfind("/", 0, slash - 1) + 1
-                tails += self._trailing.get(where[slash:], ())
-        tails += [tail for head, tail in self._headed if head.fullmatch(where)]
+                slash = location.rfind("/", 0, slash - 1) + 1
+                tails += self._trailing.get(location[slash:], ())
+        tails += [tail for head, tail in self._headed if head.fullmatch(location)]
         if not tails:
             return None
         key = tuple(sorted(tails))
-        names = self._remembered.get(key)
+        names = self._cache.get(key)
         if names is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            names = self._remembered[key] = Names(key)
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            names = self._cache[key] = Names(key)
         return names
 
 
-def _last(where: str) -> str:
-    return where[where.rfind("/", 0, -1) + 1 :]
+def _last(location: str) -> str:
+    return location[location.rfind("/", 0, -1) + 1 :]
 
 
 class PatternList:
-    """The patterns of one source, wherever it stands; later ones win."""
+    """The patterns of one source, independent of its directory; later ones win."""
 
     __slots__ = ("directories", "files", "patterns")
 
@@ -81,5 +84,5 @@ class PatternList:
 
 @lru_cache(maxsize=256)
 def pattern_list(data: bytes) -> PatternList:
-    """The list in an ignore file. Each scan reads the files again, and finds the same bytes nearly always."""
+    """Parse an ignore file. The result is cached: each scan reads the files again, and their bytes rarely change."""
     return PatternList(tuple(parse_file(data)))

@@ -1,4 +1,4 @@
-"""Puts ignore lists in the order of their strength, and finds for a directory the sieve that asks them all at once."""
+"""Orders pattern lists by their precedence, and builds for each directory an index that searches all of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import NamedTuple
 from syncd.selection.pattern_index import Names, PatternIndex
 from syncd.selection.pattern_list import KindPatterns, PatternList
 
-_LONGEST_LIST = 1 << 32  # patterns in a list, and more than any file holds
-_MOST_LISTS = 1 << 16  # of one strength in force at once: one a directory on the way down, and no path is that deep
-_REMEMBERED = 256  # sieves for what some directories have in common, such as `docs/**`
+_LIST_SIZE = 1 << 32  # index numbers for each list; no file holds so many patterns
+_LISTS = 1 << 16  # lists of one precedence that apply together: one for each directory of a path, and none is that deep
+_CACHE_SIZE = 256  # indexes for patterns that apply in some directories, such as `docs/**`
 
 
 class Rule(NamedTuple):
-    """One pattern and where it stands: "workspace.ignore", "built-in", "secrets", or a file.
+    """A pattern and its source: "workspace.ignore", "built-in", "secrets", or a file.
 
-    A file in the workspace is shown by its path there, any other by its absolute one.
+    A file in the workspace is named by its relative path, any other by its absolute one.
     """
 
     source: str
@@ -30,17 +30,17 @@ class Rule(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a path belongs in the snapshot; `rule` decided it, `None` if none speaks of it.
+    """The decision about a path, and the rule that decided it; `None` if no rule matches.
 
-    An included path has a rule where one brought it back (`!keep.log`).
+    An included path has a rule if a negated pattern included it again (`!keep.log`).
     """
 
     included: bool
     rule: Rule | None
 
 
-class Strength(enum.IntEnum):
-    """Whose word counts more; the reasons are in `syncd/selection/selection.py`."""
+class Precedence(enum.IntEnum):
+    """The order of the sources; the reasons are in `syncd/selection/selection.py`."""
 
     GIT = 0
     DEFAULTS = 1
@@ -50,18 +50,18 @@ class Strength(enum.IntEnum):
 
 
 class Layer(NamedTuple):
-    """An ignore list at its place in the workspace, with the decision for each of its patterns."""
+    """A pattern list and the directory it belongs to, with the decision for each of its patterns."""
 
-    strength: Strength
+    precedence: Precedence
     patterns: PatternList
-    base: str  # the directory the patterns are relative to, spelled, from the repository's top; "" or "a/b/"
-    decisions: tuple[Decision | None, ...]  # None: the pattern only takes back what an earlier one of its list said
+    base: str  # the directory that the patterns are relative to, from the repository's top, in Latin-1; "" or "a/b/"
+    decisions: tuple[Decision | None, ...]  # None: the pattern only cancels earlier ones of its list
 
 
 class Rules:
-    """The layers in force in some directories, of equal strength the later the stronger, ready to be asked."""
+    """The layers that apply in some directories, with indexes. Of equal precedence, the later layer is stronger."""
 
-    __slots__ = ("_decisions", "_soft", "directories", "files", "layers")
+    __slots__ = ("_decisions", "_without_hard_rules", "directories", "files", "layers")
 
     def __init__(
         self,
@@ -74,90 +74,92 @@ class Rules:
         self.files = files
         self.directories = directories
         self._decisions = decisions
-        self._soft: Rules | None = None
+        self._without_hard_rules: Rules | None = None
 
     @classmethod
     def of(cls, layers: Iterable[Layer]) -> Rules:
-        """Rules with one sieve for all layers, which is quickest to ask."""
-        placed = _placed(tuple(layers), 0)
+        """Build rules with one index for all layers, which is the fastest to search."""
+        numbered = _numbered(tuple(layers), 0)
         return cls(
-            tuple(layer for _, layer in placed),
-            {place: layer.decisions for place, layer in placed},
-            View.of([(place, layer, layer.patterns.files) for place, layer in placed]),
-            View.of([(place, layer, layer.patterns.directories) for place, layer in placed]),
+            tuple(layer for _, layer in numbered),
+            {number: layer.decisions for number, layer in numbered},
+            View.of([(number, layer, layer.patterns.files) for number, layer in numbered]),
+            View.of([(number, layer, layer.patterns.directories) for number, layer in numbered]),
         )
 
     def plus(self, layers: Sequence[Layer]) -> Rules:
-        """These rules and more, in a small sieve on top of what is there, which is quickest to make."""
+        """Return the rules with more layers in a small additional index, which is the fastest to build."""
         together = (*self.layers, *layers)
-        placed = _placed(together, len(self.layers))
+        numbered = _numbered(together, len(self.layers))
         return Rules(
             together,
-            self._decisions | {place: layer.decisions for place, layer in placed},
-            self.files.plus([(place, layer, layer.patterns.files) for place, layer in placed]),
-            self.directories.plus([(place, layer, layer.patterns.directories) for place, layer in placed]),
+            self._decisions | {number: layer.decisions for number, layer in numbered},
+            self.files.plus([(number, layer, layer.patterns.files) for number, layer in numbered]),
+            self.directories.plus([(number, layer, layer.patterns.directories) for number, layer in numbered]),
         )
 
-    def without(self, *strengths: Strength) -> Rules:
-        """These rules but for those of some strengths."""
-        return Rules.of(layer for layer in self.layers if layer.strength not in strengths)
+    def without(self, *precedences: Precedence) -> Rules:
+        """Return the rules without the layers of these precedences."""
+        return Rules.of(layer for layer in self.layers if layer.precedence not in precedences)
 
-    def soft(self) -> Rules:
-        """These rules without the hard ones."""
-        if self._soft is None:
-            self._soft = self.without(Strength.HARD)
-        return self._soft
+    def without_hard_rules(self) -> Rules:
+        """Return the rules without the hard ones."""
+        if self._without_hard_rules is None:
+            self._without_hard_rules = self.without(Precedence.HARD)
+        return self._without_hard_rules
 
     def decision(self, index: int) -> Decision | None:
-        """The decision of the pattern that a sieve found."""
-        return self._decisions[index // _LONGEST_LIST][index % _LONGEST_LIST]
+        """Return the decision of the pattern with this index."""
+        return self._decisions[index // _LIST_SIZE][index % _LIST_SIZE]
 
 
 class View:
-    """Rules as they look at files, or at directories: one sieve for most places, and made once."""
+    """The rules about files, or about directories: one index for most locations, and cached ones for the others."""
 
-    __slots__ = ("_anchored", "_everywhere", "_somewhere")
+    __slots__ = ("_anchored", "_base_index", "_local_indexes")
 
-    def __init__(self, everywhere: PatternIndex, anchored: tuple[tuple[int, int, KindPatterns], ...]) -> None:
-        """`anchored` are sides that hold in some directories only, each with its offset and its base's length."""
-        self._everywhere = everywhere
+    def __init__(self, base_index: PatternIndex, anchored: tuple[tuple[int, int, KindPatterns], ...]) -> None:
+        """Store the indexes. `anchored` lists apply in some directories, each with its offset and its base's length."""
+        self._base_index = base_index
         self._anchored = anchored
-        self._somewhere: dict[tuple[tuple[int, Names], ...], PatternIndex] = {}
+        self._local_indexes: dict[tuple[tuple[int, Names], ...], PatternIndex] = {}
 
     @classmethod
-    def of(cls, sides: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
-        return cls(PatternIndex(_floating(sides)), _anchored(sides))
+    def of(cls, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
+        return cls(PatternIndex(_unanchored(parts)), _anchored(parts))
 
-    def plus(self, sides: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
-        return View(self._everywhere.over(_floating(sides)), self._anchored + _anchored(sides))
+    def plus(self, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
+        return View(self._base_index.over(_unanchored(parts)), self._anchored + _anchored(parts))
 
-    def pattern_index(self, where: str) -> PatternIndex:
-        """The sieve of one directory, "" or "a/b/"."""
-        found = [(offset, side.local(where[base:])) for offset, base, side in self._anchored]
+    def pattern_index(self, location: str) -> PatternIndex:
+        """Return the index of one directory, "" or "a/b/"."""
+        found = [(offset, part.local(location[base:])) for offset, base, part in self._anchored]
         components = tuple((offset, names) for offset, names in found if names is not None)
         if not components:
-            return self._everywhere
-        pattern_index = self._somewhere.get(components)
+            return self._base_index
+        pattern_index = self._local_indexes.get(components)
         if pattern_index is None:
-            if len(self._somewhere) >= _REMEMBERED:
-                self._somewhere.clear()
-            pattern_index = self._somewhere[components] = self._everywhere.over(components)
+            if len(self._local_indexes) >= _CACHE_SIZE:
+                self._local_indexes.clear()
+            pattern_index = self._local_indexes[components] = self._base_index.over(components)
         return pattern_index
 
 
-def _floating(sides: Sequence[tuple[int, Layer, KindPatterns]]) -> list[tuple[int, Names]]:
-    return [(place * _LONGEST_LIST, side.floating) for place, _, side in sides if side.floating is not None]
+def _unanchored(parts: Sequence[tuple[int, Layer, KindPatterns]]) -> list[tuple[int, Names]]:
+    return [(number * _LIST_SIZE, part.unanchored) for number, _, part in parts if part.unanchored is not None]
 
 
-def _anchored(sides: Sequence[tuple[int, Layer, KindPatterns]]) -> tuple[tuple[int, int, KindPatterns], ...]:
-    return tuple((place * _LONGEST_LIST, len(layer.base), side) for place, layer, side in sides if not side.all_float)
+def _anchored(parts: Sequence[tuple[int, Layer, KindPatterns]]) -> tuple[tuple[int, int, KindPatterns], ...]:
+    return tuple(
+        (number * _LIST_SIZE, len(layer.base), part) for number, layer, part in parts if not part.all_unanchored
+    )
 
 
-def _placed(layers: Sequence[Layer], start: int) -> list[tuple[int, Layer]]:
-    """The layers from `start` on, each with a number that is greater for a stronger one and unmoved by later ones."""
-    placed = []
+def _numbered(layers: Sequence[Layer], start: int) -> list[tuple[int, Layer]]:
+    """Number the layers from `start` on. A stronger layer has a greater number; layers that are added change none."""
+    numbered = []
     for position in range(start, len(layers)):
-        strength = layers[position].strength
-        before = sum(layer.strength is strength for layer in layers[:position])
-        placed.append((strength * _MOST_LISTS + before, layers[position]))
-    return placed
+        precedence = layers[position].precedence
+        before = sum(layer.precedence is precedence for layer in layers[:position])
+        numbered.append((precedence * _LISTS + before, layers[position]))
+    return numbered

@@ -1,7 +1,7 @@
-"""Going down into the workspace by directory descriptors, so that no swapped path can lead outside.
+"""Opens paths of the workspace through directory descriptors, so that a path that is swapped cannot lead outside.
 
 Each step opens one name from its directory's descriptor and follows no link. A directory that is replaced by a link to
-`/etc` between two steps is an error, never a way out.
+`/etc` between two steps is an error.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Self
 from syncd.core.errors import TryLater, WorkspaceError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO that took a file's place must not be waited for.
+# O_NONBLOCK: opening a FIFO in a file's place must not block.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 LINKED_FILE = FILE & ~os.O_NOFOLLOW
-# What the machine or this process has run out of: no fault of the path that was asked for.
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# The machine or this process has used up a resource: the path itself is not the cause.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def raise_if_exhausted(failure: OSError) -> None:
-    """Raise `TryLater` for a failure that says nothing of the path: what is left out for it would be missed at random.
+    """Raise `TryLater` for a failure that the path did not cause.
 
-    A snapshot of what could be opened before descriptors ran out is a partial one, and its rules may be too.
+    Without this, a snapshot would lack whatever could not be opened after descriptors ran out, and its rules too.
     """
-    if failure.errno in _SHORTAGE:
+    if failure.errno in _EXHAUSTED:
         raise TryLater(
             f"the workspace cannot be read now ({failure.strerror})",
             "if it stays so, close programs, or raise their limit on open files (ulimit -n)",
@@ -36,9 +36,7 @@ def raise_if_exhausted(failure: OSError) -> None:
 
 
 def open_workspace(path: str) -> int:
-    """A descriptor of the workspace's top directory. Raises `WorkspaceError` where there is none to be had, and
-    `TryLater` where the machine is short of something.
-    """
+    """Open the workspace's top directory. Raises `WorkspaceError`, or `TryLater` if a resource is used up."""
     try:
         return os.open(path, _DIRECTORY)
     except FileNotFoundError:
@@ -55,14 +53,14 @@ def open_workspace(path: str) -> int:
 
 
 def open_directory(name: str, parent: int | None) -> int:
-    """A descriptor of the directory `name` in `parent` (None: a path). Raises `OSError`; a link is one."""
+    """Open the directory `name` in `parent` (None: `name` is a path). Raises `OSError`, also for a link."""
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
 def open_file(name: str, parent: int | None, flags: int = FILE) -> tuple[int, os.stat_result]:
-    """The regular file `name` in `parent` (None: a path), open, and what it is.
+    """Open the regular file `name` in `parent` (None: `name` is a path), and return its status too.
 
-    Raises `OSError`, for any other kind too.
+    Raises `OSError`, also for any other kind.
     """
     descriptor = os.open(name, flags, dir_fd=parent)
     status = os.fstat(descriptor)
@@ -73,16 +71,16 @@ def open_file(name: str, parent: int | None, flags: int = FILE) -> tuple[int, os
 
 
 class DirCursor:
-    """Open directories from a top, which it takes over, to where an ordered list of paths is being read or made."""
+    """The open directories from a top directory, which it owns, down to a current one; fast for paths in order."""
 
     def __init__(self, top: int, enter: Callable[[str, int], int] = open_directory) -> None:
         self._enter = enter
-        self._folder: str | None = ""  # where it stands; None: a step failed on the way
+        self._folder: str | None = ""  # the current directory; None: opening it failed
         self._names: list[str] = []
         self._descriptors = [top]
 
     def parent_of(self, path: str) -> tuple[int, str]:
-        """The descriptor of the path's directory, and the path's last name. Raises `OSError`."""
+        """Return the descriptor of the path's directory, and the path's last name. Raises `OSError`."""
         folder, _, name = path.rpartition("/")
         if folder != self._folder:
             self._folder = None
@@ -92,8 +90,8 @@ class DirCursor:
 
     def _go_to(self, folders: list[str]) -> None:
         shared = 0
-        for have, want in zip(self._names, folders, strict=False):
-            if have != want:
+        for current, wanted in zip(self._names, folders, strict=False):
+            if current != wanted:
                 break
             shared += 1
         while len(self._names) > shared:
@@ -104,7 +102,7 @@ class DirCursor:
             self._names.append(folder)
 
     def close(self) -> None:
-        """Close all, the top as well."""
+        """Close all directories, the top too."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 

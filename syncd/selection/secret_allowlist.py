@@ -1,6 +1,7 @@
-"""The paths that may leave although they hold a secret: `workspace.allow_secrets`, as gitignore patterns.
+"""The paths that may be uploaded although they hold a secret: `workspace.allow_secrets`, as gitignore patterns.
 
-Unlike an ignore pattern, one that names a folder is also about each file in it: there is no folder to turn back at.
+An ignore pattern that matches a folder excludes its files by stopping the walk there. A pattern here has to match the
+files themselves, so each pattern also gets one for everything below a folder of that name.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Iterable
 from syncd.selection.gitignore import as_latin1, parse_line
 from syncd.selection.pattern_index import NO_MATCH
 from syncd.selection.pattern_list import PatternList
-from syncd.selection.rules import Decision, Layer, Rules, Strength
+from syncd.selection.rules import Decision, Layer, Precedence, Rules
 
 
-def covering(patterns: Iterable[str]) -> tuple[str, ...]:
-    """The patterns, each with one for all that lies below a folder of that name.
+def expand_folders(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns, each with one for everything below a folder of that name.
 
-    >>> covering(["certs/", "/a/b.pem"])
+    >>> expand_folders(["certs/", "/a/b.pem"])
     ('certs/', '**/certs/**', '/a/b.pem', '/a/b.pem/**')
     """
     lines = []
@@ -27,14 +28,14 @@ def covering(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 class SecretAllowlist:
-    """Those paths, to be asked about files."""
+    """Tells for a file's path whether a pattern allows it."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(covering(patterns), 1)]
+        parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(patterns), 1)]
         found = PatternList([pattern for pattern in parsed if pattern is not None])
         decisions = tuple(Decision(True, None) for _ in found.patterns)
-        self._rules = Rules.of([Layer(Strength.CONFIG, found, "", decisions)])
+        self._rules = Rules.of([Layer(Precedence.CONFIG, found, "", decisions)])
 
     def __contains__(self, path: str) -> bool:
-        where, slash, name = as_latin1(path).rpartition("/")
-        return self._rules.files.pattern_index(where + slash).strongest(name) != NO_MATCH
+        location, slash, name = as_latin1(path).rpartition("/")
+        return self._rules.files.pattern_index(location + slash).strongest(name) != NO_MATCH

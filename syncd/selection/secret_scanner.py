@@ -1,11 +1,12 @@
-"""Tells by a small file's content whether it holds a secret: a private key, a token of a known form, syncd's own key.
+"""Finds secrets in the content of small files: private keys, tokens of known formats, and syncd's own key.
 
-Names (`policy.builtin_rules`) cannot tell of a token pasted into a script. The search has two steps. All the words by
-which such secrets are known are looked for at once, at several GB/s, so that a first snapshot hardly notices; only what
-stands around a hit is then judged by its form. A form is here if its issuer chose it to be recognizable and little else
-looks like it. So there is no guessing by randomness alone, and no form that is public by design (browser keys).
+Rules about names (`builtin_rules`) do not find a token that was pasted into a script. The search has two steps. First,
+all fixed words of such secrets are searched for at once, at several GB/s, so that it adds little to a first snapshot.
+Then the text around each hit is matched with the secret's format. A format is listed if its issuer made it recognizable
+and little else looks like it. So nothing is guessed by randomness alone, and formats that are public by design (browser
+keys) are not listed.
 
-Forms after the issuers' own documentation, and RFC 7468 and RFC 4880 for keys in text.
+The formats are from the issuers' documentation, and from RFC 7468 and RFC 4880 for keys in text.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from syncd.core.warning import SyncWarning
 from syncd.selection.rules import Rule
 from syncd.selection.secret_allowlist import SecretAllowlist
 
-# Keys and files of credentials are small. Larger files are packed in parts, and most are data.
+# Keys and credential files are small. Larger files are packed in parts, and most of them are data.
 LARGEST_BYTES = 1 << 20
-# As git tells text from data.
-_TELLING_BYTES = 8000
-# Raise it with a change in how hits are judged; changed forms are noticed by themselves.
+# Git too looks for a NUL in the first 8000 bytes to tell data from text.
+_TEXT_PROBE_BYTES = 8000
+# Increase it when the check of hits changes; a changed list of formats is detected without it.
 _VERSION = 1
-# A shorter key of syncd's own is one of a trial, and a word that files may hold for other reasons.
-_LEAST_OWN_KEY = 16
+# A shorter key of syncd's own is a test key, and files may contain that word for other reasons.
+_MIN_OWN_KEY = 16
 _OWN_KEY = "syncd's own API key"
 
 
 class Secret(NamedTuple):
-    """What was found and where, never the value."""
+    """A secret that was found: its kind and line, never its value."""
 
     what: str
     line: int
@@ -44,243 +45,256 @@ class Secret(NamedTuple):
 
     @property
     def rule(self) -> Rule:
-        """As the rule that leaves the file out."""
+        """Return the secret as the rule that excludes the file."""
         return Rule("secrets", None, str(self))
 
 
 class Search(Protocol):
-    """Looks for secrets in files' contents. Two of the same `identity` find the same; an empty one finds none."""
+    """A search for secrets in files. Searches with the same `identity` find the same; with an empty one, nothing."""
 
     identity: str
 
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
-        """The first secret in the file, if it may not leave with it."""
+        """Return the first secret in the file; None also if the path is allowed to hold one."""
 
 
 class NoSearch:
-    """Where everything may leave."""
+    """A search that finds nothing, for a configuration that uploads secrets."""
 
     identity = ""
 
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:  # noqa: ARG002 - as `Search`
-        """Nothing is a secret."""
+        """Return None."""
         return None
 
 
-_Proof = Callable[[bytes, "re.Match[bytes]"], bool]
+_Verify = Callable[[bytes, "re.Match[bytes]"], bool]
 
 
-class _Form(NamedTuple):
-    """A kind of secret. `expression` begins with an anchor, or up to `lead` bytes before it.
+class _SecretPattern(NamedTuple):
+    """A kind of secret. A match of `expression` begins with an anchor, or up to `lead` bytes before one.
 
-    Its proof sees so many bytes before and behind the anchor.
+    `verify` checks a match within its context: `before` bytes before the anchor, and `behind` bytes behind it.
     """
 
     what: str
     anchors: tuple[bytes, ...]
     expression: bytes
-    proof: _Proof
+    verify: _Verify
     lead: int = 0
     before: int = 1
     behind: int = 400
 
 
-# Words of people who write about tokens; as part of a random one each is rarer than one in ten thousand.
+# Words in examples of tokens; less than one in ten thousand random tokens contains one of them.
 _PLACEHOLDER = re.compile(
     rb"example|placeholder|dummy|sample|change.?me|your|token|secret|redacted|1234567|abcdefg|(.)\1{5}", re.IGNORECASE
 )
-_LEAST_DISTINCT = 10
+_MIN_DISTINCT = 10
 
 
-def _random(_: bytes, found: re.Match[bytes]) -> bool:
-    """The value is no placeholder."""
+def _is_random(_: bytes, found: re.Match[bytes]) -> bool:
+    """True if the value is not a placeholder."""
     value = found["value"]
-    return len(set(value)) >= _LEAST_DISTINCT and not _PLACEHOLDER.search(value)
+    return len(set(value)) >= _MIN_DISTINCT and not _PLACEHOLDER.search(value)
 
 
-# 40 characters of base64; those of a SHA-1 are fewer kinds.
+# 40 characters of base64; a SHA-1 digest has fewer kinds of characters.
 _AWS_SECRET = re.compile(rb"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])")
 _KINDS = (re.compile(rb"[A-Z]"), re.compile(rb"[g-z]"), re.compile(rb"[0-9/+]"))
 
 
-def _with_aws_secret(context: bytes, found: re.Match[bytes]) -> bool:
-    """The id alone is no secret, and stands in many documents; what counts is the key that belongs to it."""
+def _has_aws_secret(context: bytes, found: re.Match[bytes]) -> bool:
+    """True if the id has its secret key near it; the id alone is no secret, and many documents show one."""
     return b"EXAMPLE" not in found[0] and any(
-        _random(context, secret) and all(kind.search(secret["value"]) for kind in _KINDS)
+        _is_random(context, secret) and all(kind.search(secret["value"]) for kind in _KINDS)
         for secret in _AWS_SECRET.finditer(context)
     )
 
 
-# Between two runs of base64: line ends, written out too, and what quotes, joins, comments or indents lines in source.
-_JOINT = rb"(?:\\+[nrt]|&#x?[0-9A-Fa-f]{1,2};|[^A-Za-z0-9=<\[\x80-\xff.]|\.(?!\.)){0,80}+"
-_ARMOR = rb"(?:[A-Z][A-Za-z-]{2,20}: [^\r\n\\\"]{0,200}" + _JOINT + rb"){0,8}+"
-_BODY = re.compile(_JOINT + _ARMOR + rb"(?P<body>(?:[A-Za-z0-9+/]{16,}+={0,2}+" + _JOINT + rb")*+)")
+# Between two runs of base64: line ends, also escaped ones, and characters that quote, join, comment or indent lines.
+_SEPARATOR = rb"(?:\\+[nrt]|&#x?[0-9A-Fa-f]{1,2};|[^A-Za-z0-9=<\[\x80-\xff.]|\.(?!\.)){0,80}+"
+_ARMOR = rb"(?:[A-Z][A-Za-z-]{2,20}: [^\r\n\\\"]{0,200}" + _SEPARATOR + rb"){0,8}+"
+_BODY = re.compile(_SEPARATOR + _ARMOR + rb"(?P<body>(?:[A-Za-z0-9+/]{16,}+={0,2}+" + _SEPARATOR + rb")*+)")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}")
-# An Ed25519 key in PKCS #8, the shortest there is, has 64.
-_LEAST_KEY = 60
-_LEAST_DISTINCT_IN_KEY = 16
-# What is cut off by an ellipsis or a placeholder before this is an excerpt, as documentation shows it.
-_MOST_EXCERPT = 200
+# The shortest key, an Ed25519 key in PKCS #8, has 64.
+_MIN_KEY = 60
+_MIN_DISTINCT_IN_KEY = 16
+# A shorter body that ends with an ellipsis or a placeholder is an excerpt in documentation.
+_MAX_EXCERPT = 200
 _CUT_OFF = (b"..", "…".encode(), b"<", b"[")
 
 
-def _with_key(context: bytes, found: re.Match[bytes]) -> bool:
-    """The header is followed by a key, as it is not in a program that looks for headers."""
+def _has_key(context: bytes, found: re.Match[bytes]) -> bool:
+    """True if a key follows the header; in a program that searches for headers, none does."""
     match = _BODY.match(context, found.end())
     if match is None:
         return False
     body = b"".join(_BASE64.findall(match["body"]))
-    if len(body) < _LEAST_KEY or len(set(body)) < _LEAST_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
+    if len(body) < _MIN_KEY or len(set(body)) < _MIN_DISTINCT_IN_KEY or b"EXAMPLE" in body.upper():
         return False
-    return len(body) >= _MOST_EXCERPT or not context.startswith(_CUT_OFF, match.end())
+    return len(body) >= _MAX_EXCERPT or not context.startswith(_CUT_OFF, match.end())
 
 
 _HEADER = rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 _PEM_IN_BASE64 = base64.b64encode(b"-----BEGIN")[:-3]  # its last characters depend on what follows
 
 
-def _with_key_within(_: bytes, found: re.Match[bytes]) -> bool:
-    """Base64 of a whole PEM file, as Kubernetes keeps it; most of them are certificates."""
+def _has_encoded_key(_: bytes, found: re.Match[bytes]) -> bool:
+    """True if the base64 of a whole PEM file, as Kubernetes stores it, holds a key; most hold certificates."""
     text = base64.b64decode(found[0][: len(found[0]) // 4 * 4])
     header = re.match(_HEADER, text)
-    return header is not None and _with_key(text, header)
+    return header is not None and _has_key(text, header)
 
 
-_FORMS = (
-    _Form(
+_PATTERNS = (
+    _SecretPattern(
         "a private key",
         (b"PRIVATE KEY",),
         _HEADER,
-        _with_key,
+        _has_key,
         lead=40,
         before=40,
         behind=1600,
     ),
-    _Form(
+    _SecretPattern(
         "a private key in base64",
         (_PEM_IN_BASE64,),
         _PEM_IN_BASE64 + rb"[A-Za-z0-9+/]{80,}",
-        _with_key_within,
+        _has_encoded_key,
         behind=2400,
     ),
-    _Form(
-        "a PuTTY private key", (b"Private-Lines: ",), rb"Private-Lines: \d+\s+(?P<value>[A-Za-z0-9+/]{24,})", _random
+    _SecretPattern(
+        "a PuTTY private key", (b"Private-Lines: ",), rb"Private-Lines: \d+\s+(?P<value>[A-Za-z0-9+/]{24,})", _is_random
     ),
-    _Form("an age secret key", (b"AGE-SECRET-KEY-1",), rb"AGE-SECRET-KEY-1(?P<value>[A-Z0-9]{58})", _random),
-    _Form(
+    _SecretPattern(
+        "an age secret key", (b"AGE-SECRET-KEY-1",), rb"AGE-SECRET-KEY-1(?P<value>[A-Z0-9]{58})", _is_random
+    ),
+    _SecretPattern(
         "an AWS access key with its secret",
         (b"AKIA", b"ASIA"),
         rb"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Za-z0-9])",
-        _with_aws_secret,
+        _has_aws_secret,
         before=500,
         behind=500,
     ),
-    _Form(
+    _SecretPattern(
         "a GitHub token",
         (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"),
         rb"\bgh[pousr]_(?P<value>[A-Za-z0-9]{36,})",
-        _random,
+        _is_random,
     ),
-    _Form("a GitHub token", (b"github_pat_",), rb"\bgithub_pat_(?P<value>[A-Za-z0-9]{22}_[A-Za-z0-9]{59})", _random),
-    _Form("a GitLab token", (b"glpat-",), rb"\bglpat-(?P<value>[\w-]{20,})", _random),
-    _Form(
+    _SecretPattern(
+        "a GitHub token", (b"github_pat_",), rb"\bgithub_pat_(?P<value>[A-Za-z0-9]{22}_[A-Za-z0-9]{59})", _is_random
+    ),
+    _SecretPattern("a GitLab token", (b"glpat-",), rb"\bglpat-(?P<value>[\w-]{20,})", _is_random),
+    _SecretPattern(
         "a Slack token",
         (b"xoxa-", b"xoxb-", b"xoxe-", b"xoxe.", b"xoxp-", b"xoxr-", b"xoxs-"),
         rb"\bxox[abeprs](?:\.xox[bp])?-(?P<value>\d[0-9A-Za-z-]{23,})",
-        _random,
+        _is_random,
     ),
-    _Form("a Slack token", (b"xapp-",), rb"\bxapp-\d-[A-Z0-9]+-\d+-(?P<value>[0-9a-f]{32,})", _random),
-    _Form("a Stripe key", (b"sk_live_", b"rk_live_"), rb"\b[rs]k_live_(?P<value>[A-Za-z0-9]{20,})", _random),
-    _Form("an npm token", (b"npm_",), rb"\bnpm_(?P<value>[A-Za-z0-9]{36})(?![A-Za-z0-9])", _random),
-    _Form(
+    _SecretPattern("a Slack token", (b"xapp-",), rb"\bxapp-\d-[A-Z0-9]+-\d+-(?P<value>[0-9a-f]{32,})", _is_random),
+    _SecretPattern(
+        "a Stripe key", (b"sk_live_", b"rk_live_"), rb"\b[rs]k_live_(?P<value>[A-Za-z0-9]{20,})", _is_random
+    ),
+    _SecretPattern("an npm token", (b"npm_",), rb"\bnpm_(?P<value>[A-Za-z0-9]{36})(?![A-Za-z0-9])", _is_random),
+    _SecretPattern(
         "a registry's token",
         (b"_authToken",),
         rb"_authToken[\"']?\s*[=:]\s*[\"']?(?P<value>(?=[A-Za-z+/=_-]*[0-9])[A-Za-z0-9+/=_-]{20,})",
-        _random,
+        _is_random,
     ),
-    _Form("a PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE(?P<value>[\w-]{60,})", _random),
-    _Form("an Anthropic key", (b"sk-ant-",), rb"\bsk-ant-[a-z]{2,10}\d\d-(?P<value>[\w-]{32,})", _random),
-    _Form(
+    _SecretPattern("a PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE(?P<value>[\w-]{60,})", _is_random),
+    _SecretPattern("an Anthropic key", (b"sk-ant-",), rb"\bsk-ant-[a-z]{2,10}\d\d-(?P<value>[\w-]{32,})", _is_random),
+    _SecretPattern(
         "an OpenAI key",
         (b"T3BlbkFJ",),
         rb"\bsk-(?P<value>[\w-]{16,190}T3BlbkFJ[\w-]{16,})",
-        _random,
+        _is_random,
         lead=200,
         before=201,
     ),
-    _Form(
+    _SecretPattern(
         "an OpenAI key",
         (b"sk-proj-", b"sk-svcacct-", b"sk-admin-"),
         rb"\bsk-(?:proj|svcacct|admin)-(?P<value>[\w-]{40,})",
-        _random,
+        _is_random,
     ),
 )
-_ANCHORS = tuple((anchor, form, re.compile(form.expression)) for form in _FORMS for anchor in form.anchors)
+_ANCHORS = tuple(
+    (anchor, pattern, re.compile(pattern.expression)) for pattern in _PATTERNS for anchor in pattern.anchors
+)
 
 
 class SecretSearch:
-    """The search, but for what `allowed` patterns name. `own_key` is looked for by its value, in data as well."""
+    """The search in all files that no `allowed` pattern matches. It finds `own_key` by its value, also in data."""
 
     def __init__(self, allowed: Iterable[str] = (), own_key: str = "") -> None:
         allowed = tuple(allowed)
         self._allowed = SecretAllowlist(allowed)
-        own = [own_key.encode()] if len(own_key) >= _LEAST_OWN_KEY else []
-        self._others = len(own)  # the own key's number comes before them: of two at one place, the first is reported
-        # Leftmost matches are what the library can look for with vector instructions.
+        own = [own_key.encode()] if len(own_key) >= _MIN_OWN_KEY else []
+        self._first_pattern = len(own)  # the own key has a lower number: of two hits at one position, the lower counts
+        # The library uses vector instructions for leftmost matches only.
         self._anchors = BytesAhoCorasick([*own, *(anchor for anchor, _, _ in _ANCHORS)], MatchKind.LeftmostFirst)
-        rules = (_VERSION, LARGEST_BYTES, sorted(allowed), [(form.what, form.expression) for form in _FORMS])
+        rules = (
+            _VERSION,
+            LARGEST_BYTES,
+            sorted(allowed),
+            [(pattern.what, pattern.expression) for pattern in _PATTERNS],
+        )
         self.identity = hashlib.sha256(repr(rules).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def in_file(self, path: str, content: bytes | memoryview) -> Secret | None:
-        """The first secret in the file, if it may not leave with it."""
+        """Return the first secret in the file; None also if the path is allowed to hold one."""
         hits = self._anchors.find_matches_as_indexes(content)
-        return self._judged(path, content, hits) if hits else None
+        return self._first_secret(path, content, hits) if hits else None
 
-    def _judged(self, path: str, content: bytes | memoryview, hits: list[tuple[int, int, int]]) -> Secret | None:
-        is_text = b"\0" not in bytes(content[:_TELLING_BYTES])
+    def _first_secret(self, path: str, content: bytes | memoryview, hits: list[tuple[int, int, int]]) -> Secret | None:
+        is_text = b"\0" not in bytes(content[:_TEXT_PROBE_BYTES])
         for number, start, end in hits:
-            if number < self._others:
+            if number < self._first_pattern:
                 found, at = _OWN_KEY, start
             elif is_text:
-                _, form, expression = _ANCHORS[number - self._others]
-                first = max(0, start - form.before)
-                context = bytes(content[first : end + form.behind])
-                begin = _proved(form, expression, context, start - first)
+                _, pattern, expression = _ANCHORS[number - self._first_pattern]
+                first = max(0, start - pattern.before)
+                context = bytes(content[first : end + pattern.behind])
+                begin = _secret_start(pattern, expression, context, start - first)
                 if begin is None:
                     continue
-                found, at = form.what, first + begin
+                found, at = pattern.what, first + begin
             else:
                 continue
             return None if path in self._allowed else Secret(found, bytes(content[:at]).count(b"\n") + 1)
         return None
 
 
-def _proved(form: _Form, expression: re.Pattern[bytes], context: bytes, anchor: int) -> int | None:
-    """Where the secret begins that the anchor belongs to, if it is one.
+def _secret_start(pattern: _SecretPattern, expression: re.Pattern[bytes], context: bytes, anchor: int) -> int | None:
+    """Return the position of the secret that the anchor belongs to; None if there is none.
 
-    No other that may be near: a file of a hundred thousand ids would keep the daemon for minutes.
+    Other anchors are not examined: a file of a hundred thousand ids would otherwise take minutes.
     """
-    if not form.lead:
+    if not pattern.lead:
         match = expression.match(context, anchor)
-        return anchor if match is not None and form.proof(context, match) else None
-    for match in expression.finditer(context, max(0, anchor - form.lead)):
+        return anchor if match is not None and pattern.verify(context, match) else None
+    for match in expression.finditer(context, max(0, anchor - pattern.lead)):
         if match.start() > anchor:
             break
-        if match.end() > anchor and form.proof(context, match):
+        if match.end() > anchor and pattern.verify(context, match):
             return match.start()
     return None
 
 
-def sent_before(path: str) -> SyncWarning:
-    """The warning about a file in the sandbox in which a secret was found here, where it is deleted or left out now."""
+def sent_secret_warning(path: str) -> SyncWarning:
+    """Return the warning about a secret in a file that was sent earlier, and is now deleted or left out."""
     what = f"in {path!r} a secret was found here, and what was sent of it before may still be in the sandbox"
     remedy = 'with sandbox.deletions = "mirror" syncd removes it there; another sandbox does not have it'
     return SyncWarning(f"secret:{path}", what, remedy)
 
 
-def secret_files(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
-    """The warning about a file that stays home for what is in it; `sent`: an earlier version did not."""
-    what = f"{path!r} holds {secret} and stays home"
+def secret_warning(path: str, secret: Secret, *, sent: bool) -> SyncWarning:
+    """Return the warning about a file that is left out because of a secret; `sent`: an earlier version was sent."""
+    what = f"{path!r} holds {secret} and is left out"
     if sent:
         what += ", but what was sent of it before may still be in the sandbox"
     return SyncWarning(f"secret:{path}", what, "take it out, or allow the path in workspace.allow_secrets")

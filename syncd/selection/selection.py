@@ -1,19 +1,19 @@
-"""Decides what belongs in the snapshot: which names of a directory are included, and by which rule.
+"""Decides which names of a directory belong to the snapshot, and by which rule.
 
-Whoever walks the workspace carries a `Scope` along, one per directory, and asks it about each child. A directory that
-is left out is not entered, so nothing in it can be brought back: git's own rule, and what makes pruning possible.
+A walk of the workspace has a `Scope` for each directory, which decides about its children. A directory that is excluded
+is not entered, so nothing in it can be included again: this is git's own rule, and it makes pruning possible.
 
 Precedence, from the strongest:
 
     1. hard rules: `.git` and secrets by name         no file can lift them, only [workspace] of the configuration
-    2. .syncdignore, the deepest first                what this person wants for this workspace
+    2. .syncdignore, the deepest first                the user's wishes for this workspace
     3. workspace.ignore of the configuration
-    4. built-in defaults                              over .gitignore, or a whitelist (`*`, `!*/`, `!*.py`) in it
-    5. .gitignore, the deepest first                  would bring node_modules back
+    4. built-in defaults                              above .gitignore: a whitelist there (`*`, `!*/`, `!*.py`) would
+    5. .gitignore, the deepest first                  include node_modules again
     6. git's own exclude files
 
-In a repository whose top is above the workspace, the `.gitignore` files on the way down to it count as well, and the
-patterns of git's exclude files are relative to that top. So scopes count directories from there.
+If the top of the repository is above the workspace, the `.gitignore` files between the two apply as well, and the
+patterns of git's exclude files are relative to that top. So locations are relative to the repository's top.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
 from syncd.selection.pattern_index import NO_MATCH, PatternIndex
 from syncd.selection.pattern_list import PatternList, pattern_list
-from syncd.selection.rules import Decision, Layer, Rule, Rules, Strength
-from syncd.selection.secret_allowlist import covering
+from syncd.selection.rules import Decision, Layer, Precedence, Rule, Rules
+from syncd.selection.secret_allowlist import expand_folders
 
 __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
 
@@ -39,7 +39,7 @@ INCLUDED = Decision(included=True, rule=None)
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The keys of [workspace] that say what belongs; their patterns are gitignore's, relative to the workspace."""
+    """The keys of [workspace] that select paths; their patterns are gitignore's, relative to the workspace."""
 
     ignore: tuple[str, ...] = ()
     use_gitignore: bool = True
@@ -50,10 +50,10 @@ class SelectionSettings:
 
 @dataclass(frozen=True)
 class OuterFile:
-    """An ignore file outside of the workspace's own directories, under the name that its rules show."""
+    """An ignore file outside of the workspace's own directories; its rules are shown with `source` as their file."""
 
     source: str
-    folder: str  # that its patterns are relative to, from the repository's top; "" is the top
+    folder: str  # the directory that its patterns are relative to, from the repository's top; "" is the top
     data: bytes
 
 
@@ -61,7 +61,7 @@ class OuterFile:
 class OuterRules:
     """Git's rules from outside of the workspace's own directories, the weakest file first.
 
-    `workspace` is where the workspace is, from the repository's top; "" where it is the top, or in no repository.
+    `workspace` is the workspace's path from the repository's top; "" if it is the top, or in no repository.
     """
 
     workspace: str = ""
@@ -72,148 +72,150 @@ NO_OUTER_RULES = OuterRules()
 
 
 class Selection:
-    """The rules that hold in the whole workspace."""
+    """The rules that apply in the whole workspace."""
 
     def __init__(self, settings: SelectionSettings) -> None:
         self._settings = settings
         layers = [
-            _named(Strength.DEFAULTS, "built-in", DEFAULTS),
-            _named(Strength.CONFIG, "workspace.ignore", settings.ignore),
+            _pattern_layer(Precedence.DEFAULTS, "built-in", DEFAULTS),
+            _pattern_layer(Precedence.CONFIG, "workspace.ignore", settings.ignore),
         ]
         if not settings.upload_secrets:
-            allowed = tuple(f"!{pattern}" for pattern in covering(settings.allow_secrets))
-            layers.append(_lifting_nothing(_named(Strength.HARD, "secrets", SECRETS + allowed)))
+            allowed = tuple(f"!{pattern}" for pattern in expand_folders(settings.allow_secrets))
+            layers.append(_neutral_exceptions(_pattern_layer(Precedence.HARD, "secrets", SECRETS + allowed)))
         if not settings.include_git:
-            layers.append(_named(Strength.HARD, "built-in", GIT))
+            layers.append(_pattern_layer(Precedence.HARD, "built-in", GIT))
         self._rules = Rules.of(layers)
 
     @property
-    def heeds_git(self) -> bool:
-        """Whether git's rules count at all."""
+    def uses_gitignore(self) -> bool:
+        """True if git's rules apply."""
         return self._settings.use_gitignore
 
     def root(self, outer: OuterRules = NO_OUTER_RULES) -> Scope:
-        """The scope of the workspace's own directory. Outer rules are left aside where .gitignore files are."""
-        if not self.heeds_git:
+        """Return the scope of the workspace's directory. Without `use_gitignore`, outer rules are ignored too."""
+        if not self.uses_gitignore:
             return Scope(self._rules, "", (_SYNCDIGNORE,))
         names = (GITIGNORE, _SYNCDIGNORE)
-        layers = [_from_file(Strength.GIT, each.source, _base(each.folder), each.data) for each in outer.files]
+        layers = [_file_layer(Precedence.GIT, each.source, _prefix(each.folder), each.data) for each in outer.files]
         if not outer.workspace:
             return Scope(self._rules.plus(layers) if layers else self._rules, "", names)
-        layers = _including(outer.workspace, layers)
-        top = _base(outer.workspace)
+        layers = _without_exclusion_of(outer.workspace, layers)
+        top = _prefix(outer.workspace)
         own = [layer._replace(base=top) for layer in self._rules.layers]
         return Scope(Rules.of([*own, *layers]), top, names, top)
 
 
 class Scope:
-    """The rules in force within one directory. Immutable: threads may share it.
+    """The rules that apply in one directory. It is immutable, so threads may share it.
 
-    `ignore_files` are the names of the files to read there and to hand to `with_files`.
+    `ignore_files` are the names of the files to read there and to pass to `with_files`.
     """
 
-    __slots__ = ("_directories", "_files", "_rules", "_top", "_where", "ignore_files")
+    __slots__ = ("_directories", "_files", "_location", "_rules", "_top", "ignore_files")
 
-    def __init__(self, rules: Rules, where: str, ignore_files: tuple[str, ...], top: str = "") -> None:
+    def __init__(self, rules: Rules, location: str, ignore_files: tuple[str, ...], top: str = "") -> None:
         self._rules = rules
-        self._where = where  # from the repository's top, as `top`, which is the workspace
-        self._top = top
+        self._location = location  # from the repository's top
+        self._top = top  # the workspace's own location
         self.ignore_files = ignore_files
-        # Both are found when they are first needed; found twice by two threads, they are equal.
+        # Both are built when they are first needed; if two threads build them, the results are equal.
         self._files: PatternIndex | None = None
         self._directories: PatternIndex | None = None
 
     @property
     def path(self) -> str:
-        """The directory, relative to the workspace; "" is the workspace itself."""
-        return from_latin1(self._where[len(self._top) : -1])
+        """Return the directory's path relative to the workspace; "" is the workspace itself."""
+        return from_latin1(self._location[len(self._top) : -1])
 
     def enter(self, name: str) -> Scope:
-        """The scope of an included subdirectory, before its own ignore files are known."""
-        where = f"{self._where}{as_latin1(name)}/"
+        """Return the scope of an included subdirectory, without the rules of its own ignore files."""
+        location = f"{self._location}{as_latin1(name)}/"
         if name == _GIT:
-            # Asked for with include_git. Git's rules are about its work tree: `logs/` must not tear a repository apart.
-            return Scope(self._rules.without(Strength.GIT, Strength.DEFAULTS), where, (_SYNCDIGNORE,), self._top)
-        return Scope(self._rules, where, self.ignore_files, self._top)
+            # It is included by include_git. Git's rules are about the work tree: `logs/` must not exclude `.git/logs`.
+            return Scope(self._rules.without(Precedence.GIT, Precedence.DEFAULTS), location, (_SYNCDIGNORE,), self._top)
+        return Scope(self._rules, location, self.ignore_files, self._top)
 
     def with_files(self, files: Mapping[str, bytes]) -> Scope:
-        """This scope with the directory's own ignore files, by name; names not in `ignore_files` are passed over."""
+        """Return the scope with the rules of the directory's ignore files; names not in `ignore_files` are ignored."""
         layers = []
         for name in self.ignore_files:
             data = files.get(name)
             if data is not None:
-                strength = Strength.SYNCDIGNORE if name == _SYNCDIGNORE else Strength.GIT
-                source = from_latin1(self._where[len(self._top) :]) + name
-                layers.append(_from_file(strength, source, self._where, data))
+                precedence = Precedence.SYNCDIGNORE if name == _SYNCDIGNORE else Precedence.GIT
+                source = from_latin1(self._location[len(self._top) :]) + name
+                layers.append(_file_layer(precedence, source, self._location, data))
         if not layers:
             return self
-        rules = self._rules.plus(layers) if self._where != self._top else Rules.of([*self._rules.layers, *layers])
-        return Scope(rules, self._where, self.ignore_files, self._top)
+        rules = self._rules.plus(layers) if self._location != self._top else Rules.of([*self._rules.layers, *layers])
+        return Scope(rules, self._location, self.ignore_files, self._top)
 
     def decide(self, name: str, is_dir: bool) -> Decision:
-        """Whether a child of this directory belongs. A symlink is no directory, whatever it leads to."""
+        """Decide about a child of this directory. A symlink is not a directory, whatever its target is."""
         text = name if name.isascii() else as_latin1(name)
         pattern_index = self._directories if is_dir else self._files
         if pattern_index is None:
             if is_dir:
-                pattern_index = self._directories = self._rules.directories.pattern_index(self._where)
+                pattern_index = self._directories = self._rules.directories.pattern_index(self._location)
             else:
-                pattern_index = self._files = self._rules.files.pattern_index(self._where)
+                pattern_index = self._files = self._rules.files.pattern_index(self._location)
         index = pattern_index.strongest(text)
         if index == NO_MATCH:
             return INCLUDED
         decision = self._rules.decision(index)
-        if decision is None:  # an exception to a hard rule: what the others say holds
-            return Scope(self._rules.soft(), self._where, self.ignore_files, self._top).decide(name, is_dir)
+        if decision is None:  # an exception to a hard rule: the other rules decide
+            return Scope(self._rules.without_hard_rules(), self._location, self.ignore_files, self._top).decide(
+                name, is_dir
+            )
         return decision
 
 
-def _base(folder: str) -> str:
+def _prefix(folder: str) -> str:
     return f"{as_latin1(folder)}/" if folder else ""
 
 
-def _including(workspace: str, layers: Sequence[Layer]) -> list[Layer]:
-    """The layers but for each pattern that leaves out the workspace itself, or a folder that it is in.
+def _without_exclusion_of(workspace: str, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers without the patterns that exclude the workspace itself, or a folder above it.
 
-    A person has named the workspace, so that is not what they mean; the other patterns they do.
+    The user configured this workspace, so these patterns cannot be meant for it; all others still apply.
     """
     layers = list(layers)
-    where = ""
+    location = ""
     for name in workspace.split("/"):
         while True:
-            above = Rules.of(layer for layer in layers if where.startswith(layer.base))
-            decision = Scope(above, where, ()).decide(name, is_dir=True)
+            above = Rules.of(layer for layer in layers if location.startswith(layer.base))
+            decision = Scope(above, location, ()).decide(name, is_dir=True)
             if decision.included:
                 break
-            layers = [_without(layer, decision.rule) for layer in layers]
-        where += f"{as_latin1(name)}/"
+            layers = [_without_rule(layer, decision.rule) for layer in layers]
+        location += f"{as_latin1(name)}/"
     return layers
 
 
-def _without(layer: Layer, rule: Rule | None) -> Layer:
-    """The layer but for the rule, on whatever lines it stands."""
-    named = rule and (rule.source, rule.pattern)
+def _without_rule(layer: Layer, rule: Rule | None) -> Layer:
+    """Return the layer without the rule, on all its lines."""
+    removed = rule and (rule.source, rule.pattern)
     rules = [decision and decision.rule for decision in layer.decisions]
-    kept = [at for at, each in enumerate(rules) if each is None or (each.source, each.pattern) != named]
+    kept = [at for at, each in enumerate(rules) if each is None or (each.source, each.pattern) != removed]
     if len(kept) == len(layer.decisions):
         return layer
     patterns = PatternList([layer.patterns.patterns[at] for at in kept])
     return layer._replace(patterns=patterns, decisions=tuple(layer.decisions[at] for at in kept))
 
 
-def _from_file(strength: Strength, source: str, base: str, data: bytes) -> Layer:
+def _file_layer(precedence: Precedence, source: str, base: str, data: bytes) -> Layer:
     patterns = pattern_list(data)
     decisions = (Decision(pattern.negated, Rule(source, pattern.line, pattern.text)) for pattern in patterns.patterns)
-    return Layer(strength, patterns, base, tuple(decisions))
+    return Layer(precedence, patterns, base, tuple(decisions))
 
 
-def _named(strength: Strength, source: str, lines: tuple[str, ...]) -> Layer:
+def _pattern_layer(precedence: Precedence, source: str, lines: tuple[str, ...]) -> Layer:
     parsed = (parse_line(as_latin1(line), number) for number, line in enumerate(lines, 1))
     patterns = PatternList([pattern for pattern in parsed if pattern is not None])
     decisions = (Decision(pattern.negated, Rule(source, None, pattern.text)) for pattern in patterns.patterns)
-    return Layer(strength, patterns, "", tuple(decisions))
+    return Layer(precedence, patterns, "", tuple(decisions))
 
 
-def _lifting_nothing(layer: Layer) -> Layer:
-    """An exception to a hard rule says that the rule is not meant, not that the path belongs."""
+def _neutral_exceptions(layer: Layer) -> Layer:
+    """Return the layer with exceptions that only cancel its hard rules, and do not include a path."""
     return layer._replace(decisions=tuple(None if d is None or d.included else d for d in layer.decisions))

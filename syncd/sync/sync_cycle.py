@@ -16,7 +16,7 @@ from syncd.archive.archive import DamagedPiece
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.clock import Clock, stamp
-from syncd.core.errors import SandboxGone, TryLater
+from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.acquired_sandbox import over_in_s
@@ -31,8 +31,8 @@ from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.remote_changes import CheckList, check_list
 from syncd.sandbox.removal_plan import Versions
-from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced, unknown
-from syncd.selection.secret_scanner import sent_before
+from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced_entries, without_digest
+from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import Delivery, SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.status_document import LastSync, State
@@ -137,13 +137,13 @@ class SyncCycle:
             message = f"the sandbox ended as soon as it was acquired ({failure.message})"
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
 
-    def disbelieve(self, paths: Collection[str] | None) -> None:
+    def forget_stamps(self, paths: Collection[str] | None) -> None:
         """Have the next sync read these files whatever their times say; None: all of which that may not be true."""
-        self.snapshotter.disbelieve(self.baseline or {}, paths)
+        self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
     def _moved_out(self, failure: StepFailed) -> bool:
         """Whether the failure says that the sandbox is gone, and another one may follow."""
-        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxGone)
+        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
         if not gone or self.services is None:
             return False
         self.services.deletion_sync.forget()
@@ -162,7 +162,7 @@ class SyncCycle:
     def _move_into(self, target: Target) -> SandboxServices:
         self.services = self.equip(target)
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
-        self.torn = tuple(unknown(self.baseline or {}))
+        self.torn = tuple(without_digest(self.baseline or {}))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
         return self.services
 
@@ -272,7 +272,7 @@ class SyncCycle:
 
     def _expect(self, services: SandboxServices, manifest: Manifest) -> None:
         """What comes without an answer is ours, too, in this process and the next."""
-        new = {path: manifest[path] for path in replaced(self.baseline or {}, manifest)}
+        new = {path: manifest[path] for path in replaced_entries(self.baseline or {}, manifest)}
         self._possibly_applied |= new
         if new and (services.deletion_sync.removes or services.inspection.looks):
             with contextlib.suppress(OSError):  # then it counts as someone else's if this process dies meanwhile
@@ -297,7 +297,7 @@ class SyncCycle:
         raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
 
     def _unchanged(self, services: SandboxServices, look: ScanResult) -> bool:
-        if self.sync_state.uncertain or look.difference.certain or look.difference.uncertain_reason:
+        if self.sync_state.uncertain or look.difference.certain or look.difference.uncertain:
             return False
         if services.blocked.changed or self._owes(services, look.manifest):
             return False
@@ -313,7 +313,7 @@ class SyncCycle:
         if services.blocked.changed or self._owes(services, packed.manifest):
             return False
         found = difference(self.baseline, packed.manifest)
-        return not found.certain and not found.uncertain_reason
+        return not found.certain and not found.uncertain
 
     def _owes(self, services: SandboxServices, manifest: Manifest) -> bool:
         unread = {*self.snapshotter.unread, *services.blocked.paths}
@@ -365,7 +365,7 @@ class SyncCycle:
             return sent or (deletion_sync is not None and deletion_sync.keeps_leftovers(path))
 
         left = deletion_sync.secret - secret_files if deletion_sync else ()
-        return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_before, sorted(left))]
+        return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_secret_warning, sorted(left))]
 
 
 def _before_initialize(
@@ -383,7 +383,7 @@ def _part(look: ScanResult) -> set[str] | None:
     """
     found = look.difference
     least = min(look.manifest, key=lambda path: look.manifest[path].size_bytes)
-    part = {*found.added, *found.changed, *found.uncertain_reason, least}
+    part = {*found.added, *found.changed, *found.uncertain, least}
     with_folders = set(part)
     for path in part:
         while path := path.rpartition("/")[0]:

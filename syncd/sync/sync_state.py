@@ -94,7 +94,7 @@ class SyncState:
 
     def uploaded(self, target: Target) -> Uploaded | None:
         """The archive that only lacks its initialize, if it went the same way to the same sandbox."""
-        record = self._uploaded.recalled(Uploaded, _log)
+        record = self._uploaded.load_record(Uploaded, _log)
         return record if record and record.version == _VERSION and record.target == target else None
 
     def record_uploaded(self, target: Target, identity: str, size_bytes: int, sha256: str) -> None:
@@ -111,14 +111,14 @@ class SyncState:
         self.uncertain = True
         if not self._marked:
             try:
-                self._mark.make()
+                self._mark.create()
             except OSError:
                 self._initialized.remove()
             self._marked = True
 
     def possibly_applied(self, target: Target) -> Manifest:
         """What may be in this sandbox beside the last manifest that it was known to hold."""
-        record = self._perhaps.recalled(_Initialized, _log)
+        record = self._perhaps.load_record(_Initialized, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(target):
             return {}
         return {os.fsdecode(row.path): _entry(row) for row in record.rows}
@@ -132,7 +132,7 @@ class SyncState:
         self.uncertain = self._marked = False
         self._initialized.write_record(self._record(target, manifest))
         # Left behind, each of these costs the next process a request that it could have spared.
-        for forget in (self._mark.take_away, self._uploaded.remove, self._perhaps.remove):
+        for forget in (self._mark.remove, self._uploaded.remove, self._perhaps.remove):
             with contextlib.suppress(OSError):
                 forget()
 

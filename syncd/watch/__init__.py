@@ -1,4 +1,4 @@
-"""Hears that something changed, and says when it has been quiet for long enough.
+"""Reports that something changed, and decides when the workspace has been quiet for long enough.
 
-Begins at `interface`; `inotify_watch` is the one that is used where it can be, `debounce` the rule.
+Start reading at `interface`. `inotify_watch` is the normal watch; `debounce` has the rule about quiet periods.
 """

@@ -1,6 +1,6 @@
-"""What a watch tells the loop: that something happened, roughly where, and whether it may have missed more.
+"""Passes changes from a watch to the loop: the directories they are in, and the reason if more may have been missed.
 
-Changes are never the truth, the scan is. They cross from the reader's thread to the loop in a `ChangeQueue`, which
+Changes are only hints; the scan is the truth. They get from the reader's thread to the loop in a `ChangeQueue`, which
 calls `WakeCallback` at most once until it is emptied: a checkout of 200,000 files is one byte in the loop's pipe.
 """
 
@@ -12,32 +12,32 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 WakeCallback = Callable[[], None]
-"""Wakes the loop: no payload, never blocks, never raises, callable from any thread and from a signal handler."""
+"""Wakes the loop. It has no payload, never blocks or raises, and may be called in any thread and signal handler."""
 
-DIRTY_AT_MOST = 4096
-"""Directories named one by one; with more, reading the whole tree costs less than keeping the list."""
-WRITTEN_AT_MOST = 4096
-"""Files named one by one."""
+MAX_DIRTY = 4096
+"""The most directories in the list; with more, scanning the whole tree costs less than keeping the list."""
+MAX_WRITTEN = 4096
+"""The most files in the list."""
 
 
 class RescanReason(enum.IntEnum):
-    """Why the named directories may not be all: only a full scan tells. The gravest of several is kept."""
+    """The reason for a full scan, as the list of directories may be incomplete. Of several, the gravest is kept."""
 
-    FLOOD = 1  # more directories than are worth naming
-    COARSE = 2  # what was heard does not say where
-    FAULT = 3  # an event could not be understood
+    TOO_MANY = 1  # more directories than the list may hold
+    UNKNOWN_DIRECTORY = 2  # the event does not name a directory
+    ERROR = 3  # an event could not be parsed
     OVERFLOW = 4  # the kernel dropped events
-    DEAF = 5  # the reader died; nothing is heard until the next `begin()`
-    ROOT = 6  # the workspace itself was moved, removed, unmounted or put back
+    READER_DIED = 5  # the reader died; no events are received until the next `begin()`
+    WORKSPACE = 6  # the workspace itself was moved, removed, unmounted or put back
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happened since the last `take()`: `dirty` directories (relative, "" the workspace), and a doubt if any.
+    """The changes since the last `take()`: `dirty` directories (relative, "" is the workspace), and a rescan reason.
 
-    `written` are files that were written, maybe with no time of theirs to tell; None: many in the `dirty` directories.
-    In an `unlinked` directory something was written through a name that is gone: no reason to look, but to look there
-    at the next opportunity.
+    `written` files were written, perhaps without a change of their times; None: there are too many, in the `dirty`
+    directories. In an `unlinked` directory a file was written through a name that was removed. That is no reason for
+    a scan, but the next scan includes the directory.
     """
 
     dirty: frozenset[str] = frozenset()
@@ -50,7 +50,7 @@ class Changes:
 
 
 class ChangeQueue:
-    """Changes on their way from any thread to the one that takes them."""
+    """A queue of changes from any thread to the one that takes them."""
 
     def __init__(self, wake: WakeCallback) -> None:
         self._wake = wake
@@ -58,8 +58,8 @@ class ChangeQueue:
         self._dirty: set[str] = set()
         self._written: set[str] | None = set()
         self._unlinked: set[str] = set()
-        self._rescan_reason: RescanReason | None = None
-        self._rung = False
+        self._rescan_reason = 0  # 0: none
+        self._woken = False
 
     def put(
         self,
@@ -69,36 +69,37 @@ class ChangeQueue:
         written: Collection[str] = (),
         unlinked: Collection[str] = (),
     ) -> None:
-        """Adds hints, and rings unless it has rung since the last `take()`, or all are of unlinked names."""
+        """Add changes, and call `wake` unless it was called since the last `take()`, or all names are unlinked."""
+        reason = rescan_reason or 0
         with self._lock:
             self._unlinked.update(unlinked)
-            if len(self._unlinked) > DIRTY_AT_MOST:
+            if len(self._unlinked) > MAX_DIRTY:
                 self._unlinked.clear()
-                rescan_reason = max(rescan_reason or RescanReason.FLOOD, RescanReason.FLOOD)
-            if not dirty and rescan_reason is None:
+                reason = max(reason, RescanReason.TOO_MANY)
+            if not dirty and not reason:
                 return
             self._dirty.update(dirty)
             if self._written is not None:
                 self._written.update(written)
-                if len(self._written) > WRITTEN_AT_MOST:
+                if len(self._written) > MAX_WRITTEN:
                     self._written = None
-            if len(self._dirty) > DIRTY_AT_MOST:
+            if len(self._dirty) > MAX_DIRTY:
                 self._dirty.clear()
-                rescan_reason = max(rescan_reason or RescanReason.FLOOD, RescanReason.FLOOD)
-            if rescan_reason is not None:
-                self._rescan_reason = max(self._rescan_reason or rescan_reason, rescan_reason)
-            ring, self._rung = not self._rung, True
-        if ring:
+                reason = max(reason, RescanReason.TOO_MANY)
+            self._rescan_reason = max(self._rescan_reason, reason)
+            wake, self._woken = not self._woken, True
+        if wake:
             self._wake()
 
     def take(self) -> Changes:
-        """Empties the box and lets it ring again. Drain the strobe's pipe before, or a ring between is lost."""
+        """Empty the queue, and let it call `wake` again. Drain the wake-up pipe before, or a wake-up may be lost."""
         with self._lock:
             written = None if self._written is None else frozenset(self._written)
-            changes = Changes(frozenset(self._dirty), self._rescan_reason, written, frozenset(self._unlinked))
+            reason = RescanReason(self._rescan_reason) if self._rescan_reason else None
+            changes = Changes(frozenset(self._dirty), reason, written, frozenset(self._unlinked))
             self._dirty.clear()
             self._written = set()
             self._unlinked.clear()
-            self._rescan_reason = None
-            self._rung = False
+            self._rescan_reason = 0
+            self._woken = False
         return changes

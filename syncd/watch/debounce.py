@@ -1,27 +1,23 @@
-"""When a burst of changes is over: after a quiet period, or a longest wait that no constant writer stretches."""
+"""Decides when a burst of changes is synced: after a quiet period, or at the latest after the max wait."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Changes that will be one sync. Times are monotonic seconds."""
+    """The times of the first and the last of the changes that are synced together, in monotonic seconds."""
 
     first_s: float
     last_s: float
 
-    def also(self, now_s: float) -> Burst:
-        """The burst with one more change."""
-        return replace(self, last_s=now_s)
 
-
-def noted(burst: Burst | None, now_s: float) -> Burst:
-    """The burst after a change that was noticed now."""
-    return Burst(now_s, now_s) if burst is None else burst.also(now_s)
+def extend(burst: Burst | None, now_s: float) -> Burst:
+    """Return the burst with one more change, at this time."""
+    return Burst(now_s if burst is None else burst.first_s, now_s)
 
 
 def due_s(burst: Burst, quiet_s: float, max_wait_s: float) -> float:
-    """The monotonic second at which the burst is to be synced, if nothing else comes."""
+    """Return the monotonic second at which the burst is synced if no further change comes."""
     return min(burst.last_s + quiet_s, burst.first_s + max_wait_s)

@@ -1,8 +1,7 @@
-"""The watch of last resort, for a watchdog whose inotify layer is not the one syncd knows.
+"""The fallback watch, for a version of watchdog whose inotify layer syncd does not know.
 
-Only watchdog's public observer, on the whole tree, ignored folders and all; whatever it says, all that is made of it
-is "something changed". Its losses cannot be seen from outside (overflow, limits, a moved workspace), so the workspace
-is polled besides.
+It uses only watchdog's public observer, on the whole tree with its ignored folders. Every event means only that
+something changed. Lost events cannot be detected (overflow, limits, a moved workspace), so the workspace is polled too.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from syncd.core.file_identity import FileIdentity, lasting_identity_of
+from syncd.core.file_identity import FileIdentity, persistent_identity_of
 from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
 from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback
 
-# Unfiltered, the daemon's own reading would be events. Attrib needs Modified beside it; without Created and Moved,
-# new directories are never watched.
+# Without a filter, the daemon's own reading would cause events. Attrib needs Modified beside it; without Created and
+# Moved, new directories are never watched.
 CHANGES: list[type[events.FileSystemEvent]] = [
     events.FileCreatedEvent,
     events.FileDeletedEvent,
@@ -46,12 +45,12 @@ class _Handler(events.FileSystemEventHandler):
     def __init__(self, change_queue: ChangeQueue) -> None:
         self._change_queue = change_queue
 
-    def dispatch(self, event: events.FileSystemEvent) -> None:  # noqa: ARG002 - that it came is all that counts
-        self._change_queue.put(rescan_reason=RescanReason.COARSE)
+    def dispatch(self, event: events.FileSystemEvent) -> None:  # noqa: ARG002 - every event means the same
+        self._change_queue.put(rescan_reason=RescanReason.UNKNOWN_DIRECTORY)
 
 
 class FallbackWatch:
-    """A `Watcher` that names no directories."""
+    """A `Watcher` that reports no directories."""
 
     def __init__(self, root: str, wake: WakeCallback) -> None:
         self._root = root
@@ -61,7 +60,7 @@ class FallbackWatch:
         self._warning = _COARSE
 
     def open(self) -> None:
-        """Starts hearing; where that fails, `warnings()` says why."""
+        """Start the observer; if that fails, `warnings()` says why."""
         self.close()
         observer = Observer()
         try:
@@ -76,50 +75,50 @@ class FallbackWatch:
         self._observer, self._warning = observer, _COARSE
 
     def close(self) -> None:
-        """Ends the threads. May be called again."""
+        """End the threads. It may be called again."""
         observer, self._observer = self._observer, None
         if observer is not None:
             self._end(observer)
 
     def begin(self) -> None:
-        """Starts hearing (again) where that failed, ended, or is of a directory no longer there."""
+        """Start the observer again if it failed, ended, or watches a directory that is no longer the workspace."""
         if not self.alive():
             self.open()
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
-        """Nothing: the workspace is polled, and they are read with it."""
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+        """Do nothing: polling the workspace reads these files too."""
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
-        """Nothing: the observer finds directories itself."""
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+        """Do nothing: the observer finds directories itself."""
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
-        """Nothing: what is written by other names is seen when all is looked at."""
+    def add_file(self, path: str, name: str, parent: int) -> None:
+        """Do nothing: writes through other names are found by full scans."""
 
     def finish(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def abandon(self) -> None:
-        """Nothing."""
+    def abort(self) -> None:
+        """Do nothing."""
 
     def take(self) -> Changes:
-        """Whether anything happened since the last call."""
+        """Return whether anything happened since the last call."""
         return self._change_queue.take()
 
     def warnings(self) -> tuple[SyncWarning, ...]:
-        """Why the workspace is polled."""
+        """Return the reason why the workspace is polled."""
         return (self._warning,)
 
     def unwatched(self) -> int:
-        """Unknown, so 0: `needs_polling` speaks for all."""
+        """Return 0: the number is not known, and the whole workspace is polled."""
         return 0
 
     @property
     def needs_polling(self) -> bool:
-        """Always."""
+        """True in any case."""
         return True
 
     def alive(self) -> bool:
-        """Whether all threads live and the workspace is still the directory that is watched."""
+        """True if all threads run, and the workspace is still the directory that is watched."""
         observer = self._observer
         if observer is None or not observer.is_alive() or not all(each.is_alive() for each in observer.emitters):
             return False
@@ -131,7 +130,7 @@ class FallbackWatch:
     def _identity(self) -> FileIdentity:
         descriptor = os.open(self._root, os.O_PATH | os.O_CLOEXEC)
         try:
-            return lasting_identity_of(descriptor)
+            return persistent_identity_of(descriptor)
         finally:
             os.close(descriptor)
 

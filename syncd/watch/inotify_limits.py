@@ -1,7 +1,7 @@
-"""The kernel's limits on watching, told as problems with the exact line that lifts them.
+"""The kernel's limits on watching, and warnings about them with the exact command that raises them.
 
-`fs.inotify.*` holds for the machine, `user.*` for a user namespace (a container); the smaller binds. Both are counted
-per user, so other programs (editors, file managers) use them up too. Outside facts: inotify(7), namespaces(7).
+`fs.inotify.*` applies to the machine, `user.*` to a user namespace (a container); the smaller one is in force. Both
+count for each user, so other programs (editors, file managers) use them up too. Sources: inotify(7), namespaces(7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from syncd.core.warning import SyncWarning
 _WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
 _DESCRIPTORS_EACH = 3  # inotify, and the pipe that wakes its reader
-_AMPLE = {_WATCHES: 524_288, _INSTANCES: 512}
+_RECOMMENDED = {_WATCHES: 524_288, _INSTANCES: 512}
 
 
 def _read(setting: str) -> int | None:
@@ -26,7 +26,7 @@ def _read(setting: str) -> int | None:
         return None
 
 
-def _binding(settings: tuple[str, str]) -> tuple[str, int | None]:
+def _in_force(settings: tuple[str, str]) -> tuple[str, int | None]:
     known = [(value, setting) for setting in settings if (value := _read(setting)) is not None]
     if not known:
         return settings[0], None
@@ -34,30 +34,30 @@ def _binding(settings: tuple[str, str]) -> tuple[str, int | None]:
     return setting, value
 
 
-def _raise_it(settings: tuple[str, str]) -> tuple[str, str]:
-    """The limit in words, and how to lift it now and for good."""
-    setting, value = _binding(settings)
-    line = f"{setting}={max(_AMPLE[settings], 2 * (value or 0))}"
-    said = f"{setting} is {value}" if value is not None else f"{setting} is reached"
-    return said, f"sudo sysctl {line}; to keep it: echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
+def _describe(settings: tuple[str, str]) -> tuple[str, str]:
+    """Return the limit in words, and the commands that raise it now and permanently."""
+    setting, value = _in_force(settings)
+    line = f"{setting}={max(_RECOMMENDED[settings], 2 * (value or 0))}"
+    limit = f"{setting} is {value}" if value is not None else f"{setting} is reached"
+    return limit, f"sudo sysctl {line}; to keep it: echo {line} | sudo tee /etc/sysctl.d/60-inotify.conf"
 
 
 def watch_limit() -> tuple[int | None, str]:
-    """The limit of watches that binds, None if this kernel tells none; and how to lift it."""
-    return _binding(_WATCHES)[1], _raise_it(_WATCHES)[1]
+    """Return the limit of watches in force (None if this kernel has none), and the commands that raise it."""
+    return _in_force(_WATCHES)[1], _describe(_WATCHES)[1]
 
 
 def instance_limit() -> int | None:
-    """The limit of instances that binds, None if this kernel tells none."""
-    return _binding(_INSTANCES)[1]
+    """Return the limit of instances in force; None if this kernel has none."""
+    return _in_force(_INSTANCES)[1]
 
 
 def no_instance(error: OSError) -> SyncWarning:
-    """Nothing at all can be watched: inotify gave no instance, with this error."""
+    """Return the warning that nothing can be watched, as inotify gave no instance."""
     what = "changes cannot be watched, the workspace is polled"
     if error.errno == errno.EMFILE and not _descriptors_used_up():
-        said, remedy = _raise_it(_INSTANCES)
-        return SyncWarning("watch:instances", f"{what}: all inotify instances of this user are taken ({said})", remedy)
+        limit, remedy = _describe(_INSTANCES)
+        return SyncWarning("watch:instances", f"{what}: all inotify instances of this user are taken ({limit})", remedy)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return SyncWarning("watch:descriptors", f"{what}: too many open files", "raise `ulimit -n` (LimitNOFILE=)")
     why = os.strerror(error.errno) if error.errno else str(error)
@@ -65,7 +65,7 @@ def no_instance(error: OSError) -> SyncWarning:
 
 
 def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
-    """Directories (relative path to errno) that inotify would not take, of `total`, one problem for each reason."""
+    """Return the warnings about directories (relative path to errno) that cannot be watched, one for each errno."""
     by_reason: dict[int, list[str]] = {}
     for path, code in missed.items():
         by_reason.setdefault(code, []).append(path)
@@ -75,8 +75,8 @@ def unwatched(missed: Mapping[str, int], total: int) -> tuple[SyncWarning, ...]:
 def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
     first = (min(paths) or ".").encode("utf-8", "backslashreplace").decode()
     if code == errno.ENOSPC:
-        said, remedy = _raise_it(_WATCHES)
-        what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}): {said}"
+        limit, remedy = _describe(_WATCHES)
+        what = f"{len(paths)} of {total} directories cannot be watched and are polled (first: {first}): {limit}"
         return SyncWarning("watch:limit", what, remedy)
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     what = f"{first}{others} cannot be watched and is polled: {os.strerror(code)}"
@@ -85,14 +85,14 @@ def _reason(code: int, paths: list[str], total: int) -> SyncWarning:
 
 
 def _descriptors_used_up() -> bool:
-    """EMFILE is the same for the user's instances and the process's descriptors; only trying tells."""
-    held: list[int] = []
+    """True if no more descriptors can be opened: EMFILE means either that, or that the user's instances are used up."""
+    opened: list[int] = []
     try:
-        while len(held) < _DESCRIPTORS_EACH:
-            held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        while len(opened) < _DESCRIPTORS_EACH:
+            opened.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
     except OSError:
         return True
     finally:
-        for fd in held:
+        for fd in opened:
             os.close(fd)
     return False

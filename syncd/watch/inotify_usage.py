@@ -1,7 +1,7 @@
-"""What this user's other programs hold of the kernel's inotify limits.
+"""Counts the inotify instances and watches of this user's other programs.
 
-The kernel tells no sum, but each process's descriptors: an inotify instance is a link to `anon_inode:inotify`, and its
-fdinfo has a line for each watch (proc_pid_fdinfo(5)). Processes that hide from their own user are not counted.
+The kernel shows no sum, but each process's descriptors: an inotify instance is a link to `anon_inode:inotify`, and its
+fdinfo has a line for each watch (proc_pid_fdinfo(5)). Processes that their own user cannot inspect are not counted.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 _INSTANCE = "anon_inode:inotify"
 _WATCH = b"inotify wd:"
-_NAMED = 3
+_MAX_PROGRAMS = 3
 
 
 @dataclass(frozen=True)
 class Usage:
-    """At least so many of each; `programs` hold the most watches, by name."""
+    """The least number of watches and instances in use; `programs` are those with the most watches."""
 
     watches: int
     instances: int
     programs: tuple[tuple[str, int], ...] = ()
 
 
-def held_by_others(own: Collection[int]) -> Usage | None:
-    """What this user's processes hold, but for the `own` pids; None where there is no /proc."""
+def used_by_others(own: Collection[int]) -> Usage | None:
+    """Return the usage by this user's processes, without the `own` pids; None if there is no /proc."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     except OSError:
@@ -38,18 +38,18 @@ def held_by_others(own: Collection[int]) -> Usage | None:
         if pid in own:
             continue
         for watches in _instances(pid):
-            # A child inherits its parent's instances. The kernel numbers none, but hardly two hold the same watches.
+            # A child inherits its parent's instances. They have no numbers, but two rarely have the same watches.
             if watches and watches in seen:
                 continue
             seen.add(watches)
             instances += 1
             programs[_name(pid)] += watches.count(_WATCH)
-    most = tuple((name, count) for name, count in programs.most_common(_NAMED) if count)
+    most = tuple((name, count) for name, count in programs.most_common(_MAX_PROGRAMS) if count)
     return Usage(programs.total(), instances, most)
 
 
 def _instances(pid: int) -> list[bytes]:
-    """The watches of each instance that a process holds; none if it is gone, another user's, or hides."""
+    """Return the watches of each instance of a process; none if it ended, is another user's or cannot be inspected."""
     found = []
     try:
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid():

@@ -1,8 +1,9 @@
-"""Hears that something in the workspace changed, so that an idle daemon need not look.
+"""Watches the workspace with inotify, so that an idle daemon does not need to scan.
 
-Events are hints; the scan is the truth. The scan calls `cover()` for each directory before it lists it, so what comes
-between is not lost, and a new directory gets its watch from the scan that its creation starts. What selection leaves
-out is never walked, hence never watched. What one whole scan (`begin()` to `finish()`) did not cover loses its watch.
+Events are hints; the scan is the truth. The scan calls `add_directory()` for each directory before it lists it, so
+changes between the two are not lost, and a new directory gets its watch in the scan that its creation starts. Excluded
+directories are not walked, so they are not watched. A directory that a full scan (`begin()` to `finish()`) did not add
+loses its watch.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from syncd.core.warning import SyncWarning
 from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
 from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback
-from syncd.watch.inotify import CHANGES, GONE, NEIGHBOURS, RULES, SELF, WRITES, Event, Inotify
+from syncd.watch.inotify import CHANGES, ENTRIES, REMOVED, RULES, SELF, WRITES, Event, Inotify
 
 logger = logging.getLogger(__name__)
 
 _GIT = b".git"
-ALWAYS_TELL = frozenset({_GIT, b".gitignore", b".syncdignore"})
-"""Names that count even where they are themselves ignored: they decide what else is."""
-# Each takes one of the user's watches, which directories need more.
-_MOST_FILES = 1024
+ALWAYS_RELEVANT = frozenset({_GIT, b".gitignore", b".syncdignore"})
+"""Names that are relevant even if they are ignored: they decide which other paths are."""
+# Each file uses one of the user's watches, which directories need more.
+_MAX_FILES = 1024
 
 
-class _WatchedDir:
-    """A watched directory: where the last scan found it, and which names of it belong. Or a file with several names."""
+class _WatchTarget:
+    """A watched directory with its path in the last scan and the scope of its names; or a file with several names."""
 
     __slots__ = ("path", "scan", "scope")
 
     def __init__(self, path: str, scope: Scope | None, scan: int) -> None:
         self.path = path
-        self.scope = scope  # None: a file, or an inode at two paths, so that no event tells which
+        self.scope = scope  # None: a file, or an inode at two paths, so that events do not identify the path
         self.scan = scan
 
 
-class _Heard:
-    """What one read of events says, as `Changes` have it."""
+class _EventSummary:
+    """The changes in the events of one read, as in `Changes`."""
 
     __slots__ = ("dirty", "unlinked", "written")
 
@@ -53,35 +54,35 @@ class _Heard:
 
 
 class InotifyWatch:
-    """Watches one workspace through inotify. All but its reader's thread is the caller's one thread."""
+    """Watches one workspace through inotify. All methods are called in one thread, except by the reader's thread."""
 
     def __init__(self, root: str, wake: WakeCallback) -> None:
         self._root = os.fsencode(root)
         self._root_name = os.path.basename(self._root)
         self._change_queue = ChangeQueue(wake)
-        self._lock = threading.Lock()  # between the reader and the caller, for the places
+        self._lock = threading.Lock()  # protects the targets, which the reader and the caller use
         self._inotify: Inotify | None = None
         self._no_instance: SyncWarning | None = None
-        self._places: dict[int, _WatchedDir] = {}
+        self._targets: dict[int, _WatchTarget] = {}
         self._parent_wd = -1
-        self._above: set[int] = set()  # watches on the directories that the workspace is in, near and far
-        self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules from outside
-        self._missed: dict[str, tuple[int, int]] = {}  # covered, but not watched: path to (errno, scan)
+        self._parents: set[int] = set()  # watches on all directories above the workspace
+        self._rule_names: dict[int, frozenset[bytes]] = {}  # by the watch on a directory with rules outside
+        self._failed: dict[str, tuple[int, int]] = {}  # added, but not watched: path to (errno, scan)
         self._scan = 0
         self._in_scan = False
-        self._files = 0  # watched in this scan, and by looks at single directories since
-        self._known: set[str] | None = None  # paths that had a watch when the limit was met in this scan
+        self._files = 0  # files watched in this scan, and in partial scans since
+        self._known_at_limit: set[str] | None = None  # paths that had a watch when this scan reached the limit
 
     def open(self) -> None:
-        """Starts hearing; where inotify gives no instance, nothing is watched and `warnings()` says why."""
+        """Start the reader; if inotify gives no instance, nothing is watched and `warnings()` says why."""
         self.close()
         inotify = None
         try:
-            inotify = Inotify(self._deliver, self._lost)
+            inotify = Inotify(self._deliver, self._reader_died)
             inotify.start()
-        except (OSError, RuntimeError) as error:  # RuntimeError: no new thread
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread could be started
             if inotify is not None:
-                inotify.shut()
+                inotify.shut_down()
             cause = error if isinstance(error, OSError) else OSError(errno.EAGAIN, str(error))
             self._no_instance = inotify_limits.no_instance(cause)
             return
@@ -89,73 +90,73 @@ class InotifyWatch:
         self._inotify = inotify
 
     def close(self) -> None:
-        """Ends the thread and drops all watches. May be called again; `open()` starts anew."""
+        """End the thread and remove all watches. It may be called again; `open()` starts again."""
         inotify, self._inotify = self._inotify, None
         if inotify is not None:
-            inotify.shut()
-        self._places.clear()
-        self._missed.clear()
-        self._above.clear()
+            inotify.shut_down()
+        self._targets.clear()
+        self._failed.clear()
+        self._parents.clear()
         self._rule_names.clear()
         self._parent_wd = -1
 
     def begin(self) -> None:
-        """Opens a scan of the whole workspace; starts hearing (again) where that failed or ended."""
+        """Begin a full scan; start the reader again if that failed or it ended."""
         if not self.alive():
             self.open()
         self._scan += 1
         self._in_scan = True
-        self._known = None
+        self._known_at_limit = None
         self._files = 0
-        self._watch_above()
+        self._watch_parents()
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
-        """Watches directories outside of the workspace for some names only: rules that count in it.
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+        """Watch directories outside of the workspace for the names of files with rules that apply in it.
 
-        Never raises, and complains of nothing: what is not heard is seen by the next look, which reads all of them.
+        It never raises and never warns: a change that is missed is found by the next scan, which reads all of them.
         """
         if self._inotify is None:
             return
         found: dict[int, frozenset[bytes]] = {}
         with self._lock:
-            for folder, names in places.items():
+            for folder, names in directories.items():
                 try:
                     found[self._inotify.add(os.fsencode(folder), RULES)] = frozenset(map(os.fsencode, names))
                 except OSError as error:
                     logger.debug("a directory with rules for the workspace is not watched: %s", error)
-            gone = self._rule_names.keys() - found.keys() - self._above - self._places.keys()
+            stale = self._rule_names.keys() - found.keys() - self._parents - self._targets.keys()
             self._rule_names = found
-        for wd in gone:
+        for wd in stale:
             self._inotify.remove(wd)
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
-        """Watches the directory open at `fd`, found at `path` ("" the workspace). Call it before listing.
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+        """Watch the directory open at `fd` with this `path` ("" is the workspace). Call it before listing.
 
-        Between `begin()` and `finish()` or, for a directory read by itself, at any time. `scope` decides which of its
-        events count. Never raises: what cannot be watched is in `warnings()` and `unwatched()`.
+        It is called between `begin()` and `finish()`, or at any time for a single directory. `scope` decides which of
+        its events are relevant. It never raises: directories without a watch are in `warnings()` and `unwatched()`.
         """
         if self._inotify is None:
-            self._missed[path] = (0, self._scan)
+            self._failed[path] = (0, self._scan)
             return
-        if self._is_passed_over(path):
-            self._missed[path] = (errno.ENOSPC, self._scan)
+        if self._is_skipped(path):
+            self._failed[path] = (errno.ENOSPC, self._scan)
             return
         try:
-            with self._lock:  # until the place is known, the reader waits: no event is of an unknown directory
+            with self._lock:  # the reader waits until the target is registered, so it finds each event's directory
                 wd = self._add(self._inotify, path, fd)
-                self._settle(wd, path, scope)
+                self._register(wd, path, scope)
         except OSError as error:
-            self._miss(path, error)
+            self._record_failure(path, error)
             return
-        if self._missed:
-            self._missed.pop(path, None)
+        if self._failed:
+            self._failed.pop(path, None)
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
-        """Watches a file itself: written by a name that is ignored, or elsewhere, no directory of ours tells of it.
+    def add_file(self, path: str, name: str, parent: int) -> None:
+        """Watch a file itself: a write through an ignored name, or one outside, has no event in a watched directory.
 
-        Never raises, and complains of nothing: what is not heard is seen when all is looked at.
+        It never raises and never warns: a change that is missed is found by the next full scan.
         """
-        if self._inotify is None or self._files >= _MOST_FILES:
+        if self._inotify is None or self._files >= _MAX_FILES:
             return
         try:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -164,177 +165,177 @@ class InotifyWatch:
         try:
             with self._lock:
                 wd = self._inotify.add_file(b"/proc/self/fd/%d" % fd)
-                place = self._places.setdefault(wd, _WatchedDir(path, None, self._scan - 1))
-                self._files += place.scan != self._scan
-                place.path, place.scan = path, self._scan
+                target = self._targets.setdefault(wd, _WatchTarget(path, None, self._scan - 1))
+                self._files += target.scan != self._scan
+                target.path, target.scan = path, self._scan
         except OSError as error:
             logger.debug("a file with several names is not watched: %s", error)
         finally:
             os.close(fd)
 
     def finish(self) -> None:
-        """Ends a scan that saw everything: what it did not cover is no longer watched."""
+        """End a full scan: directories and files that it did not add are no longer watched."""
         self._in_scan = False
-        self._known = None
-        self._missed = {path: miss for path, miss in self._missed.items() if miss[1] == self._scan}
+        self._known_at_limit = None
+        self._failed = {path: miss for path, miss in self._failed.items() if miss[1] == self._scan}
         with self._lock:
-            stale = [wd for wd, place in self._places.items() if place.scan != self._scan]
+            stale = [wd for wd, target in self._targets.items() if target.scan != self._scan]
             for wd in stale:
-                del self._places[wd]
+                del self._targets[wd]
         if self._inotify is not None:
             for wd in stale:
                 self._inotify.remove(wd)
 
-    def abandon(self) -> None:
-        """Ends a scan that failed: all that was watched stays so."""
+    def abort(self) -> None:
+        """End a scan that failed: all watches stay."""
         self._in_scan = False
-        self._known = None
+        self._known_at_limit = None
 
     def take(self) -> Changes:
-        """What happened since the last call. Drain the strobe's pipe before, or a strobe between is lost."""
+        """Return the changes since the last call. Drain the wake-up pipe before, or a wake-up may be lost."""
         return self._change_queue.take()
 
     def warnings(self) -> tuple[SyncWarning, ...]:
-        """What cannot be watched now, and why."""
+        """Return warnings about directories that cannot be watched now, with the reasons."""
         if self._no_instance is not None:
             return (self._no_instance,)
-        if not self._missed:
+        if not self._failed:
             return ()
-        missed = {path: code for path, (code, _) in self._missed.items()}
-        return inotify_limits.unwatched(missed, len(missed) + len(self._places))
+        missed = {path: code for path, (code, _) in self._failed.items()}
+        return inotify_limits.unwatched(missed, len(missed) + len(self._targets))
 
     def unwatched(self) -> int:
-        """How many covered directories have no watch."""
-        return len(self._missed)
+        """Return the number of directories that have no watch."""
+        return len(self._failed)
 
     @property
     def needs_polling(self) -> bool:
-        """Whether some or all of the workspace must be rescanned on a short interval, as no event will come."""
-        return bool(self._missed) or not self.alive()
+        """True if some or all of the workspace must be polled, because no event will come."""
+        return bool(self._failed) or not self.alive()
 
     def alive(self) -> bool:
-        """Whether events are heard: the thread lives and its descriptor is open."""
-        return self._inotify is not None and self._inotify.hears()
+        """True if events are received: the thread runs and its descriptor is open."""
+        return self._inotify is not None and self._inotify.is_listening()
 
     # -- the caller's side
 
     def _add(self, inotify: Inotify, path: str, fd: int) -> int:
         mask = CHANGES if path else CHANGES | SELF
         try:
-            # Through the descriptor: no path to race with, and none too long.
+            # Through the descriptor: the path cannot be swapped meanwhile, nor be too long.
             return inotify.add(b"/proc/self/fd/%d" % fd, mask)
         except FileNotFoundError:  # no /proc here
             return inotify.add(os.path.join(self._root, os.fsencode(path)), mask | In.IN_DONT_FOLLOW)
 
-    def _settle(self, wd: int, path: str, scope: Scope) -> None:
-        place = self._places.get(wd)
-        if place is None:
-            self._places[wd] = _WatchedDir(path, scope, self._scan)
+    def _register(self, wd: int, path: str, scope: Scope) -> None:
+        target = self._targets.get(wd)
+        if target is None:
+            self._targets[wd] = _WatchTarget(path, scope, self._scan)
             return
-        twice = self._in_scan and place.scan == self._scan and place.path != path
-        place.path = path
-        place.scope = None if twice else scope
-        place.scan = self._scan
+        twice = self._in_scan and target.scan == self._scan and target.path != path
+        target.path = path
+        target.scope = None if twice else scope
+        target.scan = self._scan
 
-    def _miss(self, path: str, error: OSError) -> None:
+    def _record_failure(self, path: str, error: OSError) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR) and path:
-            return  # gone since it was opened: its parent's watch tells
-        self._missed[path] = (error.errno or 0, self._scan)
-        if error.errno == errno.ENOSPC and self._known is None:
-            self._known = {place.path for place in self._places.values()}
+            return  # it was removed since it was opened: its parent's watch reports that
+        self._failed[path] = (error.errno or 0, self._scan)
+        if error.errno == errno.ENOSPC and self._known_at_limit is None:
+            self._known_at_limit = {target.path for target in self._targets.values()}
 
-    def _is_passed_over(self, path: str) -> bool:
-        """At the limit, 50,000 failing system calls tell nothing new: one a scan does, and heals once there is room."""
-        return self._known is not None and path not in self._known
+    def _is_skipped(self, path: str) -> bool:
+        """True if the limit was reached: one failing call for each scan is enough, 50,000 would give no new result."""
+        return self._known_at_limit is not None and path not in self._known_at_limit
 
-    def _watch_above(self) -> None:
-        """So that it is heard when the workspace is put back, or goes away with a directory that it is in."""
+    def _watch_parents(self) -> None:
+        """Watch all directories above the workspace: it may be moved away with one of them, and put back."""
         if self._inotify is None:
             return
         found: dict[bytes, int] = {}
-        parent, *further = _above(self._root)
+        parent, *further = _parents(self._root)
         with self._lock:
-            # What goes on in those further up is no news, and in a home directory much does.
-            for folder, mask in ((parent, SELF | NEIGHBOURS), *((folder, SELF) for folder in further)):
+            # Other changes in the upper directories do not matter, and a home directory has many.
+            for folder, mask in ((parent, SELF | ENTRIES), *((folder, SELF) for folder in further)):
                 try:
                     found[folder] = self._inotify.add(folder, mask)
                 except OSError as error:
                     logger.debug("a directory above the workspace is not watched: %s", error)
-            gone = self._above.difference(found.values(), self._places, self._rule_names)
-            self._above, self._parent_wd = set(found.values()), found.get(parent, -1)
-        for wd in gone:
+            stale = self._parents.difference(found.values(), self._targets, self._rule_names)
+            self._parents, self._parent_wd = set(found.values()), found.get(parent, -1)
+        for wd in stale:
             self._inotify.remove(wd)
 
     # -- the reader's side
 
     def _deliver(self, events: Iterable[Event]) -> None:
-        heard = _Heard()
+        summary = _EventSummary()
         rescan_reason: RescanReason | None = None
         try:
             with self._lock:
-                rescan_reason = self._sort(events, heard)
-        except Exception:  # an error here must not end the reader: a deaf daemon looks like a quiet workspace
-            logger.exception("an event could not be understood")
-            rescan_reason = RescanReason.FAULT
-        self._change_queue.put(heard.dirty, rescan_reason, written=heard.written, unlinked=heard.unlinked)
+                rescan_reason = self._classify(events, summary)
+        except Exception:  # an error here must not end the reader: changes would no longer be noticed
+            logger.exception("a file system event could not be processed")
+            rescan_reason = RescanReason.ERROR
+        self._change_queue.put(summary.dirty, rescan_reason, written=summary.written, unlinked=summary.unlinked)
 
-    def _sort(self, events: Iterable[Event], heard: _Heard) -> RescanReason | None:
-        """Adds the directories and files that events are of to `heard`; events of names left out vanish here."""
-        places, dirty = self._places, heard.dirty
+    def _classify(self, events: Iterable[Event], summary: _EventSummary) -> RescanReason | None:
+        """Add the directories and files of the events to `summary`, without excluded names; return a rescan reason."""
+        targets, dirty = self._targets, summary.dirty
         worst = 0
         for wd, mask, _cookie, name in events:
-            place = places.get(wd)
-            if place is None:
+            target = targets.get(wd)
+            if target is None:
                 if mask & In.IN_Q_OVERFLOW:
                     worst = max(worst, RescanReason.OVERFLOW)
-                elif wd in self._above and (mask & SELF or (wd == self._parent_wd and name == self._root_name)):
-                    worst = max(worst, RescanReason.ROOT)
+                elif wd in self._parents and (mask & SELF or (wd == self._parent_wd and name == self._root_name)):
+                    worst = max(worst, RescanReason.WORKSPACE)
                 elif self._is_of_rules(wd, mask, name):
-                    worst = max(worst, RescanReason.COARSE)
-                continue  # else the last words of a watch that was removed
+                    worst = max(worst, RescanReason.UNKNOWN_DIRECTORY)
+                continue  # else it is a late event of a watch that was removed
             if not name:
-                if not mask & GONE:
-                    self._hear_itself(place, mask, heard)
+                if not mask & REMOVED:
+                    self._add_unnamed(target, mask, summary)
                     continue
                 if mask & In.IN_IGNORED:
-                    del places[wd]
-                if place.path:
-                    # Both: another directory may have its name by now, and its inode number besides.
-                    dirty.update((place.path, os.path.dirname(place.path)))
+                    del targets[wd]
+                if target.path:
+                    # Both, as another directory may have its name by now, and its inode number too.
+                    dirty.update((target.path, os.path.dirname(target.path)))
                 else:
-                    worst = max(worst, RescanReason.ROOT)
-            elif place.scope is None:
-                worst = max(worst, RescanReason.COARSE)
-            elif place.path in dirty or _counts(place.scope, name, mask):
-                if place.path not in dirty and mask & WRITES and self._is_unlinked(place.path, name):
-                    heard.unlinked.add(place.path)
+                    worst = max(worst, RescanReason.WORKSPACE)
+            elif target.scope is None:
+                worst = max(worst, RescanReason.UNKNOWN_DIRECTORY)
+            elif target.path in dirty or _is_relevant(target.scope, name, mask):
+                if target.path not in dirty and mask & WRITES and self._is_unlinked(target.path, name):
+                    summary.unlinked.add(target.path)
                     continue
-                dirty.add(place.path)
+                dirty.add(target.path)
                 if mask & In.IN_CLOSE_WRITE:
-                    heard.written.add(_joined(place.path, name))
+                    summary.written.add(_join(target.path, name))
         return RescanReason(worst) if worst else None
 
     def _is_of_rules(self, wd: int, mask: int, name: bytes) -> bool:
-        """Whether rules from outside of the workspace may have changed: also by a repository made around it."""
+        """True if rules outside of the workspace may have changed, also by a new repository around it."""
         if wd == self._parent_wd and name == _GIT:
             return True
         names = self._rule_names.get(wd)
         return names is not None and (name in names or bool(mask & In.IN_IGNORED))
 
-    def _hear_itself(self, place: _WatchedDir, mask: int, heard: _Heard) -> None:
-        """An event of a directory, or of a file with several names, by no name."""
-        if place.scope is None and self._is_unlinked("", os.fsencode(place.path)):
-            heard.unlinked.add(os.path.dirname(place.path))
+    def _add_unnamed(self, target: _WatchTarget, mask: int, summary: _EventSummary) -> None:
+        """Add an event without a name: it is about a directory itself, or a file with several names."""
+        if target.scope is None and self._is_unlinked("", os.fsencode(target.path)):
+            summary.unlinked.add(os.path.dirname(target.path))
             return
-        heard.dirty.add(place.path)
+        summary.dirty.add(target.path)
         if mask & In.IN_CLOSE_WRITE:
-            heard.written.add(place.path)
+            summary.written.add(target.path)
 
     def _is_unlinked(self, folder: str, name: bytes) -> bool:
-        """Whether the name is gone, of which another event has told.
+        """True if the name no longer exists; another event has reported its removal.
 
-        What is written through it is in the workspace only if the file has another name. That is rare, and programs
-        that write to files without a name are not: a look for each of these would be looks without end.
+        A write through it changes the workspace only if the file has another name there. That is rare, but programs
+        that write to files without a name are common: a scan for each write would mean scans without end.
         """
         try:
             os.lstat(os.path.join(self._root, os.fsencode(folder), name))
@@ -342,22 +343,22 @@ class InotifyWatch:
             return error.errno == errno.ENOENT
         return False
 
-    def _lost(self) -> None:
-        self._change_queue.put(rescan_reason=RescanReason.DEAF)
+    def _reader_died(self) -> None:
+        self._change_queue.put(rescan_reason=RescanReason.READER_DIED)
 
 
-def _above(path: bytes) -> list[bytes]:
-    """The directories that a path is in, the nearest first; "/" only if it is the nearest, for it goes nowhere."""
+def _parents(path: bytes) -> list[bytes]:
+    """Return the directories above a path, the nearest first; "/" only if it is the nearest, as it cannot be moved."""
     above = [os.path.dirname(path)]
     while os.path.dirname(above[-1]) != b"/" and above[-1] != b"/":
         above.append(os.path.dirname(above[-1]))
     return above
 
 
-def _joined(folder: str, name: bytes) -> str:
-    """The path of a name in a directory of the workspace."""
+def _join(folder: str, name: bytes) -> str:
+    """Return the path of a name in a directory of the workspace."""
     return f"{folder}/{os.fsdecode(name)}" if folder else os.fsdecode(name)
 
 
-def _counts(scope: Scope, name: bytes, mask: int) -> bool:
-    return name in ALWAYS_TELL or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included
+def _is_relevant(scope: Scope, name: bytes, mask: int) -> bool:
+    return name in ALWAYS_RELEVANT or scope.decide(os.fsdecode(name), bool(mask & In.IN_ISDIR)).included

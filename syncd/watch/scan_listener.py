@@ -1,4 +1,4 @@
-"""Who wants to know which directories a scan walks: the watch, so that it hears of just those; or nobody."""
+"""The interface through which a scan reports the directories that it walks; the watch watches exactly these."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from syncd.selection.selection import Scope
 
 
 class ScanListener(Protocol):
-    """What wants to know which directories a scan walks: the watch, or nobody."""
+    """Receives the directories of a scan."""
 
     def begin(self) -> None:
-        """A scan of the whole workspace starts."""
+        """Begin a full scan."""
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
-        """Rules lie outside of the scan's directories, or may come to: the names that matter in each place."""
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+        """Add directories outside of the scan that hold or may later hold rules, each with the files' names."""
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
-        """The directory is about to be listed."""
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+        """Add a directory; the scan lists it afterwards."""
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
-        """The file of that name in the directory open at `parent` has other names too, and is about to be looked at."""
+    def add_file(self, path: str, name: str, parent: int) -> None:
+        """Add a file with several names, in the directory open at `parent`; the scan reads its status afterwards."""
 
     def finish(self) -> None:
-        """The scan is whole: what it did not cover is gone."""
+        """End a full scan that succeeded: what it did not add no longer exists."""
 
-    def abandon(self) -> None:
-        """The scan failed and says nothing."""
+    def abort(self) -> None:
+        """End a full scan that failed."""
 
 
 class NoScanListener:
-    """For commands that look once."""
+    """A listener that does nothing, for commands that scan once."""
 
     def begin(self) -> None:
         pass
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
         pass
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
         pass
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
+    def add_file(self, path: str, name: str, parent: int) -> None:
         pass
 
     def finish(self) -> None:
         pass
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         pass

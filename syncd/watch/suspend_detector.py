@@ -1,8 +1,8 @@
-"""Notices at once that the machine slept, without waking up to look.
+"""Detects suspend with a timerfd, without polling.
 
-A timer on the wall clock, set for a day that never comes, with the flag that the kernel cancels it when that clock
-jumps (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET): coming back from sleep is such a jump. Whether it was sleep or only
-someone who set the clock shows in boottime running ahead of monotonic.
+The timer is on the wall clock, with a time that never comes, and the kernel cancels it when that clock jumps
+(timerfd_create(2), TFD_TIMER_CANCEL_ON_SET). The end of a suspend is such a jump. A suspend, unlike a clock that was
+set, also increases the difference between boottime and monotonic time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CLOCK_REALTIME = 0
 _CANCEL_ON_SET = 2
 _ABSOLUTE = 1
 _NEVER_S = 1 << 40
-# Clocks are read one after the other: what is less than this is no sleep.
+# The two clocks are read one after the other, so a smaller difference is no suspend.
 _LEAST_SLEEP_S = 1.0
 
 
@@ -31,7 +31,7 @@ class _Timer(ctypes.Structure):
 
 
 class SuspendDetector:
-    """Readable after a sleep. Where the kernel has no such timer, sleep shows at the next tick instead."""
+    """Becomes readable after a suspend. If the kernel has no such timer, the next call of `slept_s` detects it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -43,20 +43,20 @@ class SuspendDetector:
         self._descriptor = _never_ending_timer()
 
     def filenos(self) -> list[int]:
-        """What to `select` on."""
+        """Return the descriptors to poll."""
         return [self._descriptor] if self._descriptor >= 0 else []
 
     def slept_s(self) -> float:
-        """Seconds slept since the last call, 0 for none; the sensor is set again."""
+        """Return the seconds of suspend since the last call, 0 for none, and reset the timer."""
         if self._descriptor >= 0:
-            with contextlib.suppress(OSError):  # ECANCELED is what it waited for
+            with contextlib.suppress(OSError):  # ECANCELED: the clock jumped
                 os.read(self._descriptor, 8)
         gap_s = self._gap()
         slept_s, self._gap_s = gap_s - self._gap_s, gap_s
         return slept_s if slept_s >= _LEAST_SLEEP_S else 0.0
 
     def close(self) -> None:
-        """Give the timer back."""
+        """Close the timer."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -12,10 +12,10 @@ from syncd.cli.check.anonymizer import Anonymizer, words_and_phrases
 from syncd.cli.check.public_words import public_texts
 from syncd.core.text import one_line, shown_path
 from syncd.sandbox.remote_changes import RemoteChange, warnings
-from syncd.scan import exclusion_warnings
+from syncd.scan import exclusions
 from syncd.scan.manifest import Difference, Entry, Kind
 from syncd.scan.size_limit import over_limit
-from syncd.selection.secret_scanner import Secret, secret_files
+from syncd.selection.secret_scanner import Secret, secret_warning
 from syncd.watch import inotify_limits
 
 WORDS, PHRASES = words_and_phrases(public_texts())
@@ -31,11 +31,11 @@ _PATHS = (
 def _messages(path: str) -> list[str]:
     big = Entry(Kind.FILE, 0o644, 0, 1 << 30)
     return [
-        str(secret_files(path, Secret("a Stripe key", 3), sent=False)),
-        str(secret_files(path, Secret("a Stripe key", 3), sent=True)),
-        str(exclusion_warnings.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
-        str(exclusion_warnings.leads_outside(path)),
-        str(exclusion_warnings.too_deep(path)),
+        str(secret_warning(path, Secret("a Stripe key", 3), sent=False)),
+        str(secret_warning(path, Secret("a Stripe key", 3), sent=True)),
+        str(exclusions.unreadable(path, PermissionError(errno.EACCES, "Permission denied"))),
+        str(exclusions.leads_outside(path)),
+        str(exclusions.too_deep(path)),
         *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
         over_limit({path: big}, 1) or "",

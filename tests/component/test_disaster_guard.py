@@ -1,4 +1,4 @@
-"""What is put in a workspace's place is noticed, also by the next process; a restart alone is no reason to complain."""
+"""Another directory in the workspace's place is detected, also by the next process; a restart alone is not an error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
 from syncd.scan.disaster_guard import DisasterGuard
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")
@@ -25,10 +25,10 @@ def files(prefix: str, count: int) -> Manifest:
 BEFORE = files("before", 100)
 
 
-def accepted(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
-    """A guard that knows the workspace."""
+def recorded(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
+    """Return a guard that has recorded the workspace."""
     guard = DisasterGuard(str(folder))
-    guard.accept(Scan(identity, dict(BEFORE)))
+    guard.record_workspace(Scan(identity, dict(BEFORE)))
     return guard
 
 
@@ -47,11 +47,11 @@ def accepted(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
 def test_another_directory(
     tmp_path: Path, identity: FileIdentity, now: Manifest, *, refused: bool, restarted: bool
 ) -> None:
-    """It is refused where its files are others, too."""
-    guard = accepted(tmp_path)
+    """It is refused if its files differ too."""
+    guard = recorded(tmp_path)
     if restarted:
         guard = DisasterGuard(str(tmp_path))
-        guard.recall()
+        guard.load()
     if not refused:
         guard.check(BEFORE, Scan(identity, now))
         return
@@ -59,71 +59,71 @@ def test_another_directory(
         guard.check(BEFORE, Scan(identity, now))
     assert str(failure.value) == (
         "another directory is in the workspace's place, with hardly any of its files, so nothing is synced: "
-        "bring the old one back, or run `syncd push --force` if it is meant to be so"
+        "bring the old one back, or run `syncd push --force` if this is intended"
     )
 
 
-def test_one_that_is_not_known_is_no_other(tmp_path: Path) -> None:
-    """Where no process left a note, and before the note is read, any directory will do."""
-    accepted(tmp_path)
+def test_without_a_record_any_directory_is_accepted(tmp_path: Path) -> None:
+    """Without a record, and before it is loaded, any directory is recorded."""
+    recorded(tmp_path)
     DisasterGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
     guard = DisasterGuard(str(tmp_path / "elsewhere"))
-    guard.recall()
+    guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
-def test_what_lost_nearly_all(tmp_path: Path) -> None:
-    """Even in the same directory it is refused, with both numbers of files; directories are none."""
-    guard = accepted(tmp_path)
+def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
+    """The same directory too is refused, with both numbers of files; directories do not count."""
+    guard = recorded(tmp_path)
     folders = {f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)}
     guard.check(BEFORE, Scan(OURS, files("before", 10)))
     with pytest.raises(NearlyEmpty) as failure:
         guard.check(BEFORE | folders, Scan(OURS, files("before", 9) | folders))
     assert str(failure.value) == (
         "the workspace holds 9 files where it held 100, so nothing is synced: "
-        "bring it back, or run `syncd push --force` if it is meant to be so"
+        "bring it back, or run `syncd push --force` if this is intended"
     )
 
 
-def test_what_vanished_while_it_was_packed(tmp_path: Path) -> None:
-    """It is looked at again before it is believed."""
+def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
+    """The workspace is scanned again first."""
     guard = DisasterGuard(str(tmp_path))
-    guard.confirm(files("f", 100), 90)
-    guard.confirm(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
+    guard.check_vanished(files("f", 100), 90)
+    guard.check_vanished(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
     with pytest.raises(TryLater) as failure:
-        guard.confirm(files("f", 100), 91)
+        guard.check_vanished(files("f", 100), 91)
     assert str(failure.value) == "91 of the workspace's 100 files vanished while they were packed"
 
 
-def test_it_is_written_down_once(tmp_path: Path) -> None:
-    """Not at each look, but when it is another one."""
-    guard = accepted(tmp_path)
+def test_the_record_is_written_once(tmp_path: Path) -> None:
+    """The record is written when the directory is another one, not at each scan."""
+    guard = recorded(tmp_path)
     (record,) = tmp_path.iterdir()
     record.unlink()
-    guard.accept(Scan(OURS))
+    guard.record_workspace(Scan(OURS))
     assert not record.exists()
-    guard.accept(Scan(ANOTHER))
+    guard.record_workspace(Scan(ANOTHER))
     later = DisasterGuard(str(tmp_path))
-    later.recall()
+    later.load()
     later.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     with pytest.raises(NearlyEmpty):
         later.check(BEFORE, Scan(OURS, files("after", 100)))
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """This process knows it all the same."""
-    guard = accepted(tmp_path / "missing")
+def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
+    """This process still knows the workspace."""
+    guard = recorded(tmp_path / "missing")
     with pytest.raises(NearlyEmpty):
         guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
-def test_a_damaged_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what its loss costs."""
-    accepted(tmp_path)
+def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what the loss costs."""
+    recorded(tmp_path)
     (record,) = tmp_path.iterdir()
     record.write_bytes(b"garbage")
     guard = DisasterGuard(str(tmp_path))
-    guard.recall()
+    guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     ((name, level, text),) = caplog.record_tuples
     assert (name, level) == ("syncd", logging.WARNING)

@@ -1,4 +1,4 @@
-"""A directory is told from the next one with its inode number, by whatever the file system has to tell."""
+"""A directory is distinguished from a later one with its inode number, by what the file system offers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from syncd.core import file_identity
-from syncd.core.file_identity import FileIdentity, identity_at, identity_of, lasting_identity_of
-from tests.inodes import make_anew, reusing
+from syncd.core.file_identity import FileIdentity, identity_at, identity_of, persistent_identity_of
+from tests.inodes import inode_reusing_folder, recreate
 
 KNOWN = FileIdentity(1, 2, b"handle", 3)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    with reusing(tmp_path) as place:
+    with inode_reusing_folder(tmp_path) as place:
         (place / "d").mkdir()
         yield place
 
 
 @pytest.fixture(params=["handle", "birth"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What there is: a C library, or a file system, without handles leaves the time of birth."""
+    """Run with handles, and without: then the birth time is used."""
     if request.param == "birth":
         monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
     return str(request.param)
 
 
-def seen(path: Path) -> FileIdentity:
+def identity(path: Path) -> FileIdentity:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         identity = identity_of(descriptor)
@@ -44,43 +44,43 @@ def seen(path: Path) -> FileIdentity:
     return identity
 
 
-def tick_over(folder: Path) -> None:
-    """Wait for the file system's clock, which is as coarse as the kernel's tick, to go on."""
+def wait_for_tick(folder: Path) -> None:
+    """Wait until the file system's clock, which is as coarse as the kernel's tick, has advanced."""
     (folder / "tick").touch()
-    born_ns = (folder / "tick").stat().st_ctime_ns
-    while (folder / "tick").stat().st_ctime_ns == born_ns:
+    birth_ns = (folder / "tick").stat().st_ctime_ns
+    while (folder / "tick").stat().st_ctime_ns == birth_ns:
         (folder / "tick").touch()
 
 
-def test_the_next_directory_with_its_number_is_another(folder: Path, means: str) -> None:
-    """The number is the same, the handle's generation or the time of birth is not."""
-    before = seen(folder / "d")
-    if not (before.handle if means == "handle" else before.born_ns):
+def test_a_later_directory_with_the_same_inode_number(folder: Path, means: str) -> None:
+    """The inode number is the same, the handle's generation or the birth time is not."""
+    before = identity(folder / "d")
+    if not (before.handle if means == "handle" else before.birth_ns):
         pytest.skip("this file system tells no such thing")
 
     def prepare() -> None:
         nonlocal before
-        before = seen(folder / "d")
-        assert before == seen(folder / "d")
-        tick_over(folder)
+        before = identity(folder / "d")
+        assert before == identity(folder / "d")
+        wait_for_tick(folder)
 
-    make_anew(folder / "d", prepare)
-    after = seen(folder / "d")
+    recreate(folder / "d", prepare)
+    after = identity(folder / "d")
     assert (after.device, after.inode) == (before.device, before.inode)
     assert after != before
-    assert not after.same(before)
+    assert not after.matches(before)
 
 
-def test_without_either_the_number_has_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing else is known it is as it always was."""
+def test_without_handle_and_birth_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without handle and birth time, only device and inode are compared."""
     monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
     monkeypatch.setattr(file_identity, "_statx", None)
     status = (folder / "d").stat()
-    assert seen(folder / "d") == FileIdentity(status.st_dev, status.st_ino)
+    assert identity(folder / "d") == FileIdentity(status.st_dev, status.st_ino)
 
 
 def test_a_link_is_not_followed(folder: Path) -> None:
-    """A link in a directory's place is no directory."""
+    """A link in a directory's place is not the directory."""
     (folder / "link").symlink_to("d")
     parent = os.open(folder, os.O_RDONLY)
     try:
@@ -91,16 +91,16 @@ def test_a_link_is_not_followed(folder: Path) -> None:
         os.close(parent)
 
 
-def test_what_is_kept_holds_all_that_is_known(folder: Path) -> None:
-    """The birth besides the handle: the top directories of two disks have the same number and generation."""
+def test_persistent_identities_have_the_birth_time(folder: Path) -> None:
+    """The record has the birth time beside the handle: top directories of two disks share number and generation."""
     descriptor = os.open(folder / "d", os.O_PATH)
     try:
-        lasting, brief = lasting_identity_of(descriptor), identity_of(descriptor)
+        lasting, brief = persistent_identity_of(descriptor), identity_of(descriptor)
     finally:
         os.close(descriptor)
     assert lasting.handle == brief.handle
-    assert lasting.born_ns
-    assert lasting.same(brief)
+    assert lasting.birth_ns
+    assert lasting.matches(brief)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_kept_holds_all_that_is_known(folder: Path) -> None:
         (FileIdentity(1, 2, b"", 9), False),
     ],
 )
-def test_what_is_not_known_of_both_tells_nothing(other: FileIdentity, *, same: bool) -> None:
-    """An old record, or another kernel, may know less: that alone makes no other directory."""
-    assert KNOWN.same(other) is same
-    assert other.same(KNOWN) is same
+def test_fields_that_are_missing_in_one_are_not_compared(other: FileIdentity, *, same: bool) -> None:
+    """A record of an old version or another kernel may lack fields: that alone does not make it another directory."""
+    assert KNOWN.matches(other) is same
+    assert other.matches(KNOWN) is same

@@ -1,4 +1,4 @@
-"""What the process knows stays in it: no dump, no look from outside, no copy of the key, no word of it in a crash."""
+"""The process's data is protected: no dump, no access from outside, no copy of the key, no values in a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY = 65534
 
 
 def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
-    """What a fresh interpreter says to the code, both outputs together."""
+    """Run the code in a fresh interpreter, and return both outputs together."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=repo,
@@ -36,18 +36,18 @@ def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
     return ended.stdout
 
 
-def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
-    """Memory and environment are closed to the user's other programs, and nothing the watch needs is to its own."""
+def test_other_programs_of_the_user_have_no_access(repo: Path) -> None:
+    """The user's other programs cannot read memory and environment; the process itself still can."""
     said = script(
         f"""
         import ctypes, os
-        from syncd.core.hardening import close_memory
+        from syncd.core.hardening import make_undumpable
         libc = ctypes.CDLL(None)
-        if os.geteuid() == 0:  # whom nothing is closed to
+        if os.geteuid() == 0:  # root may read everything
             os.setgroups([])
             os.setgid({NOBODY})
             os.setuid({NOBODY})
-            libc.prctl(4, 1, 0, 0, 0)  # a change of user closes it too
+            libc.prctl(4, 1, 0, 0, 0)  # a change of user also makes a process undumpable
         def others_see(us=os.getpid()):
             if os.fork() == 0:
                 for name in ("environ", "mem", "maps"):
@@ -59,7 +59,7 @@ def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
                 os._exit(0)
             os.wait()
         others_see()
-        close_memory()
+        make_undumpable()
         others_see()
         folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         print("watched", libc.inotify_add_watch(libc.inotify_init1(0), b"/proc/self/fd/%d" % folder, 0x100) > 0)
@@ -75,8 +75,8 @@ def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
     assert after.split() == ["mem", "closed", "maps", "closed", "watched", "True", "opened", "True", "True"]
 
 
-def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -> None:
-    """Whoever gets the key by the wiring is no longer dumpable."""
+def test_each_command_with_a_key_is_undumpable(repo: Path, tmp_path: Path) -> None:
+    """Every process that gets the key through the wiring is undumpable."""
     said = script(
         f"""
         import ctypes
@@ -93,8 +93,8 @@ def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -
 
 
 def test_the_limit_of_core_dumps(repo: Path) -> None:
-    """One byte, which the kernel takes as no core file and no program for one; 0 where a stricter limit stands."""
-    code = "import resource\n{}\nfrom syncd.core.hardening import no_core_dumps\nno_core_dumps()\n"
+    """The limit is one byte, which disables core files and dump programs; 0 where a stricter limit is set."""
+    code = "import resource\n{}\nfrom syncd.core.hardening import disable_core_dumps\ndisable_core_dumps()\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
     unlimited = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
     assert script(code.format(""), repo).strip() == ("(1, 1)" if unlimited else "(0, 0)")
@@ -103,7 +103,7 @@ def test_the_limit_of_core_dumps(repo: Path) -> None:
 
 
 def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
-    """A process that is aborted leaves no file of its memory, even where it might."""
+    """A process that is aborted leaves no core file, even where one is allowed."""
     tmp_path.chmod(0o777)
     code = """
         import os, resource
@@ -118,18 +118,18 @@ def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         file.unlink()
     for harden in (
-        "from syncd.core.hardening import no_core_dumps; no_core_dumps()",
-        f"from syncd.core.hardening import close_memory; {allow}; close_memory()",
+        "from syncd.core.hardening import disable_core_dumps; disable_core_dumps()",
+        f"from syncd.core.hardening import make_undumpable; {allow}; make_undumpable()",
     ):
         script(code.format(harden, str(tmp_path)), repo)
         assert list(tmp_path.iterdir()) == []
 
 
 def test_no_copy_of_a_key() -> None:
-    """A key is not pickled, copied, or shown by what looks into objects."""
+    """A key cannot be pickled or copied, and tools that inspect objects do not show it."""
     key = ApiKey(KEY, "a file")
     for take in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="not to be copied") as caught:
+        with pytest.raises(TypeError, match="must not be copied") as caught:
             take(key)
         assert KEY not in str(caught.value)
     with pytest.raises(TypeError):
@@ -146,8 +146,8 @@ def test_no_copy_of_a_key() -> None:
     ],
     ids=["in the command", "in a thread", "where nothing can be raised", "at the end"],
 )
-def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
-    """An exception that nobody expected, wherever it is, names its place and none of its values."""
+def test_an_unexpected_exception_is_one_line(repo: Path, crash: str) -> None:
+    """An unexpected exception in any place is one line with its location and none of its values."""
     said = script(
         f"""
         from syncd import cli
@@ -167,8 +167,8 @@ def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
         assert secret not in said
 
 
-def test_git_is_not_told_the_key(tmp_path: Path) -> None:
-    """The one program that is started gets the person's environment without the key."""
+def test_git_does_not_get_the_key(tmp_path: Path) -> None:
+    """Git is started with the user's environment without the key."""
     git = tmp_path / "git"
     git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/told\nexit 1\n")
     git.chmod(0o755)
@@ -179,7 +179,7 @@ def test_git_is_not_told_the_key(tmp_path: Path) -> None:
 
 
 def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
-    """Even the service manager's file is refused if everybody may read or write it; its group's is its own business."""
+    """The service manager's file too is refused if everybody may read or write it; its group may."""
     path = tmp_path / "klavis-api-key"
     path.write_text(KEY)
     for mode in (0o400, 0o440, 0o600):
@@ -191,8 +191,8 @@ def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
             find_key({"CREDENTIALS_DIRECTORY": str(tmp_path)}, "none")
 
 
-def test_a_file_that_is_no_key(tmp_path: Path) -> None:
-    """What is longer than any key is refused, not cut; a link's target counts, not the link."""
+def test_files_that_are_too_long(tmp_path: Path) -> None:
+    """A file that is longer than any key is refused; of a link the target counts."""
     path = tmp_path / "key"
     path.write_text("k" * 5000)
     path.chmod(0o600)

@@ -1,6 +1,6 @@
-"""What the kernel's limits and permissions keep from being watched is counted, named and healed.
+"""Directories that limits or permissions exclude from the watch are counted, named, and watched once that is possible.
 
-A user namespace has limits of its own, so nothing on the machine is touched: each scenario is this file, run in one.
+A user namespace has its own limits, so the machine's are not changed: each scenario runs this file in one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Bell, Rules, hear_until, kernel_watches, opened, walk
+from tests.component.watch_rig import Rules, WakeEvent, kernel_watches, opened, receive_until, walk
 
 REPO = Path(__file__).parents[2]
-# Root reads everything unless this right is taken away.
+# Root reads everything unless this capability is dropped.
 AS_ANYONE = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
     if os.geteuid() == 0
@@ -28,7 +28,7 @@ AS_ANYONE = (
 
 
 def tree(directories: int) -> Path:
-    """A new tree of so many directories side by side."""
+    """Create a tree of so many directories side by side."""
     root = Path(tempfile.mkdtemp(prefix="syncd-test-")).resolve()
     for number in range(directories):
         (root / f"d{number:03}").mkdir()
@@ -39,17 +39,17 @@ def limit(name: str, value: int) -> None:
     Path("/proc/sys/user", name).write_text(str(value))
 
 
-def above(root: Path) -> int:
-    """How many watches the directories take that a workspace is in: each but "/" has one."""
+def watches_above(root: Path) -> int:
+    """Return the number of watches on the directories watches_above a workspace: each but "/" has one."""
     return len(root.parents) - 1
 
 
 def watches_used_up() -> None:
-    root, bell = tree(100), Bell()
-    most = 19 + above(root)
+    root, wake_event = tree(100), WakeEvent()
+    most = 19 + watches_above(root)
     limit("max_inotify_watches", most)
-    watch = InotifyWatch(str(root), bell.wake)
-    for _ in range(3):  # again and again the same, whatever order directories come in
+    watch = InotifyWatch(str(root), wake_event.wake)
+    for _ in range(3):  # again with the same result, whatever the order of the directories is
         walk(watch, root)
         assert watch.unwatched() == 101 - 19, watch.unwatched()
         assert watch.needs_polling
@@ -61,9 +61,9 @@ def watches_used_up() -> None:
     assert "sudo sysctl user.max_inotify_watches=524288" in warning.remedy, warning
     assert "/etc/sysctl.d/" in warning.remedy, warning
     limit("max_inotify_watches", 1000)
-    missed = min(watch._missed)
+    missed = min(watch._failed)
     with opened(root / missed) as fd:
-        watch.cover(missed, fd, Rules())  # as when a directory is read by itself
+        watch.add_directory(missed, fd, Rules())  # as when a single directory is read
     assert watch.unwatched() == 101 - 20, watch.unwatched()
     walk(watch, root)
     assert watch.unwatched() == 0, watch.unwatched()
@@ -71,15 +71,15 @@ def watches_used_up() -> None:
     assert not watch.needs_polling
     for number in range(100):
         (root / f"d{number:03}" / "file").touch()
-    hear_until(watch, bell, "d099")
+    receive_until(watch, wake_event, "d099")
     watch.close()
     shutil.rmtree(root)
 
 
 def few_system_calls_at_the_limit() -> None:
-    root, bell = tree(0), Bell()
-    limit("max_inotify_watches", 4 + above(root))
-    watch = InotifyWatch(str(root), bell.wake)
+    root, wake_event = tree(0), WakeEvent()
+    limit("max_inotify_watches", 4 + watches_above(root))
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.open()
     assert watch._inotify is not None
     tried, add = 0, watch._inotify.add
@@ -91,26 +91,26 @@ def few_system_calls_at_the_limit() -> None:
 
     watch._inotify.add = counted  # type: ignore[method-assign]
     directories = [str(number) for number in range(100)]
-    for order in (directories, ["new", *directories]):  # what has its watch keeps it, whatever comes first
+    for order in (directories, ["new", *directories]):  # a directory keeps its watch, whatever comes first
         tried = 0
         watch.begin()
         for path in order:
             (root / path).mkdir(exist_ok=True)
             with opened(root / path) as fd:
-                watch.cover(path, fd, Rules())
+                watch.add_directory(path, fd, Rules())
         watch.finish()
-        assert sorted(place.path for place in watch._places.values()) == ["0", "1", "2", "3"], watch._places
+        assert sorted(place.path for place in watch._targets.values()) == ["0", "1", "2", "3"], watch._targets
         assert watch.unwatched() == len(order) - 4, watch.unwatched()
-        assert tried <= above(root) + len(["0", "1", "2", "3", "one that fails"]), tried
+        assert tried <= watches_above(root) + len(["0", "1", "2", "3", "one that fails"]), tried
     watch.close()
     shutil.rmtree(root)
 
 
 def instances_used_up() -> None:
-    root, bell = tree(3), Bell()
+    root, wake_event = tree(3), WakeEvent()
     limit("max_inotify_instances", 0)
     before = len(os.listdir("/proc/self/fd"))
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.open()
     walk(watch, root)
     assert not watch.alive()
@@ -126,21 +126,21 @@ def instances_used_up() -> None:
     assert watch.alive()
     assert watch.warnings() == ()
     (root / "d001/file").touch()
-    hear_until(watch, bell, "d001")
+    receive_until(watch, wake_event, "d001")
     watch.close()
     shutil.rmtree(root)
 
 
 def unreadable() -> None:
-    root, bell = tree(0), Bell()
+    root, wake_event = tree(0), WakeEvent()
     for name in ("closed", "open"):
         (root / name).mkdir()
     (root / "closed").chmod(0o100)
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.begin()
     for path in ("", "closed", "open"):
         with opened(root / path, os.O_PATH) as fd:
-            watch.cover(path, fd, Rules())
+            watch.add_directory(path, fd, Rules())
     watch.finish()
     (warning,) = watch.warnings()
     assert warning.key == "watch:EACCES", warning
@@ -161,7 +161,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_in_a_namespace_of_its_own(scenario: str) -> None:
-    """Watches or instances used up: counted and named with the exact remedy, healed by the scan after it is applied."""
+    """Watches or instances that are used up are counted and named with the remedy, and the next scan uses new ones."""
     if subprocess.run(["unshare", "-U", "-r", "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are not allowed here")
     command = ["unshare", "-U", "-r", sys.executable, "-W", "error", "-m", __name__, scenario]
@@ -173,14 +173,14 @@ def test_in_a_namespace_of_its_own(scenario: str) -> None:
     bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
 )
 def test_an_unreadable_directory_is_named() -> None:
-    """Without read permission there is no watch; it is a problem of its own, of that directory alone, until mended."""
+    """A directory without read permission has no watch, and its own warning until that is corrected."""
     command = [*AS_ANYONE, sys.executable, "-W", "error", "-m", __name__, unreadable.__name__]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> None:
-    """Both are EMFILE; the remedy is another. And what was half made is closed again."""
+def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
+    """Both are EMFILE, with different remedies; a half-open instance is closed again."""
     script = (
         "import os, resource, sys\n"
         "from syncd.watch.inotify_watch import InotifyWatch\n"
@@ -204,10 +204,10 @@ def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> 
 
 
 def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
-    """Where no descriptor can be named, the path serves; links are not followed."""
-    bell = Bell()
+    """Without /proc the path is used instead of the descriptor; links are not followed."""
+    wake_event = WakeEvent()
     (tmp_path / "src").mkdir()
-    watch = InotifyWatch(str(tmp_path), bell.wake)
+    watch = InotifyWatch(str(tmp_path), wake_event.wake)
     watch.open()
     reader = watch._inotify
     assert reader is not None
@@ -220,11 +220,11 @@ def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
 
     reader.add = without_proc  # type: ignore[method-assign]
     walk(watch, tmp_path)
-    assert kernel_watches(reader._inotify_fd) == 2 + len(watch._above)
+    assert kernel_watches(reader._inotify_fd) == 2 + len(watch._parents)
     (tmp_path / "src/file").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
     watch.close()
-    bell.close()
+    wake_event.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Changes of a real tree are heard, what does not matter is not, and what was lost is known to be."""
+"""Changes of a real tree are reported, irrelevant ones are not, and lost events are detected."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import changes
 from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Bell, Rules, Ruling, hear, hear_until, kernel_watches, opened, walk
+from tests.component.watch_rig import Rules, Ruling, WakeEvent, kernel_watches, opened, receive, receive_until, walk
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
-    bell = Bell()
-    yield bell
-    bell.close()
+def wake_event() -> Iterator[WakeEvent]:
+    wake_event = WakeEvent()
+    yield wake_event
+    wake_event.close()
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(root: Path, bell: Bell) -> Iterator[InotifyWatch]:
-    watch = InotifyWatch(str(root), bell.wake)
+def watch(root: Path, wake_event: WakeEvent) -> Iterator[InotifyWatch]:
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.open()
     walk(watch, root)
     yield watch
@@ -50,15 +50,15 @@ def watch(root: Path, bell: Bell) -> Iterator[InotifyWatch]:
 
 
 def watches(watch: InotifyWatch) -> int:
-    """The kernel's count, less those on the directories that the workspace is in."""
+    """Return the kernel's count without the watches on the directories above the workspace."""
     assert watch._inotify is not None
-    return kernel_watches(watch._inotify._inotify_fd) - len(watch._above)
+    return kernel_watches(watch._inotify._inotify_fd) - len(watch._parents)
 
 
-def last_word(watch: InotifyWatch, bell: Bell, root: Path) -> Changes:
-    """What was heard up to now: a change in zz, whose one event comes after all that went before."""
+def all_changes(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> Changes:
+    """Return all changes up to now: a change in zz, whose one event comes after all earlier ones."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
-    heard = hear_until(watch, bell, "zz")
+    heard = receive_until(watch, wake_event, "zz")
     return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
 
 
@@ -107,71 +107,75 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_each_kind_of_change_names_its_directory(
-    change: Callable[[Path], object], watch: InotifyWatch, bell: Bell, root: Path
+    change: Callable[[Path], object], watch: InotifyWatch, wake_event: WakeEvent, root: Path
 ) -> None:
-    """Whatever changes what a snapshot holds rings, and names the directory it is in."""
+    """Every change of a snapshot's content wakes the loop, and names its directory."""
     change(root / "src")
-    heard = hear_until(watch, bell, "src")
+    heard = receive_until(watch, wake_event, "src")
     assert heard.dirty - {"src", "src/empty"} == set()
     assert heard.rescan_reason is None
 
 
-def test_a_tree_made_at_once_is_heard_to_its_depths_after_one_scan(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """A new tree gets its watches from the scan that its creation starts."""
+def test_a_new_tree_is_watched_completely_after_one_scan(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """A new tree gets its watches in the scan that its creation starts."""
     (root / "n/e/w/e/s/t").mkdir(parents=True)
-    assert "" in hear(watch, bell).dirty
+    assert "" in receive(watch, wake_event).dirty
     walk(watch, root)
     (root / "n/e/w/e/s/t/file").touch()
-    hear_until(watch, bell, "n/e/w/e/s/t")
+    receive_until(watch, wake_event, "n/e/w/e/s/t")
 
 
-def test_a_tree_moved_in_is_heard_to_its_depths_after_one_scan(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """A tree that was moved in whole is watched like one that was made in place."""
+def test_a_tree_moved_in_is_watched_completely_after_one_scan(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """A tree that was moved in is watched like one that was created in place."""
     (root.parent / "other/deep").mkdir(parents=True)
     (root.parent / "other").rename(root / "src/other")
-    assert "src" in hear(watch, bell).dirty
+    assert "src" in receive(watch, wake_event).dirty
     walk(watch, root)
     (root / "src/other/deep/file").touch()
-    hear_until(watch, bell, "src/other/deep")
+    receive_until(watch, wake_event, "src/other/deep")
 
 
-def test_what_appears_between_watching_and_listing_is_heard(bell: Bell, root: Path) -> None:
-    """A change made once a directory is covered is heard even if the listing that follows sees it too."""
-    watch = InotifyWatch(str(root), bell.wake)
+def test_changes_between_watching_and_listing_are_reported(wake_event: WakeEvent, root: Path) -> None:
+    """A change after a directory was added is reported, even if the listing that follows includes it."""
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.begin()
     with opened(root / "src") as fd:
-        watch.cover("src", fd, Rules())
+        watch.add_directory("src", fd, Rules())
         (root / "src/new").touch()
-        assert hear(watch, bell).dirty == {"src"}
+        assert receive(watch, wake_event).dirty == {"src"}
     watch.close()
 
 
-def test_a_file_written_through_a_mapping_alone_is_heard_when_it_is_unmapped(
-    watch: InotifyWatch, bell: Bell, root: Path
+def test_a_file_written_through_a_mapping_is_reported_when_it_is_unmapped(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
 ) -> None:
-    """Closing the descriptor tells nothing while the mapping lives: the write is heard when that goes."""
+    """Closing the descriptor has no event while the mapping exists: the write is reported when it is unmapped."""
     with open(root / "src/a.py", "r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
-    assert last_word(watch, bell, root).dirty == set()
+    assert all_changes(watch, wake_event, root).dirty == set()
     memory[0] = 0x21
-    assert last_word(watch, bell, root).dirty == set()
+    assert all_changes(watch, wake_event, root).dirty == set()
     memory.close()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_reading_everything_starts_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The daemon's own scan and packaging (listing, opening, reading, re-covering) are no events."""
+def test_reading_everything_starts_nothing(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """The daemon's own scan and packaging (listing, opening, reading, adding again) cause no events."""
     walk(watch, root)
     for folder, _, names in os.walk(root):
         for name in names:
             (Path(folder) / name).read_bytes()
             os.stat(Path(folder) / name)
     walk(watch, root)
-    assert last_word(watch, bell, root) == Changes()
-    assert bell.rings == 1
+    assert all_changes(watch, wake_event, root) == Changes()
+    assert wake_event.rings == 1
 
 
-def test_a_name_left_out_does_not_ring(watch: InotifyWatch, bell: Bell, root: Path) -> None:
+def test_an_excluded_name_does_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """A log that is written all the time in a watched directory causes no work, nor does its deletion."""
     walk(watch, root, Rules((".log", "build/")))
     for name in ("x.log", "y.log"):
@@ -179,31 +183,33 @@ def test_a_name_left_out_does_not_ring(watch: InotifyWatch, bell: Bell, root: Pa
     (root / "src/x.log").rename(root / "src/z.log")
     (root / "src/z.log").unlink()
     (root / "src/build").mkdir()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
     (root / "src/build").rmdir()
     (root / "src/build").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_an_ignored_file_renamed_to_one_that_belongs_rings(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Editors write a temporary file and rename it: only the second name counts, and it does."""
+def test_an_ignored_file_renamed_to_an_included_name_wakes(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """Editors write a temporary file and rename it: only the second name is relevant."""
     walk(watch, root, Rules((".tmp",)))
     (root / "src/a.tmp").write_text("new")
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
     os.replace(root / "src/a.tmp", root / "src/a.py")
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore"])
-def test_ignore_files_ring_even_if_ignored(name: str, watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """They decide what else belongs."""
+def test_ignore_files_wake_even_if_ignored(name: str, watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """They decide which other paths are included."""
     walk(watch, root, Rules(("ignore",)))
     (root / "src" / name).write_text("*.o")
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_ignored_directories_have_no_watch(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """What is not walked costs no watch, and a directory that becomes ignored loses the one it has."""
+def test_ignored_directories_have_no_watch(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """A directory that is not walked has no watch, and one that becomes ignored loses its watch."""
     for number in range(50):
         (root / f"node_modules/p{number}").mkdir(parents=True)
     walk(watch, root, Rules(("node_modules/",)))
@@ -213,55 +219,55 @@ def test_ignored_directories_have_no_watch(watch: InotifyWatch, bell: Bell, root
     watch.take()
     (root / "src/deep/file").touch()
     (root / "node_modules/p1/file").touch()
-    assert last_word(watch, bell, root).dirty <= {""}
+    assert all_changes(watch, wake_event, root).dirty <= {""}
 
 
-def test_an_abandoned_scan_changes_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """A scan that failed halfway leaves the directories it did not reach watched."""
+def test_an_aborted_scan_changes_nothing(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """After a scan that failed halfway, the directories that it did not reach are still watched."""
     watch.begin()
     with opened(root) as fd:
-        watch.cover("", fd, Rules())
-    watch.abandon()
+        watch.add_directory("", fd, Rules())
+    watch.abort()
     assert watches(watch) == 5
     (root / "src/deep/file").touch()
-    hear_until(watch, bell, "src/deep")
+    receive_until(watch, wake_event, "src/deep")
 
 
-def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The kernel drops its watch, and so does the book-keeping, before any scan."""
+def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """The kernel drops its watch, and the watch forgets it before any scan."""
     shutil.rmtree(root / "src/deep")
-    last_word(watch, bell, root)
-    assert sorted(place.path for place in watch._places.values()) == ["", "src", "src/empty", "zz"]
+    all_changes(watch, wake_event, root)
+    assert sorted(place.path for place in watch._targets.values()) == ["", "src", "src/empty", "zz"]
 
 
-def test_a_removed_directory_is_named_itself(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Besides the one it was in: another one may have its name, and its inode number, by the time of the next look."""
+def test_a_removed_directory_is_named_itself(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
     (root / "src/deep/low").mkdir()
     walk(watch, root)
-    last_word(watch, bell, root)
+    all_changes(watch, wake_event, root)
     shutil.rmtree(root / "src/deep")
-    assert last_word(watch, bell, root).dirty == {"src", "src/deep", "src/deep/low"}
+    assert all_changes(watch, wake_event, root).dirty == {"src", "src/deep", "src/deep/low"}
 
 
-def test_a_file_that_was_closed_is_named(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Who wrote to it may have done so through a mapping, with no time of the file to tell."""
+def test_a_file_that_was_closed_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """It may have been written through a mapping, which does not change its times."""
     write_through_mmap(root / "src")
     (root / "src/b.py").chmod(0o600)
     (root / "src/b.py").read_text()
-    assert last_word(watch, bell, root).written == {"src/a.py"}
+    assert all_changes(watch, wake_event, root).written == {"src/a.py"}
     (root / "top").write_text("at the top")
-    assert last_word(watch, bell, root).written == {"top"}
+    assert all_changes(watch, wake_event, root).written == {"top"}
 
 
-def test_a_file_of_two_names_that_was_closed_is_named(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """By the name that it is watched by, if no directory tells."""
+def test_a_file_of_two_names_that_was_closed_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """It is named by the name that it is watched by, if no directory has an event."""
     os.link(root / "src/a.py", root.parent / "outside")
-    last_word(watch, bell, root)
+    all_changes(watch, wake_event, root)
     with opened(root / "src") as fd:
-        watch.cover_file("src/a.py", "a.py", fd)
+        watch.add_file("src/a.py", "a.py", fd)
     with open(root.parent / "outside", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         memory[0] = 0x21
-    assert last_word(watch, bell, root).written == {"src/a.py"}
+    assert all_changes(watch, wake_event, root).written == {"src/a.py"}
 
 
 @contextmanager
@@ -274,7 +280,7 @@ def unlinked(src: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def rotated(src: Path) -> Iterator[BinaryIO]:
-    """A log that was given another name by `ln` and `rm`, and is written on."""
+    """A log that was renamed by `ln` and `rm`, and is still written."""
     with open(src / "log", "wb", buffering=0) as file:
         os.link(src / "log", src / "log.1")
         (src / "log").unlink()
@@ -283,7 +289,7 @@ def rotated(src: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def linked_late(src: Path) -> Iterator[BinaryIO]:
-    """A file without a name that is given one, and is written on."""
+    """A file without a name that gets one, and is still written."""
     with open(os.open(src, os.O_TMPFILE | os.O_RDWR), "wb", buffering=0) as file:
         os.link(f"/proc/self/fd/{file.fileno()}", "new", dst_dir_fd=(folder := os.open(src, os.O_RDONLY)))
         os.close(folder)
@@ -291,103 +297,107 @@ def linked_late(src: Path) -> Iterator[BinaryIO]:
 
 
 @pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
-def test_writes_by_a_name_that_is_gone_ring_no_bell(
-    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, bell: Bell, root: Path
+def test_writes_by_an_unlinked_name_do_not_wake(
+    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, wake_event: WakeEvent, root: Path
 ) -> None:
-    """A program that goes on writing to a file without a name is no reason to look, but the next look looks there."""
+    """Writes to a file without a name start no scan, but the next scan includes the directory."""
     with kind(root / "src") as file:
-        last_word(watch, bell, root)
-        rings = bell.rings
+        all_changes(watch, wake_event, root)
+        rings = wake_event.rings
         file.write(b"more")
-        assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
-        assert bell.rings == rings + 1
-    assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
+        assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
+        assert wake_event.rings == rings + 1
+    assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
 
 
-def test_a_file_of_two_names_that_is_gone_rings_no_bell(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """It was watched itself; written on without any name, it is nobody's business."""
+def test_an_unlinked_file_of_two_names_does_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """The file itself was watched; once it has no name, its writes are ignored."""
     os.link(root / "src/a.py", root.parent / "outside")
     with opened(root / "src") as fd:
-        watch.cover_file("src/a.py", "a.py", fd)
+        watch.add_file("src/a.py", "a.py", fd)
     with open(root / "src/a.py", "r+b", buffering=0) as file:
         (root / "src/a.py").unlink()
         (root.parent / "outside").unlink()
-        last_word(watch, bell, root)
+        all_changes(watch, wake_event, root)
         file.write(b"more")
-        assert last_word(watch, bell, root) == Changes(unlinked=frozenset({"src"}))
+        assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
 
 
-def test_a_tree_moved_out_is_heard_no_more(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """No phantom watches: once a scan missed it, its changes are nobody's business."""
+def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """After a scan without it, its changes are not reported."""
     (root / "src").rename(root.parent / "gone")
-    assert last_word(watch, bell, root).dirty == {""}
+    assert all_changes(watch, wake_event, root).dirty == {""}
     walk(watch, root)
     assert watches(watch) == 2
     (root.parent / "gone/deep/file").touch()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
 
 
-def test_a_renamed_directory_speaks_under_its_new_path(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The same inode keeps its watch; path and rules follow the scan, for all that is in it too."""
+def test_a_renamed_directory_is_reported_by_its_new_path(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """The same inode keeps its watch; path and rules are those of the scan, also for everything below."""
     (root / "src").rename(root / "lib")
-    assert last_word(watch, bell, root).dirty == {""}
+    assert all_changes(watch, wake_event, root).dirty == {""}
     walk(watch, root, Rules((".log",)))
     assert watches(watch) == 5
     (root / "lib/deep/x.log").touch()
     (root / "lib/deep/file").touch()
-    assert last_word(watch, bell, root).dirty == {"lib/deep"}
+    assert all_changes(watch, wake_event, root).dirty == {"lib/deep"}
 
 
-def test_a_directory_replaced_by_another_is_watched_anew(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The same path with another inode: the new one is heard, the old one no more."""
+def test_a_directory_replaced_by_another_is_watched_anew(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """The same path has another inode: the new directory is watched, the old one no longer."""
     (root / "src").rename(root.parent / "old")
     (root / "src").mkdir()
-    assert last_word(watch, bell, root).dirty == {""}
+    assert all_changes(watch, wake_event, root).dirty == {""}
     walk(watch, root)
     (root.parent / "old/file").touch()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
     (root / "src/file").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_a_directory_swapped_under_its_path_is_watched_through_its_descriptor(bell: Bell, root: Path) -> None:
-    """The watch is on what the scan opened, not on what has its name by then."""
-    watch = InotifyWatch(str(root), bell.wake)
+def test_a_directory_swapped_under_its_path_is_watched_through_its_descriptor(
+    wake_event: WakeEvent, root: Path
+) -> None:
+    """The watch is on the directory that the scan opened, not on one that has its name later."""
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.begin()
     with opened(root / "src") as fd:
         (root / "src").rename(root / "moved")
         (root / "src").symlink_to("zz")
-        watch.cover("src", fd, Rules())
+        watch.add_directory("src", fd, Rules())
     (root / "zz/file").touch()
     (root / "moved/file").touch()
-    assert hear(watch, bell).dirty == {"src"}
+    assert receive(watch, wake_event).dirty == {"src"}
     assert watches(watch) == 1
     watch.close()
 
 
-def test_one_directory_at_two_paths_leaves_a_doubt(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """A bind mount shows one inode twice, and no event says which path it was: only a full scan tells."""
+def test_one_directory_at_two_paths_needs_a_rescan(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """A bind mount shows one inode twice, and events do not tell the path: a full scan is needed."""
     watch.begin()
     with opened(root / "src") as fd:
-        watch.cover("src", fd, Rules())
-        watch.cover("again", fd, Rules())
+        watch.add_directory("src", fd, Rules())
+        watch.add_directory("again", fd, Rules())
     watch.finish()
     (root / "src/file").touch()
-    assert hear(watch, bell) == Changes(frozenset(), RescanReason.COARSE)
+    assert receive(watch, wake_event) == Changes(frozenset(), RescanReason.UNKNOWN_DIRECTORY)
 
 
-def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(
-    watch: InotifyWatch, bell: Bell, root: Path
-) -> None:
-    """A scan covers before it knows the directory's own ignore files, and again with them."""
+def test_adding_a_directory_twice_uses_the_later_rules(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """A scan adds a directory before it knows its own ignore files, and again with them."""
     watch.begin()
     for rules in (Rules(), Rules((".log",))):
         for path in ("src", "zz"):
             with opened(root / path) as fd:
-                watch.cover(path, fd, rules)
+                watch.add_directory(path, fd, rules)
     watch.finish()
     (root / "src/x.log").touch()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
 
 
 @pytest.mark.parametrize(
@@ -399,73 +409,75 @@ def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(
     ],
     ids=["moved", "removed", "replaced"],
 )
-def test_the_workspace_itself_going_is_a_doubt(
-    change: Callable[[Path], object], watch: InotifyWatch, bell: Bell, root: Path
+def test_a_removed_workspace_needs_a_rescan(
+    change: Callable[[Path], object], watch: InotifyWatch, wake_event: WakeEvent, root: Path
 ) -> None:
-    """Its move, removal or replacement rings as such: events of what is in it no longer tell anything."""
+    """Its move, removal or replacement is reported as such: events of its content are not reliable any more."""
     change(root)
-    assert hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
+    assert receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
 
 
-def test_the_workspace_put_back_is_heard_and_watched(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Its parent tells that it is back, at once; the scan that follows watches it as before."""
+def test_a_workspace_put_back_is_reported_and_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Its parent reports at once that it is back; the scan that follows watches it as before."""
     root.rename(root.with_name("elsewhere"))
-    hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
+    receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
     with pytest.raises(FileNotFoundError):
         walk(watch, root)
-    last_word(watch, bell, root.with_name("elsewhere"))
+    all_changes(watch, wake_event, root.with_name("elsewhere"))
     root.with_name("elsewhere").rename(root)
-    hear(watch, bell, lambda changes: changes.rescan_reason is RescanReason.ROOT)
+    receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
     walk(watch, root)
     (root / "src/deep/file").touch()
-    hear_until(watch, bell, "src/deep")
+    receive_until(watch, wake_event, "src/deep")
 
 
-def test_the_workspace_moving_is_noticed_without_its_parent(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The parent may be unreadable: the workspace's own watch tells too."""
+def test_a_moved_workspace_is_reported_without_its_parent(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """The parent may be unreadable: the workspace's own watch reports it too."""
     assert watch._inotify is not None
     watch._inotify.remove(watch._parent_wd)
     root.rename(root.with_name("elsewhere"))
-    assert hear(watch, bell).rescan_reason is RescanReason.ROOT
+    assert receive(watch, wake_event).rescan_reason is RescanReason.WORKSPACE
 
 
-def test_neighbours_of_the_workspace_do_not_ring(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Of its parent's names only its own counts."""
+def test_siblings_of_the_workspace_do_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Of its parent's names only its own is relevant."""
     (root.parent / "neighbour").mkdir()
     (root.parent / "file").write_text("x")
     (root.parent / "file").unlink()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
 
 
-def test_a_burst_rings_once(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Until the hints are taken there is nothing new to say."""
+def test_a_burst_wakes_once(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Until the changes are taken, there is no second wake-up."""
     for number in range(300):
         (root / f"src/{number}").touch()
     (root / "zz/last").touch()
-    assert bell.wait()
-    while "zz" not in watch._change_queue._dirty:  # nothing rings any more to wait for
+    assert wake_event.wait()
+    while "zz" not in watch._change_queue._dirty:  # nothing wakes any more that could be waited for
         threading.Event().wait(0.001)
-    assert bell.rings == 1
+    assert wake_event.rings == 1
     assert watch.take().dirty == {"src", "zz"}
     (root / "src/one more").touch()
-    assert bell.wait()
-    assert bell.rings == 2
+    assert wake_event.wait()
+    assert wake_event.rings == 2
 
 
-def test_too_many_directories_become_a_doubt() -> None:
-    """Naming them all costs more than a full scan: the list is bounded."""
+def test_too_many_directories_need_a_rescan() -> None:
+    """Listing them all costs more than a full scan: the list is bounded."""
     box = changes.ChangeQueue(lambda: None)
-    for number in range(changes.DIRTY_AT_MOST):
+    for number in range(changes.MAX_DIRTY):
         box.put({str(number)})
-    assert box.take() == Changes(frozenset(map(str, range(changes.DIRTY_AT_MOST))))
-    box.put(set(map(str, range(changes.DIRTY_AT_MOST + 1))))
-    assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
+    assert box.take() == Changes(frozenset(map(str, range(changes.MAX_DIRTY))))
+    box.put(set(map(str, range(changes.MAX_DIRTY + 1))))
+    assert box.take() == Changes(frozenset(), RescanReason.TOO_MANY)
 
 
-def test_too_many_written_files_are_not_named() -> None:
-    """Their list is bounded, too; the directories that they are in are known all the same."""
+def test_too_many_written_files_are_not_listed() -> None:
+    """Their list is bounded too; their directories are still known."""
     box = changes.ChangeQueue(lambda: None)
-    many = set(map(str, range(changes.WRITTEN_AT_MOST)))
+    many = set(map(str, range(changes.MAX_WRITTEN)))
     box.put({""}, written=many)
     assert box.take() == Changes(frozenset({""}), written=frozenset(many))
     box.put({""}, written=many)
@@ -476,23 +488,25 @@ def test_too_many_written_files_are_not_named() -> None:
     assert box.take() == Changes(frozenset({"d"}), written=frozenset({"d/f"}))
 
 
-def test_too_many_writes_by_names_that_are_gone_become_a_doubt() -> None:
-    """The list of directories in which they were heard is bounded as well."""
+def test_too_many_writes_by_unlinked_names_need_a_rescan() -> None:
+    """The list of their directories is bounded too."""
     box = changes.ChangeQueue(lambda: None)
-    box.put(unlinked=set(map(str, range(changes.DIRTY_AT_MOST + 1))))
-    assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
+    box.put(unlinked=set(map(str, range(changes.MAX_DIRTY + 1))))
+    assert box.take() == Changes(frozenset(), RescanReason.TOO_MANY)
 
 
-def test_the_gravest_doubt_is_kept() -> None:
-    """A flood after the workspace moved does not hide that it moved."""
+def test_the_gravest_rescan_reason_is_kept() -> None:
+    """Too many directories after a move of the workspace do not hide the move."""
     box = changes.ChangeQueue(lambda: None)
-    for rescan_reason in (RescanReason.COARSE, RescanReason.ROOT, RescanReason.FLOOD):
+    for rescan_reason in (RescanReason.UNKNOWN_DIRECTORY, RescanReason.WORKSPACE, RescanReason.TOO_MANY):
         box.put(rescan_reason=rescan_reason)
-    assert box.take().rescan_reason is RescanReason.ROOT
+    assert box.take().rescan_reason is RescanReason.WORKSPACE
 
 
-def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """More events than the kernel keeps, while the reader is held: a doubt, and no deafness after it."""
+def test_an_overflow_is_detected_and_later_changes_are_reported(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path
+) -> None:
+    """More events than the kernel keeps while the reader is blocked need a rescan; later events are received."""
     with open("/proc/sys/fs/inotify/max_queued_events") as file:
         most = int(file.read())
     if most > 100_000:
@@ -502,23 +516,23 @@ def test_an_overflow_is_noticed_and_later_changes_still_heard(watch: InotifyWatc
         for number in range(most):  # two names in turn, or the kernel would merge them
             os.chmod(root / "src/a.py", 0o600 + number % 2)
             os.chmod(root / "src/b.py", 0o600 + number % 2)
-    hear(watch, bell, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
-    assert last_word(watch, bell, root).rescan_reason is None
+    receive(watch, wake_event, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
+    assert all_changes(watch, wake_event, root).rescan_reason is None
     assert watch.alive()
 
 
-def test_a_directory_above_the_workspace_goes_and_comes_back(bell: Bell, tmp_path: Path) -> None:
-    """Nothing happens to the workspace itself, but its path is another's, or nobody's: a doubt, every time."""
+def test_a_directory_above_the_workspace_is_moved_and_put_back(wake_event: WakeEvent, tmp_path: Path) -> None:
+    """The workspace itself does not change, but its path leads elsewhere or nowhere: a rescan reason every time."""
     root = tmp_path / "far/near/work"
     root.mkdir(parents=True)
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wake_event.wake)
     for number, name in enumerate(("far/near", "far", "far/near", "far")):
         walk(watch, root)
         assert kernel_watches(watch._inotify._inotify_fd) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
         watch.take()
         aside = tmp_path / f"aside{number}"
         (tmp_path / name).rename(aside)
-        assert hear(watch, bell).rescan_reason is RescanReason.ROOT
+        assert receive(watch, wake_event).rescan_reason is RescanReason.WORKSPACE
         if number % 2:
             root.mkdir(parents=True)
         else:
@@ -526,12 +540,12 @@ def test_a_directory_above_the_workspace_goes_and_comes_back(bell: Bell, tmp_pat
     watch.close()
 
 
-def test_what_goes_on_above_the_workspace_rings_nothing(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """Neighbours come and go, in the same directory and further up."""
+def test_changes_above_the_workspace_do_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Siblings come and go, in the same directory and further up."""
     for folder in (root.parent, root.parent.parent):
         (folder / "neighbour").mkdir()
         (folder / "neighbour").rmdir()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
 
 
 class Failing(Rules):
@@ -541,28 +555,28 @@ class Failing(Rules):
         raise ZeroDivisionError
 
 
-def test_an_error_while_an_event_is_handled_is_a_doubt_not_deafness(
-    watch: InotifyWatch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
+def test_an_error_while_an_event_is_processed_needs_a_rescan(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The reader outlives any bug in what it calls, and the scan makes good what was lost."""
+    """The reader survives any error in the code that it calls, and the scan finds what was lost."""
     watch.begin()
     with opened(root / "src") as fd:
-        watch.cover("src", fd, Failing())
+        watch.add_directory("src", fd, Failing())
     with opened(root / "zz") as fd:
-        watch.cover("zz", fd, Rules())
+        watch.add_directory("zz", fd, Rules())
     watch.finish()
     with caplog.at_level(logging.CRITICAL):
         (root / "src/new").touch()
-        assert hear(watch, bell).rescan_reason is RescanReason.FAULT
+        assert receive(watch, wake_event).rescan_reason is RescanReason.ERROR
         walk(watch, root)
     (root / "src/newer").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_a_dead_reader_is_seen_and_the_next_scan_heals(
-    watch: InotifyWatch, bell: Bell, root: Path, caplog: pytest.LogCaptureFixture
+def test_a_dead_reader_is_replaced_by_the_next_scan(
+    watch: InotifyWatch, wake_event: WakeEvent, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Deafness rings, shows in `alive()`, and ends with the next scan."""
+    """It wakes the loop, shows in `alive()`, and ends with the next scan."""
     assert watch.alive()
     reader = watch._inotify
     assert reader is not None
@@ -573,7 +587,7 @@ def test_a_dead_reader_is_seen_and_the_next_scan_heals(
     reader._deliver = broken
     with caplog.at_level(logging.CRITICAL):
         (root / "src/new").touch()
-        assert hear(watch, bell).rescan_reason is RescanReason.DEAF
+        assert receive(watch, wake_event).rescan_reason is RescanReason.READER_DIED
         reader.join()
     assert not watch.alive()
     assert watch.needs_polling
@@ -581,13 +595,13 @@ def test_a_dead_reader_is_seen_and_the_next_scan_heals(
     assert watch.alive()
     assert not watch.needs_polling
     (root / "src/newer").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")
 
 
-def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> None:
-    """Whatever state it is in: never opened, open, scanned, closed before, dead."""
+def test_closing_leaves_no_thread_and_no_descriptor(wake_event: WakeEvent, root: Path) -> None:
+    """In every state: never opened, open, scanned, closed before, dead."""
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wake_event.wake)
     watch.close()
     for _ in range(3):
         watch.open()
@@ -602,17 +616,17 @@ def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> N
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_closed_watch_can_be_opened_again(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """As after sleep, when everything is built anew."""
+def test_a_closed_watch_can_be_opened_again(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """After a suspend, everything is opened again."""
     watch.close()
     walk(watch, root)
     (root / "src/deep/file").touch()
-    hear_until(watch, bell, "src/deep")
+    receive_until(watch, wake_event, "src/deep")
 
 
-def test_a_directory_deeper_than_a_path_may_be_long_is_watched(bell: Bell, tmp_path: Path) -> None:
-    """Watches go through descriptors, so PATH_MAX does not limit them."""
-    watch = InotifyWatch(str(tmp_path), bell.wake)
+def test_a_directory_deeper_than_a_path_may_be_long_is_watched(wake_event: WakeEvent, tmp_path: Path) -> None:
+    """Watches use descriptors, so PATH_MAX does not limit them."""
+    watch = InotifyWatch(str(tmp_path), wake_event.wake)
     watch.begin()
     name, path = "d" * 200, ""
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
@@ -621,25 +635,25 @@ def test_a_directory_deeper_than_a_path_may_be_long_is_watched(bell: Bell, tmp_p
         below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
         os.close(fd)
         fd, path = below, f"{path}/{name}" if path else name
-        watch.cover(path, fd, Rules())
+        watch.add_directory(path, fd, Rules())
     watch.take()
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-    hear_until(watch, bell, path)
+    receive_until(watch, wake_event, path)
     os.close(fd)
     watch.close()
     shutil.rmtree(tmp_path / name)
 
 
-def test_a_real_scan_covers_for_the_watch(watch: InotifyWatch, bell: Bell, root: Path) -> None:
-    """The scanner's own walk and rules: what they leave out does not ring, the rest does."""
+def test_a_real_scan_adds_its_directories(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+    """With the real scanner and its rules: excluded names do not wake the loop, others do."""
     (root / ".gitignore").write_text("*.log\n")
     (root / "src/.gitignore").write_text("!kept.log\n/deep/\n")
     scanner = Scanner(str(root), Selection(SelectionSettings()), watch)
     scanner.scan()
-    last_word(watch, bell, root)
+    all_changes(watch, wake_event, root)
     assert watches(watch) == len(["", "src", "src/empty", "zz"])
     (root / "src/x.log").touch()
     (root / "src/deep/file").touch()
-    assert last_word(watch, bell, root) == Changes()
+    assert all_changes(watch, wake_event, root) == Changes()
     (root / "src/kept.log").touch()
-    hear_until(watch, bell, "src")
+    receive_until(watch, wake_event, "src")

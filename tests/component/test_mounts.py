@@ -1,6 +1,6 @@
-"""Mounts at, above and below the workspace are noticed, others are not, and nobody has to look for them.
+"""Mounts at, above and below the workspace are reported, others are not; a path's file system is found.
 
-Mounting is done in a mount namespace: the test is this file, run in one.
+The test of the monitor runs this file in a mount namespace.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from syncd.watch.mounts import MountMonitor
+from syncd.watch.mounts import MountMonitor, filesystem_type
 
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
 _WAIT_S = 5.0
 
 
-def told(monitor: MountMonitor) -> bool:
-    """Whether it becomes ready in time."""
+def becomes_ready(monitor: MountMonitor) -> bool:
+    """True if a change is reported in time."""
     return bool(select.select([], [], monitor.filenos(), _WAIT_S)[2])
 
 
@@ -40,11 +40,11 @@ def scenario() -> None:
         (top / "workshop", False),
     ):
         subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-        assert told(monitor), folder
+        assert becomes_ready(monitor), folder
         assert monitor.changed() is concerns, folder
         assert not monitor.changed()
         subprocess.run(["umount", folder], check=True)
-        assert told(monitor), folder
+        assert becomes_ready(monitor), folder
         assert monitor.changed() is concerns, folder
         assert not select.select([], [], monitor.filenos(), 0)[2]
     monitor.close()
@@ -52,7 +52,7 @@ def scenario() -> None:
 
 
 def test_mounts_that_concern_the_workspace() -> None:
-    """Each mount and unmount is told once."""
+    """Each mount and each unmount is reported once."""
     if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")
     done = subprocess.run(
@@ -61,14 +61,49 @@ def test_mounts_that_concern_the_workspace() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_a_list_of_mounts_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in a sandbox without /proc."""
+def test_without_a_list_of_mounts_nothing_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container without /proc has no such list."""
     monkeypatch.setattr("syncd.watch.mounts._LIST", str(tmp_path / "nothing"))
     monitor = MountMonitor(str(tmp_path))
     monitor.open()
     assert monitor.filenos() == []
     assert not monitor.changed()
     monitor.close()
+    assert filesystem_type(str(tmp_path)) == ""
+
+
+def test_the_file_system_of_a_path(tmp_path: Path) -> None:
+    """The mount that holds a path is found in the kernel's own list."""
+    assert filesystem_type("/proc/self") == "proc"
+    assert filesystem_type("/sys") in ("sysfs", filesystem_type("/"))
+    assert filesystem_type(str(tmp_path)) not in ("", "proc")
+
+
+def test_the_nearest_mount_and_the_latest_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The deepest mount point above the path decides, of two at one point the later; other lines are skipped."""
+    nearest = str(tmp_path)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"23 22 0:5 / {nearest} rw shared:7 master:1 - nfs4 server:/ rw\n"
+        f"24 23 0:6 / {nearest} rw - fuse.sshfs server: rw\n"
+        f"25 22 0:7 / {nearest}-beside rw - tmpfs none rw\n"
+        "a line of another form\n"
+    )
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
+    (tmp_path / "a b").mkdir()
+    assert filesystem_type(str(tmp_path / "a b")) == "fuse.sshfs"
+    assert filesystem_type("/") == "ext4"
+
+
+def test_octal_numbers_in_mount_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A blank in a mount point is written as an octal number."""
+    (tmp_path / "a b").mkdir()
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"22 1 0:5 / {tmp_path}/a\\040b rw - cifs none rw\n")
+    monkeypatch.setattr("syncd.watch.mounts._LIST", str(mounts))
+    assert filesystem_type(str(tmp_path / "a b/file")) == "cifs"
+    assert filesystem_type(str(tmp_path)) == ""
 
 
 if __name__ == "__main__":

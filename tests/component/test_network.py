@@ -16,7 +16,7 @@ import pytest
 
 from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import GivesWay, Superseded, Waiter
+from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from syncd.remote import http_client, network
 from syncd.remote.http_client import HttpClient, NoResponse
 from syncd.remote.network import Network
@@ -27,7 +27,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Ear:
-    """A listener with one alarm, that notes what it is told."""
+    """A listener with one descriptor, which records what it receives."""
 
     def __init__(self) -> None:
         self.alarm, self.other = socket.socketpair()
@@ -38,14 +38,14 @@ class Ear:
     def wake_fds(self) -> list[tuple[int, int]]:
         return [(self.alarm.fileno(), select.POLLIN)]
 
-    def due_s(self) -> float | None:
+    def deadline_s(self) -> float | None:
         return None
 
-    def hear(self, ready: Collection[int]) -> None:
+    def handle(self, ready: Collection[int]) -> None:
         with suppress(BlockingIOError):
             self.heard.append(self.alarm.recv(100))
 
-    def newer_s(self, gives_way: GivesWay) -> float | None:
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         return 0.0 if self.newer else None
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ HANGS: dict[str, Callable[[socket.socket], object]] = {
 def test_who_hears_is_told_while_a_server_is_silent(
     client: HttpClient, ear: Ear, talk: Callable[[socket.socket], object]
 ) -> None:
-    """Wherever it hangs, and the exchange still ends in its own time; a `GivesWay` that has come ends it at once."""
+    """Wherever it hangs, and the exchange still ends in its own time; what supersedes it ends it at once."""
 
     def hang(connection: socket.socket) -> None:
         talk(connection)
@@ -206,7 +206,7 @@ def test_who_hears_is_told_while_a_server_is_silent(
             client.exchange("GET", url, headers={}, read_s=0.3)
         assert b"news" in b"".join(ear.heard)
         ear.newer = True
-        with client.waiter.giving_way(GivesWay.TO_ANYTHING_NEWER), pytest.raises(Superseded):
+        with client.waiter.superseded_by(SupersededBy.ANY_CHANGE), pytest.raises(Superseded):
             client.exchange("GET", url, headers={}, read_s=30)
         client.drop()
 
@@ -267,7 +267,7 @@ def test_what_is_dropped_in_the_middle_is_closed_after_it(client: HttpClient, ea
             client.drop()
             dropped.set()
 
-    ear.hear = hear  # type: ignore[method-assign]
+    ear.handle = hear  # type: ignore[method-assign]
     with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert client.exchange("GET", url, headers={}, read_s=5).body == b"ok"

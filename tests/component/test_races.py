@@ -1,7 +1,7 @@
-"""Whoever swaps names in the workspace as fast as the machine can never gets anything from outside into an archive.
+"""Swapping names in the workspace, as fast as the machine can, never gets content from outside into an archive.
 
-Another process exchanges two names in a tight loop while this one scans and packs; the loop ends once the swap was hit
-at each place that is named. What is outside holds a word that no archive may hold.
+Another process exchanges two names in a tight loop while this one scans and packs; the test ends when the swap was hit
+at each place that it lists. The content outside has a word that no archive may contain.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ while True:
 
 @contextmanager
 def swapping(here: Path, there: Path) -> Iterator[None]:
-    """Until the end, the two names are exchanged (renameat2(2), RENAME_EXCHANGE) without a pause."""
+    """Exchange the two names without a pause until the end (renameat2(2), RENAME_EXCHANGE)."""
     swapper = subprocess.Popen([sys.executable, "-c", _SWAPPER, here, there], stdout=subprocess.PIPE)
     assert swapper.stdout is not None
     try:
@@ -63,7 +63,7 @@ def swapping(here: Path, there: Path) -> Iterator[None]:
 
 
 class Stage:
-    """A workspace, what is outside, and a place beside it for what takes a name's place."""
+    """A workspace, a folder outside of it, and a folder for the entry that is swapped in."""
 
     def __init__(self, folder: Path) -> None:
         self.work = folder / "work"
@@ -82,7 +82,7 @@ class Stage:
         return self.scanner.scan().manifest
 
     def pack(self, manifest: Manifest) -> Packed:
-        """An archive, none of whose bytes come from outside: neither names nor contents."""
+        """Pack the manifest; assert that no bytes of the archive, names or contents, come from outside."""
         packed = Packer(str(self.work), self._store, CLOCK).pack(manifest)
         content = zlib.decompress(b"".join(packed.archive.blocks(1 << 16)), 31)
         assert SECRET not in content
@@ -91,7 +91,7 @@ class Stage:
         return packed
 
     def until_hit(self, places: set[str], once: Callable[[], str]) -> None:
-        """Does it again and again until each place was hit; `once` names the one it hit, or ""."""
+        """Repeat `once` until each place was hit; it returns the place, or ""."""
         hits: Counter[str] = Counter()
         ends_s = CLOCK.monotonic_s() + DEADLINE_S
         while hits.total() < TRIES_AT_LEAST or any(hits[place] < HITS_AT_LEAST for place in places):
@@ -107,7 +107,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_a_directory_and_a_link_to_outside(stage: Stage) -> None:
-    """Swapped while it is walked, and while it is packed: the link is left out, nothing behind it is seen."""
+    """The names are swapped during scan and packing: the link is left out, and its content is never read."""
     (stage.work / "d/e").mkdir(parents=True)
     for name in ("f", "e/f"):
         (stage.work / "d" / name).write_text("harmless")
@@ -135,7 +135,7 @@ def test_a_directory_and_a_link_to_outside(stage: Stage) -> None:
 
 
 def test_a_file_and_a_link_to_a_secret(stage: Stage) -> None:
-    """Whatever was there at the scan, the link is never followed."""
+    """Whatever the scan found, the link is never followed."""
     (stage.work / "f").write_bytes(b"harmle")  # of the secret's size
     (stage.beside / "l").symlink_to(stage.outside / "f")
     whole = stage.look()
@@ -151,7 +151,7 @@ def test_a_file_and_a_link_to_a_secret(stage: Stage) -> None:
 
 
 def test_a_file_and_a_fifo(stage: Stage) -> None:
-    """A FIFO that nobody writes is neither waited for nor sent."""
+    """A FIFO without a writer does not block, and is not sent."""
     (stage.work / "f").write_bytes(b"harmle")
     os.mkfifo(stage.beside / "fifo")
     whole = stage.look()
@@ -168,7 +168,7 @@ def test_a_file_and_a_fifo(stage: Stage) -> None:
 
 
 def test_the_workspace_and_a_link_to_outside(stage: Stage) -> None:
-    """The workspace itself is no link either: it is refused, or it is the workspace."""
+    """The workspace itself must not be a link: it is refused, or it is the workspace."""
     (stage.work / "f").write_text("harmless")
     (stage.beside / "l").symlink_to(stage.outside)
     whole = stage.look()
@@ -186,7 +186,7 @@ def test_the_workspace_and_a_link_to_outside(stage: Stage) -> None:
 
 
 def test_a_file_and_a_directory_that_a_rule_leaves_out(stage: Stage) -> None:
-    """A rule for directories is asked of what is there, not of what was there when its name was read: never after."""
+    """A rule for directories is applied to the entry that is found, not to the one of an earlier listing."""
     for number in range(400):  # between the first name and the last look at one passes a while
         (stage.work / f"a{number}").touch()
     (stage.work / ".syncdignore").write_text("z/\n")
@@ -206,7 +206,7 @@ def test_a_file_and_a_directory_that_a_rule_leaves_out(stage: Stage) -> None:
 
 
 def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
-    """An ignore file that is a link is none, as for git: what its target says is neither obeyed nor shown."""
+    """An ignore file that is a link has no rules, as in git: its target is neither applied nor shown."""
     (stage.work / ".gitignore").write_text("kept-home\n")
     (stage.work / "kept-home").write_bytes(SECRET)
     (stage.work / "f").write_text("harmless")
@@ -223,7 +223,7 @@ def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
 
 
 def test_a_hard_link_is_a_file_of_the_workspace(stage: Stage) -> None:
-    """Nothing tells one name of a file from another, so no promise is made but that rules go by the name here."""
+    """One name of a file cannot be told from another, so only this is promised: rules apply to the name in here."""
     os.link(stage.outside / "f", stage.work / "linked")
     os.link(stage.outside / "f", stage.work / ".env")
     assert list(stage.look()) == ["linked"]

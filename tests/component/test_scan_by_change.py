@@ -1,4 +1,4 @@
-"""A scan of the directories that events named sees what a scan of everything sees, whatever was done in between."""
+"""A scan of the directories that events named gives the same result as a full scan, whatever changed in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.git_folder import make_repository
-from tests.inodes import make_anew, reusing
+from tests.inodes import inode_reusing_folder, recreate
 
 ROUNDS = 25
 # Two events of one move may be this far apart.
@@ -32,7 +32,7 @@ DEADLINE_S = 10.0
 
 
 class Watched:
-    """A workspace with the real watch on it, scanned by what the watch names."""
+    """A workspace with the real watch, scanned by the changes that the watch reports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,14 +47,14 @@ class Watched:
         self.watch.close()
         self.wakeup.close()
 
-    def hear(self) -> None:
-        """Until no more events come."""
+    def receive(self) -> None:
+        """Collect changes until no more events come."""
         while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
             self.wakeup.drain()
-            self.dirty.heard(self.watch.take())
+            self.dirty.add(self.watch.take())
 
     def scan(self) -> Scan:
-        changed = self.dirty.taken()
+        changed = self.dirty.take()
         self.partial += changed is not None
         return self.scanner.scan(changed)
 
@@ -67,13 +67,13 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     it.close()
 
 
-def afresh(folder: Path) -> Scan:
-    """What someone sees who knows nothing."""
+def full_scan(folder: Path) -> Scan:
+    """Scan without any earlier results."""
     return Scanner(str(folder), Selection(SelectionSettings())).scan()
 
 
-def timeless(scan: Scan) -> Manifest:
-    """Without what may be stale until the periodic look, and means nothing for what is sent.
+def without_times(scan: Scan) -> Manifest:
+    """Remove the values that may be outdated until the periodic scan, and do not affect the archive.
 
     An ignored file changes its directory's time, and a second name that came and went a file's ctime, with no event.
     """
@@ -86,69 +86,69 @@ def timeless(scan: Scan) -> Manifest:
 
 
 def check(watched: Watched) -> None:
-    watched.hear()
-    seen, wanted = watched.scan(), afresh(watched.folder)
-    assert list(timeless(seen).items()) == list(timeless(wanted).items())
+    watched.receive()
+    seen, wanted = watched.scan(), full_scan(watched.folder)
+    assert list(without_times(seen).items()) == list(without_times(wanted).items())
     assert seen.unread == wanted.unread
     assert {p.key for p in seen.warnings} == {p.key for p in wanted.warnings}
     tree = watched.scanner._tree
     counts = Counter()
-    for listing in tree._listings.values():
-        counts.update(listing.left_out or {})
+    for record in tree._records.values():
+        counts.update(record.left_out or {})
     assert {rule: number for rule, number in tree.left_out.items() if number} == counts
 
 
 @pytest.fixture
-def reborn(tmp_path: Path) -> Iterator[Watched]:
-    """A workspace with a directory `build`, on a disk that gives inode numbers again."""
-    with reusing(tmp_path) as place:
+def recreated(tmp_path: Path) -> Iterator[Watched]:
+    """A workspace with a directory `build`, on a file system that reuses inode numbers."""
+    with inode_reusing_folder(tmp_path) as place:
         (place / "work/build").mkdir(parents=True)
         it = Watched(place / "work")
         yield it
         it.close()
 
 
-def known(reborn: Watched) -> None:
-    """The directory `build` was looked at and is watched; what is in it goes without a word, being ignored."""
-    (reborn.folder / ".gitignore").write_text("*.o\n")
-    (reborn.folder / "build/old.o").touch()
-    check(reborn)
+def scan_build(recreated: Watched) -> None:
+    """Scan and watch the directory `build`; the rules ignore the changes in it."""
+    (recreated.folder / ".gitignore").write_text("*.o\n")
+    (recreated.folder / "build/old.o").touch()
+    check(recreated)
 
 
-def test_a_directory_made_anew_with_its_number(reborn: Watched) -> None:
-    """What is in it is found by the next look, and what comes later is heard, however deep."""
-    build = reborn.folder / "build"
-    make_anew(build, lambda: known(reborn))
+def test_a_recreated_directory_with_its_inode_number(recreated: Watched) -> None:
+    """Its content is found by the next scan, and later changes are reported at any depth."""
+    build = recreated.folder / "build"
+    recreate(build, lambda: scan_build(recreated))
     (build / "sub").mkdir()
     (build / "sub" / "x").touch()
-    check(reborn)
+    check(recreated)
     (build / "sub" / "y").touch()
-    assert select.select([reborn.wakeup.fileno()], [], [], DEADLINE_S)[0]
-    check(reborn)
-    assert reborn.partial
+    assert select.select([recreated.wakeup.fileno()], [], [], DEADLINE_S)[0]
+    check(recreated)
+    assert recreated.partial
 
 
-def test_a_directory_made_anew_is_told_by_its_identity(reborn: Watched) -> None:
-    """Without a word of the directory itself, too: its parent's listing has another one of that name."""
-    make_anew(reborn.folder / "build", lambda: known(reborn))
-    (reborn.folder / "build/x").touch()
-    assert set(reborn.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
+def test_a_recreated_directory_is_detected_by_its_identity(recreated: Watched) -> None:
+    """Without an event of the directory itself too: its parent's listing has another directory of that name."""
+    recreate(recreated.folder / "build", lambda: scan_build(recreated))
+    (recreated.folder / "build/x").touch()
+    assert set(recreated.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
 
-def test_a_directory_made_anew_is_told_by_its_end(reborn: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file system tells nothing but its number, the event of its removal names the directory itself."""
+def test_a_recreated_directory_is_detected_by_its_removal(recreated: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system has only the inode number, the event of its removal names the directory itself."""
     for name in ("_name_to_handle_at", "_statx"):
         monkeypatch.setattr(file_identity, name, None)
-    make_anew(reborn.folder / "build", lambda: known(reborn))
-    (reborn.folder / "build/x").touch()
-    check(reborn)
-    (reborn.folder / "build/y").touch()
-    assert select.select([reborn.wakeup.fileno()], [], [], DEADLINE_S)[0]
-    check(reborn)
+    recreate(recreated.folder / "build", lambda: scan_build(recreated))
+    (recreated.folder / "build/x").touch()
+    check(recreated)
+    (recreated.folder / "build/y").touch()
+    assert select.select([recreated.wakeup.fileno()], [], [], DEADLINE_S)[0]
+    check(recreated)
 
 
-class Chaos:
-    """Does something to a tree, chosen by a seeded random."""
+class RandomChanges:
+    """Random changes to a tree, from a seed."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
@@ -169,7 +169,7 @@ class Chaos:
         deeds: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
-            self.hard_link, self.edit_in_place, self.edit_in_place, self.make_anew, self.make_anew,
+            self.hard_link, self.edit_in_place, self.edit_in_place, self.recreate, self.recreate,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
             self.rnd.choice(deeds)()
@@ -197,8 +197,8 @@ class Chaos:
         if inner and self.rnd.random() < 0.5:
             shutil.rmtree(self.rnd.choice(inner))
 
-    def make_anew(self) -> None:
-        """A directory is removed and made anew, as a clean build does: it may get the same inode number."""
+    def recreate(self) -> None:
+        """Remove a directory and create it again, as a clean build does: it may get the same inode number."""
         inner = self.folders()[1:]
         if inner:
             build = self.rnd.choice(inner)
@@ -215,7 +215,7 @@ class Chaos:
                 source.rename(target)
 
     def swap_in(self) -> None:
-        """A directory takes another one's name."""
+        """Rename a directory over another one's name."""
         inner = self.folders()[1:]
         if inner:
             gone = self.rnd.choice(inner)
@@ -244,7 +244,7 @@ class Chaos:
             )
 
     def hard_link(self) -> None:
-        """One file gets two names; an edit by either is heard in one directory only."""
+        """Give one file two names; an edit through either is reported in one directory only."""
         files = [file for file in self.files() if not file.is_symlink()]
         place = self.rnd.choice(self.folders()) / f"second{self.rnd.randrange(3)}"
         if files and not os.path.lexists(place):
@@ -272,8 +272,8 @@ class Chaos:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
-    """After each of many random changes the two scans agree to the last entry, and most of them were partial."""
-    chaos = Chaos(watched.folder, seed)
+    """After each of many random changes both scans give the same entries, and most of them were partial."""
+    chaos = RandomChanges(watched.folder, seed)
     check(watched)
     for _ in range(ROUNDS):
         with contextlib.suppress(OSError):  # some steps do not fit together
@@ -283,42 +283,42 @@ def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
 
 
 def test_an_edit_by_another_name(watched: Watched) -> None:
-    """A file with two names in two directories is seen changed under both, though only one brings an event."""
+    """A file with names in two directories is found changed under both, although only one has an event."""
     for name in ("a", "b"):
         (watched.folder / name).mkdir()
     (watched.folder / "a" / "f").write_text("1")
     os.link(watched.folder / "a" / "f", watched.folder / "b" / "g")
     check(watched)
     (watched.folder / "a" / "f").write_text("longer")
-    watched.hear()
-    changed = watched.dirty.taken()
+    watched.receive()
+    changed = watched.dirty.take()
     assert changed is not None
     assert {"a", "b"} & changed == {"a"}
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
-def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
-    """What no event named is believed: that is what makes it fast, and why the periodic look stays."""
+def test_only_directories_with_events_are_scanned(watched: Watched) -> None:
+    """Directories without an event are not read: that makes partial scans fast, and periodic full scans necessary."""
     (watched.folder / "a").mkdir()
     (watched.folder / "b").mkdir()
-    watched.hear()
+    watched.receive()
     watched.scan()
-    watched.hear()
-    watched.dirty.taken()
+    watched.receive()
+    watched.dirty.take()
     (watched.folder / "a" / "f").write_text("1")
     (watched.folder / "b" / "f").write_text("1")
     assert set(watched.scanner.scan({"a"}).manifest) == {"a", "a/f", "b"}
     assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
 
 
-def test_learned_contents_last_while_the_stamp_does(watched: Watched) -> None:
-    """An entry whose content is known stays the same object until `stat` says something else of the file."""
+def test_digests_are_kept_while_the_stamp_is_the_same(watched: Watched) -> None:
+    """An entry with a digest stays the same object until the file's `stat` changes."""
     for name in ("changed", "listed", "trusted"):
         (watched.folder / name).mkdir()
         (watched.folder / name / "f").write_text(name)
     scan = watched.scan()
     learned = {path: replace(entry, digest=b"x") for path, entry in scan.manifest.items() if path.endswith("f")}
-    watched.scanner.learn({**learned, "gone/f": learned["listed/f"]})
+    watched.scanner.remember({**learned, "gone/f": learned["listed/f"]})
     (watched.folder / "changed" / "f").write_text("chaNged")
     for changed in ({"changed", "listed"}, None):
         again = watched.scanner.scan(changed).manifest
@@ -328,24 +328,24 @@ def test_learned_contents_last_while_the_stamp_does(watched: Watched) -> None:
         assert "gone/f" not in again
 
 
-def test_what_was_too_young_is_looked_at_again(watched: Watched) -> None:
-    """An entry without a stamp is not believed by the next look at its directory, whatever its digest."""
+def test_entries_without_a_stamp_are_read_again(watched: Watched) -> None:
+    """An entry without a stamp is not reused by the next scan of its directory, whatever its digest is."""
     (watched.folder / "f").write_text("x")
     entry = watched.scan().manifest["f"]
-    watched.scanner.learn({"f": replace(entry, digest=b"x", stamp=None)})
+    watched.scanner.remember({"f": replace(entry, digest=b"x", stamp=None)})
     assert watched.scanner.scan(set()).manifest["f"].digest == b"x"
     assert watched.scanner.scan({""}).manifest["f"] == entry
-    watched.scanner.learn({"f": replace(entry, digest=b"x", stamp=None)})
+    watched.scanner.remember({"f": replace(entry, digest=b"x", stamp=None)})
     assert watched.scanner.scan().manifest["f"] == entry
 
 
-def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
-    """By a look at all, too, what an older rule included is not taken for included."""
+def test_changed_rules_are_applied(watched: Watched) -> None:
+    """A full scan too does not include a path that only the old rules included."""
     (watched.folder / "d").mkdir()
     for name in ("f.log", "d/f.log", "d/g"):
         (watched.folder / name).write_text("x")
     found = watched.scan().manifest
-    watched.scanner.learn({path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp})
+    watched.scanner.remember({path: replace(entry, digest=b"x") for path, entry in found.items() if entry.stamp})
     (watched.folder / ".gitignore").write_text("*.log")
     assert list(watched.scanner.scan().manifest) == [".gitignore", "d", "d/g"]
     (watched.folder / ".gitignore").unlink()
@@ -357,17 +357,17 @@ def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
 
 
-def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
-    """Git's own exclude file lies where no event counts: a look at all reads it."""
+def test_changed_exclude_files_are_applied(watched: Watched) -> None:
+    """Git's own exclude file has no events: a full scan reads it."""
     make_repository(watched.folder)
     (watched.folder / "f").write_text("x")
-    watched.scanner.learn({"f": replace(watched.scan().manifest["f"], digest=b"x")})
+    watched.scanner.remember({"f": replace(watched.scan().manifest["f"], digest=b"x")})
     (watched.folder / ".git" / "info" / "exclude").write_text("f\n")
     assert list(watched.scanner.scan().manifest) == []
 
 
-def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> None:
-    """Nothing of it may leave by rules that nobody can read any more."""
+def test_rules_of_a_missing_workspace_count_as_changed(watched: Watched) -> None:
+    """Nothing may be uploaded by rules that can no longer be read."""
     (watched.folder / "f").write_text("x")
     watched.scan()
     assert watched.scanner.rules_unchanged(["f"])
@@ -375,52 +375,52 @@ def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> Non
     assert not watched.scanner.rules_unchanged(["f"])
 
 
-def test_what_is_read_though_no_time_tells() -> None:
-    """The files that events named; once some may have been missed, any whose times were young when it was read."""
+def test_files_that_are_read_although_their_times_are_the_same() -> None:
+    """Files that events named; after missed events, all whose times were recent when they were read."""
     dirty = DirtyDirectories()
-    assert dirty.taken_files() == frozenset()
-    dirty.heard(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
-    dirty.heard(Changes(unlinked=frozenset({"b"})))
-    dirty.anywhere()  # an own failure: what was heard is known still
-    assert dirty.taken_files() == {"a/f"}
-    assert dirty.taken_files() == frozenset()
-    dirty.taken()
-    dirty.heard(Changes(frozenset({"a"}), written=None))
-    assert dirty.taken() == {"a"}
-    assert dirty.taken_files() is None
+    assert dirty.take_files() == frozenset()
+    dirty.add(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
+    dirty.add(Changes(unlinked=frozenset({"b"})))
+    dirty.mark_all()  # an own failure: events that were received still count
+    assert dirty.take_files() == {"a/f"}
+    assert dirty.take_files() == frozenset()
+    dirty.take()
+    dirty.add(Changes(frozenset({"a"}), written=None))
+    assert dirty.take() == {"a"}
+    assert dirty.take_files() is None
     for missed in (Changes(rescan_reason=RescanReason.OVERFLOW), Changes(written=frozenset(map(str, range(5000))))):
-        dirty.heard(missed)
-        dirty.heard(Changes(written=frozenset({"a/f"})))
-        assert dirty.taken_files() is None
-    assert dirty.taken_files() == frozenset()
+        dirty.add(missed)
+        dirty.add(Changes(written=frozenset({"a/f"})))
+        assert dirty.take_files() is None
+    assert dirty.take_files() == frozenset()
 
 
-def test_a_look_at_what_was_written_by_a_name_that_is_gone() -> None:
-    """It is looked at like what was heard of otherwise, once there is a look."""
+def test_writes_through_an_unlinked_name_are_scanned() -> None:
+    """The next scan includes its directory, like one with another event."""
     dirty = DirtyDirectories()
-    dirty.taken()
-    dirty.heard(Changes(unlinked=frozenset({"b"})))
-    assert dirty.taken() == {"b"}
+    dirty.take()
+    dirty.add(Changes(unlinked=frozenset({"b"})))
+    assert dirty.take() == {"b"}
 
 
-def test_suspicion_falls_back_to_everything() -> None:
-    """At the start, after a doubt, and when too many directories are named."""
+def test_reasons_for_a_full_scan() -> None:
+    """At the start, after a rescan reason, and when too many directories are listed."""
     dirty = DirtyDirectories()
-    assert dirty.taken() is None
-    assert dirty.taken() == frozenset()
-    dirty.heard(Changes(frozenset({"a"})))
-    dirty.heard(Changes(frozenset({"b"})))
-    assert dirty.taken() == {"a", "b"}
-    dirty.heard(Changes(frozenset(map(str, range(5000)))))
-    assert dirty.taken() is None
-    dirty.anywhere()
-    dirty.heard(Changes(frozenset({"a"})))
-    assert dirty.taken() is None
+    assert dirty.take() is None
+    assert dirty.take() == frozenset()
+    dirty.add(Changes(frozenset({"a"})))
+    dirty.add(Changes(frozenset({"b"})))
+    assert dirty.take() == {"a", "b"}
+    dirty.add(Changes(frozenset(map(str, range(5000)))))
+    assert dirty.take() is None
+    dirty.mark_all()
+    dirty.add(Changes(frozenset({"a"})))
+    assert dirty.take() is None
 
 
 @pytest.mark.parametrize("hidden", ["build/other", "../outside"])
-def test_a_write_by_a_name_that_nobody_watches(watched: Watched, hidden: str) -> None:
-    """A file with a second name that is ignored or elsewhere is watched itself; who only reads it is not heard."""
+def test_a_write_through_a_name_that_is_not_watched(watched: Watched, hidden: str) -> None:
+    """A file with another name that is ignored or outside is watched itself; reading it causes no event."""
     (watched.folder / ".gitignore").write_text("build/\n")
     (watched.folder / "a").mkdir()
     (watched.folder / "a/f").write_text("x")
@@ -428,12 +428,12 @@ def test_a_write_by_a_name_that_nobody_watches(watched: Watched, hidden: str) ->
     other.parent.mkdir(exist_ok=True)
     os.link(watched.folder / "a/f", other)
     watched.scan()
-    watched.hear()
+    watched.receive()
     watched.scan()
     other.read_text()
     assert not select.select([watched.wakeup.fileno()], [], [], QUIET_S)[0]
     other.write_text("longer")
     assert select.select([watched.wakeup.fileno()], [], [], DEADLINE_S)[0]
-    watched.hear()
+    watched.receive()
     assert watched.scan().manifest["a/f"].size_bytes == 6
     assert watched.partial

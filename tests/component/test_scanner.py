@@ -1,4 +1,4 @@
-"""The walk over real trees: any name, any depth, any kind, and nothing outside the workspace."""
+"""Scans of real trees: any name, any depth, any kind, and nothing outside of the workspace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEPTH = 300
 
 
 def scanned(workspace: Path, *ignore: str, check: Callable[[], None] = lambda: None) -> Scan:
-    """What a scan under the default rules, and these, finds."""
+    """Scan under the default rules and these patterns."""
     return Scanner(str(workspace), Selection(SelectionSettings(ignore=ignore)), check=check).scan()
 
 
@@ -32,7 +32,7 @@ def kinds(scan: Scan) -> dict[str, str]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """An empty workspace, with something beside it that must not leave."""
+    """An empty workspace, beside a file that must not be uploaded."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("5ecret")
     (tmp_path / "work").mkdir()
@@ -40,7 +40,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_files_directories_and_their_order(work: Path) -> None:
-    """Everything is found, by the bytes of its name within a directory, a directory before what is in it."""
+    """Everything is found, in the order of its bytes within a directory, a directory before its content."""
     for path in ("b/z", "b/a", "a.txt", "a/x/y", "B", "empty/", "ü", "a-b"):
         file = work / path
         (file if path.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
@@ -55,8 +55,8 @@ def test_files_directories_and_their_order(work: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_an_entry_says(work: Path) -> None:
-    """Size, permission bits without set-id, whole seconds; a stamp, and no digest before anyone read it."""
+def test_the_fields_of_an_entry(work: Path) -> None:
+    """Size, permission bits without set-id, whole seconds; a stamp, and no digest before the file is read."""
     (work / "run").write_text("#!/bin/sh\n")
     (work / "run").chmod(0o6755)
     os.utime(work / "run", ns=(0, -1_500_000_000))
@@ -107,7 +107,7 @@ def test_odd_names(work: Path, name: bytes) -> None:
     ],
 )
 def test_links_that_stay(work: Path, target: str) -> None:
-    """A link inside by its text is kept as a link, whether it leads nowhere, in a circle or to a link that stays home.
+    """A link that stays inside by its text is included, also to nowhere, in a circle, or to a link that is left out.
 
     None is walked through.
     """
@@ -140,8 +140,8 @@ def test_links_that_stay(work: Path, target: str) -> None:
         "d/up/../outside/secret",
     ],
 )
-def test_links_that_leave(work: Path, target: str) -> None:
-    """A link outside, by its text or with another link on its way, stays home and is named."""
+def test_links_that_lead_outside(work: Path, target: str) -> None:
+    """A link that leads outside, by its text or through another link, is left out with a warning."""
     (work / "a").write_text("a")
     (work / "d").mkdir()
     (work / "d/up").symlink_to("..")
@@ -154,7 +154,7 @@ def test_links_that_leave(work: Path, target: str) -> None:
 
 
 def test_a_link_chain_through_a_sibling(work: Path) -> None:
-    """Each of two links may look harmless and both together lead out."""
+    """Each of two links may seem to stay inside while both together lead outside."""
     (work / "d/e").mkdir(parents=True)
     (work / "d/e/up").symlink_to("../..")
     (work / "here").symlink_to("d/e/up")
@@ -165,24 +165,24 @@ def test_a_link_chain_through_a_sibling(work: Path) -> None:
 
 
 def test_special_files(work: Path) -> None:
-    """Sockets, FIFOs and devices are left out, none is opened or waited for; rules are told."""
+    """Sockets, FIFOs and devices are left out without opening them; the rule is reported."""
     os.mkfifo(work / "fifo")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(work / "socket"))
     listener.close()
-    told: list[tuple[str, bool]] = []
+    calls: list[tuple[str, bool]] = []
 
     def note(path: str, is_dir: bool, decision: Decision) -> None:
-        told.append((path, decision.included))
+        calls.append((path, decision.included))
 
     scan = Scanner(str(work), Selection(SelectionSettings()), on_left_out=note).scan()
     assert scan.manifest == {}
-    assert told == [("fifo", False), ("socket", False)]
+    assert calls == [("fifo", False), ("socket", False)]
     assert scan.warnings == []
 
 
 def test_deeper_than_any_path(work: Path) -> None:
-    """A tree whose paths no system call could take is walked as far as paths are of use, and that is said once."""
+    """A tree deeper than any path may be long is walked as far as paths are usable, with one warning."""
     name = "deep-" * 8
     here = os.open(work, os.O_RDONLY)
     for _ in range(DEPTH):
@@ -196,7 +196,7 @@ def test_deeper_than_any_path(work: Path) -> None:
     longest = max(scan.manifest, key=len)
     assert LONGEST_PATH_BYTES - len(name) <= len(longest) <= LONGEST_PATH_BYTES
     (warning,) = scan.warnings
-    assert "stay home" in warning.what
+    assert "left out" in warning.what
     assert len(str(warning)) < 400
     subprocess.run(["rm", "-rf", str(work)], check=True)
 
@@ -213,8 +213,8 @@ print(*opened)
 """
 
 
-def test_what_is_ignored_is_never_opened(work: Path) -> None:
-    """An ignored directory is neither opened nor listed, an ignored file not even looked at."""
+def test_ignored_directories_are_never_opened(work: Path) -> None:
+    """An ignored directory is neither opened nor listed; an ignored file gets no `stat`."""
     (work / "node_modules/x").mkdir(parents=True)
     (work / "data").mkdir()
     (work / "kept").mkdir()
@@ -226,97 +226,97 @@ def test_what_is_ignored_is_never_opened(work: Path) -> None:
     assert not {"node_modules", "data", ".env", "x"} & set(opened)
 
 
-def test_the_watch_is_told_before(work: Path) -> None:
-    """Each directory is covered before it is listed, and the end of a scan is told, good or bad."""
+def test_directories_are_added_before_they_are_listed(work: Path) -> None:
+    """Each directory is added before it is listed, and the end of a scan is reported, whether it succeeded or not."""
     (work / "d").mkdir()
-    told: list[str] = []
+    calls: list[str] = []
 
     class Late:
         """Makes a file in each directory at the last moment."""
 
         def begin(self) -> None:
-            told.append("begin")
+            calls.append("begin")
 
-        def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
-            assert places == {}
+        def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
+            assert directories == {}
 
-        def cover(self, path: str, fd: int, scope: Scope) -> None:
-            told.append(path)
+        def add_directory(self, path: str, fd: int, scope: Scope) -> None:
+            calls.append(path)
             os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
 
-        def cover_file(self, path: str, name: str, parent: int) -> None:
-            told.append(path)
+        def add_file(self, path: str, name: str, parent: int) -> None:
+            calls.append(path)
 
         def finish(self) -> None:
-            told.append("finish")
+            calls.append("finish")
 
-        def abandon(self) -> None:
-            told.append("abandon")
+        def abort(self) -> None:
+            calls.append("abort")
 
     selection = Selection(SelectionSettings())
     assert list(Scanner(str(work), selection, Late()).scan().manifest) == ["d", "d/late", "late"]
-    assert told == ["begin", "", "d", "finish"]
+    assert calls == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
         Scanner(str(work / "none"), selection, Late()).scan()
-    assert told[4:] == ["begin", "abandon"]
+    assert calls[4:] == ["begin", "abort"]
 
 
-class Meddled:
-    """A coverage that does something before the directory is covered for the n-th time, and remembers by what rules."""
+class ActingListener:
+    """A listener that acts before a directory is added for the n-th time, and keeps the rules of each call."""
 
-    def __init__(self, deeds: dict[int, Callable[[], object]]) -> None:
-        self.deeds = deeds
+    def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
+        self.actions = actions
         self.scopes: list[Scope] = []
 
     def begin(self) -> None:
         self.scopes.clear()
 
-    def cover(self, path: str, fd: int, scope: Scope) -> None:
+    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
         assert path == ""
         self.scopes.append(scope)
-        self.deeds.get(len(self.scopes), lambda: None)()
+        self.actions.get(len(self.scopes), lambda: None)()
 
-    def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
+    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
         pass
 
-    def cover_file(self, path: str, name: str, parent: int) -> None:
+    def add_file(self, path: str, name: str, parent: int) -> None:
         pass
 
     def finish(self) -> None:
         pass
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         pass
 
 
 @pytest.mark.parametrize("changed", [None, frozenset({""})], ids=["all", "one"])
 @pytest.mark.parametrize("rules", ["", "*.tmp\n"], ids=["taken away", "others"])
 def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, changed: frozenset[str] | None) -> None:
-    """The watch still passed it over by the old rules: it is listed once the new ones are watched."""
+    """Under the old rules the watch ignored its event: the directory is listed again once the new rules are watched."""
     (work / ".gitignore").write_text("*.log\n")
-    deeds: dict[int, Callable[[], object]] = {}
-    scanner = Scanner(str(work), Selection(SelectionSettings()), Meddled(deeds))
+    actions: dict[int, Callable[[], object]] = {}
+    scanner = Scanner(str(work), Selection(SelectionSettings()), ActingListener(actions))
     scanner.scan()
     (work / ".gitignore").write_text(rules)
-    deeds[2] = (work / "made.log").touch
+    actions[2] = (work / "made.log").touch
     found = scanner.scan(changed)
     assert list(found.manifest) == [".gitignore", "made.log"]
 
 
 def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
-    """A directory that is seen for the first time is watched by its parents' rules until its own are known."""
+    """A new directory is watched with its parents' rules until its own are known."""
     (work / ".gitignore").write_text("!*.log\n")
-    meddled = Meddled({2: (work / "made.log").touch})
+    meddled = ActingListener({2: (work / "made.log").touch})
     scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), meddled)
     assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
     assert len(meddled.scopes) == 2
 
 
 def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
-    """Each change of them is an event of its own; the watch goes by those that the listing was made with."""
+    """Each change of the rules is an event of its own; the watch uses the rules of the listing."""
     (work / ".gitignore").write_text("0\n")
-    deeds = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
-    meddled = Meddled(deeds)
+    actions = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
+    meddled = ActingListener(actions)
     for name in ("2", "3", "4"):
         (work / name).touch()
     found = Scanner(str(work), Selection(SelectionSettings()), meddled).scan()
@@ -324,8 +324,8 @@ def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
     assert [meddled.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
 
 
-def test_every_descriptor_is_given_back(work: Path) -> None:
-    """After a scan, and after one that was stopped midway, nothing is left open."""
+def test_every_descriptor_is_closed(work: Path) -> None:
+    """After a scan, and after one that was stopped, no descriptor is left open."""
     (work / "a/b/c").mkdir(parents=True)
     before = os.listdir("/proc/self/fd")
     scanned(work)
@@ -341,8 +341,8 @@ def test_every_descriptor_is_given_back(work: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "link"])
-def test_a_workspace_that_is_none(work: Path, what: str) -> None:
-    """A missing, replaced or linked workspace is an error with a remedy, never an empty manifest."""
+def test_a_workspace_that_cannot_be_opened(work: Path, what: str) -> None:
+    """A missing, replaced or linked workspace is an error with a remedy, not an empty manifest."""
     (work.parent / "file").write_text("")
     (work.parent / "link").symlink_to(work)
     with pytest.raises(WorkspaceError, match="nothing was removed") as caught:
@@ -361,8 +361,8 @@ print(*sorted(problem.key for problem in scan.warnings))
 """
 
 
-def test_what_cannot_be_read(work: Path) -> None:
-    """Unreadable files and directories are named and left out, the rest goes on; for any user."""
+def test_unreadable_files_and_directories(work: Path) -> None:
+    """Unreadable files and directories are left out with a warning, for any user; the others are included."""
     for path in ("open/f", "closed/f", "blind/f", "shut"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")
@@ -383,13 +383,13 @@ def test_what_cannot_be_read(work: Path) -> None:
             (work / path).chmod(mode)
     manifest, unread, warnings = done.stdout.splitlines()
     assert manifest.split() == ["open", "open/f"]
-    assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing of it may leave
+    assert unread.split() == ["blind", "closed", "ruled", "shut"]  # without its rules, nothing in it may be uploaded
     named = [key for key in warnings.split() if key.startswith("unreadable:")]
     assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]
 
 
-def test_what_stays_home_is_counted_by_who_says_so(work: Path) -> None:
-    """A folder that is left out counts as one; each .gitignore, wherever it lies, is of one author."""
+def test_excluded_paths_are_counted_by_source(work: Path) -> None:
+    """An excluded folder counts as one; all .gitignore files are one source."""
     for path in ("node_modules/a", "node_modules/b", "a.log", "d/b.log", "d/c.tmp", "keep", ".env", "mine"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")

@@ -1,4 +1,4 @@
-"""Git itself is the referee of the gitignore rules: the same files, asked of both."""
+"""Compares the gitignore rules with git itself: both get the same files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 
 from syncd.selection.selection import OuterFile, OuterRules, Scope, Selection, SelectionSettings
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
+pytestmark = pytest.mark.skipif(
+    shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
+)
 
-# Names that syncd's own defaults leave out cannot be compared, and are not used here.
+# Names that syncd's own defaults exclude cannot be compared, and are not used here.
 PLAIN = SelectionSettings(upload_secrets=True)
 Verdict = tuple[str, str, str]  # file, line and pattern that decide; three times "" if none does
 
@@ -29,7 +31,7 @@ def git(workspace: Path, *arguments: str, stdin: bytes = b"") -> bytes:
 
 
 def write(workspace: Path, files: dict[bytes, bytes]) -> None:
-    """Writes what can be written; a name that is already a directory, or below a file, is passed over."""
+    """Write the files that can be written; a name that is already a directory, or below a file, is skipped."""
     for name, data in files.items():
         full = os.fsencode(workspace) + b"/" + name
         try:
@@ -52,7 +54,7 @@ def read_ignore_files(directory: str, scope: Scope) -> dict[str, bytes]:
 
 
 def walk(workspace: Path, scope: Scope) -> Iterator[str]:
-    """The included files, as a scanner finds them."""
+    """Yield the included files, as a scanner finds them."""
     directory = os.path.join(workspace, scope.path)
     scope = scope.with_files(read_ignore_files(directory, scope))
     with os.scandir(directory) as entries:
@@ -67,7 +69,7 @@ def walk(workspace: Path, scope: Scope) -> Iterator[str]:
 
 
 def explain(workspace: Path, root: Scope, path: str) -> Verdict:
-    """The rule that decides about a path: its own, or that of the first directory left out on the way."""
+    """Return the rule that decides about a path: its own, or that of the first excluded directory above it."""
     scope = root.with_files(read_ignore_files(str(workspace), root))
     *above, name = path.split("/")
     for parent in above:
@@ -104,7 +106,7 @@ def all_files(workspace: Path) -> list[str]:
 
 
 def disagreements(workspace: Path, root: Scope) -> list[str]:
-    """Where syncd and git differ, about what belongs or about which line decides."""
+    """Return the differences between syncd and git, about inclusion or the line that decides."""
     theirs, ours = of_git(workspace), set(walk(workspace, root))
     verdicts = verdicts_of_git(workspace, all_files(workspace))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
@@ -115,7 +117,7 @@ def disagreements(workspace: Path, root: Scope) -> list[str]:
     return wrong
 
 
-# One ignore file each, and names that show whether it is understood.
+# One ignore file each, and names that show how it is understood.
 SINGLE: list[tuple[bytes, str]] = [
     (b"*.log\n!keep.log\n", "a.log keep.log d/keep.log d/b.log log .log"),
     (b"/a\n", "a d/a"),
@@ -188,7 +190,7 @@ SINGLE: list[tuple[bytes, str]] = [
 
 
 def test_single_files_agree_with_git(tmp_path: Path) -> None:
-    """Each nasty ignore file, in a directory of its own, means what it means to git, line for line."""
+    """Each difficult ignore file, in its own directory, gives the same results as in git, line for line."""
     for number, (data, names) in enumerate(SINGLE):
         home = b"s%03d/" % number
         write(tmp_path, {home + b".gitignore": data})
@@ -198,7 +200,7 @@ def test_single_files_agree_with_git(tmp_path: Path) -> None:
 
 
 def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
-    """Spaces at a name's end, newlines and tabs in it are told apart as git does."""
+    """Names with trailing spaces, newlines and tabs are distinguished as in git."""
     names = [
         b"foo",
         b"foo ",
@@ -221,7 +223,7 @@ def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["[[:{0}:]]", "[![:{0}:]]"])
 def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern: str) -> None:
-    """All twelve classes, each against every byte that a name may hold."""
+    """All twelve classes match the same bytes as in git, for every byte that a name may hold."""
     classes = "alnum alpha blank cntrl digit graph lower print punct space upper xdigit"
     for name in classes.split(" "):
         write(tmp_path, {f"{name}/.gitignore".encode(): pattern.format(name).encode() + b"x\n"})
@@ -231,7 +233,7 @@ def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern
 
 
 def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
-    """A deeper file wins over a shallower, both over .git/info/exclude, and nothing reaches into what is left out."""
+    """A deeper file wins over a shallower one, both over .git/info/exclude; an excluded folder stays excluded."""
     git(tmp_path, "init", "-q")
     exclude = b"*.excluded\nby-exclude/\n!*.log\n"
     write(
@@ -258,58 +260,63 @@ ESCAPES = ["\\a", "\\*", "\\/", "\\", "\\ ", "\\#", "\\[", "\\\\"]
 LETTERS = [*"aaabbbccx1.-", "]", "^", "!", "#", " ", "é", "\udcff", "ab", "a.b"]
 
 
-def random_pattern(dice: random.Random) -> str:
+def random_pattern(random_source: random.Random) -> str:
     components = []
-    for _ in range(dice.choice([1, 1, 2, 2, 3])):
+    for _ in range(random_source.choice([1, 1, 2, 2, 3])):
         pieces = [
-            dice.choice(dice.choices([LETTERS, WILDS, ESCAPES], [12, 5, 1])[0]) for _ in range(dice.randint(1, 3))
+            random_source.choice(random_source.choices([LETTERS, WILDS, ESCAPES], [12, 5, 1])[0])
+            for _ in range(random_source.randint(1, 3))
         ]
-        components.append(dice.choices(["".join(pieces), "**", "*", ""], [14, 3, 1, 0.2])[0])
-    front = dice.choices(["", "/", "!", "!/", "**/", "#", " "], [10, 3, 4, 1, 2, 0.2, 0.2])[0]
-    back = dice.choices(["", "/", "/**", "/*", " ", "\t", "\r", "//"], [12, 4, 2, 2, 0.5, 0.2, 0.5, 0.2])[0]
+        components.append(random_source.choices(["".join(pieces), "**", "*", ""], [14, 3, 1, 0.2])[0])
+    front = random_source.choices(["", "/", "!", "!/", "**/", "#", " "], [10, 3, 4, 1, 2, 0.2, 0.2])[0]
+    back = random_source.choices(["", "/", "/**", "/*", " ", "\t", "\r", "//"], [12, 4, 2, 2, 0.5, 0.2, 0.5, 0.2])[0]
     return front + "/".join(components) + back
 
 
-def name_like(dice: random.Random, pattern: str) -> str:
-    """A path that the pattern may well match."""
-    body = pattern.strip("!/ \t\r").replace("\\", "", dice.randint(0, 3))
+def name_like(random_source: random.Random, pattern: str) -> str:
+    """Return a path that the pattern is likely to match."""
+    body = pattern.strip("!/ \t\r").replace("\\", "", random_source.randint(0, 3))
     deep = ["", "a", "a/b", "x/a/b", "/", "b/"]
     for wild, fills in (("**/", ["", "a/", "a/b/"]), ("**", deep), ("*", ["", "a", "bc"]), ("?", ["a", "1"])):
         while wild in body:
-            body = body.replace(wild, dice.choice(fills), 1)
+            body = body.replace(wild, random_source.choice(fills), 1)
     for wild in ("[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[a]b]", "[/a]", "[[:digit:]]"):
-        body = body.replace(wild, dice.choice("abc1]"))
-    body = dice.choice(["", "", "", "a/", "q/b/"]) + body + dice.choice(["", "", "", "/a", "/b/c", "c"])
+        body = body.replace(wild, random_source.choice("abc1]"))
+    body = (
+        random_source.choice(["", "", "", "a/", "q/b/"]) + body + random_source.choice(["", "", "", "/a", "/b/c", "c"])
+    )
     components = [part for part in body.split("/") if part not in ("", ".", "..")]
     return "/".join(components)
 
 
-def write_random_case(dice: random.Random, workspace: Path, home: str) -> None:
-    """A directory with ignore files made of random patterns, and names made to fit them."""
-    patterns = [random_pattern(dice) for _ in range(dice.randint(1, 6))]
-    names = [name_like(dice, dice.choice(patterns)) for _ in range(14)]
+def write_random_case(random_source: random.Random, workspace: Path, home: str) -> None:
+    """Write a directory with ignore files of random patterns, and names that are likely to match them."""
+    patterns = [random_pattern(random_source) for _ in range(random_source.randint(1, 6))]
+    names = [name_like(random_source, random_source.choice(patterns)) for _ in range(14)]
     bare = Selection(PLAIN).root()
     names = [
         name for name in names if name and all(bare.decide(part, is_dir=True).included for part in name.split("/"))
     ]
     ignore = {"": patterns}
     inner = sorted({name.rpartition("/")[0] for name in names if "/" in name})
-    if inner and dice.random() < 0.4:
-        ignore[dice.choice(inner) + "/"] = [random_pattern(dice) for _ in range(dice.randint(1, 3))]
+    if inner and random_source.random() < 0.4:
+        ignore[random_source.choice(inner) + "/"] = [
+            random_pattern(random_source) for _ in range(random_source.randint(1, 3))
+        ]
     write(workspace, {os.fsencode(f"{home}/{name}"): b"" for name in names})
     for where, lines in ignore.items():
         write(workspace, {os.fsencode(f"{home}/{where}.gitignore"): os.fsencode("\n".join(lines))})
 
 
 def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:
-    dice = random.Random(seed)
+    random_source = random.Random(seed)
     for case in range(cases):
-        write_random_case(dice, workspace, f"case{case:05}")
+        write_random_case(random_source, workspace, f"case{case:05}")
     git(workspace, "init", "-q")
     return disagreements(workspace, Selection(PLAIN).root())
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_files_agree_with_git(tmp_path: Path, seed: int) -> None:
-    """Hundreds of random ignore files mean what they mean to git, line for line."""
+    """Hundreds of random ignore files give the same results as in git, line for line."""
     assert fuzz(tmp_path, seed, cases=150) == []

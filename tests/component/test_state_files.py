@@ -408,7 +408,7 @@ def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(mark: MarkerFile) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(MarkerFile, "take_away", refuse)
+    monkeypatch.setattr(MarkerFile, "remove", refuse)
     sync_state.record_initialized(TARGET, MANIFEST)
     assert not sync_state.uncertain
     assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}

@@ -1,4 +1,4 @@
-"""What syncd relies on in watchdog's `InotifyFD`, an internal: its one user is `syncd/watch/inotify.py`."""
+"""The behaviour of watchdog's internal class `InotifyFD` that `syncd/watch/inotify.py` needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_version_is_the_pinned_one() -> None:
 
 
 def test_the_masks_are_the_kernels() -> None:
-    """As in <sys/inotify.h>."""
+    """They are as in <sys/inotify.h>."""
     assert (In.IN_MODIFY, In.IN_ATTRIB, In.IN_CLOSE_WRITE, In.IN_MOVED_FROM, In.IN_MOVED_TO) == (2, 4, 8, 64, 128)
     assert (In.IN_CREATE, In.IN_DELETE, In.IN_DELETE_SELF, In.IN_MOVE_SELF) == (256, 512, 1024, 2048)
     assert (In.IN_UNMOUNT, In.IN_Q_OVERFLOW, In.IN_IGNORED) == (0x2000, 0x4000, 0x8000)
@@ -43,7 +43,7 @@ def test_the_masks_are_the_kernels() -> None:
 
 
 def test_adding_a_directory_again_gives_the_same_descriptor(reader: InotifyFD, tmp_path: Path) -> None:
-    """It is the inode's, whatever path leads there."""
+    """The descriptor belongs to the inode, whatever path leads to it."""
     (tmp_path / "a").mkdir()
     first = inotify_add_watch(reader._inotify_fd, bytes(tmp_path / "a"), In.IN_CREATE)
     (tmp_path / "a").rename(tmp_path / "b")
@@ -53,7 +53,7 @@ def test_adding_a_directory_again_gives_the_same_descriptor(reader: InotifyFD, t
 
 
 def test_failing_functions_return_minus_one_and_keep_errno(reader: InotifyFD, tmp_path: Path) -> None:
-    """They raise nothing by themselves."""
+    """They do not raise by themselves."""
     assert inotify_add_watch(reader._inotify_fd, bytes(tmp_path / "missing"), In.IN_CREATE) == -1
     assert ctypes.get_errno() == errno.ENOENT
     assert inotify_rm_watch(reader._inotify_fd, 99) == -1  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_failing_functions_return_minus_one_and_keep_errno(reader: InotifyFD, tm
 
 
 def test_a_read_gives_whole_events_and_parsing_their_bytes(reader: InotifyFD, tmp_path: Path) -> None:
-    """Events of watches that `InotifyFD` was not told of are there too; names are bytes without padding."""
+    """Events of watches that `InotifyFD` does not know are included; names are bytes without padding."""
     wd = inotify_add_watch(reader._inotify_fd, bytes(tmp_path), In.IN_CREATE)
     (tmp_path / "name").touch()
     (Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))).mkdir()
@@ -70,19 +70,19 @@ def test_a_read_gives_whole_events_and_parsing_their_bytes(reader: InotifyFD, tm
 
 
 def test_an_overflow_has_no_watch_descriptor() -> None:
-    """It comes as an event of its own."""
+    """An overflow is an event of its own."""
     parsed = list(InotifyFD._parse_event_buffer(b"\xff\xff\xff\xff" + (0x4000).to_bytes(4, "little") + bytes(8)))
     assert parsed == [(-1, In.IN_Q_OVERFLOW, 0, b"")]
 
 
 def test_its_pipe_and_descriptor_are_what_is_closed(reader: InotifyFD) -> None:
-    """`shut()` closes these three where no thread is left to do it."""
+    """`shut_down()` closes these three where no thread does."""
     for fd in (reader._inotify_fd, reader._kill_r, reader._kill_w):
         os.fstat(fd)
 
 
 def test_closing_before_the_thread_ran_leaves_the_descriptors_open() -> None:
-    """The scar that `shut()` covers: `close()` leaves it to a reader that is not there."""
+    """The reason for `shut_down()`: `close()` leaves the closing to a reader that does not run."""
     reader = InotifyFD()
     reader.stop()
     assert reader._is_reading
@@ -90,16 +90,16 @@ def test_closing_before_the_thread_ran_leaves_the_descriptors_open() -> None:
         os.close(fd)  # would fail if it were closed
 
 
-def test_the_descriptor_is_inherited_unless_told_not_to_be(reader: InotifyFD) -> None:
-    """The scar that `_create_inotify_fd` covers: a program started with open descriptors would hold all watches."""
+def test_the_descriptor_is_inherited_by_default(reader: InotifyFD) -> None:
+    """The reason for `_create_inotify_fd`: a program that is started would otherwise inherit all watches."""
     assert os.get_inheritable(reader._inotify_fd)
     ours = Inotify(lambda _events: None, lambda: None)
     assert not os.get_inheritable(ours._inotify_fd)
-    ours.shut()
+    ours.shut_down()
 
 
-def test_a_bad_descriptor_reads_as_nothing(reader: InotifyFD) -> None:
-    """The scar that `run()` covers: its own loop would spin on it."""
+def test_a_bad_descriptor_reads_as_empty(reader: InotifyFD) -> None:
+    """The reason for `run()`: watchdog's own loop would repeat the read for ever."""
     kept = os.dup(reader._inotify_fd)
     os.close(reader._inotify_fd)
     assert reader._read_event_buffer(4096) == b""
@@ -108,7 +108,7 @@ def test_a_bad_descriptor_reads_as_nothing(reader: InotifyFD) -> None:
 
 
 def test_stop_wakes_a_reader_that_waits_and_closes_all() -> None:
-    """A blocked read ends at once, and the three descriptors with it."""
+    """A blocked read ends at once, and the three descriptors are closed."""
     lost = threading.Event()
     reader = Inotify(lambda _events: None, lost.set)
     reader.start()
@@ -126,20 +126,20 @@ def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
     """As after a failed start; closing twice does nothing more."""
     before = os.listdir("/proc/self/fd")
     reader = Inotify(lambda _events: None, lambda: None)
-    reader.shut()
-    reader.shut()
+    reader.shut_down()
+    reader.shut_down()
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_thread_waits_in_poll_and_not_in_a_loop(tmp_path: Path) -> None:
     """An idle reader uses no CPU: it is a daemon thread blocked on its descriptor."""
-    heard, bell = os.pipe()
-    reader = Inotify(lambda events: (list(events), os.write(bell, b"!"))[0] and None, lambda: None)
+    read_fd, write_fd = os.pipe()
+    reader = Inotify(lambda events: (list(events), os.write(write_fd, b"!"))[0] and None, lambda: None)
     reader.add(bytes(tmp_path), CHANGES)
     assert reader.daemon
     reader.start()
     (tmp_path / "file").touch()
-    assert select.select([heard], [], [], 5)[0]
-    reader.shut()
-    os.close(heard)
-    os.close(bell)
+    assert select.select([read_fd], [], [], 5)[0]
+    reader.shut_down()
+    os.close(read_fd)
+    os.close(write_fd)

@@ -17,8 +17,7 @@ from syncd.core.clock import SystemClock
 from syncd.scan.file_reader import ContentReader
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from syncd.watch.filesystem_type import kind_of
-from syncd.watch.inotify_usage import held_by_others
+from syncd.watch.inotify_usage import used_by_others
 
 SELECTION = Selection(SelectionSettings())
 
@@ -122,13 +121,13 @@ def test_what_other_programs_hold(tmp_path: Path) -> None:
     """Another process's watches are counted once, though its child inherited them; one's own are not."""
     for number in range(7):
         (tmp_path / str(number)).mkdir()
-    before = held_by_others({os.getpid()})
+    before = used_by_others({os.getpid()})
     command = [sys.executable, "-c", _WATCHES_SEVEN, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
-        seen = held_by_others({os.getpid()})
-        without = held_by_others({os.getpid(), other.pid})
+        seen = used_by_others({os.getpid()})
+        without = used_by_others({os.getpid(), other.pid})
         other.communicate("")
     assert before is not None
     assert seen is not None
@@ -137,13 +136,6 @@ def test_what_other_programs_hold(tmp_path: Path) -> None:
     assert seen.instances >= 1
     assert any(count >= 7 for _, count in seen.programs)
     assert without.watches >= 7  # the child's, which nobody excluded
-
-
-def test_kinds_of_file_systems(tmp_path: Path) -> None:
-    """The mount that a path is really on is found."""
-    assert kind_of("/proc/self") == "proc"
-    assert kind_of("/sys") in ("sysfs", kind_of("/"))
-    assert kind_of(str(tmp_path)) not in ("", "proc")
 
 
 def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A workspace below a repository's top: git, run from there, is the referee of what belongs and of what decides."""
+"""Compares the selection in a workspace below a repository's top with git, run from the workspace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ from tests.component.test_selection_and_git import (
 )
 
 SELECTION = Selection(PLAIN)
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git, the referee of these tests, is not installed")
+needs_git = pytest.mark.skipif(
+    shutil.which("git") is None, reason="git, which these tests compare with, is not installed"
+)
 
 
 def sent(workspace: Path, selection: Selection = SELECTION) -> set[str]:
@@ -47,8 +49,8 @@ def decided(workspace: Path, path: str) -> Verdict:
     return ("", "", "") if rule is None else (rule.source, str(rule.line), rule.pattern)
 
 
-def in_git_words(workspace: Path, action: Verdict, common: Path) -> Verdict:
-    """Git names a file from the work tree's top, or its exclude file from where it stands."""
+def in_git_terms(workspace: Path, action: Verdict, common: Path) -> Verdict:
+    """Convert to git's terms: git names a file relative to the work tree's top, or its exclude file by its own path."""
     source, line, pattern = action
     if not source:
         return action
@@ -60,11 +62,11 @@ def in_git_words(workspace: Path, action: Verdict, common: Path) -> Verdict:
 
 
 def disagreements(workspace: Path, common: Path) -> list[str]:
-    """Where syncd and git differ, about what belongs or about which line decides."""
+    """Return the differences between syncd and git, about inclusion or the line that decides."""
     theirs, ours = of_git(workspace), sent(workspace)
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
     for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
-        mine, git_says = decided(workspace, path), in_git_words(workspace, action, common)
+        mine, git_says = decided(workspace, path), in_git_terms(workspace, action, common)
         if mine != git_says:
             wrong.append(f"{path!r}: git decides by {git_says}, syncd by {mine}")
     return wrong
@@ -91,7 +93,7 @@ EXCLUDE = b"by-exclude\n!other.tmp\n/packages/app/src/packages\n"
 @needs_git
 @pytest.mark.parametrize("kind", ["repository", "worktree", "submodule"])
 def test_below_the_top(tmp_path: Path, kind: str) -> None:
-    """Every layer, by name, anchored and negated, as git has it from there, also through a `.git` that is a file."""
+    """Every layer of rules, by name, anchored and negated, gives the results of git, also through a `.git` file."""
     main = tmp_path / "main"
     main.mkdir()
     git(main, "init", "-q")
@@ -120,7 +122,7 @@ def test_below_the_top(tmp_path: Path, kind: str) -> None:
 @needs_git
 @pytest.mark.parametrize("seed", range(4))
 def test_random_rules_above(tmp_path: Path, seed: int) -> None:
-    """Random patterns at every level of random workspaces; where git ignores the workspace itself, see below."""
+    """Random patterns at every level of random workspaces; the ignored workspace itself has its own test below."""
     dice = random.Random(seed)
     compared = 0
     for case in range(10):
@@ -153,7 +155,7 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "stay_home"),
+    ("rules", "excluded"),
     [
         ("packages/\n*.log\n", {"a.log", "keep.log"}),
         ("*\n!*.md\n", set()),
@@ -163,17 +165,17 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
         ("packages/app/*\n!packages/app/a.log\n", {"keep.log", "read.md", "d/x", ".gitignore"}),
     ],
 )
-def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, stay_home: set[str]) -> None:
-    """A person named it, so no pattern that leaves it out, or a folder that it is in, counts in it. All others do."""
+def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, excluded: set[str]) -> None:
+    """No pattern that excludes the workspace itself, or a folder above it, applies in it. All others do."""
     make_repository(tmp_path)
     (tmp_path / ".gitignore").write_text(rules)
     workspace = tmp_path / "packages/app"
     put(workspace, ["a.log", "keep.log", "read.md", "d/x"])
-    assert sent(workspace) == {"a.log", "keep.log", "read.md", "d/x"} - stay_home
+    assert sent(workspace) == {"a.log", "keep.log", "read.md", "d/x"} - excluded
 
 
 def test_order_and_names(tmp_path: Path) -> None:
-    """The person's file is the weakest, then the repository's, then from the top down; each is named by its path."""
+    """The user's file is the weakest, then the repository's, then from the top down; rules are named by their paths."""
     exclude = make_repository(tmp_path, "*.b\n!x.a\n")
     personal = tmp_path / "personal"
     personal.write_text("*.a\n/packages/app/anchored\n/not-anchored\n")
@@ -201,8 +203,8 @@ def test_order_and_names(tmp_path: Path) -> None:
     assert sent(workspace, without) == {"x.a", "y.a", "x.b", "y.b", "x.c", "y.c", "anchored", "not-anchored"}
 
 
-def test_anchored_rules_of_the_configuration_are_the_workspaces(tmp_path: Path) -> None:
-    """What is relative to the workspace stays so, wherever the repository's top is."""
+def test_anchored_rules_of_the_configuration(tmp_path: Path) -> None:
+    """Patterns of the configuration are relative to the workspace, wherever the repository's top is."""
     make_repository(tmp_path)
     workspace = tmp_path / "packages/app"
     put(workspace, ["x", "d/x", "packages/app/x", "d/y"])
@@ -210,8 +212,8 @@ def test_anchored_rules_of_the_configuration_are_the_workspaces(tmp_path: Path) 
     assert sent(workspace, Selection(SelectionSettings(ignore=("/x",)))) == {".syncdignore", "d/x", "packages/app/x"}
 
 
-def test_rules_above_do_not_tear_a_repository_apart(tmp_path: Path) -> None:
-    """With `include_git` what is in a `.git` goes by .syncdignore alone, as it does at the top."""
+def test_rules_above_do_not_apply_inside_git(tmp_path: Path) -> None:
+    """With `include_git` only .syncdignore applies in a `.git`, as in one at the top."""
     make_repository(tmp_path)
     (tmp_path / ".gitignore").write_text("HEAD\n")
     (tmp_path / "app/.git/logs").mkdir(parents=True)
@@ -224,7 +226,7 @@ def found(workspace: Path) -> Repository | None:
 
 
 def test_which_repository(tmp_path: Path) -> None:
-    """The innermost that git takes for one: a folder or a file called `.git` may be something else."""
+    """The innermost repository that git accepts counts: a folder or file called `.git` may be something else."""
     workspace = tmp_path / "a/b/c"
     workspace.mkdir(parents=True)
     make_repository(tmp_path)
@@ -249,14 +251,14 @@ def test_which_repository(tmp_path: Path) -> None:
     assert found(workspace) is None  # a bare repository has no work tree
 
 
-def test_a_workspace_that_is_gone_has_no_rules_that_anybody_knows(tmp_path: Path) -> None:
-    """An error, and not the rules of a workspace without a repository: it may be moved while it is looked at."""
+def test_the_rules_of_a_missing_workspace_are_unknown(tmp_path: Path) -> None:
+    """The rules of a workspace that does not exist are an error, not empty: it may be moved during the scan."""
     with pytest.raises(FileNotFoundError):
         read_git_rules(str(tmp_path / "gone"), "")
 
 
 def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
-    """Git follows it there, and not in place of a .gitignore."""
+    """Git follows a link to an exclude file, and not one in place of a .gitignore."""
     exclude = make_repository(tmp_path)
     (tmp_path / "rules").write_text("by-link\n")
     exclude.unlink()
@@ -270,7 +272,7 @@ def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".gitignore", ".git/info/exclude", ".git/HEAD"])
 def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    """Nothing leaves without them, and they are named."""
+    """Without them nothing is uploaded, and the error names them."""
     make_repository(tmp_path)
     (tmp_path / "app").mkdir()
     (tmp_path / name).touch()
@@ -294,13 +296,13 @@ class Inside(Watched):
         (top / "packages/app").mkdir(parents=True)
         super().__init__(top / "packages/app")
         put(self.folder, ["f", "g"])
-        self.hear()
+        self.receive()
         assert set(self.scan().manifest) == {"f", "g"}
 
-    def heard(self) -> RescanReason | None:
-        """The doubt that events bring; the next scan is told of it."""
-        self.hear()
-        return RescanReason.COARSE if self.dirty._anywhere else None
+    def reported(self) -> RescanReason | None:
+        """Return the rescan reason that events gave, and pass it to the next scan."""
+        self.receive()
+        return RescanReason.UNKNOWN_DIRECTORY if self.dirty._all else None
 
 
 @pytest.fixture
@@ -315,79 +317,79 @@ def edit(path: Path, text: str = "f\n") -> None:
 
 
 def save(path: Path, text: str = "f\n") -> None:
-    """As editors do."""
+    """Replace the file as editors do."""
     draft = path.with_name("draft")
     draft.write_text(text)
     draft.replace(path)
 
 
 @pytest.mark.parametrize("name", [".gitignore", "packages/.gitignore", ".git/info/exclude"])
-def test_a_changed_rule_above_is_heard(inside: Inside, name: str) -> None:
-    """Made, edited in place, replaced and removed: as that of a .gitignore inside."""
+def test_a_changed_rule_above_is_reported(inside: Inside, name: str) -> None:
+    """Creating, editing, replacing and removing a rule file above is reported as for a .gitignore inside."""
     file = inside.top / name
     file.unlink(missing_ok=True)
-    inside.hear()
+    inside.receive()
     inside.scan()
     for change, left in ((edit, {"g"}), (save, {"f"}), (Path.unlink, {"f", "g"})):
         change(file, "g\n") if change is save else change(file)
-        assert inside.heard(), change
+        assert inside.reported(), change
         assert set(inside.scan().manifest) == left
-        inside.hear()
+        inside.receive()
         inside.scan()
 
 
-def test_a_busy_repository_is_not_heard(inside: Inside) -> None:
-    """Neither what happens in `.git`, nor beside the workspace."""
+def test_changes_in_the_repository_are_not_reported(inside: Inside) -> None:
+    """Changes in `.git` and beside the workspace are not reported."""
     for name in (".git/index.lock", ".git/info/attributes", "other", "packages/other", "packages/.gitignore~"):
         (inside.top / name).write_text("x")
         (inside.top / name).unlink()
     (inside.top / "packages/beside").mkdir()
-    inside.hear()
-    assert inside.dirty.taken() == frozenset()
+    inside.receive()
+    assert inside.dirty.take() == frozenset()
 
 
 def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
-    """`info` may be missing, and is watched for."""
+    """`info` may be missing, and its creation is reported."""
     shutil.rmtree(inside.top / ".git/info")
-    assert inside.heard()
+    assert inside.reported()
     inside.scan()
     (inside.top / ".git/info").mkdir()
-    assert inside.heard()
+    assert inside.reported()
     inside.scan()
     edit(inside.top / ".git/info/exclude")
-    assert inside.heard()
+    assert inside.reported()
     assert set(inside.scan().manifest) == {"g"}
 
 
 @pytest.mark.parametrize("where", ["packages", "packages/app"])
 def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
-    """Below the other one's top: its rules take the place of that one's."""
+    """A repository below the other one's top replaces the other one's rules."""
     edit(inside.top / ".gitignore")
-    inside.hear()
+    inside.receive()
     assert set(inside.scan().manifest) == {"g"}
     make_repository(inside.top / "made", "g\n")
     (inside.top / "made/.git").rename(inside.top / where / ".git")
-    inside.hear()
+    inside.receive()
     assert set(inside.scan().manifest) == {"f"}
 
 
 def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> None:
-    """In the folder that the workspace is in it is heard; further up the next look finds it."""
+    """In the workspace's parent folder it is reported at once; further up the next scan finds it."""
     (tmp_path / "up/work").mkdir(parents=True)
     watched = Watched(tmp_path / "up/work")
     try:
         put(watched.folder, ["f", "g"])
-        watched.hear()
+        watched.receive()
         watched.scan()
         make_repository(tmp_path / "up", "f\n")
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"g"}
         shutil.rmtree(tmp_path / "up/.git")
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"f", "g"}
         make_repository(tmp_path, "g\n")
         put(watched.folder, ["h"])
-        watched.hear()
+        watched.receive()
         assert set(watched.scan().manifest) == {"f", "h"}
     finally:
         watched.close()
@@ -397,8 +399,8 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
     "name", [".gitignore", "packages/.gitignore", ".git/info/exclude", "packages/.git/info/exclude"]
 )
 def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
-    """They do not stand, so nothing leaves by them."""
-    inside.scanner.learn({"f": replace(inside.scan().manifest["f"], digest=b"x")})
+    """The check of the rules fails, so nothing is uploaded by them."""
+    inside.scanner.remember({"f": replace(inside.scan().manifest["f"], digest=b"x")})
     assert inside.scanner.rules_unchanged(["f"])
     if name.startswith("packages/.git/"):
         make_repository(inside.top / "packages", "f\n")

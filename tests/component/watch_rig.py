@@ -1,4 +1,4 @@
-"""What the watch's tests share: a bell to wait on, and a walk that covers as a scan does."""
+"""Shared parts of the watch's tests: a wake event to wait for, and a walk that adds directories as a scan does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ruling(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """Leaves out names by their end, or, ending in "/", directories by name."""
+    """Rules that exclude names by their end, or, for a rule ending in "/", directories by name."""
 
     left_out: tuple[str, ...] = ()
 
@@ -36,8 +36,8 @@ class Rules:
 
 
 @dataclass
-class Bell:
-    """The loop's end of the strobe: a pipe to wait on with a deadline, never a sleep."""
+class WakeEvent:
+    """The loop's end of the wake-up: a pipe that is waited on with a deadline, without sleeping."""
 
     rings: int = 0
     _ends: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
@@ -57,13 +57,13 @@ class Bell:
             os.close(end)
 
 
-def hear(watch: Watcher, bell: Bell, enough: Callable[[Changes], bool] = bool) -> Changes:
-    """All hints until they are enough."""
+def receive(watch: Watcher, wake_event: WakeEvent, enough: Callable[[Changes], bool] = bool) -> Changes:
+    """Collect changes until they are enough."""
     dirty, unlinked = frozenset[str](), frozenset[str]()
     written: frozenset[str] | None = frozenset()
     rescan_reason: RescanReason | None = None
     while True:
-        assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
+        assert wake_event.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
         changes = watch.take()
         dirty |= changes.dirty
         written = None if written is None or changes.written is None else written | changes.written
@@ -74,18 +74,18 @@ def hear(watch: Watcher, bell: Bell, enough: Callable[[Changes], bool] = bool) -
             return heard
 
 
-def hear_until(watch: Watcher, bell: Bell, path: str) -> Changes:
-    """All hints until one names `path`: the queue keeps its order, so what came before it is among them."""
-    return hear(watch, bell, lambda changes: path in changes.dirty)
+def receive_until(watch: Watcher, wake_event: WakeEvent, path: str) -> Changes:
+    """Collect changes until one names `path`: the queue keeps its order, so all earlier changes are included."""
+    return receive(watch, wake_event, lambda changes: path in changes.dirty)
 
 
 def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
-    """One whole scan: covers every directory that belongs, each before it is listed; returns their paths."""
+    """Do a full scan: add every included directory before it is listed; return their paths."""
     watch.begin()
     try:
         covered = list(_descend(watch, os.fspath(root), "", rules or Rules()))
     except OSError:
-        watch.abandon()
+        watch.abort()
         raise
     watch.finish()
     return covered
@@ -93,7 +93,7 @@ def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = Non
 
 def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str]:
     with opened(os.path.join(root, path)) as fd:
-        watch.cover(path, fd, rules)
+        watch.add_directory(path, fd, rules)
         yield path
         with os.scandir(fd) as listing:
             names = [e.name for e in listing if e.is_dir(follow_symlinks=False) and rules.decide(e.name, True).included]
@@ -103,7 +103,7 @@ def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str
 
 @contextmanager
 def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of the directory."""
+    """Open the directory."""
     fd = os.open(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield fd
@@ -112,6 +112,6 @@ def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[i
 
 
 def kernel_watches(fd: int) -> int:
-    """How many watches the kernel holds for an inotify descriptor (proc(5), fdinfo)."""
+    """Return the number of watches of an inotify descriptor (proc(5), fdinfo)."""
     with open(f"/proc/self/fdinfo/{fd}") as info:
         return sum(line.startswith("inotify wd:") for line in info)

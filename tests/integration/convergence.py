@@ -60,9 +60,9 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.removal_plan import within
 from syncd.scan import file_reader
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest, Stamp
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync import sandbox_factory
@@ -90,7 +90,7 @@ WAITS_AT_MOST = 400
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2))
 EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
 _FOUR = struct.Struct("i")
-# Lines that need a daemon which hears them.
+# Lines that need a daemon which receives them.
 OF_DAEMONS = frozenset(
     {
         "rest",
@@ -182,13 +182,13 @@ class HandRead(Inotify):
     def start(self) -> None:
         """No thread."""
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """Not waited for: the kernel takes ten milliseconds to let go of watches."""
         if not self.gone:
             self.gone = True
-            threading.Thread(target=super().shut).start()
+            threading.Thread(target=super().shut_down).start()
 
-    def hears(self) -> bool:
+    def is_listening(self) -> bool:
         return not self.gone and not self.dead and not self._closed
 
     def add(self, path: bytes, mask: int) -> int:
@@ -203,18 +203,18 @@ class HandRead(Inotify):
         return int(_FOUR.unpack(fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(4)))[0])
 
     def pump(self) -> None:
-        while self.hears() and self.waiting():
+        while self.is_listening() and self.waiting():
             self._deliver(self._parse_event_buffer(os.read(self._inotify_fd, BUFFER_BYTES)))
 
     def overflow(self) -> None:
         """The kernel dropped what came."""
-        while self.hears() and self.waiting():
+        while self.is_listening() and self.waiting():
             os.read(self._inotify_fd, BUFFER_BYTES)
         self._deliver([(-1, In.IN_Q_OVERFLOW, 0, b"")])
 
     def die(self) -> None:
         self.dead = True
-        self._lost()
+        self._on_death()
 
 
 class Waiter:
@@ -909,7 +909,7 @@ class World:
         if inotify is None:
             return False
         inotify.left = self._watches
-        news = bool(inotify.waiting()) if inotify.hears() else False
+        news = bool(inotify.waiting()) if inotify.is_listening() else False
         if news and self._overflows:
             self._overflows = False
             inotify.overflow()
@@ -996,7 +996,7 @@ class World:
                 self._overflows = True
             case "deaf":
                 self.figures["events dropped"] += 1
-                if HandRead.newest is not None and HandRead.newest.hears():
+                if HandRead.newest is not None and HandRead.newest.is_listening():
                     HandRead.newest.die()
             case "kill":
                 self._kill()
@@ -1211,7 +1211,7 @@ def _in_place(world: World) -> Iterator[None]:
         for module in [module for name, module in sys.modules.items() if name.startswith("syncd.")]:
             if hasattr(module, "stamp_of"):
                 patch.setattr(module, "stamp_of", stamp_of)
-        patch.setattr(file_reader, "_mark", mark)
+        patch.setattr(file_reader, "_file_state", mark)
         patch.setattr(watch_module, "Inotify", HandRead)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no power is cut here, and a disk takes its time
         # Files of a few KB are cut, and read piece by piece, as those of a few MB are.

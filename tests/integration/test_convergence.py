@@ -149,12 +149,12 @@ def test_a_rule_holds_for_what_is_written_after_it(cloud: Cloud, tmp_path: Path,
 def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(manifest, "YOUNG_NS", -(10**20))
     # As if the file were open still: that it was closed would have it read, whatever its stamp says.
-    patch.setattr(Snapshotter, "disbelieve", lambda self, baseline, paths: None)
+    patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: None)
 
 
 def _pass_over_an_overflow(patch: pytest.MonkeyPatch) -> None:
-    heard = DirtyDirectories.heard
-    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, Changes(changes.dirty)))
+    add = DirtyDirectories.add
+    patch.setattr(DirtyDirectories, "add", lambda self, changes: add(self, Changes(changes.dirty)))
 
 
 def _make_nothing_of_silence(patch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
 
 
 def _pass_over_names_that_are_gone(patch: pytest.MonkeyPatch) -> None:
-    heard = DirtyDirectories.heard
-    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, replace(changes, unlinked=frozenset())))
+    add = DirtyDirectories.add
+    patch.setattr(DirtyDirectories, "add", lambda self, changes: add(self, replace(changes, unlinked=frozenset())))
 
 
 def _let_one_path_stop_the_others(patch: pytest.MonkeyPatch) -> None:

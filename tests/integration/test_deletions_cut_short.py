@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd.core.errors import SandboxGone, Stop
+from syncd.core.errors import SandboxNotFound, Stop
 from syncd.core.waiter import Superseded
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import StepFailed
@@ -102,7 +102,7 @@ def test_gone_in_the_midst(rig: Rig, deletions: str, op: str) -> None:
     deletes(rig)
     rig.emulator.faults.script(f"{op}: gone")
     failure, _ = rig.fail()
-    assert issubclass(failure.refusal, SandboxGone)
+    assert issubclass(failure.refusal, SandboxNotFound)
     rig.sandbox = rig.emulator.create_sandbox(SANDBOX)
     rig.restart()
     rig.sync()

@@ -9,7 +9,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
-from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
+from syncd.core.errors import KeyRefused, SandboxNotFound, SandboxRefused, Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction
@@ -232,11 +232,11 @@ def test_the_waiter_knows_why(rig: Rig) -> None:
     [
         ("upload-url: 401", KeyRefused, ("key", "the test", "401")),
         ("upload-url: 403", KeyRefused, ("key", "the test", "403")),
-        ("upload-url: 404", SandboxGone, ("no sandbox", "'box'", "404")),
-        ("upload-url: 410", SandboxGone, ("no sandbox", "'box'", "410")),
+        ("upload-url: 404", SandboxNotFound, ("no sandbox", "'box'", "404")),
+        ("upload-url: 410", SandboxNotFound, ("no sandbox", "'box'", "410")),
         ("upload-url: 422", SandboxRefused, ("region", "'us'", "422")),
         ("initialize: 401", KeyRefused, ("key", "401")),
-        ("initialize: 404", SandboxGone, ("no sandbox", "404")),
+        ("initialize: 404", SandboxNotFound, ("no sandbox", "404")),
         ("initialize: 422", SandboxRefused, ("region", "422")),
         ("upload: 413", SandboxRefused, ("size", "413")),
         ("upload: 400 code=EntityTooLarge", SandboxRefused, ("size", "EntityTooLarge")),
@@ -270,7 +270,7 @@ def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
     rig.keys["sandbox"]["id"] = "monkey-box"
     rig.restart()
     failure, _ = rig.fail()
-    assert type(failure.as_error()) is SandboxGone
+    assert type(failure.as_error()) is SandboxNotFound
     assert "'monkey-box'" in failure.message
 
 

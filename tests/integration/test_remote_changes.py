@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import SandboxGone
+from syncd.core.errors import SandboxNotFound
 from syncd.remote.failure_action import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
@@ -169,7 +169,7 @@ def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
     rig.write("a", "newer")
     failure, _ = rig.fail()
     assert failure.step is ApiStep.INITIALIZE
-    assert issubclass(failure.refusal, SandboxGone)
+    assert issubclass(failure.refusal, SandboxNotFound)
 
 
 @pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])

@@ -62,7 +62,7 @@ def test_it_stays_home_and_is_told(rig: Rig) -> None:
     rig.write("conf/z.txt", "arrives")
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello", "conf/z.txt": "arrives"}
-    said = "'conf/app.ini' holds a GitHub token in line 2 and stays home: take it out, or allow"
+    said = "'conf/app.ini' holds a GitHub token in line 2 and is left out: take it out, or allow"
     assert warnings(rig)["conf/app.ini"].startswith(said)
     before = uploads(rig)
     for _ in range(3):

@@ -42,7 +42,7 @@ PURE = {
     "remote": "acquired_sandbox failure failure_action keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess remote_changes removal_plan",
-    "scan": "disaster_rule exclusion_warnings exclusions links manifest size_limit",
+    "scan": "exclusions links manifest mass_deletion size_limit",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
     ),

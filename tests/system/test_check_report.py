@@ -76,7 +76,7 @@ def planted(rig: Rig) -> Rig:
         sandbox=SandboxName("zqsandbox", "https://zqapi.example", "us"),
         last_sync=LastSync("2026-11-24T13:20:11Z", 3, 5123456, "ab" * 32, 0.84),
         last_error=LastError("2026-11-24T13:21:00Z", "upload", f"refused 'zqerror file' at {_SIGNED}"),
-        warnings=("'zqwarned/a b' holds a Stripe key in line 2 and stays home", "zqwarned2 cannot be watched"),
+        warnings=("'zqwarned/a b' holds a Stripe key in line 2 and is left out", "zqwarned2 cannot be watched"),
         mcp_servers={"filesystem": "https://zqmcp.example/zqtoken", "zqserver": "https://zqmcp.example/2"},
     )
     (state / "status.json").write_bytes(msgspec.json.encode(status))
@@ -146,7 +146,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "sync.debounce_seconds             0.2",
         "leads outside the workspace",
         "2 paths held back: 1 by content, 1 by name",
-        "holds a Stripe key in line 2 and stays home",
+        "holds a Stripe key in line 2 and is left out",
         '"state": "stopped"',
         '"outcome": "initialized"',
         '"bytes": 123456',

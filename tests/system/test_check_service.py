@@ -57,7 +57,7 @@ def test_a_real_unit_and_its_log(rig: ServiceRig) -> None:
     assert "drop-in: override.conf" in report
     log = report.partition("lines of the log ==")[2]
     assert re.search(r"systemd\[\d+\]: Started syncd\.service", log), log
-    assert re.search(r"(syncd|python)\[\d+\]: <path-\d+> holds a Stripe key in line 1 and stays home", log), log
+    assert re.search(r"(syncd|python)\[\d+\]: <path-\d+> holds a Stripe key in line 1 and is left out", log), log
     rig.at(rig.workspace).rename(rig.at(f"{HOME}/elsewhere"))
     rig.systemctl("restart", rig.unit)
     rig.until(lambda: rig.shown("ActiveState") == "failed", "a failure")

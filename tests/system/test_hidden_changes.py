@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.inodes import make_anew
+from tests.inodes import recreate
 from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
@@ -48,7 +48,7 @@ def test_a_clean_build(rig: Rig, arrives: object) -> None:
     build.mkdir()
     rig.write(".gitignore", "*.o\n")
     rig.up()
-    make_anew(build, prepare)
+    recreate(build, prepare)
     rig.write("build/x")
     arrives()
     for path in ("build/y", "build/sub/z"):

@@ -247,10 +247,10 @@ What a sync would send of ~/my work
   all of it: `syncd ls`, `syncd ls --ignored`
 
 Send it now? [y/N]: y
-warning: the link 'out' leads outside the workspace and stays home: let it point
-inside the workspace, or ignore it
-warning: 'src/key.py' holds a private key in line 2 and stays home: take it out,
-or allow the path in workspace.allow_secrets
+warning: the link 'out' leads outside the workspace and is left out: let it
+point inside the workspace, or ignore it
+warning: 'src/key.py' holds a private key in line 2 and is left out: take it
+out, or allow the path in workspace.allow_secrets
 synced 3 files, … bytes, in … s
 next: `syncd service install` keeps it in step from now on"""
 

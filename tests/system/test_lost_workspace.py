@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.inodes import make_anew
+from tests.inodes import recreate
 from tests.system.command import Running
 from tests.system.rig import Rig, emptied
 from tests.system.trees import lacking, tree
@@ -231,7 +231,7 @@ def test_made_anew_with_its_number_while_nothing_ran(watched: Rig) -> None:
         watched.fill(FILES)
         watched.ok("push", "--force")
 
-    make_anew(watched.workspace, prepare)
+    recreate(watched.workspace, prepare)
     for number in range(2 * FILES):
         watched.write(f"private{number}", "not for the sandbox")
     uploads, there = watched.count("upload"), watched.there()

@@ -37,7 +37,7 @@ def test_all_say_the_same(rig: Rig) -> None:
     assert rig.until(lambda: len(rig.shown()["warnings"]) == 2, "both warnings")
     status = rig.status()
     assert status["warnings"][0].startswith(
-        "'conf/settings.py' holds a Stripe key in line 2 and stays home: take it out"
+        "'conf/settings.py' holds a Stripe key in line 2 and is left out: take it out"
     )
     assert "workspace.allow_secrets" in status["warnings"][0]
     assert "'notes.txt' holds syncd's own API key in line 1" in status["warnings"][1]

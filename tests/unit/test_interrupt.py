@@ -1,4 +1,4 @@
-"""A signal ends a wait at once and tears nothing else; folders and times that need no disk."""
+"""Signals interrupt waits and nothing else; the state and spool folders, and formatted times."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.clock import NOON_S
 
 
 @pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
-    """A shell has what it starts in the background ignore SIGINT, and so these tests; syncd leaves that as it is."""
+def sigint_enabled() -> Iterator[None]:
+    """Enable SIGINT: a shell starts background jobs, and so these tests, with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -27,22 +27,22 @@ def heard() -> Iterator[None]:
 
 @pytest.fixture
 def ready() -> Iterator[threading.Event]:
-    """Set by the main thread before it begins to wait; then another thread is interrupted instead of it."""
+    """Set by the main thread before it begins to wait; then another thread receives the signal."""
     ready = threading.Event()
 
-    def interrupted_instead() -> None:
+    def receive_signal() -> None:
         assert ready.wait(10)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-    other = threading.Thread(target=interrupted_instead)
+    other = threading.Thread(target=receive_signal)
     other.start()
     yield ready
     ready.set()
     other.join()
 
 
-def test_a_signal_that_is_slept_through_is_sent_again(ready: threading.Event) -> None:
-    """As one that comes just before the wait begins, one that another thread took leaves the main thread asleep."""
+def test_a_signal_that_did_not_end_the_wait_is_sent_again(ready: threading.Event) -> None:
+    """If another thread received the signal, or it came just before the wait, it is sent again."""
     clock, interrupt = SystemClock(), Interrupt()
     started_s = clock.monotonic_s()
     with pytest.raises(Stop), interrupting(interrupt), interrupt.region():  # noqa: PT012 - the wait has to come after
@@ -53,7 +53,7 @@ def test_a_signal_that_is_slept_through_is_sent_again(ready: threading.Event) ->
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_that_is_lost_is_raised_again() -> None:
-    """The interpreter ignores what a finalizer raises; the next wait hears of it."""
+    """The interpreter ignores exceptions of a finalizer; the next wait raises `Stop` again."""
 
     class Finalized:
         def __del__(self) -> None:
@@ -69,7 +69,7 @@ def test_a_stop_that_is_lost_is_raised_again() -> None:
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
-    """A shell starts a job in the background with SIGINT ignored: the Ctrl-C is meant for others."""
+    """A shell starts background jobs with SIGINT ignored: Ctrl-C is meant for others."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         interrupt = Interrupt()
@@ -81,16 +81,16 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_outside_a_region_it_only_remembers() -> None:
-    """A signal in the middle of a file's update raises nothing; the next check does."""
+def test_a_signal_outside_of_a_region_raises_at_the_next_check() -> None:
+    """A signal during a file's update raises nothing; the next check does."""
     interrupt = Interrupt()
     interrupt.request()
     with pytest.raises(Stop):
         interrupt.check()
 
 
-def test_inside_a_region_it_raises_at_once() -> None:
-    """A signal ends the wait, and a second one does not tear the clean-up."""
+def test_a_signal_inside_a_region_raises_at_once() -> None:
+    """A signal ends the wait; a second one does not interrupt the clean-up."""
     interrupt = Interrupt()
     with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - what comes after the first is the point
         try:
@@ -102,7 +102,7 @@ def test_inside_a_region_it_raises_at_once() -> None:
 
 
 def test_a_region_after_the_request_is_not_entered() -> None:
-    """A signal just before a wait is not slept through."""
+    """A signal just before a wait ends that wait."""
     interrupt = Interrupt()
     interrupt.request()
     entered = []
@@ -112,7 +112,7 @@ def test_a_region_after_the_request_is_not_entered() -> None:
 
 
 def test_regions_nest() -> None:
-    """The end of an inner region does not disarm the outer one; the end of the outer does."""
+    """The end of an inner region does not disarm the outer one; the end of the outer one does."""
     interrupt = Interrupt()
     with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - the inner region is the point
         with interrupt.region():
@@ -135,27 +135,27 @@ def test_regions_nest() -> None:
     ],
 )
 def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
-    """A service's folders first, then the user's; a relative one is none."""
+    """A service's folders come first, then the user's; a relative path is ignored."""
     folders = directories_for("/srv/my project", environ)
     assert os.path.dirname(folders.state) == os.path.expanduser(state)
     assert os.path.dirname(folders.spool) == os.path.expanduser(spool)
 
 
-def test_each_workspace_has_its_own() -> None:
-    """Workspaces of one name in different places share nothing, and any name makes a plain folder."""
+def test_each_workspace_has_its_own_folders() -> None:
+    """Workspaces of the same name in different folders share nothing, and any name makes a valid folder name."""
     odd = "/srv/.. \udcff\n" + "x" * 300
     names = {os.path.basename(directories_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
     assert len(names) == 5
     assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)
 
 
-def test_the_configurations_place() -> None:
-    """Under the user's configuration folder."""
+def test_the_default_configuration_file() -> None:
+    """The file is in the user's configuration folder."""
     assert default_config_path({"XDG_CONFIG_HOME": "/c"}) == "/c/syncd/config.toml"
     assert default_config_path({}) == os.path.expanduser("~/.config/syncd/config.toml")
 
 
-def test_times_as_people_read_them() -> None:
-    """Whole seconds of UTC."""
+def test_formatted_times() -> None:
+    """Times are whole seconds of UTC."""
     assert stamp(NOON_S + 0.9) == "2026-11-24T13:20:11Z"
     assert utc(0).isoformat() == "1970-01-01T00:00:00+00:00"

@@ -1,4 +1,4 @@
-"""Which links stay inside the workspace by their text."""
+"""The links that stay inside the workspace by their text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.scan.links import leads_out, stays_inside, turns_back
+from syncd.scan.links import has_inner_dotdot, leads_out, stays_inside
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from syncd.scan.links import leads_out, stays_inside, turns_back
     ],
 )
 def test_links_that_stay(path: str, target: str) -> None:
-    """A target inside, however it is written."""
+    """A target inside stays, however it is written."""
     assert stays_inside(path, target)
 
 
@@ -46,20 +46,20 @@ def test_links_that_stay(path: str, target: str) -> None:
     ],
 )
 def test_links_that_leave(path: str, target: str) -> None:
-    """An absolute target, or one that leaves on its way, even if it comes back."""
+    """An absolute target, or one that leaves the workspace on its way, even if it comes back, leads outside."""
     assert not stays_inside(path, target)
 
 
 @pytest.mark.parametrize("target", ["a/..", "../a/../b", "a/./../b", "a//../b", "..a/.."])
-def test_texts_that_turn_back(target: str) -> None:
-    """Up from a name, which may be a link."""
-    assert turns_back(target)
+def test_texts_with_an_inner_dotdot(target: str) -> None:
+    """A ".." after a name, which may be a link."""
+    assert has_inner_dotdot(target)
 
 
 @pytest.mark.parametrize("target", ["", ".", "..", "../../a/b", "./../a", "a/..b", "a/.../b", "/a"])
-def test_texts_that_do_not(target: str) -> None:
-    """Up first, then down."""
-    assert not turns_back(target)
+def test_texts_without_an_inner_dotdot(target: str) -> None:
+    """A ".." only at the beginning."""
+    assert not has_inner_dotdot(target)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_texts_that_do_not(target: str) -> None:
     ],
 )
 def test_links_through_others(links: dict[str, str], outside: set[str]) -> None:
-    """What goes up from a link goes up from where that leads; a circle leads nowhere."""
+    """A ".." after a link starts at the link's target; a circle leads nowhere."""
     assert {path for path, target in links.items() if leads_out(path, target, links.get)} == outside
 
 
@@ -89,14 +89,14 @@ LINKS = st.dictionaries(
 
 
 @given(LINKS)
-def test_links_stay_inside_together_unless_one_turns_back(links: dict[str, str]) -> None:
-    """So only of those that turn back it is asked where the others lead."""
+def test_links_stay_inside_together_unless_one_has_an_inner_dotdot(links: dict[str, str]) -> None:
+    """So only links with an inner ".." need the other links to be checked."""
     # As in a snapshot, nothing is below a link.
     links = {path: text for path, text in links.items() if not any(path.startswith(f"{other}/") for other in links)}
     kept = {path: text for path, text in links.items() if stays_inside(path, text)}
     for path, target in kept.items():
         if leads_out(path, target, kept.get):
-            assert any(turns_back(text) for text in kept.values())
-        elif not turns_back(target):
+            assert any(has_inner_dotdot(text) for text in kept.values())
+        elif not has_inner_dotdot(target):
             text = posixpath.normpath(os.path.join(posixpath.dirname(path), target))
             assert not text.startswith("..")

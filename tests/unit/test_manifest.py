@@ -1,11 +1,10 @@
-"""What counts as a change, which contents are still known, and which snapshots are refused."""
+"""The differences of manifests, the digests that are kept, and the snapshots that are refused."""
 
 from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
 
-from syncd.scan.disaster_rule import lost_nearly_all
 from syncd.scan.manifest import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
@@ -16,13 +15,14 @@ from syncd.scan.manifest import (
     arrived_digest,
     as_read,
     as_sent,
+    carry_over_digests,
     count_files,
     difference,
-    disbelieve,
+    forget_stamps,
     not_written_back,
-    settle,
-    unknown,
+    without_digest,
 )
+from syncd.scan.mass_deletion import lost_nearly_all
 from syncd.scan.size_limit import largest, mib, over_limit
 
 OLD = Stamp(1_000, 2_000, 3, 4)
@@ -48,8 +48,8 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
         ({"a": FILE}, {"a": replace(FILE, size_bytes=6)}, Difference(changed=["a"])),
         ({"a": FILE}, {"a": replace(UNREAD, size_bytes=6)}, Difference(changed=["a"])),
         ({"a": FILE}, {"a": replace(FILE, digest=b"d2")}, Difference(changed=["a"])),
-        ({"a": FILE}, {"a": UNREAD}, Difference(uncertain_reason=["a"])),
-        ({"a": UNREAD}, {"a": FILE}, Difference(uncertain_reason=["a"])),
+        ({"a": FILE}, {"a": UNREAD}, Difference(uncertain=["a"])),
+        ({"a": UNREAD}, {"a": FILE}, Difference(uncertain=["a"])),
         ({"a": FILE}, {"a": FOLDER}, Difference(changed=["a"])),
         ({"a": FOLDER}, {"a": replace(FOLDER, mtime_s=2)}, Difference()),
         ({"a": FOLDER}, {"a": replace(FOLDER, mode=0o700)}, Difference(changed=["a"])),
@@ -58,7 +58,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
     ],
 )
 def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: Difference) -> None:
-    """Kind, mode, target, size and content are changes; times are none, and an unread content is in doubt."""
+    """Kind, mode, target, size and content are compared; times are not, and unread content is uncertain."""
     found = difference(before, now)
     assert found == expected
     assert found.certain is bool(expected.added or expected.changed or expected.removed)
@@ -83,82 +83,84 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
         (FILE, replace(UNREAD, digest=b"own"), b"own"),
     ],
 )
-def test_settle(known: Entry, scanned: Entry, digest: bytes) -> None:
-    """A digest is carried over while size and all of the stamp stand, and never from a stamp that was not believed."""
-    assert settle({"a": known}, {"a": scanned})["a"] == replace(scanned, digest=digest)
+def test_carry_over_digests(known: Entry, scanned: Entry, digest: bytes) -> None:
+    """A digest is carried over while size and stamp are the same, and only if the stamp was kept."""
+    assert carry_over_digests({"a": known}, {"a": scanned})["a"] == replace(scanned, digest=digest)
 
 
-def test_settle_keeps_to_what_was_scanned() -> None:
-    """Neither order nor paths come from what was known."""
-    settled = settle({"z": FILE, "a": FILE, "gone": FILE}, {"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER})
+def test_carry_over_digests_keeps_paths_and_order() -> None:
+    """Order and paths are those of the scan."""
+    settled = carry_over_digests(
+        {"z": FILE, "a": FILE, "gone": FILE}, {"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER}
+    )
     assert list(settled) == ["a", "new", "z", "d"]
     assert settled["new"].digest == b""
 
 
 @pytest.mark.parametrize(
-    ("age_ns", "believed"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
+    ("age_ns", "kept"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
 )
-def test_as_read(age_ns: int, *, believed: bool) -> None:
-    """The stamp of a file that was touched within the coarsest granularity, or in the future, is not believed."""
+def test_as_read(age_ns: int, *, kept: bool) -> None:
+    """The stamp of a file with a time within the coarsest granularity, or in the future, is not kept."""
     entry = as_read(UNREAD, b"d", OLD.ctime_ns + age_ns)
     assert entry.digest == b"d"
-    assert (entry.stamp == OLD) is believed
+    assert (entry.stamp == OLD) is kept
 
 
 @pytest.mark.parametrize(
     ("age_ns", "written_back"), [(WRITTEN_BACK_NS + 1, True), (WRITTEN_BACK_NS, False), (0, False)]
 )
 def test_as_read_once_all_is_written_back(age_ns: int, *, written_back: bool) -> None:
-    """A file that was touched less than a minute before may still be mapped, and written with no time to tell."""
+    """A file that was changed less than a minute before may still be mapped, and written without changing its times."""
     assert as_read(UNREAD, b"d", OLD.ctime_ns + age_ns).written_back is written_back
     assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns).written_back is False
 
 
-def test_which_files_may_have_changed_unheard() -> None:
-    """Those that are believed by their stamp, and were not known to be written back when they were read."""
+def test_files_that_may_have_changed_without_events() -> None:
+    """Files whose stamps were kept, and that were not known to be written back when they were read."""
     old = replace(FILE, written_back=True)
-    manifest = {"young": FILE, "old": old, "not read": UNREAD, "not believed": replace(FILE, stamp=None), "d": FOLDER}
+    manifest = {"young": FILE, "old": old, "not read": UNREAD, "not kept": replace(FILE, stamp=None), "d": FOLDER}
     assert not_written_back(manifest) == ["young"]
-    assert settle({"a": old}, {"a": UNREAD})["a"].written_back
+    assert carry_over_digests({"a": old}, {"a": UNREAD})["a"].written_back
 
 
-def test_disbelieve() -> None:
-    """The digest stays to be compared with, the stamp goes; what is not there, or has none, is no matter."""
+def test_forget_stamps() -> None:
+    """The digest is kept for comparison, the stamp is removed; other paths are ignored."""
     manifest = {"a": replace(FILE, written_back=True), "b": FILE, "d": FOLDER}
-    disbelieve(manifest, ["a", "d", "gone"])
+    forget_stamps(manifest, ["a", "d", "gone"])
     assert manifest == {"a": replace(FILE, stamp=None), "b": FILE, "d": FOLDER}
 
 
-def test_an_old_mtime_makes_nobody_believed() -> None:
-    """Only the ctime counts: an unpacked file is as old as it likes to say."""
+def test_an_old_mtime_does_not_count() -> None:
+    """Only the ctime counts: an unpacked file's mtime can be any time."""
     entry = replace(UNREAD, stamp=Stamp(0, 10 * YOUNG_NS, 3, 4))
     assert as_read(entry, b"d", 10 * YOUNG_NS + 1).stamp is None
 
 
-def test_what_was_sent_is_always_in_doubt() -> None:
-    """What changed while it was read differs from nothing and equals nothing."""
+def test_files_that_changed_while_they_were_read_are_uncertain() -> None:
+    """A file that changed while it was read is neither equal nor different."""
     entry = as_sent(FILE, FILE.size_bytes, b"sent")
     assert entry == replace(FILE, digest=b"", stamp=None, sent_digest=b"sent")
-    assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
-    assert difference({"a": entry}, {"a": FILE}).uncertain_reason == ["a"]
+    assert carry_over_digests({"a": entry}, {"a": UNREAD})["a"].digest == b""
+    assert difference({"a": entry}, {"a": FILE}).uncertain == ["a"]
 
 
 @pytest.mark.parametrize(
     ("before", "now", "lost"),
     [(0, 0, False), (19, 0, False), (20, 0, True), (20, 1, True), (20, 2, False), (100, 9, True), (100, 10, False)],
 )
-def test_the_guard(before: int, now: int, *, lost: bool) -> None:
-    """Of 20 files and more, fewer than a tenth left is an accident."""
+def test_a_workspace_that_lost_nearly_all(before: int, now: int, *, lost: bool) -> None:
+    """Of 20 files and more, fewer than a tenth left counts as lost."""
     assert lost_nearly_all(before, now) is lost
 
 
-def test_the_guard_counts_files() -> None:
-    """Directories alone make no workspace; links count as files."""
+def test_files_and_links_are_counted() -> None:
+    """Directories do not count; links count as files."""
     assert count_files([FILE, FOLDER, LINK, FOLDER]) == 2
 
 
 def test_what_was_sent_of_a_file_that_changed_meanwhile() -> None:
-    """Its digest says what arrived until the file is read in one piece; then the file's own does."""
+    """Its digest is that of the bytes that were sent, until the file is read in one piece."""
     torn = as_sent(replace(FILE, written_back=True), 3, b"sent")
     assert torn == replace(FILE, size_bytes=3, digest=b"", stamp=None, sent_digest=b"sent", written_back=False)
     assert arrived_digest(torn) == b"sent"
@@ -168,10 +170,10 @@ def test_what_was_sent_of_a_file_that_changed_meanwhile() -> None:
     assert arrived_digest(UNREAD) == b""
 
 
-def test_which_contents_are_unknown() -> None:
-    """Files that nobody read in one piece; directories and links have none."""
+def test_files_without_digest() -> None:
+    """Files that were not read in one piece; directories and links have no content."""
     entries = {"d": FOLDER, "l": LINK, "known": FILE, "unread": UNREAD, "torn": as_sent(FILE, 3, b"sent")}
-    assert unknown(entries) == ["unread", "torn"]
+    assert without_digest(entries) == ["unread", "torn"]
 
 
 def test_the_limit() -> None:
@@ -186,7 +188,7 @@ def test_the_limit() -> None:
 
 
 def test_exactly_the_limit_fits() -> None:
-    """The limit itself is allowed."""
+    """A snapshot of exactly the limit is allowed."""
     assert over_limit({"a": replace(FILE, size_bytes=1 << 20)}, 1) is None
     assert over_limit({"a": replace(FILE, size_bytes=(1 << 20) + 1)}, 1) is not None
     assert mib(1536 << 20) == "1,536.0 MiB"

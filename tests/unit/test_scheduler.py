@@ -7,7 +7,7 @@ import pytest
 from syncd.daemon.scheduler import Hold, HoldEnds, SchedulerInput, Sync, Wait, ends_pause, idle_state, next_action
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
-from syncd.watch.debounce import Burst, due_s, noted
+from syncd.watch.debounce import Burst, due_s, extend
 
 QUIET_S, LONGEST_S = 1.0, 15.0
 NOW_S = 100.0
@@ -70,7 +70,7 @@ def test_what_it_does_while_it_waits(scheduler_input: SchedulerInput, state: Sta
 
 def test_a_burst_is_quiet_time_after_its_last_change() -> None:
     """Each change puts the sync off by the quiet time."""
-    burst = noted(noted(noted(None, 10.0), 10.4), 10.9)
+    burst = extend(extend(extend(None, 10.0), 10.4), 10.9)
     assert burst == Burst(10.0, 10.9)
     assert due_s(burst, QUIET_S, LONGEST_S) == 11.9
 
@@ -79,15 +79,15 @@ def test_no_writer_stretches_a_burst_for_ever() -> None:
     """However often something changes, the longest wait after the first change is kept."""
     burst = None
     for tenth in range(1000):
-        burst = noted(burst, 10.0 + tenth / 10)
+        burst = extend(burst, 10.0 + tenth / 10)
     assert burst is not None
     assert due_s(burst, QUIET_S, LONGEST_S) == 25.0
 
 
 def test_no_quiet_time() -> None:
     """With a debounce of 0 a change is due at once; a longest wait below the quiet time wins."""
-    assert due_s(noted(None, 5.0), 0.0, LONGEST_S) == 5.0
-    assert due_s(noted(None, 5.0), 10.0, 2.0) == 7.0
+    assert due_s(extend(None, 5.0), 0.0, LONGEST_S) == 5.0
+    assert due_s(extend(None, 5.0), 10.0, 2.0) == 7.0
 
 
 @pytest.mark.parametrize(

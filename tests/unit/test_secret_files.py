@@ -69,7 +69,7 @@ def test_another_time_or_mode_is_no_other_content() -> None:
 def test_what_is_not_believed_is_looked_at() -> None:
     """It loses its stamp; nothing else does, and nothing new is remembered."""
     held = noted("a", "b")
-    held.disbelieve({"a", "c"})
+    held.forget_stamps({"a", "c"})
     assert list(held) == ["a", "b"]
     scan = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
     held.leave_out(scan)
@@ -82,7 +82,7 @@ def test_which_may_have_changed_unseen() -> None:
     held = noted("old")
     young = replace(ENTRY, written_back=False)
     held.note(Packed(secret_files={"young": (young, SECRET), "gone": (young, SECRET)}))
-    held.disbelieve(["gone"])
+    held.forget_stamps(["gone"])
     assert held.not_written_back() == ["young"]
     assert list(held) == ["old", "young", "gone"]
 
@@ -91,6 +91,6 @@ def test_the_warnings() -> None:
     """One a file, with what was found; of one that was sent before, what may be there."""
     sent, unsent = noted("sent", "unsent").warnings(lambda path: path == "sent")
     assert sent.key == "secret:sent"
-    assert sent.what.startswith("'sent' holds a token in line 7 and stays home, but what was sent of it before")
+    assert sent.what.startswith("'sent' holds a token in line 7 and is left out, but what was sent of it before")
     assert unsent.key == "secret:unsent"
-    assert unsent.what == "'unsent' holds a token in line 7 and stays home"
+    assert unsent.what == "'unsent' holds a token in line 7 and is left out"

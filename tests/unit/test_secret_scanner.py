@@ -1,4 +1,4 @@
-"""Which contents are secrets, and which only look like it. All secrets here are made up, and put together when run."""
+"""The contents that are secrets, and those that only look like one. All secrets here are generated at run time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.selection.secret_allowlist import SecretAllowlist
-from syncd.selection.secret_scanner import _FORMS, LARGEST_BYTES, NoSearch, SecretSearch, secret_files
+from syncd.selection.secret_scanner import _PATTERNS, LARGEST_BYTES, NoSearch, SecretSearch, secret_warning
 
 OWN = "klv-" + "9f8e7d6c5b4a39281706"
 HEAD = "-----BEGIN {}PRIVATE KEY{}-----"
 TAIL = "-----END {}PRIVATE KEY{}-----"
 
 
-def chance(length: int, alphabet: str = "") -> str:
-    """Characters as by chance, but the same each time. They stand in no file, so that this one is no secret itself."""
+def random_text(length: int, alphabet: str = "") -> str:
+    """Return characters that look random but are the same each time, so that this file itself holds no secret."""
     digest = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(length // 24 + 2))
     if alphabet:
         return "".join(alphabet[byte % len(alphabet)] for byte in digest)[:length].ljust(length, alphabet[1])
@@ -31,21 +31,21 @@ UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 def key(kind: str = "", block: str = "", joint: str = "\n", length: int = 64 * 12) -> str:
-    """A private key in text; `joint` is what its lines are joined by."""
-    body = chance(length)
+    """Return a private key as text; `joint` is put between its lines."""
+    body = random_text(length)
     lines = [HEAD.format(kind, block), *(body[at : at + 64] for at in range(0, length, 64)), TAIL.format(kind, block)]
     return joint.join(lines) + "\n"
 
 
 def found(text: str | bytes, path: str = "a.txt", *allowed: str) -> str | None:
-    """What the search says of a file."""
+    """Return the search's result for a file."""
     content = text.encode() if isinstance(text, str) else text
     secret = SecretSearch(allowed, OWN).in_file(path, memoryview(content))
     return None if secret is None else str(secret)
 
 
-ID = "AKIA" + chance(16, UPPER)
-AWS = chance(40, LETTERS)
+ID = "AKIA" + random_text(16, UPPER)
+AWS = random_text(40, LETTERS)
 
 KEYS = {
     "PKCS #8": key(),
@@ -75,7 +75,7 @@ KEYS = {
 
 @pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
 def test_private_keys(text: str) -> None:
-    """A private key is one in each form and wherever it is written down."""
+    """A private key is found in each format and in each kind of file."""
     said = found(text)
     assert said is not None
     assert re.fullmatch(r"a private key( in base64)? in line [123]", said)
@@ -84,24 +84,24 @@ def test_private_keys(text: str) -> None:
 
 TOKENS = {
     "an AWS access key with its secret": f"[default]\naws_access_key_id = {ID}\naws_secret_access_key = {AWS}\n",
-    "a GitHub token": f"token: ghp_{chance(36, LETTERS)}",
-    "a GitLab token": f"https://oauth2:glpat-{chance(20, LETTERS)}@gitlab.com/x.git",
-    "a Slack token": f"xoxb-{chance(12, '123456789')}-{chance(12, '987654321')}-{chance(24, LETTERS)}",
-    "a Stripe key": f"STRIPE=sk_live_{chance(24, LETTERS)}",
-    "an npm token": f"npm_{chance(36, LETTERS)}",
-    "a registry's token": f"//registry.local/:_authToken={chance(36, '0123456789abcdef-')}",
-    "a PyPI token": f"password = pypi-AgE{chance(120, LETTERS)}",
-    "an Anthropic key": f'key="sk-ant-api03-{chance(93, LETTERS)}AA"',
-    "an OpenAI key": f"sk-{chance(20, LETTERS)}T3BlbkFJ{chance(20, LETTERS)}",
-    "a PuTTY private key": f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{chance(48)}\n",
-    "an age secret key": f"# created\nAGE-SECRET-KEY-1{chance(58, UPPER)}",
+    "a GitHub token": f"token: ghp_{random_text(36, LETTERS)}",
+    "a GitLab token": f"https://oauth2:glpat-{random_text(20, LETTERS)}@gitlab.com/x.git",
+    "a Slack token": f"xoxb-{random_text(12, '123456789')}-{random_text(12, '987654321')}-{random_text(24, LETTERS)}",
+    "a Stripe key": f"STRIPE=sk_live_{random_text(24, LETTERS)}",
+    "an npm token": f"npm_{random_text(36, LETTERS)}",
+    "a registry's token": f"//registry.local/:_authToken={random_text(36, '0123456789abcdef-')}",
+    "a PyPI token": f"password = pypi-AgE{random_text(120, LETTERS)}",
+    "an Anthropic key": f'key="sk-ant-api03-{random_text(93, LETTERS)}AA"',
+    "an OpenAI key": f"sk-{random_text(20, LETTERS)}T3BlbkFJ{random_text(20, LETTERS)}",
+    "a PuTTY private key": f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{random_text(48)}\n",
+    "an age secret key": f"# created\nAGE-SECRET-KEY-1{random_text(58, UPPER)}",
     "syncd's own API key": f"export KLAVIS_API_KEY={OWN}",
 }
 
 
 @pytest.mark.parametrize("what", TOKENS)
 def test_tokens(what: str) -> None:
-    """A token of a known form is found, named, and its line told; its value is not."""
+    """A token of a known format is found with its kind and line; its value is not shown."""
     said = found("first\nsecond " + TOKENS[what])
     assert said is not None
     assert said.startswith(f"{what} in line ")
@@ -109,16 +109,16 @@ def test_tokens(what: str) -> None:
 
 
 def test_more_forms_of_tokens() -> None:
-    """Issuers have several: each is found."""
+    """All formats of an issuer are found."""
     for text in (
-        f"gho_{chance(36, LETTERS)}",
-        f"ghs_{chance(36, LETTERS)}",
-        f"github_pat_{chance(22, LETTERS)}_{chance(59, LETTERS)}",
-        f"xoxe.xoxp-1-{chance(160, LETTERS)}",
-        f"xapp-1-A{chance(10, UPPER)}-{chance(13, '123456789')}-{chance(64, '0123456789abcdef')}",
-        f"rk_live_{chance(24, LETTERS)}",
-        f"sk-proj-{chance(120, LETTERS)}",
-        f'{{"id": "ASIA{chance(16, UPPER)}", "key": "{AWS}"}}',
+        f"gho_{random_text(36, LETTERS)}",
+        f"ghs_{random_text(36, LETTERS)}",
+        f"github_pat_{random_text(22, LETTERS)}_{random_text(59, LETTERS)}",
+        f"xoxe.xoxp-1-{random_text(160, LETTERS)}",
+        f"xapp-1-A{random_text(10, UPPER)}-{random_text(13, '123456789')}-{random_text(64, '0123456789abcdef')}",
+        f"rk_live_{random_text(24, LETTERS)}",
+        f"sk-proj-{random_text(120, LETTERS)}",
+        f'{{"id": "ASIA{random_text(16, UPPER)}", "key": "{AWS}"}}',
     ):
         assert found(text), text
 
@@ -127,93 +127,95 @@ HARMLESS = {
     "a public key": key().replace("PRIVATE", "PUBLIC"),
     "a certificate": key().replace("PRIVATE KEY", "CERTIFICATE"),
     "a program that looks for keys": f'if line.startswith("{HEAD.format("RSA ", "")}"):\n    raise ValueError(line)\n',
-    "an excerpt": f"{HEAD.format('RSA ', '')}\n{chance(64)}\n...\n{TAIL.format('RSA ', '')}\n",
-    "an excerpt with a dot of its own": f"{HEAD.format('', '')}\n{chance(64)}…\n",
+    "an excerpt": f"{HEAD.format('RSA ', '')}\n{random_text(64)}\n...\n{TAIL.format('RSA ', '')}\n",
+    "an excerpt with a dot of its own": f"{HEAD.format('', '')}\n{random_text(64)}…\n",
     "a placeholder for a key": f"{HEAD.format('', '')}\n<your key here>\n{TAIL.format('', '')}\n",
     "a key of one letter": f"{HEAD.format('', '')}\n{64 * 'A'}\n{64 * 'A'}\n{TAIL.format('', '')}\n",
-    "a key that says it is an example": key().replace(chance(64), "EXAMPLE" + chance(57)),
+    "a key that says it is an example": key().replace(random_text(64), "EXAMPLE" + random_text(57)),
     "an access key id alone": f"aws s3 ls --profile x # {ID}\n",
     "an access key id and a commit": f"{ID} {hashlib.sha1(b'').hexdigest()}",
     "Amazon's own example": "AKIAIOSFODNN7EXAMPLE wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     "an id and a secret far apart": f"{ID}\n{2000 * 'x '}{AWS}",
     "a GitHub placeholder": "ghp_" + 36 * "x" + " ghp_YourPersonalAccessTokenGoesRightHereOK12",
     "a counted-up token": "ghp_0123456789abcdefghij0123456789abcdefghij",
-    "too short for a token": f"ghp_{chance(20, LETTERS)} glpat-{chance(8, LETTERS)} sk_live_abc npm_config_registry",
-    "a Stripe test key": f"sk_test_{chance(24, LETTERS)}",
+    "too short for a token": (
+        f"ghp_{random_text(20, LETTERS)} glpat-{random_text(8, LETTERS)} sk_live_abc npm_config_registry"
+    ),
+    "a Stripe test key": f"sk_test_{random_text(24, LETTERS)}",
     "a variable in place of a token": "//registry.local/:_authToken=${NPM_TOKEN}\n_authToken: process.env.TOKEN_12\n",
-    "a word that goes on": f"xghp_{chance(36, LETTERS)}",
+    "a word that goes on": f"xghp_{random_text(36, LETTERS)}",
     "a certificate in base64": base64.b64encode(key().replace("PRIVATE KEY", "CERTIFICATE").encode()).decode(),
     "nothing": "",
 }
 
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
-def test_what_only_looks_like_a_secret(text: str) -> None:
-    """Public keys, documentation, placeholders and programs about keys may leave."""
+def test_text_that_only_looks_like_a_secret(text: str) -> None:
+    """Public keys, documentation, placeholders and programs about keys are not secrets."""
     assert found(text) is None
 
 
-def test_data_is_no_text() -> None:
-    """Only text is searched, but syncd's own key is looked for everywhere."""
+def test_only_the_own_key_is_found_in_data() -> None:
+    """Only text is searched; syncd's own key is found in data too."""
     assert found(b"\x7fELF\0" + key().encode()) is None
     assert found(b"\x7fELF\0" + OWN.encode()) == "syncd's own API key in line 1"
 
 
-def test_a_placeholder_hides_no_token() -> None:
-    """What follows a placeholder, an excerpt or a bare id is looked at as well."""
+def test_a_placeholder_does_not_hide_a_token() -> None:
+    """The text after a placeholder, an excerpt or a bare id is searched as well."""
     for harmless in HARMLESS.values():
         assert (
             found(f"{harmless}\n{40 * 'z '}\n{key('RSA ')}") == f"a private key in line {harmless.count(chr(10)) + 3}"
         )
 
 
-def test_own_keys_that_are_words() -> None:
-    """A key so short that files hold it for other reasons is not looked for."""
+def test_short_own_keys() -> None:
+    """A key so short that files may hold it for other reasons is not searched for."""
     assert SecretSearch((), "short").in_file("a", b"a short story") is None
     assert SecretSearch((), "").in_file("a", b"") is None
 
 
 @pytest.mark.parametrize("pattern", ["tests/fixtures/*.txt", "/tests/", "fixtures/", "k.txt", "fixtures", "**/k.*"])
 def test_allowed_paths(pattern: str) -> None:
-    """A pattern that names the file or a folder above it lets it leave; it says nothing of others."""
+    """A pattern that matches the file or a folder above it allows it, and no other."""
     assert found(key(), "tests/fixtures/k.txt", pattern) is None
     assert found(key(), "src/other.txt", pattern) is not None
     assert ("tests/fixtures/k.txt" in SecretAllowlist([pattern])) is True
 
 
 def test_patterns_that_do_not_match() -> None:
-    """An anchored pattern is anchored for what lies below its folder too, and odd names are taken as their bytes."""
+    """An anchored pattern stays anchored for everything below its folder; names match by their bytes."""
     for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/"):
         assert "tests/fixtures/k.txt" not in SecretAllowlist([pattern])
     assert "é/\udcff.txt" in SecretAllowlist(["é/"])
 
 
 def test_identity() -> None:
-    """Searches that may find different things have different names; the own key has no part in it."""
+    """Searches that may find different secrets have different identities; the own key does not count."""
     assert SecretSearch((), OWN).identity == SecretSearch().identity
     assert len({SecretSearch().identity, SecretSearch(["a"]).identity, NoSearch().identity}) == 3
     assert OWN not in SecretSearch((), OWN).identity
 
 
 def test_the_warning() -> None:
-    """It names the file, the line and what to do, and tells if an earlier version is out of the house."""
+    """The warning names the file, the line and the remedy, and says if an earlier version was sent."""
     secret = SecretSearch().in_file("a", key().encode())
     assert secret is not None
     assert str(secret.rule) == "secrets: a private key in line 1"
-    first, later = (str(secret_files("a b", secret, sent=sent)) for sent in (False, True))
-    assert "'a b' holds a private key in line 1 and stays home: " in first
+    first, later = (str(secret_warning("a b", secret, sent=sent)) for sent in (False, True))
+    assert "'a b' holds a private key in line 1 and is left out: " in first
     assert "workspace.allow_secrets" in first
     assert "what was sent of it before may still be in the sandbox" in later
 
 
 @pytest.mark.parametrize("unit", ["npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "])
-def test_nasty_files_take_no_time(unit: str) -> None:
-    """The largest file that is searched, full of beginnings, is done within the test's own time-out."""
+def test_the_worst_files_are_quick(unit: str) -> None:
+    """The largest searched file, full of beginnings of secrets, is searched within the test's time-out."""
     content = (unit * (LARGEST_BYTES // len(unit))).encode()
     assert SecretSearch().in_file("a", content) is None
 
 
-PIECES = [anchor for _, anchors, *_ in _FORMS for anchor in anchors]
+PIECES = [anchor for _, anchors, *_ in _PATTERNS for anchor in anchors]
 PIECES += [
     b"-----BEGIN ",
     b"-----",
@@ -222,7 +224,7 @@ PIECES += [
     b": ",
     b"\0",
     b"=",
-    chance(70).encode(),
+    random_text(70).encode(),
     b"A" * 70,
     b"\xff",
     OWN.encode(),
@@ -231,7 +233,7 @@ PIECES += [
 
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=30))
 def test_any_bytes(pieces: list[bytes]) -> None:
-    """Whatever a file holds, the search ends with a line of it or with none, and finds its own key always."""
+    """For any content the search returns a valid line or None, and always finds its own key."""
     content = b"".join(pieces)
     secret = SecretSearch((), OWN).in_file("a", content)
     if secret is not None:

@@ -1,4 +1,4 @@
-"""What belongs and why: precedence, hard rules, defaults and secrets, as tables."""
+"""The selection's decisions: precedence, hard rules, defaults and secrets, as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT = SelectionSettings()
 
 
 def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = DEFAULT) -> tuple[Scope, str]:
-    """The scope that a path's name is asked of, with the ignore files met on the way, and that name."""
+    """Return the scope that decides about a path, with the ignore files above it, and the path's last name."""
     *above, name = path.split("/")
     scope, here = Selection(settings).root(), ""
     for parent in ["", *above]:
@@ -26,13 +26,13 @@ def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = D
 
 
 def decide(path: str, files: dict[str, bytes] | None = None, settings: SelectionSettings = DEFAULT) -> Decision:
-    """The decision about a path; one that ends in "/" is a directory."""
+    """Return the decision about a path; a path that ends in "/" is a directory."""
     scope, name = scope_of(path.rstrip("/"), files or {}, settings)
     return scope.decide(name, path.endswith("/"))
 
 
 def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
-    """Whether a file is reached and included, each directory above it too, with no ignore file anywhere."""
+    """True if a file and each directory above it are included without any ignore file."""
     *above, name = path.split("/")
     scope = Selection(settings).root()
     for parent in above:
@@ -60,20 +60,20 @@ def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
     ],
 )
 def test_a_decision_names_its_rule(path: str, files: dict[str, bytes], expected: str | None) -> None:
-    """The rule is shown with its file and line, or as built in; none where nothing speaks of the path."""
+    """The rule is shown with its file and line, or as built in; there is none if no rule matches."""
     rule = decide(path, files).rule
     assert (None if rule is None else str(rule)) == expected
 
 
 def test_a_pattern_of_the_configuration_has_no_line() -> None:
-    """It is named by its key."""
+    """Its rule is named by the key."""
     decision = decide("a.tmp", settings=SelectionSettings(ignore=("*.log", "*.tmp")))
     assert decision == Decision(included=False, rule=Rule("workspace.ignore", None, "*.tmp"))
     assert str(decision.rule) == "workspace.ignore: *.tmp"
 
 
-# From the weakest to the strongest. The pattern is one of the defaults where those take part, and nothing's else.
-STRENGTH = [
+# From the weakest to the strongest. The pattern is one of the defaults where they take part, else no built-in one.
+PRECEDENCE = [
     "exclude",
     ".gitignore",
     "sub/.gitignore",
@@ -84,9 +84,9 @@ STRENGTH = [
 ]
 PAIRS = [
     (weak, strong, strong_includes)
-    for weak, strong in pairwise(STRENGTH)
+    for weak, strong in pairwise(PRECEDENCE)
     for strong_includes in (True, False)
-    # The defaults leave out and never bring back.
+    # The defaults only exclude.
     if (weak, strong_includes) != ("built-in", False) and (strong, strong_includes) != ("built-in", True)
 ]
 IGNORE_FILES: list[str] = [".gitignore", ".syncdignore"]
@@ -94,7 +94,7 @@ IGNORE_FILES: list[str] = [".gitignore", ".syncdignore"]
 
 @pytest.mark.parametrize(("weak", "strong", "strong_includes"), PAIRS)
 def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool) -> None:
-    """Deeper files over shallower, and each kind of source over the one below it."""
+    """Deeper files win over shallower ones, and each kind of source over the one below it."""
     name = "node_modules" if "built-in" in (weak, strong) else "thing"
     line = {
         strong: f"!{name}/" if strong_includes else f"{name}/",
@@ -111,8 +111,8 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
     assert decision.rule.source == strong
 
 
-def test_a_whitelist_does_not_bring_dependencies_back() -> None:
-    """`*`, `!*/`, `!*.py` in .gitignore leave node_modules to the defaults; the person's own file can have it."""
+def test_a_whitelist_does_not_include_dependencies() -> None:
+    """With `*`, `!*/`, `!*.py` in .gitignore, node_modules stays excluded; the user's own file can include it."""
     whitelist = {".gitignore": b"*\n!*/\n!*.py\n"}
     assert decide("src/a.py", whitelist).included
     assert not decide("src/a.c", whitelist).included
@@ -123,7 +123,7 @@ def test_a_whitelist_does_not_bring_dependencies_back() -> None:
 
 @pytest.mark.parametrize("path", [".git/", ".git", "sub/.git/", ".env", "sub/id_rsa", "server.key"])
 def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
-    """Neither a `!` anywhere in a file nor one in the configuration sends .git or a secret."""
+    """A `!` in a file or in the configuration does not include .git or a secret."""
     name = path.rstrip("/").rpartition("/")[2].encode()
     lift = b"!*\n!" + name + b"\n"
     files = {f"{where}{file}": lift for where in ("", "sub/") for file in (".gitignore", ".syncdignore")}
@@ -132,21 +132,21 @@ def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
 
 
 def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
-    """`.env.example` is no secret; whether it belongs is for the other rules to say."""
+    """`.env.example` is not a secret; the other rules decide about it."""
     assert decide(".env.example") == Decision(included=True, rule=None)
     decision = decide(".env.example", {".gitignore": b".env*\n"})
     assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
 
 
-def test_secrets_leave_only_when_asked_for() -> None:
-    """`upload_secrets` lifts the list, and the ignore files then have the say."""
+def test_secrets_are_uploaded_only_if_configured() -> None:
+    """`upload_secrets` removes the secrets' rules, and the ignore files decide."""
     asked = SelectionSettings(upload_secrets=True)
     assert decide(".env", settings=asked).included
     assert not decide(".env", {".gitignore": b".env\n"}, asked).included
 
 
-def test_git_is_whole_when_asked_for() -> None:
-    """With `include_git` neither .gitignore nor the defaults tear a hole into the repository; .syncdignore may."""
+def test_a_repository_is_complete_if_configured() -> None:
+    """With `include_git` neither .gitignore nor the defaults exclude paths of the repository; .syncdignore may."""
     asked = SelectionSettings(include_git=True)
     files = {".gitignore": b"logs/\nHEAD\n"}
     assert decide(".git/", files, asked).included
@@ -158,8 +158,8 @@ def test_git_is_whole_when_asked_for() -> None:
     assert Selection(asked).root().enter(".git").ignore_files == (".syncdignore",)
 
 
-def test_gitignore_can_be_left_aside() -> None:
-    """Without `use_gitignore`, neither .gitignore nor git's exclude files count; .syncdignore does."""
+def test_gitignore_can_be_disabled() -> None:
+    """Without `use_gitignore`, neither .gitignore nor git's exclude files apply; .syncdignore does."""
     root = Selection(SelectionSettings(use_gitignore=False)).root(
         OuterRules("", (OuterFile(".git/info/exclude", "", b"*.a\n"),))
     )
@@ -169,7 +169,7 @@ def test_gitignore_can_be_left_aside() -> None:
 
 
 def test_a_later_exclude_file_wins() -> None:
-    """The repository's own is given after the person's."""
+    """The repository's exclude file comes after the user's."""
     root = Selection(DEFAULT).root(
         OuterRules("", (OuterFile("~/.config/git/ignore", "", b"*.a\n*.b\n"), OuterFile("exclude", "", b"!x.a\n")))
     )
@@ -177,8 +177,8 @@ def test_a_later_exclude_file_wins() -> None:
     assert str(root.decide("x.b", is_dir=False).rule) == "~/.config/git/ignore:2: *.b"
 
 
-def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
-    """Sisters do not see each other's ignore files, nor does the directory above."""
+def test_scopes_are_immutable() -> None:
+    """Siblings and the parent directory are not affected by a directory's ignore files."""
     root = Selection(DEFAULT).root()
     one, two = root.enter("one"), root.enter("two")
     assert not one.with_files({".gitignore": b"*.x\n"}).decide("a.x", is_dir=False).included
@@ -188,15 +188,15 @@ def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
     assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
 
 
-def test_equal_files_in_two_places_are_told_apart() -> None:
-    """They share what was made of their patterns, not the name of their rule."""
+def test_equal_files_in_two_directories_have_their_own_rules() -> None:
+    """They share their compiled patterns, not the names of their rules."""
     root = Selection(DEFAULT).root()
     for name in ("one", "two"):
         rule = root.enter(name).with_files({".gitignore": b"*.x\n/y\n"}).decide("y", is_dir=False).rule
         assert rule == Rule(f"{name}/.gitignore", 2, "/y")
 
 
-STAY_HOME = """
+SECRET_NAMES = """
     .env deep/er/.env .env.local .env.production .envrc .envrc.local .env.keys
     id_rsa sub/id_ecdsa .ssh/id_ed25519 .ssh/config id_ed25519_sk id_rsa.bak etc/ssh_host_rsa_key
     server.key private.pem cert.p12 cert.pfx CERT.PFX app.jks release.keystore key.ppk pass.kdbx AuthKey_1.p8
@@ -207,7 +207,7 @@ STAY_HOME = """
     .config/gh/hosts.yml
 """
 
-BELONG = """
+HARMLESS_NAMES = """
     environment.yml src/keyboard.py monkey.txt env.py id_rsa.pub credentials_test.go .envrc.md keys/readme.md
     .env.example .env.sample .env.template .env.dist .env.defaults .env.local.example .env.example.local .env.vault
     prod.env server.key.example server.crt ca.cer key.pub cacert.pem ssh_host_rsa_key.pub id_rsa.py
@@ -216,7 +216,7 @@ BELONG = """
     .github/workflows/ci.yml .gitmodules
 """
 
-NOBODY_WANTS = """
+DEFAULT_EXCLUDED = """
     .svn/entries .hg/store .jj/repo CVS/Root node_modules/x/index.js web/node_modules/x .venv/bin/python
     src/__pycache__/a.pyc .mypy_cache/x .pytest_cache/x .ruff_cache/x .tox/py/x .nox/x .hypothesis/x .gradle/x
     .terraform/providers .parcel-cache/x .turbo/x .next/cache/x app/.next/cache/x .direnv/x .ipynb_checkpoints/x
@@ -224,35 +224,35 @@ NOBODY_WANTS = """
     .goutputstream-AB12 a.kate-swp .a.kate-swp .fuse_hidden0001 .nfs00000000000a1b2c00000001
 """
 
-PEOPLE_WANT = """
+DEFAULT_INCLUDED = """
     build/a dist/a target/a out/a bin/a cache/a a.log a.tmp a.bak a.o a.a vendor/a .idea/a .vscode/a venv/a.py env/a.py
     .venv node_modules CVS .terraform.lock.hcl .next/build-manifest.json 4913 a.orig a.rej lib.egg-info/PKG-INFO
     #a a# ~a .a .swap .nfsd svn/a git/a a.git/b .yarn/cache/a.zip .cargo/config.toml .hypothesis.py
 """
 
 
-@pytest.mark.parametrize("path", STAY_HOME.split())
-def test_secrets_stay_home(path: str) -> None:
-    """Keys, passwords and credential files, by their names."""
+@pytest.mark.parametrize("path", SECRET_NAMES.split())
+def test_secrets_by_name_are_excluded(path: str) -> None:
+    """Keys, passwords and credential files are excluded by their names."""
     assert not included(path)
     assert included(path, SelectionSettings(upload_secrets=True))
 
 
-@pytest.mark.parametrize("path", BELONG.split())
-def test_what_only_sounds_like_a_secret_belongs(path: str) -> None:
-    """Examples, public keys, code about credentials, and files that merely stand near them."""
+@pytest.mark.parametrize("path", HARMLESS_NAMES.split())
+def test_names_similar_to_secrets_are_included(path: str) -> None:
+    """Examples, public keys, code about credentials, and files near secrets are included."""
     assert included(path)
 
 
-@pytest.mark.parametrize("path", NOBODY_WANTS.split())
-def test_what_nobody_wants_is_left_out(path: str) -> None:
-    """Other version control, dependencies, caches, temporary files of editors and systems."""
+@pytest.mark.parametrize("path", DEFAULT_EXCLUDED.split())
+def test_generated_files_are_excluded(path: str) -> None:
+    """Other version control, dependencies, caches, and temporary files of editors and systems are excluded."""
     assert not included(path, SelectionSettings(upload_secrets=True))
 
 
-@pytest.mark.parametrize("path", PEOPLE_WANT.split())
-def test_what_people_version_is_included(path: str) -> None:
-    """Build results, logs and editors' settings are for the workspace's own ignore files."""
+@pytest.mark.parametrize("path", DEFAULT_INCLUDED.split())
+def test_files_that_people_commit_are_included(path: str) -> None:
+    """Build results, logs and editors' settings are left to the workspace's own ignore files."""
     assert included(path)
 
 
@@ -288,19 +288,19 @@ HINDERED = "can match nothing: a bracket, a backslash at its end or an empty fol
         ("a//b", HINDERED),
     ],
 )
-def test_a_pattern_that_can_match_nothing_is_told(pattern: str, reason: str | None) -> None:
-    """Git passes over it in silence; in the configuration it is a mistake."""
+def test_the_reason_why_a_pattern_cannot_match(pattern: str, reason: str | None) -> None:
+    """Git ignores it silently; in the configuration it is an error."""
     assert bad_pattern(pattern) == reason
 
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
-    """What would try every way to share out a name among the stars does not."""
+    """Matching does not backtrack over all ways to divide a name among the stars."""
     scope = Selection(DEFAULT).root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
     assert scope.decide("a" * 250, is_dir=False).included
 
 
-def test_a_huge_file_is_looked_up_not_tried() -> None:
-    """Ten thousand names, extensions and paths cost no more than a few, and each is found."""
+def test_a_huge_ignore_file_is_quick() -> None:
+    """Ten thousand names, extensions and paths cost as little as a few, and each is found."""
     lines = [f"name{i}\n*.ext{i}\n/dir{i}/x\n**/deep{i}/y\nstart{i}*\n" for i in range(2000)]
     root = Selection(DEFAULT).root().with_files({".gitignore": "".join(lines).encode()})
     for i in (0, 999, 1999):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import UNICODE, Tone, coloured, columns, fitted, plain, wrapped
-from syncd.core.formatting import ago, countdown, counted, distinguishable, seconds_of, size, span
+from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
 from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
 from tests.clock import NOON_S
 
@@ -306,7 +306,7 @@ def test_a_command_stays_on_its_line() -> None:
 )
 def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> None:
     """One or two units are enough."""
-    assert (span(seconds), ago(seconds), countdown(seconds)) == (long, since, clock)
+    assert (duration(seconds), ago(seconds), countdown(seconds)) == (long, since, clock)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
 )
 def test_a_message_is_told_apart(message: str, what: str, remedy: str) -> None:
     """The remedy is what stands after the last colon that is not quoted."""
-    assert distinguishable(message) == (what, remedy)
+    assert split_remedy(message) == (what, remedy)
 
 
 def test_counts_and_stamps() -> None:

@@ -1,4 +1,4 @@
-"""What leaves a log line or a message: no secret, one line, nothing that a terminal obeys."""
+"""Foreign text for logs and messages: no secret, one line, no control characters."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SECRET = "5ECRET"
         f"Bearer\n {SECRET}",
     ],
 )
-def test_what_signs_a_url_is_taken_out(text: str) -> None:
-    """A signed query in any form and a bearer token are gone, whoever wrote them down."""
+def test_url_signatures_are_removed(text: str) -> None:
+    """Signed queries in any form and bearer tokens are removed, whatever wrote them."""
     assert SECRET not in redacted(text)
 
 
 @pytest.mark.parametrize(
     "text", ["the key sk-5+E/T= is wrong", "key=sk-5%2BE%2FT%3D", r'{"key": "sk-5+E\/T="}', "sk-5+E/T=sk-5+E/T="]
 )
-def test_the_key_is_taken_out(text: str) -> None:
-    """The key itself is gone, quoted for a URL or for JSON as well."""
+def test_the_key_is_removed(text: str) -> None:
+    """The key is removed, also where it is quoted for a URL or for JSON."""
     cleaned = redacted(text, "sk-5+E/T=")
     assert "[key]" in cleaned
     assert "sk-5" not in cleaned
@@ -55,13 +55,13 @@ def test_the_key_is_taken_out(text: str) -> None:
         "a designature=7 stays",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
-    """Ordinary text is not touched."""
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    """Ordinary text is left unchanged."""
     assert redacted(text) == text
 
 
-def test_no_secret_given() -> None:
-    """Without a secret nothing is taken for one."""
+def test_without_a_secret() -> None:
+    """Without a secret nothing is replaced."""
     assert redacted("abc", "") == "abc"
 
 
@@ -78,7 +78,7 @@ def test_no_secret_given() -> None:
     ],
 )
 def test_one_line(text: str, expected: str) -> None:
-    """One line, bounded, printable, and safe to encode."""
+    """The result is one line, bounded, printable, and can be encoded."""
     longest = 5 if text == "abcdef" else 300
     assert one_line(text, longest) == expected
     one_line(text).encode("utf-8")
@@ -89,5 +89,5 @@ def test_one_line(text: str, expected: str) -> None:
     [("a b/ü.py", "a b/ü.py"), ("a\nb", "a\\nb"), ("n\udcffme", "n\\xffme"), ("\x1b]0;x", "\\x1b]0;x")],
 )
 def test_shown_path(path: str, expected: str) -> None:
-    """A path stays as it is but for bytes that no terminal should see."""
+    """Only bytes that a terminal must not get are escaped."""
     assert shown_path(path) == expected

@@ -1,4 +1,4 @@
-"""Waits in scripted time: what is heard, and what gives way."""
+"""Waits in scripted time: events that are handled meanwhile, and work that is superseded."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Collection
 import pytest
 
 from syncd.core.interrupt import Interrupt
-from syncd.core.waiter import GivesWay, Superseded, Waiter
+from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from tests.clock import ScriptedClock
 
 
-class Ear:
-    """A listener without alarms; `hears` is called for each time that it hears."""
+class RecordingListener:
+    """A listener without descriptors, which counts the calls of `handle`."""
 
     def __init__(self) -> None:
-        self.due: float | None = None
-        self.newer: float | None = None
-        self.heard = 0
+        self.deadline: float | None = None
+        self.superseded_at: float | None = None
+        self.handled = 0
 
     def wake_fds(self) -> list[tuple[int, int]]:
         return []
 
-    def due_s(self) -> float | None:
-        return self.due
+    def deadline_s(self) -> float | None:
+        return self.deadline
 
-    def hear(self, ready: Collection[int]) -> None:
-        self.heard += 1
-        self.due = None
+    def handle(self, ready: Collection[int]) -> None:
+        self.handled += 1
+        self.deadline = None
 
-    def newer_s(self, gives_way: GivesWay) -> float | None:
-        return self.newer
+    def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
+        return self.superseded_at
 
 
 @pytest.fixture
@@ -39,50 +39,52 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def listener() -> RecordingListener:
+    return RecordingListener()
 
 
 @pytest.fixture
-def waiter(clock: ScriptedClock, ear: Ear) -> Waiter:
+def waiter(clock: ScriptedClock, listener: RecordingListener) -> Waiter:
     waiter = Waiter(Interrupt(), clock)
-    waiter.listener = ear
+    waiter.listener = listener
     return waiter
 
 
-def test_a_sleep_lasts_as_long_as_it_was_to(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """What is due in it is heard in its time."""
+def test_a_sleep_lasts_its_full_time(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+    """A deadline within the sleep is handled in time."""
     before = clock.monotonic
-    ear.due = before + 2
+    listener.deadline = before + 2
     waiter.sleep(5)
     assert clock.monotonic == before + 5
     assert clock.slept == [2, 3]
-    assert ear.heard == 2
+    assert listener.handled == 2
 
 
-def test_what_never_gives_way_goes_on(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """Whatever is newer."""
-    before, ear.newer = clock.monotonic, clock.monotonic
+def test_work_that_nothing_supersedes(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+    """Newer events do not end work that nothing supersedes."""
+    before, listener.superseded_at = clock.monotonic, clock.monotonic
     waiter.sleep(5)
     assert clock.monotonic == before + 5
 
 
-@pytest.mark.parametrize("gives_way", [GivesWay.TO_A_FRESH_START, GivesWay.TO_ANYTHING_NEWER])
-def test_what_gives_way_does_in_time(waiter: Waiter, clock: ScriptedClock, ear: Ear, gives_way: GivesWay) -> None:
-    """Not before the change is due, and not later; outside of it nothing gives way any more."""
+@pytest.mark.parametrize("superseded_by", [SupersededBy.FRESH_START, SupersededBy.ANY_CHANGE])
+def test_work_is_superseded_when_the_change_is_due(
+    waiter: Waiter, clock: ScriptedClock, listener: RecordingListener, superseded_by: SupersededBy
+) -> None:
+    """The wait ends when the change is due; outside of the context nothing ends a wait."""
     before = clock.monotonic
-    ear.newer = before + 3
-    with pytest.raises(Superseded), waiter.giving_way(gives_way):
+    listener.superseded_at = before + 3
+    with pytest.raises(Superseded), waiter.superseded_by(superseded_by):
         waiter.sleep(5)
     assert clock.monotonic == before + 3
     waiter.sleep(5)
 
 
-def test_an_inner_stage_has_its_own_way(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """And the outer one has its own again after it."""
-    ear.newer = clock.monotonic
-    with waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
-        with waiter.giving_way(GivesWay.NEVER):
+def test_contexts_nest(waiter: Waiter, clock: ScriptedClock, listener: RecordingListener) -> None:
+    """After the inner context the outer one applies again."""
+    listener.superseded_at = clock.monotonic
+    with waiter.superseded_by(SupersededBy.ANY_CHANGE):
+        with waiter.superseded_by(SupersededBy.NOTHING):
             waiter.sleep(1)
         with pytest.raises(Superseded):
             waiter.sleep(1)

@@ -20,7 +20,7 @@ from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
-from syncd.core.errors import SandboxGone
+from syncd.core.errors import SandboxNotFound
 from syncd.core.formatting import ago
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import is_loopback
@@ -132,7 +132,7 @@ def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock
             yield _alive(target, info, clock.wall_s())
         else:
             yield Finding("sandbox", Grade.NOTE, f"none yet: the first sync acquires one (the account has {info:,})")
-    elif lifetime is not None and info.refusal is SandboxGone:
+    elif lifetime is not None and info.refusal is SandboxNotFound:
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.NOTE, f"{one_line(target.sandbox_id)} is gone: the next sync acquires another")
     elif info.action is FailureAction.REFUSED:

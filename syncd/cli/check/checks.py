@@ -19,7 +19,7 @@ from syncd.cli.status.inquiry import Inquiry
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key
 from syncd.core.directories import directories_for
 from syncd.core.errors import SyncdError
-from syncd.core.hardening import close_memory
+from syncd.core.hardening import make_undumpable
 from syncd.core.settings import Config
 from syncd.daemon.build import excludes_for, places_of, reader_of, selection_of
 from syncd.remote.target import Target
@@ -56,7 +56,7 @@ class Checks:
             _loose("configuration", self.config_file, "others can change it, and thereby where the key goes")
         )
         key = None
-        close_memory()
+        make_undumpable()
         try:
             key = find_key(os.environ, config.sandbox.api_key_file)
             self.secret = key.reveal()

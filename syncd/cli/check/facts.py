@@ -13,8 +13,8 @@ from typing import Any
 from syncd import __version__
 from syncd.cli.check.anonymizer import Anonymizer
 from syncd.core.settings import SECTIONS, AcquireKeys, Config
-from syncd.watch import filesystem_type
 from syncd.watch.inotify_limits import instance_limit, watch_limit
+from syncd.watch.mounts import filesystem_type
 
 Row = tuple[str, str]
 
@@ -61,7 +61,7 @@ def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
     yield "watches", str(watch_limit()[0] or "no limit known")
     yield "instances", str(instance_limit() or "no limit known")
     if workspace is not None:
-        yield "file system", filesystem_type.kind_of(workspace) or "unknown"
+        yield "file system", filesystem_type(workspace) or "unknown"
     yield "encoding", f"{sys.getfilesystemencoding()}, {sys.stdout.encoding}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import PathSize, ignore_line
-from syncd.core.formatting import size, span
+from syncd.core.formatting import duration, size
 
 # A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
 SKEW_S = 60.0
@@ -127,7 +127,7 @@ def judge_watches(
 
 def judge_certificate(ends_in_s: float, issuer: str) -> Finding:
     """The certificate that the server (or a proxy in its name) showed, and that was believed."""
-    what = f"the server's is by {issuer or 'an unnamed issuer'} and good for {span(ends_in_s)}"
+    what = f"the server's is by {issuer or 'an unnamed issuer'} and good for {duration(ends_in_s)}"
     if ends_in_s > CERTIFICATE_DAYS * _DAY_S:
         return Finding("certificate", Grade.PASS, what)
     remedy = "if it is not renewed by then, nothing goes through: tell whoever runs the server, or the proxy before it"
@@ -138,7 +138,7 @@ def judge_end(ends_in_s: float | None) -> Finding:
     """How long a sandbox that was acquired lives; None: until it is given back."""
     if ends_in_s is None:
         return Finding("time to live", Grade.PASS, "no end was asked for")
-    what = f"{span(ends_in_s)} more" if ends_in_s > 0 else "its time is over"
+    what = f"{duration(ends_in_s)} more" if ends_in_s > 0 else "its time is over"
     return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
 
 

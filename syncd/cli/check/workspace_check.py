@@ -25,7 +25,7 @@ from syncd.scan.manifest import Kind, content_bytes, count_files
 from syncd.scan.scanner import LeftOut, Scan, Scanner
 from syncd.scan.size_limit import over_limit
 from syncd.selection.selection import Decision, Selection
-from syncd.watch import filesystem_type, inotify_limits, inotify_usage
+from syncd.watch import inotify_limits, inotify_usage, mounts
 from syncd.watch.interface import watcher
 from syncd.watch.scan_listener import NoScanListener
 
@@ -95,7 +95,7 @@ def check_workspace(
 
 
 def _watches(directories: int, running_pid: int | None) -> Finding:
-    others = inotify_usage.held_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
+    others = inotify_usage.used_by_others({os.getpid(), running_pid or 0}) or inotify_usage.Usage(0, 0)
     return judge_watches(
         directories,
         *inotify_limits.watch_limit(),
@@ -106,8 +106,8 @@ def _watches(directories: int, running_pid: int | None) -> Finding:
 
 
 def _file_system(workspace: str) -> list[Finding]:
-    kind = filesystem_type.kind_of(workspace)
-    if kind not in filesystem_type.SHARED:
+    kind = mounts.filesystem_type(workspace)
+    if kind not in mounts.SHARED_FILESYSTEMS:
         return []
     what = f"it is on {kind}: what others change there is found only every sync.rescan_minutes"
     return [Finding("directory", Grade.WARN, what, "work on a local disk, or make sync.rescan_minutes smaller")]

@@ -15,7 +15,7 @@ from syncd.cli.init.flags import ALIASES, flag_per_key, typed
 from syncd.cli.init.next_steps import keep_in_step, next_steps, option_for
 from syncd.cli.init.questions import asked_key, complete, from_here, may_store
 from syncd.cli.options import config_path
-from syncd.core.api_key import KEY_VARIABLE, ApiKey, checked_key, find_key
+from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.errors import KeyRefused, SyncdError, TryLater
 from syncd.core.settings import Config, check_config
 from syncd.core.text import one_line, shown_path
@@ -90,7 +90,7 @@ def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, ask
     held = os.environ.get(KEY_VARIABLE)
     if not held:
         return asked_key(key_file) if terminal else None
-    key = checked_key(held, f"${KEY_VARIABLE}")
+    key = parse_key(held, f"${KEY_VARIABLE}")
     if store_key is None and asks:
         store_key = may_store(KEY_VARIABLE, key_file)
     return None if store_key is False else key

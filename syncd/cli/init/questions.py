@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from syncd.cli.init.config_template import toml
-from syncd.core.api_key import ApiKey, checked_key
+from syncd.core.api_key import ApiKey, parse_key
 from syncd.core.errors import ConfigError, SyncdError
 from syncd.core.settings import AcquireKeys, check_config
 from syncd.core.text import one_line, shown_path
@@ -57,7 +57,7 @@ def asked_key(key_file: str) -> ApiKey | None:
         if not typed:
             return None
         try:
-            return checked_key(typed, "the prompt")
+            return parse_key(typed, "the prompt")
         except SyncdError as failure:
             _refuse(str(failure))
 

@@ -16,7 +16,7 @@ from syncd.cli.options import CLOCK
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import stamp
 from syncd.core.directories import Directories
-from syncd.core.errors import Locked, NeedsPerson, SandboxGone, Stop, TryLater
+from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.lock import Lock, holder
 from syncd.core.settings import AcquireKeys, Config
@@ -102,7 +102,7 @@ class SandboxAdmin:
             return None
         try:
             self.asked(self.api(acquired_sandbox.sandbox_id).sandbox)
-        except SandboxGone:
+        except SandboxNotFound:
             return None
         return acquired_sandbox
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from syncd.cli.options import CLOCK, config_option, configured, json_option
-from syncd.core.errors import SandboxGone, TryLater
+from syncd.core.errors import SandboxNotFound, TryLater
 
 
 @click.group("sandbox")
@@ -122,7 +122,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
         try:
             admin.asked(lambda: admin.account.release(wanted))
             said = f"released {wanted}"
-        except SandboxGone:
+        except SandboxNotFound:
             if wanted != admin.ours:
                 raise
             said = f"{wanted} had ended already"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from syncd.core.clock import stamp
-from syncd.core.formatting import ago, seconds_of, span
+from syncd.core.formatting import ago, duration, seconds_of
 from syncd.core.text import one_line
 from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import SandboxInfo
@@ -102,4 +102,4 @@ def _ends(ends_at: str | None, now_s: float) -> str:
     ends_s = seconds_of(ends_at)
     if ends_s is None:
         return ""
-    return f"ends in {span(ends_s - now_s)}" if ends_s > now_s else f"ended {ago(now_s - ends_s)}"
+    return f"ends in {duration(ends_s - now_s)}" if ends_s > now_s else f"ended {ago(now_s - ends_s)}"

@@ -13,7 +13,7 @@ from enum import Enum
 from msgspec import Struct
 
 from syncd.cli.status.text import ASCII, Glyphs, Line, Span, Tone, wrapped
-from syncd.core.formatting import ago, countdown, counted, distinguishable, seconds_of, size, span
+from syncd.core.formatting import ago, countdown, counted, duration, seconds_of, size, split_remedy
 from syncd.sync.status_document import Progress, State, Status
 
 # Columns: a mark, then the label, then the text.
@@ -106,7 +106,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
             f"restart it: {context.replace_hung(status.pid)}",
         )
     since_s = seconds_of(status.state_since)
-    lasting = "" if since_s is None or now_s - since_s < 2 else f" for {span(now_s - since_s)}"
+    lasting = "" if since_s is None or now_s - since_s < 2 else f" for {duration(now_s - since_s)}"
     match status.state:
         case State.WATCHING if not status.pending:
             return _Headline(Tone.ATTENTION if status.warnings else Tone.GOOD, _in_sync(status))
@@ -127,7 +127,7 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
         case State.PAUSED:
             return _Headline(Tone.ATTENTION, f"paused{lasting}", f"go on: `syncd resume{context.option}`")
         case State.HELD:
-            what, remedy = distinguishable(status.last_error.message) if status.last_error else ("see the log", "")
+            what, remedy = split_remedy(status.last_error.message) if status.last_error else ("see the log", "")
             return _Headline(Tone.BAD, f"held{lasting}: {what}", remedy)
         case _:
             return _Headline(Tone.BUSY, str(status.state))
@@ -179,7 +179,7 @@ def _next_try(status: Status, now_s: float) -> str:
     failed = f": the {_STEPS.get(status.last_error.step, status.last_error.step)} failed" if status.last_error else ""
     if at_s is None or at_s <= now_s:
         return f"trying again now{failed}"
-    return f"trying again in {span(at_s - now_s + 0.999)}{failed}"
+    return f"trying again in {duration(at_s - now_s + 0.999)}{failed}"
 
 
 _STEPS = {
@@ -270,13 +270,13 @@ def _sandbox(status: Status, now_s: float) -> tuple[str, str, Tone]:
     if ends_s <= now_s:
         return "sandbox", f"{text}; ended {ago(now_s - ends_s)}", Tone.ATTENTION
     soon = ends_s - now_s < _ENDS_SOON_S
-    return "sandbox", f"{text}; ends in {span(ends_s - now_s)}", Tone.ATTENTION if soon else Tone.PLAIN
+    return "sandbox", f"{text}; ends in {duration(ends_s - now_s)}", Tone.ATTENTION if soon else Tone.PLAIN
 
 
 def _run(status: Status, now_s: float) -> str:
     started_s = seconds_of(status.started_at)
     process = f"process {status.pid}" if status.running else ""
-    process += f" for {span(now_s - started_s)}" if started_s is not None and status.running else ""
+    process += f" for {duration(now_s - started_s)}" if started_s is not None and status.running else ""
     process += ": " if process else ""
     sent = f", {size(status.uploaded_bytes)} sent" if status.uploaded_bytes else ""
     return f"{process}{counted(status.syncs, 'sync')}, {counted(status.failures, 'failure')}{sent}"
@@ -286,7 +286,7 @@ def _error(status: Status, now_s: float, width: int) -> list[Line]:
     error = status.last_error
     if error is None or (status.running and status.state is State.HELD and status.responding is not False):
         return []
-    what, remedy = distinguishable(error.message)
+    what, remedy = split_remedy(error.message)
     at_s = seconds_of(error.at)
     when = error.at if at_s is None else ago(now_s - at_s)
     return _row("last error", f"{when}, {error.step}: {what}", width, Tone.ATTENTION) + _indented(remedy, width)
@@ -295,7 +295,7 @@ def _error(status: Status, now_s: float, width: int) -> list[Line]:
 def _warnings(status: Status, context: StatusContext, width: int) -> list[Line]:
     lines: list[Line] = []
     for warning in status.warnings[:_MOST_WARNINGS]:
-        what, remedy = distinguishable(warning)
+        what, remedy = split_remedy(warning)
         lines += _row("warning", what, width, Tone.ATTENTION) + _indented(remedy, width)
     more = len(status.warnings) - _MOST_WARNINGS
     if more > 0:

@@ -1,11 +1,11 @@
-"""When a workspace is believed to have vanished: by what is left of it, and of what took its place."""
+"""The thresholds for a workspace that was lost: the number of its files, and the names in another directory."""
 
 from __future__ import annotations
 
 import pytest
 
-from syncd.scan.disaster_rule import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 
 FILE = Entry(Kind.FILE, 0o644, 1_000, 5)
 LINK = Entry(Kind.SYMLINK, 0o777, 1_000, target="file0")
@@ -13,19 +13,19 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1_000)
 
 
 def files(numbers: range, entry: Entry = FILE) -> Manifest:
-    """A workspace of numbered files in one folder."""
+    """Return a workspace of numbered files in one folder."""
     return {"folder": FOLDER, **{f"folder/{number}": entry for number in numbers}}
 
 
 @pytest.mark.parametrize("before", range(SMALL_FILES))
-def test_few_files_may_all_go(before: int) -> None:
+def test_few_files_may_all_be_deleted(before: int) -> None:
     """In a small workspace the last file may be deleted like any other."""
     assert not lost_nearly_all(before, 0)
 
 
 @pytest.mark.parametrize("before", [*range(SMALL_FILES, 60), 99, 100, 101, 999, 50_000, 1_000_000])
 def test_less_than_a_tenth_left(before: int) -> None:
-    """The threshold to the file: a tenth is enough, whatever is less is not; growing never is a loss."""
+    """A tenth is enough, one file less is not; growth is never a loss."""
     enough = -(-before // LEFT_ONE_IN)
     assert lost_nearly_all(before, 0)
     assert lost_nearly_all(before, enough - 1)
@@ -54,5 +54,5 @@ def test_less_than_a_tenth_left(before: int) -> None:
     ],
 )
 def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
-    """What took the workspace's place must hold a tenth of its names, however many others; of a small one none."""
+    """A directory in the workspace's place must hold a tenth of its names; in place of a small workspace, none."""
     assert is_replaced(before, now) is another
