@@ -16,7 +16,7 @@ from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import RetrySettings, retry_after_s
-from syncd.remote.retry_loop import retried
+from syncd.remote.retry_loop import with_retries
 
 # A read of the download that brings nothing for so long has failed.
 _READ_S = 60.0
@@ -40,7 +40,7 @@ class Dump:
         It only looks, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end, `Superseded`,
         `Stop`, and what else `make` raises.
         """
-        return retried(
+        return with_retries(
             lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
         )
 

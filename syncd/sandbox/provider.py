@@ -17,7 +17,7 @@ from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.retry import RetrySettings
-from syncd.remote.retry_loop import RetryObserver, retried
+from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.sandbox")
@@ -129,13 +129,13 @@ class AcquiringProvider:
         self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, FailureAction], None]
     ) -> AcquiredSandbox:
         """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
-        return retried(
+        return with_retries(
             self._acquire,
             self._retry_settings,
             self._clock,
             on_retry=on_retry,
             pause=pause,
-            failed_before=self._failures,
+            failures_in_row=lambda _: self._failures,
         )
 
     def leave(self) -> None:
