@@ -9,8 +9,10 @@ SIGN_IN = "is this network asking for a sign-in?"
 
 
 class StepFailed(Exception):
-    """One attempt at one step failed. `retry_after_s` is what the server asked to be waited; `refusal` is the error as
-    which a refused one ends a command.
+    """One attempt at one step failed.
+
+    `retry_after_s` is the wait that the server asked for; `refusal` is the error that a refused attempt ends a command
+    with; `possibly_applied` is False if the server surely did not do what it was asked.
     """
 
     def __init__(
@@ -22,6 +24,7 @@ class StepFailed(Exception):
         *,
         retry_after_s: float | None = None,
         refusal: type[NeedsPerson] = SandboxRefused,
+        possibly_applied: bool = True,
     ) -> None:
         super().__init__(message)
         self.step = step
@@ -30,6 +33,7 @@ class StepFailed(Exception):
         self.hint = hint
         self.retry_after_s = retry_after_s
         self.refusal = refusal
+        self.possibly_applied = possibly_applied
 
     def as_error(self) -> SyncdError:
         """The failure as a command ends with it."""

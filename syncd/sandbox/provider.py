@@ -12,7 +12,7 @@ from msgspec import Struct
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import TryLater
-from syncd.remote.account import Account, NotAcquired
+from syncd.remote.account import Account
 from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction
@@ -160,9 +160,10 @@ class AcquiringProvider:
         self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well
         try:
             acquired_sandbox = self._account.acquire(self._servers, self._ttl_seconds)
-        except NotAcquired:
-            with contextlib.suppress(TryLater):
-                self._note(before)
+        except StepFailed as failure:
+            if not failure.possibly_applied:
+                with contextlib.suppress(TryLater):
+                    self._note(before)
             raise
         self._keep(acquired_sandbox)
         self._failures = 0

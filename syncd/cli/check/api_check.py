@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
 from syncd.core.api_key import ApiKey
@@ -26,13 +24,13 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
+from syncd.remote.account import Account
 from syncd.remote.api import Api, SandboxInfo
 from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure_action import FailureAction
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.target import Target
 
-_READ_S = 20.0
 # How `effects.http` tells what is wrong with a certificate. Only what a person here can mend needs a person.
 _DISTRUST = (
     (
@@ -83,32 +81,6 @@ class _Listener(HttpClient):
         return answer
 
 
-class _RetryingAccount(Api):
-    """An account that has no sandbox yet: it is asked for its list, which changes nothing."""
-
-    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
-        super().__init__(target, key, client, clock)
-        self._all = f"{target.base_url.rstrip('/')}/local-sandbox"
-
-    def count(self) -> int:
-        """How many sandboxes it has. Raises `StepFailed`."""
-        return self._understood(
-            ApiStep.SANDBOX, self._ask(ApiStep.SANDBOX, "GET", self._all, _READ_S), _Sandboxes
-        ).total_count
-
-    def _refused(self, step: ApiStep, status: int, said: str) -> StepFailed:
-        if status in (401, 403):
-            return super()._refused(step, status, said)
-        hint = "check sandbox.base_url, and what the account may have"
-        return StepFailed(step, FailureAction.REFUSED, f"the API lists no sandboxes ({said})", hint)
-
-
-class _Sandboxes(Struct):
-    """`GET /local-sandbox`."""
-
-    total_count: int
-
-
 def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
     """Ask once; no retries, so that a person at the terminal sees the first failure as it is.
 
@@ -120,7 +92,7 @@ def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock
         if target.sandbox_id:
             info = Api(target, key, listener, clock).sandbox()
         else:
-            info = _RetryingAccount(target, key, listener, clock).count()
+            info = Account(target.base_url, key, listener, clock).count()
     except StepFailed as failure:
         info = failure
     finally:

@@ -188,7 +188,7 @@ def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
     sandbox = config.sandbox
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
-    account = Account(sandbox.base_url, sandbox.region, key, client, CLOCK)
+    account = Account(sandbox.base_url, key, client, CLOCK)
     store = AcquiredSandboxStore(folders.state, sandbox.base_url)
     with interrupting(interrupt):
         try:
