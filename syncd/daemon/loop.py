@@ -22,8 +22,7 @@ from syncd.daemon.components import Components
 from syncd.daemon.control import Client, Message
 from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome

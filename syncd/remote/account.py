@@ -13,7 +13,7 @@ from syncd.core.errors import KeyRefused, SandboxGone
 from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import SandboxInfo, Server
 from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from syncd.remote.http_client import HttpClient
 
 # A fresh virtual machine takes its time to boot.

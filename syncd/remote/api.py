@@ -16,8 +16,7 @@ from syncd.core.clock import Clock
 from syncd.core.errors import SandboxGone
 from syncd.core.text import one_line
 from syncd.remote.api_client import READ_S, ApiClient, ApiRequest, ErrorMeaning
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from

@@ -15,8 +15,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused
 from syncd.core.text import one_line, redacted
-from syncd.remote.failure import SIGN_IN, StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status
+from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_api_status
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import retry_after_s
 

@@ -23,8 +23,7 @@ from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import POLL_EVERY_S, GivesWay, Waiter
 from syncd.remote.exchange_monitor import Arrival, ObservedBody
-from syncd.remote.failure import SIGN_IN, StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
+from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, classify_bucket_status
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.kernel_pacing import set_kernel_pacing
 from syncd.remote.retry import retry_after_s

@@ -12,8 +12,7 @@ from syncd.archive.tar_reader import BadArchive
 from syncd.core.waiter import GivesWay, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import RetrySettings, retry_after_s
 from syncd.remote.retry_loop import with_retries

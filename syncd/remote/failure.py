@@ -1,11 +1,40 @@
-"""What a step of a sync raises when it fails: what happened, what the program may do, what a person can do."""
+"""What a failed step means: what happened, what the program does about it, and what a person can do.
+
+The bucket is judged by status and `<Code>`, never by its message (Google Cloud Storage, "XML API: HTTP status and error
+codes"); the API by its status.
+"""
 
 from __future__ import annotations
 
+from enum import Enum, StrEnum
+
 from syncd.core.errors import NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.remote.failure_action import ApiStep, FailureAction
 
 SIGN_IN = "is this network asking for a sign-in?"
+
+
+class ApiStep(StrEnum):
+    """Where a failure happened; the words are those of `status --json`."""
+
+    WATCH = "watch"
+    SNAPSHOT = "snapshot"
+    UPLOAD_URL = "upload-url"
+    UPLOAD = "upload"
+    INITIALIZE = "initialize"
+    DELETE = "delete"
+    EXECUTION = "execution"  # of which a look or a removal is made: `execution.Purpose` says which step that is part of
+    DUMP = "dump"  # only `syncd pull` and `verify` ask for it
+    SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
+
+
+class FailureAction(Enum):
+    """What the program does about a failure."""
+
+    RETRY = "the same step again, after a wait"
+    OFFLINE = "no answer at all: as RETRY, and a newer change may cut the wait short"
+    FRESH_LEASE = "a new signed URL, at once"
+    UPLOAD_AGAIN = "what lies in the bucket is not what was sent"
+    REFUSED = "a person must change something"
 
 
 class StepFailed(Exception):
@@ -42,3 +71,32 @@ class StepFailed(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+# "Retry 408, 429, 5xx": Google's retry strategy; 409 and 425 are the API's "not now"; 407 is a proxy's, 421 is about
+# the connection.
+RETRYABLE = frozenset({407, 408, 409, 421, 423, 425, 429})
+# No new URL and no wait changes these.
+HOPELESS_CODES = frozenset({"EntityTooLarge"})
+
+
+def classify_api_status(step: ApiStep, status: int) -> FailureAction:
+    """What an API answer with this error status means."""
+    if status >= 500 or status in RETRYABLE:
+        return FailureAction.RETRY
+    if status < 400:
+        return FailureAction.RETRY  # a captive portal redirects until someone has signed in; nothing else was asked for
+    if step is ApiStep.INITIALIZE and status == 400:
+        return FailureAction.UPLOAD_AGAIN  # "no uploaded archive": the slot was emptied, or never filled
+    return FailureAction.REFUSED
+
+
+def classify_bucket_status(status: int, code: str) -> FailureAction:
+    """What the bucket's answer with this status and XML `<Code>` means."""
+    if status >= 500 or status in RETRYABLE or status < 400:
+        return FailureAction.RETRY
+    if code in HOPELESS_CODES or status == 413:
+        return FailureAction.REFUSED
+    # The signed URL is no longer believed: `ExpiredToken`, or 403 where its signature no longer verifies after a change
+    # of keys. What else there is (a malformed header, no such bucket) also lies in the URL, if in anything of ours.
+    return FailureAction.FRESH_LEASE

@@ -14,8 +14,7 @@ from syncd.core.errors import SandboxGone
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
 from syncd.remote.http_client import HttpClient, NoResponse
 
 _READ_S = 60.0

@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.core.clock import Clock
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings, delay_s
 
 Made = TypeVar("Made")

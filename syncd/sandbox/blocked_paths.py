@@ -18,8 +18,7 @@ from msgspec import Struct
 from syncd.core.durable_file import StateFile
 from syncd.core.text import one_line
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_main

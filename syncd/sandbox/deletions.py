@@ -11,8 +11,7 @@ from syncd.core.errors import KeyRefused
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed
 from syncd.sandbox.leftovers import NOTHING, Leftovers, RemovalOutcomes, after, both
 from syncd.sandbox.leftovers_store import LeftoversStore

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 from syncd.core.clock import Clock, stamp
 from syncd.core.text import one_line, shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
 from syncd.remote.retry import backoff_limit_s
 from syncd.sandbox import overwrite_check_main

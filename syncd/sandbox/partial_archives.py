@@ -22,8 +22,7 @@ from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.dump import Dump
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.scan.manifest import Manifest, content_bytes
 

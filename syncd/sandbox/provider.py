@@ -14,8 +14,7 @@ from syncd.core.durable_file import StateFile
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
 from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings
 from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target

@@ -18,8 +18,7 @@ from typing import Any
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_name
 from syncd.sandbox import remover_main
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals

@@ -1,7 +1,7 @@
 """Bringing an archive into the sandbox: lease, upload, initialize, each failure answered by what it means.
 
 One retry loop (`remote.retry_loop`) drives all three stages, since a failure of a later one may send the work back to
-an earlier one. What a failure means is decided in `remote.failure_action`, how long to wait in `remote.retry`.
+an earlier one. What a failure means is decided in `remote.failure`, how long to wait in `remote.retry`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import FRESH_URLS, RetrySettings
 from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target

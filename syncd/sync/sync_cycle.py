@@ -20,8 +20,7 @@ from syncd.core.errors import SandboxGone, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.acquired_sandbox import over_in_s
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without

@@ -11,8 +11,7 @@ from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.waiter import Superseded
 from syncd.emulator import RequestRecord, When
 from syncd.remote.acquired_sandbox import SPAN_S
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.integration.sync_rig import Rig, Witness, rigged
 

@@ -11,7 +11,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from tests.integration.sync_rig import Rig, Witness, rigged
 
 

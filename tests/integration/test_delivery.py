@@ -11,8 +11,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import KeyRefused, SandboxGone, SandboxRefused, Stop
 from syncd.core.waiter import Superseded
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import KEY, Rig, Witness, rigged
 

@@ -32,8 +32,7 @@ from syncd.emulator import RequestRecord
 from syncd.emulator.bad_responses import bomb
 from syncd.emulator.bucket import Key
 from syncd.remote import api, bucket, exchange_monitor, http_client
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import LONGEST_RETRY_AFTER_S
 from tests.clock import NOON_S, ScriptedClock
 from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged

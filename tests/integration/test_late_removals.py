@@ -13,7 +13,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.pending_removals import PendingRemovals

@@ -12,7 +12,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SandboxGone
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
 from tests.integration.sync_rig import Rig, Witness, rigged

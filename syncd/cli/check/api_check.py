@@ -26,8 +26,7 @@ from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.account import Account
 from syncd.remote.api import Api, SandboxInfo
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.target import Target
 

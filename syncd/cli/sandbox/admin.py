@@ -25,8 +25,7 @@ from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
 from syncd.remote.acquired_sandbox import AcquiredSandbox, is_over
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_api_status, classify_bucket_status
 
 
 @pytest.mark.parametrize(
