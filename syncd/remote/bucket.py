@@ -87,7 +87,7 @@ class Bucket:
             # A bucket that refuses early closes the connection, and its answer is lost under our own sending.
             if ended(upload_url, self._clock.boottime_s()):
                 raise StepFailed(
-                    ApiStep.UPLOAD, FailureAction.FRESH_LEASE, "the upload URL expired during the upload"
+                    ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
             what = "the upload was cut off" if failure.reached else "the bucket cannot be reached"
             raise StepFailed(ApiStep.UPLOAD, FailureAction.OFFLINE, f"{what} ({failure})") from None
@@ -211,7 +211,7 @@ def check_url(step: ApiStep, url: str) -> None:
         scheme, host = "", ""
     if scheme == "https" or (scheme == "http" and is_loopback(host)):
         return
-    action = FailureAction.FRESH_LEASE if step is ApiStep.UPLOAD else FailureAction.RETRY
+    action = FailureAction.RENEW_URL if step is ApiStep.UPLOAD else FailureAction.RETRY
     raise StepFailed(step, action, f"the API gave a URL for the {step} that is not https but {one_line(scheme, 20)!r}")
 
 

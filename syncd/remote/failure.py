@@ -32,7 +32,7 @@ class FailureAction(Enum):
 
     RETRY = "the same step again, after a wait"
     OFFLINE = "no answer at all: as RETRY, and a newer change may cut the wait short"
-    FRESH_LEASE = "a new signed URL, at once"
+    RENEW_URL = "a new signed URL, at once"
     UPLOAD_AGAIN = "what lies in the bucket is not what was sent"
     REFUSED = "a person must change something"
 
@@ -99,4 +99,4 @@ def classify_bucket_status(status: int, code: str) -> FailureAction:
         return FailureAction.REFUSED
     # The signed URL is no longer believed: `ExpiredToken`, or 403 where its signature no longer verifies after a change
     # of keys. What else there is (a malformed header, no such bucket) also lies in the URL, if in anything of ours.
-    return FailureAction.FRESH_LEASE
+    return FailureAction.RENEW_URL

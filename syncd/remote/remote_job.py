@@ -124,7 +124,7 @@ class JobRunner:
             ) from None
         if answer.status != 200:
             action = classify_bucket_status(answer.status, "")
-            action = FailureAction.RETRY if action is FailureAction.FRESH_LEASE else action
+            action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
             raise StepFailed(
                 ApiStep.EXECUTION, action, f"the bucket answered the program's upload with {answer.status}"
             )

@@ -148,7 +148,7 @@ class Delivery:
             self._learn(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
-            if failure.action is FailureAction.FRESH_LEASE:
+            if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None
                 self._upload_url_store.forget()
@@ -218,7 +218,7 @@ class Delivery:
     def _failures_in_row(self, failure: StepFailed, upload: _UploadAttempt) -> int:
         """How often this step failed since it last succeeded; 0 where a new URL is asked for at once."""
         # A new URL that the bucket refuses as well is waited out like any failure.
-        fresh_url = failure.action is FailureAction.FRESH_LEASE and upload.fresh_urls <= FRESH_URLS
+        fresh_url = failure.action is FailureAction.RENEW_URL and upload.fresh_urls <= FRESH_URLS
         return 0 if fresh_url else self._failures[failure.step]
 
 

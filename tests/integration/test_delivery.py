@@ -100,7 +100,7 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
     """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
     rig.emulator.faults.script("upload: forbidden always")
     failure, witness = rig.fail()
-    assert failure.action is FailureAction.FRESH_LEASE
+    assert failure.action is FailureAction.RENEW_URL
     assert witness.waits[:2] == [0.0, 0.0]
     assert all(wait >= 1 for wait in witness.waits[2:])
     assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(witness.waits) + 1 < 20

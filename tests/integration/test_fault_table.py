@@ -41,7 +41,7 @@ OPS = ("upload-url", "upload", "initialize")
 RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
     FailureAction.RETRY,
     FailureAction.OFFLINE,
-    FailureAction.FRESH_LEASE,
+    FailureAction.RENEW_URL,
     FailureAction.UPLOAD_AGAIN,
     FailureAction.REFUSED,
 )
