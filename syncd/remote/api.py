@@ -15,7 +15,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import SandboxGone
 from syncd.core.text import one_line
-from syncd.remote.api_client import READ_S, ApiClient, ApiRequest, ErrorMeaning
+from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
@@ -50,7 +50,7 @@ class DumpUrl(Struct):
 
 
 class ExecutionLogs(Struct):
-    """`GET …/execution-logs`: what was printed since the cursor, which is in bytes."""
+    """`GET …/execution-logs`: the output from the cursor on, which is in bytes."""
 
     status: str
     logs: str = ""
@@ -115,7 +115,7 @@ class Api:
         return upload_url_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
     def initialize(self) -> Initialized:
-        """Extract what was uploaded. Raises `StepFailed`, also where the answer's status is `error`."""
+        """Extract the uploaded archive. Raises `StepFailed`, also where the answer's status is `error`."""
         request = self._request(ApiStep.INITIALIZE, "POST", f"/initialize?region={self._region}", INITIALIZE_S)
         got = self._api_client.ask(request, Initialized)
         if got.status == "error":
@@ -135,7 +135,7 @@ class Api:
         return self._api_client.ask(self._execution_request("POST", path, name), UploadUrlAnswer).upload_url
 
     def execute(self, name: str) -> None:
-        """Start what was uploaded for that execution. Raises `StepFailed`."""
+        """Start the execution whose archive was uploaded. Raises `StepFailed`."""
         request = self._execution_request("POST", f"/execute?region={self._region}", name)
         self._api_client.ask(request, Executed)
 
@@ -145,7 +145,7 @@ class Api:
         return self._api_client.ask(self._execution_request("GET", path), ExecutionStatus).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
-        """Return an execution's status, and what it printed from byte `cursor` on. Raises `StepFailed`."""
+        """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""
         path = f"/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
         return self._api_client.ask(self._execution_request("GET", path), ExecutionLogs)
 
@@ -157,10 +157,10 @@ class Api:
             self._api_client.decode(request, answer, object)
 
     def sandbox(self) -> SandboxInfo:
-        """Return what the API knows of the sandbox. Raises `StepFailed`."""
+        """Return the API's description of the sandbox. Raises `StepFailed`."""
         return self._api_client.ask(self._request(ApiStep.SANDBOX, "GET", ""), SandboxInfo)
 
-    def _request(self, step: ApiStep, method: str, path: str, read_s: float = READ_S) -> ApiRequest:
+    def _request(self, step: ApiStep, method: str, path: str, read_s: float | None = None) -> ApiRequest:
         return ApiRequest(step, method, self._path + path, read_s, meanings=self._meanings)
 
     def _execution_request(self, method: str, path: str, name: str = "") -> ApiRequest:

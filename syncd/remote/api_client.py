@@ -19,7 +19,7 @@ from syncd.remote.failure import SIGN_IN, ApiStep, FailureAction, StepFailed, cl
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import retry_after_s
 
-READ_S = 20.0
+_READ_S = 20.0
 _LONGEST_DETAIL = 200
 
 # What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
@@ -39,15 +39,16 @@ class ErrorMeaning:
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """One request. `path` follows the API's `/local-sandbox`; `name` is what messages call the request.
+    """One request to `path`, below the API's `/local-sandbox`.
 
-    `meanings` explain error statuses by number, `other_refusal` every other refused one.
+    `read_s` replaces the usual limit of the wait for the answer; `name` is what messages call the request, its step if
+    empty; `meanings` explain error statuses, and `other_refusal` every other refused one.
     """
 
     step: ApiStep
     method: str
     path: str
-    read_s: float = READ_S
+    read_s: float | None = None
     body: Mapping[str, Any] | None = None
     name: str = ""
     success: Collection[int] = (200, 201)
@@ -75,10 +76,9 @@ class ApiClient:
         if request.body is not None:
             headers["Content-Type"] = "application/json"
             content = msgspec.json.encode(request.body)
+        url, read_s = f"{self._url}{request.path}", request.read_s or _READ_S
         try:
-            answer = self._client.exchange(
-                request.method, f"{self._url}{request.path}", headers=headers, read_s=request.read_s, content=content
-            )
+            answer = self._client.exchange(request.method, url, headers=headers, read_s=read_s, content=content)
         except NoResponse as failure:
             what = f"the API did not answer {request}" if failure.reached else "the API cannot be reached"
             message = f"{what} ({failure})"
@@ -99,14 +99,14 @@ class ApiClient:
             raise self.unusable(request, answer) from None
 
     def unusable(self, request: ApiRequest, answer: Response) -> StepFailed:
-        """The failure of a request whose answer has a good status and unusable content."""
+        """Return the failure of a request that succeeded with an answer of no use."""
         named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
         kind = one_line(", ".join(filter(None, named)) or "no type", 60)
         message = f"the API's answer to {request} makes no sense ({kind}, {len(answer.body)} bytes)"
         return StepFailed(request.step, FailureAction.RETRY, message, SIGN_IN)
 
     def printable(self, text: str) -> str:
-        """The API's own words, on one line and without secrets."""
+        """Return the API's own words on one line, without secrets."""
         return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)
 
     def _failure(self, request: ApiRequest, answer: Response) -> StepFailed:
@@ -124,12 +124,12 @@ class ApiClient:
             meaning.hint,
             retry_after_s=asked_s,
             refusal=meaning.refusal,
-            # A gateway's time-out says nothing of what was done behind it; "unavailable" does.
+            # A gateway's time-out leaves open what was done behind it; "unavailable" does not.
             possibly_applied=status < 300 or (status >= 500 and status != 503),
         )
 
     def _meaning(self, request: ApiRequest, action: FailureAction, answer: Response) -> ErrorMeaning:
-        """What the error answer means, its status and detail included."""
+        """Return what the error answer means, its status and detail included."""
         status = answer.status
         said = f"{status}{self._detail(answer)}"
         meaning = None if action is FailureAction.UPLOAD_AGAIN else request.meanings.get(status)

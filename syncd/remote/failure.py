@@ -14,7 +14,7 @@ SIGN_IN = "is this network asking for a sign-in?"
 
 
 class ApiStep(StrEnum):
-    """Where a failure happened; the words are those of `status --json`."""
+    """The step that failed; the words are those of `status --json`."""
 
     WATCH = "watch"
     SNAPSHOT = "snapshot"
@@ -22,16 +22,16 @@ class ApiStep(StrEnum):
     UPLOAD = "upload"
     INITIALIZE = "initialize"
     DELETE = "delete"
-    EXECUTION = "execution"  # of which a look or a removal is made: `execution.Purpose` says which step that is part of
+    EXECUTION = "execution"  # part of a check or a removal: `remote_job.Purpose` names the step that it belongs to
     DUMP = "dump"  # only `syncd pull` and `verify` ask for it
-    SANDBOX = "sandbox"  # only `syncd check` asks for it; no status names it
+    SANDBOX = "sandbox"  # only `syncd check` and `syncd sandbox` ask for it; no status names it
 
 
 class FailureAction(Enum):
     """What the program does about a failure."""
 
     RETRY = "the same step again, after a wait"
-    OFFLINE = "no answer at all: as RETRY, and a newer change may cut the wait short"
+    OFFLINE = "no answer at all: the same step again, after a wait that a newer change may cut short"
     RENEW_URL = "a new signed URL, at once"
     UPLOAD_AGAIN = "what lies in the bucket is not what was sent"
     REFUSED = "a person must change something"
@@ -65,7 +65,7 @@ class StepFailed(Exception):
         self.possibly_applied = possibly_applied
 
     def as_error(self) -> SyncdError:
-        """The failure as a command ends with it."""
+        """Return the error that ends a command."""
         kind = self.refusal if self.action is FailureAction.REFUSED else Unavailable
         return kind(self.message, self.hint)
 
@@ -81,7 +81,7 @@ HOPELESS_CODES = frozenset({"EntityTooLarge"})
 
 
 def classify_api_status(step: ApiStep, status: int) -> FailureAction:
-    """What an API answer with this error status means."""
+    """Return what to do about an API answer with this error status."""
     if status >= 500 or status in RETRYABLE:
         return FailureAction.RETRY
     if status < 400:
@@ -92,11 +92,11 @@ def classify_api_status(step: ApiStep, status: int) -> FailureAction:
 
 
 def classify_bucket_status(status: int, code: str) -> FailureAction:
-    """What the bucket's answer with this status and XML `<Code>` means."""
+    """Return what to do about a bucket's answer with this status and XML `<Code>`."""
     if status >= 500 or status in RETRYABLE or status < 400:
         return FailureAction.RETRY
     if code in HOPELESS_CODES or status == 413:
         return FailureAction.REFUSED
-    # The signed URL is no longer believed: `ExpiredToken`, or 403 where its signature no longer verifies after a change
-    # of keys. What else there is (a malformed header, no such bucket) also lies in the URL, if in anything of ours.
+    # The signed URL is no longer accepted: `ExpiredToken`, or 403 where its signature no longer verifies after a change
+    # of keys. Other causes (a malformed header, no such bucket) also lie in the URL, if in anything of ours.
     return FailureAction.RENEW_URL

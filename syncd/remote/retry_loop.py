@@ -12,7 +12,7 @@ from syncd.core.clock import Clock
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings, delay_s
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class RetryObserver(Protocol):
@@ -26,14 +26,14 @@ class RetryObserver(Protocol):
 
 
 def with_retries(
-    step: Callable[[], Made],
+    step: Callable[[], Result],
     retry_settings: RetrySettings,
     clock: Clock,
     *,
     on_retry: Callable[[StepFailed, float], None],
     pause: Callable[[float, FailureAction], None],
     failures_in_row: Callable[[StepFailed], int] | None = None,
-) -> Made:
+) -> Result:
     """Return the result of `step`, calling it again after each `StepFailed` that is not a refusal.
 
     `failures_in_row` counts the failures that the wait grows with, 0 for another attempt at once; it serves callers
@@ -68,8 +68,8 @@ def with_retries(
         sleep=lambda _: None,  # `before_sleep` waits, since it knows the failure
         reraise=True,
     )
-    made: Made = retrying(step)
-    return made
+    result: Result = retrying(step)
+    return result
 
 
 def _failure(state: RetryCallState) -> StepFailed:

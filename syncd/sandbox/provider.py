@@ -13,7 +13,7 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
+from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings
 from syncd.remote.retry_loop import RetryObserver, with_retries
@@ -113,7 +113,7 @@ class AcquiringProvider:
 
     @property
     def known(self) -> Target | None:
-        if self._acquired_sandbox is None or is_over(self._acquired_sandbox, self._clock.wall_s()):
+        if self._acquired_sandbox is None or should_be_replaced(self._acquired_sandbox, self._clock.wall_s()):
             return None
         return Target(self._base_url, self._acquired_sandbox.sandbox_id, self._region)
 
@@ -150,7 +150,7 @@ class AcquiringProvider:
     def _acquire(self) -> AcquiredSandbox:
         self._failures += 1  # until it succeeds
         now_s = self._clock.wall_s()
-        must_wait_s = wait_s(self._acquired_wall_s, now_s)
+        must_wait_s = acquire_wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
             message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
             hint = "`syncd sandbox list` shows what became of them"

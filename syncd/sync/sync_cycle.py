@@ -19,7 +19,7 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxGone, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.acquired_sandbox import over_in_s
+from syncd.remote.acquired_sandbox import replace_in_s
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
@@ -104,7 +104,7 @@ class SyncCycle:
     def moves_in_s(self) -> float | None:
         """Seconds until the next sandbox is due, whatever happens at home; None where that is not known."""
         acquired_sandbox = self.provider.acquired_sandbox
-        return None if acquired_sandbox is None else over_in_s(acquired_sandbox, self.clock.wall_s())
+        return None if acquired_sandbox is None else replace_in_s(acquired_sandbox, self.clock.wall_s())
 
     @property
     def url_expires_at(self) -> str | None:

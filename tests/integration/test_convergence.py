@@ -210,8 +210,8 @@ def _acquire_without_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "is_over", lambda *_: False)
-    patch.setattr(sync_cycle, "over_in_s", lambda *_: None)
+    patch.setattr(provider, "should_be_replaced", lambda *_: False)
+    patch.setattr(sync_cycle, "replace_in_s", lambda *_: None)
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:

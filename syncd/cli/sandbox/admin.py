@@ -23,7 +23,7 @@ from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import AcquiredSandbox, is_over
+from syncd.remote.acquired_sandbox import AcquiredSandbox, should_be_replaced
 from syncd.remote.api import Api
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
@@ -97,7 +97,7 @@ class SandboxAdmin:
     def living(self) -> AcquiredSandbox | None:
         """The acquired one that this workspace goes to, if the API knows it still. Raises `SyncdError`."""
         acquired_sandbox = None if self.fixed else self.store.load()[0]
-        if acquired_sandbox is None or is_over(acquired_sandbox, CLOCK.wall_s()):
+        if acquired_sandbox is None or should_be_replaced(acquired_sandbox, CLOCK.wall_s()):
             return None
         try:
             self.asked(self.api(acquired_sandbox.sandbox_id).sandbox)
