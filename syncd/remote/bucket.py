@@ -28,7 +28,7 @@ from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.kernel_pacing import set_kernel_pacing
 from syncd.remote.retry import retry_after_s
 from syncd.remote.token_bucket import BLOCK_BYTES, TokenBucket, block_bytes
-from syncd.remote.upload_url import UploadUrl, ended
+from syncd.remote.upload_url import UploadUrl, is_expired
 
 _log = logging.getLogger("syncd.bucket")
 # The bucket stores a large object and computes its checksums before it answers.
@@ -85,7 +85,7 @@ class Bucket:
                 answer = self._client.exchange("PUT", upload_url.url, headers=headers, read_s=_READ_S, content=body)
         except NoResponse as failure:
             # A bucket that refuses early closes the connection, and its answer is lost while the body is still sent.
-            if ended(upload_url, self._clock.boottime_s()):
+            if is_expired(upload_url, self._clock.boottime_s()):
                 raise StepFailed(
                     ApiStep.UPLOAD, FailureAction.RENEW_URL, "the upload URL expired during the upload"
                 ) from None
@@ -170,7 +170,7 @@ class _Body(ObservedBody):
                 block = read[start : start + block_bytes(self._throttle.limit_bytes_per_s)]
                 checksums.add(block)
                 yield block
-                self._token_bucket = self._token_bucket.sent(len(block))
+                self._token_bucket = self._token_bucket.consumed(len(block))
                 start += len(block)
                 self._written_bytes += len(block)
                 self.report()
@@ -182,7 +182,7 @@ class _Body(ObservedBody):
             if limit != self._paced_limit and self._connection is not None:
                 set_kernel_pacing(self._connection, limit)
                 self._paced_limit = limit
-            self._token_bucket = self._token_bucket.later(self._clock.monotonic_s(), limit)
+            self._token_bucket = self._token_bucket.refilled(self._clock.monotonic_s(), limit)
             wait_s = self._token_bucket.wait_s(limit)
             if wait_s <= 0:
                 return

@@ -159,7 +159,7 @@ class BlockedPaths:
         job = _job(manifest, new_name())
         self._job_runner.upload(job)
         self._job_runner.start(job)
-        return _findings(self._job_runner.printed(job, self._check, _TIMEOUT_S), job.name)
+        return _findings(self._job_runner.output(job, self._check, _TIMEOUT_S), job.name)
 
 
 def _job(manifest: Manifest, name: str) -> RemoteJob:

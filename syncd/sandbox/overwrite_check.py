@@ -165,12 +165,14 @@ class RemoteOverwriteCheck:
         job = _job(asked, new_name())
         self._job_runner.upload(job)
         self._job_runner.start(job)
-        printed = self._job_runner.printed(job, self._check, TIMEOUT_S)
+        printed = self._job_runner.output(job, self._check, TIMEOUT_S)
         paths = list(asked.versions)
         try:
             findings = [(paths[item[0]], _read(item)) for item in _findings(printed, job.name)]
         except (ValueError, TypeError, LookupError):
-            raise StepFailed(_LOOK.step, FailureAction.RETRY, f"what came of {_LOOK.what} makes no sense") from None
+            raise StepFailed(
+                _LOOK.step, FailureAction.RETRY, f"what came of {_LOOK.description} makes no sense"
+            ) from None
         return {path: seen for path, seen in findings if seen is not None}
 
 
@@ -209,7 +211,7 @@ def _findings(printed: str, word: str) -> list[list[Any]]:
             case [who, "done", int(count)] if who == word and count == len(found):
                 return found
     last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"{_LOOK.what} did not come to its end ({one_line(last[0], 120)})"
+    message = f"{_LOOK.description} did not come to its end ({one_line(last[0], 120)})"
     raise StepFailed(_LOOK.step, FailureAction.RETRY, message)
 
 

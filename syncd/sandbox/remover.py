@@ -119,7 +119,7 @@ class Remover:
             if failure.action is FailureAction.REFUSED:
                 self._forget()
             raise
-        printed = self._job_runner.printed(job, check)
+        printed = self._job_runner.output(job, check)
         self._forget()
         return _outcomes(printed, job.name, len(part))
 
@@ -193,6 +193,6 @@ def _outcomes(printed: str, word: str, count: int) -> list[str]:
                 done = True
     if not done or len(outcomes) != count:
         last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-        message = f"{_REMOVAL.what} did not come to its end ({one_line(last[0], 120)})"
+        message = f"{_REMOVAL.description} did not come to its end ({one_line(last[0], 120)})"
         raise StepFailed(ApiStep.DELETE, FailureAction.RETRY, message)
     return [outcomes[index] for index in range(count)]

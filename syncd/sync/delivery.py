@@ -23,7 +23,7 @@ from syncd.remote.retry import FRESH_URLS, RetrySettings
 from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url import UploadUrl, usable
+from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sync.status_document import State
 from syncd.sync.sync_state import SyncState
@@ -178,7 +178,7 @@ class Delivery:
         observer.stage(State.UPLOADING)
         rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
         expected_s = archive.size_bytes / min(rates) if rates else 0.0
-        if self._upload_url is None or not usable(self._upload_url, self._clock.boottime_s(), expected_s):
+        if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s(), expected_s):
             self._upload_url = self._api.upload_url()
             self._failures[ApiStep.UPLOAD_URL] = 0
             with contextlib.suppress(OSError):  # kept only to save the next process a request

@@ -206,7 +206,7 @@ def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
 
 
 def _acquire_without_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "wait_s", lambda *_: 0.0)
+    patch.setattr(provider, "acquire_wait_s", lambda *_: 0.0)
 
 
 def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
