@@ -219,7 +219,7 @@ class _StatusRecord:
             left_out=cycle.snapshotter.left_out,
             sandbox_expires_at=ends_at(acquired_sandbox),
             mcp_servers=acquired_sandbox.servers if acquired_sandbox else {},
-            lingering=cycle.lingering_files,
+            lingering=cycle.leftover_files,
         )
 
     def warned(self, warnings: list[SyncWarning]) -> None:

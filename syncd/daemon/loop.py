@@ -317,7 +317,7 @@ class Daemon:
         if self._backoff.waits_for_person:
             components.signals.reload = components.signals.reload or components.key_stamp() != self._key_stamp
         self._publisher.look()
-        if components.agent_notifier.look():
+        if components.agent_notifier.poll():
             self._warn()
             self._publisher.show()
         components.manager.ping()
@@ -345,7 +345,7 @@ class Daemon:
     def _leave(self, sandbox_id: str) -> None:
         """Someone released it: an idle daemon would not ask, and never hear of that."""
         target = self._components.cycle.target
-        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.lost(target):
+        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.mark_lost(target):
             self._look_everywhere()
 
     def _pause_or_resume(self, client: Client, word: str) -> None:

@@ -94,7 +94,7 @@ class SandboxFactory:
             LeftoversStore(self.folders.state, target),
             self.check,
             is_excluded=self.is_excluded,
-            hindered=blocked.paths,
+            blocked=blocked.paths,
         )
         small = PartialArchives(
             ArchiveContent(self.config.sync.archive),

@@ -214,7 +214,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
-        remover.settle()
+        remover.settle_pending()
     assert len(rig.clock.slept) == slept
     assert len(started(rig)) == 1
 

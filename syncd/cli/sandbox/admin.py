@@ -119,9 +119,9 @@ class SandboxAdmin:
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired_sandbox = self.asked(lambda: provider.acquired(self._retrying, self._pause))
+            acquired_sandbox = self.asked(lambda: provider.acquire(self._retrying, self._pause))
             if self.fixed:
-                provider.leave()  # it is a person's to use: a later [sandbox.acquire] is not to fill it
+                provider.abandon()  # it is a person's to use: a later [sandbox.acquire] is not to fill it
             return acquired_sandbox
 
     def after_release(self, sandbox_id: str) -> str:
