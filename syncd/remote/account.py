@@ -26,7 +26,7 @@ _RELEASE_ONE = "release one (`syncd sandbox list`)"
 _NOT_ACQUIRED = {
     400: _INVALID,
     402: ErrorMeaning(
-        "the account pays for no further sandbox", "look at its plan, or release one (`syncd sandbox list`)"
+        "the account pays for no further sandbox", "check its plan, or release one (`syncd sandbox list`)"
     ),
     404: ErrorMeaning("nothing acquires sandboxes at this address", "check sandbox.base_url"),
     409: ErrorMeaning("the account may have no further sandbox now", _RELEASE_ONE),
@@ -70,7 +70,7 @@ class Account:
             401: ErrorMeaning(f"the API refused the key from {key.source}", "put a valid key there", KeyRefused),
             403: ErrorMeaning(
                 f"the key from {key.source} may not acquire a sandbox",
-                "look at what it may do, and at the account's plan",
+                "check its permissions, and the account's plan",
                 KeyRefused,
             ),
         }

@@ -10,7 +10,7 @@ from msgspec import Struct
 MARGIN_S = 60.0
 # … but for a short lifetime at most this share of it.
 MARGIN_SHARE = 0.1
-# A mistake, ours or a server's, must not use up an account: at most so many in so long, whatever becomes of them.
+# A mistake, ours or a server's, must not use up an account: at most so many in so long.
 MOST_ACQUIRED = 3
 SPAN_S = 600.0
 
@@ -31,7 +31,7 @@ class AcquiredSandbox(Struct, frozen=True):
 def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
     """Return the seconds until the next one should be acquired, 0 if it should be now; None if it never ends.
 
-    A clock that was turned back before the acquisition says nothing; then the API's 404 tells the end.
+    Not known either if the clock was set back before the acquisition; then the API's 404 shows the end.
     """
     if acquired_sandbox.ends_wall_s is None or wall_s < acquired_sandbox.acquired_wall_s:
         return None

@@ -94,7 +94,7 @@ class Api:
         self._region = target.region
         self._clock = clock
         self._path = f"/{quote(target.sandbox_id, safe='')}"
-        gone = ErrorMeaning(
+        unknown = ErrorMeaning(
             f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
             "it may have expired: set sandbox.id to a living one",
             SandboxGone,
@@ -102,7 +102,7 @@ class Api:
         invalid = ErrorMeaning(
             f"the API refused the request for region {target.region!r}", "check sandbox.region and sandbox.id"
         )
-        self._meanings = {400: invalid, 404: gone, 410: gone, 422: invalid}
+        self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
     def upload_url(self) -> UploadUrl:
         """Return a fresh signed URL. Raises `StepFailed`."""

@@ -30,7 +30,7 @@ Shape = TypeVar("Shape")
 
 @dataclass(frozen=True)
 class ErrorMeaning:
-    """What an error status means for one endpoint, and what a person can do about it."""
+    """The meaning of an error status for one endpoint, and what a person can do about it."""
 
     message: str
     hint: str
@@ -102,7 +102,7 @@ class ApiClient:
         """Return the failure of a request that succeeded with an answer of no use."""
         named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
         kind = one_line(", ".join(filter(None, named)) or "no type", 60)
-        message = f"the API's answer to {request} makes no sense ({kind}, {len(answer.body)} bytes)"
+        message = f"the API's answer to {request} is invalid ({kind}, {len(answer.body)} bytes)"
         return StepFailed(request.step, FailureAction.RETRY, message, SIGN_IN)
 
     def printable(self, text: str) -> str:
@@ -131,23 +131,23 @@ class ApiClient:
     def _meaning(self, request: ApiRequest, action: FailureAction, answer: Response) -> ErrorMeaning:
         """Return what the error answer means, its status and detail included."""
         status = answer.status
-        said = f"{status}{self._detail(answer)}"
+        answered = f"{status}{self._detail(answer)}"
         meaning = None if action is FailureAction.UPLOAD_AGAIN else request.meanings.get(status)
         if meaning is None and action is FailureAction.REFUSED:
             meaning = self._refusal(request, status)
         if meaning is not None:
-            return replace(meaning, message=f"{meaning.message} ({said})")
+            return replace(meaning, message=f"{meaning.message} ({answered})")
         if 300 <= status < 400:
             message = f"the API answers with a redirect ({status}), which is not followed"
             return ErrorMeaning(message, "sign in to this network, or correct sandbox.base_url")
-        return ErrorMeaning(f"the API answered {request} with {said}", "")
+        return ErrorMeaning(f"the API answered {request} with {answered}", "")
 
     def _refusal(self, request: ApiRequest, status: int) -> ErrorMeaning:
         if status in (401, 403):
             return ErrorMeaning(f"the API refused the key from {self._key.source}", "put a valid key there", KeyRefused)
         if request.other_refusal is not None:
             return request.other_refusal
-        hint = "look at the account that the key belongs to" if status == 402 else "check sandbox.base_url"
+        hint = "check the account that the key belongs to" if status == 402 else "check sandbox.base_url"
         return ErrorMeaning(f"the API refused {request}", hint)
 
     def _detail(self, answer: Response) -> str:

@@ -116,7 +116,7 @@ class Bucket:
         code = found[1].decode() if found else ""
         action = classify_bucket_status(answer.status, code)
         asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
-        said = f"{answer.status} {code}".strip()
+        answered = f"{answer.status} {code}".strip()
         if 300 <= answer.status < 400:
             message = f"the bucket answers with a redirect ({answer.status}), which is not followed"
             return StepFailed(ApiStep.UPLOAD, action, message, SIGN_IN)
@@ -124,10 +124,12 @@ class Bucket:
             return StepFailed(
                 ApiStep.UPLOAD,
                 action,
-                f"the bucket takes no archive of this size ({said})",
+                f"the bucket takes no archive of this size ({answered})",
                 "leave large files out of it",
             )
-        return StepFailed(ApiStep.UPLOAD, action, f"the bucket answered the upload with {said}", retry_after_s=asked_s)
+        return StepFailed(
+            ApiStep.UPLOAD, action, f"the bucket answered the upload with {answered}", retry_after_s=asked_s
+        )
 
 
 class _Body(ObservedBody):

@@ -1,4 +1,4 @@
-"""What a failed step means: what happened, what the program does about it, and what a person can do.
+"""Failed steps: what happened, what the program does about it, and what a person can do.
 
 The bucket is judged by status and `<Code>`, never by its message (Google Cloud Storage, "XML API: HTTP status and error
 codes"); the API by its status.
@@ -28,7 +28,7 @@ class ApiStep(StrEnum):
 
 
 class FailureAction(Enum):
-    """What the program does about a failure."""
+    """The program's reaction to a failure."""
 
     RETRY = "the same step again, after a wait"
     OFFLINE = "no answer at all: the same step again, after a wait that a newer change may cut short"

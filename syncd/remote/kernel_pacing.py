@@ -1,4 +1,4 @@
-"""Has the kernel, too, keep a connection within a limit.
+"""Limits a connection in the kernel, too.
 
 During a stall of the network the kernel holds what was written meanwhile; once it goes on, all of that would leave at
 once.

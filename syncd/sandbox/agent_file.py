@@ -33,7 +33,7 @@ class AgentNotes:
     """The record that outlives the process: the hook's last run, and the digests of what syncd wrote to the file."""
 
     def __init__(self, folder: str) -> None:
-        self._file = StateFile(folder, "agent", "the agent is told of its sandbox once more")
+        self._file = StateFile(folder, "agent", "the agent is notified of its sandbox once more")
         self.last_run: HookRun | None = None
         self.digests: list[str] = []
 

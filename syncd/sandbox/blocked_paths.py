@@ -53,7 +53,7 @@ class BlockedPaths:
         self._job_runner = job_runner
         self._target = target
         self._check = check
-        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
+        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent once more")
         record = self._file.recalled(_BlockedRecord, _log)
         self._saved = (
             record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")

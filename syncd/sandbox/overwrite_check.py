@@ -175,7 +175,7 @@ class RemoteOverwriteCheck:
             findings = [(paths[item[0]], _entry(item)) for item in _findings(output, job.name)]
         except (ValueError, TypeError, LookupError):
             raise StepFailed(
-                _CHECK.step, FailureAction.RETRY, f"the output of {_CHECK.description} makes no sense"
+                _CHECK.step, FailureAction.RETRY, f"the output of {_CHECK.description} is invalid"
             ) from None
         return {path: entry for path, entry in findings if entry is not None}
 

@@ -124,7 +124,7 @@ def test_one_that_came_unanswered_counts(rig: Rig) -> None:
     [
         (400, SandboxRefused, "check sandbox.acquire.servers"),
         (401, KeyRefused, "refused the key from the test"),
-        (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): look at its plan, or release one"),
+        (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): check its plan, or release one"),
         (403, KeyRefused, "the key from the test may not acquire"),
         (404, SandboxRefused, "check sandbox.base_url"),
         (422, SandboxRefused, "check sandbox.acquire.servers"),
@@ -192,7 +192,7 @@ def test_a_name_that_is_none(rig: Rig, name: str) -> None:
     """What cannot be the name of a sandbox is never asked for anything; the next answer may be better."""
     rig.emulator.faults.script(f'acquire: json {{"local_sandbox_id": "{name}", "servers": []}}')
     _, witness = rig.sync()
-    assert "makes no sense" in str(witness.failures[0])
+    assert "is invalid" in str(witness.failures[0])
     assert arrived(rig) == {"a": "1"}
 
 

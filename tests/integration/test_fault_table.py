@@ -158,7 +158,7 @@ def raw(status: str, *headers: str, body: str = "", ends: str = "\\r\\n") -> str
 CHUNKED = "flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
 JSON = "Content-Type: application/json"
 MUTE = "did not answer"
-SENSELESS = "makes no sense"
+SENSELESS = "is invalid"
 
 # step: fault | verdict (None: no failure) | requests of each kind, if it is met once | what the person reads
 API_ROWS = [

@@ -130,9 +130,7 @@ class SandboxEnd:
 
 def _lifetime_finding(lifetime: SandboxEnd | None, wall_s: float) -> Finding:
     if lifetime is None:
-        return Finding(
-            "time to live", Grade.NOTE, "the API does not tell when a sandbox ends that others acquired"
-        )
+        return Finding("time to live", Grade.NOTE, "the API does not tell when a sandbox ends that others acquired")
     return judge_end(None if lifetime.ends_wall_s is None else lifetime.ends_wall_s - wall_s)
 
 

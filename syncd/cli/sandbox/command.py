@@ -77,8 +77,8 @@ def acquire(
 ) -> None:
     """Acquire a sandbox, unless the one that syncd acquired is alive; at most three in ten minutes.
 
-    With [sandbox.acquire] the next sync goes there, and its keys say what is not given here. With sandbox.id the new
-    one is only named: nothing goes there before its id stands in the configuration.
+    With [sandbox.acquire] the next sync goes there, and its keys are the defaults of the options. With sandbox.id the
+    new one is only named: nothing goes there before its id is in the configuration.
 
     --json: id, expires_at, servers (URLs by name), new.
     """
@@ -114,20 +114,20 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
         follows = admin.after_release(wanted)
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("nobody can be asked here: say --yes")
+                raise click.UsageError("this is no terminal to ask on: use --yes")
             click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
             if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
         try:
             admin.request(lambda: admin.account.release(wanted))
-            said = f"released {wanted}"
+            done = f"released {wanted}"
         except SandboxGone:
             if wanted != admin.ours:
                 raise
-            said = f"{wanted} had ended already"
+            done = f"{wanted} had ended already"
         try:
             admin.forget(wanted)
         except (TryLater, TimeoutError):
-            follows = "The daemon cannot be told of it now: `syncd push --force` has it move to the next one."
-    click.echo(f"{said}. {follows}" if follows else said)
+            follows = "The daemon cannot be reached now: `syncd push --force` has it use the next one."
+    click.echo(f"{done}. {follows}" if follows else done)
