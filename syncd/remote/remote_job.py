@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import secrets
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import ModuleType
+from typing import Any
 
 from syncd.core.errors import SandboxGone
+from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
@@ -64,10 +68,32 @@ class RemoteJob:
     purpose: Purpose
     files: Mapping[str, bytes]
 
+    def rows(self, output: str) -> Iterator[list[Any]]:
+        """Yield the JSON arrays that the program printed, without the marker that tells them from other output."""
+        for line in output.splitlines():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, list) and row[:1] == [self.name]:
+                yield row[1:]
 
-def new_name() -> str:
-    """Return a name that no other execution has: the API starts each by its name."""
-    return f"syncd-{secrets.token_hex(8)}"
+    def incomplete(self, output: str) -> StepFailed:
+        """Return the failure of a job whose output lacks its end."""
+        last = output.strip().splitlines()[-1:] or ["nothing was printed"]
+        message = f"{self.purpose.description} did not come to its end ({one_line(last[0], 120)})"
+        return StepFailed(self.purpose.step, FailureAction.RETRY, message)
+
+
+def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: Mapping[str, Any]) -> RemoteJob:
+    """Return a job that runs the program with a request for it, under a name that no other execution has.
+
+    The program finds the request in the file `list_name` beside it, and the marker of its output in `word`.
+    """
+    name = f"syncd-{secrets.token_hex(8)}"
+    content = json.dumps({"word": name, **request}, separators=(",", ":")).encode("ascii")
+    with open(program.__file__ or "", "rb") as file:
+        return RemoteJob(name, purpose, {"main.py": file.read(), list_name: content})
 
 
 class JobRunner:
@@ -79,14 +105,14 @@ class JobRunner:
         self._waiter = waiter
         self._clock = waiter.clock
 
-    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None) -> str:
+    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
         """Run the job, and return its output once it has ended, successfully or not. `check` is called at each poll.
 
         Raises `StepFailed`, `Stop`; then it may be running, or start later.
         """
         self.upload(job)
         self.start(job)
-        return self.output(job, check)
+        return self.output(job, check, timeout_s)
 
     def upload(self, job: RemoteJob, region: str = "") -> None:
         """Upload the job's archive in place of any earlier one of that name; in `region`, if one is named.

@@ -6,7 +6,6 @@ paths and prints what blocks them. It only reads, so one that is late or lost do
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -16,10 +15,9 @@ from itertools import islice
 from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
-from syncd.core.text import one_line
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
+from syncd.remote.failure import ApiStep, StepFailed
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_main
 from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, warnings
@@ -156,41 +154,30 @@ class BlockedPaths:
 
     def _blocked_of(self, manifest: Manifest) -> dict[str, str]:
         """Return the blocked paths, with the kind of what blocks each. Raises `StepFailed`, `Stop`."""
-        job = _job(manifest, new_name())
-        self._job_runner.upload(job)
-        self._job_runner.start(job)
-        return _findings(self._job_runner.output(job, self._check, _TIMEOUT_S), job.name)
+        job = _job(manifest)
+        return _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
 
 
-def _job(manifest: Manifest, name: str) -> RemoteJob:
+def _job(manifest: Manifest) -> RemoteJob:
     checked = dict(islice(manifest.items(), MOST_CHECKED))
-    content = {
-        "word": name,
+    request = {
         # As UTF-8, since the sandbox does not know this machine's encoding of names.
         "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in checked],
         "kinds": "".join(entry.kind for entry in checked.values()),
     }
-    with open(blocked_paths_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return RemoteJob(name, _CHECK, files)
+    return new_job(_CHECK, blocked_paths_main, "paths.json", request)
 
 
-def _findings(output: str, word: str) -> dict[str, str]:
+def _findings(job: RemoteJob, output: str) -> dict[str, str]:
     """Return what the program found. Raises `StepFailed` if its output is incomplete."""
     found: dict[str, str] = {}
-    for line in output.splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    for row in job.rows(output):
         match row:
-            case [marker, "blocked", list(items)] if marker == word:
+            case ["blocked", list(items)]:
                 for item in items:
                     match item:
                         case [str(path), str(kind)]:
                             found[os.fsdecode(path.encode("utf-8", "surrogateescape"))] = kind
-            case [marker, "done", int(count)] if marker == word and count == len(found):
+            case ["done", int(count)] if count == len(found):
                 return found
-    last = output.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"the check of the paths there did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_CHECK.step, FailureAction.RETRY, message)
+    raise job.incomplete(output)

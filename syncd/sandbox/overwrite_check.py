@@ -7,17 +7,16 @@ and prints what differs. It only reads, so one that is late or lost does no harm
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from syncd.core.clock import Clock, stamp
-from syncd.core.text import one_line, shown_path
+from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.retry import backoff_limit_s
 from syncd.sandbox import overwrite_check_main
 from syncd.sandbox.remote_changes import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
@@ -166,13 +165,11 @@ class RemoteOverwriteCheck:
 
     def _differing(self, check_list: CheckList) -> dict[str, RemoteEntry]:
         """Return the entries there that differ from what was sent. Raises `StepFailed`, `Stop`."""
-        job = _job(check_list, new_name())
-        self._job_runner.upload(job)
-        self._job_runner.start(job)
-        output = self._job_runner.output(job, self._check, TIMEOUT_S)
+        job = _job(check_list)
+        output = self._job_runner.run(job, self._check, TIMEOUT_S)
         paths = list(check_list.versions)
         try:
-            findings = [(paths[item[0]], _entry(item)) for item in _findings(output, job.name)]
+            findings = [(paths[item[0]], _entry(item)) for item in _findings(job, output)]
         except (ValueError, TypeError, LookupError):
             raise StepFailed(
                 _CHECK.step, FailureAction.RETRY, f"the output of {_CHECK.description} is invalid"
@@ -180,18 +177,15 @@ class RemoteOverwriteCheck:
         return {path: entry for path, entry in findings if entry is not None}
 
 
-def _job(check_list: CheckList, name: str) -> RemoteJob:
+def _job(check_list: CheckList) -> RemoteJob:
     """Return the program and its list, in columns, which compress best."""
-    content = {
-        "word": name,
+    request = {
         # As UTF-8, since the sandbox does not know this machine's encoding of names.
         "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in check_list.versions],
         "kinds": "".join(entries[0].kind for entries in check_list.versions.values()),
         "stamps": [_stamps(entries) for entries in check_list.versions.values()],
     }
-    with open(overwrite_check_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return RemoteJob(name, _CHECK, files)
+    return new_job(_CHECK, overwrite_check_main, "paths.json", request)
 
 
 def _stamps(entries: list[Entry]) -> list[int]:
@@ -201,22 +195,16 @@ def _stamps(entries: list[Entry]) -> list[int]:
     return stamps
 
 
-def _findings(output: str, word: str) -> list[list[Any]]:
+def _findings(job: RemoteJob, output: str) -> list[list[Any]]:
     """Return what the program found. Raises `StepFailed` if its output is incomplete."""
     found: list[list[Any]] = []
-    for line in output.splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    for row in job.rows(output):
         match row:
-            case [marker, "seen", list(items)] if marker == word:
+            case ["seen", list(items)]:
                 found += items
-            case [marker, "done", int(count)] if marker == word and count == len(found):
+            case ["done", int(count)] if count == len(found):
                 return found
-    last = output.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"{_CHECK.description} did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_CHECK.step, FailureAction.RETRY, message)
+    raise job.incomplete(output)
 
 
 def _entry(item: list[Any]) -> RemoteEntry | None:

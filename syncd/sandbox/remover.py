@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -16,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_name
+from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import remover_main
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 from syncd.sandbox.removal_plan import Versions
@@ -106,7 +104,7 @@ class Remover:
         return removal
 
     def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
-        job = _job(part, new_name())
+        job = _job(part)
         self._job_runner.upload(job)
         try:
             self._pending_removals.note(job.name)
@@ -123,7 +121,7 @@ class Remover:
             raise
         output = self._job_runner.output(job, check)
         self._forget()
-        return _outcomes(output, job.name, len(part))
+        return _outcomes(job, output, len(part))
 
     def _wait_for(self, pending: PendingRemoval, check: Callable[[], None]) -> None:
         """Wait until a removal has ended. Raises `StepFailed`, `Stop`.
@@ -159,12 +157,8 @@ class Remover:
             self._pending_removals.forget()
 
 
-def _job(part: list[tuple[str, list[Entry]]], name: str) -> RemoteJob:
-    """Return the program and its list. The name marks its lines among other output there."""
-    request = {"word": name, "items": [_item(path, entries) for path, entries in part]}
-    with open(remover_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "removals.json": json.dumps(request).encode("ascii")}
-    return RemoteJob(name, _REMOVAL, files)
+def _job(part: list[tuple[str, list[Entry]]]) -> RemoteJob:
+    return new_job(_REMOVAL, remover_main, "removals.json", {"items": [_item(path, entries) for path, entries in part]})
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:
@@ -181,22 +175,16 @@ def _version(entry: Entry) -> dict[str, Any]:
     return version
 
 
-def _outcomes(output: str, word: str, count: int) -> list[str]:
+def _outcomes(job: RemoteJob, output: str, count: int) -> list[str]:
     """Return the outcomes, in order. Raises `StepFailed` if the output is incomplete."""
     outcomes: dict[int, str] = {}
     done = False
-    for line in output.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
+    for row in job.rows(output):
         match row:
-            case [str(marker), int(index), str(outcome)] if marker == word and 0 <= index < count:
+            case [int(index), str(outcome)] if 0 <= index < count:
                 outcomes[index] = outcome
-            case [str(marker), "done"] if marker == word:
+            case ["done"]:
                 done = True
     if not done or len(outcomes) != count:
-        last = output.strip().splitlines()[-1:] or ["nothing was printed"]
-        message = f"{_REMOVAL.description} did not come to its end ({one_line(last[0], 120)})"
-        raise StepFailed(ApiStep.DELETE, FailureAction.RETRY, message)
+        raise job.incomplete(output)
     return [outcomes[index] for index in range(count)]
