@@ -21,8 +21,7 @@ from syncd.core.text import one_line, shown_path
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
 from syncd.daemon.build import folders_of, key_of, sync_cycle_of
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.history_recorder import HistoryRecorder
@@ -220,7 +219,7 @@ class _StatusRecord:
             left_out=cycle.snapshotter.left_out,
             sandbox_expires_at=ends_at(acquired_sandbox),
             mcp_servers=acquired_sandbox.servers if acquired_sandbox else {},
-            lingering=cycle.lingering_files,
+            lingering=cycle.leftover_files,
         )
 
     def warned(self, warnings: list[SyncWarning]) -> None:

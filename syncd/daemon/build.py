@@ -26,7 +26,7 @@ from syncd.daemon.loop import Daemon
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.acquired_sandbox import is_over
+from syncd.remote.acquired_sandbox import should_be_replaced
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
@@ -75,7 +75,7 @@ def _known_target(config: Config, folders: Directories, clock: Clock) -> Target 
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
     acquired_sandbox, _ = AcquiredSandboxStore(folders.state, sandbox.base_url).load()
-    if acquired_sandbox is None or is_over(acquired_sandbox, clock.wall_s()):
+    if acquired_sandbox is None or should_be_replaced(acquired_sandbox, clock.wall_s()):
         return None
     return Target(sandbox.base_url, acquired_sandbox.sandbox_id, sandbox.region)
 

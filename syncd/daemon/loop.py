@@ -22,8 +22,7 @@ from syncd.daemon.components import Components
 from syncd.daemon.control import Client, Message
 from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.report.logs import place_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
@@ -318,7 +317,7 @@ class Daemon:
         if self._backoff.waits_for_person:
             components.signals.reload = components.signals.reload or components.key_stamp() != self._key_stamp
         self._publisher.look()
-        if components.agent_notifier.look():
+        if components.agent_notifier.poll():
             self._warn()
             self._publisher.show()
         components.manager.ping()
@@ -346,7 +345,7 @@ class Daemon:
     def _leave(self, sandbox_id: str) -> None:
         """Someone released it: an idle daemon would not ask, and never hear of that."""
         target = self._components.cycle.target
-        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.lost(target):
+        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.mark_lost(target):
             self._look_everywhere()
 
     def _pause_or_resume(self, client: Client, word: str) -> None:

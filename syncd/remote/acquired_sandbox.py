@@ -1,4 +1,4 @@
-"""A sandbox that syncd acquired itself: until when it is ours, and how soon the next one may be acquired."""
+"""A sandbox that syncd acquired itself: when it is replaced, and how soon the next one may be acquired."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from msgspec import Struct
 
 # The next one is acquired this long before the end, so that no sync runs into it …
 MARGIN_S = 60.0
-# … but of a short life no more than this share is given away.
+# … but for a short lifetime at most this share of it.
 MARGIN_SHARE = 0.1
-# An account must not be emptied by a mistake, ours or a server's: so many in so long, whatever becomes of them.
+# A mistake, ours or a server's, must not use up an account: at most so many in so long.
 MOST_ACQUIRED = 3
 SPAN_S = 600.0
 
 
 class AcquiredSandbox(Struct, frozen=True):
-    """One acquired sandbox. `ends_wall_s` is its end by the wall clock, which goes on between processes; None: never.
+    """One acquired sandbox.
 
-    `servers` are the MCP servers' URLs by name.
+    `ends_wall_s` is its end by the wall clock, which goes on between processes; None if it never ends. `servers` are
+    the MCP servers' URLs by name.
     """
 
     sandbox_id: str
@@ -27,10 +28,10 @@ class AcquiredSandbox(Struct, frozen=True):
     servers: dict[str, str]
 
 
-def over_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
-    """Seconds until the next one should be acquired, as the end is near; 0 once it is, None if it has no end.
+def replace_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
+    """Return the seconds until the next one should be acquired, 0 if it should be now; None if it never ends.
 
-    A clock that was turned back before the beginning says nothing; then the API's 404 has to.
+    Not known either if the clock was set back before the acquisition; then the API's 404 shows the end.
     """
     if acquired_sandbox.ends_wall_s is None or wall_s < acquired_sandbox.acquired_wall_s:
         return None
@@ -38,13 +39,13 @@ def over_in_s(acquired_sandbox: AcquiredSandbox, wall_s: float) -> float | None:
     return max(0.0, acquired_sandbox.ends_wall_s - min(MARGIN_S, MARGIN_SHARE * life_s) - wall_s)
 
 
-def is_over(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
-    """Whether the next one should be acquired."""
-    return over_in_s(acquired_sandbox, wall_s) == 0.0
+def should_be_replaced(acquired_sandbox: AcquiredSandbox, wall_s: float) -> bool:
+    """True if the next one should be acquired now."""
+    return replace_in_s(acquired_sandbox, wall_s) == 0.0
 
 
-def wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
-    """Seconds until one more may be acquired; the first are the moments at which earlier ones were."""
+def acquire_wait_s(acquired_wall_s: Sequence[float], wall_s: float) -> float:
+    """Return the seconds until one more may be acquired, given when earlier ones were."""
     recent = sorted(at_s for at_s in acquired_wall_s if 0 <= wall_s - at_s < SPAN_S)
     if len(recent) < MOST_ACQUIRED:
         return 0.0

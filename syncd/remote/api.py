@@ -1,40 +1,30 @@
-"""The sandbox API's endpoints that syncd uses, each answer checked, each failure given its meaning.
+"""The endpoints of one sandbox that syncd uses.
 
-Paths and shapes are those of the public OpenAPI description of the local-sandbox API. The key goes into the header of
-requests to `sandbox.base_url` and nowhere else.
+Paths and shapes are those of the public OpenAPI description of the local-sandbox API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Literal
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct
 
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
-from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.core.text import one_line, redacted
-from syncd.remote.failure import SIGN_IN, StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status
-from syncd.remote.http_client import HttpClient, NoResponse, Response
-from syncd.remote.retry import retry_after_s
+from syncd.core.errors import SandboxNotFound
+from syncd.core.text import one_line
+from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl, upload_url_from
 
-_READ_S = 20.0
 # Extracting a large archive takes the server minutes.
 INITIALIZE_S = 180.0
-_LONGEST_DETAIL = 200
 # Servers take request lines of 8 to 16 KiB; a signed URL has less than one.
 _LONGEST_URL = 16 << 10
-
-# What decoding an answer raises: it is no JSON of that shape, no UTF-8, or nested without end.
-_SENSELESS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-Shape = TypeVar("Shape")
 
 
 class UploadUrlAnswer(Struct):
@@ -60,7 +50,7 @@ class DumpUrl(Struct):
 
 
 class ExecutionLogs(Struct):
-    """`GET …/execution-logs`: what was printed since the cursor, which is in bytes."""
+    """`GET …/execution-logs`: the output from the cursor on, which is in bytes."""
 
     status: str
     logs: str = ""
@@ -100,154 +90,79 @@ class Api:
     """One sandbox behind one base URL."""
 
     def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
-        self._sandbox = f"{target.base_url.rstrip('/')}/local-sandbox/{quote(target.sandbox_id, safe='')}"
-        self._sandbox_id = target.sandbox_id
-        self._key = key
+        self._api_client = ApiClient(target.base_url, key, client, clock)
         self._region = target.region
-        self._client = client
         self._clock = clock
+        self._path = f"/{quote(target.sandbox_id, safe='')}"
+        unknown = ErrorMeaning(
+            f"the API knows no sandbox {one_line(target.sandbox_id)!r}",
+            "it may have expired: set sandbox.id to a living one",
+            SandboxNotFound,
+        )
+        invalid = ErrorMeaning(
+            f"the API refused the request for region {target.region!r}", "check sandbox.region and sandbox.id"
+        )
+        self._meanings = {400: invalid, 404: unknown, 410: unknown, 422: invalid}
 
     def upload_url(self) -> UploadUrl:
-        """A fresh signed URL. Raises `StepFailed`."""
-        answer = self._ask(ApiStep.UPLOAD_URL, "POST", f"{self._sandbox}/upload-url?region={self._region}", _READ_S)
+        """Return a fresh signed URL. Raises `StepFailed`."""
+        request = self._request(ApiStep.UPLOAD_URL, "POST", f"/upload-url?region={self._region}")
+        answer = self._api_client.send(request)
         answered_s, wall_s = self._clock.boottime_s(), self._clock.wall_s()
-        got = self._understood(ApiStep.UPLOAD_URL, answer, UploadUrlAnswer)
+        got = self._api_client.decode(request, answer, UploadUrlAnswer)
         if len(got.upload_url) > _LONGEST_URL:
-            raise self._senseless(ApiStep.UPLOAD_URL, answer)
+            raise self._api_client.unusable(request, answer)
         return upload_url_from(got.upload_url, got.expires_in_minutes, answer.server_wall_s, answered_s, wall_s)
 
     def initialize(self) -> Initialized:
-        """Extract what was uploaded. Raises `StepFailed`, also where the answer's status is `error`."""
-        url = f"{self._sandbox}/initialize?region={self._region}"
-        answer = self._ask(ApiStep.INITIALIZE, "POST", url, INITIALIZE_S)
-        got = self._understood(ApiStep.INITIALIZE, answer, Initialized)
+        """Extract the uploaded archive. Raises `StepFailed`, also where the answer's status is `error`."""
+        request = self._request(ApiStep.INITIALIZE, "POST", f"/initialize?region={self._region}", INITIALIZE_S)
+        got = self._api_client.ask(request, Initialized)
         if got.status == "error":
-            raise StepFailed(
-                ApiStep.INITIALIZE,
-                FailureAction.RETRY,
-                f"the sandbox could not take the archive: {self._clean(got.message)}",
-            )
+            message = f"the sandbox could not take the archive: {self._api_client.printable(got.message)}"
+            raise StepFailed(ApiStep.INITIALIZE, FailureAction.RETRY, message)
         return got
 
     def dump(self) -> str:
-        """A signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
+        """Return a signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
         # Packing a large workspace takes the server as long as extracting it.
-        answer = self._ask(ApiStep.DUMP, "GET", f"{self._sandbox}/dump?region={self._region}", INITIALIZE_S)
-        return self._understood(ApiStep.DUMP, answer, DumpUrl).download_url
+        request = self._request(ApiStep.DUMP, "GET", f"/dump?region={self._region}", INITIALIZE_S)
+        return self._api_client.ask(request, DumpUrl).download_url
 
     def execution_upload_url(self, name: str, region: str = "") -> str:
-        """A signed URL for the archive of an execution of that name; of another `region`'s, if one is named.
-
-        Raises `StepFailed`.
-        """
-        url = f"{self._sandbox}/execution-upload-url?region={region or self._region}"
-        answer = self._ask(ApiStep.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
-        return self._understood(ApiStep.EXECUTION, answer, UploadUrlAnswer).upload_url
+        """Return a signed URL for the archive of an execution, in `region` if one is named. Raises `StepFailed`."""
+        path = f"/execution-upload-url?region={region or self._region}"
+        return self._api_client.ask(self._execution_request("POST", path, name), UploadUrlAnswer).upload_url
 
     def execute(self, name: str) -> None:
-        """Start what was uploaded for that execution. Raises `StepFailed`."""
-        url = f"{self._sandbox}/execute?region={self._region}"
-        answer = self._ask(ApiStep.EXECUTION, "POST", url, _READ_S, {"execution_name": name})
-        self._understood(ApiStep.EXECUTION, answer, Executed)
+        """Start the execution whose archive was uploaded. Raises `StepFailed`."""
+        request = self._execution_request("POST", f"/execute?region={self._region}", name)
+        self._api_client.ask(request, Executed)
 
     def execution_status(self, name: str) -> str:
-        """How the execution is. Raises `StepFailed`, where no such one was ever started one with `SandboxNotFound`."""
-        url = f"{self._sandbox}/execution-status?execution_name={quote(name, safe='')}"
-        return self._understood(
-            ApiStep.EXECUTION, self._ask(ApiStep.EXECUTION, "GET", url, _READ_S), ExecutionStatus
-        ).status
+        """Return an execution's status. Raises `StepFailed`; `SandboxNotFound`: none of that name was started."""
+        path = f"/execution-status?execution_name={quote(name, safe='')}"
+        return self._api_client.ask(self._execution_request("GET", path), ExecutionStatus).status
 
     def execution_logs(self, name: str, cursor: int) -> ExecutionLogs:
-        """How the execution is, and what it printed from byte `cursor` on. Raises `StepFailed`."""
-        url = f"{self._sandbox}/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
-        return self._understood(ApiStep.EXECUTION, self._ask(ApiStep.EXECUTION, "GET", url, _READ_S), ExecutionLogs)
+        """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""
+        path = f"/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
+        return self._api_client.ask(self._execution_request("GET", path), ExecutionLogs)
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""
-        answer = self._ask(ApiStep.DELETE, "POST", f"{self._sandbox}/reset", INITIALIZE_S)
-        if answer.body:  # nothing says what it holds, but a page is some network's, and nothing was reset
-            self._understood(ApiStep.DELETE, answer, object)
+        request = self._request(ApiStep.DELETE, "POST", "/reset", INITIALIZE_S)
+        answer = self._api_client.send(request)
+        if answer.body:  # its content is not documented, but a page is some network's, and nothing was reset
+            self._api_client.decode(request, answer, object)
 
     def sandbox(self) -> SandboxInfo:
-        """What the API says of the sandbox. Raises `StepFailed`."""
-        return self._understood(ApiStep.SANDBOX, self._ask(ApiStep.SANDBOX, "GET", self._sandbox, _READ_S), SandboxInfo)
+        """Return the API's description of the sandbox. Raises `StepFailed`."""
+        return self._api_client.ask(self._request(ApiStep.SANDBOX, "GET", ""), SandboxInfo)
 
-    def _ask(
-        self, step: ApiStep, method: str, url: str, read_s: float, body: Mapping[str, Any] | None = None
-    ) -> Response:
-        headers = {"Authorization": f"Bearer {self._key.reveal()}", "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        # A POST without a body still needs a length, or front ends answer 411; for empty content httpx sends one.
-        try:
-            answer = self._client.exchange(
-                method,
-                url,
-                headers=headers,
-                read_s=read_s,
-                content=None if method == "GET" else msgspec.json.encode(body) if body is not None else b"",
-            )
-        except NoResponse as failure:
-            what = f"the API did not answer {step}" if failure.reached else "the API cannot be reached"
-            raise StepFailed(step, FailureAction.OFFLINE, f"{what} ({failure})") from None
-        if answer.status in (200, 201):
-            return answer
-        raise self._failed(step, answer)
+    def _request(self, step: ApiStep, method: str, path: str, read_s: float | None = None) -> ApiRequest:
+        return ApiRequest(step, method, self._path + path, read_s, meanings=self._meanings)
 
-    def _failed(self, step: ApiStep, answer: Response) -> StepFailed:
-        said = f"{answer.status}{self._detail(answer)}"
-        action = classify_api_status(step, answer.status)
-        asked_s = retry_after_s(answer.headers.get("Retry-After"), answer.server_wall_s or self._clock.wall_s())
-        if action is FailureAction.REFUSED:
-            return self._refused(step, answer.status, said)
-        if 300 <= answer.status < 400:
-            message = f"the API answers with a redirect ({answer.status}), which is not followed"
-            return StepFailed(step, action, message, "sign in to this network, or correct sandbox.base_url")
-        return StepFailed(step, action, f"the API answered {step} with {said}", retry_after_s=asked_s)
-
-    def _refused(self, step: ApiStep, status: int, said: str) -> StepFailed:
-        if status in (401, 403):
-            message = f"the API refused the key from {self._key.source} ({said})"
-            return StepFailed(step, FailureAction.REFUSED, message, "put a valid key there", refusal=KeyRefused)
-        if status in (404, 410):
-            message = f"the API knows no sandbox {one_line(self._sandbox_id)!r} ({said})"
-            hint = "it may have expired: set sandbox.id to a living one"
-            return StepFailed(step, FailureAction.REFUSED, message, hint, refusal=SandboxNotFound)
-        if status in (400, 422):
-            message = f"the API refused the request for region {self._region!r} ({said})"
-            return StepFailed(step, FailureAction.REFUSED, message, "check sandbox.region and sandbox.id")
-        hint = "look at the account that the key belongs to" if status == 402 else "check sandbox.base_url"
-        return StepFailed(step, FailureAction.REFUSED, f"the API refused {step} ({said})", hint)
-
-    def _understood(self, step: ApiStep, answer: Response, shape: type[Shape]) -> Shape:
-        try:
-            return msgspec.json.decode(answer.body, type=shape)
-        except _SENSELESS:
-            raise self._senseless(step, answer) from None
-
-    def _senseless(self, step: ApiStep, answer: Response) -> StepFailed:
-        named = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
-        kind = one_line(", ".join(filter(None, named)) or "no type", 60)
-        message = f"the API's answer to {step} makes no sense ({kind}, {len(answer.body)} bytes)"
-        return StepFailed(step, FailureAction.RETRY, message, SIGN_IN)
-
-    def _detail(self, answer: Response) -> str:
-        """What FastAPI's `{"detail": …}` says, on one line."""
-        try:
-            detail: Any = msgspec.json.decode(answer.body)["detail"]
-        except (*_SENSELESS, KeyError, TypeError):
-            return ""
-        if isinstance(detail, list):
-            detail = "; ".join(
-                f"{'.'.join(map(str, _listed(item.get('loc'))))}: {item.get('msg', '')}"
-                for item in detail
-                if isinstance(item, dict)
-            )
-        return f", {self._clean(str(detail))}" if detail else ""
-
-    def _clean(self, text: str) -> str:
-        return one_line(redacted(text, self._key.reveal()), _LONGEST_DETAIL)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    def _execution_request(self, method: str, path: str, name: str = "") -> ApiRequest:
+        body = {"execution_name": name} if name else None
+        return replace(self._request(ApiStep.EXECUTION, method, path), body=body)

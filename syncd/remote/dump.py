@@ -1,4 +1,4 @@
-"""The sandbox's workspace, downloaded as the archive that the API makes of it (`/dump`), and read as it comes.
+"""Downloads the sandbox's workspace as the archive that the API makes of it (`/dump`), and reads it as it comes.
 
 A download that breaks off starts anew with a fresh archive, since the sandbox may have changed meanwhile.
 """
@@ -12,20 +12,19 @@ from syncd.archive.tar_reader import BadArchive
 from syncd.core.waiter import SupersededBy, Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.retry import RetrySettings, retry_after_s
-from syncd.remote.retry_loop import retried
+from syncd.remote.retry_loop import with_retries
 
-# A read of the download that brings nothing for so long has failed.
+# A download that brings nothing for so long has failed.
 _READ_S = 60.0
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class Dump:
-    """One sandbox's workspace, to be taken over or compared."""
+    """Downloads of one sandbox's workspace."""
 
     def __init__(self, api: Api, client: HttpClient, retry_settings: RetrySettings, waiter: Waiter) -> None:
         self._api = api
@@ -34,37 +33,37 @@ class Dump:
         self._waiter = waiter
         self._clock = waiter.clock
 
-    def read(self, make: Callable[[Iterator[bytes]], Made], on_retry: Callable[[StepFailed, float], None]) -> Made:
-        """What `make` makes of the archive's bytes; it is called anew for each attempt.
+    def read(self, make: Callable[[Iterator[bytes]], Result], on_retry: Callable[[StepFailed, float], None]) -> Result:
+        """Return the result of `make`, which is called with the archive's bytes at each attempt.
 
-        It only looks, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end, `Superseded`,
-        `Stop`, and what else `make` raises.
+        It changes nothing, so a daemon gives it up for anything newer. Raises `StepFailed` when retries end,
+        `Superseded`, `Stop`, and what else `make` raises.
         """
-        return retried(
+        return with_retries(
             lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
         )
 
-    def read_once(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
-        """As `read`, in one attempt. Raises `StepFailed` when it fails, `Superseded`, `Stop`."""
+    def read_once(self, make: Callable[[Iterator[bytes]], Result]) -> Result:
+        """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
         with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
-            return self._looked(make)
+            return self._download(make)
 
-    def _looked(self, make: Callable[[Iterator[bytes]], Made]) -> Made:
+    def _download(self, make: Callable[[Iterator[bytes]], Result]) -> Result:
         url = self._api.dump()
         check_url(ApiStep.DUMP, url)
         try:
-            made = self._client.download(url, read_s=_READ_S, take=make)
+            result = self._client.download(url, read_s=_READ_S, consume=make)
         except NoResponse as failure:
             raise StepFailed(ApiStep.DUMP, FailureAction.OFFLINE, f"the download was cut off ({failure})") from None
         except BadArchive as failure:
             raise StepFailed(
                 ApiStep.DUMP, FailureAction.RETRY, f"the sandbox's archive cannot be read: {failure}"
             ) from None
-        if isinstance(made, Response):
-            asked_s = retry_after_s(made.headers.get("Retry-After"), made.server_wall_s or self._clock.wall_s())
-            message = f"the bucket answered the download with {made.status}"
+        if isinstance(result, Response):
+            asked_s = retry_after_s(result.headers.get("Retry-After"), result.server_wall_s or self._clock.wall_s())
+            message = f"the bucket answered the download with {result.status}"
             raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, message, retry_after_s=asked_s)
-        return made
+        return result
 
     def _pause(self, wait_s: float, _: FailureAction) -> None:
         with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):

@@ -1,7 +1,7 @@
-"""The only door to httpx: how clients are made, how an exchange is bounded, and how its failures are told.
+"""Sends HTTP requests with httpx: makes the clients, bounds each exchange, and translates its failures.
 
 httpx shows URLs in its log lines, in the text of some errors and in `request.url`; a signed URL is a secret. So nothing
-of httpx leaves this module: an exchange returns an `Response` or raises `NoResponse`, whose text is ours.
+of httpx leaves this module: an exchange returns a `Response` or raises `NoResponse`, whose text is syncd's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-# httpx imports its command line if the libraries for it are at hand, and with it 4 MiB that no daemon needs.
+# httpx imports its command line if the libraries for it are installed: 4 MiB that no daemon needs.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import h11
@@ -32,21 +32,21 @@ from syncd.core.text import one_line, redacted
 from syncd.core.waiter import Waiter
 from syncd.remote.exchange_monitor import ExchangeMonitor, StaleResponse
 from syncd.remote.keepalive import KEEP_S, ConnectionTime, ReuseDecision, idle_at_s, reuse_decision
-from syncd.remote.route import NetworkRoute, keep_asking, route_of
+from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
 
 if TYPE_CHECKING:
     from syncd.remote.network import Network
 
 CONNECT_S = 10.0
-# The write time-out counts for each send of a block; a slow uplink needs its time for one.
+# The write time-out is for each send of a block, which takes a slow uplink its time.
 WRITE_S = 60.0
-# Nobody waits longer for an uplink to bring out what the kernel holds: some MiB.
+# The longest wait for an uplink to send what the kernel holds: some MiB.
 DRAIN_S = 1800.0
 _LARGEST_ANSWER = 1 << 20
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-_LATE = "no answer in time"
-# What a person can do something about, in the words of OpenSSL, Python and the resolver; special ones first.
-_MEANINGS = {
+_TIMED_OUT = "no answer in time"
+# Errors that a person can do something about, by the words of OpenSSL, Python and the resolver; special ones first.
+_REASONS = {
     "certificate has expired": "the server's certificate has expired (or is this machine's clock ahead?)",
     "not yet valid": "the server's certificate is not valid yet (is this machine's clock behind?)",
     "certificate is not valid for": "the server's certificate is for another host",
@@ -61,25 +61,25 @@ _MEANINGS = {
     "Temporary failure in name resolution": "its name cannot be looked up just now",
     "No address associated with hostname": "its name has no address",
 }
-# What Python puts before and after an error's words.
-_NOISE = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
+# Added by Python before and after an error's words.
+_AFFIXES = re.compile(r"^(\[[^]]*\] *)+| *\(_ssl\.c:[0-9]+\)")
 
 
 class NoResponse(Exception):
-    """No usable HTTP answer came; the text says why and holds no URL. `reached`: there was a connection at least."""
+    """No usable HTTP answer came; the text says why and holds no URL. `reached`: a connection was made."""
 
     def __init__(self, reason: str, *, reached: bool = True) -> None:
         super().__init__(reason)
         self.reached = reached
 
 
-class _Untouched(Exception):
+class _RequestUnread(Exception):
     """A kept connection ended before one byte of the request arrived."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """A bounded HTTP answer. `server_wall_s` is the answer's `Date`, if it had a readable one."""
+    """A bounded HTTP answer. `server_wall_s` is the answer's `Date`, if it had a valid one."""
 
     status: int
     headers: httpx.Headers
@@ -87,13 +87,13 @@ class Response:
     server_wall_s: float | None
 
     def header_lines(self, name: str) -> list[str]:
-        """Every line of a header that may come more than once."""
+        """Return every line of a header that may come more than once."""
         return self.headers.get_list(name)
 
 
-Taken = TypeVar("Taken")
+Result = TypeVar("Result")
 
-# What the libraries raise where no answer can be had.
+# Raised by the libraries when there is no answer.
 _FAILURES = (
     StaleResponse,
     httpx.HTTPError,
@@ -108,7 +108,7 @@ _FAILURES = (
 
 @dataclass
 class _KeptConnection:
-    """The client of one origin, with one connection at most; `last`: the end of its last exchange, None: in use."""
+    """The client of one origin, with at most one connection. `last`: end of its last exchange; None while in use."""
 
     client: httpx.Client
     connection: socket.socket | None = None
@@ -116,15 +116,15 @@ class _KeptConnection:
     last: ConnectionTime | None = None
 
     def may_be_used(self, now: ConnectionTime) -> bool:
-        """Whether its connection is believed to be alive."""
-        reusable = ReuseDecision.USE if self.last is None else reuse_decision(self.last, now)
-        return reusable is ReuseDecision.USE or (
-            reusable is ReuseDecision.LOOK and self.route is not None and self.route.is_unchanged()
+        """True if its connection is alive, as far as known."""
+        decision = ReuseDecision.USE if self.last is None else reuse_decision(self.last, now)
+        return decision is ReuseDecision.USE or (
+            decision is ReuseDecision.CHECK_ROUTE and self.route is not None and self.route.is_unchanged()
         )
 
 
 class HttpClient:
-    """A client of one origin, or of buckets. Connections are kept for a while; `policy.warmth` says for how long."""
+    """Sends requests and keeps their connections for a while, by the rules of `remote.keepalive`."""
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
@@ -141,52 +141,52 @@ class HttpClient:
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Response:
-        """One request and its answer, the answer's body bounded and not decoded, redirects not followed.
+        """Send a request and return its answer, the body bounded and not decoded, redirects not followed.
 
         The whole answer must come within `read_s` seconds of the request's end. A request that met a connection already
-        closed is sent again at once, so `content` must bear to be iterated twice. Raises `NoResponse`, `Stop`,
+        closed is sent again at once, so `content` must be iterable twice. Raises `NoResponse`, `Stop`,
         `Superseded`, and what iterating `content` raises.
         """
-        body = content if isinstance(content, bytes | None) else _Outgoing(content)
+        body = content if isinstance(content, bytes | None) else _RequestBody(content)
         try:
             return self._exchange_once(method, url, headers, read_s, body)
-        except _Untouched:
+        except _RequestUnread:
             return self._exchange_once(method, url, headers, read_s, body)
 
     def _exchange_once(
-        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
+        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _RequestBody | None
     ) -> Response:
-        with self._asked(method, url, headers, read_s, body) as (response, line):
-            return _answer(response, line)
+        with self._stream(method, url, headers, read_s, body) as (response, monitor):
+            return _answer(response, monitor)
 
-    def download(self, url: str, *, read_s: float, take: Callable[[Iterator[bytes]], Taken]) -> Response | Taken:
-        """What `take` makes of the body of a GET, as it comes and undecoded; the answer itself where it is not a 200.
+    def download(self, url: str, *, read_s: float, consume: Callable[[Iterator[bytes]], Result]) -> Response | Result:
+        """Return the result of `consume`, called with the undecoded body of a GET; the answer itself if it is no 200.
 
-        Raises `NoResponse`, in the middle of the body too, `Stop`, `Superseded`, and what `take` raises.
+        Raises `NoResponse`, in the middle of the body too, `Stop`, `Superseded`, and what `consume` raises.
         """
         with ExitStack() as opened:
-            response, line = opened.enter_context(self._asked("GET", url, {}, read_s, None))
+            response, monitor = opened.enter_context(self._stream("GET", url, {}, read_s, None))
             if response.status_code != 200:
-                return _answer(response, line)
-            line.cancel_deadline()  # a large body takes its time
-            return take(_blocks(response, line))
+                return _answer(response, monitor)
+            monitor.cancel_deadline()  # a large body takes its time
+            return consume(_blocks(response, monitor))
 
     @contextmanager
-    def _asked(
-        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _Outgoing | None
+    def _stream(
+        self, method: str, url: str, headers: Mapping[str, str], read_s: float, body: bytes | _RequestBody | None
     ) -> Iterator[tuple[httpx.Response, ExchangeMonitor]]:
-        """A request that was sent, and the head of its answer. What fails in the block is the block's own affair."""
-        # A read's own time does not know how much of the request is still on its way: the line's does.
+        """Send a request and yield the head of its answer. Errors of the block itself are not translated."""
+        # The time-out of a read does not know how much of the request is still unsent; the monitor does.
         one_read_s = read_s if body is None else read_s + DRAIN_S
         timeout = httpx.Timeout(connect=CONNECT_S, read=one_read_s, write=WRITE_S, pool=CONNECT_S)
-        line = ExchangeMonitor(read_s)
+        monitor = ExchangeMonitor(read_s)
         with ExitStack() as opened:
             try:
                 self.waiter.interrupt.check()
-                kept = opened.enter_context(self._in_use(url))
-                line = ExchangeMonitor(read_s, kept.connection)
-                self._over().line = line
-                line.body = body.blocks if isinstance(body, _Outgoing) else None
+                kept = opened.enter_context(self._client_for(url))
+                monitor = ExchangeMonitor(read_s, kept.connection)
+                self._get_network().monitor = monitor
+                monitor.body = body.blocks if isinstance(body, _RequestBody) else None
                 kept.connection = None  # until it has brought an answer
                 request = kept.client.stream(
                     method,
@@ -194,39 +194,39 @@ class HttpClient:
                     headers=dict(headers),
                     content=body,
                     timeout=timeout,
-                    extensions={"trace": line.hear},
+                    extensions={"trace": monitor.trace},
                 )
                 response = opened.enter_context(request)
             except _FAILURES as failure:
-                if isinstance(body, _Outgoing) and body.failure is not None:
+                if isinstance(body, _RequestBody) and body.failure is not None:
                     raise body.failure from None
-                if line.untouched and not line.overdue:
-                    raise _Untouched from None
-                raise _no_answer(failure, line) from None
-            kept.connection = line.connection
-            kept.route = _monitored_route(line.connection)
-            yield response, line
+                if monitor.unread and not monitor.overdue:
+                    raise _RequestUnread from None
+                raise _no_response(failure, monitor) from None
+            kept.connection = monitor.connection
+            kept.route = _monitored_route(monitor.connection)
+            yield response, monitor
 
     @property
     def idle_at_s(self) -> float | None:
-        """When `close_idle` has something to close, in monotonic seconds; None: nothing is open, or it is in use."""
+        """The monotonic second at which `close_idle` closes the connections; None if none is open, or one is in use."""
         ends = [None if kept.last is None else idle_at_s(kept.last) for kept in self._kept.values()]
         return max(filter(None, ends)) if ends and None not in ends else None
 
     def close_idle(self) -> None:
-        """At the end of a burst, close everything: a daemon at rest holds no connection, and wakes up once for it."""
+        """Close all connections if they are idle for long: an idle daemon wakes up once for that, and holds none."""
         ends_s = self.idle_at_s
         if ends_s is not None and self._clock.monotonic_s() >= ends_s:
             self.drop()
 
     def drop(self) -> None:
-        """Close every connection, one in use after its exchange: after a sleep they look fresh and are dead."""
+        """Close all connections, one in use after its exchange: after a suspend they look alive and are dead."""
         for kept in self._kept.values():
             if kept.last is not None:
                 kept.client.close()
         self._kept.clear()
 
-    def _over(self) -> Network:
+    def _get_network(self) -> Network:
         if self._network is None:
             from syncd.remote.network import Network  # noqa: PLC0415 - loads httpcore, which not every command needs
 
@@ -234,32 +234,32 @@ class HttpClient:
         return self._network
 
     @contextmanager
-    def _in_use(self, url: str) -> Iterator[_KeptConnection]:
-        """The client for a URL, without a connection that may be dead."""
+    def _client_for(self, url: str) -> Iterator[_KeptConnection]:
+        """Yield the client for a URL, without a connection that may be dead."""
         components = urlsplit(url)
         origin = f"{components.scheme}://{components.netloc}"
         kept = self._kept.get(origin)
-        if kept is not None and not kept.may_be_used(self._now()):
+        if kept is not None and not kept.may_be_used(self._connection_time()):
             kept.client.close()
             kept = None
         if kept is None:
             kept = self._kept[origin] = _KeptConnection(
-                _make_client(components.scheme, components.hostname or "", self._over())
+                _make_client(components.scheme, components.hostname or "", self._get_network())
             )
         kept.last = None
         try:
             yield kept
         finally:
-            kept.last = self._now()
-            if self._kept.get(origin) is not kept:  # all were dropped meanwhile
+            kept.last = self._connection_time()
+            if self._kept.get(origin) is not kept:  # `drop` was called meanwhile
                 kept.client.close()
 
-    def _now(self) -> ConnectionTime:
+    def _connection_time(self) -> ConnectionTime:
         return ConnectionTime(self._clock.monotonic_s(), self._clock.boottime_s())
 
 
-class _Outgoing:
-    """A request's body. What making it raises is no failure of the network, whatever its type."""
+class _RequestBody:
+    """A request's body. An exception from iterating it is no failure of the network, whatever its type."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self.blocks = blocks
@@ -276,25 +276,25 @@ class _Outgoing:
 def _make_client(scheme: str, host: str, network: Network) -> httpx.Client:
     local = is_loopback(host)
     client = httpx.Client(
-        verify=_tls() if scheme == "https" else False,
-        # A proxy for plain http would be shown the key; what is on this machine is never asked for through one.
+        verify=_tls_context() if scheme == "https" else False,
+        # A proxy for plain http would see the key; this machine itself is never reached through one.
         trust_env=not local,
         follow_redirects=False,
         limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=KEEP_S),
         # Nothing is decoded: 64 KiB, compressed twice, may be a GiB.
         headers={"User-Agent": f"syncd/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
     )
-    # A cookie of someone's sign-in page, sent to the API from then on, might be refused there.
+    # A cookie of a sign-in page, sent to the API from then on, might be refused there.
     client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # httpx (0.28) takes no network backend, and its transports' pools, those of the environment's proxies too, do.
+    # httpx (0.28) takes no network backend; its transports' pools, those of the environment's proxies too, do.
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         if isinstance(transport, httpx.HTTPTransport):
             transport._pool._network_backend = network  # noqa: SLF001
     return client
 
 
-def _tls() -> ssl.SSLContext:
-    """The system's certificates (and `SSL_CERT_FILE`), since companies add theirs there; else the bundled ones."""
+def _tls_context() -> ssl.SSLContext:
+    """Trust the system's certificates (and `SSL_CERT_FILE`), where companies add theirs; else the bundled ones."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if paths.cafile is None and paths.capath is None:
@@ -308,27 +308,27 @@ def _tls() -> ssl.SSLContext:
 
 
 def _monitored_route(connection: socket.socket | None) -> NetworkRoute | None:
-    """The route of the connection that the answer comes by, which the kernel has an eye on from now on."""
+    """Return the connection's route, and have the kernel check from now on that the peer is alive."""
     if connection is None:
         return None
-    keep_asking(connection)
+    enable_keepalive(connection)
     return route_of(connection)
 
 
-def _answer(response: httpx.Response, line: ExchangeMonitor) -> Response:
+def _answer(response: httpx.Response, monitor: ExchangeMonitor) -> Response:
     body = bytearray()
-    for piece in _blocks(response, line):
+    for piece in _blocks(response, monitor):
         body += piece
         if len(body) > _LARGEST_ANSWER:
             raise NoResponse(f"the answer is larger than {_LARGEST_ANSWER >> 20} MiB")
     return Response(response.status_code, response.headers, bytes(body), _date(response.headers.get("Date")))
 
 
-def _blocks(response: httpx.Response, line: ExchangeMonitor) -> Iterator[bytes]:
+def _blocks(response: httpx.Response, monitor: ExchangeMonitor) -> Iterator[bytes]:
     try:
         yield from response.iter_raw()
     except _FAILURES as failure:
-        raise _no_answer(failure, line) from None
+        raise _no_response(failure, monitor) from None
 
 
 def _date(value: str | None) -> float | None:
@@ -341,24 +341,24 @@ def _date(value: str | None) -> float | None:
         return None
 
 
-def _no_answer(failure: Exception, line: ExchangeMonitor) -> NoResponse:
-    return NoResponse(_LATE if line.overdue else _reason(failure), reached=line.reached)
+def _no_response(failure: Exception, monitor: ExchangeMonitor) -> NoResponse:
+    return NoResponse(_TIMED_OUT if monitor.overdue else _reason(failure), reached=monitor.reached)
 
 
 def _reason(failure: Exception) -> str:
     match failure:
         case StaleResponse():
-            return "what came was there before it was asked for"
+            return "the answer came before its request"
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return f"no connection within {CONNECT_S:.0f} s"
         case httpx.ReadTimeout():
-            return _LATE
+            return _TIMED_OUT
         case httpx.WriteTimeout():
             return "the other side stopped reading"
         case httpx.ProxyError():
             return f"the proxy refused: {one_line(redacted(str(failure)))}"
     text = one_line(redacted(str(failure))) or type(failure).__name__
-    for part, meaning in _MEANINGS.items():
+    for part, meaning in _REASONS.items():
         if part in text:
             return meaning
-    return _NOISE.sub("", text)
+    return _AFFIXES.sub("", text)

@@ -1,8 +1,8 @@
-"""How long connections are kept, and when a kept one may be used again.
+"""Rules for kept connections: how long they are kept, and when one may be reused.
 
-They are kept for the burst of work that a developer's day is made of: a save every few minutes finds them open, and no
-handshake is on its way. Front ends close what is idle after one to ten minutes (AWS documents 60 s for its load
-balancers, Google 610 s); what they closed is seen before it is used, so keeping it longer than they do costs nothing.
+They are kept for a developer's burst of work: a save every few minutes finds them open, and needs no handshake. Front
+ends close what is idle after one to ten minutes (AWS documents 60 s for its load balancers, Google 610 s). A connection
+that they closed is noticed before it is used, so keeping it longer than they do costs nothing.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-# After the last exchange. Longer gains little: few servers would keep their side.
+# After the last exchange. Longer gains little: few servers keep their side open.
 KEEP_S = 300.0
-# One used a moment ago has not been moved to another network under way: not worth a look.
-SURE_S = 20.0
-# Clocks are read one after the other: what is less than this is no sleep.
-LEAST_SLEEP_S = 1.0
+# After so short a time the network has hardly changed: the route is not checked.
+ROUTE_TRUSTED_S = 20.0
+# Two clocks are read one after the other: a smaller difference is no suspend.
+LEAST_SUSPEND_S = 1.0
 
 
 @dataclass(frozen=True)
 class ConnectionTime:
-    """One instant by both clocks; what boottime gains on monotonic was slept through."""
+    """One instant by both clocks; boottime gains on monotonic during suspend."""
 
     monotonic_s: float
     boottime_s: float
 
 
 class ReuseDecision(Enum):
-    """What may be done with kept connections."""
+    """A decision about a kept connection."""
 
-    USE = "in use until a moment ago"
-    LOOK = "to be used if the network is still the same"
-    CLOSE = "idle for too long, or from before a sleep"
+    USE = "used a moment ago"
+    CHECK_ROUTE = "use if the route is unchanged"
+    CLOSE = "idle for too long, or from before a suspend"
 
 
 def idle_at_s(last: ConnectionTime) -> float:
-    """When connections used last at that moment are to be closed, in monotonic seconds."""
+    """Return the monotonic second at which connections last used then are closed."""
     return last.monotonic_s + KEEP_S
 
 
 def reuse_decision(last: ConnectionTime, now: ConnectionTime) -> ReuseDecision:
-    """How far connections are trusted `now` that were used `last`."""
+    """Decide `now` about connections that were last used at `last`."""
     idle_s = now.monotonic_s - last.monotonic_s
     slept_s = now.boottime_s - last.boottime_s - idle_s
-    if now.monotonic_s >= idle_at_s(last) or slept_s >= LEAST_SLEEP_S:
+    if now.monotonic_s >= idle_at_s(last) or slept_s >= LEAST_SUSPEND_S:
         return ReuseDecision.CLOSE
-    return ReuseDecision.LOOK if idle_s >= SURE_S else ReuseDecision.USE
+    return ReuseDecision.CHECK_ROUTE if idle_s >= ROUTE_TRUSTED_S else ReuseDecision.USE

@@ -1,7 +1,7 @@
-"""A connection that the kernel, too, keeps within a limit.
+"""Limits a connection in the kernel, too.
 
-A network that stands still for a while leaves the kernel holding what was handed to it meanwhile; once it goes on, all
-of that would leave at once.
+During a stall of the network the kernel holds what was written meanwhile; once it goes on, all of that would leave at
+once.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import sys
 # socket(7), asm-generic/socket.h: bytes a second, all bits set for no limit. Python has no name for it.
 _SO_MAX_PACING_RATE = 47
 _NO_LIMIT = 0xFFFF_FFFF
-# A little above the limit, since TLS adds to what is sent, and the even pace is made before this.
+# A little above the limit, since TLS adds to what is sent, and syncd itself paces the blocks.
 _ROOM = 32
-# For each packet the kernel waits as long as it takes at the rate of its moment, also where that is lifted just then:
-# a minute for 64 KiB at 1 KiB a second. Below this rate what it may hold unsent is small enough by itself.
+# The kernel delays each packet by the rate that holds when it is queued, even if the limit is lifted then: a minute for
+# 64 KiB at 1 KiB a second. Below this rate the unsent bytes that it may hold are few enough by themselves.
 _LEAST_RATE = 64 << 10
-# What the kernel may hold unsent (tcp(7)): enough to be busy until it is given more.
+# What the kernel may hold unsent (tcp(7)): enough to be busy until more is written.
 _UNSENT_S = 0.1
 _LEAST_UNSENT_BYTES = 4 << 10
 
 
 def set_kernel_pacing(connection: socket.socket, limit_bytes_per_s: int) -> None:
-    """Have the kernel send so many bytes a second at most, and hold little that it has not sent; 0 is no limit.
+    """Have the kernel send at most so many bytes a second, and hold few unsent; 0 is no limit.
 
-    A connection that was never held to one is left as it is.
+    A connection that never had a limit is left as it is.
     """
-    rate, unsent_bytes = _NO_LIMIT, 0  # an unsent mark of 0 is the system's own
+    rate, unsent_bytes = _NO_LIMIT, 0  # 0 is the system's own
     if limit_bytes_per_s:
         rate = min(_NO_LIMIT - 1, max(_LEAST_RATE, limit_bytes_per_s + limit_bytes_per_s // _ROOM))
         unsent_bytes = max(_LEAST_UNSENT_BYTES, int(limit_bytes_per_s * _UNSENT_S))
-    with contextlib.suppress(OSError, AttributeError):  # it ended just now, or this system cannot
+    with contextlib.suppress(OSError, AttributeError):  # it has just ended, or this system cannot
         if not limit_bytes_per_s and _rate(connection) == _NO_LIMIT:
             return
         connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("I", rate))

@@ -1,56 +1,59 @@
-"""Runs a program of ours in the sandbox, by the documented way: its archive goes up, it is started, its log is read."""
+"""Runs a program of syncd's in the sandbox, as the API documents it: uploads its archive, starts it, reads its log."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import secrets
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import ModuleType
+from typing import Any
 
 from syncd.core.errors import SandboxNotFound
+from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.bucket import check_url
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_bucket_status
 from syncd.remote.http_client import HttpClient, NoResponse
 
 _READ_S = 60.0
-# The program is done in a moment; a sandbox that is busy may begin with it late.
+# The program takes a moment; a busy sandbox may start it late.
 JOB_TIMEOUT_S = 120.0
-_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 2.0
 _LARGEST_LOG = 64 << 20
 _ENDED = ("completed", "failed")
 
 
 class JobStage(Enum):
-    """How far an execution is."""
+    """The stage of an execution."""
 
-    UNKNOWN = "the API knows of none, be it that it was never started or that its sandbox is gone"
-    UNDER_WAY = "it runs, or waits for its turn"
-    ENDED = "well or not"
+    UNKNOWN = "the API knows none: it was never started, or its sandbox is gone"
+    UNDER_WAY = "running, or waiting to start"
+    ENDED = "ended, successfully or not"
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """The step that an execution is a part of, and what messages call it."""
+    """The step that an execution is part of, and its description in messages."""
 
     step: ApiStep
-    what: str
+    description: str
 
     @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
-        """What fails within it says what it was for: the API knows of an execution alone."""
+    def explaining(self) -> Iterator[None]:
+        """Add the purpose to the failures raised within, which else name an execution alone."""
         try:
             yield
         except StepFailed as failure:
             raise StepFailed(
                 self.step,
                 failure.action,
-                f"{failure.message}, for {self.what}",
+                f"{failure.message}, for {self.description}",
                 failure.hint,
                 retry_after_s=failure.retry_after_s,
                 refusal=failure.refusal,
@@ -59,20 +62,42 @@ class Purpose:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A program to run over there. `files` are its `main.py` and what lies beside it."""
+    """A program to run in the sandbox. `files` are its `main.py` and the files beside it."""
 
     name: str
     purpose: Purpose
     files: Mapping[str, bytes]
 
+    def rows(self, output: str) -> Iterator[list[Any]]:
+        """Yield the JSON arrays that the program printed, without the marker that tells them from other output."""
+        for line in output.splitlines():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, list) and row[:1] == [self.name]:
+                yield row[1:]
 
-def new_name() -> str:
-    """A name that no other execution has: the API starts each by its name."""
-    return f"syncd-{secrets.token_hex(8)}"
+    def incomplete(self, output: str) -> StepFailed:
+        """Return the failure of a job whose output lacks its end."""
+        last = output.strip().splitlines()[-1:] or ["nothing was printed"]
+        message = f"{self.purpose.description} did not come to its end ({one_line(last[0], 120)})"
+        return StepFailed(self.purpose.step, FailureAction.RETRY, message)
+
+
+def new_job(purpose: Purpose, program: ModuleType, list_name: str, request: Mapping[str, Any]) -> RemoteJob:
+    """Return a job that runs the program with a request for it, under a name that no other execution has.
+
+    The program finds the request in the file `list_name` beside it, and the marker of its output in `word`.
+    """
+    name = f"syncd-{secrets.token_hex(8)}"
+    content = json.dumps({"word": name, **request}, separators=(",", ":")).encode("ascii")
+    with open(program.__file__ or "", "rb") as file:
+        return RemoteJob(name, purpose, {"main.py": file.read(), list_name: content})
 
 
 class JobRunner:
-    """Runs errands in one sandbox, one after the other."""
+    """Runs jobs in one sandbox, one after the other."""
 
     def __init__(self, api: Api, client: HttpClient, waiter: Waiter) -> None:
         self._api = api
@@ -80,34 +105,34 @@ class JobRunner:
         self._waiter = waiter
         self._clock = waiter.clock
 
-    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None) -> str:
-        """All that it printed, once it has ended, however it ended; `check` is called all the time.
+    def run(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
+        """Run the job, and return its output once it has ended, successfully or not. `check` is called at each poll.
 
         Raises `StepFailed`, `Stop`; then it may be running, or start later.
         """
         self.upload(job)
         self.start(job)
-        return self.printed(job, check)
+        return self.output(job, check, timeout_s)
 
     def upload(self, job: RemoteJob, region: str = "") -> None:
-        """Put it where it is started from, in the place of what had its name before; in `region`, if one is named.
+        """Upload the job's archive in place of any earlier one of that name; in `region`, if one is named.
 
         Raises `StepFailed`, `Stop`.
         """
-        with job.purpose.named():
+        with job.purpose.explaining():
             url = self._api.execution_upload_url(job.name, region)
             check_url(ApiStep.EXECUTION, url)
             self._put(url, _packed(job.files))
 
     def start(self, job: RemoteJob) -> None:
-        """Ask for it to be run. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
-        with job.purpose.named():
+        """Start the job. Raises `StepFailed`, `Stop`; then it may be running, or start later."""
+        with job.purpose.explaining():
             self._api.execute(job.name)
 
     def stage(self, name: str, purpose: Purpose) -> JobStage:
-        """How far the execution of that name is. Raises `StepFailed`, `Stop`."""
+        """Return the stage of the execution of that name. Raises `StepFailed`, `Stop`."""
         try:
-            with purpose.named():
+            with purpose.explaining():
                 status = self._api.execution_status(name)
         except StepFailed as failure:
             if failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound):
@@ -125,34 +150,33 @@ class JobRunner:
             ) from None
         if answer.status != 200:
             action = classify_bucket_status(answer.status, "")
-            action = FailureAction.RETRY if action is FailureAction.FRESH_LEASE else action
+            action = FailureAction.RETRY if action is FailureAction.RENEW_URL else action
             raise StepFailed(
                 ApiStep.EXECUTION, action, f"the bucket answered the program's upload with {answer.status}"
             )
 
-    def printed(
-        self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S
-    ) -> str:
-        """All that it printed, once it has ended, however it ended. Raises `StepFailed`, also after `timeout_s`, and
-        `Stop`.
+    def output(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
+        """Return the job's output once it has ended, successfully or not.
+
+        Raises `StepFailed`, also after `timeout_s`, and `Stop`.
         """
-        printed, cursor = "", 0
-        wait_s = _FIRST_LOOK_S
+        output, cursor = "", 0
+        wait_s = _FIRST_POLL_S
         ends_s = self._clock.monotonic_s() + timeout_s
         while True:
-            with job.purpose.named():
-                seen = self._api.execution_logs(job.name, cursor)
-            printed += seen.logs
-            if seen.status in _ENDED and seen.cursor <= cursor:
-                return printed
-            cursor = max(cursor, seen.cursor)
-            if self._clock.monotonic_s() > ends_s or len(printed) > _LARGEST_LOG:
-                message = f"{job.purpose.what} takes longer than {timeout_s:.0f} s"
+            with job.purpose.explaining():
+                logs = self._api.execution_logs(job.name, cursor)
+            output += logs.logs
+            if logs.status in _ENDED and logs.cursor <= cursor:
+                return output
+            cursor = max(cursor, logs.cursor)
+            if self._clock.monotonic_s() > ends_s or len(output) > _LARGEST_LOG:
+                message = f"{job.purpose.description} takes longer than {timeout_s:.0f} s"
                 raise StepFailed(job.purpose.step, FailureAction.RETRY, message)
             check()
-            if seen.status not in _ENDED:  # also where it prints all the time, or it would be asked all the time
+            if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
                 self._waiter.sleep(wait_s)
-                wait_s = min(_LONGEST_LOOK_S, 2 * wait_s)
+                wait_s = min(_LONGEST_POLL_S, 2 * wait_s)
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""How long to wait between two attempts, and when to stop trying."""
+"""Rules for retries: the wait before the next attempt, and its limits."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-# A server that asks for more is believed this far: a day off by a typo must not silence the daemon for a week.
+# The longest `Retry-After` that is kept to: a mistake of a server must not stop the daemon for a week.
 LONGEST_RETRY_AFTER_S = 3600.0
-# Fresh URLs asked for at once, in one sync, before a refusal is waited out like any failure.
+# Upload URLs that one sync asks for at once; then a refused one is followed by a wait, like any failure.
 FRESH_URLS = 2
 
 
 @dataclass(frozen=True)
 class RetrySettings:
-    """`[retry]`, in seconds."""
+    """The values of `[retry]`, in seconds."""
 
     first_s: float
     max_s: float
@@ -22,7 +22,7 @@ class RetrySettings:
 
 
 def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
-    """Seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: seconds or an HTTP date); None: nothing usable.
+    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: seconds or an HTTP date), if valid.
 
     `server_wall_s` is the server's own time, since a date is by its clock.
     """
@@ -41,16 +41,16 @@ def retry_after_s(value: str | None, server_wall_s: float) -> float | None:
 
 
 def backoff_limit_s(failures: int, first_s: float, max_s: float) -> float:
-    """The upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
+    """Return the upper end of the wait after this many failures in a row (1 is the first): doubling, up to `max_s`."""
     doublings = min(max(failures, 1) - 1, 32)
     return min(max_s, first_s * (1 << doublings))
 
 
 def delay_s(failures: int, first_s: float, max_s: float, chance: float, asked_s: float | None = None) -> float:
-    """The wait before the next attempt.
+    """Return the wait before the next attempt.
 
-    `chance` is a random number from 0 to 1: half of the wait is left to it, so that many laptops that lost one server
-    do not all come back in the same second. `asked_s` is what the server's `Retry-After` asked for; it is a least wait.
+    `chance` is a random number from 0 to 1, which decides half of the wait, so that many laptops that lost one server
+    do not all come back in the same second. `asked_s` is the server's `Retry-After`, the shortest wait.
     """
     limit_s = backoff_limit_s(failures, first_s, max_s)
     return max(limit_s * (0.5 + 0.5 * chance), asked_s or 0.0)

@@ -1,4 +1,4 @@
-"""One step, tried again until it succeeds, is refused, or took too long: tenacity with the program's own rules."""
+"""Retries one step until it succeeds, is refused, or took too long: tenacity with the program's own rules."""
 
 from __future__ import annotations
 
@@ -9,72 +9,74 @@ from typing import Protocol, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from syncd.core.clock import Clock
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings, delay_s
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class RetryObserver(Protocol):
-    """Is told of failed attempts, and waits for the next one."""
+    """Is notified of failed attempts, and waits for the next one."""
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """An attempt failed and the next one comes after so many seconds."""
 
     def pause(self, wait_s: float, action: FailureAction) -> None:
-        """Wait out a failure. Raises `Stop` or `Superseded`."""
+        """Wait before the next attempt. Raises `Stop` or `Superseded`."""
 
 
-def retried(
-    step: Callable[[], Made],
+def with_retries(
+    step: Callable[[], Result],
     retry_settings: RetrySettings,
     clock: Clock,
     *,
     on_retry: Callable[[StepFailed, float], None],
     pause: Callable[[float, FailureAction], None],
-    failed_before: int = 0,
-) -> Made:
-    """What the step gives in the end. Raises `StepFailed`, and what else the step and `pause` raise.
+    failures_in_row: Callable[[StepFailed], int] | None = None,
+) -> Result:
+    """Return the result of `step`, calling it again after each `StepFailed` that is not a refusal.
 
-    `failed_before` counts the failures in a row of earlier calls: changes that end a wait must not shorten the next.
+    `failures_in_row` counts the failures that the wait grows with, 0 for another attempt at once; it serves callers
+    whose count outlives one call, since changes that end a wait must not shorten the next. By default each attempt of
+    this call counts. An attempt at once is always made, so the caller bounds their number. Raises the last `StepFailed`
+    when no attempt may follow, and what else `step` and `pause` raise.
     """
     started_s = clock.monotonic_s()
 
-    def spent(state: RetryCallState) -> bool:
-        return clock.monotonic_s() - started_s + state.upcoming_sleep > retry_settings.give_up_s
-
     def wait_s(state: RetryCallState) -> float:
+        failure = _failure(state)
+        failures = state.attempt_number if failures_in_row is None else failures_in_row(failure)
+        if failures == 0:
+            return 0.0
         chance = random.random()  # noqa: S311 - jitter, not a secret
-        return delay_s(
-            failed_before + state.attempt_number,
-            retry_settings.first_s,
-            retry_settings.max_s,
-            chance,
-            failure.retry_after_s,
-        )
+        return delay_s(failures, retry_settings.first_s, retry_settings.max_s, chance, failure.retry_after_s)
 
-    failure = StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "not tried yet")
+    def takes_too_long(state: RetryCallState) -> bool:
+        ends_s = clock.monotonic_s() + state.upcoming_sleep
+        return state.upcoming_sleep > 0 and ends_s - started_s > retry_settings.give_up_s
 
-    def once() -> Made:
-        nonlocal failure
-        try:
-            return step()
-        except StepFailed as failed:
-            failure = failed
-            raise
+    def wait(state: RetryCallState) -> None:
+        failure = _failure(state)
+        on_retry(failure, state.upcoming_sleep)
+        pause(state.upcoming_sleep, failure.action)
 
     retrying = Retrying(
-        retry=retry_if_exception(_passes),
+        retry=retry_if_exception(_is_retryable),
         wait=wait_s,
-        stop=spent,
-        before_sleep=lambda state: on_retry(failure, state.upcoming_sleep),
-        sleep=lambda seconds: pause(seconds, failure.action),
+        stop=takes_too_long,
+        before_sleep=wait,
+        sleep=lambda _: None,  # `before_sleep` waits, since it knows the failure
         reraise=True,
     )
-    made: Made = retrying(once)
-    return made
+    result: Result = retrying(step)
+    return result
 
 
-def _passes(failure: BaseException) -> bool:
+def _failure(state: RetryCallState) -> StepFailed:
+    failure = state.outcome and state.outcome.exception()
+    assert isinstance(failure, StepFailed)  # noqa: S101 - nothing else is retried
+    return failure
+
+
+def _is_retryable(failure: BaseException) -> bool:
     return isinstance(failure, StepFailed) and failure.action is not FailureAction.REFUSED

@@ -1,7 +1,7 @@
-"""How fast the uplink was, across restarts: each `syncd push` is a process of its own.
+"""Keeps the estimate of the uplink's speed across restarts: each `syncd push` is a process of its own.
 
-One a workspace, since its archives are of one size and go to one region. It is a guess that saves time, so nothing in
-it is trusted: what makes no sense is as if nothing were known, and a crash may lose it.
+There is one for each workspace, since its archives have similar sizes and go to one region. It only saves time, so an
+invalid record is ignored, and a crash may lose it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from msgspec import Struct
 
 from syncd.archive.codec import Codec
 from syncd.core.durable_file import read_file, write_whole
-from syncd.remote.uplink import VOTES, Uplink
+from syncd.remote.uplink import SAMPLES, Uplink
 
 _VERSION = 1
 _LARGEST = 1 << 12
 
 
-class _UplinkRecord(Struct):
+class _UplinkRecord(Struct, rename={"measured_at_s": "told_at_s"}):  # as earlier versions wrote it
     version: int
     rates: list[float]
     codec: Codec
-    told_at_s: float
+    measured_at_s: float
 
 
 class UplinkStore:
@@ -34,17 +34,17 @@ class UplinkStore:
         self._path = os.path.join(folder, "uplink")
 
     def load(self) -> Uplink:
-        """What is known; nothing, where no sensible record is kept."""
+        """Return the estimate, an empty one without a valid record."""
         try:
             record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_UplinkRecord)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return Uplink()
-        sound = len(record.rates) == VOTES and all(isfinite(rate) and rate > 0 for rate in record.rates)
-        if record.version != _VERSION or not sound or not isfinite(record.told_at_s):
+        valid = len(record.rates) == SAMPLES and all(isfinite(rate) and rate > 0 for rate in record.rates)
+        if record.version != _VERSION or not valid or not isfinite(record.measured_at_s):
             return Uplink()
-        return Uplink(tuple(record.rates), record.codec, record.told_at_s)
+        return Uplink(tuple(record.rates), record.codec, record.measured_at_s)
 
     def save(self, uplink: Uplink) -> None:
         """Keep the estimate. Raises `OSError`."""
-        record = _UplinkRecord(_VERSION, list(uplink.rates), uplink.codec, uplink.told_at_s)
+        record = _UplinkRecord(_VERSION, list(uplink.rates), uplink.codec, uplink.measured_at_s)
         write_whole(self._path, msgspec.json.encode(record))

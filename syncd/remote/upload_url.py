@@ -1,8 +1,8 @@
-"""A signed upload URL and when it ends: kept until then, and a fresh one only after.
+"""A signed upload URL and its expiry: it is used until then.
 
-The end is exactly `X-Goog-Date` + `X-Goog-Expires` (Google Cloud Storage, "Signed URLs", V4 query parameters; names in
-any case), in the server's time. What the server's clock says is known from the answer that brought the URL, so the end
-is kept as a moment of this machine's boottime clock, which goes on in suspend and which nobody can set.
+It expires exactly at `X-Goog-Date` + `X-Goog-Expires` (Google Cloud Storage, "Signed URLs", V4 query parameters; names
+in any case), in the server's time. The answer with the URL carries the server's time, so the expiry is kept as a second
+of this machine's boottime clock, which goes on in suspend and cannot be set.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
-# A URL this close to its end is not begun with: requests take time to arrive and clocks differ by seconds.
+# No upload begins with a URL this close to its expiry: requests take time to arrive, and clocks differ by seconds.
 MARGIN_S = 30.0
 # … but a URL of a few seconds (a test, an odd server) is still used for most of them.
 MARGIN_SHARE = 0.1
-# An upload that is expected to last longer than this share of a URL's life begins with it all the same: a fresh one
-# would be no better.
+# An upload that is expected to last longer than this share of a URL's lifetime begins with it all the same: a fresh
+# one would be no better.
 UPLOAD_SHARE = 0.5
-# No signed URL lives longer than a week; a longer one is a server's mistake and would outlive every date.
+# No signed URL is valid for longer than a week; a longer lifetime is a server's mistake.
 LONGEST_S = 604_800.0
 
 
 @dataclass(frozen=True)
 class UploadUrl:
-    """One signed URL. `ends_s` and `life_s` are seconds of boottime; the URL itself never goes into a `repr`."""
+    """One signed URL. `ends_s` and `life_s` are seconds of boottime; a `repr` never holds the URL itself."""
 
     url: str
     ends_s: float
@@ -37,10 +37,10 @@ class UploadUrl:
 def upload_url_from(
     url: str, expires_in_minutes: int, server_wall_s: float | None, answered_s: float, wall_s: float
 ) -> UploadUrl:
-    """The lease of a URL that was answered at `answered_s` (boottime).
+    """Return the upload URL of an answer that came at `answered_s` (boottime).
 
-    `server_wall_s` is the answer's `Date`, by which the URL's own times are corrected for this machine's clock; without
-    it, this machine's wall clock has to do. Without readable times in the URL, `expires_in_minutes` counts.
+    `server_wall_s` is the answer's `Date`, which relates the URL's own times to this machine's clock; without it, this
+    machine's wall clock is used. Without valid times in the URL, `expires_in_minutes` counts.
     """
     times = _signed_times(url)
     if times is None:
@@ -48,20 +48,20 @@ def upload_url_from(
         return UploadUrl(url, answered_s + life_s, life_s)
     signed_s, life_s = times
     server_s = server_wall_s if server_wall_s is not None else wall_s
-    # It was signed before it was answered, and nobody answers with a URL that has ended: a clock that says so is wrong,
-    # and believing it would have each upload ask for a URL of its own.
+    # The URL was signed before the answer, and no server answers with an expired one: a clock that says otherwise is
+    # wrong, and with it each upload would ask for a URL of its own.
     age_s = server_s - signed_s
     return UploadUrl(url, answered_s + life_s - (age_s if 0.0 < age_s < life_s else 0.0), life_s)
 
 
-def usable(upload_url: UploadUrl, now_s: float, upload_s: float = 0.0) -> bool:
-    """Whether an upload expected to take `upload_s` seconds may begin with this URL at boottime `now_s`."""
+def is_usable(upload_url: UploadUrl, now_s: float, upload_s: float = 0.0) -> bool:
+    """True if an upload expected to take `upload_s` seconds may begin with this URL at boottime `now_s`."""
     margin_s = min(MARGIN_S, MARGIN_SHARE * upload_url.life_s) + min(upload_s, UPLOAD_SHARE * upload_url.life_s)
     return now_s < upload_url.ends_s - margin_s
 
 
-def ended(upload_url: UploadUrl, now_s: float) -> bool:
-    """Whether the URL's own end has passed: then a cut connection is no network fault."""
+def is_expired(upload_url: UploadUrl, now_s: float) -> bool:
+    """True if the URL has expired; a connection that was cut then is no network fault."""
     return now_s >= upload_url.ends_s
 
 

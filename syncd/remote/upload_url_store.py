@@ -1,6 +1,6 @@
-"""The signed URL across restarts: a fresh one is asked for only when the previous one has expired.
+"""Keeps the signed URL across restarts: a fresh one is asked for only when the previous one has expired.
 
-The file is the one place where a signed URL is written. It is 0600 in a 0700 folder, and of no use after its hour.
+The file is the one place where a signed URL is written. It is 0600 in a 0700 folder, and useless once the URL expires.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl
 
-_log = logging.getLogger("syncd.lease")
+_log = logging.getLogger("syncd.upload_url")
 
 
 class _UploadUrlRecord(Struct):
@@ -26,14 +26,14 @@ class _UploadUrlRecord(Struct):
 
 
 class UploadUrlStore:
-    """Keeps one lease. Between two processes only the wall clock goes on, so its end is kept by that."""
+    """Keeps one upload URL, with its expiry by the wall clock, which alone goes on between processes."""
 
     def __init__(self, folder: str, clock: Clock) -> None:
         self._file = StateFile(folder, "lease", "a new upload URL is asked for")
         self._clock = clock
 
     def load(self, target: Target) -> UploadUrl | None:
-        """The lease for this way to this sandbox, if one is kept that makes sense."""
+        """Return the URL for this target, if a valid one is kept."""
         record = self._file.load_record(_UploadUrlRecord, _log)
         if record is None:
             return None
@@ -43,11 +43,11 @@ class UploadUrlStore:
         return UploadUrl(record.url, self._clock.boottime_s() + left_s, record.life_s)
 
     def save(self, target: Target, upload_url: UploadUrl) -> None:
-        """Keep the lease. Raises `OSError`."""
+        """Keep the URL. Raises `OSError`."""
         ends_wall_s = self._clock.wall_s() + upload_url.ends_s - self._clock.boottime_s()
         self._file.write_record(_UploadUrlRecord(target, upload_url.url, ends_wall_s, upload_url.life_s))
 
     def forget(self) -> None:
-        """The URL was refused. Where the file stays, the next process finds that out with one request."""
+        """Remove a refused URL. If the file stays, the next process finds that out with one request."""
         with contextlib.suppress(OSError):
             self._file.remove()

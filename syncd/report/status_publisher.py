@@ -165,7 +165,7 @@ class StatusPublisher:
         self.acquired_sandbox = cycle.provider.acquired_sandbox
         self.servers = self.acquired_sandbox.servers if self.acquired_sandbox else dict(servers)
         self.left_out = cycle.snapshotter.left_out
-        self.lingering = cycle.lingering_files
+        self.lingering = cycle.leftover_files
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync went well; nothing that failed before is of interest any more."""

@@ -1,4 +1,4 @@
-"""The sandbox's life: acquiring it, deleting in it, what its agent changed, and telling the agent.
+"""The sandbox's life: acquire it, delete in it, find what its agent changed, and notify the agent.
 
 Begins at `provider`.
 """

@@ -1,6 +1,6 @@
-"""The file with the MCP servers' URLs, for an agent to read, and the notes about what the agent was told.
+"""Writes the MCP servers' URLs to a file for the agent, and remembers what the agent was notified of.
 
-A file of a person's is never overwritten: one is replaced only while it is, byte for byte, what syncd wrote there.
+A person's file is never overwritten: a file is replaced only while it is, byte for byte, what syncd wrote there.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ class _AgentRecord(Struct):
 
 
 class AgentNotes:
-    """What outlives the process: of which sandbox the agent was told, and what our file held."""
+    """The record that outlives the process: the hook's last run, and the digests of what syncd wrote to the file."""
 
     def __init__(self, folder: str) -> None:
-        self._file = StateFile(folder, "agent", "the agent is told of its sandbox once more")
-        self.told: HookRun | None = None
-        self.seals: list[str] = []
+        self._file = StateFile(folder, "agent", "the agent is notified of its sandbox once more")
+        self.last_run: HookRun | None = None
+        self.digests: list[str] = []
 
     def recall(self) -> None:
-        """Read what an earlier process noted, if it makes sense."""
+        """Read the record of an earlier process, if it is valid."""
         record = self._file.load_record(_AgentRecord, _log)
         if record is not None and record.version == _VERSION:
-            self.told, self.seals = record.told, record.seals
+            self.last_run, self.digests = record.told, record.seals
 
-    def record_run(self, told: HookRun) -> None:
-        """Keep it; where that fails, a restart may run the hook once more."""
-        self.told = told
+    def record_run(self, run: HookRun) -> None:
+        """Keep the hook's last run; if that fails, a restart may run the hook once more."""
+        self.last_run = run
         with contextlib.suppress(OSError):
             self._save()
 
-    def note_seals(self, seals: list[str]) -> None:
-        """Keep it. Raises `OSError`: a file that is not known to be ours could never be replaced."""
-        self.seals = seals
+    def record_digests(self, digests: list[str]) -> None:
+        """Keep the digests. Raises `OSError`: a file without a known digest could never be replaced."""
+        self.digests = digests
         self._save()
 
     def _save(self) -> None:
-        self._file.write_record(_AgentRecord(_VERSION, self.told, self.seals))
+        self._file.write_record(_AgentRecord(_VERSION, self.last_run, self.digests))
 
 
 @dataclass
@@ -66,20 +66,20 @@ class AgentFile:
     notes: AgentNotes
 
     def write(self, text: str) -> SyncWarning | None:
-        """See that it holds the text; what was in the way, if something was."""
+        """Write the text if the file does not hold it; return a warning if that is not possible."""
         content = text.encode()
         try:
-            there = self._there()
-            if there == content:
+            current = self._read()
+            if current == content:
                 return None
-            if there is not None and _seal(there) not in self.notes.seals:
+            if current is not None and _digest(current) not in self.notes.digests:
                 return SyncWarning(
                     _KEY,
                     f"{self.path} is left as it is: syncd did not write what it holds",
                     "move it away, or name another file in sandbox.mcp_file",
                 )
-            # Before the file: a process that dies between the two must still know its own.
-            self.notes.note_seals([*([] if there is None else [_seal(there)]), _seal(content)])
+            # Before the file: after a crash between the two, the next process must know the file as syncd's.
+            self.notes.record_digests([*([] if current is None else [_digest(current)]), _digest(content)])
             self._replace(content)
         except OSError as failure:
             return SyncWarning(
@@ -90,7 +90,7 @@ class AgentFile:
         _log.info("wrote the MCP servers to %s", self.path)
         return None
 
-    def _there(self) -> bytes | None:
+    def _read(self) -> bytes | None:
         try:
             return read_file(self.path, _LARGEST)
         except FileNotFoundError:
@@ -99,21 +99,21 @@ class AgentFile:
 
     def _replace(self, content: bytes) -> None:
         folder, name = os.path.split(self.path)
-        draft = os.path.join(folder, f".{name}.syncd-new")
+        temporary = os.path.join(folder, f".{name}.syncd-new")
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)  # a killed process left it
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.unlink(temporary)  # left by a killed process
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(draft, self.path)
+            os.replace(temporary, self.path)
         except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(draft)
+                os.unlink(temporary)
             raise
 
 
-def _seal(content: bytes) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What an agent is told of its sandbox: name, end and MCP servers, in the forms that agents and scripts read."""
+"""Describes a sandbox to its agent: id, end and MCP servers, in the forms that agents and scripts read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _URL = re.compile(r"https?://[!-~]+")
 
 @dataclass(frozen=True)
 class AgentInfo:
-    """One sandbox. `expires_at` is a UTC stamp, empty where nobody knows; `servers` are MCP servers' URLs by name."""
+    """One sandbox. `expires_at` is a UTC stamp, empty if not known; `servers` are MCP servers' URLs by name."""
 
     sandbox_id: str
     expires_at: str = ""
@@ -22,18 +22,18 @@ class AgentInfo:
 
 
 def callable_servers(servers: Mapping[str, str]) -> dict[str, str]:
-    """Those with a URL that a client could call; what else a server sent is nobody's to be handed on."""
+    """Return the servers whose URL a client can call; other text from the API is not passed on."""
     return {name: url for name, url in servers.items() if name and _URL.fullmatch(url)}
 
 
 def mcp_json(servers: Mapping[str, str]) -> str:
-    """The JSON that MCP clients read (`.mcp.json`): `mcpServers`, each with `type` and `url`."""
+    """Return the JSON that MCP clients read (`.mcp.json`): `mcpServers`, each with `type` and `url`."""
     entries = {name: {"type": "http", "url": url} for name, url in callable_servers(servers).items()}
     return json.dumps({"mcpServers": entries}, indent=2) + "\n"
 
 
 def hook_variables(agent_info: AgentInfo, workspace: str, mcp_file: str) -> dict[str, str]:
-    """What the hook finds in its environment; what is not known is empty."""
+    """Return the hook's environment variables, empty for unknown values."""
     return {
         "SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id),
         "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at,
@@ -44,12 +44,12 @@ def hook_variables(agent_info: AgentInfo, workspace: str, mcp_file: str) -> dict
 
 
 def shell_lines(agent_info: AgentInfo) -> Iterator[str]:
-    """`export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
-    import shlex  # noqa: PLC0415 - the daemon, which imports this module too, needs none of it
+    """Yield `export` lines for a shell's `eval`: id, end, and `SYNCD_MCP_NAME` for each server's URL."""
+    import shlex  # noqa: PLC0415 - the daemon, which imports this module too, does not need it
 
     values = {"SYNCD_SANDBOX_ID": one_line(agent_info.sandbox_id), "SYNCD_SANDBOX_EXPIRES_AT": agent_info.expires_at}
     for name, url in callable_servers(agent_info.servers).items():
         variable = "SYNCD_MCP_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
-        values.setdefault(variable, url)  # of two names that a shell cannot tell apart the first has it
+        values.setdefault(variable, url)  # of two names with one variable the first has it
     for variable, value in values.items():
         yield f"export {variable}={shlex.quote(value)}"

@@ -1,7 +1,7 @@
-"""Tells the agent where its sandbox is: by a file with the MCP servers, and by the person's own hook.
+"""Notifies the agent of its sandbox: by a file with the MCP servers, and by the person's own hook.
 
-After the sandbox holds the workspace, not before. Nothing here fails a sync, and nothing is waited for in the loop but
-the one question for a sandbox's servers that syncd did not acquire itself.
+It does so once the sandbox holds the workspace. Nothing here fails a sync, and the loop waits for nothing but the one
+request for the servers of a sandbox that syncd did not acquire itself.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.sandbox.agent_file import AgentFile, AgentNotes
 from syncd.sandbox.agent_info import AgentInfo, hook_variables, mcp_json
-from syncd.sandbox.hook import Hook, HookEnd
+from syncd.sandbox.hook import Hook, HookResult
 from syncd.sandbox.hook_rules import MOST_ATTEMPTS, HookRun, next_attempt
 
 _log = logging.getLogger("syncd")
-# After so many vain questions for the servers the hook is run without them.
-_MOST_QUESTIONS = 3
+# After so many failed requests for the servers the hook is run without them.
+_MOST_REQUESTS = 3
 
 
 class AgentNotifier:
-    """One workspace's. `ask` gives the MCP servers' URLs of a sandbox by name; it may raise `StepFailed`."""
+    """One workspace's notifier. `ask` returns a sandbox's MCP servers' URLs by name; it may raise `StepFailed`."""
 
     def __init__(
         self,
@@ -55,84 +55,84 @@ class AgentNotifier:
         self._clock = clock
         self._place = ""
         self._agent_info = AgentInfo("")
-        self._asked: Target | None = None
-        self._questions = 0
+        self._asked_target: Target | None = None
+        self._requests = 0
         self._servers: Mapping[str, str] | None = None
         self._file_warning: SyncWarning | None = None
         self._running: HookRun | None = None
 
     @property
     def servers(self) -> Mapping[str, str]:
-        """Those of the sandbox that was asked for them last, where anyone wanted to know."""
+        """The MCP servers of the sandbox that was last asked for them; empty if none was."""
         return self._servers or {}
 
     def arrived(self, target: Target | None, acquired_sandbox: AcquiredSandbox | None) -> None:
-        """The target's sandbox holds the workspace; `acquired_sandbox` is what is known of one that syncd acquired."""
+        """Notify the agent if need be: the target's sandbox, which syncd may have acquired, holds the workspace."""
         if target is None or (self._hook is None and self._file is None):
             return
-        servers = acquired_sandbox.servers if acquired_sandbox is not None else self._asked_for(target)
-        if servers is None and self._questions < _MOST_QUESTIONS:
+        servers = acquired_sandbox.servers if acquired_sandbox is not None else self._servers_of(target)
+        if servers is None and self._requests < _MOST_REQUESTS:
             return  # the next sync asks again
         ends_s = None if acquired_sandbox is None else acquired_sandbox.ends_wall_s
         self._agent_info = AgentInfo(target.sandbox_id, "" if ends_s is None else stamp(ends_s), servers or {})
         self._place = f"{target.base_url} {target.sandbox_id}"
         if self._file is not None and servers is not None:
             self._file_warning = self._file.write(mcp_json(servers))
-        self._tell()
+        self._run_hook()
 
     @property
     def due_s(self) -> float | None:
-        """The monotonic second from which on `look` has something to do whatever happens; None: nothing is ahead."""
+        """The monotonic second at which `poll` has something to do in any case; None if there is none."""
         return None if self._hook is None else self._hook.due_s
 
     def filenos(self) -> list[int]:
-        """What can be read once `look` has something to do."""
+        """Return the descriptors that become readable when `poll` has something to do."""
         return [] if self._hook is None else self._hook.filenos()
 
-    def look(self) -> bool:
-        """Hear what the hook says and how it ended; whether `warnings` may be others now."""
-        ended = None if self._hook is None else self._hook.look()
+    def poll(self) -> bool:
+        """Handle the hook's output and end; return True if `warnings` may have changed."""
+        ended = None if self._hook is None else self._hook.poll()
         if ended is None:
             return False
-        self._note(ended)
-        if self._notes.told is None or self._notes.told.place != self._place:
-            self._tell()  # the sandbox changed meanwhile
+        self._record_end(ended)
+        if self._notes.last_run is None or self._notes.last_run.place != self._place:
+            self._run_hook()  # the sandbox changed meanwhile
         return True
 
     def wait(self, interrupt: Interrupt) -> None:
-        """Until the hook has ended, for a command that runs no loop. Raises `Stop`."""
+        """Wait until the hook has ended, for a command that runs no loop. Raises `Stop`."""
         while self.due_s is not None:
             timeout_s = max(0.0, self.due_s - self._clock.monotonic_s())
             with interrupt.region():
                 select.select(self.filenos(), [], [], timeout_s)
-            self.look()
+            self.poll()
 
     def close(self) -> None:
-        """Whoever is being told is left alone; the next process tells once more."""
+        """End a running hook; the next process runs it once more."""
         if self._hook is not None:
-            self._hook.end()
+            self._hook.terminate()
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What the agent could not be told, and why."""
+        """The warnings about what the agent could not be notified of."""
         found = [] if self._file_warning is None else [self._file_warning]
-        told = self._notes.told
-        if self._hook is not None and told is not None and told.command == self._hook.command and not told.done:
-            spent = told.attempts >= MOST_ATTEMPTS
-            failure = told.failure or ("was broken off each time" if spent and not self._hook.running else "")
-            again = "it is not run again" if spent else "it is run again after the next sync"
+        run = self._notes.last_run
+        if self._hook is not None and run is not None and run.command == self._hook.command and not run.done:
+            exhausted = run.attempts >= MOST_ATTEMPTS
+            failure = run.failure or ("was interrupted each time" if exhausted and not self._hook.running else "")
+            again = "it is not run again" if exhausted else "it is run again after the next sync"
             if failure:
                 what = f"sandbox.on_sandbox_change {failure}; {again}"
-                found.append(SyncWarning("agent:hook", what, "see the log for what it said, then change the command"))
-        if self._questions and self._servers is None:
-            what = "the API did not tell the sandbox's MCP servers"
-            found.append(SyncWarning("agent:servers", what, "nothing to do; it is asked again after the next sync"))
+                found.append(SyncWarning("agent:hook", what, "see its output in the log, then change the command"))
+        if self._requests and self._servers is None:
+            what = "the API did not name the sandbox's MCP servers"
+            found.append(SyncWarning("agent:servers", what, "nothing to do; the next sync asks again"))
         return found
 
-    def _tell(self) -> None:
+    def _run_hook(self) -> None:
         if self._hook is None or self._hook.running:
             return
-        attempt = next_attempt(self._notes.told, self._place, self._hook.command)
+        attempt = next_attempt(self._notes.last_run, self._place, self._hook.command)
         if attempt is None:
             return
         self._notes.record_run(attempt)
@@ -143,19 +143,19 @@ class AgentNotifier:
         _log.info("running sandbox.on_sandbox_change for the sandbox %s", self._agent_info.sandbox_id)
         failed = self._hook.start(hook_variables(self._agent_info, self._workspace, path), hidden)
         if failed is not None:
-            self._note(failed)
+            self._record_end(failed)
 
-    def _note(self, ended: HookEnd) -> None:
+    def _record_end(self, ended: HookResult) -> None:
         if self._running is not None:
             done = not ended.failure
             self._notes.record_run(structs.replace(self._running, done=done, failure=ended.failure))
         self._running = None
 
-    def _asked_for(self, target: Target) -> Mapping[str, str] | None:
-        if target != self._asked:
-            self._asked, self._questions, self._servers = target, 0, None
+    def _servers_of(self, target: Target) -> Mapping[str, str] | None:
+        if target != self._asked_target:
+            self._asked_target, self._requests, self._servers = target, 0, None
         if self._servers is None:
-            self._questions += 1
+            self._requests += 1
             try:
                 self._servers = self._ask(target)
             except StepFailed as failure:
@@ -166,7 +166,7 @@ class AgentNotifier:
 def agent_notifier_of(
     config: Config, folders: Directories, *, key: ApiKey, context: RuntimeContext, client: HttpClient
 ) -> AgentNotifier:
-    """As `[sandbox]` says."""
+    """Return the notifier that `[sandbox]` configures."""
     keys = config.sandbox
     notes = AgentNotes(folders.state)
     if keys.on_sandbox_change or keys.mcp_file:

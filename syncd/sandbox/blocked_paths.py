@@ -1,12 +1,11 @@
-"""Finds out which paths of an archive cannot be extracted in the sandbox, and remembers them while that is so.
+"""Finds out which paths of an archive cannot be extracted in the sandbox, and remembers them while they are blocked.
 
-By one execution, where there is reason to suspect it: the program (`blocked_script`) goes up with the paths and says
-what is in their way. It only reads, so one that is late or lost does no harm.
+It does so by one execution, if there is reason to suspect any: the program (`blocked_paths_main`) is uploaded with the
+paths and prints what blocks them. It only reads, so one that is late or lost does no harm.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -16,27 +15,25 @@ from itertools import islice
 from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
-from syncd.core.text import one_line
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
-from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
+from syncd.remote.failure import ApiStep, StepFailed
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
 from syncd.sandbox import blocked_paths_main
-from syncd.sandbox.blocked_paths_rules import UNKNOWN, mark, warnings, within_of
+from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Manifest
 
-_log = logging.getLogger("syncd.blocked")
-_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the places there")
-# A sync is held up by no more than this.
+_log = logging.getLogger("syncd.blocked_paths")
+_CHECK = Purpose(ApiStep.INITIALIZE, "the check of the places there")
+# The longest delay of a sync.
 _TIMEOUT_S = 20.0
-# So that the list stays a small upload. What hinders a path beyond is not found.
-MOST_ASKED = 200_000
+# So that the list stays a small upload. Blocked paths beyond are not found.
+MOST_CHECKED = 200_000
 
 
 class PathsBlocked(Exception):
-    """The archive holds paths that cannot be put there; without them, the others can."""
+    """The archive holds blocked paths; without them, it can be extracted."""
 
 
 class _BlockedRecord(Struct):
@@ -46,7 +43,7 @@ class _BlockedRecord(Struct):
 
 
 class BlockedPaths:
-    """Those of one sandbox."""
+    """The blocked paths of one sandbox."""
 
     def __init__(
         self, job_runner: JobRunner, folder: str, target: Target, check: Callable[[], None] = lambda: None
@@ -54,144 +51,133 @@ class BlockedPaths:
         self._job_runner = job_runner
         self._target = target
         self._check = check
-        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
+        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent once more")
         record = self._file.load_record(_BlockedRecord, _log)
-        self._kept = (
+        self._saved = (
             record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")
         )
-        self._found = {os.fsdecode(path): there for path, there in self._kept.found}
-        self._mark = self._kept.mark  # of what was aside at the last look
-        self.aside: Manifest = {}  # what the workspace has of them
-        self.freed: list[str] = []  # of what is aside, what could be sent by now
+        self._found = {os.fsdecode(path): kind for path, kind in self._saved.found}
+        self._fingerprint = self._saved.mark  # of what was withheld at the last check
+        self.withheld: Manifest = {}  # their entries in the workspace
+        self.unblocked: list[str] = []  # withheld paths that can be sent now
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths, in order; what is below them is left out as well."""
+        """The paths, in order; all below them is withheld as well."""
         return tuple(sorted(self._found))
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What is not sent, why, and what to do."""
+        """The warnings about what is not sent."""
         return warnings(self._found)
 
     @property
     def changed(self) -> bool:
-        """Whether one of them was changed here since the last look there: reason for another."""
-        return bool(self.aside) and mark(self.aside) != self._mark
+        """True if a withheld path was changed here since the last check there: reason for another."""
+        return bool(self.withheld) and fingerprint(self.withheld) != self._fingerprint
 
-    def set_aside(self, manifest: Manifest) -> Manifest:
-        """Take what is known to be blocked out of the manifest: that part of it."""
-        self.aside, self.freed = within_of(manifest, self._found), []
-        # What is gone here is nobody's trouble any more.
-        self._found = {path: there for path, there in self._found.items() if path in self.aside}
-        self._keep()
-        return self.aside
+    def withhold(self, manifest: Manifest) -> Manifest:
+        """Return the entries of the manifest that are known to be blocked, and withhold them from now on."""
+        self.withheld, self.unblocked = entries_within(manifest, self._found), []
+        # A path that was deleted here is not blocked any more.
+        self._found = {path: kind for path, kind in self._found.items() if path in self.withheld}
+        self._save()
+        return self.withheld
 
-    def and_aside(self, manifest: Manifest) -> Manifest:
-        """The manifest with what is aside: all that the workspace has."""
-        return manifest | self.aside if self.aside else manifest
+    def with_withheld(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with the withheld entries: all that the workspace has."""
+        return manifest | self.withheld if self.withheld else manifest
 
-    def settle(self, suspects: Collection[str], manifest: Manifest) -> None:
-        """See what of `suspects`, and of what is aside, is blocked still.
+    def recheck(self, suspects: Collection[str], manifest: Manifest) -> None:
+        """Find out which of `suspects`, and of the withheld paths, are blocked.
 
-        `manifest` is what the archive holds. Raises `PathsBlocked` if it holds any that is blocked, `Stop`.
+        `manifest` is what the archive holds. Raises `PathsBlocked` if it holds a blocked path, `Stop`.
         """
         if not suspects and not self._found:
             return
-        asked = within_of(manifest, suspects) | self.aside
-        self._mark = mark(self.aside)
+        checked = entries_within(manifest, suspects) | self.withheld
+        self._fingerprint = fingerprint(self.withheld)
         try:
-            found = self._look(asked)
+            found = self._blocked_of(checked)
         except StepFailed as failure:
-            _log.warning("what is in the way of %d paths there could not be seen: %s", len(asked), failure)
+            _log.warning("cannot check what blocks %d paths in the sandbox: %s", len(checked), failure)
             found = dict.fromkeys(suspects, UNKNOWN) | self._found
-        self._learned(found, manifest)
-        self.freed = [path for path in self.aside if not within(path, found)]
+        self._update(found, manifest)
+        self.unblocked = [path for path in self.withheld if not within(path, found)]
 
     def find(self, manifest: Manifest, only: Collection[str] | None) -> bool:
-        """Look, after a failed initialize of `manifest`, or of `only` these paths of it, whether any is blocked.
+        """Find blocked paths after a failed initialize of `manifest`, or of `only` these paths of it.
 
-        False where that cannot be seen. Raises `PathsBlocked`, `Stop`.
+        Returns False if the check fails. Raises `PathsBlocked`, `Stop`.
         """
         try:
-            found = self._look(manifest if only is None else {p: manifest[p] for p in manifest if p in only})
+            found = self._blocked_of(manifest if only is None else {p: manifest[p] for p in manifest if p in only})
         except StepFailed as failure:
-            _log.debug("what the sandbox could not take cannot be seen: %s", failure)
+            _log.debug("cannot check which paths are blocked in the sandbox: %s", failure)
             return False
-        self._learned(self._found | found, manifest)
+        self._update(self._found | found, manifest)
         return True
 
     def forget(self) -> None:
-        """The sandbox is gone, and what had places there."""
-        self._found, self.aside, self.freed = {}, {}, []
-        self._keep()
+        """Forget all blocked paths: the sandbox does not exist any more."""
+        self._found, self.withheld, self.unblocked = {}, {}, []
+        self._save()
 
-    def _learned(self, found: dict[str, str], manifest: Manifest) -> None:
+    def _update(self, found: dict[str, str], manifest: Manifest) -> None:
         for path in found.keys() - self._found.keys():
             _log.warning("%s", warnings({path: found[path]})[0])
         self._found = found
         try:
-            self._refuse_blocked(manifest)
+            self._raise_if_blocked(manifest)
         finally:
-            self._keep()
+            self._save()
 
-    def _refuse_blocked(self, manifest: Manifest) -> None:
+    def _raise_if_blocked(self, manifest: Manifest) -> None:
         found = self._found
         if any(within(path, found) for path in manifest):
-            # Set aside by the next look at the workspace, which is no reason to look there again.
-            self._mark = mark(within_of(manifest, found) | self.aside)
+            # The next scan withholds them, which is no reason for another check.
+            self._fingerprint = fingerprint(entries_within(manifest, found) | self.withheld)
             raise PathsBlocked
 
-    def _keep(self) -> None:
-        """Note them for the next process, which sends nothing in vain then."""
-        found = [(os.fsencode(path), there) for path, there in self._found.items()]
-        record = _BlockedRecord(self._target, found, self._mark if found else b"")
-        if (record.found, record.mark) == (self._kept.found, self._kept.mark):
+    def _save(self) -> None:
+        """Keep them for the next process, which then withholds them from its first archive."""
+        found = [(os.fsencode(path), kind) for path, kind in self._found.items()]
+        record = _BlockedRecord(self._target, found, self._fingerprint if found else b"")
+        if (record.found, record.mark) == (self._saved.found, self._saved.mark):
             return
-        self._kept = record
+        self._saved = record
         with suppress(OSError):
             if found:
                 self._file.write_record(record)
             else:
                 self._file.remove()
 
-    def _look(self, manifest: Manifest) -> dict[str, str]:
-        """What is in whose way. Raises `StepFailed`, `Stop`."""
-        job = _job(manifest, new_name())
-        self._job_runner.upload(job)
-        self._job_runner.start(job)
-        return _findings(self._job_runner.printed(job, self._check, _TIMEOUT_S), job.name)
+    def _blocked_of(self, manifest: Manifest) -> dict[str, str]:
+        """Return the blocked paths, with the kind of what blocks each. Raises `StepFailed`, `Stop`."""
+        job = _job(manifest)
+        return _findings(job, self._job_runner.run(job, self._check, _TIMEOUT_S))
 
 
-def _job(manifest: Manifest, name: str) -> RemoteJob:
-    asked = dict(islice(manifest.items(), MOST_ASKED))
-    content = {
-        "word": name,
-        # Not by this machine's encoding of names, which the sandbox does not know.
-        "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in asked],
-        "kinds": "".join(entry.kind for entry in asked.values()),
+def _job(manifest: Manifest) -> RemoteJob:
+    checked = dict(islice(manifest.items(), MOST_CHECKED))
+    request = {
+        # As UTF-8, since the sandbox does not know this machine's encoding of names.
+        "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in checked],
+        "kinds": "".join(entry.kind for entry in checked.values()),
     }
-    with open(blocked_paths_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return RemoteJob(name, _LOOK, files)
+    return new_job(_CHECK, blocked_paths_main, "paths.json", request)
 
 
-def _findings(printed: str, word: str) -> dict[str, str]:
-    """What the program found. Raises `StepFailed` where it did not come to its end."""
+def _findings(job: RemoteJob, output: str) -> dict[str, str]:
+    """Return what the program found. Raises `StepFailed` if its output is incomplete."""
     found: dict[str, str] = {}
-    for line in printed.splitlines():
-        try:
-            said = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        match said:
-            case [who, "blocked", list(items)] if who == word:
+    for row in job.rows(output):
+        match row:
+            case ["blocked", list(items)]:
                 for item in items:
                     match item:
-                        case [str(path), str(there)]:
-                            found[os.fsdecode(path.encode("utf-8", "surrogateescape"))] = there
-            case [who, "done", int(count)] if who == word and count == len(found):
+                        case [str(path), str(kind)]:
+                            found[os.fsdecode(path.encode("utf-8", "surrogateescape"))] = kind
+            case ["done", int(count)] if count == len(found):
                 return found
-    last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"looking at the paths there did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_LOOK.step, FailureAction.RETRY, message)
+    raise job.incomplete(output)

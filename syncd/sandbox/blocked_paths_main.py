@@ -1,6 +1,6 @@
-"""The program that looks, in the sandbox, which paths of an archive cannot be extracted there.
+"""The program that finds out, in the sandbox, which paths of an archive cannot be extracted there.
 
-It runs over there, alone, under whatever Python 3 there is, and changes nothing. It follows no link and reads no file.
+It runs in the sandbox, alone, with any Python 3, and changes nothing. It follows no link and reads no file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import stat
 import sys
 from typing import Any
 
-_MOST = 5_000  # so that the answer stays small; the others are found by the next look
-_A_LINE = 100  # findings: longer lines some logs cut
+_MOST = 5_000  # so that the answer stays small; the next check finds the others
+_A_LINE = 100  # findings; some logs cut longer lines
 
 
 class _Probe:
-    """The workspace. `blocked` are paths and what hinders them: "d", "f", "l", "o" by kind, "r" a read-only folder."""
+    """Checks the workspace. `blocked` maps paths to what blocks them: "d", "f", "l", "o", "r" a read-only folder."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -24,30 +24,30 @@ class _Probe:
         self._writable: dict[bytes, bool] = {}
         self.blocked: dict[bytes, str] = {}
 
-    def look(self, name: bytes, kind: str) -> None:
-        """Whether `name` can be put there as a "d", or as something else."""
+    def check(self, name: bytes, kind: str) -> None:
+        """Add `name` to `blocked` if it cannot be created as a "d", or as another kind."""
         parent = os.path.dirname(name)
         if not self._is_folder(parent):
-            return  # what hinders it stands for it
+            return  # the path that blocks it is found instead
         if kind == "d" and not self._is_folder(name):
             return
-        there = self._kind(name)
-        if (there == "d" and kind != "d") or (there != "d" and not self._takes(parent)):
-            self.blocked[name] = "d" if there == "d" else "r"
+        current = self._kind(name)
+        if (current == "d" and kind != "d") or (current != "d" and not self._is_writable(parent)):
+            self.blocked[name] = "d" if current == "d" else "r"
 
     def _is_folder(self, name: bytes) -> bool:
-        """Whether it is one, or can become one."""
+        """True if it is a folder, or can be created as one."""
         if name not in self._folders:
             self._folders[name] = self._is_folder(os.path.dirname(name))
             if self._folders[name]:
-                there = self._kind(name)
-                if there not in ("", "d"):
-                    self.blocked[name] = there
+                current = self._kind(name)
+                if current not in ("", "d"):
+                    self.blocked[name] = current
                     self._folders[name] = False
         return self._folders[name]
 
-    def _takes(self, folder: bytes) -> bool:
-        """Whether names can be made and replaced in the folder, where there is one."""
+    def _is_writable(self, folder: bytes) -> bool:
+        """True if entries can be created and replaced in the folder, or it does not exist."""
         if folder not in self._writable:
             path = folder or b"."
             allowed = os.W_OK | os.X_OK
@@ -66,21 +66,21 @@ class _Probe:
 
 
 def main() -> None:
-    """Read the list beside this file, look, and say what cannot be put there."""
+    """Read the list beside this file, and print the paths that are blocked."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
-        asked = json.load(file)
-    place = _Probe(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
-    for path, kind in zip(asked["paths"], asked["kinds"]):  # noqa: B905 - older Pythons have no strict
-        if len(place.blocked) < _MOST:
-            place.look(path.encode("utf-8", "surrogateescape"), kind)
-    found = [[name.decode("utf-8", "surrogateescape"), what] for name, what in place.blocked.items()]
+        request = json.load(file)
+    probe = _Probe(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
+    for path, kind in zip(request["paths"], request["kinds"]):  # noqa: B905 - older Pythons have no strict
+        if len(probe.blocked) < _MOST:
+            probe.check(path.encode("utf-8", "surrogateescape"), kind)
+    found = [[name.decode("utf-8", "surrogateescape"), kind] for name, kind in probe.blocked.items()]
     for start in range(0, len(found), _A_LINE):
-        _say([asked["word"], "blocked", found[start : start + _A_LINE]])
-    _say([asked["word"], "done", len(found)])
+        _print([request["word"], "blocked", found[start : start + _A_LINE]])
+    _print([request["word"], "done", len(found)])
 
 
-def _say(what: list[Any]) -> None:
-    sys.stdout.write(json.dumps(what, separators=(",", ":")) + "\n")
+def _print(row: list[Any]) -> None:
+    sys.stdout.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

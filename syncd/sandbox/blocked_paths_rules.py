@@ -1,7 +1,7 @@
-"""Paths that no archive can bring, since something of another kind has their place in the sandbox.
+"""Rules for blocked paths: no archive can create them, since something of another kind has their place in the sandbox.
 
-GNU tar does not put a file where a directory with something in it is, and nothing below what is no directory; it then
-fails, whatever else the archive holds. So such a path, with all that is below it, is left out until its place is free.
+GNU tar puts no file in the place of a directory that is not empty, and nothing below a path that is no directory; it
+then fails, whatever else the archive holds. So such a path, with all below it, is withheld until its place is free.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from syncd.sandbox.removal_plan import Versions, within
 from syncd.scan.manifest import Entry, Kind, Manifest, replaced_entries
 
 UNKNOWN = "?"
-"""What hinders a path could not be seen."""
+"""The kind of what blocks a path could not be determined."""
 
-_THERE = {
+_REASONS = {
     "d": "a directory has its place",
     "f": "a file has its place",
     "l": "a link has its place",
@@ -31,7 +31,7 @@ _MOST_NAMED = 50
 def kinds_changed(
     held: Iterable[Mapping[str, Entry]], wanted: Mapping[str, Entry], leftovers: Mapping[str, list[Entry]]
 ) -> bool:
-    """Whether any wanted path may be there as of another kind. Nearly always not, and this is how that costs little."""
+    """True if any wanted path may be there with another kind; a cheap test, as it is nearly always False."""
     for before in held:
         for path in replaced_entries(before, wanted) if before else ():
             old = before.get(path)
@@ -40,12 +40,12 @@ def kinds_changed(
     return any(old.kind is not wanted[path].kind for path in leftovers if path in wanted for old in leftovers[path])
 
 
-def in_the_way(found: Versions, wanted: Mapping[str, Entry]) -> Versions:
-    """Those of our versions that have a wanted path's place, as of another kind, or are below what is no folder."""
-    return {path: entries for path, entries in found.items() if path in wanted or _below_no_folder(path, wanted)}
+def obstructing(found: Versions, wanted: Mapping[str, Entry]) -> Versions:
+    """Return the versions that have a wanted path's place, or are below a wanted path that is no directory."""
+    return {path: entries for path, entries in found.items() if path in wanted or _below_non_directory(path, wanted)}
 
 
-def _below_no_folder(path: str, wanted: Mapping[str, Entry]) -> bool:
+def _below_non_directory(path: str, wanted: Mapping[str, Entry]) -> bool:
     while path := path.rpartition("/")[0]:
         now = wanted.get(path)
         if now is not None:
@@ -53,10 +53,10 @@ def _below_no_folder(path: str, wanted: Mapping[str, Entry]) -> bool:
     return False
 
 
-def hindered(unmoved: Versions, wanted: Mapping[str, Entry]) -> set[str]:
-    """The wanted paths whose place is not free, as these versions, or what became of them, are there still.
+def blocked_by(unmoved: Versions, wanted: Mapping[str, Entry]) -> set[str]:
+    """Return the wanted paths whose place is not free while these versions, changed or not, are still there.
 
-    Files and links replace one another; a directory replaces nothing, and nothing a directory.
+    Files and links replace one another; a directory replaces nothing, and nothing replaces a directory.
     """
     return {
         path
@@ -66,24 +66,24 @@ def hindered(unmoved: Versions, wanted: Mapping[str, Entry]) -> set[str]:
     }
 
 
-def within_of(manifest: Mapping[str, Entry], blocked: Collection[str]) -> Manifest:
-    """The entries of these paths and of what is below them."""
+def entries_within(manifest: Mapping[str, Entry], blocked: Collection[str]) -> Manifest:
+    """Return the entries of these paths and of all below them."""
     return {path: entry for path, entry in manifest.items() if within(path, blocked)} if blocked else {}
 
 
-def without(manifest: Mapping[str, Entry], aside: Collection[str]) -> Manifest:
-    """The other entries."""
-    return {path: entry for path, entry in manifest.items() if path not in aside}
+def without(manifest: Mapping[str, Entry], withheld: Collection[str]) -> Manifest:
+    """Return the manifest without the withheld entries."""
+    return {path: entry for path, entry in manifest.items() if path not in withheld}
 
 
-def mark(entries: Mapping[str, Entry]) -> bytes:
-    """A digest that is another once someone changes one of them here."""
+def fingerprint(entries: Mapping[str, Entry]) -> bytes:
+    """Return a digest that differs once one of the entries is changed."""
     rows = sorted((p, e.kind.value, e.mode, e.size_bytes, e.mtime_s, e.target) for p, e in entries.items())
     return sha256(repr(rows).encode()).digest()
 
 
 def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
-    """The warnings about them."""
+    """Return the warnings about blocked paths, by path with the kind of what blocks each."""
     paths: Iterable[str] = sorted(blocked)
     found = [_warning(path, blocked[path]) for path in list(paths)[:_MOST_NAMED]]
     more = len(blocked) - _MOST_NAMED
@@ -93,7 +93,7 @@ def warnings(blocked: Mapping[str, str]) -> list[SyncWarning]:
     return found
 
 
-def _warning(path: str, there: str) -> SyncWarning:
-    what = f"{shown_path(path)!r} is not sent: in the sandbox {_THERE.get(there, _THERE[UNKNOWN])}"
-    remedy = "make it writable there" if there == "r" else "move that away there, or rename it here"
+def _warning(path: str, kind: str) -> SyncWarning:
+    what = f"{shown_path(path)!r} is not sent: in the sandbox {_REASONS.get(kind, _REASONS[UNKNOWN])}"
+    remedy = "make it writable there" if kind == "r" else "move that away there, or rename it here"
     return SyncWarning(f"blocked:{path}", what, f"{remedy}; then run `syncd push --force`")

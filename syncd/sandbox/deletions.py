@@ -1,4 +1,4 @@
-"""Makes way in the sandbox for a snapshot, as `sandbox.deletions` says, and remembers what stays there all the same."""
+"""Removes deleted files in the sandbox before a snapshot, as `sandbox.deletions` says, and remembers the leftovers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from syncd.core.errors import KeyRefused
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
-from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed
-from syncd.sandbox.leftovers import NOTHING, Leftovers, RemovalOutcomes, after, both
+from syncd.remote.failure import FailureAction, StepFailed
+from syncd.sandbox.blocked_paths_rules import blocked_by, kinds_changed, obstructing
+from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
 from syncd.sandbox.leftovers_store import LeftoversStore
 from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete, within
 from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Kind, Manifest
 
-_log = logging.getLogger("syncd.clearing")
+_log = logging.getLogger("syncd.deletions")
 
 
 class DeletionSync:
-    """What goes on before the initializes of one sandbox, and what lingers there after them."""
+    """The deletions in one sandbox before each initialize, and the leftovers after it."""
 
     def __init__(
         self,
@@ -35,9 +34,12 @@ class DeletionSync:
         check: Callable[[], None] = lambda: None,
         *,
         is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
-        hindered: Collection[str] = (),
+        blocked: Collection[str] = (),
     ) -> None:
-        """`is_excluded` says of a path, and whether it is a directory, that it is no deletion: it is left out here."""
+        """`is_excluded` is True for a path, and whether it is a directory, that the rules exclude: it was not deleted.
+
+        `blocked` are paths whose place in the sandbox was taken when the last process ended.
+        """
         self._deletions = deletions
         self._api = api
         self._remover = remover
@@ -46,72 +48,75 @@ class DeletionSync:
         self._is_excluded = is_excluded
         self._failed: dict[str, SyncWarning] = {}
         self._outcomes = RemovalOutcomes()
-        self._hindered = set(hindered)
+        self._blocked = set(blocked)
         self._was_reset = False
         self._leftovers = file.load()
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What stays in the sandbox although it is gone here, and why."""
+        """The warnings about what stays in the sandbox although it was deleted here."""
         if not self.removes:
-            return []  # then it stays because a person wants it so
+            return []  # then it stays as configured
         kept = [
             SyncWarning(
                 f"kept:{path}",
                 f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
                 "run `syncd pull` to have it, or remove it there and run `syncd push --force`",
             )
-            for path in sorted(self._leftovers.changed - self._hindered)  # of these others tell
+            for path in sorted(self._leftovers.changed - self._blocked)  # others warn of these
         ]
         return [*kept, *self._failed.values()]
 
-    def keeps_leftovers(self, path: str) -> bool:
-        """Whether a version of ours may be there that no snapshot holds any more."""
+    def has_leftover(self, path: str) -> bool:
+        """True if an uploaded version of the path may be there that no snapshot holds any more."""
         return path in self._leftovers.entries
 
     @property
-    def secret(self) -> frozenset[str]:
-        """What may be there, though a secret was found in it here."""
+    def secret_leftovers(self) -> frozenset[str]:
+        """The paths that may be there although a secret was found in them here."""
         return self._leftovers.secret
 
     @property
     def removes(self) -> bool:
-        """Whether anything is removed only because it was deleted here."""
+        """True if files are removed only because they were deleted here."""
         return self._deletions is not Deletions.KEEP
 
     @property
-    def lingering_files(self) -> int:
-        """How many files that were deleted here are still in the sandbox."""
+    def leftover_files(self) -> int:
+        """The number of files in the sandbox that were deleted here."""
         return self._leftovers.files
 
-    def owes(self, wanted: Manifest, unread: Collection[str]) -> bool:
-        """Whether something is to be removed that was left there before, and that was not tried in vain just now."""
+    def has_pending(self, wanted: Manifest, unread: Collection[str]) -> bool:
+        """True if leftovers are to be removed whose removal did not just fail."""
         left = self._leftovers
         if not self.removes or not left.entries:
             return False
         tried = left.changed | set(self._outcomes.failed)
         untried = {path: left.entries[path] for path in left.entries if path not in tried}
-        return bool(self._due(paths_to_delete((), wanted, unread, untried), wanted))
+        return bool(self._without_exclusions(paths_to_delete((), wanted, unread, untried), wanted))
 
-    def try_all_again(self) -> None:
-        """What was someone else's when it was last looked at may be as it was uploaded by now, or gone."""
+    def retry_all(self) -> None:
+        """Forget what was changed or could not be removed there: it may be as it was uploaded by now, or absent."""
         self._leftovers = replace(self._leftovers, changed=frozenset())
-        self._outcomes, self._hindered = RemovalOutcomes(), set()
+        self._outcomes, self._blocked = RemovalOutcomes(), set()
 
     def paths_to_delete(self, held: Iterable[Manifest], wanted: Manifest, unread: Collection[str]) -> Versions:
-        """What is to go before `wanted` is initialized over what may be there, and what an earlier time left undone."""
+        """Return the paths to delete before `wanted` is initialized, earlier leftovers included.
+
+        Each of `held` may be there.
+        """
         held = list(held)
         if not self.removes and not kinds_changed(held, wanted, self._leftovers.entries):
             return {}
-        found = self._due(paths_to_delete(held, wanted, unread, self._leftovers.entries), wanted)
+        found = self._without_exclusions(paths_to_delete(held, wanted, unread, self._leftovers.entries), wanted)
         if not self.removes:
-            found = in_the_way(found, wanted)
-        # What someone changed goes along with others, should it be ours again, but is no reason to look, unless it
-        # hinders.
-        return {} if found.keys() <= self._leftovers.changed and not hindered(found, wanted) else found
+            found = obstructing(found, wanted)
+        # A path that someone changed is tried along with others, as it may be as uploaded again, but is no reason for a
+        # removal by itself, unless it blocks a wanted path.
+        return {} if found.keys() <= self._leftovers.changed and not blocked_by(found, wanted) else found
 
-    def _due(self, found: Versions, wanted: Manifest) -> Versions:
-        """All of it, but where nothing was deleted: a reset takes the agent's work along, and not for a new rule."""
+    def _without_exclusions(self, found: Versions, wanted: Manifest) -> Versions:
+        """Return `found`, or nothing if all of it is only excluded: a new rule must not cause a reset."""
         if self._deletions is Deletions.RESET and all(
             path not in wanted and self._is_excluded(path, versions[-1].kind is Kind.DIRECTORY)
             for path, versions in found.items()
@@ -119,19 +124,19 @@ class DeletionSync:
             return {}
         return found
 
-    def empties(self, paths_to_delete: Versions) -> bool:
-        """Whether clearing takes everything away, so that only a whole archive can follow."""
+    def resets(self, paths_to_delete: Versions) -> bool:
+        """True if the deletion resets the sandbox, so that only a whole archive can follow."""
         return bool(paths_to_delete) and self._deletions is Deletions.RESET
 
-    def clear(self, paths_to_delete: Versions, wanted: Manifest) -> set[str]:
-        """Remove these paths there: the paths of `wanted` whose place may still be taken. Raises `StepFailed`,
-        `TryLater`, `Stop`.
+    def remove(self, paths_to_delete: Versions, wanted: Manifest) -> set[str]:
+        """Remove these paths there, and return the paths of `wanted` whose place may still be taken.
 
-        What cannot be removed becomes a problem, and no reason to hold back everything else.
+        A path that cannot be removed becomes a warning and holds nothing else back. Raises `StepFailed`, `TryLater`,
+        `Stop`.
         """
-        if not self.empties(paths_to_delete):
-            self._remover.settle(self._check)  # whatever is to happen now: it may have been started when that was other
-        self._outcomes, self._failed, self._hindered = RemovalOutcomes(), {}, set()
+        if not self.resets(paths_to_delete):
+            self._remover.settle_pending(self._check)  # a removal started earlier could delete what is sent now
+        self._outcomes, self._failed, self._blocked = RemovalOutcomes(), {}, set()
         if not paths_to_delete:
             return set()
         if self._deletions is Deletions.RESET:
@@ -148,11 +153,11 @@ class DeletionSync:
             self._outcomes = RemovalOutcomes(failed=paths_to_delete.keys())
             what = f"{len(paths_to_delete)} deleted paths stay in the sandbox ({failure.message})"
             self._failed = {"": SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
-            self._hindered = hindered(paths_to_delete, wanted)
-            return self._hindered
+            self._blocked = blocked_by(paths_to_delete, wanted)
+            return self._blocked
         unmoved = {path: paths_to_delete[path] for path in (*removal.kept, *removal.changed, *removal.failed)}
-        self._hindered = hindered(unmoved, wanted)
-        removed = frozenset(removal.removed).union(p for p in removal.kept if not within(p, self._hindered))
+        self._blocked = blocked_by(unmoved, wanted)
+        removed = frozenset(removal.removed).union(p for p in removal.kept if not within(p, self._blocked))
         self._outcomes = RemovalOutcomes(removed, frozenset(removal.changed), removal.failed.keys())
         self._failed = {
             path: SyncWarning(
@@ -161,42 +166,42 @@ class DeletionSync:
                 "it is tried again with the next sync",
             )
             for path, why in removal.failed.items()
-            if path not in self._hindered
+            if path not in self._blocked
         }
         counts = len(removed), len(removal.changed), len(removal.failed)
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
-        return self._hindered
+        return self._blocked
 
     @contextlib.contextmanager
-    def accounting(
+    def recording(
         self,
         held: Iterable[Manifest],
         wanted: Manifest,
         unread: Collection[str],
         secret_files: Collection[str] = (),
     ) -> Iterator[None]:
-        """Around the record that the sandbox holds `wanted`: what lingers besides is noted with it.
+        """Record the leftovers around the caller's own record that the sandbox holds `wanted`.
 
-        A process that dies in between leaves both what lingered before and what does after: some of it may be at home
-        again or removed, which the next sync finds out. Where the state folder takes no note, only this process knows.
+        A process that dies in between leaves the leftovers of before and after: some of them may exist locally again or
+        be removed, which the next sync finds out. If the state folder cannot be written, only this process knows them.
         """
-        before = NOTHING if self._was_reset else self._leftovers
-        now = NOTHING
+        before = NO_LEFTOVERS if self._was_reset else self._leftovers
+        now = NO_LEFTOVERS
         if not self._was_reset:
-            now = after(before, held, wanted, self._outcomes, unread=unread, secret_files=secret_files)
-        self._keep(both(self._leftovers, now))
+            now = leftovers_after(before, held, wanted, self._outcomes, unread=unread, secret_files=secret_files)
+        self._save(union(self._leftovers, now))
         try:
             yield
         finally:
             self._leftovers, self._was_reset = now, False
             self._outcomes = RemovalOutcomes(failed=self._outcomes.failed)
-        self._keep(now)
+        self._save(now)
 
     def forget(self) -> None:
-        """The sandbox is gone, and what was in it."""
-        self._keep(NOTHING)
-        self._leftovers = NOTHING
+        """Forget all leftovers: the sandbox does not exist any more."""
+        self._save(NO_LEFTOVERS)
+        self._leftovers = NO_LEFTOVERS
 
-    def _keep(self, leftovers: Leftovers) -> None:
+    def _save(self, leftovers: Leftovers) -> None:
         with contextlib.suppress(OSError):
             self._file.save(leftovers)

@@ -1,6 +1,6 @@
-"""A person's own program, run beside the loop: without a shell, for so long at most, its words in our log.
+"""Runs a person's own program beside the loop: without a shell, with a time limit, its output in the log.
 
-It is never waited for: the loop hears of its end by a descriptor (pidfd_open(2)), and of its output by another.
+The loop never waits for it: one descriptor becomes readable at its end (pidfd_open(2)), another with its output.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from syncd.core.text import one_line
 _log = logging.getLogger("syncd.hook")
 
 TIMEOUT_S = 30.0
-# After SIGTERM, before SIGKILL.
+# Between SIGTERM and SIGKILL.
 GRACE_S = 2.0
-# Where the daemon itself has to end within five seconds.
+# The daemon itself has to end within five seconds.
 _END_MS = 1000
 _MOST_LINES = 100
 _LONGEST_LINE = 300
 _BLOCK = 1 << 16
-# While the loop is busy nobody reads; the program should not have to wait for that (pipe(7): the most without rights).
+# A busy loop does not read, and the program should not wait for it (pipe(7): the maximum without privileges).
 _PIPE_BYTES = 1 << 20
-# What is the daemon's own: the key, and the means to speak for it to the service manager.
+# For the daemon alone: the key, and what it needs to notify the service manager.
 _WITHHELD = frozenset(
     {KEY_VARIABLE, "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM"}
 )
 
 
 @dataclass(frozen=True)
-class HookEnd:
-    """How a run ended; `failure` is empty where it went well."""
+class HookResult:
+    """The result of a run; `failure` is empty if it succeeded."""
 
     failure: str = ""
 
 
 class Hook:
-    """One command, run now and then, never twice at once."""
+    """One command, of which at most one run is active."""
 
     def __init__(self, command: tuple[str, ...], environ: Mapping[str, str], clock: Clock) -> None:
         self.command = command
@@ -55,20 +55,20 @@ class Hook:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._ends_s = 0.0
-        self._asked_to_end = False
+        self._terminating = False
         self._pending = b""
         self._lines = 0
         self._hidden: Mapping[str, str] = {}
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """True if it runs now."""
         return self._process is not None
 
-    def start(self, variables: Mapping[str, str], hidden: Mapping[str, str]) -> HookEnd | None:
-        """Run it with these variables; how it ended, where it cannot even begin.
+    def start(self, variables: Mapping[str, str], hidden: Mapping[str, str]) -> HookResult | None:
+        """Run the command with these variables; return the failure if it cannot be started.
 
-        `hidden` maps texts that no log may show, such as a server's URL, to what is shown instead.
+        `hidden` maps texts that no log may show, such as a server's URL, to their replacements.
         """
         home = os.path.expanduser("~")
         environ = {name: value for name, value in self._environ.items() if name not in _WITHHELD}
@@ -81,35 +81,35 @@ class Hook:
                 cwd=home if os.path.isdir(home) else "/",
                 env={**environ, **variables},
                 start_new_session=True,
-                umask=original_umask(),  # its files are the person's, not the daemon's
+                umask=original_umask(),  # its files get the person's permissions, not the daemon's
             )
         except (OSError, ValueError) as failure:
-            return HookEnd(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
+            return HookResult(f"cannot be started ({getattr(failure, 'strerror', None) or failure})")
         self._process, self._hidden = process, hidden
-        self._ends_s, self._asked_to_end = self._clock.monotonic_s() + TIMEOUT_S, False
+        self._ends_s, self._terminating = self._clock.monotonic_s() + TIMEOUT_S, False
         self._pending, self._lines = b"", 0
-        assert process.stdout is not None  # noqa: S101 - as asked for above
+        assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
         os.set_blocking(process.stdout.fileno(), False)
         with contextlib.suppress(OSError):
             fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._pidfd = os.pidfd_open(process.pid)
         except OSError as failure:
-            self.end()
-            return HookEnd(f"cannot be waited for ({failure.strerror})")
+            self.terminate()
+            return HookResult(f"cannot be waited for ({failure.strerror})")
         return None
 
     def filenos(self) -> list[int]:
-        """What can be read once there is something to look at."""
-        return [] if self._process is None else [self._pidfd, *([self._out] if self._out >= 0 else [])]
+        """Return the descriptors that become readable when `poll` has something to do."""
+        return [] if self._process is None else [self._pidfd, *([self._output_fd] if self._output_fd >= 0 else [])]
 
     @property
     def due_s(self) -> float | None:
-        """The monotonic second at which it has to be ended."""
+        """The monotonic second at which its time is over; None if it does not run."""
         return None if self._process is None else self._ends_s
 
-    def look(self) -> HookEnd | None:
-        """Read what it says, and end it when its time is over; how it ended, if it has."""
+    def poll(self) -> HookResult | None:
+        """Read its output, and signal it when its time is over; return its result if it has ended."""
         process = self._process
         if process is None:
             return None
@@ -117,23 +117,23 @@ class Hook:
         if not select.select([self._pidfd], [], [], 0)[0]:
             now_s = self._clock.monotonic_s()
             if now_s >= self._ends_s:
-                self._signal(signal.SIGKILL if self._asked_to_end else signal.SIGTERM)
-                self._asked_to_end, self._ends_s = True, now_s + GRACE_S
+                self._signal(signal.SIGKILL if self._terminating else signal.SIGTERM)
+                self._terminating, self._ends_s = True, now_s + GRACE_S
             return None
-        if self._asked_to_end:
-            self._signal(signal.SIGKILL)  # those of its group that did not hear: it is not reaped, so the group is its
+        if self._terminating:
+            self._signal(signal.SIGKILL)  # for the rest of its group, whose id is still its own, as it is not reaped
         self._read(_PIPE_BYTES)
-        self._say(self._pending)  # what it left running may hold the pipe open
+        self._log_line(self._pending)  # a process that it left running may hold the pipe open
         code = process.wait()
         self._close()
-        if self._asked_to_end:
-            return HookEnd(f"took longer than {TIMEOUT_S:.0f} s and was ended")
+        if self._terminating:
+            return HookResult(f"took longer than {TIMEOUT_S:.0f} s and was ended")
         if code < 0:
-            return HookEnd(f"was ended by signal {-code}")
-        return HookEnd(f"ended with {code}" if code else "")
+            return HookResult(f"was ended by signal {-code}")
+        return HookResult(f"ended with {code}" if code else "")
 
-    def end(self) -> None:
-        """End it now, with all that it started in its group."""
+    def terminate(self) -> None:
+        """End it now, with all processes of its group."""
         process = self._process
         if process is None:
             return
@@ -148,7 +148,7 @@ class Hook:
         self._close()
 
     @property
-    def _out(self) -> int:
+    def _output_fd(self) -> int:
         pipe = self._process.stdout if self._process else None
         return -1 if pipe is None or pipe.closed else pipe.fileno()
 
@@ -165,35 +165,35 @@ class Hook:
         self._process, self._pidfd = None, -1
 
     def _read(self, most_bytes: int) -> None:
-        """Log its lines, at the end also one that has no end of line."""
+        """Log its lines, at the end also one without a newline."""
         left = most_bytes
-        while left > 0 and self._out >= 0:
+        while left > 0 and self._output_fd >= 0:
             try:
-                block = os.read(self._out, min(left, _BLOCK))
+                block = os.read(self._output_fd, min(left, _BLOCK))
             except BlockingIOError:
                 return
             if not block:
-                self._say(self._pending)
+                self._log_line(self._pending)
                 self._pending = b""
                 if self._process is not None and self._process.stdout is not None:
-                    self._process.stdout.close()  # at its end it could be read for ever
+                    self._process.stdout.close()  # at its end it would stay readable
                 return
             left -= len(block)
             *lines, self._pending = (self._pending + block).split(b"\n")
             for line in lines:
-                self._say(line)
+                self._log_line(line)
             if len(self._pending) > _BLOCK:
-                self._say(self._pending)
+                self._log_line(self._pending)
                 self._pending = b""
 
-    def _say(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         text = line.decode("utf-8", "backslashreplace")
         if not text.strip():
             return
         self._lines += 1
         if self._lines > _MOST_LINES:
             if self._lines == _MOST_LINES + 1:
-                _log.info("on_sandbox_change says more, which is not kept")
+                _log.info("on_sandbox_change prints more, which is not logged")
             return
         for secret, shown in self._hidden.items():
             text = text.replace(secret, shown)

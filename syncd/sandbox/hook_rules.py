@@ -1,15 +1,15 @@
-"""Whether an agent is to be told of a sandbox once more: each at least once, none for ever."""
+"""Decides if the hook runs once more for a sandbox: at least once for each, with a limit of attempts."""
 
 from __future__ import annotations
 
 from msgspec import Struct, structs
 
-# A hook that fails may do better after the next sync; one that fails always is the person's to mend.
+# A failed hook may succeed after the next sync; one that always fails needs a person.
 MOST_ATTEMPTS = 3
 
 
 class HookRun(Struct, frozen=True):
-    """What the hook was last run for. `place` names the sandbox, `failure` says how the last run went wrong."""
+    """The hook's last run, for the sandbox `place`. `failure` describes how it failed, empty if it did not."""
 
     place: str
     command: tuple[str, ...]
@@ -18,18 +18,18 @@ class HookRun(Struct, frozen=True):
     failure: str = ""
 
 
-def next_attempt(told: HookRun | None, place: str, command: tuple[str, ...]) -> HookRun | None:
-    """What to note down before the hook is run for this sandbox; None: it is not to be run.
+def next_attempt(last_run: HookRun | None, place: str, command: tuple[str, ...]) -> HookRun | None:
+    """Return the run to record before the hook is run for this sandbox; None if it is not to be run.
 
-    Noted before, so that one which ends its own daemon is not run without end. A command that was changed since it
-    failed begins anew; one that was changed after it succeeded waits for the next sandbox.
+    It is recorded before, so that a hook which ends its own daemon is not run without end. A command that was changed
+    since it failed starts anew; one that was changed after it succeeded waits for the next sandbox.
     """
-    if told is None or told.place != place:
+    if last_run is None or last_run.place != place:
         return HookRun(place, command, 1)
-    if told.done:
+    if last_run.done:
         return None
-    if told.command != command:
+    if last_run.command != command:
         return HookRun(place, command, 1)
-    if told.attempts >= MOST_ATTEMPTS:
+    if last_run.attempts >= MOST_ATTEMPTS:
         return None
-    return structs.replace(told, attempts=told.attempts + 1)
+    return structs.replace(last_run, attempts=last_run.attempts + 1)

@@ -1,7 +1,7 @@
-"""What of ours may be in a sandbox beyond the manifest that it was given last: mostly files that are gone at home.
+"""Leftovers: uploaded paths that may be in a sandbox beyond its last manifest, mostly files deleted locally.
 
-They stay there because `sandbox.deletions` says so, because someone over there changed them, or because they could not
-be removed. Some are at home and could not be read: those are remembered, and not counted.
+They stay there because `sandbox.deletions` says so, because someone changed them in the sandbox, or because they could
+not be removed. Some exist locally and could not be read: those are remembered, and not counted.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from itertools import islice
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.scan.manifest import Entry, Kind
 
-# Of each further one only the number is kept. It goes down with a reset or another sandbox alone, since nobody can tell
-# which of them came back: from here on the count is the most that there can be.
+# Further ones are only counted. The count goes down with a reset or another sandbox alone, since it is not known which
+# of them exist again: it is an upper bound.
 MOST_NAMED = 100_000
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What lingers. `changed` of `entries` are someone else's by now; `unnamed` counts files beyond `MOST_NAMED`.
+    """The leftovers of one sandbox.
 
-    `files` is how many files and links are still there that were deleted here, or are left out by now. In `secret` of
-    `entries` a secret was found here later on: a person is told of them until they are gone there.
+    `changed` are those `entries` that someone changed there; `unnamed` counts files beyond `MOST_NAMED`. `files` counts
+    the files and links there that were deleted, or are excluded by now. `secret` are those `entries` in which a secret
+    was found later: a person is warned of them until they are removed there.
     """
 
     entries: Versions = field(default_factory=dict)
@@ -33,19 +34,19 @@ class Leftovers:
     secret: frozenset[str] = frozenset()
 
 
-NOTHING = Leftovers()
+NO_LEFTOVERS = Leftovers()
 
 
 @dataclass(frozen=True)
 class RemovalOutcomes:
-    """What a removal came to, by path."""
+    """The outcomes of a removal, by path."""
 
     removed: Collection[str] = frozenset()
     changed: Collection[str] = frozenset()
     failed: Collection[str] = frozenset()
 
 
-def after(
+def leftovers_after(
     before: Leftovers,
     held: Iterable[Mapping[str, Entry]],
     wanted: Mapping[str, Entry],
@@ -53,37 +54,37 @@ def after(
     *,
     unread: Collection[str],
     secret_files: Collection[str] = (),
-    most: int = MOST_NAMED,
+    max_named: int = MOST_NAMED,
 ) -> Leftovers:
-    """What lingers once the sandbox holds `wanted`. `held` may have been there before, in part or whole.
+    """Return the leftovers once the sandbox holds `wanted`. Each of `held` may have been there before, partly or whole.
 
-    `secret_files` are paths that stay home for a secret in them.
+    `secret_files` are paths that are not sent because of a secret in them.
     """
 
     def stays(path: str) -> bool:
-        # What is at home again, or still, lingers only where another kind of it could not be removed.
+        # A path that exists locally is left over only if another kind of it could not be removed.
         return path not in outcomes.removed and (path not in wanted or path in outcomes.failed)
 
     found: Versions = {path: versions for path, versions in before.entries.items() if stays(path)}
     for manifest in held:
         if not outcomes.failed and manifest.keys() <= wanted.keys():
-            continue  # nothing was deleted, which is so nearly always, and this is how it costs next to nothing
+            continue  # nothing was deleted, which is nearly always so: a cheap test
         for path, entry in manifest.items():
             if stays(path) and entry not in found.get(path, ()):
                 found[path] = [*found.get(path, ()), entry]
     if not found and not before.unnamed:
-        return NOTHING
+        return NO_LEFTOVERS
     unnamed = before.unnamed
-    if len(found) > most:
-        unnamed += _files({path: found[path] for path in islice(found, most, None)}, wanted, unread)
-        found = {path: found[path] for path in islice(found, most)}
+    if len(found) > max_named:
+        unnamed += _files({path: found[path] for path in islice(found, max_named, None)}, wanted, unread)
+        found = {path: found[path] for path in islice(found, max_named)}
     changed = frozenset(path for path in {*before.changed, *outcomes.changed} if path in found)
     secret = frozenset(path for path in {*before.secret, *secret_files} if path in found)
     return Leftovers(found, changed, unnamed, _files(found, wanted, unread) + unnamed, secret)
 
 
-def both(one: Leftovers, other: Leftovers) -> Leftovers:
-    """What is safe to believe while nobody knows which of the two is true."""
+def union(one: Leftovers, other: Leftovers) -> Leftovers:
+    """Return the leftovers to assume while either of the two may be true."""
     return Leftovers(
         {**one.entries, **other.entries},
         one.changed | other.changed,

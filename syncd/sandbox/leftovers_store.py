@@ -1,4 +1,4 @@
-"""Keeps what lingers in a sandbox, apart from what it holds: it changes with deletions only."""
+"""Keeps a sandbox's leftovers, apart from its manifest, as they change with deletions only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from msgspec import Struct
 
 from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
-from syncd.sandbox.leftovers import NOTHING, Leftovers
+from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
 
-_log = logging.getLogger("syncd.clearing")
+_log = logging.getLogger("syncd.deletions")
 _VERSION = 1
 
 
 class _LeftoverRow(Struct, array_like=True):
-    """One version of one path: names as the bytes they are."""
+    """One version of one path, with names as bytes."""
 
     path: bytes
     kind: Kind
@@ -38,31 +38,31 @@ class _LeftoversRecord(Struct):
 
 
 class LeftoversStore:
-    """What lingers in one sandbox."""
+    """Keeps the leftovers of one sandbox."""
 
     def __init__(self, folder: str, target: Target) -> None:
         self._file = StateFile(folder, "lingering", "files that were deleted here may stay in the sandbox uncounted")
         self._target = target
-        self._kept = NOTHING
+        self._saved = NO_LEFTOVERS
 
     def load(self) -> Leftovers:
-        """What is kept; nothing, where no sensible record of this sandbox is."""
+        """Return what is kept, nothing without a valid record of this sandbox."""
         record = self._file.load_record(_LeftoversRecord, _log)
         if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
-            return NOTHING
+            return NO_LEFTOVERS
         entries: Versions = {}
         for row in record.rows:
             entries.setdefault(os.fsdecode(row.path), []).append(_entry(row))
         changed = frozenset(map(os.fsdecode, record.changed))
         secret = frozenset(map(os.fsdecode, record.secret))
-        self._kept = Leftovers(entries, changed, record.unnamed, record.files, secret)
-        return self._kept
+        self._saved = Leftovers(entries, changed, record.unnamed, record.files, secret)
+        return self._saved
 
     def save(self, leftovers: Leftovers) -> None:
-        """Keep it, for good, if it is another than what is kept. Raises `OSError`."""
-        if leftovers == self._kept:
+        """Keep the leftovers durably, if they have changed. Raises `OSError`."""
+        if leftovers == self._saved:
             return
-        if leftovers == NOTHING:
+        if leftovers == NO_LEFTOVERS:
             self._file.remove()
         else:
             rows = [
@@ -76,9 +76,9 @@ class LeftoversStore:
             secret = sorted(map(os.fsencode, leftovers.secret))
             record = _LeftoversRecord(_VERSION, self._target, rows, changed, leftovers.unnamed, leftovers.files, secret)
             self._file.write_record(record)
-        self._kept = leftovers
+        self._saved = leftovers
 
 
 def _entry(row: _LeftoverRow) -> Entry:
-    # Permissions and times say nothing of whether it is as it was uploaded.
+    # Permissions and times do not show if a file is as it was uploaded.
     return Entry(row.kind, 0, 0, row.size_bytes, os.fsdecode(row.target), None, row.digest)

@@ -1,120 +1,120 @@
-"""Looks, before an archive overwrites files in the sandbox, whether someone there changed them, and tells of it.
+"""Checks, before an archive overwrites files in the sandbox, if someone there changed them, and warns of it.
 
-By one execution: the program (`inspection_script`) goes up with the paths, sizes and times that are expected, and says
-what is otherwise. It only reads, so one that is late or lost does no harm; whatever fails, the sync goes on.
+It does so by one execution: the program (`overwrite_check_main`) is uploaded with the expected paths, sizes and times,
+and prints what differs. It only reads, so one that is late or lost does no harm; if it fails, the sync goes on.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from syncd.core.clock import Clock, stamp
-from syncd.core.text import one_line, shown_path
+from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
-from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_name
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.retry import backoff_limit_s
 from syncd.sandbox import overwrite_check_main
-from syncd.sandbox.remote_changes import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change, warnings
+from syncd.sandbox.remote_changes import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Entry, Kind
 
-_log = logging.getLogger("syncd.inspection")
-# A sync is held up by no more than this …
+_log = logging.getLogger("syncd.overwrite_check")
+# The longest delay of a sync …
 TIMEOUT_S = 20.0
-# … and after a failure not again at once.
+# … and the wait for the next check after a failed one.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
-# What is lost cannot be mended. It is told for so long, as a save a second later would else wipe the word away.
+# Overwritten content is lost. The warning stays for so long, or a save a second later would remove it.
 WARNED_FOR_S = 3600.0
 _MOST_LOGGED = 50
-# It removes nothing: the step is the one that it comes before.
-_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
+# It removes nothing: its step is the one that follows.
+_CHECK = Purpose(ApiStep.INITIALIZE, "the check of the files there")
 
 
 class OverwriteCheck(Protocol):
-    """Who looks before files in the sandbox are overwritten."""
+    """A check before files in the sandbox are overwritten."""
 
-    def look(self, ask: Callable[[], CheckList]) -> None:
-        """Find out what was changed there. Raises `Stop`."""
+    def check(self, ask: Callable[[], CheckList]) -> None:
+        """Find out which files were changed there. Raises `Stop`."""
 
-    def overwritten(self) -> None:
-        """The initialize that followed was answered."""
+    def initialized(self) -> None:
+        """Note that the initialize that followed the check was answered."""
 
-    def spare(self, paths: Collection[str]) -> None:
-        """The archive is not put there; the next one leaves out these, with what is below them."""
+    def exclude(self, paths: Collection[str]) -> None:
+        """Note that the archive is not extracted, and that the next one leaves out these paths with all below them."""
 
     def forget(self) -> None:
-        """A person takes it as it is."""
+        """Forget all warnings: a person accepts the state."""
 
     @property
-    def looks(self) -> bool:
-        """Whether anything is ever asked."""
+    def enabled(self) -> bool:
+        """True if files are checked at all."""
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What was written over, and what could not be seen."""
+        """The warnings about overwritten files and failed checks."""
 
 
 class NoOverwriteCheck:
-    """Nobody looks, and nothing is asked."""
+    """Checks nothing."""
 
-    def look(self, ask: Callable[[], CheckList]) -> None:
-        """Not done."""
+    def check(self, ask: Callable[[], CheckList]) -> None:
+        """Do nothing."""
 
-    def overwritten(self) -> None:
-        """Of no interest."""
+    def initialized(self) -> None:
+        """Do nothing."""
 
-    def spare(self, paths: Collection[str]) -> None:
-        """Of no interest."""
+    def exclude(self, paths: Collection[str]) -> None:
+        """Do nothing."""
 
     def forget(self) -> None:
-        """There is nothing."""
+        """Do nothing."""
 
     @property
-    def looks(self) -> bool:
-        """No."""
+    def enabled(self) -> bool:
+        """False."""
         return False
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """None."""
+        """No warnings."""
         return []
 
 
 class RemoteOverwriteCheck:
-    """Looks into one sandbox."""
+    """Checks files in one sandbox."""
 
     def __init__(self, job_runner: JobRunner, clock: Clock, check: Callable[[], None] = lambda: None) -> None:
         self._job_runner = job_runner
         self._clock = clock
         self._check = check
-        self._found: dict[str, RemoteChange] = {}  # nobody knows yet whether it was overwritten
-        self._told: dict[str, tuple[RemoteChange, float]] = {}  # with the monotonic second
-        self._told_at = ""
+        self._found: dict[str, RemoteChange] = {}  # not known to be overwritten yet
+        self._overwritten: dict[str, tuple[RemoteChange, float]] = {}  # with the monotonic second
+        self._overwritten_at = ""
         self._failures = 0
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
 
-    def look(self, ask: Callable[[], CheckList]) -> None:
-        """Find out what was changed there. Raises `Stop`."""
+    def check(self, ask: Callable[[], CheckList]) -> None:
+        """Find out which files were changed there. Raises `Stop`."""
         if self._failures and self._clock.monotonic_s() < self._not_before_s:
             return
-        asked = ask()
-        if not asked.versions:
+        check_list = ask()
+        if not check_list.versions:
             return
         try:
-            seen = self._seen(asked)
+            differing = self._differing(check_list)
         except StepFailed as failure:
             self._fail(failure)
             return
         self._failures, self._failed = 0, []
-        found = {path: kind for path in seen if (kind := change(asked, path, seen[path])) is not None}
+        found = {
+            path: kind for path, entry in differing.items() if (kind := change_of(check_list, path, entry)) is not None
+        }
         for path in list(found)[:_MOST_LOGGED]:
             what = found[path].value[0].format(it="it")
             _log.warning("%r was %s: it is about to be overwritten", shown_path(path), what)
@@ -122,71 +122,70 @@ class RemoteOverwriteCheck:
             _log.warning("and %d more", len(found) - _MOST_LOGGED)
         self._found |= found
 
-    def overwritten(self) -> None:
-        """The initialize that followed was answered."""
+    def initialized(self) -> None:
+        """Note that the initialize that followed the check was answered."""
         now_s = self._clock.monotonic_s()
-        self._told = {path: told for path, told in self._told.items() if now_s < told[1] + WARNED_FOR_S}
+        self._overwritten = {
+            path: entry for path, entry in self._overwritten.items() if now_s < entry[1] + WARNED_FOR_S
+        }
         if self._found:
-            self._told |= {path: (kind, now_s) for path, kind in self._found.items()}
-            self._told_at = f"{stamp(self._clock.wall_s())[11:16]} UTC"
+            self._overwritten |= {path: (kind, now_s) for path, kind in self._found.items()}
+            self._overwritten_at = f"{stamp(self._clock.wall_s())[11:16]} UTC"
         self._found = {}
 
-    def spare(self, paths: Collection[str]) -> None:
-        """The archive is not put there; the next one leaves out these, with what is below them."""
+    def exclude(self, paths: Collection[str]) -> None:
+        """Note that the archive is not extracted, and that the next one leaves out these paths with all below them."""
         self._found = {path: kind for path, kind in self._found.items() if not within(path, paths)}
 
     def forget(self) -> None:
-        """A person takes it as it is, and wants to know anew what cannot be seen."""
-        self._told, self._failures, self._failed = {}, 0, []
+        """Forget all warnings and failures: a person accepts the state."""
+        self._overwritten, self._failures, self._failed = {}, 0, []
 
     @property
-    def looks(self) -> bool:
-        """Yes."""
+    def enabled(self) -> bool:
+        """True."""
         return True
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What was written over within the last hour, and what could not be seen."""
+        """The warnings about files overwritten within the last hour, and about a failed check."""
         now_s = self._clock.monotonic_s()
-        told = {path: kind for path, (kind, since_s) in self._told.items() if now_s < since_s + WARNED_FOR_S}
-        return [*warnings(told, self._told_at), *self._failed]
+        recent = {path: kind for path, (kind, since_s) in self._overwritten.items() if now_s < since_s + WARNED_FOR_S}
+        return [*warnings(recent, self._overwritten_at), *self._failed]
 
     def _fail(self, failure: StepFailed) -> None:
         self._failures += 1
         wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
         self._not_before_s = self._clock.monotonic_s() + wait_s
-        what = f"whether files were changed in the sandbox could not be seen ({failure.message}), and the sync went on"
-        remedy = "a later sync looks again"
+        what = f"files in the sandbox could not be checked for changes ({failure.message}), and the sync went on"
+        remedy = "a later sync checks again"
         if failure.action is FailureAction.REFUSED:
             remedy = "if this sandbox runs no programs, set sandbox.warn_on_remote_changes = false"
         self._failed = [SyncWarning("remote-changes", what, remedy)]
 
-    def _seen(self, asked: CheckList) -> dict[str, RemoteEntry]:
-        """What is not as it was sent. Raises `StepFailed`, `Stop`."""
-        job = _job(asked, new_name())
-        self._job_runner.upload(job)
-        self._job_runner.start(job)
-        printed = self._job_runner.printed(job, self._check, TIMEOUT_S)
-        paths = list(asked.versions)
+    def _differing(self, check_list: CheckList) -> dict[str, RemoteEntry]:
+        """Return the entries there that differ from what was sent. Raises `StepFailed`, `Stop`."""
+        job = _job(check_list)
+        output = self._job_runner.run(job, self._check, TIMEOUT_S)
+        paths = list(check_list.versions)
         try:
-            findings = [(paths[item[0]], _read(item)) for item in _findings(printed, job.name)]
+            findings = [(paths[item[0]], _entry(item)) for item in _findings(job, output)]
         except (ValueError, TypeError, LookupError):
-            raise StepFailed(_LOOK.step, FailureAction.RETRY, f"what came of {_LOOK.what} makes no sense") from None
-        return {path: seen for path, seen in findings if seen is not None}
+            raise StepFailed(
+                _CHECK.step, FailureAction.RETRY, f"the output of {_CHECK.description} is invalid"
+            ) from None
+        return {path: entry for path, entry in findings if entry is not None}
 
 
-def _job(asked: CheckList, name: str) -> RemoteJob:
-    """The program and its list, in columns, as these are packed best."""
-    content = {
-        "word": name,
-        # Not by this machine's encoding of names, which the sandbox does not know.
-        "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in asked.versions],
-        "kinds": "".join(entries[0].kind for entries in asked.versions.values()),
-        "stamps": [_stamps(entries) for entries in asked.versions.values()],
+def _job(check_list: CheckList) -> RemoteJob:
+    """Return the program and its list, in columns, which compress best."""
+    request = {
+        # As UTF-8, since the sandbox does not know this machine's encoding of names.
+        "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in check_list.versions],
+        "kinds": "".join(entries[0].kind for entries in check_list.versions.values()),
+        "stamps": [_stamps(entries) for entries in check_list.versions.values()],
     }
-    with open(overwrite_check_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "paths.json": json.dumps(content, separators=(",", ":")).encode("ascii")}
-    return RemoteJob(name, _LOOK, files)
+    return new_job(_CHECK, overwrite_check_main, "paths.json", request)
 
 
 def _stamps(entries: list[Entry]) -> list[int]:
@@ -196,25 +195,19 @@ def _stamps(entries: list[Entry]) -> list[int]:
     return stamps
 
 
-def _findings(printed: str, word: str) -> list[list[Any]]:
-    """What the program found. Raises `StepFailed` where it did not come to its end."""
+def _findings(job: RemoteJob, output: str) -> list[list[Any]]:
+    """Return what the program found. Raises `StepFailed` if its output is incomplete."""
     found: list[list[Any]] = []
-    for line in printed.splitlines():
-        try:
-            said = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        match said:
-            case [who, "seen", list(items)] if who == word:
+    for row in job.rows(output):
+        match row:
+            case ["seen", list(items)]:
                 found += items
-            case [who, "done", int(count)] if who == word and count == len(found):
+            case ["done", int(count)] if count == len(found):
                 return found
-    last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-    message = f"{_LOOK.what} did not come to its end ({one_line(last[0], 120)})"
-    raise StepFailed(_LOOK.step, FailureAction.RETRY, message)
+    raise job.incomplete(output)
 
 
-def _read(item: list[Any]) -> RemoteEntry | None:
+def _entry(item: list[Any]) -> RemoteEntry | None:
     match item[1:]:
         case ["absent"]:
             return ABSENT
@@ -226,4 +219,4 @@ def _read(item: list[Any]) -> RemoteEntry | None:
             return RemoteEntry(Kind.FILE, size_bytes, base64.b64decode(f"{digest}=="))
         case ["other"]:
             return OTHER
-    return None  # it could not be looked at
+    return None  # it could not be read

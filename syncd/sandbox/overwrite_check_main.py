@@ -1,8 +1,8 @@
-"""The program that looks, in the sandbox, at files that are about to be overwritten.
+"""The program that checks, in the sandbox, the files that are about to be overwritten.
 
-It runs over there, alone, under whatever Python 3 there is, and changes nothing. It follows no link below the
-workspace. Of a file with a size and time as on its list it says nothing; of anything else what lies there, and the
-digest only where the size is as on the list.
+It runs in the sandbox, alone, with any Python 3, and changes nothing. It follows no link below the workspace. It prints
+nothing of a file with a size and time as on its list; else the entry there, with its digest only if the size is as on
+the list.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import stat
 import sys
 from typing import Any
 
-_A_LINE = 100  # findings: longer lines some logs cut
-_DIGEST_BYTES = 16  # of a sha256: what is said about 20,000 files must fit into one answer
+_A_LINE = 100  # findings; some logs cut longer lines
+_DIGEST_BYTES = 16  # of a sha256: the findings about 20,000 files must fit into one answer
 
 
-def _shown(digest: bytes) -> str:
+def _as_base64(digest: bytes) -> str:
     return base64.b64encode(digest[:_DIGEST_BYTES]).decode().rstrip("=")
 
 
@@ -29,11 +29,11 @@ def _digest(name: bytes, top: int) -> str:
     with os.fdopen(descriptor, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             sha256.update(block)
-    return _shown(sha256.digest())
+    return _as_base64(sha256.digest())
 
 
 class _Workspace:
-    """The workspace. What lies behind a link that took a directory's place is not there."""
+    """The workspace. A path behind a link that took a directory's place counts as absent."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -51,8 +51,8 @@ class _Workspace:
             return ""
         return "d" if stat.S_ISDIR(mode) else "other"
 
-    def seen(self, name: bytes, kind: str, stamps: list[int]) -> list[Any] | None:
-        """What lies under this name: its kind and more; None: what is on the list. Stamps are sizes and times."""
+    def differing(self, name: bytes, kind: str, stamps: list[int]) -> list[Any] | None:
+        """Return the entry of this name, kind first; None if it is as on the list. Stamps are sizes and times."""
         if not self._is_folder(os.path.dirname(name)):
             return ["absent"]
         try:
@@ -60,11 +60,11 @@ class _Workspace:
             if stat.S_ISDIR(status.st_mode):
                 return None if kind == "d" else ["d"]
             if stat.S_ISLNK(status.st_mode):
-                return ["l", _shown(hashlib.sha256(os.readlink(name, dir_fd=self._top)).digest())]
+                return ["l", _as_base64(hashlib.sha256(os.readlink(name, dir_fd=self._top)).digest())]
             if not stat.S_ISREG(status.st_mode):
                 return ["other"]
             size, sizes = status.st_size, stamps[0::2]
-            # Ours are of whole seconds, which what was written since hardly ever is.
+            # Uploaded files have times of whole seconds; one written since hardly ever has.
             times = [second * 10**9 for second in stamps[1::2]]
             if (size, status.st_mtime_ns) in zip(sizes, times):  # noqa: B905 - older Pythons have no strict
                 return None
@@ -76,22 +76,22 @@ class _Workspace:
 
 
 def main() -> None:
-    """Read the list beside this file, look, and say what is not as on it."""
+    """Read the list beside this file, and print the entries that differ."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths.json"), encoding="ascii") as file:
-        asked = json.load(file)
-    place = _Workspace(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
+        request = json.load(file)
+    workspace = _Workspace(os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY))
     found: list[list[Any]] = []
-    for index, (path, kind, stamps) in enumerate(zip(asked["paths"], asked["kinds"], asked["stamps"])):  # noqa: B905
-        seen = place.seen(path.encode("utf-8", "surrogateescape"), kind, stamps)
-        if seen is not None:
-            found.append([index, *seen])
+    for index, (path, kind, stamps) in enumerate(zip(request["paths"], request["kinds"], request["stamps"])):  # noqa: B905
+        entry = workspace.differing(path.encode("utf-8", "surrogateescape"), kind, stamps)
+        if entry is not None:
+            found.append([index, *entry])
     for start in range(0, len(found), _A_LINE):
-        _say([asked["word"], "seen", found[start : start + _A_LINE]])
-    _say([asked["word"], "done", len(found)])
+        _print([request["word"], "seen", found[start : start + _A_LINE]])
+    _print([request["word"], "done", len(found)])
 
 
-def _say(what: list[Any]) -> None:
-    sys.stdout.write(json.dumps(what, separators=(",", ":")) + "\n")
+def _print(row: list[Any]) -> None:
+    sys.stdout.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Whether a sandbox may be sent archives of what changed only, which has to prove itself there first.
+"""Decides if a sandbox may be sent partial archives, which hold only what changed; this is verified there first.
 
-That `initialize` leaves alone what is not in an archive is likely, and nowhere promised. So after the first small one
-the sandbox's own (`/dump`) is held against the whole manifest; if anything is missing, whole archives go from then on.
-Where it gives none, nobody knows what is missing: then a whole archive follows, and small ones are tried again later.
-Until the proof is on disk the journal's mark stands, so a process that dies in between leaves a sandbox that is unsure.
+`initialize` probably leaves alone what is not in an archive, but this is not documented. So after the first partial
+archive the sandbox's own (`/dump`) is compared with the whole manifest; if a path is missing, only whole archives are
+sent from then on. If there is no dump, a whole archive follows, and partial ones are tried again later. Until the
+result is on disk the sync state stays uncertain, so a process that dies in between leaves nothing unverified.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.dump import Dump
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.scan.manifest import Manifest, content_bytes
 
-_log = logging.getLogger("syncd.cycle")
-# After a sandbox could not be asked, or was not asked to the end. Each small archive that proves nothing costs a whole
-# one as well.
+_log = logging.getLogger("syncd.partial_archives")
+# After a failed verification. Each partial archive that is not verified costs a whole one as well.
 _TRY_AGAIN_S = 900.0
-# A proof reads all that is in the sandbox. One that takes longer than this, and than its size explains, is given up:
-# the whole archive that follows then makes the same sure.
-_PROOF_S = 60.0
-_PROOF_BYTES_PER_S = 1 << 20
+# A verification reads the sandbox's whole workspace. One that takes longer than this, and than its size explains, is
+# given up; the whole archive that follows makes it unnecessary.
+_VERIFY_S = 60.0
+_VERIFY_BYTES_PER_S = 1 << 20
 
 
 class ArchiveContent(Enum):
-    """What an archive holds: `sync.archive`."""
+    """The content of an archive: `sync.archive`."""
 
     FULL = "full"
     CHANGES = "changes"
@@ -46,11 +44,11 @@ class ArchiveContent(Enum):
 
 class _Proof(Struct, frozen=True):
     target: Target
-    missing: list[bytes]  # the first of them, as the bytes that it is
+    missing: list[bytes]  # the first of them, as bytes
 
 
 class PartialArchives:
-    """What one sandbox makes of them."""
+    """Partial archives for one sandbox."""
 
     def __init__(
         self,
@@ -70,57 +68,57 @@ class PartialArchives:
         self._clock = clock
         self._check = check
         self._not_before_s = 0.0
-        self._file = StateFile(state_folder, "small-archives", "small archives are tried once more")
-        self._proof = self._recall() if archives is ArchiveContent.CHANGES else None
+        self._file = StateFile(state_folder, "small-archives", "partial archives are verified once more")
+        self._proof = self._load() if archives is ArchiveContent.CHANGES else None
 
     @property
     def usable(self) -> bool:
-        """Whether a small one may be sent, be it the first."""
+        """True if a partial archive may be sent."""
         if self._archives is not ArchiveContent.CHANGES or (self._proof and self._proof.missing):
             return False
         return self._proof is not None or self._clock.monotonic_s() >= self._not_before_s
 
     @property
     def warnings(self) -> list[SyncWarning]:
-        """Why whole archives are sent although small ones are asked for."""
+        """The warning that whole archives are sent although partial ones are configured."""
         if self._proof is None or not self._proof.missing:
             return []
         shown = shown_path(os.fsdecode(self._proof.missing[0]))
-        what = f"small archives do not suit this sandbox (after one, {shown!r} was missing there): whole ones are sent"
-        return [SyncWarning("small-archives", what, 'set sync.archive = "full" to be rid of this')]
+        what = f"this sandbox removes files that an archive does not hold ({shown!r}), so whole archives are sent"
+        return [SyncWarning("small-archives", what, 'set sync.archive = "full" to remove this warning')]
 
     def proved(self, manifest: Manifest) -> bool:
-        """Whether, after a small archive, the sandbox is known to hold the whole manifest.
+        """True if the sandbox is known to hold the whole manifest after a partial archive.
 
-        It is asked once, and not at all where it has proved itself before. Raises `Stop`, and what ends a wait early.
+        It is verified once; a kept result is used again. Raises `Stop`, and what ends a wait early.
         """
         if self._proof is not None:
             return not self._proof.missing
-        ends_s = self._clock.monotonic_s() + _PROOF_S + content_bytes(manifest.values()) / _PROOF_BYTES_PER_S
+        ends_s = self._clock.monotonic_s() + _VERIFY_S + content_bytes(manifest.values()) / _VERIFY_BYTES_PER_S
 
-        def missing(packed: Iterator[bytes]) -> list[str]:
-            return verify(self._workspace, manifest, self._until(ends_s, packed), self._check).missing
+        def missing(blocks: Iterator[bytes]) -> list[str]:
+            return verify(self._workspace, manifest, self._until(ends_s, blocks), self._check).missing
 
         try:
             found = self._dump.read_once(missing)
         except StepFailed as failure:
-            _log.warning("whether small archives suit this sandbox cannot be seen yet: %s", failure)
+            _log.warning("cannot verify partial archives in this sandbox yet: %s", failure)
             return False
         finally:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
         self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
-        with contextlib.suppress(OSError):  # then the next process proves it again
+        with contextlib.suppress(OSError):  # then the next process verifies it again
             self._file.write_record(self._proof)
         if found:
-            _log.warning("after a small archive %d paths are missing in the sandbox", len(found))
+            _log.warning("after a partial archive %d paths are missing in the sandbox", len(found))
         return not found
 
-    def _until(self, ends_s: float, packed: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in packed:
+    def _until(self, ends_s: float, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        for block in blocks:
             if self._clock.monotonic_s() > ends_s:
                 raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
-            yield piece
+            yield block
 
-    def _recall(self) -> _Proof | None:
+    def _load(self) -> _Proof | None:
         proof = self._file.load_record(_Proof, _log)
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None

@@ -1,7 +1,6 @@
-"""Which executions were asked for and are not known to have ended: they may be running, or begin later.
+"""Keeps which removals were started and are not known to have ended: they may be running, or start later.
 
-Noted for good before each is asked for. While such a note stands, nothing may be put where the execution could still
-take it away.
+Each is recorded durably before it is started. While it is recorded, nothing may be sent that it could still remove.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.removal")
 _VERSION = 1
-# Of sandboxes that a workspace went to before this one.
+# Of the workspace's earlier sandboxes.
 _MOST_OTHERS = 8
 
 
 class PendingRemoval(Struct, frozen=True):
-    """One execution, and the way by which it was asked for."""
+    """One execution, and the target that it was started with."""
 
     target: Target
     name: str
@@ -32,7 +31,7 @@ class _PendingRecord(Struct):
 
 
 class PendingRemovals:
-    """The notes of one sandbox; those of others are kept beside them, for the time that it is their turn again."""
+    """The pending removals of one sandbox; those of others are kept beside them, in case they are used again."""
 
     def __init__(self, folder: str, target: Target) -> None:
         self._file = StateFile(folder, "started", "a removal that was started before may still run")
@@ -42,13 +41,13 @@ class PendingRemovals:
         self.notes = [note for note in notes if note.target.same_sandbox(target)]
 
     def note(self, name: str) -> None:
-        """This one is about to be asked for. Raises `OSError`: then it must not be."""
+        """Record a removal that is about to be started. Raises `OSError`; then it must not be."""
         notes = [*self.notes, PendingRemoval(self._target, name)]
         self._write(notes)
         self.notes = notes
 
     def forget(self) -> None:
-        """All of them have ended. Raises `OSError`, which costs the next process a question."""
+        """Forget all of them, which have ended. Raises `OSError`, which costs the next process a request."""
         if not self.notes:
             return
         self.notes = []

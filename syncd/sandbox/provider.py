@@ -1,4 +1,4 @@
-"""Which sandbox a workspace goes to: the one that is named, or one that is acquired and, after its end, the next."""
+"""Provides a workspace's sandbox: the configured one, or one that is acquired, and after its end the next."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from msgspec import Struct
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import TryLater
-from syncd.remote.account import Account, NotAcquired
-from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.account import Account
+from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings
-from syncd.remote.retry_loop import RetryObserver, retried
+from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.sandbox")
@@ -25,21 +24,21 @@ _VERSION = 1
 
 
 class SandboxProvider(Protocol):
-    """Where a workspace goes."""
+    """Provides the sandbox that a workspace is synced to."""
 
     @property
     def known(self) -> Target | None:
-        """The sandbox, as far as it is known without asking anyone."""
+        """The sandbox, if it is known without a request."""
 
     @property
     def acquired_sandbox(self) -> AcquiredSandbox | None:
-        """What is known of a sandbox that syncd acquired itself."""
+        """The sandbox, if syncd acquired it."""
 
     def target(self, observer: RetryObserver) -> Target:
-        """The sandbox to go to now. Raises `StepFailed`, `Superseded`, `Stop`."""
+        """Return the sandbox to use now. Raises `StepFailed`, `Superseded`, `Stop`."""
 
-    def lost(self, target: Target) -> bool:
-        """The API knows that sandbox no more; whether there may be another one."""
+    def mark_lost(self, target: Target) -> bool:
+        """Note that the sandbox does not exist any more; return True if there may be another one."""
 
 
 class ConfiguredSandbox:
@@ -49,10 +48,10 @@ class ConfiguredSandbox:
         self.known = target
         self.acquired_sandbox: AcquiredSandbox | None = None
 
-    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - nobody has to be asked
+    def target(self, observer: RetryObserver) -> Target:  # noqa: ARG002 - no request is needed
         return self.known
 
-    def lost(self, target: Target) -> bool:  # noqa: ARG002
+    def mark_lost(self, target: Target) -> bool:  # noqa: ARG002
         return False
 
 
@@ -64,26 +63,26 @@ class _ProviderRecord(Struct, rename={"acquired_sandbox": "tenancy"}):  # as ear
 
 
 class AcquiredSandboxStore:
-    """Keeps which sandbox is ours, and when sandboxes were acquired. It is of one API only."""
+    """Keeps the acquired sandbox, and when sandboxes were acquired, for one API."""
 
     def __init__(self, folder: str, base_url: str) -> None:
         self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
         self._base_url = base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
-        """What is kept, if it makes sense."""
+        """Return what is kept, nothing without a valid record."""
         record = self._file.load_record(_ProviderRecord, _log)
         if record is None or record.version != _VERSION or record.base_url != self._base_url:
             return None, []
         return record.acquired_sandbox, record.acquired_wall_s
 
     def save(self, acquired_sandbox: AcquiredSandbox | None, acquired_wall_s: list[float]) -> None:
-        """Keep it. Raises `OSError`."""
+        """Keep both. Raises `OSError`."""
         self._file.write_record(_ProviderRecord(_VERSION, self._base_url, acquired_sandbox, acquired_wall_s))
 
 
 class AcquiringProvider:
-    """Sandboxes acquired one after the other, as `[sandbox.acquire]` says."""
+    """Acquires one sandbox after the other, as `[sandbox.acquire]` says."""
 
     def __init__(
         self,
@@ -114,7 +113,7 @@ class AcquiringProvider:
 
     @property
     def known(self) -> Target | None:
-        if self._acquired_sandbox is None or is_over(self._acquired_sandbox, self._clock.wall_s()):
+        if self._acquired_sandbox is None or should_be_replaced(self._acquired_sandbox, self._clock.wall_s()):
             return None
         return Target(self._base_url, self._acquired_sandbox.sandbox_id, self._region)
 
@@ -122,55 +121,56 @@ class AcquiringProvider:
         known = self.known
         if known is not None:
             return known
-        acquired_sandbox = self.acquired(observer.retrying, observer.pause)
+        acquired_sandbox = self.acquire(observer.retrying, observer.pause)
         return Target(self._base_url, acquired_sandbox.sandbox_id, self._region)
 
-    def acquired(
+    def acquire(
         self, on_retry: Callable[[StepFailed, float], None], pause: Callable[[float, FailureAction], None]
     ) -> AcquiredSandbox:
-        """A new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
-        return retried(
+        """Acquire a new one, in place of any other. Raises `StepFailed`, `TryLater`, and what `pause` raises."""
+        return with_retries(
             self._acquire,
             self._retry_settings,
             self._clock,
             on_retry=on_retry,
             pause=pause,
-            failed_before=self._failures,
+            failures_in_row=lambda _: self._failures,
         )
 
-    def leave(self) -> None:
-        """Have the next one acquired when there is need; this one is left to its end."""
-        self._keep(None)
+    def abandon(self) -> None:
+        """Forget the sandbox, so that the next sync acquires another one; this one lives until its end."""
+        self._save(None)
 
-    def lost(self, target: Target) -> bool:
+    def mark_lost(self, target: Target) -> bool:
         if self._acquired_sandbox is not None and self._acquired_sandbox.sandbox_id == target.sandbox_id:
             _log.info("the sandbox %s has ended", target.sandbox_id)
-            self._keep(None)
+            self._save(None)
         return True
 
     def _acquire(self) -> AcquiredSandbox:
         self._failures += 1  # until it succeeds
         now_s = self._clock.wall_s()
-        must_wait_s = wait_s(self._acquired_wall_s, now_s)
+        must_wait_s = acquire_wait_s(self._acquired_wall_s, now_s)
         if must_wait_s > 0:
-            message = f"sandboxes end too soon, or never come: no further one is acquired for {must_wait_s:.0f} s"
+            message = f"too many sandboxes were acquired recently: no further one is acquired for {must_wait_s:.0f} s"
             hint = "`syncd sandbox list` shows what became of them"
             raise StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, message, hint, retry_after_s=must_wait_s)
         before = [at_s for at_s in self._acquired_wall_s if 0 <= now_s - at_s < SPAN_S]
-        self._note([*before, now_s])  # before it is asked for: one that comes without an answer counts as well
+        self._record([*before, now_s])  # before the request: one that is acquired without an answer counts as well
         try:
             acquired_sandbox = self._account.acquire(self._servers, self._ttl_seconds)
-        except NotAcquired:
-            with contextlib.suppress(TryLater):
-                self._note(before)
+        except StepFailed as failure:
+            if not failure.possibly_applied:
+                with contextlib.suppress(TryLater):
+                    self._record(before)
             raise
-        self._keep(acquired_sandbox)
+        self._save(acquired_sandbox)
         self._failures = 0
         _log.info("acquired the sandbox %s for %d s", acquired_sandbox.sandbox_id, self._ttl_seconds)
         return acquired_sandbox
 
-    def _note(self, acquired_wall_s: list[float]) -> None:
-        """Raises `TryLater`: what cannot be counted must not be asked for, or an account is emptied by restarts."""
+    def _record(self, acquired_wall_s: list[float]) -> None:
+        """Record when sandboxes were acquired. Raises `TryLater`: else restarts could use up the account."""
         try:
             self._file.save(None, acquired_wall_s)
         except OSError as failure:
@@ -180,7 +180,7 @@ class AcquiringProvider:
             ) from None
         self._acquired_sandbox, self._acquired_wall_s = None, acquired_wall_s
 
-    def _keep(self, acquired_sandbox: AcquiredSandbox | None) -> None:
+    def _save(self, acquired_sandbox: AcquiredSandbox | None) -> None:
         self._acquired_sandbox = acquired_sandbox
-        with contextlib.suppress(OSError):  # costs the next process one sandbox more
+        with contextlib.suppress(OSError):  # costs the next process one more sandbox
             self._file.save(acquired_sandbox, self._acquired_wall_s)

@@ -1,7 +1,7 @@
-"""Which of the API's regions is nearest to a laptop, by the name of its time zone: a guess, for a person to confirm.
+"""Guesses the API's nearest region from the name of the time zone, for a person to confirm.
 
 Names are those of the IANA time zone database. The guess is by the map, nothing is measured: East and South Asia and
-Oceania are "asia". Who cannot be placed gets the API's own default.
+Oceania are "asia". Any other zone gets the API's own default.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EUROPEAN_LINKS = frozenset(
 
 
 def region_near(zone: str) -> str:
-    """The API's name of the region: "us" or "asia"."""
+    """Return the API's name of the region: "us" or "asia"."""
     area, _, place = zone.partition("/")
     if zone in _ASIAN_LINKS:
         return "asia"
@@ -39,5 +39,5 @@ def region_near(zone: str) -> str:
 
 
 def maybe_european(zone: str) -> bool:
-    """Whether the account may be one of the EU, whose API has an address of its own."""
+    """True if the account may be one of the EU, whose API has an address of its own."""
     return zone.startswith("Europe/") or zone in _EUROPEAN_LINKS

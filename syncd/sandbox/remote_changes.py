@@ -1,7 +1,7 @@
-"""What someone in the sandbox made of our files, where an archive is about to overwrite it.
+"""Rules that find changes made in the sandbox to uploaded files, where an archive is about to overwrite them.
 
-Size and whole-second mtime are believed where they are as we sent them; else the content's digest decides. Modes and a
-directory's times are not compared.
+A file with the size and whole-second mtime that were sent counts as unchanged; else the content's digest decides. Modes
+and a directory's times are not compared.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from syncd.core.warning import SyncWarning
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest, difference
 
-# So that the list stays a small upload, 16 bytes a path, and what is said of each fits into one answer of 1 MiB.
-MOST_ASKED = 20_000
+# So that the list stays a small upload, 16 bytes a path, and the findings fit into one answer of 1 MiB.
+MOST_CHECKED = 20_000
 _MOST_NAMED = 3
 _SAVE = "`syncd pause` while the agent works, and `syncd pull DEST` to save what it made"
 
 
 class RemoteChange(Enum):
-    """What became of a path in the sandbox. The values are parts of a sentence."""
+    """A change to a path in the sandbox. The values are parts of a sentence."""
 
     CHANGED = ("changed in the sandbox after syncd had put {it} there", "wrote over {it}", _SAVE)
     FOREIGN = ("in the sandbox with other content", "wrote over {it}", _SAVE)
@@ -32,19 +32,19 @@ class RemoteChange(Enum):
 
 @dataclass(frozen=True)
 class CheckList:
-    """Paths that an archive overwrites, with each entry of ours that may lie there, what is sent among them.
+    """Paths that an archive overwrites, each with the uploaded entries that may be there and the one that is sent.
 
-    `ours` are those that were put there before; `missed` those of them that should be there.
+    `uploaded` are those that were put there before; `expected` those of them that should be there.
     """
 
     versions: Versions
-    ours: Collection[str]
-    missed: Collection[str]
+    uploaded: Collection[str]
+    expected: Collection[str]
 
 
 @dataclass(frozen=True)
 class RemoteEntry:
-    """What lies there. `digest` is the first bytes of that of a file, where its size is one of ours, or of a target."""
+    """An entry in the sandbox. `digest` holds the first bytes of a target's, or of a file's if its size is expected."""
 
     kind: Kind | None
     size_bytes: int = 0
@@ -52,51 +52,51 @@ class RemoteEntry:
 
 
 ABSENT = RemoteEntry(None)
-OTHER = RemoteEntry(None, -1)  # a FIFO, say
+OTHER = RemoteEntry(None, -1)  # such as a FIFO
 
 
 def check_list(
     wanted: Mapping[str, Entry],
     only: Collection[str] | None,
     held: Sequence[Mapping[str, Entry]],
-    missed: Collection[str],
+    expected: Collection[str],
 ) -> CheckList:
-    """What is to be asked before `wanted`, or `only` these paths of it, are put over what was sent before.
+    """Return what to check before `wanted`, or `only` these paths of it, overwrite what was sent before.
 
-    `held` are manifests of ours of which each may be there, what is there for certain first. Of more than `MOST_ASKED`
-    paths only those are asked for that changed here.
+    `held` are uploaded manifests of which each may be there, the one that surely is there first. Of more than
+    `MOST_CHECKED` paths only those that changed here are checked.
     """
     paths: Iterable[str] = wanted if only is None else [path for path in wanted if path in only]
-    if len(wanted if only is None else only) > MOST_ASKED:
-        here = difference(held[0], wanted)
-        paths = [*here.added, *here.changed, *here.uncertain][:MOST_ASKED]
+    if len(wanted if only is None else only) > MOST_CHECKED:
+        changes = difference(held[0], wanted)
+        paths = [*changes.added, *changes.changed, *changes.uncertain][:MOST_CHECKED]
     versions = {path: [wanted[path], *(old[path] for old in held if path in old)] for path in paths}
-    return CheckList(versions, held[0].keys(), missed)
+    return CheckList(versions, held[0].keys(), expected)
 
 
-def change(asked: CheckList, path: str, seen: RemoteEntry) -> RemoteChange | None:
-    """What was changed there; None: nothing, or nothing that is lost by the overwriting."""
-    if seen == ABSENT:
-        return RemoteChange.REMOVED if path in asked.missed else None
-    if any(_is(entry, seen) for entry in asked.versions[path]):
+def change_of(check_list: CheckList, path: str, entry: RemoteEntry) -> RemoteChange | None:
+    """Return the change there; None if there is none, or none that is lost by the overwriting."""
+    if entry == ABSENT:
+        return RemoteChange.REMOVED if path in check_list.expected else None
+    if any(_matches(version, entry) for version in check_list.versions[path]):
         return None
-    return RemoteChange.CHANGED if path in asked.ours else RemoteChange.FOREIGN
+    return RemoteChange.CHANGED if path in check_list.uploaded else RemoteChange.FOREIGN
 
 
-def _is(entry: Entry, seen: RemoteEntry) -> bool:
-    if entry.kind is not seen.kind:
+def _matches(entry: Entry, remote: RemoteEntry) -> bool:
+    if entry.kind is not remote.kind:
         return False
     if entry.kind is Kind.SYMLINK:
-        return sha256(entry.target.encode("utf-8", "surrogateescape")).digest().startswith(seen.digest)
+        return sha256(entry.target.encode("utf-8", "surrogateescape")).digest().startswith(remote.digest)
     if entry.kind is Kind.DIRECTORY:
         return True
-    # Of content that is not known here nobody can say that it was changed.
+    # Without a known digest here, the content counts as unchanged.
     digest = arrived_digest(entry)
-    return entry.size_bytes == seen.size_bytes and (not digest or digest.startswith(seen.digest))
+    return entry.size_bytes == remote.size_bytes and (not digest or digest.startswith(remote.digest))
 
 
 def warnings(changes: Mapping[str, RemoteChange], at: str) -> list[SyncWarning]:
-    """What a sync wrote over, the last of it at that time: one problem a kind of change, the first paths by name."""
+    """Return warnings about what syncs overwrote, last at that time: one a kind of change, with the first paths."""
     found = []
     for kind in RemoteChange:
         paths = [path for path in changes if changes[path] is kind]

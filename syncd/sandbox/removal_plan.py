@@ -1,6 +1,6 @@
-"""What is to be removed in the sandbox: paths that were uploaded and are gone at home, and nothing else.
+"""Decides what to remove in the sandbox: uploaded paths that were deleted locally, and nothing else.
 
-A path whose kind changed counts as gone too: an extractor cannot put a file in a directory's place.
+A path whose kind changed counts as deleted: an extractor cannot put a file in a directory's place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from syncd.scan.manifest import Entry
 
 
 class Deletions(Enum):
-    """What is done about files that are in the sandbox and gone at home: `sandbox.deletions`."""
+    """The treatment of files in the sandbox that were deleted locally: `sandbox.deletions`."""
 
     KEEP = "keep"
     MIRROR = "mirror"
@@ -21,7 +21,7 @@ class Deletions(Enum):
 
 
 Versions = dict[str, list[Entry]]
-"""Paths with each entry of ours that may be there."""
+"""Paths, each with the uploaded entries that may be there."""
 
 
 def paths_to_delete(
@@ -30,17 +30,17 @@ def paths_to_delete(
     unread: Collection[str],
     leftovers: Mapping[str, list[Entry]] = MappingProxyType({}),
 ) -> Versions:
-    """What is to go of what the sandbox holds, or may hold, of ours; what is in a directory before it.
+    """Return the uploaded paths to delete in the sandbox, the content of a directory before it.
 
-    `held` are manifests of which each may be there, in part or whole. `unread` are paths at home that could not be
-    looked into: nothing is known of them and what is below. `leftovers` was left there before.
+    `held` are manifests of which each may be there, partly or whole. `unread` are local paths that could not be read:
+    nothing is known of them and all below. `leftovers` are those of earlier syncs.
     """
     found: Versions = {}
     for path, entries in leftovers.items():
         now = wanted.get(path)
-        gone = [entry for entry in entries if now is None or now.kind is not entry.kind]
-        if gone:
-            found[path] = gone
+        deleted = [entry for entry in entries if now is None or now.kind is not entry.kind]
+        if deleted:
+            found[path] = deleted
     for manifest in held:
         for path, entry in manifest.items():
             now = wanted.get(path)
@@ -51,7 +51,7 @@ def paths_to_delete(
 
 
 def within(path: str, unread: Collection[str]) -> bool:
-    """Whether the path is one of these, or below one."""
+    """True if the path is one of these, or below one."""
     while path and unread:
         if path in unread:
             return True

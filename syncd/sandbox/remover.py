@@ -1,6 +1,6 @@
-"""Removes in the sandbox what is gone at home, by the documented way to run a program there.
+"""Removes paths in the sandbox by running a program there, as the API documents it.
 
-The program (`removal_script`) and its list go up as an execution's archive; what it prints says what became of each
+The program (`remover_main`) and its list are uploaded as an execution's archive; its output holds the outcome for each
 path. Nothing but the listed paths is touched, and of those only what still is as it was uploaded.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -16,28 +15,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncd.core.errors import KeyRefused, TryLater
-from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
-from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_name
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import remover_main
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
 
-_log = logging.getLogger("syncd.removal")
-# Three seconds in all; longer waits are those of any failure, which hear what else goes on.
-_LOOKS, _FIRST_LOOK_S = 6, 0.1
-# So that the list, of some 200 bytes a path, stays a small upload, and what is said of it fits into one answer.
+_log = logging.getLogger("syncd.remover")
+# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
+_POLLS, _FIRST_POLL_S = 6, 0.1
+# So that the list, of some 200 bytes a path, stays a small upload, and its outcomes fit into one answer.
 MOST_AT_ONCE = 10_000
 _REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
 
 
 @dataclass
 class Removal:
-    """What became of the paths. `kept`: folders with something else in them; `changed`: by someone over there, so they
-    stay; `failed`: with the reason.
+    """The outcomes of a removal.
+
+    `kept`: folders that hold something else; `changed`: changed by someone there, so they stay; `failed`: with the
+    reason.
     """
 
     removed: list[str] = field(default_factory=list)
@@ -49,43 +48,43 @@ class Removal:
 class Remover:
     """Removes paths of one sandbox's workspace, by one execution after the other.
 
-    One that went unanswered may run late, when the same files are there again and wanted. So each is noted before it is
-    asked for, and `settle` comes before whatever is put there.
+    An execution without an answer may run late, when the same files are there again and wanted. So each is recorded
+    before it is started, and `settle_pending` is called before anything is put there.
     """
 
-    def __init__(self, job_runner: JobRunner, started: PendingRemovals, waiter: Waiter) -> None:
+    def __init__(self, job_runner: JobRunner, pending_removals: PendingRemovals, waiter: Waiter) -> None:
         self._job_runner = job_runner
-        self._started = started
+        self._pending_removals = pending_removals
         self._waiter = waiter
 
-    def settle(self, check: Callable[[], None] = lambda: None) -> None:
-        """See that no removal that was started before still takes anything away.
+    def settle_pending(self, check: Callable[[], None] = lambda: None) -> None:
+        """Make sure that no removal that was started before still removes anything.
 
-        Raises `StepFailed` while one is under way, after a few looks, `Stop`.
+        Raises `StepFailed` if one is still running after a few polls, `Stop`.
         """
-        for started in self._started.notes:
+        for pending in self._pending_removals.notes:
             try:
-                self._settle(started, check)
+                self._wait_for(pending, check)
             except StepFailed as failure:
                 if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
                     raise
-                # The sandbox is gone, or it has no executions any more: nobody can tell, and nothing waits for ever.
-                _log.warning("whether the removal %s has ended cannot be seen: %s", started.name, failure)
+                # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
+                _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
         self._forget()
 
     def neutralise(self) -> None:
-        """After a reset, in which everything that ran there ended: what was not begun by then shall do nothing.
+        """Have removals that have not started do nothing; after a reset, which ends all that run.
 
         Raises `StepFailed`, `Stop`.
         """
-        for started in self._started.notes:
-            self._neutralise(started)
+        for pending in self._pending_removals.notes:
+            self._neutralise(pending)
         self._forget()
 
     def remove(self, paths_to_delete: Versions, check: Callable[[], None] = lambda: None) -> Removal:
-        """Remove these paths, in their order; `check` is called all the time.
+        """Remove these paths, in their order; `check` is called at each poll.
 
-        Raises `StepFailed`, `Stop`, and `TryLater` where the state folder takes no note of what is about to run there.
+        Raises `StepFailed`, `Stop`, and `TryLater` if the state folder cannot record what is about to run there.
         """
         removal = Removal()
         paths = list(paths_to_delete)
@@ -105,10 +104,10 @@ class Remover:
         return removal
 
     def _run(self, part: list[tuple[str, list[Entry]]], check: Callable[[], None]) -> list[str]:
-        job = _job(part, new_name())
+        job = _job(part)
         self._job_runner.upload(job)
         try:
-            self._started.note(job.name)
+            self._pending_removals.note(job.name)
         except OSError as failure:
             raise TryLater(
                 f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
@@ -120,22 +119,24 @@ class Remover:
             if failure.action is FailureAction.REFUSED:
                 self._forget()
             raise
-        printed = self._job_runner.printed(job, check)
+        output = self._job_runner.output(job, check)
         self._forget()
-        return _outcomes(printed, job.name, len(part))
+        return _outcomes(job, output, len(part))
 
-    def _settle(self, started: PendingRemoval, check: Callable[[], None]) -> None:
-        """One that the API does not know yet may be on its way to it. The API starts what lies under the name, so
-        something harmless is put there: then it may begin when it likes.
+    def _wait_for(self, pending: PendingRemoval, check: Callable[[], None]) -> None:
+        """Wait until a removal has ended. Raises `StepFailed`, `Stop`.
+
+        A request to start one that the API does not know may still reach it. The API starts the archive of that name,
+        so an empty program replaces it: then it may start at any time.
         """
-        wait_s, neutralised = _FIRST_LOOK_S, False
-        for _ in range(_LOOKS):
-            stage = self._job_runner.stage(started.name, _REMOVAL)
+        wait_s, neutralised = _FIRST_POLL_S, False
+        for _ in range(_POLLS):
+            stage = self._job_runner.stage(pending.name, _REMOVAL)
             if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and neutralised):
                 return
             check()
             if stage is JobStage.UNKNOWN:
-                self._neutralise(started)
+                self._neutralise(pending)
                 neutralised = True
                 continue
             self._waiter.sleep(wait_s)
@@ -143,25 +144,21 @@ class Remover:
         raise StepFailed(
             ApiStep.DELETE,
             FailureAction.RETRY,
-            "a removal that was started in the sandbox before has not ended, and could take away what is sent now",
-            "it goes on when that has ended; if it never does, reset the sandbox",
+            "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
+            "the sync goes on when that has ended; if it never does, reset the sandbox",
         )
 
-    def _neutralise(self, started: PendingRemoval) -> None:
-        # It is fetched by the region that it was asked for with, whatever the configuration says by now.
-        self._job_runner.upload(RemoteJob(started.name, _REMOVAL, {"main.py": b""}), started.target.region)
+    def _neutralise(self, pending: PendingRemoval) -> None:
+        # The API fetches it from the region that it was started with, whatever the configuration is now.
+        self._job_runner.upload(RemoteJob(pending.name, _REMOVAL, {"main.py": b""}), pending.target.region)
 
     def _forget(self) -> None:
         with contextlib.suppress(OSError):
-            self._started.forget()
+            self._pending_removals.forget()
 
 
-def _job(part: list[tuple[str, list[Entry]]], name: str) -> RemoteJob:
-    """The program and its list. The name marks its lines, whatever else prints over there."""
-    asked = {"word": name, "items": [_item(path, entries) for path, entries in part]}
-    with open(remover_main.__file__, "rb") as file:
-        files = {"main.py": file.read(), "removals.json": json.dumps(asked).encode("ascii")}
-    return RemoteJob(name, _REMOVAL, files)
+def _job(part: list[tuple[str, list[Entry]]]) -> RemoteJob:
+    return new_job(_REMOVAL, remover_main, "removals.json", {"items": [_item(path, entries) for path, entries in part]})
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:
@@ -173,27 +170,21 @@ def _version(entry: Entry) -> dict[str, Any]:
     if entry.kind is Kind.SYMLINK:
         version["target"] = base64.b64encode(os.fsencode(entry.target)).decode()
     elif entry.kind is Kind.FILE:
-        # Of content that is not known nobody can say that it is unchanged: no digest is equal to none.
+        # Unknown content never counts as unchanged: no digest equals an empty one.
         version |= {"size": entry.size_bytes, "sha256": arrived_digest(entry).hex()}
     return version
 
 
-def _outcomes(printed: str, word: str, count: int) -> list[str]:
-    """What became of each, in order. Raises `StepFailed` where the program did not come to its end."""
+def _outcomes(job: RemoteJob, output: str, count: int) -> list[str]:
+    """Return the outcomes, in order. Raises `StepFailed` if the output is incomplete."""
     outcomes: dict[int, str] = {}
     done = False
-    for line in printed.splitlines():
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        match said:
-            case [str(who), int(index), str(outcome)] if who == word and 0 <= index < count:
+    for row in job.rows(output):
+        match row:
+            case [int(index), str(outcome)] if 0 <= index < count:
                 outcomes[index] = outcome
-            case [str(who), "done"] if who == word:
+            case ["done"]:
                 done = True
     if not done or len(outcomes) != count:
-        last = printed.strip().splitlines()[-1:] or ["nothing was printed"]
-        message = f"{_REMOVAL.what} did not come to its end ({one_line(last[0], 120)})"
-        raise StepFailed(ApiStep.DELETE, FailureAction.RETRY, message)
+        raise job.incomplete(output)
     return [outcomes[index] for index in range(count)]

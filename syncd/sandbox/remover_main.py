@@ -1,7 +1,7 @@
-"""The program that removes files in the sandbox. It runs over there, alone, under whatever Python 3 there is.
+"""The program that removes files in the sandbox. It runs there, alone, with any Python 3.
 
 It removes exactly the paths on its list, inside the workspace, through directory descriptors and following no link;
-a file or link only if it is what was uploaded, a directory only if it is empty. It prints what became of each.
+a file or link only if it is what was uploaded, a directory only if it is empty. It prints the outcome for each.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def _parent(top: int, components: list[bytes]) -> int:
-    here = os.dup(top)
+    folder = os.dup(top)
     for part in components:
         try:
-            below = os.open(part, _FOLDER, dir_fd=here)
+            below = os.open(part, _FOLDER, dir_fd=folder)
         finally:
-            os.close(here)
-        here = below
-    return here
+            os.close(folder)
+        folder = below
+    return folder
 
 
 def _digest(name: bytes, parent: int) -> str:
@@ -38,7 +38,7 @@ def _digest(name: bytes, parent: int) -> str:
     return sha256.hexdigest()
 
 
-def _is_ours(version: dict[str, Any], name: bytes, parent: int, status: os.stat_result) -> bool:
+def _is_uploaded(version: dict[str, Any], name: bytes, parent: int, status: os.stat_result) -> bool:
     if version["kind"] == "d":
         return stat.S_ISDIR(status.st_mode)
     if version["kind"] == "l":
@@ -55,19 +55,19 @@ def _remove(top: int, item: dict[str, Any]) -> str:
         parent = _parent(top, components[:-1])
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
-    except OSError as failure:  # a link took a directory's place: what lies behind it is not ours
+    except OSError as failure:  # a link took a directory's place: what is behind it was not uploaded
         return "absent" if failure.errno == errno.ELOOP else "failed: " + os.strerror(failure.errno or 0)
     name = components[-1]
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not any(_is_ours(version, name, parent, status) for version in item["versions"]):
+        if not any(_is_uploaded(version, name, parent, status) for version in item["versions"]):
             return "changed"
         if stat.S_ISDIR(status.st_mode):
             try:
                 os.rmdir(name, dir_fd=parent)
             except OSError as failure:
                 if failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                    return "kept"  # something else is in it
+                    return "kept"  # it holds something else
                 raise
             return "removed"
         os.unlink(name, dir_fd=parent)
@@ -82,13 +82,13 @@ def _remove(top: int, item: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read the list beside this file, and do it."""
+    """Read the list beside this file, and remove its paths."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "removals.json"), encoding="ascii") as file:
-        asked = json.load(file)
+        request = json.load(file)
     top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY)
-    said = [json.dumps([asked["word"], index, _remove(top, item)]) for index, item in enumerate(asked["items"])]
-    said.append(json.dumps([asked["word"], "done"]))
-    sys.stdout.write("\n".join(said) + "\n")  # at once: line by line costs more than the work itself
+    rows = [json.dumps([request["word"], index, _remove(top, item)]) for index, item in enumerate(request["items"])]
+    rows.append(json.dumps([request["word"], "done"]))
+    sys.stdout.write("\n".join(rows) + "\n")  # at once, since line by line costs more than the work itself
 
 
 if __name__ == "__main__":

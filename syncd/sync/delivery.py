@@ -1,42 +1,34 @@
 """Bringing an archive into the sandbox: lease, upload, initialize, each failure answered by what it means.
 
-One tenacity loop drives all three stages, since a failure of a later one may send the work back to an earlier one. What
-a failure means is decided in `remote.failure_action`, how long to wait in `remote.retry`; here it is only done.
+One retry loop (`remote.retry_loop`) drives all three stages, since a failure of a later one may send the work back to
+an earlier one. What a failure means is decided in `remote.failure`, how long to wait in `remote.retry`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
-
-from tenacity import Retrying, retry_if_exception
 
 from syncd.archive.archive import Archive
 from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxRefused, TryLater
 from syncd.remote.api import Api
 from syncd.remote.bucket import Bucket
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
-from syncd.remote.retry import FRESH_URLS, RetrySettings, delay_s
-from syncd.remote.retry_loop import RetryObserver
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.retry import FRESH_URLS, RetrySettings
+from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 from syncd.remote.uplink_store import UplinkStore
-from syncd.remote.upload_url import UploadUrl, usable
+from syncd.remote.upload_url import UploadUrl, is_usable
 from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sync.status_document import State
 from syncd.sync.sync_state import SyncState
 
 _log = logging.getLogger("syncd.delivery")
-# A new URL that the bucket refuses as well is waited out like any failure: see FRESH_LEASES.
-_RETRYABLE = frozenset(
-    {FailureAction.RETRY, FailureAction.OFFLINE, FailureAction.FRESH_LEASE, FailureAction.UPLOAD_AGAIN}
-)
 
 
 class SyncObserver(RetryObserver, Protocol):
@@ -60,15 +52,11 @@ class _UploadAttempt:
     identity: str
     uploaded: bool
     sha256: str
-    started_s: float
     before_initialize: Callable[[], None]
     find_reason: Callable[[], bool]
     reason_sought: bool = False
     upload_s: float = 0.0
     fresh_urls: int = 0
-    failure: StepFailed = field(
-        default_factory=lambda: StepFailed(ApiStep.UPLOAD_URL, FailureAction.RETRY, "not tried yet")
-    )
 
 
 class Delivery:
@@ -124,19 +112,16 @@ class Delivery:
         kept = self._sync_state.uploaded(self._target)
         lies_there = kept is not None and identity != "" and kept.identity == identity
         sha256 = kept.sha256 if kept is not None and lies_there else ""
-        upload = _UploadAttempt(
-            archive, identity, lies_there, sha256, self._clock.monotonic_s(), before_initialize, find_reason
-        )
-        retrying = Retrying(
-            retry=retry_if_exception(_passes),
-            wait=lambda _: self._wait_s(upload),
-            stop=lambda state: self._spent(upload, state.upcoming_sleep),
-            before_sleep=lambda state: observer.retrying(upload.failure, state.upcoming_sleep),
-            sleep=lambda seconds: observer.pause(seconds, upload.failure.action),
-            reraise=True,
-        )
+        upload = _UploadAttempt(archive, identity, lies_there, sha256, before_initialize, find_reason)
         try:
-            retrying(self._advance, upload, observer)
+            with_retries(
+                lambda: self._advance(upload, observer),
+                self._retry_settings,
+                self._clock,
+                on_retry=observer.retrying,
+                pause=observer.pause,
+                failures_in_row=lambda failure: self._failures_in_row(failure, upload),
+            )
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
                 # The server had its say over what lies there: another initialize of it is not expected to help.
@@ -162,9 +147,8 @@ class Delivery:
             self._failures[ApiStep.INITIALIZE] = 0
             self._learn(upload)
         except StepFailed as failure:
-            upload.failure = failure
             self._failures[failure.step] += 1
-            if failure.action is FailureAction.FRESH_LEASE:
+            if failure.action is FailureAction.RENEW_URL:
                 upload.fresh_urls += 1
                 self._upload_url = None
                 self._upload_url_store.forget()
@@ -194,7 +178,7 @@ class Delivery:
         observer.stage(State.UPLOADING)
         rates = [rate for rate in (self.uplink.bytes_per_s, self._bucket.limit_bytes_per_s) if rate]
         expected_s = archive.size_bytes / min(rates) if rates else 0.0
-        if self._upload_url is None or not usable(self._upload_url, self._clock.boottime_s(), expected_s):
+        if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s(), expected_s):
             self._upload_url = self._api.upload_url()
             self._failures[ApiStep.UPLOAD_URL] = 0
             with contextlib.suppress(OSError):  # kept only to save the next process a request
@@ -231,20 +215,11 @@ class Delivery:
         with contextlib.suppress(OSError):  # kept only to spare the next process a guess
             self._uplink_file.save(uplink)
 
-    def _wait_s(self, upload: _UploadAttempt) -> float:
-        failure = upload.failure
-        if failure.action is FailureAction.FRESH_LEASE and upload.fresh_urls <= FRESH_URLS:
-            return 0.0
-        chance = random.random()  # noqa: S311 - jitter, not a secret
-        failures = self._failures[failure.step]
-        return delay_s(
-            failures, self._retry_settings.first_s, self._retry_settings.max_s, chance, failure.retry_after_s
-        )
-
-    def _spent(self, upload: _UploadAttempt, wait_s: float) -> bool:
-        if wait_s == 0:
-            return False  # a fresh URL costs no time, and their number is bounded
-        return self._clock.monotonic_s() - upload.started_s + wait_s > self._retry_settings.give_up_s
+    def _failures_in_row(self, failure: StepFailed, upload: _UploadAttempt) -> int:
+        """How often this step failed since it last succeeded; 0 where a new URL is asked for at once."""
+        # A new URL that the bucket refuses as well is waited out like any failure.
+        fresh_url = failure.action is FailureAction.RENEW_URL and upload.fresh_urls <= FRESH_URLS
+        return 0 if fresh_url else self._failures[failure.step]
 
 
 @contextlib.contextmanager
@@ -257,7 +232,3 @@ def _noting() -> Iterator[None]:
             f"the state folder cannot be written ({failure.strerror or failure}), so nothing is sent",
             "make it writable; a sync follows by itself",
         ) from None
-
-
-def _passes(failure: BaseException) -> bool:
-    return isinstance(failure, StepFailed) and failure.action in _RETRYABLE

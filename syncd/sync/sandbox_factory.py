@@ -59,7 +59,7 @@ class SandboxFactory:
         if sandbox.acquire is None:
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
         return AcquiringProvider(
-            Account(sandbox.base_url, sandbox.region, self.key, self.client, self.context.clock),
+            Account(sandbox.base_url, self.key, self.client, self.context.clock),
             AcquiredSandboxStore(self.folders.state, sandbox.base_url),
             base_url=sandbox.base_url,
             region=sandbox.region,
@@ -94,7 +94,7 @@ class SandboxFactory:
             LeftoversStore(self.folders.state, target),
             self.check,
             is_excluded=self.is_excluded,
-            hindered=blocked.paths,
+            blocked=blocked.paths,
         )
         small = PartialArchives(
             ArchiveContent(self.config.sync.archive),

@@ -19,9 +19,8 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.acquired_sandbox import over_in_s
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.acquired_sandbox import replace_in_s
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
@@ -105,7 +104,7 @@ class SyncCycle:
     def moves_in_s(self) -> float | None:
         """Seconds until the next sandbox is due, whatever happens at home; None where that is not known."""
         acquired_sandbox = self.provider.acquired_sandbox
-        return None if acquired_sandbox is None else over_in_s(acquired_sandbox, self.clock.wall_s())
+        return None if acquired_sandbox is None else replace_in_s(acquired_sandbox, self.clock.wall_s())
 
     @property
     def url_expires_at(self) -> str | None:
@@ -148,7 +147,7 @@ class SyncCycle:
             return False
         self.services.deletion_sync.forget()
         self.services.blocked.forget()
-        if not self.provider.lost(self.services.target):
+        if not self.provider.mark_lost(self.services.target):
             return False
         self.services = None
         return True
@@ -167,9 +166,9 @@ class SyncCycle:
         return self.services
 
     @property
-    def lingering_files(self) -> int:
+    def leftover_files(self) -> int:
         """How many files that were deleted here are still in the sandbox."""
-        return self.services.deletion_sync.lingering_files if self.services else 0
+        return self.services.deletion_sync.leftover_files if self.services else 0
 
     def _sync_the_rest(
         self, services: SandboxServices, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None
@@ -179,9 +178,9 @@ class SyncCycle:
             try:
                 outcome = self._sync(services, sync_mode, observer, changed)
             except PathsBlocked:
-                services.inspection.spare(services.blocked.paths)
+                services.inspection.exclude(services.blocked.paths)
                 continue
-            follow_up = (*outcome.follow_up, *services.blocked.freed)
+            follow_up = (*outcome.follow_up, *services.blocked.unblocked)
             return replace(outcome, follow_up=follow_up, blocked=services.blocked.paths)
         raise TryLater("more and more places in the sandbox are taken", "it is tried again by itself")
 
@@ -192,7 +191,7 @@ class SyncCycle:
         if self.baseline is not None and not self.sync_state.uncertain:
             self._possibly_applied = {}  # no initialize was asked for with it
         if sync_mode is SyncMode.FORCED:
-            services.deletion_sync.try_all_again()
+            services.deletion_sync.retry_all()
             services.inspection.forget()
             self.snapshotter.disbelieve_all(self.baseline or {})
         observer.stage(State.SNAPSHOTTING)
@@ -220,7 +219,7 @@ class SyncCycle:
         self._whole_next = True  # until this one has succeeded
         small = packed if only is not None else None  # what is made anew on the way is whole, and proves nothing
         packed, sha256 = self._deliver(services, packed, look.manifest, (before_initialize, find_reason), observer)
-        services.inspection.overwritten()
+        services.inspection.initialized()
         if packed is small and not services.small.proved(packed.manifest):
             # The journal's mark stands all the while: after a death here, too, the whole is sent.
             _log.info("after a small archive, a whole one follows")
@@ -248,11 +247,11 @@ class SyncCycle:
         sure = self.baseline is not None and not self.sync_state.uncertain
         if not sure or sync_mode is not SyncMode.CHANGED or not services.small.usable or not look.manifest:
             return False
-        return not services.deletion_sync.empties(self._paths_to_delete(services, look.manifest, ()))
+        return not services.deletion_sync.resets(self._paths_to_delete(services, look.manifest, ()))
 
     def _set_aside(self, services: SandboxServices, look: ScanResult) -> ScanResult:
         """The look without what is known to be blocked."""
-        aside, baseline = services.blocked.set_aside(look.manifest), self.baseline or {}
+        aside, baseline = services.blocked.withhold(look.manifest), self.baseline or {}
         if not aside:
             return look
         manifest = without(look.manifest, aside)
@@ -261,7 +260,7 @@ class SyncCycle:
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         held = (self.baseline or {}, self._possibly_applied)
-        wanted = services.blocked.and_aside(wanted)  # nobody deleted that
+        wanted = services.blocked.with_withheld(wanted)  # nobody deleted that
         return services.deletion_sync.paths_to_delete(held, wanted, {*self.snapshotter.unread, *follow_up})
 
     def _asked(self, manifest: Manifest, only: Collection[str] | None) -> Callable[[], CheckList]:
@@ -274,7 +273,7 @@ class SyncCycle:
         """What comes without an answer is ours, too, in this process and the next."""
         new = {path: manifest[path] for path in replaced_entries(self.baseline or {}, manifest)}
         self._possibly_applied |= new
-        if new and (services.deletion_sync.removes or services.inspection.looks):
+        if new and (services.deletion_sync.removes or services.inspection.enabled):
             with contextlib.suppress(OSError):  # then it counts as someone else's if this process dies meanwhile
                 self.sync_state.record_possibly_applied(services.target, self._possibly_applied)
 
@@ -317,17 +316,17 @@ class SyncCycle:
 
     def _owes(self, services: SandboxServices, manifest: Manifest) -> bool:
         unread = {*self.snapshotter.unread, *services.blocked.paths}
-        return services.deletion_sync.owes(services.blocked.and_aside(manifest), unread)
+        return services.deletion_sync.has_pending(services.blocked.with_withheld(manifest), unread)
 
     def _remember(self, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         held = (self.baseline or {}, self._possibly_applied)
-        unread = {*self.snapshotter.unread, *follow_up, *services.blocked.aside}
+        unread = {*self.snapshotter.unread, *follow_up, *services.blocked.withheld}
         self.baseline = manifest
         self.torn = tuple(path for path in follow_up if path in manifest)
         self._possibly_applied = {}
         try:
             secret_files = set(self.snapshotter.secret_files)
-            with services.deletion_sync.accounting(held, manifest, unread, secret_files):
+            with services.deletion_sync.recording(held, manifest, unread, secret_files):
                 self.sync_state.record_initialized(services.target, manifest)
             self.state_warnings = []
         except OSError as failure:
@@ -362,18 +361,18 @@ class SyncCycle:
 
         def may_be_there(path: str) -> bool:
             sent = path in (self.baseline or {}) or path in self._possibly_applied
-            return sent or (deletion_sync is not None and deletion_sync.keeps_leftovers(path))
+            return sent or (deletion_sync is not None and deletion_sync.has_leftover(path))
 
-        left = deletion_sync.secret - secret_files if deletion_sync else ()
+        left = deletion_sync.secret_leftovers - secret_files if deletion_sync else ()
         return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_secret_warning, sorted(left))]
 
 
 def _before_initialize(
     services: SandboxServices, ask: Callable[[], CheckList], paths_to_delete: Versions, manifest: Manifest
 ) -> None:
-    services.inspection.look(ask)
-    suspects = services.deletion_sync.clear(paths_to_delete, services.blocked.and_aside(manifest))
-    services.blocked.settle(suspects, manifest)
+    services.inspection.check(ask)
+    suspects = services.deletion_sync.remove(paths_to_delete, services.blocked.with_withheld(manifest))
+    services.blocked.recheck(suspects, manifest)
 
 
 def _part(look: ScanResult) -> set[str] | None:

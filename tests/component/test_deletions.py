@@ -11,8 +11,7 @@ import pytest
 
 from syncd.core.errors import KeyRefused
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
@@ -40,7 +39,7 @@ class Sandbox(Remover):
     def reset(self) -> None:
         self.asked.append("reset")
 
-    def settle(self, check: Callable[[], None] = lambda: None) -> None:
+    def settle_pending(self, check: Callable[[], None] = lambda: None) -> None:
         self.asked.append(f"settle {check.__name__}")
 
     def neutralise(self) -> None:
@@ -64,20 +63,20 @@ class Stage:
         self,
         deletions: Deletions = Deletions.MIRROR,
         is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
-        hindered: Collection[str] = (),
+        blocked: Collection[str] = (),
     ) -> DeletionSync:
         """That of the next process."""
         file, api = LeftoversStore(str(self.folder), TARGET), cast(Api, self.sandbox)
-        return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, hindered=hindered)
+        return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, blocked=blocked)
 
     def synced(self, deletion_sync: DeletionSync, held: Manifest, wanted: Manifest) -> set[str]:
-        """The paths that are hindered in a sync that goes well."""
+        """The paths that are blocked in a sync that goes well."""
         held_before = iter([held])
         paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
-        hindered = deletion_sync.clear(paths_to_delete, wanted)
-        with deletion_sync.accounting([held], {path: wanted[path] for path in wanted.keys() - hindered}, ()):
+        blocked = deletion_sync.remove(paths_to_delete, wanted)
+        with deletion_sync.recording([held], {path: wanted[path] for path in wanted.keys() - blocked}, ()):
             pass
-        return hindered
+        return blocked
 
 
 @pytest.fixture
@@ -93,11 +92,11 @@ def test_what_is_kept_is_counted(stage: Stage) -> None:
     assert stage.synced(deletion_sync, GONE, {}) == set()
     assert stage.sandbox.asked == ["settle check"]
     for process in (deletion_sync, stage.deletion_sync(Deletions.KEEP)):
-        assert process.lingering_files == 2
-        assert process.keeps_leftovers("d/b")
-        assert not process.keeps_leftovers("stay")
+        assert process.leftover_files == 2
+        assert process.has_leftover("d/b")
+        assert not process.has_leftover("stay")
         assert process.warnings == []
-        assert not process.owes({}, ())
+        assert not process.has_pending({}, ())
 
 
 def test_with_keep_only_what_is_in_the_way_goes(stage: Stage) -> None:
@@ -111,16 +110,16 @@ def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
     """What an earlier time left is removed with the next sync, which needs no other reason."""
     stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
     deletion_sync = stage.deletion_sync()
-    assert deletion_sync.owes({}, ())
-    assert not deletion_sync.owes({}, ["a", "d"])
-    assert not deletion_sync.owes(GONE, ())
+    assert deletion_sync.has_pending({}, ())
+    assert not deletion_sync.has_pending({}, ["a", "d"])
+    assert not deletion_sync.has_pending(GONE, ())
     assert deletion_sync.paths_to_delete((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
     stage.sandbox.removal = Removal(removed=["d/b", "d", "a"])
     assert stage.synced(deletion_sync, {}, {}) == set()
     assert stage.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
-    assert deletion_sync.lingering_files == 0
-    assert not stage.deletion_sync().owes({}, ())
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert deletion_sync.leftover_files == 0
+    assert not stage.deletion_sync().has_pending({}, ())
+    assert not stage.deletion_sync().has_leftover("a")
 
 
 def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,13 +142,13 @@ def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> No
         ),
     ]
     assert caplog.record_tuples == [
-        ("syncd.clearing", logging.INFO, "2 paths removed in the sandbox, 1 changed there and kept, 1 failed")
+        ("syncd.deletions", logging.INFO, "2 paths removed in the sandbox, 1 changed there and kept, 1 failed")
     ]
     assert (
-        deletion_sync.keeps_leftovers("a"),
-        deletion_sync.keeps_leftovers("b"),
-        deletion_sync.keeps_leftovers("c"),
-        deletion_sync.keeps_leftovers("d"),
+        deletion_sync.has_leftover("a"),
+        deletion_sync.has_leftover("b"),
+        deletion_sync.has_leftover("c"),
+        deletion_sync.has_leftover("d"),
     ) == (
         True,
         True,
@@ -157,19 +156,19 @@ def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> No
         False,
     )
     # Neither is a reason for another sync at once, and what is someone else's none to look; what failed is tried again.
-    assert not deletion_sync.owes({}, ())
+    assert not deletion_sync.has_pending({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {}
     assert deletion_sync.paths_to_delete((), {}, ()) == {"b": [FILE], "a": [FILE]}
-    deletion_sync.try_all_again()
-    assert deletion_sync.owes({}, ())
+    deletion_sync.retry_all()
+    assert deletion_sync.has_pending({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {"a": [FILE]}
     # The next process tries again what failed.
-    assert stage.deletion_sync().owes({}, ())
+    assert stage.deletion_sync().has_pending({}, ())
     stage.sandbox.removal = Removal(removed=["b"], changed=["a"])
     later = stage.deletion_sync()
     stage.synced(later, {}, {})
     assert [each.key for each in later.warnings] == ["kept:a"]
-    assert not stage.deletion_sync().owes({}, ())
+    assert not stage.deletion_sync().has_pending({}, ())
 
 
 def test_what_hinders_others_tell_of(stage: Stage) -> None:
@@ -179,9 +178,9 @@ def test_what_hinders_others_tell_of(stage: Stage) -> None:
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
     assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
-    assert deletion_sync.keeps_leftovers("e")
+    assert deletion_sync.has_leftover("e")
     assert stage.deletion_sync().warnings != []
-    assert stage.deletion_sync(hindered=["e"]).warnings == []
+    assert stage.deletion_sync(blocked=["e"]).warnings == []
     stage.sandbox.removal = Removal(removed=["d", "e", "f"])
     assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
 
@@ -208,7 +207,7 @@ def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
     stage.sandbox.removal = failed
     deletion_sync = stage.deletion_sync()
     with pytest.raises(StepFailed) as raised:
-        deletion_sync.clear({"a": [FILE]}, {})
+        deletion_sync.remove({"a": [FILE]}, {})
     assert raised.value is failed
     assert deletion_sync.warnings == []
 
@@ -223,9 +222,9 @@ def test_a_removal_that_is_refused(stage: Stage) -> None:
     assert str(warning) == (
         '2 deleted paths stay in the sandbox (no executions): remove them there, or set sandbox.deletions = "keep"'
     )
-    assert deletion_sync.keeps_leftovers("a")
-    assert deletion_sync.keeps_leftovers("d")
-    assert not deletion_sync.owes({"d": FILE}, ())
+    assert deletion_sync.has_leftover("a")
+    assert deletion_sync.has_leftover("d")
+    assert not deletion_sync.has_pending({"d": FILE}, ())
     stage.sandbox.removal = Removal(removed=["d", "a"])
     assert stage.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
     assert deletion_sync.warnings == []
@@ -237,11 +236,11 @@ def test_nothing_to_remove(stage: Stage) -> None:
     stage.sandbox.removal = Removal(failed={"a": "busy"})
     stage.synced(deletion_sync, {"a": FILE}, {})
     assert len(deletion_sync.warnings) == 1
-    assert deletion_sync.clear({}, {}) == set()
+    assert deletion_sync.remove({}, {}) == set()
     assert deletion_sync.warnings == []
     assert stage.sandbox.asked[-1] == "settle check"
-    assert deletion_sync.owes({}, ())
-    assert not deletion_sync.empties({})
+    assert deletion_sync.has_pending({}, ())
+    assert not deletion_sync.resets({})
 
 
 def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -252,25 +251,25 @@ def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     deletion_sync = stage.deletion_sync(Deletions.RESET)
     assert deletion_sync.removes
     paths_to_delete = deletion_sync.paths_to_delete([GONE], {}, ())
-    assert deletion_sync.empties(paths_to_delete)
-    assert not deletion_sync.empties({})
-    assert deletion_sync.clear(paths_to_delete, {}) == set()
+    assert deletion_sync.resets(paths_to_delete)
+    assert not deletion_sync.resets({})
+    assert deletion_sync.remove(paths_to_delete, {}) == set()
     assert stage.sandbox.asked == ["reset", "disarm"]
     assert caplog.record_tuples[-1] == (
-        "syncd.clearing",
+        "syncd.deletions",
         logging.INFO,
         "the sandbox was reset, as 4 paths were deleted",
     )
-    with deletion_sync.accounting([GONE], {}, ()):
-        assert stage.deletion_sync().keeps_leftovers("old")  # a process that dies here believes what may be
-    assert deletion_sync.lingering_files == 0
-    assert not deletion_sync.keeps_leftovers("old")
-    assert not stage.deletion_sync().keeps_leftovers("old")
+    with deletion_sync.recording([GONE], {}, ()):
+        assert stage.deletion_sync().has_leftover("old")  # a process that dies here believes what may be
+    assert deletion_sync.leftover_files == 0
+    assert not deletion_sync.has_leftover("old")
+    assert not stage.deletion_sync().has_leftover("old")
     # Only the sync that was reset is accounted for so.
-    with deletion_sync.accounting([GONE], {}, ["d"]):
+    with deletion_sync.recording([GONE], {}, ["d"]):
         pass
-    assert deletion_sync.lingering_files == 1
-    assert not stage.deletion_sync(Deletions.MIRROR).empties(paths_to_delete)
+    assert deletion_sync.leftover_files == 1
+    assert not stage.deletion_sync(Deletions.MIRROR).resets(paths_to_delete)
 
 
 @pytest.mark.parametrize(
@@ -293,15 +292,15 @@ def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wa
 def test_a_record_that_fails(stage: Stage) -> None:
     """What lingers after is known by this process; the next one may find either."""
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
-    with pytest.raises(OSError, match="full"), deletion_sync.accounting([{"a": FILE}], {}, (), ["a"]):
+    with pytest.raises(OSError, match="full"), deletion_sync.recording([{"a": FILE}], {}, (), ["a"]):
         raise OSError("full")
-    assert deletion_sync.keeps_leftovers("a")
-    assert deletion_sync.secret == {"a"}
-    assert stage.deletion_sync().keeps_leftovers("a")
-    with deletion_sync.accounting([], {"a": FILE}, ()):
-        assert stage.deletion_sync().keeps_leftovers("a")
-    assert not deletion_sync.keeps_leftovers("a")
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert deletion_sync.has_leftover("a")
+    assert deletion_sync.secret_leftovers == {"a"}
+    assert stage.deletion_sync().has_leftover("a")
+    with deletion_sync.recording([], {"a": FILE}, ()):
+        assert stage.deletion_sync().has_leftover("a")
+    assert not deletion_sync.has_leftover("a")
+    assert not stage.deletion_sync().has_leftover("a")
 
 
 def test_a_sandbox_that_is_gone(stage: Stage) -> None:
@@ -309,9 +308,9 @@ def test_a_sandbox_that_is_gone(stage: Stage) -> None:
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     stage.synced(deletion_sync, GONE, {})
     deletion_sync.forget()
-    assert not deletion_sync.keeps_leftovers("a")
-    assert deletion_sync.lingering_files == 0
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert not deletion_sync.has_leftover("a")
+    assert deletion_sync.leftover_files == 0
+    assert not stage.deletion_sync().has_leftover("a")
 
 
 def test_where_nothing_can_be_written(stage: Stage) -> None:
@@ -319,4 +318,4 @@ def test_where_nothing_can_be_written(stage: Stage) -> None:
     stage.folder = stage.folder / "missing"
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     stage.synced(deletion_sync, GONE, {})
-    assert deletion_sync.keeps_leftovers("a")
+    assert deletion_sync.has_leftover("a")

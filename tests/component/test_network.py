@@ -148,8 +148,8 @@ def test_tls_through_a_proxy(
         with answering(proxy) as proxy_port:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
             monkeypatch.setenv("HTTPS_PROXY", f"http{'s' if outer else ''}://localhost:{proxy_port}")
-            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http_client._tls)
-            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http_client._tls)
+            monkeypatch.setattr("httpcore._sync.http_proxy.default_ssl_context", http_client._tls_context)
+            monkeypatch.setattr("httpcore._sync.connection.default_ssl_context", http_client._tls_context)
             body = [bytes(1 << 16)] * (SIZE_BYTES >> 16)
             headers = {"Content-Length": str(SIZE_BYTES)}
             answer = client.exchange("PUT", "https://api.test/x", headers=headers, read_s=10, content=body)
@@ -226,13 +226,13 @@ def test_who_hears_is_told_during_a_handshake(client: HttpClient, ear: Ear, monk
         assert b"news" in b"".join(ear.heard)
 
 
-def test_who_hears_is_told_while_a_name_is_looked_up(
+def test_who_hears_is_told_while_a_name_is_look_up(
     client: HttpClient, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No name server answers; the time for it is bounded as well."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.3)
     over = threading.Event()
-    real = network._looked_up
+    real = network._look_up
 
     def look_up(host: str, port: int, flags: int = 0) -> list[object]:
         if not flags:
@@ -240,7 +240,7 @@ def test_who_hears_is_told_while_a_name_is_looked_up(
             over.wait(10)
         return real(host, port, flags)
 
-    monkeypatch.setattr(network, "_looked_up", look_up)
+    monkeypatch.setattr(network, "_look_up", look_up)
     with pytest.raises(NoResponse, match="its name cannot be looked up in time"):
         client.exchange("GET", "https://api.test/", headers={}, read_s=5)
     assert b"news" in b"".join(ear.heard)

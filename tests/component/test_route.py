@@ -13,7 +13,7 @@ import pytest
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient
-from syncd.remote.route import NetworkRoute, keep_asking, route_of
+from syncd.remote.route import NetworkRoute, enable_keepalive, route_of
 from tests.clock import ScriptedClock
 
 REPO = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_an_ended_connection_has_none() -> None:
     ended = socket.socket()
     ended.close()
     assert route_of(ended) is None
-    keep_asking(ended)
+    enable_keepalive(ended)
 
 
 def test_no_way_at_all() -> None:

@@ -84,7 +84,7 @@ def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
         ("https://api.example", {"https_proxy": "http://me:secret@proxy:3128"}, ["through proxy:3128", "are trusted"]),
         ("https://api.example", {"https_proxy": "http://proxy:3128", "no_proxy": "example"}, ["are trusted"]),
         ("http://127.0.0.1:8000", {"http_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/nowhere"}, []),
-        ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, which is not there", "are trusted"]),
+        ("https://api.example", {"SSL_CERT_FILE": "/nowhere"}, ["/nowhere, which does not exist", "are trusted"]),
         ("https://api.example", {"SSL_CERT_FILE": "/proc/self/maps"}, ["which holds no certificate", "are trusted"]),
         ("https://api.example", {"CURL_CA_BUNDLE": "/a"}, ["$CURL_CA_BUNDLE is set, which", "are trusted"]),
         ("https://api.example", {"SSL_CERT_DIR": "/"}, ["/ are trusted"]),

@@ -52,8 +52,7 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.remote_job import JobRunner, RemoteJob
 from syncd.report.status_publisher import RunTotals

@@ -15,8 +15,7 @@ from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
 from syncd.emulator import Emulator
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome, SyncCycle

@@ -11,8 +11,7 @@ from syncd.core.errors import KeyRefused, SandboxRefused, TryLater
 from syncd.core.waiter import Superseded
 from syncd.emulator import RequestRecord, When
 from syncd.remote.acquired_sandbox import SPAN_S
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.integration.sync_rig import Rig, Witness, rigged
 
@@ -97,7 +96,7 @@ def test_never_in_a_loop(rig: Rig) -> None:
         assert failure.action is FailureAction.RETRY, failure
         assert rig.asked().count("acquire") <= 3, number
     failure, witness = rig.fail()
-    assert "end too soon" in str(failure)
+    assert "too many sandboxes were acquired recently" in str(failure)
     assert failure.action is FailureAction.RETRY
     assert witness.waits == []
     assert rig.asked().count("acquire") == 3
@@ -125,7 +124,7 @@ def test_one_that_came_unanswered_counts(rig: Rig) -> None:
     [
         (400, SandboxRefused, "check sandbox.acquire.servers"),
         (401, KeyRefused, "refused the key from the test"),
-        (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): look at its plan, or release one"),
+        (402, SandboxRefused, "pays for no further sandbox (402, Payment Required): check its plan, or release one"),
         (403, KeyRefused, "the key from the test may not acquire"),
         (404, SandboxRefused, "check sandbox.base_url"),
         (422, SandboxRefused, "check sandbox.acquire.servers"),
@@ -193,7 +192,7 @@ def test_a_name_that_is_none(rig: Rig, name: str) -> None:
     """What cannot be the name of a sandbox is never asked for anything; the next answer may be better."""
     rig.emulator.faults.script(f'acquire: json {{"local_sandbox_id": "{name}", "servers": []}}')
     _, witness = rig.sync()
-    assert "makes no sense" in str(witness.failures[0])
+    assert "is invalid" in str(witness.failures[0])
     assert arrived(rig) == {"a": "1"}
 
 

@@ -124,12 +124,12 @@ def test_deleted_long_ago(rig: Rig) -> None:
     configured(rig, "keep")
     shutil.rmtree(rig.workspace / "d")
     rig.sync()
-    assert rig.cycle.lingering_files == 2
+    assert rig.cycle.leftover_files == 2
     rig.restart()
     rig.write("d", "a file now")
     assert settled(rig).blocked == ()
     assert rig.arrived()["d"] == "a file now"
-    assert rig.cycle.lingering_files == 0
+    assert rig.cycle.leftover_files == 0
     check_quiet(rig)
 
 
@@ -236,7 +236,7 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
         return
     assert outcome.blocked == ("d",)
     assert not place.is_dir() or place.is_symlink()
-    assert rig.cycle.lingering_files == 0
+    assert rig.cycle.leftover_files == 0
     check_quiet(rig)
     place.unlink()
     rig.write("stay", "changed again")

@@ -27,7 +27,7 @@ from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from syncd.daemon import build
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 from tests.integration.sync_rig import KEY, Rig, Witness, rigged

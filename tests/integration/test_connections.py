@@ -98,7 +98,7 @@ def test_what_was_open_before_a_change_of_network_is_not_used(rig: Rig) -> None:
     first = save(rig, "first")
     for kept in rig.client._kept.values():
         assert kept.route is not None
-        kept.route = replace(kept.route, here="192.0.2.1")
+        kept.route = replace(kept.route, local="192.0.2.1")
     rig.clock.go_on(60)
     second = save(rig, "second")
     assert second.isdisjoint(first)

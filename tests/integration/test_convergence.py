@@ -171,13 +171,13 @@ def _remove_what_the_agent_changed(patch: pytest.MonkeyPatch) -> None:
     def job(*args: Any) -> RemoteJob:
         made = real(*args)
         program = made.files["main.py"].replace(b'return "changed"', b"pass")
-        return RemoteJob(made.name, made.what, {**made.files, "main.py": program})
+        return RemoteJob(made.name, made.purpose, {**made.files, "main.py": program})
 
     patch.setattr(remover, "_job", job)
 
 
 def _forget_what_may_run_late(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Remover, "settle", lambda self, _: self._forget())
+    patch.setattr(Remover, "settle_pending", lambda self, _: self._forget())
 
 
 def _remember_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
@@ -189,8 +189,8 @@ def _remove_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reset_for_any_reason(patch: pytest.MonkeyPatch) -> None:
-    real = DeletionSync.clear
-    patch.setattr(DeletionSync, "clear", lambda self, paths_to_delete: real(self, paths_to_delete or {"any": []}))
+    real = DeletionSync.remove
+    patch.setattr(DeletionSync, "remove", lambda self, paths, wanted: real(self, paths or {"any": []}, wanted))
 
 
 def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
@@ -206,16 +206,16 @@ def _take_one_sandbox_for_another(patch: pytest.MonkeyPatch) -> None:
 
 
 def _acquire_without_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "wait_s", lambda *_: 0.0)
+    patch.setattr(provider, "acquire_wait_s", lambda *_: 0.0)
 
 
 def _stay_until_the_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(provider, "is_over", lambda *_: False)
-    patch.setattr(sync_cycle, "over_in_s", lambda *_: None)
+    patch.setattr(provider, "should_be_replaced", lambda *_: False)
+    patch.setattr(sync_cycle, "replace_in_s", lambda *_: None)
 
 
 def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(DeletionSync, "_due", lambda self, found, wanted: found)
+    patch.setattr(DeletionSync, "_without_exclusions", lambda self, found, wanted: found)
 
 
 def _pass_over_names_that_are_gone(patch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def _let_one_path_stop_the_others(patch: pytest.MonkeyPatch) -> None:
 
 
 def _call_a_free_place_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(BlockedPaths, "_look", lambda self, _: {"b": "d"})
+    patch.setattr(BlockedPaths, "_blocked_of", lambda self, _: {"b": "d"})
 
 
 _MIRROR, _RESET, _CHANGES = (

@@ -11,7 +11,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from tests.integration.sync_rig import Rig, Witness, rigged
 
 
@@ -274,7 +274,7 @@ def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
         rig.sync()
         assert "reset" not in rig.asked()
         assert "theirs" in there(rig)
-        assert rig.cycle.lingering_files == 3
+        assert rig.cycle.leftover_files == 3
         rig.restart()
     asked = len(rig.asked())
     rig.sync()
@@ -284,7 +284,7 @@ def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
     rig.sync()
     assert rig.asked().count("reset") == 1
     assert not {"a.log", "build", "gone", "theirs"} & set(there(rig))
-    assert rig.cycle.lingering_files == 0
+    assert rig.cycle.leftover_files == 0
 
 
 def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:

@@ -90,7 +90,7 @@ def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseExcep
     rig.sync()
     assert as_home(rig)
     assert rig.cycle.warnings == []
-    assert rig.cycle.lingering_files == 0
+    assert rig.cycle.leftover_files == 0
     assert rig.sync()[0].word == "unchanged"
 
 
@@ -108,4 +108,4 @@ def test_gone_in_the_midst(rig: Rig, deletions: str, op: str) -> None:
     rig.sync()
     assert as_home(rig)
     assert rig.cycle.warnings == []
-    assert rig.cycle.lingering_files == 0
+    assert rig.cycle.leftover_files == 0

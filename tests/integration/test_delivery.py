@@ -11,8 +11,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
 from syncd.core.errors import KeyRefused, SandboxNotFound, SandboxRefused, Stop
 from syncd.core.waiter import Superseded
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import KEY, Rig, Witness, rigged
 
@@ -101,7 +100,7 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
     """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
     rig.emulator.faults.script("upload: forbidden always")
     failure, witness = rig.fail()
-    assert failure.action is FailureAction.FRESH_LEASE
+    assert failure.action is FailureAction.RENEW_URL
     assert witness.waits[:2] == [0.0, 0.0]
     assert all(wait >= 1 for wait in witness.waits[2:])
     assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(witness.waits) + 1 < 20

@@ -31,9 +31,8 @@ from syncd.core.waiter import Waiter
 from syncd.emulator import RequestRecord
 from syncd.emulator.bad_responses import bomb
 from syncd.emulator.bucket import Key
-from syncd.remote import api, bucket, exchange_monitor, http_client
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote import api, api_client, bucket, exchange_monitor, http_client
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import LONGEST_RETRY_AFTER_S
 from tests.clock import NOON_S, ScriptedClock
 from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
@@ -42,7 +41,7 @@ OPS = ("upload-url", "upload", "initialize")
 RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
     FailureAction.RETRY,
     FailureAction.OFFLINE,
-    FailureAction.FRESH_LEASE,
+    FailureAction.RENEW_URL,
     FailureAction.UPLOAD_AGAIN,
     FailureAction.REFUSED,
 )
@@ -159,7 +158,7 @@ def raw(status: str, *headers: str, body: str = "", ends: str = "\\r\\n") -> str
 CHUNKED = "flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
 JSON = "Content-Type: application/json"
 MUTE = "did not answer"
-SENSELESS = "makes no sense"
+SENSELESS = "is invalid"
 
 # step: fault | verdict (None: no failure) | requests of each kind, if it is met once | what the person reads
 API_ROWS = [
@@ -339,7 +338,7 @@ def named(value: object) -> str | None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in earnest is made short."""
-    for module, name in ((api, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
+    for module, name in ((api_client, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
         monkeypatch.setattr(module, name, 0.6)
     monkeypatch.setattr(http_client, "WRITE_S", 2.0)
 
@@ -664,14 +663,14 @@ def test_the_second_answer_is_none_however_late_it_is_looked_at(ear: Ear) -> Non
         hear(self, name, info)
 
     asked: list[int] = []
-    hear = exchange_monitor.ExchangeMonitor.hear
+    hear = exchange_monitor.ExchangeMonitor.trace
     with served(talk) as port, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange_monitor.ExchangeMonitor, "hear", late)
+        patch.setattr(exchange_monitor.ExchangeMonitor, "trace", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
         assert ear.rig.client.exchange("GET", url, headers={}, read_s=20).body == b"first"
         asked.append(2)
-        with pytest.raises(http_client.NoResponse, match="before it was asked for"):
+        with pytest.raises(http_client.NoResponse, match="came before its request"):
             ear.rig.client.exchange("GET", url, headers={}, read_s=20)
         ear.rig.client.drop()
 
@@ -715,7 +714,7 @@ def test_a_kept_connection_that_closes_under_a_request(
             connection.close()
             closed.set()
 
-    hear = exchange_monitor.ExchangeMonitor.hear
+    hear = exchange_monitor.ExchangeMonitor.trace
 
     def heard(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
         hear(self, name, info)
@@ -723,7 +722,7 @@ def test_a_kept_connection_that_closes_under_a_request(
             close.set()  # after httpx has looked at the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "hear", heard)
+    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "trace", heard)
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert ear.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200

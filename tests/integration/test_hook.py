@@ -195,7 +195,7 @@ def test_one_that_was_broken_off_is_run_once_more(agent: Agent) -> None:
                 agent.agent_notifier.look()
         agent.restart()
     assert len(agent.runs()) == 3
-    assert "was broken off each time; it is not run again" in agent.warnings()
+    assert "was interrupted each time; it is not run again" in agent.warnings()
     assert all(_ends(int(pid)) for pid in pids.read_text().split())
 
 

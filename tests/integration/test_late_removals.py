@@ -13,7 +13,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.pending_removals import PendingRemovals
@@ -214,7 +214,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
-        remover.settle()
+        remover.settle_pending()
     assert len(rig.clock.slept) == slept
     assert len(started(rig)) == 1
 

@@ -66,7 +66,7 @@ def agent(rig: Rig, path: str, content: str) -> None:
 
 
 def lingering(rig: Rig) -> int:
-    return rig.cycle.lingering_files
+    return rig.cycle.leftover_files
 
 
 def keys(rig: Rig) -> list[str]:

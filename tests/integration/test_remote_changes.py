@@ -12,7 +12,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SandboxNotFound
-from syncd.remote.failure_action import ApiStep
+from syncd.remote.failure import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
 from tests.integration.sync_rig import Rig, Witness, rigged
@@ -149,7 +149,7 @@ def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
     assert rig.clock.monotonic_s() - started_s < 60
     assert rig.arrived()["a"] == "newer"
     assert len(told(rig)) == 1
-    assert told(rig)[0].startswith("whether files were changed in the sandbox could not be seen (")
+    assert told(rig)[0].startswith("files in the sandbox could not be checked for changes (")
     asked = len(rig.asked())
     rig.write("a", "newest")
     rig.sync()
@@ -180,7 +180,7 @@ def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert "could not be seen" in told(rig)[0]
+    assert "could not be checked" in told(rig)[0]
 
 
 @pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
@@ -190,7 +190,7 @@ def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert all("could not be seen" in text for text in told(rig))
+    assert all("could not be checked" in text for text in told(rig))
 
 
 def test_a_program_that_never_begins(rig: Rig) -> None:
@@ -228,7 +228,7 @@ def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
     rig.write("a", "newer")
     rig.sync()
     (text,) = told(rig)
-    assert "the look at the files there" in text
+    assert "the check of the files there" in text
     assert not {word for word in ("delete", "remov", "list") if word in text}
     assert rig.arrived()["a"] == "newer"
 
@@ -289,7 +289,7 @@ def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
 
 def test_of_very_many_only_those_that_changed_here(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list stays small."""
-    monkeypatch.setattr(remote_changes, "MOST_ASKED", 3)
+    monkeypatch.setattr(remote_changes, "MOST_CHECKED", 3)
     agent(rig, "a")
     agent(rig, "d/b")
     rig.write("d/b", "newer")

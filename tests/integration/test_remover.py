@@ -16,8 +16,7 @@ from syncd.core.clock import Clock, SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox import remover_main

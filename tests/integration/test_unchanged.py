@@ -218,13 +218,13 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
 def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
     """A state folder that takes nothing costs uploads after a restart, and a warning; the sync itself stands."""
     (record,) = rig.folder.glob("state/syncd/*/initialized")
-    in_the_way = record.with_name("initialized.new")
-    in_the_way.mkdir()
+    obstructing = record.with_name("initialized.new")
+    obstructing.mkdir()
     rig.write("a.txt", "new")
     assert rig.sync()[0].word == "initialized"
     assert [warning.key for warning in rig.cycle.warnings] == ["state:write"]
     assert rig.sync()[0].word == "unchanged"
-    in_the_way.rmdir()
+    obstructing.rmdir()
     rig.write("a.txt", "newer")
     rig.sync()
     assert rig.cycle.warnings == []

@@ -18,8 +18,7 @@ from syncd.core.api_key import ApiKey
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
@@ -81,7 +80,7 @@ DEEP = b'{"x":' + b"[" * 100_000
 )
 def test_an_answer_that_makes_no_sense(body: bytes) -> None:
     """A 200 that is not what was asked for is tried again: a hotel's network may be asking for a sign-in."""
-    with pytest.raises(StepFailed, match="makes no sense") as caught:
+    with pytest.raises(StepFailed, match="is invalid") as caught:
         api_on(ScriptedExchanger(200, body, {"Content-Type": "text/html"})).upload_url()
     assert (caught.value.step, caught.value.action) == (ApiStep.UPLOAD_URL, FailureAction.RETRY)
 

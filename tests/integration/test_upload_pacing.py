@@ -197,7 +197,7 @@ def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.Monkey
 
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is set, taken away or lowered in the middle: what went before is not held against what comes."""
-    monkeypatch.setattr(exchange_monitor, "counts", lambda _: None)  # so that what is told is what is handed over
+    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)  # so that what is told is what is handed over
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]

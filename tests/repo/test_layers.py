@@ -39,7 +39,7 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "bad_responses signing",
-    "remote": "acquired_sandbox failure failure_action keepalive retry target token_bucket uplink upload_url",
+    "remote": "acquired_sandbox failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess remote_changes removal_plan",
     "scan": "exclusions links manifest mass_deletion size_limit",

@@ -232,7 +232,7 @@ def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
     assert "NO_PROXY is" not in done.out
     assert "SSL_CERT_DIR is" not in done.out
     assert "requests go through 127.0.0.1:9\n" in done.out
-    assert "look at the network, the proxy 127.0.0.1:9 and" in done.out
+    assert "check the network, the proxy 127.0.0.1:9 and" in done.out
     assert "hush" not in done.out
     assert _found(done)["certificates"] == "note"
 

@@ -147,7 +147,7 @@ def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
     assert daemon.stop() == 0
     assert not [pid for pid in (first, third) if Path(f"/proc/{pid}").exists()]
     rig.start()
-    rig.until(lambda: "broken off each time" in "".join(rig.shown()["warnings"]), "the warning")
+    rig.until(lambda: "interrupted each time" in "".join(rig.shown()["warnings"]), "the warning")
     assert len(runs(3)) == 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
+from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait
 def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
     """A minute before, or a tenth of a short life; a clock turned back says nothing."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
-    assert is_over(acquired_sandbox, 1000.0 + age_s) is over
+    assert should_be_replaced(acquired_sandbox, 1000.0 + age_s) is over
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
 )
 def test_no_more_than_a_few_are_acquired(ages_s: list[float], wanted_s: float) -> None:
     """Three in ten minutes; the fourth waits until the first of them is that old."""
-    assert wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)
+    assert acquire_wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)

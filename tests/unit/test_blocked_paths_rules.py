@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.sandbox.blocked_paths_rules import hindered, in_the_way, kinds_changed, mark, warnings, within_of, without
+from syncd.sandbox.blocked_paths_rules import (
+    blocked_by,
+    entries_within,
+    kinds_changed,
+    mark,
+    obstructing,
+    warnings,
+    without,
+)
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 FILE = Entry(Kind.FILE, 0o644, 1, 5, digest=b"d")
@@ -30,15 +38,15 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="t")
 def test_hindered(old: Entry, now: Entry | None, *, expected: bool) -> None:
     """A directory replaces nothing and gives way to nothing; files and links replace one another."""
     wanted = {} if now is None else {"p": now}
-    assert hindered({"p": [old]}, wanted) == ({"p"} if expected else set())
-    assert hindered({"p": [now or old, old]}, wanted) == ({"p"} if expected else set())
+    assert blocked_by({"p": [old]}, wanted) == ({"p"} if expected else set())
+    assert blocked_by({"p": [now or old, old]}, wanted) == ({"p"} if expected else set())
 
 
 def test_in_the_way() -> None:
     """Our versions of the path itself, and all that was below it; nothing else that was deleted."""
     wanted = {"d": FILE, "f": FOLDER, "f/new": FILE, "sub": FOLDER, "sub/d": LINK}
     gone = ["d", "d/a", "d/sub", "d/sub/b", "f", "f/old", "sub/d", "sub/d/x", "sub/old", "old", "old/x", "dd/x"]
-    found = in_the_way({path: [FILE] for path in gone}, wanted)
+    found = obstructing({path: [FILE] for path in gone}, wanted)
     assert list(found) == ["d", "d/a", "d/sub", "d/sub/b", "f", "sub/d", "sub/d/x"]
 
 
@@ -65,10 +73,10 @@ def test_kinds_changed(held: list[Manifest], lingering: dict[str, list[Entry]], 
 def test_parts() -> None:
     """What is blocked comes with all that is below it, and with nothing that only begins alike."""
     manifest = {"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE}
-    aside = within_of(manifest, {"a"})
+    aside = entries_within(manifest, {"a"})
     assert list(aside) == ["a", "a/b"]
     assert list(without(manifest, aside)) == ["ab", "c"]
-    assert within_of(manifest, ()) == {}
+    assert entries_within(manifest, ()) == {}
 
 
 def test_the_mark() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from syncd.remote.keepalive import (
     KEEP_S,
-    LEAST_SLEEP_S,
-    SURE_S,
+    LEAST_SUSPEND_S,
+    ROUTE_TRUSTED_S,
     ConnectionTime,
     ReuseDecision,
     idle_at_s,
@@ -21,16 +21,16 @@ LAST = ConnectionTime(1_000.0, 5_000.0)
     ("idle_s", "slept_s", "expected"),
     [
         (0.0, 0.0, ReuseDecision.USE),
-        (SURE_S - 0.1, 0.0, ReuseDecision.USE),
-        (SURE_S, 0.0, ReuseDecision.LOOK),
-        (60.0, 0.0, ReuseDecision.LOOK),
-        (KEEP_S - 0.1, 0.0, ReuseDecision.LOOK),
+        (ROUTE_TRUSTED_S - 0.1, 0.0, ReuseDecision.USE),
+        (ROUTE_TRUSTED_S, 0.0, ReuseDecision.CHECK_ROUTE),
+        (60.0, 0.0, ReuseDecision.CHECK_ROUTE),
+        (KEEP_S - 0.1, 0.0, ReuseDecision.CHECK_ROUTE),
         (KEEP_S, 0.0, ReuseDecision.CLOSE),
         (86400.0, 0.0, ReuseDecision.CLOSE),
-        (0.0, LEAST_SLEEP_S, ReuseDecision.CLOSE),
-        (0.0, 0.5 * LEAST_SLEEP_S, ReuseDecision.USE),
+        (0.0, LEAST_SUSPEND_S, ReuseDecision.CLOSE),
+        (0.0, 0.5 * LEAST_SUSPEND_S, ReuseDecision.USE),
         (60.0, 28800.0, ReuseDecision.CLOSE),
-        (SURE_S, 0.5 * LEAST_SLEEP_S, ReuseDecision.LOOK),
+        (ROUTE_TRUSTED_S, 0.5 * LEAST_SUSPEND_S, ReuseDecision.CHECK_ROUTE),
     ],
 )
 def test_trust(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from syncd.cli.status.screen import DaemonEnding, StatusContext, screen
 from syncd.cli.status.text import plain
-from syncd.sandbox.leftovers import NOTHING, Leftovers, RemovalOutcomes, after, both
+from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
 from syncd.scan.manifest import Entry, Kind
 from syncd.sync.status_document import SandboxName, State, Status
 
@@ -37,7 +37,7 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
 def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[str], files: int) -> None:
     """What was not removed, be it that nobody knows whether it was deleted: that is not counted."""
     held = {"stay": FILE, "a": FILE, "d": FOLDER, "d/l": LINK}
-    found = after(NOTHING, [held], {"stay": FILE}, outcomes, unread=unread)
+    found = leftovers_after(NO_LEFTOVERS, [held], {"stay": FILE}, outcomes, unread=unread)
     assert list(found.entries) == entries
     assert found.files == files
     assert found.changed == set(outcomes.changed) & set(entries)
@@ -46,15 +46,15 @@ def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[s
 def test_what_came_back() -> None:
     """It is forgotten, with what was said of it."""
     before = Leftovers({"a": [FILE], "b": [FILE]}, frozenset("ab"), 0, 2)
-    assert after(before, [{}], {"a": OTHER}, RemovalOutcomes(), unread=()) == Leftovers(
+    assert leftovers_after(before, [{}], {"a": OTHER}, RemovalOutcomes(), unread=()) == Leftovers(
         {"b": [FILE]}, frozenset("b"), 0, 1
     )
-    assert after(before, [{}], {"a": OTHER, "b": FOLDER}, RemovalOutcomes(), unread=()) == NOTHING
+    assert leftovers_after(before, [{}], {"a": OTHER, "b": FOLDER}, RemovalOutcomes(), unread=()) == NO_LEFTOVERS
 
 
 def test_each_version_once() -> None:
     """Whatever of one path may be there."""
-    found = after(NOTHING, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, RemovalOutcomes(), unread=())
+    found = leftovers_after(NO_LEFTOVERS, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, RemovalOutcomes(), unread=())
     assert found.entries == {"a": [FILE, OTHER]}
     assert found.files == 1
 
@@ -62,18 +62,18 @@ def test_each_version_once() -> None:
 def test_the_bound() -> None:
     """Beyond it there is a number instead of names, and no number goes down by itself."""
     held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
-    found = after(NOTHING, [held], {}, RemovalOutcomes(), unread=(), most=5)
+    found = leftovers_after(NO_LEFTOVERS, [held], {}, RemovalOutcomes(), unread=(), max_named=5)
     assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
-    found = after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=(), most=5)
+    found = leftovers_after(found, [{}], {"f0": FILE}, RemovalOutcomes(), unread=(), max_named=5)
     assert (len(found.entries), found.unnamed, found.files) == (4, 3, 7)
-    found = after(found, [{}], held, RemovalOutcomes(), unread=(), most=5)
+    found = leftovers_after(found, [{}], held, RemovalOutcomes(), unread=(), max_named=5)
     assert (found.entries, found.unnamed, found.files) == ({}, 3, 3)
 
 
 def test_both_may_be_true() -> None:
     """Between two records nothing is forgotten."""
     one, other = Leftovers({"a": [FILE]}, frozenset("a"), 1, 2), Leftovers({"b": [FILE]}, frozenset(), 0, 1)
-    assert both(one, other) == Leftovers({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
+    assert union(one, other) == Leftovers({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,13 @@ def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[floa
     token_bucket = TokenBucket(now_s)
     sent = []
     for late_s, stalled_s in delayed_s:
-        token_bucket = token_bucket.later(now_s, limit)
+        token_bucket = token_bucket.refilled(now_s, limit)
         wait_s = token_bucket.wait_s(limit)
         now_s += wait_s + late_s if wait_s else 0.0
-        token_bucket = token_bucket.later(now_s, limit)
+        token_bucket = token_bucket.refilled(now_s, limit)
         assert token_bucket.wait_s(limit) < 1e-6, "one wait is enough where nothing changes"
         sent.append((now_s, block_bytes(limit)))
-        token_bucket = token_bucket.sent(block_bytes(limit))
+        token_bucket = token_bucket.consumed(block_bytes(limit))
         now_s += stalled_s
     return sent
 
@@ -65,21 +65,21 @@ def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
 @given(limits, st.floats(0.1, 1e6))
 def test_a_stall_is_not_made_up_for(limit: int, stall_s: float) -> None:
     """After it all is as at the beginning, but for what may be caught up at once."""
-    token_bucket = TokenBucket(0.0).sent(block_bytes(limit)).later(stall_s + block_bytes(limit) / limit, limit)
+    token_bucket = TokenBucket(0.0).consumed(block_bytes(limit)).refilled(stall_s + block_bytes(limit) / limit, limit)
     assert token_bucket.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
 
 
 @given(limits, st.floats(0, 1e6))
 def test_a_clock_that_goes_back_holds_nothing_up(limit: int, back_s: float) -> None:
     """No more is waited for than before, and as long."""
-    token_bucket = TokenBucket(1e6).sent(block_bytes(limit))
-    assert token_bucket.later(1e6 - back_s, limit).wait_s(limit) == token_bucket.wait_s(limit)
+    token_bucket = TokenBucket(1e6).consumed(block_bytes(limit))
+    assert token_bucket.refilled(1e6 - back_s, limit).wait_s(limit) == token_bucket.wait_s(limit)
 
 
 @given(limits, limits)
 def test_another_limit_holds_from_the_next_block_on(old: int, new: int) -> None:
     """What went under the old one is not waited for longer than a block of the new one takes."""
-    token_bucket = TokenBucket(0.0).later(0.0, old).sent(block_bytes(old)).later(0.0, new)
+    token_bucket = TokenBucket(0.0).refilled(0.0, old).consumed(block_bytes(old)).refilled(0.0, new)
     assert token_bucket.wait_s(new) <= block_bytes(new) / new
 
 
@@ -87,9 +87,9 @@ def test_without_a_limit_there_is_no_wait() -> None:
     """And a limit that begins afterwards does not count what went before."""
     token_bucket = TokenBucket(0.0)
     for _ in range(1000):
-        token_bucket = token_bucket.later(0.0, 0).sent(BLOCK_BYTES)
+        token_bucket = token_bucket.refilled(0.0, 0).consumed(BLOCK_BYTES)
         assert token_bucket.wait_s(0) == 0
-    assert token_bucket.later(0.0, 1 << 20).wait_s(1 << 20) <= BLOCK_BYTES / (1 << 20)
+    assert token_bucket.refilled(0.0, 1 << 20).wait_s(1 << 20) <= BLOCK_BYTES / (1 << 20)
 
 
 def test_an_even_pace() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.remote.upload_url import UploadUrl, ended, upload_url_from, usable
+from syncd.remote.upload_url import UploadUrl, is_expired, is_usable, upload_url_from
 
 # 2026-11-24T12:00:00Z, as the URLs below were signed.
 SIGNED_S = 1_795_521_600.0
@@ -101,14 +101,14 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
 )
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
     """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
-    assert usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
+    assert is_usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
 
 
 def test_no_upload_takes_no_time() -> None:
     """Where nothing is said of the upload, the margin is all that counts."""
     upload_url = UploadUrl("u", BOOT_S + 1800, 1800)
-    assert usable(upload_url, BOOT_S + 1769.5)
-    assert not usable(upload_url, BOOT_S + 1770)
+    assert is_usable(upload_url, BOOT_S + 1769.5)
+    assert not is_usable(upload_url, BOOT_S + 1770)
 
 
 def test_a_life_of_one_second() -> None:
@@ -132,10 +132,10 @@ def test_no_lease_outlives_a_week() -> None:
 
 
 def test_ended() -> None:
-    """The end itself is the first moment at which it has ended."""
+    """The end itself is the first moment at which it has is_expired."""
     upload_url = UploadUrl("u", 100.0, 60.0)
-    assert not ended(upload_url, 99.9)
-    assert ended(upload_url, 100.0)
+    assert not is_expired(upload_url, 99.9)
+    assert is_expired(upload_url, 100.0)
 
 
 def test_a_lease_shows_no_url() -> None:

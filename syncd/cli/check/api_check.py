@@ -1,6 +1,6 @@
-"""What `syncd check` learns from one question to the API: whether it answers, knows the key and the sandbox, and when.
+"""Checks with one request that the API answers, and that it knows the key and the sandbox.
 
-The question is `GET …/{id}`, which changes nothing there.
+The request is `GET …/{id}`, which changes nothing there, or the list of sandboxes if one is still to be acquired.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.thresholds import judge_certificate, judge_clock, judge_end
 from syncd.core.api_key import ApiKey
@@ -26,15 +24,14 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import is_loopback
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
+from syncd.remote.account import Account
 from syncd.remote.api import Api, SandboxInfo
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.target import Target
 
-_READ_S = 20.0
-# How `effects.http` tells what is wrong with a certificate. Only what a person here can mend needs a person.
-_DISTRUST = (
+# Certificate failures by the words of `remote.http_client`. FAIL is for what a person can correct on this machine.
+_CERTIFICATE_FAILURES = (
     (
         "certificate has expired",
         Grade.FAIL_FOR_NOW,
@@ -45,15 +42,15 @@ _DISTRUST = (
     (
         "certificate is not trusted",
         Grade.FAIL,
-        "if your company's proxy reads along, name its root certificate in SSL_CERT_FILE, or add it to the system's",
+        "if your company's proxy inspects TLS, name its root certificate in SSL_CERT_FILE, or add it to the system's",
     ),
 )
-# What other programs read, and syncd does not.
-_OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+# Variables that other programs read, and syncd does not.
+_OTHER_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 
-class _Listener(HttpClient):
-    """Keeps what each answer says beside its body, a refusal's as well."""
+class _MeasuringClient(HttpClient):
+    """Measures each exchange: the status, duration, clock skew and certificate of its answer, a refusal's as well."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(Waiter(Interrupt(), clock))
@@ -83,53 +80,27 @@ class _Listener(HttpClient):
         return answer
 
 
-class _RetryingAccount(Api):
-    """An account that has no sandbox yet: it is asked for its list, which changes nothing."""
-
-    def __init__(self, target: Target, key: ApiKey, client: HttpClient, clock: Clock) -> None:
-        super().__init__(target, key, client, clock)
-        self._all = f"{target.base_url.rstrip('/')}/local-sandbox"
-
-    def count(self) -> int:
-        """How many sandboxes it has. Raises `StepFailed`."""
-        return self._understood(
-            ApiStep.SANDBOX, self._ask(ApiStep.SANDBOX, "GET", self._all, _READ_S), _Sandboxes
-        ).total_count
-
-    def _refused(self, step: ApiStep, status: int, said: str) -> StepFailed:
-        if status in (401, 403):
-            return super()._refused(step, status, said)
-        hint = "check sandbox.base_url, and what the account may have"
-        return StepFailed(step, FailureAction.REFUSED, f"the API lists no sandboxes ({said})", hint)
-
-
-class _Sandboxes(Struct):
-    """`GET /local-sandbox`."""
-
-    total_count: int
-
-
 def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock: Clock) -> Iterator[Finding]:
-    """Ask once; no retries, so that a person at the terminal sees the first failure as it is.
+    """Send one request, without retries, so that a person at the terminal sees the first failure as it is.
 
-    Where the target has no sandbox yet, as one will be acquired, the account is asked.
+    If the target has no sandbox yet, as one will be acquired, the request is for the account's list.
     """
-    listener = _Listener(clock)
+    http_client = _MeasuringClient(clock)
     info: SandboxInfo | int | StepFailed
     try:
         if target.sandbox_id:
-            info = Api(target, key, listener, clock).sandbox()
+            info = Api(target, key, http_client, clock).sandbox()
         else:
-            info = _RetryingAccount(target, key, listener, clock).count()
+            info = Account(target.base_url, key, http_client, clock).count()
     except StepFailed as failure:
         info = failure
     finally:
-        listener.drop()
-    answered = f"{target.base_url} answered in {listener.seconds:.2f} s"
+        http_client.drop()
+    answered = f"{target.base_url} answered in {http_client.seconds:.2f} s"
     if not isinstance(info, StepFailed):
         yield Finding("api", Grade.PASS, answered)
         if isinstance(info, SandboxInfo):
-            yield _alive(target, info, clock.wall_s())
+            yield _sandbox_finding(target, info, clock.wall_s())
         else:
             yield Finding("sandbox", Grade.NOTE, f"none yet: the first sync acquires one (the account has {info:,})")
     elif lifetime is not None and info.refusal is SandboxNotFound:
@@ -139,31 +110,31 @@ def check_api(target: Target, lifetime: SandboxEnd | None, *, key: ApiKey, clock
         yield Finding("api", Grade.PASS, answered)
         yield Finding("sandbox", Grade.FAIL, info.message, info.hint)
     else:
-        remedy = info.hint or _remedy(target.base_url, listener.status)
-        yield _untrusted(target, info.message) or Finding(
+        remedy = info.hint or _remedy(target.base_url, http_client.status)
+        yield _certificate_failure(target, info.message) or Finding(
             "api", Grade.FAIL_FOR_NOW, f"{target.base_url}: {info.message}", remedy
         )
     if isinstance(info, SandboxInfo):
-        yield _end(lifetime, clock.wall_s())
-    if listener.certificate is not None:
-        yield listener.certificate
-    yield judge_clock(listener.skew_s)
+        yield _lifetime_finding(lifetime, clock.wall_s())
+    if http_client.certificate is not None:
+        yield http_client.certificate
+    yield judge_clock(http_client.skew_s)
 
 
 @dataclass(frozen=True)
 class SandboxEnd:
-    """When a sandbox that was acquired ends, by the wall clock; None: never."""
+    """The end of an acquired sandbox by the wall clock; None if it never ends."""
 
     ends_wall_s: float | None
 
 
-def _end(lifetime: SandboxEnd | None, wall_s: float) -> Finding:
+def _lifetime_finding(lifetime: SandboxEnd | None, wall_s: float) -> Finding:
     if lifetime is None:
         return Finding("time to live", Grade.NOTE, "the API does not tell when a sandbox ends that others acquired")
     return judge_end(None if lifetime.ends_wall_s is None else lifetime.ends_wall_s - wall_s)
 
 
-def _alive(target: Target, info: SandboxInfo, wall_s: float) -> Finding:
+def _sandbox_finding(target: Target, info: SandboxInfo, wall_s: float) -> Finding:
     servers = ", ".join(server.server_name or server.id for server in info.servers) or "none"
     created_s = _wall_s(info.created_at)
     since = f", created {ago(wall_s - created_s)}" if created_s is not None and created_s <= wall_s else ""
@@ -182,23 +153,25 @@ def _wall_s(text: str) -> float | None:
 
 
 def _certificate(connection: socket.socket | None, wall_s: float) -> Finding | None:
-    """What the other side proved itself with; None where no TLS was spoken, or the connection is gone already."""
+    """Judge the server's certificate; None without TLS, or if the connection is closed already."""
     if not isinstance(connection, ssl.SSLSocket):
         return None
     try:
-        shown = connection.getpeercert() or {}
-        ends_s = ssl.cert_time_to_seconds(str(shown["notAfter"]))
+        certificate = connection.getpeercert() or {}
+        ends_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-    named: dict[str, str] = {}
-    for part in shown.get("issuer", ()):
-        named.update(part)  # type: ignore[arg-type]
-    return judge_certificate(ends_s - wall_s, one_line(named.get("organizationName") or named.get("commonName") or ""))
+    issuer: dict[str, str] = {}
+    for part in certificate.get("issuer", ()):
+        issuer.update(part)  # type: ignore[arg-type]
+    return judge_certificate(
+        ends_s - wall_s, one_line(issuer.get("organizationName") or issuer.get("commonName") or "")
+    )
 
 
-def _untrusted(target: Target, message: str) -> Finding | None:
-    """The failure as one of certificates, where it is one, with what helps against each kind; else None."""
-    for words, grade, remedy in _DISTRUST:
+def _certificate_failure(target: Target, message: str) -> Finding | None:
+    """Return the finding of a certificate failure with its remedy; None for any other failure."""
+    for words, grade, remedy in _CERTIFICATE_FAILURES:
         if words in message:
             return Finding("certificate", grade, f"{target.base_url}: {message}", remedy)
     return None
@@ -207,37 +180,37 @@ def _untrusted(target: Target, message: str) -> Finding | None:
 def _remedy(base_url: str, status: int | None) -> str:
     if status is None:
         proxy = _proxy(base_url)
-        there = f"the network, the proxy {proxy}" if proxy else "the network"
-        return f"look at {there} and sandbox.base_url, then run `syncd check` again"
-    return "nothing to do here: it may pass, so run `syncd check` again later"
+        suspects = f"the network, the proxy {proxy}" if proxy else "the network"
+        return f"check {suspects} and sandbox.base_url, then run `syncd check` again"
+    return "nothing to do on this machine: run `syncd check` again later"
 
 
 def route_findings(base_url: str, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """The proxy and the certificates on the way to the API, where the environment names any."""
+    """Yield findings about the proxy and the certificates that the environment names for the API."""
     if is_loopback(urlsplit(base_url).hostname or ""):
         return
     if proxy := _proxy(base_url):
         yield Finding("proxy", Grade.NOTE, f"requests go through {proxy}")
     if urlsplit(base_url).scheme == "https":
-        yield from _stores(environ)
+        yield from _certificate_stores(environ)
 
 
-def _stores(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Whose certificates are trusted."""
+def _certificate_stores(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield findings about the certificates that are trusted."""
     named = False
-    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+    for name, exists in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
         path = environ.get(name)
         if not path:
             continue
         remedy = f"correct or unset {name}"
-        if not is_there(path):
-            yield Finding("certificates", Grade.WARN, f"${name} names {path}, which is not there", remedy)
-        elif name == "SSL_CERT_FILE" and not _certificates_in(path):
+        if not exists(path):
+            yield Finding("certificates", Grade.WARN, f"${name} names {path}, which does not exist", remedy)
+        elif name == "SSL_CERT_FILE" and not _count_certificates(path):
             yield Finding("certificates", Grade.WARN, f"${name} names {path}, which holds no certificate", remedy)
         else:
             named = True
             yield Finding("certificates", Grade.NOTE, f"those of {path} are trusted (${name})")
-    others = [name for name in _OTHERS if environ.get(name)]
+    others = [name for name in _OTHER_VARIABLES if environ.get(name)]
     if others and not named:
         what = f"${others[0]} is set, which syncd does not read"
         yield Finding("certificates", Grade.NOTE, what, f"if it is needed here: export SSL_CERT_FILE=${others[0]}")
@@ -250,7 +223,7 @@ def _stores(environ: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("certificates", Grade.PASS, "those found in /etc, else those of certifi, are trusted")
 
 
-def _certificates_in(path: str) -> int:
+def _count_certificates(path: str) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(path)
@@ -260,7 +233,7 @@ def _certificates_in(path: str) -> int:
 
 
 def _proxy(base_url: str) -> str:
-    """The proxy that the environment names for this address, without its password; "" if none."""
+    """Return the proxy that the environment names for this address, without its password; "" if none."""
     components = urlsplit(base_url)
     host = components.hostname or ""
     proxies = urllib.request.getproxies_environment()
@@ -272,4 +245,4 @@ def _proxy(base_url: str) -> str:
 
 def _without_password(proxy: str) -> str:
     components = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return one_line(components.netloc.rpartition("@")[2] or "a proxy that cannot be made out")
+    return one_line(components.netloc.rpartition("@")[2] or "a proxy with an invalid address")

@@ -1,4 +1,4 @@
-"""What the verbs of `syncd sandbox` work with: the account, and the book of what was acquired."""
+"""The operations behind `syncd sandbox`: on the account, and on the record of what was acquired."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import AcquiredSandbox, is_over
+from syncd.remote.acquired_sandbox import AcquiredSandbox, should_be_replaced
 from syncd.remote.api import Api
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import FailureAction
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider
 from syncd.sync.sandbox_factory import retry_settings_of
 
-DaemonReply = TypeVar("DaemonReply")
-# A daemon answers at once, unless its disk holds it up.
-_TELL_S = 30.0
+Answer = TypeVar("Answer")
+# A daemon answers at once, unless its disk is slow.
+_DAEMON_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class SandboxAdmin:
-    """One configuration's account."""
+    """The account of one configuration, with its workspace's sandbox."""
 
     config: Config
     folders: Directories
@@ -52,12 +51,12 @@ class SandboxAdmin:
 
     @property
     def fixed(self) -> bool:
-        """Whether the configuration names the sandbox."""
+        """True if the configuration names the sandbox."""
         return self.config.sandbox.id is not None
 
     @property
     def ours(self) -> str | None:
-        """The id of this workspace's sandbox, as far as one is known."""
+        """The id of this workspace's sandbox; None if there is none yet."""
         if self.config.sandbox.id is not None:
             return self.config.sandbox.id
         acquired_sandbox, _ = self.store.load()
@@ -65,7 +64,7 @@ class SandboxAdmin:
 
     @property
     def ends_at(self) -> str | None:
-        """When ours ends; None where nobody knows."""
+        """The end of this workspace's sandbox; None if not known."""
         acquired_sandbox = None if self.fixed else self.store.load()[0]
         return (
             None
@@ -73,8 +72,8 @@ class SandboxAdmin:
             else stamp(acquired_sandbox.ends_wall_s)
         )
 
-    def named(self, sandbox_id: str | None) -> str:
-        """The one that a person means. Raises `NeedsPerson` where there is none yet."""
+    def resolve(self, sandbox_id: str | None) -> str:
+        """Return the given id, by default this workspace's. Raises `NeedsPerson` if there is none yet."""
         if sandbox_id in ("", ".", ".."):
             raise click.UsageError(f"{sandbox_id!r} is no sandbox's id")
         if sandbox_id is not None:
@@ -84,32 +83,32 @@ class SandboxAdmin:
         return self.ours
 
     def api(self, sandbox_id: str) -> Api:
-        """That sandbox's part of the API."""
+        """Return the API of that sandbox."""
         sandbox = self.config.sandbox
         return Api(Target(sandbox.base_url, sandbox_id, sandbox.region), self.key, self.client, CLOCK)
 
-    def asked(self, question: Callable[[], DaemonReply]) -> DaemonReply:
-        """The answer. Raises `SyncdError` as a command ends with it."""
+    def request(self, send: Callable[[], Answer]) -> Answer:
+        """Return the API's answer. Raises `SyncdError`."""
         try:
-            return question()
+            return send()
         except StepFailed as failure:
             raise failure.as_error() from None
 
-    def living(self) -> AcquiredSandbox | None:
-        """The acquired one that this workspace goes to, if the API knows it still. Raises `SyncdError`."""
+    def current(self) -> AcquiredSandbox | None:
+        """Return this workspace's acquired sandbox, if it still exists. Raises `SyncdError`."""
         acquired_sandbox = None if self.fixed else self.store.load()[0]
-        if acquired_sandbox is None or is_over(acquired_sandbox, CLOCK.wall_s()):
+        if acquired_sandbox is None or should_be_replaced(acquired_sandbox, CLOCK.wall_s()):
             return None
         try:
-            self.asked(self.api(acquired_sandbox.sandbox_id).sandbox)
+            self.request(self.api(acquired_sandbox.sandbox_id).sandbox)
         except SandboxNotFound:
             return None
         return acquired_sandbox
 
     def acquire(self, servers: tuple[str, ...], ttl_seconds: int | None) -> AcquiredSandbox:
-        """One more, counted with those that syncs acquire. Raises `SyncdError`, `Stop`."""
+        """Acquire one more, counted with those that syncs acquire. Raises `SyncdError`, `Stop`."""
         keys = self.config.sandbox.acquire or AcquireKeys()
-        with self._alone():
+        with self._locked():
             provider = AcquiringProvider(
                 self.account,
                 self.store,
@@ -120,47 +119,47 @@ class SandboxAdmin:
                 retry_settings=retry_settings_of(self.config),
                 clock=CLOCK,
             )
-            acquired_sandbox = self.asked(lambda: provider.acquired(self._retrying, self._pause))
+            acquired_sandbox = self.request(lambda: provider.acquire(self._report_retry, self._pause))
             if self.fixed:
-                provider.leave()  # it is a person's to use: a later [sandbox.acquire] is not to fill it
+                provider.abandon()  # it is for a person: a later [sandbox.acquire] must not sync to it
             return acquired_sandbox
 
     def after_release(self, sandbox_id: str) -> str:
-        """What becomes of the workspace once that one is gone, in a sentence."""
+        """Describe in a sentence how syncing goes on once that sandbox is released."""
         if sandbox_id != self.ours:
             return ""
-        runs = holder(self.folders.state) is not None
+        running = holder(self.folders.state) is not None
         if self.fixed:
-            held = " The daemon will be held until then." if runs else ""
+            held = " The daemon will be held until then." if running else ""
             return f"Nothing more can be synced before sandbox.id names another one.{held}"
-        if runs:
+        if running:
             return "The daemon acquires the next one and fills it."
         return "The next sync acquires another one."
 
     def forget(self, sandbox_id: str) -> None:
-        """It is gone: the next sync is not to try it, and a daemon that has nothing to do is to move.
+        """Have the next sync, and an idle daemon, use another sandbox than this released one.
 
-        Raises `TryLater` where the daemon cannot be told.
+        Raises `TryLater` if the daemon cannot be reached.
         """
         if self.fixed or sandbox_id != self.ours:
             return
-        if ask_daemon(self.config, {"do": "left", "sandbox": sandbox_id}, _TELL_S) is not None:
+        if ask_daemon(self.config, {"do": "left", "sandbox": sandbox_id}, _DAEMON_TIMEOUT_S) is not None:
             return
-        with contextlib.suppress(TryLater, OSError), self._alone():
+        with contextlib.suppress(TryLater, OSError), self._locked():
             self.store.save(None, self.store.load()[1])
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else writes into the book meanwhile. Raises `Locked`."""
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from writing the record meanwhile. Raises `Locked`."""
         if self.fixed:
-            yield  # the daemon of a named sandbox does not look into it
+            yield  # with a configured sandbox the daemon does not use the record
             return
         lock = Lock(self.folders.state)
         try:
             lock.acquire()
         except Locked:
             raise Locked(
-                "a running syncd has this workspace, and acquires by itself", "`syncd flush` waits for it"
+                "a running syncd syncs this workspace, and acquires sandboxes by itself", "`syncd flush` waits for it"
             ) from None
         try:
             yield
@@ -168,32 +167,32 @@ class SandboxAdmin:
             lock.release()
 
     def confirmed(self, question: str) -> bool:
-        """Whether a person says yes. Raises `Stop`."""
-        with self.interrupt.region():  # or Ctrl-C would only be noted
+        """True if a person answers yes. Raises `Stop`."""
+        with self.interrupt.region():  # so that Ctrl-C ends the wait
             return click.confirm(question, default=False, err=True)
 
-    def _retrying(self, failure: StepFailed, wait_s: float) -> None:
+    def _report_retry(self, failure: StepFailed, wait_s: float) -> None:
         click.echo(f"{failure}; trying again in {wait_s:.1f} s", err=True)
 
-    def _pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - the same for each
+    def _pause(self, wait_s: float, action: FailureAction) -> None:  # noqa: ARG002 - the same for each action
         self.client.waiter.sleep(wait_s)
 
 
 @contextmanager
 def sandbox_admin_of(config: Config) -> Iterator[SandboxAdmin]:
-    """The desk, open. Raises `SyncdError`."""
+    """Open the administration of the account. Raises `SyncdError`."""
     set_up_logs("error", LogFormat.TEXT, {})
     interrupt = Interrupt()
     client = HttpClient(Waiter(interrupt, CLOCK))
     sandbox = config.sandbox
     key = key_of(config, os.environ)
     folders = folders_of(config, os.environ)
-    account = Account(sandbox.base_url, sandbox.region, key, client, CLOCK)
+    account = Account(sandbox.base_url, key, client, CLOCK)
     store = AcquiredSandboxStore(folders.state, sandbox.base_url)
     with interrupting(interrupt):
         try:
             yield SandboxAdmin(config, folders, key, client, interrupt, account, store)
         except Stop:
-            raise TryLater("stopped", "`syncd sandbox list` shows what was done all the same") from None
+            raise TryLater("stopped", "`syncd sandbox list` shows what was done before") from None
         finally:
             client.drop()

@@ -1,4 +1,4 @@
-"""`syncd sandbox`: which sandboxes the account has, where this workspace's is, one more, one less."""
+"""`syncd sandbox`: lists, shows, acquires and releases the account's sandboxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def list_(config_file: str | None, as_json: bool) -> None:
     from syncd.cli.sandbox.screen import list_lines, row_of  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        rows = [row_of(info, admin.ours, admin.ends_at) for info in admin.asked(admin.account.sandboxes)]
+        rows = [row_of(info, admin.ours, admin.ends_at) for info in admin.request(admin.account.sandboxes)]
     if as_json:
         click.echo(json.dumps({"sandboxes": rows}))
         return
@@ -60,8 +60,8 @@ def show(sandbox_id: str | None, config_file: str | None, form: str) -> None:
     from syncd.cli.sandbox.screen import shown  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        wanted = admin.named(sandbox_id)
-        info = admin.asked(lambda: admin.api(wanted).sandbox())
+        wanted = admin.resolve(sandbox_id)
+        info = admin.request(lambda: admin.api(wanted).sandbox())
         ends_at = admin.ends_at if wanted == admin.ours else None
     click.echo(shown(info, ends_at, form, CLOCK.wall_s()), nl=False)
 
@@ -77,8 +77,8 @@ def acquire(
 ) -> None:
     """Acquire a sandbox, unless the one that syncd acquired is alive; at most three in ten minutes.
 
-    With [sandbox.acquire] the next sync goes there, and its keys say what is not given here. With sandbox.id the new
-    one is only named: nothing goes there before its id stands in the configuration.
+    With [sandbox.acquire] the next sync goes there, and its keys are the defaults of the options. With sandbox.id the
+    new one is only named: nothing goes there before its id is in the configuration.
 
     --json: id, expires_at, servers (URLs by name), new.
     """
@@ -86,7 +86,7 @@ def acquire(
     from syncd.cli.sandbox.screen import acquired_lines, acquired_row  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        acquired_sandbox = None if new else admin.living()
+        acquired_sandbox = None if new else admin.current()
         is_new = acquired_sandbox is None
         acquired_sandbox = acquired_sandbox or admin.acquire(servers, ttl_seconds)
         fixed = admin.fixed
@@ -110,24 +110,24 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
     from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
-        wanted = admin.named(sandbox_id)
+        wanted = admin.resolve(sandbox_id)
         follows = admin.after_release(wanted)
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("nobody can be asked here: say --yes")
+                raise click.UsageError("this is no terminal to ask on: use --yes")
             click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
             if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
         try:
-            admin.asked(lambda: admin.account.release(wanted))
-            said = f"released {wanted}"
+            admin.request(lambda: admin.account.release(wanted))
+            done = f"released {wanted}"
         except SandboxNotFound:
             if wanted != admin.ours:
                 raise
-            said = f"{wanted} had ended already"
+            done = f"{wanted} had ended already"
         try:
             admin.forget(wanted)
         except (TryLater, TimeoutError):
-            follows = "The daemon cannot be told of it now: `syncd push --force` has it move to the next one."
-    click.echo(f"{said}. {follows}" if follows else said)
+            follows = "The daemon cannot be reached now: `syncd push --force` has it use the next one."
+    click.echo(f"{done}. {follows}" if follows else done)

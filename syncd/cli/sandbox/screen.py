@@ -1,6 +1,6 @@
-"""Sandboxes as people and scripts read them.
+"""Renders sandboxes for people and scripts.
 
-What a server says is foreign text: nothing in it reaches a terminal as it is.
+Text from a server is not trusted: none of it reaches a terminal unescaped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LABEL = 9
 
 
 def row_of(info: SandboxInfo, ours: str | None, ends_at: str | None) -> dict[str, Any]:
-    """One of the account's, as `list --json` has it."""
+    """Return a sandbox of the account as `list --json` shows it."""
     in_use = info.local_sandbox_id == ours
     return {
         "id": info.local_sandbox_id,
@@ -33,7 +33,7 @@ def row_of(info: SandboxInfo, ours: str | None, ends_at: str | None) -> dict[str
 
 
 def list_lines(rows: list[dict[str, Any]], now_s: float) -> Iterator[str]:
-    """The same for people."""
+    """Yield the list for people."""
     if not rows:
         yield "the account has no sandbox"
     width = max((len(one_line(row["id"], 80)) for row in rows), default=0)
@@ -46,7 +46,7 @@ def list_lines(rows: list[dict[str, Any]], now_s: float) -> Iterator[str]:
 
 
 def shown(info: SandboxInfo, ends_at: str | None, form: str, now_s: float) -> str:
-    """One sandbox in that form, with the end of its last line."""
+    """Return one sandbox in that form, with a final newline."""
     urls = {server.server_name or server.id: server.mcp_server_url or "" for server in info.servers}
     usable = callable_servers(urls)
     if form == "mcp":
@@ -74,14 +74,14 @@ def shown(info: SandboxInfo, ends_at: str | None, form: str, now_s: float) -> st
 
 
 def acquired_row(acquired_sandbox: AcquiredSandbox, *, new: bool) -> dict[str, Any]:
-    """The one that was acquired, now or before, as `acquire --json` has it."""
+    """Return the acquired sandbox as `acquire --json` shows it."""
     ends_at = None if acquired_sandbox.ends_wall_s is None else stamp(acquired_sandbox.ends_wall_s)
     servers = callable_servers(acquired_sandbox.servers)
     return {"id": acquired_sandbox.sandbox_id, "expires_at": ends_at, "servers": servers, "new": new}
 
 
 def acquired_lines(row: dict[str, Any], now_s: float, *, fixed: bool) -> Iterator[str]:
-    """The same for people, with what to do next."""
+    """Yield the acquired sandbox for people, with the next step."""
     ends = _ends(row["expires_at"], now_s)
     yield f"{'acquired' if row['new'] else 'nothing to do: there is'} {one_line(row['id'])}{ends and f', {ends}'}"
     for name, url in row["servers"].items():
@@ -93,7 +93,7 @@ def acquired_lines(row: dict[str, Any], now_s: float, *, fixed: bool) -> Iterato
 
 
 def _created(text: str, now_s: float) -> str:
-    """How long ago; a time without a zone is UTC, as elsewhere in the API. Empty for what is none."""
+    """Return how long ago that was, empty for an invalid time; one without a zone is UTC, as elsewhere in the API."""
     at_s = seconds_of(text if text.endswith("Z") or "+" in text else f"{text}Z")
     return "" if at_s is None else f"created {ago(now_s - at_s)}"
 

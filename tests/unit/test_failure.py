@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.core.errors import KeyRefused, NeedsPerson, SandboxRefused, SyncdError, Unavailable
-from syncd.remote.failure import StepFailed
-from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_status, classify_bucket_status
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed, classify_api_status, classify_bucket_status
 
 
 @pytest.mark.parametrize(
@@ -31,12 +30,12 @@ def test_the_apis_400() -> None:
 @pytest.mark.parametrize(
     ("status", "code", "action"),
     [
-        (400, "ExpiredToken", FailureAction.FRESH_LEASE),
-        (403, "SignatureDoesNotMatch", FailureAction.FRESH_LEASE),
-        (403, "", FailureAction.FRESH_LEASE),
-        (400, "", FailureAction.FRESH_LEASE),
-        (400, "MalformedSecurityHeader", FailureAction.FRESH_LEASE),
-        (404, "NoSuchBucket", FailureAction.FRESH_LEASE),
+        (400, "ExpiredToken", FailureAction.RENEW_URL),
+        (403, "SignatureDoesNotMatch", FailureAction.RENEW_URL),
+        (403, "", FailureAction.RENEW_URL),
+        (400, "", FailureAction.RENEW_URL),
+        (400, "MalformedSecurityHeader", FailureAction.RENEW_URL),
+        (404, "NoSuchBucket", FailureAction.RENEW_URL),
         (400, "EntityTooLarge", FailureAction.REFUSED),
         (413, "", FailureAction.REFUSED),
         (408, "RequestTimeout", FailureAction.RETRY),
@@ -57,7 +56,7 @@ def test_the_buckets_answers(status: int, code: str, action: FailureAction) -> N
     [
         (FailureAction.RETRY, SandboxRefused, Unavailable, 75),
         (FailureAction.OFFLINE, SandboxRefused, Unavailable, 75),
-        (FailureAction.FRESH_LEASE, KeyRefused, Unavailable, 75),
+        (FailureAction.RENEW_URL, KeyRefused, Unavailable, 75),
         (FailureAction.UPLOAD_AGAIN, KeyRefused, Unavailable, 75),
         (FailureAction.REFUSED, KeyRefused, KeyRefused, 78),
         (FailureAction.REFUSED, SandboxRefused, SandboxRefused, 78),
