@@ -33,7 +33,7 @@ class SecretFiles:
         """As `policy.manifest.not_written_back`."""
         return not_written_back({path: entry for path, (entry, _) in self._files.items()})
 
-    def disbelieve(self, paths: Collection[str]) -> None:
+    def forget_stamps(self, paths: Collection[str]) -> None:
         """See by the next look whether these files still hold their secrets."""
         for path in self._files.keys() & paths:
             entry, secret = self._files[path]

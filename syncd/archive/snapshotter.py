@@ -85,7 +85,7 @@ class Snapshotter:
         self.warnings: list[SyncWarning] = []
         self.unread: set[str] = set()  # there, but not in the last snapshot: nobody deleted them
 
-    def look(
+    def scan(
         self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None = None
     ) -> ScanResult:
         """Scan, and read only the files that may or may not have changed.
@@ -121,7 +121,7 @@ class Snapshotter:
         """Whether a path that no snapshot holds any more is left out, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
 
-    def disbelieve(self, baseline: Manifest, paths: Collection[str] | None) -> None:
+    def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> None:
         """Have these files read again by the next look, whatever their stamps say; None: all that may have changed
         without a word, events having been missed. The `baseline` loses their stamps, too.
         """
@@ -130,17 +130,17 @@ class Snapshotter:
             rescan_reasons.update(self.secret_files.not_written_back())
         else:
             rescan_reasons = self._scanner.all_names(paths) if paths else set()
-        self._disbelieve(baseline, rescan_reasons)
+        self._forget_stamps(baseline, rescan_reasons)
 
-    def disbelieve_all(self, baseline: Manifest) -> None:
-        """As `disbelieve`, with every file."""
-        self._disbelieve(baseline, {*baseline, *self._known, *self.secret_files})
+    def forget_all_stamps(self, baseline: Manifest) -> None:
+        """As `forget_stamps`, with every file."""
+        self._forget_stamps(baseline, {*baseline, *self._known, *self.secret_files})
 
-    def _disbelieve(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
+    def _forget_stamps(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
         for manifest in (baseline, self._known):
             disbelieve(manifest, rescan_reasons)
         self._scanner.disbelieve(rescan_reasons)
-        self.secret_files.disbelieve(rescan_reasons)
+        self.secret_files.forget_stamps(rescan_reasons)
 
     @property
     def left_out(self) -> dict[str, int]:

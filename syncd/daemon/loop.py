@@ -108,7 +108,7 @@ class Daemon:
         changed, written = self._dirty.taken(), self._dirty.taken_files()
         if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
-        self._components.cycle.disbelieve(written)
+        self._components.cycle.forget_stamps(written)
         self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:
@@ -364,7 +364,7 @@ class Daemon:
         client.done(0)
 
     def _scheduler_input(self) -> SchedulerInput:
-        moves_in_s = self._components.cycle.moves_in_s
+        moves_in_s = self._components.cycle.sandbox_ends_in_s
         moves_at_s = inf if moves_in_s is None else self._clock.monotonic_s() + moves_in_s
         return SchedulerInput(
             burst=self._burst,

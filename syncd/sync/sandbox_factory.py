@@ -86,7 +86,7 @@ class SandboxFactory:
         )
         job_runner = JobRunner(api, self.client, waiter)
         remover = Remover(job_runner, PendingRemovals(self.folders.state, target), waiter)
-        blocked = BlockedPaths(job_runner, self.folders.state, target, self.check)
+        blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
         deletion_sync = DeletionSync(
             Deletions(self.config.sandbox.deletions),
             api,
@@ -94,9 +94,9 @@ class SandboxFactory:
             LeftoversStore(self.folders.state, target),
             self.check,
             is_excluded=self.is_excluded,
-            hindered=blocked.paths,
+            hindered=blocked_paths.paths,
         )
-        small = PartialArchives(
+        partial_archives = PartialArchives(
             ArchiveContent(self.config.sync.archive),
             target,
             Dump(api, self.client, retry_settings, waiter),
@@ -105,7 +105,7 @@ class SandboxFactory:
             clock=clock,
             check=self.check,
         )
-        inspection: OverwriteCheck = NoOverwriteCheck()
+        overwrite_check: OverwriteCheck = NoOverwriteCheck()
         if self.config.sandbox.warn_on_remote_changes:
-            inspection = RemoteOverwriteCheck(job_runner, clock, self.check)
-        return SandboxServices(target, delivery, deletion_sync, small, inspection, blocked)
+            overwrite_check = RemoteOverwriteCheck(job_runner, clock, self.check)
+        return SandboxServices(target, delivery, deletion_sync, partial_archives, overwrite_check, blocked_paths)

@@ -149,7 +149,7 @@ def test_a_rule_holds_for_what_is_written_after_it(cloud: Cloud, tmp_path: Path,
 def _believe_the_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(manifest, "YOUNG_NS", -(10**20))
     # As if the file were open still: that it was closed would have it read, whatever its stamp says.
-    patch.setattr(Snapshotter, "disbelieve", lambda self, baseline, paths: None)
+    patch.setattr(Snapshotter, "forget_stamps", lambda self, baseline, paths: None)
 
 
 def _pass_over_an_overflow(patch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def _reset_for_any_reason(patch: pytest.MonkeyPatch) -> None:
 
 
 def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncCycle, "_part_will_do", lambda self, services, look, _: bool(look.manifest and self.baseline))
+    patch.setattr(SyncCycle, "_partial_is_enough", lambda self, _, manifest: bool(manifest and self.baseline))
 
 
 def _ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:

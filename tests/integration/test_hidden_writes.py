@@ -81,10 +81,10 @@ def test_the_file_that_was_closed_is_read(rig: Rig) -> None:
     """Who closed it may have written to it: it is named, and its stamp no longer believed."""
     with written_in_secret(rig):
         pass
-    rig.cycle.disbelieve({"f"})
+    rig.cycle.forget_stamps({"f"})
     assert sync(rig) == "initialized"
     assert equal(rig)
-    rig.cycle.disbelieve({"f", "other", "not there"})
+    rig.cycle.forget_stamps({"f", "other", "not there"})
     assert sync(rig) == "unchanged"
 
 
@@ -92,7 +92,7 @@ def test_a_look_that_failed_does_not_forget_it(rig: Rig) -> None:
     """Neither a delivery that fails after it was read nor a scan that is broken off brings the old stamp back."""
     with written_in_secret(rig):
         pass
-    rig.cycle.disbelieve({"f"})
+    rig.cycle.forget_stamps({"f"})
     rig.emulator.faults.script("upload: 400 always")
     rig.fail()
     rig.emulator.faults.clear()
@@ -111,12 +111,12 @@ def test_a_look_that_failed_does_not_forget_it(rig: Rig) -> None:
 def test_events_were_missed(rig: Rig) -> None:
     """Then every file is read that was not known to be written back when it was read; others are not."""
     with written_in_secret(rig):
-        rig.cycle.disbelieve(None)
+        rig.cycle.forget_stamps(None)
         assert sync(rig, age_s=WRITTEN_BACK_S) == "initialized"
         assert equal(rig)
         stamp = known(rig).stamp
         assert stamp is not None
-        rig.cycle.disbelieve(None)
+        rig.cycle.forget_stamps(None)
         assert known(rig).stamp == stamp
 
 
@@ -174,7 +174,7 @@ def test_the_other_name_of_a_closed_file(rig: Rig) -> None:
     os.link(rig.workspace / "f", rig.workspace / "g")
     with written_in_secret(rig):
         pass
-    rig.cycle.disbelieve({"g"})
+    rig.cycle.forget_stamps({"g"})
     assert sync(rig) == "initialized"
     assert equal(rig)
     assert rig.arrived()["g"] == rig.arrived()["f"]
@@ -200,6 +200,6 @@ def test_a_secret_that_is_taken_out_in_secret(rig: Rig, how: str) -> None:
         assert sync(rig) == "unchanged"
         assert "f" not in rig.arrived()
         if how != "forced":
-            rig.cycle.disbelieve({"f"} if how == "closed" else None)
+            rig.cycle.forget_stamps({"f"} if how == "closed" else None)
         assert sync(rig, SyncMode.FORCED if how == "forced" else SyncMode.CHANGED) == "initialized"
         assert equal(rig)

@@ -69,7 +69,7 @@ def test_another_time_or_mode_is_no_other_content() -> None:
 def test_what_is_not_believed_is_looked_at() -> None:
     """It loses its stamp; nothing else does, and nothing new is remembered."""
     held = noted("a", "b")
-    held.disbelieve({"a", "c"})
+    held.forget_stamps({"a", "c"})
     assert list(held) == ["a", "b"]
     scan = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
     held.leave_out(scan)
@@ -82,7 +82,7 @@ def test_which_may_have_changed_unseen() -> None:
     held = noted("old")
     young = replace(ENTRY, written_back=False)
     held.note(Packed(secret_files={"young": (young, SECRET), "gone": (young, SECRET)}))
-    held.disbelieve(["gone"])
+    held.forget_stamps(["gone"])
     assert held.not_written_back() == ["young"]
     assert list(held) == ["old", "young", "gone"]
 
