@@ -1,11 +1,11 @@
-"""Packing a manifest: chunks that stand are taken as they are, the others are read and compressed anew.
+"""Packs a manifest: unchanged chunks are reused, the others are read and compressed.
 
-A file that is as the scan saw it is read once, straight into its chunk. A small one that changed is read again until it
-stands still; a large one is already on its way into its chunk, so it is named for a follow-up. Either way the archive
-stays whole: a header promises a length, and that many bytes follow it.
+A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
+meanwhile. A large one, or one that changes under each read, is read piece by piece as it is; if it changed meanwhile,
+it is named for a follow-up. Either way the archive stays whole: a header promises a length, and that many bytes follow.
 
-What is searched for secrets is what is packed, the very bytes. A chunk that stands was made of contents with a digest,
-and nothing gets a digest here or in `content` unsearched.
+The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
+digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,12 +28,14 @@ from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
 from syncd.scan.exclusion_warnings import unreadable
-from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, stood_still, wall_ns
-from syncd.scan.inode import file_entry, stamp_of
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, stood_still, wall_ns
+from syncd.scan.inode import file_entry, is_as_stated
 from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
+# A file that changes under every one of so many reads is being written all the time. The first is of what the scan saw.
+_READS = 4
 # What opening says of a path that is no longer what the scan saw.
 _SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 
@@ -190,59 +193,103 @@ class Packer:
     ) -> None:
         try:
             parent, name = down.parent_of(path)
-            if entry.size_bytes <= PIECE_BYTES:
-                read = self._as_scanned(chunk_writer, path, entry, parent, name)
-                if read is not None:
-                    packed.manifest[path] = read
-                    return
-            descriptor, status = safe_open.open_file(name, parent)
+            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
         except OSError as failure:
             if failure.errno in _SWAPPED:
-                del packed.manifest[path]
-                packed.follow_up.append(path)
+                _follow_up(packed, path)
             else:
                 self._left_out(packed, path, entry, failure)
             return
         try:
-            grown_bytes = status.st_size - entry.size_bytes
-            if grown_bytes > self._room_bytes:
-                del packed.manifest[path]
-                packed.follow_up.append(path)
-                return
-            self._room_bytes -= max(0, grown_bytes)
-            read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
-            read_and_write(packed, chunk_writer, path, descriptor, status)
+            self._opened_file(packed, chunk_writer, path, entry, descriptor)
         except ReadError as failure:
             self._left_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
 
-    def _as_scanned(self, chunk_writer: ChunkWriter, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
-        """Read the file into its place on the tape; None, and nothing written, if it is not as it should be."""
-        size_bytes = entry.size_bytes
-        header = tar_format.headers(path, entry, size_bytes)
+    def _opened_file(self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> None:
+        expected = entry
+        for _ in range(_READS):
+            small = expected.size_bytes <= PIECE_BYTES
+            if small and self._read_whole(packed, chunk_writer, path, expected, descriptor):
+                self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
+                return
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size - entry.size_bytes > self._room_bytes:
+                _follow_up(packed, path)
+                return
+            if status.st_size > PIECE_BYTES:
+                break
+            expected = file_entry(status)
+        self._room_bytes -= max(0, status.st_size - entry.size_bytes)
+        self._read_pieces(packed, chunk_writer, path, descriptor, status)
+
+    def _read_whole(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
+    ) -> bool:
+        """Read a small file into its place in the chunk. False, and nothing is written, if it is not as expected."""
+        size_bytes = expected.size_bytes
+        header = tar_format.headers(path, expected, size_bytes)
         end = len(header) + size_bytes
         padding = tar_format.padding(size_bytes)
         space = chunk_writer.space(end + len(padding))
         content = space[len(header) : end]
         read_at_ns = wall_ns(self._clock)
         try:
-            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
-            try:
-                got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
-                status = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            return None
-        if got_bytes != size_bytes or status.st_size != size_bytes or stamp_of(status) != entry.stamp:
-            return None
-        if self._search.in_file(path, content) is not None:
-            return None
+            got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
+        except OSError as failure:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ReadError(failure) from failure
+            return False
+        if got_bytes != size_bytes or not is_as_stated(expected, os.fstat(descriptor)):
+            return False
+        entry = as_read(expected, hashlib.sha256(content).digest(), read_at_ns)
+        secret = self._search.in_file(path, content)
+        if secret is not None:
+            _exclude_secret(packed, path, entry, secret)
+            return True
         space[: len(header)] = header
         space[end:] = padding
         chunk_writer.advance(len(space))
-        return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
+        packed.manifest[path] = entry
+        return True
+
+    def _read_pieces(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
+    ) -> None:
+        """Read as many bytes of a file as its status says, whatever happens to it meanwhile."""
+        read_at_ns = wall_ns(self._clock)
+        before = file_entry(status)
+        size_bytes = before.size_bytes
+        piece = read_at(descriptor, 0, min(PIECE_BYTES, size_bytes))  # a failure shows before the header is written
+        secret = self._search.in_file(path, piece) if size_bytes <= PIECE_BYTES else None
+        if secret is not None:
+            _exclude_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
+            return
+        chunk_writer.write(tar_format.headers(path, before, size_bytes))
+        digest = hashlib.sha256()
+        whole = True
+        for done in range(0, size_bytes, PIECE_BYTES):
+            self._check()
+            wanted_bytes = min(PIECE_BYTES, size_bytes - done)
+            if done:
+                try:
+                    piece = read_at(descriptor, done, wanted_bytes) if whole else b""
+                except ReadError as failure:
+                    # No other sync would repair it, and the sandbox may hold an older version that is whole.
+                    self._left_out(packed, path, before, failure.cause)
+                    raise _FileVanished from None
+            if len(piece) < wanted_bytes:
+                # Cut shorter meanwhile: zeros keep the header's promise, and another sync follows.
+                piece, whole = piece + bytes(wanted_bytes - len(piece)), False
+            digest.update(piece)
+            chunk_writer.write(piece)
+        chunk_writer.write(tar_format.padding(size_bytes))
+        if whole and stood_still(status, descriptor):
+            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
+        else:
+            packed.manifest[path] = as_sent(before, size_bytes, digest.digest())
+            packed.follow_up.append(path)
 
     def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
         safe_open.raise_if_exhausted(failure)
@@ -251,51 +298,13 @@ class Packer:
         packed.warnings.append(warning)
         packed.unread[path] = entry, warning
 
-    def _small(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> None:
-        entry, content = read_small(descriptor, status, self._clock)
-        secret = self._search.in_file(path, content)
-        if secret is not None:
-            del packed.manifest[path]
-            packed.secret_files[path] = entry, secret
-            return
-        if not entry.digest:
-            packed.follow_up.append(path)  # written all the time: what was read last goes along
-        packed.manifest[path] = entry
-        chunk_writer.write(tar_format.headers(path, entry, len(content)))
-        chunk_writer.write(content)
-        chunk_writer.write(tar_format.padding(len(content)))
 
-    def _large(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> None:
-        read_at_ns = wall_ns(self._clock)
-        before = file_entry(status)
-        piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
-        chunk_writer.write(tar_format.headers(path, before, before.size_bytes))
-        digest = hashlib.sha256()
-        done = 0
-        whole = True
-        while done < before.size_bytes:
-            self._check()
-            if not piece:
-                # Cut shorter meanwhile: the header's promise is kept with zeros, and another sync follows.
-                piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
-            digest.update(piece)
-            chunk_writer.write(piece)
-            done += len(piece)
-            piece = b""
-            if whole:
-                try:
-                    piece = read_at(descriptor, done, min(PIECE_BYTES, before.size_bytes - done))
-                except ReadError as failure:
-                    # No other sync would mend it, and over there may lie an older one that is whole.
-                    self._left_out(packed, path, before, failure.cause)
-                    raise _FileVanished from None
-        chunk_writer.write(tar_format.padding(before.size_bytes))
-        if whole and stood_still(status, descriptor):
-            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
-        else:
-            packed.manifest[path] = as_sent(before, before.size_bytes, digest.digest())
-            packed.follow_up.append(path)
+def _follow_up(packed: Packed, path: str) -> None:
+    """Leave the path to another sync: it is not what the scan saw."""
+    del packed.manifest[path]
+    packed.follow_up.append(path)
+
+
+def _exclude_secret(packed: Packed, path: str, entry: Entry, secret: Secret) -> None:
+    del packed.manifest[path]
+    packed.secret_files[path] = entry, secret

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable
 
 from syncd.core.clock import Clock
 from syncd.scan.inode import file_entry
-from syncd.scan.manifest import Entry, Manifest, as_read, as_sent
+from syncd.scan.manifest import Entry, Manifest, as_read
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
-# Up to this a file is read in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
+# Up to this a file is packed in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
 PIECE_BYTES = 1 << 20
-# A file that changes under every one of so many reads is being written all the time.
-_READS = 3
 
 
 class ReadError(Exception):
@@ -51,21 +49,6 @@ def stood_still(before: os.stat_result, descriptor: int) -> bool:
 def wall_ns(clock: Clock) -> int:
     """The wall clock in nanoseconds, before a read."""
     return int(clock.wall_s() * 1e9)
-
-
-def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
-    """A small file's content, and its entry, which is `as_sent` if it would not stand still. Raises `ReadError`."""
-    for _ in range(_READS):
-        read_at_ns = wall_ns(clock)
-        # One that grew shows by its state, so no read is spent on looking for its new end.
-        content = read_at(descriptor, 0, status.st_size)
-        after = os.fstat(descriptor)
-        if _mark(status) == _mark(after) and len(content) == status.st_size:
-            return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
-        status = after
-        if status.st_size > PIECE_BYTES:
-            break  # no longer one to be held in memory
-    return as_sent(file_entry(status), len(content), hashlib.sha256(content).digest()), content
 
 
 def _mark(status: os.stat_result) -> tuple[int, int, int, int]:

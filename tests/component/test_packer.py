@@ -19,8 +19,9 @@ import pytest
 from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
-from syncd.scan.file_reader import ContentReader, read_small
-from syncd.scan.manifest import Entry, Manifest
+from syncd.core.clock import Clock
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock
@@ -65,14 +66,19 @@ class Studio:
     def scan(self) -> Manifest:
         return Scanner(str(self.work), Selection(SelectionSettings())).scan().manifest
 
-    def pack(self, manifest: Manifest | None = None, check: Callable[[], None] = lambda: None) -> Packed:
+    def pack(
+        self,
+        manifest: Manifest | None = None,
+        check: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+    ) -> Packed:
         """A snapshot into a spool of its own, so that nothing is reused."""
         self._spools += 1
         spool = self.folder / f"spool-{self._spools}"
         spool.mkdir()
         store = ChunkStore(str(spool))
         store.open()
-        packer = Packer(str(self.work), store, ScriptedClock(wall=LATER_S), check)
+        packer = Packer(str(self.work), store, clock or ScriptedClock(wall=LATER_S), check)
         return packer.pack(self.scan() if manifest is None else manifest)
 
 
@@ -250,15 +256,6 @@ class Busybody(ScriptedClock):
         return LATER_S
 
 
-def read_while(path: Path, happens: Callable[[], None]) -> tuple[Entry, bytes]:
-    """A small file as it is read while something happens to it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return read_small(descriptor, os.fstat(descriptor), Busybody(happens=happens))
-    finally:
-        os.close(descriptor)
-
-
 def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
     """The second reading, of a file that held still, counts."""
     path = studio.write("f", b"old!")
@@ -268,13 +265,15 @@ def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
         if news:
             path.write_bytes(news.pop())
 
-    entry, content = read_while(path, happens)
-    assert content == b"newer"
-    assert entry.size_bytes == 5
-    assert entry.digest == hashlib.sha256(b"newer").digest()
+    packed = studio.pack(clock=Busybody(happens=happens))
+    assert members(packed.archive) == {"f": b"newer"}
+    assert packed.manifest["f"].size_bytes == 5
+    assert packed.manifest["f"].digest == hashlib.sha256(b"newer").digest()
+    assert packed.manifest["f"].stamp is not None
+    assert packed.follow_up == []
 
 
-@pytest.mark.parametrize("change", ["append", "rewrite", "cut"])
+@pytest.mark.parametrize("change", ["append", "rewrite", "cut", "chmod"])
 def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> None:
     """After some readings it goes along as it was read last, and its content counts as unknown."""
     path = studio.write("f", b"x" * 100)
@@ -286,12 +285,34 @@ def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> Non
                 file.write(b"y")
         elif change == "rewrite":
             os.utime(path, ns=(next(left), next(left)))
+        elif change == "chmod":
+            path.chmod(0o600 + next(left) % 8)
         else:
             os.truncate(path, next(left))
 
-    entry, content = read_while(path, happens)
-    assert (entry.digest, entry.stamp) == (b"", None)
-    assert 80 < len(content) <= 103
+    packed = studio.pack(clock=Busybody(happens=happens))
+    content = members(packed.archive)["f"]
+    assert content is not None
+    entry = packed.manifest["f"]
+    assert (entry.digest, entry.stamp, entry.sent_digest) == (b"", None, hashlib.sha256(content).digest())
+    assert packed.follow_up == ["f"]
+    assert 80 < len(content) <= 105
+    assert set(content) <= set(b"xy\0")
+
+
+def test_a_small_file_that_grows_large_is_read_in_pieces(studio: Studio) -> None:
+    """What it holds by then is packed whole."""
+    path = studio.write("f", b"x" * 100)
+    grown = [b"z" * (2 * MIB + 3)]
+
+    def happens() -> None:
+        if grown:
+            path.write_bytes(grown.pop())
+
+    packed = studio.pack(clock=Busybody(happens=happens))
+    assert members(packed.archive) == {"f": b"z" * (2 * MIB + 3)}
+    assert packed.manifest["f"].digest == hashlib.sha256(b"z" * (2 * MIB + 3)).digest()
+    assert packed.follow_up == []
 
 
 @pytest.mark.parametrize("to_bytes", [0, MIB, 2 * MIB, 2 * MIB + 5, 3 * MIB - 1, 3 * MIB + 1, 5 * MIB])
