@@ -1,7 +1,7 @@
-"""Files that must survive a crash: written whole beside their place, flushed, moved into it, checked when read.
+"""Files that survive a crash: written to a draft beside the target, flushed, renamed, and checked when read.
 
-A file that is cut short, garbage, of a newer version or no file at all is set aside under another name and told about;
-what it held is then unknown, which costs a full sync and never a crash, nor a wait for a FIFO that nobody writes.
+A file that is truncated, damaged, of a newer version or not a regular file is renamed, and a warning says so. Its
+content is then unknown, which costs a full sync; it never causes a crash, or a wait for a FIFO without a writer.
 """
 
 from __future__ import annotations
@@ -12,121 +12,142 @@ import hashlib
 import logging
 import os
 import stat
-from typing import TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from syncd.core.warning import SyncWarning
 
+_log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
-_ALL_ANEW = "everything is uploaded anew once"
-# What renaming says where something of another kind, or a full folder, has the new name.
-_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
+_FULL_UPLOAD = "everything is uploaded anew once"
+# Renaming fails with these where the new name is taken by something of another kind, or by a folder that is not empty.
+_NAME_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
 
 
-Shape = TypeVar("Shape")
+Record = TypeVar("Record")
 
 
-class StateFile:
-    """One named record in the state folder. `cost` is what a person is told that its loss costs."""
+class Versioned(Struct, frozen=True, kw_only=True):
+    """A record with a version. One of another version does not decode, and is set aside like a damaged one."""
 
-    def __init__(self, folder: str, name: str, cost: str = _ALL_ANEW) -> None:
+    version: Literal[1] = 1
+
+
+class StateFile(Generic[Record]):
+    """One record of the state folder. `cost` tells the user in a warning what the loss of the record costs."""
+
+    def __init__(self, folder: str, name: str, shape: type[Record], cost: str = _FULL_UPLOAD) -> None:
         self.path = os.path.join(folder, name)
+        self._shape = shape
         self._cost = cost
 
-    def write(self, payload: bytes) -> None:
-        """Replace the record; after a crash there is either the old one or the new one. Raises `OSError`."""
-        header = _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-        write_durably(self.path, header + payload)
+    def save(self, record: Record) -> None:
+        """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
+        write_durably(self.path, sealed(msgspec.msgpack.encode(record)))
 
-    def read(self) -> tuple[bytes | None, SyncWarning | None]:
-        """The record, or None where there is none; and what was wrong with the one that was set aside."""
+    def load(self) -> Record | None:
+        """Return the record, or None if there is no usable one."""
+        return self.load_or_warn()[0]
+
+    def load_or_warn(self) -> tuple[Record | None, SyncWarning | None]:
+        """Return the record, or None if there is none, and the warning, which is logged too, if one was set aside."""
         try:
             content = read_file(self.path)
         except FileNotFoundError:
             return None, None
         except OSError as failure:
-            return None, self.set_aside(f"cannot be read ({failure.strerror})")
-        header, _, payload = content.partition(b"\n")
-        if header == _MAGIC + hashlib.sha256(payload).hexdigest().encode():
-            return payload, None
-        return None, self.set_aside()
-
-    def write_record(self, record: object) -> None:
-        """As `write`, in MessagePack."""
-        self.write(msgspec.msgpack.encode(record))
-
-    def read_record(self, shape: type[Shape]) -> tuple[Shape | None, SyncWarning | None]:
-        """As `read`; a record of another shape is set aside, too."""
-        payload, warning = self.read()
-        if payload is None:
-            return None, warning
+            return None, self._set_aside(f"cannot be read ({failure.strerror})")
+        payload = content.partition(b"\n")[2]
         try:
-            return msgspec.msgpack.decode(payload, type=shape), None
+            if content == sealed(payload):
+                return msgspec.msgpack.decode(payload, type=self._shape), None
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None, self.set_aside()
+            pass
+        return None, self._set_aside("was damaged or of another version")
 
-    def recalled(self, shape: type[Shape], log: logging.Logger) -> Shape | None:
-        """The record, if there is one that makes sense; what was set aside is told in the log."""
-        record, warning = self.read_record(shape)
-        if warning is not None:
-            log.warning("%s", warning)
-        return record
-
-    def set_aside(self, why: str = "was damaged or of another version") -> SyncWarning:
-        """Move a record that makes no sense out of the way, for a person to look at."""
-        what = f"the state file {os.path.basename(self.path)!r} {why}"
+    def _set_aside(self, why: str) -> SyncWarning:
+        """Rename an unusable record, so that a person can look at it, and return the warning about it."""
         try:
-            aside = _moved_aside(self.path)
+            aside = _move_aside(self.path)
         except OSError as failure:
-            hint = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
-            return SyncWarning(f"state:{self.path}", what, hint)
-        return SyncWarning(f"state:{self.path}", what, f"nothing to do; it is kept as {aside}, and {self._cost}")
+            remedy = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
+        else:
+            remedy = f"nothing to do; it is kept as {aside}, and {self._cost}"
+        warning = SyncWarning(f"state:{self.path}", f"the state file {os.path.basename(self.path)!r} {why}", remedy)
+        _log.warning("%s", warning)  # when the status shows it, the record may be in order again
+        return warning
 
     def remove(self) -> None:
-        """Forget the record for good. Raises `OSError` where a later process would still believe it."""
+        """Delete the record. Raises `OSError` if a later process could still read it."""
         try:
             os.unlink(self.path)
         except FileNotFoundError:
             return
         except OSError:
             if os.path.isdir(self.path) or not os.path.lexists(self.path):
-                return  # a read-only file system refuses before it looks
-            _emptied(self.path)
+                return  # a read-only file system refuses even where there is no file
+            _truncate(self.path)
             return
         flush_folder(os.path.dirname(self.path))
 
 
+def sealed(payload: bytes) -> bytes:
+    """Return the bytes of a state file with this payload."""
+    return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
+class CacheFile(Generic[Record]):
+    """One record in JSON whose loss costs next to nothing: not flushed, and a damaged one reads as none."""
+
+    def __init__(self, folder: str, name: str, shape: type[Record], at_most_bytes: int) -> None:
+        self._path = os.path.join(folder, name)
+        self._shape = shape
+        self._at_most_bytes = at_most_bytes
+
+    def save(self, record: Record) -> None:
+        """Replace the record. Raises `OSError`."""
+        write_whole(self._path, msgspec.json.encode(record))
+
+    def load(self) -> Record | None:
+        """Return the record, or None if there is no usable one."""
+        try:
+            return msgspec.json.decode(read_file(self._path, self._at_most_bytes), type=self._shape)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+
 class MarkerFile:
-    """A fact that is true while something, whatever it is, has this name in the state folder."""
+    """A fact that is true while an entry of any kind has this name in the state folder."""
 
     def __init__(self, folder: str, name: str) -> None:
         self._path = os.path.join(folder, name)
 
     @property
     def exists(self) -> bool:
-        """Whether it is there."""
+        """True if the marker is set."""
         return os.path.lexists(self._path)
 
-    def make(self) -> None:
-        """Make it, so that it outlives a power cut. Raises `OSError`."""
+    def create(self) -> None:
+        """Set the marker; it survives a power cut. Raises `OSError`."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         flush_folder(os.path.dirname(self._path))
 
-    def take_away(self) -> None:
-        """Take it away; a power cut may bring it back. Raises `OSError`."""
+    def remove(self) -> None:
+        """Remove the marker; a power cut may bring it back. Raises `OSError`."""
         with contextlib.suppress(FileNotFoundError):
-            _clear(self._path)
+            _delete(self._path)
 
 
 def read_file(path: str, at_most_bytes: int = -1) -> bytes:
-    """What the regular file of that name holds. Raises `OSError`, also where something else has its name."""
+    """Return the content of a regular file. Raises `OSError`, also for any other kind of entry."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no file", path)
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(at_most_bytes)
     finally:
@@ -145,7 +166,7 @@ def write_whole(path: str, content: bytes) -> None:
 
 
 def flush_folder(folder: str) -> None:
-    """See that the names in it outlive a power cut. Raises `OSError`."""
+    """Flush the folder, so that its entries survive a power cut. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -154,7 +175,7 @@ def flush_folder(folder: str) -> None:
 
 
 def remove_drafts(folder: str) -> None:
-    """Remove what processes that died in the middle of writing left. Only who has the workspace's lock may."""
+    """Remove the drafts of processes that died while writing. The caller must hold the workspace's lock."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if name.endswith(_DRAFT):
@@ -163,21 +184,21 @@ def remove_drafts(folder: str) -> None:
 
 
 def _replace(path: str, content: bytes, *, durable: bool) -> None:
-    beside = path + _DRAFT
-    with os.fdopen(_created(beside), "wb") as file:
+    draft = path + _DRAFT
+    with os.fdopen(_create(draft), "wb") as file:
         file.write(content)
         if durable:
             file.flush()
             os.fsync(file.fileno())
     try:
-        os.replace(beside, path)
+        os.replace(draft, path)
     except IsADirectoryError:
-        _moved_aside(path)
-        os.replace(beside, path)
+        _move_aside(path)
+        os.replace(draft, path)
 
 
-def _created(path: str) -> int:
-    """A new file, whatever a killed process or someone else left under its name."""
+def _create(path: str) -> int:
+    """Create a new file in place of one that a killed process may have left, and return its descriptor."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
@@ -186,30 +207,30 @@ def _created(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _moved_aside(path: str) -> str:
-    """The name under which it lies now; what was set aside before it is gone."""
+def _move_aside(path: str) -> str:
+    """Rename the file and return its new path; it replaces one that was set aside earlier."""
     aside = f"{path}.damaged"
     try:
         os.replace(path, aside)
     except OSError as failure:
-        if failure.errno not in _TAKEN:
+        if failure.errno not in _NAME_TAKEN:
             raise
-        _clear(aside)
+        _delete(aside)
         os.replace(path, aside)
     return aside
 
 
-def _clear(path: str) -> None:
+def _delete(path: str) -> None:
     try:
         os.unlink(path)
     except IsADirectoryError:
-        import shutil  # noqa: PLC0415 - 2 ms of the start of every command, for what hardly ever happens
+        import shutil  # noqa: PLC0415 - 2 ms of the start of every command, for a rare case
 
         shutil.rmtree(path)
 
 
-def _emptied(path: str) -> None:
-    """Where the folder does not let go of a name, its file may still be emptied: an empty one is believed by nobody."""
+def _truncate(path: str) -> None:
+    """Empty a file whose folder does not allow to delete it: an empty record is not accepted by any reader."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         os.ftruncate(descriptor, 0)

@@ -22,6 +22,6 @@ class PauseFile:
     def set(self, *, paused: bool) -> None:
         """Make the mark or take it away. Raises `OSError`."""
         if paused:
-            self._mark.make()
+            self._mark.create()
         else:
-            self._mark.take_away()
+            self._mark.remove()

@@ -6,22 +6,16 @@ it is trusted: what makes no sense is as if nothing were known, and a crash may 
 
 from __future__ import annotations
 
-import os
 from math import isfinite
 
-import msgspec
-from msgspec import Struct
-
 from syncd.archive.codec import Codec
-from syncd.core.durable_file import read_file, write_whole
+from syncd.core.durable_file import CacheFile, Versioned
 from syncd.remote.uplink import VOTES, Uplink
 
-_VERSION = 1
 _LARGEST = 1 << 12
 
 
-class _UplinkRecord(Struct):
-    version: int
+class _UplinkRecord(Versioned, frozen=True, kw_only=True):
     rates: list[float]
     codec: Codec
     told_at_s: float
@@ -31,20 +25,18 @@ class UplinkStore:
     """Keeps one estimate."""
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, "uplink")
+        self._file = CacheFile(folder, "uplink", _UplinkRecord, _LARGEST)
 
     def load(self) -> Uplink:
         """What is known; nothing, where no sensible record is kept."""
-        try:
-            record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_UplinkRecord)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        record = self._file.load()
+        if record is None:
             return Uplink()
         sound = len(record.rates) == VOTES and all(isfinite(rate) and rate > 0 for rate in record.rates)
-        if record.version != _VERSION or not sound or not isfinite(record.told_at_s):
+        if not sound or not isfinite(record.told_at_s):
             return Uplink()
         return Uplink(tuple(record.rates), record.codec, record.told_at_s)
 
     def save(self, uplink: Uplink) -> None:
         """Keep the estimate. Raises `OSError`."""
-        record = _UplinkRecord(_VERSION, list(uplink.rates), uplink.codec, uplink.told_at_s)
-        write_whole(self._path, msgspec.json.encode(record))
+        self._file.save(_UplinkRecord(rates=list(uplink.rates), codec=uplink.codec, told_at_s=uplink.told_at_s))

@@ -54,8 +54,10 @@ class BlockedPaths:
         self._job_runner = job_runner
         self._target = target
         self._check = check
-        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent in vain once")
-        record = self._file.recalled(_BlockedRecord, _log)
+        self._file = StateFile(
+            folder, "blocked", _BlockedRecord, "paths that are blocked in the sandbox are sent in vain once"
+        )
+        record = self._file.load()
         self._kept = (
             record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")
         )
@@ -151,7 +153,7 @@ class BlockedPaths:
         self._kept = record
         with suppress(OSError):
             if found:
-                self._file.write_record(record)
+                self._file.save(record)
             else:
                 self._file.remove()
 

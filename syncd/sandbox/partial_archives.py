@@ -70,7 +70,7 @@ class PartialArchives:
         self._clock = clock
         self._check = check
         self._not_before_s = 0.0
-        self._file = StateFile(state_folder, "small-archives", "small archives are tried once more")
+        self._file = StateFile(state_folder, "small-archives", _Proof, "small archives are tried once more")
         self._proof = self._recall() if archives is ArchiveContent.CHANGES else None
 
     @property
@@ -110,7 +110,7 @@ class PartialArchives:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
         self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
         with contextlib.suppress(OSError):  # then the next process proves it again
-            self._file.write_record(self._proof)
+            self._file.save(self._proof)
         if found:
             _log.warning("after a small archive %d paths are missing in the sandbox", len(found))
         return not found
@@ -122,5 +122,5 @@ class PartialArchives:
             yield piece
 
     def _recall(self) -> _Proof | None:
-        proof = self._file.recalled(_Proof, _log)
+        proof = self._file.load()
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None

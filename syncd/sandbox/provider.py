@@ -7,10 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
-
 from syncd.core.clock import Clock
-from syncd.core.durable_file import StateFile
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account, NotAcquired
 from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait_s
@@ -21,7 +19,6 @@ from syncd.remote.retry_loop import RetryObserver, retried
 from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.sandbox")
-_VERSION = 1
 
 
 class SandboxProvider(Protocol):
@@ -56,8 +53,9 @@ class ConfiguredSandbox:
         return False
 
 
-class _ProviderRecord(Struct, rename={"acquired_sandbox": "tenancy"}):  # as earlier versions wrote it
-    version: int
+class _ProviderRecord(
+    Versioned, frozen=True, kw_only=True, rename={"acquired_sandbox": "tenancy"}
+):  # as earlier versions wrote it
     base_url: str
     acquired_sandbox: AcquiredSandbox | None
     acquired_wall_s: list[float]
@@ -67,19 +65,22 @@ class AcquiredSandboxStore:
     """Keeps which sandbox is ours, and when sandboxes were acquired. It is of one API only."""
 
     def __init__(self, folder: str, base_url: str) -> None:
-        self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
+        self._file = StateFile(folder, "sandbox", _ProviderRecord, "the sandbox acquired before is left to its end")
         self._base_url = base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
         """What is kept, if it makes sense."""
-        record = self._file.recalled(_ProviderRecord, _log)
-        if record is None or record.version != _VERSION or record.base_url != self._base_url:
+        record = self._file.load()
+        if record is None or record.base_url != self._base_url:
             return None, []
         return record.acquired_sandbox, record.acquired_wall_s
 
     def save(self, acquired_sandbox: AcquiredSandbox | None, acquired_wall_s: list[float]) -> None:
         """Keep it. Raises `OSError`."""
-        self._file.write_record(_ProviderRecord(_VERSION, self._base_url, acquired_sandbox, acquired_wall_s))
+        record = _ProviderRecord(
+            base_url=self._base_url, acquired_sandbox=acquired_sandbox, acquired_wall_s=acquired_wall_s
+        )
+        self._file.save(record)
 
 
 class AcquiringProvider:

@@ -8,7 +8,6 @@ others, too: a device's number may change with a reboot, and with the file syste
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 
 from syncd.core.durable_file import StateFile
@@ -18,8 +17,6 @@ from syncd.scan.disaster_rule import is_replaced, lost_nearly_all
 from syncd.scan.manifest import Entry, count_files
 from syncd.scan.scanner import Scan
 
-_log = logging.getLogger("syncd")
-
 _MEANT = "run `syncd push --force` if it is meant to be so"
 
 
@@ -28,13 +25,16 @@ class DisasterGuard:
 
     def __init__(self, state_folder: str) -> None:
         self._file = StateFile(
-            state_folder, "workspace", "another directory put in the workspace's place goes unnoticed once"
+            state_folder,
+            "workspace",
+            FileIdentity,
+            "another directory put in the workspace's place goes unnoticed once",
         )
         self._known: FileIdentity | None = None
 
     def recall(self) -> None:
         """Read which directory an earlier process knew as the workspace."""
-        self._known = self._file.recalled(FileIdentity, _log)
+        self._known = self._file.load()
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
         """Compare with what the sandbox holds. Raises `NearlyEmpty` for what no person has said to be meant."""
@@ -63,4 +63,4 @@ class DisasterGuard:
         if scan.identity != self._known:
             self._known = scan.identity
             with contextlib.suppress(OSError):  # costs the next process its suspicion
-                self._file.write_record(self._known)
+                self._file.save(self._known)

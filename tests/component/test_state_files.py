@@ -17,7 +17,7 @@ import pytest
 
 from syncd.archive.codec import Codec
 from syncd.core.directories import Directories
-from syncd.core.durable_file import MarkerFile, StateFile
+from syncd.core.durable_file import MarkerFile, StateFile, sealed
 from syncd.core.errors import ConfigError, Locked
 from syncd.core.lock import Lock, holder
 from syncd.daemon.pause_file import PauseFile
@@ -84,25 +84,25 @@ HARM = pytest.mark.parametrize("harm", [_cut, _empty, _garbage, _flipped, _newer
 def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
     """A record that is cut, garbage or newer reads as none, is named once, and is kept for a person to look at."""
     assert callable(harm)
-    record = StateFile(str(tmp_path), "thing")
-    record.write(b"payload\nwith lines")
+    record = StateFile(str(tmp_path), "thing", bytes)
+    record.save(b"payload\nwith lines")
     path = tmp_path / "thing"
     path.write_bytes(harm(path.read_bytes()))
-    payload, warning = record.read()
+    payload, warning = record.load_or_warn()
     assert payload is None
     assert warning is not None
     assert "'thing'" in warning.what
     assert (tmp_path / "thing.damaged").exists()
-    assert record.read() == (None, None)
-    record.write(b"new")
-    assert record.read() == (b"new", None)
+    assert record.load_or_warn() == (None, None)
+    record.save(b"new")
+    assert record.load_or_warn() == (b"new", None)
 
 
 def test_a_record_is_private_and_whole(tmp_path: Path) -> None:
     """Records are 0600 whatever the umask, and nothing unfinished stays beside them."""
     before = os.umask(0)
     try:
-        StateFile(str(tmp_path), "thing").write(b"payload")
+        StateFile(str(tmp_path), "thing", bytes).save(b"payload")
         PauseFile(str(tmp_path)).set(paused=True)
         Lock(str(tmp_path)).acquire()
     finally:
@@ -114,13 +114,13 @@ def test_a_record_is_private_and_whole(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     """A half-written file beside the record is no obstacle; a link in its place is not followed."""
     (tmp_path / "thing.new").write_bytes(b"half")
-    record = StateFile(str(tmp_path), "thing")
-    record.write(b"payload")
-    assert record.read() == (b"payload", None)
+    record = StateFile(str(tmp_path), "thing", bytes)
+    record.save(b"payload")
+    assert record.load_or_warn() == (b"payload", None)
     victim = tmp_path / "victim"
     (tmp_path / "thing.new").symlink_to(victim)
-    record.write(b"other")
-    assert record.read() == (b"other", None)
+    record.save(b"other")
+    assert record.load_or_warn() == (b"other", None)
     assert not victim.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"thing"}
 
@@ -195,7 +195,7 @@ def test_something_else_in_a_records_place(tmp_path: Path, kind: Callable[[Path]
         _write_all(str(tmp_path))
         assert _read_all(str(tmp_path)) == [
             MANIFEST,
-            Uploaded(1, TARGET, "identity", 7, "ab"),
+            Uploaded(target=TARGET, identity="identity", size_bytes=7, sha256="ab"),
             "https://h/o",
             KNOWN,
             SOMETHING,
@@ -367,21 +367,22 @@ def test_the_journal_knows_what_may_be_there(tmp_path: Path) -> None:
     sync_state.record_initialized(TARGET, {})
     assert sync_state.possibly_applied(TARGET) == {}
     newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
-    StateFile(str(tmp_path), "perhaps-there").write(msgspec.msgpack.encode(newer))
+    (tmp_path / "perhaps-there").write_bytes(sealed(msgspec.msgpack.encode(newer)))
     assert sync_state.possibly_applied(TARGET) == {}
 
 
 def test_a_damaged_note_of_what_may_be_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what its loss costs; so it does of a newer one of an upload, in silence."""
+    """The log says what its loss costs; so it does for a newer record of an upload, which is set aside as well."""
     (tmp_path / "perhaps-there").write_bytes(b"garbage")
     assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
     ((name, _, text),) = caplog.record_tuples
-    assert name == "syncd.journal"
+    assert name == "syncd.state"
     assert text.endswith("what came unanswered may stay in the sandbox")
-    newer = Uploaded(2, TARGET, "identity", 7, "ab")
-    StateFile(str(tmp_path), "uploaded").write(msgspec.msgpack.encode(newer))
+    newer = {"version": 2, "target": TARGET, "identity": "identity", "size_bytes": 7, "sha256": "ab"}
+    (tmp_path / "uploaded").write_bytes(sealed(msgspec.msgpack.encode(newer)))
     assert SyncState(str(tmp_path)).uploaded(TARGET) is None
-    assert len(caplog.records) == 1
+    assert caplog.messages[1].startswith("the state file 'uploaded' was damaged or of another version: nothing to do")
+    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there.damaged", "uploaded.damaged"}
 
 
 @pytest.mark.parametrize(
@@ -408,7 +409,7 @@ def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(mark: MarkerFile) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(MarkerFile, "take_away", refuse)
+    monkeypatch.setattr(MarkerFile, "remove", refuse)
     sync_state.record_initialized(TARGET, MANIFEST)
     assert not sync_state.uncertain
     assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
@@ -446,7 +447,7 @@ def test_a_problem_is_told_in_the_log_too(tmp_path: Path, caplog: pytest.LogCapt
     """By the time that the status would show it, it may be mended."""
     (tmp_path / "initialized").write_bytes(b"garbage")
     _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
-    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.journal", str(warning))]
+    assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.state", str(warning))]
     assert warning.remedy.endswith("everything is uploaded anew once")
 
 
@@ -475,7 +476,7 @@ def test_initialized_ends_uploaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["initialized", "uploaded", "lease"])
 def test_a_sound_file_with_a_senseless_record(tmp_path: Path, name: str, payload: bytes) -> None:
     """A record whose checksum holds but which means nothing is set aside, and costs a full sync."""
-    StateFile(str(tmp_path), name).write(payload)
+    (tmp_path / name).write_bytes(sealed(payload))
     sync_state = SyncState(str(tmp_path))
     manifest, warnings = sync_state.initialized(TARGET)
     assert manifest is None
@@ -488,7 +489,7 @@ def test_a_sound_file_with_a_senseless_record(tmp_path: Path, name: str, payload
 def test_a_newer_journal_is_set_aside(tmp_path: Path) -> None:
     """A downgrade does not misread what a newer version wrote."""
     newer = {"version": 2, "target": TARGET, "rows": []}
-    StateFile(str(tmp_path), "initialized").write(msgspec.msgpack.encode(newer))
+    (tmp_path / "initialized").write_bytes(sealed(msgspec.msgpack.encode(newer)))
     manifest, warnings = SyncState(str(tmp_path)).initialized(TARGET)
     assert manifest is None
     assert len(warnings) == 1
