@@ -97,7 +97,7 @@ class Snapshotter:
         self.warnings, self._by_rules = scan.warnings, scan.left_out
         self._whole_looks += changed is None
         self._leave_closed_out(scan, sync_mode)
-        self.secret_files.leave_out(scan)
+        self.secret_files.exclude(scan)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or {}, scan)
@@ -190,7 +190,7 @@ class Snapshotter:
         self._note_closed(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
-        self.secret_files.note(packed)
+        self.secret_files.add(packed.secret_files)
         self._known = packed.manifest  # contents that were read need not be read again for the next look
         self._scanner.learn({path: packed.manifest[path] for path in replaced(manifest, packed.manifest)})
         return packed

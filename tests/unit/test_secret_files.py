@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from syncd.archive.packer import Packed
 from syncd.archive.secret_files import SecretFiles
 from syncd.scan.manifest import Entry, Kind, Stamp
 from syncd.scan.scanner import Scan
@@ -19,7 +18,7 @@ SECRET = Secret("a token", 7)
 def noted(*paths: str, entry: Entry = ENTRY) -> SecretFiles:
     """What is remembered after these were held back."""
     held = SecretFiles()
-    held.note(Packed(secret_files=dict.fromkeys(paths, (entry, SECRET))))
+    held.add(dict.fromkeys(paths, (entry, SECRET)))
     return held
 
 
@@ -28,12 +27,12 @@ def test_what_is_left_out() -> None:
     held = noted("a", "b")
     assert (list(held), len(held)) == (["a", "b"], 2)
     scan = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY}, unread={"x"})
-    held.leave_out(scan)
+    held.exclude(scan)
     assert scan.manifest == {"c": ENTRY}
     assert scan.unread == {"x", "a", "b"}
     assert list(held) == ["a", "b"]
     again = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
-    held.leave_out(again)
+    held.exclude(again)
     assert again.manifest == {"c": ENTRY}
     assert [warning.key for warning in held.warnings(lambda _: False)] == ["secret:a", "secret:b"]
 
@@ -52,7 +51,7 @@ def test_one_that_is_no_more_what_it_was(now: Entry | None) -> None:
     held = noted("a", "b")
     manifest = {"b": ENTRY} if now is None else {"a": now, "b": ENTRY}
     scan = Scan(manifest=dict(manifest))
-    held.leave_out(scan)
+    held.exclude(scan)
     assert scan.manifest == ({} if now is None else {"a": now})
     assert scan.unread == {"b"}
     assert list(held) == ["b"]
@@ -62,7 +61,7 @@ def test_another_time_or_mode_is_no_other_content() -> None:
     """Only its stamp and size say whether it was written."""
     held = noted("a")
     scan = Scan(manifest={"a": replace(ENTRY, mode=0o600, digest=b"")})
-    held.leave_out(scan)
+    held.exclude(scan)
     assert scan.manifest == {}
 
 
@@ -72,7 +71,7 @@ def test_what_is_not_believed_is_looked_at() -> None:
     held.forget_stamps({"a", "c"})
     assert list(held) == ["a", "b"]
     scan = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY})
-    held.leave_out(scan)
+    held.exclude(scan)
     assert scan.manifest.keys() == {"a", "c"}
     assert list(held) == ["b"]
 
@@ -81,7 +80,7 @@ def test_which_may_have_changed_unseen() -> None:
     """Those whose stamps stand and were young at the read."""
     held = noted("old")
     young = replace(ENTRY, written_back=False)
-    held.note(Packed(secret_files={"young": (young, SECRET), "gone": (young, SECRET)}))
+    held.add({"young": (young, SECRET), "gone": (young, SECRET)})
     held.forget_stamps(["gone"])
     assert held.not_written_back() == ["young"]
     assert list(held) == ["old", "young", "gone"]
