@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from syncd.archive import tar_format
 from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.chunking import Chunk, cut
+from syncd.archive.chunking import Chunk, split
 from syncd.archive.codec import Codec
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
@@ -36,19 +36,20 @@ from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
 # A file that changes under every one of so many reads is being written all the time. The first is of what the scan saw.
 _READS = 4
-# What opening says of a path that is no longer what the scan saw.
-_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+# Opening fails with these if the path is no longer the regular file that the scan saw.
+_REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 
 
-class _FileVanished(Exception):
-    """A file could not be read to the end of what its header promised; it is left out."""
+class _FileFailed(Exception):
+    """A file could not be read after its header was written; the chunk must be made again without it."""
 
 
 @dataclass
 class Packed:
-    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read.
+    """An archive and the manifest of what it holds. `follow_up` are files that changed while they were read.
 
-    Those that are held back for a secret have their entry as read: without a stamp where that is not to be believed.
+    Files in `unread` could not be read, and `secret_files` hold a secret: neither are in the archive. The entries of
+    the latter are as read, without a stamp that may not tell of a later change.
     """
 
     archive: Archive = field(default_factory=Archive)
@@ -63,7 +64,7 @@ PackProgress = Callable[[int, int, int, int], None]
 
 
 def ignore_progress(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-    """Who does not want to know how far a packing has come."""
+    """Ignore the progress."""
 
 
 class Packer:
@@ -84,31 +85,31 @@ class Packer:
         self._search: Search = search or NoSearch()
         self._chunks: list[Chunk] = []
         self._room_bytes = 0
-        self._broken_off = True  # maybe, by an earlier process
+        self._incomplete = True  # an earlier process may have left pieces
 
     def pack(
         self,
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         most_bytes: int | None = None,
-        tell: PackProgress = ignore_progress,
+        on_progress: PackProgress = ignore_progress,
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
-        `tell` hears now and then how many files are done, and how many bytes of what is in them, and of how many.
-        A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
-        than is left of `most_bytes`; one that cannot be read becomes a problem.
+        `on_progress` is called with the number of files done and of all files, and the same for their bytes. A path
+        that vanished or was replaced since the scan is left to another sync, and so is a file that grew by more than is
+        left of `most_bytes`; one that cannot be read becomes a warning.
         """
-        chunks = cut(manifest, self._chunks)
+        chunks = split(manifest, self._chunks)
         total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self._tidy(chunks, codec)
-        self._broken_off = True
+        self._remove_unused(chunks, codec)
+        self._incomplete = True
         packed = Packed(manifest=dict(manifest))
-        components: list[Piece | ChunkWriter] = []
-        really: list[Chunk] = []
+        pieces: list[Piece | ChunkWriter] = []
+        packed_chunks: list[Chunk] = []
         done_files = done_bytes = 0
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor, Compressor(codec) as compressor:
             for chunk in chunks:
                 self._check()
                 done_files += chunk.files
@@ -116,94 +117,94 @@ class Packer:
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    made = self._made(packed, compressor, down, chunk, form(codec))
+                    made = self._make(packed, compressor, cursor, chunk, form(codec))
                     if made is not None:
-                        components.append(made[0])
-                        really.append(made[1])
-                    tell(done_files, total_files, done_bytes, total_bytes)
+                        pieces.append(made[0])
+                        packed_chunks.append(made[1])
+                    on_progress(done_files, total_files, done_bytes, total_bytes)
                 else:
-                    really.append(chunk)
-                    components.append(piece)
-        self._chunks = really
-        pieces = [part.piece if isinstance(part, ChunkWriter) else part for part in components]
-        packed.archive = Archive.of([piece for piece in pieces if piece is not None])
+                    packed_chunks.append(chunk)
+                    pieces.append(piece)
+        self._chunks = packed_chunks
+        written = [piece.piece if isinstance(piece, ChunkWriter) else piece for piece in pieces]
+        packed.archive = Archive.of([piece for piece in written if piece is not None])
         self._store.keep_only(packed.archive.pieces)
-        self._broken_off = False
+        self._incomplete = False
         return packed
 
-    def tidy(self, manifest: Manifest, codec: Codec) -> None:
-        """Drop what broken-off packings left, where no packing of all follows that would."""
-        if self._broken_off:
-            self._tidy(cut(manifest, self._chunks), codec)
-            self._broken_off = False
+    def clean_up(self, manifest: Manifest, codec: Codec) -> None:
+        """Delete the pieces of interrupted packings, if no packing of the whole manifest follows, which would do it."""
+        if self._incomplete:
+            self._remove_unused(split(manifest, self._chunks), codec)
+            self._incomplete = False
 
-    def _tidy(self, chunks: Iterable[Chunk], codec: Codec) -> None:
-        """What packings leave that are broken off, again and again, would add up, and a full disk stay full."""
-        if self._broken_off:
-            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
-            self._store.keep_only([piece for piece in standing if piece is not None])
+    def _remove_unused(self, chunks: Iterable[Chunk], codec: Codec) -> None:
+        """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
+        if self._incomplete:
+            reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            self._store.keep_only([piece for piece in reusable if piece is not None])
 
     def clear(self) -> None:
-        """Drop all that is kept."""
+        """Delete all stored pieces."""
         self._store.keep_only([])
 
     def forget(self, damaged: Piece) -> None:
-        """The piece is not what it was, and others may not be either."""
+        """Delete the damaged piece, and other pieces that are damaged too."""
         self._store.drop(damaged)
         self._store.drop_damaged(self._check)
 
-    def _made(
-        self, packed: Packed, compressor: Compressor, down: safe_open.DirCursor, chunk: Chunk, key_form: str
+    def _make(
+        self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, key_form: str
     ) -> tuple[ChunkWriter, Chunk] | None:
-        """The chunk on its way into the spool, and what really is in it; None if nothing is."""
+        """The chunk that is being written, and the chunk with only the paths that are in it; None if there are none."""
         followed_up = len(packed.follow_up)
         while True:
             chunk_writer = ChunkWriter(compressor, self._store)
             try:
-                self._write(packed, chunk_writer, down, chunk)
-            except _FileVanished:
-                # What is on the tape can only be taken back whole: once more, without that file.
-                chunk_writer.give_up()
+                self._write(packed, chunk_writer, cursor, chunk)
+            except _FileFailed:
+                # A part of a chunk cannot be taken back: it is made again, without that file.
+                chunk_writer.discard()
                 vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
                 packed.follow_up[followed_up:] = vanished
                 continue
             except BaseException:
                 chunk_writer.writer.discard()
                 raise
-            there = [path for path in chunk.paths if path in packed.manifest]
-            if not there:
-                chunk_writer.give_up()
+            paths = [path for path in chunk.paths if path in packed.manifest]
+            if not paths:
+                chunk_writer.discard()
                 return None
-            really = Chunk(there, [packed.manifest[path] for path in there])
-            chunk_writer.end(really.key(key_form))
-            return chunk_writer, really
+            packed_chunk = Chunk(paths, [packed.manifest[path] for path in paths])
+            chunk_writer.end(packed_chunk.key(key_form))
+            return chunk_writer, packed_chunk
 
-    def _write(self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, chunk: Chunk) -> None:
+    def _write(self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: Chunk) -> None:
         for path, entry in zip(chunk.paths, chunk.entries, strict=True):
             if path not in packed.manifest:
                 continue
             if entry.kind is Kind.FILE:
                 self._check()
-                self._file(packed, chunk_writer, down, path, entry)
+                self._file(packed, chunk_writer, cursor, path, entry)
             else:
                 chunk_writer.write(tar_format.headers(path, entry, 0))
 
     def _file(
-        self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, path: str, entry: Entry
+        self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, path: str, entry: Entry
     ) -> None:
         try:
-            parent, name = down.parent_of(path)
+            parent, name = cursor.parent_of(path)
             descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
         except OSError as failure:
-            if failure.errno in _SWAPPED:
+            if failure.errno in _REPLACED:
                 _follow_up(packed, path)
             else:
-                self._left_out(packed, path, entry, failure)
+                self._leave_out(packed, path, entry, failure)
             return
         try:
             self._opened_file(packed, chunk_writer, path, entry, descriptor)
         except ReadError as failure:
-            self._left_out(packed, path, entry, failure.cause)
+            self._leave_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
 
@@ -277,8 +278,8 @@ class Packer:
                     piece = read_at(descriptor, done, wanted_bytes) if whole else b""
                 except ReadError as failure:
                     # No other sync would repair it, and the sandbox may hold an older version that is whole.
-                    self._left_out(packed, path, before, failure.cause)
-                    raise _FileVanished from None
+                    self._leave_out(packed, path, before, failure.cause)
+                    raise _FileFailed from None
             if len(piece) < wanted_bytes:
                 # Cut shorter meanwhile: zeros keep the header's promise, and another sync follows.
                 piece, whole = piece + bytes(wanted_bytes - len(piece)), False
@@ -291,7 +292,7 @@ class Packer:
             packed.manifest[path] = as_sent(before, size_bytes, digest.digest())
             packed.follow_up.append(path)
 
-    def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
+    def _leave_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
         safe_open.raise_if_exhausted(failure)
         del packed.manifest[path]
         warning = unreadable(path, failure)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, cut
+from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, split
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 
@@ -20,7 +20,7 @@ def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> Manifest:
 
 
 def chunks(tree: Mapping[str, Entry], before: list[Chunk] | None = None) -> list[list[str]]:
-    return [chunk.paths for chunk in cut(tree, before or [])]
+    return [chunk.paths for chunk in split(tree, before or [])]
 
 
 def key_of(tree: Mapping[str, Entry], form: str) -> str | None:
@@ -103,8 +103,8 @@ def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
             else:
                 tree[name] = a_file(rnd.choice([10, 20_000, TARGET_BYTES, LARGEST_BYTES]), rnd.randbytes(32))
         tree = dict(sorted(tree.items()))
-        now = cut(tree, before)
-        afresh = cut(tree)
+        now = split(tree, before)
+        afresh = split(tree)
         assert [(chunk.paths, chunk.entries) for chunk in now] == [(chunk.paths, chunk.entries) for chunk in afresh]
         assert not before or len(set(now) - set(before)) < len(now) / 4
         before = now
@@ -116,6 +116,6 @@ def test_a_cut_forced_by_what_followed_is_not_remembered() -> None:
     names = [name for name in NAMES[:200] if len(chunks({name: a_file(10), "z": a_file(10)})) == 1][:20]
     small = a_tree(names, 10)
     with_large = dict(list(small.items())[:10]) | {"large": a_file(TARGET_BYTES)} | dict(list(small.items())[10:])
-    before = cut(with_large)
+    before = split(with_large)
     assert [len(chunk.paths) for chunk in before] == [10, 1, 10]
     assert chunks(small, before) == chunks(small) == [names]
