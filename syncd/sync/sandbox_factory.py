@@ -1,4 +1,4 @@
-"""Makes what works at a sandbox, each time that there is another one."""
+"""Builds the parts of a sync that work with one sandbox, for each sandbox of a workspace."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from syncd.sync.sync_state import SyncState
 
 
 def retry_settings_of(config: Config) -> RetrySettings:
-    """`[retry]`."""
+    """The settings of `[retry]`."""
     keys = config.retry
     return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
 
 
 @dataclass(frozen=True)
 class SandboxFactory:
-    """By one configuration, for one workspace."""
+    """Builds services by one configuration, for one workspace."""
 
     config: Config
     folders: Directories
@@ -54,7 +54,7 @@ class SandboxFactory:
     is_excluded: Callable[[str, bool], bool]
 
     def provider(self) -> SandboxProvider:
-        """How it is found out where the workspace goes."""
+        """The provider that names the sandbox: the configured one, or acquired ones."""
         sandbox = self.config.sandbox
         if sandbox.acquire is None:
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
@@ -70,7 +70,7 @@ class SandboxFactory:
         )
 
     def build(self, target: Target) -> SandboxServices:
-        """What works at this sandbox."""
+        """The services for this sandbox."""
         clock, waiter = self.context.clock, self.client.waiter
         api = Api(target, self.key, self.client, clock)
         retry_settings = retry_settings_of(self.config)
