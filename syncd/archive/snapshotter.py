@@ -238,9 +238,9 @@ class Snapshotter:
 
 
 def described(found: Difference) -> str:
-    """The difference in a few words for the log."""
+    """The difference in a few words, for the log."""
     counts = []
-    for word, paths in (("new", found.added), ("changed", found.changed), ("gone", found.removed)):
+    for word, paths in (("new", found.added), ("changed", found.changed), ("removed", found.removed)):
         if paths:
             counts.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
     return ", ".join(counts) or "nothing new"
