@@ -1,4 +1,4 @@
-"""What is known of a sandbox's content, and which paths a partial archive holds."""
+"""Decisions about the content of a sandbox, and the paths of a partial archive."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
     ],
 )
 def test_the_sandbox_may_differ(found: Difference, uncertain: bool, differs: bool) -> None:
-    """By anything that differs or may, and by an initialize without an answer."""
+    """After any difference, certain or not, and after an initialize without an answer."""
     assert SandboxContent({}, {}, uncertain).may_differ(found) is differs
 
 
-def test_each_version_may_be_there() -> None:
-    """The last known manifest and what was sent after it; neither where nothing is known."""
+def test_each_version_may_be_in_the_sandbox() -> None:
+    """The last known manifest and the entries sent after it; neither if nothing is known."""
     content = SandboxContent({"a": _file()}, {"b": _file()})
     assert content.versions == ({"a": _file()}, {"b": _file()})
     assert [content.may_hold(path) for path in "abc"] == [True, True, False]
@@ -40,7 +40,7 @@ def test_each_version_may_be_there() -> None:
 
 
 def test_nothing_is_expected_after_an_unanswered_initialize() -> None:
-    """A reset may have come before it."""
+    """A reset may have preceded it."""
     assert set(SandboxContent({"a": _file()}, {"b": _file()}).expected) == {"a"}
     assert set(SandboxContent({"a": _file()}, {}, uncertain=True).expected) == set()
 
@@ -60,10 +60,10 @@ MANIFEST: Manifest = {"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIR
     ],
 )
 def test_a_partial_archive_holds_what_differs(found: Difference, paths: set[str] | None) -> None:
-    """And the smallest entry; none where it would hold everything, directories by what is in them."""
+    """With the smallest entry, and directories by the paths in them. None if it would hold everything."""
     assert partial_paths(MANIFEST, found) == paths
 
 
-def test_the_smallest_entry_comes_along() -> None:
-    """An archive of nothing may be refused by a server."""
+def test_a_partial_archive_is_never_empty() -> None:
+    """The smallest entry is in it: a server may refuse an archive without any."""
     assert partial_paths({"a": _file(9), "b": _file(2), "c": _file(5)}, Difference()) == {"b"}
