@@ -95,15 +95,14 @@ class _Run:
 class _Archived:
     """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one."""
 
-    found: Difference
-    scanned: Manifest
+    scanned: ScanResult
     packed: Packed
     only: Collection[str] | None
 
 
 @dataclass(frozen=True)
 class _Delivered:
-    """What the sandbox holds now, by an archive that may have been partial."""
+    """An archive that was initialized. `is_partial`: it held only the changes."""
 
     packed: Packed
     sha256: str
@@ -202,7 +201,7 @@ class SyncCycle:
             raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
 
     def forget_stamps(self, paths: Collection[str] | None) -> None:
-        """Have the next sync read these files whatever their stamps say; None: all whose stamps may not tell."""
+        """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
         self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
     def _sync_unblocked(self, run: _Run) -> Outcome:
@@ -219,6 +218,7 @@ class SyncCycle:
         raise TryLater("more and more places in the sandbox are taken", "it is tried again by itself")
 
     def _sync(self, run: _Run) -> Outcome:
+        """Scan, compare, archive, deliver, record."""
         started_s = self.clock.monotonic_s()
         scanned = self._scan(run)
         files = count_files(scanned.manifest.values())
@@ -233,21 +233,7 @@ class SyncCycle:
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return self._sync(replace(run, changed=None))
-        self._whole_next = False
-        sync = LastSync(
-            finished_at=stamp(self.clock.wall_s()),
-            files=count_files(delivered.packed.manifest.values()),
-            archive_bytes=delivered.packed.archive.size_bytes,
-            sha256=delivered.sha256,
-            seconds=round(self.clock.monotonic_s() - started_s, 3),
-        )
-        change = archived.found if self.baseline is not None else None
-        follow_up = delivered.packed.follow_up
-        self._record(run.services, delivered.packed.manifest, follow_up)
-        if follow_up:
-            what = "%d files changed while being read (%s): another sync follows"
-            _log.info(what, len(follow_up), shown_path(follow_up[0]))
-        return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
+        return self._finish(run.services, archived.scanned.difference, delivered, started_s)
 
     def _scan(self, run: _Run) -> ScanResult:
         """Scan the workspace, and leave out the paths that are known to be blocked."""
@@ -278,7 +264,7 @@ class SyncCycle:
         only = partial_paths(scanned.manifest, scanned.difference) if is_partial else None
         codec = run.services.delivery.uplink.codec
         packed = self.snapshotter.pack(scanned.manifest, codec, only, run.observer.packed)
-        return _Archived(scanned.difference, scanned.manifest, packed, only)
+        return _Archived(scanned, packed, only)
 
     def _deliver(self, run: _Run, archived: _Archived) -> _Delivered:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
@@ -304,13 +290,31 @@ class SyncCycle:
             try:
                 sha256 = delivery.deliver(archive, archive.identity, run.observer, before_initialize, find_reason)
             except DamagedPiece as damage:
-                _log.warning("%s: it is made anew", damage)
-                packed = self.snapshotter.repack(archived.scanned, damage.piece, delivery.uplink.codec)
+                _log.warning("%s: it is made again", damage)
+                packed = self.snapshotter.repack(archived.scanned.manifest, damage.piece, delivery.uplink.codec)
             else:
                 services.overwrite_check.overwritten()
                 # An archive that was made again is whole, and proves nothing about partial ones.
                 return _Delivered(packed, sha256, archived.only is not None and packed is archived.packed)
-        raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
+        raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
+
+    def _finish(self, services: SandboxServices, found: Difference, delivered: _Delivered, started_s: float) -> Outcome:
+        """Record what the sandbox holds now."""
+        self._whole_next = False
+        packed, follow_up = delivered.packed, delivered.packed.follow_up
+        sync = LastSync(
+            finished_at=stamp(self.clock.wall_s()),
+            files=count_files(packed.manifest.values()),
+            archive_bytes=packed.archive.size_bytes,
+            sha256=delivered.sha256,
+            seconds=round(self.clock.monotonic_s() - started_s, 3),
+        )
+        change = found if self.baseline is not None else None
+        self._record(services, packed.manifest, follow_up)
+        if follow_up:
+            what = "%d files changed while being read (%s): another sync follows"
+            _log.info(what, len(follow_up), shown_path(follow_up[0]))
+        return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
     # -- decisions
 
@@ -375,7 +379,7 @@ class SyncCycle:
                 SyncWarning(
                     "state:write",
                     f"what was synced cannot be recorded ({failure.strerror})",
-                    "make the state folder writable; until then a restart uploads everything anew",
+                    "make the state folder writable; until then a restart uploads everything again",
                 )
             ]
 
