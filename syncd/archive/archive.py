@@ -1,7 +1,7 @@
-"""A finished archive: one gzip member, put together from pieces in the spool while it is sent.
+"""A finished archive: one gzip member that is assembled from pieces in the spool while it is sent.
 
-Its length is known beforehand, as a signed upload demands; it can be sent any number of times. Each piece is checked on
-its way out: other bytes than were written are never all sent.
+Its length is known beforehand, as a signed upload requires, and it can be sent any number of times. Each piece is
+checked while it is read: a piece whose bytes are not those that were written is never sent completely.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from syncd.archive.chunk_store import Piece, opened
 from syncd.archive.codec import Codec
 from syncd.archive.deflate import HEAD, Sum, deflated, tail
 
-# A read of a piece, before it is cut into the blocks that are sent.
+# The size of one read, whose bytes are then cut into the blocks that are sent.
 _READ_BYTES = 1 << 20
 
 
 class DamagedPiece(Exception):
-    """A piece in the spool is gone or holds other bytes than were written to it."""
+    """A piece in the spool is missing, or its bytes are not those that were written."""
 
     def __init__(self, piece: Piece) -> None:
-        super().__init__(f"a kept part of the archive is damaged ({os.path.basename(piece.path)[:12]}…)")
+        super().__init__(f"a stored part of the archive is damaged ({os.path.basename(piece.path)[:12]}…)")
         self.piece = piece
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The pieces in order, and what follows the last of them."""
+    """The pieces in order, and the bytes that follow the last of them."""
 
     pieces: tuple[Piece, ...] = ()
     end: bytes = b""
@@ -40,7 +40,7 @@ class Archive:
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> Archive:
-        """The archive of these pieces of a tar."""
+        """The archive of these pieces of a tar file."""
         pieces = tuple(pieces)
         content = Sum()
         for piece in pieces:
@@ -51,13 +51,13 @@ class Archive:
 
     @property
     def identity(self) -> str:
-        """A name for all that is in it, by which a later process knows it again; empty if some content is unsure."""
+        """A digest by which a later process recognizes the archive; empty if any content is unknown."""
         if not all(piece.key for piece in self.pieces):
             return ""
         return hashlib.sha256("".join(piece.key for piece in self.pieces).encode()).hexdigest()
 
     def blocks(self, block_bytes: int) -> Iterator[bytes]:
-        """The archive's bytes from the start, so many at a time. Raises `DamagedPiece`."""
+        """The archive's bytes in blocks of this size; the last may be shorter. Raises `DamagedPiece`."""
         rest = HEAD
         for piece in self.pieces:
             for read in _read(piece):
@@ -72,7 +72,7 @@ class Archive:
 
 
 def _read(piece: Piece) -> Iterator[bytes]:
-    """The piece's bytes; the last of them only once all have proved right."""
+    """The piece's bytes; the last ones come only after the checksum of all is verified."""
     crc32c = 0
     try:
         with opened(piece.path) as file:

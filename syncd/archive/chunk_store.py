@@ -1,9 +1,9 @@
-"""Compressed chunks kept in the spool from one snapshot to the next, so that a snapshot costs what changed.
+"""Stores compressed chunks in the spool from one snapshot to the next, so that a snapshot costs what changed.
 
-A chunk is one file, named by its key (`policy.chunking`), which holds for exactly one content. Nothing is flushed to
-the disk: after a power cut a file may be short or wrong, so each carries its key and checksums, is looked at when it is
-taken, and is checked again as its bytes go out. A damaged one is made anew, never sent. Anyone may clean the folder up
-or put something else there, at any time: what is in the way goes.
+A chunk is one file, named by its key (`archive.chunking`), which stands for exactly one content. Nothing is flushed to
+the disk: after a power cut a file may be short or wrong, so each ends with its key and checksums, which are verified
+when it is reused and again when it is sent. A damaged chunk is made again, never sent. Other programs may clear the
+folder or put something there at any time: what is in the way is removed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from syncd.archive.deflate import Sum
 from syncd.selection import safe_open
 
 _SUFFIX = ".chunk"
-_LOOSE = ".loose"
-# Behind the deflated bytes: the key, how many they are, their CRC-32C, and length and CRC-32 of what they hold. The
-# last field is the CRC-32C of the others.
-_FOOT = struct.Struct("<8s32sQIQI")
+_UNFINISHED = ".loose"
+# After the compressed bytes: the key, their number, their CRC-32C, and length and CRC-32 of their content. The last
+# field is the CRC-32C of the others.
+_FOOTER = struct.Struct("<8s32sQIQI")
 _SEAL = struct.Struct("<I")
-_FOOT_BYTES = _FOOT.size + _SEAL.size
+_FOOTER_BYTES = _FOOTER.size + _SEAL.size
 _MAGIC = b"syncdch2"
 _READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Deflated bytes in a file of the spool. `key` is empty where they are kept for one archive only."""
+    """Compressed bytes in a file of the spool. `key` is empty if they are stored for one archive only."""
 
     path: str
     key: str
@@ -44,12 +44,12 @@ class Piece:
 
 
 class PieceWriter:
-    """Writes one piece, block by block, as the blocks come from the compressor."""
+    """Writes one piece, block by block."""
 
     def __init__(self, path: str, store: ChunkStore) -> None:
         self._path = path
         self._store = store
-        self._file = os.fdopen(_opened_new(path), "wb", buffering=0)  # closed by finish or discard
+        self._file = os.fdopen(_create(path), "wb", buffering=0)  # closed by finish or discard
         self._size_bytes = 0
         self._crc32c = 0
         self._content = Sum()
@@ -62,25 +62,25 @@ class PieceWriter:
         self._content = self._content.then(content)
 
     def finish(self, key: str | None) -> Piece:
-        """Keep the piece under its key, or for one archive only. Raises `OSError`."""
+        """Store the piece under its key, or without one for one archive only. Raises `OSError`."""
         piece = Piece(self._path, key or "", self._size_bytes, self._crc32c, self._content)
         try:
-            _write_all(self._file.fileno(), _foot(piece))
+            _write_all(self._file.fileno(), _footer(piece))
         except OSError:
             self.discard()
             raise
         self._file.close()
-        return self._store.take_in(piece)
+        return self._store.add(piece)
 
     def discard(self) -> None:
-        """It will not be finished."""
+        """Delete the unfinished piece."""
         self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
 
 class ChunkStore:
-    """The chunks of one workspace's last snapshot. Only for who holds the workspace's lock."""
+    """The chunks of one workspace's last snapshot. The caller must hold the workspace's lock."""
 
     def __init__(self, folder: str) -> None:
         self._folder = os.path.join(folder, "chunks")
@@ -88,9 +88,9 @@ class ChunkStore:
         self._writers = 0
 
     def open(self) -> None:
-        """Make the folder; take away what a killed process left unfinished. Where it fails, so will the first write."""
+        """Create the folder and remove what a killed process left. If this fails, so does the first write."""
         if os.path.islink(self._folder) or not os.path.isdir(self._folder):
-            _remove(self._folder)  # a link would lead the cleaning-up to someone's files
+            _remove(self._folder)  # through a link the files of another folder would be removed
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             for name in os.listdir(self._folder):
@@ -98,7 +98,7 @@ class ChunkStore:
                     _remove(os.path.join(self._folder, name))
 
     def get(self, key: str) -> Piece | None:
-        """The kept piece of that key, if it looks whole."""
+        """The stored piece of that key, if its footer is valid."""
         piece = self._known.get(key)
         if piece is None:
             piece = self._load(key)
@@ -107,15 +107,15 @@ class ChunkStore:
         return piece
 
     def writer(self) -> PieceWriter:
-        """For a piece whose key shows only once it is read. Raises `OSError`."""
+        """A writer for a piece, whose key is known only when it is finished. Raises `OSError`."""
         self._writers += 1
-        path = os.path.join(self._folder, f"{self._writers}{_LOOSE}")
+        path = os.path.join(self._folder, f"{self._writers}{_UNFINISHED}")
         if not os.path.isdir(self._folder):
-            self.open()  # taken away while this process runs
+            self.open()  # removed while this process runs
         return PieceWriter(path, self)
 
-    def take_in(self, written: Piece) -> Piece:
-        """Give a written piece the name of its key, if it has one. Raises `OSError`."""
+    def add(self, written: Piece) -> Piece:
+        """Rename a written piece to its key, if it has one. Raises `OSError`."""
         if not written.key:
             return written
         piece = replace(written, path=self._path(written.key))
@@ -128,13 +128,14 @@ class ChunkStore:
         return piece
 
     def drop(self, piece: Piece) -> None:
-        """The piece is damaged."""
+        """Delete a damaged piece."""
         self._known.pop(piece.key, None)
         _remove(piece.path)
 
     def drop_damaged(self, check: Callable[[], None]) -> None:
-        """Read all known pieces, and drop those that are damaged. What takes one often takes many, and each that only
-        shows as it goes out costs the upload so far.
+        """Read all known pieces, and delete the damaged ones.
+
+        One damaged piece is often one of many, and each that is found only while it is sent costs the upload so far.
         """
         for piece in list(self._known.values()):
             check()
@@ -142,7 +143,7 @@ class ChunkStore:
                 self.drop(piece)
 
     def keep_only(self, pieces: Iterable[Piece]) -> None:
-        """Give back the disk space of all other pieces."""
+        """Delete all other pieces."""
         wanted = {os.path.basename(piece.path) for piece in pieces}
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):
@@ -157,28 +158,28 @@ class ChunkStore:
         path = self._path(key)
         try:
             with opened(path) as file:
-                size_bytes = os.fstat(file.fileno()).st_size - _FOOT_BYTES
-                foot = os.pread(file.fileno(), _FOOT_BYTES, size_bytes) if size_bytes >= 0 else b""
+                size_bytes = os.fstat(file.fileno()).st_size - _FOOTER_BYTES
+                footer = os.pread(file.fileno(), _FOOTER_BYTES, size_bytes) if size_bytes >= 0 else b""
         except FileNotFoundError:
             return None
         except OSError:
-            foot = b""
-        if len(foot) == _FOOT_BYTES:
-            _, _, said_bytes, crc32c, content_bytes, crc32 = _FOOT.unpack(foot[: _FOOT.size])
+            footer = b""
+        if len(footer) == _FOOTER_BYTES:
+            _, _, said_bytes, crc32c, content_bytes, crc32 = _FOOTER.unpack(footer[: _FOOTER.size])
             piece = Piece(path, key, said_bytes, crc32c, Sum(content_bytes, crc32))
-            if said_bytes == size_bytes and foot == _foot(piece):
+            if said_bytes == size_bytes and footer == _footer(piece):
                 return piece
         _remove(path)
         return None
 
 
 def opened(path: str) -> FileIO:
-    """A file of the spool, for reading; never a link, and no FIFO is waited for. Raises `OSError`."""
+    """Open a file of the spool for reading. Follows no link and waits for no FIFO. Raises `OSError`."""
     return FileIO(safe_open.open_file(path, None)[0], "rb")
 
 
-def _opened_new(path: str) -> int:
-    """A file that was not there, and whatever was is gone: a link's target would be overwritten. Raises `OSError`."""
+def _create(path: str) -> int:
+    """Create a file in place of whatever has its name; a link's target is not overwritten. Raises `OSError`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
@@ -187,14 +188,14 @@ def _opened_new(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _foot(piece: Piece) -> bytes:
+def _footer(piece: Piece) -> bytes:
     key = bytes.fromhex(piece.key)
-    fields = _FOOT.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
+    fields = _FOOTER.pack(_MAGIC, key, piece.size_bytes, piece.crc32c, piece.content.size_bytes, piece.content.crc32)
     return fields + _SEAL.pack(google_crc32c.value(fields))
 
 
 def _whole(piece: Piece) -> bool:
-    """Whether the file still begins with the bytes that were written to it."""
+    """True if the file still begins with the bytes that were written to it."""
     crc32c = 0
     try:
         with opened(piece.path) as file:
@@ -208,7 +209,7 @@ def _whole(piece: Piece) -> bool:
 
 
 def _remove(path: str) -> None:
-    """Take away whatever lies there, as far as that is possible."""
+    """Remove a file, a link or a folder, as far as possible."""
     with contextlib.suppress(OSError):
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)

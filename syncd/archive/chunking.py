@@ -1,8 +1,8 @@
-"""Where the archive is cut into chunks that are compressed and kept by themselves.
+"""Divides the archive into chunks, each of which is compressed and stored by itself.
 
-A boundary is drawn after a path by a hash of the path, the likelier the more bytes the path brings. So chunks are of
-`TARGET_BYTES` on average, and adding or removing a file moves no boundary but its own; the chunks around it stay as
-they were. A large file is a chunk of its own.
+A hash of a path decides if a chunk ends after it; the more bytes the path adds, the likelier that is. So chunks have
+`TARGET_BYTES` on average, and adding or removing a file moves no boundary but its own; the chunks around it stay the
+same. A large file is a chunk of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from syncd.scan.manifest import Entry, Kind, content_bytes, count_files
 
 TARGET_BYTES = 512 << 10
-# Luck may draw no boundary for long: then one is forced, to bound memory.
+# A chunk that no hash ends is ended at this size, to bound memory.
 LARGEST_BYTES = 4 * TARGET_BYTES
 _BLOCK = 512
 _HASHES = 1 << 32
 
 
 class Chunk:
-    """A run of paths with their entries. `key` is remembered, since most chunks are the same in the next snapshot."""
+    """Consecutive paths with their entries. `key` is cached, since most chunks are the same in the next snapshot."""
 
     __slots__ = ("_closed", "_key", "content_bytes", "entries", "files", "paths")
 
@@ -30,24 +30,24 @@ class Chunk:
         self.entries = entries
         self.content_bytes = content_bytes(entries)
         self.files = count_files(entries)
-        # Ended by itself, whatever follows; the others must be cut again when something changed.
+        # True if the chunk ends by its last path's hash, whatever follows; other chunks depend on what follows.
         self._closed = _ends_chunk(paths[-1], _weight(entries[-1]))
         self._key: tuple[str, str | None] | None = None
 
     def is_unchanged(self, paths: Sequence[str], entries: Sequence[Entry], start: int) -> bool:
-        """Whether a cut of these paths and entries at `start` would give this very chunk."""
+        """True if dividing these paths and entries at `start` would give this same chunk."""
         end = start + len(self.paths)
         return self._closed and paths[start:end] == self.paths and entries[start:end] == self.entries
 
     def key(self, form: str) -> str | None:
-        """As `chunk_key` of what is in it."""
+        """The chunk's key: see `chunk_key`."""
         if self._key is None or self._key[0] != form:
             self._key = form, chunk_key(self.paths, self.entries, form)
         return self._key[1]
 
 
-def cut(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chunk]:
-    """The manifest as chunks, in its order; those of an earlier cut that still hold are taken from there."""
+def split(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chunk]:
+    """Divide the manifest into chunks, in its order; unchanged chunks of an earlier division are reused."""
     paths, entries = list(manifest), list(manifest.values())
     known = {chunk.paths[0]: chunk for chunk in before}
     chunks = []
@@ -63,7 +63,7 @@ def cut(manifest: Mapping[str, Entry], before: Sequence[Chunk] = ()) -> list[Chu
 
 
 def _end(paths: Sequence[str], entries: Sequence[Entry], start: int) -> int:
-    """Where a chunk that starts there ends."""
+    """The index after the last path of the chunk that starts at `start`."""
     chunk_bytes = 0
     for at in range(start, len(paths)):
         weight = _weight(entries[at])
@@ -84,9 +84,9 @@ def _ends_chunk(path: str, weight: int) -> bool:
 
 
 def chunk_key(paths: Sequence[str], entries: Sequence[Entry], form: str) -> str | None:
-    """A name for the bytes of a chunk: all that goes into its headers, and its contents' digests.
+    """A digest of all that goes into a chunk: the fields of its headers, and the digests of its contents.
 
-    `form` names how it is compressed. None while any content is unknown: such a chunk has to be made.
+    `form` names the compression. None if any content is unknown: such a chunk must be read.
     """
     components = [form]
     for path, entry in zip(paths, entries, strict=True):

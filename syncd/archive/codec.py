@@ -1,4 +1,4 @@
-"""The two ways to compress an archive; `syncd.remote.uplink` chooses between them."""
+"""The two ways to compress an archive; `remote.uplink` chooses between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Codec(Enum):
-    """How an archive is compressed."""
+    """A compression: fast, or smaller."""
 
     FAST = "fast"
     DENSE = "dense"

@@ -1,4 +1,4 @@
-"""Whether another folder holds what the workspace holds: every path of a manifest, byte for byte."""
+"""Compares another folder with the workspace: every path of a manifest, byte for byte."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.selection import safe_open
 
 _BLOCK = 1 << 18
-# Of the permission bits the one that every extractor keeps, whatever its umask.
+# The one permission bit that every extractor keeps, whatever its umask.
 _EXECUTABLE = stat.S_IXUSR
 
 
 @dataclass
 class Comparison:
-    """Paths relative to both, in order. What is only there is no failure where deletions are kept."""
+    """Paths that differ, in order. Those in `only_there` are expected if `sandbox.deletions` is "keep"."""
 
     missing: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
@@ -25,57 +25,57 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """The other folder holds all of the workspace as it is."""
+        """True if the other folder holds all of the workspace unchanged."""
         return not self.missing and not self.different
 
 
-def compare(workspace: str, manifest: Manifest, there: str) -> Comparison:
-    """Compare what the manifest names in the workspace with `there`. Raises `WorkspaceError`.
+def compare(workspace: str, manifest: Manifest, folder: str) -> Comparison:
+    """Compare the manifest's paths in the workspace with those in `folder`. Raises `WorkspaceError`.
 
-    What changes or vanishes in the workspace meanwhile counts as different.
+    A path that changes or vanishes in the workspace meanwhile counts as different.
     """
     found = Comparison()
     try:
-        top = safe_open.open_directory(there, None)
+        top = safe_open.open_directory(folder, None)
     except OSError:
         return Comparison(missing=list(manifest))
-    # Down by descriptors there too: by a link on the way, another place would be compared.
-    with safe_open.DirCursor(top) as other, safe_open.DirCursor(safe_open.open_workspace(workspace)) as here:
+    # The other folder is opened by descriptors too: through a link, another place would be compared.
+    with safe_open.DirCursor(top) as other, safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
         for path, entry in manifest.items():
             try:
-                folder, name = other.parent_of(path)
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                parent, name = other.parent_of(path)
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             except OSError:
                 found.missing.append(path)
                 continue
             try:
-                same = _same(here, path, entry, folder, status)
+                same = _is_same(local, path, entry, parent, status)
             except OSError:
                 same = False
             if not same:
                 found.different.append(path)
-    found.only_there = sorted(_paths(there) - set(manifest))
+    found.only_there = sorted(_paths(folder) - set(manifest))
     return found
 
 
-def _same(here: safe_open.DirCursor, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
+def _is_same(local: safe_open.DirCursor, path: str, entry: Entry, folder: int, status: os.stat_result) -> bool:
     if entry.kind is Kind.DIRECTORY:
         return stat.S_ISDIR(status.st_mode)
-    parent, name = here.parent_of(path)
+    parent, name = local.parent_of(path)
     if entry.kind is Kind.SYMLINK:
         return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == os.readlink(name, dir_fd=folder)
     if not stat.S_ISREG(status.st_mode) or (status.st_mode ^ entry.mode) & _EXECUTABLE:
         return False
     with (
-        os.fdopen(safe_open.open_file(name, parent)[0], "rb") as mine,
+        os.fdopen(safe_open.open_file(name, parent)[0], "rb") as ours,
         os.fdopen(safe_open.open_file(name, folder)[0], "rb") as theirs,
     ):
-        return _same_bytes(mine, theirs)
+        return _same_bytes(ours, theirs)
 
 
-def _same_bytes(mine: BinaryIO, theirs: BinaryIO) -> bool:
+def _same_bytes(ours: BinaryIO, theirs: BinaryIO) -> bool:
     while True:
-        block = mine.read(_BLOCK)
+        block = ours.read(_BLOCK)
         if block != theirs.read(_BLOCK):
             return False
         if not block:

@@ -1,8 +1,8 @@
-"""Compresses the blocks of many chunks in a small pool, and writes each chunk's pieces in their order.
+"""Compresses the blocks of many chunks in a small thread pool, and writes them to the spool in their order.
 
-The codec releases the interpreter's lock, so two threads compress while this one reads. One block alone is compressed
-where it is: most saves change one chunk, and a pool costs more than that. Blocks are filled where they are and used
-again: what is read from a file is not copied, and fresh memory, which the kernel clears first, is not asked for.
+The codec releases the interpreter's lock, so that threads compress while the main thread reads. A single block is
+compressed without a pool: most saves change one chunk, and starting a pool costs more. Files are read directly into
+blocks, which are reused: nothing is copied, and no fresh memory, which the kernel would clear first, is allocated.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.archive.codec import Codec
 from syncd.archive.deflate import Sum, deflated
 
-# Most chunks fit one block, and so does each file that is read whole (`content.PIECE_BYTES`), with its header. Memory
-# that was never written to costs nothing, but a large file fills all blocks there are.
+# Most chunks fit one block, and so does each file that is read whole (`file_reader.PIECE_BYTES`), with its header.
+# Memory that was never written to costs nothing, but a large file fills all blocks.
 BLOCK_BYTES = (1 << 20) + (64 << 10)
 _MOST_THREADS = 4
-# Blocks that are read but not written yet, for each thread: bounds memory.
-_AHEAD = 2
+# Blocks per thread that are filled and not yet written: this bounds memory.
+_BLOCKS_PER_THREAD = 2
 
 
 class _Buffer:
-    """Room for the bytes of a chunk: take `space`, fill it from its start, and `advance` by what is to stay."""
+    """A block of a chunk's bytes: take `space`, fill it from its start, and `advance` by the number of bytes filled."""
 
     __slots__ = ("_used", "_view")
 
@@ -35,28 +35,28 @@ class _Buffer:
         self._used = 0
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether so many bytes fit; into an empty block `BLOCK_BYTES` do."""
+        """True if this many bytes fit; an empty block has room for `BLOCK_BYTES`."""
         return self._used + size_bytes <= BLOCK_BYTES
 
     def space(self, size_bytes: int) -> memoryview:
-        """The next so many bytes."""
+        """The next free bytes."""
         return self._view[self._used : self._used + size_bytes]
 
     def advance(self, size_bytes: int) -> None:
-        """The next so many bytes are filled."""
+        """Count the next bytes as filled."""
         self._used += size_bytes
 
     def filled(self) -> memoryview:
-        """What was filled so far."""
+        """The bytes that are filled."""
         return self._view[: self._used]
 
     def empty(self) -> None:
-        """Start over."""
+        """Make all of the block free again."""
         self._used = 0
 
 
 class _End:
-    """Marks a chunk's end in the queue."""
+    """The end of a chunk in the queue."""
 
     def __init__(self, key: str | None) -> None:
         self.key = key
@@ -66,7 +66,7 @@ _Item = _Buffer | _End
 
 
 class Compressor:
-    """A queue of blocks. Used by one thread; leave it with everything written, or with everything given up."""
+    """A queue of blocks, used by one thread. On exit all of it is written, or all discarded after an exception."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -74,19 +74,19 @@ class Compressor:
         self._pool: ThreadPoolExecutor | None = None
         self._threads = min(_MOST_THREADS, os.cpu_count() or 1)
         self._free: list[_Buffer] = []
-        self._unmade = _AHEAD * self._threads + 1
+        self._unallocated = _BLOCKS_PER_THREAD * self._threads + 1
 
     def block(self) -> _Buffer:
-        """An empty block, as soon as there is one. Raises `OSError` (a full disk) of an earlier block."""
-        while not self._free and not self._unmade:
+        """An empty block, as soon as one is free. Raises `OSError` (a full disk) for an earlier block."""
+        while not self._free and not self._unallocated:
             self._write_one()
         if self._free:
             return self._free.pop()
-        self._unmade -= 1
+        self._unallocated -= 1
         return _Buffer()
 
     def add(self, chunk_writer: ChunkWriter, block: _Buffer) -> None:
-        """The chunk goes on with what is in the block, which is given away."""
+        """Append the block to the chunk. The caller must not use the block afterwards."""
         if self._pool is None and self._queue:
             self._pool = ThreadPoolExecutor(self._threads, "syncd-compress")
             self._queue = deque((earlier, item, self._started(item)) for earlier, item, _ in self._queue)
@@ -97,13 +97,13 @@ class Compressor:
             return None
         return self._pool.submit(deflated, item.filled(), self._codec)
 
-    def take_back(self, block: _Buffer) -> None:
-        """The block is not needed after all."""
+    def release(self, block: _Buffer) -> None:
+        """Return a block that is not used any more."""
         block.empty()
         self._free.append(block)
 
     def end(self, chunk_writer: ChunkWriter, key: str | None) -> None:
-        """The chunk is whole; without a key it is for one archive only."""
+        """Finish the chunk; without a key it is stored for one archive only."""
         self._queue.append((chunk_writer, _End(key), None))
 
     def _write_one(self) -> None:
@@ -111,11 +111,11 @@ class Compressor:
         if isinstance(item, _End):
             chunk_writer.piece = chunk_writer.writer.finish(item.key)
             return
-        if not chunk_writer.given_up:
+        if not chunk_writer.discarded:
             chunk_writer.writer.add(*(future.result() if future else deflated(item.filled(), self._codec)))
         elif future is not None:
-            future.exception()  # it reads the block until then
-        self.take_back(item)
+            future.exception()  # waits: the thread still reads the block
+        self.release(item)
 
     def __enter__(self) -> Self:
         return self
@@ -134,10 +134,9 @@ class Compressor:
 
 
 class ChunkWriter:
-    """The bytes of one chunk on their way into the spool; `piece` once it is there.
+    """Writes one chunk into the spool, in order. `piece` is the result, once the chunk is written.
 
-    Used like tape: what is written lies behind what was. Each method raises `OSError` if the disk has no room for it,
-    or for the chunks before it.
+    Each method raises `OSError` if the disk has no room for it, or for the chunks before it.
     """
 
     def __init__(self, compressor: Compressor, store: ChunkStore) -> None:
@@ -145,31 +144,31 @@ class ChunkWriter:
         self._block = compressor.block()
         self.writer = store.writer()
         self.piece: Piece | None = None
-        self.given_up = False
+        self.discarded = False
 
     def space(self, size_bytes: int) -> memoryview:
-        """Room for the next so many bytes, up to `BLOCK_BYTES`: fill it, then `advance`; or leave it."""
+        """Space for the next bytes, up to `BLOCK_BYTES`: fill it and call `advance`, or leave it unused."""
         if not self._block.has_room(size_bytes):
             self._compressor.add(self, self._block)
             self._block = self._compressor.block()
         return self._block.space(size_bytes)
 
     def advance(self, size_bytes: int) -> None:
-        """So many bytes of the last `space` stay."""
+        """Count bytes of the last `space` as written."""
         self._block.advance(size_bytes)
 
     def write(self, content: bytes) -> None:
-        """These bytes, up to `BLOCK_BYTES`."""
+        """Write these bytes, up to `BLOCK_BYTES`."""
         self.space(len(content))[:] = content
         self.advance(len(content))
 
-    def give_up(self) -> None:
-        """Nothing of it stays, and nothing more will be written."""
-        self.given_up = True
+    def discard(self) -> None:
+        """Delete what was written; nothing more may be written."""
+        self.discarded = True
         self.writer.discard()
-        self._compressor.take_back(self._block)
+        self._compressor.release(self._block)
 
     def end(self, key: str | None) -> None:
-        """The chunk is whole; without a key it is for one archive only."""
+        """Finish the chunk; without a key it is stored for one archive only."""
         self._compressor.add(self, self._block)
         self._compressor.end(self, key)

@@ -1,8 +1,8 @@
-"""Pieces of one gzip member, compressed independently and joined.
+"""Compresses pieces of one gzip member independently, so that they can be joined.
 
-A piece is raw deflate data that ends at a sync flush, on a byte boundary and without a last block, so that pieces can
-follow one another in any number; what ends the member is an empty last block and the combined checksum (RFC 1951,
-3.2.4; RFC 1952, 2.3). One member, since some readers stop at the joints of several.
+A piece is raw deflate data that ends at a sync flush, on a byte boundary and without a last block, so that any number
+of pieces can follow one another. An empty last block and the combined checksum end the member (RFC 1951, 3.2.4; RFC
+1952, 2.3). There is one member only, since some readers stop after the first of several.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ TAIL_BYTES = len(_LAST_BLOCK) + 8
 
 @dataclass(frozen=True)
 class Sum:
-    """Length and CRC-32 of uncompressed bytes, which can be added up piece by piece."""
+    """Length and CRC-32 of uncompressed bytes; the sums of consecutive pieces can be combined."""
 
     size_bytes: int = 0
     crc32: int = 0
 
     def then(self, following: Sum) -> Sum:
-        """The sum of these bytes and those that follow them."""
+        """The sum of these bytes and the ones that follow them."""
         crc32 = isal_zlib.crc32_combine(self.crc32, following.crc32, following.size_bytes)
         return Sum(self.size_bytes + following.size_bytes, crc32)
 
 
 def form(codec: Codec) -> str:
-    """Names the format and the codec in the keys of kept pieces."""
+    """The name of format and codec in the keys of stored pieces."""
     return f"deflate {codec.value}"
 
 
 def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
-    """The block as a piece. Releases the interpreter's lock while it works."""
+    """The compressed block, and the sum of its content. Releases the interpreter's lock while it works."""
     compressor = _compressor(codec)
     piece: bytes = compressor.compress(block) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
     return piece, Sum(len(block), isal_zlib.crc32(block))
@@ -56,5 +56,5 @@ def _compressor(codec: Codec) -> Any:
 
 
 def tail(whole: Sum) -> bytes:
-    """What ends the member."""
+    """The bytes that end the member."""
     return _LAST_BLOCK + struct.pack("<II", whole.crc32, whole.size_bytes & 0xFFFFFFFF)

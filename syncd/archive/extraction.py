@@ -1,8 +1,8 @@
-"""Extracts a foreign archive into a folder of its own, whatever the archive says.
+"""Extracts an archive of another program into a new folder, safely whatever the archive holds.
 
-It is filled beside its place under another name and moved there at the end, so there is all of it or nothing. Every
-file is made anew through its directory's descriptor, and symbolic links are made last, so that no member can be written
-through one. What cannot be taken over is left out and named.
+A folder draft the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
+file is created through its directory's descriptor, and symbolic links are created last, so that no member can be
+written through one. Members that cannot be extracted are left out and reported.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from syncd.core.text import shown_path
 from syncd.scan.links import leads_out, stays_inside
 from syncd.selection import safe_open
 
-# The disk is never filled further than this: an archive of a few MB can claim to hold TBs.
+# So much space stays free on the disk: an archive of a few MB can hold TBs of zeros.
 _SPARE_BYTES = 256 << 20
-_LOOK_BYTES = 16 << 20
-# What goes wrong with the disk, not with a member.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_CHECK_EVERY_BYTES = 16 << 20
+# Errors of the disk, not of one member.
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
 @dataclass
 class Extracted:
-    """What an archive brought. `left_out`: each with the reason."""
+    """The result of an extraction. `left_out` are members that were not extracted, each with the reason."""
 
     files: int = 0
     content_bytes: int = 0
@@ -40,37 +40,38 @@ class Extracted:
 
 
 def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]) -> Extracted:
-    """Put what the archive holds into a folder that is new or empty.
+    """Extract the archive into a folder that is new or empty.
 
-    Raises `NeedsPerson` if it is neither, `TryLater` where the disk has no room, `BadArchive`, and what `packed` and
-    `check` raise; then nothing is left behind.
+    Raises `NeedsPerson` if it is neither, `TryLater` if the disk has no room, `BadArchive`, and the exceptions of
+    `packed` and `check`; then nothing stays on the disk.
     """
     destination = os.path.abspath(destination)
     mode = folder_mode(destination)
     parent, name = os.path.split(destination)
     try:
         os.makedirs(parent, exist_ok=True)
-        beside = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent)
+        draft = tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent)
     except OSError as failure:
         raise NeedsPerson(
-            f"{shown_path(destination)!r} cannot be made ({failure.strerror})", "choose a folder that you may write to"
+            f"{shown_path(destination)!r} cannot be created ({failure.strerror})",
+            "choose a folder that you may write to",
         ) from None
     try:
-        extracted = _fill(packed, beside, check)
-        os.chmod(beside, mode)
-        os.rename(beside, destination)
+        extracted = _fill(packed, draft, check)
+        os.chmod(draft, mode)
+        os.rename(draft, destination)
     except OSError as failure:
         raise TryLater(
             f"the sandbox's files cannot be written to {shown_path(destination)!r} ({failure.strerror})",
             "make room there, or choose another folder",
         ) from None
     finally:
-        _remove(beside)
+        _remove(draft)
     return extracted
 
 
 def _remove(folder: str) -> None:
-    """Take away what is left, whatever modes its folders came with."""
+    """Remove the draft folder, whatever the modes of the folders in it."""
     for base, names, _ in os.walk(folder):
         for name in names:
             path = os.path.join(base, name)
@@ -81,58 +82,58 @@ def _remove(folder: str) -> None:
 
 
 def folder_mode(destination: str) -> int:
-    """The mode that the folder has, or is to have. Raises `NeedsPerson` if it is neither new nor empty."""
+    """The mode of the folder, or the default for a new one. Raises `NeedsPerson` if it is neither new nor empty."""
     try:
-        there = os.lstat(destination)
-        if stat.S_ISDIR(there.st_mode) and not os.listdir(destination):
-            return stat.S_IMODE(there.st_mode)
+        status = os.lstat(destination)
+        if stat.S_ISDIR(status.st_mode) and not os.listdir(destination):
+            return stat.S_IMODE(status.st_mode)
     except FileNotFoundError:
         return stat.S_IRWXU
     except OSError as failure:
         raise NeedsPerson(
-            f"{shown_path(destination)!r} cannot be looked at ({failure.strerror})", "choose another folder"
+            f"{shown_path(destination)!r} cannot be read ({failure.strerror})", "choose another folder"
         ) from None
     raise NeedsPerson(
-        f"{shown_path(destination)!r} is there and not an empty folder",
-        "name a new or an empty one, as nothing is overwritten",
+        f"{shown_path(destination)!r} exists and is not an empty folder",
+        "name a new or an empty one: nothing is overwritten",
     )
 
 
 def _fill(packed: Iterable[bytes], top: str, check: Callable[[], None]) -> Extracted:
-    with safe_open.DirCursor(safe_open.open_workspace(top), _entered) as down:
-        filling = _Extraction(top, down, check)
+    with safe_open.DirCursor(safe_open.open_workspace(top), _enter_or_create) as cursor:
+        extraction = _Extraction(top, cursor, check)
         for member, content in members(packed):
             check()
-            filling.take(member, content)
-        filling.finish()
-    return filling.extracted
+            extraction.add(member, content)
+        extraction.finish()
+    return extraction.extracted
 
 
-def _entered(name: str, parent: int) -> int:
+def _enter_or_create(name: str, parent: int) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, stat.S_IRWXU, dir_fd=parent)
     return safe_open.open_directory(name, parent)
 
 
 class _Extraction:
-    """One archive on its way into one folder."""
+    """Extracts the members of one archive into one folder."""
 
-    def __init__(self, top: str, down: safe_open.DirCursor, check: Callable[[], None]) -> None:
+    def __init__(self, top: str, cursor: safe_open.DirCursor, check: Callable[[], None]) -> None:
         self._top = top
         self.extracted = Extracted()
-        self._down = down
+        self._cursor = cursor
         self._check = check
         self._links: list[Member] = []
         self._folders: dict[str, Member] = {}
-        self._unlooked_bytes = _LOOK_BYTES
+        self._unchecked_bytes = _CHECK_EVERY_BYTES
 
-    def take(self, member: Member, content: Iterable[bytes]) -> None:
-        """The next member of the archive."""
+    def add(self, member: Member, content: Iterable[bytes]) -> None:
+        """Extract the next member of the archive."""
         path = inner_path(member.name)
         if path is None:
-            self._leave_out(member, "its name leads outside")
+            self._leave_out(member, "its name leads outside the folder")
         elif member.kind is MemberKind.DIRECTORY:
-            if path and self._attempt(member, lambda path, _: self._down.parent_of(f"{path}/.")):
+            if path and self._attempt(member, lambda path, _: self._cursor.parent_of(f"{path}/.")):
                 self._folders[path] = member
         elif not path:
             self._leave_out(member, "it has no name")
@@ -146,31 +147,31 @@ class _Extraction:
             self._leave_out(member, f"it is a {member.kind.value}")
 
     def finish(self) -> None:
-        """Links, then the folders' own modes and times, which filling them changed; what is deepest first."""
+        """Create the links, then set the folders' modes and times, which filling them changed; the deepest first."""
         made = [member for member in self._links if self._attempt(member, self._link)]
         targets = {inner_path(member.name) or "": member.target for member in made}
         for member in made:
-            # Links that each stay inside by their text may lead out one through the other.
+            # Links that stay inside by their text may lead outside through one another.
             path = inner_path(member.name) or ""
             if leads_out(path, member.target, targets.get):
                 del targets[path]
                 os.unlink(os.path.join(self._top, path))
                 self._leave_out(member, "the link leads outside")
         for _, member in sorted(self._folders.items(), reverse=True):
-            self._attempt(member, self._seal)
+            self._attempt(member, self._set_mode_and_time)
 
     def _file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
-        parent, name = self._down.parent_of(path)
+        parent, name = self._cursor.parent_of(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(name, flags, 0o600, dir_fd=parent)
         except FileExistsError:
-            os.unlink(name, dir_fd=parent)  # the later of two members of one name is the one that counts
+            os.unlink(name, dir_fd=parent)  # of two members with the same name the later one counts
             descriptor = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             self._write(descriptor, member, content)
         except (OSError, OverflowError, ValueError):
-            os.unlink(name, dir_fd=parent)  # what is left out is not left half
+            os.unlink(name, dir_fd=parent)  # nothing stays of a member that is left out
             raise
         finally:
             os.close(descriptor)
@@ -179,7 +180,7 @@ class _Extraction:
     def _write(self, descriptor: int, member: Member, content: Iterable[bytes]) -> None:
         for block in content:
             self._check()
-            self._spare(descriptor, len(block))
+            self._check_space(descriptor, len(block))
             view = memoryview(block)
             while view:
                 view = view[os.write(descriptor, view) :]
@@ -192,48 +193,48 @@ class _Extraction:
         if not target or target == path:
             raise OSError(errno.EINVAL, "the link leads outside or nowhere")
         top = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with safe_open.DirCursor(top) as first:
-            there, first_name = first.parent_of(target)
-            parent, name = self._down.parent_of(path)
+        with safe_open.DirCursor(top) as other:
+            target_parent, target_name = other.parent_of(target)
+            parent, name = self._cursor.parent_of(path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
-            os.link(first_name, name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+            os.link(target_name, name, src_dir_fd=target_parent, dst_dir_fd=parent, follow_symlinks=False)
         self.extracted.files += 1
 
     def _link(self, path: str, member: Member) -> None:
         if not stays_inside(path, member.target):
             raise OSError(errno.EINVAL, "the link leads outside")
-        parent, name = self._down.parent_of(path)
+        parent, name = self._cursor.parent_of(path)
         os.symlink(member.target, name, dir_fd=parent)
         os.utime(name, (member.mtime_s, member.mtime_s), dir_fd=parent, follow_symlinks=False)
         self.extracted.files += 1
 
-    def _seal(self, path: str, member: Member) -> None:
-        folder, _ = self._down.parent_of(f"{path}/.")
+    def _set_mode_and_time(self, path: str, member: Member) -> None:
+        folder, _ = self._cursor.parent_of(f"{path}/.")
         os.utime(folder, (member.mtime_s, member.mtime_s))
         os.fchmod(folder, member.mode)
 
     def _attempt(self, member: Member, step: Callable[[str, Member], object]) -> bool:
-        """Do a step with the member's path; what fails about this member alone leaves it out."""
+        """Do a step for one member, and leave it out after an error that concerns it alone. True if it is done."""
         try:
             step(inner_path(member.name) or "", member)
         except OSError as failure:
-            if failure.errno in _FULL:
+            if failure.errno in _DISK_ERRORS:
                 raise
             self._leave_out(member, failure.strerror or str(failure))
             return False
         except (OverflowError, ValueError):
-            self._leave_out(member, "its time or name is beyond what this system can hold")
+            self._leave_out(member, "this system cannot store its time or name")
             return False
         return True
 
     def _leave_out(self, member: Member, reason: str) -> None:
         self.extracted.left_out.append(f"{shown_path(member.name)}: {reason}")
 
-    def _spare(self, descriptor: int, size_bytes: int) -> None:
-        self._unlooked_bytes += size_bytes
-        if self._unlooked_bytes >= _LOOK_BYTES:
-            self._unlooked_bytes = 0
+    def _check_space(self, descriptor: int, size_bytes: int) -> None:
+        self._unchecked_bytes += size_bytes
+        if self._unchecked_bytes >= _CHECK_EVERY_BYTES:
+            self._unchecked_bytes = 0
             disk = os.fstatvfs(descriptor)
-            if disk.f_bavail * disk.f_frsize < _SPARE_BYTES + _LOOK_BYTES:
+            if disk.f_bavail * disk.f_frsize < _SPARE_BYTES + _CHECK_EVERY_BYTES:
                 raise OSError(errno.ENOSPC, f"less than {_SPARE_BYTES >> 20} MiB would be left on the disk")

@@ -1,12 +1,12 @@
-"""Which path inside a folder a name from someone else's archive stands for, if any."""
+"""The path inside a folder that a name in an archive of another program stands for."""
 
 from __future__ import annotations
 
 
 def inner_path(name: str) -> str | None:
-    """The path, "" for the folder itself; None where the name is absolute, leads out, or is no name at all.
+    """The path, "" for the folder itself; None if the name is absolute, leads outside, or is no valid name.
 
-    Archives are made with and without a leading `./`, and with a slash behind directories.
+    Some archives have a leading `./`, and a slash after the names of directories.
     """
     if name.startswith("/") or "\0" in name:
         return None

@@ -1,11 +1,11 @@
-"""Packing a manifest: chunks that stand are taken as they are, the others are read and compressed anew.
+"""Packs a manifest: unchanged chunks are reused, the others are read and compressed.
 
-A file that is as the scan saw it is read once, straight into its chunk. A small one that changed is read again until it
-stands still; a large one is already on its way into its chunk, so it is named for a follow-up. Either way the archive
-stays whole: a header promises a length, and that many bytes follow it.
+A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
+meanwhile. A large one, or one that changes under each read, is read piece by piece as it is; if it changed meanwhile,
+it is named for a follow-up. Either way the archive stays whole: a header promises a length, and that many bytes follow.
 
-What is searched for secrets is what is packed, the very bytes. A chunk that stands was made of contents with a digest,
-and nothing gets a digest here or in `content` unsearched.
+The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
+digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,32 +21,35 @@ from dataclasses import dataclass, field
 from syncd.archive import tar_format
 from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore, Piece
-from syncd.archive.chunking import Chunk, cut
+from syncd.archive.chunking import Chunk, split
 from syncd.archive.codec import Codec
 from syncd.archive.compressor import ChunkWriter, Compressor
 from syncd.archive.deflate import form
 from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
 from syncd.scan.exclusions import unreadable
-from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, read_small, unchanged_since, wall_ns
-from syncd.scan.inode import file_entry, stamp_of
+from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
+from syncd.scan.inode import file_entry, is_as_stated
 from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
 
-# What opening says of a path that is no longer what the scan saw.
-_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+# A file that changes under every one of so many reads is being written all the time. The first is of what the scan saw.
+_READS = 4
+# Opening fails with these if the path is no longer the regular file that the scan saw.
+_REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
 
 
-class _FileVanished(Exception):
-    """A file could not be read to the end of what its header promised; it is left out."""
+class _FileFailed(Exception):
+    """A file could not be read after its header was written; the chunk must be made again without it."""
 
 
 @dataclass
 class Packed:
-    """An archive and the manifest of what is really in it. `follow_up` names files that changed while being read.
+    """An archive and the manifest of what it holds. `follow_up` are files that changed while they were read.
 
-    Those that are held back for a secret have their entry as read: without a stamp where that is not to be believed.
+    Files in `unread` could not be read, and `secret_files` hold a secret: neither are in the archive. The entries of
+    the latter are as read, without a stamp that may not tell of a later change.
     """
 
     archive: Archive = field(default_factory=Archive)
@@ -60,7 +64,7 @@ PackProgress = Callable[[int, int, int, int], None]
 
 
 def ignore_progress(done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-    """Who does not want to know how far a packing has come."""
+    """Ignore the progress."""
 
 
 class Packer:
@@ -81,31 +85,31 @@ class Packer:
         self._search: Search = search or NoSearch()
         self._chunks: list[Chunk] = []
         self._room_bytes = 0
-        self._broken_off = True  # maybe, by an earlier process
+        self._incomplete = True  # an earlier process may have left pieces
 
     def pack(
         self,
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         most_bytes: int | None = None,
-        tell: PackProgress = ignore_progress,
+        on_progress: PackProgress = ignore_progress,
     ) -> Packed:
         """The archive of the manifest. Raises `OSError` (a full disk), `WorkspaceError`, `TryLater`.
 
-        `tell` hears now and then how many files are done, and how many bytes of what is in them, and of how many.
-        A path that vanished or was swapped since the scan is left for a follow-up, and so is a file that grew by more
-        than is left of `most_bytes`; one that cannot be read becomes a problem.
+        `on_progress` is called with the number of files done and of all files, and the same for their bytes. A path
+        that vanished or was replaced since the scan is left to another sync, and so is a file that grew by more than is
+        left of `most_bytes`; one that cannot be read becomes a warning.
         """
-        chunks = cut(manifest, self._chunks)
+        chunks = split(manifest, self._chunks)
         total_files, total_bytes = sum(chunk.files for chunk in chunks), sum(chunk.content_bytes for chunk in chunks)
         self._room_bytes = sys.maxsize if most_bytes is None else most_bytes - total_bytes
-        self._tidy(chunks, codec)
-        self._broken_off = True
+        self._remove_unused(chunks, codec)
+        self._incomplete = True
         packed = Packed(manifest=dict(manifest))
-        components: list[Piece | ChunkWriter] = []
-        really: list[Chunk] = []
+        pieces: list[Piece | ChunkWriter] = []
+        packed_chunks: list[Chunk] = []
         done_files = done_bytes = 0
-        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as down, Compressor(codec) as compressor:
+        with safe_open.DirCursor(safe_open.open_workspace(self._workspace)) as cursor, Compressor(codec) as compressor:
             for chunk in chunks:
                 self._check()
                 done_files += chunk.files
@@ -113,189 +117,195 @@ class Packer:
                 key = chunk.key(form(codec))
                 piece = self._store.get(key) if key else None
                 if piece is None:
-                    made = self._made(packed, compressor, down, chunk, form(codec))
+                    made = self._make(packed, compressor, cursor, chunk, form(codec))
                     if made is not None:
-                        components.append(made[0])
-                        really.append(made[1])
-                    tell(done_files, total_files, done_bytes, total_bytes)
+                        pieces.append(made[0])
+                        packed_chunks.append(made[1])
+                    on_progress(done_files, total_files, done_bytes, total_bytes)
                 else:
-                    really.append(chunk)
-                    components.append(piece)
-        self._chunks = really
-        pieces = [part.piece if isinstance(part, ChunkWriter) else part for part in components]
-        packed.archive = Archive.of([piece for piece in pieces if piece is not None])
+                    packed_chunks.append(chunk)
+                    pieces.append(piece)
+        self._chunks = packed_chunks
+        written = [piece.piece if isinstance(piece, ChunkWriter) else piece for piece in pieces]
+        packed.archive = Archive.of([piece for piece in written if piece is not None])
         self._store.keep_only(packed.archive.pieces)
-        self._broken_off = False
+        self._incomplete = False
         return packed
 
-    def tidy(self, manifest: Manifest, codec: Codec) -> None:
-        """Drop what broken-off packings left, where no packing of all follows that would."""
-        if self._broken_off:
-            self._tidy(cut(manifest, self._chunks), codec)
-            self._broken_off = False
+    def clean_up(self, manifest: Manifest, codec: Codec) -> None:
+        """Delete the pieces of interrupted packings, if no packing of the whole manifest follows, which would do it."""
+        if self._incomplete:
+            self._remove_unused(split(manifest, self._chunks), codec)
+            self._incomplete = False
 
-    def _tidy(self, chunks: Iterable[Chunk], codec: Codec) -> None:
-        """What packings leave that are broken off, again and again, would add up, and a full disk stay full."""
-        if self._broken_off:
-            standing = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
-            self._store.keep_only([piece for piece in standing if piece is not None])
+    def _remove_unused(self, chunks: Iterable[Chunk], codec: Codec) -> None:
+        """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
+        if self._incomplete:
+            reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
+            self._store.keep_only([piece for piece in reusable if piece is not None])
 
     def clear(self) -> None:
-        """Drop all that is kept."""
+        """Delete all stored pieces."""
         self._store.keep_only([])
 
     def forget(self, damaged: Piece) -> None:
-        """The piece is not what it was, and others may not be either."""
+        """Delete the damaged piece, and other pieces that are damaged too."""
         self._store.drop(damaged)
         self._store.drop_damaged(self._check)
 
-    def _made(
-        self, packed: Packed, compressor: Compressor, down: safe_open.DirCursor, chunk: Chunk, key_form: str
+    def _make(
+        self, packed: Packed, compressor: Compressor, cursor: safe_open.DirCursor, chunk: Chunk, key_form: str
     ) -> tuple[ChunkWriter, Chunk] | None:
-        """The chunk on its way into the spool, and what really is in it; None if nothing is."""
+        """The chunk that is being written, and the chunk with only the paths that are in it; None if there are none."""
         followed_up = len(packed.follow_up)
         while True:
             chunk_writer = ChunkWriter(compressor, self._store)
             try:
-                self._write(packed, chunk_writer, down, chunk)
-            except _FileVanished:
-                # What is on the tape can only be taken back whole: once more, without that file.
-                chunk_writer.give_up()
+                self._write(packed, chunk_writer, cursor, chunk)
+            except _FileFailed:
+                # A part of a chunk cannot be taken back: it is made again, without that file.
+                chunk_writer.discard()
                 vanished = [path for path in packed.follow_up[followed_up:] if path not in packed.manifest]
                 packed.follow_up[followed_up:] = vanished
                 continue
             except BaseException:
                 chunk_writer.writer.discard()
                 raise
-            there = [path for path in chunk.paths if path in packed.manifest]
-            if not there:
-                chunk_writer.give_up()
+            paths = [path for path in chunk.paths if path in packed.manifest]
+            if not paths:
+                chunk_writer.discard()
                 return None
-            really = Chunk(there, [packed.manifest[path] for path in there])
-            chunk_writer.end(really.key(key_form))
-            return chunk_writer, really
+            packed_chunk = Chunk(paths, [packed.manifest[path] for path in paths])
+            chunk_writer.end(packed_chunk.key(key_form))
+            return chunk_writer, packed_chunk
 
-    def _write(self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, chunk: Chunk) -> None:
+    def _write(self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, chunk: Chunk) -> None:
         for path, entry in zip(chunk.paths, chunk.entries, strict=True):
             if path not in packed.manifest:
                 continue
             if entry.kind is Kind.FILE:
                 self._check()
-                self._file(packed, chunk_writer, down, path, entry)
+                self._file(packed, chunk_writer, cursor, path, entry)
             else:
                 chunk_writer.write(tar_format.headers(path, entry, 0))
 
     def _file(
-        self, packed: Packed, chunk_writer: ChunkWriter, down: safe_open.DirCursor, path: str, entry: Entry
+        self, packed: Packed, chunk_writer: ChunkWriter, cursor: safe_open.DirCursor, path: str, entry: Entry
     ) -> None:
         try:
-            parent, name = down.parent_of(path)
-            if entry.size_bytes <= PIECE_BYTES:
-                read = self._as_scanned(chunk_writer, path, entry, parent, name)
-                if read is not None:
-                    packed.manifest[path] = read
-                    return
-            descriptor, status = safe_open.open_file(name, parent)
+            parent, name = cursor.parent_of(path)
+            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
         except OSError as failure:
-            if failure.errno in _SWAPPED:
-                del packed.manifest[path]
-                packed.follow_up.append(path)
+            if failure.errno in _REPLACED:
+                _follow_up(packed, path)
             else:
-                self._left_out(packed, path, entry, failure)
+                self._leave_out(packed, path, entry, failure)
             return
         try:
-            grown_bytes = status.st_size - entry.size_bytes
-            if grown_bytes > self._room_bytes:
-                del packed.manifest[path]
-                packed.follow_up.append(path)
-                return
-            self._room_bytes -= max(0, grown_bytes)
-            read_and_write = self._small if status.st_size <= PIECE_BYTES else self._large
-            read_and_write(packed, chunk_writer, path, descriptor, status)
+            self._opened_file(packed, chunk_writer, path, entry, descriptor)
         except ReadError as failure:
-            self._left_out(packed, path, entry, failure.cause)
+            self._leave_out(packed, path, entry, failure.cause)
         finally:
             os.close(descriptor)
 
-    def _as_scanned(self, chunk_writer: ChunkWriter, path: str, entry: Entry, parent: int, name: str) -> Entry | None:
-        """Read the file into its place on the tape; None, and nothing written, if it is not as it should be."""
-        size_bytes = entry.size_bytes
-        header = tar_format.headers(path, entry, size_bytes)
+    def _opened_file(self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> None:
+        expected = entry
+        for _ in range(_READS):
+            small = expected.size_bytes <= PIECE_BYTES
+            if small and self._read_whole(packed, chunk_writer, path, expected, descriptor):
+                self._room_bytes -= max(0, expected.size_bytes - entry.size_bytes)
+                return
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size - entry.size_bytes > self._room_bytes:
+                _follow_up(packed, path)
+                return
+            if status.st_size > PIECE_BYTES:
+                break
+            expected = file_entry(status)
+        self._room_bytes -= max(0, status.st_size - entry.size_bytes)
+        self._read_pieces(packed, chunk_writer, path, descriptor, status)
+
+    def _read_whole(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, expected: Entry, descriptor: int
+    ) -> bool:
+        """Read a small file into its place in the chunk. False, and nothing is written, if it is not as expected."""
+        size_bytes = expected.size_bytes
+        header = tar_format.headers(path, expected, size_bytes)
         end = len(header) + size_bytes
         padding = tar_format.padding(size_bytes)
         space = chunk_writer.space(end + len(padding))
         content = space[len(header) : end]
         read_at_ns = wall_ns(self._clock)
         try:
-            descriptor = os.open(name, safe_open.FILE, dir_fd=parent)
-            try:
-                got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
-                status = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            return None
-        if got_bytes != size_bytes or status.st_size != size_bytes or stamp_of(status) != entry.stamp:
-            return None
-        if self._search.in_file(path, content) is not None:
-            return None
+            got_bytes = os.preadv(descriptor, [content], 0) if size_bytes else 0
+        except OSError as failure:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ReadError(failure) from failure
+            return False
+        if got_bytes != size_bytes or not is_as_stated(expected, os.fstat(descriptor)):
+            return False
+        entry = as_read(expected, hashlib.sha256(content).digest(), read_at_ns)
+        secret = self._search.in_file(path, content)
+        if secret is not None:
+            _exclude_secret(packed, path, entry, secret)
+            return True
         space[: len(header)] = header
         space[end:] = padding
         chunk_writer.advance(len(space))
-        return as_read(entry, hashlib.sha256(content).digest(), read_at_ns)
+        packed.manifest[path] = entry
+        return True
 
-    def _left_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
+    def _read_pieces(
+        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
+    ) -> None:
+        """Read as many bytes of a file as its status says, whatever happens to it meanwhile."""
+        read_at_ns = wall_ns(self._clock)
+        before = file_entry(status)
+        size_bytes = before.size_bytes
+        piece = read_at(descriptor, 0, min(PIECE_BYTES, size_bytes))  # a failure shows before the header is written
+        secret = self._search.in_file(path, piece) if size_bytes <= PIECE_BYTES else None
+        if secret is not None:
+            _exclude_secret(packed, path, as_sent(before, len(piece), hashlib.sha256(piece).digest()), secret)
+            return
+        chunk_writer.write(tar_format.headers(path, before, size_bytes))
+        digest = hashlib.sha256()
+        whole = True
+        for done in range(0, size_bytes, PIECE_BYTES):
+            self._check()
+            wanted_bytes = min(PIECE_BYTES, size_bytes - done)
+            if done:
+                try:
+                    piece = read_at(descriptor, done, wanted_bytes) if whole else b""
+                except ReadError as failure:
+                    # No other sync would repair it, and the sandbox may hold an older version that is whole.
+                    self._leave_out(packed, path, before, failure.cause)
+                    raise _FileFailed from None
+            if len(piece) < wanted_bytes:
+                # Cut shorter meanwhile: zeros keep the header's promise, and another sync follows.
+                piece, whole = piece + bytes(wanted_bytes - len(piece)), False
+            digest.update(piece)
+            chunk_writer.write(piece)
+        chunk_writer.write(tar_format.padding(size_bytes))
+        if whole and unchanged_since(status, descriptor):
+            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
+        else:
+            packed.manifest[path] = as_sent(before, size_bytes, digest.digest())
+            packed.follow_up.append(path)
+
+    def _leave_out(self, packed: Packed, path: str, entry: Entry, failure: OSError) -> None:
         safe_open.raise_if_exhausted(failure)
         del packed.manifest[path]
         warning = unreadable(path, failure)
         packed.warnings.append(warning)
         packed.unread[path] = entry, warning
 
-    def _small(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> None:
-        entry, content = read_small(descriptor, status, self._clock)
-        secret = self._search.in_file(path, content)
-        if secret is not None:
-            del packed.manifest[path]
-            packed.secret_files[path] = entry, secret
-            return
-        if not entry.digest:
-            packed.follow_up.append(path)  # written all the time: what was read last goes along
-        packed.manifest[path] = entry
-        chunk_writer.write(tar_format.headers(path, entry, len(content)))
-        chunk_writer.write(content)
-        chunk_writer.write(tar_format.padding(len(content)))
 
-    def _large(
-        self, packed: Packed, chunk_writer: ChunkWriter, path: str, descriptor: int, status: os.stat_result
-    ) -> None:
-        read_at_ns = wall_ns(self._clock)
-        before = file_entry(status)
-        piece = read_at(descriptor, 0, PIECE_BYTES)  # an unreadable file shows before its header is written
-        chunk_writer.write(tar_format.headers(path, before, before.size_bytes))
-        digest = hashlib.sha256()
-        done = 0
-        whole = True
-        while done < before.size_bytes:
-            self._check()
-            if not piece:
-                # Cut shorter meanwhile: the header's promise is kept with zeros, and another sync follows.
-                piece, whole = bytes(min(PIECE_BYTES, before.size_bytes - done)), False
-            digest.update(piece)
-            chunk_writer.write(piece)
-            done += len(piece)
-            piece = b""
-            if whole:
-                try:
-                    piece = read_at(descriptor, done, min(PIECE_BYTES, before.size_bytes - done))
-                except ReadError as failure:
-                    # No other sync would mend it, and over there may lie an older one that is whole.
-                    self._left_out(packed, path, before, failure.cause)
-                    raise _FileVanished from None
-        chunk_writer.write(tar_format.padding(before.size_bytes))
-        if whole and unchanged_since(status, descriptor):
-            packed.manifest[path] = as_read(before, digest.digest(), read_at_ns)
-        else:
-            packed.manifest[path] = as_sent(before, before.size_bytes, digest.digest())
-            packed.follow_up.append(path)
+def _follow_up(packed: Packed, path: str) -> None:
+    """Leave the path to another sync: it is not what the scan saw."""
+    del packed.manifest[path]
+    packed.follow_up.append(path)
+
+
+def _exclude_secret(packed: Packed, path: str, entry: Entry, secret: Secret) -> None:
+    del packed.manifest[path]
+    packed.secret_files[path] = entry, secret

@@ -1,4 +1,4 @@
-"""Taking a snapshot: scan, compare with what the sandbox holds, and pack only if something differs."""
+"""Takes snapshots: scans, compares with what the sandbox holds, and packs if something differs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from syncd.selection import safe_open
 
 
 class SyncMode(Enum):
-    """What a sync was asked for. `FORCED` also says that a workspace that lost nearly everything is meant so."""
+    """The condition of a sync. `FORCED` also confirms that a workspace may have lost nearly everything."""
 
     CHANGED = "sync if something changed"
     FORCED = "sync whatever is there"
@@ -39,7 +39,7 @@ class SyncMode(Enum):
 
 @dataclass
 class ScanResult:
-    """What a scan found: the manifest, as far as content is known, and how it differs from the sandbox's."""
+    """The manifest that a scan found, with the digests that are known, and its difference from the sandbox's."""
 
     manifest: Manifest
     difference: Difference
@@ -47,12 +47,12 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class _UnreadableFile:
-    """A file that could not be read: not tried again before that whole look, twice as many from then each time."""
+    """A file that could not be read: full scan number `retry_at` reads it again. Each failure doubles `wait_scans`."""
 
     stamp: Stamp | None
     warning: SyncWarning
-    wait: int
-    again_at: int
+    wait_scans: int
+    retry_at: int
 
 
 class Snapshotter:
@@ -73,31 +73,31 @@ class Snapshotter:
         self._guard = guard
         self._reader = reader
         self._packer = packer
-        self._part_packer = part_packer  # with a spool of its own, or it would take the whole archive's chunks away
+        self._part_packer = part_packer  # with a spool of its own: it deletes all chunks but its own
         self._spool_folder = spool_folder
         self._max_mib = max_mib
         self._known: Manifest = {}
-        self._closed_files: dict[str, _UnreadableFile] = {}
-        self.secret_files = SecretFiles()  # its warnings are not among `warnings`: the sandbox has a part in them
+        self._unreadable_files: dict[str, _UnreadableFile] = {}
+        self.secret_files = SecretFiles()  # its warnings are not in `warnings`: they depend on the sandbox
         self._sent: Manifest = {}
-        self._whole_looks = 0
+        self._full_scans = 0
         self._by_rules: dict[str, int] = {}
         self.warnings: list[SyncWarning] = []
-        self.unread: set[str] = set()  # there, but not in the last snapshot: nobody deleted them
+        self.unread: set[str] = set()  # exist, but are not in the last snapshot: they are not deleted
 
-    def look(
+    def scan(
         self, baseline: Manifest | None, sync_mode: SyncMode, changed: Collection[str] | None = None
     ) -> ScanResult:
-        """Scan, and read only the files that may or may not have changed.
+        """Scan, and read only the files of which the scan cannot tell if they changed.
 
-        `changed` names the only directories in which something may have changed since the last look. Raises
-        `WorkspaceError` (missing, or nearly everything gone), `SnapshotTooLarge`, `Stop`.
+        `changed` are the only directories in which something may have changed since the last scan. Raises
+        `WorkspaceError` (the workspace is missing, or lost nearly everything), `SnapshotTooLarge`, `Stop`.
         """
         scan = self._scanner.scan(changed)
         self.warnings, self._by_rules = scan.warnings, scan.left_out
-        self._whole_looks += changed is None
-        self._leave_closed_out(scan, sync_mode)
-        self.secret_files.leave_out(scan)
+        self._full_scans += changed is None
+        self._exclude_unreadable(scan, sync_mode)
+        self.secret_files.exclude(scan)
         self.unread = scan.unread
         if sync_mode is SyncMode.CHANGED:
             self._guard.check(baseline or {}, scan)
@@ -107,44 +107,45 @@ class Snapshotter:
             raise SnapshotTooLarge(refusal, "ignore what is large in .syncdignore, or raise the key")
         self._sent = baseline = baseline or {}
         manifest = scan.manifest
-        scanned = {path: manifest[path] for path in replaced_entries(baseline, manifest)}
-        learned = carry_over_digests(baseline, scanned)
+        new = {path: manifest[path] for path in replaced_entries(baseline, manifest)}
+        learned = carry_over_digests(baseline, new)
         if self._known is not baseline:
             learned = carry_over_digests(self._known, learned)
         manifest |= learned
         self._known = manifest
-        self._scanner.remember({path: learned[path] for path in replaced_entries(scanned, learned)})
-        look = ScanResult(manifest, difference(baseline, manifest))
-        return look if look.difference.certain else self.resolved(look, baseline)
+        self._scanner.remember({path: learned[path] for path in replaced_entries(new, learned)})
+        scanned = ScanResult(manifest, difference(baseline, manifest))
+        return scanned if scanned.difference.certain else self.resolved(scanned, baseline)
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
-        """Whether a path that no snapshot holds any more is left out, rather than deleted."""
+        """True if a path that is no longer in the snapshot is excluded, rather than deleted."""
         return self._scanner.is_excluded(path, is_dir)
 
     def forget_stamps(self, baseline: Manifest, paths: Collection[str] | None) -> None:
-        """Have these files read again by the next look, whatever their stamps say; None: all that may have changed
-        without a word, events having been missed. The `baseline` loses their stamps, too.
+        """Have the next scan read these files again, whatever their stamps say; the `baseline` loses the stamps too.
+
+        None: all files that may have changed without a new stamp, because events were missed.
         """
         if paths is None:
-            rescan_reasons = {*not_written_back(baseline), *not_written_back(self._known)}
-            rescan_reasons.update(self.secret_files.not_written_back())
+            reread = {*not_written_back(baseline), *not_written_back(self._known)}
+            reread.update(self.secret_files.not_written_back())
         else:
-            rescan_reasons = self._scanner.all_names(paths) if paths else set()
-        self._forget_stamps(baseline, rescan_reasons)
+            reread = self._scanner.all_names(paths) if paths else set()
+        self._forget_stamps(baseline, reread)
 
-    def disbelieve_all(self, baseline: Manifest) -> None:
-        """As `forget_stamps`, with every file."""
+    def forget_all_stamps(self, baseline: Manifest) -> None:
+        """Have the next scan read every file again."""
         self._forget_stamps(baseline, {*baseline, *self._known, *self.secret_files})
 
-    def _forget_stamps(self, baseline: Manifest, rescan_reasons: Collection[str]) -> None:
+    def _forget_stamps(self, baseline: Manifest, reread: Collection[str]) -> None:
         for manifest in (baseline, self._known):
-            forget_stamps(manifest, rescan_reasons)
-        self._scanner.forget_stamps(rescan_reasons)
-        self.secret_files.forget_stamps(rescan_reasons)
+            forget_stamps(manifest, reread)
+        self._scanner.forget_stamps(reread)
+        self.secret_files.forget_stamps(reread)
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How much of the last snapshot's workspace stays home, by who says so."""
+        """The number of paths that are excluded from the last snapshot, by the source of the rule."""
         counts = dict(self._by_rules)
         secret_files = len(self.secret_files)
         for word, number in (("secrets", secret_files), ("unreadable", len(self.unread) - secret_files)):
@@ -152,12 +153,12 @@ class Snapshotter:
                 counts[word] = counts.get(word, 0) + number
         return counts
 
-    def resolved(self, look: ScanResult, baseline: Manifest) -> ScanResult:
-        """The look, with the doubtful files read."""
-        if not look.difference.uncertain:
-            return look
-        read = self._reader.digests(look.difference.uncertain)
-        self._known = look.manifest | read
+    def resolved(self, scanned: ScanResult, baseline: Manifest) -> ScanResult:
+        """The scan's result after the files were read of which it could not tell if they changed."""
+        if not scanned.difference.uncertain:
+            return scanned
+        read = self._reader.digests(scanned.difference.uncertain)
+        self._known = scanned.manifest | read
         self._scanner.remember(read)
         return ScanResult(self._known, difference(baseline, self._known))
 
@@ -166,18 +167,18 @@ class Snapshotter:
         manifest: Manifest,
         codec: Codec = Codec.FAST,
         only: Collection[str] | None = None,
-        tell: PackProgress = ignore_progress,
+        on_progress: PackProgress = ignore_progress,
     ) -> Packed:
-        """The archive of the manifest, or of these paths of it, in the spool; `Packed.manifest` is the whole one.
+        """Pack the manifest, or `only` these paths of it, into the spool; `Packed.manifest` is the whole one.
 
-        Raises `TryLater` if the disk has no room for it, if nearly all vanished since the scan, or if rules changed.
+        Raises `TryLater` if the disk has no room, if nearly all files vanished since the scan, or if rules changed.
         """
         try:
             if only is None:
-                self._part_packer.clear()  # the spool holds twice a whole archive while one is made, and nothing else
-                packed = self._packer.pack(manifest, codec, self._max_mib << 20, tell)
+                self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
+                packed = self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
             else:
-                packed = self._pack_part(manifest, codec, only, tell)
+                packed = self._pack_part(manifest, codec, only, on_progress)
         except OSError as failure:
             safe_open.raise_if_exhausted(failure)
             raise TryLater(
@@ -187,18 +188,18 @@ class Snapshotter:
         if not self._scanner.rules_unchanged(replaced_entries(self._sent, packed.manifest)):
             raise TryLater("ignore files changed while the snapshot was taken", "another one is taken at once")
         self._guard.check_vanished(manifest, sum(path not in packed.manifest for path in packed.follow_up))
-        self._note_closed(packed)
+        self._add_unreadable(packed)
         self.unread |= packed.unread.keys() | packed.secret_files.keys()
         self.warnings = self.warnings + packed.warnings
-        self.secret_files.note(packed)
-        self._known = packed.manifest  # contents that were read need not be read again for the next look
+        self.secret_files.add(packed.secret_files)
+        self._known = packed.manifest  # contents that were read need not be read again by the next scan
         self._scanner.remember({path: packed.manifest[path] for path in replaced_entries(manifest, packed.manifest)})
         return packed
 
-    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], tell: PackProgress) -> Packed:
-        self._packer.tidy(manifest, codec)
+    def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], on_progress: PackProgress) -> Packed:
+        self._packer.clean_up(manifest, codec)
         part = {path: manifest[path] for path in manifest if path in only}
-        packed = self._part_packer.pack(part, codec, self._max_mib << 20, tell)
+        packed = self._part_packer.pack(part, codec, self._max_mib << 20, on_progress)
         whole = manifest | packed.manifest
         for path in part.keys() - packed.manifest.keys():
             del whole[path]
@@ -206,37 +207,40 @@ class Snapshotter:
         return packed
 
     def repack(self, manifest: Manifest, damaged: Piece, codec: Codec) -> Packed:
-        """As `pack`, after a piece of the archive proved damaged."""
+        """Pack the whole manifest again, after a piece of its archive proved damaged."""
         self._packer.forget(damaged)
         return self.pack(manifest, codec)
 
-    def _leave_closed_out(self, scan: Scan, sync_mode: SyncMode) -> None:
-        """Files that could not be read are tried again once their inode says that something changed, and now and then:
-        a disk that is itself again changes no inode.
+    def _exclude_unreadable(self, scan: Scan, sync_mode: SyncMode) -> None:
+        """Remove unreadable files from the scan until their inode changes, or a retry is due.
+
+        A disk that is repaired changes no inode.
         """
-        still = {}
-        for path, closed in self._closed_files.items():
+        unchanged = {}
+        for path, unreadable in self._unreadable_files.items():
             now = scan.manifest.get(path)
-            if now is not None and now.stamp == closed.stamp:
-                still[path] = closed
-                if self._whole_looks < closed.again_at and sync_mode is SyncMode.CHANGED:
+            if now is not None and now.stamp == unreadable.stamp:
+                unchanged[path] = unreadable
+                if self._full_scans < unreadable.retry_at and sync_mode is SyncMode.CHANGED:
                     del scan.manifest[path]
                     scan.unread.add(path)
-                    self.warnings.append(closed.warning)
-        self._closed_files = still
+                    self.warnings.append(unreadable.warning)
+        self._unreadable_files = unchanged
 
-    def _note_closed(self, packed: Packed) -> None:
-        before = self._closed_files
-        self._closed_files = {path: closed for path, closed in before.items() if path not in packed.manifest}
+    def _add_unreadable(self, packed: Packed) -> None:
+        before = self._unreadable_files
+        self._unreadable_files = {path: known for path, known in before.items() if path not in packed.manifest}
         for path, (entry, warning) in packed.unread.items():
-            wait = before[path].wait * 2 if path in before else 1
-            self._closed_files[path] = _UnreadableFile(entry.stamp, warning, wait, self._whole_looks + wait)
+            wait_scans = before[path].wait_scans * 2 if path in before else 1
+            self._unreadable_files[path] = _UnreadableFile(
+                entry.stamp, warning, wait_scans, self._full_scans + wait_scans
+            )
 
 
 def described(found: Difference) -> str:
-    """The difference in a few words for the log."""
-    components = []
-    for word, paths in (("new", found.added), ("changed", found.changed), ("gone", found.removed)):
+    """The difference in a few words, for the log."""
+    counts = []
+    for word, paths in (("new", found.added), ("changed", found.changed), ("removed", found.removed)):
         if paths:
-            components.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
-    return ", ".join(components) or "nothing new"
+            counts.append(f"{len(paths)} {word} ({shown_path(paths[0])}{', …' if len(paths) > 1 else ''})")
+    return ", ".join(counts) or "nothing new"

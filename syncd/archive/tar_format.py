@@ -1,10 +1,10 @@
-"""The headers of a POSIX tar archive, made directly from a manifest's entries.
+"""Builds the headers of a POSIX tar archive directly from a manifest's entries.
 
-A header is one 512-byte ustar block (POSIX.1-1988). What does not fit its fields goes, in the pax manner
-(POSIX.1-2001), into records of a block of its own before it: a long name or link target, a size of 8 GiB and more, a
-time before 1970 or after 2242. Names are written as the bytes they are; where such a name must go into a pax record,
-`hdrcharset=BINARY` says that it is not UTF-8. User and group are 0 and nameless, so the same tree gives the same bytes
-on every machine.
+A header is one 512-byte ustar block (POSIX.1-1988). Values that do not fit its fields go into pax records
+(POSIX.1-2001) in a block of their own before it: a long name or link target, a size of 8 GiB and more, a time before
+1970 or after 2242. Names are written as bytes, without any conversion; for one in a pax record that is not UTF-8,
+`hdrcharset=BINARY` says so. User and group are 0 without names, so that the same tree gives the same bytes on every
+machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from syncd.scan.manifest import Entry, Kind
 
 BLOCK = 512
-# Archives end with two blocks of zeros, filled up to a record of 20 blocks, as readers of tapes expect.
+# Archives end with two blocks of zeros, filled up to a record of 20 blocks: the unit of tape drives (tar(5)).
 RECORD = 20 * BLOCK
 
 _NAME = 100
@@ -26,7 +26,7 @@ _TYPES = {Kind.FILE: b"0", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
 
 
 def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
-    """The block or blocks that precede `size_bytes` of content."""
+    """The block or blocks before `size_bytes` of content."""
     name = os.fsencode(path) + (b"/" if entry.kind is Kind.DIRECTORY else b"")
     mtime_s = entry.mtime_s
     if len(name) <= _NAME and size_bytes <= _LARGEST_SIZE and 0 <= mtime_s <= _LATEST_TIME and not entry.target:
@@ -53,18 +53,18 @@ def headers(path: str, entry: Entry, size_bytes: int) -> bytes:
 
 
 def padding(size_bytes: int) -> bytes:
-    """The zeros that fill content up to a whole block."""
+    """The zeros that fill content up to a multiple of a block."""
     return bytes(-size_bytes % BLOCK)
 
 
 def trailer(archive_bytes: int) -> bytes:
-    """What ends an archive of this many bytes so far."""
+    """The end of an archive that has this many bytes so far."""
     end = 2 * BLOCK
     return bytes(end + -(archive_bytes + end) % RECORD)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """The name as (prefix, name) of a ustar header, joined by a slash that is not stored; None: it does not fit."""
+    """The name as (prefix, name) of a ustar header, whose slash between both is not stored; None if it does not fit."""
     if len(name) <= _NAME:
         return b"", name
     if len(name) > _PREFIX + 1 + _NAME:
@@ -83,7 +83,7 @@ def _block(names: tuple[bytes, bytes], mode_size_mtime: tuple[int, int, int], ki
 
 
 def _back(target: bytes, prefix: bytes) -> bytes:
-    """What follows the kind in a header's block."""
+    """The bytes after the kind in a header's block."""
     return b"".join(
         (
             target.ljust(_NAME, b"\0"),
@@ -116,7 +116,7 @@ def _extended(name: bytes, records: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """A line `LENGTH KEY=VALUE`, where the length counts its own digits."""
+    """A line `LENGTH KEY=VALUE`, whose length includes its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))

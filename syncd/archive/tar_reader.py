@@ -1,7 +1,7 @@
-"""Reads a foreign `tar.gz` as it comes: in one pass, in bounded memory, and believing nothing that it says.
+"""Reads a `tar.gz` of another program as a stream: in one pass, in bounded memory, trusting none of its values.
 
-Python's tarfile reads the headers. What it leaves to its caller is done here: an extension header is bounded before it
-is read into memory whole, as long as that claims to be, and every error is one of ours.
+Python's tarfile reads the headers. This module adds what tarfile does not: the size of an extension header, which is
+read into memory as a whole, is limited, and every error is a `BadArchive`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _EXTENSIONS = frozenset(
         tarfile.GNUTYPE_LONGLINK,
     }
 )
-# What tarfile lets through beside its own errors: odd numbers, names and times raise further down.
-_SENSELESS = (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError)
+# The exceptions that tarfile lets through besides its own, for invalid numbers, names and times.
+_INVALID = (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError)
 
 
 class BadArchive(Exception):
-    """The archive is cut short, corrupt, or makes no sense; the message says which."""
+    """The archive is incomplete, corrupt or invalid; the message says which."""
 
 
 class MemberKind(Enum):
-    """What a member is, as far as a workspace can hold it."""
+    """The kind of a member; all that a workspace cannot hold is one kind."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -44,7 +44,7 @@ class MemberKind(Enum):
 
 @dataclass(frozen=True)
 class Member:
-    """One entry, as its header has it: `name` and `target` are not to be trusted."""
+    """One entry, with the values of its header: `name` and `target` are not checked."""
 
     name: str
     kind: MemberKind
@@ -55,33 +55,33 @@ class Member:
 
 
 def members(packed: Iterable[bytes]) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """Each member with its content, which can be read until the next one is asked for. Raises `BadArchive`.
+    """Yield each member with its content, which must be read before the next member. Raises `BadArchive`.
 
-    What `packed` raises comes through.
+    Exceptions of `packed` are passed on.
     """
-    stream = _Inflated(packed)
+    stream = _GunzippedStream(packed)
     try:
         with tarfile.open(
-            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_Bounded, errors="surrogateescape"
+            fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_LimitedTarInfo, errors="surrogateescape"
         ) as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # or every header is kept to the end
+                tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
                 yield _member(info), _content(tar, info)
         stream.drain()
-    except _SENSELESS as failure:
-        raise BadArchive(f"the archive makes no sense: {failure}") from None
+    except _INVALID as failure:
+        raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
 
 
-class _Bounded(tarfile.TarInfo):
+class _LimitedTarInfo(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # The one place that every Python's tarfile passes before it reads an extension header.
+        # In all supported versions of Python, tarfile calls this before it reads an extension header.
         if self.type in _EXTENSIONS and self.size > _EXTENSION_BYTES:
-            raise BadArchive("the archive makes no sense: an oversized header")
+            raise BadArchive("the archive is not a valid tar file: an oversized header")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
-class _Inflated:
-    """The inside of one or several gzip members, as a file to be read from."""
+class _GunzippedStream:
+    """The content of one or several gzip members, as a readable file."""
 
     def __init__(self, packed: Iterable[bytes]) -> None:
         self._packed = iter(packed)
@@ -89,11 +89,11 @@ class _Inflated:
         self._inflate = zlib.decompressobj(wbits=31)
 
     def read(self, size: int = _BLOCK) -> bytes:
-        """Up to so many bytes; none at the end, which is reached only if lengths and checksums are right."""
+        """Up to `size` bytes; none at the end, which is reached only if lengths and checksums are right."""
         while True:
             if self._inflate.eof:
                 self._rest = self._inflate.unused_data or next(self._packed, b"")
-                if not self._rest.strip(b"\0"):  # zeros may fill up the end, as on a tape
+                if not self._rest.strip(b"\0"):  # padding with zeros at the end is allowed
                     return b""
                 self._inflate = zlib.decompressobj(wbits=31)
             packed = self._inflate.unconsumed_tail or self._rest or next(self._packed, b"")
@@ -103,12 +103,12 @@ class _Inflated:
             try:
                 data = self._inflate.decompress(packed, max(1, size))
             except zlib.error as failure:
-                raise BadArchive(f"the archive is no sound gzip: {failure}") from None
+                raise BadArchive(f"the archive is not valid gzip: {failure}") from None
             if data:
                 return data
 
     def drain(self) -> None:
-        """Read on to the end, which proves the whole."""
+        """Read to the end, which verifies the checksums."""
         while self.read():
             pass
 
@@ -137,7 +137,7 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
                 break
             left -= len(block)
             yield block
-    except _SENSELESS as failure:
-        raise BadArchive(f"the archive makes no sense: {failure}") from None
+    except _INVALID as failure:
+        raise BadArchive(f"the archive is not a valid tar file: {failure}") from None
     if left:
         raise BadArchive("the archive is cut short")

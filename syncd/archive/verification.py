@@ -1,6 +1,6 @@
-"""Holds the workspace against an archive of the sandbox's, byte for byte, as the archive comes in.
+"""Compares the workspace with an archive of the sandbox, byte for byte, while the archive is received.
 
-Nothing of either is kept but which paths were seen, so the size of both does not matter.
+Only the paths that were compared are kept in memory, whatever the size of both.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ _KINDS = {MemberKind.FILE: Kind.FILE, MemberKind.DIRECTORY: Kind.DIRECTORY, Memb
 
 
 def verify(workspace: str, manifest: Manifest, packed: Iterable[bytes], check: Callable[[], None]) -> Comparison:
-    """Compare what the manifest names in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
+    """Compare the manifest's paths in the workspace with the archive. Raises `WorkspaceError`, `BadArchive`, `Stop`.
 
-    What changes or vanishes in the workspace meanwhile counts as different.
+    A path that changes or vanishes in the workspace meanwhile counts as different.
     """
     only_there: set[str] = set()
-    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as here:
-        held = _MemberCheck(here)
+    with safe_open.DirCursor(safe_open.open_workspace(workspace)) as local:
+        checked = _MemberCheck(local)
         for member, content in members(packed):
             check()
             path = inner_path(member.name)
             if path and path in manifest:
-                held.hold(path, manifest[path], member, content)
+                checked.add(path, manifest[path], member, content)
             elif path != "":
                 only_there.add(path or member.name)
     return Comparison(
-        missing=[path for path in manifest if path not in held.same],
-        different=[path for path in manifest if not held.same.get(path, True)],
+        missing=[path for path in manifest if path not in checked.same],
+        different=[path for path in manifest if not checked.same.get(path, True)],
         only_there=sorted(only_there, key=os.fsencode),
     )
 
 
 class _MemberCheck:
-    """Which paths were held against a member, and whether they are the same.
+    """Compares members with the workspace: `same` tells for each path if its member is equal.
 
-    The later of two members of one name counts, as it does when they are extracted.
+    Of two members with the same name the later one counts, as it does when they are extracted.
     """
 
-    def __init__(self, here: safe_open.DirCursor) -> None:
-        self._here = here
+    def __init__(self, local: safe_open.DirCursor) -> None:
+        self._local = local
         self.same: dict[str, bool] = {}
 
-    def hold(self, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> None:
+    def add(self, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> None:
         try:
             self.same[path] = self._is_same(path, entry, member, content)
         except OSError:
@@ -60,31 +60,31 @@ class _MemberCheck:
 
     def _is_same(self, path: str, entry: Entry, member: Member, content: Iterable[bytes]) -> bool:
         if member.kind is MemberKind.HARD_LINK:
-            # Another name of a file that came before, and is known to be as it is here or not.
+            # Another name of an earlier member, which was compared already.
             target = inner_path(member.target) or ""
-            return entry.kind is Kind.FILE and self.same.get(target, False) and _equal(self._here, path, target)
+            return entry.kind is Kind.FILE and self.same.get(target, False) and _equal(self._local, path, target)
         if _KINDS.get(member.kind) is not entry.kind:
             return False
         if entry.kind is Kind.SYMLINK:
             return entry.target == member.target
         if entry.kind is Kind.DIRECTORY:
             return True
-        # Of the permission bits the one that every extractor keeps, whatever its umask.
+        # The one permission bit that every extractor keeps, whatever its umask.
         if (member.mode ^ entry.mode) & stat.S_IXUSR:
             return False
-        with _opened(self._here, path) as file:
+        with _opened(self._local, path) as file:
             return _size(file) == member.size_bytes and all(file.read(len(block)) == block for block in content)
 
 
-def _equal(here: safe_open.DirCursor, path: str, other: str) -> bool:
-    """Whether two files of the workspace hold the same."""
-    with _opened(here, path) as first, _opened(here, other) as second:
+def _equal(local: safe_open.DirCursor, path: str, other: str) -> bool:
+    """True if two files of the workspace have the same content."""
+    with _opened(local, path) as first, _opened(local, other) as second:
         blocks = iter(lambda: second.read(_BLOCK), b"")
         return _size(first) == _size(second) and all(first.read(len(block)) == block for block in blocks)
 
 
-def _opened(here: safe_open.DirCursor, path: str) -> BinaryIO:
-    parent, name = here.parent_of(path)
+def _opened(local: safe_open.DirCursor, path: str) -> BinaryIO:
+    parent, name = local.parent_of(path)
     return os.fdopen(safe_open.open_file(name, parent)[0], "rb")
 
 

@@ -1,4 +1,4 @@
-"""`syncd flush`: returns once all that was on disk when it was called is in the sandbox."""
+"""`syncd flush`: waits until all that was on disk when it was called is in the sandbox."""
 
 from __future__ import annotations
 
@@ -29,62 +29,62 @@ from syncd.core.settings import Config
 def command(config_file: str | None, timeout_s: float | None) -> None:
     """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
 
-    What takes longer than a second is told on stderr, with the reason. A file that keeps changing while it is read is
-    waited for in two more syncs; then it is named, with exit code 75, and all else is there.
+    After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
+    it still does, it is named, with exit code 75, and everything else is in the sandbox.
     """
     config = configured(config_file)
     from syncd.cli.daemon_client import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
 
-    ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _alone(config, timeout_s))
+    ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
 
 
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
-    """What the daemon says once it is done; None where none runs. Raises `SyncdError`."""
+    """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
     from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
     from syncd.cli.progress.waiting import Waiting, WaitReason, wait_reason  # noqa: PLC0415
     from syncd.cli.status.command import status_of  # noqa: PLC0415
 
     folder = directories_for(config.workspace.path, os.environ).state
 
-    def why() -> WaitReason:
+    def reason() -> WaitReason:
         return wait_reason(status_of(config, folder), CLOCK.wall_s())
 
-    with Waiting(why):
+    with Waiting(reason):
         try:
             return ask_daemon(config, {"do": "flush"}, timeout_s)
         except TimeoutError:
             more = "the daemon goes on; give it more time, or see `syncd status`"
-            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({why().text})", more) from None
+            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({reason().text})", more) from None
         except KeyboardInterrupt:
-            raise TryLater(f"stopped waiting ({why().text}); the daemon goes on", "see `syncd status`") from None
+            raise TryLater(f"stopped waiting ({reason().text}); the daemon goes on", "see `syncd status`") from None
 
 
-def _alone(config: Config, timeout_s: float | None) -> None:
+def _standalone(config: Config, timeout_s: float | None) -> None:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.progress.waiting import OwnSync, Waiting  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    watched = OwnSync()
-    with Waiting(lambda: watched.reason), _until(timeout_s) as late:
+    own_sync = OwnSync()
+    with Waiting(lambda: own_sync.reason), _until(timeout_s) as late:
         try:
-            sync_alone(config, SyncMode.CHANGED, watched, give_up_s=timeout_s)
+            sync_alone(config, SyncMode.CHANGED, own_sync, give_up_s=timeout_s)
         except (Stop, KeyboardInterrupt):
             if not late.is_set():
                 raise
-            what = f"not in the sandbox after {timeout_s:g} s ({watched.reason.text})"
+            what = f"not in the sandbox after {timeout_s:g} s ({own_sync.reason.text})"
             raise TryLater(what, "give it more time, or start the daemon, which goes on by itself") from None
 
 
 @contextmanager
 def _until(timeout_s: float | None) -> Iterator[threading.Event]:
-    """What is done within is interrupted when the time is over; the event tells that from a person's Ctrl-C."""
+    """Interrupt the block when the time is over; the event is set then, which tells it from a person's Ctrl-C."""
     late = threading.Event()
     if timeout_s is None:
         yield late
         return
-    # Not SIGINT, which a script's background job is started to ignore.
+    # Not SIGINT, which the shell lets background jobs of scripts ignore.
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
 
     def end() -> None:
@@ -97,7 +97,7 @@ def _until(timeout_s: float | None) -> Iterator[threading.Event]:
     try:
         yield late
     finally:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the time may be over just now
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the timer may end at this moment
         timer.cancel()
         timer.join()
         signal.signal(signal.SIGALRM, before)

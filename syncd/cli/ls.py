@@ -19,7 +19,7 @@ from syncd.core.text import shown_path
 def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
     """List the paths that a snapshot would hold, one a line; folders end with a slash."""
     config = configured(config_file)
-    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
+    from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.manifest import Kind  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
@@ -38,7 +38,7 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
         note,
         personal_excludes=excludes_for(config, os.environ),
     ).scan()
-    secrets = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
+    secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out += [(path, Decision(False, secret.rule)) for path, secret in secrets.items()]
     if ignored and as_json:
         rows = [{"path": path, "rule": str(decision.rule)} for path, decision in left_out]

@@ -1,4 +1,4 @@
-"""`syncd push`: one sync now, through the daemon if one runs, else by itself."""
+"""`syncd push`: syncs once, by the daemon if one runs, else by itself."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from syncd.core.settings import Config
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """How it went: `result` is what `--json` prints.
-
-    `begins` says that no sync of this workspace was known, and that no daemon keeps it in step.
-    """
+class PushResult:
+    """The result of a push, which `--json` prints. `is_first`: no earlier sync was known, and no daemon runs."""
 
     result: dict[str, Any]
-    begins: bool = False
+    is_first: bool = False
     bytes_per_s: float | None = None
 
 
@@ -41,16 +38,16 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(pushed.result))
     else:
-        click.echo(told(pushed))
+        click.echo(summary(pushed))
     sys.stdout.flush()
-    if pushed.begins and not as_json:
+    if pushed.is_first and not as_json:
         from syncd.cli.init.next_steps import keep_in_step  # noqa: PLC0415 - once in a workspace's life
 
         click.echo(keep_in_step(config_file), err=True)
 
 
-def push(config: Config, force: bool) -> Pushed:
-    """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
+def push(config: Config, force: bool) -> PushResult:
+    """Sync once and show the progress. Raises `SyncdError`; that of an interrupt says what state it leaves."""
     from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
     from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
 
@@ -58,16 +55,16 @@ def push(config: Config, force: bool) -> Pushed:
         request = {"do": "push", "force": force}
         try:
             done = ask_or_do(
-                lambda: ask_daemon(config, request, view=progress), lambda: _push_alone(config, force, progress)
+                lambda: ask_daemon(config, request, view=progress), lambda: _push_standalone(config, force, progress)
             )
         except KeyboardInterrupt:
-            raise TryLater("stopped waiting; what the daemon began goes on", "see `syncd status`") from None
+            raise TryLater("stopped waiting; the daemon goes on", "see `syncd status`") from None
         except Stop:
             raise _stopped(progress.doing_now) from None
-        return done if isinstance(done, Pushed) else Pushed(done, bytes_per_s=progress.upload_bytes_per_s)
+        return done if isinstance(done, PushResult) else PushResult(done, bytes_per_s=progress.upload_bytes_per_s)
 
 
-def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
+def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415
     from syncd.daemon.requests import described  # noqa: PLC0415
@@ -75,19 +72,19 @@ def _push_alone(config: Config, force: bool, progress: Any) -> Pushed:
 
     set_up_logs("error", LogFormat.TEXT, {})
     outcome = sync_alone(config, SyncMode.FORCED if force else SyncMode.CHANGED, progress)
-    begins = outcome.sync is not None and outcome.change is None
-    return Pushed(described(outcome), begins, progress.upload_bytes_per_s)
+    is_first = outcome.sync is not None and outcome.change is None
+    return PushResult(described(outcome), is_first, progress.upload_bytes_per_s)
 
 
 def _stopped(doing: str) -> TryLater:
-    """An upload that is broken off changes nothing: the sandbox takes the archive in when it is initialized."""
+    """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
     if doing.startswith("initializing"):
-        return TryLater(f"stopped while {doing}, which may have it all the same", "`syncd push` makes sure")
-    return TryLater(f"stopped while {doing}; the sandbox is as it was", "`syncd push` sends it")
+        return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
+    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends the changes")
 
 
-def told(pushed: Pushed) -> str:
-    """How it went, in a line for people."""
+def summary(pushed: PushResult) -> str:
+    """The result in one line, for people."""
     from syncd.cli.progress.line import amount  # noqa: PLC0415 - `push --help` needs none of it
     from syncd.core.formatting import size  # noqa: PLC0415
 
@@ -105,9 +102,9 @@ def _all_files(number: int) -> str:
 
 
 def _changes(change: dict[str, int] | None) -> str:
-    """What was new since the last sync; of a first one all was. A daemon of an older version does not tell."""
+    """The changes since the last sync; "" for a first sync, and for a daemon of a version that does not send them."""
     if change is None:
         return ""
-    counted = (("new", "added"), ("changed", "changed"), ("gone", "removed"))
+    counted = (("new", "added"), ("changed", "changed"), ("removed", "removed"))
     words = ", ".join(f"{change[name]:,} {word}" for word, name in counted if change[name])
     return f" ({words})" if words else ""

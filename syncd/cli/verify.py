@@ -59,7 +59,7 @@ class _Compared:
 
 
 def _compared(config: Config) -> _Compared:
-    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
+    from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
     from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
@@ -70,7 +70,7 @@ def _compared(config: Config) -> _Compared:
     with ProgressBar() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
-        secrets = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
+        secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
         found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
     return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
 

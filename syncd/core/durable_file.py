@@ -12,12 +12,14 @@ import hashlib
 import logging
 import os
 import stat
-from typing import TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from syncd.core.warning import SyncWarning
 
+_log = logging.getLogger("syncd.state")
 _DRAFT = ".new"
 _MAGIC = b"syncd-state 1 "
 _FULL_UPLOAD = "everything is uploaded anew once"
@@ -25,64 +27,58 @@ _FULL_UPLOAD = "everything is uploaded anew once"
 _NAME_TAKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST})
 
 
-Shape = TypeVar("Shape")
+Record = TypeVar("Record")
 
 
-class StateFile:
-    """One named record in the state folder. `cost` tells the user in a warning what the loss of the record costs."""
+class Versioned(Struct, frozen=True, kw_only=True):
+    """A record with a version. One of another version does not decode, and is set aside like a damaged one."""
 
-    def __init__(self, folder: str, name: str, cost: str = _FULL_UPLOAD) -> None:
+    version: Literal[1] = 1
+
+
+class StateFile(Generic[Record]):
+    """One record of the state folder. `cost` tells the user in a warning what the loss of the record costs."""
+
+    def __init__(self, folder: str, name: str, shape: type[Record], cost: str = _FULL_UPLOAD) -> None:
         self.path = os.path.join(folder, name)
+        self._shape = shape
         self._cost = cost
 
-    def write(self, payload: bytes) -> None:
+    def save(self, record: Record) -> None:
         """Replace the record; after a crash either the old one or the new one exists. Raises `OSError`."""
-        header = _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-        write_durably(self.path, header + payload)
+        write_durably(self.path, sealed(msgspec.msgpack.encode(record)))
 
-    def read(self) -> tuple[bytes | None, SyncWarning | None]:
-        """Return the record, or None if there is none, and a warning if a damaged one was set aside."""
+    def load(self) -> Record | None:
+        """Return the record, or None if there is no usable one."""
+        return self.load_or_warn()[0]
+
+    def load_or_warn(self) -> tuple[Record | None, SyncWarning | None]:
+        """Return the record, or None if there is none, and the warning, which is logged too, if one was set aside."""
         try:
             content = read_file(self.path)
         except FileNotFoundError:
             return None, None
         except OSError as failure:
-            return None, self.set_aside(f"cannot be read ({failure.strerror})")
-        header, _, payload = content.partition(b"\n")
-        if header == _MAGIC + hashlib.sha256(payload).hexdigest().encode():
-            return payload, None
-        return None, self.set_aside()
-
-    def write_record(self, record: object) -> None:
-        """Write the record in MessagePack. Raises `OSError`."""
-        self.write(msgspec.msgpack.encode(record))
-
-    def read_record(self, shape: type[Shape]) -> tuple[Shape | None, SyncWarning | None]:
-        """Read and decode the record; one of another shape is set aside too."""
-        payload, warning = self.read()
-        if payload is None:
-            return None, warning
+            return None, self._set_aside(f"cannot be read ({failure.strerror})")
+        payload = content.partition(b"\n")[2]
         try:
-            return msgspec.msgpack.decode(payload, type=shape), None
+            if content == sealed(payload):
+                return msgspec.msgpack.decode(payload, type=self._shape), None
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None, self.set_aside()
+            pass
+        return None, self._set_aside("was damaged or of another version")
 
-    def load_record(self, shape: type[Shape], log: logging.Logger) -> Shape | None:
-        """Return the record, or None if there is no usable one; a record that is set aside is logged."""
-        record, warning = self.read_record(shape)
-        if warning is not None:
-            log.warning("%s", warning)
-        return record
-
-    def set_aside(self, why: str = "was damaged or of another version") -> SyncWarning:
+    def _set_aside(self, why: str) -> SyncWarning:
         """Rename an unusable record, so that a person can look at it, and return the warning about it."""
-        what = f"the state file {os.path.basename(self.path)!r} {why}"
         try:
             aside = _move_aside(self.path)
         except OSError as failure:
-            hint = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
-            return SyncWarning(f"state:{self.path}", what, hint)
-        return SyncWarning(f"state:{self.path}", what, f"nothing to do; it is kept as {aside}, and {self._cost}")
+            remedy = f"remove {self.path} ({failure.strerror}); until then {self._cost.removesuffix(' once')}"
+        else:
+            remedy = f"nothing to do; it is kept as {aside}, and {self._cost}"
+        warning = SyncWarning(f"state:{self.path}", f"the state file {os.path.basename(self.path)!r} {why}", remedy)
+        _log.warning("%s", warning)  # when the status shows it, the record may be in order again
+        return warning
 
     def remove(self) -> None:
         """Delete the record. Raises `OSError` if a later process could still read it."""
@@ -96,6 +92,31 @@ class StateFile:
             _truncate(self.path)
             return
         flush_folder(os.path.dirname(self.path))
+
+
+def sealed(payload: bytes) -> bytes:
+    """Return the bytes of a state file with this payload."""
+    return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
+class CacheFile(Generic[Record]):
+    """One record in JSON whose loss costs next to nothing: not flushed, and a damaged one reads as none."""
+
+    def __init__(self, folder: str, name: str, shape: type[Record], at_most_bytes: int) -> None:
+        self._path = os.path.join(folder, name)
+        self._shape = shape
+        self._at_most_bytes = at_most_bytes
+
+    def save(self, record: Record) -> None:
+        """Replace the record. Raises `OSError`."""
+        write_whole(self._path, msgspec.json.encode(record))
+
+    def load(self) -> Record | None:
+        """Return the record, or None if there is no usable one."""
+        try:
+            return msgspec.json.decode(read_file(self._path, self._at_most_bytes), type=self._shape)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
 
 class MarkerFile:

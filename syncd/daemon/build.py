@@ -207,19 +207,19 @@ def sync_cycle_of(
 def status_publisher_of(
     config: Config,
     folders: Directories,
-    context: RuntimeContext,
+    clock: Clock,
     *,
     totals: RunTotals,
     manager: SystemdNotifier,
+    desktop: Desktop | None,
     target: Target | None,
 ) -> StatusPublisher:
     """The status of this workspace; the sandbox has no name before one was acquired."""
-    clock = context.clock
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
-        desktop=Desktop(context.environ, clock) if config.notifications.desktop else None,
+        desktop=desktop,
         file=NotificationStore(folders.state, clock),
         clock=clock,
     )
@@ -258,7 +258,10 @@ def daemon_of(
         opened.callback(lock.release)
         manager = SystemdNotifier(context.environ, context.clock, os.getpid())
         target = _known_target(config, folders, context.clock)
-        publisher = status_publisher_of(config, folders, context, totals=totals, manager=manager, target=target)
+        desktop = Desktop(context.environ, context.clock) if config.notifications.desktop else None
+        publisher = status_publisher_of(
+            config, folders, context.clock, totals=totals, manager=manager, desktop=desktop, target=target
+        )
         publisher.recall()
         # Before all else, which may take a while (watches, git, large state): whoever asks meanwhile is not to take
         # this for a process that shows no status.

@@ -14,7 +14,7 @@ from math import inf
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
-from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
+from syncd.core.errors import NeedsPerson, Stop, TryLater
 from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
 from syncd.daemon import requests
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
@@ -22,8 +22,8 @@ from syncd.daemon.components import Components
 from syncd.daemon.control import Client, Message
 from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
-from syncd.report.logs import place_of
+from syncd.remote.failure import FailureAction, StepFailed
+from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
@@ -118,15 +118,9 @@ class Daemon:
             self._serving = []
             self._burst = self._burst or burst or extend(None, self._started_s)
             self._dirty.mark_all()
-        except StepFailed as failure:
-            self._failed(failure.step, failure.as_error(), failure.retry_after_s or 0.0)
-        except SyncdError as failure:
-            self._failed(ApiStep.WATCH if isinstance(failure, WorkspaceError) else ApiStep.SNAPSHOT, failure)
-        except OSError as failure:
-            self._failed(ApiStep.SNAPSHOT, TryLater(f"this machine refused something: {failure.strerror or failure}"))
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
             # A defect must not end weeks of service: said once, then tried again like any failure.
-            self._failed(ApiStep.SNAPSHOT, TryLater(f"internal error ({place_of(failure)})", "please report it"))
+            self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
         if changed is None:
@@ -153,13 +147,13 @@ class Daemon:
             self._components.cycle.target, self._components.cycle.provider.acquired_sandbox
         )  # last: it may take a moment
 
-    def _failed(self, step: ApiStep, failure: SyncdError, asked_s: float = 0.0) -> None:
-        publisher = self._publisher
+    def _failed(self, failed: SyncFailure) -> None:
+        publisher, failure = self._publisher, failed.error
         last = publisher.totals.last_error
         ends = ends_a_new_daemon(failure) and not publisher.totals.synced_once
         if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
-        publisher.failed(step, failure)
+        publisher.failed(failed.step, failure)
         for_good = isinstance(failure, NeedsPerson)
         self._request_queue.lasting += requests.tell_failure(self._serving, failure, for_good=for_good)
         self._serving = []
@@ -167,7 +161,7 @@ class Daemon:
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
-        self._backoff.after(failure, now_s, now_s - self._started_s, asked_s)
+        self._backoff.after(failure, now_s, now_s - self._started_s, failed.retry_after_s)
         self._dirty.mark_all()
 
     def _look_everywhere(self) -> None:
@@ -363,7 +357,7 @@ class Daemon:
         client.done(0)
 
     def _scheduler_input(self) -> SchedulerInput:
-        moves_in_s = self._components.cycle.moves_in_s
+        moves_in_s = self._components.cycle.sandbox_ends_in_s
         moves_at_s = inf if moves_in_s is None else self._clock.monotonic_s() + moves_in_s
         return SchedulerInput(
             burst=self._burst,

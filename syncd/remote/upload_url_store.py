@@ -6,7 +6,6 @@ The file is the one place where a signed URL is written. It is 0600 in a 0700 fo
 from __future__ import annotations
 
 import contextlib
-import logging
 
 from msgspec import Struct
 
@@ -14,8 +13,6 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.remote.target import Target
 from syncd.remote.upload_url import UploadUrl
-
-_log = logging.getLogger("syncd.upload_url")
 
 
 class _UploadUrlRecord(Struct):
@@ -29,12 +26,12 @@ class UploadUrlStore:
     """Keeps one upload URL, with its expiry by the wall clock, which alone goes on between processes."""
 
     def __init__(self, folder: str, clock: Clock) -> None:
-        self._file = StateFile(folder, "lease", "a new upload URL is asked for")
+        self._file = StateFile(folder, "lease", _UploadUrlRecord, "a new upload URL is asked for")
         self._clock = clock
 
     def load(self, target: Target) -> UploadUrl | None:
-        """Return the URL for this target, if a valid one is kept."""
-        record = self._file.load_record(_UploadUrlRecord, _log)
+        """The lease for this way to this sandbox, if one is kept that makes sense."""
+        record = self._file.load()
         if record is None:
             return None
         left_s = record.ends_wall_s - self._clock.wall_s()
@@ -45,7 +42,7 @@ class UploadUrlStore:
     def save(self, target: Target, upload_url: UploadUrl) -> None:
         """Keep the URL. Raises `OSError`."""
         ends_wall_s = self._clock.wall_s() + upload_url.ends_s - self._clock.boottime_s()
-        self._file.write_record(_UploadUrlRecord(target, upload_url.url, ends_wall_s, upload_url.life_s))
+        self._file.save(_UploadUrlRecord(target, upload_url.url, ends_wall_s, upload_url.life_s))
 
     def forget(self) -> None:
         """Remove a refused URL. If the file stays, the next process finds that out with one request."""

@@ -57,6 +57,12 @@ class RunTotals:
             self.last_sync = self.last_error = None
         self._target = target
 
+    def continue_from(self, before: Status) -> None:
+        """Go on with the numbers of an earlier process."""
+        self.syncs, self.failures = before.syncs, before.failures
+        self.last_sync, self.last_error = before.last_sync, before.last_error
+        self.started_at, self.uploaded_bytes = before.started_at, before.uploaded_bytes
+
 
 @dataclass
 class StatusPublisher:
@@ -93,6 +99,13 @@ class StatusPublisher:
         before = self.file.last(self.document())
         if self.totals.last_sync is None and before.sandbox == self.document().sandbox:
             self.totals.last_sync = before.last_sync
+
+    def recall_totals(self) -> None:
+        """Go on with all numbers of the last process for this sandbox: a command's sync is not a run of its own."""
+        self.recall()
+        before = self.file.last(self.document())
+        if before.sandbox == self.document().sandbox:
+            self.totals.continue_from(before)
 
     def show(self) -> None:
         """Write what changed. A state folder that cannot be written costs the status, not the sync."""

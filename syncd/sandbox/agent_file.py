@@ -11,20 +11,16 @@ import logging
 import os
 from dataclasses import dataclass
 
-from msgspec import Struct
-
-from syncd.core.durable_file import StateFile, read_file
+from syncd.core.durable_file import StateFile, Versioned, read_file
 from syncd.core.warning import SyncWarning
 from syncd.sandbox.hook_rules import HookRun
 
 _log = logging.getLogger("syncd.agent")
-_VERSION = 1
 _LARGEST = 1 << 20
 _KEY = "agent:file"
 
 
-class _AgentRecord(Struct):
-    version: int
+class _AgentRecord(Versioned, frozen=True, kw_only=True):
     told: HookRun | None
     seals: list[str]
 
@@ -33,14 +29,14 @@ class AgentNotes:
     """The record that outlives the process: the hook's last run, and the digests of what syncd wrote to the file."""
 
     def __init__(self, folder: str) -> None:
-        self._file = StateFile(folder, "agent", "the agent is notified of its sandbox once more")
+        self._file = StateFile(folder, "agent", _AgentRecord, "the agent is told of its sandbox once more")
         self.last_run: HookRun | None = None
         self.digests: list[str] = []
 
     def recall(self) -> None:
-        """Read the record of an earlier process, if it is valid."""
-        record = self._file.load_record(_AgentRecord, _log)
-        if record is not None and record.version == _VERSION:
+        """Read what an earlier process noted, if it makes sense."""
+        record = self._file.load()
+        if record is not None:
             self.last_run, self.digests = record.told, record.seals
 
     def record_run(self, run: HookRun) -> None:
@@ -55,7 +51,7 @@ class AgentNotes:
         self._save()
 
     def _save(self) -> None:
-        self._file.write_record(_AgentRecord(_VERSION, self.last_run, self.digests))
+        self._file.save(_AgentRecord(told=self.last_run, seals=self.digests))
 
 
 @dataclass

@@ -51,8 +51,10 @@ class BlockedPaths:
         self._job_runner = job_runner
         self._target = target
         self._check = check
-        self._file = StateFile(folder, "blocked", "paths that are blocked in the sandbox are sent once more")
-        record = self._file.load_record(_BlockedRecord, _log)
+        self._file = StateFile(
+            folder, "blocked", _BlockedRecord, "paths that are blocked in the sandbox are sent in vain once"
+        )
+        record = self._file.load()
         self._saved = (
             record if record is not None and record.target.same_sandbox(target) else _BlockedRecord(target, [], b"")
         )
@@ -148,7 +150,7 @@ class BlockedPaths:
         self._saved = record
         with suppress(OSError):
             if found:
-                self._file.write_record(record)
+                self._file.save(record)
             else:
                 self._file.remove()
 

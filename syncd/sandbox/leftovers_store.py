@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from syncd.core.durable_file import StateFile
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.remote.target import Target
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
-
-_log = logging.getLogger("syncd.deletions")
-_VERSION = 1
 
 
 class _LeftoverRow(Struct, array_like=True):
@@ -27,28 +23,29 @@ class _LeftoverRow(Struct, array_like=True):
     digest: bytes
 
 
-class _LeftoversRecord(Struct):
-    version: int
+class _LeftoversRecord(Versioned, frozen=True, kw_only=True):
     target: Target
     rows: list[_LeftoverRow]
     changed: list[bytes]
     unnamed: int
     files: int
-    secret: list[bytes] = []  # unknown to the first version
+    secret: list[bytes] = field(default_factory=list)  # unknown to the first version
 
 
 class LeftoversStore:
     """Keeps the leftovers of one sandbox."""
 
     def __init__(self, folder: str, target: Target) -> None:
-        self._file = StateFile(folder, "lingering", "files that were deleted here may stay in the sandbox uncounted")
+        self._file = StateFile(
+            folder, "lingering", _LeftoversRecord, "files that were deleted here may stay in the sandbox uncounted"
+        )
         self._target = target
         self._saved = NO_LEFTOVERS
 
     def load(self) -> Leftovers:
         """Return what is kept, nothing without a valid record of this sandbox."""
-        record = self._file.load_record(_LeftoversRecord, _log)
-        if record is None or record.version != _VERSION or not record.target.same_sandbox(self._target):
+        record = self._file.load()
+        if record is None or not record.target.same_sandbox(self._target):
             return NO_LEFTOVERS
         entries: Versions = {}
         for row in record.rows:
@@ -74,8 +71,15 @@ class LeftoversStore:
             ]
             changed = sorted(map(os.fsencode, leftovers.changed))
             secret = sorted(map(os.fsencode, leftovers.secret))
-            record = _LeftoversRecord(_VERSION, self._target, rows, changed, leftovers.unnamed, leftovers.files, secret)
-            self._file.write_record(record)
+            record = _LeftoversRecord(
+                target=self._target,
+                rows=rows,
+                changed=changed,
+                unnamed=leftovers.unnamed,
+                files=leftovers.files,
+                secret=secret,
+            )
+            self._file.save(record)
         self._saved = leftovers
 
 

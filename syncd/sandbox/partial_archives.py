@@ -68,7 +68,7 @@ class PartialArchives:
         self._clock = clock
         self._check = check
         self._not_before_s = 0.0
-        self._file = StateFile(state_folder, "small-archives", "partial archives are verified once more")
+        self._file = StateFile(state_folder, "small-archives", _Proof, "small archives are tried once more")
         self._proof = self._load() if archives is ArchiveContent.CHANGES else None
 
     @property
@@ -107,8 +107,8 @@ class PartialArchives:
         finally:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
         self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
-        with contextlib.suppress(OSError):  # then the next process verifies it again
-            self._file.write_record(self._proof)
+        with contextlib.suppress(OSError):  # then the next process proves it again
+            self._file.save(self._proof)
         if found:
             _log.warning("after a partial archive %d paths are missing in the sandbox", len(found))
         return not found
@@ -120,5 +120,5 @@ class PartialArchives:
             yield block
 
     def _load(self) -> _Proof | None:
-        proof = self._file.load_record(_Proof, _log)
+        proof = self._file.load()
         return proof if proof is not None and proof.target.same_sandbox(self._target) else None

@@ -5,16 +5,12 @@ Each is recorded durably before it is started. While it is recorded, nothing may
 
 from __future__ import annotations
 
-import logging
-
 from msgspec import Struct
 
-from syncd.core.durable_file import StateFile
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.remote.target import Target
 
-_log = logging.getLogger("syncd.removal")
-_VERSION = 1
-# Of the workspace's earlier sandboxes.
+# Of sandboxes that a workspace went to before this one.
 _MOST_OTHERS = 8
 
 
@@ -25,8 +21,7 @@ class PendingRemoval(Struct, frozen=True):
     name: str
 
 
-class _PendingRecord(Struct):
-    version: int
+class _PendingRecord(Versioned, frozen=True, kw_only=True):
     notes: list[PendingRemoval]
 
 
@@ -34,9 +29,10 @@ class PendingRemovals:
     """The pending removals of one sandbox; those of others are kept beside them, in case they are used again."""
 
     def __init__(self, folder: str, target: Target) -> None:
-        self._file = StateFile(folder, "started", "a removal that was started before may still run")
+        self._file = StateFile(folder, "started", _PendingRecord, "a removal that was started before may still run")
         self._target = target
-        notes = self._load()
+        record = self._file.load()
+        notes = record.notes if record is not None else []
         self._others = [note for note in notes if not note.target.same_sandbox(target)][-_MOST_OTHERS:]
         self.notes = [note for note in notes if note.target.same_sandbox(target)]
 
@@ -57,8 +53,4 @@ class PendingRemovals:
             self._file.remove()
 
     def _write(self, notes: list[PendingRemoval]) -> None:
-        self._file.write_record(_PendingRecord(_VERSION, [*self._others, *notes]))
-
-    def _load(self) -> list[PendingRemoval]:
-        record = self._file.load_record(_PendingRecord, _log)
-        return record.notes if record is not None and record.version == _VERSION else []
+        self._file.save(_PendingRecord(notes=[*self._others, *notes]))

@@ -7,10 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
-
 from syncd.core.clock import Clock
-from syncd.core.durable_file import StateFile
+from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
 from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
@@ -20,7 +18,6 @@ from syncd.remote.retry_loop import RetryObserver, with_retries
 from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.sandbox")
-_VERSION = 1
 
 
 class SandboxProvider(Protocol):
@@ -55,8 +52,9 @@ class ConfiguredSandbox:
         return False
 
 
-class _ProviderRecord(Struct, rename={"acquired_sandbox": "tenancy"}):  # as earlier versions wrote it
-    version: int
+class _ProviderRecord(
+    Versioned, frozen=True, kw_only=True, rename={"acquired_sandbox": "tenancy"}
+):  # as earlier versions wrote it
     base_url: str
     acquired_sandbox: AcquiredSandbox | None
     acquired_wall_s: list[float]
@@ -66,19 +64,22 @@ class AcquiredSandboxStore:
     """Keeps the acquired sandbox, and when sandboxes were acquired, for one API."""
 
     def __init__(self, folder: str, base_url: str) -> None:
-        self._file = StateFile(folder, "sandbox", "the sandbox acquired before is left to its end")
+        self._file = StateFile(folder, "sandbox", _ProviderRecord, "the sandbox acquired before is left to its end")
         self._base_url = base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
-        """Return what is kept, nothing without a valid record."""
-        record = self._file.load_record(_ProviderRecord, _log)
-        if record is None or record.version != _VERSION or record.base_url != self._base_url:
+        """What is kept, if it makes sense."""
+        record = self._file.load()
+        if record is None or record.base_url != self._base_url:
             return None, []
         return record.acquired_sandbox, record.acquired_wall_s
 
     def save(self, acquired_sandbox: AcquiredSandbox | None, acquired_wall_s: list[float]) -> None:
-        """Keep both. Raises `OSError`."""
-        self._file.write_record(_ProviderRecord(_VERSION, self._base_url, acquired_sandbox, acquired_wall_s))
+        """Keep it. Raises `OSError`."""
+        record = _ProviderRecord(
+            base_url=self._base_url, acquired_sandbox=acquired_sandbox, acquired_wall_s=acquired_wall_s
+        )
+        self._file.save(record)
 
 
 class AcquiringProvider:

@@ -8,7 +8,6 @@ and the known details of an inode with the file system's driver.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 
 from syncd.core.durable_file import StateFile
@@ -18,9 +17,7 @@ from syncd.scan.manifest import Entry, count_files
 from syncd.scan.mass_deletion import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
-_log = logging.getLogger("syncd")
-
-_INTENDED = "run `syncd push --force` if this is intended"
+_INTENDED = "run `syncd push --force` if it is meant to be so"
 
 
 class DisasterGuard:
@@ -28,13 +25,16 @@ class DisasterGuard:
 
     def __init__(self, state_folder: str) -> None:
         self._file = StateFile(
-            state_folder, "workspace", "another directory put in the workspace's place goes unnoticed once"
+            state_folder,
+            "workspace",
+            FileIdentity,
+            "another directory put in the workspace's place goes unnoticed once",
         )
         self._known: FileIdentity | None = None
 
     def load(self) -> None:
-        """Load the identity of the workspace that an earlier process recorded."""
-        self._known = self._file.load_record(FileIdentity, _log)
+        """Read which directory an earlier process knew as the workspace."""
+        self._known = self._file.load()
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
         """Compare the scan with the sandbox's manifest. Raises `NearlyEmpty` if nearly all files were lost."""
@@ -62,5 +62,5 @@ class DisasterGuard:
         """Record the scanned directory as the workspace."""
         if scan.identity != self._known:
             self._known = scan.identity
-            with contextlib.suppress(OSError):  # then the next process cannot detect another directory
-                self._file.write_record(self._known)
+            with contextlib.suppress(OSError):  # costs the next process its suspicion
+                self._file.save(self._known)

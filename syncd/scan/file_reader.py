@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable
 
 from syncd.core.clock import Clock
 from syncd.scan.inode import file_entry
-from syncd.scan.manifest import Entry, Manifest, as_read, as_sent
+from syncd.scan.manifest import Entry, Manifest, as_read
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
-# A file up to this size is read in one piece and, if it changed meanwhile, again; larger ones are read in such pieces.
+# Up to this a file is packed in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
 PIECE_BYTES = 1 << 20
-# A file that changes during each of so many reads is written all the time.
-_MAX_READS = 3
 
 
 class ReadError(Exception):
@@ -51,21 +49,6 @@ def unchanged_since(before: os.stat_result, descriptor: int) -> bool:
 def wall_ns(clock: Clock) -> int:
     """Return the wall clock in nanoseconds."""
     return int(clock.wall_s() * 1e9)
-
-
-def read_small(descriptor: int, status: os.stat_result, clock: Clock) -> tuple[Entry, bytes]:
-    """Return a small file's entry and content; the entry is `as_sent` if the file kept changing. Raises `ReadError`."""
-    for _ in range(_MAX_READS):
-        read_at_ns = wall_ns(clock)
-        # Growth is detected by the status, so no read is spent on finding the new end.
-        content = read_at(descriptor, 0, status.st_size)
-        after = os.fstat(descriptor)
-        if _file_state(status) == _file_state(after) and len(content) == status.st_size:
-            return as_read(file_entry(status), hashlib.sha256(content).digest(), read_at_ns), content
-        status = after
-        if status.st_size > PIECE_BYTES:
-            break  # it is too large for memory now
-    return as_sent(file_entry(status), len(content), hashlib.sha256(content).digest()), content
 
 
 def _file_state(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -27,6 +27,15 @@ def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
     return entry.kind is Kind.DIRECTORY and entry == directory_entry(status)
 
 
+def is_as_stated(entry: Entry, status: os.stat_result) -> bool:
+    """True if a file's entry says what `stat` says now: the content that was read in between is the entry's."""
+    return (
+        entry.stamp == stamp_of(status)
+        and entry.size_bytes == status.st_size
+        and entry.mode == permissions(status.st_mode)
+    )
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """Return the stamp of a file: as long as it is the same, so is the content."""
     return Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

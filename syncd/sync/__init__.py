@@ -1,4 +1,4 @@
-"""One sync, from the scan to initialized, and what it remembers.
+"""One sync, from the scan to initialized, and its records.
 
 Begins at `sync_cycle`.
 """

@@ -32,21 +32,21 @@ _log = logging.getLogger("syncd.delivery")
 
 
 class SyncObserver(RetryObserver, Protocol):
-    """Is told how a delivery goes, and waits for it, so that every wait can be cut short."""
+    """Follows a delivery, and waits for it, so that every wait can be interrupted."""
 
     def stage(self, state: State) -> None:
-        """Work of another kind begins."""
+        """Another stage begins."""
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """So many files, and so much of what is in them, are packed."""
+        """This many files, and bytes of their content, are packed."""
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """So much of the archive has arrived."""
+        """This many bytes of the archive have been uploaded."""
 
 
 @dataclass
 class _UploadAttempt:
-    """How far one archive has come."""
+    """The progress of one archive."""
 
     archive: Archive
     identity: str
@@ -54,13 +54,13 @@ class _UploadAttempt:
     sha256: str
     before_initialize: Callable[[], None]
     find_reason: Callable[[], bool]
-    reason_sought: bool = False
+    reason_searched: bool = False
     upload_s: float = 0.0
     fresh_urls: int = 0
 
 
 class Delivery:
-    """Delivers archives to one sandbox. Holds the lease, each step's failures in a row, and the uplink's speed."""
+    """Delivers archives to one sandbox. Keeps the upload URL, consecutive failures by step, and the uplink's speed."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Delivery:
 
     @property
     def url_expires_at(self) -> str | None:
-        """When the upload URL ends, for people."""
+        """The time when the upload URL expires, for people."""
         if self._upload_url is None:
             return None
         return stamp(self._clock.wall_s() + self._upload_url.ends_s - self._clock.boottime_s())
@@ -101,18 +101,18 @@ class Delivery:
         before_initialize: Callable[[], None] = lambda: None,
         find_reason: Callable[[], bool] = lambda: True,
     ) -> str:
-        """See the archive initialized, and return its SHA-256.
+        """Upload the archive, have it initialized, and return its SHA-256.
 
-        `before_initialize` changes the sandbox for it, between upload and initialize; it may raise `StepFailed`.
-        `find_reason` looks for the reason after initializes that the sandbox answered with a failure, until it says
-        that it could look; what it, or `before_initialize`, raises besides ends the delivery.
-        Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` where the state
-        folder takes no note of what is about to happen to the sandbox.
+        `before_initialize` prepares the sandbox, between upload and initialize; it may raise `StepFailed`.
+        `find_reason` searches for the reason after initializes that the sandbox answered with a failure, until it
+        returns true; any other exception of it, or of `before_initialize`, ends the delivery.
+        Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
+        cannot record what is about to happen to the sandbox.
         """
         kept = self._sync_state.uploaded(self._target)
-        lies_there = kept is not None and identity != "" and kept.identity == identity
-        sha256 = kept.sha256 if kept is not None and lies_there else ""
-        upload = _UploadAttempt(archive, identity, lies_there, sha256, before_initialize, find_reason)
+        is_uploaded = kept is not None and identity != "" and kept.identity == identity
+        sha256 = kept.sha256 if kept is not None and is_uploaded else ""
+        upload = _UploadAttempt(archive, identity, is_uploaded, sha256, before_initialize, find_reason)
         try:
             with_retries(
                 lambda: self._advance(upload, observer),
@@ -124,28 +124,28 @@ class Delivery:
             )
         except StepFailed as failure:
             if failure.action is not FailureAction.OFFLINE:
-                # The server had its say over what lies there: another initialize of it is not expected to help.
+                # The server answered: another initialize of the uploaded archive is not expected to help.
                 with contextlib.suppress(OSError):
                     self._sync_state.forget_upload()
             if failure.action is FailureAction.REFUSED and failure.step is not ApiStep.UPLOAD:
-                self._refused(failure)
+                self._note_refusal(failure)
             raise
         return upload.sha256
 
     def _advance(self, upload: _UploadAttempt, observer: SyncObserver) -> None:
-        """Go on from where the passage is. Raises `StepFailed`, the passage being set for the next attempt."""
+        """Go on with the steps that are left. Raises `StepFailed`, with the attempt set for the next try."""
         try:
             if not upload.uploaded:
                 upload_url = self._usable_upload_url(upload.archive, observer)
                 self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
-            with _noting():
+            with _required_record():
                 self._sync_state.mark_uncertain()
             upload.before_initialize()
             self._failures[ApiStep.DELETE] = 0
             self._api.initialize()
             self._failures[ApiStep.INITIALIZE] = 0
-            self._learn(upload)
+            self._measure_uplink(upload)
         except StepFailed as failure:
             self._failures[failure.step] += 1
             if failure.action is FailureAction.RENEW_URL:
@@ -154,22 +154,22 @@ class Delivery:
                 self._upload_url_store.forget()
             elif failure.action is FailureAction.UPLOAD_AGAIN:
                 upload.uploaded = False
-                with contextlib.suppress(OSError):  # it is forgotten before the next upload, or there is none
+                with contextlib.suppress(OSError):  # the record is removed before the next upload, or there is none
                     self._sync_state.forget_upload()
-            if self._calls_for_a_look(failure) and not upload.reason_sought:
-                upload.reason_sought = upload.find_reason()
+            if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
+                upload.reason_searched = upload.find_reason()
             raise
 
-    def _calls_for_a_look(self, failure: StepFailed) -> bool:
-        """Whether the archive may be at fault. Two failures in a row are mostly the server's own."""
+    def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
+        """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""
         answered = failure.step is ApiStep.INITIALIZE and failure.action in (
             FailureAction.RETRY,
             FailureAction.UPLOAD_AGAIN,
         )
         return answered and failure.retry_after_s is None and self._failures[ApiStep.INITIALIZE] > 2
 
-    def _refused(self, failure: StepFailed) -> None:
-        """A sandbox that is not known any more may be made anew under its name; nothing of ours is in it then."""
+    def _note_refusal(self, failure: StepFailed) -> None:
+        """Mark the content as uncertain: a sandbox that the API no longer knows may be created again, empty."""
         if issubclass(failure.refusal, SandboxRefused):
             with contextlib.suppress(OSError):
                 self._sync_state.mark_uncertain()
@@ -181,29 +181,29 @@ class Delivery:
         if self._upload_url is None or not is_usable(self._upload_url, self._clock.boottime_s(), expected_s):
             self._upload_url = self._api.upload_url()
             self._failures[ApiStep.UPLOAD_URL] = 0
-            with contextlib.suppress(OSError):  # kept only to save the next process a request
+            with contextlib.suppress(OSError):  # stored only to save the next process a request
                 self._upload_url_store.save(self._target, self._upload_url)
         return self._upload_url
 
     def _upload(self, upload_url: UploadUrl, upload: _UploadAttempt, observer: SyncObserver) -> None:
         archive = upload.archive
-        with _noting():
-            self._sync_state.forget_upload()  # from the first byte on, what lay there may be gone
+        with _required_record():
+            self._sync_state.forget_upload()  # from the first byte on, the earlier archive may be lost
         observer.sent(0, archive.size_bytes)
-        arrived = self._bucket.put(upload_url, archive, lambda sent: observer.sent(sent, archive.size_bytes))
-        upload.sha256 = arrived.sha256
-        upload.upload_s = arrived.seconds
+        uploaded = self._bucket.put(upload_url, archive, lambda sent: observer.sent(sent, archive.size_bytes))
+        upload.sha256 = uploaded.sha256
+        upload.upload_s = uploaded.seconds
         self._failures[ApiStep.UPLOAD] = 0
         upload.uploaded = True
         if upload.identity:
             with contextlib.suppress(OSError):  # costs one more upload if the process dies before initialize
                 self._sync_state.record_uploaded(self._target, upload.identity, archive.size_bytes, upload.sha256)
 
-    def _learn(self, upload: _UploadAttempt) -> None:
-        """What the upload, if there was one, tells of the uplink.
+    def _measure_uplink(self, upload: _UploadAttempt) -> None:
+        """Measure the uplink by the upload, if there was one.
 
-        One that was cut tells nothing: nobody knows how much came through. And none counts before its initialize: with
-        another codec the archive would be another one, and what lies in the bucket would be uploaded again.
+        An interrupted upload is not measured: it is not known how much arrived. And none counts before its initialize:
+        another codec gives another archive, and the one in the bucket would be uploaded again.
         """
         uplink = self.uplink.observed(upload.archive.size_bytes, upload.upload_s, self._clock.wall_s())
         if uplink is self.uplink:
@@ -212,7 +212,7 @@ class Delivery:
             mbit_per_s = (uplink.bytes_per_s or 0.0) * 8e-6
             _log.info("the uplink makes %.0f Mbit/s: the %s codec from now on", mbit_per_s, uplink.codec.value)
         self.uplink = uplink
-        with contextlib.suppress(OSError):  # kept only to spare the next process a guess
+        with contextlib.suppress(OSError):  # stored only to save the next process a guess
             self._uplink_file.save(uplink)
 
     def _failures_in_row(self, failure: StepFailed, upload: _UploadAttempt) -> int:
@@ -223,8 +223,8 @@ class Delivery:
 
 
 @contextlib.contextmanager
-def _noting() -> Iterator[None]:
-    """What cannot be noted must not be done: after a crash something would be believed that is no longer so."""
+def _required_record() -> Iterator[None]:
+    """Turn a failed record into an error: without it, a later process would trust a record that is no longer true."""
     try:
         yield
     except OSError as failure:

@@ -1,4 +1,4 @@
-"""Files that are written while they are read: another sync follows them, but nobody waits for one that never rests."""
+"""Files that are written while they are read: further syncs follow, but no command waits for a file without end."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from syncd.core.errors import TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 
-# So many syncs follow the first one before who waits is told which files keep changing. A file that was written once
-# in the midst of its reading is whole after one; a log that is written all the time is never.
+# The number of syncs that follow the first one before a waiting command fails with the files that keep changing. A file
+# that was written once while it was read is whole after one; a log that is written all the time never is.
 FOLLOW_UPS = 2
 _SHOWN = 3
 
 
 def unsettled(before: Collection[str] | None, follow_up: Collection[str], torn: Collection[str]) -> frozenset[str]:
-    """The paths that keep someone waiting after a sync; `before`: those of the sync before it, None if it is the first.
+    """The paths for which a command must wait for another sync; `before`: those of the sync before, None at the first.
 
-    A `torn` one always does: half of its version in the sandbox may be older than the wish. Of the others of
-    `follow_up` (paths that vanished before they were read) only one that was named before does: the rest came later.
+    A `torn` path is always one: half of its version in the sandbox may be older than the request. Of the others in
+    `follow_up`, which vanished before they were read, only those that were named before are: the rest came later.
     """
     return frozenset(path for path in follow_up if before is None or path in before or path in torn)
 
 
 def still_changing(paths: Collection[str]) -> TryLater:
-    """What who waits is told in the end."""
+    """The error of a command that waited for files that kept changing."""
     theirs = "its copy" if len(paths) == 1 else "their copies"
     return TryLater(
         f"{_names(paths)} kept changing while being read: {theirs} in the sandbox may be half old and half new, "
@@ -34,7 +34,7 @@ def still_changing(paths: Collection[str]) -> TryLater:
 
 
 def left_out(blocked: Collection[str]) -> TryLater:
-    """What who waits is told where paths of another kind have the place of some in the sandbox."""
+    """The error of a command whose paths are blocked by paths of another kind in the sandbox."""
     are = "is" if len(blocked) == 1 else "are"
     return TryLater(
         f"{_names(blocked)} {are} not in the sandbox, where something of another kind has that name; all else is there",
@@ -49,7 +49,7 @@ def _names(paths: Collection[str]) -> str:
 
 
 def torn_copy(path: str) -> SyncWarning:
-    """The warning that stands until a later sync has read the file in one piece."""
+    """The warning that stays until a later sync has read the file while it was unchanged."""
     what = f"{shown_path(path)!r} was written while it was read: its copy in the sandbox may be half old and half new"
     return SyncWarning(
         f"torn:{path}", what, "the next sync sends it again; a file that never rests belongs in .syncdignore"

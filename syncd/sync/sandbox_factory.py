@@ -1,4 +1,4 @@
-"""Makes what works at a sandbox, each time that there is another one."""
+"""Builds the parts of a sync that work with one sandbox, for each sandbox of a workspace."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from syncd.sync.sync_state import SyncState
 
 
 def retry_settings_of(config: Config) -> RetrySettings:
-    """`[retry]`."""
+    """The settings of `[retry]`."""
     keys = config.retry
     return RetrySettings(keys.first_delay_seconds, keys.max_delay_seconds, keys.give_up_after_seconds)
 
 
 @dataclass(frozen=True)
 class SandboxFactory:
-    """By one configuration, for one workspace."""
+    """Builds services by one configuration, for one workspace."""
 
     config: Config
     folders: Directories
@@ -54,7 +54,7 @@ class SandboxFactory:
     is_excluded: Callable[[str, bool], bool]
 
     def provider(self) -> SandboxProvider:
-        """How it is found out where the workspace goes."""
+        """The provider that names the sandbox: the configured one, or acquired ones."""
         sandbox = self.config.sandbox
         if sandbox.acquire is None:
             return ConfiguredSandbox(Target(sandbox.base_url, sandbox.id or "", sandbox.region))
@@ -70,7 +70,7 @@ class SandboxFactory:
         )
 
     def build(self, target: Target) -> SandboxServices:
-        """What works at this sandbox."""
+        """The services for this sandbox."""
         clock, waiter = self.context.clock, self.client.waiter
         api = Api(target, self.key, self.client, clock)
         retry_settings = retry_settings_of(self.config)
@@ -86,7 +86,7 @@ class SandboxFactory:
         )
         job_runner = JobRunner(api, self.client, waiter)
         remover = Remover(job_runner, PendingRemovals(self.folders.state, target), waiter)
-        blocked = BlockedPaths(job_runner, self.folders.state, target, self.check)
+        blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
         deletion_sync = DeletionSync(
             Deletions(self.config.sandbox.deletions),
             api,
@@ -94,9 +94,9 @@ class SandboxFactory:
             LeftoversStore(self.folders.state, target),
             self.check,
             is_excluded=self.is_excluded,
-            blocked=blocked.paths,
+            blocked=blocked_paths.paths,
         )
-        small = PartialArchives(
+        partial_archives = PartialArchives(
             ArchiveContent(self.config.sync.archive),
             target,
             Dump(api, self.client, retry_settings, waiter),
@@ -105,7 +105,7 @@ class SandboxFactory:
             clock=clock,
             check=self.check,
         )
-        inspection: OverwriteCheck = NoOverwriteCheck()
+        overwrite_check: OverwriteCheck = NoOverwriteCheck()
         if self.config.sandbox.warn_on_remote_changes:
-            inspection = RemoteOverwriteCheck(job_runner, clock, self.check)
-        return SandboxServices(target, delivery, deletion_sync, small, inspection, blocked)
+            overwrite_check = RemoteOverwriteCheck(job_runner, clock, self.check)
+        return SandboxServices(target, delivery, deletion_sync, partial_archives, overwrite_check, blocked_paths)

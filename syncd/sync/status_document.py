@@ -1,4 +1,4 @@
-"""The status document: what `syncd status --json` prints, typed. Its names are a promise to scripts."""
+"""The status document, which `syncd status --json` prints. Scripts rely on its names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VERSION = 1
 
 
 class State(StrEnum):
-    """What the daemon is doing."""
+    """The daemon's states."""
 
     STARTING = "starting"
     WATCHING = "watching"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 
 class SandboxName(Struct, frozen=True):
-    """Where it goes."""
+    """The sandbox that the workspace is synced to."""
 
     id: str
     base_url: str
@@ -33,7 +33,7 @@ class SandboxName(Struct, frozen=True):
 
 
 class LastSync(Struct, frozen=True):
-    """The last snapshot that was initialized. `seconds` is from the scan's start to the API's answer."""
+    """The last snapshot that was initialized. `seconds` counts from the start of the scan to the API's answer."""
 
     finished_at: str
     files: int
@@ -51,9 +51,9 @@ class LastError(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """How far the stage that `state` names has come: packaging counts files and what is in them, uploading bytes sent.
+    """The progress of the stage that `state` names: packaging counts files and their bytes, uploading the bytes sent.
 
-    `bytes_per_second` and `seconds_left` are as measured in the last seconds; null until something was.
+    `bytes_per_second` and `seconds_left` are measured over the last seconds, and null before the first measurement.
     """
 
     done_bytes: int
@@ -67,8 +67,8 @@ class Progress(Struct, frozen=True):
 class Status(Struct, frozen=True, kw_only=True):
     """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
 
-    `responding` is what the reader found: false for a daemon that did not answer in time; null where none runs. The
-    other fields are the daemon's own. `left_out` counts what stays home, by who says so; `mcp_servers` has URLs;
+    `responding` is set by the reader: false for a daemon that did not answer in time, null if none runs. The daemon
+    sets the other fields. `left_out` counts excluded paths by the source of the rule, `mcp_servers` has URLs, and
     `lingering` counts deleted files that are still in the sandbox.
     """
 

@@ -1,7 +1,7 @@
-"""One sync: snapshot, deliver, record. Its outcome is a value; what went wrong is raised.
+"""One sync: scan, archive, upload, initialize, record. Its outcome is a value; a failure is raised.
 
-look → equal to what the sandbox holds? unchanged
-     → pack → lease → upload → verify → make way → initialize → record: initialized
+scan → equal to what the sandbox holds? unchanged
+     → archive → upload URL → upload → deletions → initialize → record: initialized
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from syncd.archive.archive import DamagedPiece
 from syncd.archive.packer import Packed
@@ -28,30 +27,32 @@ from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.overwrite_check import OverwriteCheck
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import CheckList, check_list
+from syncd.sandbox.remote_changes import check_list
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import Delivery, SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.status_document import LastSync, State
+from syncd.sync.sync_plan import SandboxContent, partial_paths
 from syncd.sync.sync_state import SyncState
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
 _REPAIRS = 3
-# Each time more of the workspace is left out, as the sandbox has no place for it.
+# How often one sync leaves out further paths whose places in the sandbox are taken.
 _TIMES_LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sync ended. `sync` is None where nothing had to be sent; `follow_up`: files changed while being read,
-    or may be sent only now. `blocked` are paths whose place in the sandbox is taken: they, and what is below them, are
-    left out.
+    """The result of a sync.
 
-    Those that are `torn` are in the sandbox, maybe half old and half new; the others had vanished when they were read.
-    `change` is how the snapshot differs from the one before, None where nobody knows what the sandbox held.
+    `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
+    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
+    the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
+    is below them, are left out. `change` is the difference from the snapshot before, None if it is not known what the
+    sandbox held.
     """
 
     sync: LastSync | None
@@ -69,22 +70,50 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SandboxServices:
-    """One sandbox, and what works there."""
+    """The parts of a sync that work with one sandbox."""
 
     target: Target
     delivery: Delivery
     deletion_sync: DeletionSync
-    small: PartialArchives
-    inspection: OverwriteCheck
-    blocked: BlockedPaths
+    partial_archives: PartialArchives
+    overwrite_check: OverwriteCheck
+    blocked_paths: BlockedPaths
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One sync that was asked for: `changed` are the only directories to scan, None for all."""
+
+    services: SandboxServices
+    mode: SyncMode
+    observer: SyncObserver
+    changed: Collection[str] | None
+
+
+@dataclass(frozen=True)
+class _Archived:
+    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one."""
+
+    scanned: ScanResult
+    packed: Packed
+    only: Collection[str] | None
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """An archive that was initialized. `is_partial`: it held only the changes."""
+
+    packed: Packed
+    sha256: str
+    is_partial: bool
 
 
 @dataclass
 class SyncCycle:
-    """The syncs of one workspace, one after the other, to the sandbox that its lodging names."""
+    """The syncs of one workspace, one after the other, to the sandbox that its provider names."""
 
     provider: SandboxProvider
-    equip: Callable[[Target], SandboxServices]
+    build_services: Callable[[Target], SandboxServices]
     snapshotter: Snapshotter
     sync_state: SyncState
     clock: Clock
@@ -92,8 +121,10 @@ class SyncCycle:
     baseline: Manifest | None = None
     state_warnings: list[SyncWarning] = field(default_factory=list)
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
-    _possibly_applied: Manifest = field(default_factory=dict)  # sent since the baseline, without an answer that counts
-    _whole_next: bool = False  # after a failure
+    _possibly_applied: Manifest = field(default_factory=dict)  # sent since the baseline, and not answered
+    _whole_next: bool = False  # set while a delivery is under way, and after one that failed
+
+    # -- the sandbox
 
     @property
     def target(self) -> Target | None:
@@ -101,232 +132,245 @@ class SyncCycle:
         return self.services.target if self.services else self.provider.known
 
     @property
-    def moves_in_s(self) -> float | None:
-        """Seconds until the next sandbox is due, whatever happens at home; None where that is not known."""
+    def sandbox_ends_in_s(self) -> float | None:
+        """Seconds until an acquired sandbox ends and another one is needed; None if that is not known."""
         acquired_sandbox = self.provider.acquired_sandbox
         return None if acquired_sandbox is None else replace_in_s(acquired_sandbox, self.clock.wall_s())
 
     @property
     def url_expires_at(self) -> str | None:
-        """When the upload URL ends, for people."""
+        """The time when the upload URL expires, for people."""
         return self.services.delivery.url_expires_at if self.services else None
 
+    @property
+    def leftover_files(self) -> int:
+        """The number of files that were deleted in the workspace and are still in the sandbox."""
+        return self.services.deletion_sync.leftover_files if self.services else 0
+
     def recall(self) -> None:
-        """Read what an earlier process left: which manifest the sandbox holds, as far as that is known."""
+        """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""
         target = self.provider.known
         if target is not None:
-            self._move_into(target)
+            self._switch_to(target)
 
-    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None = None) -> Outcome:
-        """One sync, `changed` naming the only directories to look at.
-
-        Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is half recorded.
-        """
-        try:
-            return self._sync_the_rest(self._services_for_target(observer), sync_mode, observer, changed)
-        except StepFailed as failure:
-            if not self._moved_out(failure):
-                raise
-        try:
-            return self._sync_the_rest(self._services_for_target(observer), sync_mode, observer, None)
-        except StepFailed as failure:
-            if not self._moved_out(failure):
-                raise
-            # Nobody has to mend that: another one is acquired for the next sync, at a bounded rate.
-            message = f"the sandbox ended as soon as it was acquired ({failure.message})"
-            raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
-
-    def forget_stamps(self, paths: Collection[str] | None) -> None:
-        """Have the next sync read these files whatever their times say; None: all of which that may not be true."""
-        self.snapshotter.forget_stamps(self.baseline or {}, paths)
-
-    def _moved_out(self, failure: StepFailed) -> bool:
-        """Whether the failure says that the sandbox is gone, and another one may follow."""
-        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
-        if not gone or self.services is None:
-            return False
-        self.services.deletion_sync.forget()
-        self.services.blocked.forget()
-        if not self.provider.mark_lost(self.services.target):
-            return False
-        self.services = None
-        return True
-
-    def _services_for_target(self, observer: SyncObserver) -> SandboxServices:
+    def _current_services(self, observer: SyncObserver) -> SandboxServices:
         target = self.provider.target(observer)
         if self.services is not None and self.services.target == target:
             return self.services
-        return self._move_into(target)
+        return self._switch_to(target)
 
-    def _move_into(self, target: Target) -> SandboxServices:
-        self.services = self.equip(target)
+    def _switch_to(self, target: Target) -> SandboxServices:
+        self.services = self.build_services(target)
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
         self.torn = tuple(without_digest(self.baseline or {}))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
         return self.services
 
-    @property
-    def leftover_files(self) -> int:
-        """How many files that were deleted here are still in the sandbox."""
-        return self.services.deletion_sync.leftover_files if self.services else 0
+    def _leave_sandbox(self, failure: StepFailed) -> bool:
+        """Forget the sandbox if the failure says that it is gone. True if another one may be acquired."""
+        gone = failure.action is FailureAction.REFUSED and issubclass(failure.refusal, SandboxNotFound)
+        if not gone or self.services is None:
+            return False
+        self.services.deletion_sync.forget()
+        self.services.blocked_paths.forget()
+        if not self.provider.mark_lost(self.services.target):
+            return False
+        self.services = None
+        return True
 
-    def _sync_the_rest(
-        self, services: SandboxServices, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None
-    ) -> Outcome:
-        """One sync of all whose place in the sandbox is free: one path never stops the others."""
+    # -- one sync
+
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None = None) -> Outcome:
+        """Sync once; `changed` are the only directories to scan.
+
+        Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
+        """
+        try:
+            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
+        except StepFailed as failure:
+            if not self._leave_sandbox(failure):
+                raise
+        try:
+            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, None))
+        except StepFailed as failure:
+            if not self._leave_sandbox(failure):
+                raise
+            # No person is needed: the next sync acquires another sandbox, at a bounded rate.
+            message = f"the sandbox ended as soon as it was acquired ({failure.message})"
+            raise StepFailed(failure.step, FailureAction.RETRY, message, "it goes on with another one") from None
+
+    def forget_stamps(self, paths: Collection[str] | None) -> None:
+        """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
+        self.snapshotter.forget_stamps(self.baseline or {}, paths)
+
+    def _sync_unblocked(self, run: _Run) -> Outcome:
+        """Sync the paths whose places in the sandbox are free: one blocked path never stops the others."""
+        services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
             try:
-                outcome = self._sync(services, sync_mode, observer, changed)
+                outcome = self._sync(run)
             except PathsBlocked:
-                services.inspection.exclude(services.blocked.paths)
+                services.overwrite_check.exclude(services.blocked_paths.paths)
                 continue
-            follow_up = (*outcome.follow_up, *services.blocked.unblocked)
-            return replace(outcome, follow_up=follow_up, blocked=services.blocked.paths)
+            follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked)
+            return replace(outcome, follow_up=follow_up, blocked=services.blocked_paths.paths)
         raise TryLater("more and more places in the sandbox are taken", "it is tried again by itself")
 
-    def _sync(
-        self, services: SandboxServices, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None
-    ) -> Outcome:
+    def _sync(self, run: _Run) -> Outcome:
+        """Scan, compare, archive, deliver, record."""
         started_s = self.clock.monotonic_s()
+        scanned = self._scan(run)
+        files = count_files(scanned.manifest.values())
+        if run.mode is SyncMode.CHANGED and self._is_unchanged(run.services, scanned.manifest, scanned.difference):
+            self._record_new_times(run.services, scanned.manifest)
+            return Outcome(None, files=files)
+        archived = self._archive(run, scanned)
+        if run.mode is SyncMode.CHANGED and self._was_reverted(run.services, archived.packed):
+            return Outcome(None, files=files)
+        delivered = self._deliver(run, archived)
+        if delivered.is_partial and not run.services.partial_archives.proved(delivered.packed.manifest):
+            # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
+            _log.info("after a partial archive, a whole one follows")
+            return self._sync(replace(run, changed=None))
+        return self._finish(run.services, archived.scanned.difference, delivered, started_s)
+
+    def _scan(self, run: _Run) -> ScanResult:
+        """Scan the workspace, and leave out the paths that are known to be blocked."""
+        services, baseline = run.services, self.baseline or {}
         if self.baseline is not None and not self.sync_state.uncertain:
             self._possibly_applied = {}  # no initialize was asked for with it
-        if sync_mode is SyncMode.FORCED:
+        if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
-            services.inspection.forget()
-            self.snapshotter.disbelieve_all(self.baseline or {})
-        observer.stage(State.SNAPSHOTTING)
-        look = self._set_aside(services, self.snapshotter.look(self.baseline, sync_mode, changed))
-        files = count_files(look.manifest.values())
-        if sync_mode is SyncMode.CHANGED and self._unchanged(services, look):
-            return Outcome(None, files=files)
+            services.overwrite_check.forget()
+            self.snapshotter.forget_all_stamps(baseline)
+        run.observer.stage(State.SNAPSHOTTING)
+        scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
+        blocked = services.blocked_paths.withhold(scanned.manifest)
+        if not blocked:
+            return scanned
+        manifest = without(scanned.manifest, blocked)
+        scanned = ScanResult(manifest, difference(baseline, manifest))
+        return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, baseline)
+
+    def _archive(self, run: _Run, scanned: ScanResult) -> _Archived:
+        """Pack what the sandbox lacks, or all, into an archive in the spool."""
         uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
-        _log.info("packaging %d files: %s%s", files, described(look.difference), uncertain)
-        only = None
-        if sync_mode is SyncMode.FORCED:
-            look = self.snapshotter.resolved(look, self.baseline or {})  # what stands need not be compressed again
-        if not self._whole_next and self._part_will_do(services, look, sync_mode):
-            look = self.snapshotter.resolved(look, self.baseline or {})
-            only = _part(look)
-        packed = self.snapshotter.pack(look.manifest, services.delivery.uplink.codec, only, observer.packed)
-        if sync_mode is SyncMode.CHANGED and not packed.follow_up and self._same(services, packed):
-            return Outcome(None, files=files)
-        paths_to_delete = self._paths_to_delete(services, packed.manifest, packed.follow_up)
-        before_initialize = partial(
-            _before_initialize, services, self._asked(packed.manifest, only), paths_to_delete, packed.manifest
-        )
-        find_reason = partial(services.blocked.find, packed.manifest, only)
-        self._expect(services, packed.manifest)
-        self._whole_next = True  # until this one has succeeded
-        small = packed if only is not None else None  # what is made anew on the way is whole, and proves nothing
-        packed, sha256 = self._deliver(services, packed, look.manifest, (before_initialize, find_reason), observer)
-        services.inspection.initialized()
-        if packed is small and not services.small.proved(packed.manifest):
-            # The journal's mark stands all the while: after a death here, too, the whole is sent.
-            _log.info("after a small archive, a whole one follows")
-            return self._sync(services, sync_mode, observer, None)
+        files = count_files(scanned.manifest.values())
+        _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
+        is_partial = self._partial_is_enough(run, scanned.manifest)
+        if is_partial or run.mode is SyncMode.FORCED:  # contents that turn out unchanged are not compressed again
+            scanned = self.snapshotter.resolved(scanned, self.baseline or {})
+        only = partial_paths(scanned.manifest, scanned.difference) if is_partial else None
+        codec = run.services.delivery.uplink.codec
+        packed = self.snapshotter.pack(scanned.manifest, codec, only, run.observer.packed)
+        return _Archived(scanned, packed, only)
+
+    def _deliver(self, run: _Run, archived: _Archived) -> _Delivered:
+        """Upload the archive and have it initialized. An archive that proves damaged is made again."""
+        services, delivery, manifest = run.services, run.services.delivery, archived.packed.manifest
+        content = self._content
+        paths_to_delete = self._paths_to_delete(services, manifest, archived.packed.follow_up)
+
+        def before_initialize() -> None:
+            services.overwrite_check.check(
+                lambda: check_list(manifest, archived.only, content.versions, content.expected)
+            )
+            suspects = services.deletion_sync.remove(paths_to_delete, services.blocked_paths.with_withheld(manifest))
+            services.blocked_paths.recheck(suspects, manifest)
+
+        def find_reason() -> bool:
+            return services.blocked_paths.find(manifest, archived.only)
+
+        self._record_possibly_applied(services, manifest)
+        self._whole_next = True  # until this sync has succeeded
+        packed = archived.packed
+        for _ in range(_REPAIRS):
+            archive = packed.archive
+            try:
+                sha256 = delivery.deliver(archive, archive.identity, run.observer, before_initialize, find_reason)
+            except DamagedPiece as damage:
+                _log.warning("%s: it is made again", damage)
+                packed = self.snapshotter.repack(archived.scanned.manifest, damage.piece, delivery.uplink.codec)
+            else:
+                services.overwrite_check.initialized()
+                # An archive that was made again is whole, and proves nothing about partial ones.
+                return _Delivered(packed, sha256, archived.only is not None and packed is archived.packed)
+        raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
+
+    def _finish(self, services: SandboxServices, found: Difference, delivered: _Delivered, started_s: float) -> Outcome:
+        """Record what the sandbox holds now."""
         self._whole_next = False
+        packed, follow_up = delivered.packed, delivered.packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
             files=count_files(packed.manifest.values()),
             archive_bytes=packed.archive.size_bytes,
-            sha256=sha256,
+            sha256=delivered.sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
-        change = look.difference if self.baseline is not None else None
-        self._remember(services, packed.manifest, packed.follow_up)
-        if packed.follow_up:
-            _log.info(
-                "%d files changed while being read (%s): another sync follows",
-                len(packed.follow_up),
-                shown_path(packed.follow_up[0]),
-            )
-        return Outcome(sync, tuple(packed.follow_up), sync.files, change, self.torn)
+        change = found if self.baseline is not None else None
+        self._record(services, packed.manifest, follow_up)
+        if follow_up:
+            what = "%d files changed while being read (%s): another sync follows"
+            _log.info(what, len(follow_up), shown_path(follow_up[0]))
+        return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
-    def _part_will_do(self, services: SandboxServices, look: ScanResult, sync_mode: SyncMode) -> bool:
-        """Whether it is enough to send what changed; the whole is sent after any doubt."""
-        sure = self.baseline is not None and not self.sync_state.uncertain
-        if not sure or sync_mode is not SyncMode.CHANGED or not services.small.usable or not look.manifest:
+    # -- decisions
+
+    @property
+    def _content(self) -> SandboxContent:
+        return SandboxContent(self.baseline, self._possibly_applied, self.sync_state.uncertain)
+
+    def _is_unchanged(self, services: SandboxServices, manifest: Manifest, found: Difference) -> bool:
+        """True if the sandbox holds the manifest already, and nothing is left to be done there."""
+        if self._content.may_differ(found) or services.blocked_paths.changed:
             return False
-        return not services.deletion_sync.resets(self._paths_to_delete(services, look.manifest, ()))
+        unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
+        return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
 
-    def _set_aside(self, services: SandboxServices, look: ScanResult) -> ScanResult:
-        """The look without what is known to be blocked."""
-        aside, baseline = services.blocked.withhold(look.manifest), self.baseline or {}
-        if not aside:
-            return look
-        manifest = without(look.manifest, aside)
-        look = ScanResult(manifest, difference(baseline, manifest))
-        return look if look.difference.certain else self.snapshotter.resolved(look, baseline)
+    def _was_reverted(self, services: SandboxServices, packed: Packed) -> bool:
+        """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
+        if packed.follow_up or self.baseline is None:
+            return False
+        return self._is_unchanged(services, packed.manifest, difference(self.baseline, packed.manifest))
+
+    def _partial_is_enough(self, run: _Run, manifest: Manifest) -> bool:
+        """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
+        certain = self.baseline is not None and not self.sync_state.uncertain and not self._whole_next
+        if not certain or run.mode is not SyncMode.CHANGED or not run.services.partial_archives.usable or not manifest:
+            return False
+        return not run.services.deletion_sync.resets(self._paths_to_delete(run.services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
-        held = (self.baseline or {}, self._possibly_applied)
-        wanted = services.blocked.with_withheld(wanted)  # nobody deleted that
-        return services.deletion_sync.paths_to_delete(held, wanted, {*self.snapshotter.unread, *follow_up})
+        wanted = services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one
+        unread = {*self.snapshotter.unread, *follow_up}
+        return services.deletion_sync.paths_to_delete(self._content.versions, wanted, unread)
 
-    def _asked(self, manifest: Manifest, only: Collection[str] | None) -> Callable[[], CheckList]:
-        """What is to be known of the sandbox before this is put over what is there, worked out only if it is asked."""
-        baseline, possibly_applied = self.baseline or {}, dict(self._possibly_applied)
-        missed = () if self.sync_state.uncertain else baseline.keys()  # what a reset may have taken is no one's doing
-        return lambda: check_list(manifest, only, (baseline, possibly_applied), missed)
+    # -- records
 
-    def _expect(self, services: SandboxServices, manifest: Manifest) -> None:
-        """What comes without an answer is ours, too, in this process and the next."""
+    def _record_possibly_applied(self, services: SandboxServices, manifest: Manifest) -> None:
+        """Record what is about to be sent: it counts as ours even if no answer comes, in later processes too."""
         new = {path: manifest[path] for path in replaced_entries(self.baseline or {}, manifest)}
-        self._possibly_applied |= new
-        if new and (services.deletion_sync.removes or services.inspection.enabled):
-            with contextlib.suppress(OSError):  # then it counts as someone else's if this process dies meanwhile
+        self._possibly_applied = self._possibly_applied | new
+        if new and (services.deletion_sync.removes or services.overwrite_check.enabled):
+            with contextlib.suppress(OSError):  # a later process then takes it for someone else's
                 self.sync_state.record_possibly_applied(services.target, self._possibly_applied)
 
-    def _deliver(
-        self,
-        services: SandboxServices,
-        packed: Packed,
-        manifest: Manifest,
-        context: tuple[Callable[[], None], Callable[[], bool]],
-        observer: SyncObserver,
-    ) -> tuple[Packed, str]:
-        """What was delivered, and its SHA-256. Damaged chunks are made anew: what went out of them was never whole."""
-        delivery = services.delivery
-        for _ in range(_REPAIRS):
-            try:
-                return packed, delivery.deliver(packed.archive, packed.archive.identity, observer, *context)
-            except DamagedPiece as damage:
-                _log.warning("%s: it is made anew", damage)
-                packed = self.snapshotter.repack(manifest, damage.piece, delivery.uplink.codec)
-        raise TryLater("the spool keeps losing what is written to it", "look at the disk that holds it")
+    def _record_new_times(self, services: SandboxServices, manifest: Manifest) -> None:
+        """Record the same contents under new times, so that later scans need not read them again."""
+        if self.baseline is not None and self.baseline != manifest:
+            self._record(services, manifest)
 
-    def _unchanged(self, services: SandboxServices, look: ScanResult) -> bool:
-        if self.sync_state.uncertain or look.difference.certain or look.difference.uncertain:
-            return False
-        if services.blocked.changed or self._owes(services, look.manifest):
-            return False
-        if self.baseline is not None and self.baseline != look.manifest:
-            # The same contents under new times: later scans need not read them again.
-            self._remember(services, look.manifest)
-        return True
-
-    def _same(self, services: SandboxServices, packed: Packed) -> bool:
-        """What was packed is what the sandbox holds: a change was taken back in the meantime."""
-        if self.sync_state.uncertain or self.baseline is None:
-            return False
-        if services.blocked.changed or self._owes(services, packed.manifest):
-            return False
-        found = difference(self.baseline, packed.manifest)
-        return not found.certain and not found.uncertain
-
-    def _owes(self, services: SandboxServices, manifest: Manifest) -> bool:
-        unread = {*self.snapshotter.unread, *services.blocked.paths}
-        return services.deletion_sync.has_pending(services.blocked.with_withheld(manifest), unread)
-
-    def _remember(self, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
-        held = (self.baseline or {}, self._possibly_applied)
-        unread = {*self.snapshotter.unread, *follow_up, *services.blocked.withheld}
+    def _record(self, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+        """Record that the sandbox holds the manifest. A state folder that cannot be written becomes a warning."""
+        versions = self._content.versions
+        unread = {*self.snapshotter.unread, *follow_up, *services.blocked_paths.withheld}
         self.baseline = manifest
         self.torn = tuple(path for path in follow_up if path in manifest)
         self._possibly_applied = {}
         try:
             secret_files = set(self.snapshotter.secret_files)
-            with services.deletion_sync.recording(held, manifest, unread, secret_files):
+            with services.deletion_sync.recording(versions, manifest, unread, secret_files):
                 self.sync_state.record_initialized(services.target, manifest)
             self.state_warnings = []
         except OSError as failure:
@@ -334,57 +378,34 @@ class SyncCycle:
                 SyncWarning(
                     "state:write",
                     f"what was synced cannot be recorded ({failure.strerror})",
-                    "make the state folder writable; until then a restart uploads everything anew",
+                    "make the state folder writable; until then a restart uploads everything again",
                 )
             ]
 
+    # -- warnings
+
     @property
     def warnings(self) -> list[SyncWarning]:
-        """What the last scan, the sandbox and the state folder give reason to complain about."""
+        """The warnings about the last scan, the sandbox and the state folder."""
+        services = self.services
         return [
             *self.snapshotter.warnings,
-            *self._secrets(),
+            *self._secret_warnings(),
             *map(torn_copy, self.torn),
-            *(self.services.deletion_sync.warnings if self.services else ()),
-            *(self.services.blocked.warnings if self.services else ()),
-            *(self.services.small.warnings if self.services else ()),
-            *(self.services.inspection.warnings if self.services else ()),
+            *(services.deletion_sync.warnings if services else ()),
+            *(services.blocked_paths.warnings if services else ()),
+            *(services.partial_archives.warnings if services else ()),
+            *(services.overwrite_check.warnings if services else ()),
             *self.state_warnings,
         ]
 
-    def _secrets(self) -> list[SyncWarning]:
-        """What stays home for a secret in it, and what may be in the sandbox of it, be it gone here by now."""
-        deletion_sync, secret_files = (
-            self.services.deletion_sync if self.services else None,
-            set(self.snapshotter.secret_files),
-        )
+    def _secret_warnings(self) -> list[SyncWarning]:
+        """The warnings about files that are excluded for a secret, and about copies of such files in the sandbox."""
+        secret_files, content = self.snapshotter.secret_files, self._content
+        deletion_sync = self.services.deletion_sync if self.services else None
 
-        def may_be_there(path: str) -> bool:
-            sent = path in (self.baseline or {}) or path in self._possibly_applied
-            return sent or (deletion_sync is not None and deletion_sync.has_leftover(path))
+        def may_be_sent(path: str) -> bool:
+            return content.may_hold(path) or (deletion_sync is not None and deletion_sync.has_leftover(path))
 
-        left = deletion_sync.secret_leftovers - secret_files if deletion_sync else ()
-        return [*self.snapshotter.secret_files.warnings(may_be_there), *map(sent_secret_warning, sorted(left))]
-
-
-def _before_initialize(
-    services: SandboxServices, ask: Callable[[], CheckList], paths_to_delete: Versions, manifest: Manifest
-) -> None:
-    services.inspection.check(ask)
-    suspects = services.deletion_sync.remove(paths_to_delete, services.blocked.with_withheld(manifest))
-    services.blocked.recheck(suspects, manifest)
-
-
-def _part(look: ScanResult) -> set[str] | None:
-    """What a small archive holds; with something little besides, since one of nothing may be none to a server.
-
-    None where it would lack nothing: such a one is no small one, and proves nothing. Folders come with what is in them.
-    """
-    found = look.difference
-    least = min(look.manifest, key=lambda path: look.manifest[path].size_bytes)
-    part = {*found.added, *found.changed, *found.uncertain, least}
-    with_folders = set(part)
-    for path in part:
-        while path := path.rpartition("/")[0]:
-            with_folders.add(path)
-    return part if any(path not in with_folders for path in look.manifest) else None
+        left = deletion_sync.secret_leftovers - set(secret_files) if deletion_sync else ()
+        return [*secret_files.warnings(may_be_sent), *map(sent_secret_warning, sorted(left))]

@@ -1,4 +1,4 @@
-"""Why a sync is due; the values are the words of the history."""
+"""The reasons for a sync. Their values are the words of the history."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class SyncReason(Enum):
-    """Why a sync is due."""
+    """A reason for a sync."""
 
     ORDER = "asked for"
     CHANGE = "changes"

@@ -1,34 +1,30 @@
-"""Keeps what must be known after a crash: which manifest the sandbox holds, and how far a later one has come.
+"""Records what must be known after a crash: the manifest that the sandbox holds, and how far a later one has come.
 
-`initialized` is written once a sandbox has answered that it holds a manifest. `uploaded` is written between upload and
-initialize: should the process die there, the next one need not upload the same bytes again. Both name their sandbox, so
-a changed configuration starts from nothing.
+`initialized` is written once a sandbox has confirmed that it holds a manifest. `uploaded` is written between upload and
+initialize: if the process dies there, the next one need not upload the same bytes again. Both name their sandbox, so a
+changed configuration starts without them.
 
-The mark `uncertain` is set from before an initialize is asked for until its answer is recorded. A request that was cut
-off may have done its work: the sandbox may hold the new manifest, or half of it, so a manifest that equals the recorded
-one must be sent all the same.
+The mark `uncertain` is set before an initialize is requested and removed when its answer is recorded. A request whose
+answer is lost may have been carried out: the sandbox may hold the new manifest, or half of it, so that even a manifest
+equal to the recorded one must be sent again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.durable_file import MarkerFile, StateFile, flush_folder
+from syncd.core.durable_file import MarkerFile, StateFile, Versioned, flush_folder
 from syncd.core.warning import SyncWarning
 from syncd.remote.target import Target
 from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
 
-_log = logging.getLogger("syncd.journal")
-_VERSION = 1
-
 
 class _StateRow(Struct, array_like=True):
-    """An entry in the journal's form: names as the bytes they are, since MessagePack's texts are UTF-8 only."""
+    """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
 
     path: bytes
     kind: Kind
@@ -41,17 +37,15 @@ class _StateRow(Struct, array_like=True):
     sent_digest: bytes = b""  # records of earlier versions have none
 
 
-class _Initialized(Struct):
-    version: int
+class _ManifestRecord(Versioned, frozen=True, kw_only=True):
     target: Target
     rows: list[_StateRow]
-    searched: str = ""  # by which rules the contents were searched for secrets
+    searched: str = ""  # the identity of the rules by which the contents were searched for secrets
 
 
-class Uploaded(Struct, frozen=True):
-    """An archive that lies in the bucket and was not initialized yet. `identity` is the archive's own."""
+class Uploaded(Versioned, frozen=True, kw_only=True):
+    """An archive in the bucket that was not initialized yet. `identity` is the archive's own."""
 
-    version: int
     target: Target
     identity: str
     size_bytes: int
@@ -62,51 +56,48 @@ class SyncState:
     """The records of one workspace. `uncertain`: the sandbox may hold another manifest than the recorded one."""
 
     def __init__(self, folder: str, searched: str = "") -> None:
-        """`searched` is the identity of the search for secrets that contents pass, empty where none is made."""
+        """`searched` is the identity of the search for secrets that contents pass, empty if none is made."""
         self._folder = folder
         self._searched = searched
-        self._initialized = StateFile(folder, "initialized")
-        self._uploaded = StateFile(folder, "uploaded", "at most one archive is uploaded once more")
-        self._perhaps = StateFile(folder, "perhaps-there", "what came unanswered may stay in the sandbox")
+        self._initialized = StateFile(folder, "initialized", _ManifestRecord)
+        cost = "at most one archive is uploaded once more"
+        self._uploaded = StateFile(folder, "uploaded", Uploaded, cost)
+        cost = "what came unanswered may stay in the sandbox"
+        self._possibly_applied = StateFile(folder, "perhaps-there", _ManifestRecord, cost)
         self._mark = MarkerFile(folder, "unsure")
         self._marked = False
         self.uncertain = False
 
     def initialized(self, target: Target) -> tuple[Manifest | None, list[SyncWarning]]:
-        """The last manifest that this sandbox was known to hold, if there is one; and whether it is `uncertain`.
+        """The last manifest that this sandbox was known to hold, if any; it sets `uncertain` too.
 
-        Contents that were not searched by today's rules come without their stamps, so that they are looked at again.
+        Entries whose contents were not searched by today's rules come without their stamps: they are read again.
         """
         with contextlib.suppress(OSError):
-            flush_folder(self._folder)  # what a killed process did last must not be undone by a power cut later on
+            flush_folder(self._folder)  # a power cut later on must not undo what a killed process did last
         self.uncertain = self._marked = self._mark.exists
-        record, warning = self._initialized.read_record(_Initialized)
-        if record is not None and record.version != _VERSION:
-            record, warning = None, self._initialized.set_aside()
-        if warning is not None:
-            _log.warning("%s", warning)  # by the time that the status would show it, it may be mended
+        record, warning = self._initialized.load_or_warn()
         if record is None or not record.target.same_sandbox(target):
             return None, [warning] if warning else []
-        manifest = {os.fsdecode(row.path): _entry(row) for row in record.rows}
+        manifest = _manifest(record)
         if self._searched not in ("", record.searched):
             manifest = {path: replace(entry, stamp=None) for path, entry in manifest.items()}
         return manifest, []
 
     def uploaded(self, target: Target) -> Uploaded | None:
-        """The archive that only lacks its initialize, if it went the same way to the same sandbox."""
-        record = self._uploaded.load_record(Uploaded, _log)
-        return record if record and record.version == _VERSION and record.target == target else None
+        """The archive that only lacks its initialize, if it is in the bucket of this sandbox and region."""
+        record = self._uploaded.load()
+        return record if record is not None and record.target == target else None
 
     def record_uploaded(self, target: Target, identity: str, size_bytes: int, sha256: str) -> None:
-        """Note that the archive is in the bucket. Raises `OSError`."""
-        record = Uploaded(_VERSION, target, identity, size_bytes, sha256)
-        self._uploaded.write_record(record)
+        """Record that the archive is in the bucket. Raises `OSError`."""
+        self._uploaded.save(Uploaded(target=target, identity=identity, size_bytes=size_bytes, sha256=sha256))
 
     def mark_uncertain(self) -> None:
-        """From now on the sandbox may hold something else than what is recorded.
+        """Mark that from now on the sandbox may hold something else than what is recorded.
 
-        Noted for good once this returns; where there is no room for the note, what was recorded goes. Raises `OSError`
-        where neither is possible: the next process would believe what is no longer true.
+        The mark is durable when this returns; if there is no room for it, the record is removed instead. Raises
+        `OSError` if neither is possible: the next process would trust a record that is no longer true.
         """
         self.uncertain = True
         if not self._marked:
@@ -117,39 +108,41 @@ class SyncState:
             self._marked = True
 
     def possibly_applied(self, target: Target) -> Manifest:
-        """What may be in this sandbox beside the last manifest that it was known to hold."""
-        record = self._perhaps.load_record(_Initialized, _log)
-        if record is None or record.version != _VERSION or not record.target.same_sandbox(target):
-            return {}
-        return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+        """The entries that may be in this sandbox besides the last manifest that it was known to hold."""
+        record = self._possibly_applied.load()
+        return _manifest(record) if record is not None and record.target.same_sandbox(target) else {}
 
     def record_possibly_applied(self, target: Target, entries: Manifest) -> None:
-        """Note that an initialize with these is about to be asked for. Raises `OSError`."""
-        self._perhaps.write_record(self._record(target, entries))
+        """Record that an initialize with these entries is about to be requested. Raises `OSError`."""
+        self._possibly_applied.save(self._record(target, entries))
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
-        """Note that the sandbox holds the manifest. Raises `OSError`; this process is sure of it all the same."""
+        """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""
         self.uncertain = self._marked = False
-        self._initialized.write_record(self._record(target, manifest))
-        # Left behind, each of these costs the next process a request that it could have spared.
-        for forget in (self._mark.remove, self._uploaded.remove, self._perhaps.remove):
+        self._initialized.save(self._record(target, manifest))
+        # Each of these that stays costs the next process an unnecessary request.
+        for forget in (self._mark.remove, self._uploaded.remove, self._possibly_applied.remove):
             with contextlib.suppress(OSError):
                 forget()
 
-    def _record(self, target: Target, manifest: Manifest) -> _Initialized:
+    def _record(self, target: Target, manifest: Manifest) -> _ManifestRecord:
         rows = [
             _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
             for p, e in manifest.items()
         ]
-        return _Initialized(_VERSION, target, rows, self._searched)
+        return _ManifestRecord(target=target, rows=rows, searched=self._searched)
 
     def forget_upload(self) -> None:
-        """The archive in the bucket, if any, is not the one it was. Raises `OSError` where that cannot be noted."""
+        """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
         self._uploaded.remove()
 
 
+def _manifest(record: _ManifestRecord) -> Manifest:
+    return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+
+
 def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
-    # A stamp that a later write may have left as it was is not for a process that heard nothing of that write.
+    # A stamp that a later write may have left unchanged is of no use to a process that did not see that write.
     return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
 
 

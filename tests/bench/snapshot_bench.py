@@ -60,7 +60,7 @@ class Camera:
     def shot(self, changed: set[str] | None) -> Shot:
         """A snapshot; `changed` names the only directories to look at, None is all."""
         watch = Stopwatch()
-        look = self._photographer.look(self._baseline, SyncMode.CHANGED, changed)
+        look = self._photographer.scan(self._baseline, SyncMode.CHANGED, changed)
         packed = self._photographer.pack(look.manifest, self._codec)
         took = watch.took()
         self._baseline = packed.manifest

@@ -20,7 +20,20 @@ from syncd.watch import inotify_limits
 
 WORDS, PHRASES = words_and_phrases(public_texts())
 # Words that may be shown, and all that messages and shells give a meaning to.
-_WORDS = ("secret", "plan", "status", "new", "changed", "gone", "and", "cannot be watched", "mended: ", "it's", "holds")
+_WORDS = (
+    "secret",
+    "plan",
+    "status",
+    "new",
+    "changed",
+    "gone",
+    "removed",
+    "and",
+    "cannot be watched",
+    "mended: ",
+    "it's",
+    "holds",
+)
 _SIGNS = " '\"()/\\`=.-,:\n\t\x1b\u202e\udcff…"
 _PIECES = st.sampled_from([*_WORDS, *_SIGNS])
 _PATHS = (
@@ -58,6 +71,7 @@ def _messages(path: str) -> list[str]:
 @example("secret plan")
 @example("a'b secret plan")
 @example("secret), 3 gone (plan status")
+@example("secret), 3 removed (plan status")
 @example("status cannot be watched and is polled")
 @example("' secret")
 @example("' secret\"")

@@ -1,4 +1,4 @@
-"""Chunks kept between snapshots: reused, damaged, missing, given up; and the archive that they make."""
+"""Stored chunks between snapshots: reused, damaged, missing, discarded; and the archive of them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from syncd.selection.selection import Selection, SelectionSettings
 
 
 class Later(SystemClock):
-    """A clock an hour ahead, by which every file is old enough to be believed."""
+    """A clock an hour ahead, for which no file is too recent."""
 
     def wall_s(self) -> float:
         return super().wall_s() + 3600
 
 
 class Bench:
-    """A workspace, a spool, and snapshots of the one in the other."""
+    """A workspace, a spool, and snapshots of the workspace in the spool."""
 
     def __init__(self, folder: Path) -> None:
         self.workspace = folder / "work"
@@ -76,7 +76,7 @@ def bytes_of(archive: Archive) -> bytes:
 
 
 def contents(archive: Archive) -> dict[str, bytes]:
-    """What Python's stream reader, which stops at the joints of several gzip members, finds in it."""
+    """The files that Python's stream reader finds, which stops after the first of several gzip members."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(bytes_of(archive)), mode="r|gz") as tar:
         for member in tar:
@@ -90,16 +90,16 @@ def wanted(bench: Bench) -> dict[str, bytes]:
     return {str(p.relative_to(bench.workspace)): p.read_bytes() for p in bench.workspace.rglob("*") if p.is_file()}
 
 
-def test_the_joined_pieces_are_one_gzip_member_of_the_tree(bench: Bench) -> None:
-    """Every file is in it, and what follows the member is nothing."""
+def test_the_joined_pieces_are_one_gzip_member(bench: Bench) -> None:
+    """It holds every file, and nothing follows it."""
     archive = bench.snapshot().archive
     assert len(archive.pieces) > 1
     assert contents(archive) == wanted(bench)
     assert len(gzip.decompress(bytes_of(archive))) % 10240 == 0
 
 
-def test_only_the_changed_chunk_is_made_anew(bench: Bench) -> None:
-    """All other pieces are the very files of the last snapshot."""
+def test_only_the_changed_chunk_is_made_again(bench: Bench) -> None:
+    """All other pieces are the same files as in the last snapshot."""
     before = bench.snapshot().archive
     (bench.workspace / "d3" / "f3").write_bytes(b"changed")
     after = bench.snapshot().archive
@@ -107,8 +107,8 @@ def test_only_the_changed_chunk_is_made_anew(bench: Bench) -> None:
     assert len(set(after.pieces) - set(before.pieces)) == 1
 
 
-def test_another_codec_makes_everything_anew(bench: Bench) -> None:
-    """One codec's chunks are not taken for the other's, which gives the same contents."""
+def test_another_codec_makes_all_chunks_again(bench: Bench) -> None:
+    """The chunks of one codec are not used for the other, which gives the same contents."""
     fast = bench.snapshot().archive
     assert contents(fast) == wanted(bench)
     dense = bench.snapshot(Codec.DENSE).archive
@@ -120,16 +120,16 @@ def test_another_codec_makes_everything_anew(bench: Bench) -> None:
     assert len(set(after.pieces) - set(dense.pieces)) == 1
 
 
-def test_the_dense_codec_is_as_dense_as_gzip_by_default() -> None:
-    """A little less than a tenth lies between the codecs on source code at the least."""
+def test_the_dense_codec_compresses_like_gzip() -> None:
+    """On source code it is at least almost a tenth smaller than the fast one."""
     text = Path(tarfile.__file__).read_bytes()
     fast, dense = (len(deflated(text, codec)[0]) for codec in (Codec.FAST, Codec.DENSE))
     assert dense < 0.93 * fast
     assert dense < 1.02 * len(zlib.compress(text, 6))
 
 
-def test_chunks_outlive_the_process(bench: Bench) -> None:
-    """A new store finds them; what was unfinished is taken away."""
+def test_chunks_survive_a_restart(bench: Bench) -> None:
+    """A new store finds them, and removes unfinished ones."""
     before = bench.snapshot().archive
     (bench.spool / "chunks" / "7.loose").write_bytes(b"half")
     bench.open_store()
@@ -138,8 +138,8 @@ def test_chunks_outlive_the_process(bench: Bench) -> None:
     assert [file.suffix for file in bench.chunk_files()] == [".chunk"] * len(before.pieces)
 
 
-def test_an_archive_is_known_again_by_its_content(bench: Bench) -> None:
-    """The same tree has the same identity, another content another one, and an unsure one none."""
+def test_an_archive_is_recognized_by_its_content(bench: Bench) -> None:
+    """The same tree has the same identity, other content has another, and unknown content has none."""
     first = bench.snapshot().archive.identity
     bench.open_store()
     assert bench.snapshot().archive.identity == first != ""
@@ -149,8 +149,8 @@ def test_an_archive_is_known_again_by_its_content(bench: Bench) -> None:
     assert Archive.of([loose]).identity == ""
 
 
-def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:
-    """A kept chunk changes nothing in the archive."""
+def test_a_reused_chunk_gives_the_same_bytes(bench: Bench) -> None:
+    """The archive is the same as without stored chunks."""
     kept = bytes_of(bench.snapshot().archive)
     for file in bench.chunk_files():
         file.unlink()
@@ -159,8 +159,8 @@ def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot", "another's", "folder", "link"])
-def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
-    """Seen when it is taken, before anything is sent."""
+def test_an_invalid_chunk_is_made_again(bench: Bench, harm: str) -> None:
+    """It is found when it is reused, before anything is sent."""
     bench.snapshot()
     victim = bench.chunk_files()[0]
     content = victim.read_bytes()
@@ -187,8 +187,8 @@ def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
     assert contents(bench.snapshot().archive) == wanted(bench)
 
 
-def test_no_byte_of_a_foot_is_believed_alone(bench: Bench) -> None:
-    """Whatever a chunk says wrongly of itself, its length or its sums, ends in no archive."""
+def test_each_byte_of_the_footer_is_checked(bench: Bench) -> None:
+    """A wrong length or checksum in it never reaches an archive."""
     kept = bytes_of(bench.snapshot().archive)
     for from_end in range(1, 73):
         victim = bench.chunk_files()[0]
@@ -204,8 +204,8 @@ def test_no_byte_of_a_foot_is_believed_alone(bench: Bench) -> None:
             assert bytes_of(bench.snapshot().archive) == kept
 
 
-def test_what_damaged_one_chunk_may_have_damaged_more(bench: Bench) -> None:
-    """One damage that shows has all chunks looked at, and only the bad ones are made anew."""
+def test_one_damaged_chunk_has_all_checked(bench: Bench) -> None:
+    """Only the damaged ones are made again."""
     kept = bytes_of(bench.snapshot().archive)
     chunks = bench.chunk_files()
     assert len(chunks) > 3
@@ -221,8 +221,8 @@ def test_what_damaged_one_chunk_may_have_damaged_more(bench: Bench) -> None:
     assert chunks[0].stat().st_mtime_ns == before[chunks[0]]
 
 
-def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
-    """A flipped bit shows only as the bytes go out; the archive is then not finished, and the next one is right."""
+def test_a_chunk_with_changed_bytes_is_never_sent_completely(bench: Bench) -> None:
+    """A flipped bit is found while it is sent; the archive is not finished, and the next one is right."""
     archive = bench.snapshot().archive
     victim = bench.chunk_files()[1]
     content = bytearray(victim.read_bytes())
@@ -236,8 +236,8 @@ def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
     assert contents(bench.snapshot().archive) == wanted(bench)
 
 
-def test_a_chunk_lost_while_it_is_sent_shows(bench: Bench) -> None:
-    """The spool may be emptied by anyone at any time."""
+def test_a_chunk_that_is_lost_while_it_is_sent(bench: Bench) -> None:
+    """Other programs may clear the spool at any time."""
     archive = bench.snapshot().archive
     bench.chunk_files()[-1].unlink()
     with pytest.raises(DamagedPiece):
@@ -245,8 +245,8 @@ def test_a_chunk_lost_while_it_is_sent_shows(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("by_a_file", [False, True], ids=["gone", "a-file"])
-def test_a_spool_that_is_taken_away_is_made_again(bench: Bench, *, by_a_file: bool) -> None:
-    """While the process lives and before the next one: nobody has to repair anything."""
+def test_a_removed_spool_is_created_again(bench: Bench, *, by_a_file: bool) -> None:
+    """While the process runs and before the next one, without any repair by a person."""
     kept = bytes_of(bench.snapshot().archive)
     for restarted in (False, True):
         shutil.rmtree(bench.spool)
@@ -264,8 +264,8 @@ def test_a_spool_that_is_taken_away_is_made_again(bench: Bench, *, by_a_file: bo
         assert bytes_of(archive) == kept
 
 
-def test_the_spool_holds_the_last_snapshot_only(bench: Bench) -> None:
-    """Disk space does not grow with the number of snapshots."""
+def test_the_spool_holds_only_the_last_snapshot(bench: Bench) -> None:
+    """Disk usage does not grow with the number of snapshots."""
     bench.snapshot()
     for number in range(5):
         (bench.workspace / "d1" / "f1").write_bytes(b"%d" % number)
@@ -273,8 +273,8 @@ def test_the_spool_holds_the_last_snapshot_only(bench: Bench) -> None:
     assert len(bench.chunk_files()) == len(archive.pieces)
 
 
-def test_a_young_file_is_read_again(bench: Bench) -> None:
-    """Its stamp is not believed, so its chunk is made of what is there now."""
+def test_a_recent_file_is_read_again(bench: Bench) -> None:
+    """Its stamp is not trusted, so its chunk is made of its content now."""
     bench.packer = Packer(str(bench.workspace), bench.store, SystemClock())
     bench.snapshot()
     victim = bench.workspace / "d2" / "f2"
@@ -285,14 +285,14 @@ def test_a_young_file_is_read_again(bench: Bench) -> None:
 
 
 def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
-    """Two blocks of zeros and nothing else."""
+    """It has two blocks of zeros only."""
     bench = Bench(tmp_path)
     assert contents(bench.packer.pack({}).archive) == {}
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])
 def test_a_full_disk_leaves_nothing_unfinished(bench: Bench, room_bytes: int) -> None:
-    """Each further try would fill what room there is, and take one more descriptor."""
+    """Else each further attempt would take more space and another descriptor."""
     (bench.workspace / "00-large").write_bytes(os.urandom(300_000))
     descriptors = len(os.listdir("/proc/self/fd"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_nothing_unfinished(bench: Bench, room_bytes: int) ->
 
 @pytest.mark.parametrize("checks", [1, 2, 3, 6, 30])
 def test_a_stop_leaves_nothing_unfinished(bench: Bench, checks: int) -> None:
-    """Wherever a snapshot is when someone asks for the end, no unfinished piece and no descriptor stays."""
+    """At any point of a snapshot, no unfinished piece and no descriptor stays."""
     (bench.workspace / "00-large").write_bytes(os.urandom(8 << 20))
     descriptors = len(os.listdir("/proc/self/fd"))
     interrupt = Interrupt()

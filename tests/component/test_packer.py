@@ -1,4 +1,4 @@
-"""The archive of a real tree: the same bytes each time, whole for every reader, true to files that hold still."""
+"""The archive of a real tree: reproducible, valid for every reader, and exact for files that do not change."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import pytest
 from syncd.archive.archive import Archive
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packed, Packer
-from syncd.scan.file_reader import ContentReader, read_small
-from syncd.scan.manifest import Entry, Manifest
+from syncd.core.clock import Clock
+from syncd.scan.file_reader import ContentReader
+from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock
@@ -45,7 +46,7 @@ ODD_NAMES = (
 
 
 class Studio:
-    """A workspace, what lies outside it, and a spool."""
+    """A workspace, a folder outside it, and a spool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,14 +66,19 @@ class Studio:
     def scan(self) -> Manifest:
         return Scanner(str(self.work), Selection(SelectionSettings())).scan().manifest
 
-    def pack(self, manifest: Manifest | None = None, check: Callable[[], None] = lambda: None) -> Packed:
+    def pack(
+        self,
+        manifest: Manifest | None = None,
+        check: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+    ) -> Packed:
         """A snapshot into a spool of its own, so that nothing is reused."""
         self._spools += 1
         spool = self.folder / f"spool-{self._spools}"
         spool.mkdir()
         store = ChunkStore(str(spool))
         store.open()
-        packer = Packer(str(self.work), store, ScriptedClock(wall=LATER_S), check)
+        packer = Packer(str(self.work), store, clock or ScriptedClock(wall=LATER_S), check)
         return packer.pack(self.scan() if manifest is None else manifest)
 
 
@@ -90,7 +96,7 @@ def whole(archive: Archive) -> bytes:
 
 
 def members(archive: Archive) -> dict[str, bytes | None]:
-    """Name to content, None for what is no file; the archive must be sound to its end."""
+    """Names with contents, None for what is not a file; the archive must be valid to its end."""
     with tarfile.open(fileobj=io.BytesIO(whole(archive)), mode="r:gz", errors="surrogateescape") as tar:
         found = {}
         for info in tar:
@@ -100,7 +106,7 @@ def members(archive: Archive) -> dict[str, bytes | None]:
 
 
 def tree(top: Path) -> dict[bytes, tuple[str, int, object]]:
-    """Path to kind, permissions and content."""
+    """Paths with kind, permissions and content."""
     found: dict[bytes, tuple[str, int, object]] = {}
     for folder, folders, files in os.walk(os.fsencode(top)):
         for name in folders + files:
@@ -148,8 +154,8 @@ def python_stream(archive: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [gnu_tar, bsdtar, python_data_filter, python_stream])
-def test_every_reader_brings_the_same_tree_back(studio: Studio, reader: Callable[[Path, Path], None]) -> None:
-    """Names, kinds, contents, rights and whole-second times come back through each of them, without a complaint."""
+def test_every_reader_extracts_the_same_tree(studio: Studio, reader: Callable[[Path, Path], None]) -> None:
+    """Names, kinds, contents, permissions and whole-second times, without a complaint."""
     # Their warnings about names that are no UTF-8 are about pax records, so long ones are left to the next test.
     for name in ODD_NAMES[:-1]:
         studio.write(name, b"content of " + name)
@@ -178,7 +184,7 @@ def test_every_reader_brings_the_same_tree_back(studio: Studio, reader: Callable
 
 @pytest.mark.parametrize("extract", [["tar", "-xzf"], ["bsdtar", "-xf"]], ids=["tar", "bsdtar"])
 def test_long_names_of_any_bytes(studio: Studio, extract: list[str]) -> None:
-    """A name that is neither short nor UTF-8 comes back byte for byte, whatever a reader has to say about it."""
+    """A long name that is not UTF-8 is extracted byte for byte, whatever the reader warns of."""
     if shutil.which(extract[0]) is None:
         pytest.skip(f"no {extract[0]} here")
     studio.write(b"\xff" * 120, b"odd")
@@ -194,7 +200,7 @@ def test_long_names_of_any_bytes(studio: Studio, extract: list[str]) -> None:
 
 
 def test_the_same_tree_gives_the_same_bytes(studio: Studio) -> None:
-    """Neither the order of creation nor owner, inode, or the moment of packing shows in the archive."""
+    """The order of creation, the owner, the inode and the time of packing do not change the archive."""
     for number in range(300):
         studio.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
     for path in [*studio.work.rglob("*")]:
@@ -226,8 +232,8 @@ def test_one_gzip_member(studio: Studio) -> None:
     assert len(tar) % 10_240 == 0
 
 
-def test_what_was_packed_is_what_the_manifest_says(studio: Studio) -> None:
-    """Each file's digest is that of the bytes in the archive, and its stamp is believed once it is old."""
+def test_the_manifest_describes_what_was_packed(studio: Studio) -> None:
+    """Each file's digest is that of the bytes in the archive, and an old stamp is trusted."""
     studio.write("small", b"abc")
     studio.write("large", os.urandom(2 * MIB + 1))
     packed = studio.pack()
@@ -241,7 +247,7 @@ def test_what_was_packed_is_what_the_manifest_says(studio: Studio) -> None:
 
 @dataclass
 class Busybody(ScriptedClock):
-    """A clock that does something each time it is read, which is between the look at a file and its reading."""
+    """A clock that calls `happens` each time it is read, which is just before a file is read."""
 
     happens: Callable[[], None] = lambda: None
 
@@ -250,17 +256,8 @@ class Busybody(ScriptedClock):
         return LATER_S
 
 
-def read_while(path: Path, happens: Callable[[], None]) -> tuple[Entry, bytes]:
-    """A small file as it is read while something happens to it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return read_small(descriptor, os.fstat(descriptor), Busybody(happens=happens))
-    finally:
-        os.close(descriptor)
-
-
 def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
-    """The second reading, of a file that held still, counts."""
+    """The second reading, of a file that did not change, counts."""
     path = studio.write("f", b"old!")
     news = [b"newer"]
 
@@ -268,15 +265,17 @@ def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
         if news:
             path.write_bytes(news.pop())
 
-    entry, content = read_while(path, happens)
-    assert content == b"newer"
-    assert entry.size_bytes == 5
-    assert entry.digest == hashlib.sha256(b"newer").digest()
+    packed = studio.pack(clock=Busybody(happens=happens))
+    assert members(packed.archive) == {"f": b"newer"}
+    assert packed.manifest["f"].size_bytes == 5
+    assert packed.manifest["f"].digest == hashlib.sha256(b"newer").digest()
+    assert packed.manifest["f"].stamp is not None
+    assert packed.follow_up == []
 
 
-@pytest.mark.parametrize("change", ["append", "rewrite", "cut"])
-def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> None:
-    """After some readings it goes along as it was read last, and its content counts as unknown."""
+@pytest.mark.parametrize("change", ["append", "rewrite", "cut", "chmod"])
+def test_a_small_file_that_keeps_changing(studio: Studio, change: str) -> None:
+    """After some readings it is packed as it was read last, and its content counts as unknown."""
     path = studio.write("f", b"x" * 100)
     left = iter(range(90, 0, -1))
 
@@ -286,18 +285,40 @@ def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> Non
                 file.write(b"y")
         elif change == "rewrite":
             os.utime(path, ns=(next(left), next(left)))
+        elif change == "chmod":
+            path.chmod(0o600 + next(left) % 8)
         else:
             os.truncate(path, next(left))
 
-    entry, content = read_while(path, happens)
-    assert (entry.digest, entry.stamp) == (b"", None)
-    assert 80 < len(content) <= 103
+    packed = studio.pack(clock=Busybody(happens=happens))
+    content = members(packed.archive)["f"]
+    assert content is not None
+    entry = packed.manifest["f"]
+    assert (entry.digest, entry.stamp, entry.sent_digest) == (b"", None, hashlib.sha256(content).digest())
+    assert packed.follow_up == ["f"]
+    assert 80 < len(content) <= 105
+    assert set(content) <= set(b"xy\0")
+
+
+def test_a_small_file_that_grows_large_is_read_in_pieces(studio: Studio) -> None:
+    """All of its new content is packed."""
+    path = studio.write("f", b"x" * 100)
+    grown = [b"z" * (2 * MIB + 3)]
+
+    def happens() -> None:
+        if grown:
+            path.write_bytes(grown.pop())
+
+    packed = studio.pack(clock=Busybody(happens=happens))
+    assert members(packed.archive) == {"f": b"z" * (2 * MIB + 3)}
+    assert packed.manifest["f"].digest == hashlib.sha256(b"z" * (2 * MIB + 3)).digest()
+    assert packed.follow_up == []
 
 
 @pytest.mark.parametrize("to_bytes", [0, MIB, 2 * MIB, 2 * MIB + 5, 3 * MIB - 1, 3 * MIB + 1, 5 * MIB])
 @pytest.mark.parametrize("at", [3, 4, 5])
-def test_a_large_file_that_changes_under_the_read(studio: Studio, to_bytes: int, at: int) -> None:
-    """Cut or grown, the header's promise is kept, what follows is whole, and another sync is asked for."""
+def test_a_large_file_that_changes_while_it_is_read(studio: Studio, to_bytes: int, at: int) -> None:
+    """Cut or grown, its member keeps the length of its header, the rest is complete, and another sync is asked for."""
     path = studio.write("big", b"A" * (3 * MIB))
     studio.write("zzz", b"after it")
     manifest = studio.scan()
@@ -317,8 +338,8 @@ def test_a_large_file_that_changes_under_the_read(studio: Studio, to_bytes: int,
     assert packed.manifest["big"].stamp is None
 
 
-def test_a_large_file_rewritten_under_the_read(studio: Studio) -> None:
-    """The same length is no proof: another content halfway is a follow-up, not a silent half and half."""
+def test_a_large_file_that_is_rewritten_while_it_is_read(studio: Studio) -> None:
+    """The same length is no proof: other content halfway leads to another sync."""
     path = studio.write("big", b"A" * (3 * MIB))
     checks = iter(range(1, 1000))
 
@@ -333,8 +354,8 @@ def test_a_large_file_rewritten_under_the_read(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["large", "grown since the scan"])
-def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
-    """A file that fails midway is left out and named, with nothing of it in the archive; its neighbours are there."""
+def test_a_disk_that_fails(studio: Studio, grown: bool) -> None:
+    """A file that fails midway is left out and reported, with nothing of it in the archive; the others are in it."""
     big = studio.write("b-big", b"A" * (100 if grown else 3 * MIB))
     studio.write("a", b"before it")
     studio.write("c", b"behind it")
@@ -378,8 +399,8 @@ def _to_folder(path: Path, outside: Path) -> None:
 
 @pytest.mark.parametrize("swap", [_to_link, _to_nothing, _to_fifo, _to_folder])
 @pytest.mark.parametrize("what", ["d", "d/e", "d/e/f"])
-def test_what_is_swapped_after_the_scan(studio: Studio, swap: Callable[[Path, Path], None], what: str) -> None:
-    """A path replaced between scan and packing never leads outside; it is followed up, the rest is packed."""
+def test_a_path_that_is_replaced_after_the_scan(studio: Studio, swap: Callable[[Path, Path], None], what: str) -> None:
+    """It never leads outside; another sync follows for it, and the rest is packed."""
     studio.write("a")
     studio.write("d/e/f", b"harmless")
     studio.write("z")
@@ -415,8 +436,8 @@ print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.warn
 """
 
 
-def test_a_file_that_was_shut_after_the_scan(studio: Studio) -> None:
-    """It is named and left out, and not asked for again as if it had changed."""
+def test_a_file_that_becomes_unreadable_after_the_scan(studio: Studio) -> None:
+    """It is reported and left out, and is no reason for another sync."""
     studio.write("open")
     path = studio.write("shut")
     powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []

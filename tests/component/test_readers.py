@@ -169,7 +169,7 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
     for number in range(2):
         _write(os.fsencode(work), b"many/3/edited", b"edit %d" % number)
         _write(os.fsencode(work), b"names/edit-%d" % number, b"new")
-        packed = cycle.snapshotter.pack(cycle.snapshotter.look(None, SyncMode.FORCED).manifest)
+        packed = cycle.snapshotter.pack(cycle.snapshotter.scan(None, SyncMode.FORCED).manifest)
         assert (cycle.snapshotter.warnings, packed.follow_up) == ([], [])
         archives.append(packed.archive)
     return archives[0], archives[1]

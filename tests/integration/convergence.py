@@ -52,10 +52,11 @@ from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.remote_job import JobRunner, RemoteJob
 from syncd.report.status_publisher import RunTotals
+from syncd.report.sync_failure import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.removal_plan import within
 from syncd.scan import file_reader
@@ -357,9 +358,9 @@ class StoryDaemon(Daemon):
         self._world.box_id = self.sandbox_id
         super()._succeeded(outcome)
 
-    def _failed(self, step: ApiStep, failure: SyncdError, asked_s: float = 0.0) -> None:
-        self._world.nearly_empty = isinstance(failure, NearlyEmpty)
-        super()._failed(step, failure, asked_s)
+    def _failed(self, failed: SyncFailure) -> None:
+        self._world.nearly_empty = isinstance(failed.error, NearlyEmpty)
+        super()._failed(failed)
 
     @property
     def at_rest(self) -> bool:

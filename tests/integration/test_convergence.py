@@ -194,7 +194,7 @@ def _reset_for_any_reason(patch: pytest.MonkeyPatch) -> None:
 
 
 def _send_a_part_after_a_reset(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncCycle, "_part_will_do", lambda self, services, look, _: bool(look.manifest and self.baseline))
+    patch.setattr(SyncCycle, "_partial_is_enough", lambda self, _, manifest: bool(manifest and self.baseline))
 
 
 def _ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:

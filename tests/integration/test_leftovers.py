@@ -12,8 +12,6 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.progress.observer import NoProgress
 from syncd.cli.standalone_sync import sync_alone
-from syncd.core.context import RuntimeContext
-from syncd.core.interrupt import Interrupt
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of
 from syncd.emulator.request_log import RequestRecord
@@ -311,11 +309,10 @@ def test_a_daemon_tells(rig: Rig) -> None:
     rig.sync()
     rig.restart()
     config = check_config(rig.keys)
-    context = RuntimeContext(rig.clock, rig.environ, Interrupt())
     manager = SystemdNotifier(rig.environ, rig.clock, 1)
     folders = folders_of(config, rig.environ)
     publisher = status_publisher_of(
-        config, folders, context, totals=RunTotals(), manager=manager, target=rig.cycle.target
+        config, folders, rig.clock, totals=RunTotals(), manager=manager, desktop=None, target=rig.cycle.target
     )
     publisher.learn(rig.cycle, {})
     assert publisher.document().lingering == 1

@@ -75,7 +75,7 @@ def test_what_a_link_goes_through_changes(rig: Rig) -> None:
     assert "link:d/for-both" not in {warning.key for warning in rig.cycle.warnings}
     (rig.workspace / "d/e/top").rmdir()
     (rig.workspace / "d/e/top").symlink_to("../..")
-    assert "d/for-both" not in rig.cycle.snapshotter.look(None, SyncMode.CHANGED).manifest
+    assert "d/for-both" not in rig.cycle.snapshotter.scan(None, SyncMode.CHANGED).manifest
 
 
 @pytest.mark.parametrize("tool", ["tar", "bsdtar", "python"])

@@ -368,7 +368,7 @@ def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixtu
     saboteur = Saboteur(rig.clock)
     saboteur.spool = rig.folder / "cache"
     rig.sync(witness=saboteur)
-    assert "it is made anew" in caplog.text
+    assert "it is made again" in caplog.text
     assert set(rig.arrived()) == {"a.txt", "c.txt"}
 
 

@@ -212,7 +212,7 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
     rig.write("a.txt", "changed")
     (rig.workspace / "d/b.txt").unlink()
     rig.sync()
-    assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 gone (d/b.txt)" in caplog.text
+    assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 removed (d/b.txt)" in caplog.text
 
 
 def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:

@@ -46,7 +46,7 @@ PURE = {
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
     ),
-    "sync": "follow_up status_document sync_reason",
+    "sync": "follow_up status_document sync_plan sync_reason",
     "watch": "debounce scan_listener",
 }
 

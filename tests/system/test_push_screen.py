@@ -70,7 +70,9 @@ def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
     assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
     terminal._process.send_signal(signal.SIGINT)
     assert terminal.finish() == 75
-    assert terminal.text.endswith("syncd: stopped while uploading; the sandbox is as it was: `syncd push` sends it")
+    assert terminal.text.endswith(
+        "syncd: stopped while uploading; the sandbox is unchanged: `syncd push` sends the changes"
+    )
     assert rig.count("initialize") == 0
     rig.configure()
     first = rig.ok("push", "--config", str(rig.config_file))
@@ -81,7 +83,7 @@ def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
     os.unlink(rig.workspace / "data.bin")
     rig.write("c")
     second = rig.ok("push")
-    assert second.out.startswith("synced 2 files (2 new, 1 gone), ")
+    assert second.out.startswith("synced 2 files (2 new, 1 removed), ")
     assert "next" not in second.err
 
 
@@ -94,5 +96,5 @@ def test_leaving_the_daemon_to_it(rig: Rig, terminal: Terminal) -> None:
     terminal.until(_UPLOADING.fullmatch, "the daemon's upload")
     terminal._process.send_signal(signal.SIGINT)
     assert terminal.finish() == 75
-    assert "stopped waiting; what the daemon began goes on: see `syncd status`" in terminal.text
+    assert "stopped waiting; the daemon goes on: see `syncd status`" in terminal.text
     rig.converged()

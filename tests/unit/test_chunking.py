@@ -1,4 +1,4 @@
-"""Where the archive is cut."""
+"""The division of an archive into chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, cut
+from syncd.archive.chunking import LARGEST_BYTES, TARGET_BYTES, Chunk, chunk_key, split
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 
@@ -20,7 +20,7 @@ def a_tree(paths: Iterable[str], size_bytes: int = 9_000) -> Manifest:
 
 
 def chunks(tree: Mapping[str, Entry], before: list[Chunk] | None = None) -> list[list[str]]:
-    return [chunk.paths for chunk in cut(tree, before or [])]
+    return [chunk.paths for chunk in split(tree, before or [])]
 
 
 def key_of(tree: Mapping[str, Entry], form: str) -> str | None:
@@ -31,13 +31,13 @@ NAMES = [f"src/module{n:05}.py" for n in range(5_000)]
 
 
 def test_chunks_hold_every_path_once_and_in_order() -> None:
-    """Nothing is lost, doubled or moved by the cutting."""
+    """No path is lost, repeated or moved."""
     tree = a_tree(NAMES)
     assert [path for run in chunks(tree) for path in run] == list(tree)
 
 
-def test_chunks_are_of_the_wanted_size() -> None:
-    """On average about the target, and never more than the largest size, but for a file that is larger itself."""
+def test_chunks_have_the_target_size() -> None:
+    """On average; none is larger than the limit, except a single large file."""
     runs = list(chunks(a_tree(NAMES)))
     sizes = [sum(512 + 9_000 for _ in run) for run in runs]
     assert max(sizes) <= LARGEST_BYTES
@@ -45,26 +45,26 @@ def test_chunks_are_of_the_wanted_size() -> None:
 
 
 def test_a_large_file_is_a_chunk_of_its_own() -> None:
-    """So that its neighbours need not be made anew with it."""
+    """Its neighbours need not be made again with it."""
     tree = a_tree(["a", "b", "c"], 10) | {"b": a_file(TARGET_BYTES)}
     assert ["b"] in list(chunks(dict(sorted(tree.items()))))
 
 
-def test_one_file_more_moves_few_boundaries() -> None:
-    """Almost all chunks stand when one file is added or removed."""
+def test_one_more_file_moves_few_boundaries() -> None:
+    """Almost all chunks stay the same when one file is added or removed."""
     before = {tuple(run) for run in chunks(a_tree(NAMES))}
     for names in ([*NAMES, "src/module02500x.py"], NAMES[:2500] + NAMES[2501:]):
         after = {tuple(run) for run in chunks(a_tree(names))}
         assert len(before - after) <= 3
 
 
-def test_no_paths_are_no_chunks() -> None:
-    """An empty workspace."""
+def test_no_paths_give_no_chunks() -> None:
+    """An empty workspace has none."""
     assert list(chunks({})) == []
 
 
-def test_a_key_tells_all_that_is_in_the_archive() -> None:
-    """Each field of an entry that reaches the archive changes the key; a stamp, which does not, leaves it."""
+def test_a_key_depends_on_all_that_is_in_the_archive() -> None:
+    """Each field of an entry that is packed changes the key; a stamp does not."""
     entry = a_file(5)
     link = Entry(Kind.SYMLINK, 0o777, 5, target="x")
     key = key_of({"a": entry}, "form")
@@ -85,12 +85,12 @@ def test_a_key_tells_all_that_is_in_the_archive() -> None:
 
 
 def test_unknown_content_has_no_key() -> None:
-    """A chunk with it is always made."""
+    """Such a chunk is always made."""
     assert key_of({"a": a_file(5), "b": a_file(5, b"")}, "form") is None
 
 
-def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
-    """After any change the chunks are those of a cut by someone who knows nothing, most of them the same objects."""
+def test_reused_chunks_equal_new_ones() -> None:
+    """After any change the chunks are those of a fresh division, most of them the same objects."""
     rnd = random.Random(7)
     tree = {name: a_file(rnd.choice([0, 900, 9_000, 90_000])) for name in NAMES}
     before: list[Chunk] = []
@@ -103,19 +103,19 @@ def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
             else:
                 tree[name] = a_file(rnd.choice([10, 20_000, TARGET_BYTES, LARGEST_BYTES]), rnd.randbytes(32))
         tree = dict(sorted(tree.items()))
-        now = cut(tree, before)
-        afresh = cut(tree)
+        now = split(tree, before)
+        afresh = split(tree)
         assert [(chunk.paths, chunk.entries) for chunk in now] == [(chunk.paths, chunk.entries) for chunk in afresh]
         assert not before or len(set(now) - set(before)) < len(now) / 4
         before = now
     assert len(before) > 100
 
 
-def test_a_cut_forced_by_what_followed_is_not_remembered() -> None:
-    """A chunk that ended because a large file came next goes on, once that file is gone."""
+def test_a_chunk_that_a_large_file_ended_is_not_reused() -> None:
+    """It continues once that file is removed."""
     names = [name for name in NAMES[:200] if len(chunks({name: a_file(10), "z": a_file(10)})) == 1][:20]
     small = a_tree(names, 10)
     with_large = dict(list(small.items())[:10]) | {"large": a_file(TARGET_BYTES)} | dict(list(small.items())[10:])
-    before = cut(with_large)
+    before = split(with_large)
     assert [len(chunk.paths) for chunk in before] == [10, 1, 10]
     assert chunks(small, before) == chunks(small) == [names]

@@ -17,7 +17,9 @@ _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*'(?!\w)|"(?:\\.|[^"\\])*"(?
 _IN_QUOTES = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 # Where syncd's own messages have a path without quotes, what comes before it and after it.
 _BARE = (
-    re.compile(r"([0-9] (?:new|changed|gone) \()(.*?)(?=(?:, …)?\)(?:$|; an |, [0-9]+ (?:changed|gone) \()|$)"),
+    re.compile(
+        r"([0-9] (?:new|changed|gone|removed) \()(.*?)(?=(?:, …)?\)(?:$|; an |, [0-9]+ (?:changed|gone|removed) \()|$)"
+    ),
     re.compile(r"(\bmended: )(.+)$"),
     re.compile(r"(\(first: )(.*?)(?=\): |$)"),
     re.compile(r"(^|\]: )((?:(?!\]: ).)+?)(?= (?:and [0-9]+ more )?cannot be watched and is polled)"),

@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from syncd.archive.preview import without_secret_files
+from syncd.archive.secret_files import exclude_secret_files
 from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import heaviest
 from syncd.cli.check.thresholds import (
@@ -66,7 +66,7 @@ def check_workspace(
             scan, watch_warnings = _watched_scan(workspace, selection, personal_excludes, note)
         else:  # a second set of watches would count against the same limit, and what it lacks is in its status
             scan = Scanner(workspace, selection, NoScanListener(), note, personal_excludes=personal_excludes).scan()
-        secrets = without_secret_files(scan, reader) if reader else {}
+        secrets = exclude_secret_files(scan, reader) if reader else {}
     except WorkspaceError as failure:
         found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
         return found

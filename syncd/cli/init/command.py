@@ -117,7 +117,7 @@ def _sent(config: Config, config_file: str | None) -> bool:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nNothing was sent.", err=True)
         return False
-    from syncd.cli.push import push, told  # noqa: PLC0415
+    from syncd.cli.push import push, summary  # noqa: PLC0415
 
-    click.echo(told(push(config, force=False)))
+    click.echo(summary(push(config, force=False)))
     return True

@@ -40,7 +40,7 @@ class Preview:
 
 def look(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
-    from syncd.archive.preview import without_secret_files  # noqa: PLC0415
+    from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
@@ -57,7 +57,7 @@ def look(config: Config) -> Preview:
     with ProgressBar() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
-        found = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
+        found = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out = dict(scan.left_out)
     for word, number in (("secrets", len(found)), ("unreadable", len(scan.unread))):
         if number:
