@@ -220,7 +220,7 @@ def status_publisher_of(
         config.workspace.path,
         config.notifications.after_minutes * 60,
         desktop=Desktop(context.environ, clock) if config.notifications.desktop else None,
-        file=NotificationStore(folders.state, clock),
+        file=NotificationStore(folders.state),
         clock=clock,
     )
     publisher = StatusPublisher(

@@ -77,7 +77,7 @@ class Components:
         times = (
             self.manager.next_ping_s(),
             self.client.idle_at_s,
-            self.publisher.news_due_s,
+            self.publisher.notification_due_s,
             self.agent_notifier.due_s,
         )
         return [time_s for time_s in times if time_s is not None]

@@ -317,7 +317,7 @@ class Daemon:
             self._obey(client, message)
         if self._backoff.waits_for_person:
             components.signals.reload = components.signals.reload or components.key_stamp() != self._key_stamp
-        self._publisher.look()
+        self._publisher.notify()
         if components.agent_notifier.look():
             self._warn()
             self._publisher.show()

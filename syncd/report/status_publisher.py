@@ -147,14 +147,14 @@ class StatusPublisher:
         return True
 
     @property
-    def news_due_s(self) -> float | None:
-        """The monotonic second from which on `look` has something to say on the desktop; None: nothing is ahead."""
+    def notification_due_s(self) -> float | None:
+        """The monotonic second from which on `notify` has something to show; None: nothing is planned."""
         return None if self.state is State.UPLOADING else self.notifier.due_s
 
-    def look(self) -> None:
-        """Time may have passed. While an upload goes on, what failed before it does so no longer, or not yet again."""
+    def notify(self) -> None:
+        """Show the desktop notification that is due. None during an upload, which may be the end of the failure."""
         if self.state is not State.UPLOADING:
-            self.notifier.look()
+            self.notifier.show_due()
 
     def learn(self, cycle: SyncCycle, servers: Mapping[str, str]) -> None:
         """What a cycle knows by now of where it goes and of what stays home; `servers` are those of a named sandbox."""
@@ -177,7 +177,7 @@ class StatusPublisher:
         self.totals.synced_once = True
         self.totals.last_error = None
         self.recorder.end(outcome)
-        self.notifier.well()
+        self.notifier.succeeded()
 
     def retrying(self, step: str, message: str) -> None:
         """An attempt at a step failed, and another one follows."""

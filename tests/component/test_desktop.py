@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown, Shown
+from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.notification_rules import DAY_S, TRY_AGAIN_FIRST_S, Notice
+from syncd.report.notification_rules import REPEAT_AFTER_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice, NoticeState
 from syncd.report.notification_store import NotificationStore
 from tests.clock import ScriptedClock
 from tests.desktop import NO_BUS, Screen, screen, session_bus
@@ -276,11 +276,14 @@ def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
     assert done.stdout.strip() == "False"
 
 
-# -- the herald, with a real bus and made-up time
+# -- the notifier, with a real bus and made-up time
+
+REFUSED = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
+NO_ANSWER = "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later"
 
 
-class Person:
-    """One daemon's herald, which can be started again, and the screen before which its person sits."""
+class Session:
+    """A daemon's notifier, which can be started again, and the screen of the session that it notifies."""
 
     def __init__(self, folder: Path, screen: Screen, clock: ScriptedClock) -> None:
         self.folder = folder
@@ -290,27 +293,27 @@ class Person:
         self.notifier = self.started()
 
     def started(self) -> DesktopNotifier:
-        """A new process's herald."""
+        """The notifier of a new process."""
         self.notifier = DesktopNotifier(
             "/home/dev/work",
             900.0,
             desktop=Desktop(self.environ, SystemClock()),
-            file=NotificationStore(str(self.folder), self.clock),
+            file=NotificationStore(str(self.folder)),
             clock=self.clock,
         )
         return self.notifier
 
     @property
-    def read(self) -> list[str]:
-        """The summaries so far."""
+    def summaries(self) -> list[str]:
+        """The summaries shown so far."""
         return [seen.summary for seen in self.screen.shown]
 
 
 @pytest.fixture
-def person(bus: str, tmp_path: Path) -> Iterator[Person]:
-    """Someone who sees it all."""
+def session(bus: str, tmp_path: Path) -> Iterator[Session]:
+    """A session with a desktop."""
     with screen(bus) as server:
-        yield Person(tmp_path, server, ScriptedClock())
+        yield Session(tmp_path, server, ScriptedClock())
 
 
 NOT_SYNCED = "work is not synced"
@@ -319,149 +322,136 @@ AGAIN = "work is in sync again"
 
 
 @needs_bus
-def test_failing_for_long_and_well_again(person: Person) -> None:
-    """Said when it has lasted, once; then that it is over, in its place."""
-    notifier, clock = person.notifier, person.clock
-    notifier.well()
+def test_failing_for_long_and_then_in_sync_again(session: Session) -> None:
+    """Shown once it has lasted; then success, in its place."""
+    notifier, clock = session.notifier, session.clock
+    notifier.succeeded()
     assert notifier.due_s is None
-    notifier.failed("no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False)
+    notifier.failed(NO_ANSWER, needs_person=False)
     assert notifier.due_s == clock.monotonic + 900
     clock.go_on(899)
     notifier.failed("the network is unreachable", needs_person=False)
-    assert person.read == []
+    assert session.summaries == []
     clock.go_on(1)
-    notifier.look()
-    assert person.read == [NOT_SYNCED]
-    for _ in range(100):
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED]
+    for _ in range(23):
         clock.go_on(3_600)
-        notifier.failed(
-            "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False
-        )
-    assert (person.read, notifier.due_s) == ([NOT_SYNCED], None)
-    notifier.well()
-    notifier.well()
-    notifier.look()
-    assert person.read == [NOT_SYNCED, AGAIN]
-    assert person.screen.shown[1].replaces == person.screen.shown[0].number
+        notifier.failed(NO_ANSWER, needs_person=False)
+    assert session.summaries == [NOT_SYNCED]
+    notifier.succeeded()
+    notifier.succeeded()
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED, AGAIN]
+    assert session.screen.shown[1].replaces == session.screen.shown[0].number
     assert notifier.due_s is None
 
 
 @needs_bus
-def test_a_person_is_needed(person: Person) -> None:
-    """Said after a minute with the error's own line, over a restart too; a day later once more."""
-    notifier, clock = person.notifier, person.clock
-    notifier.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+def test_a_person_is_needed(session: Session) -> None:
+    """Shown after a minute with the error's own line, not again after a restart; a day later once more."""
+    notifier, clock = session.notifier, session.clock
+    notifier.failed(REFUSED, needs_person=True)
     clock.go_on(60)
-    notifier.look()
-    assert person.read == [NEEDED]
-    assert "the API key: put a valid one into ~/.config/syncd/api-key" in person.screen.shown[0].body
+    notifier.show_due()
+    assert session.summaries == [NEEDED]
+    assert "the API key: put a valid one into ~/.config/syncd/api-key" in session.screen.shown[0].body
     for _ in range(20):
-        notifier = person.started()
+        notifier = session.started()
         clock.go_on(600)
-        notifier.failed(
-            "the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True
-        )
+        notifier.failed(REFUSED, needs_person=True)
         clock.go_on(600)
-        notifier.look()
-    assert person.read == [NEEDED]
+        notifier.show_due()
+    assert session.summaries == [NEEDED]
     assert notifier.due_s is not None
     clock.go_on(notifier.due_s - clock.monotonic)
-    notifier.look()
-    assert person.read == [NEEDED, NEEDED]
-    clock.suspend(DAY_S)
-    notifier.look()
-    assert person.read == [NEEDED, NEEDED, NEEDED]
-    assert len({seen.number for seen in person.screen.shown}) == 1
+    notifier.show_due()
+    assert session.summaries == [NEEDED, NEEDED]
+    clock.suspend(REPEAT_AFTER_S)
+    notifier.show_due()
+    assert session.summaries == [NEEDED, NEEDED, NEEDED]
+    assert len({seen.number for seen in session.screen.shown}) == 1
 
 
 @needs_bus
-def test_well_again_after_a_restart(person: Person) -> None:
-    """Who read the bad news gets the good, though the service was restarted to get there; the machine, too."""
-    notifier, clock = person.notifier, person.clock
+def test_in_sync_again_after_a_restart(session: Session) -> None:
+    """Success follows failing although the service was restarted in between; the machine, too."""
+    notifier, clock = session.notifier, session.clock
     notifier.failed("the sandbox is gone", needs_person=True)
     clock.go_on(60)
-    notifier.look()
+    notifier.show_due()
     clock.monotonic = clock.boottime = 7.0
     clock.wall += 60
-    notifier = person.started()
-    notifier.well()
-    assert person.read == [NEEDED, AGAIN]
-    person.started().well()
-    assert person.read == [NEEDED, AGAIN]
+    notifier = session.started()
+    notifier.succeeded()
+    assert session.summaries == [NEEDED, AGAIN]
+    session.started().succeeded()
+    assert session.summaries == [NEEDED, AGAIN]
 
 
 @needs_bus
-def test_a_pause_is_no_failure(person: Person) -> None:
+def test_a_pause_is_no_failure(session: Session) -> None:
     """What failed before a pause is not counted through it."""
-    notifier, clock = person.notifier, person.clock
+    notifier, clock = session.notifier, session.clock
     notifier.failed("no network", needs_person=False)
     notifier.paused()
     assert notifier.due_s is None
     clock.go_on(10_000)
-    notifier.look()
+    notifier.show_due()
     notifier.failed("no network", needs_person=False)
     clock.go_on(899)
-    notifier.look()
-    assert person.read == []
+    notifier.show_due()
+    assert session.summaries == []
 
 
 @needs_bus
-def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -> None:
-    """What could not be shown is tried again, slowly, and said in the log once, for whoever debugs."""
+def test_no_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be shown is tried again, slowly, and logged once at debug level; success is soon given up."""
     caplog.set_level("DEBUG", "syncd")
-    notifier, clock = person.notifier, person.clock
-    address, person.environ["DBUS_SESSION_BUS_ADDRESS"] = person.environ["DBUS_SESSION_BUS_ADDRESS"], "unix:path=/none"
+    notifier, clock = session.notifier, session.clock
+    address = session.environ["DBUS_SESSION_BUS_ADDRESS"]
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
     notifier.failed("no network", needs_person=False)
     clock.go_on(900)
-    for wait_s in (TRY_AGAIN_FIRST_S, 2 * TRY_AGAIN_FIRST_S, 4 * TRY_AGAIN_FIRST_S):
-        notifier.look()
-        assert notifier.due_s == clock.monotonic + wait_s
-        clock.go_on(wait_s)
+    for _ in range(3):
+        notifier.show_due()
+        assert notifier.due_s == clock.monotonic + TRY_AGAIN_S
+        clock.go_on(TRY_AGAIN_S)
     record = caplog.records[0]
     assert len(caplog.records) == 1
     assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.look()
-    assert person.read == [NOT_SYNCED]
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
-    for _ in range(7):  # each a sync, for an hour: then it is no news any more
-        notifier.well()
-        clock.go_on(600)
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.well()
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED]
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
+    for _ in range(SUCCESS_TRIES):
+        notifier.succeeded()
+        clock.go_on(TRY_AGAIN_S)
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    notifier.succeeded()
     assert notifier.due_s is None
+    notifier = session.started()
     notifier.failed("no network", needs_person=False)
     clock.go_on(900)
-    notifier.look()
-    assert person.read == [NOT_SYNCED, NOT_SYNCED]
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED, NOT_SYNCED]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\xff", b"{}", b'{"told": {"times": 7}}', b"[" * 100_000], ids=range(5))
-def test_a_record_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
-    """It is as good as none."""
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\xff", b"{}", b'{"state": {"times": 7}, "shown": null}', b"[" * 100_000], ids=range(5)
+)
+def test_a_damaged_record(tmp_path: Path, content: bytes) -> None:
+    """It counts as none."""
     (tmp_path / "notices").write_bytes(content)
-    told, shown = NotificationStore(str(tmp_path), ScriptedClock()).load()
-    assert (told.times, shown) == ((), None)
+    assert NotificationStore(str(tmp_path)).load() == (NoticeState(), None)
 
 
 def test_notifications_switched_off(tmp_path: Path) -> None:
     """Nothing is ever due, and nothing is written."""
     clock = ScriptedClock()
-    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path), clock), clock=clock)
+    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path)), clock=clock)
     notifier.failed("no", needs_person=True)
     clock.go_on(10_000)
-    notifier.look()
+    notifier.show_due()
     assert notifier.due_s is None
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    """What was said an hour before the clock fell by a year was said just now, and is forgotten a day later."""
-    clock = ScriptedClock()
-    file = NotificationStore(str(tmp_path), clock)
-    file.save(file.load()[0].__class__(times=(clock.boottime,)), Shown(7, "bus :1.2"))
-    clock.wall -= 365 * DAY_S
-    told, shown = file.load()
-    assert (told.times, shown) == ((clock.boottime,), Shown(7, "bus :1.2"))
-    clock.wall += (365 + 1) * DAY_S
-    assert file.load() == (type(told)(), None)

@@ -37,7 +37,7 @@ def clock() -> ScriptedClock:
 @pytest.fixture
 def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
     folder = str(tmp_path)
-    notifier = DesktopNotifier("/work", AFTER_S, desktop=Silent(), file=NotificationStore(folder, clock), clock=clock)
+    notifier = DesktopNotifier("/work", AFTER_S, desktop=Silent(), file=NotificationStore(folder), clock=clock)
     return StatusPublisher(
         workspace="/work",
         target=Target("https://api.example", "box", "us"),
@@ -107,11 +107,11 @@ def test_an_upload_under_way_is_no_failing(publisher: StatusPublisher, clock: Sc
     publisher.enter(State.UPLOADING)
     publisher.retrying("upload", "the upload was cut off")
     publisher.enter(State.RETRYING)
-    assert publisher.news_due_s == pytest.approx(clock.monotonic + AFTER_S)
+    assert publisher.notification_due_s == pytest.approx(clock.monotonic + AFTER_S)
     publisher.enter(State.UPLOADING)
     clock.go_on(4 * AFTER_S)
-    assert publisher.news_due_s is None
-    publisher.look()
+    assert publisher.notification_due_s is None
+    publisher.notify()
     publisher.enter(State.RETRYING)
     with pytest.raises(AssertionError, match="not synced"):
         publisher.failed("upload", TryLater("the upload was cut off"))
@@ -122,5 +122,5 @@ def test_a_pause_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock)
     publisher.retrying("upload", "the upload was cut off")
     publisher.enter(State.PAUSED)
     clock.go_on(4 * AFTER_S)
-    assert publisher.news_due_s is None
-    publisher.look()
+    assert publisher.notification_due_s is None
+    publisher.notify()
