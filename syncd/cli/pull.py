@@ -20,12 +20,12 @@ def command(config_file: str | None, destination: str) -> None:
     config = configured(config_file)
     from syncd.archive.extraction import extract, folder_mode  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
     folder_mode(destination)  # before anything is asked for
     _refuse_workspace(config, destination)
     try:
-        with ProgressBar() as progress:
+        with ProgressDisplay() as progress:
             extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check))
     except (Stop, KeyboardInterrupt):
         raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None

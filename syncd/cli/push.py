@@ -52,9 +52,9 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
 def push(config: Config, force: bool) -> Pushed:
     """One sync, with its progress shown. Raises `SyncdError`, which says what an interrupt leaves behind."""
     from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
-    with ProgressBar() as progress:
+    with ProgressDisplay() as progress:
         request = {"do": "push", "force": force}
         try:
             done = ask_or_do(

@@ -62,12 +62,12 @@ def _compared(config: Config) -> _Compared:
     from syncd.archive.preview import without_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
 
     workspace, excludes = config.workspace, excludes_for(config, os.environ)
-    with ProgressBar() as progress:
+    with ProgressDisplay() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
         secrets = without_secret_files(scan, reader_of(config, CLOCK, os.environ))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncd.cli.progress.bar import ProgressBar
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.sync.status_document import State
 from tests.clock import ScriptedClock
 
@@ -14,7 +14,7 @@ _MIB = 1 << 20
 def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a stage, one every half minute where a stage takes long, and each failure."""
     clock = ScriptedClock()
-    with ProgressBar(clock) as progress:
+    with ProgressDisplay(clock) as progress:
         progress.stage(State.SNAPSHOTTING)
         for files in range(10):
             progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
@@ -39,7 +39,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_speed_of_the_last_upload() -> None:
     """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
     clock = ScriptedClock()
-    progress = ProgressBar(clock)
+    progress = ProgressDisplay(clock)
     assert progress.upload_bytes_per_s is None
     progress.stage(State.UPLOADING)
     clock.go_on(0.5)

@@ -74,6 +74,7 @@ def test_plain_lines() -> None:
     assert plain(PACKING) == "packaging: 431/690 MiB, 31,200/50,000 files, 85.3 MiB/s, 0:03 left"
     assert plain(replace(UPLOADING, bytes_per_s=None, seconds_left=None)) == "uploading: 128/206 MiB"
     assert plain(COMING) == "downloading: 5.0 MiB"
+    assert plain(WAITING) == "initializing the sandbox: 1:12"
 
 
 @pytest.mark.parametrize(

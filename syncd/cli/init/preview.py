@@ -41,7 +41,7 @@ class Preview:
 def look(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
     from syncd.archive.preview import without_secret_files  # noqa: PLC0415
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
     from syncd.scan.size_limit import over_limit  # noqa: PLC0415
@@ -54,7 +54,7 @@ def look(config: Config) -> Preview:
             named.append((f"{path}/" if is_dir else path, "by its name"))
 
     excludes = excludes_for(config, os.environ)
-    with ProgressBar() as progress:
+    with ProgressDisplay() as progress:
         progress.doing("looking at the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
         found = without_secret_files(scan, reader_of(config, CLOCK, os.environ))

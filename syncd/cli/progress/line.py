@@ -63,9 +63,12 @@ def line(work: Work, width: int, *, ascii_only: bool = False) -> list[tuple[str,
 
 def plain(work: Work) -> str:
     """The same for a log, where nothing can be drawn over."""
-    figures = dict(_figures(work)) if work.total_bytes > 0 else {"bytes": amount(work.done_bytes)}
-    told = (" ".join(figures[name].split()) for name in ("bytes", "files", "speed", "left") if name in figures)
-    return f"{work.word}: " + ", ".join(figure for figure in told if figure)
+    if work.total_bytes > 0:
+        figures = dict(_figures(work))
+    else:
+        figures = {"bytes": amount(work.done_bytes) if work.done_bytes else duration(work.seconds)}
+    shown = (" ".join(figures[name].split()) for name in ("bytes", "files", "speed", "left") if name in figures)
+    return f"{work.word}: " + ", ".join(figure for figure in shown if figure)
 
 
 def _without_end(work: Work, ascii_only: bool) -> list[tuple[str, str]]:
