@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.observer import ProgressView
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.directories import directories_for
 from syncd.core.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
@@ -46,7 +46,7 @@ def ask_daemon(
     config: Config,
     request: Message,
     timeout_s: float | None = None,
-    view: ProgressView | None = None,
+    view: ProgressDisplay | None = None,
 ) -> dict[str, Any] | None:
     """The daemon's last word, or None where none runs. Raises what it ended with, `TimeoutError`, and
     `KeyboardInterrupt` where a signal ended the waiting: the daemon goes on.
@@ -60,7 +60,7 @@ def ask_daemon(
 
 
 def _ask_daemon(
-    config: Config, request: Message, timeout_s: float | None, view: ProgressView | None
+    config: Config, request: Message, timeout_s: float | None, view: ProgressDisplay | None
 ) -> dict[str, Any] | None:
     folder = directories_for(config.workspace.path, os.environ).state
     ends_s = CLOCK.monotonic_s() + min(_STARTS_S, timeout_s or _STARTS_S)
@@ -83,7 +83,7 @@ def _ask_daemon(
         CLOCK.sleep(_ASK_AGAIN_S)
 
 
-def _show(message: Message, view: ProgressView) -> None:
+def _show(message: Message, view: ProgressDisplay) -> None:
     if "failed" in message:
         view.note(message["failed"])
     elif "done_files" in message:

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.observer import ProgressView
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.clock import stamp
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop, SyncdError
@@ -43,7 +43,7 @@ class _Observer:
     """Tells a person what goes on; its waits are cut short by a signal."""
 
     waiter: Waiter
-    view: ProgressView
+    view: ProgressDisplay
     recorder: HistoryRecorder
 
     def stage(self, state: State) -> None:
@@ -66,7 +66,7 @@ class _Observer:
         self.waiter.sleep(wait_s)
 
 
-def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressView, give_up_s: float | None = None) -> Outcome:
+def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_up_s: float | None = None) -> Outcome:
     """One sync, and what files that changed under it still need. Raises `SyncdError`, `Stop`.
 
     `TryLater` names the files that never stood still: all else is in the sandbox, and recorded so.
@@ -140,7 +140,7 @@ def _tell_agent(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Obse
         agent_notifier.close()
 
 
-def _warn(view: ProgressView, warnings: list[SyncWarning]) -> None:
+def _warn(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:
     for warning in warnings[:_SHOWN_WARNINGS]:
         view.note(f"warning: {one_line(str(warning), 600)}")
     more = len(warnings) - _SHOWN_WARNINGS

@@ -57,7 +57,7 @@ class Client:
             self.close()
         return None
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a line. A client that does not read is let go: it must not hold up the daemon."""
         if self.gone:
             return
@@ -80,7 +80,7 @@ class Client:
 
     def done(self, exit_code: int, message: str = "", **more: Any) -> None:
         """The last line, with what the command is to exit with."""
-        self.tell({"event": "done", "exit": exit_code, "message": message, **more})
+        self.send({"event": "done", "exit": exit_code, "message": message, **more})
         self.close()
 
     def close(self) -> None:

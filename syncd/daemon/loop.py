@@ -16,11 +16,10 @@ from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NeedsPerson, Stop, SyncdError, TryLater, WorkspaceError
 from syncd.core.waiter import POLL_EVERY_S, GivesWay, Superseded
-from syncd.daemon import requests
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.components import Components
 from syncd.daemon.control import Client, Message
-from syncd.daemon.requests import RequestQueue, SyncRequest
+from syncd.daemon.requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import ApiStep, FailureAction
@@ -38,6 +37,7 @@ POLL_LEAST_S = 2.0
 POLL_SHARE = 20
 # While the key is refused, its file is looked at this often.
 KEY_POLL_S = 2.0
+_SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING, State.RETRYING})
 
 
 class LoopEnd(Enum):
@@ -55,7 +55,6 @@ class Daemon:
         self._publisher = components.publisher
         self._clock = components.clock
         self._request_queue = RequestQueue()
-        self._serving: list[SyncRequest] = []
         self._burst: Burst | None = None
         self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
@@ -102,21 +101,20 @@ class Daemon:
 
     def _sync(self, reason: SyncReason) -> None:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
-        self._serving = self._request_queue.taken()
+        sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self._publisher.pending = True
         changed, written = self._dirty.taken(), self._dirty.taken_files()
-        if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
+        if reason is not SyncReason.CHANGE or self._request_queue.serving or self._components.watch.needs_polling:
             changed = written = None  # what was saved a moment before an order may not have been heard of yet
         self._components.cycle.disbelieve(written)
         self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:
-            outcome = self._components.cycle.run(requests.mode_of(self._serving), self, changed)
+            outcome = self._components.cycle.run(sync_mode, self, changed)
         except Superseded:
             self._publisher.recorder.gave_way()
-            self._request_queue.put_back(self._serving)
-            self._serving = []
+            self._request_queue.put_back()
             self._burst = self._burst or burst or noted(None, self._started_s)
             self._dirty.anywhere()
         except StepFailed as failure:
@@ -145,8 +143,7 @@ class Daemon:
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
         self._backoff.clear()
-        self._request_queue.lasting += requests.tell_outcome(self._serving, outcome)
-        self._serving = []
+        self._request_queue.succeeded(outcome)
         if outcome.follow_up:
             self._look_everywhere()
         self._publisher.pending = self._burst is not None
@@ -161,14 +158,14 @@ class Daemon:
         if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(step, failure)
-        for_good = isinstance(failure, NeedsPerson)
-        self._request_queue.lasting += requests.tell_failure(self._serving, failure, for_good=for_good)
-        self._serving = []
+        self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
         publisher.pending = True
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
         self._backoff.after(failure, now_s, now_s - self._started_s, asked_s)
+        if self._backoff.not_before_s is not None:
+            self._send_failure(failure, self._backoff.not_before_s - now_s)
         self._dirty.anywhere()
 
     def _look_everywhere(self) -> None:
@@ -193,13 +190,13 @@ class Daemon:
         elif self._backoff.hold is not None:
             return
         self._publisher.enter(state)
-        requests.tell_progress(self._serving, state=state)
+        self._request_queue.send_progress(state=state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
         """Show it."""
         if self._publisher.packed(done_files, total_files, done_bytes, total_bytes):
             what = {"done_files": done_files, "total_files": total_files}
-            requests.tell_progress(self._serving, done_bytes=done_bytes, total_bytes=total_bytes, **what)
+            self._request_queue.send_progress(done_bytes=done_bytes, total_bytes=total_bytes, **what)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         """Show it."""
@@ -207,7 +204,7 @@ class Daemon:
         now_s = self._clock.monotonic_s()
         if now_s - self._told_s >= POLL_EVERY_S or sent_bytes == total_bytes:
             self._told_s = now_s
-            requests.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
+            self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
         """Show what failed and when it is tried again."""
@@ -215,9 +212,13 @@ class Daemon:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
-        requests.tell_progress(self._serving, failed=f"{failure}; trying again in {wait_s:.1f} s")
+        self._send_failure(failure, wait_s)
         self._publisher.retrying(failure.step, str(failure))
         self._publisher.retry_in(wait_s)
+
+    def _send_failure(self, failure: Exception, wait_s: float) -> None:
+        self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
+        self._request_queue.send_progress(state=State.RETRYING)
 
     def pause(self, wait_s: float, action: FailureAction) -> None:
         """Wait a failure out, asleep or awake; a newer change means a fresh snapshot, an order at once."""
@@ -290,7 +291,7 @@ class Daemon:
     def _is_called_off(self) -> bool:
         """Whether someone wants another sync than this one, or none."""
         # An order goes before a pause: given up for it, it would be begun again at once, without end.
-        held_up = self._paused and not self._serving
+        held_up = self._paused and not self._request_queue.serving
         return bool(self._request_queue.fresh) or held_up or self._components.signals.reload
 
     def _hear(self) -> None:
@@ -326,13 +327,11 @@ class Daemon:
     def _obey(self, client: Client, message: Message) -> None:
         match message.get("do"):
             case "push":
-                self._request_queue.add(
-                    SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED)
-                )
+                self._add(SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED))
             case "flush" if self._paused:
-                client.done(TryLater.exit_code, str(requests.PAUSED))
+                client.done(PAUSED.exit_code, str(PAUSED))
             case "flush":
-                self._request_queue.add(SyncRequest(client, lasting=True))
+                self._add(SyncRequest(client, lasting=True))
             case "hello":
                 client.done(0, result={"version": __version__})
             case "left":
@@ -342,6 +341,12 @@ class Daemon:
                 self._pause_or_resume(client, word)
             case _:
                 client.done(2, "this daemon does not know that command: is it of another version?")
+
+    def _add(self, request: SyncRequest) -> None:
+        """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
+        self._request_queue.add(request)
+        if request.client is not None and self._publisher.state in _SYNCING:
+            request.client.send({"event": "progress", "state": self._publisher.state})
 
     def _leave(self, sandbox_id: str) -> None:
         """Someone released it: an idle daemon would not ask, and never hear of that."""
@@ -359,7 +364,7 @@ class Daemon:
             self._look_everywhere()
         self._paused = word == "pause"
         if self._paused:
-            self._request_queue.turn_away(requests.PAUSED)
+            self._request_queue.pause()
         _log.info("%sd", word)
         client.done(0)
 

@@ -68,7 +68,7 @@ def test_a_command_is_heard_and_answered(tmp_path: Path, depth: int) -> None:
         assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
         with asking(folder, {"do": "push", "force": True}) as heard:
             client, request = next_request(server)
-            client.tell({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
+            client.send({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
             client.done(0, "fine", result={"files": 3})
         assert request == {"do": "push", "force": True}
         assert [message["event"] for message in heard] == ["progress", "done"]
@@ -137,7 +137,7 @@ def test_a_client_that_went_away(tmp_path: Path) -> None:
             raw.sendall(b'{"do": "push"}\n')
             client, _ = next_request(server)
         for _ in range(3):
-            client.tell({"event": "progress"})
+            client.send({"event": "progress"})
         client.done(0)
         assert client.gone
         assert len(server.filenos()) == 1
@@ -149,7 +149,7 @@ def test_a_client_that_does_not_read(tmp_path: Path) -> None:
         raw.sendall(b'{"do": "push"}\n')
         client, _ = next_request(server)
         for _ in range(10_000):
-            client.tell({"event": "progress", "padding": "x" * 1000})
+            client.send({"event": "progress", "padding": "x" * 1000})
         assert client.gone
 
 

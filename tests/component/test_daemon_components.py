@@ -1,4 +1,4 @@
-"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, orders."""
+"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SandboxRefused, Stop, Unavailable
 from syncd.core.interrupt import Interrupt
-from syncd.daemon import requests
 from syncd.daemon.control import Client
 from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.signals import Signals
@@ -230,45 +229,90 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
-def test_orders_are_told_how_it_went() -> None:
-    """An order is told its sync's end; a flush outlasts what passes, a push does not."""
+def test_requests_are_answered() -> None:
+    """A request is answered when its sync ends; a flush outlasts what passes, a push does not."""
     with clients(2) as (near, far):
+        queue = RequestQueue()
         push = SyncRequest(near[0], SyncMode.FORCED)
         flush = SyncRequest(near[1], lasting=True)
-        box = RequestQueue()
-        box.add(push)
-        box.add(flush)
-        serving = box.taken()
-        assert requests.mode_of(serving) is SyncMode.FORCED
-        assert (box.fresh, box.lasting) == ([], [])
-        box.put_back(serving)
-        assert box.taken() == [push, flush]
-        assert requests.tell_outcome([push], Outcome(None, files=3)) == []
-        told = json.loads(far[0].recv(4096))
-        assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
-        assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
-        assert requests.mode_of([flush]) is SyncMode.CHANGED
-        assert requests.tell_failure([flush, SyncRequest()], SandboxRefused("gone"), for_good=True) == []
-        told = json.loads(far[1].recv(4096))
-        assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
+        for request in (push, flush, SyncRequest()):
+            queue.add(request)
+        assert queue.begin() is SyncMode.FORCED
+        assert queue.fresh == []
+        queue.put_back()
+        assert queue.fresh[:2] == [push, flush]
+        queue.begin()
+        queue.succeeded(Outcome(None, files=3))
+        for end in far[:2]:
+            answer = json.loads(end.recv(4096))
+            assert (answer["exit"], answer["result"]["outcome"], answer["result"]["files"]) == (0, "unchanged", 3)
+
+
+def test_a_flush_outlasts_what_passes() -> None:
+    """A push is answered with the failure; a flush waits for the next sync, until a person must act."""
+    with clients(2) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0]))
+        flush = SyncRequest(near[1], lasting=True)
+        queue.add(flush)
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        assert json.loads(far[0].recv(4096))["exit"] == 75
+        assert queue.fresh == []
+        assert queue.begin() is SyncMode.CHANGED
+        assert queue.serving == [flush]
+        queue.failed(SandboxRefused("gone"), for_good=True)
+        answer = json.loads(far[1].recv(4096))
+        assert (answer["event"], answer["exit"], answer["message"]) == ("done", 78, "gone")
+
+
+def test_a_pause_answers_those_that_wait_for_the_next_sync() -> None:
+    """None follows until a person resumes."""
+    with clients(1) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.pause()
+        assert json.loads(far[0].recv(4096))["exit"] == 75
+        queue.begin()
+        assert queue.serving == []
+
+
+def test_all_that_wait_are_sent_progress() -> None:
+    """Those of the sync under way, those that wait for the next one, and those that came meanwhile."""
+    with clients(2) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.send_progress(state="retrying")
+        queue.begin()
+        queue.add(SyncRequest(near[1]))
+        queue.add(SyncRequest())
+        queue.send_progress(done_bytes=1, total_bytes=2)
+        sent = [[json.loads(line)["event"] for line in end.recv(4096).splitlines()] for end in far[:2]]
+        assert sent == [["progress"] * 2, ["progress"]]
 
 
 SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
-def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """After how many of these syncs an order is answered, and how."""
+def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+    """After how many of these syncs a request is answered, and how."""
+    queue = RequestQueue()
+    queue.add(request)
+    queue.begin()
     for number, outcome in enumerate(outcomes, 1):
-        waiting = requests.tell_outcome([request], outcome)
-        if not waiting:
+        queue.succeeded(outcome)
+        if select.select([far], [], [], 0)[0]:
             return number, json.loads(far.recv(4096))
-        (request,) = waiting
-        assert request.sync_mode is SyncMode.CHANGED
+        assert queue.begin() is SyncMode.CHANGED
     raise AssertionError("it waits on")
 
 
 @pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
-def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
+def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
     """For one that was written once, not for one that never rests: that one is named. All else counts."""
     once = Outcome(SENT, ("big",), 2, None, ("big",))
     for outcomes, syncs, code in (
@@ -279,34 +323,37 @@ def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
         ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
     ):
         with clients(1) as (near, far):
-            number, told = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
-            assert (number, told["exit"]) == (syncs, code)
+            number, answer = _answer(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, answer["exit"]) == (syncs, code)
             if code == 0:
-                assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+                assert answer["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
             else:
                 name = outcomes[-1].follow_up[0]
-                assert told["message"].startswith(f"'{name}' kept changing while being read")
+                assert answer["message"].startswith(f"'{name}' kept changing while being read")
 
 
-def test_nobody_is_served_who_left() -> None:
-    """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
+def test_a_client_that_hung_up_is_not_served() -> None:
+    """Its request is dropped, killed or not, forced or not; a signal's request stays."""
     with clients(4) as (near, far):
         stays = SyncRequest(near[3], lasting=True)
         signalled = SyncRequest()
-        box = RequestQueue()
-        box.lasting = [SyncRequest(near[0], lasting=True)]
-        box.put_back([SyncRequest(near[1], lasting=True)])
-        box.add(SyncRequest(near[2], SyncMode.FORCED))
-        assert len(box.fresh) == 2
-        for gone in far[:3]:
-            gone.close()
-        assert box.fresh == []
-        box.add(signalled)
-        box.add(stays)
-        assert box.taken() == [signalled, stays]
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.add(SyncRequest(near[1], lasting=True))
+        queue.add(SyncRequest(near[2], SyncMode.FORCED))
+        assert len(queue.fresh) == 2
+        for end in far[:3]:
+            end.close()
+        assert queue.fresh == []
+        queue.add(signalled)
+        queue.add(stays)
+        queue.begin()
+        assert queue.serving == [signalled, stays]
         assert [client.gone for client in near] == [True, True, True, False]
-        far[3].sendall(b"more")  # who says more than was asked for still waits
-        assert stays.waits
+        far[3].sendall(b"more")  # a client that says more than was asked for still waits
+        assert stays.is_open
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:

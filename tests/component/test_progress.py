@@ -36,6 +36,20 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_it_is_silent_at_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is over sooner is not shown, but a failure is; later the work of the moment is."""
+    clock = ScriptedClock()
+    progress = ProgressDisplay(clock, silent_s=1.0)
+    progress.stage(State.SNAPSHOTTING)
+    progress.note("no network: look; trying again in 1.0 s")
+    progress.stage(State.UPLOADING)
+    assert capsys.readouterr().err.splitlines() == ["no network: look; trying again in 1.0 s"]
+    clock.go_on(1)
+    progress.sent(0, 100 * _MIB)
+    progress.sent(1, 100 * _MIB)
+    assert capsys.readouterr().err.splitlines() == ["uploading …"]
+
+
 def test_the_speed_of_the_last_upload() -> None:
     """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
     clock = ScriptedClock()

@@ -227,7 +227,7 @@ class Waiter:
         self._deeds = world.deeds
         self._wanted = world.wanted()
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Progress."""
 
     def done(self, exit_code: int, message: str = "", **more: Any) -> None:
@@ -416,7 +416,7 @@ class StoryDaemon(Daemon):
 class Mute:
     """A command that nobody waits for."""
 
-    def tell(self, message: Any) -> None: ...
+    def send(self, message: Any) -> None: ...
 
     def done(self, *_: Any, **__: Any) -> None: ...
 
