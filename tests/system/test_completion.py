@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
+HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "syncd.emulator", "syncd.daemon.build")
 # What is typed before a TAB, and the line that must be there after it.
 LINES = (
     ("syncd expl", "syncd explain "),

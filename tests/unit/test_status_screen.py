@@ -269,6 +269,14 @@ def test_it_fits(state: State, width: int) -> None:
         assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", coloured(line))))) <= SHADES
 
 
+@pytest.mark.parametrize(
+    ("text", "width"), [("ab", 2), ("é…█", 3), ("e\u0301", 1), ("長い", 4), ("🙂", 2), ("\u200b", 0)]
+)
+def test_columns(text: str, width: int) -> None:
+    """Letters of East Asia and emoji take two, what is drawn on another letter none."""
+    assert columns(text) == width
+
+
 def test_foreign_text_obeys_no_terminal() -> None:
     """A path or an answer with control characters is shown, not carried out."""
     text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))

@@ -117,10 +117,10 @@ def _count(number: int, thing: str) -> str:
 
 def _end(path: str, room: int) -> str:
     """What is shown of a path, or as much of its end as fits."""
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    from syncd.cli.status.text import columns  # noqa: PLC0415 - as above
 
-    if cell_len(path) <= room:
+    if columns(path) <= room:
         return path
-    while path and cell_len(path) > room - 1:
+    while path and columns(path) > room - 1:
         path = path[1:]
     return f"…{path}"

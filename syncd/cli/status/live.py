@@ -1,8 +1,7 @@
 """A screen that stays in its place: only lines that changed are written again, so nothing scrolls or flickers.
 
-The cursor stays visible below the last line, and there is no second screen: whatever ends the process, what was shown
-last stays. Only the echo of keys is switched off meanwhile, as an Enter would move the screen. rich's `Live` draws
-every line anew each time, and loses its place at a change of the terminal's size and after a Ctrl-Z.
+The cursor stays visible below the last line, and there is no second screen: whatever ends the process, the last screen
+stays. Only the echo of keys is switched off meanwhile, as an Enter would move the screen.
 """
 
 from __future__ import annotations

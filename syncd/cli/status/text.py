@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
@@ -45,8 +46,6 @@ class Glyphs(Struct, frozen=True):
 
 ASCII = Glyphs("*", "#", ".")
 UNICODE = Glyphs("●", "█", "░")
-# Of one column each: looking that up would cost every start the tables.
-_OWN_SIGNS = str.maketrans(dict.fromkeys("●█░…", "*"))
 
 
 def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
@@ -95,11 +94,13 @@ def _fitting(text: str, room: int) -> str:
 
 def columns(text: str) -> int:
     """How many columns of a terminal it takes: letters of East Asia take two."""
-    if text.translate(_OWN_SIGNS).isascii():
-        return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415 - most text needs no tables
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
-    return cell_len(text)
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):  # it is drawn on the letter before it
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
 def plain(line: Line) -> str:
