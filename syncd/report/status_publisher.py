@@ -65,7 +65,7 @@ class StatusPublisher:
     workspace: str
     target: Target
     file: StatusStore
-    manager: SystemdNotifier
+    systemd: SystemdNotifier
     recorder: HistoryRecorder
     notifier: DesktopNotifier
     clock: Clock
@@ -98,7 +98,7 @@ class StatusPublisher:
         """Write what changed. A state folder that cannot be written costs the status, not the sync."""
         with contextlib.suppress(OSError):
             self.file.write(self.document())
-        self.manager.status(self._line())
+        self.systemd.status(self._line())
 
     def enter(self, state: State) -> None:
         """A state begins, or goes on."""

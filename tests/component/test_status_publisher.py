@@ -42,7 +42,7 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
         workspace="/work",
         target=Target("https://api.example", "box", "us"),
         file=StatusStore(folder),
-        manager=SystemdNotifier({}, clock, 1),
+        systemd=SystemdNotifier({}, clock, 1),
         recorder=HistoryRecorder(clock, HistoryStore(folder), lambda: "box"),
         notifier=notifier,
         clock=clock,

@@ -44,8 +44,7 @@ from syncd.core.settings import Config, check_config
 from syncd.core.waiter import Superseded
 from syncd.daemon import build
 from syncd.daemon.build import RuntimeContext, folders_of
-from syncd.daemon.components import Components
-from syncd.daemon.loop import Daemon
+from syncd.daemon.loop import Components, Daemon
 from syncd.daemon.requests import SyncRequest
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
