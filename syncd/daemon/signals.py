@@ -62,7 +62,9 @@ class Signals:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Another SIGTERM while the process exits must not turn its end into an error.
+                is_over = number in _ENDS and self._interrupt.requested
+                signal.signal(number, signal.SIG_IGN if is_over else handler)
             signal.set_wakeup_fd(fd_before)
             self._over.set()
             os.close(hears)

@@ -57,10 +57,13 @@ def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
     """Our handlers, in this very process."""
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with signals.installed():
             yield signals, interrupt, wakeup
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         wakeup.close()
 
 
@@ -81,6 +84,24 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
         with pytest.raises(Stop), interrupt.region():
             near.recv(1)
         assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
+
+
+def test_a_signal_after_the_end_is_ignored() -> None:
+    """A second SIGTERM while the process exits does not kill it; without a first one the old handler is back."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    interrupt, wakeup = Interrupt(), Wakeup()
+    signals = Signals(interrupt, wakeup)
+    try:
+        with signals.installed():
+            pass
+        assert signal.getsignal(signal.SIGTERM) == before[0]
+        with signals.installed():
+            interrupt.request()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+        wakeup.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
