@@ -268,7 +268,7 @@ def daemon_of(
         waiter = Waiter(context.interrupt, context.clock)
         client = HttpClient(waiter)
         stack.callback(client.drop)
-        watch = _opened(watcher(config.workspace.path, wakeup.ring), stack)
+        watch = _opened(watcher(config.workspace.path, wakeup.wake), stack)
         suspend_detector = _opened(SuspendDetector(context.clock), stack)
         mounts = _opened(MountMonitor(config.workspace.path), stack)
         control = _opened(ControlServer(folders.state), stack)

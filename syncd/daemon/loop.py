@@ -335,7 +335,7 @@ class Daemon:
         if not set(mounts.filenos()).isdisjoint(ready) and mounts.changed():
             _log.info("something was mounted or unmounted at the workspace: scanning everything again")
             self._rescan_all()
-        self._hear()
+        self._receive()
 
     def newer_s(self, gives_way: GivesWay) -> float | None:
         """The monotonic second at which the sync under way gives way to another one."""
@@ -354,8 +354,8 @@ class Daemon:
         is_paused = self._paused and not self._request_queue.serving
         return bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
 
-    def _hear(self) -> None:
-        """Note what has come."""
+    def _receive(self) -> None:
+        """Note the events that have come, and what is due."""
         components = self._components
         components.wakeup.drain()  # before the changes are taken, or a wake-up between the two would be lost
         changes = components.watch.take()

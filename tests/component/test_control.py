@@ -139,7 +139,7 @@ def test_a_client_that_went_away(tmp_path: Path) -> None:
         for _ in range(3):
             client.send({"event": "progress"})
         client.done(0)
-        assert client.gone
+        assert client.closed
         assert len(server.filenos()) == 1
 
 
@@ -150,7 +150,7 @@ def test_a_client_that_does_not_read(tmp_path: Path) -> None:
         client, _ = next_request(server)
         for _ in range(10_000):
             client.send({"event": "progress", "padding": "x" * 1000})
-        assert client.gone
+        assert client.closed
 
 
 def test_clients_are_bounded(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def test_the_alarm() -> None:
     wakeup.drain()
     assert not readable(wakeup.fileno())
     for _ in range(100_000):
-        wakeup.ring()
+        wakeup.wake()
     assert readable(wakeup.fileno())
     wakeup.drain()
     assert not readable(wakeup.fileno())
     wakeup.close()
-    wakeup.ring()
+    wakeup.wake()
 
 
 @contextmanager
@@ -372,7 +372,7 @@ def test_a_client_that_hung_up_is_not_served() -> None:
         queue.add(stays)
         queue.begin()
         assert queue.serving == [signalled, stays]
-        assert [client.gone for client in near] == [True, True, True, False]
+        assert [client.closed for client in near] == [True, True, True, False]
         far[3].sendall(b"more")  # a client that says more than was asked for still waits
         assert stays.is_open
 

@@ -335,7 +335,7 @@ class StoryDaemon(Daemon):
         with self._world.effects(counted=False):
             self._world.waits(self, until_s)
         self._components.waiter.interrupt.check()
-        self._hear()
+        self._receive()
 
     def _sync(self, reason: Any) -> None:
         self._syncing = True
@@ -351,7 +351,7 @@ class StoryDaemon(Daemon):
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self._world.instant()
         super().sent(sent_bytes, total_bytes)
-        self._hear()
+        self._receive()
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._world.box_id = self.sandbox_id
@@ -971,7 +971,7 @@ class World:
                 self._config = self._configured(line.args)
                 if self._signals is not None:
                     self._signals.reload = True
-                    self._signals.reloads_asked += 1
+                    self._signals.reloads += 1
             case "forgetful":
                 self._forgetful = True
             case "meets":

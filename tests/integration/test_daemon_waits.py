@@ -44,7 +44,7 @@ class Loop:
         def hook(entry: RequestRecord) -> None:
             if next(left, 0) == 0:
                 self.signals.reload = True
-                self.wakeup.ring()
+                self.wakeup.wake()
 
         self.rig.emulator.faults.on(op, When.BEFORE, hook)
 
@@ -81,7 +81,7 @@ def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.Log
     caplog.set_level(logging.INFO, "syncd")
     PauseFile(loop.folders.state).set(paused=True)
     loop.signals.sync_now = True
-    loop.wakeup.ring()
+    loop.wakeup.wake()
     loop.rig.emulator.faults.script("upload-url: 503 always")
     loop.end_after(4, "upload-url")
     loop.run()

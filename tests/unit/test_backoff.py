@@ -60,7 +60,7 @@ def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
         assert after.hold is not None
         assert after.hold.ends is HoldEnds.WITH_A_PERSON
         assert after.waits_for_person
-        waits.append(after.hold.look_at_s - NOW_S)
+        waits.append(after.hold.recheck_s - NOW_S)
     assert waits == [60, 120, 240, 480, 600, 600]
     assert after.not_before_s is None
 
@@ -79,7 +79,7 @@ def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, 
     after = backoff()
     after.after(failure, NOW_S, took_s)
     assert after.hold is not None
-    assert (after.hold.ends, after.hold.look_at_s) == (HoldEnds.WITH_CHANGES, NOW_S + wait_s)
+    assert (after.hold.ends, after.hold.recheck_s) == (HoldEnds.WITH_CHANGES, NOW_S + wait_s)
     assert not after.waits_for_person
 
 
