@@ -381,7 +381,7 @@ class Daemon:
         self._publisher.notify()
         if components.agent_notifier.look():
             self._warn()
-            self._publisher.show()
+            self._publisher.write()
         components.systemd.ping()
 
     def _handle(self, client: Client, message: Message) -> None:

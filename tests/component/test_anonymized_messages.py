@@ -20,7 +20,19 @@ from syncd.watch import inotify_limits
 
 WORDS, PHRASES = words_and_phrases(public_texts())
 # Words that may be shown, and all that messages and shells give a meaning to.
-_WORDS = ("secret", "plan", "status", "new", "changed", "gone", "and", "cannot be watched", "mended: ", "it's", "holds")
+_WORDS = (
+    "secret",
+    "plan",
+    "status",
+    "new",
+    "changed",
+    "gone",
+    "and",
+    "cannot be watched",
+    "resolved: ",
+    "it's",
+    "holds",
+)
 _SIGNS = " '\"()/\\`=.-,:\n\t\x1b\u202e\udcff…"
 _PIECES = st.sampled_from([*_WORDS, *_SIGNS])
 _PATHS = (
@@ -49,7 +61,7 @@ def _messages(path: str) -> list[str]:
         *map(str, warnings({f"{path}{number}": RemoteChange.REMOVED for number in range(5)}, "14:03 UTC")),
         f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",
         f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
-        f"mended: {shown_path(path)}",
+        f"resolved: {shown_path(path)}",
     ]
 
 

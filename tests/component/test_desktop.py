@@ -247,7 +247,7 @@ def test_an_answer_without_end(place: str) -> None:
     """What announces a hundred megabytes is not kept in memory until the time is over."""
     answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
     with listening(place, _then(b"OK 0123\r\n", answer)) as address:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus says too much"
+        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus sent too much"
 
 
 def test_a_bus_that_takes_nobody(place: str) -> None:

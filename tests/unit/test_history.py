@@ -14,9 +14,9 @@ from syncd.report.history import (
     SyncEnding,
     SyncRecord,
     change_of,
+    final_streak,
     kind_of,
     should_record,
-    streak_at_the_end,
 )
 from syncd.scan.manifest import Difference
 from syncd.sync.sync_reason import SyncReason
@@ -99,8 +99,8 @@ def test_the_row_that_a_file_ends_with() -> None:
         record(SyncEnding.FAILED, error=BUSY),
         record(SyncEnding.FAILED, error=GONE, failures_before=11),
     ]
-    assert streak_at_the_end(records) == FailureStreak(12, row(BUSY, GONE).kinds)
-    assert streak_at_the_end(records[:2]) == streak_at_the_end([]) == FailureStreak()
+    assert final_streak(records) == FailureStreak(12, row(BUSY, GONE).kinds)
+    assert final_streak(records[:2]) == final_streak([]) == FailureStreak()
 
 
 def test_the_same_failure_with_other_numbers() -> None:

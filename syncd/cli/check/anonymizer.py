@@ -18,7 +18,7 @@ _IN_QUOTES = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 # Where syncd's own messages have a path without quotes, what comes before it and after it.
 _BARE = (
     re.compile(r"([0-9] (?:new|changed|gone) \()(.*?)(?=(?:, …)?\)(?:$|; an |, [0-9]+ (?:changed|gone) \()|$)"),
-    re.compile(r"(\bmended: )(.+)$"),
+    re.compile(r"(\b(?:mended|resolved): )(.+)$"),
     re.compile(r"(\(first: )(.*?)(?=\): |$)"),
     re.compile(r"(^|\]: )((?:(?!\]: ).)+?)(?= (?:and [0-9]+ more )?cannot be watched and is polled)"),
     re.compile(r"(\bchmod \S+ )(.+)$"),
