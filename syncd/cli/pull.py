@@ -22,7 +22,7 @@ def command(config_file: str | None, destination: str) -> None:
     from syncd.cli.downloading import read_dump  # noqa: PLC0415
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
-    folder_mode(destination)  # before anything is asked for
+    folder_mode(destination)  # before any request
     _refuse_workspace(config, destination)
     try:
         with ProgressDisplay() as progress:
@@ -36,7 +36,7 @@ def command(config_file: str | None, destination: str) -> None:
 
 
 def _refuse_workspace(config: Config, destination: str) -> None:
-    """What is pulled into the workspace would be sent to the sandbox at once, and pulled with the rest next time."""
+    """Raise `NeedsPerson` for a folder in the workspace: its files would be sent, and pulled again next time."""
     if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
         raise NeedsPerson(
             f"{shown_path(destination)!r} is in the workspace, so what is pulled there would be sent",

@@ -44,9 +44,9 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
         click.echo(told(pushed))
     sys.stdout.flush()
     if pushed.begins and not as_json:
-        from syncd.cli.init.next_steps import keep_in_step  # noqa: PLC0415 - once in a workspace's life
+        from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
 
-        click.echo(keep_in_step(config_file), err=True)
+        click.echo(after_first_sync(config_file), err=True)
 
 
 def push(config: Config, force: bool) -> Pushed:
@@ -58,7 +58,7 @@ def push(config: Config, force: bool) -> Pushed:
         request = {"do": "push", "force": force}
         try:
             done = ask_or_do(
-                lambda: ask_daemon(config, request, view=progress), lambda: _push_alone(config, force, progress)
+                lambda: ask_daemon(config, request, display=progress), lambda: _push_alone(config, force, progress)
             )
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; what the daemon began goes on", "see `syncd status`") from None

@@ -102,7 +102,7 @@ def test_of_a_daemon_that_hangs(rig: Rig) -> None:
     status = rig.status()
     assert (status["responding"], status["state"], status["running"]) == (False, "watching", True)
     text = rig.ok("status").out
-    assert text.startswith(f"● hung: process {daemon.pid} does not answer, last heard of ")
+    assert text.startswith(f"● hung: process {daemon.pid} does not answer, last seen ")
     assert f"\n  restart it: `kill {daemon.pid}`, if it is still there after 5 s `kill -9" in text
     assert "syncd_up{" in (metrics := rig.ok("status", "--metrics").out)
     assert re.search(r"^syncd_up\{.*\} 0$", metrics, re.MULTILINE)
@@ -138,17 +138,17 @@ def test_of_another_version(rig: Rig) -> None:
     for odd in ({"version": 2}, {"state": "dreaming"}, {"syncs": "many"}):
         file.write_text(json.dumps({**document, **odd}))
         text = rig.ok("status").out
-        assert text.startswith(f"● another syncd is at work here (process {daemon.pid}), which shows no status\n")
+        assert text.startswith(f"● another syncd is working here (process {daemon.pid}), which shows no status\n")
     assert (rig.status()["running"], rig.status()["state"]) == (False, "stopped")
 
 
 def test_how_to_start_it(rig: Rig) -> None:
     """The unit's command where the unit is installed for this configuration, else the program's own."""
-    assert "\n  see whether it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
+    assert "\n  check that it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
     rig.write("a")
     rig.up()
     rig.kill()
-    assert rig.ok("status").out.startswith("● stopped without a word, last heard of ")
+    assert rig.ok("status").out.startswith("● stopped unexpectedly, last seen ")
     units = rig.home / ".config/systemd/user"
     (units / "default.target.wants").mkdir(parents=True)
     (units / "syncd.service").touch()

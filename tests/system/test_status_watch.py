@@ -60,7 +60,7 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
     terminal.until(lambda text: "● in sync" in text and "2 syncs," in text, "one more sync")
     terminal.type("\n\nrm -rf\n")
     rig.kill()
-    terminal.until(lambda text: "● stopped without a word" in text, "the daemon's death")
+    terminal.until(lambda text: "● stopped unexpectedly" in text, "the daemon's death")
     rig.write("c")
     rig.up()
     terminal.until(lambda text: "● in sync" in text and "1 sync," in text, "the next daemon")

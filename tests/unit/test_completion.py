@@ -8,7 +8,7 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from syncd.cli import VERBS, cli
+from syncd.cli import COMMANDS, cli
 
 PATHS = {
     "pull ": "file",
@@ -34,10 +34,10 @@ CHOICES = {
 def test_every_verb_is_offered_without_being_loaded() -> None:
     """The first word is one of those that `syncd --help` lists, in that order, each with its line."""
     items = cli.shell_complete(click.Context(cli), "")
-    assert [(item.value, item.help) for item in items] == list(VERBS.items())
+    assert [(item.value, item.help) for item in items] == list(COMMANDS.items())
 
 
-@pytest.mark.parametrize("path", VERBS)
+@pytest.mark.parametrize("path", COMMANDS)
 def test_every_option_is_offered(path: str) -> None:
     """After a dash come all options of a verb, and of each verb below it."""
     context = click.Context(cli)

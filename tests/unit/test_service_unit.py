@@ -9,15 +9,15 @@ import pytest
 from syncd.cli.service.report import report
 from syncd.cli.service.systemd import environment_in
 from syncd.cli.service.unit import (
-    WALLS,
+    SANDBOXING,
     Unit,
     UnitContext,
     drop_in,
     fitted,
     is_unchanged,
-    sealed,
     shipped,
     unit_of,
+    with_digest,
 )
 from syncd.core.errors import ConfigError
 
@@ -89,7 +89,7 @@ def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, fol
 def test_the_seal_shows_any_change() -> None:
     """A text is known as written, or as shipped; not with a line more, and not without its head."""
     text = fitted(shipped("syncd.service"), "/python", 257)
-    written = sealed(text, "syncd")
+    written = with_digest(text, "syncd")
     assert is_unchanged(written)
     assert not is_unchanged(written + "Nice=5\n")
     assert not is_unchanged(written.replace("LimitCORE=0", "LimitCORE=1"))
@@ -129,7 +129,7 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 @pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
     """It must be seen."""
-    assert ("PrivateTmp=no" not in drop_in(context(seen=(path,)))) == private
+    assert ("PrivateTmp=no" not in drop_in(context(visible=(path,)))) == private
 
 
 def test_a_machine_without_walls() -> None:
@@ -140,14 +140,14 @@ def test_a_machine_without_walls() -> None:
         sandboxing = {
             name for name in names if re.match(r"(Private|Protect)[A-Z]|\w+Paths$|CapabilityBoundingSet", name)
         }
-        assert set(WALLS) <= sandboxing
+        assert set(SANDBOXING) <= sandboxing
         assert {line.partition("=")[0] for line in text.splitlines() if "=" in line and line[0] != "#"} == sandboxing
 
 
 def context(
-    key_file: str = f"{FOLDER}/api-key", seen: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
+    key_file: str = f"{FOLDER}/api-key", visible: tuple[str, ...] = ("/home/dev/work",), sandboxing: bool = True
 ) -> UnitContext:
-    return UnitContext(FOLDER, key_file, seen, sandboxing)
+    return UnitContext(FOLDER, key_file, visible, sandboxing)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
     told |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
     told["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
     found = report(PLAIN, told, "", "/key", 0)
-    text = f"{found.how}; {found.last}; {found.remedy}"
+    text = f"{found.state}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []
 
 
@@ -202,6 +202,6 @@ def test_what_it_says(properties: str, code: int, words: list[str]) -> None:
     told |= dict(word.split("=", 1) for word in properties.split())
     found = report(PLAIN, told, "", "/key", 100)
     assert found.exit_code == code
-    text = f"{found.how}; {found.last}; {found.remedy}"
+    text = f"{found.state}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []
     assert ("key file changed" in text) == ("key file changed" in words)

@@ -41,7 +41,7 @@ WATCHING = replace(
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
-BESIDE = StatusContext("0.1.0", DaemonEnding.IN_ORDER, NOON_S - 300, None)
+BESIDE = StatusContext("0.1.0", DaemonEnding.CLEAN, NOON_S - 300, None)
 BY_UNIT = replace(BESIDE, unit="syncd")
 
 # Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
@@ -153,10 +153,10 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
     [
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, heard_at_s=None),
+            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, written_at_s=None),
             [
                 "* never started for this workspace",
-                "  see whether it can work: `syncd check`; then start it: `syncd run`",
+                "  check that it can work: `syncd check`; then start it: `syncd run`",
             ],
         ),
         (
@@ -176,14 +176,14 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.WITHOUT_A_WORD),
-            ["* stopped without a word, last heard of 5 min ago", "  start it: `syncd run`"],
+            replace(BESIDE, ending=DaemonEnding.KILLED),
+            ["* stopped unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
         ),
         (
             replace(WATCHING, responding=False),
             BESIDE,
             [
-                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "* hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `kill 4242`, if it is still there after 5 s `kill -9 4242`, then",
                 "  `syncd run`",
             ],
@@ -192,7 +192,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             replace(WATCHING, responding=False, progress=Progress(1, 2)),
             BY_UNIT,
             [
-                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "* hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `systemctl --user restart syncd`",
             ],
         ),
@@ -200,20 +200,20 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, busy_pid=77),
             [
-                "* another syncd is at work here (process 77), which shows no status",
-                "  a push or flush does so while it lasts, and a daemon that begins, for a",
-                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
-                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
+                "* another syncd is working here (process 77), which shows no status",
+                "  a push or flush shows none, and a daemon that starts none for a moment; if it",
+                "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
+                "  (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
         (
             NOTHING,
             replace(BESIDE, busy_pid=0),
             [
-                "* another syncd is at work here, which shows no status",
-                "  a push or flush does so while it lasts, and a daemon that begins, for a",
-                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
-                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
+                "* another syncd is working here, which shows no status",
+                "  a push or flush shows none, and a daemon that starts none for a moment; if it",
+                "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
+                "  (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
     ],

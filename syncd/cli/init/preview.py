@@ -1,4 +1,4 @@
-"""What a first sync would send and what it would not, for a person to read before anything leaves."""
+"""Shows what a first sync would send and what it would leave out, before anything is sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORDS = {
 
 @dataclass
 class Preview:
-    """What a look found. `left_out` counts by who says so; `secrets` are paths with what was found of each."""
+    """The result of a scan. `left_out` counts by the source of the rule; `secrets` are paths, each with its finding."""
 
     workspace: str
     manifest: Manifest
@@ -38,7 +38,7 @@ class Preview:
     refusal: str | None
 
 
-def look(config: Config) -> Preview:
+def make_preview(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
     from syncd.archive.preview import without_secret_files  # noqa: PLC0415
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
@@ -55,7 +55,7 @@ def look(config: Config) -> Preview:
 
     excludes = excludes_for(config, os.environ)
     with ProgressDisplay() as progress:
-        progress.doing("looking at the workspace")
+        progress.doing("scanning the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
         found = without_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out = dict(scan.left_out)
@@ -68,7 +68,7 @@ def look(config: Config) -> Preview:
 
 
 def show(preview: Preview, option: str) -> None:
-    """On stdout, no wider than 80 columns; `option` is what `syncd ls` has to be given."""
+    """Print the preview, no wider than 80 columns; `option` is the option that `syncd ls` needs."""
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
     click.echo()
     click.secho(f"What a sync would send of {_end(home_relative(preview.workspace), width - 26)}", bold=True)
@@ -116,7 +116,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def _end(path: str, room: int) -> str:
-    """What is shown of a path, or as much of its end as fits."""
+    """The path, or as much of its end as fits."""
     from syncd.cli.status.text import columns  # noqa: PLC0415 - as above
 
     if columns(path) <= room:
