@@ -170,7 +170,7 @@ def test_no_history(rig: Rig) -> None:
     os.mkfifo(rig.state_folder / "history.jsonl")
     finished = rig.run("history")
     assert (finished.code, finished.err.count("\n")) == (78, 1)
-    assert "history.jsonl cannot be read (it is no file)" in finished.err
+    assert "history.jsonl cannot be read (it is not a file)" in finished.err
 
 
 def test_real_syncs(rig: Rig) -> None:

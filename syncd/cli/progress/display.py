@@ -14,6 +14,8 @@ import click
 
 from syncd.cli.options import CLOCK
 from syncd.cli.progress.line import Work, line, plain
+from syncd.cli.status.text import plain as text_of
+from syncd.cli.status.text import wrapped
 from syncd.core.clock import Clock
 from syncd.core.text import one_line
 from syncd.report.speed import Speed
@@ -114,9 +116,11 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """A line that stays, such as an attempt that failed."""
+        text = one_line(text, 1000)
+        lines = map(text_of, wrapped(text, _columns(), (), 0)) if self._is_terminal else [text]
         with self._lock:
             self._erase()
-            _write(f"{one_line(text, 1000)}\n")
+            _write("".join(f"{row}\n" for row in lines))
 
     def _update(self, work: Work) -> None:
         now_s = self._clock.monotonic_s()
