@@ -1,4 +1,4 @@
-"""The commands, one module or package each. Only the code here prints.
+"""The commands, a module or package each. Only this package prints.
 
 A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
 module, or in the module `command` of its package.
@@ -17,43 +17,43 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncd import __version__
-from syncd.cli.output import let_go_of_stdout, stderr_takes_more
+from syncd.cli.output import discard_stdout, stderr_is_writable
 from syncd.core.errors import Stop, SyncdError
 from syncd.core.hardening import disable_core_dumps, set_private_umask
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-VERBS = {
-    "run": "The daemon, in the foreground.",
-    "push": "One sync now.",
-    "status": "What the daemon is doing, and did last.",
-    "history": "Past syncs: when, why, what changed, how it went.",
+COMMANDS = {
+    "run": "Run the daemon in the foreground.",
+    "push": "Sync once, now.",
+    "status": "Show what the daemon is doing, and did last.",
+    "history": "List past syncs.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
-    "verify": "Whether the sandbox's workspace equals this one.",
+    "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
-    "ls": "The paths that a snapshot would hold, or those it leaves out.",
-    "explain": "Whether a path is in the snapshot, and by which rule.",
-    "check": "Look over configuration, key, directory, limits, clock, API and sandbox.",
+    "ls": "List the paths that a snapshot would hold, or those that it leaves out.",
+    "explain": "Tell if a path is in the snapshot, and by which rule.",
+    "check": "Check configuration, key, directory, limits, clock, API and sandbox.",
     "init": "Write a commented configuration file.",
-    "pause": "Hold syncing.",
-    "resume": "Go on syncing, and catch up.",
-    "sandbox": "The account's sandboxes: list, show, acquire, release.",
-    "service": "The systemd user unit: install, uninstall, status, logs.",
-    "completion": "The script that completes commands, options and files at a TAB.",
-    "emulator": "A stand-in for the sandbox API on this machine.",
-    "demo": "See the whole job with no account.",
+    "pause": "Pause syncing.",
+    "resume": "Resume syncing, and catch up.",
+    "sandbox": "List, show, acquire and release the account's sandboxes.",
+    "service": "Install, remove and inspect the systemd user unit.",
+    "completion": "Print the script that completes commands, options and files at a TAB.",
+    "emulator": "Run a stand-in for the sandbox API on this machine.",
+    "demo": "Show the whole job with no account.",
 }
 
 
-class _Verbs(click.Group):
-    """Knows the verbs by name, and imports the one that is called."""
+class _Commands(click.Group):
+    """Lists the commands by name, and imports the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in VERBS:
+        if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"syncd.cli.{cmd_name}")
         if hasattr(module, "__path__"):
@@ -62,27 +62,27 @@ class _Verbs(click.Group):
         return module.command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The verbs from their names alone: were their modules imported, as click would, a TAB took twice as long."""
+        """The commands by their names alone: click would import their modules, and a TAB would take twice as long."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a TAB
 
-        verbs = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
-        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # `syncd ls | head`: the reader has enough. Caught here, as click's own answer to it is exit code 1.
-            let_go_of_stdout()
+            # `syncd ls | head`: the reader closed the pipe. Caught here, as click would exit with 1.
+            discard_stdout()
             return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
-    cls=_Verbs,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done or nothing to do; 2 wrong usage; 75 may work later; 78 a person must change something.",
 )
@@ -92,13 +92,13 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The program: every failure is one line on stderr and an exit code."""
+    """Run the program: every failure is one line on stderr and an exit code."""
     _harden()
     try:
-        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org; click does not know it
+        colour = False if os.environ.get("NO_COLOR") else None  # no-color.org, which click does not support
         result: Any = cli.main(prog_name="syncd", standalone_mode=False, color=colour)
-    except click.exceptions.Exit as asked:
-        sys.exit(asked.exit_code)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
     except click.ClickException as failure:
         failure.show()
         sys.exit(2)
@@ -106,14 +106,14 @@ def main() -> None:
         _print_error(str(failure))
         sys.exit(failure.exit_code)
     except (Stop, KeyboardInterrupt, click.Abort):
-        let_go_of_stdout()
-        if stderr_takes_more():
+        discard_stdout()
+        if stderr_is_writable():
             _print_error("stopped; what was not sent is sent by the next sync")
         sys.exit(75)
     except OSError as failure:
         _print_error(f"this machine refused something: {failure.strerror or failure} ({failure.filename or 'no file'})")
         sys.exit(75)
-    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback is no answer for a person
+    except Exception as failure:  # noqa: BLE001 - the last resort: a traceback does not help a person
         _show_internal_error(failure)
         sys.exit(75)
     sys.exit(result if isinstance(result, int) else 0)
@@ -126,7 +126,7 @@ def _print_error(text: str) -> None:
 
 
 def _show_internal_error(failure: BaseException | None) -> None:
-    """A defect of this program: where it showed, but none of the texts and values, which may hold a signed URL."""
+    """Print where this program failed, without texts and values, which may hold a signed URL."""
     from syncd.report.logs import place_of  # noqa: PLC0415 - as above
 
     if failure is not None and not isinstance(failure, SystemExit):
@@ -134,14 +134,14 @@ def _show_internal_error(failure: BaseException | None) -> None:
 
 
 def _harden() -> None:
-    """Private files from the first on, no key in a core dump, and room for deep trees."""
+    """Make new files private, keep the key out of core dumps, and allow enough open files for deep trees."""
     set_private_umask()
     disable_core_dumps()
     sys.excepthook = lambda _kind, failure, _trace: _show_internal_error(failure)
     sys.unraisablehook = lambda failed: _show_internal_error(failed.exc_value)
     threading.excepthook = lambda failed: _show_internal_error(failed.exc_value)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""`syncd completion`: the script that makes a shell complete verbs, options and files."""
+"""`syncd completion`: the script by which a shell completes commands, options and files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command(ctx: click.Context, shell: str) -> None:
     bash, in ~/.bashrc:                   eval "$(syncd completion bash)"
     zsh, in ~/.zshrc after compinit:      eval "$(syncd completion zsh)"
     fish, in ~/.config/fish/config.fish:  syncd completion fish | source
-    """  # noqa: D301 - "\b" is click's own mark: what follows stays in its lines
+    """  # noqa: D301 - "\b" makes click keep the lines as they are
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only here
 
     engine = get_completion_class(shell)

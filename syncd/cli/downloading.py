@@ -1,4 +1,4 @@
-"""Reading the sandbox's archive for a command, with progress on a terminal and waits that a signal ends."""
+"""Reads the sandbox's archive for a command, with progress, and with waits that a signal ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.bar import ProgressBar
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
@@ -22,9 +22,9 @@ Made = TypeVar("Made")
 
 
 def read_dump(
-    config: Config, progress: ProgressBar, make: Callable[[Iterator[bytes], Callable[[], None]], Made]
+    config: Config, progress: ProgressDisplay, make: Callable[[Iterator[bytes], Callable[[], None]], Made]
 ) -> Made:
-    """What `make` makes of the archive's bytes, shown as it goes; it is to call its second argument all the time.
+    """The result of `make` for the archive's bytes; it must call its second argument often, which ends it at a signal.
 
     Raises `SyncdError`, `Stop`.
     """

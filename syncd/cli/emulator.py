@@ -51,8 +51,8 @@ def command(
 ) -> None:
     """Stand in for the sandbox API and its bucket, on loopback, until interrupted.
 
-    Prints its address, key and sandbox, then one line for each request to stderr. What was uploaded and extracted stays
-    in the data folder and is there again at the next start.
+    Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
+    the data folder, and the next start finds them there.
     """
     try:
         parsed = [Fault.parse(line) for line in faults]
@@ -90,10 +90,10 @@ def _serve(
         try:
             emulator.start()
         except OSError as error:
-            # create_server() puts the address into strerror; the errno's own words are enough.
+            # create_server() puts the address into strerror.
             reason = os.strerror(error.errno or 0)
             if error.filename is None:
-                raise TryLater(f"port {port} cannot be had: {reason}", "name another with --port") from error
+                raise TryLater(f"port {port} cannot be used: {reason}", "name another with --port") from error
             raise NeedsPerson(f"{error.filename} cannot be used: {reason}", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
@@ -103,7 +103,7 @@ def _serve(
 
 
 def _refuse_foreign_folder(data_dir: Path) -> None:
-    """A folder with other things in it was surely not meant: it would be closed to others and filled."""
+    """Raise `NeedsPerson` for a folder with other files: it would be made private, and files written into it."""
     try:
         foreign = any(data_dir.iterdir()) and not (data_dir / KEY_FILE).exists()
     except FileNotFoundError:
@@ -139,30 +139,30 @@ api_key_file = "{emulator.data_dir / KEY_FILE}"
 
 
 def _log(entry: RequestRecord) -> None:
-    # Whoever read the lines may be gone; requests are answered all the same.
+    # The reader of stderr may have closed it; requests are answered all the same.
     with suppress(OSError):
         click.echo(str(entry), err=True)
 
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
-    """Waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as soon as one comes.
+    """Yield a function that waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as one comes.
 
-    A handler that wrote would run too late for one that comes in the instant before the wait begins.
+    A handler that wrote would run too late for a signal that comes in the instant before the wait begins.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
 
     def handler(_number: int, _frame: FrameType | None) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the interpreter has written into the pipe."""
 
-    descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    descriptor_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: os.read(reading, 1)
+        yield lambda: os.read(reader, 1)
     finally:
-        for number, former in previous.items():
-            signal.signal(number, former)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)
         signal.set_wakeup_fd(descriptor_before)
-        os.close(reading)
-        os.close(writing)
+        os.close(reader)
+        os.close(writer)

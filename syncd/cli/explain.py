@@ -1,4 +1,4 @@
-"""`syncd explain`: whether a path is in the snapshot, and the rule that decides."""
+"""`syncd explain`: tells if a path is in the snapshot, and the rule that decides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(path: str, config_file: str | None) -> None:
             (Explanation(included=False, at=path, rule=secret.rule) for path, secret in secrets.items()), answer
         )
     name = shown_path(relative) or "the workspace itself"
-    rule = shown_path(str(answer.rule))  # the words of whoever wrote the ignore file, and the name of its folder
+    rule = shown_path(str(answer.rule))  # it has text of the ignore file, and the name of its folder
     if answer.included:
         why = f"brought back by {rule}" if answer.rule else answer.note or "no rule matches it"
         click.echo(f"included: {name} ({why})")
@@ -40,7 +40,7 @@ def command(path: str, config_file: str | None) -> None:
 
 
 def _in_workspace(config: Config, path: str) -> str:
-    """The path relative to the workspace. Its last name is not followed, should it be a link."""
+    """The path relative to the workspace. A link as its last component is not followed."""
     absolute = os.path.abspath(path)
     real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
     workspace = config.workspace.path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,10 +10,12 @@ from typing import Any
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured
-from syncd.core.directories import directories_for
+from syncd.cli.options import config_option, configured
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
+
+# A flush that is over sooner shows nothing.
+_SILENT_S = 1.0
 
 
 @click.command("flush")
@@ -41,39 +42,34 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
     """The daemon's answer once it is done; None if no daemon runs. Raises `SyncdError`."""
     from syncd.cli.daemon_client import ask_daemon  # noqa: PLC0415 - as above
-    from syncd.cli.progress.waiting import Waiting, WaitReason, wait_reason  # noqa: PLC0415
-    from syncd.cli.status.command import status_of  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
-    folder = directories_for(config.workspace.path, os.environ).state
-
-    def reason() -> WaitReason:
-        return wait_reason(status_of(config, folder), CLOCK.wall_s())
-
-    with Waiting(reason):
+    with ProgressDisplay(silent_s=_SILENT_S) as progress:
         try:
-            return ask_daemon(config, {"do": "flush"}, timeout_s)
+            return ask_daemon(config, {"do": "flush"}, timeout_s, progress)
         except TimeoutError:
             more = "the daemon goes on; give it more time, or see `syncd status`"
-            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({reason().text})", more) from None
+            raise TryLater(f"not in the sandbox after {timeout_s:g} s ({progress.doing_now})", more) from None
         except KeyboardInterrupt:
-            raise TryLater(f"stopped waiting ({reason().text}); the daemon goes on", "see `syncd status`") from None
+            raise TryLater(
+                f"stopped waiting ({progress.doing_now}); the daemon goes on", "see `syncd status`"
+            ) from None
 
 
 def _standalone(config: Config, timeout_s: float | None) -> None:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
-    from syncd.cli.progress.waiting import OwnSync, Waiting  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
-    own_sync = OwnSync()
-    with Waiting(lambda: own_sync.reason), _until(timeout_s) as late:
+    with ProgressDisplay(silent_s=_SILENT_S) as progress, _until(timeout_s) as late:
         try:
-            sync_alone(config, SyncMode.CHANGED, own_sync, give_up_s=timeout_s)
+            sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s)
         except (Stop, KeyboardInterrupt):
             if not late.is_set():
                 raise
-            what = f"not in the sandbox after {timeout_s:g} s ({own_sync.reason.text})"
+            what = f"not in the sandbox after {timeout_s:g} s ({progress.doing_now})"
             raise TryLater(what, "give it more time, or start the daemon, which goes on by itself") from None
 
 

@@ -1,4 +1,4 @@
-"""`syncd history`: the syncs that were, for people or for machines; works whether or not a daemon runs."""
+"""`syncd history`: past syncs, for people or for programs, with or without a running daemon."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TEXT = _MARK + _TIME + 2
 _REST = _TEXT + _WHY + _SIZE + _TOOK + _OUTCOME + 4 * 2
 _LEAST_PATH = 4
 _MOST_COLUMNS = 120
-_LONG_S = 100
-_NOTHING = "no sync of this workspace is recorded yet: `syncd push` makes one"
+_MINUTES_FROM_S = 100
+_NO_SYNC = "no sync of this workspace is recorded yet: `syncd push` makes one"
 _NONE_FAILED = "no failed sync of this workspace is recorded"
-_WORDS = {SyncReason.RESCAN.value: "look", SyncReason.RETRY.value: "retry"}
+_REASONS = {SyncReason.RESCAN.value: "look", SyncReason.RETRY.value: "retry"}
 
 
 @click.command("history")
@@ -62,12 +62,12 @@ def command(config_file: str | None, most: int, only_failed: bool, as_json: bool
         click.echo(f"syncd: {counted(damaged, 'damaged line')} of the history left out: nothing to do", err=True)
     found = [record for record in records if failed(record) or not only_failed][-most:]  # [-0:] is all
     if not found:
-        click.echo(_NONE_FAILED if records else _NOTHING, err=True)
+        click.echo(_NONE_FAILED if records else _NO_SYNC, err=True)
     if as_json:
         sys.stdout.buffer.writelines(encoded(record) + b"\n" for record in found)
     elif found:
         _show(found)
-    sys.stdout.flush()  # here, where a reader that has enough is no failure
+    sys.stdout.flush()  # here, where a closed pipe is not a failure
 
 
 def _show(records: list[SyncRecord]) -> None:
@@ -100,10 +100,10 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
         sent_bytes = record.sent_bytes if record.archive_bytes is None else record.archive_bytes
         cells = (
             f"{local:%H:%M:%S}",
-            _WORDS.get(record.why, record.why),
-            _what(record, rest),
+            _REASONS.get(record.why, record.why),
+            _changes(record, rest),
             size(sent_bytes) if sent_bytes else "",
-            _took(record.seconds),
+            _duration(record.seconds),
         )
         tone = Tone.BAD if failed(record) else Tone.PLAIN
         yield _row("!" if failed(record) else "", cells, (_short(record.outcome, _OUTCOME), tone), rest)
@@ -112,19 +112,19 @@ def table(records: Iterable[SyncRecord], width: int) -> Iterator[Line]:
 
 
 def _row(mark: str, cells: tuple[str, str, str, str, str], outcome: Span, rest: int) -> Line:
-    time, why, what, of_bytes, took = cells
-    text = f"{time:{_TIME}}  {_filled(why, _WHY)}  {_filled(what, rest)}  {of_bytes:>{_SIZE}}  {took:>{_TOOK}}  "
+    time, why, changes, amount, duration = cells
+    text = f"{time:{_TIME}}  {_padded(why, _WHY)}  {_padded(changes, rest)}  {amount:>{_SIZE}}  {duration:>{_TOOK}}  "
     return ((f"{mark:{_MARK}}", Tone.BAD), (text, Tone.PLAIN), outcome)
 
 
-def _filled(text: str, width: int) -> str:
-    """The text in exactly so many columns."""
+def _padded(text: str, width: int) -> str:
+    """The text in exactly this many columns."""
     text = _short(text, width)
     return text + " " * (width - columns(text))
 
 
 def _short(text: str, width: int) -> str:
-    """The text in at most so many columns; of what is too long, its end."""
+    """The text in at most this many columns; the end of one that is too long."""
     text = shown_path(text)
     if columns(text) <= width:
         return text
@@ -133,27 +133,27 @@ def _short(text: str, width: int) -> str:
     return f"…{text}"
 
 
-def _what(record: SyncRecord, room: int) -> str:
+def _changes(record: SyncRecord, room: int) -> str:
     change = record.change or ChangeCounts()
     counts = ((change.added, "+"), (change.changed, "~"), (change.removed, "-"))
     first = change.first_added or change.first_changed or change.first_removed or ""
-    told = " ".join(f"{sign}{count:,}" for count, sign in counts if count)
-    if told:
-        left = room - len(told) - 2
-        return f"{told}  {_short(first, left)}" if left >= _LEAST_PATH else told
+    numbers = " ".join(f"{sign}{count:,}" for count, sign in counts if count)
+    if numbers:
+        left = room - len(numbers) - 2
+        return f"{numbers}  {_short(first, left)}" if left >= _LEAST_PATH else numbers
     return f"all {counted(record.files or 0, 'file')}" if record.outcome == SyncEnding.INITIALIZED else ""
 
 
-def _took(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds < _LONG_S else f"{seconds / 60:,.0f} min"
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:,.0f} min"
 
 
 def _notes(record: SyncRecord) -> Iterator[str]:
-    """What there is to say below the line."""
+    """The notes below the row."""
     if record.error is not None and failed(record):
         yield f"{record.error.step}: {record.error.message}"
-    said = [f"after {counted(record.failures_before, 'failure')}"] if record.failures_before else []
+    counts = [f"after {counted(record.failures_before, 'failure')}"] if record.failures_before else []
     if record.attempts > 1:
-        said.append(counted(record.attempts, "attempt"))
-    if said:
-        yield ", ".join(said)
+        counts.append(counted(record.attempts, "attempt"))
+    if counts:
+        yield ", ".join(counts)

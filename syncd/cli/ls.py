@@ -1,4 +1,4 @@
-"""`syncd ls`: what a snapshot would hold, or what it leaves out and by which rule."""
+"""`syncd ls`: the paths that a snapshot would hold, or those that it leaves out, each with its rule."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(config_file: str | None, ignored: bool, as_json: bool) -> None:
 
 
 def _line(path: str, rest: str = "") -> None:
-    """The path as the bytes it is for a script, harmless for a terminal."""
+    """Print the path: its bytes for a script, escaped for a terminal."""
     if sys.stdout.isatty():
         click.echo(shown_path(path) + rest)
     else:

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how a verb finds its configuration."""
+"""Options that several commands share, and the configuration that a command works with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON document on stdout.")
 
 
-def logging_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+def logging_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--log-level` and `--log-format`."""
     level = click.option(
         "--log-level",
@@ -40,7 +40,7 @@ def logging_options(verb: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="How log lines look on stderr.",
     )
-    return level(form(verb))
+    return level(form(command))
 
 
 def config_path(config_file: str | None) -> str:

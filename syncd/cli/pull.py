@@ -20,12 +20,12 @@ def command(config_file: str | None, destination: str) -> None:
     config = configured(config_file)
     from syncd.archive.extraction import extract, folder_mode  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
-    folder_mode(destination)  # before anything is asked for
+    folder_mode(destination)  # before any request
     _refuse_workspace(config, destination)
     try:
-        with ProgressBar() as progress:
+        with ProgressDisplay() as progress:
             extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check))
     except (Stop, KeyboardInterrupt):
         raise TryLater("stopped; nothing was pulled", "the same command begins anew") from None
@@ -36,7 +36,7 @@ def command(config_file: str | None, destination: str) -> None:
 
 
 def _refuse_workspace(config: Config, destination: str) -> None:
-    """What is pulled into the workspace would be sent to the sandbox at once, and pulled with the rest next time."""
+    """Raise `NeedsPerson` for a folder in the workspace: its files would be sent, and pulled again next time."""
     if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
         raise NeedsPerson(
             f"{shown_path(destination)!r} is in the workspace, so what is pulled there would be sent",

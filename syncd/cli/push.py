@@ -41,21 +41,21 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
         click.echo(summary(pushed))
     sys.stdout.flush()
     if pushed.is_first and not as_json:
-        from syncd.cli.init.next_steps import keep_in_step  # noqa: PLC0415 - once in a workspace's life
+        from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
 
-        click.echo(keep_in_step(config_file), err=True)
+        click.echo(after_first_sync(config_file), err=True)
 
 
 def push(config: Config, force: bool) -> PushResult:
     """Sync once and show the progress. Raises `SyncdError`; that of an interrupt says what state it leaves."""
     from syncd.cli.daemon_client import ask_daemon, ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
-    with ProgressBar() as progress:
+    with ProgressDisplay() as progress:
         request = {"do": "push", "force": force}
         try:
             done = ask_or_do(
-                lambda: ask_daemon(config, request, view=progress), lambda: _push_standalone(config, force, progress)
+                lambda: ask_daemon(config, request, display=progress), lambda: _push_standalone(config, force, progress)
             )
         except KeyboardInterrupt:
             raise TryLater("stopped waiting; the daemon goes on", "see `syncd status`") from None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from syncd.cli.options import config_option
-from syncd.cli.pause import set_paused
+from syncd.cli.pause import pause_or_resume
 
 
 @click.command("resume")
 @config_option
 def command(config_file: str | None) -> None:
     """Go on syncing, and catch up with what changed meanwhile."""
-    set_paused(config_file, "resume")
+    pause_or_resume(config_file, "resume")

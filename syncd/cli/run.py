@@ -1,4 +1,4 @@
-"""`syncd run`: the daemon, until it is told to stop. Writes nothing to stdout."""
+"""`syncd run`: the daemon, until a signal stops it. Writes nothing to stdout."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 
 _log = logging.getLogger("syncd")
-# A command that syncs by itself just now, such as `flush` in a script that started both, has ended by then.
+# A command that is syncing by itself, such as `flush` in a script that started both, ends in this time.
 _LOCKED_S = 10.0
-_TRY_AGAIN_S = 0.1
+_RETRY_S = 0.1
 
 
 @click.command("run")
@@ -35,10 +35,10 @@ def command(config_file: str | None, log_level: str, log_format: str) -> int:
     set_up_logs(log_level, LogFormat(log_format), os.environ)
     try:
         _run(config_path(config_file))
-    except Stop:  # while it waited for a command to end
+    except Stop:  # in the wait for a command to end
         return 0
     except SyncdError as failure:
-        _log.error("%s", failure)  # a daemon's last word is a log line like its others
+        _log.error("%s", failure)  # a log line, as the daemon's others
         return failure.exit_code
     return 0
 
@@ -58,20 +58,20 @@ def _run(path: str) -> None:
     totals = RunTotals(started_at=stamp(CLOCK.wall_s()))
     with signals.installed():
         while True:
-            # What git said is kept: asked again, it might fail where the old configuration is to stay.
-            now = replace(context, excludes=excludes)
+            # The path from git is kept: git might fail where the old configuration is to stay.
+            daemon_context = replace(context, excludes=excludes)
             try:
                 with daemon_of(
                     config,
                     key=key,
-                    context=now,
+                    context=daemon_context,
                     signals=signals,
                     wakeup=wakeup,
                     totals=totals,
                     reread=lambda: load_config(path),
                 ) as daemon:
                     ended = daemon.run()
-            except Locked:  # a command took the workspace since it was looked at
+            except Locked:  # a command took the lock since it was checked
                 _wait_for_lock(folders_of(config, context.environ).state, context, _LOCKED_S)
                 continue
             if ended is LoopEnd.STOPPED:
@@ -90,10 +90,10 @@ def _run(path: str) -> None:
 
 
 def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple[Config, ApiKey, str]:
-    """The configuration, its key and the person's exclude file, once nothing in them would keep a daemon from starting.
+    """The configuration, its key and the person's exclude file, checked for all that keeps a daemon from starting.
 
-    Raises `SyncdError`. No lock may be held: a workspace that another daemon has is refused, too, and so is one that a
-    command has for longer than `timeout_s`.
+    Raises `SyncdError`. This process must not hold the lock: a workspace that another daemon holds is refused, too, and
+    one that a command holds for longer than `timeout_s`.
     """
     from syncd.core.settings import load_config  # noqa: PLC0415
     from syncd.daemon.build import excludes_of, folders_of, key_of, selection_of  # noqa: PLC0415
@@ -107,7 +107,7 @@ def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple
 
 
 def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> None:
-    """Until nobody has it. Raises `Locked` if a daemon does, or a command for longer than that; `Stop`."""
+    """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
     from syncd.core.lock import Lock  # noqa: PLC0415
     from syncd.core.waiter import Waiter  # noqa: PLC0415
     from syncd.daemon.control import listens  # noqa: PLC0415
@@ -120,7 +120,7 @@ def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> No
         except Locked:
             if CLOCK.monotonic_s() >= ends_s or listens(folder):
                 raise
-            Waiter(context.interrupt, CLOCK).sleep(_TRY_AGAIN_S)
+            Waiter(context.interrupt, CLOCK).sleep(_RETRY_S)
         else:
             lock.release()
             return

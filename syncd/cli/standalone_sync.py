@@ -10,7 +10,7 @@ from msgspec import structs
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.cli.options import CLOCK
-from syncd.cli.progress.observer import ProgressView
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
@@ -39,7 +39,7 @@ class _Observer:
     """Shows a person the progress; a signal ends its waits."""
 
     waiter: Waiter
-    view: ProgressView
+    view: ProgressDisplay
     status: _Status
 
     def stage(self, state: State) -> None:
@@ -93,7 +93,7 @@ class _Status:
         self.publisher.enter(State.STOPPED)
 
 
-def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressView, give_up_s: float | None = None) -> Outcome:
+def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressDisplay, give_up_s: float | None = None) -> Outcome:
     """Sync once, and again while files change as they are read. Raises `SyncdError`, `Stop`.
 
     `TryLater` names the files that kept changing: all else is in the sandbox, and is recorded so.
@@ -118,7 +118,7 @@ def sync_alone(config: Config, sync_mode: SyncMode, view: ProgressView, give_up_
             folders,
             CLOCK,
             totals=RunTotals(),
-            manager=SystemdNotifier({}, CLOCK, os.getpid()),
+            systemd=SystemdNotifier({}, CLOCK, os.getpid()),
             desktop=None,
             target=cycle.target,
         )
@@ -187,7 +187,7 @@ def _notify_agent(agent_notifier: AgentNotifier, cycle: SyncCycle, observer: _Ob
         agent_notifier.close()
 
 
-def _show_warnings(view: ProgressView, warnings: list[SyncWarning]) -> None:
+def _show_warnings(view: ProgressDisplay, warnings: list[SyncWarning]) -> None:
     for warning in warnings[:_SHOWN_WARNINGS]:
         view.note(f"warning: {one_line(str(warning), 600)}")
     more = len(warnings) - _SHOWN_WARNINGS

@@ -1,4 +1,4 @@
-"""`syncd verify`: whether the sandbox's workspace equals this one, by what the sandbox gives away. Changes nothing."""
+"""`syncd verify`: compares the sandbox's workspace, as it can be downloaded, with this one. Changes nothing."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def _compared(config: Config) -> _Compared:
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.archive.verification import verify  # noqa: PLC0415
     from syncd.cli.downloading import read_dump  # noqa: PLC0415 - `verify --help` needs none of it
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
 
     workspace, excludes = config.workspace, excludes_for(config, os.environ)
-    with ProgressBar() as progress:
-        progress.doing("looking at the workspace")
+    with ProgressDisplay() as progress:
+        progress.doing("scanning the workspace")
         scan = Scanner(workspace.path, selection_of(config), personal_excludes=excludes).scan()
         secrets = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
         found = read_dump(config, progress, lambda packed, check: verify(workspace.path, scan.manifest, packed, check))
@@ -76,7 +76,7 @@ def _compared(config: Config) -> _Compared:
 
 
 def _lingering(config: Config) -> set[str]:
-    """What was sent once and deleted here since, as far as it is known."""
+    """The paths that were sent once and deleted here since, as far as known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
     from syncd.sandbox.leftovers_store import LeftoversStore  # noqa: PLC0415 - where something is only there
 
@@ -85,11 +85,11 @@ def _lingering(config: Config) -> set[str]:
 
 
 def _deleted(count: int, deletions: str) -> str:
-    """Why it is there still."""
-    verb = "path was" if count == 1 else "paths were"
+    """The reason why deleted paths are still in the sandbox."""
+    were = "path was" if count == 1 else "paths were"
     stay = "stays" if count == 1 else "stay"
     why = 'as sandbox.deletions = "keep"' if deletions == "keep" else "to be removed, or changed there"
-    return f"{count:,} {verb} deleted here and {stay} there, {why}"
+    return f"{count:,} {were} deleted here and {stay} there, {why}"
 
 
 def _summary(lists: dict[str, list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""The loop that decides what happens when, and puts the parts together.
+"""The daemon: its loop, the signals and commands that it receives, and the parts that it is made of.
 
 Begins at `build`, which makes the parts, and `loop`, which runs them.
 """

@@ -1,4 +1,4 @@
-"""What follows from syncs that failed: a back-off for what passes, a hold for what a person must mend."""
+"""The wait after failed syncs: a back-off for failures that pass, a hold for those that a person must fix."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from syncd.core.errors import NearlyEmpty, NeedsPerson, SnapshotTooLarge, SyncdE
 from syncd.daemon.scheduler import Hold, HoldEnds
 from syncd.remote.retry import RetrySettings, backoff_limit_s
 
-# A workspace that is missing or emptied is looked for this often, as a mount gives no event …
-LOOK_FOR_WORKSPACE_S = 2.0
-# … but never for more than one part in so many of the time.
-LOOK_SHARE = 20
-# A refused key or sandbox costs the API a request each time.
-ASK_AGAIN_FIRST_S = 60.0
-ASK_AGAIN_MAX_S = 600.0
+# A workspace that is missing or emptied is checked this often, as a mount gives no event …
+WORKSPACE_POLL_S = 2.0
+# … but the checks take no more than one part in so many of the time.
+WORKSPACE_POLL_SHARE = 20
+# A hold for a refused key or sandbox costs the API a request each time that it is checked.
+RECHECK_FIRST_S = 60.0
+RECHECK_MAX_S = 600.0
 
 
 class FailureBackoff:
@@ -21,53 +21,56 @@ class FailureBackoff:
     def __init__(self, retry_settings: RetrySettings) -> None:
         self._retry_settings = retry_settings
         self._failures = 0
-        self._asked = 0
-        self._asked_until_s: float | None = None
+        self._rechecks = 0
+        self._server_until_s: float | None = None
         self.hold: Hold | None = None
         self.not_before_s: float | None = None
 
     def clear(self) -> None:
         """A sync succeeded."""
         self._failures = 0
-        self._asked = 0
+        self._rechecks = 0
         self.hold = None
         self.not_before_s = None
 
     def woke(self, slept_s: float) -> None:
-        """What failed may be better after a sleep, but what a server asked for is counted by its own clock."""
-        if self._asked_until_s is not None:
-            self._asked_until_s -= slept_s
+        """End the back-off after a sleep, but not the wait that a server asked for: its clock went on."""
+        if self._server_until_s is not None:
+            self._server_until_s -= slept_s
         if self.not_before_s is not None:
-            self.not_before_s = self._asked_until_s
+            self.not_before_s = self._server_until_s
 
     def after(self, failure: SyncdError, now_s: float, took_s: float, asked_s: float = 0.0) -> None:
-        """A sync that took so long ended in this failure now; the server asked for a wait of `asked_s`."""
-        self.hold, self.not_before_s, self._asked_until_s = None, None, None
+        """A sync that took so long failed now; the server asked for a wait of `asked_s`."""
+        self.hold, self.not_before_s, self._server_until_s = None, None, None
         if isinstance(failure, NeedsPerson):
             self.hold = self._held(failure, now_s, took_s)
             return
         self._failures += 1
         wait_s = backoff_limit_s(self._failures, self._retry_settings.first_s, self._retry_settings.max_s)
-        # What a server asks for may be longer than one sync's patience: the next sync must not come before it either.
+        # It may be longer than the retries of one sync: the next sync must not come before it either.
         self.not_before_s = now_s + max(wait_s, asked_s)
-        self._asked_until_s = now_s + asked_s if asked_s else None
+        self._server_until_s = now_s + asked_s if asked_s else None
 
     def _held(self, failure: NeedsPerson, now_s: float, took_s: float) -> Hold:
         if isinstance(failure, WorkspaceError):
-            return Hold(HoldEnds.WITH_CHANGES, now_s + max(LOOK_FOR_WORKSPACE_S, LOOK_SHARE * took_s))
-        self._asked += 1
-        again_s = now_s + backoff_limit_s(self._asked, ASK_AGAIN_FIRST_S, ASK_AGAIN_MAX_S)
-        return Hold(HoldEnds.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else HoldEnds.WITH_A_PERSON, again_s)
+            return Hold(HoldEnds.WITH_CHANGES, now_s + max(WORKSPACE_POLL_S, WORKSPACE_POLL_SHARE * took_s))
+        self._rechecks += 1
+        recheck_s = now_s + backoff_limit_s(self._rechecks, RECHECK_FIRST_S, RECHECK_MAX_S)
+        return Hold(
+            HoldEnds.WITH_CHANGES if isinstance(failure, SnapshotTooLarge) else HoldEnds.WITH_A_PERSON, recheck_s
+        )
 
     @property
     def waits_for_person(self) -> bool:
-        """Whether only a person can end the hold, by a new key or configuration."""
+        """True if only a person can end the hold, by a new key or configuration."""
         return self.hold is not None and self.hold.ends is HoldEnds.WITH_A_PERSON
 
 
 def ends_a_new_daemon(failure: SyncdError) -> bool:
-    """Whether a daemon that has never synced should end with this, rather than hold and wait.
+    """True if a daemon that has never synced ends with this failure, rather than hold and wait.
 
-    An accident to the workspace may pass by itself, and so may one large file; a wrong key or path at the start not.
+    An accident to the workspace may pass by itself, and so may one large file; a wrong key or path at the start does
+    not.
     """
     return isinstance(failure, NeedsPerson) and not isinstance(failure, NearlyEmpty | SnapshotTooLarge)

@@ -1,10 +1,11 @@
-"""Where the parts are opened and put together; everything else only gets them handed."""
+"""Makes, opens and connects the parts of a daemon, and of commands that sync by themselves."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Protocol, TypeVar
 
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
@@ -19,10 +20,9 @@ from syncd.core.hardening import make_undumpable
 from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
-from syncd.daemon.components import Components, Timing
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
-from syncd.daemon.loop import Daemon
+from syncd.daemon.loop import Components, Daemon, Timing
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
@@ -59,7 +59,7 @@ from syncd.watch.suspend_detector import SuspendDetector
 
 
 def target_of(config: Config, environ: Mapping[str, str]) -> Target:
-    """Where this configuration's workspace goes now. Raises `NeedsPerson` where no sandbox has been acquired yet."""
+    """The sandbox of this configuration's workspace. Raises `NeedsPerson` where none has been acquired yet."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
@@ -70,7 +70,7 @@ def target_of(config: Config, environ: Mapping[str, str]) -> Target:
 
 
 def _known_target(config: Config, folders: Directories, clock: Clock) -> Target | None:
-    """Where it goes as far as that is known at home: a sandbox that was acquired may have ended."""
+    """The same as far as it is known without a request: None also where the acquired sandbox has ended."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region)
@@ -81,7 +81,7 @@ def _known_target(config: Config, folders: Directories, clock: Clock) -> Target 
 
 
 def selection_of(config: Config) -> Selection:
-    """What belongs, as `[workspace]` says. Raises `ConfigError` for a pattern that can match nothing."""
+    """The selection that `[workspace]` describes. Raises `ConfigError` for a pattern that can match nothing."""
     keys = config.workspace
     for name, patterns in (("ignore", keys.ignore), ("allow_secrets", keys.allow_secrets)):
         for pattern in patterns:
@@ -103,33 +103,33 @@ def selection_of(config: Config) -> Selection:
 
 
 def secret_search_of(config: Config, own_key: str = "") -> Search:
-    """How contents are searched for secrets."""
+    """The search of contents for secrets."""
     keys = config.workspace
     return NoSearch() if keys.upload_secrets else SecretSearch(keys.allow_secrets, own_key)
 
 
 def reader_of(config: Config, clock: Clock, environ: Mapping[str, str]) -> ContentReader:
-    """Reads contents for commands that ask no server: where no key is to be had, it is not looked for."""
+    """The reader of contents for commands that ask no server: the key is searched for in files only if there is one."""
     own_key = ""
     with suppress(KeyRefused):
         own_key = key_of(config, environ).reveal()
     return ContentReader(config.workspace.path, clock, search=secret_search_of(config, own_key))
 
 
+def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
+    """The path of the person's own exclude file, if git's rules count. Raises `ConfigError`, `TryLater`."""
+    return personal_excludes(environ) if config.workspace.use_gitignore else ""
+
+
 def excludes_of(config: Config, context: RuntimeContext) -> str:
-    """The path of the person's own exclude file, where git's rules count. Raises `ConfigError`, `TryLater`."""
+    """The same as git reported it at the start, if it was asked then. Raises `ConfigError`, `TryLater`."""
     if not config.workspace.use_gitignore or context.excludes is None:
         return excludes_for(config, context.environ)
     return context.excludes
 
 
-def excludes_for(config: Config, environ: Mapping[str, str]) -> str:
-    """As git says now. Raises `ConfigError`, `TryLater`."""
-    return personal_excludes(environ) if config.workspace.use_gitignore else ""
-
-
 def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
-    """The key, kept out of all logs from now on, and in this process. Raises `KeyRefused`."""
+    """The key, which is kept out of all logs and core dumps from now on. Raises `KeyRefused`."""
     make_undumpable()
     key = find_key(environ, config.sandbox.api_key_file)
     keep_out_of_logs(key.reveal())
@@ -137,14 +137,14 @@ def key_of(config: Config, environ: Mapping[str, str]) -> ApiKey:
 
 
 def folders_of(config: Config, environ: Mapping[str, str]) -> Directories:
-    """The workspace's own folders, made where missing. Raises `ConfigError`."""
+    """The state and cache folders of the workspace, made where missing. Raises `ConfigError`."""
     folders = places_of(config, environ)
     folders.make()
     return folders
 
 
 def places_of(config: Config, environ: Mapping[str, str]) -> Directories:
-    """Where the workspace's own folders are or will be. Raises `ConfigError` for a place inside the workspace."""
+    """The same, not made. Raises `ConfigError` for a folder inside the workspace."""
     folders = directories_for(config.workspace.path, environ)
     for folder in (folders.state, folders.spool):
         if os.path.realpath(folder).startswith(config.workspace.path + os.sep):
@@ -166,7 +166,7 @@ def sync_cycle_of(
     scan_listener: ScanListener | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> SyncCycle:
-    """The sync of one workspace to its sandbox; `on_progress` is called all the time. Raises `ConfigError`."""
+    """The sync of one workspace to its sandbox; `on_progress` is called often while it runs. Raises `ConfigError`."""
     remove_drafts(folders.state)
     search = secret_search_of(config, key.reveal())
     sync_state = SyncState(folders.state, search.identity)
@@ -210,24 +210,24 @@ def status_publisher_of(
     clock: Clock,
     *,
     totals: RunTotals,
-    manager: SystemdNotifier,
+    systemd: SystemdNotifier,
     desktop: Desktop | None,
     target: Target | None,
 ) -> StatusPublisher:
-    """The status of this workspace; the sandbox has no name before one was acquired."""
+    """The status of this workspace; the sandbox has no id before one is acquired."""
     totals.is_for(config.workspace.path, config.sandbox.base_url, config.sandbox.id)
     notifier = DesktopNotifier(
         config.workspace.path,
         config.notifications.after_minutes * 60,
         desktop=desktop,
-        file=NotificationStore(folders.state, clock),
+        file=NotificationStore(folders.state),
         clock=clock,
     )
     publisher = StatusPublisher(
         workspace=config.workspace.path,
         target=target or Target(config.sandbox.base_url, "", config.sandbox.region),
         file=StatusStore(folders.state),
-        manager=manager,
+        systemd=systemd,
         recorder=HistoryRecorder(clock, HistoryStore(folders.state), lambda: publisher.target.sandbox_id),
         notifier=notifier,
         clock=clock,
@@ -247,42 +247,34 @@ def daemon_of(
     totals: RunTotals,
     reread: Callable[[], Config] | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon with everything open that it works with, and closed after it; `reread` tells what the file says now.
+    """A daemon whose parts are open, and closed after it; `reread` reads the configuration file again.
 
     Raises `Locked` if another instance has the workspace, `NeedsPerson` where the configuration cannot work.
     """
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         folders = folders_of(config, context.environ)
         lock = Lock(folders.state)
         lock.acquire()
-        opened.callback(lock.release)
-        manager = SystemdNotifier(context.environ, context.clock, os.getpid())
+        stack.callback(lock.release)
+        systemd = SystemdNotifier(context.environ, context.clock, os.getpid())
         target = _known_target(config, folders, context.clock)
         desktop = Desktop(context.environ, context.clock) if config.notifications.desktop else None
         publisher = status_publisher_of(
-            config, folders, context.clock, totals=totals, manager=manager, desktop=desktop, target=target
+            config, folders, context.clock, totals=totals, systemd=systemd, desktop=desktop, target=target
         )
         publisher.recall()
-        # Before all else, which may take a while (watches, git, large state): whoever asks meanwhile is not to take
-        # this for a process that shows no status.
+        # Before all else, which may take a while (watches, git, large state): until then `syncd status` would show a
+        # process without a status.
         publisher.pending = True
         publisher.enter(State.STARTING)
-        opened.callback(publisher.ended)
+        stack.callback(publisher.ended)
         waiter = Waiter(context.interrupt, context.clock)
         client = HttpClient(waiter)
-        opened.callback(client.drop)
-        watch = watcher(config.workspace.path, wakeup.ring)
-        watch.open()
-        opened.callback(watch.close)
-        monitor = SuspendDetector(context.clock)
-        monitor.open()
-        opened.callback(monitor.close)
-        mounts = MountMonitor(config.workspace.path)
-        mounts.open()
-        opened.callback(mounts.close)
-        control = ControlServer(folders.state)
-        control.open()
-        opened.callback(control.close)
+        stack.callback(client.drop)
+        watch = _opened(watcher(config.workspace.path, wakeup.wake), stack)
+        suspend_detector = _opened(SuspendDetector(context.clock), stack)
+        mounts = _opened(MountMonitor(config.workspace.path), stack)
+        control = _opened(ControlServer(folders.state), stack)
         throttle = Throttle(limit_of(config))
         cycle = sync_cycle_of(
             config,
@@ -296,7 +288,7 @@ def daemon_of(
         )
         cycle.recall()
         agent_notifier = agent_notifier_of(config, folders, key=key, context=context, client=client)
-        opened.callback(agent_notifier.close)
+        stack.callback(agent_notifier.close)
         yield Daemon(
             Components(
                 cycle=cycle,
@@ -304,12 +296,12 @@ def daemon_of(
                 control=control,
                 publisher=publisher,
                 agent_notifier=agent_notifier,
-                manager=manager,
+                systemd=systemd,
                 signals=signals,
-                revision=LiveReload(config, reread or (lambda: config), throttle, signals),
+                live_reload=LiveReload(config, reread or (lambda: config), throttle, signals),
                 wakeup=wakeup,
                 waiter=waiter,
-                monitor=monitor,
+                suspend_detector=suspend_detector,
                 mounts=mounts,
                 client=client,
                 pause_file=PauseFile(folders.state),
@@ -321,3 +313,18 @@ def daemon_of(
                 key_file=config.sandbox.api_key_file,
             )
         )
+
+
+class _Resource(Protocol):
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_Opened = TypeVar("_Opened", bound=_Resource)
+
+
+def _opened(resource: _Opened, stack: ExitStack) -> _Opened:
+    resource.open()
+    stack.callback(resource.close)
+    return resource

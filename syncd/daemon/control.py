@@ -1,7 +1,8 @@
-"""How commands reach a running daemon: a Unix socket in the state folder, one JSON object a line.
+"""The control socket: a Unix socket in the state folder by which commands reach a running daemon.
 
-A client asks once, `{"do": "push", "force": false}`, and hears `{"event": "progress", …}` lines until the one
-`{"event": "done", "exit": 0, …}`. The folder is 0700 and the socket 0600: who can connect is who runs the daemon.
+Each message is a JSON object on a line. A client sends one request, `{"do": "push", "force": false}`, and receives
+`{"event": "progress", …}` lines until the one `{"event": "done", "exit": 0, …}`. The folder is 0700 and the socket
+0600: only the user who runs the daemon can connect.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from syncd.core.clock import Clock
 
 _NAME = "control.sock"
-# A request is a few words; more without a line's end is no client of ours.
+# A request is short; a longer line is not from a client of ours.
 _LONGEST_REQUEST = 4096
 _MOST_CLIENTS = 32
 
@@ -30,36 +31,36 @@ class Client:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._connection.setblocking(False)
-        self._heard = b""
-        self.gone = False
+        self._received = b""
+        self.closed = False
 
     def fileno(self) -> int:
-        """For `select`."""
+        """The descriptor to wait for."""
         return self._connection.fileno()
 
     def request(self) -> Message | None:
-        """The request, once its line is whole. A client that ends or talks nonsense is `gone`."""
+        """The request, once its line is complete. Close the connection of a client that ends or sends no request."""
         try:
             piece = self._connection.recv(_LONGEST_REQUEST)
         except BlockingIOError:
             return None
         except OSError:
             piece = b""
-        self._heard += piece
-        line, end, _ = self._heard.partition(b"\n")
+        self._received += piece
+        line, end, _ = self._received.partition(b"\n")
         if end:
-            self._heard = b""
+            self._received = b""
             with contextlib.suppress(ValueError, RecursionError):
                 message = json.loads(line)
                 if isinstance(message, dict):
                     return message
-        if end or not piece or len(self._heard) >= _LONGEST_REQUEST:
+        if end or not piece or len(self._received) >= _LONGEST_REQUEST:
             self.close()
         return None
 
-    def tell(self, message: Message) -> None:
-        """Send a line. A client that does not read is let go: it must not hold up the daemon."""
-        if self.gone:
+    def send(self, message: Message) -> None:
+        """Send a line. The connection of a client that does not read is closed: it must not block the daemon."""
+        if self.closed:
             return
         try:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
@@ -68,36 +69,36 @@ class Client:
 
     @property
     def waits(self) -> bool:
-        """Whether it still waits for an answer, as far as is known by now; one that hung up is let go."""
-        if not self.gone:
+        """True if it still waits for an answer, as far as is known by now."""
+        if not self.closed:
             with contextlib.suppress(BlockingIOError):
                 try:
                     if not self._connection.recv(1, socket.MSG_PEEK):
                         self.close()
                 except ConnectionError:
                     self.close()
-        return not self.gone
+        return not self.closed
 
     def done(self, exit_code: int, message: str = "", **more: Any) -> None:
-        """The last line, with what the command is to exit with."""
-        self.tell({"event": "done", "exit": exit_code, "message": message, **more})
+        """Send the last line, with the command's exit code, and close the connection."""
+        self.send({"event": "done", "exit": exit_code, "message": message, **more})
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
-        if not self.gone:
-            self.gone = True
+        """Close the connection."""
+        if not self.closed:
+            self.closed = True
             self._connection.close()
 
 
 class ControlServer:
-    """Listens for commands. Only to be opened by who holds the workspace's lock."""
+    """Listens for commands. To be opened only with the workspace's lock held."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._listener: socket.socket | None = None
         self._clients: list[Client] = []
-        self._spare: int | None = None  # a descriptor to give up when there are no more
+        self._spare: int | None = None  # a descriptor to close when there are no more
 
     def open(self) -> None:
         """Raises `OSError`."""
@@ -117,18 +118,18 @@ class ControlServer:
         self._listener = listener
 
     def filenos(self) -> list[int]:
-        """What to `select` on."""
-        self._clients = [client for client in self._clients if not client.gone]
+        """The descriptors to wait for."""
+        self._clients = [client for client in self._clients if not client.closed]
         listener = [self._listener.fileno()] if self._listener else []
         return listener + [client.fileno() for client in self._clients]
 
     def requests(self) -> Iterator[tuple[Client, Message]]:
-        """What clients ask, without waiting for any. Who asked stays connected until told `done`."""
+        """The requests that have come. A client stays connected until it is sent `done`."""
         while self._listener is not None:
             try:
                 connection, _ = self._listener.accept()
             except OSError as failure:
-                if failure.errno in (errno.EMFILE, errno.ENFILE) and self._turned_away(self._listener):
+                if failure.errno in (errno.EMFILE, errno.ENFILE) and self._refused(self._listener):
                     continue
                 break
             client = Client(connection)
@@ -137,20 +138,20 @@ class ControlServer:
             else:
                 self._clients.append(client)
         for client in list(self._clients):
-            if not client.gone:
+            if not client.closed:
                 message = client.request()
                 if message is not None:
                     yield client, message
 
-    def _turned_away(self, listener: socket.socket) -> bool:
-        """Whether a client for whom no descriptor is left was hung up on; it would wake the daemon without end."""
+    def _refused(self, listener: socket.socket) -> bool:
+        """True if a client for which no descriptor is left was disconnected; it would wake the daemon without end."""
         if self._spare is None:
             return False
         os.close(self._spare)
         self._spare = None
         try:
             listener.accept()[0].close()
-        except OSError:  # without a descriptor the kernel does not even say that nobody waits
+        except OSError:  # without a descriptor the kernel does not even report that no client waits
             return False
         finally:
             with contextlib.suppress(OSError):
@@ -158,7 +159,7 @@ class ControlServer:
         return True
 
     def close(self) -> None:
-        """Hang up on all, and take the socket away."""
+        """Close all connections, and remove the socket."""
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -173,7 +174,7 @@ class ControlServer:
 
 
 def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = None) -> Iterator[Message]:
-    """Ask the daemon of this state folder, and hear its answers to the end.
+    """Send the daemon of this state folder a request, and yield its answers to the end.
 
     Raises `ConnectionError` where none listens or it ends meanwhile, `TimeoutError` when the time is over.
     """
@@ -189,26 +190,26 @@ def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = N
             raise ConnectionError(str(failure)) from None
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as lines:
-            while (line := lines.readline()).endswith(b"\n"):  # half a line is a daemon's last words
+            while (line := lines.readline()).endswith(b"\n"):  # half a line is the end of a killed daemon
                 message: Message = json.loads(line)
                 yield message
                 if message.get("event") == "done":
                     return
                 if ends_s is not None:
                     connection.settimeout(max(0.001, ends_s - clock.monotonic_s()))
-    raise ConnectionError("the daemon hung up")
+    raise ConnectionError("the daemon closed the connection")
 
 
 def listens(folder: str) -> bool:
-    """Whether a daemon can be asked there."""
+    """True if a daemon listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder) as path:
         connection.setblocking(False)
-        return connection.connect_ex(path) in (0, errno.EAGAIN)  # EAGAIN: others stand in line
+        return connection.connect_ex(path) in (0, errno.EAGAIN)  # EAGAIN: its queue is full
 
 
 @contextlib.contextmanager
 def _short_path(folder: str) -> Iterator[str]:
-    """A socket's path may have 107 bytes, a state folder's more: it is reached through a descriptor of the folder."""
+    """The socket's path, through a descriptor of the folder where it has more than the 107 bytes that are allowed."""
     path = os.path.join(folder, _NAME)
     if len(os.fsencode(path)) < 108:
         yield path

@@ -1,7 +1,7 @@
-"""A configuration that changes while an upload is under way: what of it holds at once.
+"""Applies a configuration that is reloaded while an upload is under way.
 
-Nobody who makes room for a call, or takes a limit away because an upload of an hour is in the way, wants that upload
-begun anew. Who sends something else, or elsewhere, does not want it brought to its end. All else can wait for it.
+A new upload limit holds at once, and the upload goes on: an upload of an hour must not begin anew because of a limit.
+Another workspace or sandbox ends the upload. All other keys wait for its end.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _log = logging.getLogger("syncd")
 
 
 class LiveReload:
-    """Looks at the configuration once for each SIGHUP that comes during an upload."""
+    """Reads the configuration once for each SIGHUP that comes during an upload."""
 
     def __init__(self, current: Config, read: Callable[[], Config], throttle: Throttle, signals: Signals) -> None:
         self._current = current
         self._read = read
         self._throttle = throttle
         self._signals = signals
-        self._seen = signals.reloads_asked
+        self._reloads_seen = signals.reloads
 
     def ends_upload(self) -> bool:
-        """Take a new limit over, and tell whether the upload is to be begun anew; the reload itself comes after it."""
-        if self._seen == self._signals.reloads_asked:
+        """Apply a new limit. True if the upload is to begin anew; the reload itself comes after it."""
+        if self._reloads_seen == self._signals.reloads:
             return False
-        self._seen = self._signals.reloads_asked
+        self._reloads_seen = self._signals.reloads
         try:
             new = self._read()
         except SyncdError as failure:
             _log.error("the new configuration is refused, the upload goes on: %s", failure)
             return False
         if (new.workspace, new.sandbox) != (self._current.workspace, self._current.sandbox):
-            _log.info("the upload is given up: another one begins under the new configuration")
+            _log.info("the upload is cancelled: another one begins with the new configuration")
             return True
         limit = limit_of(new)
         if limit != self._throttle.limit_bytes_per_s:
@@ -48,5 +48,5 @@ class LiveReload:
 
 
 def limit_of(config: Config) -> int:
-    """The most that uploads take, in bytes a second; 0 is no limit."""
+    """The upload limit in bytes a second; 0: none."""
     return config.sync.upload_limit_kib_per_second << 10

@@ -1,42 +1,57 @@
-"""The daemon's loop: one thread that owns all state, waits for whatever comes first, and syncs when it is time.
+"""The daemon's loop: one thread that owns all state, waits for the next event, and syncs when it is time.
 
-What to do next is decided in `policy.scheduler_input`; this only keeps what the decision rests on. The loop is also the
-`SyncObserver` of its own syncs, whose stages become the status, and the `Listener` of all that waits in them: signals,
-commands and changes are heard at once while a sync is under way.
+`daemon.scheduler` decides what to do next; the loop keeps the values that the decision rests on. The loop is also the
+`SyncObserver` of its own syncs, whose stages become the status, and the `Listener` of all waits in them: signals,
+commands and changes are received at once while a sync is under way.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import select
 from collections.abc import Collection
+from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
 from syncd import __version__
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.clock import Clock
 from syncd.core.errors import NeedsPerson, Stop, TryLater
-from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy
-from syncd.daemon import requests
+from syncd.core.waiter import POLL_EVERY_S, Superseded, SupersededBy, Waiter
 from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
-from syncd.daemon.components import Components
-from syncd.daemon.control import Client, Message
-from syncd.daemon.requests import RequestQueue, SyncRequest
+from syncd.daemon.control import Client, ControlServer, Message
+from syncd.daemon.live_reload import LiveReload
+from syncd.daemon.pause_file import PauseFile
+from syncd.daemon.requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
-from syncd.remote.failure import FailureAction, StepFailed
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
+from syncd.remote.failure import StepFailed
+from syncd.remote.http_client import HttpClient
+from syncd.remote.retry import RetrySettings
+from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sandbox.agent_notifier import AgentNotifier
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome
+from syncd.sync.sync_cycle import Outcome, SyncCycle
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
+from syncd.watch.interface import Watcher
+from syncd.watch.mounts import MountMonitor
+from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
 
-# Where no event can come, a look every so often: never more than a twentieth of the time, never more often than this.
+# Where no event can come, the workspace is polled: for a twentieth of the time at most, and no more often than this.
 POLL_LEAST_S = 2.0
 POLL_SHARE = 20
-# While the key is refused, its file is looked at this often.
+# While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
+_SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING, State.RETRYING})
 
 
 class LoopEnd(Enum):
@@ -46,53 +61,86 @@ class LoopEnd(Enum):
     RELOAD = "a new configuration is to be read"
 
 
+@dataclass(frozen=True)
+class Timing:
+    """`[sync]`, in seconds."""
+
+    quiet_s: float
+    max_wait_s: float
+    rescan_s: float
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts that the loop works with, all of them open; `daemon.build` makes them."""
+
+    cycle: SyncCycle
+    watch: Watcher
+    control: ControlServer
+    publisher: StatusPublisher
+    agent_notifier: AgentNotifier
+    systemd: SystemdNotifier
+    signals: Signals
+    live_reload: LiveReload
+    wakeup: Wakeup
+    waiter: Waiter
+    suspend_detector: SuspendDetector
+    mounts: MountMonitor
+    client: HttpClient
+    pause_file: PauseFile
+    clock: Clock
+    timing: Timing
+    retry_settings: RetrySettings
+    key_file: str
+
+
 class Daemon:
-    """One workspace's daemon."""
+    """The daemon of one workspace."""
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        self._cycle = components.cycle
         self._publisher = components.publisher
         self._clock = components.clock
         self._request_queue = RequestQueue()
-        self._serving: list[SyncRequest] = []
         self._burst: Burst | None = None
         self._backoff = FailureBackoff(components.retry_settings)
         self._started_s = 0.0
         self._rescan_at_s = 0.0
         self._dirty = DirtyDirectories()
         self._paused = False
-        self._told_s = 0.0
+        self._progress_sent_s = 0.0
         self._slept_s = 0.0
         self._woke = False
-        self._key_stamp = components.key_stamp()
+        self._key_stamp = _file_stamp(components.key_file)
         components.waiter.listener = self
 
     def run(self) -> LoopEnd:
-        """Until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
+        """Run until asked to stop or reload. Raises `NeedsPerson` where it cannot work and has never worked."""
         self._paused = self._components.pause_file.paused
-        cycle = self._components.cycle
+        cycle = self._cycle
         self._publisher.pending = cycle.baseline is None or cycle.sync_state.uncertain or bool(cycle.torn)
-        self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
+        self._learn()
         self._publisher.enter(State.STARTING)
         self._rescan_at_s = self._clock.monotonic_s()  # what changed while nothing ran
-        self._components.manager.ready()
+        self._components.systemd.ready()
         _log.info("watching %s", self._publisher.workspace)
         try:
             while not self._components.signals.reload:
-                move = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
-                if isinstance(move, Sync):
-                    self._sync(move.reason)
+                action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
+                if isinstance(action, Sync):
+                    self._sync(action.reason)
                 else:
-                    self._rest(move.until_s)
+                    self._rest(action.until_s)
         except Stop:
             _log.info("stopping")
-            self._components.manager.stopping()
+            self._components.systemd.stopping()
             return LoopEnd.STOPPED
         else:
-            self._components.manager.reloading()
+            self._components.systemd.reloading()
             return LoopEnd.RELOAD
         finally:
-            # Whatever ended it: what is not in the sandbox yet is said, and no plan outlives the process.
+            # However it ended: the status says that changes are pending, and no plan outlives the process.
             self._publisher.pending = self._publisher.pending or self._burst is not None
             self._publisher.recorder.stopped()
             self._publisher.enter(State.STOPPED)
@@ -101,130 +149,133 @@ class Daemon:
 
     def _sync(self, reason: SyncReason) -> None:
         burst, self._burst = self._burst, None  # before the scan: what comes from now on is a burst of its own
-        self._serving = self._request_queue.taken()
+        sync_mode = self._request_queue.begin()
         if reason is not SyncReason.RESCAN and self._backoff.hold is None:
             self._publisher.pending = True
         changed, written = self._dirty.take(), self._dirty.take_files()
-        if reason is not SyncReason.CHANGE or self._serving or self._components.watch.needs_polling:
-            changed = written = None  # what was saved a moment before an order may not have been heard of yet
-        self._components.cycle.forget_stamps(written)
+        if reason is not SyncReason.CHANGE or self._request_queue.serving or self._components.watch.needs_polling:
+            changed = written = None  # the event of what was saved right before a request may not have come yet
+        self._cycle.forget_stamps(written)
         self._started_s = self._clock.monotonic_s()
         self._publisher.recorder.begin(reason.value)
         try:
-            outcome = self._components.cycle.run(requests.mode_of(self._serving), self, changed)
+            outcome = self._cycle.run(sync_mode, self, changed)
         except Superseded:
             self._publisher.recorder.gave_way()
-            self._request_queue.put_back(self._serving)
-            self._serving = []
+            self._request_queue.put_back()
             self._burst = self._burst or burst or extend(None, self._started_s)
             self._dirty.mark_all()
         except Exception as failure:  # noqa: BLE001 - a daemon's last resort
-            # A defect must not end weeks of service: said once, then tried again like any failure.
+            # A defect must not end weeks of service: it is logged once, then tried again like any failure.
             self._failed(sync_failure(failure))
         else:
             self._succeeded(outcome)
         if changed is None:
-            self._look_again_later(self._clock.monotonic_s() - self._started_s)
-        self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
+            self._plan_rescan(self._clock.monotonic_s() - self._started_s)
+        self._learn()
         self._warn()
-        self._components.manager.ping()
+        self._components.systemd.ping()
+
+    def _learn(self) -> None:
+        self._publisher.learn(self._cycle, self._components.agent_notifier.servers)
 
     def _warn(self) -> None:
-        components = self._components
-        self._publisher.warn(
-            [*components.cycle.warnings, *components.watch.warnings(), *components.agent_notifier.warnings]
-        )
+        watch, agent_notifier = self._components.watch, self._components.agent_notifier
+        self._publisher.warn([*self._cycle.warnings, *watch.warnings(), *agent_notifier.warnings])
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._publisher.succeeded(outcome)
         self._backoff.clear()
-        self._request_queue.lasting += requests.tell_outcome(self._serving, outcome)
-        self._serving = []
+        self._request_queue.succeeded(outcome)
         if outcome.follow_up:
-            self._look_everywhere()
+            self._rescan_all()
         self._publisher.pending = self._burst is not None
-        self._components.agent_notifier.arrived(
-            self._components.cycle.target, self._components.cycle.provider.acquired_sandbox
-        )  # last: it may take a moment
+        # Last, as it may take a moment.
+        self._components.agent_notifier.arrived(self._cycle.target, self._cycle.provider.acquired_sandbox)
 
     def _failed(self, failed: SyncFailure) -> None:
         publisher, failure = self._publisher, failed.error
         last = publisher.totals.last_error
         ends = ends_a_new_daemon(failure) and not publisher.totals.synced_once
-        if not ends and (last is None or last.message != str(failure)):  # what ends it is its last word, said by others
+        if not ends and (last is None or last.message != str(failure)):  # `syncd run` logs what ends it
             _log.log(logging.ERROR if isinstance(failure, NeedsPerson) else logging.WARNING, "%s", failure)
         publisher.failed(failed.step, failure)
-        for_good = isinstance(failure, NeedsPerson)
-        self._request_queue.lasting += requests.tell_failure(self._serving, failure, for_good=for_good)
-        self._serving = []
+        self._request_queue.failed(failure, for_good=isinstance(failure, NeedsPerson))
         publisher.pending = True
         now_s = self._clock.monotonic_s()
         if ends:
             raise failure
         self._backoff.after(failure, now_s, now_s - self._started_s, failed.retry_after_s)
+        if self._backoff.not_before_s is not None:
+            self._send_failure(failure, self._backoff.not_before_s - now_s)
         self._dirty.mark_all()
 
-    def _look_everywhere(self) -> None:
-        """As after a change, but one that nothing is known of."""
+    def _rescan_all(self) -> None:
+        """Sync as after a change anywhere."""
         self._burst = extend(self._burst, self._clock.monotonic_s())
         self._dirty.mark_all()
 
-    def _look_again_later(self, took_s: float) -> None:
+    def _plan_rescan(self, took_s: float) -> None:
         wait_s = self._components.timing.rescan_s
         if self._components.watch.needs_polling:
             wait_s = min(wait_s, max(POLL_LEAST_S, POLL_SHARE * took_s))
         self._rescan_at_s = self._clock.monotonic_s() + wait_s
 
-    # -- the attendant of a sync
+    # -- the observer of a sync
 
     def stage(self, state: State) -> None:
-        """Show it, but for the looks of a hold."""
-        self._components.manager.ping()
+        """Publish it, but not the scans of a hold."""
+        self._components.systemd.ping()
         if state is not State.SNAPSHOTTING:
             self._publisher.pending = True
-            self._publisher.learn(self._components.cycle, self._components.agent_notifier.servers)
+            self._learn()
         elif self._backoff.hold is not None:
             return
         self._publisher.enter(state)
-        requests.tell_progress(self._serving, state=state)
+        self._request_queue.send_progress(state=state)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """Show it."""
+        """Publish it."""
         if self._publisher.packed(done_files, total_files, done_bytes, total_bytes):
-            what = {"done_files": done_files, "total_files": total_files}
-            requests.tell_progress(self._serving, done_bytes=done_bytes, total_bytes=total_bytes, **what)
+            self._request_queue.send_progress(
+                done_files=done_files, total_files=total_files, done_bytes=done_bytes, total_bytes=total_bytes
+            )
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """Show it."""
+        """Publish it."""
         self._publisher.sent(sent_bytes, total_bytes)
         now_s = self._clock.monotonic_s()
-        if now_s - self._told_s >= POLL_EVERY_S or sent_bytes == total_bytes:
-            self._told_s = now_s
-            requests.tell_progress(self._serving, done_bytes=sent_bytes, total_bytes=total_bytes)
+        if now_s - self._progress_sent_s >= POLL_EVERY_S or sent_bytes == total_bytes:
+            self._progress_sent_s = now_s
+            self._request_queue.send_progress(done_bytes=sent_bytes, total_bytes=total_bytes)
 
     def retrying(self, failure: StepFailed, wait_s: float) -> None:
-        """Show what failed and when it is tried again."""
+        """Publish what failed and when it is tried again."""
         if wait_s == 0:
             _log.info("%s; asking for a fresh upload URL", failure)
             return
         _log.warning("%s; trying again in %.1f s", failure, wait_s)
-        requests.tell_progress(self._serving, failed=f"{failure}; trying again in {wait_s:.1f} s")
+        self._send_failure(failure, wait_s)
         self._publisher.retrying(failure.step, str(failure))
         self._publisher.retry_in(wait_s)
 
+    def _send_failure(self, failure: Exception, wait_s: float) -> None:
+        self._request_queue.send_progress(failed=f"{failure}; trying again in {wait_s:.1f} s")
+        self._request_queue.send_progress(state=State.RETRYING)
+
     def pause(self, wait_s: float, action: FailureAction) -> None:
-        """Wait a failure out, asleep or awake; a newer change means a fresh snapshot, an order at once."""
+        """Wait out a failure, asleep or awake. Raises `Superseded` for a newer change, and for a request at once."""
         started_s = self._clock.monotonic_s()
         slept_before_s = self._slept_s
         least_s = started_s + min(wait_s, self._components.retry_settings.first_s)
         while True:
-            if self._is_called_off:
+            if self._is_superseded:
                 raise Superseded
             now_s = self._clock.monotonic_s()
             until_s = ends_s = started_s + wait_s - (self._slept_s - slept_before_s)
             if action is FailureAction.OFFLINE:
-                cut_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
-                until_s = ends_s if cut_s is None else min(ends_s, cut_s)
+                change_due_s = ends_pause(self._scheduler_input(), now_s, least_s, *self._times())
+                until_s = ends_s if change_due_s is None else min(ends_s, change_due_s)
             if now_s >= until_s:
                 break
             self._publisher.retry_in(until_s - now_s)
@@ -235,7 +286,7 @@ class Daemon:
     # -- waiting
 
     def _rest(self, until_s: float | None) -> None:
-        """Nothing to do: show what is waited for, and wait."""
+        """Publish what the daemon waits for, and wait."""
         publisher = self._publisher
         state = idle_state(self._scheduler_input())
         publisher.pending = publisher.pending or self._burst is not None
@@ -246,60 +297,70 @@ class Daemon:
         self._wait(until_s)
 
     def _wait(self, until_s: float | None) -> None:
-        """Wait for whatever comes first: the time, a change, a signal, a command, the end of a sleep."""
+        """Wait until then, or for a change, a signal, a command or the end of a sleep."""
         self._components.waiter.wait(until_s)
 
     # -- the listener, in each wait: between two syncs, and in them
 
     def wake_fds(self) -> list[tuple[int, int]]:
-        """What tells that something has come."""
-        return self._components.wake_fds()
+        """The descriptors that become ready when something comes, each with the event of poll(2)."""
+        components = self._components
+        sources = (components.suspend_detector, components.control, components.agent_notifier)
+        filenos = [components.wakeup.fileno(), *(fileno for source in sources for fileno in source.filenos())]
+        mounts = [(fileno, select.POLLPRI) for fileno in components.mounts.filenos()]
+        return [*((fileno, select.POLLIN) for fileno in filenos), *mounts]
 
     def deadline_s(self) -> float | None:
-        """When something is due, whatever comes."""
-        ends = self._components.deadlines()
-        if self._backoff.waits_for_person:
-            ends.append(self._clock.monotonic_s() + KEY_POLL_S)
-        return min(ends) if ends else None
+        """The monotonic second at which something is due, even if nothing comes."""
+        components = self._components
+        times = [
+            components.systemd.next_ping_s(),
+            components.client.idle_at_s,
+            self._publisher.notification_due_s,
+            components.agent_notifier.due_s,
+            self._clock.monotonic_s() + KEY_POLL_S if self._backoff.waits_for_person else None,
+        ]
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     def handle(self, ready: Collection[int]) -> None:
-        """Note what has come, and answer who asks. In the middle of a sync no more than that is done."""
-        if not set(self._components.mounts.filenos()).isdisjoint(ready) and self._components.mounts.changed():
-            _log.info("something was mounted or unmounted at the workspace: looking at everything again")
-            self._look_everywhere()
-        self._hear()
+        """Note what has come, and answer commands. In the middle of a sync no more than that is done."""
+        mounts = self._components.mounts
+        if not set(mounts.filenos()).isdisjoint(ready) and mounts.changed():
+            _log.info("something was mounted or unmounted at the workspace: scanning everything again")
+            self._rescan_all()
+        self._receive()
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
-        """When the sync under way is to give way to another one."""
+        """The monotonic second at which the sync under way gives way to another one."""
         if superseded_by is SupersededBy.FRESH_START:
             # After a sleep its connection is dead, and the workspace may be another one.
             woke, self._woke = self._woke, False
-            return self._clock.monotonic_s() if woke or self._components.revision.ends_upload() else None
-        if self._is_called_off:
+            return self._clock.monotonic_s() if woke or self._components.live_reload.ends_upload() else None
+        if self._is_superseded:
             return self._clock.monotonic_s()
         return None if self._burst is None else due_s(self._burst, *self._times())
 
     @property
-    def _is_called_off(self) -> bool:
-        """Whether someone wants another sync than this one, or none."""
-        # An order goes before a pause: given up for it, it would be begun again at once, without end.
-        held_up = self._paused and not self._serving
-        return bool(self._request_queue.fresh) or held_up or self._components.signals.reload
+    def _is_superseded(self) -> bool:
+        """True if a request, a pause or a reload ends the sync under way."""
+        # A sync that serves a request goes on in a pause: given up, it would be begun again at once, without end.
+        is_paused = self._paused and not self._request_queue.serving
+        return bool(self._request_queue.fresh) or is_paused or self._components.signals.reload
 
-    def _hear(self) -> None:
-        """Note what has come."""
+    def _receive(self) -> None:
+        """Note the events that have come, and what is due."""
         components = self._components
-        components.wakeup.drain()  # before the hints are taken, or a ring between the two would be lost
+        components.wakeup.drain()  # before the changes are taken, or a wake-up between the two would be lost
         changes = components.watch.take()
         self._dirty.add(changes)
         if changes:
             self._burst = extend(self._burst, self._clock.monotonic_s())
-        slept_s = components.monitor.slept_s()
+        slept_s = components.suspend_detector.slept_s()
         self._woke = bool(slept_s)
         if slept_s:
-            _log.info("slept for %.0f s: looking at everything again", slept_s)
+            _log.info("slept for %.0f s: scanning everything again", slept_s)
             components.client.drop()
-            self._look_everywhere()
+            self._rescan_all()
             self._backoff.woke(slept_s)
             self._slept_s += slept_s
         components.client.close_idle()
@@ -307,58 +368,63 @@ class Daemon:
             components.signals.sync_now = False
             self._request_queue.add(SyncRequest())
         for client, message in components.control.requests():
-            self._obey(client, message)
+            self._handle(client, message)
         if self._backoff.waits_for_person:
-            components.signals.reload = components.signals.reload or components.key_stamp() != self._key_stamp
-        self._publisher.look()
+            components.signals.reload = components.signals.reload or _file_stamp(components.key_file) != self._key_stamp
+        self._publisher.notify()
         if components.agent_notifier.poll():
             self._warn()
-            self._publisher.show()
-        components.manager.ping()
+            self._publisher.write()
+        components.systemd.ping()
 
-    def _obey(self, client: Client, message: Message) -> None:
+    def _handle(self, client: Client, message: Message) -> None:
         match message.get("do"):
             case "push":
-                self._request_queue.add(
-                    SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED)
-                )
+                self._add(SyncRequest(client, SyncMode.FORCED if message.get("force") else SyncMode.CHANGED))
             case "flush" if self._paused:
-                client.done(TryLater.exit_code, str(requests.PAUSED))
+                client.done(PAUSED.exit_code, str(PAUSED))
             case "flush":
-                self._request_queue.add(SyncRequest(client, lasting=True))
+                self._add(SyncRequest(client, lasting=True))
             case "hello":
                 client.done(0, result={"version": __version__})
             case "left":
-                self._leave(str(message.get("sandbox")))
+                self._forget_sandbox(str(message.get("sandbox")))
                 client.done(0)
-            case "pause" | "resume" as word:
-                self._pause_or_resume(client, word)
+            case "pause" | "resume" as command:
+                self._pause_or_resume(client, command)
             case _:
                 client.done(2, "this daemon does not know that command: is it of another version?")
 
-    def _leave(self, sandbox_id: str) -> None:
-        """Someone released it: an idle daemon would not ask, and never hear of that."""
-        target = self._components.cycle.target
-        if target is not None and target.sandbox_id == sandbox_id and self._components.cycle.provider.mark_lost(target):
-            self._look_everywhere()
+    def _add(self, request: SyncRequest) -> None:
+        """Take a command's request. It may have to wait for the end of a sync: its client is sent the stage of that."""
+        self._request_queue.add(request)
+        if request.client is not None and self._publisher.state in _SYNCING:
+            request.client.send({"event": "progress", "state": self._publisher.state})
 
-    def _pause_or_resume(self, client: Client, word: str) -> None:
+    def _forget_sandbox(self, sandbox_id: str) -> None:
+        """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
+        target = self._cycle.target
+        if target is not None and target.sandbox_id == sandbox_id and self._cycle.provider.mark_lost(target):
+            self._rescan_all()
+
+    def _pause_or_resume(self, client: Client, command: str) -> None:
+        is_pause = command == "pause"
         try:
-            self._components.pause_file.set(paused=word == "pause")
+            self._components.pause_file.set(paused=is_pause)
         except OSError as failure:
             client.done(TryLater.exit_code, f"the state folder cannot be written: {failure.strerror}")
             return
-        if self._paused and word == "resume":
-            self._look_everywhere()
-        self._paused = word == "pause"
-        if self._paused:
-            self._request_queue.turn_away(requests.PAUSED)
-        _log.info("%sd", word)
+        if is_pause:
+            self._request_queue.pause()
+        elif self._paused:
+            self._rescan_all()
+        self._paused = is_pause
+        _log.info("%sd", command)
         client.done(0)
 
     def _scheduler_input(self) -> SchedulerInput:
-        moves_in_s = self._components.cycle.sandbox_ends_in_s
-        moves_at_s = inf if moves_in_s is None else self._clock.monotonic_s() + moves_in_s
+        sandbox_ends_in_s = self._cycle.sandbox_ends_in_s
+        moves_at_s = inf if sandbox_ends_in_s is None else self._clock.monotonic_s() + sandbox_ends_in_s
         return SchedulerInput(
             burst=self._burst,
             requested=bool(self._request_queue.fresh),
@@ -370,3 +436,13 @@ class Daemon:
 
     def _times(self) -> tuple[float, float]:
         return self._components.timing.quiet_s, self._components.timing.max_wait_s
+
+
+def _file_stamp(path: str) -> tuple[int, ...] | None:
+    """A value that changes when the file is written or replaced; None: it is missing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # The time of change too: the next file may have the same number, and `cp -p` gives it any time of writing.
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,6 +1,6 @@
-"""Whether syncing is paused: a mark that is there or not, so that a pause outlives restarts and needs no daemon.
+"""The file that marks syncing as paused, so that a pause outlives restarts and needs no daemon.
 
-It outlives a power cut too: who paused may have meant to keep something at home.
+It outlives a power cut too: the pause may be there to keep something from being sent.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from syncd.core.durable_file import MarkerFile
 
 
 class PauseFile:
-    """The mark in the state folder."""
+    """The marker file in the state folder."""
 
     def __init__(self, folder: str) -> None:
-        self._mark = MarkerFile(folder, "paused")
+        self._marker = MarkerFile(folder, "paused")
 
     @property
     def paused(self) -> bool:
-        """Whether the mark is there."""
-        return self._mark.exists
+        """True if the file exists."""
+        return self._marker.exists
 
     def set(self, *, paused: bool) -> None:
-        """Make the mark or take it away. Raises `OSError`."""
+        """Make the file or remove it. Raises `OSError`."""
         if paused:
-            self._mark.create()
+            self._marker.create()
         else:
-            self._mark.remove()
+            self._marker.remove()

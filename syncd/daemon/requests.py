@@ -1,7 +1,7 @@
-"""What commands ask of the running daemon, and who is to be told how it went.
+"""The requests for a sync: which of them a sync serves, and what their clients are sent.
 
-An order of a client that hung up before its sync began is dropped, a forced one too: nobody waits for its answer, and
-changes are sent anyway. A sync that began for it goes on.
+The request of a client that hung up before its sync began is dropped, a forced one too: no one waits for its answer,
+and changes are sent anyway. A sync that began for it goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """A wish for a sync. Without a client it came by a signal; a flush outlasts failures that pass.
+    """A request for a sync. Without a client it came by a signal; a `lasting` one (flush) outlasts failures that pass.
 
     `served` are the outcomes of the syncs that it waited for and that left some of its files `unsettled`.
     """
@@ -33,89 +33,98 @@ class SyncRequest:
     unsettled: frozenset[str] | None = None
 
     @property
-    def waits(self) -> bool:
-        """Whether it still matters to someone."""
+    def is_open(self) -> bool:
+        """True if its client still waits, or if it has none."""
         return self.client is None or self.client.waits
+
+    def fail(self, failure: SyncdError) -> None:
+        """Answer it with a failure."""
+        if self.client is not None:
+            self.client.done(failure.exit_code, str(failure))
 
 
 class RequestQueue:
-    """RequestQueue not yet served. `fresh` ones call for a sync at once; `lasting` ones wait for whichever succeeds."""
+    """The requests that are not answered yet.
+
+    `fresh` ones call for a sync at once, `serving` are those of the sync under way, and lasting ones wait for the next
+    sync, whatever its reason.
+    """
 
     def __init__(self) -> None:
         self._fresh: list[SyncRequest] = []
-        self.lasting: list[SyncRequest] = []
+        self._lasting: list[SyncRequest] = []
+        self.serving: list[SyncRequest] = []
 
     @property
     def fresh(self) -> list[SyncRequest]:
         """Those that call for a sync at once."""
-        self._fresh = [request for request in self._fresh if request.waits]
+        self._fresh = [request for request in self._fresh if request.is_open]
         return self._fresh
 
     def add(self, request: SyncRequest) -> None:
         """A sync whose scan begins from now on will serve it."""
         self._fresh.append(request)
 
-    def taken(self) -> list[SyncRequest]:
-        """All orders, which the sync that begins now serves."""
-        serving = [request for request in [*self.lasting, *self._fresh] if request.waits]
-        self._fresh, self.lasting = [], []
-        return serving
+    def begin(self) -> SyncMode:
+        """The sync that begins now serves them all. Returns what they ask of it."""
+        self.serving = [request for request in [*self._lasting, *self._fresh] if request.is_open]
+        self._fresh, self._lasting = [], []
+        is_forced = any(request.sync_mode is SyncMode.FORCED for request in self.serving)
+        return SyncMode.FORCED if is_forced else SyncMode.CHANGED
 
-    def turn_away(self, failure: SyncdError) -> None:
-        """Nothing will be synced for those that wait on, until someone says so."""
-        tell_failure(self.lasting, failure, for_good=True)
-        self.lasting = []
+    def put_back(self) -> None:
+        """The sync under way gives way to a newer one, which serves its requests too."""
+        self._fresh = [*self.serving, *self._fresh]
+        self.serving = []
 
-    def put_back(self, serving: list[SyncRequest]) -> None:
-        """The sync that was to serve them gave way to a newer one."""
-        self._fresh = [*serving, *self._fresh]
+    def send_progress(self, **figures: object) -> None:
+        """Send all clients the `state` alone where it is a new one, its figures, or what `failed`."""
+        for request in [*self.serving, *self._lasting, *self._fresh]:
+            if request.client is not None:
+                request.client.send({"event": "progress", **figures})
 
+    def succeeded(self, outcome: Outcome) -> None:
+        """Answer the requests that the sync served, but those that wait for one more as files changed under it."""
+        waiting = [_answered(request, outcome) for request in self.serving]
+        self._lasting += [request for request in waiting if request is not None]
+        self.serving = []
 
-def mode_of(serving: list[SyncRequest]) -> SyncMode:
-    """What a sync for these orders must do."""
-    return SyncMode.FORCED if any(request.sync_mode is SyncMode.FORCED for request in serving) else SyncMode.CHANGED
+    def failed(self, failure: SyncdError, *, for_good: bool) -> None:
+        """Answer the requests that the sync served; lasting ones wait on, unless a person must act (`for_good`)."""
+        for request in self.serving:
+            if request.lasting and not for_good:
+                self._lasting.append(request)
+            else:
+                request.fail(failure)
+        self.serving = []
 
-
-def tell_progress(serving: list[SyncRequest], **what: object) -> None:
-    """How it goes: the `state` alone where it is a new one, with figures, or what `failed`."""
-    for request in serving:
-        if request.client is not None:
-            request.client.tell({"event": "progress", **what})
-
-
-def tell_outcome(serving: list[SyncRequest], outcome: Outcome) -> list[SyncRequest]:
-    """It succeeded. Returns the orders that must wait for one more sync, as files changed under this one."""
-    waiting = []
-    for request in serving:
-        if request.client is None:
-            continue
-        left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)
-        served = (*request.served, outcome)
-        if not left and outcome.blocked:
-            failure = left_out(outcome.blocked)
-            request.client.done(failure.exit_code, str(failure))
-        elif not left:
-            sent = [one for one in served if one.sync is not None]
-            request.client.done(0, result=described(sent[-1] if sent else outcome))
-        elif len(request.served) < FOLLOW_UPS:
-            waiting.append(replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left))
-        else:
-            failure = still_changing(left)
-            request.client.done(failure.exit_code, str(failure))
-    return waiting
+    def pause(self) -> None:
+        """Answer the lasting requests: no sync follows until a person resumes."""
+        for request in self._lasting:
+            request.fail(PAUSED)
+        self._lasting = []
 
 
-def tell_failure(serving: list[SyncRequest], failure: SyncdError, *, for_good: bool) -> list[SyncRequest]:
-    """It failed. Returns the orders that go on waiting, unless a person must act first."""
-    waiting = [request for request in serving if request.lasting and not for_good]
-    for request in serving:
-        if request.client is not None and (for_good or not request.lasting):
-            request.client.done(failure.exit_code, str(failure))
-    return waiting
+def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
+    """None once it is answered; else the request that waits for one more sync."""
+    if request.client is None:
+        return None
+    left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)
+    served = (*request.served, outcome)
+    if left and len(request.served) < FOLLOW_UPS:
+        return replace(request, sync_mode=SyncMode.CHANGED, served=served, unsettled=left)
+    if left:
+        request.fail(still_changing(left))
+    elif outcome.blocked:
+        request.fail(left_out(outcome.blocked))
+    else:
+        sent = [one for one in served if one.sync is not None]
+        request.client.done(0, result=described(sent[-1] if sent else outcome))
+    return None
 
 
 def described(outcome: Outcome) -> dict[str, object]:
-    """The outcome as `push --json` prints it; `change` is null where nobody knows what the sandbox held before."""
+    """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before."""
     sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
     change = outcome.change
     counts = None

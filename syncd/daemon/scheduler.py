@@ -1,7 +1,7 @@
-"""What the daemon does next: the one decision of its loop, from what is known and what time it is.
+"""Decides what the daemon does next, from its state and the time.
 
-All times are monotonic seconds. An order is a person's or a script's wish (push, flush, SIGUSR1) and goes before quiet
-time and back-off. A hold waits for a person; some holds end when the workspace changes, a refused key does not.
+All times are monotonic seconds. A request (push, flush, SIGUSR1) comes before quiet time and back-off. A hold waits for
+a person; some holds end when the workspace changes, a refused key does not.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from syncd.watch.debounce import Burst, due_s
 
 
 class HoldEnds(Enum):
-    """What may end a hold early."""
+    """The event that ends a hold early."""
 
-    WITH_CHANGES = "the workspace itself is wrong: look again when it changes"
-    WITH_A_PERSON = "key or sandbox are refused: changes at home do not mend that"
+    WITH_CHANGES = "the workspace itself is wrong: check again when it changes"
+    WITH_A_PERSON = "the key or the sandbox is refused: a change in the workspace does not help"
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Why nothing is synced, and when to look again by itself."""
+    """The reason why nothing is synced, and when it is checked again without an event."""
 
     ends: HoldEnds
-    look_at_s: float
+    recheck_s: float
 
 
 @dataclass(frozen=True)
 class SchedulerInput:
-    """All that the decision rests on."""
+    """The values that the decision rests on."""
 
     burst: Burst | None = None
     requested: bool = False
@@ -50,19 +50,19 @@ class Sync:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to do until then, unless something happens. None: until something happens."""
+    """Do nothing until then, unless something happens. None: until something happens."""
 
     until_s: float | None
 
 
 def next_action(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
-    """Whether to sync now, and why, or until when to wait."""
+    """Sync now, with the reason, or wait until then."""
     if scheduler_input.requested:
         return Sync(SyncReason.ORDER)
     if scheduler_input.paused:
         return Wait(None)
     if scheduler_input.hold is not None:
-        due = scheduler_input.hold.look_at_s
+        due = scheduler_input.hold.recheck_s
         if scheduler_input.burst is not None and scheduler_input.hold.ends is HoldEnds.WITH_CHANGES:
             due = min(due, due_s(scheduler_input.burst, quiet_s, max_wait_s))
         return Sync(SyncReason.RETRY) if now_s >= due else Wait(due)
@@ -77,9 +77,9 @@ def next_action(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, m
 def ends_pause(
     scheduler_input: SchedulerInput, now_s: float, least_until_s: float, quiet_s: float, max_wait_s: float
 ) -> float | None:
-    """When a newer change may end the waiting-out of a failure where no server answered; None: it may not.
+    """The time at which a newer change ends the wait after a failure where no server answered; None: none does.
 
-    A burst must be over, and a least wait too: someone who types all day offline must not start a storm.
+    A burst must be over, and a least wait too: typing all day while offline must not cause a storm of attempts.
     """
     if scheduler_input.burst is None:
         return None
@@ -88,7 +88,7 @@ def ends_pause(
 
 
 def idle_state(scheduler_input: SchedulerInput) -> State:
-    """What the daemon is doing while it waits for its next move."""
+    """The state of the daemon while it waits for its next action."""
     if scheduler_input.paused:
         return State.PAUSED
     if scheduler_input.hold is not None:

@@ -1,4 +1,4 @@
-"""What people and programs are told: status, history, metrics, logs, notifications, systemd.
+"""Reports to people and programs: status, history, metrics, logs, notifications, systemd.
 
 Begins at `status_publisher`.
 """

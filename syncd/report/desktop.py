@@ -1,7 +1,7 @@
-"""The desktop, as far as it shows notifications: a few messages on the session bus, and gone again.
+"""Shows notifications on the desktop, by a few messages on the session bus.
 
-How to ask is in the Desktop Notifications Specification 1.2 (`org.freedesktop.Notifications`). What speaks to the bus
-is loaded when there is something to say: most daemons never have.
+The messages are those of the Desktop Notifications Specification 1.2 (`org.freedesktop.Notifications`). The library for
+the bus is loaded when there is something to show: most daemons never have.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from syncd.report.notification_rules import Notice
 if TYPE_CHECKING:
     from syncd.report.session_bus import SessionBus
 
-# For everything together: a desktop answers within milliseconds.
+# For all messages together: a desktop answers within milliseconds.
 REPLY_TIMEOUT_S = 1.0
 
 _SERVER = ("/org/freedesktop/Notifications", "org.freedesktop.Notifications")
 _APP = "syncd"
 _NORMAL = 1  # of the specification's urgencies
-_AS_LONG_AS_USUAL = -1
+_DEFAULT_TIMEOUT = -1
 
 
 class Shown(Struct, frozen=True):
-    """A notification on the desktop: its number, and who gave it (the bus and the server's name there)."""
+    """A notification on the desktop: its number, and the server that gave it (the bus, and its name there)."""
 
     number: int
     server: str
 
 
 class NotShown(Exception):
-    """Nothing was shown, for this reason."""
+    """The notification could not be shown; the text is the reason."""
 
 
 class Desktop:
@@ -44,30 +44,30 @@ class Desktop:
         self._environ = environ
         self._clock = clock
 
-    def show(self, notice: Notice, instead_of: Shown | None) -> Shown:
+    def show(self, notice: Notice, replaced: Shown | None) -> Shown:
         """Show it, in the place of an earlier one where that can be, within `REPLY_TIMEOUT_S`. Raises `NotShown`."""
-        from syncd.report.session_bus import session_bus  # noqa: PLC0415 - only when there is something to say
+        from syncd.report.session_bus import session_bus  # noqa: PLC0415 - only when there is something to show
 
         try:
             with session_bus(self._environ, self._clock, self._clock.monotonic_s() + REPLY_TIMEOUT_S) as bus:
-                return _shown(bus, notice, instead_of)
+                return _shown(bus, notice, replaced)
         except OSError as failure:
             raise NotShown(failure.strerror or str(failure)) from None
-        except Exception as failure:  # noqa: BLE001 - who knows what answers there; it must not end the daemon
-            raise NotShown(f"the session bus makes no sense ({type(failure).__name__})") from None
+        except Exception as failure:  # noqa: BLE001 - anything may answer there; it must not end the daemon
+            raise NotShown(f"the session bus sent an invalid answer ({type(failure).__name__})") from None
 
 
-def _shown(bus: SessionBus, notice: Notice, instead_of: Shown | None) -> Shown:
-    import html  # noqa: PLC0415 - it brings a table of 2,000 names along, which no idle daemon needs
+def _shown(bus: SessionBus, notice: Notice, replaced: Shown | None) -> Shown:
+    import html  # noqa: PLC0415 - it loads a table of 2,000 names, which no idle daemon needs
 
-    (abilities,), server = bus.ask(*_SERVER, "GetCapabilities")
-    # Where markup is understood, a message from somewhere could look like anything.
-    body = html.escape(notice.body, quote=False) if "body-markup" in abilities else notice.body
-    replaced = instead_of.number if instead_of is not None and instead_of.server == server else 0
-    changes = {"urgency": ("y", _NORMAL), "category": ("s", notice.category)}
-    words: tuple[Any, ...] = (_APP, replaced, notice.icon, notice.summary, body, [], changes, _AS_LONG_AS_USUAL)
+    (capabilities,), server = bus.call(*_SERVER, "GetCapabilities")
+    # Where markup is supported, a message from a server could look like anything.
+    body = html.escape(notice.body, quote=False) if "body-markup" in capabilities else notice.body
+    replaced_number = replaced.number if replaced is not None and replaced.server == server else 0
+    hints = {"urgency": ("y", _NORMAL), "category": ("s", notice.category)}
+    arguments: tuple[Any, ...] = (_APP, replaced_number, notice.icon, notice.summary, body, [], hints, _DEFAULT_TIMEOUT)
     try:
-        (number,), server = bus.ask(*_SERVER, "Notify", "susssasa{sv}i", words)
+        (number,), server = bus.call(*_SERVER, "Notify", "susssasa{sv}i", arguments)
     except TimeoutError:
-        number = 0  # it was sent and may be seen yet; to say it again would be worse than to lose it
+        number = 0  # it was sent and may still be shown; to show it twice would be worse than to lose it
     return Shown(number, server)

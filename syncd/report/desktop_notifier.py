@@ -1,4 +1,4 @@
-"""Says on the desktop that syncing fails, and that it is well again: when is decided in `policy.notice`."""
+"""Shows on the desktop that syncing fails, and that it works again, by the rule in `report.notification_rules`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from syncd.report.notification_rules import (
     Condition,
     Failing,
     Healthy,
-    TwoClocks,
-    failed,
-    in_vain,
-    outlived,
+    after_failed_try,
+    after_failure,
+    after_shown,
     plan,
     render,
-    said,
 )
 from syncd.report.notification_store import NotificationStore
 
@@ -26,65 +24,60 @@ _log = logging.getLogger("syncd")
 
 
 class DesktopNotifier:
-    """One daemon's word to its person. Nothing here fails, and nothing takes longer than `desktop.REPLY_TIMEOUT_S`."""
+    """The notifications of one daemon. Nothing here fails, and nothing takes longer than `desktop.REPLY_TIMEOUT_S`."""
 
     def __init__(
         self, workspace: str, after_s: float, *, desktop: Desktop | None, file: NotificationStore, clock: Clock
     ) -> None:
-        """`after_s` is how long failing is borne (seconds awake); `desktop` None: nothing is ever said."""
+        """`after_s` is how long failing lasts before it is shown (seconds awake); `desktop` None: nothing is shown."""
         self._name = os.path.basename(workspace)
         self._after_s = after_s
         self._desktop = desktop
         self._file = file
         self._clock = clock
         self._condition: Condition = None
-        self._told, self._shown = file.load()
-        self._complained = False
+        self._state, self._shown = file.load()
 
     def failed(self, text: str, *, needs_person: bool) -> None:
         """A sync or a step of it failed, with the error's own line; with `needs_person` it will not pass by itself."""
         now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
-        self._told = outlived(self._told, self._condition, self._now())
-        self._condition = failed(self._condition, text, now_s, wall_s, needs_person=needs_person)
-        self.look()
+        self._condition = after_failure(self._condition, text, now_s, wall_s, needs_person=needs_person)
+        self.show_due()
 
-    def well(self) -> None:
+    def succeeded(self) -> None:
         """A sync succeeded."""
-        if not isinstance(self._condition, Healthy):
-            self._condition = Healthy(self._clock.boottime_s())
-        self.look()
+        self._condition = Healthy()
+        self.show_due()
 
     def paused(self) -> None:
-        """Syncing is paused: no news, good or bad, comes of that."""
+        """Syncing is paused: it neither fails nor works."""
         self._condition = None
 
     @property
     def due_s(self) -> float | None:
-        """The monotonic second from which on `look` has something to say; None: nothing is ahead."""
-        ahead = None if self._desktop is None else plan(self._condition, self._told, self._after_s, self._now())
-        return None if ahead is None else ahead.at_s
+        """The monotonic second from which on `show_due` has something to show; None: nothing is planned."""
+        if self._desktop is None:
+            return None
+        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
+        planned = plan(self._condition, self._state, self._after_s, now_s, wall_s)
+        return None if planned is None else planned.at_s
 
-    def look(self) -> None:
-        """Time may have passed: say what is due."""
-        now = self._now()
-        due = plan(self._condition, self._told, self._after_s, now)
-        if self._desktop is None or due is None or due.at_s > now.awake_s:
+    def show_due(self) -> None:
+        """Show the notification that is due now, if any."""
+        now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_s()
+        due = plan(self._condition, self._state, self._after_s, now_s, wall_s)
+        if self._desktop is None or due is None or due.at_s > now_s:
             return
-        wall_s = self._clock.wall_s()
         since_s = self._condition.since_wall_s if isinstance(self._condition, Failing) else wall_s
         since, today = utc(since_s).astimezone(), utc(wall_s).astimezone()
         try:
-            notice = render(due.news, self._condition, shown_path(self._name), since, today)
+            notice = render(due.kind, self._condition, shown_path(self._name), since, today)
             self._shown = self._desktop.show(notice, self._shown)
         except NotShown as failure:
-            self._told = in_vain(self._told, now)
-            if not self._complained:
+            if not self._state.failed_tries:
                 _log.debug("no desktop notification: %s", failure)
-            self._complained = True
+            self._state = after_failed_try(self._state, due.kind, now_s)
         else:
-            self._told = said(self._told, due.news, self._condition, now)
-            self._complained = False
-            self._file.save(self._told, self._shown)
-
-    def _now(self) -> TwoClocks:
-        return TwoClocks(self._clock.monotonic_s(), self._clock.boottime_s())
+            self._state = after_shown(self._state, due.kind, self._condition, wall_s)
+        if not self._state.failed_tries:
+            self._file.save(self._state, self._shown)

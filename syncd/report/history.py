@@ -1,7 +1,7 @@
-"""What is kept of a sync that is over, and which syncs are worth a line.
+"""The record of a sync, and the rule which syncs are recorded.
 
-A line is for a sync that sent or tried to send, that someone asked for, that ended a row of failures, or that failed
-in a way that is new in its row: a network that is away all day is one line, and a look that found nothing is none.
+Recorded is a sync that sent or tried to send, that was requested, that ended a streak of failures, or that failed in a
+way that is new in its streak: a network that is down all day is one record, and a rescan that found nothing is none.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from syncd.scan.manifest import Difference
 from syncd.sync.sync_reason import SyncReason
 
 VERSION = 1
-# Why a daemon looks for the first time; the other reasons are the agenda's.
+# The reason of a daemon's first sync; the others are those of `SyncReason`.
 START = "start"
-# A row of failures may count, but not name, more kinds than this: a server that says something else each time.
+# A streak of failures counts, but does not record, more kinds than this: a server may answer something else each time.
 MOST_KINDS = 30
 _LONGEST_PATH = 200
 _NUMBER = re.compile(r"\d+")
@@ -30,7 +30,7 @@ Time = Annotated[datetime, Meta(tz=True)]
 
 
 class SyncEnding(StrEnum):
-    """How a sync ended; `superseded`: it gave way to a newer change or a command."""
+    """The end of a sync; `superseded`: it gave way to a newer change or a command."""
 
     INITIALIZED = "initialized"
     UNCHANGED = "unchanged"
@@ -43,7 +43,7 @@ _SUCCESSES = frozenset({SyncEnding.INITIALIZED, SyncEnding.UNCHANGED})
 
 
 class ChangeCounts(Struct, frozen=True, kw_only=True):
-    """How many paths differ from what the sandbox held before, and the first of each kind."""
+    """The numbers of paths that differ from what the sandbox held before, and the first path of each kind."""
 
     added: int = 0
     changed: int = 0
@@ -65,18 +65,18 @@ class Stages(Struct, frozen=True, kw_only=True):
 
 
 class ErrorRecord(Struct, frozen=True):
-    """What failed last in this sync, even if a later attempt succeeded."""
+    """The last failure in this sync, even if a later attempt succeeded."""
 
     step: str
     message: str
 
 
 class SyncRecord(Struct, frozen=True, kw_only=True):
-    """One sync. Its names are a promise to scripts; `why` and `outcome` may get further words in later versions.
+    """One sync. Scripts rely on the names; `why` and `outcome` may get further values in later versions.
 
-    `files` and `archive_bytes` are null where the sync did not come so far, `change` where nobody knows what the
-    sandbox held. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a row just
-    before this one, whether they got a line or not.
+    `files` and `archive_bytes` are null where the sync did not get so far, `change` where it is unknown what the
+    sandbox held. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a row right
+    before this one, recorded or not.
     """
 
     version: int = VERSION
@@ -97,7 +97,7 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
 
 
 def change_of(difference: Difference | None) -> ChangeCounts | None:
-    """The difference in numbers, with one path of each kind to know it by."""
+    """The difference in numbers, with one path of each kind as an example."""
     if difference is None:
         return None
     return ChangeCounts(
@@ -118,23 +118,23 @@ def _first(paths: list[str]) -> str | None:
 
 
 def kind_of(error: ErrorRecord) -> str:
-    """What makes two failures the same one: step and words, whatever the numbers in them."""
+    """The kind of a failure: its step and message without their numbers."""
     return f"{error.step}: {_NUMBER.sub('0', error.message)}"
 
 
 def failed(record: SyncRecord) -> bool:
-    """Whether it failed, or gave way or was stopped while a failure was waited out."""
+    """True if it failed, or was superseded or stopped in the wait after a failure."""
     return record.outcome == SyncEnding.FAILED or (record.error is not None and record.outcome not in _SUCCESSES)
 
 
 class FailureStreak(Struct, frozen=True):
-    """Failures in a row: how many, and the kinds that have had their line."""
+    """Failures in a row: their number, and the kinds that are recorded."""
 
     count: int = 0
     kinds: frozenset[str] = frozenset()
 
     def after(self, record: SyncRecord) -> FailureStreak:
-        """The row once this sync is over: any success ends it, and any other that failed on its way goes on it."""
+        """The streak after this sync: a success ends it, and any other sync with a failure in it continues it."""
         if record.outcome in _SUCCESSES:
             return FailureStreak()
         if record.error is None:  # it gave way before anything failed
@@ -143,20 +143,20 @@ class FailureStreak(Struct, frozen=True):
         return FailureStreak(record.failures_before + 1, kinds)
 
 
-def should_record(record: SyncRecord, row: FailureStreak) -> bool:
-    """Whether it is written down; `row` is that of the failures before it."""
+def should_record(record: SyncRecord, streak: FailureStreak) -> bool:
+    """True if it is recorded; `streak` are the failures before it."""
     if record.why == SyncReason.ORDER.value and record.outcome != SyncEnding.SUPERSEDED:
         return True
     if record.outcome in _SUCCESSES:
-        return record.outcome == SyncEnding.INITIALIZED or row.count > 0
+        return record.outcome == SyncEnding.INITIALIZED or streak.count > 0
     if record.error is not None:
-        return kind_of(record.error) not in row.kinds and len(row.kinds) < MOST_KINDS
+        return kind_of(record.error) not in streak.kinds and len(streak.kinds) < MOST_KINDS
     return record.sent_bytes > 0
 
 
-def streak_at_the_end(records: Iterable[SyncRecord]) -> FailureStreak:
-    """The row that the newest of these records stand in."""
-    row = FailureStreak()
+def final_streak(records: Iterable[SyncRecord]) -> FailureStreak:
+    """The streak after the last of these records."""
+    streak = FailureStreak()
     for record in records:
-        row = row.after(record)
-    return row
+        streak = streak.after(record)
+    return streak

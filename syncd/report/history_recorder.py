@@ -1,4 +1,4 @@
-"""Follows one sync after the other, and writes down those that are worth a line."""
+"""Follows each sync, and records those that `history.should_record` selects."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from syncd.report.history import (
     SyncEnding,
     SyncRecord,
     change_of,
+    final_streak,
     should_record,
-    streak_at_the_end,
 )
 from syncd.report.history_store import HistoryStore
 from syncd.sync.status_document import State
@@ -47,14 +47,14 @@ class _SyncRun:
     sent_before: int = 0
     sent_now: int = 0
     error: ErrorRecord | None = None
-    spent_s: defaultdict[State, float] = field(default_factory=lambda: defaultdict(float))
+    stage_s: defaultdict[State, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class HistoryRecorder:
-    """Told of each sync in the order of its happening: `begin`, then `stage`, `sent` and `retrying`, then one ending.
+    """Records syncs; called in their order: `begin`, then `stage`, `sent` and `retrying`, then one of the endings.
 
-    Words outside of a sync are ignored, and a history that cannot be written costs the line, never the sync.
-    `sandbox_id` is asked at the end of each sync, since a sandbox may be acquired in it.
+    Calls outside of a sync are ignored, and a history that cannot be written costs the record, never the sync.
+    `sandbox_id` is called at the end of each sync, since a sandbox may be acquired in it.
     """
 
     def __init__(self, clock: Clock, file: HistoryStore, sandbox_id: Callable[[], str]) -> None:
@@ -62,15 +62,15 @@ class HistoryRecorder:
         self._file = file
         self._sandbox_id = sandbox_id
         self._sync_run: _SyncRun | None = None
-        self._new = True
-        self._row: FailureStreak | None = None  # None: what an earlier process left is not read yet
+        self._is_first = True
+        self._streak: FailureStreak | None = None  # None: the history is not read yet
 
     def begin(self, why: str) -> None:
         """A sync begins; `why` is the value of a `SyncReason`."""
         now_s = self._clock.monotonic_s()
-        if self._new and why == SyncReason.RESCAN.value:
+        if self._is_first and why == SyncReason.RESCAN.value:
             why = START  # what changed while nothing ran, or by another configuration
-        self._new = False
+        self._is_first = False
         self._sync_run = _SyncRun(why, self._clock.wall_s(), now_s, since_s=now_s)
 
     def stage(self, state: State) -> None:
@@ -78,8 +78,8 @@ class HistoryRecorder:
         if self._sync_run is not None:
             self._enter(self._sync_run, state)
 
-    def sent(self, sent_bytes: int, total_bytes: int) -> None:  # noqa: ARG002 - as an attendant is told
-        """So much of the archive is on its way; fewer than before: it is another upload."""
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:  # noqa: ARG002 - as a `SyncObserver`
+        """So much of the archive is sent; less than before: it is another upload."""
         sync_run = self._sync_run
         if sync_run is None:
             return
@@ -116,12 +116,12 @@ class HistoryRecorder:
         self._close(SyncEnding.SUPERSEDED)
 
     def stopped(self) -> None:
-        """The process was asked to end in the middle of it; without a sync under way, nothing."""
+        """The process was asked to end in the middle of it; without a sync under way, do nothing."""
         self._close(SyncEnding.STOPPED)
 
     def _enter(self, sync_run: _SyncRun, state: State) -> None:
         now_s = self._clock.monotonic_s()
-        sync_run.spent_s[sync_run.state] += now_s - sync_run.since_s
+        sync_run.stage_s[sync_run.state] += now_s - sync_run.since_s
         sync_run.state, sync_run.since_s = state, now_s
         sync_run.tried = sync_run.tried or state in (State.UPLOADING, State.INITIALIZING, State.RETRYING)
 
@@ -130,7 +130,7 @@ class HistoryRecorder:
         if sync_run is None:
             return
         self._enter(sync_run, State.WATCHING)
-        row = self._left_row() if self._row is None else self._row
+        streak = self._earlier_streak() if self._streak is None else self._streak
         record = SyncRecord(
             at=utc(self._clock.wall_s()),
             began=utc(sync_run.began_wall_s),
@@ -142,23 +142,23 @@ class HistoryRecorder:
             sent_bytes=sync_run.sent_before + sync_run.sent_now,
             attempts=sync_run.retries + 1 if sync_run.tried else 0,
             seconds=round(self._clock.monotonic_s() - sync_run.began_s, 3),
-            stages=Stages(**{name: round(sync_run.spent_s[state], 3) for state, name in _STAGES.items()}),
+            stages=Stages(**{name: round(sync_run.stage_s[state], 3) for state, name in _STAGES.items()}),
             sandbox=one_line(self._sandbox_id()),
             error=sync_run.error,
-            failures_before=row.count,
+            failures_before=streak.count,
         )
-        if should_record(record, row):
+        if should_record(record, streak):
             with contextlib.suppress(OSError):
                 self._file.append(record)
-        self._row = row.after(record)
+        self._streak = streak.after(record)
 
-    def _left_row(self) -> FailureStreak:
-        """The failures in a row that an earlier process ended with: a restart does not make them new."""
+    def _earlier_streak(self) -> FailureStreak:
+        """The streak that the history ends with: a restart does not make its failures new."""
         try:
             records, _ = self._file.read()
         except OSError:
             return FailureStreak()
-        return streak_at_the_end(records)
+        return final_streak(records)
 
 
 def _error_record(step: str, message: str) -> ErrorRecord:

@@ -1,7 +1,7 @@
-"""The log of past syncs on disk: JSON lines, the newest last, never longer than `MOST_BYTES`.
+"""The history file: JSON lines, the newest last, never longer than `MOST_BYTES`.
 
-A line is added in one write. What a crash or someone's editor did to a line costs that line only. One process writes
-at a time, the one with the workspace's lock; readers need none.
+A line is added in one write. A line that a crash or an editor damaged is skipped. One process writes at a time, the one
+with the workspace's lock; readers need no lock.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from syncd.core.durable_file import write_whole
 from syncd.report.history import SyncRecord
 
 NAME = "history.jsonl"
-# Cut to the newer half when it is full, so that a line costs a rewrite of the file once in a thousand times.
+# A full file is cut to its newer half, so that about one line in a thousand costs a rewrite.
 MOST_BYTES = 1 << 20
 KEPT_BYTES = MOST_BYTES // 2
-# What opening says of a link, of a socket or a FIFO, of a folder in the file's place.
+# The errors of opening a link, a socket or FIFO, or a folder in the file's place.
 _NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL})
 
 _encode = msgspec.json.Encoder().encode
@@ -33,14 +33,14 @@ class HistoryStore:
         self.path = os.path.join(folder, NAME)
 
     def append(self, record: SyncRecord) -> None:
-        """Add a line. Raises `OSError`; the older lines are not hurt by that."""
+        """Add a line. Raises `OSError`; the older lines stay."""
         line = encoded(record) + b"\n"
         try:
             descriptor = _opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as failure:
             if failure.errno not in _NO_FILE:
                 raise
-            write_whole(self.path, line)  # into the place of what nobody needs there
+            write_whole(self.path, line)  # it replaces what has the name
             return
         try:
             size = os.fstat(descriptor).st_size
@@ -55,7 +55,7 @@ class HistoryStore:
             os.close(descriptor)
 
     def read(self) -> tuple[list[SyncRecord], int]:
-        """The records, the newest last, and how many lines make no sense. None where there is no file.
+        """The records, the newest last, and the number of damaged lines. No file: no records.
 
         Raises `OSError`, also where something else than a file has the name.
         """
@@ -78,7 +78,7 @@ class HistoryStore:
 
 
 def encoded(record: SyncRecord) -> bytes:
-    """A line as it lies in the file and as `history --json` prints it, without its end."""
+    """The record as a line of the file and of `history --json`, without its end."""
     return _encode(record)
 
 
@@ -88,7 +88,7 @@ def _opened(path: str, flags: int) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no file", path)
+    raise OSError(errno.EINVAL, "it is not a file", path)
 
 
 def _tail(descriptor: int, most_bytes: int) -> bytes:

@@ -1,6 +1,6 @@
 """Log lines on stderr: for people on a terminal, with priorities for the journal, as JSON on request.
 
-Every line goes through one formatter that takes secrets out, breaks no line and shows no traceback, whoever wrote it.
+Every record goes through one formatter, which removes secrets, keeps it on one line and shows no traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST = 2000
 
 
 class LogFormat(StrEnum):
-    """What `--log-format` takes."""
+    """The values of `--log-format`."""
 
     TEXT = "text"
     JSON = "json"
@@ -64,7 +64,7 @@ def set_up_logs(level: str, form: LogFormat, environ: Mapping[str, str]) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # httpx tells every URL at INFO, httpcore every header at DEBUG: signed URLs and the key.
+    # httpx logs every URL at INFO, httpcore every header at DEBUG: signed URLs and the key.
     for noisy in ("httpx", "httpcore", "hpack", "watchdog"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
@@ -72,13 +72,13 @@ def set_up_logs(level: str, form: LogFormat, environ: Mapping[str, str]) -> None
 
 
 def keep_out_of_logs(secret: str) -> None:
-    """Whatever slips through, this text does not."""
+    """Remove this text from every line."""
     for formatter in _formatter:
         formatter.secret = secret
 
 
 def _under_journal(environ: Mapping[str, str]) -> bool:
-    """Whether stderr is the journal itself (`$JOURNAL_STREAM`, systemd.exec(5))."""
+    """True if stderr is the journal itself (`$JOURNAL_STREAM`, systemd.exec(5))."""
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(sys.stderr.fileno())
@@ -88,7 +88,7 @@ def _under_journal(environ: Mapping[str, str]) -> bool:
 
 
 def place_of(failure: BaseException) -> str:
-    """The kind of a failure and its place in the code, in place of a traceback."""
+    """The failure's type and its place in the code, instead of a traceback."""
     frame = failure.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

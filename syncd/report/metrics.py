@@ -1,9 +1,9 @@
-"""The status document as text for monitoring, legal in OpenMetrics 1.0 and in Prometheus' older text format alike.
+"""The status document as text for monitoring, valid both in OpenMetrics 1.0 and in Prometheus' older text format.
 
 Node exporter's textfile collector reads the older one. So there are gauges and counters only, and a counter's TYPE line
-has its name without `_total`, as OpenMetrics wants it; the older format then takes the samples as untyped, and its
-readers drop the empty family. Every sample has the workspace as a label: files of several workspaces may lie side by
-side, and two samples of one name and the same labels would make the collector refuse them all.
+has its name without `_total`, as OpenMetrics requires; the older format then treats the samples as untyped, and its
+readers drop the empty family. Every sample has the workspace as a label: a folder may hold the files of several
+workspaces, and two samples of one name with the same labels would make the collector refuse them all.
 
 Sources: OpenMetrics 1.0 (RFC draft richih-opsawg-openmetrics); Prometheus, "Exposition formats".
 """
@@ -29,7 +29,7 @@ class _Family(Struct, frozen=True):
 
 
 def exposition(status: Status, now_s: float, version: str) -> str:
-    """The text, with its end mark. What is not known has no sample. `now_s` is in seconds since 1970."""
+    """The text, with its end mark. An unknown value has no sample. `now_s` is in seconds since 1970."""
     lines: list[str] = []
     for family in _families(status, now_s, version):
         samples = [(labels, value) for labels, value in family.samples if value is not None]
@@ -41,8 +41,8 @@ def exposition(status: Status, now_s: float, version: str) -> str:
             lines.append(f"# UNIT {family.name} {family.unit}")
         suffix = "_total" if family.kind == "counter" else ""
         for labels, value in samples:
-            told = _labels({"workspace": status.workspace, **labels})
-            lines.append(f"{family.name}{suffix}{{{told}}} {_number(value)}")
+            pairs = _labels({"workspace": status.workspace, **labels})
+            lines.append(f"{family.name}{suffix}{{{pairs}}} {_number(value)}")
     return "\n".join([*lines, "# EOF", ""])
 
 
@@ -60,21 +60,21 @@ def _families(status: Status, now_s: float, version: str) -> Iterator[_Family]:
         [({"state": state.value}, float(state is status.state)) for state in State],
     )
     yield _Family("syncd_pending", "1 while not all changes are in the sandbox.", _one(float(status.pending)))
-    yield _Family("syncd_syncs", "Syncs of this run that the sandbox took.", _one(status.syncs), "counter")
+    yield _Family("syncd_syncs", "Syncs of this run that were initialized.", _one(status.syncs), "counter")
     yield _Family("syncd_failures", "Attempts of this run that failed.", _one(status.failures), "counter")
     yield _Family(
         "syncd_uploaded_bytes", "Bytes uploaded by this run.", _one(status.uploaded_bytes), "counter", "bytes"
     )
-    yield _Family("syncd_warnings", "Warnings that stand.", _one(len(status.warnings)))
+    yield _Family("syncd_warnings", "Warnings now.", _one(len(status.warnings)))
     yield _Family(
         "syncd_left_out_paths",
-        "Paths that stay home, by who says so.",
-        [({"by": who}, count) for who, count in sorted(status.left_out.items())],
+        "Paths that are left out, by the source of the rule.",
+        [({"by": source}, count) for source, count in sorted(status.left_out.items())],
     )
-    yield _moment("syncd_start_timestamp_seconds", "When this run started.", status.started_at)
-    yield _moment("syncd_state_since_timestamp_seconds", "Since when it is in its state.", status.state_since)
+    yield _timestamp("syncd_start_timestamp_seconds", "When this run started.", status.started_at)
+    yield _timestamp("syncd_state_since_timestamp_seconds", "Since when it is in its state.", status.state_since)
     if last is not None:
-        yield _moment("syncd_last_sync_timestamp_seconds", "When the last sync ended.", last.finished_at)
+        yield _timestamp("syncd_last_sync_timestamp_seconds", "When the last sync ended.", last.finished_at)
         yield _Family(
             "syncd_last_sync_duration_seconds", "How long the last sync took.", _one(last.seconds), unit="seconds"
         )
@@ -83,13 +83,15 @@ def _families(status: Status, now_s: float, version: str) -> Iterator[_Family]:
         )
         yield _Family("syncd_last_sync_files", "Files in the last snapshot.", _one(last.files))
     if error is not None:
-        yield _moment("syncd_last_error_timestamp_seconds", "When it failed last, until a success.", error.at)
-    yield _moment("syncd_retry_timestamp_seconds", "When it tries again.", status.retry_at)
-    yield _moment("syncd_sandbox_end_timestamp_seconds", "When the sandbox ends.", status.sandbox_expires_at)
-    yield _moment("syncd_upload_url_end_timestamp_seconds", "When the upload URL ends.", status.upload_url_expires_at)
+        yield _timestamp("syncd_last_error_timestamp_seconds", "When it failed last, until a success.", error.at)
+    yield _timestamp("syncd_retry_timestamp_seconds", "When it tries again.", status.retry_at)
+    yield _timestamp("syncd_sandbox_end_timestamp_seconds", "When the sandbox ends.", status.sandbox_expires_at)
+    yield _timestamp(
+        "syncd_upload_url_end_timestamp_seconds", "When the upload URL ends.", status.upload_url_expires_at
+    )
     yield _Family(
         "syncd_status_timestamp_seconds",
-        "When this was written: a file that is old tells.",
+        "When this was written: an old file has an old time.",
         _one(now_s),
         unit="seconds",
     )
@@ -107,7 +109,7 @@ def _one(value: float | None) -> list[_Sample]:
     return [({}, value)]
 
 
-def _moment(name: str, meaning: str, stamp: str | None) -> _Family:
+def _timestamp(name: str, meaning: str, stamp: str | None) -> _Family:
     return _Family(name, meaning, _one(seconds_of(stamp)), unit="seconds")
 
 
@@ -116,15 +118,15 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _whole(text).replace("\\", "\\\\").replace("\n", "\\n")
+    return _valid_utf8(text).replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _quoted(text: str) -> str:
     return _escaped(text).replace('"', '\\"')
 
 
-def _whole(text: str) -> str:
-    """Both formats are UTF-8: bytes that are none, as a path may have, are escaped."""
+def _valid_utf8(text: str) -> str:
+    """The text as UTF-8, which both formats are; other bytes of a path are escaped."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

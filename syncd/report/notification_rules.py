@@ -1,10 +1,7 @@
-"""What is said on the desktop and when: bad news once it has lasted, good news after bad, and never many.
+"""The rule of desktop notifications: failing is shown once it has lasted, success only after that, and never many.
 
-The desktop is brought to say what is true, as the sandbox is: what it was told last is compared with how syncing is.
-So nothing is repeated while it stays as it is, and of troubles that come and go only what lasts is told.
-
-Two clocks: trouble is counted in seconds awake (monotonic), as a night with a closed lid is no night of failing; how
-often something is said is counted in seconds since boot, as that is what a person sees.
+Failing is counted in seconds awake (monotonic): a night with a closed lid is no night of failing. The times of
+notifications are wall time, the only clock that goes on over a boot.
 """
 
 from __future__ import annotations
@@ -18,18 +15,18 @@ from msgspec import Struct
 from msgspec.structs import replace as changed
 
 from syncd.core.text import one_line, redacted
-from syncd.remote.retry import backoff_limit_s
 
-# What waits for a person is said this soon: by then a disk would be mounted again, a key file saved.
+# A failure that waits for a person is shown this soon: by then a disk would be mounted again, a key file saved.
 NEEDED_AFTER_S = 60.0
-DAY_S = 86_400.0
-# Whatever happens, no more in any hour and any day. The last of them is kept for good news.
-MOST = ((3_600.0, 4), (DAY_S, 12))
-# Where nothing could be shown, as before a person logs in or while a desktop starts, the next tries come after these, …
-TRY_AGAIN_FIRST_S = 10.0
-TRY_AGAIN_MAX_S = 600.0
-# … and good news that found nobody for so long is no news any more.
-STALE_S = 3_600.0
+# Failing is shown again after this, if it lasts.
+REPEAT_AFTER_S = 86_400.0
+# Failing is not shown where an hour has this many notifications already; success may follow as one more.
+MOST_BEFORE_FAILING = 3
+HOUR_S = 3_600.0
+# The next try where nothing could be shown, as before a person logs in or while a desktop starts.
+TRY_AGAIN_S = 300.0
+# Success that could not be shown so often is not shown any more.
+SUCCESS_TRIES = 3
 
 _LONGEST = 400
 # Of a URL only the host is for people.
@@ -37,19 +34,11 @@ _URL = re.compile(r"""(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/?#@'"]*@)?([^\s/?#'"]*)[
 
 
 class NotificationKind(StrEnum):
-    """What there is to say."""
+    """The three notifications."""
 
-    FAILING = "syncing has been failing for long"
-    NEEDED = "syncing waits for a person"
-    WELL = "in sync again"
-
-
-@dataclass(frozen=True)
-class TwoClocks:
-    """The same instant by two clocks."""
-
-    awake_s: float
-    boot_s: float
+    FAILING = "failing"
+    NEEDED = "needed"
+    IN_SYNC = "in sync"
 
 
 @dataclass(frozen=True)
@@ -62,42 +51,38 @@ class Failing:
     needed_since_s: float | None
 
     @property
-    def kind(self) -> str:
-        """The same for the same trouble, however many files it counts."""
+    def trouble(self) -> str:
+        """The text without its numbers: the same trouble, however many files it counts."""
         return re.sub(r"\d+", "#", self.text)
 
 
 @dataclass(frozen=True)
 class Healthy:
-    """Syncing works, since this second after boot."""
-
-    since_boot_s: float
+    """Syncing works."""
 
 
-# None: nobody knows, as at the start; or nobody asks, as in a pause.
+# None: unknown, as at the start or in a pause.
 Condition = Failing | Healthy | None
 
 
 class NoticeState(Struct, frozen=True):
-    """What the desktop was told. All times are seconds since boot.
+    """The last notification and its trouble, and the times of the last `MOST_BEFORE_FAILING` (wall).
 
-    `news` is the last thing; `kinds` the troubles of which it was said, since all was well, that a person is needed;
-    `times` when something was said within a day; `vain` how many tries showed nothing since, and `not_before_s` when
-    the next one may come.
+    `failed_tries` to show the next one came since; there is no other before `retry_at_s` (awake).
     """
 
-    news: NotificationKind | None = None
-    kinds: dict[str, float] = {}
+    kind: NotificationKind | None = None
+    trouble: str = ""
     times: tuple[float, ...] = ()
-    vain: int = 0
-    not_before_s: float | None = None
+    failed_tries: int = 0
+    retry_at_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be said if all stays as it is, from this second (awake) on."""
+    """The next notification, and the second (awake) from which on it is shown if nothing changes."""
 
-    news: NotificationKind
+    kind: NotificationKind
     at_s: float
 
 
@@ -111,8 +96,8 @@ class Notice:
     icon: str
 
 
-def failed(before: Condition, text: str, now_s: float, wall_s: float, *, needs_person: bool) -> Failing:
-    """How it is after a failure now (seconds awake), with the error's own line as `text`."""
+def after_failure(before: Condition, text: str, now_s: float, wall_s: float, *, needs_person: bool) -> Failing:
+    """The condition after a failure now (seconds awake), with the error's own line as `text`."""
     if not isinstance(before, Failing):
         before = Failing("", now_s, wall_s, None)
     text = one_line(redacted(text), _LONGEST)
@@ -120,68 +105,54 @@ def failed(before: Condition, text: str, now_s: float, wall_s: float, *, needs_p
     return replace(before, text=text, needed_since_s=needed_since_s if needs_person else None)
 
 
-def plan(condition: Condition, told: NoticeState, after_s: float, now: TwoClocks) -> Plan | None:
-    """What is to be said next, if anything; `after_s` is how long failing is borne (seconds awake)."""
-    match condition:
-        case Healthy(since_boot_s) if (
-            told.news in (NotificationKind.FAILING, NotificationKind.NEEDED) and now.boot_s - since_boot_s < STALE_S
-        ):
-            return Plan(NotificationKind.WELL, max(now.awake_s, _free_s(told, now, kept=0)))
-        case Failing(since_s=since_s, needed_since_s=None) if told.news in (None, NotificationKind.WELL):
-            return Plan(NotificationKind.FAILING, max(since_s + after_s, _free_s(told, now, kept=1)))
-        case Failing(needed_since_s=float() as needed_since_s):
-            at_s = needed_since_s + min(after_s, NEEDED_AFTER_S)
-            if condition.kind in told.kinds:
-                at_s = max(at_s, _awake_s(told.kinds[condition.kind] + DAY_S, now))
-            return Plan(NotificationKind.NEEDED, max(at_s, _free_s(told, now, kept=1)))
-        case _:
-            return None
+def plan(condition: Condition, state: NoticeState, after_s: float, now_s: float, wall_s: float) -> Plan | None:
+    """The next notification, if any; `after_s` is how long failing lasts before it is shown (seconds awake)."""
+    failing_shown = state.kind in (NotificationKind.FAILING, NotificationKind.NEEDED)
+    retry_at_s = now_s if state.retry_at_s is None else state.retry_at_s
+    if isinstance(condition, Healthy):
+        return Plan(NotificationKind.IN_SYNC, retry_at_s) if failing_shown else None
+    if condition is None:
+        return None
+    if condition.needed_since_s is None:
+        kind, at_s, is_repeated = NotificationKind.FAILING, condition.since_s + after_s, failing_shown
+    else:
+        kind, at_s = NotificationKind.NEEDED, condition.needed_since_s + min(after_s, NEEDED_AFTER_S)
+        is_repeated = state.kind is kind and state.trouble == condition.trouble
+    # A clock that was set back has made the later times meaningless.
+    times = [time_s for time_s in state.times if time_s <= wall_s]
+    waits_s = [0.0]
+    if is_repeated and times:
+        waits_s.append(times[-1] + REPEAT_AFTER_S - wall_s)
+    if len(times) >= MOST_BEFORE_FAILING:
+        waits_s.append(times[-MOST_BEFORE_FAILING] + HOUR_S - wall_s)
+    return Plan(kind, max(at_s, retry_at_s, now_s + max(waits_s)))
 
 
-def said(told: NoticeState, news: NotificationKind, condition: Condition, now: TwoClocks) -> NoticeState:
-    """What the desktop has been told, once this was said now."""
-    times = (*(time_s for time_s in told.times if now.boot_s - time_s < DAY_S), now.boot_s)
-    kinds = (
-        {}
-        if news is NotificationKind.WELL
-        else {kind: at for kind, at in told.kinds.items() if now.boot_s - at < DAY_S}
-    )
-    if news is NotificationKind.NEEDED and isinstance(condition, Failing):
-        kinds[condition.kind] = now.boot_s
-    return NoticeState(news, kinds, times)
+def after_shown(state: NoticeState, kind: NotificationKind, condition: Condition, wall_s: float) -> NoticeState:
+    """The state after this notification was shown now."""
+    trouble = condition.trouble if isinstance(condition, Failing) else ""
+    return NoticeState(kind, trouble, (*state.times, wall_s)[-MOST_BEFORE_FAILING:])
 
 
-def outlived(told: NoticeState, condition: Condition, now: TwoClocks) -> NoticeState:
-    """What the desktop has been told, where the good news got too old to be said: then the bad is forgotten too."""
-    if isinstance(condition, Healthy) and now.boot_s - condition.since_boot_s >= STALE_S:
-        return changed(told, news=None, kinds={}, vain=0)
-    return told
+def after_failed_try(state: NoticeState, kind: NotificationKind, now_s: float) -> NoticeState:
+    """The state after this notification could not be shown now (seconds awake).
+
+    Where success is given up, failing is forgotten too: the next failure is shown to whoever logs in later.
+    """
+    tries = state.failed_tries + 1
+    if kind is NotificationKind.IN_SYNC and tries >= SUCCESS_TRIES:
+        return NoticeState(times=state.times)
+    return changed(state, failed_tries=tries, retry_at_s=now_s + TRY_AGAIN_S)
 
 
-def in_vain(told: NoticeState, now: TwoClocks) -> NoticeState:
-    """What the desktop has been told, after a try that showed nothing."""
-    wait_s = backoff_limit_s(told.vain + 1, TRY_AGAIN_FIRST_S, TRY_AGAIN_MAX_S)
-    return changed(told, vain=told.vain + 1, not_before_s=now.boot_s + wait_s)
-
-
-def shifted(told: NoticeState, by_s: float) -> NoticeState:
-    """The same by a clock that is so much ahead: another boot's."""
-    return changed(
-        told,
-        kinds={kind: at_s + by_s for kind, at_s in told.kinds.items()},
-        times=tuple(time_s + by_s for time_s in told.times),
-        not_before_s=None if told.not_before_s is None else told.not_before_s + by_s,
-    )
-
-
-def render(news: NotificationKind, condition: Condition, name: str, since: datetime, now: datetime) -> Notice:
-    """The notification's words for a workspace of this name. Both times are local."""
+def render(kind: NotificationKind, condition: Condition, name: str, since: datetime, now: datetime) -> Notice:
+    """The text of the notification for a workspace of this name. Both times are local."""
     name = one_line(name, 40)
-    if news is NotificationKind.WELL or not isinstance(condition, Failing):
+    if kind is NotificationKind.IN_SYNC or not isinstance(condition, Failing):
         return Notice(f"{name} is in sync again", "The last sync went through.", "transfer.complete", "emblem-default")
     when = f"{since:%H:%M}" if since.date() == now.date() else f"{since:%Y-%m-%d %H:%M}"
     body = f"Since {when}: {_without_urls(condition.text)}"
-    if news is NotificationKind.NEEDED:
+    if kind is NotificationKind.NEEDED:
         return Notice(f"{name} is not synced: you are needed", body, "transfer.error", "dialog-warning")
     body += "\nIt goes on by itself; `syncd status` says more."
     return Notice(f"{name} is not synced", body, "transfer.error", "dialog-warning")
@@ -189,19 +160,3 @@ def render(news: NotificationKind, condition: Condition, name: str, since: datet
 
 def _without_urls(text: str) -> str:
     return _URL.sub(r"\1", text)
-
-
-def _free_s(told: NoticeState, now: TwoClocks, *, kept: int) -> float:
-    """From which second (awake) on something may be said, so that so many more may still follow."""
-    free_s = now.boot_s if told.not_before_s is None else told.not_before_s
-    for window_s, most in MOST:
-        recent = [time_s for time_s in told.times if now.boot_s - time_s < window_s]
-        surplus = len(recent) - (most - kept)
-        if surplus >= 0:
-            free_s = max(free_s, recent[surplus] + window_s)
-    return _awake_s(free_s, now)
-
-
-def _awake_s(boot_s: float, now: TwoClocks) -> float:
-    """That second after boot in seconds awake, if no sleep comes between."""
-    return now.awake_s + (boot_s - now.boot_s)

@@ -1,7 +1,7 @@
-"""The session bus: a connection on which nothing takes longer than it may, whatever is at the other end.
+"""A connection to the session bus with a deadline for everything, whatever is at the other end.
 
-jeepney makes and reads the messages (D-Bus Specification 0.43). Its own connections are not used: their greeting waits
-for its answer without end, and the daemon's one thread must not.
+jeepney makes and reads the messages (D-Bus Specification 0.43). Its own connections are not used: their login waits for
+its answer without a deadline, and the daemon's one thread must not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jeepney.bus import get_connectable_addresses
 
 from syncd.core.clock import Clock
 
-# No answer to what is asked here is longer.
+# No answer to the calls made here is longer.
 _LONGEST = 1 << 16
 
 
@@ -27,21 +27,21 @@ _LONGEST = 1 << 16
 def session_bus(environ: Mapping[str, str], clock: Clock, until_s: float) -> Iterator[SessionBus]:
     """The bus of the session, until then (monotonic seconds). Raises `OSError`, or anything where it is no bus."""
     failure: OSError = ConnectionError("there is no session bus")
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         for address in addresses(environ):
-            line = _Line(opened.enter_context(socket.socket(socket.AF_UNIX)), clock, until_s)
+            connection = _TimedSocket(stack.enter_context(socket.socket(socket.AF_UNIX)), clock, until_s)
             try:
-                line.connect(address)
+                connection.connect(address)
             except OSError as refusal:
                 failure = refusal
                 continue
-            yield SessionBus(line)
+            yield SessionBus(connection)
             return
     raise failure
 
 
 def addresses(environ: Mapping[str, str]) -> Iterator[str]:
-    """Where the session bus may be, as `socket.connect` takes it: where the session says, else in the usual place.
+    """The addresses of the session bus for `socket.connect`: those in the environment, else the default one.
 
     D-Bus Specification, "Server Addresses"; transports other than Unix sockets are left out.
     """
@@ -51,15 +51,15 @@ def addresses(environ: Mapping[str, str]) -> Iterator[str]:
     for address in filter(None, given.split(";")):
         try:
             yield from get_connectable_addresses(address)
-        except (ValueError, RuntimeError):  # nonsense, or another transport: the next one may do
+        except (ValueError, RuntimeError):  # invalid, or another transport: the next one may work
             continue
 
 
-class _Line:
-    """A socket with an end of all patience."""
+class _TimedSocket:
+    """A socket whose operations all end by one deadline."""
 
-    def __init__(self, link: socket.socket, clock: Clock, until_s: float) -> None:
-        self._link = link
+    def __init__(self, connection: socket.socket, clock: Clock, until_s: float) -> None:
+        self._socket = connection
         self._clock = clock
         self._until_s = until_s
         self._received = 0
@@ -74,49 +74,49 @@ class _Line:
         data = self._timed().recv(4096)
         self._received += len(data)
         if not data:
-            raise ConnectionError("the session bus hung up")
+            raise ConnectionError("the session bus closed the connection")
         if self._received > _LONGEST:
-            raise ConnectionError("the session bus says too much")
+            raise ConnectionError("the session bus sent too much")
         return data
 
     def _timed(self) -> socket.socket:
         left_s = self._until_s - self._clock.monotonic_s()
         if left_s <= 0:
             raise TimeoutError("the session bus does not answer")
-        self._link.settimeout(left_s)
-        return self._link
+        self._socket.settimeout(left_s)
+        return self._socket
 
 
 class SessionBus:
-    """The bus at the end of a line, greeted."""
+    """A bus after the login."""
 
-    def __init__(self, line: _Line) -> None:
-        self._line = line
+    def __init__(self, connection: _TimedSocket) -> None:
+        self._connection = connection
         self._serials = count(1)
         self._parser = Parser()
-        self._welcome = b""
+        self._login_answers = b""
         login = Authenticator()
-        for words in login:
-            line.send(words)
-            answer = line.receive()
-            self._welcome += answer
+        for request in login:
+            connection.send(request)
+            answer = connection.receive()
+            self._login_answers += answer
             login.feed(answer)
-        line.send(BEGIN)
+        connection.send(BEGIN)
         self._answer(message_bus.Hello())
 
-    def ask(self, path: str, name: str, method: str, signature: str = "", words: tuple[Any, ...] = ()) -> Any:
-        """What the object there answers, and who that is: a name no other bus and no other program has."""
-        answer = self._answer(new_method_call(DBusAddress(path, name, name), method, signature or None, words))
-        return answer.body, f"{self._welcome.decode().strip()} {answer.header.fields[HeaderFields.sender]}"
+    def call(self, path: str, name: str, method: str, signature: str = "", arguments: tuple[Any, ...] = ()) -> Any:
+        """The method's answer, and the server that sent it: a name that no other program on any bus has."""
+        answer = self._answer(new_method_call(DBusAddress(path, name, name), method, signature or None, arguments))
+        return answer.body, f"{self._login_answers.decode().strip()} {answer.header.fields[HeaderFields.sender]}"
 
     def _answer(self, message: Any) -> Any:
         serial = next(self._serials)
-        self._line.send(message.serialise(serial=serial))
+        self._connection.send(message.serialise(serial=serial))
         while True:
             answer = self._parser.get_next_message()
             if answer is None:
-                self._parser.add_data(self._line.receive())
+                self._parser.add_data(self._connection.receive())
             elif answer.header.fields.get(HeaderFields.reply_serial) == serial:
                 if answer.header.message_type is MessageType.error:
-                    raise ConnectionError(f"the session bus says {answer.header.fields[HeaderFields.error_name]}")
+                    raise ConnectionError(f"the session bus answered {answer.header.fields[HeaderFields.error_name]}")
                 return answer

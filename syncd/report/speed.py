@@ -1,14 +1,14 @@
-"""How fast something goes just now and how long the rest takes, from what was done by when."""
+"""Estimates the current speed of a transfer and the time left, from samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What is shown follows a change of speed within this, and bursts that are shorter are evened out.
+# The speed is an average over this time: shorter bursts are evened out.
 WINDOW_S = 8.0
-# A connection that begins is finding its speed, and what it told of comes in leaps; before this nothing is known.
+# A new connection is still finding its speed, and its progress comes in steps: in this time the speed is unknown.
 LEAST_S = 1.0
-# Samples that come closer than this replace each other, so that a window of many small blocks is a few numbers.
+# Samples that come closer than this replace each other, so that a window of many small blocks is a few samples.
 _STEP_S = 0.25
 
 
@@ -22,19 +22,19 @@ class Speed:
     samples: tuple[tuple[float, int], ...] = ()
 
     def observed(self, now_s: float, done_bytes: int) -> Speed:
-        """With one sample more. Fewer bytes than before are a fresh start, as of an upload that is tried again."""
-        here = (now_s, done_bytes)
+        """The speed with one sample more. Fewer bytes than before are a new start, as of an upload that is repeated."""
+        sample = (now_s, done_bytes)
         if not self.samples or done_bytes < self.samples[-1][1]:
-            return Speed((here,))
+            return Speed((sample,))
         kept = self.samples
         if len(kept) > 1 and now_s - kept[-2][0] < _STEP_S:
             kept = kept[:-1]
         while len(kept) > 1 and kept[1][0] <= now_s - WINDOW_S:
             kept = kept[1:]
-        return Speed((*kept, here))
+        return Speed((*kept, sample))
 
     def bytes_per_s(self, now_s: float) -> float | None:
-        """Over the window that ends now, so that a stall shows as less and less; None: too little is known."""
+        """The average over the window that ends now, which falls while nothing moves; None: too little is known."""
         if not self.samples:
             return None
         since_s = max(self.samples[0][0], now_s - WINDOW_S)
@@ -43,7 +43,7 @@ class Speed:
         return (self.samples[-1][1] - self._done_at(since_s)) / (now_s - since_s)
 
     def seconds_left(self, total_bytes: int, now_s: float) -> float | None:
-        """Until `total_bytes` are done if it goes on like this; None: nothing moves, or too little is known."""
+        """The time until `total_bytes` are done at this speed; None: nothing moves, or too little is known."""
         rest = total_bytes - self.samples[-1][1] if self.samples else total_bytes
         if rest <= 0:
             return 0.0
@@ -51,7 +51,7 @@ class Speed:
         return rest / rate if rate else None
 
     def _done_at(self, at_s: float) -> float:
-        """Bytes done by then, evenly between two samples."""
+        """The bytes done by then, interpolated between two samples."""
         before_s, before = self.samples[0]
         if at_s <= before_s:
             return before

@@ -1,4 +1,4 @@
-"""What is known of the daemon, kept in one place and shown: status file, systemd's line, log, history, desktop."""
+"""Keeps the daemon's status and publishes it: status file, systemd, log, history, desktop."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from syncd.sync.status_document import LastError, LastSync, Progress, SandboxNam
 from syncd.sync.sync_cycle import Outcome, SyncCycle
 
 _log = logging.getLogger("syncd")
-# A tree of thousands of unreadable files is one trouble, not thousands.
+# A tree may hold thousands of unreadable files.
 _MOST_WARNINGS = 100
 _PROGRESS_EVERY_S = 0.5
 
 
 @dataclass
 class RunTotals:
-    """What outlives a reload of the configuration, as far as it is about what the configuration still names."""
+    """The totals of a run. They outlive a reload, as far as the configuration still names the same."""
 
     syncs: int = 0
     failures: int = 0
@@ -40,19 +40,19 @@ class RunTotals:
     synced_once: bool = False
     started_at: str | None = None
     uploaded_bytes: int = 0
-    _named: tuple[str, str, str | None] | None = None
+    _configured: tuple[str, str, str | None] | None = None
     _target: Target | None = None
 
     def is_for(self, workspace: str, base_url: str, sandbox_id: str | None) -> None:
-        """A configuration names these; what was done for others is not claimed. None: a sandbox is acquired."""
-        named = workspace, base_url, sandbox_id
-        if self._named not in (None, named):
+        """Begin anew if the configuration names another workspace or sandbox. `sandbox_id` None: it is acquired."""
+        configured = workspace, base_url, sandbox_id
+        if self._configured not in (None, configured):
             self.syncs = self.failures = self.uploaded_bytes = 0
             self.last_sync = self.last_error = self._target = None
-        self._named = named
+        self._configured = configured
 
     def goes_to(self, target: Target) -> None:
-        """What is sent goes there; what arrived in another sandbox, or failed on its way, is not claimed."""
+        """Forget the last sync and error if they are those of another sandbox."""
         if self._target is not None and not self._target.same_sandbox(target):
             self.last_sync = self.last_error = None
         self._target = target
@@ -66,12 +66,12 @@ class RunTotals:
 
 @dataclass
 class StatusPublisher:
-    """The status document in the making. Each change is written at once, unless it says nothing new."""
+    """The values of the status document. Each change is written at once."""
 
     workspace: str
     target: Target
     file: StatusStore
-    manager: SystemdNotifier
+    systemd: SystemdNotifier
     recorder: HistoryRecorder
     notifier: DesktopNotifier
     clock: Clock
@@ -90,10 +90,10 @@ class StatusPublisher:
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0
     _shown_s: float = 0.0
-    _named: set[str] = field(default_factory=set)
+    _logged: set[str] = field(default_factory=set)
 
     def recall(self) -> None:
-        """What an earlier process did last is still what was done last, if it was for the same sandbox."""
+        """Take over the last sync of an earlier process, if it was to the same sandbox."""
         if self.target.sandbox_id:
             self.totals.goes_to(self.target)
         before = self.file.last(self.document())
@@ -101,20 +101,20 @@ class StatusPublisher:
             self.totals.last_sync = before.last_sync
 
     def recall_totals(self) -> None:
-        """Go on with all numbers of the last process for this sandbox: a command's sync is not a run of its own."""
+        """Go on with all totals of the last process for this sandbox: a command's sync is not a run of its own."""
         self.recall()
         before = self.file.last(self.document())
         if before.sandbox == self.document().sandbox:
             self.totals.continue_from(before)
 
-    def show(self) -> None:
-        """Write what changed. A state folder that cannot be written costs the status, not the sync."""
+    def write(self) -> None:
+        """Write the document. A state folder that cannot be written costs the status, not the sync."""
         with contextlib.suppress(OSError):
             self.file.write(self.document())
-        self.manager.status(self._line())
+        self.systemd.status(self._line())
 
     def enter(self, state: State) -> None:
-        """A state begins, or goes on."""
+        """Begin a state, or continue it."""
         if state is not self.state or self._state_since is None:
             self._state_since = stamp(self.clock.wall_s())
             self.progress, self._speed = None, Speed()
@@ -124,30 +124,30 @@ class StatusPublisher:
             self.notifier.paused()
         if state is not State.RETRYING:
             self.retry_at = None
-        self.show()
+        self.write()
 
     def ended(self) -> None:
-        """Whatever ended it, no plan and no state outlives the process."""
+        """The process ends: no plan and no state outlives it."""
         if self.state is not State.STOPPED:
             self.enter(State.STOPPED)
 
     def retry_in(self, wait_s: float) -> None:
-        """So much is left of a wait. Said again each time it goes on, since the clock may have been set meanwhile."""
+        """Publish how much of a wait is left. Called each time it continues: the clock may have been set meanwhile."""
         self.retry_at = stamp(self.clock.wall_s() + wait_s)
         self.enter(State.RETRYING)
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> bool:
-        """Packaging went on; whether that was shown, as it is twice a second at most."""
-        return self._went_on(done_bytes, total_bytes, done_files, total_files)
+        """Packaging made progress. True if it was published, which happens twice a second at most."""
+        return self._progressed(done_bytes, total_bytes, done_files, total_files)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> bool:
-        """The upload went on; whether that was shown, as it is twice a second at most."""
+        """The upload made progress. True if it was published, which happens twice a second at most."""
         self.totals.uploaded_bytes += max(0, sent_bytes - self._sent_bytes)
         self._sent_bytes = sent_bytes
         self.recorder.sent(sent_bytes, total_bytes)
-        return self._went_on(sent_bytes, total_bytes)
+        return self._progressed(sent_bytes, total_bytes)
 
-    def _went_on(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
+    def _progressed(self, done_bytes: int, total_bytes: int, *files: int) -> bool:
         now_s = self.clock.monotonic_s()
         self._speed = self._speed.observed(now_s, done_bytes)
         if now_s - self._shown_s < _PROGRESS_EVERY_S:
@@ -156,21 +156,21 @@ class StatusPublisher:
         rate, left_s = self._speed.bytes_per_s(now_s), self._speed.seconds_left(total_bytes, now_s)
         done_files, total_files = files or (None, None)
         self.progress = Progress(done_bytes, total_bytes, done_files, total_files, rate, left_s)
-        self.show()
+        self.write()
         return True
 
     @property
-    def news_due_s(self) -> float | None:
-        """The monotonic second from which on `look` has something to say on the desktop; None: nothing is ahead."""
+    def notification_due_s(self) -> float | None:
+        """The monotonic second from which on `notify` has something to show; None: nothing is planned."""
         return None if self.state is State.UPLOADING else self.notifier.due_s
 
-    def look(self) -> None:
-        """Time may have passed. While an upload goes on, what failed before it does so no longer, or not yet again."""
+    def notify(self) -> None:
+        """Show the desktop notification that is due. None during an upload, which may be the end of the failure."""
         if self.state is not State.UPLOADING:
-            self.notifier.look()
+            self.notifier.show_due()
 
     def learn(self, cycle: SyncCycle, servers: Mapping[str, str]) -> None:
-        """What a cycle knows by now of where it goes and of what stays home; `servers` are those of a named sandbox."""
+        """Take over what the cycle knows of its sandbox and of excluded paths; `servers` are those of `sandbox.id`."""
         self.url_expires_at = cycle.url_expires_at
         if cycle.target is not None:
             self.target = cycle.target
@@ -181,7 +181,7 @@ class StatusPublisher:
         self.lingering = cycle.leftover_files
 
     def succeeded(self, outcome: Outcome) -> None:
-        """A sync went well; nothing that failed before is of interest any more."""
+        """A sync succeeded: the last error is cleared."""
         if outcome.sync is not None:
             self.totals.syncs += 1
             self.totals.last_sync = outcome.sync
@@ -190,16 +190,16 @@ class StatusPublisher:
         self.totals.synced_once = True
         self.totals.last_error = None
         self.recorder.end(outcome)
-        self.notifier.well()
+        self.notifier.succeeded()
 
     def retrying(self, step: str, message: str) -> None:
-        """An attempt at a step failed, and another one follows."""
+        """An attempt failed, and another one follows."""
         self._note_error(step, message)
         self.recorder.retrying(step, message)
         self.notifier.failed(message, needs_person=False)
 
     def failed(self, step: str, failure: SyncdError) -> None:
-        """A sync failed; the message stays until the next success."""
+        """A sync failed: the message stays until the next success."""
         self._note_error(step, str(failure))
         self.recorder.failed(step, str(failure))
         self.notifier.failed(str(failure), needs_person=isinstance(failure, NeedsPerson))
@@ -209,18 +209,18 @@ class StatusPublisher:
         self.totals.last_error = LastError(stamp(self.clock.wall_s()), step, one_line(message, 600))
 
     def warn(self, warnings: list[SyncWarning]) -> None:
-        """These are the troubles now. New ones are logged, mended ones too."""
+        """Set the current warnings. New ones are logged, and those that are resolved."""
         unique = {warning.key: warning for warning in warnings}
         for key, warning in unique.items():
-            if key not in self._named:
+            if key not in self._logged:
                 _log.warning("%s", warning)
-        for key in self._named - set(unique):
-            _log.info("mended: %s", shown_path(key.partition(":")[2] or key))
-        self._named = set(unique)
+        for key in self._logged - set(unique):
+            _log.info("resolved: %s", shown_path(key.partition(":")[2] or key))
+        self._logged = set(unique)
         self.warnings = list(unique.values())
 
     def document(self) -> Status:
-        """The document as it is to be read now."""
+        """The document with the current values."""
         warnings = [one_line(str(warning), 600) for warning in self.warnings[:_MOST_WARNINGS]]
         if len(self.warnings) > _MOST_WARNINGS:
             warnings.append(f"and {len(self.warnings) - _MOST_WARNINGS} more: see `syncd ls --ignored` and the log")
@@ -260,7 +260,7 @@ class StatusPublisher:
 
 
 def ends_at(acquired_sandbox: AcquiredSandbox | None) -> str | None:
-    """When an acquired sandbox ends, for people and scripts."""
+    """The end of an acquired sandbox, as a time of the document."""
     return (
         None
         if acquired_sandbox is None or acquired_sandbox.ends_wall_s is None

@@ -1,8 +1,8 @@
-"""The status document on disk, and whether the process that wrote it still lives.
+"""The status file, and the check that the process that wrote it still runs.
 
-A document is only believed to be of a running daemon while that daemon holds the workspace's lock; the kernel drops the
-lock with the process, however it ends. Nothing is decided by the document, so it is not flushed to the disk: what a
-power cut takes of it is only what was done last.
+A document counts as that of a running daemon only while that daemon holds the workspace's lock, which the kernel
+releases with the process, however it ends. No decision rests on the document, so it is not flushed to the disk: a power
+cut loses only the report of the last sync.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StatusStore:
-    """Where one daemon writes what it is doing."""
+    """The status file of one workspace, for writing."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -29,14 +29,14 @@ class StatusStore:
         self._written = b""
 
     def write(self, status: Status) -> None:
-        """Show the document to readers, if it says anything new. Raises `OSError`."""
+        """Write the document if it changed. Raises `OSError`."""
         content = _encode(status)
         if content != self._written:
             write_whole(self._path, content)
             self._written = content
 
     def last(self, otherwise: Status) -> Status:
-        """The document that lies there, of this process or an earlier one; `otherwise` where none makes sense."""
+        """The document in the file, of this process or an earlier one; `otherwise` if there is no valid one."""
         return read_last(self._folder, otherwise)
 
 
@@ -46,22 +46,22 @@ def encoded(status: Status) -> bytes:
 
 
 def read_status(folder: str, otherwise: Status) -> Status:
-    """What the daemon of this state folder is doing, or did last; `otherwise` where nothing is known.
+    """The status of this state folder's daemon; `otherwise` if there is none.
 
-    Of a process that is gone only what it did last is left: its state, its pid and its plans went with it.
+    Of a process that has ended only its last results count: its state, its pid and its plans ended with it.
     """
     status = read_last(folder, otherwise)
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status
-    since = status.state_since if status.state is State.STOPPED else None  # of one that was killed, nobody knows
+    since = status.state_since if status.state is State.STOPPED else None  # unknown if it was killed
     return replace(
         status, running=False, pid=None, state=State.STOPPED, state_since=since, retry_at=None, progress=None
     )
 
 
 def read_last(folder: str, otherwise: Status) -> Status:
-    """The document as it was written last, by whomever; `otherwise` where none makes sense."""
+    """The document as it was written last, by any process; `otherwise` if there is no valid one."""
     try:
         status = msgspec.json.decode(read_file(os.path.join(folder, _NAME)), type=Status)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

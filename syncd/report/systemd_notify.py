@@ -1,6 +1,6 @@
-"""The service manager's protocol: datagrams to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)).
+"""Notifies the service manager by datagrams to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)).
 
-Outside a service there is no such socket and everything here does nothing.
+Outside a service there is no such socket, and the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from syncd.core.clock import Clock
 
 
 class SystemdNotifier:
-    """Says how the service is, and that its loop is alive."""
+    """Sends the state of the service, and watchdog pings while its loop runs."""
 
     def __init__(self, environ: Mapping[str, str], clock: Clock, pid: int) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
@@ -22,43 +22,43 @@ class SystemdNotifier:
         self._pinged_s = clock.monotonic_s()
         self._pinged_boottime_s = clock.boottime_s()
         self.ping_every_s: float | None = None
-        watched = environ.get("WATCHDOG_USEC", "")
-        if self._address and watched.isdigit() and environ.get("WATCHDOG_PID", str(pid)) == str(pid):
-            self.ping_every_s = int(watched) / 2_000_000
+        interval_us = environ.get("WATCHDOG_USEC", "")
+        if self._address and interval_us.isdigit() and environ.get("WATCHDOG_PID", str(pid)) == str(pid):
+            self.ping_every_s = int(interval_us) / 2_000_000
 
     def ready(self) -> None:
-        """Started, or reloaded."""
+        """The service has started, or reloaded."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """A new configuration is being read; `ready` follows."""
+        """The service reads a new configuration; `ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.monotonic_s() * 1e6)}")
 
     def stopping(self) -> None:
-        """On its way out."""
+        """The service ends."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Send one line for `systemctl status`."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
 
     def ping(self) -> None:
-        """The loop, or the work it does, made progress; sent on as often as the watchdog asks for.
+        """The loop, or its work, made progress; sent as often as the watchdog requires.
 
-        Counted in boottime: after a sleep the watchdog is told at once, whatever clock it goes by.
+        Counted in boottime: after a sleep a ping is sent at once, whatever clock the watchdog uses.
         """
         if self.ping_every_s is None:
             return
         now_s = self._clock.boottime_s()
-        # A bounded wait may follow that is longer than what is left: a little early is right.
+        # A bounded wait may follow that is longer than the rest of the interval, so it is sent a little early.
         if now_s - self._pinged_boottime_s >= self.ping_every_s * 0.9:
             self._pinged_s, self._pinged_boottime_s = self._clock.monotonic_s(), now_s
             self._send("WATCHDOG=1")
 
     def next_ping_s(self) -> float | None:
-        """The monotonic second of the next ping; None: none is wanted."""
+        """The monotonic second of the next ping; None: no watchdog is set."""
         return None if self.ping_every_s is None else self._pinged_s + self.ping_every_s
 
     def _send(self, text: str) -> None:

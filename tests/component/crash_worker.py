@@ -236,7 +236,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
     )
     arm(trip)
     try:
-        outcome = sync_alone(config, SyncMode.CHANGED, NoProgress())
+        outcome = sync_alone(config, SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
         ended = outcome.word, ""
     except SyncdError as failure:
         ended = "failed", str(failure)
@@ -265,7 +265,7 @@ if __name__ == "__main__":
     import httpx
 
     from syncd.archive.snapshotter import SyncMode
-    from syncd.cli.progress.observer import NoProgress
+    from syncd.cli.progress.display import ProgressDisplay
     from syncd.cli.standalone_sync import sync_alone
     from syncd.core.errors import SyncdError
     from syncd.core.settings import check_config

@@ -27,10 +27,9 @@ _WORDS = (
     "new",
     "changed",
     "gone",
-    "removed",
     "and",
     "cannot be watched",
-    "mended: ",
+    "resolved: ",
     "it's",
     "holds",
 )
@@ -62,7 +61,7 @@ def _messages(path: str) -> list[str]:
         *map(str, warnings({f"{path}{number}": RemoteChange.REMOVED for number in range(5)}, "14:03 UTC")),
         f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",
         f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
-        f"mended: {shown_path(path)}",
+        f"resolved: {shown_path(path)}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, orders."""
+"""The daemon's small parts on real descriptors: wake-up, signals, systemd, suspend detector, logs, requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.core.errors import SandboxRefused, Stop, Unavailable
 from syncd.core.interrupt import Interrupt
-from syncd.daemon import requests
 from syncd.daemon.control import Client
 from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.signals import Signals
@@ -39,41 +38,44 @@ def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def test_the_alarm() -> None:
-    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
+def test_the_wakeup() -> None:
+    """Wake-ups stay until they are drained, never block however many, and do nothing after the end."""
     wakeup = Wakeup()
     wakeup.drain()
     assert not readable(wakeup.fileno())
     for _ in range(100_000):
-        wakeup.ring()
+        wakeup.wake()
     assert readable(wakeup.fileno())
     wakeup.drain()
     assert not readable(wakeup.fileno())
     wakeup.close()
-    wakeup.ring()
+    wakeup.wake()
 
 
 @contextmanager
 def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
-    """Our handlers, in this very process."""
+    """Our handlers, in this process."""
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with signals.installed():
             yield signals, interrupt, wakeup
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         wakeup.close()
 
 
 def to_another_thread(number: signal.Signals) -> None:
-    """The kernel may choose any thread; this one it is made to choose."""
+    """Send the signal to another thread, as the kernel may."""
     once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
     once_waiting.start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
-    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
+def test_a_signal_to_another_thread_ends_a_wait_for_the_network(number: signal.Signals) -> None:
+    """The main thread waits in a system call, and is interrupted all the same."""
     near, far = socket.socketpair()
     with near, far, signalled() as (_, interrupt, _wakeup):
         near.settimeout(60)
@@ -84,9 +86,27 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
         assert SystemClock().monotonic_s() - started_s < 60, "it was the time-out that ended the wait"
 
 
+def test_a_signal_after_the_end_is_ignored() -> None:
+    """A second SIGTERM while the process exits does not kill it; without a first one the old handler is back."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    interrupt, wakeup = Interrupt(), Wakeup()
+    signals = Signals(interrupt, wakeup)
+    try:
+        with signals.installed():
+            pass
+        assert signal.getsignal(signal.SIGTERM) == before[0]
+        with signals.installed():
+            interrupt.request()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+        wakeup.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
-    """What it asked for is noted once the loop looks."""
+def test_a_signal_to_another_thread_wakes_the_loop(number: signal.Signals) -> None:
+    """The loop finds the request noted."""
     with signalled() as (signals, _, wakeup):
         to_another_thread(number)
         assert select.select([wakeup.fileno()], [], [], 60)[0]
@@ -110,8 +130,8 @@ def heard(manager: socket.socket) -> list[str]:
     return found
 
 
-def test_what_the_service_manager_hears(tmp_path: Path) -> None:
-    """Each state of the protocol, the status only when it says something new."""
+def test_messages_to_the_service_manager(tmp_path: Path) -> None:
+    """Each state of the protocol, and the status only when it changes."""
     with managed(tmp_path) as (service, manager, _):
         service.ready()
         service.status("watching")
@@ -140,21 +160,21 @@ def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
 def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) -> None:
-    """A watchdog for another process, or one that makes no sense, wants no ping."""
+    """A watchdog for another process, or with an invalid interval, gets no ping."""
     with managed(tmp_path, **{"WATCHDOG_USEC": "60000000", **environ}) as (service, _, _):
         assert service.next_ping_s() is None
 
 
 def test_no_service_manager() -> None:
-    """Outside a service, or where its socket is gone, nothing happens."""
+    """Outside a service, or without its socket, nothing happens."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
         service = SystemdNotifier(environ, ScriptedClock(), 42)
         service.ready()
         service.status("x")
 
 
-def test_sleep_shows() -> None:
-    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
+def test_the_suspend_detector() -> None:
+    """Sleep is the growth of boottime over monotonic; it is reported once, and a clock that is set is none."""
     clock = ScriptedClock()
     monitor = SuspendDetector(clock)
     monitor.open()
@@ -175,7 +195,7 @@ def test_sleep_shows() -> None:
 
 @contextmanager
 def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
-    """What goes to stderr; the logging of the tests is put back after it."""
+    """The output to stderr; the logging of the tests is restored after it."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
@@ -191,7 +211,7 @@ def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -
 
 
 def test_log_lines_hold_no_secret_and_no_line_end() -> None:
-    """Whoever writes a record, key and signature are out of it, and it is one line."""
+    """Of any logger, the key and signatures are removed, and a record is one line."""
     with logged("debug", LogFormat.TEXT) as stderr:
         keep_out_of_logs("sk-5ecret")
         logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
@@ -220,7 +240,7 @@ def test_json_lines() -> None:
 
 @contextmanager
 def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
-    """Clients as the daemon has them, and the far ends of their connections."""
+    """Clients of the daemon, and the other ends of their connections."""
     pairs = [socket.socketpair() for _ in range(count)]
     try:
         yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
@@ -230,46 +250,91 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
-def test_orders_are_told_how_it_went() -> None:
-    """An order is told its sync's end; a flush outlasts what passes, a push does not."""
+def test_requests_are_answered() -> None:
+    """A request is answered when its sync ends; a flush outlasts what passes, a push does not."""
     with clients(2) as (near, far):
+        queue = RequestQueue()
         push = SyncRequest(near[0], SyncMode.FORCED)
         flush = SyncRequest(near[1], lasting=True)
-        box = RequestQueue()
-        box.add(push)
-        box.add(flush)
-        serving = box.taken()
-        assert requests.mode_of(serving) is SyncMode.FORCED
-        assert (box.fresh, box.lasting) == ([], [])
-        box.put_back(serving)
-        assert box.taken() == [push, flush]
-        assert requests.tell_outcome([push], Outcome(None, files=3)) == []
-        told = json.loads(far[0].recv(4096))
-        assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
-        assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
-        assert requests.mode_of([flush]) is SyncMode.CHANGED
-        assert requests.tell_failure([flush, SyncRequest()], SandboxRefused("gone"), for_good=True) == []
-        told = json.loads(far[1].recv(4096))
-        assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
+        for request in (push, flush, SyncRequest()):
+            queue.add(request)
+        assert queue.begin() is SyncMode.FORCED
+        assert queue.fresh == []
+        queue.put_back()
+        assert queue.fresh[:2] == [push, flush]
+        queue.begin()
+        queue.succeeded(Outcome(None, files=3))
+        for end in far[:2]:
+            answer = json.loads(end.recv(4096))
+            assert (answer["exit"], answer["result"]["outcome"], answer["result"]["files"]) == (0, "unchanged", 3)
+
+
+def test_a_flush_outlasts_what_passes() -> None:
+    """A push is answered with the failure; a flush waits for the next sync, until a person must act."""
+    with clients(2) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0]))
+        flush = SyncRequest(near[1], lasting=True)
+        queue.add(flush)
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        assert json.loads(far[0].recv(4096))["exit"] == 75
+        assert queue.fresh == []
+        assert queue.begin() is SyncMode.CHANGED
+        assert queue.serving == [flush]
+        queue.failed(SandboxRefused("gone"), for_good=True)
+        answer = json.loads(far[1].recv(4096))
+        assert (answer["event"], answer["exit"], answer["message"]) == ("done", 78, "gone")
+
+
+def test_a_pause_answers_those_that_wait_for_the_next_sync() -> None:
+    """None follows until a person resumes."""
+    with clients(1) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.pause()
+        assert json.loads(far[0].recv(4096))["exit"] == 75
+        queue.begin()
+        assert queue.serving == []
+
+
+def test_all_that_wait_are_sent_progress() -> None:
+    """Those of the sync under way, those that wait for the next one, and those that came meanwhile."""
+    with clients(2) as (near, far):
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.send_progress(state="retrying")
+        queue.begin()
+        queue.add(SyncRequest(near[1]))
+        queue.add(SyncRequest())
+        queue.send_progress(done_bytes=1, total_bytes=2)
+        sent = [[json.loads(line)["event"] for line in end.recv(4096).splitlines()] for end in far[:2]]
+        assert sent == [["progress"] * 2, ["progress"]]
 
 
 SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
-def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """After how many of these syncs an order is answered, and how."""
+def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
+    """The number of syncs after which a request is answered, and the answer."""
+    queue = RequestQueue()
+    queue.add(request)
+    queue.begin()
     for number, outcome in enumerate(outcomes, 1):
-        waiting = requests.tell_outcome([request], outcome)
-        if not waiting:
+        queue.succeeded(outcome)
+        if select.select([far], [], [], 0)[0]:
             return number, json.loads(far.recv(4096))
-        (request,) = waiting
-        assert request.sync_mode is SyncMode.CHANGED
+        assert queue.begin() is SyncMode.CHANGED
     raise AssertionError("it waits on")
 
 
 @pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
-def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """For one that was written once, not for one that never rests: that one is named. All else counts."""
+def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
+    """A file that was written once is waited for; one that never rests is named instead."""
     once = Outcome(SENT, ("big",), 2, None, ("big",))
     for outcomes, syncs, code in (
         ([once, Outcome(SENT, files=2)], 2, 0),
@@ -279,38 +344,41 @@ def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
         ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
     ):
         with clients(1) as (near, far):
-            number, told = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
-            assert (number, told["exit"]) == (syncs, code)
+            number, answer = _answer(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, answer["exit"]) == (syncs, code)
             if code == 0:
-                assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+                assert answer["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
             else:
                 name = outcomes[-1].follow_up[0]
-                assert told["message"].startswith(f"'{name}' kept changing while being read")
+                assert answer["message"].startswith(f"'{name}' kept changing while being read")
 
 
-def test_nobody_is_served_who_left() -> None:
-    """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
+def test_a_client_that_hung_up_is_not_served() -> None:
+    """Its request is dropped, killed or not, forced or not; a signal's request stays."""
     with clients(4) as (near, far):
         stays = SyncRequest(near[3], lasting=True)
         signalled = SyncRequest()
-        box = RequestQueue()
-        box.lasting = [SyncRequest(near[0], lasting=True)]
-        box.put_back([SyncRequest(near[1], lasting=True)])
-        box.add(SyncRequest(near[2], SyncMode.FORCED))
-        assert len(box.fresh) == 2
-        for gone in far[:3]:
-            gone.close()
-        assert box.fresh == []
-        box.add(signalled)
-        box.add(stays)
-        assert box.taken() == [signalled, stays]
-        assert [client.gone for client in near] == [True, True, True, False]
-        far[3].sendall(b"more")  # who says more than was asked for still waits
-        assert stays.waits
+        queue = RequestQueue()
+        queue.add(SyncRequest(near[0], lasting=True))
+        queue.begin()
+        queue.failed(Unavailable("no network"), for_good=False)
+        queue.add(SyncRequest(near[1], lasting=True))
+        queue.add(SyncRequest(near[2], SyncMode.FORCED))
+        assert len(queue.fresh) == 2
+        for end in far[:3]:
+            end.close()
+        assert queue.fresh == []
+        queue.add(signalled)
+        queue.add(stays)
+        queue.begin()
+        assert queue.serving == [signalled, stays]
+        assert [client.closed for client in near] == [True, True, True, False]
+        far[3].sendall(b"more")  # a client that says more than was asked for still waits
+        assert stays.is_open
 
 
-def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
-    """Only where stderr is the journal itself do lines carry its priorities."""
+def test_journal_priorities(tmp_path: Path) -> None:
+    """Lines have priorities only where stderr is the journal itself."""
     with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
         logging.getLogger("syncd").error("x")
     assert not stderr.getvalue().startswith("<")

@@ -1,4 +1,4 @@
-"""The desktop over a real session bus: shown and replaced, and whatever listens there, the daemon is not held up."""
+"""Notifications over a real session bus: shown and replaced; any other program there does not block the daemon."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import SystemClock
-from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown, Shown
+from syncd.report.desktop import REPLY_TIMEOUT_S, Desktop, NotShown
 from syncd.report.desktop_notifier import DesktopNotifier
-from syncd.report.notification_rules import DAY_S, TRY_AGAIN_FIRST_S, Notice
+from syncd.report.notification_rules import REPEAT_AFTER_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice, NoticeState
 from syncd.report.notification_store import NotificationStore
 from tests.clock import ScriptedClock
 from tests.desktop import NO_BUS, Screen, screen, session_bus
@@ -31,13 +31,13 @@ SLACK_S = 15.0
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """Where a bus may listen: a socket's path has 107 bytes at most."""
+    """The path of a test's bus: a socket's path has 107 bytes at most."""
     return os.path.relpath(tmp_path / "bus")
 
 
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[str]:
-    """A real bus in the usual place of a runtime folder."""
+    """A real bus at the default path of a runtime folder."""
     with session_bus(f"unix:path={tmp_path}/bus") as address:
         yield address
 
@@ -47,7 +47,7 @@ def desktop(address: str) -> Desktop:
 
 
 def refused(environ: dict[str, str]) -> str:
-    """Why nothing was shown, which must be known in time."""
+    """The reason why nothing was shown, which must be known in time."""
     clock = SystemClock()
     started_s = clock.monotonic_s()
     with pytest.raises(NotShown) as why:
@@ -58,7 +58,7 @@ def refused(environ: dict[str, str]) -> str:
 
 @needs_bus
 def test_a_notification_is_shown_and_replaced(bus: str) -> None:
-    """All fields arrive as the specification has them; the next one takes its place; text is no markup."""
+    """All fields arrive as specified; the next one takes its place; text is not markup."""
     with screen(bus) as server:
         first = desktop(bus).show(BAD, None)
         second = desktop(bus).show(GOOD, first)
@@ -77,15 +77,15 @@ def test_a_notification_is_shown_and_replaced(bus: str) -> None:
 
 @needs_bus
 def test_a_plain_server_gets_plain_text(bus: str) -> None:
-    """Where markup is not understood, nothing is escaped: `&lt;` would be read as it stands."""
+    """Where markup is not supported, nothing is escaped: `&lt;` would be shown as it is."""
     with screen(bus, abilities=("body",)) as server:
         desktop(bus).show(BAD, None)
         assert server.shown[0].body == BAD.body
 
 
 @needs_bus
-def test_another_servers_number_is_not_taken_over(bus: str) -> None:
-    """After the desktop was started anew, the old number may be another program's notification."""
+def test_a_number_of_another_server_is_not_used(bus: str) -> None:
+    """After a restart of the desktop, the old number may be another program's notification."""
     with screen(bus):
         first = desktop(bus).show(BAD, None)
     with screen(bus) as server:
@@ -95,7 +95,7 @@ def test_another_servers_number_is_not_taken_over(bus: str) -> None:
 
 @needs_bus
 def test_an_abstract_socket() -> None:
-    """A bus that has no file."""
+    """A bus without a file."""
     with session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address, screen(address) as server:
         assert "abstract=" in address
         desktop(address).show(BAD, None)
@@ -103,16 +103,16 @@ def test_an_abstract_socket() -> None:
 
 
 @needs_bus
-def test_the_usual_place(bus: str, tmp_path: Path) -> None:
-    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is found."""
+def test_the_default_path(bus: str, tmp_path: Path) -> None:
+    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is used."""
     with screen(bus) as server:
         Desktop({"XDG_RUNTIME_DIR": str(tmp_path)}, SystemClock()).show(BAD, None)
         assert len(server.shown) == 1
 
 
 @needs_bus
-def test_the_session_has_the_word(bus: str, tmp_path: Path) -> None:
-    """Where the session names a bus, or says that it has none, no other one is looked for."""
+def test_the_session_names_the_bus(bus: str, tmp_path: Path) -> None:
+    """Where the session names a bus, or none, no other one is tried."""
     with screen(bus) as server:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": "disabled:", "XDG_RUNTIME_DIR": str(tmp_path)})
         assert server.shown == []
@@ -120,7 +120,7 @@ def test_the_session_has_the_word(bus: str, tmp_path: Path) -> None:
 
 @needs_bus
 def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
-    """Of several addresses, those that are nonsense, of another transport or dead are passed over."""
+    """Of several addresses, invalid ones and those without a listener are skipped."""
     with screen(bus) as server:
         desktop(f"nonsense;tcp:host=localhost,port=1;unix:path={tmp_path}/none;{bus}").show(BAD, None)
         assert len(server.shown) == 1
@@ -128,7 +128,7 @@ def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
 
 @needs_bus
 def test_no_server(bus: str) -> None:
-    """A bus without anyone who shows notifications, as on a machine without a desktop."""
+    """A bus without a notification server, as on a machine without a desktop."""
     assert "ServiceUnknown" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
 
 
@@ -142,7 +142,7 @@ def test_a_server_that_refuses(bus: str, method: str) -> None:
 
 @needs_bus
 def test_a_server_that_hangs(bus: str) -> None:
-    """Unanswered before anything was asked for, nothing was shown; after that it may have been, and counts as shown."""
+    """Without an answer to the first call nothing was shown; after the second it may have been, and counts as shown."""
     with screen(bus, deaf_to="GetCapabilities"):
         assert refused({"DBUS_SESSION_BUS_ADDRESS": bus}) != ""
     with screen(bus, deaf_to="Notify"):
@@ -168,13 +168,13 @@ def test_a_server_that_hangs(bus: str) -> None:
     ids=str,
 )
 def test_no_bus(environ: dict[str, str]) -> None:
-    """No address, a wrong one, nobody there: said in words, and nothing else happens."""
+    """Without an address, or with a wrong one, the reason is named, and nothing else happens."""
     assert refused(environ)
 
 
 @contextmanager
 def listening(place: str, answer: Callable[[socket.socket], None], backlog: int = 8) -> Iterator[str]:
-    """Something that listens where a bus should, and does `answer` with whoever comes."""
+    """A listener in the place of a bus, which calls `answer` with each connection."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(backlog)
@@ -203,7 +203,7 @@ def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None
 
 
 def _slowly(guest: socket.socket) -> None:
-    """A byte at a time, each soon enough that a time-out for one would never come."""
+    """Answer a byte at a time, each before a time-out of its own would end."""
     guest.sendall(b"OK ")
     while True:
         guest.settimeout(0.05)
@@ -237,21 +237,21 @@ def _then(*answers: bytes) -> Callable[[socket.socket], None]:
     ],
     ids=["never", "no greeting", "a byte at a time", "no", "http", "garbage", "zeros", "hangs up"],
 )
-def test_no_bus_at_all_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
-    """Silence, slowness, garbage and another protocol end in words, in time."""
+def test_another_program_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
+    """Silence, slowness, garbage and another protocol end with a reason, in time."""
     with listening(place, answer) as address:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": address})
 
 
 def test_an_answer_without_end(place: str) -> None:
-    """What announces a hundred megabytes is not kept in memory until the time is over."""
+    """A message that announces a hundred megabytes is not kept in memory until the deadline."""
     answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
     with listening(place, _then(b"OK 0123\r\n", answer)) as address:
-        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus says too much"
+        assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus sent too much"
 
 
-def test_a_bus_that_takes_nobody(place: str) -> None:
-    """A socket whose queue is full would hold up whoever waits to connect."""
+def test_a_bus_with_a_full_queue(place: str) -> None:
+    """Connecting would block."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(0)
@@ -269,18 +269,21 @@ def test_a_bus_that_takes_nobody(place: str) -> None:
                 guest.close()
 
 
-def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
-    """A daemon that has nothing to notify of holds no library for it in memory."""
+def test_the_library_is_loaded_late() -> None:
+    """A daemon without a notification does not load the library for it."""
     code = "import sys, syncd.daemon.build, syncd.report.desktop_notifier; print('jeepney' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-# -- the herald, with a real bus and made-up time
+# -- the notifier, with a real bus and made-up time
+
+REFUSED = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
+NO_ANSWER = "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later"
 
 
-class Person:
-    """One daemon's herald, which can be started again, and the screen before which its person sits."""
+class Session:
+    """A daemon's notifier, which can be started again, and the screen of the session that it notifies."""
 
     def __init__(self, folder: Path, screen: Screen, clock: ScriptedClock) -> None:
         self.folder = folder
@@ -290,27 +293,27 @@ class Person:
         self.notifier = self.started()
 
     def started(self) -> DesktopNotifier:
-        """A new process's herald."""
+        """The notifier of a new process."""
         self.notifier = DesktopNotifier(
             "/home/dev/work",
             900.0,
             desktop=Desktop(self.environ, SystemClock()),
-            file=NotificationStore(str(self.folder), self.clock),
+            file=NotificationStore(str(self.folder)),
             clock=self.clock,
         )
         return self.notifier
 
     @property
-    def read(self) -> list[str]:
-        """The summaries so far."""
+    def summaries(self) -> list[str]:
+        """The summaries shown so far."""
         return [seen.summary for seen in self.screen.shown]
 
 
 @pytest.fixture
-def person(bus: str, tmp_path: Path) -> Iterator[Person]:
-    """Someone who sees it all."""
+def session(bus: str, tmp_path: Path) -> Iterator[Session]:
+    """A session with a desktop."""
     with screen(bus) as server:
-        yield Person(tmp_path, server, ScriptedClock())
+        yield Session(tmp_path, server, ScriptedClock())
 
 
 NOT_SYNCED = "work is not synced"
@@ -319,149 +322,136 @@ AGAIN = "work is in sync again"
 
 
 @needs_bus
-def test_failing_for_long_and_well_again(person: Person) -> None:
-    """Said when it has lasted, once; then that it is over, in its place."""
-    notifier, clock = person.notifier, person.clock
-    notifier.well()
+def test_failing_for_long_and_then_in_sync_again(session: Session) -> None:
+    """Shown once it has lasted; then success, in its place."""
+    notifier, clock = session.notifier, session.clock
+    notifier.succeeded()
     assert notifier.due_s is None
-    notifier.failed("no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False)
+    notifier.failed(NO_ANSWER, needs_person=False)
     assert notifier.due_s == clock.monotonic + 900
     clock.go_on(899)
     notifier.failed("the network is unreachable", needs_person=False)
-    assert person.read == []
+    assert session.summaries == []
     clock.go_on(1)
-    notifier.look()
-    assert person.read == [NOT_SYNCED]
-    for _ in range(100):
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED]
+    for _ in range(23):
         clock.go_on(3_600)
-        notifier.failed(
-            "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab: try later", needs_person=False
-        )
-    assert (person.read, notifier.due_s) == ([NOT_SYNCED], None)
-    notifier.well()
-    notifier.well()
-    notifier.look()
-    assert person.read == [NOT_SYNCED, AGAIN]
-    assert person.screen.shown[1].replaces == person.screen.shown[0].number
+        notifier.failed(NO_ANSWER, needs_person=False)
+    assert session.summaries == [NOT_SYNCED]
+    notifier.succeeded()
+    notifier.succeeded()
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED, AGAIN]
+    assert session.screen.shown[1].replaces == session.screen.shown[0].number
     assert notifier.due_s is None
 
 
 @needs_bus
-def test_a_person_is_needed(person: Person) -> None:
-    """Said after a minute with the error's own line, over a restart too; a day later once more."""
-    notifier, clock = person.notifier, person.clock
-    notifier.failed("the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True)
+def test_a_person_is_needed(session: Session) -> None:
+    """Shown after a minute with the error's own line, not again after a restart; a day later once more."""
+    notifier, clock = session.notifier, session.clock
+    notifier.failed(REFUSED, needs_person=True)
     clock.go_on(60)
-    notifier.look()
-    assert person.read == [NEEDED]
-    assert "the API key: put a valid one into ~/.config/syncd/api-key" in person.screen.shown[0].body
+    notifier.show_due()
+    assert session.summaries == [NEEDED]
+    assert "the API key: put a valid one into ~/.config/syncd/api-key" in session.screen.shown[0].body
     for _ in range(20):
-        notifier = person.started()
+        notifier = session.started()
         clock.go_on(600)
-        notifier.failed(
-            "the server refused the API key: put a valid one into ~/.config/syncd/api-key", needs_person=True
-        )
+        notifier.failed(REFUSED, needs_person=True)
         clock.go_on(600)
-        notifier.look()
-    assert person.read == [NEEDED]
+        notifier.show_due()
+    assert session.summaries == [NEEDED]
     assert notifier.due_s is not None
     clock.go_on(notifier.due_s - clock.monotonic)
-    notifier.look()
-    assert person.read == [NEEDED, NEEDED]
-    clock.suspend(DAY_S)
-    notifier.look()
-    assert person.read == [NEEDED, NEEDED, NEEDED]
-    assert len({seen.number for seen in person.screen.shown}) == 1
+    notifier.show_due()
+    assert session.summaries == [NEEDED, NEEDED]
+    clock.suspend(REPEAT_AFTER_S)
+    notifier.show_due()
+    assert session.summaries == [NEEDED, NEEDED, NEEDED]
+    assert len({seen.number for seen in session.screen.shown}) == 1
 
 
 @needs_bus
-def test_well_again_after_a_restart(person: Person) -> None:
-    """Who read the bad news gets the good, though the service was restarted to get there; the machine, too."""
-    notifier, clock = person.notifier, person.clock
+def test_in_sync_again_after_a_restart(session: Session) -> None:
+    """Success follows failing although the service was restarted in between; the machine, too."""
+    notifier, clock = session.notifier, session.clock
     notifier.failed("the sandbox is gone", needs_person=True)
     clock.go_on(60)
-    notifier.look()
+    notifier.show_due()
     clock.monotonic = clock.boottime = 7.0
     clock.wall += 60
-    notifier = person.started()
-    notifier.well()
-    assert person.read == [NEEDED, AGAIN]
-    person.started().well()
-    assert person.read == [NEEDED, AGAIN]
+    notifier = session.started()
+    notifier.succeeded()
+    assert session.summaries == [NEEDED, AGAIN]
+    session.started().succeeded()
+    assert session.summaries == [NEEDED, AGAIN]
 
 
 @needs_bus
-def test_a_pause_is_no_failure(person: Person) -> None:
+def test_a_pause_is_no_failure(session: Session) -> None:
     """What failed before a pause is not counted through it."""
-    notifier, clock = person.notifier, person.clock
+    notifier, clock = session.notifier, session.clock
     notifier.failed("no network", needs_person=False)
     notifier.paused()
     assert notifier.due_s is None
     clock.go_on(10_000)
-    notifier.look()
+    notifier.show_due()
     notifier.failed("no network", needs_person=False)
     clock.go_on(899)
-    notifier.look()
-    assert person.read == []
+    notifier.show_due()
+    assert session.summaries == []
 
 
 @needs_bus
-def test_nobody_is_logged_in(person: Person, caplog: pytest.LogCaptureFixture) -> None:
-    """What could not be shown is tried again, slowly, and said in the log once, for whoever debugs."""
+def test_no_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be shown is tried again, slowly, and logged once at debug level; success is soon given up."""
     caplog.set_level("DEBUG", "syncd")
-    notifier, clock = person.notifier, person.clock
-    address, person.environ["DBUS_SESSION_BUS_ADDRESS"] = person.environ["DBUS_SESSION_BUS_ADDRESS"], "unix:path=/none"
+    notifier, clock = session.notifier, session.clock
+    address = session.environ["DBUS_SESSION_BUS_ADDRESS"]
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
     notifier.failed("no network", needs_person=False)
     clock.go_on(900)
-    for wait_s in (TRY_AGAIN_FIRST_S, 2 * TRY_AGAIN_FIRST_S, 4 * TRY_AGAIN_FIRST_S):
-        notifier.look()
-        assert notifier.due_s == clock.monotonic + wait_s
-        clock.go_on(wait_s)
+    for _ in range(3):
+        notifier.show_due()
+        assert notifier.due_s == clock.monotonic + TRY_AGAIN_S
+        clock.go_on(TRY_AGAIN_S)
     record = caplog.records[0]
     assert len(caplog.records) == 1
     assert (record.levelname, record.getMessage()) == ("DEBUG", "no desktop notification: No such file or directory")
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.look()
-    assert person.read == [NOT_SYNCED]
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
-    for _ in range(7):  # each a sync, for an hour: then it is no news any more
-        notifier.well()
-        clock.go_on(600)
-    person.environ["DBUS_SESSION_BUS_ADDRESS"] = address
-    notifier.well()
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED]
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/none"
+    for _ in range(SUCCESS_TRIES):
+        notifier.succeeded()
+        clock.go_on(TRY_AGAIN_S)
+    session.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+    notifier.succeeded()
     assert notifier.due_s is None
+    notifier = session.started()
     notifier.failed("no network", needs_person=False)
     clock.go_on(900)
-    notifier.look()
-    assert person.read == [NOT_SYNCED, NOT_SYNCED]
+    notifier.show_due()
+    assert session.summaries == [NOT_SYNCED, NOT_SYNCED]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\xff", b"{}", b'{"told": {"times": 7}}', b"[" * 100_000], ids=range(5))
-def test_a_record_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
-    """It is as good as none."""
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\xff", b"{}", b'{"state": {"times": 7}, "shown": null}', b"[" * 100_000], ids=range(5)
+)
+def test_a_damaged_record(tmp_path: Path, content: bytes) -> None:
+    """It counts as none."""
     (tmp_path / "notices").write_bytes(content)
-    told, shown = NotificationStore(str(tmp_path), ScriptedClock()).load()
-    assert (told.times, shown) == ((), None)
+    assert NotificationStore(str(tmp_path)).load() == (NoticeState(), None)
 
 
 def test_notifications_switched_off(tmp_path: Path) -> None:
     """Nothing is ever due, and nothing is written."""
     clock = ScriptedClock()
-    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path), clock), clock=clock)
+    notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path)), clock=clock)
     notifier.failed("no", needs_person=True)
     clock.go_on(10_000)
-    notifier.look()
+    notifier.show_due()
     assert notifier.due_s is None
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    """What was said an hour before the clock fell by a year was said just now, and is forgotten a day later."""
-    clock = ScriptedClock()
-    file = NotificationStore(str(tmp_path), clock)
-    file.save(file.load()[0].__class__(times=(clock.boottime,)), Shown(7, "bus :1.2"))
-    clock.wall -= 365 * DAY_S
-    told, shown = file.load()
-    assert (told.times, shown) == ((clock.boottime,), Shown(7, "bus :1.2"))
-    clock.wall += (365 + 1) * DAY_S
-    assert file.load() == (type(told)(), None)

@@ -1,10 +1,10 @@
-"""Progress without a terminal is a few lines of text; on one it is drawn by a thread that ends with it."""
+"""The progress display: a few plain lines without a terminal; on one a thread draws, and ends with the display."""
 
 from __future__ import annotations
 
 import pytest
 
-from syncd.cli.progress.bar import ProgressBar
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.sync.status_document import State
 from tests.clock import ScriptedClock
 
@@ -14,7 +14,7 @@ _MIB = 1 << 20
 def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a stage, one every half minute where a stage takes long, and each failure."""
     clock = ScriptedClock()
-    with ProgressBar(clock) as progress:
+    with ProgressDisplay(clock) as progress:
         progress.stage(State.SNAPSHOTTING)
         for files in range(10):
             progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
@@ -36,10 +36,24 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_the_speed_of_the_last_upload() -> None:
-    """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
+def test_it_is_silent_at_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Work that is over sooner is not shown, but a failure is; later the current work is."""
     clock = ScriptedClock()
-    progress = ProgressBar(clock)
+    progress = ProgressDisplay(clock, silent_s=1.0)
+    progress.stage(State.SNAPSHOTTING)
+    progress.note("no network: look; trying again in 1.0 s")
+    progress.stage(State.UPLOADING)
+    assert capsys.readouterr().err.splitlines() == ["no network: look; trying again in 1.0 s"]
+    clock.go_on(1)
+    progress.sent(0, 100 * _MIB)
+    progress.sent(1, 100 * _MIB)
+    assert capsys.readouterr().err.splitlines() == ["uploading …"]
+
+
+def test_the_speed_of_the_last_upload() -> None:
+    """That of the last attempt, from its first byte to its last; unknown without one, or where it was too short."""
+    clock = ScriptedClock()
+    progress = ProgressDisplay(clock)
     assert progress.upload_bytes_per_s is None
     progress.stage(State.UPLOADING)
     clock.go_on(0.5)

@@ -37,7 +37,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.wakeup = Wakeup()
-        self.watch = InotifyWatch(str(folder), self.wakeup.ring)
+        self.watch = InotifyWatch(str(folder), self.wakeup.wake)
         self.watch.open()
         self.scanner = Scanner(str(folder), Selection(SelectionSettings()), self.watch)
         self.dirty = DirtyDirectories()

@@ -44,8 +44,7 @@ from syncd.core.settings import Config, check_config
 from syncd.core.waiter import Superseded
 from syncd.daemon import build
 from syncd.daemon.build import RuntimeContext, folders_of
-from syncd.daemon.components import Components
-from syncd.daemon.loop import Daemon
+from syncd.daemon.loop import Components, Daemon
 from syncd.daemon.requests import SyncRequest
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
@@ -227,7 +226,7 @@ class Waiter:
         self._deeds = world.deeds
         self._wanted = world.wanted()
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Progress."""
 
     def done(self, exit_code: int, message: str = "", **more: Any) -> None:
@@ -336,7 +335,7 @@ class StoryDaemon(Daemon):
         with self._world.effects(counted=False):
             self._world.waits(self, until_s)
         self._components.waiter.interrupt.check()
-        self._hear()
+        self._receive()
 
     def _sync(self, reason: Any) -> None:
         self._syncing = True
@@ -352,7 +351,7 @@ class StoryDaemon(Daemon):
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
         self._world.instant()
         super().sent(sent_bytes, total_bytes)
-        self._hear()
+        self._receive()
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._world.box_id = self.sandbox_id
@@ -416,7 +415,7 @@ class StoryDaemon(Daemon):
 class Mute:
     """A command that nobody waits for."""
 
-    def tell(self, message: Any) -> None: ...
+    def send(self, message: Any) -> None: ...
 
     def done(self, *_: Any, **__: Any) -> None: ...
 
@@ -972,7 +971,7 @@ class World:
                 self._config = self._configured(line.args)
                 if self._signals is not None:
                     self._signals.reload = True
-                    self._signals.reloads_asked += 1
+                    self._signals.reloads += 1
             case "forgetful":
                 self._forgetful = True
             case "meets":

@@ -165,6 +165,6 @@ def test_a_daemon_closes_them_when_it_comes_back_from_sleep(rig: Rig) -> None:
     """They look fresh and are dead."""
     with running(rig, scripted=True) as (daemon, loop):
         rig.clock.suspend(3600)
-        loop.wakeup.ring()
+        loop.wakeup.wake()
         daemon._wait(None)
         assert connections(rig) == set()

@@ -1,4 +1,4 @@
-"""How the daemon's own loop waits out a failure, against the emulator in process."""
+"""The daemon's loop in the wait after a failure, against the emulator in this process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Loop:
         def hook(entry: RequestRecord) -> None:
             if next(left, 0) == 0:
                 self.signals.reload = True
-                self.wakeup.ring()
+                self.wakeup.wake()
 
         self.rig.emulator.faults.on(op, When.BEFORE, hook)
 
@@ -76,12 +76,12 @@ def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.getMessage().startswith("packaging") for record in caplog.records)
 
 
-def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    """A push in a pause, with the server down, waits like any other: it is not begun anew without end."""
+def test_a_request_in_a_pause_keeps_its_backoff(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """A push in a pause, with the server down, waits like any other: it is not repeated without end."""
     caplog.set_level(logging.INFO, "syncd")
     PauseFile(loop.folders.state).set(paused=True)
     loop.signals.sync_now = True
-    loop.wakeup.ring()
+    loop.wakeup.wake()
     loop.rig.emulator.faults.script("upload-url: 503 always")
     loop.end_after(4, "upload-url")
     loop.run()
@@ -89,7 +89,7 @@ def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.Log
 
 
 def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: Loop) -> None:
-    """Nothing changes at home, and no periodic look is near: the end of what was acquired wakes it all the same."""
+    """Without a change, and without a periodic scan soon: the end of the acquired sandbox wakes the daemon."""
     rig, wall_s = loop.rig, SystemClock().wall_s()
     del rig.keys["sandbox"]["id"]
     rig.keys["sandbox"]["acquire"] = {}

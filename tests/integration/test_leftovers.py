@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.cli.progress.observer import NoProgress
+from syncd.cli.progress.display import ProgressDisplay
 from syncd.cli.standalone_sync import sync_alone
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of
@@ -323,7 +323,7 @@ def test_the_status_tells(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**rig.environ, "KLAVIS_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)
     delete(rig, "a", "d/b")
-    sync_alone(check_config(rig.keys), SyncMode.CHANGED, NoProgress())
+    sync_alone(check_config(rig.keys), SyncMode.CHANGED, ProgressDisplay(silent_s=float("inf")))
     nowhere = SandboxName("", "", "")
     nothing = Status(running=False, pid=None, state=State.STOPPED, workspace="", sandbox=nowhere)
     assert read_last(str(record(rig).parent), nothing).lingering == 2

@@ -85,9 +85,9 @@ def verbs() -> list[Verb]:
 
 def summaries() -> dict[str, str]:
     """The verbs with a line each, as `syncd --help` shows them."""
-    from syncd.cli import VERBS  # noqa: PLC0415
+    from syncd.cli import COMMANDS  # noqa: PLC0415
 
-    return dict(VERBS)
+    return dict(COMMANDS)
 
 
 def keys() -> list[Key]:

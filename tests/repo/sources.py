@@ -17,7 +17,6 @@ class Import:
 
     module: str
     line: int
-    at_top: bool  # runs when the file is imported; what is only for type checkers does not
 
     def within(self, package: str) -> bool:
         """Whether the module is the package or below it."""
@@ -43,7 +42,13 @@ class Source:
         return self.text.count("\n")
 
     def imports(self) -> Iterator[Import]:
-        yield from _imports(self.tree.body, at_top=True)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (Import(name.name, node.lineno) for name in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                # `from a import b` may name a module or a thing in one; both readings are the caller's business.
+                module = f"{node.module}." if node.module else ""
+                yield from (Import(f"{module}{name.name}", node.lineno) for name in node.names)
 
 
 @cache
@@ -54,26 +59,3 @@ def sources(folder: str) -> tuple[Source, ...]:
         text = file.read_text("utf-8")
         found.append(Source(file.relative_to(REPO).as_posix(), text, ast.parse(text)))
     return tuple(found)
-
-
-def _imports(body: list[ast.stmt], *, at_top: bool) -> Iterator[Import]:
-    for node in body:
-        match node:
-            case ast.Import():
-                yield from (Import(name.name, node.lineno, at_top) for name in node.names)
-            case ast.ImportFrom():
-                # `from a import b` may name a module or a thing in one; both readings are the caller's business.
-                yield from (
-                    Import(f"{node.module or ''}{'.' * bool(node.module)}{name.name}", node.lineno, at_top)
-                    for name in node.names
-                )
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield from _imports(node.body, at_top=False)
-            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
-                yield from _imports(node.body, at_top=False)
-                yield from _imports(node.orelse, at_top=at_top)
-            case _:
-                for field in ("body", "orelse", "finalbody"):
-                    yield from _imports(getattr(node, field, []), at_top=at_top)
-                for handler in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
-                    yield from _imports(handler.body, at_top=at_top)

@@ -87,7 +87,6 @@ ONLY_IN = {
         "archives are read where they are the subject; a remote job is sent as one",
     ),
     "click": (("syncd/cli/*",), "only the commands know arguments and exit codes"),
-    "rich": (("syncd/cli/*",), "only the commands show anything"),
     "subprocess": (
         ("syncd/cli/*", "syncd/emulator/*", "syncd/selection/git_config.py", "syncd/sandbox/hook.py"),
         "the daemon starts git, once, and the person's hook; the service's commands and the emulator's executions do",
@@ -96,12 +95,7 @@ ONLY_IN = {
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
 }
 
-# Large, and needed by a few commands only: they are imported in the function that uses them.
-LATE = {
-    "rich": "a progress bar costs every other command its start",
-}
-
-HEAVY = ("asyncio", "httpx", "rich", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
+HEAVY = ("asyncio", "httpx", "watchdog", "tenacity", "ssl", "http.client", "syncd.emulator")
 
 
 @pytest.mark.parametrize("source", sources("syncd"), ids=lambda source: source.path)
@@ -149,15 +143,6 @@ def test_each_outside_thing_has_its_place(module: str) -> None:
         if not any(fnmatchcase(source.path, place) for place in places):
             strays = [asked.line for asked in source.imports() if asked.within(module)]
             assert not strays, f"{source.path}:{strays}: {module}: {reason}"
-
-
-@pytest.mark.parametrize("module", LATE)
-def test_large_things_are_imported_late(module: str) -> None:
-    """No command pays at its start for what another one shows or runs."""
-    for source in sources("syncd"):
-        if not source.path.startswith(module.replace(".", "/")):
-            early = [asked.line for asked in source.imports() if asked.at_top and asked.within(module)]
-            assert not early, f"{source.path}:{early}: import {module} in the function: {LATE[module]}"
 
 
 @pytest.mark.parametrize("module", ["syncd.core.settings", "syncd.core.directories", "syncd.core.api_key"])

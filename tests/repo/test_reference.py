@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from syncd.cli import VERBS, cli
+from syncd.cli import COMMANDS, cli
 from tests.reference.__main__ import MADE
 from tests.reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
 from tests.reference.manual import manual, text
@@ -43,7 +43,7 @@ def test_it_is_what_the_program_is(repo: Path, path: str) -> None:
 def test_nothing_is_left_out(repo: Path) -> None:
     """Every verb, every option and every key is on the page."""
     page = (repo / "docs/reference.md").read_text("utf-8")
-    assert {verb.path.split()[1] for verb in verbs()} == set(VERBS)
+    assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS)
     told = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
         *(f"`{key.name}`" for key in keys()),

@@ -1,4 +1,4 @@
-"""The verbs that work through the daemon where there is one, and by themselves where there is none."""
+"""Commands that work through the daemon if one runs, and by themselves otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.rig import Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
-    """One daemon a workspace: the second says who has it and touches nothing, the first goes on."""
+    """One daemon a workspace: the second names the first and touches nothing, the first goes on."""
     rig.write("a")
     first = rig.up()
     second = rig.start()
@@ -22,7 +22,7 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_lone_push_is_kept_out_while_another_syncs(rig: Rig) -> None:
+def test_a_push_is_refused_while_another_syncs(rig: Rig) -> None:
     """Two pushes at once: the second ends with 75, and nothing overlaps."""
     rig.write("a")
     rig.faults("upload: delay 3")
@@ -34,7 +34,7 @@ def test_a_lone_push_is_kept_out_while_another_syncs(rig: Rig) -> None:
 
 
 def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
-    """Through the daemon: no quiet time is waited for, and on its return the sandbox holds what was on disk."""
+    """Through the daemon: it does not wait for quiet, and when it returns the sandbox holds what was on disk."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.fill(5)
     rig.up()
@@ -44,8 +44,8 @@ def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
         assert (rig.sandbox.workspace / "a").read_text() == f"content {number}"
 
 
-def test_flush_waits_for_what_passes(rig: Rig) -> None:
-    """A failing network makes it wait, not fail, even when one sync's patience is over."""
+def test_flush_outlasts_a_network_failure(rig: Rig) -> None:
+    """A failing network makes it wait, not fail, even longer than the retries of one sync."""
     rig.configure({"retry.give_up_after_seconds": 1})
     rig.write("a")
     rig.up()
@@ -56,7 +56,7 @@ def test_flush_waits_for_what_passes(rig: Rig) -> None:
 
 
 def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
-    """A flush called while an older snapshot is on its way waits for a sync that began after it."""
+    """A flush called during an upload of an older snapshot waits for a sync that began after it."""
     rig.write("a", "old")
     rig.up()
     rig.faults("initialize: delay 1")
@@ -94,7 +94,7 @@ def test_flush_gives_up_in_time(rig: Rig, daemon: str) -> None:
 
 
 def test_push_goes_through_the_daemon(rig: Rig) -> None:
-    """It is the daemon's sync, reported as any; unchanged it is nothing to do, forced it is done again."""
+    """It is a sync of the daemon, reported as any; unchanged it has nothing to do, forced it is done again."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     rig.up()
@@ -107,8 +107,8 @@ def test_push_goes_through_the_daemon(rig: Rig) -> None:
     assert forced["sync"] == rig.status()["last_sync"]
 
 
-def test_push_alone_reports_and_is_remembered(rig: Rig) -> None:
-    """Its result is JSON on request, `status` shows it, and the daemon that follows uploads nothing."""
+def test_push_alone_is_recorded(rig: Rig) -> None:
+    """Its result is JSON on request, `status` shows it, and the next daemon uploads nothing."""
     rig.fill(5)
     pushed = json.loads(rig.ok("push", "--json").out)
     assert (pushed["outcome"], pushed["files"], pushed["sync"]["files"]) == ("initialized", 5, 5)
@@ -123,8 +123,8 @@ def test_push_alone_reports_and_is_remembered(rig: Rig) -> None:
     assert rig.status()["last_sync"] == pushed["sync"]
 
 
-def test_push_sends_its_result_and_its_progress_apart(rig: Rig) -> None:
-    """Stdout is the result, stderr is how it goes, in plain lines where nobody watches."""
+def test_push_prints_its_result_and_its_progress_apart(rig: Rig) -> None:
+    """The result goes to stdout, the progress to stderr, in plain lines without a terminal."""
     rig.fill(5)
     pushed = rig.ok("push")
     assert len(pushed.out.splitlines()) == 1
@@ -144,7 +144,7 @@ def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
 
 
 def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
-    """`push` ends with 78, `run` holds; both name the largest paths and the key, and shrunk it goes on by itself."""
+    """`push` ends with 78, `run` holds; both name the largest paths and the key; once smaller the daemon goes on."""
     rig.configure({"sync.max_snapshot_mib": 1})
     rig.write("big/movie.bin", b"\0" * 3_000_000)
     rig.write("small")
@@ -182,7 +182,7 @@ def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
 
 
 def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
-    """The mark is enough."""
+    """The marker file is enough."""
     rig.write("a")
     rig.ok("pause")
     rig.start()
@@ -192,7 +192,7 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_push_while_paused_is_a_persons_wish(rig: Rig) -> None:
+def test_a_push_while_paused(rig: Rig) -> None:
     """It syncs once, and the pause goes on."""
     rig.write("a")
     rig.up()

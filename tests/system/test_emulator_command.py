@@ -1,4 +1,4 @@
-"""`syncd emulator` as a person meets it: what it prints, what it logs, how it ends."""
+"""`syncd emulator`: its output, its log and its end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_next_start_finds_everything(tmp_path: Path) -> None:
     assert len(shown[0]) == 2
 
 
-def test_what_cannot_be_had(tmp_path: Path) -> None:
+def test_an_unusable_port_or_folder(tmp_path: Path) -> None:
     """A taken port or folder may be free later: 75. A folder that cannot be used: 78. One line each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -96,8 +96,8 @@ def test_what_cannot_be_had(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
 
 
-def test_a_fault_that_is_none(tmp_path: Path) -> None:
-    """Wrong usage is 2 and says what is wrong; the language can be asked for."""
+def test_an_invalid_fault(tmp_path: Path) -> None:
+    """Wrong usage is 2 and names the mistake; the fault language is printed on request."""
     options = ["--data", str(tmp_path), "--fault", "upload: x"]
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2

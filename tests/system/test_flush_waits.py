@@ -12,6 +12,7 @@ import subprocess
 import termios
 from contextlib import suppress
 
+import click
 import pytest
 
 from syncd.daemon.control import ask
@@ -87,8 +88,8 @@ def test_on_a_terminal_one_line_lives(rig: Rig) -> None:
             screen += piece
     os.close(leader)
     assert running.wait(20) == 0
-    drawn = screen.decode().split("\r\x1b[K")
-    assert any(line.startswith("waiting for the sandbox") for line in drawn)
+    drawn = click.unstyle(screen.decode()).split("\r")
+    assert any("initializing the sandbox" in line for line in drawn)
     assert all(len(line) <= 29 and "\n" not in line for line in drawn)
     assert drawn[-1] == ""
 

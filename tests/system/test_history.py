@@ -1,4 +1,4 @@
-"""`syncd history`: what a person and a script read of past syncs, and what the daemon and a push write there."""
+"""`syncd history`: its output for people and scripts, and what the daemon and a push record."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def coloured(screen: pyte.Screen) -> set[str]:
 
 
 def test_for_people(rig: Rig) -> None:
-    """A table of 80 columns in local time, red only where a sync failed; without colour it says the same."""
+    """A table of 80 columns in local time, red only where a sync failed; the same words without colour."""
     written(rig)
     rig.environ["TZ"] = "Europe/Berlin"
     assert rig.ok("history").out == TABLE
@@ -143,7 +143,7 @@ def test_for_people(rig: Rig) -> None:
 
 
 def test_for_scripts(rig: Rig) -> None:
-    """`--json` is the lines as they are kept; `-n` and `--failed` choose among them, the newest last."""
+    """`--json` prints the lines of the file; `-n` and `--failed` select among them, the newest last."""
     file = written(rig)
     lines = [encoded(record).decode() for record in records()]
     assert rig.ok("history", "--json").out.splitlines() == lines
@@ -161,8 +161,8 @@ def test_for_scripts(rig: Rig) -> None:
     assert (ended.returncode, ended.stdout.count(b"\n"), ended.stderr.count(b"\n")) == (0, 1, 1)
 
 
-def test_of_nothing(rig: Rig) -> None:
-    """Where nothing is recorded it says so, to people only, and makes no folder; what is no file is named."""
+def test_no_history(rig: Rig) -> None:
+    """Without a record it says so, to people only, and makes no folder; something that is not a file is named."""
     finished = rig.ok("history")
     assert (finished.out, finished.err) == ("", "no sync of this workspace is recorded yet: `syncd push` makes one\n")
     assert not (rig.home / ".local").exists()
@@ -170,11 +170,11 @@ def test_of_nothing(rig: Rig) -> None:
     os.mkfifo(rig.state_folder / "history.jsonl")
     finished = rig.run("history")
     assert (finished.code, finished.err.count("\n")) == (78, 1)
-    assert "history.jsonl cannot be read (it is no file)" in finished.err
+    assert "history.jsonl cannot be read (it is not a file)" in finished.err
 
 
-def test_of_real_syncs(rig: Rig) -> None:
-    """A daemon's day and a push without one: what was sent and why, failures once, idle looks never."""
+def test_real_syncs(rig: Rig) -> None:
+    """A daemon's day and a push without one: what was sent and why, each failure once, idle scans never."""
     rig.configure({"retry.first_delay_seconds": 0.05, "retry.give_up_after_seconds": 0.1, "sync.rescan_minutes": 1})
     rig.fill(5)
     daemon = rig.up()

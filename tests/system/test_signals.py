@@ -34,7 +34,7 @@ def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
     ],
 )
 def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str) -> None:
-    """In the middle of whatever it waits for: exit 0, the change still pending, and sent by the next process."""
+    """In the middle of any wait: exit 0, the change still pending, and sent by the next process."""
     rig.write("random", os.urandom(2_000_000))
     rig.faults(fault)
     daemon = rig.start()
@@ -51,7 +51,7 @@ def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str
 
 
 def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
-    """A change that was heard and not yet sent is said to be pending, and sent by the next process."""
+    """A change that is not sent yet is reported as pending, and sent by the next process."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     daemon = rig.up()
@@ -64,7 +64,7 @@ def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
 
 
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:
-    """An impatient person's second Ctrl-C does not tear the end apart."""
+    """A second Ctrl-C does not disturb the end."""
     rig.write("random", os.urandom(2_000_000))
     rig.faults("upload: slow 20000")
     daemon = rig.start()
@@ -126,7 +126,7 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
 
 
 def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
-    """SIGHUP during an upload: the sync is done or done again, and the change arrives."""
+    """SIGHUP during an upload: the sync is finished or repeated, and the change arrives."""
     rig.fill(5)
     rig.once("upload", "mid-body", lambda: rig.daemons[0].send(signal.SIGHUP))
     rig.start()
@@ -149,8 +149,8 @@ def test_usr1_syncs_at_once(rig: Rig) -> None:
     assert CLOCK.monotonic_s() - started_s < 10
 
 
-def test_usr1_ends_a_back_off(rig: Rig) -> None:
-    """SIGUSR1 while a failure is waited out: tried at once, with a snapshot of now."""
+def test_usr1_ends_a_backoff(rig: Rig) -> None:
+    """SIGUSR1 in the wait after a failure: tried at once, with a new snapshot."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
     rig.fill(5)
     rig.faults("upload: 503")

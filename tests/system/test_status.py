@@ -1,4 +1,4 @@
-"""`syncd status` says what is true, of every state, of a dead process, and where nothing ever ran."""
+"""`syncd status` in every state, of a killed process, and before anything ran."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def test_before_anything_ran(rig: Rig) -> None:
-    """The document is whole, and makes no folder."""
+    """The document is complete, and no folder is made."""
     status = rig.status()
     assert [key for key in status if key in KEYS] == KEYS
     assert (status["running"], status["pid"], status["state"], status["last_sync"]) == (False, None, "stopped", None)
     assert not (rig.home / ".local").exists()
 
 
-def test_of_a_watching_daemon(rig: Rig) -> None:
-    """All keys, with the figures of the sync that was."""
+def test_a_watching_daemon(rig: Rig) -> None:
+    """All keys, with the figures of the last sync."""
     rig.fill(5)
     daemon = rig.up()
     status = rig.status()
@@ -54,8 +54,8 @@ def test_of_a_watching_daemon(rig: Rig) -> None:
     assert "in sync" in rig.ok("status").out
 
 
-def test_of_each_stage(rig: Rig) -> None:
-    """Uploading and initializing are told while they last, with the change pending."""
+def test_each_stage(rig: Rig) -> None:
+    """Uploading and initializing are shown while they last, with the change pending."""
     rig.write("a")
     rig.faults("upload: delay 1", "initialize: delay 1")
     rig.start()
@@ -65,8 +65,8 @@ def test_of_each_stage(rig: Rig) -> None:
     assert rig.in_state("watching")["pending"] is False
 
 
-def test_of_a_retrying_daemon(rig: Rig) -> None:
-    """What failed, at which step, how often, and when it is tried next."""
+def test_a_retrying_daemon(rig: Rig) -> None:
+    """The failure, its step, the count, and the time of the next attempt."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("a")
     rig.faults("upload: 503")
@@ -78,8 +78,8 @@ def test_of_a_retrying_daemon(rig: Rig) -> None:
     assert TIME.fullmatch(status["last_error"]["at"])
 
 
-def test_of_a_killed_daemon(rig: Rig) -> None:
-    """No status outlives its process: stopped, no pid, no plans; what it did last stays told."""
+def test_a_killed_daemon(rig: Rig) -> None:
+    """No status outlives its process: stopped, no pid, no plans; the last sync stays."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("a")
     rig.up()
@@ -93,8 +93,8 @@ def test_of_a_killed_daemon(rig: Rig) -> None:
     assert status["pending"] is True
 
 
-def test_of_a_daemon_that_hangs(rig: Rig) -> None:
-    """A process that exists and does not answer is told from one that works, and how to end it."""
+def test_a_hung_daemon(rig: Rig) -> None:
+    """A process that does not answer is distinguished from one that works, with the way to end it."""
     rig.write("a")
     daemon = rig.up()
     assert rig.status()["responding"] is True
@@ -102,7 +102,7 @@ def test_of_a_daemon_that_hangs(rig: Rig) -> None:
     status = rig.status()
     assert (status["responding"], status["state"], status["running"]) == (False, "watching", True)
     text = rig.ok("status").out
-    assert text.startswith(f"● hung: process {daemon.pid} does not answer, last heard of ")
+    assert text.startswith(f"● hung: process {daemon.pid} does not answer, last seen ")
     assert f"\n  restart it: `kill {daemon.pid}`, if it is still there after 5 s `kill -9" in text
     assert "syncd_up{" in (metrics := rig.ok("status", "--metrics").out)
     assert re.search(r"^syncd_up\{.*\} 0$", metrics, re.MULTILINE)
@@ -112,8 +112,8 @@ def test_of_a_daemon_that_hangs(rig: Rig) -> None:
     assert rig.status()["responding"] is None
 
 
-def test_of_a_busy_daemon(rig: Rig) -> None:
-    """It answers while it waits for the sandbox; where it has work and does not, that is no sign that it hangs."""
+def test_a_busy_daemon(rig: Rig) -> None:
+    """It answers while it waits for the sandbox; while it works it may not, and does not count as hung."""
     rig.write("a")
     rig.faults("initialize: delay 4")
     daemon = rig.start()
@@ -125,8 +125,8 @@ def test_of_a_busy_daemon(rig: Rig) -> None:
     daemon.send(signal.SIGCONT)
 
 
-def test_of_another_version(rig: Rig) -> None:
-    """Unknown fields do no harm; an older daemon is told; what cannot be understood is said to be that."""
+def test_another_version(rig: Rig) -> None:
+    """Unknown fields do no harm; an older daemon is named; an unreadable document is, too."""
     rig.write("a")
     daemon = rig.up()
     file = rig.state_folder / "status.json"
@@ -138,17 +138,17 @@ def test_of_another_version(rig: Rig) -> None:
     for odd in ({"version": 2}, {"state": "dreaming"}, {"syncs": "many"}):
         file.write_text(json.dumps({**document, **odd}))
         text = rig.ok("status").out
-        assert text.startswith(f"● another syncd is at work here (process {daemon.pid}), which shows no status\n")
+        assert text.startswith(f"● another syncd is working here (process {daemon.pid}), which shows no status\n")
     assert (rig.status()["running"], rig.status()["state"]) == (False, "stopped")
 
 
 def test_how_to_start_it(rig: Rig) -> None:
-    """The unit's command where the unit is installed for this configuration, else the program's own."""
-    assert "\n  see whether it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
+    """The unit's command if the unit is installed for this configuration, else the program's own."""
+    assert "\n  check that it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
     rig.write("a")
     rig.up()
     rig.kill()
-    assert rig.ok("status").out.startswith("● stopped without a word, last heard of ")
+    assert rig.ok("status").out.startswith("● stopped unexpectedly, last seen ")
     units = rig.home / ".config/systemd/user"
     (units / "default.target.wants").mkdir(parents=True)
     (units / "syncd.service").touch()
@@ -162,8 +162,8 @@ def test_how_to_start_it(rig: Rig) -> None:
     assert "start it: `systemctl --user start syncd@work`" in rig.ok("status", "--config", str(other)).out
 
 
-def test_in_letters_that_the_locale_has(rig: Rig) -> None:
-    """An output that takes ASCII only gets ASCII, not a failure."""
+def test_an_ascii_locale(rig: Rig) -> None:
+    """The output is ASCII then, not a failure."""
     rig.environ["PYTHONIOENCODING"] = "ascii"
     work = rig.home / "caf\xe9"
     work.mkdir()
@@ -173,8 +173,8 @@ def test_in_letters_that_the_locale_has(rig: Rig) -> None:
     assert "caf\\xe9" in text
 
 
-def test_metrics_are_text_of_their_own(rig: Rig) -> None:
-    """`--metrics` ends with the mark of a whole document, and does not go together with the other forms."""
+def test_metrics(rig: Rig) -> None:
+    """`--metrics` ends with the mark of a complete document, and does not go with the other forms."""
     rig.write("a")
     rig.up()
     text = rig.ok("status", "--metrics").out

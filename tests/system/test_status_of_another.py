@@ -1,4 +1,4 @@
-"""A status never claims what was done for another workspace or for another sandbox, nor ends before its process."""
+"""A status never claims a sync to another workspace or sandbox, and does not end before its process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.system.rig import Rig
 
 @pytest.mark.parametrize("moves", ["sandbox", "workspace"])
 def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
-    """Counts, last sync, last error and warnings begin anew with what the configuration names now."""
+    """Counts, last sync, last error and warnings begin anew for the new workspace or sandbox."""
     rig.emulator.create_sandbox("other")
     (rig.home / "elsewhere").mkdir()
     (rig.home / "elsewhere" / "b").write_text("text")
@@ -37,7 +37,7 @@ def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
 
 
 def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
-    """Where no daemon runs, a command's own record is of its own sandbox alone, also where it fails."""
+    """Without a daemon, a command's own record is of its own sandbox alone, also where it fails."""
     rig.write("a")
     (rig.workspace / "outside").symlink_to("/etc/passwd")
     rig.ok("push")
@@ -55,8 +55,8 @@ def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not on this machine")
-def test_a_daemon_that_begins_shows_so(rig: Rig) -> None:
-    """As soon as it has the workspace, however long it takes to be ready."""
+def test_a_starting_daemon(rig: Rig) -> None:
+    """It shows its state as soon as it has the lock, however long its start takes."""
     for number in range(3):
         rig.write(f"a{number}")
     rig.up()

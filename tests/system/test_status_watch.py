@@ -1,4 +1,4 @@
-"""`syncd status --watch` on a real terminal: it lives in its place, and leaves the terminal as it was."""
+"""`syncd status --watch` on a real terminal: it redraws in place, and leaves the terminal as it was."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
     terminal.until(lambda text: "● in sync" in text and "2 syncs," in text, "one more sync")
     terminal.type("\n\nrm -rf\n")
     rig.kill()
-    terminal.until(lambda text: "● stopped without a word" in text, "the daemon's death")
+    terminal.until(lambda text: "● stopped unexpectedly" in text, "the daemon's death")
     rig.write("c")
     rig.up()
     terminal.until(lambda text: "● in sync" in text and "1 sync," in text, "the next daemon")
@@ -77,7 +77,7 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
 
 
 def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Terminal) -> None:
-    """It tells of the workspace that the configuration names now, and fits in the width that there is now."""
+    """It shows the workspace of the new configuration, in the new width."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -95,7 +95,7 @@ def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Term
 
 
 def test_a_terminal_too_low(rig: Rig) -> None:
-    """What does not fit below is left out, rather than scrolled through."""
+    """Lines that do not fit are left out, and nothing scrolls."""
     low = Terminal(80, 4)
     watch(low, rig)
     try:
@@ -109,7 +109,7 @@ def test_a_terminal_too_low(rig: Rig) -> None:
 
 
 def test_signals_leave_the_terminal_as_it_was(rig: Rig, terminal: Terminal) -> None:
-    """After a Ctrl-Z it goes on below what the shell wrote; ended by a signal, it lets typed keys be seen again."""
+    """After a Ctrl-Z it continues below the shell's lines; ended by a signal, it switches the echo on again."""
     watch(terminal, rig)
     terminal.until(lambda text: "never started" in text, "the screen")
     assert not echoes(terminal)
@@ -126,7 +126,7 @@ def test_signals_leave_the_terminal_as_it_was(rig: Rig, terminal: Terminal) -> N
 
 
 def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> None:
-    """Of a terminal's 16 colours some, but never its white or black; none with NO_COLOR."""
+    """Some of a terminal's 16 colours, but never its white or black; none with NO_COLOR."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -149,8 +149,8 @@ def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> Non
         dumb.close()
 
 
-def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
-    """Each document differs from the one before; an interrupt is the way to end it."""
+def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
+    """Each document differs from the one before; an interrupt ends it."""
     rig.write("a")
     rig.up()
     watching = rig.background("status", "--watch", "--json")
@@ -167,8 +167,8 @@ def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
-def test_an_interrupt_ends_it_though_nobody_reads(rig: Rig, form: list[str]) -> None:
-    """A pipe that is full holds it up, and neither the words nor the end: one SIGINT is enough."""
+def test_an_interrupt_ends_it_at_a_full_pipe(rig: Rig, form: list[str]) -> None:
+    """A full pipe blocks it, but one SIGINT is enough to end it."""
     rig.write("a")
     daemon = rig.up()
     command = [*SYNCD, "status", "--watch", *form]

@@ -1,4 +1,4 @@
-"""While one exchange hangs, the daemon hears: commands are answered, changes are noted, and what may give way does."""
+"""While a request hangs, the daemon answers commands, notes changes, and gives up work that may be given up."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
 
 @pytest.mark.parametrize("op", STAGES.values(), ids=STAGES)
 def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
-    """Whatever hangs; and so is the signal that ends it."""
+    """Whichever request hangs; the signal that ends the daemon, too."""
     hanging_in(rig, op)
     for word in ("hello", "pause", "resume", "pause"):
         last, took_s = answered(rig, word)
@@ -79,7 +79,7 @@ def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
 
 
 def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
-    """What never waits hears as well."""
+    """Work that never waits checks for commands, too."""
     rig.configure({"sync.max_snapshot_mib": 1 << 14})
     rig.write("large", b"")
     os.truncate(rig.workspace / "large", 4 << 30)
@@ -91,15 +91,15 @@ def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("op", ["dump", "download"])
-def test_a_change_is_not_held_up_by_a_look(rig: Rig, op: str) -> None:
-    """A proof only looks: what was saved meanwhile is synced without waiting for its end."""
+def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
+    """A check only reads: a change made meanwhile is synced without waiting for its end."""
     hanging_in(rig, op)
     rig.write("b", "second")
     rig.converged(timeout_s=15)
     assert rig.daemons[0].code is None
 
 
-def test_a_change_is_not_held_up_by_the_retries_of_a_look(rig: Rig) -> None:
+def test_a_change_is_not_delayed_by_the_retries_of_a_check(rig: Rig) -> None:
     """Nor by the waits between them."""
     retry = {"first_delay_seconds": 60, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     rig.configure({"sync.archive": "changes", **{f"retry.{name}": value for name, value in retry.items()}})
@@ -113,14 +113,14 @@ def test_a_change_is_not_held_up_by_the_retries_of_a_look(rig: Rig) -> None:
     rig.converged(timeout_s=15)
 
 
-def test_an_order_is_not_held_up_by_a_look(rig: Rig) -> None:
-    """A flush asks for a sync at once."""
+def test_a_request_is_not_delayed_by_a_check(rig: Rig) -> None:
+    """A flush is synced at once."""
     hanging_in(rig, "dump")
     assert rig.ok("flush").seconds < HANGS_S / 2
 
 
 def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
-    """What was begun is brought to its end, and what was saved meanwhile comes right after."""
+    """An initialize is finished, and a change made meanwhile is synced right after."""
     rig.fill(5)
     rig.up()
     rig.ok("flush")
@@ -133,8 +133,8 @@ def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     assert rig.count("initialize", 200) == 3
 
 
-def test_progress_is_what_has_arrived(rig: Rig) -> None:
-    """The kernel takes a short archive at once; a line that takes seconds for it is shown to take them."""
+def test_progress_counts_what_has_arrived(rig: Rig) -> None:
+    """The kernel takes a short archive at once; on a slow line the progress shows the real time."""
     rig.write("noise", os.urandom(1_500_000))
     rig.faults("upload: slow 300000")
     rig.start()

@@ -45,7 +45,7 @@ def test_text(text: str, shown: str) -> None:
     assert _anonymized().text(text) == shown
 
 
-_BARE = "new changed gone removed mended first and more cannot be watched is polled chmod see plan the secret now it's"
+_BARE = "new changed gone mended resolved first and more cannot be watched is polled chmod see plan the secret now it's"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ _BARE = "new changed gone removed mended first and more cannot be watched is pol
         ),
         ("1 changed (plan), 1 removed (the secret)", "1 changed (<name-1>), 1 removed (<name-2>)"),
         ("mended: the secret plan", "mended: <name-1>"),
+        ("resolved: the secret plan", "resolved: <name-1>"),
         ("3 changed, 9 more (first: the secret): see", "3 changed, 9 more (first: <name-1>): see"),
         (
             "the secret and 3 more cannot be watched and is polled",

@@ -87,6 +87,6 @@ def test_its_line(count: int, line: str) -> None:
     """No warning: it is as the configuration says. Without any there is none."""
     where = SandboxName("box", "https://api.klavis.ai", "us")
     status = Status(running=True, pid=1, state=State.WATCHING, workspace="/w", sandbox=where)
-    beside = StatusContext("0.1.0", DaemonEnding.IN_ORDER, None, None)
+    beside = StatusContext("0.1.0", DaemonEnding.CLEAN, None, None)
     assert line in [plain(row) for row in screen(replace(status, lingering=count), beside, 0.0, 79)]
     assert "still there" not in "".join(plain(row) for row in screen(status, beside, 0.0, 79))

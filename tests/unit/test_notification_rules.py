@@ -1,8 +1,7 @@
-"""What the desktop is told: bad news that lasts, good news after bad, and never a flood, whatever happens."""
+"""The rule of desktop notifications: failing that lasts, success only after it, and at most four in any hour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -11,64 +10,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.report.notification_rules import (
-    DAY_S,
-    MOST,
+    HOUR_S,
+    MOST_BEFORE_FAILING,
     NEEDED_AFTER_S,
-    STALE_S,
-    TRY_AGAIN_FIRST_S,
-    TRY_AGAIN_MAX_S,
+    REPEAT_AFTER_S,
+    SUCCESS_TRIES,
+    TRY_AGAIN_S,
     Condition,
-    Failing,
     Healthy,
     NoticeState,
     NotificationKind,
-    TwoClocks,
-    failed,
-    in_vain,
-    outlived,
+    after_failed_try,
+    after_failure,
+    after_shown,
     plan,
     render,
-    said,
-    shifted,
 )
 
 AFTER_S = 900.0
 ROUNDING_S = 0.01
-BAD = (NotificationKind.FAILING, NotificationKind.NEEDED)
+FAILING, NEEDED, IN_SYNC = NotificationKind
 ZONE = timezone(timedelta(hours=1))
 SINCE = datetime(2026, 11, 24, 14, 5, tzinfo=ZONE)
 
 
 @dataclass
-class Desk:
-    """A daemon, its machine and the person before it; what was said and when; None: the bad news was forgotten."""
+class Simulation:
+    """A daemon and a desktop, with made-up time; `shown` has each notification with its wall time."""
 
-    time_s: float = 0.0
-    awake_s: float = 1_000.0
-    boot_s: float = 5_000.0
+    now_s: float = 1_000.0
+    wall_s: float = 5_000.0
     condition: Condition = None
-    told: NoticeState = field(default_factory=NoticeState)
-    present: bool = True
-    said: list[tuple[float, NotificationKind | None, str]] = field(default_factory=list)
+    state: NoticeState = field(default_factory=NoticeState)
+    desktop_runs: bool = True
+    shown: list[tuple[float, NotificationKind]] = field(default_factory=list)
     tries: int = 0
 
-    @property
-    def now(self) -> TwoClocks:
-        return TwoClocks(self.awake_s, self.boot_s)
-
     def fail(self, text: str = "no network", *, needs_person: bool = False) -> None:
-        before, self.told = self.told, outlived(self.told, self.condition, self.now)
-        if self.told.news is not before.news:
-            self.said.append((self.time_s, None, ""))
-        self.condition = failed(self.condition, text, self.awake_s, 0.0, needs_person=needs_person)
-        self.look()
+        self.condition = after_failure(self.condition, text, self.now_s, 0.0, needs_person=needs_person)
+        self._show_due()
 
     def hold(self, text: str = "the key is refused") -> None:
         self.fail(text, needs_person=True)
 
-    def well(self) -> None:
-        self.condition = self.condition if isinstance(self.condition, Healthy) else Healthy(self.boot_s)
-        self.look()
+    def succeed(self) -> None:
+        self.condition = Healthy()
+        self._show_due()
 
     def pause(self) -> None:
         self.condition = None
@@ -76,238 +63,205 @@ class Desk:
     def restart(self) -> None:
         """Another process, after another boot."""
         self.condition = None
-        self.told = shifted(self.told, 7.0 - self.boot_s)
-        self.awake_s = self.boot_s = 7.0
+        self.state = NoticeState(self.state.kind, self.state.trouble, self.state.times)
+        self.now_s = 7.0
 
     def wait(self, seconds: float) -> None:
-        """Awake, with a loop that looks when it is due."""
-        end_s = self.awake_s + seconds
-        while (due := plan(self.condition, self.told, AFTER_S, self.now)) is not None and due.at_s <= end_s:
-            self._pass(max(0.0, due.at_s - self.awake_s))
-            before = self.told
-            self.look()
-            if self.told is before:  # a hair too early, by rounding
+        """Time awake, with a loop that wakes when something is due."""
+        end_s = self.now_s + seconds
+        while (due_s := self.due_s) is not None and due_s <= end_s:
+            before = self.tries
+            self._pass(max(0.0, due_s - self.now_s))
+            self._show_due()
+            if self.tries == before:  # a hair too early, by rounding
                 self._pass(0.001)
-        self._pass(max(0.0, end_s - self.awake_s))
+        self._pass(max(0.0, end_s - self.now_s))
 
     def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
-        self.boot_s += seconds
-        self.look()
-
-    def _pass(self, seconds: float) -> None:
-        self.time_s += seconds
-        self.awake_s += seconds
-        self.boot_s += seconds
-
-    def look(self) -> None:
-        due = plan(self.condition, self.told, AFTER_S, self.now)
-        if due is None or due.at_s > self.awake_s:
-            return
-        self.tries += 1
-        if self.present:
-            kind = (
-                self.condition.kind
-                if isinstance(self.condition, Failing) and due.news is NotificationKind.NEEDED
-                else ""
-            )
-            self.said.append((self.time_s, due.news, kind))
-            self.told = said(self.told, due.news, self.condition, self.now)
-        else:
-            self.told = in_vain(self.told, self.now)
+        self.wall_s += seconds
+        self._show_due()
 
     @property
-    def news(self) -> list[NotificationKind]:
-        return [news for _, news, _ in self.said if news is not None]
+    def due_s(self) -> float | None:
+        planned = plan(self.condition, self.state, AFTER_S, self.now_s, self.wall_s)
+        return None if planned is None else planned.at_s
+
+    @property
+    def kinds(self) -> list[NotificationKind]:
+        return [kind for _, kind in self.shown]
+
+    def _pass(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.wall_s += seconds
+
+    def _show_due(self) -> None:
+        due = plan(self.condition, self.state, AFTER_S, self.now_s, self.wall_s)
+        if due is None or due.at_s > self.now_s:
+            return
+        self.tries += 1
+        if self.desktop_runs:
+            self.shown.append((self.wall_s, due.kind))
+            self.state = after_shown(self.state, due.kind, self.condition, self.wall_s)
+        else:
+            self.state = after_failed_try(self.state, due.kind, self.now_s)
 
 
-def test_nothing_is_said_while_all_is_well() -> None:
-    """A success is no news, nor is a failure that does not last."""
-    admin = Desk()
-    admin.well()
+def test_short_failures_are_not_shown() -> None:
+    """Neither a failure that does not last, nor the success after it."""
+    daemon = Simulation()
+    daemon.succeed()
     for _ in range(50):
-        admin.fail()
-        admin.wait(AFTER_S - 1)
-        admin.well()
-        admin.wait(10)
-    assert admin.said == []
+        daemon.fail()
+        daemon.wait(AFTER_S - 1)
+        daemon.succeed()
+        daemon.wait(10)
+    assert daemon.shown == []
 
 
-def test_failing_is_said_once_and_then_that_it_is_over() -> None:
-    """However long it lasts and however often it fails."""
-    admin = Desk()
-    admin.fail()
-    admin.wait(AFTER_S - 0.1)
-    assert admin.news == []
-    admin.wait(0.2)
-    for _ in range(200):
-        admin.wait(3_600)
-        admin.fail("something else")
-    assert admin.news == [NotificationKind.FAILING]
-    admin.well()
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.WELL]
+def test_failing_is_shown_once_it_lasts_and_then_once_a_day() -> None:
+    """However often it fails, and whatever the failures say; then success, once."""
+    daemon = Simulation()
+    daemon.fail()
+    daemon.wait(AFTER_S - 0.1)
+    assert daemon.kinds == []
+    daemon.wait(0.2)
+    for number in range(23):
+        daemon.wait(HOUR_S)
+        daemon.fail(f"something else {'x' * number}")
+    assert daemon.kinds == [FAILING]
+    daemon.wait(HOUR_S)
+    assert daemon.kinds == [FAILING, FAILING]
+    daemon.succeed()
+    daemon.succeed()
+    assert daemon.kinds == [FAILING, FAILING, IN_SYNC]
 
 
 def test_a_night_asleep_is_no_night_of_failing() -> None:
     """Only time awake counts."""
-    admin = Desk()
-    admin.fail()
-    admin.wait(60)
-    admin.sleep(8 * 3_600)
-    admin.wait(AFTER_S - 61)
-    assert admin.news == []
-    admin.wait(2)
-    assert admin.news == [NotificationKind.FAILING]
+    daemon = Simulation()
+    daemon.fail()
+    daemon.wait(60)
+    daemon.sleep(8 * HOUR_S)
+    daemon.wait(AFTER_S - 61)
+    assert daemon.kinds == []
+    daemon.wait(2)
+    assert daemon.kinds == [FAILING]
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
 def test_a_person_is_called_sooner(after_s: float, wait_s: float) -> None:
-    """After a minute, or as soon as failing is said."""
-    trouble = failed(None, "the key is refused", 100.0, 0.0, needs_person=True)
-    due = plan(trouble, NoticeState(), after_s, TwoClocks(100.0, 100.0))
+    """After a minute, or as soon as failing is shown."""
+    condition = after_failure(None, "the key is refused", 100.0, 0.0, needs_person=True)
+    due = plan(condition, NoticeState(), after_s, 100.0, 5_000.0)
     assert due is not None
-    assert (due.news, due.at_s) == (NotificationKind.NEEDED, 100.0 + wait_s)
+    assert (due.kind, due.at_s) == (NEEDED, 100.0 + wait_s)
 
 
-def test_a_hold_is_said_again_after_a_day_and_no_sooner() -> None:
-    """By the clock on the wall: a day with the lid closed is a day."""
-    admin = Desk()
-    admin.hold("3 files where it held 40")
-    admin.wait(NEEDED_AFTER_S)
+def test_the_same_hold_is_repeated_after_a_day() -> None:
+    """By wall time: a day with the lid closed is a day. Other numbers make it no other hold."""
+    daemon = Simulation()
+    daemon.hold("3 files where it held 40")
+    daemon.wait(NEEDED_AFTER_S)
     for number in range(100):
-        admin.wait(800)
-        admin.hold(f"{number} files where it held 40")
-    assert admin.news == [NotificationKind.NEEDED]
-    admin.sleep(DAY_S)
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED]
+        daemon.wait(800)
+        daemon.hold(f"{number} files where it held 40")
+    assert daemon.kinds == [NEEDED]
+    daemon.sleep(REPEAT_AFTER_S)
+    assert daemon.kinds == [NEEDED, NEEDED]
 
 
-def test_another_hold_is_news() -> None:
-    """Who mended the key learns that now the sandbox is gone; a failing network in between is none."""
-    admin = Desk()
-    for _ in range(5):
-        for text in ("the key is refused", "the sandbox is gone"):
-            admin.hold(text)
-            admin.wait(NEEDED_AFTER_S)
-            admin.fail()
-            admin.wait(AFTER_S)
-    assert [kind for _, _, kind in admin.said] == ["the key is refused", "the sandbox is gone"]
+def test_another_hold_is_shown() -> None:
+    """A new key shows that the sandbox is gone, too; a failing network in between is not shown."""
+    daemon = Simulation()
+    for text in ("the key is refused", "the key is refused", "the sandbox is gone"):
+        daemon.hold(text)
+        daemon.wait(NEEDED_AFTER_S)
+        daemon.fail()
+        daemon.wait(AFTER_S)
+    assert daemon.kinds == [NEEDED, NEEDED]
 
 
 def test_failing_becomes_a_hold() -> None:
-    """What a person has to do is said though the failure was."""
-    admin = Desk()
-    admin.fail()
-    admin.wait(AFTER_S)
-    admin.hold()
-    admin.wait(NEEDED_AFTER_S)
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.NEEDED]
+    """The hold is shown soon although the failure was."""
+    daemon = Simulation()
+    daemon.fail()
+    daemon.wait(AFTER_S)
+    daemon.hold()
+    daemon.wait(NEEDED_AFTER_S)
+    assert daemon.kinds == [FAILING, NEEDED]
 
 
-def test_the_same_hold_after_a_good_time_is_news() -> None:
-    """The person had been told that all is well."""
-    admin = Desk()
+def test_the_same_hold_after_success_is_shown() -> None:
+    """The last notification said that all is well."""
+    daemon = Simulation()
     for _ in range(2):
-        admin.hold()
-        admin.wait(NEEDED_AFTER_S)
-        admin.well()
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.WELL] * 2
+        daemon.hold()
+        daemon.wait(NEEDED_AFTER_S)
+        daemon.succeed()
+    assert daemon.kinds == [NEEDED, IN_SYNC] * 2
 
 
-def test_the_last_word_is_kept_for_good_news() -> None:
-    """Where no more may be said for a while, the screen does not stand there with what is over."""
-    admin = Desk()
+def test_three_in_an_hour_delay_failing_but_not_success() -> None:
+    """What is over does not stay on the screen."""
+    daemon = Simulation()
     for number in range(10):
-        admin.hold(f"trouble {'x' * number}")
-        admin.wait(NEEDED_AFTER_S)
-    assert admin.news == [NotificationKind.NEEDED] * (MOST[0][1] - 1)
-    admin.well()
-    assert admin.news[-1] is NotificationKind.WELL
+        daemon.hold(f"trouble {'x' * number}")
+        daemon.wait(NEEDED_AFTER_S)
+    assert daemon.kinds == [NEEDED] * MOST_BEFORE_FAILING
+    daemon.succeed()
+    assert daemon.kinds[MOST_BEFORE_FAILING:] == [IN_SYNC]
+    daemon.hold("another trouble")
+    daemon.wait(NEEDED_AFTER_S)
+    assert daemon.kinds[-1] is IN_SYNC
+    daemon.wait(HOUR_S)
+    assert daemon.kinds[-1] is NEEDED
 
 
-def test_no_bad_news_without_room_for_the_good() -> None:
-    """Where one more may be said, it is not what would then stand there for the rest of the hour."""
-    admin = Desk()
-    for text in ("one trouble", "another trouble"):
-        admin.hold(text)
-        admin.wait(NEEDED_AFTER_S)
-    admin.well()
-    admin.fail()
-    admin.wait(2 * AFTER_S)
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED, NotificationKind.WELL]
-    admin.wait(3_600 - 2 * AFTER_S)
-    assert admin.news[3:] == [NotificationKind.FAILING]
-
-
-def test_what_comes_and_goes_all_day() -> None:
-    """Each time it lasts long enough to be said, and yet it is said a few times only."""
-    admin = Desk()
-    said_by_hour = []
-    for _ in range(24):
-        for _ in range(3):
-            admin.fail()
-            admin.wait(AFTER_S + 1)
-            admin.well()
-            admin.wait(299)
-        said_by_hour.append(len(admin.said))
-    assert said_by_hour[0] == 4
-    assert said_by_hour[-1] == 12
-    admin.fail()
-    admin.wait(2 * AFTER_S)
-    assert len(admin.said) == 13, "a new day"
-
-
-def test_nobody_is_there() -> None:
-    """Tried now and then; who comes later is told; what was over by then is not told at all."""
-    admin = Desk(present=False)
-    admin.fail()
-    admin.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
-    assert admin.tries == 7  # at once, then after 10, 20, 40, … s
-    admin.wait(10 * TRY_AGAIN_MAX_S)
-    assert admin.tries == 17
-    admin.present = True
-    admin.wait(TRY_AGAIN_MAX_S)
-    assert admin.news == [NotificationKind.FAILING]
-    admin.present = False
-    admin.well()
-    admin.wait(STALE_S)
-    admin.present = True
-    admin.wait(DAY_S)
-    assert admin.news == [NotificationKind.FAILING]
-    admin.fail()
-    admin.wait(AFTER_S)
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.FAILING]
+def test_without_a_desktop() -> None:
+    """Tried now and then; a person who logs in later reads it. Success is given up soon, and then shown no more."""
+    daemon = Simulation(desktop_runs=False)
+    daemon.fail()
+    daemon.wait(AFTER_S + 10 * TRY_AGAIN_S)
+    assert daemon.tries == 11
+    daemon.desktop_runs = True
+    daemon.wait(TRY_AGAIN_S)
+    assert daemon.kinds == [FAILING]
+    daemon.desktop_runs = False
+    daemon.succeed()
+    daemon.wait(SUCCESS_TRIES * TRY_AGAIN_S)
+    daemon.desktop_runs = True
+    daemon.wait(REPEAT_AFTER_S)
+    assert daemon.kinds == [FAILING]
+    daemon.fail()
+    daemon.wait(AFTER_S)
+    assert daemon.kinds == [FAILING, FAILING]
 
 
 def test_an_idle_daemon_is_not_woken() -> None:
-    """Nothing is ahead when all is well, in a pause, and when what is wrong has been said."""
-    admin = Desk()
-    for do in (admin.well, admin.pause, admin.restart):
-        do()
-        assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
-    admin.fail()
-    admin.wait(AFTER_S)
-    assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
+    """Nothing is planned after success, in a pause, and at the start."""
+    daemon = Simulation()
+    for act in (daemon.succeed, daemon.pause, daemon.restart):
+        act()
+        assert daemon.due_s is None
 
 
-Event = tuple[str, float]
+def test_a_clock_that_was_set_back() -> None:
+    """Times that are still to come are ignored: a notification may be repeated, and none is delayed by years."""
+    daemon = Simulation()
+    for _ in range(3):
+        daemon.hold()
+        daemon.wait(NEEDED_AFTER_S)
+        daemon.succeed()
+    daemon.wall_s -= 365 * REPEAT_AFTER_S
+    daemon.hold()
+    daemon.wait(NEEDED_AFTER_S)
+    assert daemon.kinds[-1] is NEEDED
+
+
 _EVENTS = st.lists(
     st.tuples(
         st.sampled_from(
-            [
-                "fail",
-                "hold a",
-                "hold b",
-                "hold 1",
-                "hold 2",
-                "well",
-                "pause",
-                "restart",
-                "here",
-                "away",
-                "wait",
-                "sleep",
-            ]
+            ["fail", "hold a", "hold b", "hold 1", "hold 2", "succeed", "pause", "restart", "desktop", "none", "sleep"]
         ),
         st.sampled_from([0.0, 1.0, 59.0, 60.0, 61.0, 700.0, 900.0, 3_601.0, 40_000.0, 90_000.0]),
     ),
@@ -315,121 +269,79 @@ _EVENTS = st.lists(
 )
 
 
-def lived(events: Iterable[Event]) -> Desk:
-    """A desk after all that; what holds at each step is looked at there."""
-    admin = Desk()
+@settings(max_examples=400, deadline=None)
+@given(_EVENTS, st.booleans())
+def test_any_sequence(events: list[tuple[str, float]], needs_person: bool) -> None:
+    """Four in any hour at most, success only after failing; failing that stays is shown, and its end at once."""
+    daemon = Simulation()
     for event, seconds in events:
-        before = len(admin.news)
+        before = len(daemon.shown)
         match event.split():
             case ["fail"]:
-                admin.fail()
+                daemon.fail()
             case ["hold", text]:
-                admin.hold(f"trouble {text}")
-            case ["well"]:
-                admin.well()
-                if admin.present and admin.told.not_before_s is None:
-                    assert admin.told.news not in BAD, "good news was kept back"
+                daemon.hold(f"trouble {text}")
+            case ["succeed"]:
+                daemon.succeed()
             case ["pause"]:
-                admin.pause()
+                daemon.pause()
             case ["restart"]:
-                admin.restart()
+                daemon.restart()
             case ["sleep"]:
-                admin.sleep(seconds)
-            case ["here" | "away" as where]:
-                admin.present = where == "here"
-        quiet = admin.condition is None
+                daemon.sleep(seconds)
+            case ["desktop" | "none" as desktop]:
+                daemon.desktop_runs = desktop == "desktop"
+        is_unknown = daemon.condition is None
         if event != "sleep":
-            admin.wait(seconds)
-        assert not (quiet and len(admin.news) > before), "said in a pause, or before anything was known"
-    return admin
-
-
-@settings(max_examples=400, deadline=None)
-@given(_EVENTS)
-def test_never_a_flood(events: list[Event]) -> None:
-    """In any hour, in any day: whatever fails, flaps, sleeps, restarts and comes back."""
-    admin = lived(events)
-    for window_s, most in MOST:
-        times = [time_s for time_s, news, _ in admin.said if news is not None]
-        for first_s in times:
-            assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
-    assert len(admin.told.times) <= MOST[-1][1]
-    assert len(admin.told.kinds) <= MOST[-1][1]
-    assert admin.tries - len(admin.news) <= admin.time_s / TRY_AGAIN_MAX_S + 7 * (len(admin.news) + 1)
-
-
-@settings(max_examples=400, deadline=None)
-@given(_EVENTS)
-def test_nothing_is_repeated(events: list[Event]) -> None:
-    """Good news only after bad; a failure once, the same hold once a day, until it was over."""
-    admin = lived(events)
-    last: NotificationKind | None = None
-    since_well: dict[str, float] = {}
-    for time_s, news, kind in admin.said:
-        if news is None:
-            since_well = {}
-        elif news is NotificationKind.WELL:
-            assert last in BAD
-            since_well = {}
-        elif news is NotificationKind.FAILING:
-            assert last not in BAD
-        else:
-            assert kind not in since_well or time_s - since_well[kind] >= DAY_S - ROUNDING_S
-            since_well[kind] = time_s
-        last = news
-
-
-@settings(max_examples=200, deadline=None)
-@given(_EVENTS, st.booleans())
-def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
-    """Whatever was before: trouble that stays is told within a day, and its end at once."""
-    admin = lived(events)
-    admin.present = True
-    admin.fail("the end", needs_person=needs_person)
-    admin.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
-    assert admin.told.news in BAD
-    admin.well()
-    assert admin.news[-1] is NotificationKind.WELL
-
-
-def test_another_boots_clock() -> None:
-    """Every time in the record is moved, and nothing else."""
-    told = NoticeState(NotificationKind.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
-    assert shifted(told, -7.0) == NoticeState(NotificationKind.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
-    assert shifted(NoticeState(), 7.0) == NoticeState()
+            daemon.wait(seconds)
+        assert not (is_unknown and len(daemon.shown) > before)
+    times = [time_s for time_s, _ in daemon.shown]
+    for first_s in times:
+        assert sum(first_s <= time_s < first_s + HOUR_S - ROUNDING_S for time_s in times) <= MOST_BEFORE_FAILING + 1
+    for position, kind in enumerate(daemon.kinds):
+        if kind is IN_SYNC:
+            assert position > 0
+            assert daemon.kinds[position - 1] in (FAILING, NEEDED)
+    assert daemon.tries - len(daemon.shown) <= (daemon.wall_s - 5_000.0) / TRY_AGAIN_S + len(events) + 1
+    daemon.desktop_runs = True
+    daemon.fail("the end", needs_person=needs_person)
+    daemon.wait(REPEAT_AFTER_S + AFTER_S)
+    assert daemon.state.kind in (FAILING, NEEDED)
+    daemon.succeed()
+    assert daemon.kinds[-1] is IN_SYNC
 
 
 @pytest.mark.parametrize(
-    ("news", "now", "summary", "body"),
+    ("kind", "now", "summary", "body"),
     [
         (
-            NotificationKind.FAILING,
+            FAILING,
             SINCE + timedelta(hours=1),
             "work is not synced",
             "Since 14:05: {}\nIt goes on by itself; ",
         ),
-        (NotificationKind.NEEDED, SINCE + timedelta(hours=1), "work is not synced: you are needed", "Since 14:05: {}"),
+        (NEEDED, SINCE + timedelta(hours=1), "work is not synced: you are needed", "Since 14:05: {}"),
         (
-            NotificationKind.NEEDED,
+            NEEDED,
             SINCE + timedelta(days=1),
             "work is not synced: you are needed",
             "Since 2026-11-24 14:05: {}",
         ),
     ],
 )
-def test_the_words(news: NotificationKind, now: datetime, summary: str, body: str) -> None:
-    """What, since when, and the error's own line, which says what to do."""
+def test_the_text_of_failing(kind: NotificationKind, now: datetime, summary: str, body: str) -> None:
+    """It says what fails, since when, and the error's own line, which says what to do."""
     text = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
-    trouble = failed(None, text, 0.0, 0.0, needs_person=True)
-    notice = render(news, trouble, "work", SINCE, now)
+    trouble = after_failure(None, text, 0.0, 0.0, needs_person=True)
+    notice = render(kind, trouble, "work", SINCE, now)
     assert notice.summary == summary
     assert notice.body.startswith(body.format(text))
     assert (notice.category, notice.icon) == ("transfer.error", "dialog-warning")
 
 
-def test_the_good_words() -> None:
-    """Nothing of the trouble is left in them."""
-    notice = render(NotificationKind.WELL, Healthy(0.0), "work", SINCE, SINCE)
+def test_the_text_of_success() -> None:
+    """It says nothing of the trouble."""
+    notice = render(IN_SYNC, Healthy(), "work", SINCE, SINCE)
     assert notice.summary == "work is in sync again"
     assert (notice.category, notice.icon) == ("transfer.complete", "emblem-default")
 
@@ -451,12 +363,12 @@ def test_the_good_words() -> None:
 )
 def test_no_key_and_no_url(text: str, shown: str) -> None:
     """Of a URL the host is left; nothing signs, nothing is longer than a screen's corner."""
-    trouble = failed(None, text, 0.0, 0.0, needs_person=True)
-    assert render(NotificationKind.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
+    trouble = after_failure(None, text, 0.0, 0.0, needs_person=True)
+    assert render(NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
 
 
 def test_an_odd_name() -> None:
     """A workspace's name goes on one short line."""
-    notice = render(NotificationKind.WELL, Healthy(0.0), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
+    notice = render(IN_SYNC, Healthy(), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
     assert notice.summary.startswith("a b\\udcffc")
     assert len(notice.summary) <= 40 + len(" is in sync again")

@@ -1,4 +1,4 @@
-"""Each screen of `syncd status` to the letter, at a made-up time; none is wider than its terminal."""
+"""Each screen of `syncd status` in full, at a made-up time; none is wider than its terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WATCHING = replace(
 MISSING = LastError("2026-11-24T13:20:09Z", "watch", "the workspace '/a: b' is missing: bring it back")
 BUSY = LastError("2026-11-24T13:20:09Z", "upload", "the bucket answered 503")
 LIMIT = "31 directories cannot be watched: all 8,192 watches of this user are taken: sudo sysctl fs.inotify.max=9"
-BESIDE = StatusContext("0.1.0", DaemonEnding.IN_ORDER, NOON_S - 300, None)
+BESIDE = StatusContext("0.1.0", DaemonEnding.CLEAN, NOON_S - 300, None)
 BY_UNIT = replace(BESIDE, unit="syncd")
 
 # Bold, and four of the eight colours that are seen on light and on dark; 0 ends them.
@@ -58,7 +58,7 @@ REST = """
 
 
 def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> str:
-    """The screen as it looks on a pipe."""
+    """The screen as it is printed to a pipe."""
     return "\n".join(plain(line) for line in screen(status, beside, NOON_S, width))
 
 
@@ -68,12 +68,12 @@ def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
 
 
 def test_in_sync() -> None:
-    """The one thing first, then the rest, with no row for what does not apply."""
+    """The state first, then the rows that apply."""
     assert shown(WATCHING) == "* in sync\n" + REST
 
 
 def test_a_bare_document() -> None:
-    """What an older daemon wrote has fewer fields, and so fewer rows."""
+    """The document of an older daemon has fewer fields, and so fewer rows."""
     old = replace(NOTHING, running=True, pid=1, state=State.WATCHING)
     assert shown(old) == dedent("""\
         * in sync
@@ -85,7 +85,7 @@ def test_a_bare_document() -> None:
 
 
 def test_warnings() -> None:
-    """Each has its remedy below it, a path is cut where the line ends, and many are counted."""
+    """Each has its remedy below it, a path continues on the next line, and many are counted."""
     long = f"'{'deep/' * 20}' is too deep: make it shorter"
     screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' stays home", "four", "five")))
     assert screen_text.startswith("* in sync, with 5 warnings\n")
@@ -144,7 +144,7 @@ def test_warnings() -> None:
     ids=lambda value: str(value.state) if isinstance(value, Status) else "",
 )
 def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
-    """Each state in words, with what is known of its progress, its reason and its remedy."""
+    """Each state in words, with its progress, its reason and its remedy, as far as known."""
     assert top(status) == lines
 
 
@@ -153,10 +153,10 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
     [
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, heard_at_s=None),
+            replace(BESIDE, ending=DaemonEnding.NEVER_RAN, written_at_s=None),
             [
                 "* never started for this workspace",
-                "  see whether it can work: `syncd check`; then start it: `syncd run`",
+                "  check that it can work: `syncd check`; then start it: `syncd run`",
             ],
         ),
         (
@@ -176,14 +176,14 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         (replace(NOTHING, last_sync=WATCHING.last_sync), BESIDE, ["* not running", "  start it: `syncd run`"]),
         (
             NOTHING,
-            replace(BESIDE, ending=DaemonEnding.WITHOUT_A_WORD),
-            ["* stopped without a word, last heard of 5 min ago", "  start it: `syncd run`"],
+            replace(BESIDE, ending=DaemonEnding.KILLED),
+            ["* stopped unexpectedly, last seen 5 min ago", "  start it: `syncd run`"],
         ),
         (
             replace(WATCHING, responding=False),
             BESIDE,
             [
-                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "* hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `kill 4242`, if it is still there after 5 s `kill -9 4242`, then",
                 "  `syncd run`",
             ],
@@ -192,7 +192,7 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             replace(WATCHING, responding=False, progress=Progress(1, 2)),
             BY_UNIT,
             [
-                "* hung: process 4242 does not answer, last heard of 5 min ago",
+                "* hung: process 4242 does not answer, last seen 5 min ago",
                 "  restart it: `systemctl --user restart syncd`",
             ],
         ),
@@ -200,31 +200,31 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
             NOTHING,
             replace(BESIDE, busy_pid=77),
             [
-                "* another syncd is at work here (process 77), which shows no status",
-                "  a push or flush does so while it lasts, and a daemon that begins, for a",
-                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
-                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
+                "* another syncd is working here (process 77), which shows no status",
+                "  a push or flush shows none, and a daemon that starts none for a moment; if it",
+                "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
+                "  (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
         (
             NOTHING,
             replace(BESIDE, busy_pid=0),
             [
-                "* another syncd is at work here, which shows no status",
-                "  a push or flush does so while it lasts, and a daemon that begins, for a",
-                "  moment; if it stays so, it is a daemon of another version than 0.1.0: restart",
-                "  it: stop it (Ctrl-C where it was started), then `syncd run`",
+                "* another syncd is working here, which shows no status",
+                "  a push or flush shows none, and a daemon that starts none for a moment; if it",
+                "  stays so, it is a daemon of another version than 0.1.0: restart it: stop it",
+                "  (Ctrl-C where it was started), then `syncd run`",
             ],
         ),
     ],
 )
-def test_the_first_line_where_none_works(status: Status, beside: StatusContext, lines: list[str]) -> None:
-    """How it ended, and the command that starts it: the unit's where there is one."""
+def test_the_first_line_without_a_daemon(status: Status, beside: StatusContext, lines: list[str]) -> None:
+    """The way it ended, and the command that starts it: that of the unit, if there is one."""
     assert top(status, beside) == lines
 
 
-def test_what_waits_and_what_failed_before_a_stop() -> None:
-    """A stopped daemon's screen keeps what is not sent, its last run and its last error with the remedy."""
+def test_a_stopped_daemon() -> None:
+    """The screen keeps the changes that are not sent, the last run and the last error with its remedy."""
     status = replace(NOTHING, pending=True, syncs=1, failures=1, last_error=MISSING)
     assert shown(status).split("\n\n")[1] == dedent("""\
           workspace   /home/dev/code
@@ -237,7 +237,7 @@ def test_what_waits_and_what_failed_before_a_stop() -> None:
 
 
 def test_another_version_and_a_sandbox_that_ends() -> None:
-    """A daemon from before an upgrade is to be restarted; a sandbox is named before it is gone, and when it is."""
+    """A daemon of before an upgrade must be restarted; a sandbox is marked before it ends, and after."""
     old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
     assert "! sandbox     box at https://api.klavis.ai, region us; ends in 5 min\n" in shown(old, BY_UNIT)
     assert shown(old, BY_UNIT).endswith(
@@ -252,7 +252,7 @@ def test_another_version_and_a_sandbox_that_ends() -> None:
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("width", [40, 60, 79])
 def test_it_fits(state: State, width: int) -> None:
-    """No line is wider than asked for, in whatever state, with whatever in it; the words do not depend on colour."""
+    """In any state, with any content, no line is wider than asked for; the words do not depend on colour."""
     status = replace(
         WATCHING,
         state=state,
@@ -269,21 +269,29 @@ def test_it_fits(state: State, width: int) -> None:
         assert set(re.findall(r"\d+", "".join(re.findall(r"\x1b\[[\d;]+m", coloured(line))))) <= SHADES
 
 
-def test_foreign_text_obeys_no_terminal() -> None:
-    """A path or an answer with control characters is shown, not carried out."""
+@pytest.mark.parametrize(
+    ("text", "width"), [("ab", 2), ("é…█", 3), ("e\u0301", 1), ("長い", 4), ("🙂", 2), ("\u200b", 0)]
+)
+def test_columns(text: str, width: int) -> None:
+    """Letters of East Asia and emoji take two, what is drawn on another letter none."""
+    assert columns(text) == width
+
+
+def test_control_characters_are_escaped() -> None:
+    """A path or an answer with control characters does not act on the terminal."""
     text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
     assert "\x1b" not in text
     assert "/a\\x1b[2Jb" in text
 
 
 def test_letters_that_the_output_lacks() -> None:
-    """They are escaped, rather than the end of the program."""
+    """They are escaped, and do not end the program."""
     assert fitted("caf\xe9 … 猫", "ascii") == "caf\\xe9 ... \\u732b"
     assert fitted("caf\xe9 …", "utf-8") == "caf\xe9 …"
 
 
 def test_a_command_stays_on_its_line() -> None:
-    """What is to be copied is not broken; what is longer than a line is."""
+    """A command to be copied is not broken; one that is longer than a line is."""
     lines = wrapped("run `syncd status --json` now", 24, (), 0, Tone.PLAIN)
     assert [plain(line) for line in lines] == ["run", "`syncd status --json`", "now"]
     assert [plain(line) for line in wrapped("`aaa bbb ccc ddd`", 8, (), 0)] == ["`aaa bbb", "ccc ddd`"]

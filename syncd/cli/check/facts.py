@@ -29,7 +29,6 @@ _LIBRARIES = (
     "isal",
     "jeepney",
     "msgspec",
-    "rich",
     "tenacity",
     "watchdog",
     "zlib-ng",

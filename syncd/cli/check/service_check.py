@@ -43,10 +43,10 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
     now = report(service.unit, properties, service.option, key_file, _changed_at(key_file))
     installed = properties.get("LoadState") == "loaded"
     name = service.unit.name
-    if not installed and now.how == "not installed":
+    if not installed and now.state == "not installed":
         yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to sync from every login on: {now.remedy}")
         return
-    what = "; ".join(filter(None, (f"{name}: {now.how}", now.last)))
+    what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
     if now.exit_code == 0:
         fine = not now.remedy
         yield Finding("service", Grade.PASS if fine else Grade.WARN, what, now.remedy)

@@ -1,1 +1,1 @@
-"""`syncd init`."""
+"""`syncd init`: writes a first configuration."""

@@ -1,4 +1,4 @@
-"""`syncd init`: a first configuration, commented like the example, checked before it is written, never over another."""
+"""`syncd init`: writes a first configuration, with the example's comments, checked before; overwrites nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from syncd.cli.init.config_template import filled
-from syncd.cli.init.files import example, refuse_if_there, write_new
+from syncd.cli.init.files import example, refuse_existing, write_new
 from syncd.cli.init.flags import ALIASES, flag_per_key, typed
-from syncd.cli.init.next_steps import keep_in_step, next_steps, option_for
-from syncd.cli.init.questions import asked_key, complete, from_here, may_store
+from syncd.cli.init.next_steps import after_first_sync, next_steps, option_for
+from syncd.cli.init.questions import absolute, asked_key, complete, may_store
 from syncd.cli.options import config_path
 from syncd.core.api_key import KEY_VARIABLE, ApiKey, find_key, parse_key
 from syncd.core.errors import KeyRefused, SyncdError, TryLater
@@ -42,12 +42,12 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     there, a configuration or a key, is never overwritten.
     """
     path = config_path(config_file)
-    refuse_if_there(path, _CONFIG_OPTION)
+    refuse_existing(path, _CONFIG_OPTION)
     given = {name.replace("__", "."): value for name, value in flags.items() if value not in (None, ())}
     values = {name: typed(name, value) for name, value in given.items()}
     for name in _PATHS:
         if name in values:
-            values[name] = from_here(values[name])
+            values[name] = absolute(values[name])
     missing = _missing(values)
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if missing and not terminal:
@@ -66,7 +66,7 @@ def command(config_file: str | None, store_key: bool | None, **flags: Any) -> No
     write_new(path, text, _CONFIG_OPTION)
     click.echo(f"wrote {shown_path(path)}")
     if missing and _sent(config, config_file):
-        click.echo(keep_in_step(config_file))
+        click.echo(after_first_sync(config_file))
         return
     for line in next_steps(config, config_file, os.environ):
         click.echo(line)
@@ -80,28 +80,28 @@ def _missing(values: dict[str, Any]) -> list[str]:
 
 
 def _key_to_store(config: Config, store_key: bool | None, terminal: bool, *, asks: bool) -> ApiKey | None:
-    """The key for the key file; None where one is there, where none is known, or where it is not to be stored.
+    """The key for the key file; None if the file exists, if no key is known, or if it is not to be stored.
 
-    A service does not see the person's environment, so a script need not ask for what makes the next step work.
+    A service does not see the person's environment: the key is stored by default, so that the next step works.
     """
     key_file = config.sandbox.api_key_file
     if os.path.lexists(key_file):
         return None
-    held = os.environ.get(KEY_VARIABLE)
-    if not held:
+    value = os.environ.get(KEY_VARIABLE)
+    if not value:
         return asked_key(key_file) if terminal else None
-    key = parse_key(held, f"${KEY_VARIABLE}")
+    key = parse_key(value, f"${KEY_VARIABLE}")
     if store_key is None and asks:
         store_key = may_store(KEY_VARIABLE, key_file)
     return None if store_key is False else key
 
 
 def _sent(config: Config, config_file: str | None) -> bool:
-    """Show what would be sent, ask, and send it or not. Nothing has reached the network before the answer."""
-    from syncd.cli.init.preview import look, show  # noqa: PLC0415 - `init --help` needs none of it
+    """Show what would be sent, ask, and send it if the answer is yes. No request is made before the answer."""
+    from syncd.cli.init.preview import make_preview, show  # noqa: PLC0415 - `init --help` needs none of it
 
     try:
-        preview = look(config)
+        preview = make_preview(config)
         show(preview, option_for(config_file))
         find_key(os.environ, config.sandbox.api_key_file)
         if preview.refusal or not preview.manifest:

@@ -1,4 +1,4 @@
-"""The example configuration with a person's values in it: same comments, same order, nothing else changed."""
+"""Fills the example configuration with values: comments and order stay the same."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _KEY = re.compile(r"(?:# )?(\w+) = ")
 
 
 def filled(example: str, values: Mapping[str, Any]) -> str:
-    """`example` with each `table.key` of `values` set on its own line, the heading of its table brought to life.
+    """`example` with each `table.key` of `values` set on its own line, and its table's heading not commented out.
 
-    Raises `ConfigError` for a value that TOML cannot hold, and `KeyError` for a key that the example does not show.
+    Raises `ConfigError` for a value that TOML cannot hold, and `KeyError` for a key that the example does not have.
     """
     left = dict(values)
     table = ""
@@ -38,7 +38,7 @@ def filled(example: str, values: Mapping[str, Any]) -> str:
 
 
 def toml(value: Any, name: str) -> str:
-    """A value as TOML 1.0 writes it. Raises `ConfigError`, which names the key, for a text that is no Unicode."""
+    """A value in TOML 1.0. Raises `ConfigError`, which names the key, for a text that is not valid Unicode."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(toml(item, name) for item in value)}]"
     if not isinstance(value, str):
@@ -46,5 +46,5 @@ def toml(value: Any, name: str) -> str:
     if not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         shown = value.encode("ascii", "backslashreplace").decode()
         raise ConfigError(f'{name} = "{shown}"', "a configuration file can only hold valid UTF-8")
-    # JSON's escapes are TOML's; only DEL may stand bare in the one and not in the other.
+    # JSON's escapes are TOML's; only DEL needs an escape in TOML and none in JSON.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The two files that `syncd init` writes: private, and only where none was."""
+"""Writes the two files of `syncd init`: private, and only where no file exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXAMPLE = "config.example.toml"
 
 
 def example() -> str:
-    """The example configuration as it was installed, or as it lies in a checkout."""
+    """The text of the example configuration, of the installation or of a checkout."""
     package = os.path.dirname(os.path.abspath(syncd.__file__))
     for folder in (package, os.path.dirname(package)):
         with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _EXAMPLE), encoding="utf-8") as file:
@@ -21,20 +21,20 @@ def example() -> str:
     raise NeedsPerson(f"{_EXAMPLE} is missing from this installation", "install syncd again")
 
 
-def refuse_if_there(path: str, option: str) -> None:
-    """Raises `ConfigError` where something lies at the path; `option` is what names another."""
+def refuse_existing(path: str, option: str) -> None:
+    """Raise `ConfigError` if the path exists; `option` is the option that names another."""
     if os.path.lexists(path):
-        raise _there_already(path, option)
+        raise _exists(path, option)
 
 
 def write_new(path: str, text: str, option: str) -> None:
-    """A file of mode 0600 where none was, in a folder of mode 0700 if that is new. Raises `ConfigError`."""
+    """Write a new file of mode 0600, in a folder of mode 0700 if that is new. Raises `ConfigError`."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as failure:
         if failure.errno == errno.EEXIST and os.path.lexists(path):
-            raise _there_already(path, option) from None
+            raise _exists(path, option) from None
         raise ConfigError(f"{path} cannot be written: {failure.strerror}", f"name another file with {option}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -44,5 +44,5 @@ def write_new(path: str, text: str, option: str) -> None:
         raise ConfigError(f"{path} cannot be written: {failure.strerror}", "make room and try again") from None
 
 
-def _there_already(path: str, option: str) -> ConfigError:
+def _exists(path: str, option: str) -> ConfigError:
     return ConfigError(f"{path} is there already and is left as it is", f"edit it, or name another with {option}")

@@ -1,4 +1,4 @@
-"""One option of `syncd init` for each key of the configuration, each named like its key."""
+"""The options of `syncd init`: one for each key of the configuration, named like the key."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _KEYS: dict[str, tuple[msgspec.structs.FieldInfo, Any]] = {
     for field in msgspec.structs.fields(keys)
     if f"{table}.{field.name}" not in _TABLES
 }
-# The two that everyone needs are short, too.
+# The two that are always needed have a short name, too.
 ALIASES = {"workspace.path": "--path", "sandbox.id": "--id"}
 
 
-def flag_per_key(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each key of the configuration, in the file's order, each named like its key."""
+def flag_per_key(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one option for each key of the configuration, in the file's order, named like the key."""
     for name, (field, annotation) in reversed(_KEYS.items()):
-        verb = _option(name, field, annotation)(verb)
-    return verb
+        command = _option(name, field, annotation)(command)
+    return command
 
 
 def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def _option(name: str, field: msgspec.structs.FieldInfo, annotation: Any) -> Cal
 
 
 def _description(annotation: Any) -> str:
-    """What the key's own description says is allowed."""
+    """The allowed values, from the key's description."""
     for meta in getattr(annotation, "__metadata__", ()):
         if isinstance(meta, msgspec.Meta) and meta.description:
             return meta.description
@@ -55,7 +55,7 @@ def _description(annotation: Any) -> str:
 
 
 def typed(name: str, value: Any) -> Any:
-    """A number where the key is one and the text too; what is wrong with it, the check of the whole will say."""
+    """A number if the key is a number and the text is one too; the check of the whole reports what is wrong."""
     if typing.get_args(_KEYS[name][1])[0] not in (int, float):
         return value
     for kind in (int, float):

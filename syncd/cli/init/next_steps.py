@@ -1,4 +1,4 @@
-"""What to do after a step of the set-up: each line can be typed as it stands."""
+"""The next steps of the set-up, as commands that can be typed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from syncd.core.text import shown_path
 
 
 def option_for(config_file: str | None) -> str:
-    """What has to be added to each command for a configuration that is not the default one."""
+    """The option that commands need for a configuration that is not the default one, with a space before it."""
     return "" if config_file is None else f" --config {shown_path(shlex.quote(os.path.abspath(config_file)))}"
 
 
-def keep_in_step(config_file: str | None) -> str:
-    """After a first sync."""
+def after_first_sync(config_file: str | None) -> str:
+    """The next step after a first sync."""
     return f"next: `syncd service install{option_for(config_file)}` keeps it in step from now on"
 
 
 def next_steps(config: Config, config_file: str | None, environ: Mapping[str, str]) -> Iterator[str]:
-    """After the configuration is written: what is missing still, and what comes then."""
+    """The steps after the configuration is written, the missing ones first."""
     key_file, option = config.sandbox.api_key_file, option_for(config_file)
     if not os.path.lexists(key_file):
         yield ""

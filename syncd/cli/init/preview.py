@@ -1,4 +1,4 @@
-"""What a first sync would send and what it would not, for a person to read before anything leaves."""
+"""Shows what a first sync would send and what it would leave out, before anything is sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORDS = {
 
 @dataclass
 class Preview:
-    """What a look found. `left_out` counts by who says so; `secrets` are paths with what was found of each."""
+    """The result of a scan. `left_out` counts by the source of the rule; `secrets` are paths, each with its finding."""
 
     workspace: str
     manifest: Manifest
@@ -38,10 +38,10 @@ class Preview:
     refusal: str | None
 
 
-def look(config: Config) -> Preview:
+def make_preview(config: Config) -> Preview:
     """Scan the workspace as a sync would, and send nothing. Raises `SyncdError`."""
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
-    from syncd.cli.progress.bar import ProgressBar  # noqa: PLC0415 - `init --help` needs none of it
+    from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
     from syncd.scan.size_limit import over_limit  # noqa: PLC0415
@@ -54,8 +54,8 @@ def look(config: Config) -> Preview:
             named.append((f"{path}/" if is_dir else path, "by its name"))
 
     excludes = excludes_for(config, os.environ)
-    with ProgressBar() as progress:
-        progress.doing("looking at the workspace")
+    with ProgressDisplay() as progress:
+        progress.doing("scanning the workspace")
         scan = Scanner(config.workspace.path, selection_of(config), None, note, personal_excludes=excludes).scan()
         found = exclude_secret_files(scan, reader_of(config, CLOCK, os.environ))
     left_out = dict(scan.left_out)
@@ -68,7 +68,7 @@ def look(config: Config) -> Preview:
 
 
 def show(preview: Preview, option: str) -> None:
-    """On stdout, no wider than 80 columns; `option` is what `syncd ls` has to be given."""
+    """Print the preview, no wider than 80 columns; `option` is the option that `syncd ls` needs."""
     width = min(shutil.get_terminal_size().columns - 1, _WIDTH)
     click.echo()
     click.secho(f"What a sync would send of {_end(home_relative(preview.workspace), width - 26)}", bold=True)
@@ -116,11 +116,11 @@ def _count(number: int, thing: str) -> str:
 
 
 def _end(path: str, room: int) -> str:
-    """What is shown of a path, or as much of its end as fits."""
-    from rich.cells import cell_len  # noqa: PLC0415 - as above
+    """The path, or as much of its end as fits."""
+    from syncd.cli.status.text import columns  # noqa: PLC0415 - as above
 
-    if cell_len(path) <= room:
+    if columns(path) <= room:
         return path
-    while path and cell_len(path) > room - 1:
+    while path and columns(path) > room - 1:
         path = path[1:]
     return f"…{path}"

@@ -1,4 +1,4 @@
-"""What `syncd init` asks a person: a wrong answer is asked for again, with the reason."""
+"""The questions of `syncd init`: an invalid answer is refused with the reason, and asked for again."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> N
     if "workspace.path" not in values:
         offered = _offered_path()
         ask = "Directory to keep in the sandbox" + ("" if offered is None else f" [{home_relative(offered)}]")
-        values["workspace.path"] = _asked(ask, _workspace, offered)
+        values["workspace.path"] = _answer(ask, _workspace, offered)
     if "sandbox.id" not in values and not any(name.startswith("sandbox.acquire.") for name in values):
-        named = _asked("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
+        named = _answer("Sandbox id [Enter: acquire one when needed]", _sandbox, "")
         if named:
             values["sandbox.id"] = named
         else:
@@ -41,7 +41,7 @@ def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> N
     zone = time_zone(environ)
     if "sandbox.region" not in values:
         near = region_near(zone)
-        values["sandbox.region"] = _asked(f"Region, us or asia, the nearer one [{near}]", _region, near)
+        values["sandbox.region"] = _answer(f"Region, us or asia, the nearer one [{near}]", _region, near)
     if "sandbox.base_url" not in values and maybe_european(zone):
         click.echo(f"Accounts of the EU have an address of their own, {_EU_URL}.", err=True)
         if click.confirm("Is yours one of them?", default=False, err=True):
@@ -49,7 +49,7 @@ def complete(values: dict[str, Any], path: str, environ: Mapping[str, str]) -> N
 
 
 def asked_key(key_file: str) -> ApiKey | None:
-    """The key that a person typed; None where none was. Raises `click.Abort`."""
+    """The key that a person typed; None if there was none. Raises `click.Abort`."""
     click.echo(f"The API key goes into {home_relative(key_file)}, for only you to read.", err=True)
     while True:
         ask = "API key (not shown; Enter to do it later)"
@@ -63,18 +63,18 @@ def asked_key(key_file: str) -> ApiKey | None:
 
 
 def may_store(variable: str, key_file: str) -> bool:
-    """Whether the key that the environment holds is to be stored. Raises `click.Abort`."""
+    """True if the person wants the environment's key to be stored. Raises `click.Abort`."""
     click.echo(f"A service does not see ${variable}; it reads {home_relative(key_file)}.", err=True)
     return click.confirm("Store the key there, for only you to read?", default=True, err=True)
 
 
-def from_here(path: Any) -> Any:
-    """As the shell means it, relative to the current directory; in the file it would be relative to the file."""
+def absolute(path: Any) -> Any:
+    """The path made absolute from the current directory, as the file would read it from its own folder."""
     return path if not isinstance(path, str) or path.startswith("~") or not path else os.path.abspath(path)
 
 
 def time_zone(environ: Mapping[str, str]) -> str:
-    """The name of this machine's time zone, such as `Asia/Tokyo`; empty where it is not known."""
+    """The name of this machine's time zone, such as `Asia/Tokyo`; empty if unknown."""
     named = environ.get("TZ", "").removeprefix(":")
     if not named:
         with contextlib.suppress(OSError):
@@ -82,10 +82,10 @@ def time_zone(environ: Mapping[str, str]) -> str:
     return named.rpartition("zoneinfo/")[2]
 
 
-def _asked(ask: str, check: Callable[[str], str], default: str | None) -> str:
+def _answer(question: str, check: Callable[[str], str], default: str | None) -> str:
     while True:
         try:
-            return check(click.prompt(ask, default=default, show_default=False, err=True))
+            return check(click.prompt(question, default=default, show_default=False, err=True))
         except SyncdError as failure:
             _refuse(str(failure))
         except UnicodeDecodeError:
@@ -101,7 +101,7 @@ def _workspace(answer: str) -> str:
     """The answer as the file will hold it. Raises `SyncdError`."""
     from syncd.daemon.build import places_of  # noqa: PLC0415 - `init --help` needs none of it
 
-    path: str = from_here(answer.strip())
+    path: str = absolute(answer.strip())
     toml(path, "workspace.path")
     config = check_config({"workspace": {"path": path}, "sandbox": {"id": "any"}})
     places_of(config, os.environ)
@@ -125,13 +125,13 @@ def _region(answer: str) -> str:
 
 
 def _offered_path() -> str | None:
-    """Here, unless that is the home directory or above it, which are refused."""
+    """The current directory, unless it is the home directory or above it, which are refused."""
     with contextlib.suppress(SyncdError, OSError):
         return _workspace(os.getcwd())
     return None
 
 
 def home_relative(path: str) -> str:
-    """The path for a person: short where it is below the home directory."""
+    """The path as it is shown: with `~` below the home directory."""
     home = os.path.expanduser("~")
     return shown_path(f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path)

@@ -1,1 +1,1 @@
-"""What a person who waits sees."""
+"""The progress that a waiting person sees."""

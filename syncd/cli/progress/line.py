@@ -1,18 +1,18 @@
-"""How far some work has come, on one line that fits the terminal: what matters least is left out first."""
+"""Renders progress as one line that fits the terminal: the least important figure is left out first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Work without a known end turns this; the second is for terminals that show ASCII only.
+# For work without a known end; the second is for terminals with ASCII only.
 _SPINNERS = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
 _TURNS_PER_S = 10
 _BARS = (("━", "─"), ("#", "-"))
 _LEAST_BAR, _LONGEST_BAR = 6, 40
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _DAY_S = 86_400
-# What is shown beside the bar, from the widest terminal to the narrowest.
+# The figures beside the bar, from the widest terminal to the narrowest.
 _LAYOUTS = (
     ("percent", "files", "bytes", "speed", "left"),
     ("files", "bytes", "speed", "left"),
@@ -25,7 +25,7 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class Work:
-    """How far it has come. Without a total nobody knows how much there is; `seconds` is since it began."""
+    """The progress of some work. Without a total the end is unknown; `seconds` is the time since it began."""
 
     word: str
     done_bytes: int = 0
@@ -38,7 +38,7 @@ class Work:
 
 
 def line(work: Work, width: int, *, ascii_only: bool = False) -> list[tuple[str, str]]:
-    """The line in parts, each with its role: "word", "done" and "rest" of the bar, "figure". Never wider than `width`.
+    """The line in parts, each with its role: "word", "done" and "rest" of the bar, "figure"; at most `width` wide.
 
     As long as the totals stay, no figure moves when another one changes.
     """
@@ -62,19 +62,22 @@ def line(work: Work, width: int, *, ascii_only: bool = False) -> list[tuple[str,
 
 
 def plain(work: Work) -> str:
-    """The same for a log, where nothing can be drawn over."""
-    figures = dict(_figures(work)) if work.total_bytes > 0 else {"bytes": amount(work.done_bytes)}
-    told = (" ".join(figures[name].split()) for name in ("bytes", "files", "speed", "left") if name in figures)
-    return f"{work.word}: " + ", ".join(figure for figure in told if figure)
+    """The progress as a line of a log."""
+    if work.total_bytes > 0:
+        figures = dict(_figures(work))
+    else:
+        figures = {"bytes": amount(work.done_bytes) if work.done_bytes else duration(work.seconds)}
+    shown = (" ".join(figures[name].split()) for name in ("bytes", "files", "speed", "left") if name in figures)
+    return f"{work.word}: " + ", ".join(figure for figure in shown if figure)
 
 
 def _without_end(work: Work, ascii_only: bool) -> list[tuple[str, str]]:
     spinner = _SPINNERS[int(ascii_only)]
     turn = spinner[int(work.seconds * _TURNS_PER_S) % len(spinner)]
-    told = f"  {amount(work.done_bytes)}" if work.done_bytes else ""
+    figures = f"  {amount(work.done_bytes)}" if work.done_bytes else ""
     if work.done_bytes and work.bytes_per_s:
-        told += f"  {amount(work.bytes_per_s)}/s"
-    return [(f"{turn} ", "done"), (work.word, "word"), (f"{told}  {duration(work.seconds)}", "figure")]
+        figures += f"  {amount(work.bytes_per_s)}/s"
+    return [(f"{turn} ", "done"), (work.word, "word"), (f"{figures}  {duration(work.seconds)}", "figure")]
 
 
 def _figures(work: Work) -> Iterator[tuple[str, str]]:
@@ -94,13 +97,13 @@ def _figures(work: Work) -> Iterator[tuple[str, str]]:
 
 
 def amount(size_bytes: float) -> str:
-    """So many bytes for people, in at most eight characters up to a PiB."""
+    """A number of bytes for people, in at most nine characters up to a PiB."""
     power = _power(size_bytes)
     return f"{size_bytes / 1024**power:.1f} {_UNITS[power]}" if power else f"{size_bytes:.0f} B"
 
 
 def duration(seconds: float) -> str:
-    """`1:02`, `1:02:03`, or in days."""
+    """A time as `1:02`, `1:02:03`, or in days."""
     if seconds >= _DAY_S:
         return f"{min(seconds / _DAY_S, 999):.0f} d"
     minutes, second = divmod(round(seconds), 60)
@@ -109,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def _power(size_bytes: float) -> int:
-    """Of 1,024, so that the number has at most three digits before the point."""
+    """The power of 1,024 by which the number has at most three digits before the point."""
     power = 0
     while size_bytes >= 999.95 * 1024**power and power < len(_UNITS) - 1:
         power += 1

@@ -1,1 +1,1 @@
-"""`syncd service`."""
+"""`syncd service`: the systemd user unit."""

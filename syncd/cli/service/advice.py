@@ -1,4 +1,4 @@
-"""What a person should know of a machine that is to run the service; nothing of it is done for them."""
+"""Advice on the machine that runs the service: notes with remedies, which are left to the person."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from syncd.cli.service.systemd import UserManager, user_name
 from syncd.core.errors import SyncdError
 from syncd.core.settings import Config, is_loopback
 
-# What decides the way to the API and who is trusted there; each also in small letters.
-_WAY = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+# The proxy and the certificates for the API; each name also in lower case.
+_NETWORK_VARIABLES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def advice(
     manager: UserManager, config: Config, environ: Mapping[str, str], *, sandboxing: bool
 ) -> Iterator[tuple[str, str]]:
-    """What is to be known, and what can be done about it."""
+    """Each note with its remedy."""
     if not sandboxing:
         what = "this machine refuses user namespaces, so the service runs without its sandbox"
         yield what, "once they are allowed, install again"
@@ -31,12 +31,12 @@ def advice(
     yield from _watch_advice(config)
 
 
-def unknown_to_service(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """The settings of the way to the API that this shell has and the service manager lacks."""
+def unknown_to_service(shell: Mapping[str, str], manager: Mapping[str, str]) -> list[str]:
+    """The variables for the network that the shell has and the service manager lacks."""
     return [
         name
-        for name in _WAY
-        if (here.get(name) or here.get(name.lower())) and not (there.get(name) or there.get(name.lower()))
+        for name in _NETWORK_VARIABLES
+        if (shell.get(name) or shell.get(name.lower())) and not (manager.get(name) or manager.get(name.lower()))
     ]
 
 
@@ -45,7 +45,7 @@ def _watch_advice(config: Config) -> Iterator[tuple[str, str]]:
     from syncd.cli.check.workspace_check import check_workspace  # noqa: PLC0415 - only `install` needs it
     from syncd.daemon.build import selection_of  # noqa: PLC0415
 
-    # The service itself watches by now, so a second set of watches is not tried.
+    # The service itself watches already, so a second set of watches is not tried.
     with suppress(SyncdError):
         found = check_workspace(
             config.workspace.path, selection_of(config), config.sync.max_snapshot_mib, os.getpid()

@@ -1,4 +1,4 @@
-"""`syncd service`: the systemd user unit, put in place, taken away, asked how it is."""
+"""`syncd service`: installs, removes and inspects the systemd user unit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from syncd.cli.service.unit import (
     drop_in,
     fitted,
     is_unchanged,
-    sealed,
     shipped,
     unit_of,
+    with_digest,
 )
 from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path
@@ -34,13 +34,13 @@ from syncd.core.settings import Config
 from syncd.selection.repository import repository_around
 
 _LOG_LINES = 5
-# Each decides where the daemon or a command looks, so both must have the same.
+# They set the folders of the daemon and of commands, so both must have the same.
 _SHARED = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
 
 
 @dataclass(frozen=True)
 class InstalledService:
-    """One configuration's unit, and the manager that has it."""
+    """The unit of a configuration, and the manager that runs it."""
 
     manager: UserManager
     unit: Unit
@@ -49,26 +49,26 @@ class InstalledService:
 
     @property
     def units_folder(self) -> str:
-        """Where a user's own units lie (systemd.unit(5))."""
+        """The folder of a user's own units (systemd.unit(5))."""
         return os.path.join(os.path.dirname(os.path.dirname(default_config_path(os.environ))), "systemd", "user")
 
     @property
     def wants_folder(self) -> str:
-        """What is started at each login, as links."""
+        """The folder of links to the units that are started at each login."""
         return os.path.join(self.units_folder, "default.target.wants")
 
     @property
     def unit_file(self) -> str:
-        """The unit itself; the template, where it is an instance."""
+        """The unit file; that of the template, for an instance."""
         return os.path.join(self.units_folder, self.unit.file)
 
     @property
     def drop_in_file(self) -> str:
-        """What differs for this configuration and machine."""
+        """The file with the settings for this configuration and machine."""
         return os.path.join(self.units_folder, f"{self.unit.name}.d", DROP_IN)
 
     def properties(self) -> dict[str, str]:
-        """What systemd knows of it."""
+        """The unit's properties in systemd."""
         return self.manager.show(self.unit.name, PROPERTIES)
 
 
@@ -85,23 +85,23 @@ def command() -> None:
 def install(config_file: str | None) -> int:
     """Write the unit, switch it on and start it; again after an upgrade, a move or a new key.
 
-    A unit that a person edited is left as it is. Ends with 0 once the daemon says that it is ready.
+    A unit that a person edited is left as it is. Ends with 0 once the daemon is ready.
     """
     service = _service(config_file)
     config = configured(config_file)
     if not os.path.isdir(config.workspace.path):
-        # The daemon would say so too, but only after it is ready, when this command has ended.
+        # The daemon would report it too, but only after it is ready, when this command has ended.
         raise ConfigError(
             f"the workspace {config.workspace.path!r} does not exist", "make it, or correct workspace.path"
         )
-    _same_folders(service.manager)
+    _check_same_folders(service.manager)
     key_file = _usable_key_file(config, service.manager)
     version, state_home = service.manager.version(), service.manager.environ.get("XDG_STATE_HOME", "")
-    text = sealed(fitted(shipped(service.unit.file), _python(), version, state_home), _stem(service.unit.name))
+    text = with_digest(fitted(shipped(service.unit.file), _python(), version, state_home), _stem(service.unit.name))
     context = UnitContext(
         config_folder=os.path.dirname(default_config_path(os.environ)),
         key_file=key_file,
-        seen=(
+        visible=(
             config.workspace.path,
             *_repository_of(config.workspace.path),
             *_installation(),
@@ -110,11 +110,11 @@ def install(config_file: str | None) -> int:
         sandboxing=service.manager.supports_sandboxing(),
     )
     extra = drop_in(context)
-    extra = sealed(extra, _stem(service.unit.name)) if extra else ""
+    extra = with_digest(extra, _stem(service.unit.name)) if extra else ""
     for path in (service.unit_file, service.drop_in_file):
         _refuse_edited(path, service.unit)
     written = [
-        path for path, wanted in ((service.unit_file, text), (service.drop_in_file, extra)) if _put(path, wanted)
+        path for path, wanted in ((service.unit_file, text), (service.drop_in_file, extra)) if _write(path, wanted)
     ]
     manager = service.manager
     manager.do("enable", "--quiet", "--no-reload", "--", service.unit.name)
@@ -143,34 +143,35 @@ def uninstall(config_file: str | None) -> None:
     """Stop the service, switch it off and remove what `install` wrote. Configuration, key and state stay."""
     service = _service(config_file)
     manager = service.manager
-    marks = (service.unit_file, os.path.join(service.wants_folder, service.unit.name))
-    there = any(map(os.path.lexists, marks)) or service.properties().get("ActiveState") not in ("inactive", "failed")
-    if there:
+    files = (service.unit_file, os.path.join(service.wants_folder, service.unit.name))
+    is_active = service.properties().get("ActiveState") not in ("inactive", "failed")
+    is_installed = any(map(os.path.lexists, files)) or is_active
+    if is_installed:
         manager.try_to("disable", "--quiet", "--now", "--", service.unit.name)
         manager.try_to("stop", "--", service.unit.name)
-    removed = _take_away(service.drop_in_file, service.unit)
+    removed = _remove(service.drop_in_file, service.unit)
     with suppress(OSError):
         os.rmdir(os.path.dirname(service.drop_in_file))
     others = _other_instances(service)
     if others:
         click.echo(f"{service.unit_file} stays: {', '.join(others)} needs it")
     else:
-        removed += _take_away(service.unit_file, service.unit)
+        removed += _remove(service.unit_file, service.unit)
     for folder in (service.units_folder, os.path.dirname(service.units_folder)):
-        with suppress(OSError):  # it holds something, or is not there
+        with suppress(OSError):  # it is not empty, or missing
             os.rmdir(folder)
-    if there or removed:
+    if is_installed or removed:
         manager.do("daemon-reload")
         manager.try_to("reset-failed", "--", service.unit.name)
     for path in removed:
         click.echo(f"removed {path}")
-    click.echo(f"{service.unit.name} is stopped and switched off" if there else f"{service.unit.name} is not installed")
+    click.echo(f"{service.unit.name} is {'stopped and switched off' if is_installed else 'not installed'}")
 
 
 @command.command("status")
 @config_option
 def status(config_file: str | None) -> int:
-    """Show how the service is, how it last ended, its last log lines, and what to do.
+    """Show the service's state, how it last ended, its last log lines, and what to do.
 
     Ends with 0 if it runs, 75 if it is stopped or restarts by itself, 78 if a person has to act.
     """
@@ -185,8 +186,8 @@ def status(config_file: str | None) -> int:
 
 @command.command("logs")
 @config_option
-@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
-@click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="So many of the last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep running, and show new lines.")
+@click.option("-n", "lines", type=click.IntRange(0), default=100, show_default=True, help="The number of lines.")
 def logs(config_file: str | None, follow: bool, lines: int) -> int:
     """Show the service's log, from the journal."""
     service = _service(config_file)
@@ -201,20 +202,20 @@ def _service(config_file: str | None) -> InstalledService:
     return InstalledService(UserManager(os.environ), unit, path, option)
 
 
-def _same_folders(manager: UserManager) -> None:
-    """Raises `ConfigError` where the daemon would look for its files elsewhere than commands from this shell."""
+def _check_same_folders(manager: UserManager) -> None:
+    """Raise `ConfigError` where the daemon would have other folders than commands from this shell."""
     for name, fallback in _SHARED.items():
-        usual = os.path.join(os.path.expanduser("~"), fallback)
-        here, there = os.environ.get(name) or usual, manager.environ.get(name) or usual
-        if os.path.normpath(here) != os.path.normpath(there):
+        default = os.path.join(os.path.expanduser("~"), fallback)
+        ours, theirs = os.environ.get(name) or default, manager.environ.get(name) or default
+        if os.path.normpath(ours) != os.path.normpath(theirs):
             raise ConfigError(
-                f"{name} is {here} here and {there} in the service manager",
+                f"{name} is {ours} here and {theirs} in the service manager",
                 "give both the same: in ~/.config/environment.d/, then log in again",
             )
 
 
 def _usable_key_file(config: Config, manager: UserManager) -> str:
-    """The file that the service manager will read the key from. Raises `KeyRefused` where it would find none at all."""
+    """The file from which the service manager reads the key. Raises `KeyRefused` if there is no key for it."""
     key_file = config.sandbox.api_key_file
     if manager.environ.get("KLAVIS_API_KEY") and not os.path.lexists(key_file):
         return key_file
@@ -230,21 +231,21 @@ def _usable_key_file(config: Config, manager: UserManager) -> str:
 
 
 def _python() -> str:
-    """This interpreter, in its own venv: not resolved, as a venv's is a link to one that knows nothing of syncd."""
+    """This interpreter, not resolved: that of a venv is a link to one that does not have syncd."""
     return os.path.abspath(sys.executable)
 
 
 def _repository_of(workspace: str) -> tuple[str, ...]:
-    """The folder with the rules of the repository around the workspace, which a linked work tree has elsewhere."""
+    """The folder of the repository around the workspace, which a linked work tree has outside of itself."""
     try:
         repository = repository_around(workspace)
     except OSError:
-        return ()  # the daemon says so
+        return ()  # the daemon reports it
     return (repository.folder,) if repository is not None else ()
 
 
 def _installation() -> tuple[str, ...]:
-    """The folders that hold what runs: the venv, the Python that it was made with, and syncd, if that is a checkout."""
+    """The folders of the program: the venv, the Python that it was made with, and syncd, if that is a checkout."""
     return sys.prefix, sys.base_prefix, os.path.dirname(os.path.abspath(syncd.__file__))
 
 
@@ -280,8 +281,8 @@ def _content(path: str) -> str | None:
         raise ConfigError(f"{path} cannot be read: {failure.strerror}", "make it readable") from None
 
 
-def _put(path: str, text: str) -> bool:
-    """Make the file hold the text, or be gone where the text is empty; whether that changed anything."""
+def _write(path: str, text: str) -> bool:
+    """Write the file, or remove it if the text is empty. True if that changed anything."""
     found = _content(path)
     if (found or "") == text:
         return False
@@ -300,8 +301,8 @@ def _put(path: str, text: str) -> bool:
     return True
 
 
-def _take_away(path: str, unit: Unit) -> list[str]:
-    """Remove the file if it is as it was written; what was removed."""
+def _remove(path: str, unit: Unit) -> list[str]:
+    """Remove the file if it is unchanged. Returns the removed paths."""
     found = _content(path)
     if found is None:
         return []
@@ -314,7 +315,7 @@ def _take_away(path: str, unit: Unit) -> list[str]:
 
 
 def _other_instances(service: InstalledService) -> list[str]:
-    """What else needs the template: units that are switched on or loaded."""
+    """The other units that need the template: those that are enabled or loaded."""
     if service.unit.file == service.unit.name:
         return []
     enabled = os.listdir(service.wants_folder) if os.path.isdir(service.wants_folder) else []
@@ -328,7 +329,7 @@ def _report(service: InstalledService, key_file: str) -> Report:
 
 def _changed_at(path: str) -> int:
     try:
-        return int(os.stat(path).st_mtime)  # systemd tells whole seconds, too
+        return int(os.stat(path).st_mtime)  # whole seconds, as in systemd
     except OSError:
         return 0
 

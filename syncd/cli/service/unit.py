@@ -1,4 +1,4 @@
-"""The unit of a configuration: its name, its text for this machine, and whether a file is still as it was written."""
+"""The unit of a configuration: its name, its text for this machine, and the check that a file is unchanged."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from syncd.core.api_key import CREDENTIAL
 from syncd.core.errors import ConfigError, NeedsPerson
 
 DROP_IN = "10-syncd.conf"
-# Where pipx and its like put the command: what the units say until an installation knows better.
+# The path where pipx and similar tools put the command, in the shipped units.
 _COMMAND = "ExecStart=%h/.local/bin/syncd "
-_MARK = "# Written by `syncd service install`, syncd {version}. Changes of your own: systemctl --user edit {name}\n"
-_SEAL = "# What follows has sha256 "
-_WRITTEN = re.compile(re.escape(_SEAL) + r"([0-9a-f]{64})\n")
-# systemd's own NEWS: notify-reload came with 253, slower and slower restarts with 254.
+_HEAD = "# Written by `syncd service install`, syncd {version}. Changes of your own: systemctl --user edit {name}\n"
+_DIGEST_LINE = "# What follows has sha256 "
+_DIGEST = re.compile(re.escape(_DIGEST_LINE) + r"([0-9a-f]{64})\n")
+# systemd's NEWS: notify-reload came with 253, RestartSteps= with 254.
 _NOTIFY_RELOAD = 253
 _RESTART_STEPS = 254
-# Until then a user's %S was the configuration folder: systemd 252 on Debian 12 let the daemon write there only.
-_STATE_OF_ITS_OWN = 254
+# Before it, a user's %S was the configuration folder: systemd 252 on Debian 12 let the daemon write there only.
+_OWN_STATE_FOLDER = 254
 _STATE = "%h/.local/state"
 # Blanks in LoadCredential= keep systemd 257 from starting the service ("Failed to deserialize"); "\\" is eaten.
-_ODD = re.compile(r"[\s\\]")
-# Some are left out by systemd itself where there is no namespace, others fail (they drop capabilities: 218), and where
-# one can be made but not used (as AppArmor restricts it) all do: so all of them go.
-WALLS = (
+_UNSUPPORTED = re.compile(r"[\s\\]")
+# Without a user namespace systemd ignores some of them and fails at others (they drop capabilities: 218), and where one
+# can be made but not used (as AppArmor restricts it) all fail: so all are switched off.
+SANDBOXING = (
     "PrivateUsers",
     "ProtectSystem",
     "ProtectHome",
@@ -47,7 +47,7 @@ _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= replaces
 
 @dataclass(frozen=True)
 class Unit:
-    """`name` is what systemctl is asked about, `file` the unit file that it comes from: another one for an instance."""
+    """A unit's `name`, and its `file`: that of the template, for an instance."""
 
     name: str
     file: str
@@ -55,16 +55,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitContext:
-    """What the drop-in of a configuration depends on: absolute paths, and whether the manager can build walls."""
+    """The values that the drop-in of a configuration depends on; all paths are absolute."""
 
     config_folder: str
     key_file: str
-    seen: tuple[str, ...]  # what the service must see: workspace, interpreter
+    visible: tuple[str, ...]  # paths that the service must see: workspace, interpreter
     sandboxing: bool
 
 
 def unit_of(config_file: str, config_folder: str) -> Unit:
-    """The unit that runs with this configuration. Raises `ConfigError` for a file that no unit can name."""
+    """The unit for this configuration. Raises `ConfigError` for a file that no unit can name."""
     folder, file = os.path.split(config_file)
     stem, extension = os.path.splitext(file)
     if os.path.realpath(folder) != os.path.realpath(config_folder) or extension != ".toml":
@@ -82,7 +82,7 @@ def unit_of(config_file: str, config_folder: str) -> Unit:
 
 
 def shipped(file: str) -> str:
-    """A unit as it was installed, or as it lies in a checkout. Raises `NeedsPerson`."""
+    """The text of a unit, of the installation or of a checkout. Raises `NeedsPerson`."""
     package = os.path.dirname(os.path.abspath(syncd.__file__))
     for folder in (os.path.join(package, "units"), os.path.join(os.path.dirname(package), "systemd")):
         try:
@@ -94,16 +94,16 @@ def shipped(file: str) -> str:
 
 
 def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -> str:
-    """A shipped unit for this interpreter (an absolute path) and this systemd, without the words on doing so by hand.
+    """A shipped unit for this interpreter (an absolute path) and this systemd, without its comment on manual use.
 
-    Paths may hold anything; `state_home` is the manager's $XDG_STATE_HOME, empty where that is not set.
+    Paths may have any characters; `state_home` is the manager's $XDG_STATE_HOME, empty if unset.
     """
     text = text[text.index("\n[Unit]") :]
-    # ":": the path is taken as it is, whatever it holds. -P: a folder called syncd in the home directory is not syncd.
+    # ":": nothing in the path is expanded. -P: a folder called syncd in the home directory is not imported.
     text = text.replace(_COMMAND, f"ExecStart=:{quoted(python)} -P -m syncd ")
     if systemd_version < _NOTIFY_RELOAD:
         text = text.replace("Type=notify-reload\n", "Type=notify\nExecReload=kill -HUP $MAINPID\n")
-    if systemd_version < _STATE_OF_ITS_OWN:
+    if systemd_version < _OWN_STATE_FOLDER:
         text = text.replace("%S/syncd", quoted(f"{state_home}/syncd") if state_home else f"{_STATE}/syncd")
     if systemd_version < _RESTART_STEPS:
         text = re.sub(r"RestartSec=.*\nRestartSteps=.*\nRestartMaxDelaySec=.*\n", "RestartSec=15\n", text)
@@ -111,9 +111,9 @@ def fitted(text: str, python: str, systemd_version: int, state_home: str = "") -
 
 
 def drop_in(context: UnitContext) -> str:
-    """What differs for this configuration or machine; empty where nothing does."""
+    """The settings for this configuration and machine; empty if there are none."""
     lines = []
-    if _ODD.search(context.key_file):
+    if _UNSUPPORTED.search(context.key_file):
         lines += ["# systemd cannot load from such a path: the service reads the file itself.", *_NO_KEY_FILE]
     elif context.key_file != os.path.join(context.config_folder, "api-key"):
         lines += [
@@ -122,12 +122,12 @@ def drop_in(context: UnitContext) -> str:
             f"LoadCredential={CREDENTIAL}:{context.key_file.replace('%', '%%')}",
             f"InaccessiblePaths={quoted('-' + context.key_file)}",
         ]
-    if context.sandboxing and any(_within(path, _TEMPORARY) for path in context.seen):
-        lines += ["# Something that the service needs lies in there.", "PrivateTmp=no"]
+    if context.sandboxing and any(_within(path, _TEMPORARY) for path in context.visible):
+        lines += ["# The service needs a path in there.", "PrivateTmp=no"]
     if not context.sandboxing:
         lines += [
-            "# This machine refuses user namespaces, without which a user's manager builds no walls.",
-            *(f"{name}=no" for name in WALLS),
+            "# This machine refuses user namespaces, without which it has no sandboxing.",
+            *(f"{name}=no" for name in SANDBOXING),
             "CapabilityBoundingSet=~",
             "ReadWritePaths=",
             "InaccessiblePaths=",
@@ -135,19 +135,19 @@ def drop_in(context: UnitContext) -> str:
     return "\n".join(["", "[Service]", *lines, ""]) if lines else ""
 
 
-def sealed(text: str, name: str) -> str:
-    """The text with a head that tells whose it is, and whether it was changed since."""
+def with_digest(text: str, name: str) -> str:
+    """The text after a head with its digest, by which a change shows."""
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return _MARK.format(version=syncd.__version__, name=name) + f"{_SEAL}{digest}\n" + text
+    return _HEAD.format(version=syncd.__version__, name=name) + f"{_DIGEST_LINE}{digest}\n" + text
 
 
 def is_unchanged(found: str, originals: Iterable[str] = ()) -> bool:
-    """Whether a file is as an installation wrote it, or an untouched copy of a shipped one."""
+    """True if a file is as an installation wrote it, or a copy of a shipped one."""
     if found in originals:
         return True
     _, _, rest = found.partition("\n")
-    seal = _WRITTEN.match(rest)
-    return seal is not None and hashlib.sha256(rest[seal.end() :].encode()).hexdigest() == seal[1]
+    digest = _DIGEST.match(rest)
+    return digest is not None and hashlib.sha256(rest[digest.end() :].encode()).hexdigest() == digest[1]
 
 
 def quoted(word: str) -> str:

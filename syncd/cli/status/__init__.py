@@ -1,1 +1,1 @@
-"""`syncd status`."""
+"""`syncd status`: shows the status document."""

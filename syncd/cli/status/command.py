@@ -1,4 +1,4 @@
-"""`syncd status`: the status document, for people or for machines; works whether or not a daemon runs."""
+"""`syncd status`: the status document, for people or for programs, with or without a running daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from syncd import __version__
 from syncd.cli.options import CLOCK, config_option, config_path, configured, json_option
-from syncd.cli.output import let_go_of_stdout
+from syncd.cli.output import discard_stdout
 from syncd.cli.status.inquiry import Inquiry
 from syncd.core.directories import directories_for
 from syncd.core.errors import ConfigError, Stop
@@ -22,7 +22,7 @@ from syncd.report.status_store import encoded, read_status
 from syncd.sync.status_document import SandboxName, State, Status
 
 _REDRAW_S = 0.5
-_WIDTH = 79  # a full line of 80 would make some terminals begin the next one
+_WIDTH = 79  # some terminals begin a new line after a full one of 80
 _NARROWEST = 40
 
 
@@ -30,7 +30,7 @@ _NARROWEST = 40
 @config_option
 @json_option
 @click.option("--metrics", "as_metrics", is_flag=True, help="For monitoring: OpenMetrics text on stdout.")
-@click.option("--watch", is_flag=True, help="Stay, and show it as it changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Keep running, and show it as it changes, until Ctrl-C.")
 def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: bool) -> None:
     """Show what the daemon is doing and did last."""
     if as_metrics and (as_json or watch):
@@ -48,16 +48,16 @@ def command(config_file: str | None, as_json: bool, as_metrics: bool, watch: boo
     interrupt = Interrupt()
     try:
         with interrupting(interrupt, (signal.SIGINT,)):
-            if as_json or not _on_a_screen():
+            if as_json or not _is_terminal():
                 _follow(subject, shown, interrupt)
             else:
-                _stay(subject, interrupt)
-    except (Stop, KeyboardInterrupt):  # the way to end it
-        let_go_of_stdout()
+                _redraw(subject, interrupt)
+    except (Stop, KeyboardInterrupt):  # the usual end
+        discard_stdout()
 
 
 class _Subject:
-    """What is asked about: the workspace of a configuration, which may be edited while it is watched."""
+    """The workspace of a configuration file, which may be edited meanwhile."""
 
     def __init__(self, config_file: str | None) -> None:
         self._config_file = config_file
@@ -66,7 +66,7 @@ class _Subject:
         self.inquiry = self._inquire(configured(config_file))
 
     def refresh(self) -> None:
-        """Take an edited configuration; one that cannot be used changes nothing, as for the daemon."""
+        """Read an edited configuration; an invalid one changes nothing, as in the daemon."""
         stamp = self._read()
         if stamp == self._stamp:
             return
@@ -88,7 +88,7 @@ class _Subject:
 
 
 def status_of(config: Config, folder: str) -> Status:
-    """The document of this configuration's workspace, as it lies there: nobody is asked whether the daemon answers."""
+    """The document of this configuration's workspace; the daemon is not asked."""
     return read_status(folder, _nothing(config))
 
 
@@ -111,29 +111,29 @@ def _lines(subject: _Subject, status: Status) -> list[str]:
     from syncd.cli.status.text import ASCII, UNICODE, coloured, fitted, plain  # noqa: PLC0415 - as above
 
     encoding = sys.stdout.encoding or "ascii"
-    on_a_screen = _on_a_screen()
-    width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if on_a_screen else _WIDTH
+    is_terminal = _is_terminal()
+    width = max(_NARROWEST, min(_WIDTH, _size()[0] - 1)) if is_terminal else _WIDTH
     glyphs = UNICODE if encoding.lower().replace("-", "") == "utf8" else ASCII
     lines = screen(status, subject.inquiry.context(status), CLOCK.wall_s(), width, glyphs)
-    written = coloured if on_a_screen and not os.environ.get("NO_COLOR") else plain
+    written = coloured if is_terminal and not os.environ.get("NO_COLOR") else plain
     return [fitted(written(line), encoding) for line in lines]
 
 
-def _on_a_screen() -> bool:
+def _is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _size() -> tuple[int, int]:
-    """The terminal's columns and rows; one that does not know is taken for a usual one."""
+    """The terminal's columns and rows; 80 and 24 if unknown."""
     columns, rows = os.get_terminal_size(sys.stdout.fileno())
     return columns or 80, rows or 24
 
 
 def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Interrupt) -> None:
-    """For a pipe: the document anew whenever it says something new. Time that goes by is no news."""
+    """Print the document to a pipe each time that it changes."""
     last: Status | None = None
     while True:
-        with interrupt.region():  # all of it: a pipe that nobody reads is waited for as well
+        with interrupt.region():  # all of it: a write to a full pipe waits, too
             subject.refresh()
             status = subject.inquiry.status()
             if status != last:
@@ -143,8 +143,8 @@ def _follow(subject: _Subject, shown: Callable[[_Subject], str], interrupt: Inte
             CLOCK.sleep(_REDRAW_S)
 
 
-def _stay(subject: _Subject, interrupt: Interrupt) -> None:
-    from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal that is watched
+def _redraw(subject: _Subject, interrupt: Interrupt) -> None:
+    from syncd.cli.status.live import Live  # noqa: PLC0415 - for a terminal alone
 
     with Live() as live:
         while True:

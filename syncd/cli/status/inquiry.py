@@ -1,4 +1,4 @@
-"""What `syncd status` finds out beside the document: whether the daemon answers, how the last one ended, its unit."""
+"""Finds what the status document does not hold: if the daemon answers, how the last one ended, its unit."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from syncd.sync.status_document import State, Status
 if TYPE_CHECKING:
     from syncd.cli.status.screen import StatusContext
 
-# It hears whoever asks, whatever it waits for.
+# It answers at once, whatever it waits for.
 _TIMEOUT_S = 1.0
-# While held it also looks at the workspace now and then, and tells nobody.
+# While held it also scans the workspace now and then, which is no state of its own.
 _HELD_TIMEOUT_S = 5.0
 _RESTING = frozenset({State.WATCHING, State.DEBOUNCING, State.RETRYING, State.PAUSED, State.HELD})
-# In another state this machine may keep it from answering, a slow disk for one. It writes how far it is: nothing takes
-# so long without a word (the API's answer to an initialize is waited for 3 minutes at most).
+# In another state it may be kept from answering, as by a slow disk. It writes its progress more often than this (the
+# longest wait is 3 minutes, for the API's answer to an initialize).
 _SILENCE_S = 300.0
-# Each question wakes the daemon.
-_ASK_AGAIN_S = 10.0
+# Each request wakes the daemon.
+_ASK_EVERY_S = 10.0
 
 
 class Inquiry:
-    """Asks about one workspace as often as wanted. `nothing` is the document where none lies in the state folder."""
+    """Reads the status of one workspace, any number of times. `nothing` is the document if there is none."""
 
     def __init__(self, folder: str, nothing: Status, config_file: str, clock: Clock) -> None:
         self._folder = folder
@@ -40,44 +40,44 @@ class Inquiry:
         self._config_file = config_file
         self._clock = clock
         self._answer: bool | None = None
-        self._answered: tuple[int | None, float | None] | None = None
+        self._asked: tuple[int | None, float | None] | None = None
         self._ask_again_s = 0.0
 
     def status(self) -> Status:
-        """The document, and whether its daemon answers."""
+        """The document, with `responding` set."""
         status = read_status(self._folder, self._nothing)
         if not status.running:
-            self._answered = None
+            self._asked = None
             return replace(status, responding=None)
         now_s = self._clock.monotonic_s()
-        about = (status.pid, None if self._answer else self._heard_at_s())  # a hung one that wrote is hung no more
-        if about != self._answered or now_s >= self._ask_again_s:
+        asked = (status.pid, None if self._answer else self._written_at_s())  # a hung one that wrote is asked again
+        if asked != self._asked or now_s >= self._ask_again_s:
             self._answer = self._responding(status)
-            self._answered = (status.pid, None if self._answer else self._heard_at_s())
-            self._ask_again_s = self._clock.monotonic_s() + _ASK_AGAIN_S
+            self._asked = (status.pid, None if self._answer else self._written_at_s())
+            self._ask_again_s = self._clock.monotonic_s() + _ASK_EVERY_S
         return replace(status, responding=self._answer)
 
     def context(self, status: Status) -> StatusContext:
-        """What the screen needs beside this document."""
+        """The facts that the screen needs beside this document."""
         from syncd.cli.status.screen import DaemonEnding, StatusContext  # noqa: PLC0415 - for people alone
 
-        heard_at_s = self._heard_at_s()
+        written_at_s = self._written_at_s()
         before = read_last(self._folder, self._nothing)
-        if heard_at_s is None:
+        if written_at_s is None:
             ending = DaemonEnding.NEVER_RAN
         else:
-            ending = DaemonEnding.WITHOUT_A_WORD if before.running else DaemonEnding.IN_ORDER
+            ending = DaemonEnding.KILLED if before.running else DaemonEnding.CLEAN
         return StatusContext(
             version=__version__,
             ending=ending,
-            heard_at_s=heard_at_s,
+            written_at_s=written_at_s,
             busy_pid=None if status.running else holder(self._folder),
-            unit=self._unit() if _to_be_started(status) else None,
+            unit=self._unit() if _needs_start(status) else None,
             option=self._option(),
         )
 
     def _responding(self, status: Status) -> bool | None:
-        """None: it is at work and has not answered, or ends or begins just now."""
+        """True if it answers; None: it is busy and has not answered, or it is starting or ending."""
         timeout_s = _HELD_TIMEOUT_S if status.state is State.HELD else _TIMEOUT_S
         from syncd.daemon.control import ask  # noqa: PLC0415 - where nothing runs, sockets are not needed
 
@@ -85,11 +85,11 @@ class Inquiry:
             for _ in ask(self._folder, {"do": "hello"}, self._clock, timeout_s):
                 pass
         except TimeoutError:
-            heard_at_s = self._heard_at_s()
-            silent = heard_at_s is not None and self._clock.wall_s() - heard_at_s >= _SILENCE_S
+            written_at_s = self._written_at_s()
+            silent = written_at_s is not None and self._clock.wall_s() - written_at_s >= _SILENCE_S
             if status.state not in _RESTING and not silent:
                 return None
-            # It may have begun to work in the very instant.
+            # It may have begun to work in this moment.
             now = read_status(self._folder, self._nothing)
             return (
                 False
@@ -100,8 +100,8 @@ class Inquiry:
             return None
         return True
 
-    def _heard_at_s(self) -> float | None:
-        """When it last wrote anything: whatever it writes to its state folder is renamed into place there."""
+    def _written_at_s(self) -> float | None:
+        """The time of its last write: each file in the state folder is renamed into place there."""
         try:
             return os.stat(self._folder).st_mtime
         except OSError:
@@ -113,7 +113,7 @@ class Inquiry:
         return f" --config {shlex.quote(self._config_file)}"
 
     def _unit(self) -> str | None:
-        """The unit that `syncd service install` wrote for this configuration, as systemctl is told it."""
+        """The name of the unit that `syncd service install` wrote for this configuration."""
         folder = os.path.dirname(default_config_path(os.environ))
         units = os.path.join(os.path.dirname(folder), "systemd", "user")
         if not os.path.isdir(units):
@@ -124,11 +124,11 @@ class Inquiry:
             unit = unit_of(self._config_file, folder)
         except ConfigError:
             return None
-        # The file of an instance serves others too; that this one was installed shows in what is started at login.
+        # Instances share a file; an installed one has a link among the units started at login.
         place = "" if unit.file == unit.name else "default.target.wants"
         return unit.name.removesuffix(".service") if os.path.lexists(os.path.join(units, place, unit.name)) else None
 
 
-def _to_be_started(status: Status) -> bool:
-    """Whether the screen has to tell how a daemon is started, or started again."""
+def _needs_start(status: Status) -> bool:
+    """True if the screen shows how to start the daemon, or to restart it."""
     return not status.running or status.responding is False or status.daemon_version not in (None, __version__)

@@ -1,8 +1,7 @@
 """A screen that stays in its place: only lines that changed are written again, so nothing scrolls or flickers.
 
-The cursor stays visible below the last line, and there is no second screen: whatever ends the process, what was shown
-last stays. Only the echo of keys is switched off meanwhile, as an Enter would move the screen. rich's `Live` draws
-every line anew each time, and loses its place at a change of the terminal's size and after a Ctrl-Z.
+The cursor stays visible below the last line, and there is no second screen: whatever ends the process, the last screen
+stays. Only the echo of keys is switched off meanwhile, as an Enter would move the screen.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _LFLAG = 3  # of what termios.tcgetattr returns
 
 
 class Live:
-    """What this program has drawn on the terminal, from `with` on to its end, by a signal too."""
+    """The lines drawn on the terminal, from `with` to its end, by a signal too."""
 
     def __init__(self) -> None:
         self._shown: list[str] = []
@@ -38,7 +37,7 @@ class Live:
         text = ""
         if self._moved:
             self._moved, self._shown = False, []
-        if self._shown and size != self._size:  # the terminal has wrapped the old lines as it liked
+        if self._shown and size != self._size:  # the terminal has wrapped the old lines
             text, self._shown = _CLEAR, []
         elif self._shown:
             text = _UP.format(len(self._shown))
@@ -56,39 +55,39 @@ class Live:
         for number, handler in (
             (signal.SIGTERM, self._end),
             (signal.SIGHUP, self._end),
-            (signal.SIGCONT, self._go_on),
+            (signal.SIGCONT, self._continue),
         ):
             self._handlers[number] = signal.signal(number, handler)
-        self._quiet_keys()
+        self._switch_echo_off()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._modes is not None and _in_front():
-            # What was typed meanwhile was meant for nobody, least of all for the shell.
+        if self._modes is not None and _is_foreground():
+            # Keys typed meanwhile are discarded: they were not meant for the shell.
             termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, self._modes)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _quiet_keys(self) -> None:
-        if _in_front():
-            quiet = termios.tcgetattr(sys.stdin)
-            self._modes = self._modes or [*quiet]  # the first ones: after a SIGCONT alone these are its own
-            quiet[_LFLAG] &= ~termios.ECHO
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    def _switch_echo_off(self) -> None:
+        if _is_foreground():
+            modes = termios.tcgetattr(sys.stdin)
+            self._modes = self._modes or [*modes]  # the first ones: after a SIGCONT these may be its own
+            modes[_LFLAG] &= ~termios.ECHO
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, modes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         raise SystemExit(128 + number)
 
-    def _go_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
+    def _continue(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         """After a Ctrl-Z the shell has set the modes and written below the screen: draw anew, below that."""
-        self._moved = True  # heard by the next `show`: this one may be half done
-        self._quiet_keys()
+        self._moved = True  # for the next `show`: this one may be half done
+        self._switch_echo_off()
 
 
-def _in_front() -> bool:
-    """Whether keys come from the terminal, and to this program: one in the background is stopped if it sets modes."""
+def _is_foreground() -> bool:
+    """True if this program reads the terminal's keys: one in the background is stopped if it sets modes."""
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""The status document as one screen for people: the one thing first, then what there is to tell of the rest.
+"""Renders the status document as a screen for people: the state first, then the details.
 
-A pure function of the document, what lies beside it, the time and the width. What a line means is in its words; tones
-only help the eye, so that it reads the same on a pipe. The text keeps the terminal's own colour: on a light
-background yellow words would be lost, a yellow mark before them is not.
+A pure function of the document, its context, the time and the width. The words carry the meaning and the colours only
+help, so that it reads the same on a pipe. The text keeps the terminal's own colour: on a light background yellow words
+would be hard to read, a yellow mark before them is not.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ _LABEL = 12
 _TEXT = _MARK + _LABEL
 _MOST_WARNINGS = 3
 _BAR = 30
-# A sandbox that ends this soon is worth a look.
+# A sandbox that ends this soon is marked.
 _ENDS_SOON_S = 600.0
-# In any other state it goes without saying that more is to be sent.
+# In the other states it is clear that more is to be sent.
 _IDLE = (State.PAUSED, State.HELD, State.STOPPED)
 
 
 class DaemonEnding(Enum):
-    """How the last daemon of this workspace ended, as far as what it left behind tells."""
+    """The end of the last daemon of this workspace, as far as its files show it."""
 
-    NEVER_RAN = "nothing was ever written"
-    IN_ORDER = "it said so"
-    WITHOUT_A_WORD = "killed, or the power went"
+    NEVER_RAN = "there is no state"
+    CLEAN = "it wrote that it stopped"
+    KILLED = "it was killed, or the power failed"
 
 
 class StatusContext(Struct, frozen=True):
-    """What the document cannot say of itself.
+    """The facts that are not in the document.
 
-    `heard_at_s` is when it was last written, in seconds since 1970; `busy_pid` a process that has the workspace without
-    being the document's (0: in another PID namespace), `unit` the daemon's systemd user unit, where it is installed.
-    `option` is what each command named needs to find this configuration (` --config FILE`, or nothing).
+    `written_at_s` is when it was last written, in seconds since 1970; `busy_pid` a process that holds the workspace and
+    is not the document's (0: in another PID namespace), `unit` the daemon's systemd user unit, if installed. `option`
+    is the option that commands need for this configuration (` --config FILE`, or nothing).
     """
 
     version: str
     ending: DaemonEnding
-    heard_at_s: float | None
+    written_at_s: float | None
     busy_pid: int | None
     unit: str | None = None
     option: str = ""
@@ -58,13 +58,13 @@ class StatusContext(Struct, frozen=True):
 
     @property
     def restart(self) -> str:
-        """What to do to have another process in the place of one that may be well: nothing that kills it."""
+        """The way to restart a process that may be healthy: it is not killed."""
         if self.unit:
             return f"`systemctl --user restart {self.unit}`"
         return f"stop it (Ctrl-C where it was started), then `{self.start}`"
 
     def replace_hung(self, pid: int | None) -> str:
-        """The same for a process that does not answer, and may hear no signal either."""
+        """The same for a process that does not answer, and may not react to a signal."""
         if self.unit or not pid:
             return self.restart
         return f"`kill {pid}`, if it is still there after 5 s `kill -9 {pid}`, then `{self.start}`"
@@ -73,7 +73,7 @@ class StatusContext(Struct, frozen=True):
 class _Headline(Struct, frozen=True):
     tone: Tone
     text: str
-    then: str = ""  # what to do
+    remedy: str = ""
 
 
 def screen(status: Status, context: StatusContext, now_s: float, width: int, glyphs: Glyphs = ASCII) -> list[Line]:
@@ -83,8 +83,8 @@ def screen(status: Status, context: StatusContext, now_s: float, width: int, gly
     lines = wrapped(top.text, width, (mark,), _MARK, Tone.STRONG)
     if status.progress is not None and status.running and status.responding is not False:
         lines += _bar(status.progress, width, glyphs)
-    if top.then:
-        lines += wrapped(top.then, width, ((" " * _MARK, Tone.PLAIN),), _MARK)
+    if top.remedy:
+        lines += wrapped(top.remedy, width, ((" " * _MARK, Tone.PLAIN),), _MARK)
     lines.append(())
     for label, text, tone in _rows(status, context, now_s):
         lines += _row(label, text, width, tone)
@@ -99,10 +99,10 @@ def _headline(status: Status, context: StatusContext, now_s: float) -> _Headline
     if not status.running:
         return _not_running(status, context, now_s)
     if status.responding is False:
-        heard = "" if context.heard_at_s is None else f", last heard of {ago(now_s - context.heard_at_s)}"
+        last = "" if context.written_at_s is None else f", last seen {ago(now_s - context.written_at_s)}"
         return _Headline(
             Tone.BAD,
-            f"hung: process {status.pid} does not answer{heard}",
+            f"hung: process {status.pid} does not answer{last}",
             f"restart it: {context.replace_hung(status.pid)}",
         )
     since_s = seconds_of(status.state_since)
@@ -138,20 +138,19 @@ def _not_running(status: Status, context: StatusContext, now_s: float) -> _Headl
         process = f" (process {context.busy_pid})" if context.busy_pid else ""
         return _Headline(
             Tone.ATTENTION,
-            f"another syncd is at work here{process}, which shows no status",
-            "a push or flush does so while it lasts, and a daemon that begins, for a moment; if it stays so, it is a "
+            f"another syncd is working here{process}, which shows no status",
+            "a push or flush shows none, and a daemon that starts none for a moment; if it stays so, it is a "
             f"daemon of another version than {context.version}: restart it: {context.restart}",
         )
-    heard = "" if context.heard_at_s is None else ago(now_s - context.heard_at_s)
+    last = "" if context.written_at_s is None else ago(now_s - context.written_at_s)
     match context.ending:
         case DaemonEnding.NEVER_RAN:
-            then = f"see whether it can work: `syncd check{context.option}`; then start it: `{context.start}`"
-            return _Headline(Tone.ATTENTION, "never started for this workspace", then)
-        case DaemonEnding.IN_ORDER:
+            remedy = f"check that it can work: `syncd check{context.option}`; then start it: `{context.start}`"
+            return _Headline(Tone.ATTENTION, "never started for this workspace", remedy)
+        case DaemonEnding.CLEAN:
             return _Headline(Tone.BAD, _stopped(status, now_s), _start_it(context))
-        case DaemonEnding.WITHOUT_A_WORD:
-            last = f", last heard of {heard}" if heard else ""
-            return _Headline(Tone.BAD, f"stopped without a word{last}", _start_it(context))
+        case DaemonEnding.KILLED:
+            return _Headline(Tone.BAD, f"stopped unexpectedly{last and f', last seen {last}'}", _start_it(context))
 
 
 def _start_it(context: StatusContext) -> str:

@@ -1,8 +1,9 @@
-"""Lines of text with tones: wrapped to a width in columns, and written with or without colour."""
+"""Lines of text with tones: wrapped to a width in columns, and printed with or without colour."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
@@ -13,11 +14,11 @@ from syncd.core.text import shown_path
 
 _COMMAND = re.compile(r"`[^`]+`")
 _LEAST = 8
-_TIE = "\0"  # in no text that can be shown
+_NO_BREAK = "\0"  # no text that is shown has it
 
 
 class Tone(Enum):
-    """What a piece of text is to the eye."""
+    """The role of a piece of text, which sets its colour."""
 
     PLAIN = "plain"
     STRONG = "strong"
@@ -30,13 +31,13 @@ class Tone(Enum):
 Span = tuple[str, Tone]
 Line = tuple[Span, ...]
 
-# Of the eight that every terminal has; its text colour, white, black and dim are left alone, as the background is
-# not known.
+# Of the eight colours that every terminal has; its text colour, white, black and dim are not used, as the background
+# is unknown.
 _COLOURS = {Tone.GOOD: "green", Tone.BUSY: "cyan", Tone.ATTENTION: "yellow", Tone.BAD: "red"}
 
 
 class Glyphs(Struct, frozen=True):
-    """Three signs, of one column each."""
+    """Three characters, of one column each."""
 
     mark: str
     full: str
@@ -45,27 +46,25 @@ class Glyphs(Struct, frozen=True):
 
 ASCII = Glyphs("*", "#", ".")
 UNICODE = Glyphs("●", "█", "░")
-# Of one column each: looking that up would cost every start the tables.
-_OWN_SIGNS = str.maketrans(dict.fromkeys("●█░…", "*"))
 
 
 def wrapped(text: str, width: int, first: Line, indent: int, tone: Tone = Tone.PLAIN) -> list[Line]:
-    """The text after `first`, on as many lines of at most `width` columns as it takes, the later ones indented.
+    """The text after `first`, wrapped to lines of at most `width` columns, the later ones indented.
 
     A `command` in it stays on one line, to be copied.
     """
     used = sum(columns(piece) for piece, _ in first)
     room = max(_LEAST, width - indent)
-    tied = _COMMAND.sub(lambda found: _tied(found[0], room), shown_path(text))
-    words = [word.replace(_TIE, " ") for word in tied.split(" ")]
+    text = _COMMAND.sub(lambda found: _unbroken(found[0], room), shown_path(text))
+    words = [word.replace(_NO_BREAK, " ") for word in text.split(" ")]
     rows = list(_rows(words, max(_LEAST, width - used), room))
     lead: Span = (" " * indent, Tone.PLAIN)
     lines: list[Line] = [(*first, (rows[0], tone))]
     return lines + [(lead, (row, tone)) for row in rows[1:]]
 
 
-def _tied(command: str, room: int) -> str:
-    return command.replace(" ", _TIE) if columns(command) <= room else command
+def _unbroken(command: str, room: int) -> str:
+    return command.replace(" ", _NO_BREAK) if columns(command) <= room else command
 
 
 def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterator[str]:
@@ -79,14 +78,14 @@ def _rows(words: Iterable[str], first_columns: int, columns_each: int) -> Iterat
             yield row
             room = columns_each
         row = word
-        while columns(row) > room:  # a path or URL: cut where the line ends, not shortened
-            head = _fitting(row, room)
+        while columns(row) > room:  # a path or URL continues on the next line
+            head = _head(row, room)
             yield head
             row, room = row[len(head) :], columns_each
     yield row
 
 
-def _fitting(text: str, room: int) -> str:
+def _head(text: str, room: int) -> str:
     end = min(len(text), room)
     while end > 1 and columns(text[:end]) > room:
         end -= 1
@@ -94,21 +93,23 @@ def _fitting(text: str, room: int) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal it takes: letters of East Asia take two."""
-    if text.translate(_OWN_SIGNS).isascii():
-        return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415 - most text needs no tables
+    """The text's width in columns of a terminal: letters of East Asia take two."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
-    return cell_len(text)
+
+def _columns(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):  # it is drawn on the letter before it
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
 def plain(line: Line) -> str:
-    """The line's words alone."""
+    """The line without colour."""
     return "".join(text for text, _ in line).rstrip()
 
 
 def coloured(line: Line) -> str:
-    """The line with its tones, for a terminal of 16 colours."""
+    """The line with its colours, for a terminal of 16 colours."""
     pieces = [
         text if tone is Tone.PLAIN or not text.strip() else click.style(text, fg=_COLOURS.get(tone), bold=True)
         for text, tone in line
@@ -117,7 +118,7 @@ def coloured(line: Line) -> str:
 
 
 def fitted(text: str, encoding: str) -> str:
-    """The text in letters that this output has; others are escaped."""
+    """The text with the letters that this encoding lacks escaped."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
