@@ -67,4 +67,4 @@ def test_counts() -> None:
     manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
     counted = size_breakdown(manifest)
     assert (counted.files, counted.links, counted.directories, counted.deepest, counted.not_utf8) == (4, 1, 2, 3, 1)
-    assert counted.request_queue == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}
+    assert counted.files_by_size == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}

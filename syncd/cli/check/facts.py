@@ -1,4 +1,4 @@
-"""The facts of a machine and a configuration that a bug report needs, none of them about the person."""
+"""Facts of a machine and a configuration for a bug report, none of them about the person."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Literal, get_origin, get_type_hints
+
+from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.check.anonymizer import Anonymizer
-from syncd.core.settings import SECTIONS, AcquireKeys, Config
+from syncd.core.settings import SECTIONS, Config
 from syncd.watch import filesystem_type
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 
@@ -66,34 +67,32 @@ def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
 
 
 def environment_facts() -> Iterator[Row]:
-    """Which variables are set; their values are a person's own."""
+    """The variables that are set, without their values."""
     for name in _VARIABLES:
         if name in os.environ:
             yield name, "set" if os.environ[name] else "set, but empty"
 
 
-def config_facts(config: Config, anonymizer: Anonymizer) -> Iterator[Row]:
-    """Every key as it is understood: numbers, switches and choices as they are, of all else only how much there is."""
+def config_facts(config: Config) -> Iterator[Row]:
+    """Every key as it is used: numbers, switches and choices as they are, of all else only if and how much is set."""
     for section in SECTIONS:
-        keys = getattr(config, section)
-        for key in keys.__struct_fields__:
-            yield from _key(f"{section}.{key}", getattr(keys, key), anonymizer)
+        yield from _keys(section, getattr(config, section))
 
 
-def _key(name: str, value: Any, anonymizer: Anonymizer) -> Iterator[Row]:
-    if isinstance(value, AcquireKeys):
-        yield f"{name}.servers", anonymizer.text(", ".join(value.servers))
-        yield f"{name}.ttl_seconds", str(value.ttl_seconds)
-    elif isinstance(value, tuple):
-        yield name, f"{len(value)} texts"
-    elif value is None:
-        yield name, "not set"
-    elif isinstance(value, bool | int | float):
-        yield name, str(value).lower()
-    elif name == "sandbox.base_url" and value in _OFFICIAL:
-        yield name, value
-    else:
-        yield name, anonymizer.text(str(value))
+def _keys(section: str, keys: Struct) -> Iterator[Row]:
+    types = get_type_hints(type(keys))
+    for name in keys.__struct_fields__:
+        value = getattr(keys, name)
+        if isinstance(value, Struct):
+            yield from _keys(f"{section}.{name}", value)
+        elif isinstance(value, bool | int | float):
+            yield f"{section}.{name}", str(value).lower()
+        elif get_origin(types[name]) is Literal or value in _OFFICIAL:
+            yield f"{section}.{name}", str(value)
+        elif isinstance(value, tuple):
+            yield f"{section}.{name}", f"{len(value)} texts"
+        else:
+            yield f"{section}.{name}", "set" if value else "not set"
 
 
 def _version(name: str) -> str:

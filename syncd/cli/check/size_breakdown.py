@@ -30,13 +30,13 @@ class PathSize(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeBreakdown:
-    """Counts alone. `deepest` is in path components, `request_queue` counts files by size."""
+    """Counts alone. `deepest` is in path components, `files_by_size` counts files by size."""
 
     files: int
     links: int
     directories: int
     content_bytes: int
-    request_queue: dict[str, int]
+    files_by_size: dict[str, int]
     deepest: int
     longest_name_bytes: int
     not_utf8: int
@@ -92,14 +92,14 @@ def ignore_line(path: str, is_dir: bool) -> str:
 def size_breakdown(manifest: Mapping[str, Entry]) -> SizeBreakdown:
     """Count."""
     kinds = Counter(entry.kind for entry in manifest.values())
-    request_queue = Counter(_order(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
+    files_by_size = Counter(_order(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
     names = [path.rpartition("/")[2].encode("utf-8", "surrogateescape") for path in manifest]
     return SizeBreakdown(
         files=kinds[Kind.FILE],
         links=kinds[Kind.SYMLINK],
         directories=kinds[Kind.DIRECTORY],
         content_bytes=content_bytes(manifest.values()),
-        request_queue={order: request_queue[order] for order in (*_ORDERS, _LARGER) if request_queue[order]},
+        files_by_size={order: files_by_size[order] for order in (*_ORDERS, _LARGER) if files_by_size[order]},
         deepest=max((path.count("/") + 1 for path in manifest), default=0),
         longest_name_bytes=max(map(len, names), default=0),
         not_utf8=sum(not path.isascii() and _is_odd(path) for path in manifest),
