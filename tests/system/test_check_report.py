@@ -51,7 +51,7 @@ printf 'zqbytes \\377\\376 zqmore\\033[31m\\n'
 
 @pytest.fixture
 def planted(rig: Rig) -> Rig:
-    """A rig in which every input of a report has something private in it."""
+    """A rig with something private in every input of a report."""
     for name in ("zqcode/zqsub", "zqcode/with blank zqname"):
         rig.write(f"{name}/zqfile.py", "zqcontent = 1\n")
     rig.write("the secret plan/status of all", "zqcontent\n")
@@ -113,7 +113,7 @@ def _record(outcome: str, **more: object) -> dict[str, object]:
 
 
 def _stub(rig: Rig, **programs: str) -> None:
-    """Programs of these names come first, in the place of what this machine may or may not have."""
+    """Put programs of these names first in PATH, so that the machine's own are not used."""
     folder = rig.home / "bin"
     folder.mkdir(exist_ok=True)
     for name, text in programs.items():
@@ -132,7 +132,7 @@ def _report(rig: Rig, *more: str, code: int = 0) -> tuple[Finished, str]:
     assert KEY.encode() not in written
     assert SANDBOX.encode() not in re.findall(rb"[a-z]+", written)
     text = written.decode()
-    for private in (str(rig.home), os.uname().nodename, "ab12ab12", "abababab", "10.0.0.7", "the secret", "plan"):
+    for private in (str(rig.home), os.uname().nodename, "ab12ab12", "abababab", "10.0.0.7", "secret plan", "plan"):
         assert private not in text, private
     assert all(line.isprintable() for line in text.split("\n"))
     return done, text
@@ -143,7 +143,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
     _stub(planted, systemctl=_SYSTEMCTL, journalctl=_JOURNAL, loginctl=_LOGINCTL)
     done, text = _report(planted)
     assert "read it before you pass it on" in done.out
-    assert CANARY.search(done.out.encode())  # the person at the screen does see the names
+    assert CANARY.search(done.out.encode())  # the screen does show the names
     for kept in (
         "== versions ==",
         "systemd         257",
@@ -167,8 +167,8 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
     assert planted.emulator.request_log.ops() == ["get"]
 
 
-def test_it_works_where_nothing_does(planted: Rig) -> None:
-    """A broken configuration and no systemd still make a report, with the reason in it and no name."""
+def test_a_broken_configuration(planted: Rig) -> None:
+    """With a broken configuration and no systemd there is a report too, with the reason and without names."""
     planted.config_file.write_text('workspace.path = "zqplace"\nzqsection = {}\n')
     planted.environ["PATH"] = str(planted.home)
     _, text = _report(planted, code=78)
@@ -192,12 +192,12 @@ def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
 
 
 def test_where_it_is_written(rig: Rig) -> None:
-    """Never over a file, never where it would be synced; without a name, in the current directory under a free one."""
+    """Never over a file, never in the workspace; by default under an unused name in the current directory."""
     rig.fill(3)
     (rig.home / "there.txt").write_text("mine")
     done = rig.run("check", "--report", "there.txt")
     assert done.code == 78
-    assert "there.txt is there already" in done.err
+    assert "there.txt already exists" in done.err
     assert (rig.home / "there.txt").read_text() == "mine"
     done = rig.run("check", "--report", str(rig.workspace / "new.txt"))
     assert done.code == 78

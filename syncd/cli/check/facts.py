@@ -42,11 +42,11 @@ _VARIABLES = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NO_COLOR", "PYTHONPATH"),
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")
-_OFFICIAL = ("https://api.klavis.ai", "https://api.eu.klavis.ai")
+_PUBLIC_URLS = ("https://api.klavis.ai", "https://api.eu.klavis.ai")
 
 
 def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
-    """Versions and limits; `systemd` is its version, 0 where there is none."""
+    """Versions and limits. `systemd` is its version, 0 if it does not answer."""
     yield "syncd", __version__
     yield "python", f"{platform.python_implementation()} {platform.python_version()}"
     yield "in a venv", _yes(sys.prefix != sys.base_prefix)
@@ -58,7 +58,7 @@ def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
     yield "machine", f"{platform.machine()}, {os.cpu_count()} processors"
     yield "distribution", _distribution()
     yield "container", _yes(os.path.exists("/run/.containerenv") or os.path.exists("/.dockerenv"))
-    yield "systemd", str(systemd) if systemd else "none that answers"
+    yield "systemd", str(systemd) if systemd else "does not answer"
     yield "watches", str(watch_limit()[0] or "no limit known")
     yield "instances", str(instance_limit() or "no limit known")
     if workspace is not None:
@@ -74,7 +74,7 @@ def environment_facts() -> Iterator[Row]:
 
 
 def config_facts(config: Config) -> Iterator[Row]:
-    """Every key as it is used: numbers, switches and choices as they are, of all else only if and how much is set."""
+    """Every key: numbers, switches and choices with their values, of other keys only if, or how much, they are set."""
     for section in SECTIONS:
         yield from _keys(section, getattr(config, section))
 
@@ -87,7 +87,7 @@ def _keys(section: str, keys: Struct) -> Iterator[Row]:
             yield from _keys(f"{section}.{name}", value)
         elif isinstance(value, bool | int | float):
             yield f"{section}.{name}", str(value).lower()
-        elif get_origin(types[name]) is Literal or value in _OFFICIAL:
+        elif get_origin(types[name]) is Literal or value in _PUBLIC_URLS:
             yield f"{section}.{name}", str(value)
         elif isinstance(value, tuple):
             yield f"{section}.{name}", f"{len(value)} texts"
@@ -104,10 +104,10 @@ def _version(name: str) -> str:
 
 def _distribution() -> str:
     try:
-        told = platform.freedesktop_os_release()
+        release = platform.freedesktop_os_release()
     except OSError:
         return "unknown"
-    words = [word for word in (told.get("ID", ""), told.get("VERSION_ID", "")) if _NAME.fullmatch(word)]
+    words = [word for word in (release.get("ID", ""), release.get("VERSION_ID", "")) if _NAME.fullmatch(word)]
     return " ".join(words) or "unknown"
 
 

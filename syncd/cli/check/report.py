@@ -1,7 +1,7 @@
 """The text file of `syncd check --report`: what a bug report needs, with no name, address, id or key in it.
 
-A plain text, as a person must be able to read all of it before it is passed on. Its fields are fixed: numbers, times
-and words of a fixed set as they are, and of every message its fixed parts.
+It is plain text, so that a person can read all of it before it is passed on. Its fields are fixed: numbers, times and
+words of a fixed set as they are, and of every message its fixed parts.
 """
 
 from __future__ import annotations
@@ -55,40 +55,40 @@ Nothing of this was sent anywhere. Read it to the end before you pass it on.
 
 
 def write_report(named: str, checkup: Checks, findings: Sequence[Finding]) -> tuple[str, int]:
-    """Write it to a new file, the `named` one or one in the current directory; the file and its number of lines.
+    """Write the report to a new file: `named`, or one in the current directory. Its path and its number of lines.
 
-    Raises `NeedsPerson` where that is there already, cannot be written, or would be synced.
+    Raises `NeedsPerson` if the file exists, cannot be written, or would be synced.
     """
     workspace = checkup.config.workspace.path if checkup.config else None
-    path = os.path.abspath(named) if named else _default(workspace)
+    path = os.path.abspath(named) if named else _new_path(workspace)
     if workspace is not None and (os.path.realpath(path) + os.sep).startswith(workspace + os.sep):
         raise NeedsPerson(f"{path} is in the workspace and would be synced", "name a file elsewhere: --report FILE")
     text = _text(checkup, findings)
-    made = False
+    created = False
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        made = True
+        created = True
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except FileExistsError:
-        raise NeedsPerson(f"{path} is there already", "name another file: --report FILE") from None
+        raise NeedsPerson(f"{path} already exists", "name another file: --report FILE") from None
     except OSError as failure:
-        if made:
+        if created:
             with suppress(OSError):
-                os.unlink(path)  # half a report is none
+                os.unlink(path)  # it is incomplete
         raise NeedsPerson(f"{path} cannot be written: {failure.strerror}", "name another: --report FILE") from None
     return path, text.count("\n")
 
 
-def _default(workspace: str | None) -> str:
-    """A name that is free, in the current directory; at home, where the current one is synced, or may be."""
+def _new_path(workspace: str | None) -> str:
+    """An unused path in the current directory, or in the home directory if the current one is or may be synced."""
     folder = os.getcwd()
     if workspace is None or (os.path.realpath(folder) + os.sep).startswith(workspace + os.sep):
         folder = os.path.expanduser("~")
-    plain = os.path.join(folder, f"syncd-report-{stamp(CLOCK.wall_s())[:10]}")
-    path, number = f"{plain}.txt", 2
+    stem = os.path.join(folder, f"syncd-report-{stamp(CLOCK.wall_s())[:10]}")
+    path, number = f"{stem}.txt", 2
     while os.path.lexists(path):
-        path, number = f"{plain}-{number}.txt", number + 1
+        path, number = f"{stem}-{number}.txt", number + 1
     return path
 
 
@@ -131,9 +131,9 @@ def _fixed(value: Any, name: str = "") -> Any:
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
-    listed = list(rows)
-    width = max((len(name) for name, _ in listed), default=0)
-    return [f"{name:{width}}  {text}" for name, text in listed]
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:{width}}  {text}" for name, text in rows]
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _history(config: Config | None) -> Iterator[str]:
 
 
 def _unit(service: InstalledService | None) -> list[str]:
-    """How the installed unit differs from the shipped one: by directives, without their values."""
+    """Differences between the installed unit and the shipped one, by directive, without values."""
     if service is None:
         return []
     own = set(shipped(service.unit.file).splitlines())
