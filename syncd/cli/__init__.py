@@ -41,7 +41,7 @@ VERBS = {
     "sandbox": "The account's sandboxes: list, show, acquire, release.",
     "service": "The systemd user unit: install, uninstall, status, logs.",
     "completion": "The script that completes commands, options and files at a TAB.",
-    "emulator": "A stand-in for the sandbox API on this machine.",
+    "emulator": "An emulator of the sandbox API on this machine.",
     "demo": "See the whole job with no account.",
 }
 

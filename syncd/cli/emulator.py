@@ -1,4 +1,4 @@
-"""`syncd emulator`: the stand-in for the sandbox API on this machine, to try syncd without an account."""
+"""`syncd emulator`: an emulator of the sandbox API on this machine, to try syncd without an account."""
 
 from __future__ import annotations
 
@@ -15,44 +15,40 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.faults import __doc__ as fault_language
-from syncd.emulator.signing import LONGEST_S
+from syncd.emulator.signing import MAX_LIFETIME_S
 
 
 @click.command("emulator")
-@click.option(
-    "--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for all that it keeps."
-)
+@click.option("--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for its data.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The API's port; 0: any free one.")
 @click.option("--api-key", metavar="KEY", default="", help="The key to accept; default: the last one, or a new one.")
 @click.option(
     "--url-lifetime",
     "url_lifetime_s",
     metavar="SECONDS",
-    type=click.IntRange(1, LONGEST_S),
+    type=click.IntRange(1, MAX_LIFETIME_S),
     default=1800,
-    help="How long signed URLs hold.",
+    help="Lifetime of signed URLs.",
 )
 @click.option(
-    "--sandbox", "sandbox_id", metavar="ID", help="Have a sandbox with this id; default: the last one, or a new one."
+    "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
 )
-@click.option(
-    "--fault", "faults", metavar="TEXT", multiple=True, help="What goes wrong, as 'upload: 503 x3'. Repeatable."
-)
+@click.option("--fault", "faults", metavar="TEXT", multiple=True, help="A fault, such as 'upload: 503 x3'. Repeatable.")
 @click.option(
     "--explain-faults",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, asked: _explain_faults(context) if asked else None,
-    help="The language of --fault, and exit.",
+    help="Explain the language of --fault, and exit.",
 )
 def command(
     *, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None, faults: tuple[str, ...]
 ) -> None:
-    """Stand in for the sandbox API and its bucket, on loopback, until interrupted.
+    """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
-    Prints its address, key and sandbox, then one line for each request to stderr. What was uploaded and extracted stays
-    in the data folder and is there again at the next start.
+    Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
+    the data folder for the next start.
     """
     try:
         parsed = [Fault.parse(line) for line in faults]
@@ -90,10 +86,10 @@ def _serve(
         try:
             emulator.start()
         except OSError as error:
-            # create_server() puts the address into strerror; the errno's own words are enough.
+            # create_server() adds the address to strerror; the text of the errno is enough.
             reason = os.strerror(error.errno or 0)
             if error.filename is None:
-                raise TryLater(f"port {port} cannot be had: {reason}", "name another with --port") from error
+                raise TryLater(f"port {port} cannot be opened: {reason}", "name another with --port") from error
             raise NeedsPerson(f"{error.filename} cannot be used: {reason}", "name another with --data") from error
         try:
             click.echo(_introduction(emulator, _sandbox(emulator, sandbox_id)))
@@ -103,7 +99,7 @@ def _serve(
 
 
 def _refuse_foreign_folder(data_dir: Path) -> None:
-    """A folder with other things in it was surely not meant: it would be closed to others and filled."""
+    """Raise `NeedsPerson` for a folder with other files: its permissions would be changed, and files added."""
     try:
         foreign = any(data_dir.iterdir()) and not (data_dir / KEY_FILE).exists()
     except FileNotFoundError:
@@ -139,22 +135,22 @@ api_key_file = "{emulator.data_dir / KEY_FILE}"
 
 
 def _log(entry: RequestRecord) -> None:
-    # Whoever read the lines may be gone; requests are answered all the same.
+    # stderr may be closed; requests are answered in any case.
     with suppress(OSError):
         click.echo(str(entry), err=True)
 
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[Callable[[], object]]:
-    """Waits for SIGINT or SIGTERM on a pipe, into which the interpreter writes as soon as one comes.
+    """A function that waits for SIGINT or SIGTERM, on a pipe that the interpreter writes to at a signal.
 
-    A handler that wrote would run too late for one that comes in the instant before the wait begins.
+    If a handler wrote to it, a signal right before the wait would be missed, as handlers run between bytecodes.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def handler(_number: int, _frame: FrameType | None) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the interpreter has written to the pipe."""
 
     descriptor_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
