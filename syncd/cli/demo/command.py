@@ -96,8 +96,8 @@ class _Screen:
             click.echo(f"     {shown_path(path):24}  {rule}")
 
     def pause(self) -> None:
-        """Give a person time to read; a file needs none."""
-        any(self.follow(_READING_S if sys.stdout.isatty() else 0.0))
+        """Wait, so that a person can read. Without a terminal, wait for nothing."""
+        list(self.follow(_READING_S if sys.stdout.isatty() else 0.0))
         self._since_s = CLOCK.monotonic_s()
 
     def follow(self, seconds: float) -> Iterator[bool]:
@@ -163,7 +163,7 @@ def _show_tour(demo: DemoEnvironment, screen: _Screen) -> None:
                 raise TryLater(f"the sandbox is not equal to the workspace after {_EQUAL_S:.0f} s", "please report it")
         else:
             demo.flush()
-            any(screen.follow(0))
+            list(screen.follow(0))
             sent = len(demo.emulator.request_log) - requests
             screen.result(f"syncd flush: all is in the sandbox; requests for it: {sent or 'none'}")
     log = demo.emulator.request_log

@@ -140,7 +140,7 @@ class DemoEnvironment:
                 message = _LOG_PREFIX.sub("", line.decode("utf-8", "replace").strip(), count=1)
                 self._events.put(message)
         code = daemon.wait()
-        if daemon is self._daemon:  # else it was told to end
+        if daemon is self._daemon:  # else `end` stopped it
             kind = NeedsPerson if code == NeedsPerson.exit_code else TryLater
             self._events.put(kind(f"syncd run ended with {code}", message.removeprefix("syncd: ")))
 
