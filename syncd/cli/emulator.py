@@ -1,4 +1,4 @@
-"""`syncd emulator`: the stand-in for the sandbox API on this machine, to try syncd without an account."""
+"""`syncd emulator`: an emulator of the sandbox API on this machine, to try syncd without an account."""
 
 from __future__ import annotations
 
@@ -15,41 +15,37 @@ from syncd.core.errors import NeedsPerson, TryLater
 from syncd.emulator import BadFault, Emulator, Fault, RequestRecord, Sandbox
 from syncd.emulator.emulator import KEY_FILE
 from syncd.emulator.faults import __doc__ as fault_language
-from syncd.emulator.signing import LONGEST_S
+from syncd.emulator.signing import MAX_LIFETIME_S
 
 
 @click.command("emulator")
-@click.option(
-    "--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for all that it keeps."
-)
+@click.option("--data", "data_dir", type=click.Path(path_type=Path), required=True, help="Folder for its data.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The API's port; 0: any free one.")
 @click.option("--api-key", metavar="KEY", default="", help="The key to accept; default: the last one, or a new one.")
 @click.option(
     "--url-lifetime",
     "url_lifetime_s",
     metavar="SECONDS",
-    type=click.IntRange(1, LONGEST_S),
+    type=click.IntRange(1, MAX_LIFETIME_S),
     default=1800,
-    help="How long signed URLs hold.",
+    help="Lifetime of signed URLs.",
 )
 @click.option(
-    "--sandbox", "sandbox_id", metavar="ID", help="Have a sandbox with this id; default: the last one, or a new one."
+    "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
 )
-@click.option(
-    "--fault", "faults", metavar="TEXT", multiple=True, help="What goes wrong, as 'upload: 503 x3'. Repeatable."
-)
+@click.option("--fault", "faults", metavar="TEXT", multiple=True, help="A fault, such as 'upload: 503 x3'. Repeatable.")
 @click.option(
     "--explain-faults",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, asked: _explain_faults(context) if asked else None,
-    help="The language of --fault, and exit.",
+    help="Explain the language of --fault, and exit.",
 )
 def command(
     *, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None, faults: tuple[str, ...]
 ) -> None:
-    """Stand in for the sandbox API and its bucket, on loopback, until interrupted.
+    """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
     Prints its address, key and sandbox, then one line for each request to stderr. Uploads and extracted files stay in
     the data folder, and the next start finds them there.

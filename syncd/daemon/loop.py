@@ -28,7 +28,7 @@ from syncd.daemon.requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.failure import StepFailed
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.retry import RetrySettings
 from syncd.report.status_publisher import StatusPublisher

@@ -1,4 +1,4 @@
-"""A local stand-in for the sandbox API and its bucket: real HTTP on loopback, signed URLs that expire and verify."""
+"""An emulator of the sandbox API and its bucket: real HTTP on loopback, signed URLs that are verified and expire."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The bucket that signed URLs point to, as strict as the real one, so that a client's mistake shows here first.
+"""The bucket that signed URLs point to, as strict as the real one, so that tests find a client's mistake.
 
-Objects lie on disk under their region: `us` and `asia` are two buckets. An object is a folder with one file, whose name
-carries generation and hashes; so a new version appears whole or not at all, and no second file can disagree with it.
+Objects are stored on disk by region: `us` and `asia` are two buckets. An object is a folder with one file, whose name
+holds generation and hashes; so a new version appears whole or not at all, and no second file can disagree with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from syncd.emulator.wire import Readable, Reply, Request
 BUCKET = "local-sandbox-data"
 REGIONS = ("us", "asia")
 ARCHIVE_TYPE = "application/gzip"
-MOST_BYTES = 64 * 1024**3
+MAX_BYTES = 64 * 1024**3
 _PATH = re.compile(rf"/{BUCKET}-(us|asia)/local-sandbox/([A-Za-z0-9][A-Za-z0-9._-]*)/([A-Za-z0-9][A-Za-z0-9._/-]*)")
 _VERSION = re.compile(r"([0-9]+)\.([0-9a-f]{32})\.([0-9a-f]{8})")
 _CODES = {
@@ -48,7 +48,7 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Key:
-    """An object's place: `name` is relative to the sandbox, as `workspace.tar.gz`."""
+    """An object's address: `name` is relative to the sandbox, such as `workspace.tar.gz`."""
 
     region: str
     sandbox: str
@@ -62,7 +62,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Version:
-    """What is stored under a key."""
+    """A stored version of an object."""
 
     path: str
     generation: int
@@ -70,7 +70,7 @@ class Version:
     crc32c: bytes
 
     def headers(self) -> list[tuple[str, str]]:
-        """What the bucket says about it, on two hash lines as Google does."""
+        """Its response headers, with one line for each hash, as Google sends them."""
         return [
             ("ETag", f'"{self.md5.hex()}"'),
             ("x-goog-generation", str(self.generation)),
@@ -81,7 +81,7 @@ class Version:
 
 
 class EmulatedBucket:
-    """Objects, and the answers of both regions. `write_interval_s` above 0: 429 for an object written sooner."""
+    """The objects and answers of both regions. `write_interval_s` above 0: 429 for an object that is written sooner."""
 
     def __init__(self, folder: str, clock: Clock, write_interval_s: float) -> None:
         self._folder = folder
@@ -96,7 +96,7 @@ class EmulatedBucket:
 
     def find(self, key: Key) -> Version | None:
         """The newest version, None if nothing was stored."""
-        folder = self._place(key)
+        folder = self._folder_of(key)
         found = []
         with suppress(FileNotFoundError, NotADirectoryError):
             found = [match for name in os.listdir(folder) if (match := _VERSION.fullmatch(name))]
@@ -110,14 +110,14 @@ class EmulatedBucket:
     def open(self, key: Key) -> tuple[Version, BinaryIO] | None:
         """The newest version and its content, which stays readable when it is replaced."""
         while (version := self.find(key)) is not None:
-            # Replaced between the look and the opening: look again.
+            # If it was replaced before it was opened, find the new version.
             with suppress(FileNotFoundError):
                 return version, open(version.path, "rb")
         return None
 
     def store(self, key: Key, content: Readable) -> Version:
-        """Replaces the object at once when all of `content` has arrived; else it stays as it was."""
-        folder = self._place(key)
+        """Replace the object atomically, after all of `content` has arrived; without that it stays unchanged."""
+        folder = self._folder_of(key)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         generation = self._next_generation()
         partial = os.path.join(folder, f"{generation}.part")
@@ -143,23 +143,23 @@ class EmulatedBucket:
         return Version(path, generation, md5.digest(), crc32c.digest())
 
     def sweep(self) -> None:
-        """Deletes what uploads left that were under way when an earlier run was killed."""
+        """Delete partial files of uploads that were cut off when an earlier run was killed."""
         for partial in Path(self._folder).rglob("*.part"):
             partial.unlink()
 
-    def forget(self, sandbox: str) -> None:
-        """Deletes all of a sandbox's objects."""
+    def delete_sandbox(self, sandbox: str) -> None:
+        """Delete all objects of a sandbox."""
         for region in REGIONS:
             shutil.rmtree(os.path.join(self._folder, region, sandbox), ignore_errors=True)
 
     def url(self, method: str, key: Key, lifetime_s: int) -> str:
-        """A signed URL; an upload's is for archives only."""
+        """A signed URL; one for an upload accepts archives only."""
         content_type = ARCHIVE_TYPE if method == "PUT" else None
         return self.signer.url(
             method, key.path, now_s=self._clock.wall_s(), lifetime_s=lifetime_s, content_type=content_type
         )
 
-    def _place(self, key: Key) -> str:
+    def _folder_of(self, key: Key) -> str:
         return os.path.join(self._folder, key.region, key.sandbox, key.name.replace("/", "@"))
 
     def _next_generation(self) -> int:
@@ -170,7 +170,7 @@ class EmulatedBucket:
     # The origin's side
 
     def identify(self, request: Request) -> tuple[str, str | None]:
-        """`upload`, `execution-upload` or `download`, and whose."""
+        """The operation (`upload`, `execution-upload` or `download`) and the sandbox."""
         key = _key(request)
         if request.method != "PUT":
             op = "download"
@@ -179,43 +179,41 @@ class EmulatedBucket:
         return op, key.sandbox if key is not None else None
 
     def answer(self, op: str, request: Request, body: Readable) -> Reply:
-        """Verifies and stores or gives; the errors are XML with Google's codes."""
+        """Verify the signature, then store or return the object; errors are XML with Google's codes."""
         key = _key(request)
         if request.method not in ("PUT", "GET"):
-            return _refused(Refusal(405, "MethodNotAllowed", "The specified method is not allowed."))
+            return _error_reply(Refusal(405, "MethodNotAllowed", "The specified method is not allowed."))
         if request.method == "PUT" and not request.announces_length:
-            return _refused(Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header."))
+            return _error_reply(
+                Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+            )
         refusal = self.signer.verify(
             request.method, request.path, request.query, list(request.headers.items()), self._clock.wall_s()
         )
         if refusal is not None:
-            return _refused(refusal)
+            return _error_reply(refusal)
         if key is None:
-            return self.refusal(404, "NoSuchKey")
+            return self.error_reply(404, "NoSuchKey")
         return self._put(key, body) if op != "download" else self._get(key)
 
-    def refusal(self, status: int, code: str) -> Reply:
-        """An error of that status; without a code, the status's usual one."""
+    def error_reply(self, status: int, code: str) -> Reply:
+        """An error with that status; if `code` is empty, with the usual code of the status."""
         code = code or _CODES.get(status, "UnknownError")
-        return _refused(Refusal(status, code, f"The request was answered with {code}."))
+        return _error_reply(Refusal(status, code, f"The request was answered with {code}."))
 
-    def vanish(self, sandbox: str) -> None:
-        """A sandbox that is gone has no objects."""
-        self.forget(sandbox)
-
-    def empty(self, sandbox: str) -> None:
-        """What a sandbox's workspace holds is no object."""
+    def empty_sandbox(self, sandbox: str) -> None:
+        """Do nothing: the files of a workspace are not objects."""
 
     def _put(self, key: Key, body: Readable) -> Reply:
-        if body.length > MOST_BYTES:
-            return self.refusal(400, "EntityTooLarge")
+        if body.length > MAX_BYTES:
+            return self.error_reply(400, "EntityTooLarge")
         now_s = self._clock.monotonic_s()
         if now_s - self._written_s.get(key, float("-inf")) < self._write_interval_s:
-            return self.refusal(429, "SlowDown")
+            return self.error_reply(429, "SlowDown")
         try:
             version = self.store(key, body)
         except OSError:
-            return self.refusal(500, "InternalError")
+            return self.error_reply(500, "InternalError")
         self._written_s[key] = now_s
         more = [("x-goog-stored-content-length", str(body.length)), ("x-goog-stored-content-encoding", "identity")]
         kind = [("Content-Type", "text/html; charset=UTF-8"), ("Server", "UploadServer")]
@@ -224,7 +222,7 @@ class EmulatedBucket:
     def _get(self, key: Key) -> Reply:
         opened = self.open(key)
         if opened is None:
-            return self.refusal(404, "NoSuchKey")
+            return self.error_reply(404, "NoSuchKey")
         version, content = opened
         size_bytes = os.fstat(content.fileno()).st_size
         kind = "application/zip" if key.name.endswith(".zip") else ARCHIVE_TYPE
@@ -237,11 +235,11 @@ def _key(request: Request) -> Key | None:
     return Key(match[1], match[2], match[3]) if match and ".." not in match[3] else None
 
 
-def _refused(refusal: Refusal) -> Reply:
-    details = f"<Details>{escape(refusal.details)}</Details>" if refusal.details else ""
+def _error_reply(error: Refusal) -> Reply:
+    details = f"<Details>{escape(error.details)}</Details>" if error.details else ""
     text = (
         "<?xml version='1.0' encoding='UTF-8'?>"
-        f"<Error><Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>{details}</Error>"
+        f"<Error><Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message>{details}</Error>"
     )
     headers = (("Content-Type", "application/xml; charset=UTF-8"), ("Server", "UploadServer"))
-    return Reply(refusal.status, headers, text.encode())
+    return Reply(error.status, headers, text.encode())

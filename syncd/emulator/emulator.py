@@ -1,7 +1,7 @@
-"""The whole stand-in, wired: start it, point syncd at `base_url`, and look at what it was asked and what it holds.
+"""The emulator: start it, configure syncd with its `base_url`, and inspect its requests and sandboxes.
 
-Data outlives it: started again on the same folder it has the same sandboxes, objects, key and signing secret, and takes
-the same bucket port where that is free, so that URLs it gave still hold.
+Its data is kept: started again on the same folder it has the same sandboxes, objects, key and signing secret, and uses
+the same bucket port if that is free, so that earlier URLs are still valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from syncd.core.errors import Locked, WorkspaceError
 from syncd.emulator.api import EmulatedApi
 from syncd.emulator.bucket import EmulatedBucket
 from syncd.emulator.faults import Faults
-from syncd.emulator.request_handler import EmulatedService, Exchanges
+from syncd.emulator.request_handler import EmulatedService, RequestHandler
 from syncd.emulator.request_log import RequestLog, RequestRecord
 from syncd.emulator.sandbox import Sandbox, Sandboxes
 from syncd.emulator.server import Origin
@@ -30,15 +30,15 @@ from syncd.emulator.signing import Signer
 
 KEY_FILE = "api-key"
 _LOG = logging.getLogger(__name__)
-_MEMORY = "emulator.json"
+_STATE_FILE = "emulator.json"
 
 
 class Emulator:
     """The API and its bucket on two ports of loopback, from `start` (or `with`) to `close`.
 
-    `port` is the API's, 0 any free one. `write_interval_s` above 0 lets the bucket refuse (429) to write one object
-    more often. `clock` is the servers' clock: it signs, expires and dates. `observer` sees each finished request.
-    Raises OSError (port taken, folder not usable) and Locked (another emulator has the folder) at the start.
+    `port` is the API's, 0 any free one. With `write_interval_s` above 0 the bucket refuses (429) to write an object
+    more often. `clock` is the servers' clock, for signatures, expiry and dates. `observer` is called with each finished
+    request. `start` raises OSError (port in use, folder not usable) and Locked (another emulator uses the folder).
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Emulator:
         self._url_lifetime_s = url_lifetime_s
         self._sandboxes = Sandboxes(self.data_dir / "sandboxes", clock, execution_timeout_s)
         self._bucket = EmulatedBucket(str(self.data_dir / "bucket"), clock, write_interval_s)
-        self._exchanges = Exchanges(clock, self.request_log, self.faults, self._failed)
+        self._handler = RequestHandler(clock, self.request_log, self.faults, self._on_error)
         self._api: EmulatedApi | None = None
         self._origins: list[Origin] = []
-        self._folder_lock = -1
+        self._lock_descriptor = -1
         self._failures: list[BaseException] = []
 
     @property
     def base_url(self) -> str:
-        """The API's address; valid once started."""
+        """The API's address, empty before the start."""
         return f"http://{self._origins[0].host}" if self._origins else ""
 
     @property
@@ -81,7 +81,7 @@ class Emulator:
 
     @property
     def url_lifetime_s(self) -> int:
-        """How long the next signed URLs hold, in seconds; may be set while it runs."""
+        """The lifetime of the next signed URLs, in seconds; may be set while it runs."""
         return self._url_lifetime_s
 
     @url_lifetime_s.setter
@@ -95,30 +95,30 @@ class Emulator:
         return self._sandboxes.create(id, servers)
 
     def sandbox(self, sandbox_id: str) -> Sandbox | None:
-        """The sandbox of that id, None if it is gone."""
+        """The sandbox with this id, None if there is none."""
         return self._sandboxes.find(sandbox_id)
 
     def sandboxes(self) -> list[Sandbox]:
-        """All that there are, oldest first."""
+        """All sandboxes, oldest first."""
         return self._sandboxes.all()
 
     def start(self) -> None:
-        """Opens the folder and both ports."""
+        """Open the folder and both ports."""
         try:
             self._open_folder()
-            memory = self._remembered()
-            self.api_key = self.api_key or self._kept_key()
+            state = self._saved_state()
+            self.api_key = self.api_key or self._saved_key()
             _write_private(self.data_dir / KEY_FILE, self.api_key + "\n")
             self._sandboxes.load()
             self._bucket.sweep()
             self._api = EmulatedApi(self._sandboxes, self._bucket, self._clock, self.api_key, self._url_lifetime_s)
             self._bind(self._api, "api", self._port)
-            bucket = self._bind_anywhere(int(memory.get("bucket_port", 0)))
-            secret = bytes.fromhex(memory.get("secret") or secrets.token_hex(32))
+            bucket = self._bind_bucket(int(state.get("bucket_port", 0)))
+            secret = bytes.fromhex(state.get("secret") or secrets.token_hex(32))
             self._api.base_url = self.base_url
             self._bucket.signer = Signer(secret, bucket.host)
-            memory = {"bucket_port": str(bucket.port), "secret": secret.hex()}
-            _write_private(self.data_dir / _MEMORY, json.dumps(memory))
+            state = {"bucket_port": str(bucket.port), "secret": secret.hex()}
+            _write_private(self.data_dir / _STATE_FILE, json.dumps(state))
         except BaseException:
             self.close()
             raise
@@ -126,7 +126,7 @@ class Emulator:
             origin.start()
 
     def close(self) -> None:
-        """Ends both ports, every connection, thread and execution; the folder stays."""
+        """Close both ports, and end every connection, thread and execution; the folder stays."""
         closers = [threading.Thread(target=origin.close) for origin in self._origins]
         for closer in closers:
             closer.start()
@@ -134,9 +134,9 @@ class Emulator:
             closer.join()
         self._origins = []
         self._sandboxes.close()
-        if self._folder_lock >= 0:
-            os.close(self._folder_lock)
-            self._folder_lock = -1
+        if self._lock_descriptor >= 0:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = -1
 
     def __enter__(self) -> Self:
         self.start()
@@ -146,11 +146,11 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-        # A test's hook that failed in a server thread must fail the test, not pass unseen.
+        # An error of a test's hook in a server thread must fail the test.
         if self._failures and error is None:
             raise self._failures[0]
 
-    def _failed(self, error: BaseException) -> None:
+    def _on_error(self, error: BaseException) -> None:
         self._failures.append(error)
         _LOG.error("a request failed unexpectedly", exc_info=error)
 
@@ -159,20 +159,20 @@ class Emulator:
         if self.data_dir == Path.home() or self.data_dir == self.data_dir.parent:
             raise WorkspaceError(f"{self.data_dir} cannot hold the emulator's data", "name a folder of its own")
         self.data_dir.chmod(0o700)
-        self._folder_lock = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._lock_descriptor = os.open(self.data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Locked(f"another emulator uses {self.data_dir}", "stop it, or name another folder") from error
 
-    def _remembered(self) -> dict[str, str]:
+    def _saved_state(self) -> dict[str, str]:
         try:
-            memory = json.loads((self.data_dir / _MEMORY).read_text(encoding="utf-8"))
-            return {name: str(memory[name]) for name in ("bucket_port", "secret")}
+            state = json.loads((self.data_dir / _STATE_FILE).read_text(encoding="utf-8"))
+            return {name: str(state[name]) for name in ("bucket_port", "secret")}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return {}
 
-    def _kept_key(self) -> str:
+    def _saved_key(self) -> str:
         try:
             return (self.data_dir / KEY_FILE).read_text(encoding="utf-8").strip() or secrets.token_urlsafe(24)
         except FileNotFoundError:
@@ -181,14 +181,14 @@ class Emulator:
     def _bind(self, service: EmulatedService, name: str, port: int) -> Origin:
         origin = Origin(
             name,
-            lambda connection, request: self._exchanges.serve(service, connection, request),
-            self._failed,
+            lambda connection, request: self._handler.serve(service, connection, request),
+            self._on_error,
         )
         origin.bind(port)
         self._origins.append(origin)
         return origin
 
-    def _bind_anywhere(self, preferred: int) -> Origin:
+    def _bind_bucket(self, preferred: int) -> Origin:
         try:
             return self._bind(self._bucket, "bucket", preferred)
         except OSError:

@@ -1,7 +1,7 @@
-"""Runs an uploaded `main.py` beside a workspace, as the service does: the one way to remove single files there.
+"""Runs an uploaded `main.py` beside a workspace, as the service does: the only way to remove single files there.
 
-What runs is code that the key's owner uploaded, as this user and without a cage: its environment holds none of ours,
-its output and its time are bounded, and its whole process group ends with it.
+The program was uploaded by the key's owner and runs as this user, without isolation: it does not get our environment,
+its output and its time are limited, and its whole process group ends with it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from enum import StrEnum
 
 from syncd.core.clock import Clock
 
-MOST_LOG_BYTES = 8 * 1024**2
+MAX_LOG_BYTES = 8 * 1024**2
 
 
 class RunStatus(StrEnum):
-    """How far an execution is."""
+    """The status of an execution."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -40,35 +40,35 @@ class Execution:
         self._timeout_s = timeout_s
         self._log = f"{folder}.log"
         self._logged_bytes = 0
-        self._turn = threading.Event()
+        self._may_run = threading.Event()
         self._stop_read, self._stop_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="emulator-execution")
 
     def start(self) -> None:
-        """Runs it."""
+        """Run it now."""
         self.enqueue()
         self.begin()
 
     def enqueue(self) -> None:
-        """It is pending from now on, until `begin`."""
+        """Make it pending, until `begin`."""
         with open(self._log, "wb"):
             pass
         self._thread.start()
 
     def begin(self) -> None:
-        """It is its turn."""
-        self._turn.set()
+        """Run it after `enqueue`."""
+        self._may_run.set()
 
     def close(self) -> None:
-        """Kills it if it still runs; nothing of it is left, and one that was pending never begins."""
+        """Kill it if it still runs, with its child processes; a pending one never begins."""
         os.write(self._stop_write, b"x")
-        self._turn.set()
+        self._may_run.set()
         self._thread.join()
         os.close(self._stop_read)
         os.close(self._stop_write)
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Wait until it has ended."""
         self._thread.join()
 
     @property
@@ -76,7 +76,7 @@ class Execution:
         return self.status in (RunStatus.COMPLETED, RunStatus.FAILED)
 
     def logs(self, cursor: int) -> tuple[str, int]:
-        """Text from byte `cursor` on, and the cursor after it; a character is never cut in two."""
+        """The text from byte `cursor` on, and the cursor after it; characters are never split."""
         ended = self.ended
         with open(self._log, "rb") as file:
             file.seek(cursor)
@@ -87,14 +87,14 @@ class Execution:
 
     def _run(self) -> None:
         try:
-            code = self._supervised()
+            code = self._run_program()
         except OSError as error:
             self._write(f"could not run main.py: {error.strerror}\n".encode())
             code = 1
         self.status = RunStatus.FAILED if code else RunStatus.COMPLETED
 
-    def _supervised(self) -> int:
-        self._turn.wait()
+    def _run_program(self) -> int:
+        self._may_run.wait()
         if select.select([self._stop_read], [], [], 0)[0]:
             return 1
         environment = {
@@ -115,11 +115,11 @@ class Execution:
             start_new_session=True,
         ) as process:
             try:
-                return self._follow(process)
+                return self._supervise(process)
             finally:
                 _kill(process)
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+    def _supervise(self, process: subprocess.Popen[bytes]) -> int:
         assert process.stdout is not None  # noqa: S101 - opened with a pipe
         output = process.stdout.fileno()
         ended = os.pidfd_open(process.pid)
@@ -143,12 +143,12 @@ class Execution:
             os.close(ended)
 
     def _drain(self, output: int) -> None:
-        while self._logged_bytes < MOST_LOG_BYTES and select.select([output], [], [], 0)[0] and self._copy(output):
+        while self._logged_bytes < MAX_LOG_BYTES and select.select([output], [], [], 0)[0] and self._copy(output):
             pass
 
     def _copy(self, output: int) -> bool:
         data = os.read(output, 64 * 1024)
-        self._write(data[: max(0, MOST_LOG_BYTES - self._logged_bytes)])
+        self._write(data[: max(0, MAX_LOG_BYTES - self._logged_bytes)])
         return bool(data)
 
     def _write(self, data: bytes) -> None:
@@ -158,18 +158,18 @@ class Execution:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # Its children too: they hold the pipe, and the workspace is not theirs for ever.
+    # With its children, which hold the pipe and might still change the workspace.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _whole_characters(data: bytes) -> int:
-    """How many bytes of `data` end with a whole UTF-8 character."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
+    """The length of the longest beginning of `data` that ends with a whole UTF-8 character."""
+    for tail in range(1, min(4, len(data)) + 1):
+        byte = data[-tail]
         if byte >= 0xC0:
             needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return len(data) - back if needed > back else len(data)
+            return len(data) - tail if needed > tail else len(data)
         if byte < 0x80:
             break
     return len(data)

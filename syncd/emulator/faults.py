@@ -1,46 +1,46 @@
-r"""A small language for what goes wrong, so that a test or a person can say it in one line: `upload: 503 x3`.
+r"""A small language for faults, so that a test or a person can describe one in a line: `upload: 503 x3`.
 
     OP: ACTION [WHEN] [OPTIONS] [skip=N] [xN | always]
 
-`OP` is an operation of the journal, or `any`: list acquire get release reset upload-url initialize dump
+`OP` is an operation of the request log, or `any`: list acquire get release reset upload-url initialize dump
 execution-upload-url execute execution-status execution-logs export-artifacts (the API's), upload execution-upload
 download (the bucket's).
 
-    | action                 | what the client meets                                                     | when        |
+    | action                 | what the client gets                                                      | when        |
     | ---------------------- | ------------------------------------------------------------------------- | ----------- |
     | `503`, any status      | that answer; options `code=CODE` (the bucket's), `location=URL`,          | instead     |
     |                        | `retry-after=VALUE`                                                       |             |
     | `expired`              | the bucket's 400 ExpiredToken                                             | instead     |
     | `forbidden`            | the bucket's 403 SignatureDoesNotMatch                                    | instead     |
-    | `html`                 | 200 with a page, as a hotel's network answers                             | instead     |
+    | `html`                 | 200 with a page, as a captive portal answers                              | instead     |
     | `json {…}`             | 200 with that JSON                                                        | instead     |
     | `error MESSAGE`        | initialize: 200 with `"status": "error"` and that message                 | instead     |
     | `redirect URL`         | 307 to that URL                                                           | instead     |
     | `huge`                 | 200 and a body without end                                                | instead     |
     | `bomb`                 | 200 and a few hundred bytes, coded `gzip, gzip`, of 64 MiB                | instead     |
-    | `raw TEXT`             | these bytes, with escapes as `\r\n`, whatever they are; then the end      | instead     |
-    | `flood TEXT`           | these bytes up to a `|`, then those behind it again and again             | instead     |
+    | `raw TEXT`             | exactly these bytes, with escapes such as `\r\n`; then the end            | instead     |
+    | `flood TEXT`           | the bytes before a `|`, then those after it again and again               | instead     |
     | `reset`                | a TCP reset                                                               | before      |
     | `close`                | the connection ends without an answer                                     | before      |
-    | `hang SECONDS`         | silence, then the connection ends                                         | before      |
-    | `delay SECONDS`        | silence, then all goes on                                                 | before      |
+    | `hang SECONDS`         | nothing for that time, then the connection ends                           | before      |
+    | `delay SECONDS`        | nothing for that time, then the genuine answer                            | before      |
     | `lost`                 | the work is done, the connection ends without an answer (`close after`)   | after       |
-    | `cut`                  | the work is done, the answer's body is only its first half                | after       |
-    | `slow BYTES`           | the request's body is read, and the answer's sent, at BYTES a second      | throughout  |
-    | `drip SECONDS`         | the work is done, each byte of the answer waits so long, the head's too   | after       |
-    | `twice`                | the work is done, and the answer sent two times                           | after       |
-    | `skew SECONDS`         | the answer's date is so far ahead, or behind with a minus                 | after       |
-    | `corrupt`              | one byte of the upload is stored, or of the download sent, flipped        | throughout  |
-    | `wrong-hash`, `no-hash`| upload: stored as sent, answered with other hashes or none                | after       |
-    | `two-hashes`           | upload: stored as sent, answered with its hashes and others               | after       |
-    | `gone`                 | the sandbox no longer exists: 404 from now on                             | before      |
+    | `cut`                  | the work is done, only the first half of the answer's body is sent        | after       |
+    | `slow BYTES`           | the request's body is read, and the answer's sent, at BYTES per second    | throughout  |
+    | `drip SECONDS`         | the work is done, each byte of the answer is sent after that time         | after       |
+    | `twice`                | the work is done, and the answer is sent twice                            | after       |
+    | `skew SECONDS`         | the answer's date is ahead by that time, behind with a minus              | after       |
+    | `corrupt`              | one byte of the upload is stored, or of the download is sent, changed     | throughout  |
+    | `wrong-hash`, `no-hash`| upload: stored as sent, the answer has wrong hashes or none               | after       |
+    | `two-hashes`           | upload: stored as sent, the answer has right hashes and wrong ones        | after       |
+    | `gone`                 | the sandbox is deleted: 404 from now on                                   | before      |
     | `replace`              | initialize: the workspace is emptied first, so the archive replaces it    | before      |
 
-`WHEN` moves it: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read; where it
-has none, half of the answer is sent), `instead` (the body is read, the work is not done), `after` (the work is done,
-nothing is sent).
-A request meets the first fault added for its operation that is not used up. `skip=2` lets two requests pass first, `x3`
-is for three requests, `always` for all; once is the default.
+`WHEN` changes the moment: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read;
+without a body, half of the answer is sent), `instead` (the body is read, the work is not done), `after` (the work is
+done, nothing is sent).
+A request gets the first fault for its operation that is not used up. `skip=2` lets two requests pass first, `x3` is for
+three requests, `always` for all; the default is one request.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ ANY = "any"
 
 
 class When(StrEnum):
-    """The instant of a request at which a fault or a hook acts."""
+    """The moment of a request at which a fault or a hook acts."""
 
     BEFORE = "before"
     MID_BODY = "mid-body"
@@ -84,7 +84,7 @@ class When(StrEnum):
 
 
 class Action(StrEnum):
-    """What happens; see the module's table."""
+    """An action of a fault; see the module's table."""
 
     STATUS = "status"
     HTML = "html"
@@ -112,13 +112,14 @@ class Action(StrEnum):
     REPLACE = "replace"
 
 
-WILD = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
-ANSWERS = WILD | {Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.BOMB}
-BREAKS = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
+# Answers without a Content-Length.
+UNFRAMED = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
+REPLACES_ANSWER = UNFRAMED | {Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.BOMB}
+ENDS_CONNECTION = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
 _TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW})
 _TEXTS = frozenset({Action.JSON, Action.ERROR, Action.RAW, Action.FLOOD})
-_MOVABLE = ANSWERS | BREAKS | {Action.DELAY}
-_BEFORE = BREAKS | {Action.DELAY, Action.GONE, Action.REPLACE}
+_MOVABLE = REPLACES_ANSWER | ENDS_CONNECTION | {Action.DELAY}
+_BEFORE = ENDS_CONNECTION | {Action.DELAY, Action.GONE, Action.REPLACE}
 _ONLY_FOR = {
     Action.ERROR: ("initialize",),
     Action.REPLACE: ("initialize",),
@@ -128,7 +129,7 @@ _ONLY_FOR = {
     Action.TWO_HASHES: ("upload", "execution-upload"),
 }
 _ACTIONS = {action.value for action in Action} - {Action.STATUS.value}
-_WHENS = {when.value for when in When}
+_MOMENTS = {when.value for when in When}
 _ALIASES = {
     "expired": "400 code=ExpiredToken",
     "forbidden": "403 code=SignatureDoesNotMatch",
@@ -138,12 +139,12 @@ _ALIASES = {
 
 
 class BadFault(ValueError):
-    """A line is no fault of the language; the message says what is wrong with it."""
+    """A line that is not in the language; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong. `amount` is in seconds, for slow in bytes a second; `times` None: always."""
+    """A fault. `amount` is in seconds, for slow in bytes per second; `times` None: always."""
 
     action: Action
     when: When | None = None
@@ -156,26 +157,26 @@ class Fault:
     skip: int = 0
 
     @property
-    def instant(self) -> When:
-        """When it acts: `when`, or the action's own."""
+    def moment(self) -> When:
+        """The moment at which it acts: `when`, or the action's default."""
         if self.when is not None:
             return self.when
-        if self.action in ANSWERS:
+        if self.action in REPLACES_ANSWER:
             return When.INSTEAD
         return When.BEFORE if self.action in _BEFORE else When.AFTER
 
     def __str__(self) -> str:
         name = str(self.status) if self.action is Action.STATUS else self.action.value
         amount = f"{self.amount:g}" if self.amount else ""
-        return " ".join(filter(None, (name, self.code, amount, self.instant.value)))
+        return " ".join(filter(None, (name, self.code, amount, self.moment.value)))
 
     @classmethod
     def parse(cls, line: str) -> tuple[str, Fault]:
-        """The operation and the fault that `line` names, ready for `Faults.add(*…)`; BadFault if it is none."""
+        """The operation and the fault of a line, as for `Faults.add(*…)`. Raises BadFault."""
         op, colon, rest = line.partition(":")
         op = op.strip()
         if not colon or op not in (*API_OPS, *BUCKET_OPS, ANY):
-            raise BadFault(f"{line!r}: begins with no operation and a colon, as in 'upload: 503'")
+            raise BadFault(f"{line!r}: does not begin with an operation and a colon, as in 'upload: 503'")
         fault = _parsed(rest.strip(), line)
         allowed = _ONLY_FOR.get(fault.action, (op,))
         if op not in allowed or (fault.code and op in API_OPS):
@@ -215,16 +216,16 @@ def _with_arguments(fault: Fault, argument: str, line: str) -> Fault:
             elif fault.action is not Action.ERROR:
                 unescaped(argument)
         except ValueError as error:
-            raise BadFault(f"{line!r}: what follows {fault.action.value} is none") from error
+            raise BadFault(f"{line!r}: the text after {fault.action.value} is not valid") from error
         return replace(fault, text=argument)
     words = argument.split()
-    if words and words[0] in _WHENS and fault.action in _MOVABLE - _TIMED:
+    if words and words[0] in _MOMENTS and fault.action in _MOVABLE - _TIMED:
         fault = replace(fault, when=When(words.pop(0)))
-    elif words and words[-1] in _WHENS and fault.action in _MOVABLE:
+    elif words and words[-1] in _MOMENTS and fault.action in _MOVABLE:
         fault = replace(fault, when=When(words.pop()))
     if fault.action in _TIMED | {Action.REDIRECT}:
         if not words:
-            raise BadFault(f"{line!r}: {fault.action.value} what?")
+            raise BadFault(f"{line!r}: {fault.action.value} needs a value")
         fault = _with_amount(fault, words.pop(0), line)
     if fault.action is Action.STATUS:
         for word in list(words):
@@ -237,9 +238,9 @@ def _with_arguments(fault: Fault, argument: str, line: str) -> Fault:
             fault = replace(fault, code=value) if name == "code" else replace(fault, text=value)
             words.remove(word)
     if words:
-        raise BadFault(f"{line!r}: {' '.join(words)!r} is not understood")
-    if fault.action in BREAKS and fault.when is When.INSTEAD:
-        raise BadFault(f"{line!r}: {fault.action.value} has no 'instead'")
+        raise BadFault(f"{line!r}: {' '.join(words)!r} is not known")
+    if fault.action in ENDS_CONNECTION and fault.when is When.INSTEAD:
+        raise BadFault(f"{line!r}: {fault.action.value} cannot be 'instead'")
     return fault
 
 
@@ -253,7 +254,7 @@ def _with_amount(fault: Fault, word: str, line: str) -> Fault:
     if fault.action is Action.SKEW and 0 < -amount < float("inf"):
         return replace(fault, amount=amount)
     if not 0 < amount < float("inf"):
-        raise BadFault(f"{line!r}: {word!r} is no positive number")
+        raise BadFault(f"{line!r}: {word!r} is not a positive number")
     return replace(fault, amount=amount)
 
 
@@ -272,7 +273,7 @@ class _Queued:
 
 
 class Faults:
-    """The faults still to come and the hooks, by operation; safe from any thread."""
+    """The faults of future requests and the hooks, by operation; safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -280,22 +281,22 @@ class Faults:
         self._hooks: list[tuple[str, When, Hook]] = []
 
     def add(self, op: str, fault: Fault) -> None:
-        """The next requests of `op` meet `fault`, after those already added."""
+        """Add a fault for the next requests of `op`, after those already added."""
         with self._lock:
             self._queued.append((op, _Queued(fault)))
 
     def script(self, *lines: str) -> None:
-        """Adds faults in the language; BadFault before any is added if one line is none."""
+        """Add faults in the language. Raises BadFault, and adds none, if a line is wrong."""
         for op, fault in [Fault.parse(line) for line in lines]:
             self.add(op, fault)
 
     def clear(self) -> None:
-        """Nothing goes wrong any more; hooks stay."""
+        """Remove all faults; hooks stay."""
         with self._lock:
             self._queued.clear()
 
     def take(self, op: str) -> Fault | None:
-        """The fault that a request of `op` meets; it is counted as used."""
+        """The fault of this request of `op`, which is counted as used."""
         with self._lock:
             for pair in self._queued:
                 name, queued = pair
@@ -312,13 +313,13 @@ class Faults:
         return None
 
     def on(self, op: str, when: When | str, hook: Hook) -> None:
-        """Calls `hook` with the journal's entry at that instant (before, mid-body, after) of every request of `op`.
+        """Call `hook` with the request's record at that moment (before, mid-body, after) of every request of `op`.
 
-        The request waits for it. What it raises is raised again when the emulator is closed.
+        The request waits for it. An error that it raises is raised again when the emulator is closed.
         """
         with self._lock:
             self._hooks.append((op, When(when), hook))
 
     def hooks(self, op: str, when: When) -> list[Hook]:
         with self._lock:
-            return [hook for name, instant, hook in self._hooks if name in (op, ANY) and instant is when]
+            return [hook for name, moment, hook in self._hooks if name in (op, ANY) and moment is when]

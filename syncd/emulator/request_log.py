@@ -1,6 +1,6 @@
-"""What was asked of the emulator: tests count requests by operation, and a person watches them go by.
+"""The log of requests to the emulator: tests count them by operation, and `syncd emulator` prints them.
 
-Nothing here holds a key or a signature: of a query only what is known to be harmless is shown.
+It holds no key and no signature: of a query only a few harmless parameters are kept.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from syncd.emulator.wire import Request
 
 KEPT_ENTRIES = 10_000
-_HARMLESS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
+_SHOWN_PARAMETERS = frozenset({"region", "execution_name", "cursor", "is_ttl"})
 
 
 @dataclass
 class RequestRecord:
-    """One request. `status` is None while it is under way and where no answer was sent."""
+    """One request. `status` is None until an answer is sent."""
 
     started_at: float
     op: str
@@ -33,15 +33,15 @@ class RequestRecord:
 
     def __str__(self) -> str:
         outcome = "no answer" if self.status is None else str(self.status)
-        played = f" fault: {self.fault}" if self.fault else ""
-        return f"{self.op} {self.method} {self.path} {self.bytes_in} B in {self.seconds:.3f} s: {outcome}{played}"
+        fault = f" fault: {self.fault}" if self.fault else ""
+        return f"{self.op} {self.method} {self.path} {self.bytes_in} B in {self.seconds:.3f} s: {outcome}{fault}"
 
 
 def redacted(request: Request) -> str:
-    """The request's path and those of its query's parameters that are harmless; `…` for the others."""
+    """The request's path and the harmless parameters of its query; `…` for the others."""
     if not request.query:
         return request.path
-    shown = [f"{name}={value}" if name in _HARMLESS else "…" for name, value in request.query]
+    shown = [f"{name}={value}" if name in _SHOWN_PARAMETERS else "…" for name, value in request.query]
     return f"{request.path}?{'&'.join(dict.fromkeys(shown))}"
 
 
@@ -59,7 +59,7 @@ class RequestLog:
             self._changed.notify_all()
 
     def finish(self, entry: RequestRecord) -> None:
-        """Marks the entry as finished and tells the observer."""
+        """Mark the entry as finished and call the observer."""
         with self._changed:
             entry.finished = True
             self._changed.notify_all()
@@ -84,11 +84,11 @@ class RequestLog:
         return [entry.op for entry in self.entries()]
 
     def count(self, op: str, status: int | None = None) -> int:
-        """How many requests of `op` began, or were answered with `status`."""
+        """The number of requests of `op`, or of those that were answered with `status`."""
         return sum(entry.op == op and status in (None, entry.status) for entry in self.entries())
 
     def wait(self, op: str, count: int = 1, timeout_s: float = 10.0) -> bool:
-        """Whether `count` requests of `op` were finished before `timeout_s` went by."""
+        """Wait for `count` finished requests of `op`. True if there are so many before the timeout."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: sum(entry.op == op and entry.finished for entry in self._entries) >= count, timeout_s

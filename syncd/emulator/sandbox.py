@@ -1,4 +1,4 @@
-"""A sandbox on disk: a workspace that is filled, emptied, dumped and run in, and that may be gone by noon."""
+"""A sandbox on disk: a workspace that is filled, emptied and dumped, with its executions and its expiry."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _RECORD = "sandbox.json"
 
 
 class Busy(Exception):
-    """The execution of that name still runs."""
+    """The execution with this name still runs."""
 
 
 @dataclass
 class SandboxRecord:
-    """What is known of a sandbox; times in seconds since 1970, `expires_at_s` None: never."""
+    """The stored data of a sandbox; times in seconds since 1970, `expires_at_s` None: never."""
 
     id: str
     created_at_s: float
@@ -41,7 +41,7 @@ class SandboxRecord:
 
 
 class Sandbox:
-    """One sandbox. Its operations exclude each other; executions run beside them."""
+    """One sandbox. Its operations exclude each other; executions run in parallel."""
 
     def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
         self.record = record
@@ -63,14 +63,14 @@ class Sandbox:
         return self.record.status
 
     def save(self) -> None:
-        """Writes the record, so that a restart finds the sandbox."""
+        """Write the record, so that a restart finds the sandbox."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{_RECORD}.new"
         draft.write_text(json.dumps(self.record.__dict__), encoding="utf-8")
         os.replace(draft, self.folder / _RECORD)
 
     def initialize(self, packed: BinaryIO, bounds: Bounds) -> int:
-        """Unpacks a tar.gz over the workspace; how many entries. BadArchive or OSError, and the status is `error`."""
+        """Extract a tar.gz into the workspace; its number of members. ArchiveRefused, OSError: status `error`."""
         with self._lock:
             try:
                 count = extract(packed, str(self.workspace), bounds)
@@ -81,24 +81,24 @@ class Sandbox:
             return count
 
     def dump(self, file: BinaryIO) -> None:
-        """Writes the workspace as a tar.gz with names like `./a.txt` and an entry for `.` itself."""
+        """Write the workspace as a tar.gz with names such as `./a.txt` and an entry for `.` itself."""
         with self._lock, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
             tar.add(self.workspace, arcname=".")
 
     def reset(self) -> None:
-        """Empties the workspace and forgets executions."""
+        """Empty the workspace and remove executions."""
         with self._lock:
             self._end_executions()
             self._empty()
             self._set_status("occupied")
 
     def empty(self) -> None:
-        """Empties the workspace; executions go on."""
+        """Empty the workspace; executions continue."""
         with self._lock:
             self._empty()
 
     def execute(self, name: str, packed: BinaryIO, bounds: Bounds) -> None:
-        """Unpacks an execution's archive and starts its main.py. Busy; BadArchive or OSError if it is no archive."""
+        """Extract an execution's archive and start its main.py. Raises Busy, ArchiveRefused or OSError."""
         with self._lock:
             previous = self._executions.get(name)
             if previous is not None:
@@ -119,32 +119,32 @@ class Sandbox:
 
     @property
     def holds(self) -> bool:
-        """Whether executions stay pending."""
+        """True if executions stay pending."""
         return self._held is not None
 
     def hold(self) -> None:
-        """Executions that are asked for from now on stay pending."""
+        """Keep executions that are requested from now on pending."""
         with self._lock:
             self._held = []
 
-    def let_go(self) -> None:
-        """All of them begin."""
+    def start_held(self) -> None:
+        """Start the pending executions, and hold no more."""
         with self._lock:
             held, self._held = self._held, None
             for execution in held or ():
                 execution.begin()
 
     def execution(self, name: str) -> Execution | None:
-        """The execution of that name, None if it was never started here."""
+        """The execution with this name, None if there was none."""
         return self._executions.get(name)
 
     def wait(self) -> None:
-        """Until nothing that was started in it runs any more."""
+        """Wait until all executions have ended."""
         for execution in list(self._executions.values()):
             execution.wait()
 
     def export(self, name: str, file: BinaryIO) -> None:
-        """Writes an execution's folder as a zip."""
+        """Write an execution's folder as a zip."""
         folder = self.folder / "executions" / name
         with self._lock, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
             for path in sorted(folder.rglob("*")):
@@ -152,12 +152,12 @@ class Sandbox:
                     archive.write(path, path.relative_to(folder).as_posix())
 
     def close(self) -> None:
-        """Kills what runs in it; its files stay."""
+        """Kill its executions; its files stay."""
         with self._lock:
             self._end_executions()
 
     def remove(self) -> None:
-        """Kills what runs in it and deletes its files."""
+        """Kill its executions and delete its files."""
         self.close()
         with suppress(OSError):
             _remove(str(self.folder))
@@ -181,16 +181,16 @@ class Sandbox:
 
 
 def _remove(folder: str) -> None:
-    """Remove the folder, read-only ones in it too. Raises `OSError`."""
+    """Remove the folder, with read-only folders in it. Raises `OSError`."""
     for base, names, _ in os.walk(folder):
         for path in (base, *(os.path.join(base, name) for name in names)):
             if not os.path.islink(path):
-                os.chmod(path, 0o700)  # before it is walked into
+                os.chmod(path, 0o700)  # before os.walk enters it
     shutil.rmtree(folder)
 
 
 class Sandboxes:
-    """All sandboxes under one folder. An expired one is removed when it is next looked for."""
+    """All sandboxes under one folder. An expired one is removed when it is next requested."""
 
     def __init__(self, folder: Path, clock: Clock, execution_timeout_s: float) -> None:
         self._folder = folder
@@ -200,12 +200,12 @@ class Sandboxes:
         self._by_id: dict[str, Sandbox] = {}
 
     def load(self) -> None:
-        """Finds the sandboxes of an earlier run."""
+        """Load the sandboxes of an earlier run."""
         self._folder.mkdir(exist_ok=True)
         for record in sorted(self._folder.glob(f"*/{_RECORD}")):
-            # A record that cannot be read is a sandbox that was never finished.
+            # A record that cannot be read is of a sandbox that was not completely created.
             with suppress(ValueError, TypeError):
-                self._adopt(SandboxRecord(**json.loads(record.read_text(encoding="utf-8"))))
+                self._add(SandboxRecord(**json.loads(record.read_text(encoding="utf-8"))))
 
     def create(
         self,
@@ -214,21 +214,21 @@ class Sandboxes:
         ttl_s: float | None = None,
         benchmark: str | None = None,
     ) -> Sandbox:
-        """A new sandbox, or the one that has this id already; ValueError for an id that is no plain name."""
+        """A new sandbox, or the existing one with this id. ValueError for an id that is not a plain name."""
         name = sandbox_id if sandbox_id is not None else uuid.uuid4().hex
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no sandbox id: letters, digits, '.', '_' and '-'")
+            raise ValueError(f"{name!r} is not a sandbox id: use letters, digits, '.', '_' and '-'")
         with self._lock:
             if name in self._by_id:
                 return self._by_id[name]
             now_s = self._clock.wall_s()
             ends_s = None if ttl_s is None else now_s + ttl_s
-            sandbox = self._adopt(SandboxRecord(name, now_s, ends_s, list(servers), benchmark))
+            sandbox = self._add(SandboxRecord(name, now_s, ends_s, list(servers), benchmark))
         sandbox.save()
         return sandbox
 
     def find(self, sandbox_id: str) -> Sandbox | None:
-        """The sandbox, None if there is none of that id any more."""
+        """The sandbox with this id, None if there is none or it has expired."""
         with self._lock:
             sandbox = self._by_id.get(sandbox_id)
         if sandbox is not None and self._expired(sandbox):
@@ -237,24 +237,24 @@ class Sandboxes:
         return sandbox
 
     def all(self) -> list[Sandbox]:
-        """Those that have not expired, oldest first."""
+        """The sandboxes that have not expired, oldest first."""
         with self._lock:
             ids = sorted(self._by_id, key=lambda name: self._by_id[name].record.created_at_s)
         return [sandbox for name in ids if (sandbox := self.find(name)) is not None]
 
     def release(self, sandbox_id: str) -> None:
-        """Removes it with its files; nothing if there is none."""
+        """Remove the sandbox with its files, if there is one."""
         with self._lock:
             sandbox = self._by_id.pop(sandbox_id, None)
         if sandbox is not None:
             sandbox.remove()
 
     def close(self) -> None:
-        """Kills what runs; files stay."""
+        """Kill all executions; files stay."""
         for sandbox in self._by_id.values():
             sandbox.close()
 
-    def _adopt(self, record: SandboxRecord) -> Sandbox:
+    def _add(self, record: SandboxRecord) -> Sandbox:
         sandbox = Sandbox(self._folder / record.id, record, self._clock, self._execution_timeout_s)
         self._by_id[record.id] = sandbox
         return sandbox

@@ -1,6 +1,6 @@
-"""V4-shaped signed URLs, made and verified: the daemon must meet URLs that really expire and really refuse.
+"""Makes and verifies V4 signed URLs, so that the emulator's URLs really expire and are really refused.
 
-The form is Google Cloud Storage's documented one: the canonical request (method, path, query, signed headers) hashed
+Their form is documented by Google Cloud Storage: the canonical request (method, path, query, signed headers) hashed
 into a string to sign. Only the signature differs: a shared secret's HMAC, as long in hex as an RSA signature.
 """
 
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 ALGORITHM = "GOOG4-RSA-SHA256"
-LONGEST_S = 604_800
-FUTURE_S = 900
+MAX_LIFETIME_S = 604_800
+MAX_SKEW_S = 900
 _ACCOUNT = "emulator@local-sandbox.iam.gserviceaccount.com"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _REQUIRED = ("algorithm", "credential", "date", "expires", "signedheaders", "signature")
@@ -24,7 +24,7 @@ _REQUIRED = ("algorithm", "credential", "date", "expires", "signedheaders", "sig
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the bucket refuses: the HTTP status and the XML's code, message and details."""
+    """A refusal of the bucket: the HTTP status and the XML's code, message and details."""
 
     status: int
     code: str
@@ -34,13 +34,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Signer:
-    """Makes and verifies URLs under `host` (name:port), the only host for which they hold."""
+    """Makes and verifies URLs for `host` (name:port); they are not valid for another host."""
 
     secret: bytes = field(repr=False)
     host: str
 
     def url(self, method: str, path: str, *, now_s: float, lifetime_s: int, content_type: str | None) -> str:
-        """A URL for `method` on the percent-encoded `path` until `now_s + lifetime_s`; whole seconds."""
+        """A URL for `method` on the percent-encoded `path`, valid until `now_s + lifetime_s`, in whole seconds."""
         moment = datetime.fromtimestamp(int(now_s), UTC)
         signed = {"host": self.host} | ({"content-type": content_type} if content_type is not None else {})
         query = [
@@ -57,7 +57,7 @@ class Signer:
     def verify(
         self, method: str, path: str, query: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]], now_s: float
     ) -> Refusal | None:
-        """None if the request is what was signed and in time. Header names may come in any case and more than once."""
+        """None if the request is as signed and not expired. Header names may have any case, and be repeated."""
         pairs = [(name, value) for name, value in query if name.lower() != "x-goog-signature"]
         given = {name.lower().removeprefix("x-goog-"): value for name, value in query if name.lower()[:7] == "x-goog-"}
         sent: dict[str, str] = {}
@@ -78,14 +78,14 @@ class Signer:
         except ValueError:
             return Refusal(400, "InvalidArgument", "Invalid argument.", "X-Goog-Date is not valid.")
         lifetime_s = int(given["expires"])
-        if not 1 <= lifetime_s <= LONGEST_S:
+        if not 1 <= lifetime_s <= MAX_LIFETIME_S:
             return Refusal(400, "InvalidArgument", "Invalid argument.", "X-Goog-Expires must be 1 to 604800.")
         if now_s >= signed_at_s + lifetime_s:
             details = (
                 f"Request signature expired at: {datetime.fromtimestamp(signed_at_s + lifetime_s, UTC).isoformat()}"
             )
             return Refusal(400, "ExpiredToken", "The provided token has expired.", details)
-        if signed_at_s > now_s + FUTURE_S:
+        if signed_at_s > now_s + MAX_SKEW_S:
             return Refusal(403, "RequestTimeTooSkewed", "The request's time is too far in the future.")
         return self._verify_headers(method, path, pairs, given, sent)
 
@@ -93,7 +93,7 @@ class Signer:
         self, method: str, path: str, query: list[tuple[str, str]], given: dict[str, str], sent: dict[str, str]
     ) -> Refusal | None:
         names = given["signedheaders"].split(";")
-        # Google signs "lower case, sorted"; a URL made by hand in another order never matches there either.
+        # Google signs "lower case, sorted"; a URL in another order does not match there either.
         if "host" not in names or names != sorted({name.lower() for name in names}):
             return Refusal(400, "InvalidArgument", "Invalid argument.", "X-Goog-SignedHeaders is not valid.")
         malformed = "Your request has a malformed header."
@@ -105,7 +105,7 @@ class Signer:
             if name.startswith("x-goog-") and name not in names:
                 details = f"{name}: header was included in the request, but not in signedheaders."
                 return Refusal(400, "MalformedSecurityHeader", malformed, details)
-        # The host is the bucket's own, whatever the client calls it: a URL holds for one host only.
+        # A URL is valid for the bucket's own host only.
         values = [(name, self.host if name == "host" and sent[name] == self.host else sent[name]) for name in names]
         canonical = _canonical_request(method, path, query, values)
         text = _string_to_sign(given["credential"], given["date"], canonical)

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on one socket, small enough to be broken on purpose: a stand-in must tear connections as networks do.
+"""HTTP/1.1 on one socket, in a small form that allows faults such as a connection reset.
 
-Only what the sandbox API and its bucket need: one request at a time, bodies with a `Content-Length`, answers with one,
-keep-alive. Chunked requests are never read: both services refuse them, and so nothing has to parse them.
+It has only what the sandbox API and its bucket need: one request at a time, bodies and answers with a `Content-Length`,
+keep-alive. Chunked requests are not parsed, as both services refuse them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from urllib.parse import parse_qsl, unquote
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 32 * 1024
 IDLE_S = 75.0
-LINGER_S = 2.0
-# Of who sends faster than it is read, more than a segment is unread, and that is acknowledged in any case.
-_ROUNDS = 100
+DRAIN_S = 2.0
+# If the client sends faster than this reads, more than a segment is unread, which the kernel acknowledges anyway.
+_RESET_READS = 100
 DRAIN_BYTES = 64 * 1024
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Disconnected(Exception):
-    """The client went away, or the connection was torn on purpose."""
+    """The client closed the connection, or a fault did."""
 
 
 class BadFraming(Exception):
-    """The bytes are no request that could be answered by a service; `status` says what is wrong."""
+    """The bytes are not a request that a service could answer; `status` is the HTTP status of the error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class BadFraming(Exception):
 
 
 class Readable(Protocol):
-    """A request's body: `length` is what was announced, `read` gives b"" at its end."""
+    """A request's body: `length` is the announced length, `read` returns b"" at its end."""
 
     @property
     def length(self) -> int: ...
@@ -52,7 +52,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; `content` (closed by whoever sends it) stands in for `body` where that would be large."""
+    """An answer; a large body is in the file `content`, which the sender closes, instead of in `body`."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -78,7 +78,7 @@ class Reply:
 
 @dataclass
 class RequestBody:
-    """What follows a request's head; never read past `length`."""
+    """The bytes after a request's head, up to `length`."""
 
     connection: Connection
     length: int
@@ -86,7 +86,7 @@ class RequestBody:
     received: int = field(default=0, init=False)
 
     def read(self, limit: int = CHUNK_BYTES) -> bytes:
-        """At most `limit` bytes; Disconnected if the client ends before the announced length."""
+        """Read at most `limit` bytes. Raises Disconnected if the client ends before the announced length."""
         wanted = min(limit, self.length - self.received)
         if not wanted:
             return b""
@@ -104,7 +104,7 @@ class RequestBody:
 
 @dataclass(frozen=True)
 class Request:
-    """A request's head. `path` stays percent-encoded, as it was signed; `query` is decoded, in order."""
+    """A request's head. `path` is percent-encoded, as it was signed; `query` is decoded, in order."""
 
     method: str
     path: str
@@ -126,17 +126,17 @@ class Request:
 
 
 class Connection:
-    """One accepted socket. Every blocking call ends at once when `abort` is called from another thread."""
+    """One accepted socket. `abort`, called from another thread, ends every blocking call at once."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(IDLE_S)
-        # Head and body leave in one send where they fit, but a 100 Continue and an answer may still follow each other.
+        # Head and body are one send if they fit, but an answer may follow a 100 Continue at once.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._reader = io.BufferedReader(socket.SocketIO(sock, "r"), 64 * 1024)
 
     def receive(self, limit: int) -> bytes:
-        """1 to `limit` bytes; Disconnected at the end of the stream."""
+        """Read 1 to `limit` bytes. Raises Disconnected at the end of the stream."""
         try:
             data = self._reader.read1(limit)
         except (OSError, ValueError) as error:
@@ -152,31 +152,31 @@ class Connection:
             raise Disconnected from error
 
     def wait(self, seconds: float) -> None:
-        """Lets `seconds` pass; Disconnected as soon as the client hangs up or the server closes."""
+        """Wait for `seconds`. Raises Disconnected as soon as the client or the server closes the connection."""
         poll = select.poll()
         try:
-            # RDHUP, not IN: a body that waits unread is no reason to wake.
+            # RDHUP, not IN, which would return at once while a body is unread.
             poll.register(self._sock, select.POLLRDHUP)
-            gone = poll.poll(max(0.0, seconds) * 1000)
+            closed = poll.poll(max(0.0, seconds) * 1000)
         except (OSError, ValueError) as error:
             raise Disconnected from error
-        if gone:
+        if closed:
             raise Disconnected
 
     def abort(self) -> None:
-        """Wakes whatever blocks on this connection, from any thread."""
+        """End every blocking call on this connection, from any thread."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """Tears the connection with a TCP reset, after all that came has been acknowledged.
+        """End the connection with a TCP reset, after all received bytes have been acknowledged.
 
-        Else it would be left to chance whether the client can tell that its request had arrived.
+        Without that, it would depend on timing if the client knows that its request has arrived.
         """
         self._sock.settimeout(0)
-        with suppress(OSError):  # also where nothing is left to be read, which ends it
-            # While anything lies unread, Linux does not acknowledge at once (tcp_cleanup_rbuf in net/ipv4/tcp.c).
-            for _ in range(_ROUNDS):
+        with suppress(OSError):  # also if nothing is left to read, which ends the loop
+            # While bytes are unread, Linux does not acknowledge at once (tcp_cleanup_rbuf in net/ipv4/tcp.c).
+            for _ in range(_RESET_READS):
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 if not self._sock.recv(CHUNK_BYTES):
                     break
@@ -184,11 +184,11 @@ class Connection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
-    def linger(self) -> None:
-        """Ends the sending side and reads on for a moment: closing over unread bytes would reset away the answer."""
+    def drain(self) -> None:
+        """End the sending side and read on for a moment: closing with unread bytes would reset the answer away."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
-            self._sock.settimeout(LINGER_S)
+            self._sock.settimeout(DRAIN_S)
             while self._sock.recv(CHUNK_BYTES):
                 pass
         except OSError:
@@ -199,7 +199,7 @@ class Connection:
         self._sock.close()
 
     def next_request(self) -> Request | None:
-        """The next request's head, None when the client is done; BadFraming, Disconnected."""
+        """The next request's head, None if the client has closed. Raises BadFraming, Disconnected."""
         try:
             line = self._reader.readline(LINE_BYTES + 1)
         except (OSError, ValueError) as error:
@@ -213,7 +213,7 @@ class Connection:
             raise BadFraming(400, "not an HTTP/1.1 request")
         method, target, version = words
         if not target.startswith("/"):
-            raise BadFraming(400, "the request's target is no path")
+            raise BadFraming(400, "the request's target is not a path")
         try:
             headers = http.client.parse_headers(self._reader)
         except http.client.HTTPException as error:
@@ -225,7 +225,7 @@ class Connection:
     def _request(self, method: str, target: str, version: str, headers: http.client.HTTPMessage) -> Request:
         lengths = headers.get_all("Content-Length") or []
         chunked = headers.get("Transfer-Encoding") is not None
-        # Two opinions on where a body ends are how requests are smuggled.
+        # An ambiguous length allows request smuggling.
         if len(lengths) > 1 or (lengths and chunked) or not all(re.fullmatch(r"[0-9]{1,18}", text) for text in lengths):
             raise BadFraming(400, "the body's length is not clear")
         path, _, query = target.partition("?")

@@ -1,4 +1,4 @@
-"""What `syncd check` sees of a machine: folders that can be made or not, and a workspace that can be watched or not."""
+"""`syncd check` on folders that can be created or not, and on a workspace that can be watched or not."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _grades(findings: object) -> list[tuple[str, Grade]]:
     return [(finding.subject, finding.grade) for finding in findings]  # type: ignore[attr-defined]
 
 
-def test_folders_are_looked_for_and_not_made(tmp_path: Path) -> None:
-    """A folder that is not there passes if the nearest one above it can be written; nothing is made."""
+def test_folders_are_not_created(tmp_path: Path) -> None:
+    """A missing folder passes if the nearest one above it can be written; none is created."""
     findings = folder_findings(str(tmp_path / "a/b/state"), str(tmp_path / "spool"), 0)
     assert _grades(findings) == [("state", Grade.PASS), ("spool", Grade.PASS)]
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
-    """The trial counts directories that belong, and leaves no thread and no descriptor behind."""
+    """The trial watches the directories of the snapshot, and leaves no thread and no descriptor behind."""
     (tmp_path / "src/deep").mkdir(parents=True)
     (tmp_path / "src/file").write_text("x")
     (tmp_path / "node_modules/much").mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
 
 
-def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
+def test_many_warnings_are_counted(tmp_path: Path) -> None:
     """Of a hundred links that lead outside the first few are named, and the rest counted."""
     (tmp_path / "file").touch()
     for number in range(100):
@@ -90,10 +90,10 @@ def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
         ("https://api.example", {"SSL_CERT_DIR": "/"}, ["/ are trusted"]),
     ],
 )
-def test_the_way_to_the_api(
+def test_the_route_to_the_api(
     base_url: str, environ: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy and certificates are told where the environment names any, and never a proxy's password."""
+    """A proxy and certificates are named if the environment has any, but never a proxy's password."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
@@ -118,7 +118,7 @@ os.wait()
 
 
 def test_what_other_programs_hold(tmp_path: Path) -> None:
-    """Another process's watches are counted once, though its child inherited them; one's own are not."""
+    """Another process's watches are counted once, though its child inherited them; the own ones are not counted."""
     for number in range(7):
         (tmp_path / str(number)).mkdir()
     before = used_by_others({os.getpid()})
@@ -135,11 +135,18 @@ def test_what_other_programs_hold(tmp_path: Path) -> None:
     assert seen.watches >= 7
     assert seen.instances >= 1
     assert any(count >= 7 for _, count in seen.programs)
-    assert without.watches >= 7  # the child's, which nobody excluded
+    assert without.watches >= 7  # the child's, which was not excluded
 
 
-def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:
-    """What is there already and open is a warning; nothing is changed."""
+def test_kinds_of_file_systems(tmp_path: Path) -> None:
+    """The file system of the mount that holds a path is found."""
+    assert filesystem_type("/proc/self") == "proc"
+    assert filesystem_type("/sys") in ("sysfs", kind_of("/"))
+    assert filesystem_type(str(tmp_path)) not in ("", "proc")
+
+
+def test_a_folder_that_others_can_read(tmp_path: Path) -> None:
+    """An existing folder that others can read is a warning; nothing is changed."""
     (tmp_path / "state").mkdir(mode=0o755)
     (tmp_path / "spool").mkdir(mode=0o700)
     state, spool = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
@@ -148,7 +155,7 @@ def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:
 
 
 def test_what_is_large_and_what_is_secret(tmp_path: Path) -> None:
-    """Large things and secrets are named with what to do, each in one finding; the secret is not among the large."""
+    """Large files and secrets are one finding each, with what to do; a secret is not among the large files."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/big").write_bytes(b"x" * (2 << 20))
     (tmp_path / "id.pem").write_bytes(b"x" * (1 << 20))

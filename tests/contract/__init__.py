@@ -1,1 +1,1 @@
-"""The emulator against the public API description."""
+"""Tests of the emulator against the public API description."""

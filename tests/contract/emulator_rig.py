@@ -1,4 +1,4 @@
-"""What the emulator's tests stand on: a started emulator, clients for its two origins, archives and a clock to turn."""
+"""Fixtures of the emulator's tests: a started emulator, clients for its two origins, archives, a shifted clock."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GZIP = {"Content-Type": "application/gzip"}
 
 
 @dataclass
-class TurnedClock(SystemClock):
-    """The machine's clock, moved by as much as a test says."""
+class ShiftedClock(SystemClock):
+    """The machine's clock, shifted by a test."""
 
     ahead_s: float = 0.0
 
@@ -31,10 +31,10 @@ class TurnedClock(SystemClock):
         return super().wall_s() + self.ahead_s
 
 
-class Stage:
+class EmulatorRig:
     """An emulator with one sandbox, and a client for each origin."""
 
-    def __init__(self, emulator: Emulator, clock: TurnedClock) -> None:
+    def __init__(self, emulator: Emulator, clock: ShiftedClock) -> None:
         self.emulator = emulator
         self.clock = clock
         self.sandbox = self.emulator.create_sandbox(SANDBOX)
@@ -54,7 +54,7 @@ class Stage:
         return self.bucket.put(self.upload_url(region), content=content, headers=GZIP)
 
     def initialize(self, content: bytes) -> httpx.Response:
-        """Uploads and initializes."""
+        """Upload and initialize an archive."""
         assert self.upload(content).status_code == 200
         return self.api.post(f"{PATH}/initialize")
 
@@ -71,15 +71,15 @@ class Stage:
 
 
 @contextmanager
-def staged(data_dir: Path, **options: Any) -> Iterator[Stage]:
-    """A stage on `data_dir`; `options` are the Emulator's."""
-    clock = TurnedClock()
+def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
+    """A rig with its data in `data_dir`; `options` are the Emulator's."""
+    clock = ShiftedClock()
     with Emulator(data_dir, api_key=KEY, clock=clock, **options) as emulator:
-        stage = Stage(emulator, clock)
+        rig = EmulatorRig(emulator, clock)
         try:
-            yield stage
+            yield rig
         finally:
-            stage.close()
+            rig.close()
 
 
 def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:

@@ -1,4 +1,4 @@
-"""The emulator's answers are those of the service's own public description, checked by a library made for that."""
+"""The emulator's answers match the service's public description, as checked by openapi-core."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from werkzeug.datastructures import Headers, ImmutableMultiDict
 
-from tests.contract.emulator_rig import GZIP, PATH, Stage, archive, member, staged
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
 
 NAMED = json.dumps({"execution_name": "work"})
 ID = "/local-sandbox/{local_sandbox_id}"
 MAIN = archive([member("main.py", b"print('hello')")])
 
-# Every operation of the description, with what is sent to it and the statuses that it must be able to answer.
+# Every operation of the description, with its request and the statuses that it must be able to answer.
 CALLS: list[tuple[str, str, str | None, int]] = [
     ("GET", "/local-sandbox", None, 200),
     ("POST", "/local-sandbox", '{"server_names": "ALL"}', 201),
@@ -61,25 +61,25 @@ def description() -> dict[str, Any]:
     if not candidates:
         pytest.skip("no openapi-local-sandbox.json beside the checkout, and SYNCD_OPENAPI names none")
     found: dict[str, Any] = json.loads(candidates[0].read_text("utf-8"))
-    # The real servers are elsewhere; paths are what is compared.
+    # The real servers have other addresses; only paths are compared.
     return found | {"servers": [{"url": "http://emulator.invalid"}]}
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """An emulator with both archives uploaded and an execution started."""
-    with staged(tmp_path / "data") as stage:
-        assert stage.initialize(archive([member("a", b"1")])).status_code == 200
-        url = stage.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
-        assert stage.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
-        assert stage.api.post(f"{PATH}/execute", content=NAMED).status_code == 200
-        while stage.api.get(f"{PATH}/execution-status?execution_name=work").json()["status"] in ("pending", "running"):
+    with started_rig(tmp_path / "data") as rig:
+        assert rig.initialize(archive([member("a", b"1")])).status_code == 200
+        url = rig.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
+        assert rig.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
+        assert rig.api.post(f"{PATH}/execute", content=NAMED).status_code == 200
+        while rig.api.get(f"{PATH}/execution-status?execution_name=work").json()["status"] in ("pending", "running"):
             pass
-        yield stage
+        yield rig
 
 
-class _Asked:
-    """A request as openapi-core sees one."""
+class _OpenapiRequest:
+    """A request in the form that openapi-core reads."""
 
     host_url = "http://emulator.invalid"
     content_type = "application/json"
@@ -92,8 +92,8 @@ class _Asked:
         self.parameters = RequestParameters(query=query, header=Headers(dict(sent.headers)))
 
 
-class _Answered:
-    """A response as openapi-core sees one."""
+class _OpenapiResponse:
+    """A response in the form that openapi-core reads."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.data = answer.content
@@ -102,32 +102,32 @@ class _Answered:
         self.headers = Headers(dict(answer.headers))
 
 
-def test_every_answer_is_described(description: dict[str, Any], stage: Stage) -> None:
+def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig) -> None:
     """Each operation, in success and in error, answers in the form that its description gives for that status."""
     openapi = OpenAPI.from_dict(description)
     for method, path, body, status in CALLS:
-        answer = stage.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        answer = rig.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == status, f"{method} {path}: {answer.text}"
-        openapi.validate_response(_Asked(answer.request), _Answered(answer))
+        openapi.validate_response(_OpenapiRequest(answer.request), _OpenapiResponse(answer))
         if status < 400:
-            openapi.validate_request(_Asked(answer.request))
+            openapi.validate_request(_OpenapiRequest(answer.request))
 
 
 def test_every_operation_is_called(description: dict[str, Any]) -> None:
-    """No operation of the description is left out above, and none in success only that can be sent something wrong."""
+    """Every operation of the description is called, and with a wrong request too if there can be one."""
     called = {(method, path.partition("?")[0].replace(PATH, ID), status) for method, path, _, status in CALLS}
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
-            # Where nothing but the path can vary, nothing can be wrong but the sandbox's name.
+            # If only the path can vary, only the sandbox's id can be wrong.
             variable = "requestBody" in operation or any(p["in"] == "query" for p in operation.get("parameters", ()))
             for status in (*(int(status) for status in operation["responses"] if status < "4"), *([422] * variable)):
                 assert (method.upper(), path, status) in called
 
 
-def test_a_wrong_answer_would_be_seen(description: dict[str, Any], stage: Stage) -> None:
+def test_a_wrong_answer_is_found(description: dict[str, Any], rig: EmulatorRig) -> None:
     """The check can fail: an answer with a field of the wrong type is refused."""
     openapi = OpenAPI.from_dict(description)
-    stage.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
-    answer = stage.api.post(f"{PATH}/upload-url")
+    rig.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
+    answer = rig.api.post(f"{PATH}/upload-url")
     with pytest.raises(Exception, match=r"[Ii]nvalid"):
-        openapi.validate_response(_Asked(answer.request), _Answered(answer))
+        openapi.validate_response(_OpenapiRequest(answer.request), _OpenapiResponse(answer))

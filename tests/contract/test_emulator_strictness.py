@@ -1,4 +1,4 @@
-"""`initialize` is as strict as GNU tar, the referee: the same start and archive give the same end and answer."""
+"""`initialize` is as strict as GNU tar: the same start and archive give the same result and error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TO_FOLDER: Start = [("t", "folder", "755"), ("a", "link", "t")]
 TO_FILE: Start = [("t", "file", "old"), ("a", "link", "t")]
 NOWHERE: Start = [("a", "link", "nowhere")]
 READ_ONLY: Start = [("a", "folder", "555"), ("a/x", "file", "old")]
-LAST = a_file("z")  # whether the rest is unpacked
+LAST = a_file("z")  # to see if the rest is extracted
 
 CASES: dict[str, tuple[Start, list[Member]]] = {
     "file over file": (FILE, [a_file("a")]),
@@ -136,7 +136,7 @@ def found(top: Path) -> dict[str, str]:
 @pytest.mark.skipif(shutil.which("tar") is None, reason="no tar here")
 @pytest.mark.parametrize("case", CASES)
 def test_as_gnu_tar(tmp_path: Path, case: str) -> None:
-    """What could not be put there is left out, the rest is unpacked, and the whole has failed."""
+    """Members that cannot be extracted are skipped, the rest is extracted, and the extraction has failed."""
     start, members = CASES[case]
     packed = archive(members)
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"

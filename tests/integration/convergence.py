@@ -1061,7 +1061,7 @@ class World:
     def _let_go(self) -> None:
         for box in self.boxes.values():
             if box.sandbox.holds:
-                box.sandbox.let_go()
+                box.sandbox.start_held()
         self.see_programs_end()
 
     def _straggle(self) -> None:

@@ -182,7 +182,7 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
     assert str(failure).endswith("it goes on when that has ended; if it never does, reset the sandbox")
     assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
     assert sum(witness.waits) <= 60  # the budget of the test's configuration
-    rig.sandbox.let_go()
+    rig.sandbox.start_held()
     rig.sandbox.wait()
     assert "a" not in rig.arrived()
     rig.sync()
@@ -234,7 +234,7 @@ def test_a_reset_ends_it(rig: Rig, *, by_us: bool) -> None:
         rig.sandbox.reset()
     rig.sync()
     assert ("reset" in rig.asked()) is by_us
-    rig.sandbox.let_go()
+    rig.sandbox.start_held()
     begin_late(rig, name)
     assert same_as_home(rig)
     assert started(rig) == []
@@ -255,7 +255,7 @@ def test_another_sandbox_does_not_wait(rig: Rig) -> None:
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
     assert rig.fail()[0].step is ApiStep.DELETE
-    rig.sandbox.let_go()
+    rig.sandbox.start_held()
     rig.sync()
     assert "a" in rig.arrived()
 
@@ -277,7 +277,7 @@ def test_one_after_the_other(rig: Rig) -> None:
     deleted_and_cut(rig, "execute: lost")
     rig.fail()
     assert rig.asked().count("execute") == 1
-    rig.sandbox.let_go()
+    rig.sandbox.start_held()
     rig.sync()
     assert same_as_home(rig)
 

@@ -203,7 +203,7 @@ def test_a_program_that_never_begins(rig: Rig) -> None:
     assert 20 <= rig.clock.monotonic_s() - started_s < 30
     assert "takes longer than 20 s" in told(rig)[0]
     before = rig.arrived()
-    rig.sandbox.let_go()
+    rig.sandbox.start_held()
     rig.sandbox.wait()
     assert rig.arrived() == before
 

@@ -208,7 +208,7 @@ class Life:
                     box.sandbox.wait()
                     box.sandbox.hold()
                 case "unstall" if box.sandbox.holds:
-                    box.sandbox.let_go()
+                    box.sandbox.start_held()
         self._figures["done there"] += 1
 
     @property
@@ -247,7 +247,7 @@ class Life:
         """Until both sides are equal, by as many processes as it takes."""
         for box in self._boxes.values():
             if box.sandbox.holds:
-                box.sandbox.let_go()
+                box.sandbox.start_held()
 
         def equal() -> bool:
             if self._down:
@@ -296,7 +296,7 @@ class Life:
             return ["there is no sandbox"]
         with box.turn:
             if box.sandbox.holds:
-                box.sandbox.let_go()
+                box.sandbox.start_held()
             box.sandbox.wait()
             there = tree(box.sandbox.workspace)
             if not self._plain:

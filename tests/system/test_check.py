@@ -1,4 +1,4 @@
-"""`syncd check`: each thing that a sync needs is tried, with a remedy where it fails, and nothing is changed."""
+"""`syncd check`: everything that a sync needs is tested, each failure has a remedy, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
 
 def test_all_is_well(rig: Rig) -> None:
-    """Where nothing is wrong it ends with 0, asks the API one question, and makes no file."""
+    """Without a failure it ends with 0, sends one request to the API, and creates no file."""
     rig.fill(3)
     done = rig.ok("check")
     assert _found(done) == {
@@ -53,7 +53,7 @@ def test_all_is_well(rig: Rig) -> None:
 
 
 def test_a_bad_configuration_ends_it(rig: Rig) -> None:
-    """A configuration that cannot be used is the one line there is."""
+    """A configuration that cannot be used is the only finding."""
     rig.configure({"sync.archive": "half"})
     done = rig.run("check")
     assert (done.code, _found(done)) == (78, {"configuration": "fail"})
@@ -64,7 +64,7 @@ def test_a_bad_configuration_ends_it(rig: Rig) -> None:
     ("status", "code", "grade"), [(401, 78, "fail"), (404, 78, "fail"), (503, 75, ""), (429, 75, "")]
 )
 def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> None:
-    """A refusal needs a person (78); a server that is busy may pass (75). The clock is compared all the same."""
+    """A refusal needs a person (78); a busy server does not (75). The clock is compared in either case."""
     rig.write("a")
     rig.faults(f"get: {status}")
     done = rig.run("check")
@@ -75,8 +75,8 @@ def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> N
     assert rig.count("get") == 1
 
 
-def test_offline_may_pass(rig: Rig) -> None:
-    """Where nobody answers, everything at home is looked at all the same, and the end is 75."""
+def test_offline(rig: Rig) -> None:
+    """Without an answer of the API, all local checks are done, and the exit code is 75."""
     rig.write("a")
     rig.emulator.close()
     done = rig.run("check")
@@ -85,8 +85,8 @@ def test_offline_may_pass(rig: Rig) -> None:
     assert (found["directory"], found["api"], found["clock"]) == ("pass", "fail", "note")
 
 
-def test_each_failure_is_told(rig: Rig) -> None:
-    """One failure does not hide the next, and what needs a person outweighs what may pass."""
+def test_each_failure_is_shown(rig: Rig) -> None:
+    """One failure does not hide the next; one that needs a person outweighs one that may end by itself."""
     rig.workspace.rmdir()
     os.chmod(rig.key_file, 0o644)
     rig.emulator.close()
@@ -99,7 +99,7 @@ def test_each_failure_is_told(rig: Rig) -> None:
 
 
 def test_a_clock_that_is_off_is_a_warning(rig: Rig, tmp_path: Path) -> None:
-    """A machine an hour behind the server is told so, and nothing fails."""
+    """A clock an hour behind the server is a warning, and nothing fails."""
     rig.write("a")
     with Emulator(tmp_path / "ahead", api_key=KEY, clock=_HourAhead()) as emulator:
         emulator.create_sandbox(SANDBOX)
@@ -111,7 +111,7 @@ def test_a_clock_that_is_off_is_a_warning(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_workspace_that_is_too_large(rig: Rig) -> None:
-    """Over the limit, the largest paths and the key are named, before any sync would refuse it."""
+    """Over the limit, the largest paths and the configuration key are named, as a sync would refuse it."""
     rig.configure({"sync.max_snapshot_mib": 1})
     rig.write("data/big.bin", b"x" * (1 << 21))
     done = rig.run("check")
@@ -120,7 +120,7 @@ def test_a_workspace_that_is_too_large(rig: Rig) -> None:
     assert "sync.max_snapshot_mib" in done.out
 
 
-def test_what_stays_home_unasked_is_a_warning(rig: Rig) -> None:
+def test_a_link_that_leads_outside_is_a_warning(rig: Rig) -> None:
     """A link that leads outside is named, and does not fail the check."""
     rig.write("a")
     os.symlink("/etc", rig.workspace / "out")
@@ -128,8 +128,8 @@ def test_what_stays_home_unasked_is_a_warning(rig: Rig) -> None:
     assert "'out' leads outside" in done.out
 
 
-def test_the_daemon_is_seen(rig: Rig) -> None:
-    """A running daemon is named with its process; one that hangs, or is held, is a warning."""
+def test_the_daemon_is_shown(rig: Rig) -> None:
+    """A running daemon is shown with its process; one that hangs, or is held, is a warning."""
     rig.write("a")
     daemon = rig.up()
     done = rig.ok("check")
@@ -145,7 +145,7 @@ def test_the_daemon_is_seen(rig: Rig) -> None:
 
 
 def test_the_key_from_the_environment(rig: Rig) -> None:
-    """A key in $KLAVIS_API_KEY is named by where it is, never shown, and wins over the file."""
+    """A key in $KLAVIS_API_KEY is used before the file; the variable is named, the key is never shown."""
     rig.write("a")
     rig.write_key("another-key")
     rig.environ["KLAVIS_API_KEY"] = KEY
@@ -154,7 +154,7 @@ def test_the_key_from_the_environment(rig: Rig) -> None:
 
 
 def test_for_scripts(rig: Rig) -> None:
-    """`--json` is one document with every finding, and ends as the text does."""
+    """`--json` prints one document with every finding, and has the same exit code as the text."""
     rig.fill(3)
     rig.workspace.joinpath(".env").write_text("A=1")
     os.chmod(rig.key_file, 0o644)
@@ -170,7 +170,7 @@ def test_for_scripts(rig: Rig) -> None:
 
 
 def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
-    """Before the first sync the account is asked and nothing is acquired; after it, how long the sandbox lives."""
+    """Before the first sync the account is asked and nothing is acquired; after it, the time to live is shown."""
     rig.write("a")
     rig.configure({"sandbox.acquire.ttl_seconds": 3600})
     rig.config_file.write_text(rig.config_file.read_text().replace(f'sandbox.id = "{SANDBOX}"\n', ""))
@@ -187,7 +187,7 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
 
 
 def test_secrets_that_are_sent(rig: Rig) -> None:
-    """Where the configuration says so, that is the one thing said of secrets."""
+    """With upload_secrets there is one warning about secrets, and no other finding."""
     rig.write(".env", "A=1")
     rig.configure({"workspace.upload_secrets": True})
     done = rig.ok("check")
@@ -195,8 +195,8 @@ def test_secrets_that_are_sent(rig: Rig) -> None:
     assert _found(done)["secrets"] == "warn"
 
 
-def test_who_else_may_write(rig: Rig) -> None:
-    """A configuration or a key folder that others may write to is a warning with the command that ends it."""
+def test_files_that_others_may_write(rig: Rig) -> None:
+    """A configuration or a key folder that others may write to is a warning with the command that fixes it."""
     rig.write("a")
     os.chmod(rig.config_file, 0o620)
     os.chmod(rig.key_file.parent, 0o777)
@@ -213,8 +213,8 @@ esac
 """
 
 
-def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
-    """The way to the API that this shell knows and the service manager does not is a warning for each variable."""
+def test_variables_that_a_service_lacks(rig: Rig) -> None:
+    """Each variable for the route to the API that this shell has and the service manager lacks is a warning."""
     rig.write("a")
     (rig.home / "bin").mkdir()
     (rig.home / "bin/systemctl").write_text(_SYSTEMCTL)
@@ -228,7 +228,7 @@ def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
     }
     done = rig.run("check")
     assert done.code == 75, done
-    assert "warn  service        HTTPS_PROXY is set here, and the service manager does not know it\n" in done.out
+    assert "warn  service        HTTPS_PROXY is set in this shell, but not for the service\n" in done.out
     assert "NO_PROXY is" not in done.out
     assert "SSL_CERT_DIR is" not in done.out
     assert "requests go through 127.0.0.1:9\n" in done.out
@@ -239,7 +239,7 @@ def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
-    """Of 80 columns: what is longer goes on under itself, and only the word in front has a colour, if any."""
+    """Lines are wrapped to 80 columns under their text, and only the first word has a colour, if any."""
     rig.fill(3)
     rig.write("data/" + "long name " * 12 + "/big.bin", b"x" * (1 << 20))
     screen = _on_a_terminal(rig, {"TERM": "xterm", **more})
@@ -248,7 +248,7 @@ def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
     assert "found in ~/.config/syncd/api-key (mode 0600)" in lines[1]
     assert max(map(len, lines)) <= 80
     assert ("\x1b" in screen) == colours
-    starts = [line for line in lines if not re.match(r"(pass|note|warn|fail)  \w|all is well", line)]
+    starts = [line for line in lines if not re.match(r"(pass|note|warn|fail)  \w|all checks passed", line)]
     assert starts
     assert all(line.startswith(" " * 21) or "to do:  " in line for line in starts)
     assert all(screen_line.count("\x1b") <= 3 for screen_line in screen.splitlines())
@@ -262,7 +262,7 @@ def _on_a_terminal(rig: Rig, environ: dict[str, str]) -> str:
     )
     os.close(follower)
     screen = b""
-    with suppress(OSError):  # EIO: the last one closed it
+    with suppress(OSError):  # EIO: the process has closed it
         while piece := os.read(leader, 1 << 16):
             screen += piece
     os.close(leader)
@@ -276,7 +276,7 @@ class _HourAhead(SystemClock):
 
 
 def _found(done: Finished) -> dict[str, str]:
-    """Subject to grade, as the first line about it says."""
+    """Subject to grade, by the first line about each."""
     found: dict[str, str] = {}
     for word, subject in _LINE.findall(done.out):
         found.setdefault(subject, word)

@@ -1,4 +1,4 @@
-"""`syncd check --report`: one text file for a bug report, and nothing in it that is anyone's business."""
+"""`syncd check --report`: one text file for a bug report, with nothing private in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from syncd.sync.status_document import LastError, LastSync, SandboxName, State, 
 from tests.system.command import Finished
 from tests.system.rig import KEY, SANDBOX, Rig
 
-# Words of no language that syncd's sources speak, one for each way in.
+# Words that no source of syncd has, one for each input.
 CANARY = re.compile(rb"(?i)zq[a-z]{3,}")
 _VALUE = "sk_live_" + "".join(random.Random(3).choices("ABCDEFGHJKabcdefghjk23456789", k=24))
 _SIGNED = "https://storage.zqhost.example/zqbucket/o?X-Goog-Signature=" + "ab12" * 64
@@ -51,7 +51,7 @@ printf 'zqbytes \\377\\376 zqmore\\033[31m\\n'
 
 @pytest.fixture
 def planted(rig: Rig) -> Rig:
-    """A rig in which every input of a report has something private in it."""
+    """A rig with something private in every input of a report."""
     for name in ("zqcode/zqsub", "zqcode/with blank zqname"):
         rig.write(f"{name}/zqfile.py", "zqcontent = 1\n")
     rig.write("the secret plan/status of all", "zqcontent\n")
@@ -81,8 +81,9 @@ def planted(rig: Rig) -> Rig:
     )
     (state / "status.json").write_bytes(msgspec.json.encode(status))
     records = [
-        {"at": "2026-11-24T13:20:11Z", "outcome": "initialized", "paths": ["zqhistory/a b.txt"], "bytes": 123456},
-        {"zqkey": {"deep": ["zqdeep", 1.5]}, "error": f"the upload of 'zq history' to {_SIGNED} failed"},
+        _record("initialized", change={"added": 1, "first_added": "zqhistory/a b.txt"}, sent_bytes=123456),
+        _record("failed", error={"step": "upload", "message": f"the API answered 'zq history' with 503 {_SIGNED}"}),
+        _record("zqoutcome", sandbox="zqsandbox", zqkey={"deep": ["zqdeep", 1.5]}),
     ]
     lines = [json.dumps(record).encode() for record in records]
     (state / "history.jsonl").write_bytes(b"\n".join([*lines, b"zqnojson {", b"\xff\xfezqbytes", b"[" * 5000, b""]))
@@ -106,8 +107,13 @@ def planted(rig: Rig) -> Rig:
     return rig
 
 
+def _record(outcome: str, **more: object) -> dict[str, object]:
+    time = "2026-11-24T13:20:11Z"
+    return {"at": time, "began": time, "why": "changes", "outcome": outcome, **more}
+
+
 def _stub(rig: Rig, **programs: str) -> None:
-    """Programs of these names come first, in the place of what this machine may or may not have."""
+    """Put programs of these names first in PATH, so that the machine's own are not used."""
     folder = rig.home / "bin"
     folder.mkdir(exist_ok=True)
     for name, text in programs.items():
@@ -126,18 +132,18 @@ def _report(rig: Rig, *more: str, code: int = 0) -> tuple[Finished, str]:
     assert KEY.encode() not in written
     assert SANDBOX.encode() not in re.findall(rb"[a-z]+", written)
     text = written.decode()
-    for private in (str(rig.home), os.uname().nodename, "ab12ab12", "abababab", "10.0.0.7", "the secret", "plan"):
+    for private in (str(rig.home), os.uname().nodename, "ab12ab12", "abababab", "10.0.0.7", "secret plan", "plan"):
         assert private not in text, private
     assert all(line.isprintable() for line in text.split("\n"))
     return done, text
 
 
 def test_nothing_private_is_in_it(planted: Rig) -> None:
-    """Canaries planted in each input do not come out of it; what a bug report needs does."""
+    """Canaries planted in each input are not in the report; what a developer needs is."""
     _stub(planted, systemctl=_SYSTEMCTL, journalctl=_JOURNAL, loginctl=_LOGINCTL)
     done, text = _report(planted)
     assert "read it before you pass it on" in done.out
-    assert CANARY.search(done.out.encode())  # the person at the screen does see the names
+    assert CANARY.search(done.out.encode())  # the screen does show the names
     for kept in (
         "== versions ==",
         "systemd         257",
@@ -145,25 +151,24 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
         "workspace.ignore                  2 texts",
         "sync.debounce_seconds             0.2",
         "leads outside the workspace",
-        "2 paths held back: 1 by content, 1 by name",
-        "holds a Stripe key in line 2 and is left out",
+        "2 paths held back … by content … by name (2 named on the screen)",
         '"state": "stopped"',
         '"outcome": "initialized"',
-        '"bytes": 123456',
-        "(a line that is no JSON)",
-        "NoNewPrivileges=yes",
-        "drop-in: 10-syncd.conf",
-        "Main process exited, code=exited, status=78/CONFIG",
-        "cannot be read (Permission denied) and is left out",
-        '"message": "<name-',
+        '"sent_bytes": 123456',
+        '"message": "the API answered … with 503 …"',
+        "lines that cannot be read: 3",
+        "other lines       3: ExecStart",
+        "drop-ins          2",
+        "2026-11-24T22:00:07+00:00 systemd: … Main process exited, code=exited, status=78/CONFIG",
+        "2026-11-24T22:00:01+00:00 syncd: … cannot be read (Permission denied) and is left out",
         "files below 10 MiB",
     ):
         assert kept in text, f"{kept}\n{text}"
     assert planted.emulator.request_log.ops() == ["get"]
 
 
-def test_it_works_where_nothing_does(planted: Rig) -> None:
-    """A broken configuration and no systemd still make a report, with the reason in it and no name."""
+def test_a_broken_configuration(planted: Rig) -> None:
+    """With a broken configuration and no systemd there is a report too, with the reason and without names."""
     planted.config_file.write_text('workspace.path = "zqplace"\nzqsection = {}\n')
     planted.environ["PATH"] = str(planted.home)
     _, text = _report(planted, code=78)
@@ -176,7 +181,7 @@ def test_it_works_where_nothing_does(planted: Rig) -> None:
 
 
 def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
-    """What is not there is said to be none, and why the log is missing is told."""
+    """A section without content says none, and the report names why there is no log."""
     rig.fill(3)
     refusing = "#!/bin/sh\necho 'No journal files were opened due to insufficient permissions.' >&2\nexit 1\n"
     _stub(rig, systemctl=_SYSTEMCTL.replace("zq", "x"), journalctl=refusing, loginctl=_LOGINCTL)
@@ -187,12 +192,12 @@ def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
 
 
 def test_where_it_is_written(rig: Rig) -> None:
-    """Never over a file, never where it would be synced; without a name, in the current directory under a free one."""
+    """Never over a file, never in the workspace; by default under an unused name in the current directory."""
     rig.fill(3)
     (rig.home / "there.txt").write_text("mine")
     done = rig.run("check", "--report", "there.txt")
     assert done.code == 78
-    assert "there.txt is there already" in done.err
+    assert "there.txt already exists" in done.err
     assert (rig.home / "there.txt").read_text() == "mine"
     done = rig.run("check", "--report", str(rig.workspace / "new.txt"))
     assert done.code == 78

@@ -1,4 +1,4 @@
-"""`syncd emulator`: its output, its log and its end."""
+"""The command `syncd emulator`: its output, its log, its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "syncd", "emulator"]
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process, and what it introduced itself with."""
+    """The process and the first lines that it prints."""
     with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -61,13 +61,13 @@ def test_it_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> Non
         process.send_signal(number)
         _, log = process.communicate(timeout=10)
     assert process.returncode == 0
-    # A line is written once its answer is out, so the client's next request may overtake it at the other port.
+    # A line is written after its answer is sent, so a request to the other port may be logged first.
     assert sorted(line.split()[0] for line in log.splitlines()) == ["get", "get", "upload", "upload-url"]
     assert key[1] not in log
     assert "Goog" not in log
 
 
-def test_the_next_start_finds_everything(tmp_path: Path) -> None:
+def test_the_next_start_keeps_everything(tmp_path: Path) -> None:
     """The same folder gives the same key and sandbox."""
     shown = []
     for _ in range(2):
@@ -79,8 +79,8 @@ def test_the_next_start_finds_everything(tmp_path: Path) -> None:
     assert len(shown[0]) == 2
 
 
-def test_an_unusable_port_or_folder(tmp_path: Path) -> None:
-    """A taken port or folder may be free later: 75. A folder that cannot be used: 78. One line each."""
+def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    """A port or folder in use may be free later: 75. A folder that cannot be used: 78. One line each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, line = refused("--data", str(tmp_path / "a"), "--port", str(port))
@@ -97,7 +97,7 @@ def test_an_unusable_port_or_folder(tmp_path: Path) -> None:
 
 
 def test_an_invalid_fault(tmp_path: Path) -> None:
-    """Wrong usage is 2 and names the mistake; the fault language is printed on request."""
+    """Wrong usage is 2, with the reason; an option explains the language."""
     options = ["--data", str(tmp_path), "--fault", "upload: x"]
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""What weighs most in a snapshot, the line that leaves it out, and counts that tell no name."""
+"""The largest paths of a snapshot, the line that leaves one out, and counts that tell no name."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def _manifest(sizes: dict[str, int]) -> Manifest:
         ({}, []),
         ({"a": 0}, []),
         ({"a": 3, "b": 7}, [("b", 7), ("a", 3)]),
-        ({f"src/{n}": 10 for n in range(9)}, [("src", 90)]),  # many small ones: the folder is the thing
+        ({f"src/{n}": 10 for n in range(9)}, [("src", 90)]),  # many small ones: the folder is named
         ({"data/raw/deep/big": 90, "data/x": 10}, [("data/raw/deep/big", 90), ("data/x", 10)]),  # one is most of it
-        ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is nobody's trouble
+        ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is not named
         ({"a/x": 50, "a/y": 50, "b": 10}, [("a/x", 50), ("a/y", 50), ("b", 10)]),
     ],
 )
 def test_heaviest(sizes: dict[str, int], expected: list[tuple[str, int]]) -> None:
-    """Whole folders, taken apart only where one thing in them is most of them; nothing is counted twice."""
+    """Whole folders, replaced by their entries only where one dominates; nothing is counted twice."""
     found = heaviest(_manifest(sizes), 10)
     assert [(weight.path, weight.size_bytes) for weight in found] == expected
     assert all(weight.is_dir == (weight.path not in sizes) for weight in found)
 
 
 def test_no_more_than_asked_for() -> None:
-    """The largest so many, in order, with shares of everything."""
+    """Only the largest `count`, in order, with their shares of all bytes."""
     found = heaviest(_manifest({f"f{n:02}": n for n in range(1, 41)}), 3)
     assert [weight.path for weight in found] == ["f40", "f39", "f38"]
     assert found[0].share == pytest.approx(40 / 820)
@@ -50,7 +50,7 @@ def test_no_more_than_asked_for() -> None:
 )
 @pytest.mark.parametrize("is_dir", [True, False])
 def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
-    """The line works as a person would paste it, for names with all that ignore files give a meaning to."""
+    """The line leaves out that path alone, also if its name has characters with a meaning in ignore files."""
     line = ignore_line(path, is_dir)
     assert line.isprintable()
     scope = Selection(SelectionSettings()).root().with_files({".syncdignore": line.encode() + b"\n"})
@@ -62,9 +62,9 @@ def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
 
 
 def test_counts() -> None:
-    """Kinds, orders of size, depth, and names that are no UTF-8."""
+    """Kinds, size classes, depth, and names that are not UTF-8."""
     manifest = _manifest({"a/b/c": 5, "a/\udcff": 5_000, "z": 1 << 30, "e": 0})
     manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
     counted = size_breakdown(manifest)
     assert (counted.files, counted.links, counted.directories, counted.deepest, counted.not_utf8) == (4, 1, 2, 3, 1)
-    assert counted.request_queue == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}
+    assert counted.files_by_size == {"empty": 1, "below 1 KiB": 1, "below 10 KiB": 1, "100 MiB and more": 1}

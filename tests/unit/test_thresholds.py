@@ -1,4 +1,4 @@
-"""From which numbers on `syncd check` warns or fails, and what it ends with."""
+"""The limits at which `syncd check` warns or fails, its exit code and its summary."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_heaviest() -> None:
 
 
 def test_secrets() -> None:
-    """None is well, those by name are a note, one by content is a warning and named first; a flood is counted."""
+    """None passes, those by name are a note, one by content is a warning and comes first; many are counted."""
     assert judge_secrets([], []).grade is Grade.PASS
     by_name = judge_secrets([".env: named like .env"], [])
     assert (by_name.grade, by_name.what, by_name.remedy) == (Grade.NOTE, "1 path held back: 1 by name", "")
@@ -112,17 +112,17 @@ def test_secrets() -> None:
 
 @pytest.mark.parametrize(("days", "grade"), [(40, Grade.PASS), (3.1, Grade.PASS), (2.9, Grade.WARN)])
 def test_certificate(days: float, grade: Grade) -> None:
-    """A certificate that ends within three days is a warning; who gave it is told, as a proxy may be in between."""
+    """A certificate that ends within three days is a warning; the issuer is named, as it may be a proxy's."""
     finding = judge_certificate(days * 86_400, "Example CA")
     assert finding.grade is grade
     assert "Example CA" in finding.what
 
 
 @pytest.mark.parametrize(
-    ("ends_in_s", "words"), [(None, "no end"), (4320.0, "1 h 12 min more; the next one"), (-1.0, "its time is over;")]
+    ("ends_in_s", "words"), [(None, "no end"), (4320.0, "1 h 12 min more; the next one"), (-1.0, "it has ended;")]
 )
 def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
-    """What was acquired is followed by the next, so its end is never a trouble."""
+    """An acquired sandbox is followed by the next one, so its end is never a warning."""
     finding = judge_end(ends_in_s)
     assert finding.grade is Grade.PASS
     assert words in finding.what
@@ -132,7 +132,7 @@ def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
     ("key", "grade"),
     [("abc", Grade.PASS), ("ab=c", Grade.PASS), ('"abc"', Grade.WARN), ("KLAVIS_API_KEY=abc", Grade.WARN)],
 )
-def test_what_is_around_a_key(key: str, grade: Grade) -> None:
+def test_characters_around_a_key(key: str, grade: Grade) -> None:
     """Quotes and assignments come from other kinds of files; the key itself is not shown."""
     finding = judge_key(key, "found in a file")
     assert finding.grade is grade
@@ -155,7 +155,7 @@ def test_rights_of_others(mode: int, forbidden: int, remedy: str | None) -> None
 
 
 def test_versions() -> None:
-    """A daemon of another version is told, with the way to restart it; one that tells none is not."""
+    """A daemon of another version is a warning that says how to restart it; an unknown version is not."""
     assert judge_versions(None, "2.0") is None
     assert judge_versions("2.0", "2.0") is None
     finding = judge_versions("1.0", "2.0")
@@ -166,9 +166,9 @@ def test_versions() -> None:
 @pytest.mark.parametrize(
     ("grades", "line"),
     [
-        ([Grade.PASS, Grade.PASS, Grade.NOTE], "all is well (2 checked)"),
-        ([Grade.PASS, Grade.WARN, Grade.WARN], "2 to look at, 1 well"),
-        ([Grade.FAIL, Grade.FAIL_FOR_NOW, Grade.WARN], "2 failed, 1 to look at, 0 well"),
+        ([Grade.PASS, Grade.PASS, Grade.NOTE], "all checks passed (2)"),
+        ([Grade.PASS, Grade.WARN, Grade.WARN], "2 warnings, 1 passed"),
+        ([Grade.FAIL, Grade.FAIL_FOR_NOW, Grade.WARN], "2 failed, 1 warning, 0 passed"),
     ],
 )
 def test_summary(grades: list[Grade], line: str) -> None:
@@ -186,7 +186,7 @@ def test_summary(grades: list[Grade], line: str) -> None:
     ],
 )
 def test_exit_code(grades: list[Grade], code: int) -> None:
-    """The gravest finding decides: what needs a person outweighs what may pass."""
+    """The worst finding decides: a failure that needs a person outweighs one that may end by itself."""
     assert exit_code(Finding("it", grade, "is so") for grade in grades) == code
 
 

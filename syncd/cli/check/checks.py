@@ -1,4 +1,4 @@
-"""The checks of `syncd check`, in the order in which one needs the other."""
+"""The checks of `syncd check`, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _WRITABLE_BY_OTHERS = 0o022
 
 
 class Checks:
-    """One that failed ends only those that build on it. What was learned on the way stays, for the report.
+    """Runs the checks; a failed one stops only those that depend on it. Its attributes are for the report.
 
-    `config`, `status` and `checked` are None as long as nothing is known; `secret` is the key, for whoever prints.
+    `config`, `status` and `checked` are None until they are known; `secret` is the API key, to be redacted in output.
     """
 
     def __init__(self, config_file: str | None) -> None:
@@ -44,7 +44,7 @@ class Checks:
         self._option = config_file
 
     def findings(self) -> Iterator[Finding]:
-        """One at a time, so that what is known is on the screen while the network is waited for."""
+        """Yield each finding as soon as it is known, so that the first are shown before the network answers."""
         try:
             self.config = config = configured(self._option)
             selection_of(config)
@@ -53,7 +53,7 @@ class Checks:
             return
         yield Finding("configuration", Grade.PASS, self.config_file)
         yield from _if_any(
-            _loose("configuration", self.config_file, "others can change it, and thereby where the key goes")
+            _writable("configuration", self.config_file, "other users can change the address that gets the key")
         )
         key = None
         make_undumpable()
@@ -63,15 +63,15 @@ class Checks:
             yield from _key(key, config.sandbox.api_key_file)
         except SyncdError as failure:
             yield _failed("key", failure)
-        yield from self._at_home(config)
+        yield from self._local(config)
         yield from service_findings(self._option, config)
         yield from route_findings(config.sandbox.base_url, os.environ)
         if key is not None:
             yield from check_api(*_target(config), key=key, clock=CLOCK)
         else:
-            yield Finding("api", Grade.NOTE, "not asked, as there is no key")
+            yield Finding("api", Grade.NOTE, "not tested, as there is no key")
 
-    def _at_home(self, config: Config) -> Iterator[Finding]:
+    def _local(self, config: Config) -> Iterator[Finding]:
         folder = directories_for(config.workspace.path, os.environ).state
         self.status = status = Inquiry(folder, status_of(config, folder), self.config_file, CLOCK).status()
         self.checked = check_workspace(
@@ -84,7 +84,7 @@ class Checks:
         )
         yield from self.checked.findings
         if config.workspace.upload_secrets:
-            yield Finding("secrets", Grade.WARN, "sent like all else, as workspace.upload_secrets is true")
+            yield Finding("secrets", Grade.WARN, "sent like other files, as workspace.upload_secrets is true")
         try:
             places = places_of(config, os.environ)
             yield from folder_findings(places.state, places.spool, self.checked.content_bytes)
@@ -101,21 +101,21 @@ def _daemon(status: Status) -> Iterator[Finding]:
     failures = [status.last_error.message] if status.last_error else []
     failures += status.warnings
     if status.responding is False:
-        yield Finding("daemon", Grade.WARN, f"process {status.pid} does not answer", "see `syncd status`")
+        yield Finding("daemon", Grade.WARN, f"process {status.pid} does not answer", "run `syncd status`")
     elif failures or status.state is State.HELD:
-        yield Finding("daemon", Grade.WARN, "; ".join([what, *failures[:1]]), "see all with `syncd status`")
+        yield Finding("daemon", Grade.WARN, "; ".join([what, *failures[:1]]), "run `syncd status` to see everything")
     else:
         yield Finding("daemon", Grade.PASS, what)
     yield from _if_any(judge_versions(status.daemon_version, __version__))
 
 
 def _target(config: Config) -> tuple[Target, SandboxEnd | None]:
-    """Where it goes now; no sandbox's id where the next one has yet to be acquired."""
+    """The current target; without a sandbox's id before the next sandbox is acquired."""
     sandbox = config.sandbox
     if sandbox.id is not None:
         return Target(sandbox.base_url, sandbox.id, sandbox.region), None
     acquired_sandbox = None
-    with suppress(SyncdError):  # told of as the state folder's
+    with suppress(SyncdError):  # reported about the state folder
         acquired_sandbox, _ = AcquiredSandboxStore(places_of(config, os.environ).state, sandbox.base_url).load()
     if acquired_sandbox is None or (
         acquired_sandbox.ends_wall_s is not None and acquired_sandbox.ends_wall_s <= CLOCK.wall_s()
@@ -131,19 +131,21 @@ def _key(key: ApiKey, key_file: str) -> Iterator[Finding]:
     if key.source.startswith("$"):
         with suppress(SyncdError):
             if find_key({}, key_file) != key:
-                what = f"{key_file} holds another one, which the service uses"
-                yield Finding("key", Grade.NOTE, what, f"if ${KEY_VARIABLE} is the right one, put it into the file")
+                what = f"{key_file} holds another key, which the service uses"
+                yield Finding(
+                    "key", Grade.NOTE, what, f"if the key in ${KEY_VARIABLE} is the right one, put it into the file"
+                )
         return
     with suppress(OSError):
         owner = os.stat(key.source).st_uid
         if owner not in (os.geteuid(), 0):
             what = f"{key.source} belongs to another user ({owner})"
-            yield Finding("key", Grade.WARN, what, "let it belong to you: copy it, and remove the old one")
-    yield from _if_any(_loose("key", os.path.dirname(key.source), "others can put another key in its place"))
+            yield Finding("key", Grade.WARN, what, "copy the file, so that it belongs to you, and remove the old one")
+    yield from _if_any(_writable("key", os.path.dirname(key.source), "other users can replace the key"))
 
 
-def _loose(subject: str, path: str, harm: str) -> Finding | None:
-    """A file or folder that others may write to, but for a folder in which they cannot touch what is not theirs."""
+def _writable(subject: str, path: str, harm: str) -> Finding | None:
+    """A warning about a file or folder that others may write to; one with the sticky bit protects its entries."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

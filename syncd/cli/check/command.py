@@ -1,4 +1,4 @@
-"""`syncd check`: everything a sync needs, tried one after the other, each with what to do about it. Changes nothing."""
+"""`syncd check`: tests everything that a sync needs, and says how to fix what fails. Changes nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _TONES = {
 _GRADE = 6
 _SUBJECT = 15
 _TEXT = _GRADE + _SUBJECT
-_MOST_COLUMNS = 120
-_ANY_WIDTH = 1 << 20  # a pipe's: one line each, for grep
-_LONGEST = 1000
+_MAX_COLUMNS = 120
+_ANY_WIDTH = 1 << 20  # for a pipe: one line for each finding, for grep
+_MAX_LENGTH = 1000
 
 
 @click.command("check")
@@ -44,15 +44,15 @@ _LONGEST = 1000
     help="Also write what a bug report needs into a new text file; default: syncd-report-DATE.txt.",
 )
 def command(config_file: str | None, as_json: bool, report_file: str | None) -> int:
-    """Try everything a sync needs, and say what to do about what fails. Nothing is sent or changed.
+    """Test everything that a sync needs, and say how to fix what fails. Nothing is sent or changed.
 
     Ends with 0 if nothing failed, 75 if only the network or a server did, else 78. --json: an object with exit_code and
     findings, each with subject, grade (pass, note, warn, fail), what, remedy and details.
 
-    A report holds no name, path, address, id, key or content of yours: each becomes <path-3> or the like. Read it all
+    A report holds no name, path, address, id, key or content of yours, only fixed texts, numbers and times. Read it all
     before you pass it on; nothing sends it for you.
     """
-    from syncd.cli.check.checks import Checks  # noqa: PLC0415 - `check --help` needs none of it
+    from syncd.cli.check.checks import Checks  # noqa: PLC0415 - not needed for `check --help`
 
     checkup = Checks(config_file)
     findings = []
@@ -67,7 +67,7 @@ def command(config_file: str | None, as_json: bool, report_file: str | None) -> 
     else:
         click.echo(summary(findings))
     if report_file is not None:
-        from syncd.cli.check.report import write_report  # noqa: PLC0415 - only if asked for
+        from syncd.cli.check.report import write_report  # noqa: PLC0415 - only for a report
 
         path, lines = write_report(report_file, checkup, findings)
         click.echo(f"wrote {shown_path(path)}, {lines} lines of text: read it before you pass it on", err=as_json)
@@ -78,16 +78,16 @@ def _row(finding: Finding, secret: str) -> dict[str, object]:
     return {
         "subject": finding.subject,
         "grade": finding.grade.word,
-        "what": _harmless(finding.what, secret),
-        "remedy": _harmless(finding.remedy, secret),
-        "details": [_harmless(detail, secret) for detail in finding.details],
+        "what": _printable(finding.what, secret),
+        "remedy": _printable(finding.remedy, secret),
+        "details": [_printable(detail, secret) for detail in finding.details],
     }
 
 
 def _show(finding: Finding, secret: str) -> None:
     is_terminal = sys.stdout.isatty()
-    width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if is_terminal else _ANY_WIDTH
-    write = coloured if is_terminal and _likes_colour() else plain
+    width = min(shutil.get_terminal_size().columns, _MAX_COLUMNS) if is_terminal else _ANY_WIDTH
+    write = coloured if is_terminal and _has_colour() else plain
     if is_terminal:
         finding = replace(finding, what=_short(finding.what), remedy=_short(finding.remedy, before=r"(?<!\S)"))
     for line in lines_of(finding, secret, width):
@@ -95,36 +95,36 @@ def _show(finding: Finding, secret: str) -> None:
 
 
 def lines_of(finding: Finding, secret: str, width: int) -> list[Line]:
-    """A finding at most `width` columns wide, the text of longer ones under itself; `secret` is the key."""
+    """The lines of a finding, wrapped to `width` columns; `secret` is the API key, which is redacted."""
     head: Line = (
         (finding.grade.word, _TONES[finding.grade]),
         (f"{'':{_GRADE - 4}}{finding.subject:{_SUBJECT}}", Tone.PLAIN),
     )
-    lines = wrapped(_harmless(finding.what, secret), width, head, _TEXT)
+    lines = wrapped(_printable(finding.what, secret), width, head, _TEXT)
     for detail in finding.details:
-        text = _harmless(detail, secret)
+        text = _printable(detail, secret)
         words = text.lstrip(" ")
         indent = _TEXT + 2 + len(text) - len(words)
         lines += wrapped(words, width, ((" " * indent, Tone.PLAIN),), _TEXT + 4)
     if finding.remedy:
         label = f"{'to do:':>{_TEXT - 2}}  "
-        lines += wrapped(_harmless(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
+        lines += wrapped(_printable(finding.remedy, secret), width, ((label, Tone.PLAIN),), _TEXT)
     return lines
 
 
 def _short(text: str, before: str = r"(?<![\w/.-])") -> str:
-    """The home directory as people write it; scripts get whole paths, and so does a shell where it is in quotes."""
+    """The text with `~` for the home directory, but not within quotes, where a shell would not expand it."""
     home = os.path.expanduser("~")
     return re.sub(rf"{before}{re.escape(home)}(?=/)", "~", text) if len(home) > 1 else text
 
 
-def _likes_colour() -> bool:
-    """https://no-color.org: any value but an empty one says no; terminfo(5) has "dumb" for what knows no colour."""
+def _has_colour() -> bool:
+    """True if colour is wanted: $NO_COLOR is unset or empty (https://no-color.org), and $TERM is not "dumb"."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _harmless(text: str, secret: str) -> str:
-    """On one line, with nothing secret in it; blanks that align stay."""
+def _printable(text: str, secret: str) -> str:
+    """The text on one line, redacted; blanks that align columns are kept."""
     text = redacted(" ".join(text.splitlines()), secret)
     text = shown_path(text).encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"

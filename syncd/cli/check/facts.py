@@ -1,4 +1,4 @@
-"""The facts of a machine and a configuration that a bug report needs, none of them about the person."""
+"""Facts of a machine and a configuration for a bug report, none of them about the person."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Literal, get_origin, get_type_hints
+
+from msgspec import Struct
 
 from syncd import __version__
-from syncd.cli.check.anonymizer import Anonymizer
-from syncd.core.settings import SECTIONS, AcquireKeys, Config
+from syncd.core.settings import SECTIONS, Config
 from syncd.watch.inotify_limits import instance_limit, watch_limit
 from syncd.watch.mounts import filesystem_type
 
@@ -40,11 +41,11 @@ _VARIABLES = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NO_COLOR", "PYTHONPATH"),
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")
-_OFFICIAL = ("https://api.klavis.ai", "https://api.eu.klavis.ai")
+_PUBLIC_URLS = ("https://api.klavis.ai", "https://api.eu.klavis.ai")
 
 
 def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
-    """Versions and limits; `systemd` is its version, 0 where there is none."""
+    """Versions and limits. `systemd` is its version, 0 if it does not answer."""
     yield "syncd", __version__
     yield "python", f"{platform.python_implementation()} {platform.python_version()}"
     yield "in a venv", _yes(sys.prefix != sys.base_prefix)
@@ -56,7 +57,7 @@ def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
     yield "machine", f"{platform.machine()}, {os.cpu_count()} processors"
     yield "distribution", _distribution()
     yield "container", _yes(os.path.exists("/run/.containerenv") or os.path.exists("/.dockerenv"))
-    yield "systemd", str(systemd) if systemd else "none that answers"
+    yield "systemd", str(systemd) if systemd else "does not answer"
     yield "watches", str(watch_limit()[0] or "no limit known")
     yield "instances", str(instance_limit() or "no limit known")
     if workspace is not None:
@@ -65,34 +66,32 @@ def machine_facts(systemd: int, workspace: str | None) -> Iterator[Row]:
 
 
 def environment_facts() -> Iterator[Row]:
-    """Which variables are set; their values are a person's own."""
+    """The variables that are set, without their values."""
     for name in _VARIABLES:
         if name in os.environ:
             yield name, "set" if os.environ[name] else "set, but empty"
 
 
-def config_facts(config: Config, anonymizer: Anonymizer) -> Iterator[Row]:
-    """Every key as it is understood: numbers, switches and choices as they are, of all else only how much there is."""
+def config_facts(config: Config) -> Iterator[Row]:
+    """Every key: numbers, switches and choices with their values, of other keys only if, or how much, they are set."""
     for section in SECTIONS:
-        keys = getattr(config, section)
-        for key in keys.__struct_fields__:
-            yield from _key(f"{section}.{key}", getattr(keys, key), anonymizer)
+        yield from _keys(section, getattr(config, section))
 
 
-def _key(name: str, value: Any, anonymizer: Anonymizer) -> Iterator[Row]:
-    if isinstance(value, AcquireKeys):
-        yield f"{name}.servers", anonymizer.text(", ".join(value.servers))
-        yield f"{name}.ttl_seconds", str(value.ttl_seconds)
-    elif isinstance(value, tuple):
-        yield name, f"{len(value)} texts"
-    elif value is None:
-        yield name, "not set"
-    elif isinstance(value, bool | int | float):
-        yield name, str(value).lower()
-    elif name == "sandbox.base_url" and value in _OFFICIAL:
-        yield name, value
-    else:
-        yield name, anonymizer.text(str(value))
+def _keys(section: str, keys: Struct) -> Iterator[Row]:
+    types = get_type_hints(type(keys))
+    for name in keys.__struct_fields__:
+        value = getattr(keys, name)
+        if isinstance(value, Struct):
+            yield from _keys(f"{section}.{name}", value)
+        elif isinstance(value, bool | int | float):
+            yield f"{section}.{name}", str(value).lower()
+        elif get_origin(types[name]) is Literal or value in _PUBLIC_URLS:
+            yield f"{section}.{name}", str(value)
+        elif isinstance(value, tuple):
+            yield f"{section}.{name}", f"{len(value)} texts"
+        else:
+            yield f"{section}.{name}", "set" if value else "not set"
 
 
 def _version(name: str) -> str:
@@ -104,10 +103,10 @@ def _version(name: str) -> str:
 
 def _distribution() -> str:
     try:
-        told = platform.freedesktop_os_release()
+        release = platform.freedesktop_os_release()
     except OSError:
         return "unknown"
-    words = [word for word in (told.get("ID", ""), told.get("VERSION_ID", "")) if _NAME.fullmatch(word)]
+    words = [word for word in (release.get("ID", ""), release.get("VERSION_ID", "")) if _NAME.fullmatch(word)]
     return " ".join(words) or "unknown"
 
 

@@ -1,4 +1,4 @@
-"""What `syncd check` finds about one thing, and what its findings mean together."""
+"""A finding of `syncd check`, with its grade; the exit code and the summary of all findings."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from syncd.core.formatting import counted
+
 _DONE = 0
 _MAY_PASS = 75
 _NEEDS_PERSON = 78
 
 
 class Grade(Enum):
-    """How a finding is shown, and the exit code that it asks for."""
+    """The word that a finding is shown with, and the exit code that it causes."""
 
     PASS = ("pass", _DONE)
-    NOTE = ("note", _DONE)  # neither good nor bad: worth knowing
+    NOTE = ("note", _DONE)  # neither good nor bad
     WARN = ("warn", _DONE)  # syncing works, but not as well as it could
     FAIL_FOR_NOW = ("fail", _MAY_PASS)
     FAIL = ("fail", _NEEDS_PERSON)
@@ -27,9 +29,9 @@ class Grade(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`what` was found about `subject`, one line; `remedy` is what to do about it, where something is to be done.
+    """One line about `subject`: `what` was found, and `remedy`, what to do about it (may be empty).
 
-    `details` are the first few things that `what` counts, a line each.
+    `details` are the first few of the things that `what` counts, a line each.
     """
 
     subject: str
@@ -40,14 +42,14 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 if nothing failed, 75 if all that failed may pass by itself, else 78."""
+    """0 if nothing failed, 75 if every failure may end by itself, else 78."""
     return max((finding.grade.exit_code for finding in findings), default=_DONE)
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """All of them in one line."""
+    """The number of findings of each grade, in one line."""
     words = [finding.grade.word for finding in findings]
-    fine = words.count("pass")
-    counts = {"failed": words.count("fail"), "to look at": words.count("warn")}
-    failures = [f"{number} {word}" for word, number in counts.items() if number]
-    return ", ".join([*failures, f"{fine} well"]) if failures else f"all is well ({fine} checked)"
+    failed, warnings, passed = words.count("fail"), words.count("warn"), words.count("pass")
+    parts = [f"{failed} failed"] if failed else []
+    parts += [counted(warnings, "warning")] if warnings else []
+    return ", ".join([*parts, f"{passed} passed"]) if parts else f"all checks passed ({passed})"

@@ -1,4 +1,4 @@
-"""What `syncd check` finds about the systemd unit: whether it runs, outlives a logout, and has what this shell has."""
+"""Checks the systemd unit: its state, if it outlives a logout, and variables that it lacks and this shell has."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from syncd.core.directories import default_config_path
 from syncd.core.errors import SyncdError
 from syncd.core.settings import Config, is_loopback
 
-# What decides the way to the API. A service does not get it from a shell.
-_WAY = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+# The variables that decide the route to the API. A service does not get them from a shell.
+_ROUTE_VARIABLES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def service_of(config_file: str | None) -> InstalledService:
-    """The unit of this configuration. Raises `SyncdError` where there is no systemd, or can be no such unit."""
+    """The unit of this configuration. Raises `SyncdError` if there is no systemd, or no unit for such a path."""
     path = config_path(config_file)
     unit = unit_of(path, os.path.dirname(default_config_path(os.environ)))
     option = "" if unit.name == "syncd.service" else f" --config {shlex.quote(path)}"
@@ -31,7 +31,7 @@ def service_of(config_file: str | None) -> InstalledService:
 
 
 def service_findings(config_file: str | None, config: Config) -> Iterator[Finding]:
-    """That nothing is installed is no trouble: `syncd run` can be started by anything."""
+    """Findings about the unit. A missing unit is only a note, as other programs can start `syncd run`."""
     try:
         service = service_of(config_file)
         properties = service.manager.show(service.unit.name, (*PROPERTIES, "Environment"))
@@ -44,12 +44,11 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
     installed = properties.get("LoadState") == "loaded"
     name = service.unit.name
     if not installed and now.state == "not installed":
-        yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to sync from every login on: {now.remedy}")
+        yield Finding("service", Grade.NOTE, f"{name} is not installed", f"to start it at every login: {now.remedy}")
         return
     what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
     if now.exit_code == 0:
-        fine = not now.remedy
-        yield Finding("service", Grade.PASS if fine else Grade.WARN, what, now.remedy)
+        yield Finding("service", Grade.WARN if now.remedy else Grade.PASS, what, now.remedy)
         if lingers is False:
             yield Finding(
                 "service",
@@ -60,18 +59,18 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
     else:
         yield Finding("service", Grade.WARN, what, now.remedy)
     if installed and not is_loopback(urlsplit(config.sandbox.base_url).hostname or ""):
-        given = service.manager.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
-        yield from _lacking(given)
+        environ = service.manager.environ | environment_in(properties.get("Environment", "").replace(" ", "\n"))
+        yield from _missing_variables(environ)
 
 
-def _lacking(given: dict[str, str]) -> Iterator[Finding]:
-    for name in _WAY:
-        here = os.environ.get(name) or os.environ.get(name.lower())
-        if here and not given.get(name) and not given.get(name.lower()):
+def _missing_variables(environ: dict[str, str]) -> Iterator[Finding]:
+    for name in _ROUTE_VARIABLES:
+        value = os.environ.get(name) or os.environ.get(name.lower())
+        if value and not environ.get(name) and not environ.get(name.lower()):
             yield Finding(
                 "service",
                 Grade.WARN,
-                f"{name} is set here, and the service manager does not know it",
+                f"{name} is set in this shell, but not for the service",
                 f"put the line {name}=… into ~/.config/environment.d/syncd.conf, log in again and restart the service",
             )
 

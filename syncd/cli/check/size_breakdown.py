@@ -1,4 +1,4 @@
-"""What a snapshot holds, by weight: what to leave out to make it smaller, and its shape without any name."""
+"""The largest files and folders of a snapshot, and counts of its entries that tell no name."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from typing import NamedTuple
 
 from syncd.scan.manifest import Entry, Kind, content_bytes
 
-# A folder is told as a whole unless one thing in it is most of it: then that is what a person is after.
-MOST = 0.5
-# Less than this share of everything is not worth a person's time.
+# A folder is named as a whole unless one entry holds this share of it: then the entry is named.
+DOMINANT_SHARE = 0.5
+# Entries with a smaller share of all bytes are not named.
 LEAST_SHARE = 0.01
-_ACTIVE = "*?[\\"
-_ORDERS = ("empty", "below 1 KiB", "below 10 KiB", "below 100 KiB", "below 1 MiB", "below 10 MiB", "below 100 MiB")
+_WILDCARDS = "*?[\\"
+_SIZE_CLASSES = (
+    "empty",
+    "below 1 KiB",
+    "below 10 KiB",
+    "below 100 KiB",
+    "below 1 MiB",
+    "below 10 MiB",
+    "below 100 MiB",
+)
 _LARGER = "100 MiB and more"
 
 
 class PathSize(NamedTuple):
-    """A file or a whole folder, with its share of all bytes."""
+    """The size of a file or a whole folder, and its share of all bytes."""
 
     path: str
     is_dir: bool
@@ -30,13 +38,13 @@ class PathSize(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeBreakdown:
-    """Counts alone. `deepest` is in path components, `request_queue` counts files by size."""
+    """Counts of a snapshot's entries. `files_by_size` is by size class, `deepest` in path components."""
 
     files: int
     links: int
     directories: int
     content_bytes: int
-    request_queue: dict[str, int]
+    files_by_size: dict[str, int]
     deepest: int
     longest_name_bytes: int
     not_utf8: int
@@ -45,7 +53,7 @@ class SizeBreakdown:
 def heaviest(manifest: Mapping[str, Entry], count: int) -> list[PathSize]:
     """The largest files and folders, none within another, the largest first; at most `count`.
 
-    A folder in which one thing is most of it is taken apart, however deep that thing lies.
+    A folder that one entry dominates is replaced by its entries, at any depth.
     """
     inside: dict[str, dict[str, int]] = {}
     total = 0
@@ -67,7 +75,7 @@ def heaviest(manifest: Mapping[str, Entry], count: int) -> list[PathSize]:
         size, children = -negative, inside.get(path, {})
         if size < LEAST_SHARE * total:
             break
-        if children and max(children.values()) >= MOST * size:
+        if children and max(children.values()) >= DOMINANT_SHARE * size:
             for child, child_size in children.items():
                 heapq.heappush(heap, (-child_size, child))
         else:
@@ -76,12 +84,12 @@ def heaviest(manifest: Mapping[str, Entry], count: int) -> list[PathSize]:
 
 
 def ignore_line(path: str, is_dir: bool) -> str:
-    """The line of an ignore file at the workspace's top that leaves out this path, and hardly any other.
+    """The line of an ignore file at the top of the workspace that leaves out this path, and hardly any other.
 
-    What a line of text cannot hold is a `?` for each of its bytes.
+    Characters that a line of text cannot hold become one `?` for each byte.
     """
     line = "".join(
-        f"\\{c}" if c in _ACTIVE else c if c.isprintable() else "?" * len(c.encode("utf-8", "surrogateescape"))
+        f"\\{c}" if c in _WILDCARDS else c if c.isprintable() else "?" * len(c.encode("utf-8", "surrogateescape"))
         for c in path
     )
     if line.endswith(" ") and not is_dir:
@@ -90,32 +98,36 @@ def ignore_line(path: str, is_dir: bool) -> str:
 
 
 def size_breakdown(manifest: Mapping[str, Entry]) -> SizeBreakdown:
-    """Count."""
+    """Count the entries of a manifest."""
     kinds = Counter(entry.kind for entry in manifest.values())
-    request_queue = Counter(_order(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
+    files_by_size = Counter(_size_class(entry.size_bytes) for entry in manifest.values() if entry.kind is Kind.FILE)
     names = [path.rpartition("/")[2].encode("utf-8", "surrogateescape") for path in manifest]
     return SizeBreakdown(
         files=kinds[Kind.FILE],
         links=kinds[Kind.SYMLINK],
         directories=kinds[Kind.DIRECTORY],
         content_bytes=content_bytes(manifest.values()),
-        request_queue={order: request_queue[order] for order in (*_ORDERS, _LARGER) if request_queue[order]},
+        files_by_size={
+            size_class: files_by_size[size_class]
+            for size_class in (*_SIZE_CLASSES, _LARGER)
+            if files_by_size[size_class]
+        },
         deepest=max((path.count("/") + 1 for path in manifest), default=0),
         longest_name_bytes=max(map(len, names), default=0),
-        not_utf8=sum(not path.isascii() and _is_odd(path) for path in manifest),
+        not_utf8=sum(not path.isascii() and _is_not_utf8(path) for path in manifest),
     )
 
 
-def _order(size_bytes: int) -> str:
+def _size_class(size_bytes: int) -> str:
     if not size_bytes:
-        return _ORDERS[0]
+        return _SIZE_CLASSES[0]
     limit = 1 << 10
-    for order in _ORDERS[1:]:
+    for size_class in _SIZE_CLASSES[1:]:
         if size_bytes < limit:
-            return order
-        limit = limit * 10 if order != "below 100 KiB" else 1 << 20
+            return size_class
+        limit = limit * 10 if size_class != "below 100 KiB" else 1 << 20
     return _LARGER
 
 
-def _is_odd(path: str) -> bool:
+def _is_not_utf8(path: str) -> bool:
     return any(0xDC80 <= ord(c) <= 0xDCFF for c in path)

@@ -1,4 +1,4 @@
-"""From which numbers on `syncd check` warns or fails: clock, disk, snapshot size, watches, secrets, times to live."""
+"""Limits at which `syncd check` warns or fails: clock, disk, snapshot size, watches, secrets, times to live."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from syncd.cli.check.finding import Finding, Grade
 from syncd.cli.check.size_breakdown import PathSize, ignore_line
 from syncd.core.formatting import duration, size
 
-# A signed URL lives half an hour; what is off by less than a minute takes nothing from it, nor from people's logs.
+# Signed URLs live for half an hour: a skew below a minute does not matter, neither to them nor in logs.
 SKEW_S = 60.0
 # Other programs of the same user, editors above all, need watches too.
 WATCHES_SHARE = 0.75
-# A snapshot this near to its limit is over it by next month.
+# A snapshot this large will soon be over its limit.
 SIZE_SHARE = 0.8
-# For the status, the journal and a socket.
+# For the status, the history and a socket.
 LEAST_SPACE_BYTES = 1 << 20
 # Certificates are renewed weeks, the shortest-lived days before their end.
 CERTIFICATE_DAYS = 3.0
@@ -27,13 +27,13 @@ _MIB = 1 << 20
 
 
 def judge_clock(skew_s: float | None) -> Finding:
-    """`skew_s` is this machine's wall clock minus the server's; None: no answer had a date."""
+    """This machine's wall clock minus the server's is `skew_s`; None: no answer had a date."""
     if skew_s is None:
-        return Finding("clock", Grade.NOTE, "not compared: no answer told the server's time")
+        return Finding("clock", Grade.NOTE, "not compared: no answer had the server's time")
     if abs(skew_s) < SKEW_S:
-        # The server's date has whole seconds, so less than two is nothing.
-        off = "agrees with the server's" if abs(skew_s) < 2 else f"{_off(skew_s)} the server's, which does no harm"
-        return Finding("clock", Grade.PASS, off)
+        # The server's date has whole seconds, so less than two may be none.
+        what = "agrees with the server's" if abs(skew_s) < 2 else f"{_off(skew_s)} the server's, which does no harm"
+        return Finding("clock", Grade.PASS, what)
     return Finding(
         "clock",
         Grade.WARN,
@@ -43,14 +43,14 @@ def judge_clock(skew_s: float | None) -> Finding:
 
 
 def judge_size(files: int, directories: int, content_bytes: int, max_mib: int) -> Finding:
-    """The workspace as a snapshot would hold it, against `sync.max_snapshot_mib` (not yet over it)."""
+    """The size of a snapshot of the workspace, which is not over `sync.max_snapshot_mib`."""
     what = f"{_count(files, 'file')} in {_count(directories, 'directory')}, {size(content_bytes)}"
     if not files:
         return Finding(
             "directory",
             Grade.WARN,
             f"{what}: nothing to send",
-            "look at `syncd ls --ignored`, or correct workspace.path",
+            "run `syncd ls --ignored`, or correct workspace.path",
         )
     if content_bytes > SIZE_SHARE * max_mib * _MIB:
         return Finding(
@@ -63,9 +63,9 @@ def judge_size(files: int, directories: int, content_bytes: int, max_mib: int) -
 
 
 def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
-    """The disk of the spool. How small the archive will be is not known before it is made: source code, a quarter."""
+    """The disk of the spool. The size of the archive is not known in advance: of source code, about a quarter."""
     what = f"{folder} has {size(free_bytes)} free"
-    remedy = "free some disk space, or set XDG_CACHE_HOME to a roomier disk"
+    remedy = "free some disk space, or set XDG_CACHE_HOME to a larger disk"
     if free_bytes < LEAST_SPACE_BYTES:
         return Finding("spool", Grade.FAIL, what, remedy)
     if free_bytes < content_bytes:
@@ -74,7 +74,7 @@ def judge_space(folder: str, free_bytes: int, content_bytes: int) -> Finding:
 
 
 def judge_heaviest(weights: Sequence[PathSize]) -> Finding:
-    """The largest things, each as the line of an ignore file that leaves it out."""
+    """The largest files and folders, each as the line of an ignore file that leaves it out."""
     details = tuple(
         f"{weight.share:4.0%} {size(weight.size_bytes):>11}  {ignore_line(weight.path, weight.is_dir)}"
         for weight in weights
@@ -87,7 +87,7 @@ def judge_heaviest(weights: Sequence[PathSize]) -> Finding:
 
 
 def judge_secrets(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
-    """What stays home as it looks secret, each with its rule or its line; what is found by content is unexpected."""
+    """The files left out as secrets, each with its rule or line. Those found by content are a warning."""
     number = len(by_name) + len(by_content)
     if not number:
         return Finding("secrets", Grade.PASS, "none found")
@@ -95,7 +95,7 @@ def judge_secrets(by_name: Sequence[str], by_content: Sequence[str]) -> Finding:
     more = (f"and {number - len(shown):,} more: syncd ls --ignored",) if number > len(shown) else ()
     kinds = [f"{len(paths):,} {how}" for paths, how in ((by_content, "by content"), (by_name, "by name")) if paths]
     what = f"{_count(number, 'path')} held back: {', '.join(kinds)}"
-    remedy = "take what is secret out, or allow the path in workspace.allow_secrets" if by_content else ""
+    remedy = "remove the secret, or allow the path in workspace.allow_secrets" if by_content else ""
     return Finding("secrets", Grade.WARN if by_content else Grade.NOTE, what, remedy, (*shown, *more))
 
 
@@ -108,9 +108,9 @@ def judge_watches(
     taken: tuple[int, int] = (0, 0),
     programs: Sequence[tuple[str, int]] = (),
 ) -> Finding:
-    """One watch a directory and one instance in all, against this user's limits; None: this kernel tells none.
+    """Compare one watch for each directory and one instance with this user's limits; None: the limit is not known.
 
-    `taken` is what other programs hold of both, at least; `programs` which of them hold the most watches.
+    `taken` is at least what other programs hold of both; `programs` are those that hold the most watches.
     """
     what = f"{_of(directories, watches)} watches and {_of(1, instances)} instances needed"
     if any(taken):
@@ -126,36 +126,36 @@ def judge_watches(
 
 
 def judge_certificate(ends_in_s: float, issuer: str) -> Finding:
-    """The certificate that the server (or a proxy in its name) showed, and that was believed."""
-    what = f"the server's is by {issuer or 'an unnamed issuer'} and good for {duration(ends_in_s)}"
+    """The certificate of the server, or of a proxy in its place, that was verified."""
+    what = f"the server's, issued by {issuer or 'an unnamed issuer'}, is valid for {duration(ends_in_s)}"
     if ends_in_s > CERTIFICATE_DAYS * _DAY_S:
         return Finding("certificate", Grade.PASS, what)
-    remedy = "if it is not renewed by then, nothing goes through: tell whoever runs the server, or the proxy before it"
+    remedy = "if it is not renewed, syncing stops: ask the operator of the server, or of the proxy in front of it"
     return Finding("certificate", Grade.WARN, what, remedy)
 
 
 def judge_end(ends_in_s: float | None) -> Finding:
-    """How long a sandbox that was acquired lives; None: until it is given back."""
+    """The time left to an acquired sandbox; None: it has no end."""
     if ends_in_s is None:
-        return Finding("time to live", Grade.PASS, "no end was asked for")
-    what = f"{duration(ends_in_s)} more" if ends_in_s > 0 else "its time is over"
+        return Finding("time to live", Grade.PASS, "it has no end")
+    what = f"{duration(ends_in_s)} more" if ends_in_s > 0 else "it has ended"
     return Finding("time to live", Grade.PASS, f"{what}; the next one is acquired in time")
 
 
 def judge_key(key: str, locations: str) -> Finding:
-    """The key as it was written down: what is around it goes to the server as well."""
-    context = ""
+    """The key as it is written in its place: quotes or an assignment around it would be sent as a part of it."""
+    mistake = ""
     if key[0] in _QUOTES or key[-1] in _QUOTES:
-        context = "it begins or ends with a quote"
+        mistake = "it begins or ends with a quote"
     elif _ASSIGNMENT.match(key):
-        context = "it begins with a variable's name and ="
-    if context:
-        return Finding("key", Grade.WARN, f"{locations}: {context}", "leave nothing there but the key itself")
+        mistake = "it begins with a variable's name and ="
+    if mistake:
+        return Finding("key", Grade.WARN, f"{locations}: {mistake}", "leave nothing there but the key itself")
     return Finding("key", Grade.PASS, locations)
 
 
 def judge_private(subject: str, path: str, mode: int, *, forbidden: int, harm: str) -> Finding | None:
-    """A file or folder with rights that others should not have; None: it has none of the `forbidden` ones."""
+    """A warning about a file or folder with `forbidden` permissions; None if it has none of them."""
     if not mode & forbidden:
         return None
     return Finding(
@@ -163,21 +163,21 @@ def judge_private(subject: str, path: str, mode: int, *, forbidden: int, harm: s
     )
 
 
-def judge_versions(daemon: str | None, here: str) -> Finding | None:
-    """A daemon that was not restarted after an upgrade; None: it is of this version, or tells none."""
-    if daemon is None or daemon == here:
+def judge_versions(daemon: str | None, own: str) -> Finding | None:
+    """A warning about a daemon of another version; None if it has this version, or an unknown one."""
+    if daemon is None or daemon == own:
         return None
-    what = f"it is version {daemon}, this command {here}"
+    what = f"it is version {daemon}, this command {own}"
     return Finding("daemon", Grade.WARN, what, "restart it: systemctl --user restart syncd, or run `syncd run` anew")
 
 
 def _letters(forbidden: int) -> str:
-    """`go-w` or `go-rwx`, as chmod(1) has it."""
+    """The permissions in the words of chmod(1): `go-w` or `go-rwx`."""
     return "go-w" if forbidden == 0o022 else "go-rwx"
 
 
 def _quoted(path: str) -> str:
-    """The path for a shell, where it needs quoting."""
+    """The path in quotes, if a shell needs them."""
     plain = path and all(c.isalnum() or c in "/._-+@%," for c in path)
     return path if plain else "'" + path.replace("'", "'\\''") + "'"
 

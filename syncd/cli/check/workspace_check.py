@@ -1,4 +1,4 @@
-"""What `syncd check` sees of the workspace: it scans it, and tries to watch it, as the daemon would."""
+"""Checks the workspace: scans it, and tries to watch it, as the daemon does; and the folders for state and spool."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HEAVIEST = 10
 
 @dataclass
 class WorkspaceCheck:
-    """What was found, and how much a snapshot would hold; `scan` is None where the workspace cannot be read."""
+    """The findings, and the size of a snapshot; `scan` is None if the workspace cannot be read."""
 
     findings: list[Finding] = field(default_factory=list)
     content_bytes: int = 0
@@ -51,21 +51,21 @@ def check_workspace(
     reader: ContentReader | None = None,
     personal_excludes: str = "",
 ) -> WorkspaceCheck:
-    """Look at the workspace; where no daemon watches it already, also try to watch it. `reader` looks for secrets."""
+    """Scan the workspace, and try to watch it if no daemon does so. `reader` searches for secrets."""
     found = WorkspaceCheck()
     watch_warnings: tuple[SyncWarning, ...] = ()
     by_name: list[str] = []
 
-    def note(path: str, is_dir: bool, decision: Decision) -> None:
+    def add(path: str, is_dir: bool, decision: Decision) -> None:
         if decision.rule is not None and decision.rule.source == "secrets":
             name = f"{shown_path(path)}/" if is_dir else shown_path(path)
             by_name.append(f"{name}: named like {decision.rule.pattern}")
 
     try:
         if running_pid is None:
-            scan, watch_warnings = _watched_scan(workspace, selection, personal_excludes, note)
-        else:  # a second set of watches would count against the same limit, and what it lacks is in its status
-            scan = Scanner(workspace, selection, NoScanListener(), note, personal_excludes=personal_excludes).scan()
+            scan, watch_warnings = _watched_scan(workspace, selection, personal_excludes, add)
+        else:  # more watches would count against the same limit; the status has what the daemon lacks
+            scan = Scanner(workspace, selection, NoScanListener(), add, personal_excludes=personal_excludes).scan()
         secrets = exclude_secret_files(scan, reader) if reader else {}
     except WorkspaceError as failure:
         found.findings.append(Finding("directory", Grade.FAIL, failure.message, failure.hint))
@@ -109,53 +109,55 @@ def _file_system(workspace: str) -> list[Finding]:
     kind = mounts.filesystem_type(workspace)
     if kind not in mounts.SHARED_FILESYSTEMS:
         return []
-    what = f"it is on {kind}: what others change there is found only every sync.rescan_minutes"
+    what = f"it is on {kind}: changes by other machines are found only every sync.rescan_minutes"
     return [Finding("directory", Grade.WARN, what, "work on a local disk, or make sync.rescan_minutes smaller")]
 
 
 def _watched_scan(
-    workspace: str, selection: Selection, personal_excludes: str, note: LeftOut
+    workspace: str, selection: Selection, personal_excludes: str, on_left_out: LeftOut
 ) -> tuple[Scan, tuple[SyncWarning, ...]]:
     watch = watcher(workspace, lambda: None)
     watch.open()
     try:
-        scan = Scanner(workspace, selection, watch, note, personal_excludes=personal_excludes).scan()
+        scan = Scanner(workspace, selection, watch, on_left_out, personal_excludes=personal_excludes).scan()
         return scan, tuple(watch.warnings())
     finally:
         watch.close()
 
 
 def folder_findings(state: str, spool: str, content: int) -> list[Finding]:
-    """Whether the daemon's folders can be made and written; nothing is made here."""
+    """Test if the daemon's folders exist, or can be created, and can be written. Creates none."""
     findings = []
     for subject, folder in (("state", state), ("spool", spool)):
-        there = _nearest(folder)
+        existing = _nearest(folder)
         remedy = f"make it writable, or set XDG_{'STATE' if subject == 'state' else 'CACHE'}_HOME to another folder"
-        if not os.path.isdir(there):
-            findings.append(Finding(subject, Grade.FAIL, f"{folder} cannot be made: {there} is no folder", remedy))
-        elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        if not os.path.isdir(existing):
             findings.append(
-                Finding(subject, Grade.FAIL, f"{folder} cannot be written: {there} is not writable", remedy)
+                Finding(subject, Grade.FAIL, f"{folder} cannot be created: {existing} is no folder", remedy)
             )
-        elif there == folder and (open_to_others := _open_to_others(subject, folder)):
+        elif not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+            findings.append(
+                Finding(subject, Grade.FAIL, f"{folder} cannot be written: {existing} is not writable", remedy)
+            )
+        elif existing == folder and (open_to_others := _open_to_others(subject, folder)):
             findings.append(open_to_others)
         elif subject == "state":
             findings.append(
-                Finding(subject, Grade.PASS, f"{folder} {'is there' if there == folder else 'can be made'}")
+                Finding(subject, Grade.PASS, f"{folder} {'exists' if existing == folder else 'can be created'}")
             )
         else:
-            disk = os.statvfs(there)
+            disk = os.statvfs(existing)
             findings.append(judge_space(folder, disk.f_bavail * disk.f_frsize, content))
     return findings
 
 
 def _open_to_others(subject: str, folder: str) -> Finding | None:
     mode = stat.S_IMODE(os.stat(folder).st_mode)
-    return judge_private(subject, folder, mode, forbidden=0o077, harm="others can look into it")
+    return judge_private(subject, folder, mode, forbidden=0o077, harm="other users can read it")
 
 
 def _nearest(folder: str) -> str:
-    """The folder itself, or the nearest above it that is there."""
+    """The folder itself, or the nearest existing one above it."""
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     return folder

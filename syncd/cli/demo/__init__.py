@@ -1,1 +1,1 @@
-"""`syncd demo`."""
+"""`syncd demo`: begins at `command`; `environment` has the emulator and the daemon that it shows."""
