@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from syncd.core.clock import SystemClock
 
 REPO = Path(__file__).resolve().parent.parent
+
+# A busy machine is slow at drawing examples, and at anything else.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Only a test that fails waits for so long.
 _GRACE_S = 20.0

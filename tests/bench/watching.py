@@ -88,7 +88,7 @@ def heard(tree: str, events: int) -> Heard:
                 os.read(ends[0], 4096)
                 changes = watch.take()
                 batches += 1
-                doubt = max(filter(None, (doubt, changes.doubt)), default=None)
+                doubt = max(filter(None, (doubt, changes.rescan_reason)), default=None)
                 # After an overflow the mark itself may be among what is lost.
                 marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
         took = clock.took()
@@ -203,7 +203,7 @@ def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
             yield alone(f"{title}: {name}", mine, unit=unit)
     yield alone(f"{title}: memory grown by", [each.grown_bytes for each in ours], unit=mebibytes)
     yield alone(f"{title}: batches", [each.batches for each in ours], unit=number)
-    worst = ", ".join(sorted({each.doubt for each in ours}))
+    worst = ", ".join(sorted({each.rescan_reason for each in ours}))
     lines = min((each.batches for each in rival), default=0)
     yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
 

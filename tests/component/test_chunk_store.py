@@ -21,7 +21,7 @@ from syncd.archive.packer import Packed, Packer
 from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt
-from syncd.scan.manifest import Manifest, settle
+from syncd.scan.manifest import Manifest, carry_over_digests
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 
@@ -56,7 +56,7 @@ class Bench:
 
     def snapshot(self, codec: Codec = Codec.FAST) -> Packed:
         scan = Scanner(str(self.workspace), Selection(SelectionSettings())).scan()
-        packed = self.packer.pack(settle(self.known, scan.manifest), codec)
+        packed = self.packer.pack(carry_over_digests(self.known, scan.manifest), codec)
         self.known = packed.manifest
         return packed
 

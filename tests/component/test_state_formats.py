@@ -151,11 +151,11 @@ def _uploaded(folder: str) -> object:
 def _save_agent(folder: str) -> None:
     notes = AgentNotes(folder)
     notes.record_run(HOOK_RUN)
-    notes.note_seals(["seal"])
+    notes.record_digests(["seal"])
 
 
 READ: dict[str, tuple[Callable[[str], object], object]] = {
-    "agent": (lambda folder: (_agent(folder).told, _agent(folder).seals), (HOOK_RUN, ["seal"])),
+    "agent": (lambda folder: (_agent(folder).last_run, _agent(folder).digests), (HOOK_RUN, ["seal"])),
     "blocked": (lambda folder: StateFile(folder, "blocked", _BlockedRecord).load(), BLOCKED),
     "initialized": (lambda folder: SyncState(folder).initialized(TARGET), (MANIFEST, [])),
     "lease": (lambda folder: UploadUrlStore(folder, _clock()).load(TARGET), UPLOAD_URL),

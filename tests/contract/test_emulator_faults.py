@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from syncd.emulator import Action, BadFault, Fault, RequestRecord, When
-from syncd.remote.exchange_monitor import counts
+from syncd.remote.exchange_monitor import byte_counts
 from tests.contract.emulator_rig import GZIP, KEY, PATH, EmulatorRig, files, started_rig
 
 CONTENT = files(a=b"1" * 1000)
@@ -116,13 +116,13 @@ def test_a_reset_acknowledges_received_bytes(rig: EmulatorRig) -> None:
             client.request("GET", "/local-sandbox", headers={"Authorization": f"Bearer {KEY}"})
             client.getresponse().read()
         faults.on("execute", "before", lambda _: client.send(b"{}"))
-        before = counts(client.sock)
+        before = byte_counts(client.sock)
         client.putrequest("POST", f"{PATH}/execute")
         client.putheader("Content-Length", "2")
         client.endheaders()
         with pytest.raises(ConnectionResetError):
             client.sock.recv(1)
-        after = counts(client.sock)
+        after = byte_counts(client.sock)
     assert before is not None
     assert after is not None
     assert after.acked_bytes > before.acked_bytes

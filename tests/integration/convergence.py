@@ -260,15 +260,15 @@ class Knocking(HttpClient):
         world.instant()
         return answer
 
-    def download(self, url: str, *, take: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
+    def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
         world = living()
 
         def taken(blocks: Iterator[bytes]) -> Any:
             world.meets("download", "before")
-            return take(_with_instants(blocks))
+            return consume(_with_instants(blocks))
 
         world.instant()
-        answer = super().download(url, take=taken, **more)
+        answer = super().download(url, consume=taken, **more)
         world.meets("download", "after")
         world.instant()
         return answer

@@ -192,7 +192,7 @@ def test_one_that_was_broken_off_is_run_once_more(agent: Agent) -> None:
         agent.agent_notifier.arrived(agent.rig.cycle.target, agent.rig.cycle.provider.acquired_sandbox)
         if number <= 3:
             while len(pids.read_text().split() if pids.exists() else []) < number:
-                agent.agent_notifier.look()
+                agent.agent_notifier.poll()
         agent.restart()
     assert len(agent.runs()) == 3
     assert "was interrupted each time; it is not run again" in agent.warnings()

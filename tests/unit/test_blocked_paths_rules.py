@@ -7,8 +7,8 @@ import pytest
 from syncd.sandbox.blocked_paths_rules import (
     blocked_by,
     entries_within,
+    fingerprint,
     kinds_changed,
-    mark,
     obstructing,
     warnings,
     without,
@@ -82,10 +82,10 @@ def test_parts() -> None:
 def test_the_mark() -> None:
     """It says whether anything was changed here, whatever is known of the content, in whatever order."""
     before = {"a": FILE, "b": LINK}
-    assert mark({"b": LINK, "a": FILE}) == mark(before)
-    assert mark({"a": Entry(Kind.FILE, 0o644, 1, 5), "b": LINK}) == mark(before)
+    assert fingerprint({"b": LINK, "a": FILE}) == fingerprint(before)
+    assert fingerprint({"a": Entry(Kind.FILE, 0o644, 1, 5), "b": LINK}) == fingerprint(before)
     for now in ({"a": OTHER_FILE, "b": LINK}, {"a": FILE}, {"a": FILE, "b": FILE}, {**before, "c": FILE}):
-        assert mark(now) != mark(before)
+        assert fingerprint(now) != fingerprint(before)
 
 
 def test_problems() -> None:

@@ -6,17 +6,25 @@ import errno
 
 import pytest
 
-from syncd.core.errors import KeyRefused, NearlyEmpty, SandboxGone, SnapshotTooLarge, SyncdError, TryLater, Unavailable
+from syncd.core.errors import (
+    KeyRefused,
+    NearlyEmpty,
+    SandboxNotFound,
+    SnapshotTooLarge,
+    SyncdError,
+    TryLater,
+    Unavailable,
+)
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.report.sync_failure import sync_failure
 
-GONE = StepFailed(ApiStep.UPLOAD_URL, FailureAction.REFUSED, "no such sandbox", refusal=SandboxGone)
+GONE = StepFailed(ApiStep.UPLOAD_URL, FailureAction.REFUSED, "no such sandbox", refusal=SandboxNotFound)
 
 
 @pytest.mark.parametrize(
     ("failure", "step", "kind", "text"),
     [
-        (GONE, ApiStep.UPLOAD_URL, SandboxGone, "no such sandbox"),
+        (GONE, ApiStep.UPLOAD_URL, SandboxNotFound, "no such sandbox"),
         (
             StepFailed(ApiStep.UPLOAD, FailureAction.RETRY, "it broke", "wait"),
             ApiStep.UPLOAD,

@@ -23,7 +23,7 @@ DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
         (Difference(added=["a"]), False, True),
         (Difference(changed=["a"]), False, True),
         (Difference(removed=["a"]), False, True),
-        (Difference(uncertain_reason=["a"]), False, True),
+        (Difference(uncertain=["a"]), False, True),
     ],
 )
 def test_the_sandbox_may_differ(found: Difference, uncertain: bool, differs: bool) -> None:
@@ -53,7 +53,7 @@ MANIFEST: Manifest = {"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIR
     [
         (Difference(), {"d"}),
         (Difference(removed=["gone"]), {"d"}),
-        (Difference(added=["d/a"], changed=["d/b"], uncertain_reason=["f"]), {"d", "d/a", "d/b", "f"}),
+        (Difference(added=["d/a"], changed=["d/b"], uncertain=["f"]), {"d", "d/a", "d/b", "f"}),
         (Difference(changed=["d/a", "d/b", "e/c"]), {"d", "d/a", "d/b", "e/c"}),
         (Difference(changed=["d/a", "d/b", "e/c", "f"]), None),
         (Difference(added=list(MANIFEST)), None),
