@@ -1,8 +1,8 @@
-"""Packs a manifest: unchanged chunks are reused, the others are read and compressed.
+"""Packs a manifest into an archive: unchanged chunks are reused, the others are read and compressed.
 
 A file is read in one of two ways. A small one is read whole into its place in the chunk, and again if it changed
 meanwhile. A large one, or one that changes under each read, is read piece by piece as it is; if it changed meanwhile,
-it is named for a follow-up. Either way the archive stays whole: a header promises a length, and that many bytes follow.
+it is named for a follow-up. In both cases as many bytes follow a header as it states.
 
 The bytes that are searched for secrets are the very bytes that are packed. A reused chunk was made of contents with a
 digest, and no content gets a digest in this module or in `scan.file_reader` before it was searched.
@@ -209,6 +209,7 @@ class Packer:
             os.close(descriptor)
 
     def _opened_file(self, packed: Packed, chunk_writer: ChunkWriter, path: str, entry: Entry, descriptor: int) -> None:
+        """Read a small file whole, and again while it changes; read any other piece by piece."""
         expected = entry
         for _ in range(_READS):
             small = expected.size_bytes <= PIECE_BYTES
@@ -281,7 +282,7 @@ class Packer:
                     self._leave_out(packed, path, before, failure.cause)
                     raise _FileFailed from None
             if len(piece) < wanted_bytes:
-                # Cut shorter meanwhile: zeros keep the header's promise, and another sync follows.
+                # Cut shorter meanwhile: zeros fill the length that the header states, and another sync follows.
                 piece, whole = piece + bytes(wanted_bytes - len(piece)), False
             digest.update(piece)
             chunk_writer.write(piece)

@@ -80,7 +80,7 @@ def _stopped(doing: str) -> TryLater:
     """The error of an interrupt. An interrupted upload changes nothing: only initialize changes the sandbox."""
     if doing.startswith("initializing"):
         return TryLater(f"stopped while {doing}, which may be done all the same", "`syncd push` makes sure")
-    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends the changes")
+    return TryLater(f"stopped while {doing}; the sandbox is unchanged", "`syncd push` sends it")
 
 
 def summary(pushed: PushResult) -> str:

@@ -7,20 +7,15 @@ none.
 from __future__ import annotations
 
 import contextlib
-import os
 
-import msgspec
-from msgspec import Struct
-
-from syncd.core.durable_file import read_file, write_whole
+from syncd.core.durable_file import CacheFile, Versioned
 from syncd.report.desktop import Shown
 from syncd.report.notification_rules import NoticeState
 
-_NAME = "notices"
 _LARGEST = 1 << 16
 
 
-class _NoticeRecord(Struct, frozen=True):
+class _NoticeRecord(Versioned, frozen=True, kw_only=True):
     state: NoticeState
     shown: Shown | None
 
@@ -29,17 +24,14 @@ class NotificationStore:
     """The record in the state folder."""
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, _NAME)
+        self._file = CacheFile(folder, "notices", _NoticeRecord, _LARGEST)
 
     def load(self) -> tuple[NoticeState, Shown | None]:
         """The state, and the notification that may still be on the desktop."""
-        try:
-            record = msgspec.json.decode(read_file(self._path, _LARGEST), type=_NoticeRecord)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return NoticeState(), None
-        return record.state, record.shown
+        record = self._file.load()
+        return (NoticeState(), None) if record is None else (record.state, record.shown)
 
     def save(self, state: NoticeState, shown: Shown | None) -> None:
-        """Keep it. Where that fails, a notification may be repeated after a restart."""
+        """Keep it. If that fails, a notification may be repeated after a restart."""
         with contextlib.suppress(OSError):
-            write_whole(self._path, msgspec.json.encode(_NoticeRecord(state, shown)))
+            self._file.save(_NoticeRecord(state=state, shown=shown))

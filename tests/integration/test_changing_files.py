@@ -1,4 +1,4 @@
-"""A file that gives out midway: what lies over there stays whole, and the new one goes once it can be read."""
+"""A file that cannot be read to its end: the sandbox keeps its complete version until the file can be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 class BadSector:
-    """From the second check on under which the large file is open, reading it fails: a directory is in its place."""
+    """Makes reading the large file fail from the second check on: its descriptor becomes that of a directory."""
 
     def __init__(self, rig: Rig) -> None:
         self._path = os.path.realpath(rig.workspace / "big")
@@ -46,8 +46,8 @@ class BadSector:
         os.close(self._folder)
 
 
-def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
-    """Half a file is not sent, the others are; nothing changes for it to be sent once it can be read."""
+def test_a_partial_file_never_replaces_a_complete_one(rig: Rig) -> None:
+    """It is not sent, the others are; once it can be read, it is sent without a further change."""
     rig.write("big", "2" * 3 * MIB)
     rig.write("a.txt", "changed")
     disk = BadSector(rig)
@@ -66,8 +66,8 @@ def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
     assert rig.sync()[0].sync is None
 
 
-def test_what_gives_out_for_good_is_not_read_at_every_look(rig: Rig) -> None:
-    """Each time twice as many looks go by, it is named all the while, and nothing is uploaded for it."""
+def test_a_failing_file_is_not_read_in_every_scan(rig: Rig) -> None:
+    """The number of scans between two attempts doubles; the warning stays, and nothing is uploaded."""
     rig.write("big", "2" * 3 * MIB)
     disk = BadSector(rig)
     rig.sync()

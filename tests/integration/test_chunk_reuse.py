@@ -1,12 +1,12 @@
-"""Kept chunks save work and nothing else: whatever becomes of them, each archive is what it would be without them.
+"""Stored chunks save work and change nothing else: each archive equals the one that is made without them.
 
-The same story of changes runs with the chunks kept, never kept, taken away and damaged between any two syncs, and each
-time the sandbox ends equal to the workspace, by archives that are the same byte for byte. Shown on the way, as far as
-kept chunks could break it: the sandbox converges in one sync; no change is lost that falls into a sync, or between an
-upload that was cut off and the next; no torn file counts as done; what is ignored or outside leaves neither in an
-archive nor in the spool; keys stay out of the spool; a kill at any instant needs no repair; the spool stays within
-twice the archive; what did not change is not uploaded. Signals, logs, memory and an idle process's CPU are the
-process's own, and are tried on the real command.
+The same series of changes runs with the chunks stored, never stored, removed and damaged between any two syncs. Each
+time the sandbox ends equal to the workspace, by archives that are the same byte for byte. As far as stored chunks could
+break them, these are tested too: the sandbox converges in one sync; no change is lost that happens during a sync, or
+between an interrupted upload and the next; no torn file counts as done; excluded and outside paths are neither in an
+archive nor in the spool; keys are not in the spool; a kill at any time needs no repair; the spool stays within twice
+the archive; unchanged files are not uploaded. Signals, logs, memory and an idle process's CPU are tested with the real
+command.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class CountingStore(ChunkStore):
 
 
 class ForgetfulStore(CountingStore):
-    """A store that keeps nothing."""
+    """A store that never finds a piece."""
 
     def get(self, key: str) -> Piece | None:
         return None
 
 
 class Stage:
-    """A rig whose spool can be reached and harmed, and whose sandbox holds exactly the last archive."""
+    """A rig whose spool can be damaged, and whose sandbox holds exactly the last archive."""
 
     def __init__(self, rig: Rig, store_type: type[CountingStore]) -> None:
         self.rig = rig
@@ -89,11 +89,11 @@ class Stage:
         return Path(directories_for(str(self.work), self.rig.environ).spool) / "chunks"
 
     def chunks(self) -> list[Path]:
-        """The files of kept chunks; none where something else has their place."""
+        """The files of stored chunks; none if something else has their place."""
         return sorted(path for path in self.spool.iterdir() if path.is_file())
 
     def chunks_of(self, *paths: str) -> list[Path]:
-        """The chunks with these files' headers in them."""
+        """The chunks that hold these files' headers."""
         found = []
         for chunk in self.chunks():
             tar = _inflated(chunk)
@@ -103,11 +103,11 @@ class Stage:
         return found
 
     def inflated(self) -> bytes:
-        """All that the kept chunks hold."""
+        """The content of all stored chunks."""
         return b"".join(_inflated(chunk) for chunk in self.chunks())
 
     def measure(self) -> None:
-        """The most that the spool ever takes."""
+        """Record the largest size of the spool."""
         if self.spool.is_dir():
             with os.scandir(self.spool) as items:
                 sizes = [item.stat(follow_symlinks=False).st_size for item in items]
@@ -140,7 +140,7 @@ class Stage:
 
 
 def _inflated(chunk: Path) -> bytes:
-    """What it holds, and maybe some bytes made of what stands behind that."""
+    """The content of a chunk, perhaps with some bytes from its footer."""
     content = chunk.read_bytes()
     inflate = zlib.decompressobj(-15)
     tar = bytearray()
@@ -159,7 +159,7 @@ def _empty(folder: Path) -> None:
 
 
 def tree(top: Path) -> dict[str, tuple[str, object]]:
-    """Path to kind and what a sandbox keeps of it: content and whether it is executable, or the target."""
+    """Paths with kind and what a sandbox keeps: content and the execute permission, or the target."""
     found: dict[str, tuple[str, object]] = {}
     for path in top.rglob("*"):
         name = str(path.relative_to(top))
@@ -219,7 +219,7 @@ def _cut(chunks: list[Path]) -> None:
 
 
 def _swapped(chunks: list[Path]) -> None:
-    """Each lies under the name of the next one."""
+    """Each chunk gets the name of the next one."""
     contents = [chunk.read_bytes() for chunk in chunks]
     for chunk, content in zip(chunks, contents[1:] + contents[:1], strict=True):
         chunk.write_bytes(content)
@@ -238,7 +238,7 @@ def _folder(chunks: list[Path]) -> None:
 
 
 def _unopenable(chunks: list[Path]) -> None:
-    """By anyone: to take the right to read away would not stop an almighty user."""
+    """Not even root can open it: removing the read permission would not stop root."""
     for chunk in chunks:
         chunk.unlink()
         chunk.symlink_to(chunk)
@@ -256,7 +256,7 @@ HARMS = [_flip_body, _flip_foot, _cut, _swapped, _foreign, _folder, _unopenable,
 
 
 def _kept(stage: Stage) -> None:
-    """Nothing."""
+    """Change nothing."""
 
 
 def _spool_removed(stage: Stage) -> None:
@@ -289,7 +289,7 @@ def _edit(stage: Stage) -> bool:
 
 
 def _edit_large(stage: Stage) -> bool:
-    """By one bit, under the same length and time."""
+    """Change one bit, with the same length and time."""
     with (stage.work / LARGE).open("r+b") as file:
         file.seek(1_200_000)
         byte = file.read(1)
@@ -312,7 +312,7 @@ def _rename(stage: Stage) -> bool:
 
 
 def _swap_contents(stage: Stage) -> bool:
-    """Two files of one length change places: no path, size or time says so."""
+    """Two files of one length are exchanged: no path, size or time changes."""
     one, other = stage.work / "middle/0", stage.work / "middle/1"
     one.rename(stage.work / "between")
     other.rename(one)
@@ -354,7 +354,7 @@ def _replace_by_other_kinds(stage: Stage) -> bool:
 
 
 def _take_back(stage: Stage) -> bool:
-    """A content that was there before, whose chunk is not kept any more."""
+    """Restore an earlier content, whose chunk is no longer stored."""
     return _edit_large(stage)
 
 
@@ -397,7 +397,7 @@ def told(stage: Stage, happens: Callable[[Stage], None]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the archives of the story are where nothing is ever kept."""
+    """The archives of the series if nothing is ever stored."""
     with staged(tmp_path_factory.mktemp("reference"), ForgetfulStore) as stage:
         digests = told(stage, _kept)
         assert stage.made > 60
@@ -405,10 +405,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_the_story_whatever_becomes_of_the_spool(
+def test_the_series_whatever_happens_to_the_spool(
     stage: Stage, fate: Callable[[Stage], None], reference: list[str]
 ) -> None:
-    """Kept, removed, emptied or replaced before each sync: the same archives, the same syncs, and little disk."""
+    """Kept, removed, emptied or replaced before each sync: the same archives, the same syncs, bounded disk usage."""
     assert told(stage, fate) == reference
     if fate is _kept:
         assert stage.made < 30
@@ -416,19 +416,19 @@ def test_the_story_whatever_becomes_of_the_spool(
 
 
 @pytest.mark.parametrize("harm", [_flip_body, _flip_foot, _cut, _swapped, _folder, _unopenable])
-def test_the_story_with_every_chunk_harmed(
+def test_the_series_with_every_chunk_damaged(
     stage: Stage, harm: Callable[[list[Path]], None], reference: list[str]
 ) -> None:
-    """All kept chunks go bad before each sync: each sync sends the whole truth at once, and none of the bad ones."""
+    """All stored chunks are damaged before each sync: each sync sends the right content at once."""
     assert told(stage, lambda stage: harm(stage.chunks())) == reference
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 @pytest.mark.parametrize("harm", HARMS)
-def test_only_what_was_harmed_is_made_anew(
+def test_only_damaged_chunks_are_made_again(
     stage: Stage, harm: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:
-    """Two chunks go bad and a third one changes: no fourth is made, and next time nothing is left to mend."""
+    """Two chunks are damaged and a third changes: no fourth is made, and the next sync has nothing to repair."""
     stage.sync()
     made = stage.made
     assert made >= 7
@@ -456,8 +456,8 @@ def test_only_what_was_harmed_is_made_anew(
 BETWEEN = [*((harm, "upload") for harm in HARMS), (_flip_body, "pause"), (_cut, "pause")]
 
 
-class Harming(Witness):
-    """Harms all chunks when the first upload begins, or while its failure is waited out."""
+class Damaging(Witness):
+    """Damages all chunks when the first upload begins, or while its failure is waited out."""
 
     harm: Callable[[], None]
     at: str
@@ -474,11 +474,11 @@ class Harming(Witness):
 
 
 @pytest.mark.parametrize(("harm", "at"), BETWEEN)
-def test_harm_between_packing_and_sending(stage: Stage, harm: Callable[[list[Path]], None], at: str) -> None:
-    """What goes bad once the archive is put together is noticed as it goes out; one more try sends the truth."""
+def test_damage_between_packing_and_sending(stage: Stage, harm: Callable[[list[Path]], None], at: str) -> None:
+    """It is found while the archive is sent; one more attempt sends the right content."""
     stage.sync()
     _edit(stage)
-    witness = Harming(stage.rig.clock)
+    witness = Damaging(stage.rig.clock)
     witness.harm, witness.at = lambda: harm(stage.chunks()), at
     if at == "pause":
         stage.rig.emulator.faults.script("upload: reset mid-body")
@@ -488,10 +488,10 @@ def test_harm_between_packing_and_sending(stage: Stage, harm: Callable[[list[Pat
 
 @pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
 @pytest.mark.parametrize(("restarted", "harm"), [(False, _flip_body), (True, _swapped)], ids=["running", "restarted"])
-def test_a_sync_that_was_cut_off(
+def test_an_interrupted_sync(
     stage: Stage, harm: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
 ) -> None:
-    """An upload or initialize breaks off, chunks go bad, the workspace goes on: the next sync is whole."""
+    """An upload or initialize is interrupted, chunks are damaged, the workspace changes: the next sync is complete."""
     stage.sync()
     _edit(stage)
     stage.rig.emulator.faults.script(cut_off)
@@ -505,7 +505,7 @@ def test_a_sync_that_was_cut_off(
 
 
 def test_a_lost_answer_and_a_lost_spool(stage: Stage) -> None:
-    """What lies in the bucket needs only its initialize, also where the chunks that it was made of are gone."""
+    """The archive in the bucket needs only its initialize, even if its chunks are lost."""
     stage.rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
         stage.rig.sync(witness=Witness(stage.rig.clock, ends=Stop()))
@@ -519,7 +519,7 @@ def test_a_lost_answer_and_a_lost_spool(stage: Stage) -> None:
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["kept", "never-kept"])
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool) -> None:
-    """Its chunk is for one archive only: named for a follow-up, which sends the file as it is by then."""
+    """Its chunk is for one archive only, and another sync sends the file as it is then."""
     with staged(tmp_path, ForgetfulStore if forgetful else CountingStore) as stage:
         stage.sync()
         left = list(range(60))
@@ -548,7 +548,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool
 
 
 def test_a_change_while_an_archive_is_sent(stage: Stage) -> None:
-    """It is in the next archive, though all the chunks that it fell upon were kept."""
+    """It is in the next archive, although all chunks that it changes were stored."""
 
     class Meddler(Witness):
         def stage(self, state: State) -> None:
@@ -562,8 +562,8 @@ def test_a_change_while_an_archive_is_sent(stage: Stage) -> None:
     assert "small/2/during" in tree(stage.rig.sandbox.workspace)
 
 
-def test_what_begins_to_stay_home(stage: Stage) -> None:
-    """A file that is ignored, turns into a way out or becomes a secret's name is in no archive and no chunk."""
+def test_a_path_that_becomes_excluded(stage: Stage) -> None:
+    """A file that is ignored, becomes a link to outside or gets a secret's name is in no archive and no chunk."""
     outside = stage.rig.folder / "outside"
     outside.mkdir()
     (outside / "0").write_bytes(b"0utside" * 300)
@@ -584,8 +584,8 @@ def test_what_begins_to_stay_home(stage: Stage) -> None:
     assert b"0utside" not in stage.inflated()
 
 
-def test_the_spool_tells_nobody_a_key(stage: Stage) -> None:
-    """It holds what leaves anyway, in folders for its owner only, and neither the key nor a signed URL."""
+def test_the_spool_holds_no_key(stage: Stage) -> None:
+    """It holds only what is uploaded anyway, in private folders, and neither the key nor a signed URL."""
     stage.sync()
     _edit(stage)
     stage.sync()
@@ -596,8 +596,8 @@ def test_the_spool_tells_nobody_a_key(stage: Stage) -> None:
         assert secret.encode() not in kept
 
 
-def test_a_kill_at_any_instant(stage: Stage) -> None:
-    """With the disk as it was at any step of a sync, the next process does it all, within the disk's bounds."""
+def test_a_kill_at_any_time(stage: Stage) -> None:
+    """With the disk as it was at any step of a sync, the next process does everything, within the disk's bounds."""
     stage.sync()
     _edit(stage)
     _edit_large(stage)
@@ -629,7 +629,7 @@ def test_a_kill_at_any_instant(stage: Stage) -> None:
 
 
 def test_stops_while_packing_do_not_fill_the_disk(stage: Stage) -> None:
-    """What is left behind by packing that is stopped again and again, while files change, is bounded."""
+    """What repeatedly stopped packings leave, while files change, is bounded."""
     stage.sync()
 
     def stops() -> None:

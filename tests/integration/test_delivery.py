@@ -1,4 +1,4 @@
-"""The sync cycle against the emulator: one lease for many, every fault answered by its meaning, no needless upload."""
+"""The sync cycle against the emulator: one upload URL for many uploads, an answer to each fault, no needless upload."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WHOLE = ["upload-url", "upload", "initialize"]
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and where it goes."""
+    """A workspace with one file, and its sandbox."""
     with rigged(tmp_path) as rig:
         rig.write()
         yield rig
 
 
-def test_a_file_arrives(rig: Rig) -> None:
-    """The whole way: lease, upload, initialize; the sandbox has the file, the outcome says how much."""
+def test_a_file_is_synced(rig: Rig) -> None:
+    """Upload URL, upload, initialize: the sandbox has the file, and the outcome has the numbers."""
     outcome, witness = rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
     assert rig.asked() == WHOLE
@@ -41,8 +41,8 @@ def test_a_file_arrives(rig: Rig) -> None:
     assert witness.sent_bytes[-1] == outcome.sync.archive_bytes
 
 
-def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
-    """A second sync, also of a new process, finds nothing to do; a forced one does everything."""
+def test_an_unchanged_workspace_sends_no_request(rig: Rig) -> None:
+    """A second sync, also by a new process, has nothing to do; a forced one does everything."""
     rig.sync()
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
@@ -51,8 +51,8 @@ def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
     assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
 
 
-def test_one_lease_for_many(rig: Rig) -> None:
-    """The URL is used until shortly before its end, across restarts and sleep too; a fresh one only then."""
+def test_one_upload_url_for_many_uploads(rig: Rig) -> None:
+    """The URL is used until shortly before it expires, across restarts and suspend too."""
     for number in range(5):
         rig.write(content=f"text {number}")
         rig.sync()
@@ -70,8 +70,8 @@ def test_one_lease_for_many(rig: Rig) -> None:
     assert rig.emulator.request_log.count("upload", 200) == 7
 
 
-def test_the_leases_end_for_people(rig: Rig) -> None:
-    """Status can show when the URL ends."""
+def test_the_expiry_of_the_upload_url_for_people(rig: Rig) -> None:
+    """Status can show when the URL expires."""
     assert rig.cycle.url_expires_at is None
     rig.sync()
     assert rig.cycle.url_expires_at == "2026-11-24T13:50:11Z"
@@ -79,15 +79,15 @@ def test_the_leases_end_for_people(rig: Rig) -> None:
 
 @pytest.mark.parametrize("fault", ["upload: expired", "upload: forbidden", "upload: 400", "upload: 404 before"])
 def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
-    """Exactly one fresh URL, without any wait."""
+    """By exactly one new URL, without a wait."""
     rig.emulator.faults.script(fault)
     _, witness = rig.sync()
     assert rig.asked() == ["upload-url", "upload", *WHOLE]
     assert witness.waits == [0.0]
 
 
-def test_a_really_expired_url(rig: Rig) -> None:
-    """Where the server's clock runs ahead of what it said, the bucket's word counts."""
+def test_a_url_that_expired_on_the_server(rig: Rig) -> None:
+    """If the server's clock is ahead, the bucket's answer counts."""
     rig.sync()
     rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
     rig.write(content="later")
@@ -97,7 +97,7 @@ def test_a_really_expired_url(rig: Rig) -> None:
 
 
 def test_urls_that_are_always_refused(rig: Rig) -> None:
-    """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
+    """Two new URLs at once, then waits as after any failure, then an end."""
     rig.emulator.faults.script("upload: forbidden always")
     failure, witness = rig.fail()
     assert failure.action is FailureAction.RENEW_URL
@@ -139,8 +139,8 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
         ("initialize: error no space left x2", "initialize"),
     ],
 )
-def test_what_passes_is_tried_again(rig: Rig, fault: str, again: str) -> None:
-    """Two failures of one step are two waits, and only that step is done again."""
+def test_a_temporary_failure_is_retried(rig: Rig, fault: str, again: str) -> None:
+    """Two failures of one step are two waits, and only that step is repeated."""
     rig.emulator.faults.script(fault)
     outcome, witness = rig.sync()
     assert outcome.word == "initialized"
@@ -151,14 +151,14 @@ def test_what_passes_is_tried_again(rig: Rig, fault: str, again: str) -> None:
     assert 1 <= witness.waits[1] <= 2
 
 
-def test_a_body_without_hashes_is_taken(rig: Rig) -> None:
-    """A bucket that says nothing of its checksums proves nothing, and stops nothing."""
+def test_a_response_without_checksums_is_accepted(rig: Rig) -> None:
+    """A bucket that sends no checksums stops nothing."""
     rig.emulator.faults.script("upload: no-hash")
     assert rig.sync()[0].word == "initialized"
 
 
-def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
-    """As long as the bucket has other bytes than were sent, nothing is initialized."""
+def test_wrong_checksums_are_never_initialized(rig: Rig) -> None:
+    """Nothing is initialized while the bucket has other bytes than were sent."""
     rig.emulator.faults.script("upload: wrong-hash always")
     failure, _ = rig.fail()
     assert (failure.step, failure.action) == (ApiStep.UPLOAD, FailureAction.UPLOAD_AGAIN)
@@ -166,14 +166,14 @@ def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
 
 
 def test_a_lost_archive_is_uploaded_again(rig: Rig) -> None:
-    """`initialize` with 400 says that nothing lies there: then, and only then, it is uploaded again."""
+    """Only if `initialize` answers 400, which says that the bucket has none."""
     rig.emulator.faults.script("initialize: 400")
     rig.sync()
     assert rig.asked() == [*WHOLE, "upload", "initialize"]
 
 
 def test_retry_after_is_honoured(rig: Rig) -> None:
-    """The server's wish is the least wait."""
+    """The server's wait is the minimum."""
     rig.emulator.faults.script("upload: 503 retry-after=17", "upload: 429 retry-after=0")
     _, witness = rig.sync()
     assert witness.waits[0] == 17
@@ -181,7 +181,7 @@ def test_retry_after_is_honoured(rig: Rig) -> None:
 
 
 def test_the_wait_grows_across_syncs(rig: Rig) -> None:
-    """A sync that gave way to a newer one does not bring the first, short wait back."""
+    """A sync that was superseded does not reset the wait to the first, short one."""
     rig.emulator.faults.script("upload: 503 always")
     for number in range(4):
         witness = Witness(rig.clock, ends=Superseded())
@@ -192,8 +192,8 @@ def test_the_wait_grows_across_syncs(rig: Rig) -> None:
         assert limit / 2 <= witness.waits[0] <= limit
 
 
-def test_the_budget_ends(rig: Rig) -> None:
-    """After `give_up_after_seconds` the failure is told; the next sync starts afresh and succeeds."""
+def test_retries_end(rig: Rig) -> None:
+    """After `give_up_after_seconds` the failure is raised; the next sync starts again and succeeds."""
     rig.emulator.faults.script("upload: 503 always")
     began_s = rig.clock.monotonic
     failure, witness = rig.fail()
@@ -207,8 +207,8 @@ def test_the_budget_ends(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("end", [Superseded(), Stop()])
-def test_a_wait_can_be_ended(rig: Rig, end: BaseException) -> None:
-    """A newer change or a stop ends the wait; nothing is recorded, and the next sync does it all."""
+def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
+    """A newer change or a stop ends it; nothing is recorded, and the next sync does everything."""
     rig.emulator.faults.script("upload: 503")
     with pytest.raises(type(end)):
         rig.sync(witness=Witness(rig.clock, ends=end))
@@ -218,8 +218,8 @@ def test_a_wait_can_be_ended(rig: Rig, end: BaseException) -> None:
     assert rig.asked().count("upload-url") == 1
 
 
-def test_the_waiter_knows_why(rig: Rig) -> None:
-    """A pause tells whether any server answered: only without one may a newer change cut it short."""
+def test_a_pause_gets_the_failure_action(rig: Rig) -> None:
+    """It says if any server answered: only if none did may a newer change end the wait."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
     _, witness = rig.sync()
     assert witness.verdicts == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
@@ -241,8 +241,8 @@ def test_the_waiter_knows_why(rig: Rig) -> None:
         ("upload: 400 code=EntityTooLarge", SandboxRefused, ("size", "EntityTooLarge")),
     ],
 )
-def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
-    """A refusal ends the sync at its first answer, in one line that names key, sandbox, region or size."""
+def test_a_refusal_needs_a_person(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
+    """It ends the sync at its first answer, in one line that names key, sandbox, region or size."""
     rig.emulator.faults.script(f"{fault} always")
     failure, witness = rig.fail()
     assert failure.action is FailureAction.REFUSED
@@ -255,8 +255,8 @@ def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[
     assert rig.emulator.request_log.count(failure.step) == 1
 
 
-def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
-    """The emulator's own refusals, not scripted ones; with the right ones it goes well."""
+def test_a_wrong_key_and_a_wrong_sandbox(rig: Rig) -> None:
+    """The emulator's own refusals, not scripted ones; with the right ones the sync succeeds."""
     rig.key = ApiKey(f"{KEY}?", "the test")
     failure, _ = rig.fail()
     assert type(failure.as_error()) is KeyRefused
@@ -289,7 +289,7 @@ def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
 
 
 def test_a_change_after_the_crash(rig: Rig) -> None:
-    """What lies in the bucket is not what the workspace is now: it is uploaded."""
+    """The archive in the bucket is outdated: the workspace is uploaded."""
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
         rig.sync(witness=Witness(rig.clock, ends=Stop()))
@@ -301,7 +301,7 @@ def test_a_change_after_the_crash(rig: Rig) -> None:
 
 
 def test_a_crash_after_a_refused_url(rig: Rig) -> None:
-    """A URL that the bucket refused is not tried again by the next process."""
+    """The next process does not use a URL that the bucket refused."""
     rig.emulator.faults.script("upload: forbidden")
     with pytest.raises(Stop):
         rig.sync(witness=Witness(rig.clock, ends=Stop()))
@@ -311,7 +311,7 @@ def test_a_crash_after_a_refused_url(rig: Rig) -> None:
 
 
 def test_a_crash_in_a_second_upload(rig: Rig) -> None:
-    """From its first byte on, what an earlier upload left in the bucket is not believed to lie there."""
+    """From its first byte on, the archive of an earlier upload does not count as in the bucket."""
     rig.emulator.faults.script("initialize: 503", "upload: lost skip=1")
     for content in ("first", "second"):
         rig.write(content=content)
@@ -324,7 +324,7 @@ def test_a_crash_in_a_second_upload(rig: Rig) -> None:
 
 
 def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
-    """Neither manifest nor lease nor upload of one sandbox counts for another."""
+    """No manifest, upload URL or upload of one sandbox counts for another."""
     rig.sync()
     rig.restart()
     other = rig.emulator.create_sandbox("other")
@@ -334,8 +334,8 @@ def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
     assert (other.workspace / "a.txt").read_text() == "hello"
 
 
-def test_another_region_is_another_way(rig: Rig) -> None:
-    """The region goes to lease and initialize alike, and a lease of one is not used for the other."""
+def test_another_region_needs_another_upload_url(rig: Rig) -> None:
+    """The region is sent with upload URL and initialize, and the URL of one is not used for another."""
     rig.sync()
     rig.restart()
     rig.keys["sandbox"]["region"] = "asia"
@@ -347,7 +347,7 @@ def test_another_region_is_another_way(rig: Rig) -> None:
 
 
 def test_nothing_is_recorded_before_the_answer(rig: Rig) -> None:
-    """A sync that failed at its last step is not taken for done by the next one."""
+    """A sync that failed at its last step does not count as done."""
     rig.emulator.faults.script("initialize: 404")
     with pytest.raises(StepFailed):
         rig.sync()

@@ -1,7 +1,7 @@
-"""A file with a secret in it stays home, whatever happened before and whenever the secret came.
+"""A file with a secret in it is excluded, whatever happened before and whenever the secret was added.
 
-The secret is put together when it runs, so that this file holds none. What left the house is looked at as bytes: every
-archive that was ever uploaded, and what the sandbox holds.
+The secret is put together at run time, so that this file holds none. All that was uploaded is checked as bytes: every
+archive, and the content of the sandbox.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECRET = f"user = me\ntoken = {VALUE}\n"
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox; at the end no archive and no log line holds the value."""
+    """A workspace that is in the sandbox; at the end no archive and no log line holds the secret."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", "hello")
@@ -50,14 +50,14 @@ def uploads(rig: Rig) -> int:
 
 
 def warnings(rig: Rig) -> dict[str, str]:
-    """The warnings about secrets by path; none shows the value."""
+    """The warnings about secrets by path; none shows the secret."""
     warnings: list[SyncWarning] = rig.cycle.warnings
     assert not any(VALUE in str(warning) for warning in warnings)
     return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
 
 
-def test_it_stays_home_and_is_told(rig: Rig) -> None:
-    """All else arrives; the warning names file and line and what to do, and stands as long as the secret does."""
+def test_it_is_excluded_with_a_warning(rig: Rig) -> None:
+    """Everything else is synced; the warning names file, line and remedy, and stays as long as the secret does."""
     rig.write("conf/app.ini", SECRET)
     rig.write("conf/z.txt", "arrives")
     rig.sync()
@@ -73,7 +73,7 @@ def test_it_stays_home_and_is_told(rig: Rig) -> None:
 
 
 def test_alone_it_uploads_nothing(rig: Rig) -> None:
-    """A file that is nothing but held back is no change."""
+    """An excluded file is no change."""
     before = uploads(rig)
     rig.write("only.txt", SECRET)
     outcome, _ = rig.sync()
@@ -82,15 +82,15 @@ def test_alone_it_uploads_nothing(rig: Rig) -> None:
     assert "only.txt" in warnings(rig)
 
 
-def test_a_forced_push_does_not_lift_it(rig: Rig) -> None:
-    """`--force` is about what is sent again, not about what may leave."""
+def test_a_forced_push_excludes_it_too(rig: Rig) -> None:
+    """`--force` changes what is sent again, not what may be uploaded."""
     rig.write("only.txt", SECRET)
     rig.sync(SyncMode.FORCED)
     assert rig.arrived() == {"a.txt": "hello"}
 
 
-def test_taken_out_it_arrives(rig: Rig) -> None:
-    """Once the secret is gone, the file goes along, and the warning goes away."""
+def test_without_the_secret_it_is_synced(rig: Rig) -> None:
+    """Once the secret is removed, the file is synced, and the warning ends."""
     rig.write("only.txt", SECRET)
     rig.sync()
     rig.write("only.txt", SECRET.replace(VALUE, "$TOKEN"))
@@ -100,7 +100,7 @@ def test_taken_out_it_arrives(rig: Rig) -> None:
 
 
 def test_a_file_that_gets_a_secret_later(rig: Rig) -> None:
-    """The new version stays home; that an earlier one is out of the house is said."""
+    """The new version is excluded; the warning says that an earlier one was uploaded."""
     rig.write("a.txt", "hello\n" + SECRET)
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
@@ -113,8 +113,8 @@ MAY_BE_THERE = "may still be in the sandbox"
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) -> None:
-    """Neither the next sync nor another version with a secret mends it; an overwritten version does."""
+def test_the_warning_about_an_uploaded_version(rig: Rig, *, restarts: bool) -> None:
+    """Neither the next sync nor another version with a secret ends it; an overwritten version does."""
 
     def goes_on() -> None:
         if restarts:
@@ -137,8 +137,8 @@ def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) 
 
 
 @pytest.mark.parametrize("how", ["deleted", "left out"])
-def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None:
-    """What stays there is told, also by the next process, until it is removed there, or it is another sandbox."""
+def test_with_keep_the_warning_outlives_the_file(rig: Rig, how: str) -> None:
+    """It stays, in the next process too, until the file is removed there, or the sandbox is another one."""
     rig.write("a.txt", SECRET)
     rig.write("b.txt", "more")
     rig.sync()
@@ -160,8 +160,8 @@ def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None
     assert warnings(rig) == {}
 
 
-def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
-    """Deleted here, it is removed there, and the warning goes; what someone changed there stays, and is told."""
+def test_with_mirror_the_warning_ends_with_the_file(rig: Rig) -> None:
+    """Deleted here, it is removed there; a version that someone changed there stays, and so does the warning."""
     rig.keys["sandbox"]["deletions"] = "mirror"
     for op in ("execution-logs", "execution-status"):  # the program runs in real time
         rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())
@@ -181,8 +181,8 @@ def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
     assert warnings(rig).keys() == {"z.txt"}
 
 
-def test_a_reset_mends_it(rig: Rig) -> None:
-    """The sandbox is empty but for what came after it."""
+def test_a_reset_ends_the_warning(rig: Rig) -> None:
+    """The sandbox holds only what came after it."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.restart()
     rig.write("b.txt", "more")
@@ -198,8 +198,8 @@ def test_a_reset_mends_it(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
-def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
-    """After a restart nothing is uploaded, it is told again, and only what is not known to be clean is read."""
+def test_the_result_survives_a_restart(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
+    """Nothing is uploaded, the warning is there again, and only files not known to be clean are read."""
     if young:
         rig.clock.wall = os.stat(rig.workspace).st_ctime
     for number in range(20):
@@ -226,8 +226,8 @@ def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert searched == []  # by now its stamp is old enough
 
 
-def test_one_that_is_too_young_to_be_believed_is_searched_again(rig: Rig) -> None:
-    """Within the clock's granularity a secret may be replaced by as many harmless bytes: nothing keeps them home."""
+def test_a_recent_file_is_searched_again(rig: Rig) -> None:
+    """Within the clock's granularity a secret may be replaced by as many harmless bytes, which must be synced."""
     rig.clock.wall = os.stat(rig.workspace).st_ctime
     rig.write("f.txt", SECRET)
     rig.sync()
@@ -239,8 +239,8 @@ def test_one_that_is_too_young_to_be_believed_is_searched_again(rig: Rig) -> Non
     assert "f.txt" in rig.arrived()
 
 
-def test_a_secret_that_comes_between_scan_and_read(rig: Rig) -> None:
-    """What is searched is what is packed: a file that was harmless a moment ago does not slip through."""
+def test_a_secret_added_between_scan_and_read(rig: Rig) -> None:
+    """The bytes that are searched are those that are packed."""
     rig.write("f.txt", "x" * len(SECRET))
     steps = 0
 
@@ -262,7 +262,7 @@ def test_a_secret_that_comes_between_scan_and_read(rig: Rig) -> None:
 
 @pytest.mark.parametrize("before", [{"allow_secrets": ["*.txt"]}, {"upload_secrets": True}], ids=str)
 def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None:
-    """What left while it was allowed is found at the next start, though it did not change, and is no longer sent."""
+    """A file that was allowed and uploaded is found at the next start, though unchanged, and is no longer sent."""
     held = rig.keys["workspace"]
     rig.keys["workspace"] = held | before
     rig.restart()
@@ -281,7 +281,7 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
 
 
 def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under other rules everything is searched once; what is clean is not sent again, and not searched again."""
+    """Under other rules everything is searched once; clean files are not sent again, and not searched again."""
     rig.write("big.bin", "x" * (LARGEST_BYTES + 1))
     rig.sync()
     before = uploads(rig)
@@ -295,8 +295,8 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
-    """Being held back is no deletion: the version that was sent stays, and the sandbox is not reset."""
+def test_an_excluded_file_is_not_deleted(rig: Rig, deletions: str) -> None:
+    """The uploaded version stays, and the sandbox is not reset."""
     rig.keys["sandbox"]["deletions"] = deletions
     rig.restart()
     rig.sync()
@@ -308,8 +308,8 @@ def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
     assert rig.emulator.request_log.count("reset") == 0
 
 
-def test_small_archives(rig: Rig) -> None:
-    """An archive of what changed only is searched as well."""
+def test_partial_archives(rig: Rig) -> None:
+    """An archive of only the changes is searched as well."""
     rig.keys["sync"] = {"archive": "changes"}
     rig.restart()
     rig.write("b.txt", SECRET)
@@ -323,7 +323,7 @@ def test_small_archives(rig: Rig) -> None:
 
 
 def test_allowed_paths(rig: Rig) -> None:
-    """`allow_secrets` lets a file leave that its name or its content would keep; `.env` beside it stays."""
+    """`allow_secrets` allows a file that its name or its content would exclude; `.env` beside it stays excluded."""
     rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
     rig.restart()
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
@@ -335,8 +335,8 @@ def test_allowed_paths(rig: Rig) -> None:
     assert list(warnings(rig)) == ["other.ini"]
 
 
-def test_syncds_own_key(rig: Rig) -> None:
-    """A copy of the API key in the workspace stays home, in data too."""
+def test_the_api_key(rig: Rig) -> None:
+    """A copy of the API key in the workspace is excluded, in data files too."""
     rig.write("notes.md", f"my key is {KEY}\n")
     (rig.workspace / "data.bin").write_bytes(b"\0\1\2" + KEY.encode())
     rig.sync()
@@ -346,7 +346,7 @@ def test_syncds_own_key(rig: Rig) -> None:
 
 
 class Saboteur(Witness):
-    """Damages what is in the spool, once, just before it is sent."""
+    """Damages the spool once, just before it is sent."""
 
     spool = Path()
     done = False
@@ -361,8 +361,8 @@ class Saboteur(Witness):
                         file.write(b"\xff\xff")
 
 
-def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Packed again because a chunk was damaged, it is left out again."""
+def test_a_spool_that_must_be_made_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Packed again because a chunk was damaged, the file is excluded again."""
     rig.write("b.txt", SECRET)
     rig.write("c.txt", "more")
     saboteur = Saboteur(rig.clock)
@@ -373,8 +373,8 @@ def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_wherever_it_lies(rig: Rig, seed: int) -> None:
-    """First, last, alone in a chunk or among many, large and small: just what holds a secret is missing."""
+def test_any_position(rig: Rig, seed: int) -> None:
+    """First, last, alone in a chunk or among many, large and small: only the files with a secret are missing."""
     chance = random.Random(seed)
     clean = {"a.txt"}
     for number in range(60):
@@ -394,7 +394,7 @@ def test_wherever_it_lies(rig: Rig, seed: int) -> None:
 
 
 def test_a_larger_file_is_not_searched(rig: Rig) -> None:
-    """The documented limit, held on both sides of it."""
+    """The documented limit, tested on both sides."""
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
     rig.write("at.txt", text.rjust(LARGEST_BYTES))
     rig.write("over.txt", text.rjust(LARGEST_BYTES + 1))

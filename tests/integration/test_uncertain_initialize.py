@@ -1,7 +1,7 @@
 """An initialize that may or may not have happened: until its answer is recorded, nothing counts as unchanged.
 
-The story is always the same: the sandbox holds the first text, a second one is on its way and something cuts it off,
-and the person takes the change back. Then workspace and record agree, while the sandbox may hold the second text.
+The scenario is always the same: the sandbox holds the first text, the sync of a second one is interrupted, and the
+person reverts the change. Then workspace and record agree, while the sandbox may hold the second text.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def cut_off(rig: Rig, fault: str, end: BaseException | None) -> None:
-    """The second text is on its way, and the sync ends in this fault; by itself, where nothing ends it."""
+def interrupted(rig: Rig, fault: str, end: BaseException | None) -> None:
+    """Sync the second text until this fault, after which the sync ends in `end`, or by itself if that is None."""
     rig.write("a.txt", SECOND["a.txt"])
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(type(end) if end else StepFailed):
@@ -57,9 +57,9 @@ def in_state(rig: Rig, name: str) -> list[Path]:
 @REVERTED
 @pytest.mark.parametrize("end", [Stop(), Superseded(), None], ids=["stopped", "superseded", "given up"])
 @pytest.mark.parametrize("fault", ["lost", "cut", "503 after"])
-def test_a_change_taken_back(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
-    """However the initialize ended but in success, and whoever goes on: the first text is sent once more."""
-    cut_off(rig, f"initialize: {fault}", end)
+def test_a_reverted_change(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
+    """However the initialize failed, and in whichever process: the first text is sent once more."""
+    interrupted(rig, f"initialize: {fault}", end)
     assert in_state(rig, "unsure")
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -73,16 +73,16 @@ def test_a_change_taken_back(rig: Rig, fault: str, end: BaseException | None, *,
     assert rig.sync()[0].word == "unchanged"
 
 
-def test_the_danger_is_real(rig: Rig) -> None:
-    """The sandbox does hold what no answer told of: without this, the tests here would show nothing."""
-    cut_off(rig, "initialize: lost", Stop())
+def test_the_sandbox_may_hold_the_second_text(rig: Rig) -> None:
+    """It does so without an answer: otherwise these tests would prove nothing."""
+    interrupted(rig, "initialize: lost", Stop())
     assert rig.arrived() == SECOND
 
 
 @pytest.mark.parametrize("step", range(1, 5))
-def test_taken_back_while_it_is_packed(rig: Rig, step: int) -> None:
-    """Nor does an archive count as unchanged whose content turned out to be the recorded one."""
-    cut_off(rig, "initialize: lost", Stop())
+def test_reverted_while_it_is_packed(rig: Rig, step: int) -> None:
+    """An archive whose content equals the recorded one does not count as unchanged either."""
+    interrupted(rig, "initialize: lost", Stop())
     rig.write("a.txt", "third")
     steps = iter(range(1, 100))
 
@@ -99,8 +99,8 @@ def test_taken_back_while_it_is_packed(rig: Rig, step: int) -> None:
 
 @REVERTED
 def test_a_second_initialize_is_enough(rig: Rig, *, restarted: bool) -> None:
-    """Where the change stays, what was uploaded still lies there: only the initialize is asked for again."""
-    cut_off(rig, "initialize: reset", Stop())
+    """If the change stays, the archive is still in the bucket: only the initialize is requested again."""
+    interrupted(rig, "initialize: reset", Stop())
     if restarted:
         rig.restart()
     before = rig.asked()
@@ -111,12 +111,12 @@ def test_a_second_initialize_is_enough(rig: Rig, *, restarted: bool) -> None:
 
 @REVERTED
 @pytest.mark.parametrize("fault", ["upload-url: 503", "upload: 503", "upload: lost", "upload: reset mid-body"])
-def test_before_the_initialize_nothing_is_unsure(rig: Rig, fault: str, *, restarted: bool) -> None:
-    """A change that never came as far as the sandbox and was taken back costs nothing."""
+def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, restarted: bool) -> None:
+    """A reverted change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
         in_state(rig, "lease")[0].unlink()
-    cut_off(rig, fault, Stop())
+    interrupted(rig, fault, Stop())
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
         rig.restart()
@@ -125,9 +125,9 @@ def test_before_the_initialize_nothing_is_unsure(rig: Rig, fault: str, *, restar
     assert rig.asked() == before
 
 
-def test_twice_in_doubt(rig: Rig) -> None:
-    """A sync that is to end the doubt may be cut off as well."""
-    cut_off(rig, "initialize: lost", Stop())
+def test_uncertain_twice(rig: Rig) -> None:
+    """The sync that would end the uncertainty may be interrupted too."""
+    interrupted(rig, "initialize: lost", Stop())
     rig.write("a.txt", FIRST["a.txt"])
     rig.restart()
     rig.emulator.faults.script("upload: reset", "initialize: lost")
@@ -140,8 +140,8 @@ def test_twice_in_doubt(rig: Rig) -> None:
 
 
 @REVERTED
-def test_the_guard_goes_by_the_last_manifest_known(tmp_path: Path, *, restarted: bool) -> None:
-    """Doubt takes nothing away from it: a workspace that is suddenly almost empty is held back."""
+def test_the_guard_uses_the_last_known_manifest(tmp_path: Path, *, restarted: bool) -> None:
+    """Uncertainty does not weaken it: a workspace that is suddenly almost empty is held."""
     with rigged(tmp_path) as rig:
         for number in range(30):
             rig.write(f"f{number}", "x")
@@ -160,8 +160,8 @@ def test_the_guard_goes_by_the_last_manifest_known(tmp_path: Path, *, restarted:
 
 
 def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """A person is told the difference to what was last known, and why it is sent although there is none."""
-    cut_off(rig, "initialize: lost", Stop())
+    """It names the difference from the last known manifest, and why the archive is sent although there is none."""
+    interrupted(rig, "initialize: lost", Stop())
     rig.write("a.txt", FIRST["a.txt"])
     caplog.set_level(logging.INFO, "syncd")
     rig.sync()
@@ -171,12 +171,12 @@ def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("step", ["upload-url", "initialize"])
 @pytest.mark.parametrize("status", [404, 410])
 @REVERTED
-def test_a_sandbox_that_is_made_anew(rig: Rig, step: str, status: int, *, restarted: bool) -> None:
-    """Once the API knew no such sandbox, what was in it counts for nothing: the next one is empty."""
+def test_a_sandbox_that_is_created_again(rig: Rig, step: str, status: int, *, restarted: bool) -> None:
+    """Once the API knew no such sandbox, its recorded content does not count: the next one is empty."""
     if step == "upload-url":
         rig.restart()
         in_state(rig, "lease")[0].unlink()
-    cut_off(rig, f"{step}: {status}", None)
+    interrupted(rig, f"{step}: {status}", None)
     (rig.sandbox.workspace / "a.txt").unlink()
     rig.write("a.txt", FIRST["a.txt"])
     if restarted:
@@ -186,8 +186,8 @@ def test_a_sandbox_that_is_made_anew(rig: Rig, step: str, status: int, *, restar
 
 
 def test_another_sandbox_in_between(rig: Rig) -> None:
-    """Doubt about one sandbox is not forgotten while another one is in the configuration."""
-    cut_off(rig, "initialize: lost", Stop())
+    """One sandbox stays uncertain while the configuration names another one."""
+    interrupted(rig, "initialize: lost", Stop())
     rig.keys["sandbox"]["id"] = "gone"
     rig.restart()
     rig.fail()
@@ -203,7 +203,7 @@ def test_another_sandbox_in_between(rig: Rig) -> None:
 
 @contextlib.contextmanager
 def _immutable(*paths: Path) -> Iterator[None]:
-    """Not even root writes there."""
+    """Make files that not even root can write."""
     if shutil.which("chattr") is None:
         pytest.skip("no chattr")
     names = [str(path) for path in paths]
@@ -218,14 +218,14 @@ def _immutable(*paths: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unwritable(rig: Rig) -> Iterator[None]:
-    """Neither the state folder nor what is in it takes anything."""
+    """Make the state folder and its files unwritable."""
     (folder,) = rig.folder.glob("state/syncd/*")
     with _immutable(folder, *folder.iterdir()):
         yield
 
 
-def test_no_note_no_initialize(rig: Rig) -> None:
-    """What would be believed wrongly after a crash is not begun; one line says so, and it goes on by itself."""
+def test_without_a_record_no_initialize(rig: Rig) -> None:
+    """A step that would leave a false record after a crash is not begun; one line says so, and syncs go on later."""
     rig.write("a.txt", SECOND["a.txt"])
     before = rig.asked()
     with (
@@ -239,9 +239,9 @@ def test_no_note_no_initialize(rig: Rig) -> None:
     assert rig.arrived() == SECOND
 
 
-def test_no_note_no_upload(rig: Rig) -> None:
-    """Where it cannot be noted that another archive lies in the bucket now, none is put there."""
-    cut_off(rig, "initialize: reset", Stop())
+def test_without_a_record_no_upload(rig: Rig) -> None:
+    """If it cannot be recorded that the archive in the bucket is another one, none is uploaded."""
+    interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
     before = uploads(rig)
     with _unwritable(rig), pytest.raises(TryLater, match="nothing is sent"):
@@ -254,11 +254,11 @@ def test_no_note_no_upload(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("recorded", ["initialized", "uploaded"])
-def test_a_folder_that_is_read_only(rig: Rig, recorded: str) -> None:
-    """Where names stay but files can be written, a record that is no longer true is emptied: a full sync, no loss."""
+def test_a_read_only_folder(rig: Rig, recorded: str) -> None:
+    """If files can be written but not deleted, a false record is truncated, which costs a full sync."""
     (folder,) = rig.folder.glob("state/syncd/*")
     if recorded == "uploaded":
-        cut_off(rig, "initialize: reset", Stop())
+        interrupted(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
     rig.emulator.faults.script("initialize: lost")
     with _immutable(folder), pytest.raises(Stop):

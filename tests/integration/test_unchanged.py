@@ -1,4 +1,4 @@
-"""What is a change and what is none, from real files to requests: a touch costs nothing, no edit is lost."""
+"""What counts as a change, from real files to requests: a touch costs nothing, no edit is lost."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _ignored(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "happens", [_touch, _written_again, _replaced_by_its_like, _there_and_back, _made_and_removed, _ignored]
 )
-def test_what_is_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
-    """A touch, a revert and what is ignored upload nothing, in this process and in the next."""
+def test_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
+    """A touch, a revert and an ignored path upload nothing, in this process and in the next."""
     happens(rig)
     outcome, witness = rig.sync()
     assert outcome.word == "unchanged"
@@ -115,8 +115,8 @@ def _link(rig: Rig) -> None:
     "happens", [_edit, _edit_behind_the_mtime, _swap_two, _rename, _mode, _remove, _empty_folder, _link]
 )
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-def test_what_is_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) -> None:
-    """Each kind of change is seen once, by the process that lives and by the next one, whatever the times say."""
+def test_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) -> None:
+    """Each kind of change is found once, by this process and by the next one, whatever the times are."""
     happens(rig)
     if restarted:
         rig.restart()
@@ -128,8 +128,8 @@ def test_what_is_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-def test_a_file_written_at_the_instant_of_its_reading(rig: Rig, *, restarted: bool) -> None:
-    """The stamp of a file that was young when it was read is not believed: its content is compared by reading it."""
+def test_a_file_written_while_it_is_read(rig: Rig, *, restarted: bool) -> None:
+    """The stamp of a recent file is not trusted: its content is read and compared."""
     rig.write("a.txt", "young")
     rig.clock.wall = (rig.workspace / "a.txt").stat().st_ctime + 0.5
     rig.sync()
@@ -147,8 +147,8 @@ def test_a_file_written_at_the_instant_of_its_reading(rig: Rig, *, restarted: bo
     assert uploads(rig) == 2
 
 
-def test_a_change_in_the_middle_of_a_delivery_is_in_the_next(rig: Rig) -> None:
-    """What is written while the archive is on its way is found by the next look."""
+def test_a_change_during_a_delivery_is_in_the_next(rig: Rig) -> None:
+    """The next scan finds what is written while the archive is delivered."""
 
     class Meddler(Witness):
         def stage(self, state: State) -> None:
@@ -163,8 +163,8 @@ def test_a_change_in_the_middle_of_a_delivery_is_in_the_next(rig: Rig) -> None:
     assert rig.arrived()["a.txt"] == "later"
 
 
-def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
-    """Without its memory the daemon uploads once more, says why, and goes on."""
+def test_a_lost_state_costs_one_upload(rig: Rig) -> None:
+    """Without its records the daemon uploads once more, warns, and goes on."""
     rig.restart()
     (record,) = rig.folder.glob("state/syncd/*/initialized")
     record.write_bytes(record.read_bytes()[:-1])
@@ -175,7 +175,7 @@ def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
 
 
 def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
-    """A vanished content is held back until a person means it; a missing workspace always is."""
+    """It is held until a person confirms it; a missing workspace always is."""
     for number in range(30):
         rig.write(f"f{number}", "x")
     rig.sync()
@@ -195,7 +195,7 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
 
 
 def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
-    """It is refused before anything is asked for, with the key and what is large."""
+    """It is refused before any request, with the key and the largest paths."""
     rig.restart()
     rig.keys["sync"] = {"max_snapshot_mib": 1}
     rig.write("large", "x" * (1 << 20))
@@ -206,7 +206,7 @@ def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
 
 
 def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """One line in a few words, odd names made harmless."""
+    """In one short line, with unusual names escaped."""
     caplog.set_level(logging.INFO, "syncd")
     rig.write("new\n\x1b[2J", "x")
     rig.write("a.txt", "changed")
@@ -215,8 +215,8 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
     assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 removed (d/b.txt)" in caplog.text
 
 
-def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
-    """A state folder that takes nothing costs uploads after a restart, and a warning; the sync itself stands."""
+def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
+    """It gives a warning, and costs an upload after a restart; the sync itself is done."""
     (record,) = rig.folder.glob("state/syncd/*/initialized")
     obstructing = record.with_name("initialized.new")
     obstructing.mkdir()
@@ -231,7 +231,7 @@ def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
 
 
 class Saboteur(Witness):
-    """Damages the spool when an upload begins, so many times."""
+    """Damages the spool when an upload begins, this many times."""
 
     folder: Path
     times: int
@@ -247,7 +247,7 @@ class Saboteur(Witness):
 
 @pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
 def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
-    """A kept piece that went bad is made anew before it is all sent; a disk that loses everything ends the sync."""
+    """A damaged piece is made again before it is sent completely; a disk that damages everything ends the sync."""
     saboteur = Saboteur(rig.clock)
     saboteur.folder, saboteur.times = rig.folder, times
     rig.write("a.txt", "new")

@@ -70,9 +70,7 @@ def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
     assert {(cell.fg, cell.bg) for cell in cells} == {("default", "default")}
     terminal._process.send_signal(signal.SIGINT)
     assert terminal.finish() == 75
-    assert terminal.text.endswith(
-        "syncd: stopped while uploading; the sandbox is unchanged: `syncd push` sends the changes"
-    )
+    assert terminal.text.endswith("syncd: stopped while uploading; the sandbox is unchanged: `syncd push` sends it")
     assert rig.count("initialize") == 0
     rig.configure()
     first = rig.ok("push", "--config", str(rig.config_file))

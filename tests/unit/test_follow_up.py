@@ -1,4 +1,4 @@
-"""Who waits for files that change while they are read, and what is then said."""
+"""Files that change while they are read: the commands that wait for them, and the errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from syncd.sync.follow_up import left_out, still_changing, torn_copy, unsettled
         ("", "c", "", ""),
     ],
 )
-def test_what_keeps_someone_waiting(before: str | None, follow_up: str, torn: str, left: str) -> None:
-    """All of the first sync; of a later one what was named before, and what is torn now."""
+def test_unsettled_paths(before: str | None, follow_up: str, torn: str, left: str) -> None:
+    """All of the first sync; after a later one those that were named before, and those that are torn now."""
     assert unsettled(before, follow_up, torn) == set(left)
 
 
-def test_what_is_said() -> None:
-    """Names, what the sandbox has of them, and what to do; in one line, whatever the names."""
+def test_the_error_and_the_warning() -> None:
+    """They name the paths, what the sandbox has of them, and a remedy, in one line whatever the names."""
     one = str(still_changing(["a b"]))
     assert one == (
         "'a b' kept changing while being read: its copy in the sandbox may be half old and half new, all else is "
@@ -42,8 +42,8 @@ def test_what_is_said() -> None:
     )
 
 
-def test_what_is_said_of_taken_places() -> None:
-    """Names, and what to do."""
+def test_the_error_about_blocked_paths() -> None:
+    """It names the paths and a remedy."""
     assert str(left_out(["a"])) == (
         "'a' is not in the sandbox, where something of another kind has that name; all else is there: "
         "`syncd status` names what it is; move it away there, then run `syncd push --force`"
