@@ -166,13 +166,13 @@ class RandomChanges:
         return self.rnd.choice(["f", "d", "x.log", "build", "é", "-", "new\nline"]) + str(self.rnd.randrange(2))
 
     def step(self) -> None:
-        deeds: list[Callable[[], None]] = [
+        actions: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
             self.hard_link, self.edit_in_place, self.edit_in_place, self.recreate, self.recreate,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
-            self.rnd.choice(deeds)()
+            self.rnd.choice(actions)()
 
     def write(self) -> None:
         target = self.rnd.choice(self.folders()) / self.name()
@@ -218,12 +218,12 @@ class RandomChanges:
         """Rename a directory over another one's name."""
         inner = self.folders()[1:]
         if inner:
-            gone = self.rnd.choice(inner)
+            replaced = self.rnd.choice(inner)
             new = self.folder.parent / f"outside{self.count}"
             (new / "sub").mkdir(parents=True, exist_ok=True)
             (new / "sub" / "swapped").write_text("in")
-            shutil.rmtree(gone)
-            new.rename(gone)
+            shutil.rmtree(replaced)
+            new.rename(replaced)
 
     def ignore(self) -> None:
         rules = self.rnd.choice([".gitignore", ".syncdignore"])
@@ -273,11 +273,11 @@ class RandomChanges:
 @pytest.mark.parametrize("seed", range(2))
 def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
     """After each of many random changes both scans give the same entries, and most of them were partial."""
-    chaos = RandomChanges(watched.folder, seed)
+    changes = RandomChanges(watched.folder, seed)
     check(watched)
     for _ in range(ROUNDS):
         with contextlib.suppress(OSError):  # some steps do not fit together
-            chaos.step()
+            changes.step()
         check(watched)
     assert watched.partial > ROUNDS // 2
 
