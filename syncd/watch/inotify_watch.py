@@ -174,7 +174,7 @@ class InotifyWatch:
         """End a full scan: directories and files that it did not add are no longer watched."""
         self._in_scan = False
         self._known_at_limit = None
-        self._failed = {path: miss for path, miss in self._failed.items() if miss[1] == self._scan}
+        self._failed = {path: failure for path, failure in self._failed.items() if failure[1] == self._scan}
         with self._lock:
             stale = [wd for wd, target in self._targets.items() if target.scan != self._scan]
             for wd in stale:
@@ -242,7 +242,7 @@ class InotifyWatch:
             self._known_at_limit = {target.path for target in self._targets.values()}
 
     def _is_skipped(self, path: str) -> bool:
-        """True if the limit was reached: one failing call for each scan is enough, 50,000 would give no new result."""
+        """True if the limit was reached and the path had no watch: 50,000 more failing calls would show nothing new."""
         return self._known_at_limit is not None and path not in self._known_at_limit
 
     def _watch_parents(self) -> None:
