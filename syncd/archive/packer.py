@@ -29,7 +29,7 @@ from syncd.core.clock import Clock
 from syncd.core.warning import SyncWarning
 from syncd.scan.exclusions import unreadable
 from syncd.scan.file_reader import PIECE_BYTES, ReadError, read_at, unchanged_since, wall_ns
-from syncd.scan.inode import file_entry, is_as_stated
+from syncd.scan.inode import file_entry, matches_status
 from syncd.scan.manifest import Entry, Kind, Manifest, as_read, as_sent
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import NoSearch, Search, Secret
@@ -243,7 +243,7 @@ class Packer:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ReadError(failure) from failure
             return False
-        if got_bytes != size_bytes or not is_as_stated(expected, os.fstat(descriptor)):
+        if got_bytes != size_bytes or not matches_status(expected, os.fstat(descriptor)):
             return False
         entry = as_read(expected, hashlib.sha256(content).digest(), read_at_ns)
         secret = self._search.in_file(path, content)

@@ -17,7 +17,7 @@ from syncd.scan.manifest import Entry, count_files
 from syncd.scan.mass_deletion import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
-_INTENDED = "run `syncd push --force` if it is meant to be so"
+_INTENDED = "run `syncd push --force` if this is intended"
 
 
 class DisasterGuard:
@@ -33,7 +33,7 @@ class DisasterGuard:
         self._known: FileIdentity | None = None
 
     def load(self) -> None:
-        """Read which directory an earlier process knew as the workspace."""
+        """Load the identity of the workspace that an earlier process recorded."""
         self._known = self._file.load()
 
     def check(self, baseline: Mapping[str, Entry], scan: Scan) -> None:
@@ -62,5 +62,5 @@ class DisasterGuard:
         """Record the scanned directory as the workspace."""
         if scan.identity != self._known:
             self._known = scan.identity
-            with contextlib.suppress(OSError):  # costs the next process its suspicion
+            with contextlib.suppress(OSError):  # then the next process cannot detect another directory
                 self._file.save(self._known)

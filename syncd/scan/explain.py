@@ -80,7 +80,7 @@ def _link_at(workspace: str, path: str) -> str | None:
     return target if stays_inside(path, target) else None
 
 
-def _absent(would_be: bool, at: str, path: str, failure: OSError) -> Explanation:
+def _absent(included: bool, at: str, path: str, failure: OSError) -> Explanation:
     if failure.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Explanation(included=would_be, at=path, note="it does not exist, and no rule matches it")
+        return Explanation(included=included, at=path, note="it does not exist, and no rule matches it")
     return Explanation(included=False, at=at, note=f"because it cannot be read ({failure.strerror})")

@@ -15,7 +15,7 @@ from syncd.scan.manifest import Entry, Manifest, as_read
 from syncd.selection import safe_open
 from syncd.selection.secret_scanner import LARGEST_BYTES, NoSearch, Search, Secret
 
-# Up to this a file is packed in one piece and, if it changed meanwhile, again; larger ones are read in pieces of it.
+# A file up to this size is packed in one piece and, if it changed meanwhile, again; larger ones in such pieces.
 PIECE_BYTES = 1 << 20
 
 

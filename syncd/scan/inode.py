@@ -27,8 +27,8 @@ def is_unchanged(entry: Entry, status: os.stat_result) -> bool:
     return entry.kind is Kind.DIRECTORY and entry == directory_entry(status)
 
 
-def is_as_stated(entry: Entry, status: os.stat_result) -> bool:
-    """True if a file's entry says what `stat` says now: the content that was read in between is the entry's."""
+def matches_status(entry: Entry, status: os.stat_result) -> bool:
+    """True if a file's entry matches its status after a read: then the content is that of the entry."""
     return (
         entry.stamp == stamp_of(status)
         and entry.size_bytes == status.st_size

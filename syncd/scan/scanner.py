@@ -110,7 +110,7 @@ class Scanner:
             self._tree.set_entry(path, entry)
 
     def is_excluded(self, path: str, is_dir: bool) -> bool:
-        """True if a path that the last scan did not find exists, or would be excluded if it existed."""
+        """True if a path is not in the last scan although it exists, or if the rules exclude it."""
         folder, names = "", path.split("/")
         for name in names:
             record = self._tree.get(folder)

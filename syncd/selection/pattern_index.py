@@ -29,7 +29,7 @@ class Group(NamedTuple):
     indices: tuple[int, ...]
 
 
-class Names:
+class NamePatterns:
     """The compiled name patterns of a list, or of a part of it; built once and used in many indexes."""
 
     __slots__ = ("beginning", "ending", "extensions", "literals")
@@ -58,11 +58,11 @@ class Names:
 
 
 class PatternIndex:
-    """The patterns of several lists that hold in one directory."""
+    """The patterns of several lists that apply in one directory."""
 
     __slots__ = ("_anywhere", "_beginning", "_below", "_ending", "_extensions", "_literals")
 
-    def __init__(self, components: Iterable[tuple[int, Names]], below: PatternIndex | None = None) -> None:
+    def __init__(self, components: Iterable[tuple[int, NamePatterns]], below: PatternIndex | None = None) -> None:
         """Combine the components, each with an offset for its indices: the greater the sum, the stronger the pattern.
 
         The patterns of `below` are searched too, so a directory with its own rules needs a small index, not a copy.
@@ -82,7 +82,7 @@ class PatternIndex:
                     bins.setdefault(character, []).append(shifted)
         self._anywhere = self._ending.pop(_ANY, [])
 
-    def over(self, components: Sequence[tuple[int, Names]]) -> PatternIndex:
+    def over(self, components: Sequence[tuple[int, NamePatterns]]) -> PatternIndex:
         """Return an index with these components in addition."""
         return PatternIndex(components, self) if components else self
 
@@ -94,16 +94,16 @@ class PatternIndex:
             best = max(best, found)
         groups = self._beginning.get(name[0])
         if groups is not None:
-            best = max(best, _tried(groups, name))
+            best = max(best, _best_match(groups, name))
         groups = self._ending.get(name[-1])
         if groups is not None:
-            best = max(best, _tried(groups, name))
+            best = max(best, _best_match(groups, name))
         if self._anywhere:
-            best = max(best, _tried(self._anywhere, name))
+            best = max(best, _best_match(self._anywhere, name))
         return best if self._below is None else max(best, self._below.strongest(name))
 
 
-def _tried(groups: list[Group], name: str) -> int:
+def _best_match(groups: list[Group], name: str) -> int:
     best = NO_MATCH
     for expression, indices in groups:
         match = expression.fullmatch(name)

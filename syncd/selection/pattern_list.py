@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from syncd.selection.gitignore import SPAN, Pattern, literal, parse_file, regex
-from syncd.selection.pattern_index import Names, Tail
+from syncd.selection.pattern_index import NamePatterns, Tail
 
 _CACHE_SIZE = 1024  # sets of local patterns
 
@@ -27,7 +27,7 @@ class KindPatterns:
         self._trailing: dict[str, list[Tail]] = {}
         self._last_of_trailing: set[str] = set()
         self._headed: list[tuple[re.Pattern[str], Tail]] = []
-        self._cache: dict[tuple[Tail, ...], Names] = {}
+        self._cache: dict[tuple[Tail, ...], NamePatterns] = {}
         for index, pattern in patterns:
             for head, tail in pattern.path_patterns:
                 exact = literal(head)
@@ -41,10 +41,10 @@ class KindPatterns:
                     self._last_of_trailing.add(_last(trailing))
                 else:
                     self._headed.append((re.compile(regex(head), re.DOTALL), (index, tail)))
-        self.unanchored = Names(unanchored) if unanchored else None
+        self.unanchored = NamePatterns(unanchored) if unanchored else None
         self.all_unanchored = not (self._exact or self._trailing or self._headed)
 
-    def local(self, location: str) -> Names | None:
+    def local(self, location: str) -> NamePatterns | None:
         """Return the patterns that apply in one directory, but not in all.
 
         `location` is its path, "" or "a/b/", relative to the list's own directory.
@@ -63,7 +63,7 @@ class KindPatterns:
         if names is None:
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            names = self._cache[key] = Names(key)
+            names = self._cache[key] = NamePatterns(key)
         return names
 
 

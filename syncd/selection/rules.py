@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from syncd.selection.pattern_index import Names, PatternIndex
+from syncd.selection.pattern_index import NamePatterns, PatternIndex
 from syncd.selection.pattern_list import KindPatterns, PatternList
 
 _LIST_SIZE = 1 << 32  # index numbers for each list; no file holds so many patterns
@@ -67,8 +67,8 @@ class Rules:
         self,
         layers: tuple[Layer, ...],
         decisions: dict[int, tuple[Decision | None, ...]],
-        files: View,
-        directories: View,
+        files: RuleIndexes,
+        directories: RuleIndexes,
     ) -> None:
         self.layers = layers
         self.files = files
@@ -83,8 +83,8 @@ class Rules:
         return cls(
             tuple(layer for _, layer in numbered),
             {number: layer.decisions for number, layer in numbered},
-            View.of([(number, layer, layer.patterns.files) for number, layer in numbered]),
-            View.of([(number, layer, layer.patterns.directories) for number, layer in numbered]),
+            RuleIndexes.of([(number, layer, layer.patterns.files) for number, layer in numbered]),
+            RuleIndexes.of([(number, layer, layer.patterns.directories) for number, layer in numbered]),
         )
 
     def plus(self, layers: Sequence[Layer]) -> Rules:
@@ -113,7 +113,7 @@ class Rules:
         return self._decisions[index // _LIST_SIZE][index % _LIST_SIZE]
 
 
-class View:
+class RuleIndexes:
     """The rules about files, or about directories: one index for most locations, and cached ones for the others."""
 
     __slots__ = ("_anchored", "_base_index", "_local_indexes")
@@ -122,14 +122,14 @@ class View:
         """Store the indexes. `anchored` lists apply in some directories, each with its offset and its base's length."""
         self._base_index = base_index
         self._anchored = anchored
-        self._local_indexes: dict[tuple[tuple[int, Names], ...], PatternIndex] = {}
+        self._local_indexes: dict[tuple[tuple[int, NamePatterns], ...], PatternIndex] = {}
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
+    def of(cls, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> RuleIndexes:
         return cls(PatternIndex(_unanchored(parts)), _anchored(parts))
 
-    def plus(self, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> View:
-        return View(self._base_index.over(_unanchored(parts)), self._anchored + _anchored(parts))
+    def plus(self, parts: Sequence[tuple[int, Layer, KindPatterns]]) -> RuleIndexes:
+        return RuleIndexes(self._base_index.over(_unanchored(parts)), self._anchored + _anchored(parts))
 
     def pattern_index(self, location: str) -> PatternIndex:
         """Return the index of one directory, "" or "a/b/"."""
@@ -145,7 +145,7 @@ class View:
         return pattern_index
 
 
-def _unanchored(parts: Sequence[tuple[int, Layer, KindPatterns]]) -> list[tuple[int, Names]]:
+def _unanchored(parts: Sequence[tuple[int, Layer, KindPatterns]]) -> list[tuple[int, NamePatterns]]:
     return [(number * _LIST_SIZE, part.unanchored) for number, _, part in parts if part.unanchored is not None]
 
 

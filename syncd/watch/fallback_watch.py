@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 
 from watchdog import events
 from watchdog.observers import Observer
@@ -16,9 +15,9 @@ from watchdog.observers.api import BaseObserver
 
 from syncd.core.file_identity import FileIdentity, persistent_identity_of
 from syncd.core.warning import SyncWarning
-from syncd.selection.selection import Scope
 from syncd.watch import inotify_limits
 from syncd.watch.changes import ChangeQueue, Changes, RescanReason, WakeCallback
+from syncd.watch.scan_listener import NoScanListener
 
 # Without a filter, the daemon's own reading would cause events. Attrib needs Modified beside it; without Created and
 # Moved, new directories are never watched.
@@ -49,8 +48,8 @@ class _Handler(events.FileSystemEventHandler):
         self._change_queue.put(rescan_reason=RescanReason.UNKNOWN_DIRECTORY)
 
 
-class FallbackWatch:
-    """A `Watcher` that reports no directories."""
+class FallbackWatch(NoScanListener):
+    """A `Watcher` that reports no directories. The observer finds directories itself, and polling finds the rest."""
 
     def __init__(self, root: str, wake: WakeCallback) -> None:
         self._root = root
@@ -84,21 +83,6 @@ class FallbackWatch:
         """Start the observer again if it failed, ended, or watches a directory that is no longer the workspace."""
         if not self.alive():
             self.open()
-
-    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
-        """Do nothing: polling the workspace reads these files too."""
-
-    def add_directory(self, path: str, fd: int, scope: Scope) -> None:
-        """Do nothing: the observer finds directories itself."""
-
-    def add_file(self, path: str, name: str, parent: int) -> None:
-        """Do nothing: writes through other names are found by full scans."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-    def abort(self) -> None:
-        """Do nothing."""
 
     def take(self) -> Changes:
         """Return whether anything happened since the last call."""

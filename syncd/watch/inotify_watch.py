@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 
@@ -31,26 +32,22 @@ ALWAYS_RELEVANT = frozenset({_GIT, b".gitignore", b".syncdignore"})
 _MAX_FILES = 1024
 
 
+@dataclass(slots=True)
 class _WatchTarget:
     """A watched directory with its path in the last scan and the scope of its names; or a file with several names."""
 
-    __slots__ = ("path", "scan", "scope")
-
-    def __init__(self, path: str, scope: Scope | None, scan: int) -> None:
-        self.path = path
-        self.scope = scope  # None: a file, or an inode at two paths, so that events do not identify the path
-        self.scan = scan
+    path: str
+    scope: Scope | None  # None: a file, or an inode at two paths, so that events do not identify the path
+    scan: int
 
 
+@dataclass(slots=True)
 class _EventSummary:
     """The changes in the events of one read, as in `Changes`."""
 
-    __slots__ = ("dirty", "unlinked", "written")
-
-    def __init__(self) -> None:
-        self.dirty: set[str] = set()
-        self.written: set[str] = set()
-        self.unlinked: set[str] = set()
+    dirty: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    unlinked: set[str] = field(default_factory=set)
 
 
 class InotifyWatch:
@@ -177,7 +174,7 @@ class InotifyWatch:
         """End a full scan: directories and files that it did not add are no longer watched."""
         self._in_scan = False
         self._known_at_limit = None
-        self._failed = {path: miss for path, miss in self._failed.items() if miss[1] == self._scan}
+        self._failed = {path: failure for path, failure in self._failed.items() if failure[1] == self._scan}
         with self._lock:
             stale = [wd for wd, target in self._targets.items() if target.scan != self._scan]
             for wd in stale:
@@ -245,7 +242,7 @@ class InotifyWatch:
             self._known_at_limit = {target.path for target in self._targets.values()}
 
     def _is_skipped(self, path: str) -> bool:
-        """True if the limit was reached: one failing call for each scan is enough, 50,000 would give no new result."""
+        """True if the limit was reached and the path had no watch: 50,000 more failing calls would show nothing new."""
         return self._known_at_limit is not None and path not in self._known_at_limit
 
     def _watch_parents(self) -> None:

@@ -51,10 +51,10 @@ def test_the_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o601, 0o660, 0o666])
 def test_rights_of_others_are_refused(tmp_path: Path, mode: int) -> None:
     """A file that group or others may access is refused, with the command that corrects it."""
-    said = refusal({}, key_file(tmp_path, mode=mode))
-    assert f"mode {mode:04o}" in said
-    assert "chmod 600" in said
-    assert "sandbox.api_key_file" in said
+    message = refusal({}, key_file(tmp_path, mode=mode))
+    assert f"mode {mode:04o}" in message
+    assert "chmod 600" in message
+    assert "sandbox.api_key_file" in message
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
@@ -64,7 +64,7 @@ def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
@@ -75,9 +75,9 @@ def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
         (b"\xef\xbb\xbfsk-5ecret", "characters that no key has"),
     ],
 )
-def test_malformed_keys(tmp_path: Path, content: bytes, said: str) -> None:
+def test_malformed_keys(tmp_path: Path, content: bytes, message: str) -> None:
     """An empty or malformed key is refused before any request, and is not shown."""
-    assert said in refusal({}, key_file(tmp_path, content))
+    assert message in refusal({}, key_file(tmp_path, content))
 
 
 def test_a_malformed_key_in_the_environment(tmp_path: Path) -> None:
@@ -117,6 +117,6 @@ def test_a_credential_that_is_older_than_its_file(tmp_path: Path) -> None:
     assert is_outdated(key, service, str(path))
     assert not is_outdated(key, service, str(tmp_path / "none"))
     assert older.stat().st_ctime_ns < path.stat().st_ctime_ns
-    for elsewhere in (find_key({}, str(older)), find_key({KEY_VARIABLE: KEY}, str(path))):
-        assert not is_outdated(elsewhere, service, str(path))
+    for from_elsewhere in (find_key({}, str(older)), find_key({KEY_VARIABLE: KEY}, str(path))):
+        assert not is_outdated(from_elsewhere, service, str(path))
     assert not is_outdated(key, {}, str(path))

@@ -126,6 +126,6 @@ def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     ((name, level, text),) = caplog.record_tuples
-    assert (name, level) == ("syncd", logging.WARNING)
+    assert (name, level) == ("syncd.state", logging.WARNING)
     assert "'workspace'" in text
     assert text.endswith("another directory put in the workspace's place goes unnoticed once")

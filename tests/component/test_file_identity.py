@@ -56,7 +56,7 @@ def test_a_later_directory_with_the_same_inode_number(folder: Path, means: str) 
     """The inode number is the same, the handle's generation or the birth time is not."""
     before = identity(folder / "d")
     if not (before.handle if means == "handle" else before.birth_ns):
-        pytest.skip("this file system tells no such thing")
+        pytest.skip("this file system has neither")
 
     def prepare() -> None:
         nonlocal before

@@ -38,7 +38,7 @@ def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
 
 def test_other_programs_of_the_user_have_no_access(repo: Path) -> None:
     """The user's other programs cannot read memory and environment; the process itself still can."""
-    said = script(
+    output = script(
         f"""
         import ctypes, os
         from syncd.core.hardening import make_undumpable
@@ -68,16 +68,16 @@ def test_other_programs_of_the_user_have_no_access(repo: Path) -> None:
         repo,
         {"KLAVIS_API_KEY": KEY},
     )
-    if "mem open" not in said:
-        pytest.skip(f"this machine closes it anyway: {said[-200:]}")
-    before, after = said.split("environ closed")
+    if "mem open" not in output:
+        pytest.skip(f"this machine closes it anyway: {output[-200:]}")
+    before, after = output.split("environ closed")
     assert before.split() == ["environ", "open", "mem", "open", "maps", "open"]
     assert after.split() == ["mem", "closed", "maps", "closed", "watched", "True", "opened", "True", "True"]
 
 
 def test_each_command_with_a_key_is_undumpable(repo: Path, tmp_path: Path) -> None:
     """Every process that gets the key through the wiring is undumpable."""
-    said = script(
+    output = script(
         f"""
         import ctypes
         from syncd.core.settings import check_config
@@ -89,7 +89,7 @@ def test_each_command_with_a_key_is_undumpable(repo: Path, tmp_path: Path) -> No
         """,
         repo,
     )
-    assert said.split() == ["1", "0"]
+    assert output.split() == ["1", "0"]
 
 
 def test_the_limit_of_core_dumps(repo: Path) -> None:
@@ -148,7 +148,7 @@ def test_no_copy_of_a_key() -> None:
 )
 def test_an_unexpected_exception_is_one_line(repo: Path, crash: str) -> None:
     """An unexpected exception in any place is one line with its location and none of its values."""
-    said = script(
+    output = script(
         f"""
         from syncd import cli
         def fail(*_, **__):
@@ -161,21 +161,21 @@ def test_an_unexpected_exception_is_one_line(repo: Path, crash: str) -> None:
         """,
         repo,
     )
-    assert said.startswith("syncd: internal error (ValueError at <string>:")
-    assert said.count("\n") == 1
+    assert output.startswith("syncd: internal error (ValueError at <string>:")
+    assert output.count("\n") == 1
     for secret in (KEY, "Signature", "Traceback"):
-        assert secret not in said
+        assert secret not in output
 
 
 def test_git_does_not_get_the_key(tmp_path: Path) -> None:
     """Git is started with the user's environment without the key."""
     git = tmp_path / "git"
-    git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/told\nexit 1\n")
+    git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/environ\nexit 1\n")
     git.chmod(0o755)
     personal_excludes({"PATH": f"{tmp_path}:{os.defpath}", "HOME": "/nowhere", "KLAVIS_API_KEY": KEY})
-    told = (tmp_path / "told").read_text()
-    assert "HOME=/nowhere" in told
-    assert KEY not in told
+    environment = (tmp_path / "environ").read_text()
+    assert "HOME=/nowhere" in environment
+    assert KEY not in environment
 
 
 def test_a_credential_that_others_can_read(tmp_path: Path) -> None:

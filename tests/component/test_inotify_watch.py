@@ -58,8 +58,8 @@ def watches(watch: InotifyWatch) -> int:
 def all_changes(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> Changes:
     """Return all changes up to now: a change in zz, whose one event comes after all earlier ones."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
-    heard = receive_until(watch, wake_event, "zz")
-    return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
+    received = receive_until(watch, wake_event, "zz")
+    return Changes(received.dirty - {"zz"}, received.rescan_reason, received.written, received.unlinked)
 
 
 def append(src: Path) -> None:
@@ -111,9 +111,9 @@ def test_each_kind_of_change_names_its_directory(
 ) -> None:
     """Every change of a snapshot's content wakes the loop, and names its directory."""
     change(root / "src")
-    heard = receive_until(watch, wake_event, "src")
-    assert heard.dirty - {"src", "src/empty"} == set()
-    assert heard.rescan_reason is None
+    received = receive_until(watch, wake_event, "src")
+    assert received.dirty - {"src", "src/empty"} == set()
+    assert received.rescan_reason is None
 
 
 def test_a_new_tree_is_watched_completely_after_one_scan(
@@ -172,7 +172,7 @@ def test_reading_everything_starts_nothing(watch: InotifyWatch, wake_event: Wake
             os.stat(Path(folder) / name)
     walk(watch, root)
     assert all_changes(watch, wake_event, root) == Changes()
-    assert wake_event.rings == 1
+    assert wake_event.count == 1
 
 
 def test_an_excluded_name_does_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
@@ -303,10 +303,10 @@ def test_writes_by_an_unlinked_name_do_not_wake(
     """Writes to a file without a name start no scan, but the next scan includes the directory."""
     with kind(root / "src") as file:
         all_changes(watch, wake_event, root)
-        rings = wake_event.rings
+        count = wake_event.count
         file.write(b"more")
         assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
-        assert wake_event.rings == rings + 1
+        assert wake_event.count == count + 1
     assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
 
 
@@ -457,11 +457,11 @@ def test_a_burst_wakes_once(watch: InotifyWatch, wake_event: WakeEvent, root: Pa
     assert wake_event.wait()
     while "zz" not in watch._change_queue._dirty:  # nothing wakes any more that could be waited for
         threading.Event().wait(0.001)
-    assert wake_event.rings == 1
+    assert wake_event.count == 1
     assert watch.take().dirty == {"src", "zz"}
     (root / "src/one more").touch()
     assert wake_event.wait()
-    assert wake_event.rings == 2
+    assert wake_event.count == 2
 
 
 def test_too_many_directories_need_a_rescan() -> None:
@@ -516,7 +516,7 @@ def test_an_overflow_is_detected_and_later_changes_are_reported(
         for number in range(most):  # two names in turn, or the kernel would merge them
             os.chmod(root / "src/a.py", 0o600 + number % 2)
             os.chmod(root / "src/b.py", 0o600 + number % 2)
-    receive(watch, wake_event, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
+    receive(watch, wake_event, lambda received: received.rescan_reason is RescanReason.OVERFLOW)
     assert all_changes(watch, wake_event, root).rescan_reason is None
     assert watch.alive()
 

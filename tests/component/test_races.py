@@ -207,8 +207,8 @@ def test_a_file_and_a_directory_that_a_rule_leaves_out(stage: Stage) -> None:
 
 def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
     """An ignore file that is a link has no rules, as in git: its target is neither applied nor shown."""
-    (stage.work / ".gitignore").write_text("kept-home\n")
-    (stage.work / "kept-home").write_bytes(SECRET)
+    (stage.work / ".gitignore").write_text("excluded\n")
+    (stage.work / "excluded").write_bytes(SECRET)
     (stage.work / "f").write_text("harmless")
     (stage.outside / "rules").write_bytes(b"/f\n# " + SECRET)
     (stage.beside / "l").symlink_to(stage.outside / "rules")
@@ -216,7 +216,7 @@ def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
     def once() -> str:
         manifest = stage.look()
         assert "f" in manifest
-        return "a file" if "kept-home" not in manifest else "a link"
+        return "a file" if "excluded" not in manifest else "a link"
 
     with swapping(stage.work / ".gitignore", stage.beside / "l"):
         stage.until_hit({"a file", "a link"}, once)

@@ -7,12 +7,15 @@ import os
 import random
 import select
 import shutil
+import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from watchdog.observers.inotify_c import InotifyConstants as In
 
 from syncd.core import file_identity
 from syncd.daemon.wakeup import Wakeup
@@ -21,13 +24,12 @@ from syncd.scan.scanner import Scan, Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.dirty_directories import DirtyDirectories
+from syncd.watch.inotify import Event
 from syncd.watch.inotify_watch import InotifyWatch
 from tests.component.git_folder import make_repository
 from tests.inodes import inode_reusing_folder, recreate
 
 ROUNDS = 25
-# Two events of one move may be this far apart.
-QUIET_S = 0.05
 DEADLINE_S = 10.0
 
 
@@ -42,16 +44,41 @@ class Watched:
         self.scanner = Scanner(str(folder), Selection(SelectionSettings()), self.watch)
         self.dirty = DirtyDirectories()
         self.partial = 0
+        self._marker = tempfile.TemporaryDirectory()
+        self._marker_seen = threading.Event()
+        self._add_marker()
+
+    def _add_marker(self) -> None:
+        """Watch the marker directory too; the watch ignores its events, as it is not in the workspace."""
+        inotify = self.watch._inotify
+        assert inotify is not None
+        marker_wd = inotify.add(os.fsencode(self._marker.name), In.IN_CREATE)
+        deliver = inotify._deliver
+
+        def spy(events: Iterable[Event]) -> None:
+            listed = list(events)
+            deliver(listed)
+            if any(event[0] == marker_wd for event in listed):
+                self._marker_seen.set()
+
+        inotify._deliver = spy
 
     def close(self) -> None:
         self.watch.close()
         self.wakeup.close()
+        self._marker.cleanup()
+
+    def settle(self) -> None:
+        """Wait until all events up to now are delivered: the kernel queues that of the marker directory behind them."""
+        self._marker_seen.clear()
+        os.close(tempfile.mkstemp(dir=self._marker.name)[0])
+        assert self._marker_seen.wait(DEADLINE_S)
 
     def receive(self) -> None:
-        """Collect changes until no more events come."""
-        while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
-            self.wakeup.drain()
-            self.dirty.add(self.watch.take())
+        """Collect all changes up to now."""
+        self.settle()
+        self.wakeup.drain()
+        self.dirty.add(self.watch.take())
 
     def scan(self) -> Scan:
         changed = self.dirty.take()
@@ -166,13 +193,13 @@ class RandomChanges:
         return self.rnd.choice(["f", "d", "x.log", "build", "é", "-", "new\nline"]) + str(self.rnd.randrange(2))
 
     def step(self) -> None:
-        deeds: list[Callable[[], None]] = [
+        actions: list[Callable[[], None]] = [
             self.write, self.write, self.write, self.make, self.make_deep, self.remove_file, self.remove_folder,
             self.move, self.move, self.swap_in, self.ignore, self.link, self.chmod, self.replace_kind,
             self.hard_link, self.edit_in_place, self.edit_in_place, self.recreate, self.recreate,
         ]  # fmt: skip
         for _ in range(self.rnd.randrange(1, 5)):
-            self.rnd.choice(deeds)()
+            self.rnd.choice(actions)()
 
     def write(self) -> None:
         target = self.rnd.choice(self.folders()) / self.name()
@@ -218,12 +245,12 @@ class RandomChanges:
         """Rename a directory over another one's name."""
         inner = self.folders()[1:]
         if inner:
-            gone = self.rnd.choice(inner)
+            replaced = self.rnd.choice(inner)
             new = self.folder.parent / f"outside{self.count}"
             (new / "sub").mkdir(parents=True, exist_ok=True)
             (new / "sub" / "swapped").write_text("in")
-            shutil.rmtree(gone)
-            new.rename(gone)
+            shutil.rmtree(replaced)
+            new.rename(replaced)
 
     def ignore(self) -> None:
         rules = self.rnd.choice([".gitignore", ".syncdignore"])
@@ -273,11 +300,11 @@ class RandomChanges:
 @pytest.mark.parametrize("seed", range(2))
 def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
     """After each of many random changes both scans give the same entries, and most of them were partial."""
-    chaos = RandomChanges(watched.folder, seed)
+    changes = RandomChanges(watched.folder, seed)
     check(watched)
     for _ in range(ROUNDS):
         with contextlib.suppress(OSError):  # some steps do not fit together
-            chaos.step()
+            changes.step()
         check(watched)
     assert watched.partial > ROUNDS // 2
 
@@ -431,7 +458,8 @@ def test_a_write_through_a_name_that_is_not_watched(watched: Watched, hidden: st
     watched.receive()
     watched.scan()
     other.read_text()
-    assert not select.select([watched.wakeup.fileno()], [], [], QUIET_S)[0]
+    watched.settle()
+    assert not select.select([watched.wakeup.fileno()], [], [], 0)[0]
     other.write_text("longer")
     assert select.select([watched.wakeup.fileno()], [], [], DEADLINE_S)[0]
     watched.receive()

@@ -17,6 +17,7 @@ from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scan, Scanner
 from syncd.scan.size_limit import LONGEST_PATH_BYTES
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
+from syncd.watch.scan_listener import NoScanListener
 
 DEPTH = 300
 
@@ -261,7 +262,7 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     assert calls[4:] == ["begin", "abort"]
 
 
-class ActingListener:
+class ActingListener(NoScanListener):
     """A listener that acts before a directory is added for the n-th time, and keeps the rules of each call."""
 
     def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
@@ -275,18 +276,6 @@ class ActingListener:
         assert path == ""
         self.scopes.append(scope)
         self.actions.get(len(self.scopes), lambda: None)()
-
-    def add_rule_files(self, directories: Mapping[str, frozenset[str]]) -> None:
-        pass
-
-    def add_file(self, path: str, name: str, parent: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("changed", [None, frozenset({""})], ids=["all", "one"])
@@ -306,22 +295,22 @@ def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, change
 def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
     """A new directory is watched with its parents' rules until its own are known."""
     (work / ".gitignore").write_text("!*.log\n")
-    meddled = ActingListener({2: (work / "made.log").touch})
-    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), meddled)
+    listener = ActingListener({2: (work / "made.log").touch})
+    scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), listener)
     assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
-    assert len(meddled.scopes) == 2
+    assert len(listener.scopes) == 2
 
 
 def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
     """Each change of the rules is an event of its own; the watch uses the rules of the listing."""
     (work / ".gitignore").write_text("0\n")
     actions = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
-    meddled = ActingListener(actions)
+    listener = ActingListener(actions)
     for name in ("2", "3", "4"):
         (work / name).touch()
-    found = Scanner(str(work), Selection(SelectionSettings()), meddled).scan()
+    found = Scanner(str(work), Selection(SelectionSettings()), listener).scan()
     assert list(found.manifest) == [".gitignore", "2", "4"]
-    assert [meddled.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
+    assert [listener.scopes[-1].decide(name, is_dir=False).included for name in ("2", "3", "4")] == [True, False, True]
 
 
 def test_every_descriptor_is_closed(work: Path) -> None:
@@ -367,8 +356,8 @@ def test_unreadable_files_and_directories(work: Path) -> None:
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")
     (work / "ruled").mkdir()
-    (work / "ruled" / "kept-home-by-a-rule").write_text("x")
-    (work / "ruled" / ".gitignore").write_text("kept-home-by-a-rule\n")
+    (work / "ruled" / "excluded-by-a-rule").write_text("x")
+    (work / "ruled" / ".gitignore").write_text("excluded-by-a-rule\n")
     (work / "ruled" / ".gitignore").chmod(0)
     (work / "shut").chmod(0)
     (work / "closed").chmod(0)

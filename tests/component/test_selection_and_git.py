@@ -192,9 +192,9 @@ SINGLE: list[tuple[bytes, str]] = [
 def test_single_files_agree_with_git(tmp_path: Path) -> None:
     """Each difficult ignore file, in its own directory, gives the same results as in git, line for line."""
     for number, (data, names) in enumerate(SINGLE):
-        home = b"s%03d/" % number
-        write(tmp_path, {home + b".gitignore": data})
-        write(tmp_path, {home + os.fsencode(name): b"" for name in names.split(" ")})
+        directory = b"s%03d/" % number
+        write(tmp_path, {directory + b".gitignore": data})
+        write(tmp_path, {directory + os.fsencode(name): b"" for name in names.split(" ")})
     git(tmp_path, "init", "-q")
     assert disagreements(tmp_path, Selection(PLAIN).root()) == []
 
@@ -289,7 +289,7 @@ def name_like(random_source: random.Random, pattern: str) -> str:
     return "/".join(components)
 
 
-def write_random_case(random_source: random.Random, workspace: Path, home: str) -> None:
+def write_random_case(random_source: random.Random, workspace: Path, directory: str) -> None:
     """Write a directory with ignore files of random patterns, and names that are likely to match them."""
     patterns = [random_pattern(random_source) for _ in range(random_source.randint(1, 6))]
     names = [name_like(random_source, random_source.choice(patterns)) for _ in range(14)]
@@ -303,9 +303,9 @@ def write_random_case(random_source: random.Random, workspace: Path, home: str) 
         ignore[random_source.choice(inner) + "/"] = [
             random_pattern(random_source) for _ in range(random_source.randint(1, 3))
         ]
-    write(workspace, {os.fsencode(f"{home}/{name}"): b"" for name in names})
+    write(workspace, {os.fsencode(f"{directory}/{name}"): b"" for name in names})
     for where, lines in ignore.items():
-        write(workspace, {os.fsencode(f"{home}/{where}.gitignore"): os.fsencode("\n".join(lines))})
+        write(workspace, {os.fsencode(f"{directory}/{where}.gitignore"): os.fsencode("\n".join(lines))})
 
 
 def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:

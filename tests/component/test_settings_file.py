@@ -24,7 +24,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"[workspace\n", "is not valid TOML"),
         (b"a = 1\na = 2\n", "is not valid TOML"),
@@ -36,14 +36,14 @@ def test_a_good_file(tmp_path: Path) -> None:
         (GOOD.encode() + b"[sync]\nrescan_minutes = 1979-05-27\n", "sync.rescan_minutes = 1979-05-27"),
     ],
 )
-def test_a_bad_file(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_bad_file(tmp_path: Path, content: bytes, message: str) -> None:
     """The error is one line with the file's name and the reason."""
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_config(str(path))
     text = str(caught.value)
-    assert said in text
+    assert message in text
     assert text.startswith(str(path))
     assert "\n" not in text
 

@@ -39,11 +39,11 @@ class Rules:
 class WakeEvent:
     """The loop's end of the wake-up: a pipe that is waited on with a deadline, without sleeping."""
 
-    rings: int = 0
+    count: int = 0
     _ends: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def wake(self) -> None:
-        self.rings += 1
+        self.count += 1
         os.write(self._ends[1], b"!")
 
     def wait(self, seconds: float = DEADLINE_S) -> bool:
@@ -63,15 +63,15 @@ def receive(watch: Watcher, wake_event: WakeEvent, enough: Callable[[Changes], b
     written: frozenset[str] | None = frozenset()
     rescan_reason: RescanReason | None = None
     while True:
-        assert wake_event.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
+        assert wake_event.wait(), f"received nothing more than {sorted(dirty)}, {rescan_reason}"
         changes = watch.take()
         dirty |= changes.dirty
         written = None if written is None or changes.written is None else written | changes.written
         unlinked |= changes.unlinked
         rescan_reason = max(filter(None, (rescan_reason, changes.rescan_reason)), default=None)
-        heard = Changes(dirty, rescan_reason, written, unlinked)
-        if enough(heard):
-            return heard
+        received = Changes(dirty, rescan_reason, written, unlinked)
+        if enough(received):
+            return received
 
 
 def receive_until(watch: Watcher, wake_event: WakeEvent, path: str) -> Changes:
@@ -83,12 +83,12 @@ def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = Non
     """Do a full scan: add every included directory before it is listed; return their paths."""
     watch.begin()
     try:
-        covered = list(_descend(watch, os.fspath(root), "", rules or Rules()))
+        added = list(_descend(watch, os.fspath(root), "", rules or Rules()))
     except OSError:
         watch.abort()
         raise
     watch.finish()
-    return covered
+    return added
 
 
 def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str]:

@@ -76,9 +76,9 @@ KEYS = {
 @pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
 def test_private_keys(text: str) -> None:
     """A private key is found in each format and in each kind of file."""
-    said = found(text)
-    assert said is not None
-    assert re.fullmatch(r"a private key( in base64)? in line [123]", said)
+    result = found(text)
+    assert result is not None
+    assert re.fullmatch(r"a private key( in base64)? in line [123]", result)
     assert found("import x\n" * 500 + text) is not None
 
 
@@ -102,10 +102,10 @@ TOKENS = {
 @pytest.mark.parametrize("what", TOKENS)
 def test_tokens(what: str) -> None:
     """A token of a known format is found with its kind and line; its value is not shown."""
-    said = found("first\nsecond " + TOKENS[what])
-    assert said is not None
-    assert said.startswith(f"{what} in line ")
-    assert not any(part in said for part in TOKENS[what].split() if len(part) > 12)
+    result = found("first\nsecond " + TOKENS[what])
+    assert result is not None
+    assert result.startswith(f"{what} in line ")
+    assert not any(part in result for part in TOKENS[what].split() if len(part) > 12)
 
 
 def test_more_forms_of_tokens() -> None:

@@ -18,7 +18,7 @@ def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = D
     scope, here = Selection(settings).root(), ""
     for parent in ["", *above]:
         if parent:
-            assert scope.decide(parent, is_dir=True).included, f"{here}{parent} is left out, so nobody asks further"
+            assert scope.decide(parent, is_dir=True).included, f"{here}{parent} is left out, so the walk ends there"
             scope, here = scope.enter(parent), f"{here}{parent}/"
         own = {file.removeprefix(here): data for file, data in files.items() if file.rpartition("/")[0] == here[:-1]}
         scope = scope.with_files(own)
