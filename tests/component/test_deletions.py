@@ -1,4 +1,4 @@
-"""What is made way for in a sandbox, what is said of what stays, and what is remembered of it."""
+"""Deletions in a sandbox: what is removed, the warnings about what stays, and the leftovers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ GONE: Manifest = {"a": FILE, "d": FOLDER, "d/b": FILE}
 
 
 def check() -> None:
-    """What is called all the time while a removal goes on."""
+    """Called at each poll of a removal."""
 
 
 class Sandbox(Remover):
-    """Answers each removal as it is told, and writes down what it was asked for; also what stands for the API."""
+    """A fake remover and API: gives a fixed answer, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -53,7 +53,7 @@ class Sandbox(Remover):
 
 
 class Stage:
-    """One sandbox with what was sent to it."""
+    """One sandbox and its deletions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,12 +65,12 @@ class Stage:
         is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
         blocked: Collection[str] = (),
     ) -> DeletionSync:
-        """That of the next process."""
+        """Return the deletions of the next process."""
         file, api = LeftoversStore(str(self.folder), TARGET), cast(Api, self.sandbox)
         return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, blocked=blocked)
 
     def synced(self, deletion_sync: DeletionSync, held: Manifest, wanted: Manifest) -> set[str]:
-        """The paths that are blocked in a sync that goes well."""
+        """Run one successful sync; return its blocked paths."""
         held_before = iter([held])
         paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
         blocked = deletion_sync.remove(paths_to_delete, wanted)
@@ -85,7 +85,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_what_is_kept_is_counted(stage: Stage) -> None:
-    """With `keep` nothing is removed, and nothing is told, but it is known what lingers, to the next process too."""
+    """With `keep` nothing is removed and nothing warned of, but the leftovers are known, to the next process too."""
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     assert not deletion_sync.removes
     assert deletion_sync.paths_to_delete([GONE], {}, ()) == {}
@@ -100,14 +100,14 @@ def test_what_is_kept_is_counted(stage: Stage) -> None:
 
 
 def test_with_keep_only_what_is_in_the_way_goes(stage: Stage) -> None:
-    """Where a path changed its kind; what was deleted besides stays."""
+    """A path that blocks another kind is removed; other deleted paths stay."""
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     assert deletion_sync.paths_to_delete([GONE], {"a": FILE, "d": FILE}, ()) == {"d/b": [FILE], "d": [FOLDER]}
     assert deletion_sync.paths_to_delete([{"x": FILE}, GONE], {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
 def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
-    """What an earlier time left is removed with the next sync, which needs no other reason."""
+    """Leftovers of earlier syncs are removed with the next one, which needs no other reason."""
     stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
     deletion_sync = stage.deletion_sync()
     assert deletion_sync.has_pending({}, ())
@@ -122,8 +122,8 @@ def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
     assert not stage.deletion_sync().has_leftover("a")
 
 
-def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose change keeps a path, what could not be removed and why; a folder that others use is let go."""
+def test_each_outcome_is_reported(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings name changed paths and failed ones with the reason; a folder that is in use is forgotten."""
     caplog.set_level(logging.INFO)
     deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
@@ -172,7 +172,7 @@ def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_hinders_others_tell_of(stage: Stage) -> None:
-    """A path whose place is still taken is handed back, and is no warning of a deletion."""
+    """A path whose place is still taken is returned as blocked, without a warning of a deletion."""
     deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
@@ -186,7 +186,7 @@ def test_what_hinders_others_tell_of(stage: Stage) -> None:
 
 
 def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> None:
-    """Otherwise it would be in the way for ever."""
+    """A changed path that blocks a wanted one is tried again, or it would block it for ever."""
     deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(changed=["a"])
     stage.synced(deletion_sync, {"a": FILE}, {})
@@ -203,7 +203,7 @@ def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> Non
     ids=str,
 )
 def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
-    """It fails the sync where another try, or another key, may do it."""
+    """A removal that may succeed later, or with another key, fails the sync."""
     stage.sandbox.removal = failed
     deletion_sync = stage.deletion_sync()
     with pytest.raises(StepFailed) as raised:
@@ -213,7 +213,7 @@ def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
 
 
 def test_a_removal_that_is_refused(stage: Stage) -> None:
-    """Everything else goes on; all of it stays, is told in one, and hinders what has its name."""
+    """A refused removal leaves all paths there, with one warning; they block wanted paths of their names."""
     stage.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
     deletion_sync = stage.deletion_sync()
     assert stage.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
@@ -231,7 +231,7 @@ def test_a_removal_that_is_refused(stage: Stage) -> None:
 
 
 def test_nothing_to_remove(stage: Stage) -> None:
-    """What was begun before is still waited for, and what was told of it is told no more."""
+    """Without deletions pending removals are still waited for, and old warnings end."""
     deletion_sync = stage.deletion_sync()
     stage.sandbox.removal = Removal(failed={"a": "busy"})
     stage.synced(deletion_sync, {"a": FILE}, {})
@@ -244,7 +244,7 @@ def test_nothing_to_remove(stage: Stage) -> None:
 
 
 def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """It takes everything, so nothing is waited for before and nothing lingers after."""
+    """A reset waits for no pending removal and leaves nothing over."""
     caplog.set_level(logging.INFO)
     stage.synced(stage.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
     stage.sandbox.asked.clear()
@@ -282,7 +282,7 @@ def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool) -> None:
-    """What is left out by now resets nothing; what was deleted, or is of another kind, does."""
+    """A path that is only excluded causes no reset; a deleted one, or one of another kind, does."""
     deletion_sync = stage.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
     assert bool(deletion_sync.paths_to_delete([GONE], wanted, ())) is reset
     mirror = stage.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
@@ -290,7 +290,7 @@ def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wa
 
 
 def test_a_record_that_fails(stage: Stage) -> None:
-    """What lingers after is known by this process; the next one may find either."""
+    """After a failed record this process knows the new leftovers, the next one those of before and after."""
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     with pytest.raises(OSError, match="full"), deletion_sync.recording([{"a": FILE}], {}, (), ["a"]):
         raise OSError("full")
@@ -304,7 +304,7 @@ def test_a_record_that_fails(stage: Stage) -> None:
 
 
 def test_a_sandbox_that_is_gone(stage: Stage) -> None:
-    """Nothing lingers in it any more, for any process."""
+    """A sandbox that ended has no leftovers, for any process."""
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     stage.synced(deletion_sync, GONE, {})
     deletion_sync.forget()
@@ -314,7 +314,7 @@ def test_a_sandbox_that_is_gone(stage: Stage) -> None:
 
 
 def test_where_nothing_can_be_written(stage: Stage) -> None:
-    """Only this process knows."""
+    """If the state folder cannot be written, only this process knows the leftovers."""
     stage.folder = stage.folder / "missing"
     deletion_sync = stage.deletion_sync(Deletions.KEEP)
     stage.synced(deletion_sync, GONE, {})

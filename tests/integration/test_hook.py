@@ -130,7 +130,7 @@ def test_a_named_sandbox_is_asked_for_its_servers(agent: Agent) -> None:
     for number in (1, 2):
         agent.sync()
         assert agent.runs() == []
-        assert "did not tell" in agent.warnings(), number
+        assert "did not name" in agent.warnings(), number
     agent.sync()
     agent.sync()
     assert [json.loads(run["SYNCD_MCP_SERVERS"]) for run in agent.runs()] == [

@@ -179,7 +179,7 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
     asked = len(rig.asked())
     failure, witness = rig.fail()
     assert failure.step is ApiStep.DELETE
-    assert str(failure).endswith("it goes on when that has ended; if it never does, reset the sandbox")
+    assert str(failure).endswith("the sync goes on when that has ended; if it never does, reset the sandbox")
     assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
     assert sum(witness.waits) <= 60  # the budget of the test's configuration
     rig.sandbox.start_held()

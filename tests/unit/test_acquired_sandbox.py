@@ -1,4 +1,4 @@
-"""Sandboxes that come and go."""
+"""The replacement of acquired sandboxes, and the limit of acquisitions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_
     ],
 )
 def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
-    """A minute before, or a tenth of a short life; a clock turned back says nothing."""
+    """It is replaced a minute before its end, or a tenth of a short lifetime; not by a clock that was set back."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
     assert should_be_replaced(acquired_sandbox, 1000.0 + age_s) is over
 
@@ -39,5 +39,5 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
     ],
 )
 def test_no_more_than_a_few_are_acquired(ages_s: list[float], wanted_s: float) -> None:
-    """Three in ten minutes; the fourth waits until the first of them is that old."""
+    """Three are acquired in ten minutes; the fourth waits until the first of them is ten minutes old."""
     assert acquire_wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)

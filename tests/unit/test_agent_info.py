@@ -1,4 +1,4 @@
-"""What an agent is told, and how often, whatever a server says."""
+"""The information for an agent, from any server's text, and the attempts of the hook."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = {
 
 
 def test_only_what_can_be_called_is_told() -> None:
-    """An http address in one piece, under a name."""
+    """A callable server has a name and a valid http address."""
     assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
     assert set(json.loads(mcp_json(HOSTILE))["mcpServers"]) == {"git", "GIT", "a;b\nc"}
     found = hook_variables(AgentInfo("id\0x\n", "", HOSTILE), "/w", "")
@@ -32,7 +32,7 @@ def test_only_what_can_be_called_is_told() -> None:
 
 
 def test_a_shell_runs_none_of_it() -> None:
-    """The lines set variables and do nothing else."""
+    """The shell lines set variables and do nothing else."""
     script = "\n".join(shell_lines(AgentInfo("box; exit 3", "", HOSTILE)))
     script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
     ran = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, env={}, check=False)
@@ -56,7 +56,7 @@ HERE = HookRun("here", ("tell",), 1)
         (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
     ],
 )
-def test_how_often_it_is_told(told: HookRun | None, attempts: int | None) -> None:
-    """Each sandbox once, where it fails three times; another command begins anew only after a failure."""
+def test_how_often_the_hook_runs(told: HookRun | None, attempts: int | None) -> None:
+    """The hook runs once a sandbox, three times if it fails; a changed command starts anew only after a failure."""
     attempt = next_attempt(told, "here", ("tell",))
     assert (None if attempt is None else attempt.attempts) == attempts

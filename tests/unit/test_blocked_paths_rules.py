@@ -1,4 +1,4 @@
-"""What of ours is in the way of what is here now, and which paths are left out."""
+"""The rules for blocked paths: what blocks a path, and which paths are withheld."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="t")
     ],
 )
 def test_hindered(old: Entry, now: Entry | None, *, expected: bool) -> None:
-    """A directory replaces nothing and gives way to nothing; files and links replace one another."""
+    """A directory replaces nothing and nothing replaces it; files and links replace one another."""
     wanted = {} if now is None else {"p": now}
     assert blocked_by({"p": [old]}, wanted) == ({"p"} if expected else set())
     assert blocked_by({"p": [now or old, old]}, wanted) == ({"p"} if expected else set())
 
 
 def test_in_the_way() -> None:
-    """Our versions of the path itself, and all that was below it; nothing else that was deleted."""
+    """The versions of the path itself and of all below it block it; other deleted paths do not."""
     wanted = {"d": FILE, "f": FOLDER, "f/new": FILE, "sub": FOLDER, "sub/d": LINK}
     gone = ["d", "d/a", "d/sub", "d/sub/b", "f", "f/old", "sub/d", "sub/d/x", "sub/old", "old", "old/x", "dd/x"]
     found = obstructing({path: [FILE] for path in gone}, wanted)
@@ -66,12 +66,12 @@ def test_in_the_way() -> None:
     ],
 )
 def test_kinds_changed(held: list[Manifest], lingering: dict[str, list[Entry]], *, expected: bool) -> None:
-    """Of a path that is wanted and may be there as of another kind, in whatever record."""
+    """The kind has changed if any record holds a wanted path with another kind."""
     assert kinds_changed(held, {"p": FILE, "q": FILE}, lingering) is expected
 
 
 def test_parts() -> None:
-    """What is blocked comes with all that is below it, and with nothing that only begins alike."""
+    """A blocked path includes all below it, and no path that only begins alike."""
     manifest = {"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE}
     aside = entries_within(manifest, {"a"})
     assert list(aside) == ["a", "a/b"]
@@ -79,8 +79,8 @@ def test_parts() -> None:
     assert entries_within(manifest, ()) == {}
 
 
-def test_the_mark() -> None:
-    """It says whether anything was changed here, whatever is known of the content, in whatever order."""
+def test_the_fingerprint() -> None:
+    """The fingerprint shows any change here, without the content, in any order."""
     before = {"a": FILE, "b": LINK}
     assert fingerprint({"b": LINK, "a": FILE}) == fingerprint(before)
     assert fingerprint({"a": Entry(Kind.FILE, 0o644, 1, 5), "b": LINK}) == fingerprint(before)
@@ -89,7 +89,7 @@ def test_the_mark() -> None:
 
 
 def test_problems() -> None:
-    """Fifty by name, in order, each with what to do; of the others the number."""
+    """Fifty paths are named, in order, each with its remedy; the others are counted."""
     (closed,) = warnings({"a/b": "r"})
     assert str(closed) == (
         "'a/b' is not sent: in the sandbox its directory is read-only: make it writable there; "

@@ -1,4 +1,4 @@
-"""How far a kept connection is trusted, by how long it was idle and whether the machine slept."""
+"""The reuse of a kept connection, by its idle time and a suspend of the machine."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LAST = ConnectionTime(1_000.0, 5_000.0)
     ],
 )
 def test_trust(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
-    """Used as it is at first, then after a look at the network, and not at all after the burst or a sleep."""
+    """It is used as it is at first, later after a check of the route, and not after a long idle time or a suspend."""
     now = ConnectionTime(LAST.monotonic_s + idle_s, LAST.boottime_s + idle_s + slept_s)
     assert reuse_decision(LAST, now) is expected
 
 
 def test_the_end_of_a_burst() -> None:
-    """What is closed when the timer goes off is what is not trusted any more."""
+    """The timer closes exactly the connections that would not be used any more."""
     ends_s = idle_at_s(LAST)
     assert ends_s == LAST.monotonic_s + KEEP_S
     assert reuse_decision(LAST, ConnectionTime(ends_s, LAST.boottime_s + KEEP_S)) is ReuseDecision.CLOSE

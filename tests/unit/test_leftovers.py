@@ -1,4 +1,4 @@
-"""What lingers in a sandbox: the rule, its bound, and its line on the screen."""
+"""Leftovers in a sandbox: the rule, its bound, and its line on the screen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
     ],
 )
 def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[str], files: int) -> None:
-    """What was not removed, be it that nobody knows whether it was deleted: that is not counted."""
+    """Paths that were not removed are left over; those that could not be read are not counted."""
     held = {"stay": FILE, "a": FILE, "d": FOLDER, "d/l": LINK}
     found = leftovers_after(NO_LEFTOVERS, [held], {"stay": FILE}, outcomes, unread=unread)
     assert list(found.entries) == entries
@@ -44,7 +44,7 @@ def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[s
 
 
 def test_what_came_back() -> None:
-    """It is forgotten, with what was said of it."""
+    """It is forgotten, with its outcome."""
     before = Leftovers({"a": [FILE], "b": [FILE]}, frozenset("ab"), 0, 2)
     assert leftovers_after(before, [{}], {"a": OTHER}, RemovalOutcomes(), unread=()) == Leftovers(
         {"b": [FILE]}, frozenset("b"), 0, 1
@@ -53,14 +53,14 @@ def test_what_came_back() -> None:
 
 
 def test_each_version_once() -> None:
-    """Whatever of one path may be there."""
+    """All versions of one path that may be there are kept."""
     found = leftovers_after(NO_LEFTOVERS, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, RemovalOutcomes(), unread=())
     assert found.entries == {"a": [FILE, OTHER]}
     assert found.files == 1
 
 
 def test_the_bound() -> None:
-    """Beyond it there is a number instead of names, and no number goes down by itself."""
+    """Beyond the bound, paths are counted instead of named, and the count does not go down by itself."""
     held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
     found = leftovers_after(NO_LEFTOVERS, [held], {}, RemovalOutcomes(), unread=(), max_named=5)
     assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
@@ -71,7 +71,7 @@ def test_the_bound() -> None:
 
 
 def test_both_may_be_true() -> None:
-    """Between two records nothing is forgotten."""
+    """The union of two records forgets nothing."""
     one, other = Leftovers({"a": [FILE]}, frozenset("a"), 1, 2), Leftovers({"b": [FILE]}, frozenset(), 0, 1)
     assert union(one, other) == Leftovers({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
 
@@ -84,7 +84,7 @@ def test_both_may_be_true() -> None:
     ],
 )
 def test_its_line(count: int, line: str) -> None:
-    """No warning: it is as the configuration says. Without any there is none."""
+    """Leftovers are a line and no warning, as they are configured; without any there is no line."""
     where = SandboxName("box", "https://api.klavis.ai", "us")
     status = Status(running=True, pid=1, state=State.WATCHING, workspace="/w", sandbox=where)
     beside = StatusContext("0.1.0", DaemonEnding.CLEAN, None, None)

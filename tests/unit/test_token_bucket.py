@@ -1,4 +1,4 @@
-"""How an upload keeps its pace: over no stretch of time above the limit, and hardly below, whatever the clock does."""
+"""The pace of an upload: never above the limit, and hardly below, whatever the clock does."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ delays = st.one_of(st.just(0.0), st.floats(0, CATCH_UP_S / 2), st.floats(0, 5), 
     [(0, BLOCK_BYTES), (10 << 20, BLOCK_BYTES), (100 << 10, 2560), (1 << 10, 1 << 10), (1, 1 << 10)],
 )
 def test_blocks_are_smaller_at_a_lower_rate(limit: int, size: int) -> None:
-    """A fortieth of a second's bytes a block, within bounds."""
+    """A block is a fortieth of a second's bytes, within bounds."""
     assert block_bytes(limit) == size
 
 
 def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[float, int]]:
-    """The moments at which blocks go, and their sizes; a wait, if there is one, and the send are so much too long."""
+    """Return when blocks are sent, and their sizes; each wait and each send takes so much too long."""
     now_s = 100.0
     token_bucket = TokenBucket(now_s)
     sent = []
@@ -44,7 +44,7 @@ def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[floa
 @given(limits, st.lists(st.tuples(delays, delays), min_size=1, max_size=60))
 @example(1 << 20, [(0.0, 0.0)] * 20 + [(0.0, 10.0)] + [(0.0, 0.0)] * 20)
 def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: list[tuple[float, float]]) -> None:
-    """From any block to any other no more goes than the limit allows, what may be caught up, and a block."""
+    """Between any two blocks no more is sent than the limit allows, the catch-up, and a block."""
     sent = sending(limit, delayed_s)
     most = CATCH_UP_S * limit + block_bytes(limit) + 2  # a part of a byte is not waited for
     before = [0, *accumulate(size for _, size in sent)]
@@ -56,7 +56,7 @@ def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: lis
 
 @given(limits, st.lists(st.floats(0, CATCH_UP_S), min_size=1, max_size=200))
 def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
-    """Where each wait is too long by no more than what is caught up, the last block is no later than that."""
+    """If each wait is too long by at most the catch-up, the last block is late by at most that."""
     sent = sending(limit, [(each_s, 0.0) for each_s in late_s])
     ideal_s = 100.0 + sum(size for _, size in sent[:-1]) / limit
     assert sent[-1][0] <= ideal_s + CATCH_UP_S + 1e-6
@@ -64,27 +64,27 @@ def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
 
 @given(limits, st.floats(0.1, 1e6))
 def test_a_stall_is_not_made_up_for(limit: int, stall_s: float) -> None:
-    """After it all is as at the beginning, but for what may be caught up at once."""
+    """After a stall all is as at the beginning, except for the catch-up."""
     token_bucket = TokenBucket(0.0).consumed(block_bytes(limit)).refilled(stall_s + block_bytes(limit) / limit, limit)
     assert token_bucket.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
 
 
 @given(limits, st.floats(0, 1e6))
 def test_a_clock_that_goes_back_holds_nothing_up(limit: int, back_s: float) -> None:
-    """No more is waited for than before, and as long."""
+    """A clock that went back leaves the wait as it was."""
     token_bucket = TokenBucket(1e6).consumed(block_bytes(limit))
     assert token_bucket.refilled(1e6 - back_s, limit).wait_s(limit) == token_bucket.wait_s(limit)
 
 
 @given(limits, limits)
 def test_another_limit_holds_from_the_next_block_on(old: int, new: int) -> None:
-    """What went under the old one is not waited for longer than a block of the new one takes."""
+    """Bytes sent under the old limit delay the new one by at most one of its blocks."""
     token_bucket = TokenBucket(0.0).refilled(0.0, old).consumed(block_bytes(old)).refilled(0.0, new)
     assert token_bucket.wait_s(new) <= block_bytes(new) / new
 
 
 def test_without_a_limit_there_is_no_wait() -> None:
-    """And a limit that begins afterwards does not count what went before."""
+    """Without a limit nothing waits, and a later limit does not count earlier bytes."""
     token_bucket = TokenBucket(0.0)
     for _ in range(1000):
         token_bucket = token_bucket.refilled(0.0, 0).consumed(BLOCK_BYTES)
@@ -93,7 +93,7 @@ def test_without_a_limit_there_is_no_wait() -> None:
 
 
 def test_an_even_pace() -> None:
-    """With punctual timers the blocks go at even intervals from the first one on."""
+    """With punctual timers the blocks are sent at even intervals from the first one on."""
     sent = sending(1 << 20, [(0.0, 0.0)] * 100)
     gaps = [then - now for (now, _), (then, _) in pairwise(sent)]
     assert max(gaps) == pytest.approx(min(gaps), rel=0.01)

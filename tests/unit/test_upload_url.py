@@ -1,4 +1,4 @@
-"""When a signed URL ends, by its own times and the server's clock, and whether an upload may still begin with it."""
+"""The expiry of a signed URL, by its own times and the server's clock, and the last moment to begin an upload."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
     ],
 )
 def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
-    """The answer's Date corrects for this machine's clock, whichever way it is off; without one ours has to do."""
+    """The answer's Date corrects for this machine's clock, whichever way it is off; without one this clock is used."""
     upload_url = upload_url_from(url(), 5, server_wall_s, BOOT_S, wall_s)
     assert (upload_url.ends_s - BOOT_S, upload_url.life_s) == (ends_in_s, 1800)
 
@@ -78,7 +78,7 @@ def test_names_in_any_case(names: tuple[str, str]) -> None:
 )
 @pytest.mark.parametrize(("minutes", "life_s"), [(30, 1800.0), (0, 0.0), (-1, 0.0)])
 def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s: float) -> None:
-    """A URL without times that make sense lives as long as the answer says, from the answer on."""
+    """A URL without valid times lives as long as the answer says, from the answer on."""
     assert upload_url_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(odd, BOOT_S + life_s, life_s)
 
 
@@ -100,30 +100,30 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
     ],
 )
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
-    """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
+    """No upload begins in the last half minute, or tenth of a short lifetime; a long upload needs more time."""
     assert is_usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
 
 
 def test_no_upload_takes_no_time() -> None:
-    """Where nothing is said of the upload, the margin is all that counts."""
+    """Without an expected duration only the margin counts."""
     upload_url = UploadUrl("u", BOOT_S + 1800, 1800)
     assert is_usable(upload_url, BOOT_S + 1769.5)
     assert not is_usable(upload_url, BOOT_S + 1770)
 
 
 def test_a_life_of_one_second() -> None:
-    """It is the shortest that a URL can tell."""
+    """One second is the shortest lifetime that a URL can have."""
     assert upload_url_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(url(1), BOOT_S + 1, 1)
 
 
 @pytest.mark.usefixtures("far_from_utc")
 def test_a_urls_date_is_utc() -> None:
-    """Wherever this machine is."""
+    """The time zone of this machine does not matter."""
     assert upload_url_from(url(), 30, SIGNED_S + 60, BOOT_S, 0.0).ends_s == BOOT_S + 1740
 
 
-def test_no_lease_outlives_a_week() -> None:
-    """A life beyond what the bucket signs at most, or no date could tell, is cut to that."""
+def test_no_url_outlives_a_week() -> None:
+    """A lifetime beyond the bucket's maximum is cut to that."""
     week_s = 604_800.0
     assert upload_url_from(url("9" * 20), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(
         url("9" * 20), BOOT_S + week_s, week_s
@@ -132,12 +132,12 @@ def test_no_lease_outlives_a_week() -> None:
 
 
 def test_ended() -> None:
-    """The end itself is the first moment at which it has is_expired."""
+    """The end itself is the first moment at which it has expired."""
     upload_url = UploadUrl("u", 100.0, 60.0)
     assert not is_expired(upload_url, 99.9)
     assert is_expired(upload_url, 100.0)
 
 
 def test_a_lease_shows_no_url() -> None:
-    """No traceback or log line can show the URL by showing the lease."""
+    """The `repr`, as in a traceback or log line, does not show the URL."""
     assert "5ECRET" not in repr(upload_url_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))
