@@ -33,7 +33,7 @@ _MOST_COLUMNS = 120
 _MINUTES_FROM_S = 100
 _NO_SYNC = "no sync of this workspace is recorded yet: `syncd push` makes one"
 _NONE_FAILED = "no failed sync of this workspace is recorded"
-_REASONS = {SyncReason.RESCAN.value: "look", SyncReason.RETRY.value: "retry"}
+_REASONS = {SyncReason.RESCAN.value: "rescan", SyncReason.RETRY.value: "retry"}
 
 
 @click.command("history")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def command(config_file: str | None, as_json: bool) -> int:
     """Compare the workspace with the sandbox's, byte for byte.
 
-    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. What stays home by a
-    rule here is not looked for there; if it is there, it is only there.
+    Ends with 0 if they are equal, with 1 if a path is missing there, different, or only there. A path that a rule here
+    leaves out counts as only there if the sandbox has it.
     """
     config = configured(config_file)
     try:

@@ -51,11 +51,11 @@ POLL_LEAST_S = 2.0
 POLL_SHARE = 20
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
-_SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING, State.RETRYING})
+_SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING})
 
 
 class LoopEnd(Enum):
-    """Why the loop ended."""
+    """The reason why the loop ended."""
 
     STOPPED = "asked to stop"
     RELOAD = "a new configuration is to be read"

@@ -106,7 +106,7 @@ class RequestQueue:
 
 
 def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
-    """None once it is answered; else the request that waits for one more sync."""
+    """Answer the request. Returns it if it waits for one more sync, else None."""
     if request.client is None:
         return None
     left = unsettled(request.unsettled, outcome.follow_up, outcome.torn)

@@ -79,7 +79,7 @@ class HistoryRecorder:
             self._enter(self._sync_run, state)
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:  # noqa: ARG002 - as a `SyncObserver`
-        """So much of the archive is sent; less than before: it is another upload."""
+        """The number of bytes sent; less than before: it is another upload."""
         sync_run = self._sync_run
         if sync_run is None:
             return

@@ -68,7 +68,7 @@ Condition = Failing | Healthy | None
 class NoticeState(Struct, frozen=True):
     """The last notification and its trouble, and the times of the last `MOST_BEFORE_FAILING` (wall).
 
-    `failed_tries` to show the next one came since; there is no other before `retry_at_s` (awake).
+    `failed_tries` to show the next one followed; it is not tried again before `retry_at_s` (awake).
     """
 
     kind: NotificationKind | None = None
@@ -137,7 +137,7 @@ def after_shown(state: NoticeState, kind: NotificationKind, condition: Condition
 def after_failed_try(state: NoticeState, kind: NotificationKind, now_s: float) -> NoticeState:
     """The state after this notification could not be shown now (seconds awake).
 
-    Where success is given up, failing is forgotten too: the next failure is shown to whoever logs in later.
+    Where success is given up, failing is forgotten too: the next failure is shown to a person who logs in later.
     """
     tries = state.failed_tries + 1
     if kind is NotificationKind.IN_SYNC and tries >= SUCCESS_TRIES:

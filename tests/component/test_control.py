@@ -1,4 +1,4 @@
-"""The control socket: private, at any depth of folders, and robust against any client."""
+"""The control socket: private, at any depth of folders, and unharmed by whoever connects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def served(folder: Path) -> Iterator[ControlServer]:
 
 
 def next_request(server: ControlServer) -> tuple[Client, Message]:
-    """The first request to come, waited for as in the loop."""
+    """The first request to come, waited for as the loop does."""
     while True:
         ready, _, _ = select.select(server.filenos(), [], [], DEADLINE_S)
         assert ready, "no request came"
@@ -42,7 +42,7 @@ def next_request(server: ControlServer) -> tuple[Client, Message]:
 
 
 def connected(folder: Path) -> socket.socket:
-    """A client's socket."""
+    """A raw client."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(DEADLINE_S)
     client.connect(str(folder / "control.sock"))
@@ -51,7 +51,7 @@ def connected(folder: Path) -> socket.socket:
 
 @contextmanager
 def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
-    """A command in another thread, and the messages that it received once the block is left."""
+    """A command in another thread; what it heard, once the block is left."""
     heard: list[Message] = []
     thread = threading.Thread(target=lambda: heard.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
     thread.start()
@@ -60,8 +60,8 @@ def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_a_command_is_answered(tmp_path: Path, depth: int) -> None:
-    """A request arrives, progress and the end go back; also where the folder's path is too long for a socket."""
+def test_a_command_is_heard_and_answered(tmp_path: Path, depth: int) -> None:
+    """A request comes through, progress and the end go back; also where the folder's path is too long for a socket."""
     folder = tmp_path.joinpath(*("long-" * 15 for _ in range(depth)))
     folder.mkdir(parents=True, exist_ok=True)
     with served(folder) as server:
@@ -76,8 +76,8 @@ def test_a_command_is_answered(tmp_path: Path, depth: int) -> None:
     assert not (folder / "control.sock").exists()
 
 
-def test_no_daemon_listens(tmp_path: Path) -> None:
-    """No socket, the socket of a killed process and a missing folder are all the same to a command."""
+def test_nobody_listens(tmp_path: Path) -> None:
+    """No socket, a socket that a killed process left, and a folder that is gone are all the same to a command."""
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(ConnectionError):
             list(ask(str(folder), {"do": "push"}, SystemClock()))
@@ -102,8 +102,8 @@ def test_no_daemon_listens(tmp_path: Path) -> None:
         b"",
     ],
 )
-def test_invalid_requests_close_the_connection(tmp_path: Path, said: bytes) -> None:
-    """A client that sends no request is disconnected, and the next command is received."""
+def test_nonsense_is_hung_up_on(tmp_path: Path, said: bytes) -> None:
+    """Whoever says what is no request is let go, and the next command is heard."""
     with served(tmp_path) as server:
         with connected(tmp_path) as client:
             client.sendall(said)
@@ -120,7 +120,7 @@ def test_invalid_requests_close_the_connection(tmp_path: Path, said: bytes) -> N
 
 
 def test_a_request_may_come_in_parts(tmp_path: Path) -> None:
-    """A line is a request once it is complete."""
+    """A line is a request once it is whole."""
     with served(tmp_path) as server, connected(tmp_path) as client:
         client.sendall(b'{"do": ')
         select.select(server.filenos(), [], [], DEADLINE_S)
@@ -130,8 +130,8 @@ def test_a_request_may_come_in_parts(tmp_path: Path) -> None:
         assert next_request(server)[1] == {"do": "pause"}
 
 
-def test_a_client_that_disconnected(tmp_path: Path) -> None:
-    """Sending to it does nothing."""
+def test_a_client_that_went_away(tmp_path: Path) -> None:
+    """Telling one that hung up harms nobody."""
     with served(tmp_path) as server:
         with connected(tmp_path) as raw:
             raw.sendall(b'{"do": "push"}\n')
@@ -144,7 +144,7 @@ def test_a_client_that_disconnected(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read(tmp_path: Path) -> None:
-    """A client that does not read its answers is disconnected: it must not block the daemon."""
+    """One that lets its answers pile up is let go: it must not hold up the daemon."""
     with served(tmp_path) as server, connected(tmp_path) as raw:
         raw.sendall(b'{"do": "push"}\n')
         client, _ = next_request(server)
@@ -191,8 +191,8 @@ def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
             thread.join()
 
 
-def test_a_timeout(tmp_path: Path) -> None:
-    """A command with a time limit does not wait for a busy daemon, however much progress it sends."""
+def test_the_time_is_over(tmp_path: Path) -> None:
+    """A command with a time limit does not wait for a daemon that is busy, however often it says so."""
     clock = ScriptedClock()
     with served(tmp_path), pytest.raises(TimeoutError):
         list(ask(str(tmp_path), {"do": "flush"}, clock, 0.01))
@@ -219,7 +219,7 @@ def _progress_for_ever(listener: socket.socket) -> None:
             pass
 
 
-def test_an_old_socket_is_replaced(tmp_path: Path) -> None:
+def test_two_servers_do_not_meet(tmp_path: Path) -> None:
     """A socket file that a killed daemon left is replaced by the next one."""
     first = ControlServer(str(tmp_path))
     first.open()

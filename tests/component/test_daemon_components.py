@@ -1,4 +1,4 @@
-"""The daemon's small parts on real descriptors: wake-up, signals, systemd, suspend detector, logs, requests."""
+"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, requests."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def test_the_wakeup() -> None:
-    """Wake-ups stay until they are drained, never block however many, and do nothing after the end."""
+def test_the_alarm() -> None:
+    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
     wakeup = Wakeup()
     wakeup.drain()
     assert not readable(wakeup.fileno())
@@ -54,7 +54,7 @@ def test_the_wakeup() -> None:
 
 @contextmanager
 def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
-    """Our handlers, in this process."""
+    """Our handlers, in this very process."""
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -68,14 +68,14 @@ def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
 
 
 def to_another_thread(number: signal.Signals) -> None:
-    """Send the signal to another thread, as the kernel may."""
+    """The kernel may choose any thread; this one it is made to choose."""
     once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
     once_waiting.start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_another_thread_ends_a_wait_for_the_network(number: signal.Signals) -> None:
-    """The main thread waits in a system call, and is interrupted all the same."""
+def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
+    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
     near, far = socket.socketpair()
     with near, far, signalled() as (_, interrupt, _wakeup):
         near.settimeout(60)
@@ -105,8 +105,8 @@ def test_a_signal_after_the_end_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_to_another_thread_wakes_the_loop(number: signal.Signals) -> None:
-    """The loop finds the request noted."""
+def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
+    """What it asked for is noted once the loop looks."""
     with signalled() as (signals, _, wakeup):
         to_another_thread(number)
         assert select.select([wakeup.fileno()], [], [], 60)[0]
@@ -130,8 +130,8 @@ def heard(manager: socket.socket) -> list[str]:
     return found
 
 
-def test_messages_to_the_service_manager(tmp_path: Path) -> None:
-    """Each state of the protocol, and the status only when it changes."""
+def test_what_the_service_manager_hears(tmp_path: Path) -> None:
+    """Each state of the protocol, the status only when it says something new."""
     with managed(tmp_path) as (service, manager, _):
         service.ready()
         service.status("watching")
@@ -160,21 +160,21 @@ def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
 def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) -> None:
-    """A watchdog for another process, or with an invalid interval, gets no ping."""
+    """A watchdog for another process, or one that makes no sense, wants no ping."""
     with managed(tmp_path, **{"WATCHDOG_USEC": "60000000", **environ}) as (service, _, _):
         assert service.next_ping_s() is None
 
 
 def test_no_service_manager() -> None:
-    """Outside a service, or without its socket, nothing happens."""
+    """Outside a service, or where its socket is gone, nothing happens."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
         service = SystemdNotifier(environ, ScriptedClock(), 42)
         service.ready()
         service.status("x")
 
 
-def test_the_suspend_detector() -> None:
-    """Sleep is the growth of boottime over monotonic; it is reported once, and a clock that is set is none."""
+def test_sleep_shows() -> None:
+    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
     clock = ScriptedClock()
     monitor = SuspendDetector(clock)
     monitor.open()
@@ -195,7 +195,7 @@ def test_the_suspend_detector() -> None:
 
 @contextmanager
 def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
-    """The output to stderr; the logging of the tests is restored after it."""
+    """What goes to stderr; the logging of the tests is put back after it."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
@@ -211,7 +211,7 @@ def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -
 
 
 def test_log_lines_hold_no_secret_and_no_line_end() -> None:
-    """Of any logger, the key and signatures are removed, and a record is one line."""
+    """Whoever writes a record, key and signature are out of it, and it is one line."""
     with logged("debug", LogFormat.TEXT) as stderr:
         keep_out_of_logs("sk-5ecret")
         logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
@@ -240,7 +240,7 @@ def test_json_lines() -> None:
 
 @contextmanager
 def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
-    """Clients of the daemon, and the other ends of their connections."""
+    """Clients as the daemon has them, and the far ends of their connections."""
     pairs = [socket.socketpair() for _ in range(count)]
     try:
         yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
@@ -320,7 +320,7 @@ SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
 def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """The number of syncs after which a request is answered, and the answer."""
+    """After how many of these syncs a request is answered, and how."""
     queue = RequestQueue()
     queue.add(request)
     queue.begin()
@@ -334,7 +334,7 @@ def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tup
 
 @pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
 def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """A file that was written once is waited for; one that never rests is named instead."""
+    """For one that was written once, not for one that never rests: that one is named. All else counts."""
     once = Outcome(SENT, ("big",), 2, None, ("big",))
     for outcomes, syncs, code in (
         ([once, Outcome(SENT, files=2)], 2, 0),
@@ -377,8 +377,8 @@ def test_a_client_that_hung_up_is_not_served() -> None:
         assert stays.is_open
 
 
-def test_journal_priorities(tmp_path: Path) -> None:
-    """Lines have priorities only where stderr is the journal itself."""
+def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
+    """Only where stderr is the journal itself do lines carry its priorities."""
     with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
         logging.getLogger("syncd").error("x")
     assert not stderr.getvalue().startswith("<")

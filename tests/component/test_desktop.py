@@ -1,4 +1,4 @@
-"""Notifications over a real session bus: shown and replaced; any other program there does not block the daemon."""
+"""The desktop over a real session bus: shown and replaced, and whatever listens there, the daemon is not held up."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SLACK_S = 15.0
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """The path of a test's bus: a socket's path has 107 bytes at most."""
+    """Where a bus may listen: a socket's path has 107 bytes at most."""
     return os.path.relpath(tmp_path / "bus")
 
 
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[str]:
-    """A real bus at the default path of a runtime folder."""
+    """A real bus in the usual place of a runtime folder."""
     with session_bus(f"unix:path={tmp_path}/bus") as address:
         yield address
 
@@ -47,7 +47,7 @@ def desktop(address: str) -> Desktop:
 
 
 def refused(environ: dict[str, str]) -> str:
-    """The reason why nothing was shown, which must be known in time."""
+    """Why nothing was shown, which must be known in time."""
     clock = SystemClock()
     started_s = clock.monotonic_s()
     with pytest.raises(NotShown) as why:
@@ -58,7 +58,7 @@ def refused(environ: dict[str, str]) -> str:
 
 @needs_bus
 def test_a_notification_is_shown_and_replaced(bus: str) -> None:
-    """All fields arrive as specified; the next one takes its place; text is not markup."""
+    """All fields arrive as the specification has them; the next one takes its place; text is no markup."""
     with screen(bus) as server:
         first = desktop(bus).show(BAD, None)
         second = desktop(bus).show(GOOD, first)
@@ -77,15 +77,15 @@ def test_a_notification_is_shown_and_replaced(bus: str) -> None:
 
 @needs_bus
 def test_a_plain_server_gets_plain_text(bus: str) -> None:
-    """Where markup is not supported, nothing is escaped: `&lt;` would be shown as it is."""
+    """Where markup is not understood, nothing is escaped: `&lt;` would be read as it stands."""
     with screen(bus, abilities=("body",)) as server:
         desktop(bus).show(BAD, None)
         assert server.shown[0].body == BAD.body
 
 
 @needs_bus
-def test_a_number_of_another_server_is_not_used(bus: str) -> None:
-    """After a restart of the desktop, the old number may be another program's notification."""
+def test_another_servers_number_is_not_taken_over(bus: str) -> None:
+    """After the desktop was started anew, the old number may be another program's notification."""
     with screen(bus):
         first = desktop(bus).show(BAD, None)
     with screen(bus) as server:
@@ -95,7 +95,7 @@ def test_a_number_of_another_server_is_not_used(bus: str) -> None:
 
 @needs_bus
 def test_an_abstract_socket() -> None:
-    """A bus without a file."""
+    """A bus that has no file."""
     with session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address, screen(address) as server:
         assert "abstract=" in address
         desktop(address).show(BAD, None)
@@ -103,16 +103,16 @@ def test_an_abstract_socket() -> None:
 
 
 @needs_bus
-def test_the_default_path(bus: str, tmp_path: Path) -> None:
-    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is used."""
+def test_the_usual_place(bus: str, tmp_path: Path) -> None:
+    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is found."""
     with screen(bus) as server:
         Desktop({"XDG_RUNTIME_DIR": str(tmp_path)}, SystemClock()).show(BAD, None)
         assert len(server.shown) == 1
 
 
 @needs_bus
-def test_the_session_names_the_bus(bus: str, tmp_path: Path) -> None:
-    """Where the session names a bus, or none, no other one is tried."""
+def test_the_session_has_the_word(bus: str, tmp_path: Path) -> None:
+    """Where the session names a bus, or says that it has none, no other one is looked for."""
     with screen(bus) as server:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": "disabled:", "XDG_RUNTIME_DIR": str(tmp_path)})
         assert server.shown == []
@@ -120,7 +120,7 @@ def test_the_session_names_the_bus(bus: str, tmp_path: Path) -> None:
 
 @needs_bus
 def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
-    """Of several addresses, invalid ones and those without a listener are skipped."""
+    """Of several addresses, those that are nonsense, of another transport or dead are passed over."""
     with screen(bus) as server:
         desktop(f"nonsense;tcp:host=localhost,port=1;unix:path={tmp_path}/none;{bus}").show(BAD, None)
         assert len(server.shown) == 1
@@ -128,7 +128,7 @@ def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
 
 @needs_bus
 def test_no_server(bus: str) -> None:
-    """A bus without a notification server, as on a machine without a desktop."""
+    """A bus without anyone who shows notifications, as on a machine without a desktop."""
     assert "ServiceUnknown" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
 
 
@@ -142,7 +142,7 @@ def test_a_server_that_refuses(bus: str, method: str) -> None:
 
 @needs_bus
 def test_a_server_that_hangs(bus: str) -> None:
-    """Without an answer to the first call nothing was shown; after the second it may have been, and counts as shown."""
+    """Unanswered before anything was asked for, nothing was shown; after that it may have been, and counts as shown."""
     with screen(bus, deaf_to="GetCapabilities"):
         assert refused({"DBUS_SESSION_BUS_ADDRESS": bus}) != ""
     with screen(bus, deaf_to="Notify"):
@@ -168,13 +168,13 @@ def test_a_server_that_hangs(bus: str) -> None:
     ids=str,
 )
 def test_no_bus(environ: dict[str, str]) -> None:
-    """Without an address, or with a wrong one, the reason is named, and nothing else happens."""
+    """No address, a wrong one, nobody there: said in words, and nothing else happens."""
     assert refused(environ)
 
 
 @contextmanager
 def listening(place: str, answer: Callable[[socket.socket], None], backlog: int = 8) -> Iterator[str]:
-    """A listener in the place of a bus, which calls `answer` with each connection."""
+    """Something that listens where a bus should, and does `answer` with whoever comes."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(backlog)
@@ -203,7 +203,7 @@ def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None
 
 
 def _slowly(guest: socket.socket) -> None:
-    """Answer a byte at a time, each before a time-out of its own would end."""
+    """A byte at a time, each soon enough that a time-out for one would never come."""
     guest.sendall(b"OK ")
     while True:
         guest.settimeout(0.05)
@@ -237,21 +237,21 @@ def _then(*answers: bytes) -> Callable[[socket.socket], None]:
     ],
     ids=["never", "no greeting", "a byte at a time", "no", "http", "garbage", "zeros", "hangs up"],
 )
-def test_another_program_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
-    """Silence, slowness, garbage and another protocol end with a reason, in time."""
+def test_no_bus_at_all_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
+    """Silence, slowness, garbage and another protocol end in words, in time."""
     with listening(place, answer) as address:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": address})
 
 
 def test_an_answer_without_end(place: str) -> None:
-    """A message that announces a hundred megabytes is not kept in memory until the deadline."""
+    """What announces a hundred megabytes is not kept in memory until the time is over."""
     answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
     with listening(place, _then(b"OK 0123\r\n", answer)) as address:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus sent too much"
 
 
-def test_a_bus_with_a_full_queue(place: str) -> None:
-    """Connecting would block."""
+def test_a_bus_that_takes_nobody(place: str) -> None:
+    """A socket whose queue is full would hold up whoever waits to connect."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(0)
@@ -269,8 +269,8 @@ def test_a_bus_with_a_full_queue(place: str) -> None:
                 guest.close()
 
 
-def test_the_library_is_loaded_late() -> None:
-    """A daemon without a notification does not load the library for it."""
+def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
+    """A daemon that has nothing to notify of holds no library for it in memory."""
     code = "import sys, syncd.daemon.build, syncd.report.desktop_notifier; print('jeepney' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -438,10 +438,19 @@ def test_no_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\xff", b"{}", b'{"state": {"times": 7}, "shown": null}', b"[" * 100_000], ids=range(5)
+    "content",
+    [
+        b"",
+        b"\0\xff",
+        b"{}",
+        b'{"state": {"times": 7}, "shown": null}',
+        b"[" * 100_000,
+        b'{"told": {"times": [5.0], "kinds": {}, "vain": 0}, "shown": null, "boot_s": 5.0, "wall_s": 1795526411.0}',
+    ],
+    ids=["empty", "binary", "no fields", "wrong type", "deep", "earlier version"],
 )
 def test_a_damaged_record(tmp_path: Path, content: bytes) -> None:
-    """It counts as none."""
+    """It counts as none, and so does that of an earlier version: a notification may be repeated once."""
     (tmp_path / "notices").write_bytes(content)
     assert NotificationStore(str(tmp_path)).load() == (NoticeState(), None)
 

@@ -1,4 +1,4 @@
-"""The progress display: a few plain lines without a terminal; on one a thread draws, and ends with the display."""
+"""Progress without a terminal is a few lines of text; on one it is drawn by a thread that ends with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_is_silent_at_first(capsys: pytest.CaptureFixture[str]) -> None:
-    """Work that is over sooner is not shown, but a failure is; later the current work is."""
+    """What is over sooner is not shown, but a failure is; later the work of the moment is."""
     clock = ScriptedClock()
     progress = ProgressDisplay(clock, silent_s=1.0)
     progress.stage(State.SNAPSHOTTING)
@@ -51,7 +51,7 @@ def test_it_is_silent_at_first(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_speed_of_the_last_upload() -> None:
-    """That of the last attempt, from its first byte to its last; unknown without one, or where it was too short."""
+    """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
     clock = ScriptedClock()
     progress = ProgressDisplay(clock)
     assert progress.upload_bytes_per_s is None

@@ -1,4 +1,4 @@
-"""The published status of a sync under way: progress, speed, start; and when a desktop notification is due."""
+"""What the board shows of a sync under way: how far, how fast, since when; and when it is time for the desktop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AFTER_S = 900.0
 
 
 class Silent:
-    """A desktop on which nothing may be shown."""
+    """A desktop on which nothing is ever to be seen."""
 
     def show(self, notice: object, instead_of: object) -> object:
         raise AssertionError(notice)
@@ -51,12 +51,12 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
 
 
 def shown(publisher: StatusPublisher) -> Status:
-    """The document as a reader has it."""
+    """As a reader has it."""
     return publisher.file.last(publisher.document())
 
 
-def test_progress_of_packaging_and_upload(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """Each with its speed and time left once known; nothing of one stage is left in the next."""
+def test_packaging_tells_files_and_upload_bytes(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Each with its speed and what is left once that is known; nothing of one stage is left in the next."""
     publisher.enter(State.SNAPSHOTTING)
     for second in range(5):
         publisher.packed(10 * second, 100, second * MIB, 10 * MIB)
@@ -74,8 +74,8 @@ def test_progress_of_packaging_and_upload(publisher: StatusPublisher, clock: Scr
     assert (progress.done_bytes, progress.done_files, progress.seconds_left) == (MIB, None, None)
 
 
-def test_progress_is_published_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """However often there is progress."""
+def test_it_is_shown_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """However often it is told; who is told through the board hears when."""
     publisher.enter(State.UPLOADING)
     told = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
     assert sum(told) == 2
@@ -90,8 +90,8 @@ def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedCl
     assert shown(publisher).uploaded_bytes == 1700
 
 
-def test_the_begin_of_a_state(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """A state that continues keeps its begin; another one has its own."""
+def test_since_when(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """A state that goes on keeps its beginning; another one has its own."""
     publisher.enter(State.WATCHING)
     begun = shown(publisher).state_since
     clock.go_on(60)
@@ -101,8 +101,8 @@ def test_the_begin_of_a_state(publisher: StatusPublisher, clock: ScriptedClock) 
     assert shown(publisher).state_since != begun
 
 
-def test_no_notification_during_an_upload(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """After a failed attempt the next one takes an hour: failing is shown only when that one fails, too."""
+def test_an_upload_under_way_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An attempt failed and the next one takes an hour: nobody is told that syncing fails, until that one fails too."""
     publisher.recorder.begin("changes")
     publisher.enter(State.UPLOADING)
     publisher.retrying("upload", "the upload was cut off")
@@ -117,8 +117,8 @@ def test_no_notification_during_an_upload(publisher: StatusPublisher, clock: Scr
         publisher.failed("upload", TryLater("the upload was cut off"))
 
 
-def test_no_notification_in_a_pause(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """Neither in one that a person began, nor in one that a daemon starts in."""
+def test_a_pause_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Neither one that a person began, nor one that a daemon starts in."""
     publisher.retrying("upload", "the upload was cut off")
     publisher.enter(State.PAUSED)
     clock.go_on(4 * AFTER_S)

@@ -1,4 +1,4 @@
-"""The daemon's loop in the wait after a failure, against the emulator in this process."""
+"""How the daemon's own loop waits out a failure, against the emulator in process."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.getMessage().startswith("packaging") for record in caplog.records)
 
 
-def test_a_request_in_a_pause_keeps_its_backoff(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    """A push in a pause, with the server down, waits like any other: it is not repeated without end."""
+def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """A push in a pause, with the server down, waits like any other: it is not begun anew without end."""
     caplog.set_level(logging.INFO, "syncd")
     PauseFile(loop.folders.state).set(paused=True)
     loop.signals.sync_now = True
@@ -89,7 +89,7 @@ def test_a_request_in_a_pause_keeps_its_backoff(loop: Loop, caplog: pytest.LogCa
 
 
 def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: Loop) -> None:
-    """Without a change, and without a periodic scan soon: the end of the acquired sandbox wakes the daemon."""
+    """Nothing changes at home, and no periodic look is near: the end of what was acquired wakes it all the same."""
     rig, wall_s = loop.rig, SystemClock().wall_s()
     del rig.keys["sandbox"]["id"]
     rig.keys["sandbox"]["acquire"] = {}

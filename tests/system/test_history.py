@@ -82,7 +82,7 @@ Wed 2026-11-25
   01:20:11  retry      ~1  …前のファイル.txt     512 bytes   1.20 s  initialized
             after 116 failures, 2 attempts
   01:20:11  asked for                                        0.01 s  unchanged
-  02:20:11  look       +50,000 ~1,000 -12,345  9,071.4 MiB   0.00 s  initialized
+  02:20:11  rescan     +50,000 ~1,000 -12,345  9,071.4 MiB   0.00 s  initialized
   02:20:11  changes                                 97 KiB   1.20 s  superseded
 """
 

@@ -1,4 +1,4 @@
-"""Desktop notifications of the real daemon over a real session bus, also from within the service's sandboxing."""
+"""The desktop is told, by the real daemon over a real session bus, also from behind the service's walls."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def admin(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
 
 
 @needs_bus
-def test_failures_and_successes(rig: Rig, admin: Screen) -> None:
-    """A server that is down, then up; a key that is refused, then replaced: four notifications in one place."""
+def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: Screen) -> None:
+    """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
     rig.write("a")
     rig.up("--log-level", "debug")
     rig.faults("upload: 503 always")
@@ -77,8 +77,8 @@ def _nth(number: int, rig: Rig, admin: Screen) -> Seen:
 
 
 @needs_bus
-def test_switched_off(rig: Rig, admin: Screen) -> None:
-    """`notifications.desktop = false`: nothing is shown, and nothing fails."""
+def test_who_does_not_want_them(rig: Rig, admin: Screen) -> None:
+    """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
     rig.configure({**SOON, "notifications.desktop": False})
     rig.write("a")
     rig.up()
@@ -96,7 +96,7 @@ def _later(than_s: float) -> Callable[[], bool]:
 
 
 def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
-    """The daemon gives up in time, logs nothing, goes on syncing and stops on request."""
+    """The daemon tries, gives up in time, says nothing in its log, goes on syncing and stops when it is told."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "bus"))
         door.listen()
@@ -116,8 +116,8 @@ def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
 
 
 @needs_machine
-def test_with_sandboxing(service: ServiceRig) -> None:
-    """The hardened unit reaches the session bus of a real user manager."""
+def test_from_behind_the_walls(service: ServiceRig) -> None:
+    """The hardened unit reaches the session's bus of a real user manager."""
     python, *_ = service.command()
     line = service.machine.line(python, f"{shown(str(REPO))}/tests/desktop.py", f"unix:path={RUNTIME}/bus")
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as admin:

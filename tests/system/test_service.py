@@ -1,4 +1,4 @@
-"""`syncd service` and its unit under a real systemd: installed, ready, restarted, reloaded, stopped and removed."""
+"""`syncd service` and its unit under a real systemd: installed, ready, restarted, reloaded, stopped, and taken away."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
 
 @pytest.fixture
 def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
-    """The default configuration's rig; it leaves nothing, and prints no secret."""
+    """The default configuration's rig; nothing is left of it, and nothing secret is shown."""
     rig = ServiceRig(machine, cloud)
     yield rig
     log = machine.run("journalctl", "--user", "--no-pager").out
@@ -61,7 +61,7 @@ def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
 
 
 def test_installing_starts_it(rig: ServiceRig) -> None:
-    """One command writes, enables and starts the unit, from a venv with an odd path; again, nothing changes."""
+    """One command: the unit is written, switched on and ready, from a venv with an odd path; again, nothing changes."""
     done = rig.installed()
     assert f"wrote {HOME}/{UNITS}/syncd.service" in done.out
     assert "undo it: syncd service uninstall" in done.out
@@ -84,7 +84,7 @@ def test_installing_starts_it(rig: ServiceRig) -> None:
 
 
 def test_its_folders_are_its_own(rig: ServiceRig) -> None:
-    """State and cache are private folders, never links into the configuration; removed, they are made again."""
+    """State and cache are private folders, never links into the configuration; removed, they come back."""
     rig.installed()
     for _ in range(2):
         for folder in (f"{HOME}/.local/state/syncd", f"{HOME}/.cache/syncd"):
@@ -115,7 +115,7 @@ def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
 
 
 def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
-    """`kill -9` loses nothing, and no limit of starts ends it: more often than systemd's default of five."""
+    """`kill -9` loses nothing, and no limit of starts strands it: oftener than systemd's own five."""
     rig.installed()
     rig.drop_in("RestartSec=10ms", "RestartSteps=0")
     for number in range(6):
@@ -129,7 +129,7 @@ def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
 
 
 def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
-    """An idle daemon pings; one that hangs is killed and started again."""
+    """A daemon that idles pings; one that hangs is ended and started again."""
     rig.installed()
     rig.drop_in("WatchdogSec=600ms", "RestartSec=10ms")
     rig.systemctl("restart", rig.unit)
@@ -143,8 +143,8 @@ def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
     rig.converged()
 
 
-def test_what_a_person_must_fix_stays_failed(rig: ServiceRig) -> None:
-    """Exit 78 is not tried again; `status` names the cause and the next command, and that command works."""
+def test_what_a_person_must_mend_stays_failed(rig: ServiceRig) -> None:
+    """Exit 78 is not tried again; `status` tells what, where and the command that goes on, and that command works."""
     rig.installed()
     rig.configure({"workspace.path": "/"})
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -179,8 +179,8 @@ def test_what_may_pass_is_tried_again(rig: ServiceRig) -> None:
     rig.active()
 
 
-def test_a_missing_key_file(rig: ServiceRig) -> None:
-    """The missing key file is named, and not tried for ever; an installation refuses before it writes."""
+def test_a_key_that_is_gone(rig: ServiceRig) -> None:
+    """The key file's absence is told by its name, and not tried for ever; an installation refuses before it writes."""
     rig.installed()
     rig.at(rig.key_file).unlink()
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -193,7 +193,7 @@ def test_a_missing_key_file(rig: ServiceRig) -> None:
     assert "API key" in done.err
 
 
-def test_a_new_key(rig: ServiceRig) -> None:
+def test_a_new_key_is_told_of_and_taken(rig: ServiceRig) -> None:
     """The service has the key of its start; `status` says when that is old, and `install` again takes the new one."""
     rig.installed()
     pid = rig.shown("MainPID")
@@ -206,7 +206,7 @@ def test_a_new_key(rig: ServiceRig) -> None:
 
 
 def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
-    """A new key file ends the hold: the service starts again, and gets the new key."""
+    """A new key file in the old one's place ends the hold: the service starts again, to be handed the new key."""
     rig.installed()
     rig.faults("initialize: 401 always")
     rig.write("second.txt")
@@ -235,7 +235,7 @@ def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
 
 
 def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
-    """With its sandboxing it sees a directory that takes the workspace's place, and a disk that is mounted there."""
+    """From behind its walls it sees a directory that takes the workspace's place, and a disk that is mounted there."""
     rig.installed()
     old = rig.at(rig.workspace)
     old.rename(old.with_name("old"))
@@ -256,7 +256,7 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
 
 
 def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
-    """`--config NAME.toml` is an instance with its own key file; the template goes with the last instance."""
+    """`--config NAME.toml` is an instance with its own key file; the template goes with the last of them."""
     rig.installed()
     two = ServiceRig(rig.machine, cloud, "two")
     two.workspace = "/tmp/work two"
@@ -276,8 +276,8 @@ def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
     shutil.rmtree(rig.home / "keys of mine")
 
 
-def test_uninstalling(rig: ServiceRig) -> None:
-    """The unit is removed and the service ends; configuration, key and state stay. Again, nothing changes."""
+def test_uninstalling_takes_only_what_it_brought(rig: ServiceRig) -> None:
+    """The unit goes and the service ends; configuration, key, workspace and state stay. A second time does nothing."""
     rig.installed()
     done = rig.service("uninstall")
     assert done.code == 0
@@ -294,7 +294,7 @@ def test_uninstalling(rig: ServiceRig) -> None:
 
 
 def test_what_a_person_edited_stays(rig: ServiceRig) -> None:
-    """An edited unit is neither overwritten nor removed; a person's own drop-in is kept by both."""
+    """An edited unit is neither overwritten nor removed; a drop-in of theirs is kept by both."""
     rig.installed()
     unit = rig.at(f"{HOME}/{UNITS}/syncd.service")
     rig.drop_in("Nice=5")
@@ -313,7 +313,7 @@ def test_what_a_person_edited_stays(rig: ServiceRig) -> None:
 
 
 def test_logs_follow(rig: ServiceRig) -> None:
-    """`logs -n` prints that many lines and ends, `logs -f` goes on with new ones."""
+    """`logs -n` shows so many lines and ends, `logs -f` goes on with what comes."""
     rig.installed()
     last = rig.service("logs", "-n", "1")
     assert (last.code, last.out.count("\n")) == (0, 1)
@@ -332,7 +332,7 @@ def test_logs_follow(rig: ServiceRig) -> None:
 
 
 def test_no_service_manager(rig: ServiceRig) -> None:
-    """Where none answers, every command says so in a line and ends with 78."""
+    """Where none answers, every verb says so in a line and ends with 78."""
     rig.set_up()
     for verb in ("install", "uninstall", "status", "logs"):
         done = rig.syncd("service", verb, environ={"XDG_RUNTIME_DIR": "/nowhere"})
@@ -342,7 +342,7 @@ def test_no_service_manager(rig: ServiceRig) -> None:
 
 
 def test_folders_that_differ(rig: ServiceRig) -> None:
-    """A state folder that only the shell knows would separate daemon and commands: refused, by the variable's name."""
+    """A state folder that only the shell knows would part daemon and commands: refused, by the variable's name."""
     rig.set_up()
     done = rig.syncd("service", "install", environ={"XDG_STATE_HOME": f"{HOME}/elsewhere"})
     assert (done.code, done.err.count("\n")) == (78, 1)

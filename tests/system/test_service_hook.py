@@ -1,4 +1,4 @@
-"""The hook and the agent's file under a real systemd: what works with the unit's sandboxing, and what does not."""
+"""The hook and the agent's file under a real systemd: what works behind the unit's walls, and what does not."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SCRIPT = f"{HOME}/bin/tell"
 STATE = f"{HOME}/.local/state/syncd"
 
 
-def test_with_sandboxing(rig: ServiceRig) -> None:
-    """The hook writes to the state folder and reaches the network, without the key; elsewhere it cannot write."""
+def test_behind_the_walls(rig: ServiceRig) -> None:
+    """It writes to the state folder and reaches the network, without the key; elsewhere it cannot write."""
     ask = f'"{HOME}/{VENV}/bin/python"'.replace("$", "\\$")
     rig.put(
         SCRIPT,

@@ -1,4 +1,4 @@
-"""The service's sandboxing under a real systemd: what it blocks, what it allows, and a machine without it."""
+"""The service's sandbox under a real systemd: what it keeps out, what it lets through, and a machine that has none."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALLOWED = ("write state", "write cache", "read workspace", "internet socket")
 REFUSE = f"/run/systemd/system/user@{UID}.service.d/refuse.conf"
 
 
-def test_what_it_blocks(rig: ServiceRig) -> None:
+def test_behind_its_walls(rig: ServiceRig) -> None:
     """With the unit's own settings a process can do what the daemon does, and nothing else that its user could."""
     rig.installed()
     rig.put(SAME_KEY, KEY + "\n")
@@ -64,8 +64,8 @@ def _probed(text: str) -> dict[str, str]:
     return found
 
 
-def test_the_daemon_itself_has_it(rig: ServiceRig) -> None:
-    """The kernel shows it of the daemon's process: filtered, without privileges, in a user namespace of its own."""
+def test_the_daemon_itself_is_behind_them(rig: ServiceRig) -> None:
+    """The kernel says so of the very process: filtered, without privileges, in a user namespace of its own."""
     rig.installed()
     lines = (rig.root / f"proc/{rig.shown('MainPID')}/status").read_text().splitlines()
     told = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
@@ -73,8 +73,8 @@ def test_the_daemon_itself_has_it(rig: ServiceRig) -> None:
     assert {told[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
 
 
-def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:
-    """The unit fails there rather than run unprotected; `install` then says what it leaves out."""
+def test_a_machine_that_refuses_walls(rig: ServiceRig) -> None:
+    """Without user namespaces the unit fails rather than run unprotected; `install` then says what it leaves out."""
     rig.installed()
     _user_namespaces(rig, "RestrictNamespaces=~user")
     try:

@@ -1,4 +1,4 @@
-"""The reports of `syncd service` on failures under a real systemd, and their remedies, which help."""
+"""What `syncd service` says under a real systemd where something is in its way, and that what it says to do helps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINGER = "var/lib/systemd/linger/dev"
 
 
 def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
-    """It fails before the daemon's first line, again and again; it ends once the file can be read."""
+    """It fails before the daemon's first line, again and again: told as that, and over once the file can be read."""
     rig.installed()
     os.chown(rig.at(rig.key_file), 0, 0)
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -37,7 +37,7 @@ def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
 
 
 def test_folders_that_cannot_be_made(rig: ServiceRig) -> None:
-    """A file in the way of its state folder."""
+    """So does what is in the way of its state."""
     rig.set_up()
     rig.put(f"{HOME}/.local/state/syncd", "a file")
     assert rig.service("install").code == 78
@@ -50,7 +50,7 @@ def test_folders_that_cannot_be_made(rig: ServiceRig) -> None:
 
 
 def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
-    """Where Python is missing or does not find syncd, `status` names the cause, and `install` repairs the unit."""
+    """Whether Python is gone or no longer finds syncd, `status` names the cause, and `install` mends the unit."""
     rig.installed()
     venv = rig.at(f"{HOME}/{VENV}")
     (hook,) = venv.glob("lib/python*/site-packages/shared.pth")
@@ -77,7 +77,7 @@ def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
 
 
 def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
-    """A person who switched it off is respected; the command that switches it on again is named."""
+    """A person's wish to have it off is told and respected, with the command that takes it back."""
     rig.set_up()
     rig.systemctl("mask", rig.unit)
     assert rig.service("status").code == 78
@@ -96,8 +96,8 @@ def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
     assert "to do" not in rig.service("status").out
 
 
-def test_an_unreadable_journal(rig: ServiceRig) -> None:
-    """The state is shown all the same; the reason for the missing log is a line with its remedy."""
+def test_a_journal_that_is_closed(rig: ServiceRig) -> None:
+    """How the service is can be told all the same; why there is no log is a line with what to do."""
     rig.installed()
     journals = "/var/log/journal"
     rig.machine.run("chmod", "700", journals, as_root=True)
@@ -139,7 +139,7 @@ def test_what_an_installation_advises(rig: ServiceRig) -> None:
     assert "note" not in again.out  # the sandbox is on this machine
 
 
-def test_a_missing_workspace(rig: ServiceRig) -> None:
+def test_a_workspace_that_is_not_there(rig: ServiceRig) -> None:
     """It is refused at once: the daemon would end only after the installation did."""
     rig.set_up({"workspace.path": f"{HOME}/nowhere"})
     done = rig.service("install")
@@ -163,7 +163,7 @@ def test_a_key_from_the_managers_environment(rig: ServiceRig) -> None:
 
 
 def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
-    """A container may have systemd's programs and no manager: it is named, and what works there."""
+    """In a container there may be its programs and nothing to talk to: said so, and what works there."""
     here = rig.machine.line(*rig.command("service", "install"), environ={"XDG_RUNTIME_DIR": "/nowhere"})
     covered = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run/systemd && exec "$@"', "sh")
     done = rig.machine.run(*covered, *here[here.index("setpriv") :], as_root=True)
@@ -173,7 +173,7 @@ def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
 
 
 def test_on_a_terminal(rig: ServiceRig) -> None:
-    """80 columns are enough, long lines are wrapped; Ctrl-C ends `logs -f` with 0; colours can be switched off."""
+    """80 columns are enough, long lines are folded under their names; Ctrl-C ends `logs -f` with 0; colours can go."""
     rig.installed()
     rig.configure({"workspace.path": "/"})
     rig.systemctl("restart", rig.unit)

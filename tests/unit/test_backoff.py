@@ -1,4 +1,4 @@
-"""The wait after failed syncs: a back-off for failures that pass, a hold for those that a person must fix."""
+"""What follows from a failed sync: back-off for what passes, a hold for what a person must mend."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def backoff() -> FailureBackoff:
     return FailureBackoff(RetrySettings(first_s=1.0, max_s=8.0, give_up_s=300.0))
 
 
-def test_the_backoff_doubles() -> None:
-    """The wait doubles with each failed sync, up to the longest; a success brings the first one back."""
+def test_what_passes_is_backed_off_from() -> None:
+    """The wait doubles with each sync that failed, up to the longest; a success brings the first one back."""
     after = backoff()
     waits = []
     for _ in range(6):
@@ -43,8 +43,8 @@ def test_the_backoff_doubles() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 900.0)])
-def test_retry_after_holds_for_the_next_sync(asked_s: float, wait_s: float) -> None:
-    """The next sync waits for `Retry-After`, too."""
+def test_a_servers_wish_outlasts_a_sync(asked_s: float, wait_s: float) -> None:
+    """What `Retry-After` asked for is kept to by the next sync as well."""
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s)
     assert after.not_before_s == NOW_S + wait_s
@@ -52,7 +52,7 @@ def test_retry_after_holds_for_the_next_sync(asked_s: float, wait_s: float) -> N
 
 @pytest.mark.parametrize("failure", [KeyRefused("no"), SandboxRefused("no"), ConfigError("no")])
 def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
-    """A change in the workspace does not end the hold; the API is asked again slowly, and ever more slowly."""
+    """Changes at home do not mend it; the API is asked again slowly, and ever more so."""
     after = backoff()
     waits = []
     for _ in range(6):
@@ -74,8 +74,8 @@ def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
         (SnapshotTooLarge("large"), 0.01, 60.0),
     ],
 )
-def test_a_missing_workspace_is_polled(failure: SyncdError, took_s: float, wait_s: float) -> None:
-    """A workspace that came back is found soon, and the scans take only a small part of the time."""
+def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, wait_s: float) -> None:
+    """A workspace that came back is found soon, without a scan taking more than a small part of the time."""
     after = backoff()
     after.after(failure, NOW_S, took_s)
     assert after.hold is not None
@@ -94,8 +94,8 @@ def test_the_last_failure_counts() -> None:
     assert after.not_before_s is None
 
 
-def test_a_sleep_shortens_retry_after() -> None:
-    """A sleep ends our own back-off, and shortens a server's `Retry-After` by its length."""
+def test_a_sleep_counts_for_what_a_server_asked_for() -> None:
+    """A nap ends our own back-off, and of a server's `Retry-After` as much as it lasted."""
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s=3600.0)
     after.woke(600.0)
@@ -122,5 +122,5 @@ def test_a_sleep_shortens_retry_after() -> None:
     ],
 )
 def test_what_ends_a_daemon_that_never_synced(failure: SyncdError, *, ends: bool) -> None:
-    """Wrong keys, sandboxes and paths do; failures that may pass by themselves do not."""
+    """Wrong keys, sandboxes and paths do; what may pass by itself does not."""
     assert ends_a_new_daemon(failure) is ends

@@ -1,4 +1,4 @@
-"""Every command, option and choice is completed, and an argument that is a path gets paths."""
+"""Every verb, option and choice can be completed, and what takes a path gets paths."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CHOICES = {
 }
 
 
-def test_commands_are_offered_without_being_loaded() -> None:
-    """The first word is one of those that `syncd --help` lists, in that order, each with its help."""
+def test_every_verb_is_offered_without_being_loaded() -> None:
+    """The first word is one of those that `syncd --help` lists, in that order, each with its line."""
     items = cli.shell_complete(click.Context(cli), "")
     assert [(item.value, item.help) for item in items] == list(COMMANDS.items())
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_option_is_offered(path: str) -> None:
-    """After a dash all options of a command are offered, and of each command below it."""
+    """After a dash come all options of a verb, and of each verb below it."""
     context = click.Context(cli)
     verb = cli.get_command(context, path)
     assert verb is not None
@@ -52,13 +52,13 @@ def test_every_option_is_offered(path: str) -> None:
 
 @pytest.mark.parametrize("typed", PATHS)
 def test_a_path_is_left_to_the_shell(typed: str) -> None:
-    """Where a file or a folder belongs, the shell completes one."""
+    """Where a file or a folder belongs, the shell is told to complete one."""
     assert [item.type for item in _completed(typed)] == [PATHS[typed]]
 
 
 @pytest.mark.parametrize("typed", CHOICES)
 def test_choices_are_offered(typed: str) -> None:
-    """Where only some words are allowed, those that match are offered."""
+    """Where only some words are allowed, those that fit are offered."""
     assert [item.value for item in _completed(typed)] == CHOICES[typed]
 
 

@@ -1,4 +1,4 @@
-"""The filled example configuration has the given values, and keeps its comments."""
+"""The example configuration with values in it says what they say, and keeps its comments."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ ignore = 1
 """
 
 
-def test_no_value_changes_nothing() -> None:
-    """Without values the text is the example."""
+def test_nothing_given_changes_nothing() -> None:
+    """Without values the example is itself."""
     assert filled(EXAMPLE, {}) == EXAMPLE
 
 
 def test_each_value_is_on_its_own_line() -> None:
-    """A key is set on its own line, commented out or not, in its own table only; the rest stays."""
+    """A key is set where it is shown, commented or not, in its own table only; all else stays."""
     text = filled(EXAMPLE, {"workspace.path": "/x", "workspace.ignore": ("*.o", "a b")})
     assert text == EXAMPLE.replace('# path = "~/code"', 'path = "/x"').replace("ignore = []", 'ignore = ["*.o", "a b"]')
 
 
-def test_a_commented_table_is_uncommented() -> None:
+def test_a_commented_table_comes_to_life() -> None:
     """The heading of an optional table is uncommented when one of its keys is set, not before."""
     assert "\n[sandbox.acquire]\nttl_seconds = 60\n" in filled(EXAMPLE, {"sandbox.acquire.ttl_seconds": 60})
     assert "\n# [sandbox.acquire]\n" in filled(EXAMPLE, {"sandbox.id": "x"})
 
 
-def test_a_key_that_the_example_lacks_is_an_error() -> None:
+def test_a_key_that_is_not_shown_is_an_error() -> None:
     """A value is never lost silently."""
     with pytest.raises(KeyError):
         filled(EXAMPLE, {"sync.unheard_of": 1})
@@ -53,11 +53,11 @@ def test_a_key_that_the_example_lacks_is_an_error() -> None:
     ["", 'a "quoted" \\ one', "tab\tline\nbell\x07del\x7f", "naïve 文字 😀", True, 0, 7200, 1.5, 1e-7, [], ["a", "b"]],
 )
 def test_values_survive(value: object) -> None:
-    """TOML reads the values that were written, with any characters."""
+    """TOML reads back what was written, whatever is in it."""
     assert tomllib.loads(f"v = {toml(value, 'v')}") == {"v": value}
 
 
 def test_a_name_that_is_no_unicode_is_refused() -> None:
-    """A path with bytes that are not UTF-8 cannot be in a TOML file, and the key is named."""
+    """A path with bytes that are no UTF-8 cannot be in a TOML file, and the key is named."""
     with pytest.raises(ConfigError, match=r'workspace\.path = "/x/\\udce9"'):
         toml("/x/\udce9", "workspace.path")

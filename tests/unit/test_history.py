@@ -1,4 +1,4 @@
-"""The rule which syncs are recorded, and which failures are one streak."""
+"""Which syncs are worth a line of the history, and what makes a row of failures one."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def row(*errors: ErrorRecord) -> FailureStreak:
         (record("a word of a later version", LOOK), row(), False),
     ],
 )
-def test_which_syncs_are_recorded(ended: SyncRecord, before: FailureStreak, worth: bool) -> None:
-    """Syncs that sent, were requested, ended a streak of failures or failed in a new way; no others."""
+def test_what_is_worth_a_line(ended: SyncRecord, before: FailureStreak, worth: bool) -> None:
+    """Syncs that sent, were asked for, ended a row of failures or failed in a new way; nothing else."""
     assert should_record(ended, before) is worth
 
 
-def test_a_streak_of_failures() -> None:
-    """It grows with each sync that failed, keeps its kinds, and ends with a success."""
+def test_a_row_of_failures() -> None:
+    """It grows with all that failed on its way, keeps its kinds, and ends with any success."""
     one = FailureStreak().after(record(SyncEnding.FAILED, error=BUSY))
     assert one == row(BUSY)
     two = one.after(record(SyncEnding.SUPERSEDED, error=GONE, failures_before=1))
@@ -91,8 +91,8 @@ def test_a_streak_of_failures() -> None:
     assert two.after(record(SyncEnding.UNCHANGED)) == FailureStreak()
 
 
-def test_the_streak_at_the_end_of_a_file() -> None:
-    """Failures that were not recorded are counted by the next record."""
+def test_the_row_that_a_file_ends_with() -> None:
+    """Failures that got no line are counted by what the next line says of them."""
     records = [
         record(SyncEnding.FAILED, error=GONE),
         record(SyncEnding.INITIALIZED, failures_before=40),
@@ -104,7 +104,7 @@ def test_the_streak_at_the_end_of_a_file() -> None:
 
 
 def test_the_same_failure_with_other_numbers() -> None:
-    """Sizes, codes and times in a message do not make another failure; another step or word does."""
+    """Sizes, codes and times in a message do not make a new failure of it; another step or word does."""
     assert kind_of(ErrorRecord("snapshot", "2048 MiB is too large")) == kind_of(
         ErrorRecord("snapshot", "9 MiB is too large")
     )
@@ -112,8 +112,8 @@ def test_the_same_failure_with_other_numbers() -> None:
     assert kind_of(ErrorRecord("upload", "no answer")) != kind_of(ErrorRecord("upload", "no route"))
 
 
-def test_a_server_with_a_new_message_each_time() -> None:
-    """A streak stops recording new kinds of failure after a while, and goes on counting."""
+def test_a_server_that_says_something_else_each_time() -> None:
+    """A row stops naming new kinds of failure after a while, and goes on counting."""
     now, lines = FailureStreak(), 0
     for number in range(500):
         failure = record(SyncEnding.FAILED, error=ErrorRecord("upload", "x" * number), failures_before=now.count)
@@ -123,7 +123,7 @@ def test_a_server_with_a_new_message_each_time() -> None:
 
 
 def test_the_change_in_numbers() -> None:
-    """The number of each kind, and the first path of each, escaped for a terminal and of bounded length."""
+    """How many of each kind, and the first of each, harmless for a terminal and of bounded length."""
     difference = Difference(["b\x1b[31m", "c"], [], ["deep/" * 100 + "end"])
     change = change_of(difference)
     assert change is not None

@@ -1,4 +1,4 @@
-"""Parsers of OpenMetrics and of Prometheus' older format read the same samples."""
+"""The text for monitoring is read alike by parsers of OpenMetrics and of Prometheus' older format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def samples(status: Status) -> Samples:
     return read[0]
 
 
-def test_a_working_daemon() -> None:
+def test_of_a_daemon_at_work() -> None:
     """Every figure is there, with its unit in its name and its time in seconds."""
     found = samples(FULL)
     assert {(name, label): value for (name, label), value in found.items() if not name.startswith("syncd_state")} == {
@@ -95,8 +95,8 @@ def test_one_state_at_a_time() -> None:
         assert found == {other.value: float(other is state) for other in State}
 
 
-def test_an_unknown_value_has_no_sample() -> None:
-    """Where nothing ran there is no time of a sync: zero would be in 1970."""
+def test_what_is_not_known_has_no_sample() -> None:
+    """Where nothing ran there is no time of a sync, which a zero would put into 1970."""
     found = samples(NOTHING)
     assert found["syncd_up", ""] == 0
     assert found["syncd_info", "0.2.0,box,https://api.klavis.ai,us"] == 1
@@ -110,8 +110,8 @@ def test_a_hung_daemon_is_down() -> None:
     assert samples(replace(FULL, responding=False))["syncd_up", ""] == 0
 
 
-def test_any_label_survives() -> None:
-    """Quotes, backslashes and line ends in a label are escaped, and bytes of a path that are not UTF-8 become text."""
+def test_odd_labels_come_back_as_they_were() -> None:
+    """Quotes, backslashes and line ends in a label are escaped, and a path's bytes that are no UTF-8 are text."""
     odd = 'a "b"\\n\nc é'
     text = exposition(replace(NOTHING, workspace=odd, sandbox=SandboxName(odd, "u", "us")), NOON_S, "1")
     for families in (open_metrics(text), older_format(text)):
@@ -123,7 +123,7 @@ def test_any_label_survives() -> None:
 
 
 def test_only_types_that_both_formats_have() -> None:
-    """Gauges and counters; units are declared; the end is marked, and nothing follows it."""
+    """Gauges and counters; units are told; the end is marked, and nothing comes after it."""
     text = exposition(FULL, NOON_S, "1")
     kinds = {family.name: family.type for family in open_metrics(text)}
     assert set(kinds.values()) == {"gauge", "counter"}

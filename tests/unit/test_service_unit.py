@@ -1,4 +1,4 @@
-"""The service's unit for a machine and a configuration, and the report on systemd's properties."""
+"""The service's unit for a machine and a configuration, and what systemd's properties mean in words."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_configuration_names_its_unit(file: str, unit: str) -> None:
 
 @pytest.mark.parametrize("file", ["a b.toml", "a@b.toml", "..", "work.conf", "sub/work.toml", "ä.toml", "a%b.toml"])
 def test_a_configuration_that_no_unit_can_name(file: str) -> None:
-    """It is refused with the remedy, before anything is written."""
+    """It is refused with what to do, before anything is written."""
     with pytest.raises(ConfigError) as refused:
         unit_of(f"{FOLDER}/{file}", FOLDER)
     assert refused.value.hint
@@ -48,7 +48,7 @@ def test_a_configuration_that_no_unit_can_name(file: str) -> None:
 
 @pytest.mark.parametrize("file", ["syncd.service", "syncd@.service"])
 def test_any_path_of_an_interpreter(file: str) -> None:
-    """Spaces, quotes and specifiers of systemd survive in one word."""
+    """Blanks, quotes and what systemd would replace come through in one word."""
     text = fitted(shipped(file), '/a b/"q"/50%h/$HOME/\\x/python', 257)
     (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
     assert line.startswith(r'ExecStart=:"/a b/\"q\"/50%%h/$HOME/\\x/python" -P -m syncd run')
@@ -64,7 +64,7 @@ def test_any_path_of_an_interpreter(file: str) -> None:
     ],
 )
 def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> None:
-    """Settings that it does not know are replaced by older ones."""
+    """What it does not know is replaced by what it does."""
     for file in ("syncd.service", "syncd@.service"):
         lines = [line for line in fitted(shipped(file), "/python", version).splitlines() if not line.startswith("#")]
         text = "\n".join(lines)
@@ -77,7 +77,7 @@ def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> 
     [(257, "", "%S/syncd"), (252, "", "%h/.local/state/syncd"), (252, "/my state/50%", '"/my state/50%%/syncd"')],
 )
 def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, folder: str) -> None:
-    """Before 254 a user's %S was the configuration folder: the state folder is named in full there."""
+    """Before 254 a user's %S was the configuration folder: what is made and opened is named in full there."""
     for file in ("syncd.service", "syncd@.service"):
         text = fitted(shipped(file), "/python", version, state_home)
         settings = [line for line in text.splitlines() if not line.startswith("#")]
@@ -86,8 +86,8 @@ def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, fol
         assert any("%S" in line for line in settings) == (version >= 254)
 
 
-def test_the_digest_shows_any_change() -> None:
-    """A text is recognized as written, or as shipped; not with a line more, and not without its head."""
+def test_the_seal_shows_any_change() -> None:
+    """A text is known as written, or as shipped; not with a line more, and not without its head."""
     text = fitted(shipped("syncd.service"), "/python", 257)
     written = with_digest(text, "syncd")
     assert is_unchanged(written)
@@ -99,19 +99,19 @@ def test_the_digest_shows_any_change() -> None:
 
 
 def test_the_manager_s_environment() -> None:
-    """A plain value, and a quoted one, as for a folder's name with a space or a quote."""
+    """Plain as it is; quoted, as where a folder's name has a blank or a quote."""
     text = "A=/home/dev\nB=$'/home/a b/it\\'s'\nC=\nD=$'x\\\\n\\ny'\nE=a=b\n"
     wanted = {"A": "/home/dev", "B": "/home/a b/it's", "C": "", "D": "x\\n\ny", "E": "a=b"}
     assert environment_in(text) == wanted
 
 
-def test_the_defaults_need_no_drop_in() -> None:
-    """The default key file and a usual workspace, on a machine with user namespaces: the unit is enough."""
+def test_nothing_special_needs_no_drop_in() -> None:
+    """The usual key file and workspace, on a machine with user namespaces: the unit says it all."""
     assert drop_in(context()) == ""
 
 
-def test_another_key_file() -> None:
-    """It is loaded and hidden instead of the default one."""
+def test_a_key_file_of_its_own() -> None:
+    """It is loaded from there and hidden there, instead of the usual one."""
     lines = drop_in(context(key_file="/keys/100%.key")).splitlines()
     assert lines.index("LoadCredential=") < lines.index("LoadCredential=klavis-api-key:/keys/100%%.key")
     assert lines.index("InaccessiblePaths=") < lines.index('InaccessiblePaths="-/keys/100%%.key"')
@@ -119,7 +119,7 @@ def test_another_key_file() -> None:
 
 @pytest.mark.parametrize("key_file", ["/my keys/key", "/back\\slash", "/home/a b/.config/syncd/api-key"])
 def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
-    """The service reads it itself: it is neither loaded nor hidden."""
+    """The service reads it by itself: neither loaded nor hidden, whatever the unit says."""
     text = drop_in(context(key_file=key_file))
     assert "LoadCredential=\n" in text
     assert "InaccessiblePaths=\n" in text
@@ -128,12 +128,12 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 
 @pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
-    """It must be visible to the service."""
+    """It must be seen."""
     assert ("PrivateTmp=no" not in drop_in(context(visible=(path,)))) == private
 
 
-def test_a_machine_without_user_namespaces() -> None:
-    """All settings that need a namespace are switched off, and no others, measured by the units' own lines."""
+def test_a_machine_without_walls() -> None:
+    """All that rests on a namespace is switched off, and nothing else; the units' own lines are the measure."""
     text = drop_in(context(sandboxing=False))
     for file in ("syncd.service", "syncd@.service"):
         names = {line.partition("=")[0] for line in shipped(file).splitlines() if not line.startswith("#")}
@@ -159,8 +159,8 @@ def context(
         ("code=(null) ; status=0/0", ["SIGKILL", "by itself"]),
     ],
 )
-def test_a_failed_preparation(prepared: str, words: list[str]) -> None:
-    """The daemon was not started then, and its earlier end is not the cause."""
+def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
+    """If that fails the daemon was not started, and how it ended the last time is not the cause."""
     told = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
     told |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
     told["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
@@ -196,7 +196,7 @@ def test_a_failed_preparation(prepared: str, words: list[str]) -> None:
         ("", 78, ["not installed"]),
     ],
 )
-def test_reports(properties: str, code: int, words: list[str]) -> None:
+def test_what_it_says(properties: str, code: int, words: list[str]) -> None:
     """Each state has its exit code, its cause and its next command."""
     told = {"LoadState": "loaded"} if properties else {}
     told |= dict(word.split("=", 1) for word in properties.split())

@@ -1,4 +1,4 @@
-"""Each screen of `syncd status` in full, at a made-up time; none is wider than its terminal."""
+"""Each screen of `syncd status` to the letter, at a made-up time; none is wider than its terminal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ REST = """
 
 
 def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> str:
-    """The screen as it is printed to a pipe."""
+    """The screen as it looks on a pipe."""
     return "\n".join(plain(line) for line in screen(status, beside, NOON_S, width))
 
 
@@ -68,12 +68,12 @@ def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
 
 
 def test_in_sync() -> None:
-    """The state first, then the rows that apply."""
+    """The one thing first, then the rest, with no row for what does not apply."""
     assert shown(WATCHING) == "* in sync\n" + REST
 
 
 def test_a_bare_document() -> None:
-    """The document of an older daemon has fewer fields, and so fewer rows."""
+    """What an older daemon wrote has fewer fields, and so fewer rows."""
     old = replace(NOTHING, running=True, pid=1, state=State.WATCHING)
     assert shown(old) == dedent("""\
         * in sync
@@ -85,7 +85,7 @@ def test_a_bare_document() -> None:
 
 
 def test_warnings() -> None:
-    """Each has its remedy below it, a path continues on the next line, and many are counted."""
+    """Each has its remedy below it, a path is cut where the line ends, and many are counted."""
     long = f"'{'deep/' * 20}' is too deep: make it shorter"
     screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' stays home", "four", "five")))
     assert screen_text.startswith("* in sync, with 5 warnings\n")
@@ -144,7 +144,7 @@ def test_warnings() -> None:
     ids=lambda value: str(value.state) if isinstance(value, Status) else "",
 )
 def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
-    """Each state in words, with its progress, its reason and its remedy, as far as known."""
+    """Each state in words, with what is known of its progress, its reason and its remedy."""
     assert top(status) == lines
 
 
@@ -218,13 +218,13 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         ),
     ],
 )
-def test_the_first_line_without_a_daemon(status: Status, beside: StatusContext, lines: list[str]) -> None:
-    """The way it ended, and the command that starts it: that of the unit, if there is one."""
+def test_the_first_line_where_none_works(status: Status, beside: StatusContext, lines: list[str]) -> None:
+    """How it ended, and the command that starts it: the unit's where there is one."""
     assert top(status, beside) == lines
 
 
-def test_a_stopped_daemon() -> None:
-    """The screen keeps the changes that are not sent, the last run and the last error with its remedy."""
+def test_what_waits_and_what_failed_before_a_stop() -> None:
+    """A stopped daemon's screen keeps what is not sent, its last run and its last error with the remedy."""
     status = replace(NOTHING, pending=True, syncs=1, failures=1, last_error=MISSING)
     assert shown(status).split("\n\n")[1] == dedent("""\
           workspace   /home/dev/code
@@ -237,7 +237,7 @@ def test_a_stopped_daemon() -> None:
 
 
 def test_another_version_and_a_sandbox_that_ends() -> None:
-    """A daemon of before an upgrade must be restarted; a sandbox is marked before it ends, and after."""
+    """A daemon from before an upgrade is to be restarted; a sandbox is named before it is gone, and when it is."""
     old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
     assert "! sandbox     box at https://api.klavis.ai, region us; ends in 5 min\n" in shown(old, BY_UNIT)
     assert shown(old, BY_UNIT).endswith(
@@ -252,7 +252,7 @@ def test_another_version_and_a_sandbox_that_ends() -> None:
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("width", [40, 60, 79])
 def test_it_fits(state: State, width: int) -> None:
-    """In any state, with any content, no line is wider than asked for; the words do not depend on colour."""
+    """No line is wider than asked for, in whatever state, with whatever in it; the words do not depend on colour."""
     status = replace(
         WATCHING,
         state=state,
@@ -277,21 +277,21 @@ def test_columns(text: str, width: int) -> None:
     assert columns(text) == width
 
 
-def test_control_characters_are_escaped() -> None:
-    """A path or an answer with control characters does not act on the terminal."""
+def test_foreign_text_obeys_no_terminal() -> None:
+    """A path or an answer with control characters is shown, not carried out."""
     text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
     assert "\x1b" not in text
     assert "/a\\x1b[2Jb" in text
 
 
 def test_letters_that_the_output_lacks() -> None:
-    """They are escaped, and do not end the program."""
+    """They are escaped, rather than the end of the program."""
     assert fitted("caf\xe9 … 猫", "ascii") == "caf\\xe9 ... \\u732b"
     assert fitted("caf\xe9 …", "utf-8") == "caf\xe9 …"
 
 
 def test_a_command_stays_on_its_line() -> None:
-    """A command to be copied is not broken; one that is longer than a line is."""
+    """What is to be copied is not broken; what is longer than a line is."""
     lines = wrapped("run `syncd status --json` now", 24, (), 0, Tone.PLAIN)
     assert [plain(line) for line in lines] == ["run", "`syncd status --json`", "now"]
     assert [plain(line) for line in wrapped("`aaa bbb ccc ddd`", 8, (), 0)] == ["`aaa bbb", "ccc ddd`"]

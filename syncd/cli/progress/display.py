@@ -13,6 +13,7 @@ from typing import Self
 import click
 
 from syncd.cli.options import CLOCK
+from syncd.cli.output import stderr_is_writable
 from syncd.cli.progress.line import Work, line, plain
 from syncd.cli.status.text import plain as text_of
 from syncd.cli.status.text import wrapped
@@ -70,7 +71,7 @@ class ProgressDisplay:
 
     @property
     def doing_now(self) -> str:
-        """The word for what was begun last."""
+        """The kind of work that was begun last."""
         return self._work.word
 
     @property
@@ -82,11 +83,11 @@ class ProgressDisplay:
         return sent_bytes / seconds
 
     def stage(self, state: State) -> None:
-        """Another kind of work on a sync, or the same one still."""
+        """Show a stage of a sync."""
         self.doing(_WORDS.get(state, str(state)))
 
     def doing(self, word: str) -> None:
-        """Another kind of work, or the same one still."""
+        """Show a kind of work, which begins now if it is another one than before."""
         if word == self._work.word:
             return
         self._work, self._speed = Work(word), Speed()
@@ -94,7 +95,7 @@ class ProgressDisplay:
         self._print_due()
 
     def packed(self, done_files: int, total_files: int, done_bytes: int, total_bytes: int) -> None:
-        """So much of the workspace is in the archive."""
+        """Show how much of the workspace is in the archive."""
         self._update(
             Work(
                 self._work.word,
@@ -106,16 +107,16 @@ class ProgressDisplay:
         )
 
     def sent(self, sent_bytes: int, total_bytes: int) -> None:
-        """So much of the archive is sent."""
+        """Show how much of the archive is sent."""
         self._update(Work(self._work.word, done_bytes=sent_bytes, total_bytes=total_bytes))
         self._sent = self._clock.monotonic_s() - self._since_s, sent_bytes
 
     def received(self, received_bytes: int) -> None:
-        """So much is received; the total is unknown."""
+        """Show how much is received; the total is unknown."""
         self._update(Work(self._work.word, done_bytes=received_bytes))
 
     def note(self, text: str) -> None:
-        """A line that stays, such as an attempt that failed."""
+        """Print a line that stays, such as an attempt that failed."""
         text = one_line(text, 1000)
         lines = map(text_of, wrapped(text, _columns(), (), 0)) if self._is_terminal else [text]
         with self._lock:
@@ -138,12 +139,13 @@ class ProgressDisplay:
     def _run(self) -> None:
         wait_s = self._silent_s
         while not self._over.wait(wait_s):
+            wait_s = _DRAW_EVERY_S if self._is_terminal else _CHECK_PLAIN_EVERY_S
+            if not stderr_is_writable():  # where the reader does not read, a write would delay the command's end
+                continue
             if self._is_terminal:
                 self._draw()
-                wait_s = _DRAW_EVERY_S
             else:
                 self._print_due()
-                wait_s = _CHECK_PLAIN_EVERY_S
 
     def _draw(self) -> None:
         # The last column stays free: some terminals begin a new line as soon as it is written.

@@ -81,7 +81,7 @@ class Live:
         raise SystemExit(128 + number)
 
     def _continue(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
-        """After a Ctrl-Z the shell has set the modes and written below the screen: draw anew, below that."""
+        """Draw anew after a Ctrl-Z: the shell has set the modes and written below the screen."""
         self._moved = True  # for the next `show`: this one may be half done
         self._switch_echo_off()
 

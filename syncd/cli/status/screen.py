@@ -182,7 +182,7 @@ def _next_try(status: Status, now_s: float) -> str:
 
 
 _STEPS = {
-    "watch": "look at the workspace",
+    "watch": "check of the workspace",
     "snapshot": "packaging",
     "upload-url": "asking for an upload URL",
     "initialize": "unpacking in the sandbox",
