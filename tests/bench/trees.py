@@ -48,7 +48,7 @@ def packages(folder: Path, files: int) -> Path:
         for source in sources:
             if made == files:
                 return folder
-            target = folder / f"copy{copy}" / Path(*source.components[-4:])
+            target = folder / f"copy{copy}" / Path(*source.parts[-4:])
             if target.exists():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def heard(tree: str, events: int) -> Heard:
                 os.read(ends[0], 4096)
                 changes = watch.take()
                 batches += 1
-                doubt = max(filter(None, (doubt, changes.doubt)), default=None)
+                doubt = max(filter(None, (doubt, changes.rescan_reason)), default=None)
                 # After an overflow the mark itself may be among what is lost.
                 marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
         took = clock.took()
