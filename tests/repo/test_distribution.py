@@ -24,7 +24,15 @@ INSIDE = {
     "syncd/py.typed": "syncd/py.typed",
 }
 # What a person, who has no checkout, needs to run the tests.
-NEEDED_BY_TESTS = (".ci/run", ".ci/python", "constraints-dev.txt", "pyproject.toml", "tests/conftest.py")
+NEEDED_BY_TESTS = (
+    ".ci/run",
+    ".ci/quick",
+    ".ci/venv",
+    ".ci/python",
+    "constraints-dev.txt",
+    "pyproject.toml",
+    "tests/conftest.py",
+)
 
 
 @pytest.fixture(scope="module")
