@@ -1,7 +1,7 @@
 """The commands, one module or package each. Only the code here prints.
 
-A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
-module, or in the module `command` of its package.
+Begins at `main`. A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is
+`command`: in its module, or in the module `command` of its package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A local stand-in for the sandbox API and its bucket: real HTTP on loopback, signed URLs that expire and verify."""
+"""A local stand-in for the sandbox API and its bucket: real HTTP on loopback, signed URLs that expire and verify.
+
+Begins at `emulator`; `faults` is the language of what goes wrong.
+"""
 
 from __future__ import annotations
 

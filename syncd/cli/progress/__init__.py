@@ -1,1 +1,1 @@
-"""What a person who waits sees."""
+"""Shows a waiting person how far a sync is. Begins at `observer`."""
