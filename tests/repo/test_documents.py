@@ -17,7 +17,7 @@ from syncd.cli import cli
 from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 from tests.repo.sources import REPO
 
-_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
+_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
 PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -78,7 +78,10 @@ def test_the_documents_are_all_in_the_index() -> None:
     index = (REPO / "docs/README.md").read_text("utf-8")
     linked = {link.partition("#")[0] for link in _LINK.findall(index)}
     assert {page.name for page in (REPO / "docs").glob("*.md")} - {"README.md"} <= linked
-    assert "](docs/README.md)" in (REPO / "README.md").read_text("utf-8")
+    readme = (REPO / "README.md").read_text("utf-8")
+    assert {"docs/README.md", "docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"} <= {
+        link.partition("#")[0] for link in _LINK.findall(readme)
+    }
 
 
 def _anchors(page: Path) -> set[str]:
