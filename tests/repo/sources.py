@@ -1,4 +1,4 @@
-"""The project's own modules as syntax trees, read once for all checks of their shape."""
+"""Reads the project's own modules as syntax trees, once for all checks of their shape."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REPO = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Import:
-    """One module that a source file asks for; `module` is absolute and dotted."""
+    """One module that a source file imports; `module` is absolute and dotted."""
 
     module: str
     line: int
     at_top: bool  # runs when the file is imported; what is only for type checkers does not
 
     def within(self, package: str) -> bool:
-        """Whether the module is the package or below it."""
+        """True if the module is the package or below it."""
         return self.module == package or self.module.startswith(f"{package}.")
 
 
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def package(self) -> str:
-        """The package below `syncd/`; "" for what is in `syncd/` itself."""
+        """The package below `syncd/`; "" for a module of `syncd/` itself."""
         components = self.path.split("/")
         return components[1] if len(components) > 2 else ""
 
@@ -62,7 +62,7 @@ def _imports(body: list[ast.stmt], *, at_top: bool) -> Iterator[Import]:
             case ast.Import():
                 yield from (Import(name.name, node.lineno, at_top) for name in node.names)
             case ast.ImportFrom():
-                # `from a import b` may name a module or a thing in one; both readings are the caller's business.
+                # `from a import b` may name a module or a name in one; the caller checks both.
                 yield from (
                     Import(f"{node.module or ''}{'.' * bool(node.module)}{name.name}", node.lineno, at_top)
                     for name in node.names

@@ -14,7 +14,7 @@ from tests.repo.test_layers import PACKAGES
 
 PAGE = REPO / "docs/architecture.md"
 PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.py"))
-# These make the files of which the others say the name.
+# It makes the files; the others give them their names.
 _MAKERS = {"syncd/core/durable_file.py"}
 _RECORDS = {"StateFile", "MarkerFile"}
 _WRITING_CALLS = {"write_whole", "write_durably", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
@@ -47,8 +47,8 @@ def test_each_package_says_where_it_begins(package: Path) -> None:
     named = _BEGINS.search(ast.get_docstring(tree) or "")
     if named is None:
         # `syncd/cli/__init__.py` says so for all of its own.
-        assert package.parent.name == "cli", f"{package}/__init__.py says not where it begins"
-        assert (package / "command.py").is_file(), f"{package}/__init__.py says not where it begins"
+        assert package.parent.name == "cli", f"{package}/__init__.py does not say where it begins"
+        assert (package / "command.py").is_file(), f"{package}/__init__.py does not say where it begins"
     else:
         own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         places = (package / f"{named[1]}.py", package / named[1] / "__init__.py")
@@ -75,8 +75,8 @@ def test_every_module_that_writes_has_its_row(page: str) -> None:
     assert listed == written
 
 
-def test_each_row_tells_the_cost(page: str) -> None:
-    """No row leaves open what the loss of its file costs."""
+def test_each_row_has_the_cost(page: str) -> None:
+    """Each row says what the loss of its file costs."""
     for line in _section(page, "State files").splitlines():
         if line.startswith("| ") and not line.startswith(("| file", "| ---")):
             assert re.fullmatch(r"[^|]{7,}", line.rstrip(" |").rpartition(" | ")[2]), line

@@ -1,4 +1,4 @@
-"""What the documents say can be typed, set and followed: commands, keys and links are those that there are."""
+"""The commands, keys and links in the documents are those that exist."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_each_key_can_be_set(page: Path) -> None:
 @pytest.mark.parametrize(
     "words", ["psuh", "push --farce", "push now", "service instal", "pull", "init --sandbox-ide x"]
 )
-def test_a_command_that_is_none_is_found(words: str) -> None:
+def test_a_wrong_command_is_found(words: str) -> None:
     """The check of commands can fail: a wrong verb, option or argument is refused."""
     assert _refusal(words.split())
 
@@ -115,7 +115,7 @@ def _typed(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _refusal(words: list[str]) -> str:
-    """What click has against these words, without doing anything of them; empty if nothing."""
+    """The reason why click refuses these words, which are not run; empty if it takes them."""
     command: click.Command = cli
     context = click.Context(cli, info_name="syncd")
     words = [word for word in words if word not in _PLACES]
@@ -140,7 +140,7 @@ def _refusal(words: list[str]) -> str:
 
 
 def _completed(raw: dict[str, Any]) -> dict[str, Any]:
-    """With what every configuration needs, where a piece of one leaves it out."""
+    """The configuration with the keys that every one needs."""
     sandbox = raw.get("sandbox", {})
     return {
         **raw,

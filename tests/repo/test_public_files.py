@@ -1,4 +1,4 @@
-"""What a newcomer reads names what there is."""
+"""The first pages that a reader opens name what exists."""
 
 from __future__ import annotations
 
