@@ -1,7 +1,7 @@
 """The commands, a module or package each. Only this package prints.
 
-A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is `command`: in its
-module, or in the module `command` of its package.
+Begins at `main`. A command is loaded when it is called, since `--version` and `status` must be instant. Its entry is
+`command`: in its module, or in the module `command` of its package.
 """
 
 from __future__ import annotations

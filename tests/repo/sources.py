@@ -1,4 +1,4 @@
-"""The project's own modules as syntax trees, read once for all checks of their shape."""
+"""Reads the project's own modules as syntax trees, once for all checks of their shape."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ REPO = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Import:
-    """One module that a source file asks for; `module` is absolute and dotted."""
+    """One module that a source file imports; `module` is absolute and dotted."""
 
     module: str
     line: int
 
     def within(self, package: str) -> bool:
-        """Whether the module is the package or below it."""
+        """True if the module is the package or below it."""
         return self.module == package or self.module.startswith(f"{package}.")
 
 
@@ -33,7 +33,7 @@ class Source:
 
     @property
     def package(self) -> str:
-        """The package below `syncd/`; "" for what is in `syncd/` itself."""
+        """The package below `syncd/`; "" for a module of `syncd/` itself."""
         components = self.path.split("/")
         return components[1] if len(components) > 2 else ""
 
@@ -59,3 +59,26 @@ def sources(folder: str) -> tuple[Source, ...]:
         text = file.read_text("utf-8")
         found.append(Source(file.relative_to(REPO).as_posix(), text, ast.parse(text)))
     return tuple(found)
+
+
+def _imports(body: list[ast.stmt], *, at_top: bool) -> Iterator[Import]:
+    for node in body:
+        match node:
+            case ast.Import():
+                yield from (Import(name.name, node.lineno, at_top) for name in node.names)
+            case ast.ImportFrom():
+                # `from a import b` may name a module or a name in one; the caller checks both.
+                yield from (
+                    Import(f"{node.module or ''}{'.' * bool(node.module)}{name.name}", node.lineno, at_top)
+                    for name in node.names
+                )
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from _imports(node.body, at_top=False)
+            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
+                yield from _imports(node.body, at_top=False)
+                yield from _imports(node.orelse, at_top=at_top)
+            case _:
+                for field in ("body", "orelse", "finalbody"):
+                    yield from _imports(getattr(node, field, []), at_top=at_top)
+                for handler in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+                    yield from _imports(handler.body, at_top=at_top)

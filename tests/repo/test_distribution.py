@@ -1,4 +1,4 @@
-"""What is built for users holds all that the program needs, and nothing else."""
+"""The wheel and the source archive hold everything that the program needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ import pytest
 import syncd
 from tests.repo.sources import REPO
 
-# Where it lies in the wheel, below the package, and what it is a copy of.
+# The place in the wheel, below the package, and the file that it is a copy of.
 INSIDE = {
     "syncd/config.example.toml": "config.example.toml",
     "syncd/units/syncd.service": "systemd/syncd.service",
     "syncd/units/syncd@.service": "systemd/syncd@.service",
     "syncd/py.typed": "syncd/py.typed",
 }
-# What a person, who has no checkout, needs to run the tests.
-NEEDED_BY_TESTS = (".ci/run", ".ci/python", "constraints-dev.txt", "pyproject.toml", "tests/conftest.py")
+# Needed to run the tests from the source archive.
+NEEDED_BY_TESTS = (
+    ".ci/run",
+    ".ci/quick",
+    ".ci/venv",
+    ".ci/python",
+    "constraints-dev.txt",
+    "pyproject.toml",
+    "tests/conftest.py",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,7 @@ def test_the_wheel_has_every_module_and_file(repo: Path, built: tuple[Path, Path
     }
 
 
-def test_the_wheel_puts_files_where_others_look(repo: Path, built: tuple[Path, Path]) -> None:
+def test_the_wheel_puts_files_where_other_programs_search(repo: Path, built: tuple[Path, Path]) -> None:
     """Man and the shells find the manual page and the completions below the environment's prefix."""
     content = _content(built[0])
     top = f"syncd-{syncd.__version__}.data/data/share/"
@@ -64,7 +72,7 @@ def test_the_wheel_puts_files_where_others_look(repo: Path, built: tuple[Path, P
 
 
 def test_the_source_archive_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Who builds from the source archive gets the same files, byte for byte, and can run the tests."""
+    """A build from the source archive gives the same files, byte for byte, and the tests can be run from it."""
     with tarfile.open(built[1]) as archive:
         archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (checkout,) = tmp_path.iterdir()

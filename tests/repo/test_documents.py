@@ -1,4 +1,4 @@
-"""What the documents say can be typed, set and followed: commands, keys and links are those that there are."""
+"""The commands, keys and links in the documents are those that exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from syncd.cli import cli
 from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 from tests.repo.sources import REPO
 
-_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))
+_AT_THE_TOP = (REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
 PAGES = tuple(sorted((*_AT_THE_TOP, *(REPO / "docs").rglob("*.md"))))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -68,7 +68,7 @@ def test_each_key_can_be_set(page: Path) -> None:
 @pytest.mark.parametrize(
     "words", ["psuh", "push --farce", "push now", "service instal", "pull", "init --sandbox-ide x"]
 )
-def test_a_command_that_is_none_is_found(words: str) -> None:
+def test_a_wrong_command_is_found(words: str) -> None:
     """The check of commands can fail: a wrong verb, option or argument is refused."""
     assert _refusal(words.split())
 
@@ -78,7 +78,10 @@ def test_the_documents_are_all_in_the_index() -> None:
     index = (REPO / "docs/README.md").read_text("utf-8")
     linked = {link.partition("#")[0] for link in _LINK.findall(index)}
     assert {page.name for page in (REPO / "docs").glob("*.md")} - {"README.md"} <= linked
-    assert "](docs/README.md)" in (REPO / "README.md").read_text("utf-8")
+    readme = (REPO / "README.md").read_text("utf-8")
+    assert {"docs/README.md", "docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"} <= {
+        link.partition("#")[0] for link in _LINK.findall(readme)
+    }
 
 
 def _anchors(page: Path) -> set[str]:
@@ -112,7 +115,7 @@ def _typed(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _refusal(words: list[str]) -> str:
-    """What click has against these words, without doing anything of them; empty if nothing."""
+    """The reason why click refuses these words, which are not run; empty if it takes them."""
     command: click.Command = cli
     context = click.Context(cli, info_name="syncd")
     words = [word for word in words if word not in _PLACES]
@@ -137,7 +140,7 @@ def _refusal(words: list[str]) -> str:
 
 
 def _completed(raw: dict[str, Any]) -> dict[str, Any]:
-    """With what every configuration needs, where a piece of one leaves it out."""
+    """The configuration with the keys that every one needs."""
     sandbox = raw.get("sandbox", {})
     return {
         **raw,

@@ -14,7 +14,7 @@ from syncd.core.settings import SECTIONS, AcquireKeys, check_config
 
 TABLES: dict[str, type[msgspec.Struct]] = {**SECTIONS, "sandbox.acquire": AcquireKeys}
 _NO_DEFAULT = (msgspec.NODEFAULT, None)
-# A key or a table that is only an example: what it needs is known to nobody but the user.
+# A key or a table that is only an example: only the user knows its value.
 _EXAMPLE = re.compile(r"^# (\w+ = .*|\[[\w.]+\])$", re.MULTILINE)
 
 

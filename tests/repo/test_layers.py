@@ -137,7 +137,7 @@ def test_decisions_are_pure(path: str) -> None:
 
 @pytest.mark.parametrize("module", ONLY_IN)
 def test_each_outside_thing_has_its_place(module: str) -> None:
-    """What reaches outside is imported only where that is someone's job."""
+    """A module that reaches outside is imported only in its place."""
     places, reason = ONLY_IN[module]
     for source in sources("syncd"):
         if not any(fnmatchcase(source.path, place) for place in places):

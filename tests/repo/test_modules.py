@@ -47,7 +47,7 @@ def test_each_test_says_what_it_shows(source: Source) -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    """What is not done is not promised by a word in a comment."""
+    """No comment promises work that is not done."""
     found = []
     for pattern in WRITTEN:
         for file in filter(lambda file: file.is_file() and file.suffix != ".pyc", REPO.glob(pattern)):

@@ -65,7 +65,7 @@ def test_each_scene_has_its_picture() -> None:
 
 @pytest.mark.parametrize("file", PICTURES, ids=lambda file: file.stem)
 def test_a_picture_stands_alone(file: Path) -> None:
-    """It is small, is named for whoever cannot see it, and has nothing in it that loads, runs or is a secret."""
+    """It is small, has a title for readers who cannot see it, and holds nothing that loads, runs or is a secret."""
     text = file.read_text("utf-8")
     assert len(text.encode()) < LARGEST_BYTES
     top = ET.fromstring(text)
@@ -76,7 +76,7 @@ def test_a_picture_stands_alone(file: Path) -> None:
 
 
 def _contrast(one: str, other: str) -> float:
-    """By WCAG 2: from 1 for the same colour to 21 for black on white."""
+    """The contrast by WCAG 2: from 1 for the same colour to 21 for black on white."""
     dark, light = sorted((_luminance(one), _luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 

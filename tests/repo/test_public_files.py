@@ -1,4 +1,4 @@
-"""What a newcomer reads names what there is."""
+"""The first pages that a reader opens name what exists."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 import syncd
 from syncd.core.settings import SECTIONS, AcquireKeys
 from tests.repo.sources import REPO
+from tests.repo.test_layers import PACKAGES
 
 
 def test_the_changelog_has_this_version(repo: Path) -> None:
@@ -49,13 +50,21 @@ def test_the_readme_has_every_command() -> None:
     assert {name for row in rows for name in re.findall(r"`syncd ([a-z-]+)", row)} == offered
 
 
-def test_the_readme_maps_every_folder(repo: Path) -> None:
-    """Each folder of the source has its line in the map."""
-    source_map = _readme(repo).split("## Source map")[1]
-    for top in ("syncd", "tests"):
-        for folder in (repo / top).iterdir():
-            if any(folder.glob("*.py")):
-                assert f"\n  {folder.name}/" in source_map
+def test_the_readme_maps_every_package(repo: Path) -> None:
+    """Each package and each folder of tests has exactly one line in the map, and each line has its folder."""
+    source_map = re.findall(r"^```\n(.*?)^```$", _readme(repo).split("## Source map")[1], re.MULTILINE | re.DOTALL)[0]
+    found: dict[str, list[str]] = {}
+    for line in source_map.splitlines():
+        top = re.match(r"(\S+/)", line)
+        below = re.match(r"  (\S+)/ +\S.{9,}$", line)
+        if top:
+            folder = top[1].rstrip("/")
+        elif below:
+            found.setdefault(folder, []).append(below[1])
+    assert found["syncd"] == list(reversed(PACKAGES))
+    for top_folder in ("syncd", "tests"):
+        with_modules = {path.name for path in (repo / top_folder).iterdir() if any(path.glob("*.py"))}
+        assert sorted(found[top_folder]) == sorted(with_modules)
 
 
 def test_the_readme_has_the_two_commands(repo: Path) -> None:
@@ -83,8 +92,7 @@ def _defaults() -> dict[str, Any]:
 
 def test_the_documents_name_only_what_is_there(repo: Path) -> None:
     """A page that points at a test or a module points at one that exists."""
-    pages = sorted((repo / "docs").rglob("*.md"))
-    assert pages
+    pages = [*sorted((repo / "docs").rglob("*.md")), *(repo / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
     for page in pages:
-        for path in set(re.findall(r"`((?:tests|syncd|systemd)/[\w./@-]+)`", page.read_text("utf-8"))):
-            assert (repo / path).exists(), f"{page.name}: {path}"
+        for path in set(re.findall(r"`((?:tests|syncd|systemd|docs|\.ci)/[\w./@-]+)`", page.read_text("utf-8"))):
+            assert "NAME" in path or (repo / path).exists(), f"{page.name}: {path}"

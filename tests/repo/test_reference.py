@@ -11,15 +11,15 @@ from pathlib import Path
 import click
 import pytest
 
-from syncd.cli import COMMANDS, cli
+from syncd.cli import cli
 from tests.reference.__main__ import MADE
 from tests.reference.facts import ENVIRONMENT, EXAMPLES, keys, verbs
 from tests.reference.manual import manual, text
 from tests.repo.sources import sources
 
-# What a process has from the machine or gives to its own children, and nobody sets for syncd.
+# Variables that the machine sets, or that a process sets for its own children: no user sets them for syncd.
 _NOT_FOR_PEOPLE = {
-    "AGENT_WORKSPACE": "the emulator's gift to what it executes",
+    "AGENT_WORKSPACE": "set by the emulator for what it executes",
     "DBUS_SESSION_BUS_ADDRESS": "the session's",
     "GIT_CONFIG_GLOBAL": "git's",
     "HOME": "the machine's",
@@ -44,15 +44,15 @@ def test_nothing_is_left_out(repo: Path) -> None:
     """Every verb, every option and every key is on the page."""
     page = (repo / "docs/reference.md").read_text("utf-8")
     assert {verb.path.split()[1] for verb in verbs()} == set(COMMANDS)
-    told = [
+    expected = [
         *(f"\n### {verb.path}\n" for verb in verbs()),
         *(f"`{key.name}`" for key in keys()),
         *(f"\n| `{option.names.replace('|', chr(92) + '|')}` |" for verb in verbs() for option in verb.options),
     ]
-    assert [words for words in told if words not in page] == []
+    assert [words for words in expected if words not in page] == []
 
 
-def test_every_variable_is_told() -> None:
+def test_every_variable_is_documented() -> None:
     """A name that the source reads from the environment is in the reference, or no person's business."""
     read = {name for source in sources("syncd") for pair in _READ.findall(source.text) for name in pair if name}
     assert "KLAVIS_API_KEY" in read
@@ -75,7 +75,7 @@ def test_mandoc_takes_it() -> None:
     _needs("mandoc")
     said = _run(["mandoc", "-Tlint", "-W", "warning"], manual()).stdout
     assert [line for line in said.splitlines() if "missing date" not in line] == []
-    assert "WARNING" in _run(["mandoc", "-Tlint", "-W", "warning"], f"{manual()}.PQ\n").stdout  # it can bite
+    assert "WARNING" in _run(["mandoc", "-Tlint", "-W", "warning"], f"{manual()}.PQ\n").stdout  # it can fail
 
 
 def test_groff_takes_it() -> None:

@@ -38,21 +38,21 @@ def test_the_example_is_such_a_document(page: str) -> None:
 
 
 def test_every_state_has_its_row(page: str) -> None:
-    """The states are told in the program's own order."""
+    """The states are listed in the program's own order."""
     section = page.split("### States")[1].split("\n## ", maxsplit=1)[0]
     assert re.findall(r"^\| `(\w+)` \| (?!the daemon)", section, re.MULTILINE) == [state.value for state in State]
 
 
 def test_every_metric_has_its_row(page: str) -> None:
-    """What the example's text holds is what the second table names, with its type."""
+    """The second table names the metrics of the example's text, each with its type."""
     example = re.search(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert example
     status = msgspec_json.decode(
         example[1].replace('"retry_at": null', '"retry_at": "2026-11-24T13:20:21Z"'), type=Status
     )
     families = text_string_to_metric_families(exposition(status, 0, "1"))
-    told = {(sample.name, family.type) for family in families for sample in family.samples}
-    assert set(re.findall(r"^\| `(syncd_\w+)` \| (\w+) \| \S", page, re.MULTILINE)) == told
+    printed = {(sample.name, family.type) for family in families for sample in family.samples}
+    assert set(re.findall(r"^\| `(syncd_\w+)` \| (\w+) \| \S", page, re.MULTILINE)) == printed
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_systemd_accepts_it(repo: Path, tmp_path: Path, unit: str) -> None:
 
 
 @needs_systemd
-def test_the_check_bites(repo: Path, tmp_path: Path) -> None:
+def test_the_check_can_fail(repo: Path, tmp_path: Path) -> None:
     """A key that systemd does not know is a complaint, so that the test above can fail."""
     text = (repo / "systemd" / UNITS[0]).read_text("utf-8").replace("LimitCORE=", "LimitCOAR=")
     assert "LimitCOAR" in _complaints(text, UNITS[0], tmp_path)
@@ -46,7 +46,7 @@ def test_the_check_bites(repo: Path, tmp_path: Path) -> None:
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS)
 def test_it_is_hardened(repo: Path, tmp_path: Path, unit: str) -> None:
-    """Its exposure is low, and with one wall less it would be too high: the check can fail."""
+    """Its exposure is low, and without one of its restrictions it would be too high: the check can fail."""
     text = (repo / "systemd" / unit).read_text("utf-8")
     assert _is_hardened(text, unit, tmp_path)
     assert not _is_hardened(text.replace("PrivateUsers=yes", ""), unit, tmp_path)
@@ -68,7 +68,7 @@ def test_the_template_differs_in_its_name_alone(repo: Path) -> None:
 
 
 def test_each_setting_has_its_reason(repo: Path) -> None:
-    """In the plain unit a comment stands above each setting, or above its like just before it."""
+    """In the plain unit a comment is above each setting, or above the group of settings that it is in."""
     bare, said = [], False
     for line in (repo / "systemd" / UNITS[0]).read_text("utf-8").splitlines():
         if not line or line.startswith("["):
@@ -90,7 +90,7 @@ def _is_hardened(text: str, unit: str, folder: Path) -> bool:
 
 
 def _complaints(text: str, unit: str, folder: Path) -> str:
-    """What `systemd-analyze verify` writes; the command is one that exists, since a missing one is a complaint too."""
+    """The output of `systemd-analyze verify`; its command exists, since it complains of a missing one."""
     assert COMMAND in text
     file = folder / unit
     file.write_text(text.replace(COMMAND, shutil.which("true") or "/bin/true"), "utf-8")

@@ -18,7 +18,7 @@ def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
         name: _BLOCK.findall(text) for name, text in _SECTION.findall((repo / "docs/how-to.md").read_text("utf-8"))
     }
     ci, rules, rebase = (
-        blocks[name] for name in ("Push from CI", "Send a file that a rule leaves out", "Pause for a large rebase")
+        blocks[name] for name in ("Push from CI", "Send a file that a rule excludes", "Pause for a large rebase")
     )
     rig.environ |= {"KLAVIS_API_KEY": KEY, "SANDBOX_ID": SANDBOX, "GIT_CONFIG_GLOBAL": "/dev/null"}
     for name, value in (("NAME", "dev"), ("EMAIL", "dev@example.com")):

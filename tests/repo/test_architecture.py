@@ -1,0 +1,159 @@
+"""docs/architecture.md names every package and every file that syncd writes, as the code has them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.repo.sources import REPO, Source, sources
+from tests.repo.test_layers import PACKAGES
+
+PAGE = REPO / "docs/architecture.md"
+PACKAGE_FOLDERS = sorted(path.parent for path in REPO.glob("syncd/*/**/__init__.py"))
+# It makes the files; the others give them their names.
+_MAKERS = {"syncd/core/durable_file.py"}
+_RECORDS = {"StateFile", "MarkerFile"}
+_WRITING_CALLS = {"write_whole", "write_durably", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
+_WRITING_METHODS = {"bind", "write_text", "write_bytes", "touch", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
+_WRITING_MODES = re.compile(r"[wax+]")
+_BEGINS = re.compile(r"[Bb]egins? (?:in|at) `(\w+)`")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The page's text."""
+    return PAGE.read_text("utf-8")
+
+
+def test_every_package_has_its_row(page: str) -> None:
+    """The table has the packages in the order of their imports, each with a module at which to begin."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w[^|]{9,}) \| `(syncd/[\w/]+\.py)` \|$", _section(page, "Packages"), re.MULTILINE
+    )
+    assert [name for name, _, _ in rows] == list(PACKAGES)
+    for name, _, begins in rows:
+        assert begins.startswith(f"syncd/{name}/"), begins
+        assert (REPO / begins).is_file(), begins
+
+
+@pytest.mark.parametrize("package", PACKAGE_FOLDERS, ids=lambda folder: folder.relative_to(REPO).as_posix())
+def test_each_package_says_where_it_begins(package: Path) -> None:
+    """The docstring of a package names the module, or its own function, at which a reader begins."""
+    tree = ast.parse((package / "__init__.py").read_text("utf-8"))
+    named = _BEGINS.search(ast.get_docstring(tree) or "")
+    if named is None:
+        # `syncd/cli/__init__.py` says so for all of its own.
+        assert package.parent.name == "cli", f"{package}/__init__.py does not say where it begins"
+        assert (package / "command.py").is_file(), f"{package}/__init__.py does not say where it begins"
+    else:
+        own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        places = (package / f"{named[1]}.py", package / named[1] / "__init__.py")
+        assert named[1] in own or any(place.is_file() for place in places), f"{package}/__init__.py: {named[1]}"
+
+
+def test_every_state_file_has_its_row(page: str) -> None:
+    """The first table names exactly the files that the code gives names to, each beside the module that writes it."""
+    listed: dict[str, set[str]] = {}
+    for names, module in _rows(page, "In the state folder"):
+        listed.setdefault(module, set()).update(names)
+    # What commands and the emulator write is not in that folder.
+    daemon = [source for source in _writers() if source.package not in {"cli", "emulator"}]
+    written = {source.path: names for source in daemon if (names := set(_state_names(source)))}
+    spool = written.pop("syncd/archive/chunk_store.py")
+    assert listed == written
+    assert spool == {"chunks"}
+
+
+def test_every_module_that_writes_has_its_row(page: str) -> None:
+    """A module that makes a file of any kind is in one of the two tables, and each module named there makes one."""
+    listed = {module for _, module in _rows(page, "State files")}
+    written = {"syncd/emulator" if source.package == "emulator" else source.path for source in _writers()}
+    assert listed == written
+
+
+def test_each_row_has_the_cost(page: str) -> None:
+    """Each row says what the loss of its file costs."""
+    for line in _section(page, "State files").splitlines():
+        if line.startswith("| ") and not line.startswith(("| file", "| ---")):
+            assert re.fullmatch(r"[^|]{7,}", line.rstrip(" |").rpartition(" | ")[2]), line
+
+
+def test_the_search_for_writers_finds_one() -> None:
+    """The check of the tables can fail: a new record, or a file opened for writing, is found."""
+    record = _source("from x import StateFile\nfile = StateFile(folder, 'other')\n")
+    assert (list(_state_names(record)), _writes(record)) == (["other"], True)
+    assert _writes(_source("open(path, 'w')\n"))
+    assert _writes(_source("os.open(path, os.O_WRONLY | os.O_CREAT)\n"))
+    assert not _writes(_source("open(path, 'rb')\nopen(path)\nos.open(path, os.O_RDONLY)\n"))
+
+
+def _section(page: str, heading: str) -> str:
+    """The text below a heading, up to the next one that is as high."""
+    found = re.search(rf"^(#+) {re.escape(heading)}$", page, re.MULTILINE)
+    assert found, heading
+    rest = page[found.end() :]
+    return re.split(rf"^#{{1,{len(found[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def _rows(page: str, heading: str) -> Iterator[tuple[list[str], str]]:
+    """Each row's file names and the module that writes them."""
+    for line in _section(page, heading).splitlines():
+        cells = re.split(r"(?<!\\) \| ", line.strip("| "))
+        module = re.fullmatch(r"`(syncd/[\w/.]+)`", cells[2]) if len(cells) == 4 else None
+        if module is not None:
+            yield re.findall(r"`([^`]+)`", cells[0]), module[1]
+
+
+def _writers() -> Iterator[Source]:
+    yield from (source for source in sources("syncd") if source.path not in _MAKERS and _writes(source))
+
+
+def _writes(source: Source) -> bool:
+    """True if a module makes files, records or sockets."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "O_CREAT":
+            return True
+        if isinstance(node, ast.Call) and _is_writing(node):
+            return True
+    return False
+
+
+def _is_writing(call: ast.Call) -> bool:
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if name in _RECORDS | _WRITING_CALLS or method in _WRITING_METHODS:
+        return True
+    if name != "open" and method != "fdopen":
+        return False
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    return any(isinstance(mode, ast.Constant) and _WRITING_MODES.search(str(mode.value)) for mode in modes)
+
+
+def _state_names(source: Source) -> Iterator[str]:
+    """The names of files below the folder that a module is given."""
+    constants = {
+        target.id: node.value.value
+        for node in source.tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Call) or len(node.args) < 2:
+            continue
+        called, (folder, name) = ast.unparse(node.func), node.args[:2]
+        # Only below a folder that is one: `os.path.join(os.path.dirname(…), …)` is no file of the state.
+        joined = called == "os.path.join" and ast.unparse(folder) in {"folder", "self._folder", "state_folder"}
+        if called in _RECORDS or joined:
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
+            elif isinstance(name, ast.Name) and name.id in constants:
+                yield constants[name.id]
+
+
+def _source(text: str) -> Source:
+    return Source("syncd/other.py", text, ast.parse(text))
