@@ -60,7 +60,7 @@ def test_something_else_to_send_begins_anew(rig: Rig, uploading: Running, keys: 
     rig.until(lambda: rig.count("initialize", 200) == 1, "the sync under the new configuration", timeout_s=15)
     wanted = ["a.txt"] if "workspace.ignore" in keys else ["a.txt", "noise"]
     assert rig.archived() == wanted
-    assert "the upload is given up" in uploading.err
+    assert "the upload is cancelled" in uploading.err
 
 
 def test_a_bad_configuration_ends_no_upload(rig: Rig, uploading: Running) -> None:
