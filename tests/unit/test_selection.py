@@ -168,6 +168,44 @@ def test_gitignore_can_be_left_aside() -> None:
     assert [scope.decide(name, is_dir=False).included for name in ("x.a", "x.b", "x.c")] == [True, True, False]
 
 
+def test_paths_are_of_the_workspace_when_gitignore_is_left_aside() -> None:
+    """The top has the empty path, and a pattern that begins with "/" is about it."""
+    root = Selection(SelectionSettings(use_gitignore=False, ignore=("/x",))).root()
+    assert root.path == ""
+    assert root.enter("a").path == "a"
+    assert not root.decide("x", is_dir=False).included
+    assert root.enter("a").decide("x", is_dir=False).included
+
+
+def test_a_file_above_the_workspace_speaks_of_its_own_folder() -> None:
+    """In a repository above, a pattern with a "/" is relative to the folder that its file is in."""
+    above = OuterRules("a/b", (OuterFile("/repo/a/.gitignore", "a", b"/b/x\n/y\nb/c/z\n"),))
+    root = Selection(DEFAULT).root(above)
+    assert str(root.decide("x", is_dir=False).rule) == "/repo/a/.gitignore:1: /b/x"
+    assert root.decide("y", is_dir=False).included
+    assert str(root.enter("c").decide("z", is_dir=False).rule) == "/repo/a/.gitignore:3: b/c/z"
+    assert root.enter("d").decide("z", is_dir=False).included
+
+
+def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
+    """Where the workspace is in its repository is in no path and in no rule that people see."""
+    root = Selection(DEFAULT).root(OuterRules("a/b"))
+    assert root.path == ""
+    assert root.with_files({".gitignore": b"*.x\n"}).path == ""
+    inner = root.enter("c").with_files({".gitignore": b"*.x\n"})
+    assert inner.path == "c"
+    assert inner.enter("d").path == "c/d"
+    assert str(inner.decide("a.x", is_dir=False).rule) == "c/.gitignore:1: *.x"
+
+
+@pytest.mark.parametrize("above", [OuterRules(), OuterRules("a/b")], ids=["alone", "in a repository"])
+def test_git_folders_have_their_paths(above: OuterRules) -> None:
+    """The path of a folder in `.git`, sent when asked for, is the workspace's own too."""
+    git = Selection(SelectionSettings(include_git=True)).root(above).enter("sub").enter(".git")
+    assert git.path == "sub/.git"
+    assert git.enter("logs").path == "sub/.git/logs"
+
+
 def test_a_later_exclude_file_wins() -> None:
     """The repository's own is given after the person's."""
     root = Selection(DEFAULT).root(
