@@ -226,6 +226,14 @@ def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
     assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
 
 
+@pytest.mark.parametrize("first_is_dir", [True, False])
+def test_files_and_folders_of_one_name_are_told_apart(first_is_dir: bool) -> None:
+    """`build/` is about folders alone, whichever of the two a scope was asked about before."""
+    scope = Selection(DEFAULT).root().with_files({".gitignore": b"build/\n"})
+    for is_dir in (first_is_dir, not first_is_dir, first_is_dir):
+        assert scope.decide("build", is_dir).included is not is_dir
+
+
 def test_equal_files_in_two_places_are_told_apart() -> None:
     """They share what was made of their patterns, not the name of their rule."""
     root = Selection(DEFAULT).root()
