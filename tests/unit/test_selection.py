@@ -138,6 +138,17 @@ def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
     assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
 
 
+def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -> None:
+    """The other rules decide as about any path: by its folder, and by whether it is one itself."""
+    asked = SelectionSettings(allow_secrets=("id_rsa",))
+    folders = {"sub/.gitignore": b"id_rsa/\n"}
+    assert decide("sub/id_rsa", folders, asked).included
+    assert not decide("sub/id_rsa/", folders, asked).included
+    anchored = {".gitignore": b"/sub/id_rsa\n"}
+    assert not decide("sub/id_rsa", anchored, asked).included
+    assert decide("id_rsa", anchored, asked).included
+
+
 def test_secrets_leave_only_when_asked_for() -> None:
     """`upload_secrets` lifts the list, and the ignore files then have the say."""
     asked = SelectionSettings(upload_secrets=True)
@@ -185,6 +196,25 @@ def test_a_file_above_the_workspace_speaks_of_its_own_folder() -> None:
     assert root.decide("y", is_dir=False).included
     assert str(root.enter("c").decide("z", is_dir=False).rule) == "/repo/a/.gitignore:3: b/c/z"
     assert root.enter("d").decide("z", is_dir=False).included
+
+
+def test_a_file_at_the_repositorys_top_speaks_of_it() -> None:
+    """Such as git's exclude file: a pattern with a "/" is relative to the top, be it the workspace or above it."""
+    exclude = (OuterFile("exclude", "", b"/sub/x\n"),)
+    root = Selection(DEFAULT).root(OuterRules("", exclude))
+    assert not root.enter("sub").decide("x", is_dir=False).included
+    assert root.decide("x", is_dir=False).included
+    workspace = Selection(DEFAULT).root(OuterRules("sub", exclude))
+    assert not workspace.decide("x", is_dir=False).included
+    assert workspace.enter("sub").decide("x", is_dir=False).included
+
+
+@pytest.mark.parametrize(("folder", "pattern"), [("", b"b\n"), ("a", b"b\n"), ("", b"b/\n"), ("a", b"b/\n")])
+def test_a_rule_that_leaves_out_the_workspace_is_none(folder: str, pattern: bytes) -> None:
+    """A person has named the workspace, so a rule that matches its name is not meant, wherever it stands."""
+    root = Selection(DEFAULT).root(OuterRules("a/b", (OuterFile("above", folder, pattern + b"c\n"),)))
+    assert root.decide("b", is_dir=True).included
+    assert not root.decide("c", is_dir=True).included
 
 
 def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
