@@ -214,7 +214,13 @@ def test_a_rule_that_leaves_out_the_workspace_is_none(folder: str, pattern: byte
     """A person has named the workspace, so a rule that matches its name is not meant, wherever it stands."""
     root = Selection(DEFAULT).root(OuterRules("a/b", (OuterFile("above", folder, pattern + b"c\n"),)))
     assert root.decide("b", is_dir=True).included
-    assert not root.decide("c", is_dir=True).included
+    assert str(root.decide("c", is_dir=True).rule) == "above:2: c"
+
+
+def test_a_rule_that_leaves_out_a_deep_workspace_is_none() -> None:
+    """A file far down on the way to the workspace is asked about what is in its own folder."""
+    deep = OuterFile("deep", "a/b/c", b"d\n")
+    assert Selection(DEFAULT).root(OuterRules("a/b/c/d", (deep,))).decide("d", is_dir=True).included
 
 
 def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
