@@ -286,6 +286,15 @@ def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wa
     assert mirror.doomed([GONE], wanted, ()) != {}
 
 
+def test_what_lingers_is_owed_by_a_reset_too(stage: Stage) -> None:
+    """But not where all of it is left out by a new rule, unless the place of one is wanted."""
+    stage.synced(stage.clearing(Deletions.KEEP), GONE, {})
+    assert stage.clearing(Deletions.RESET).owes({}, ())
+    left_out = stage.clearing(Deletions.RESET, stays_home=lambda _path, _is_dir: True)
+    assert not left_out.owes({}, ())
+    assert left_out.owes({"a": FOLDER}, ())
+
+
 def test_a_record_that_fails(stage: Stage) -> None:
     """What lingers after is known by this process; the next one may find either."""
     clearing = stage.clearing(Deletions.KEEP)
