@@ -178,7 +178,8 @@ def test_what_hinders_others_tell_of(stage: Stage) -> None:
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
     assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
-    assert deletion_sync.has_leftover("e")
+    # A folder that others use stays where nothing of ours wants its place; here it is still to be removed, as all three.
+    assert [path for path in held if deletion_sync.has_leftover(path)] == ["d", "e", "f"]
     assert stage.deletion_sync().warnings != []
     assert stage.deletion_sync(blocked=["e"]).warnings == []
     stage.sandbox.removal = Removal(removed=["d", "e", "f"])
@@ -287,6 +288,15 @@ def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wa
     assert bool(deletion_sync.paths_to_delete([GONE], wanted, ())) is reset
     mirror = stage.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
     assert mirror.paths_to_delete([GONE], wanted, ()) != {}
+
+
+def test_leftovers_are_pending_under_reset_too(stage: Stage) -> None:
+    """Leftovers call for a reset, but not if a new rule excludes all of them, unless the place of one is wanted."""
+    stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
+    assert stage.deletion_sync(Deletions.RESET).has_pending({}, ())
+    excluded = stage.deletion_sync(Deletions.RESET, lambda _path, _is_dir: True)
+    assert not excluded.has_pending({}, ())
+    assert excluded.has_pending({"a": FOLDER}, ())
 
 
 def test_a_record_that_fails(stage: Stage) -> None:

@@ -66,7 +66,7 @@ def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
         patch.setattr("syncd.scan.file_reader.os.pread", pread)
         patch.setattr("syncd.scan.file_reader.os.preadv", lambda *_: 0, raising=False)
         outcome, _ = rig.sync()
-    assert outcome.follow_up == ("torn",)
+    assert outcome.follow_up == outcome.torn == ("torn",)
     return path
 
 

@@ -22,6 +22,7 @@ from syncd.scan.links import has_inner_dotdot, leads_out, stays_inside
         ("d/a", "../b"),
         ("d/e/a", "../../b"),
         ("a", "d/../b"),
+        ("a", "b/c/../.."),
         ("a", "..."),
         ("a", "b\udcff"),
     ],
@@ -56,7 +57,7 @@ def test_texts_with_an_inner_dotdot(target: str) -> None:
     assert has_inner_dotdot(target)
 
 
-@pytest.mark.parametrize("target", ["", ".", "..", "../../a/b", "./../a", "a/..b", "a/.../b", "/a"])
+@pytest.mark.parametrize("target", ["", ".", "..", "../../a/b", "..//..", "/..", "./../a", "a/..b", "a/.../b", "/a"])
 def test_texts_without_an_inner_dotdot(target: str) -> None:
     """A ".." only at the beginning."""
     assert not has_inner_dotdot(target)
@@ -67,6 +68,8 @@ def test_texts_without_an_inner_dotdot(target: str) -> None:
     [
         ({"d/e/up": "../..", "d/out": "e/up/../outside"}, {"d/out"}),
         ({"d/up": "..", "l": "d/up/.."}, {"l"}),
+        ({"d/up": "..", "l": "d/up//.."}, {"l"}),
+        ({"d/up": "..", "l": "d/up/./.."}, {"l"}),
         ({"d/up": "..", "l": "d/up/../x", "m": "l"}, {"l", "m"}),
         ({"d/up": ".", "l": "d/up/../x"}, set()),
         ({"a": "b", "b": "a", "c": "a/../x"}, set()),
@@ -78,6 +81,13 @@ def test_texts_without_an_inner_dotdot(target: str) -> None:
 def test_links_through_others(links: dict[str, str], outside: set[str]) -> None:
     """A ".." after a link starts at the link's target; a circle leads nowhere."""
     assert {path for path, target in links.items() if leads_out(path, target, links.get)} == outside
+
+
+@pytest.mark.parametrize(("length", "leaves"), [(1, True), (40, True), (256, True), (257, False)])
+def test_links_one_behind_the_other(length: int, leaves: bool) -> None:
+    """The way out is found behind many links; what goes on for longer counts as a circle."""
+    links = {f"d/l{number}": f"l{number + 1}" for number in range(1, length)} | {f"d/l{length}": "../.."}
+    assert leads_out("d/l", "l1", links.get) is leaves
 
 
 PARTS = st.sampled_from(["..", "..", ".", "", "a", "b", "c"])

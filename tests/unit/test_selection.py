@@ -138,6 +138,17 @@ def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
     assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
 
 
+def test_an_exception_to_the_secrets_is_judged_where_it_is_and_as_what_it_is() -> None:
+    """The other rules decide as about any path: by its folder, and by whether it is one itself."""
+    asked = SelectionSettings(allow_secrets=("id_rsa",))
+    folders = {"sub/.gitignore": b"id_rsa/\n"}
+    assert decide("sub/id_rsa", folders, asked).included
+    assert not decide("sub/id_rsa/", folders, asked).included
+    anchored = {".gitignore": b"/sub/id_rsa\n"}
+    assert not decide("sub/id_rsa", anchored, asked).included
+    assert decide("id_rsa", anchored, asked).included
+
+
 def test_secrets_are_uploaded_only_if_configured() -> None:
     """`upload_secrets` removes the secrets' rules, and the ignore files decide."""
     asked = SelectionSettings(upload_secrets=True)
@@ -168,6 +179,69 @@ def test_gitignore_can_be_disabled() -> None:
     assert [scope.decide(name, is_dir=False).included for name in ("x.a", "x.b", "x.c")] == [True, True, False]
 
 
+def test_paths_are_of_the_workspace_when_gitignore_is_left_aside() -> None:
+    """The top has the empty path, and a pattern that begins with "/" is about it."""
+    root = Selection(SelectionSettings(use_gitignore=False, ignore=("/x",))).root()
+    assert root.path == ""
+    assert root.enter("a").path == "a"
+    assert not root.decide("x", is_dir=False).included
+    assert root.enter("a").decide("x", is_dir=False).included
+
+
+def test_a_file_above_the_workspace_speaks_of_its_own_folder() -> None:
+    """In a repository above, a pattern with a "/" is relative to the folder that its file is in."""
+    above = OuterRules("a/b", (OuterFile("/repo/a/.gitignore", "a", b"/b/x\n/y\nb/c/z\n"),))
+    root = Selection(DEFAULT).root(above)
+    assert str(root.decide("x", is_dir=False).rule) == "/repo/a/.gitignore:1: /b/x"
+    assert root.decide("y", is_dir=False).included
+    assert str(root.enter("c").decide("z", is_dir=False).rule) == "/repo/a/.gitignore:3: b/c/z"
+    assert root.enter("d").decide("z", is_dir=False).included
+
+
+def test_a_file_at_the_repositorys_top_speaks_of_it() -> None:
+    """Such as git's exclude file: a pattern with a "/" is relative to the top, be it the workspace or above it."""
+    exclude = (OuterFile("exclude", "", b"/sub/x\n"),)
+    root = Selection(DEFAULT).root(OuterRules("", exclude))
+    assert not root.enter("sub").decide("x", is_dir=False).included
+    assert root.decide("x", is_dir=False).included
+    workspace = Selection(DEFAULT).root(OuterRules("sub", exclude))
+    assert not workspace.decide("x", is_dir=False).included
+    assert workspace.enter("sub").decide("x", is_dir=False).included
+
+
+@pytest.mark.parametrize(("folder", "pattern"), [("", b"b\n"), ("a", b"b\n"), ("", b"b/\n"), ("a", b"b/\n")])
+def test_a_rule_that_leaves_out_the_workspace_is_none(folder: str, pattern: bytes) -> None:
+    """A person has named the workspace, so a rule that matches its name is not meant, wherever it stands."""
+    root = Selection(DEFAULT).root(OuterRules("a/b", (OuterFile("above", folder, pattern + b"c\n"),)))
+    assert root.decide("b", is_dir=True).included
+    assert str(root.decide("c", is_dir=True).rule) == "above:2: c"
+
+
+def test_a_rule_that_leaves_out_a_deep_workspace_is_none() -> None:
+    """A file far down on the way to the workspace is asked about what is in its own folder."""
+    deep = OuterFile("deep", "a/b/c", b"d\n")
+    assert Selection(DEFAULT).root(OuterRules("a/b/c/d", (deep,))).decide("d", is_dir=True).included
+
+
+def test_paths_are_of_the_workspace_in_a_repository_above_it() -> None:
+    """Where the workspace is in its repository is in no path and in no rule that people see."""
+    root = Selection(DEFAULT).root(OuterRules("a/b"))
+    assert root.path == ""
+    assert root.with_files({".gitignore": b"*.x\n"}).path == ""
+    inner = root.enter("c").with_files({".gitignore": b"*.x\n"})
+    assert inner.path == "c"
+    assert inner.enter("d").path == "c/d"
+    assert str(inner.decide("a.x", is_dir=False).rule) == "c/.gitignore:1: *.x"
+
+
+@pytest.mark.parametrize("above", [OuterRules(), OuterRules("a/b")], ids=["alone", "in a repository"])
+def test_git_folders_have_their_paths(above: OuterRules) -> None:
+    """The path of a folder in `.git`, sent when asked for, is the workspace's own too."""
+    git = Selection(SelectionSettings(include_git=True)).root(above).enter("sub").enter(".git")
+    assert git.path == "sub/.git"
+    assert git.enter("logs").path == "sub/.git/logs"
+
+
 def test_a_later_exclude_file_wins() -> None:
     """The repository's exclude file comes after the user's."""
     root = Selection(DEFAULT).root(
@@ -186,6 +260,14 @@ def test_scopes_are_immutable() -> None:
         assert scope.decide("a.x", is_dir=False).included
     assert one.enter("deep").path == "one/deep"
     assert root.enter("\udcff").enter("\u00e9").path == "\udcff/\u00e9"
+
+
+@pytest.mark.parametrize("first_is_dir", [True, False])
+def test_files_and_folders_of_one_name_are_told_apart(first_is_dir: bool) -> None:
+    """`build/` is about folders alone, whichever of the two a scope was asked about before."""
+    scope = Selection(DEFAULT).root().with_files({".gitignore": b"build/\n"})
+    for is_dir in (first_is_dir, not first_is_dir, first_is_dir):
+        assert scope.decide("build", is_dir).included is not is_dir
 
 
 def test_equal_files_in_two_directories_have_their_own_rules() -> None:
