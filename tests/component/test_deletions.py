@@ -178,7 +178,7 @@ def test_what_hinders_others_tell_of(stage: Stage) -> None:
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
     assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
-    # A folder that others use stays where nothing of ours wants its place; here it is still to be removed, as all three.
+    # A folder that others use stays if nothing of ours wants its place; here all three are still to be removed.
     assert [path for path in held if deletion_sync.has_leftover(path)] == ["d", "e", "f"]
     assert stage.deletion_sync().warnings != []
     assert stage.deletion_sync(blocked=["e"]).warnings == []
