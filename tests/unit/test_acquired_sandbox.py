@@ -1,4 +1,4 @@
-"""Sandboxes that come and go."""
+"""Acquired sandboxes: when the next one is acquired, and how many at most."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, is_over, wait
     ],
 )
 def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, over: bool) -> None:
-    """A minute before, or a tenth of a short life; a clock turned back says nothing."""
+    """The next one is due a minute before the end, or a tenth of a short lifetime; a clock set back changes nothing."""
     acquired_sandbox = AcquiredSandbox("box", 1000.0, None if life_s is None else 1000.0 + life_s, {})
     assert is_over(acquired_sandbox, 1000.0 + age_s) is over
 
@@ -38,6 +38,6 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
         ([-1, -2, -3], 0.0),
     ],
 )
-def test_no_more_than_a_few_are_acquired(ages_s: list[float], wanted_s: float) -> None:
-    """Three in ten minutes; the fourth waits until the first of them is that old."""
+def test_at_most_three_are_acquired_in_ten_minutes(ages_s: list[float], wanted_s: float) -> None:
+    """The fourth waits until the first is ten minutes old."""
     assert wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)

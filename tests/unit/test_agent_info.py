@@ -1,4 +1,4 @@
-"""What an agent is told, and how often, whatever a server says."""
+"""The information for the agent, and how often the hook runs, whatever the server sends."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ HOSTILE = {
 }
 
 
-def test_only_what_can_be_called_is_told() -> None:
-    """An http address in one piece, under a name."""
+def test_only_a_usable_address_is_passed_on() -> None:
+    """An http address without blanks, under a name, is passed on; others are not."""
     assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
     assert set(json.loads(mcp_json(HOSTILE))["mcpServers"]) == {"git", "GIT", "a;b\nc"}
     found = hook_variables(AgentInfo("id\0x\n", "", HOSTILE), "/w", "")
     assert not any("\0" in value or "\n" in value for value in found.values())
 
 
-def test_a_shell_runs_none_of_it() -> None:
-    """The lines set variables and do nothing else."""
+def test_the_shell_file_only_sets_variables() -> None:
+    """The lines set variables and run no command."""
     script = "\n".join(shell_lines(AgentInfo("box; exit 3", "", HOSTILE)))
     script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
     ran = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, text=True, env={}, check=False)
@@ -56,7 +56,7 @@ HERE = HookRun("here", ("tell",), 1)
         (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
     ],
 )
-def test_how_often_it_is_told(told: HookRun | None, attempts: int | None) -> None:
-    """Each sandbox once, where it fails three times; another command begins anew only after a failure."""
+def test_how_often_the_hook_runs(told: HookRun | None, attempts: int | None) -> None:
+    """It runs once for each sandbox, at most three times if it fails; another command is tried only after a failure."""
     attempt = next_attempt(told, "here", ("tell",))
     assert (None if attempt is None else attempt.attempts) == attempts

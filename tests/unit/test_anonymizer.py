@@ -1,4 +1,4 @@
-"""What a report shows of foreign text: words that syncd itself uses, numbers and times; of all else a pseudonym."""
+"""Foreign text in a report: syncd's own words, numbers and times stay, all else becomes a pseudonym."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _anonymized(private: dict[str, str] | None = None) -> Anonymizer:
     ],
 )
 def test_text(text: str, shown: str) -> None:
-    """Only what syncd's own texts hold is kept; the same text has the same pseudonym."""
+    """Only words of syncd's own messages stay; the same text gets the same pseudonym."""
     assert _anonymized().text(text) == shown
 
 
@@ -66,17 +66,17 @@ _BARE = "new changed gone mended first and more cannot be watched is polled chmo
     ],
 )
 def test_paths_without_quotes(text: str, shown: str) -> None:
-    """Where syncd's own messages have a path bare, it is hidden whole, though each word of it may be shown."""
+    """A path without quotes in a message is replaced as a whole, though each of its words may be shown."""
     assert Anonymizer(*words_and_phrases([*_OWN, _BARE]), {}).text(text) == shown
 
 
-def test_what_is_no_utf8() -> None:
-    """A name of odd bytes is hidden like others."""
+def test_names_that_are_not_utf8() -> None:
+    """A name of other bytes is replaced like any name."""
     assert ascii(_anonymized().text("status \udcff \udcff\udcfe")) == ascii("status <name-1> <name-2>")
 
 
-def test_private_names_win() -> None:
-    """A name that is a word of syncd's own is hidden all the same, also as a part of other names."""
+def test_private_names_are_replaced() -> None:
+    """A private name that is one of syncd's words is replaced, also as a part of other names."""
     private = {"/home/plan": "<home>", "plan": "<user>", "Status-7": "<host>"}
     anonymizer = Anonymizer(*words_and_phrases(_OWN), private, names=["secret upload"])
     assert anonymizer.text("read the plan in /home/plan/secret") == "read the <user> in <home><path-1>".replace(
@@ -89,7 +89,7 @@ def test_private_names_win() -> None:
 
 
 def test_values() -> None:
-    """JSON keeps its shape, its numbers and switches; names of fields are disguised like texts."""
+    """JSON keeps its shape, numbers and booleans; field names are replaced like texts."""
     value = {"status": "zebra", "zebra": [1, 2.5, None, True, {"read": "now"}]}
     assert _anonymized().value(value) == {"status": "<name-1>", "<name-1>": [1, 2.5, None, True, {"read": "now"}]}
     assert _anonymized().value({"first_added": "plan"}) == {"<name-1>": "<name-2>"}
@@ -99,13 +99,13 @@ def test_values() -> None:
     assert "zebra" not in str(_anonymized().value(deep))
 
 
-def test_endless_text() -> None:
-    """Of a line without end the beginning is enough, and takes no time."""
+def test_very_long_text() -> None:
+    """Only the beginning of a very long line is used."""
     shown = _anonymized().text("read now " + "1 new ('" * 100_000)
     assert shown.startswith("read now 1 <name-1>")
     assert len(shown) < 20_000
 
 
-def test_without_any_words() -> None:
-    """Where the sources are not at hand, everything is hidden, and nothing fails."""
+def test_without_the_sources() -> None:
+    """Everything is replaced if the sources cannot be read."""
     assert Anonymizer([], [], {"": "<nothing>"}).text("a b 3") == "<name-1> <name-2> 3"

@@ -1,4 +1,4 @@
-"""What of ours is in the way of what is here now, and which paths are left out."""
+"""Which paths syncd's own entries block in the sandbox, and which paths are left out."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="t")
     ],
 )
 def test_hindered(old: Entry, now: Entry | None, *, expected: bool) -> None:
-    """A directory replaces nothing and gives way to nothing; files and links replace one another."""
+    """A directory neither replaces nor is replaced by another kind; files and links replace each other."""
     wanted = {} if now is None else {"p": now}
     assert hindered({"p": [old]}, wanted) == ({"p"} if expected else set())
     assert hindered({"p": [now or old, old]}, wanted) == ({"p"} if expected else set())
 
 
 def test_in_the_way() -> None:
-    """Our versions of the path itself, and all that was below it; nothing else that was deleted."""
+    """Own versions of the path and of all below it are in the way; other deleted paths are not."""
     wanted = {"d": FILE, "f": FOLDER, "f/new": FILE, "sub": FOLDER, "sub/d": LINK}
     gone = ["d", "d/a", "d/sub", "d/sub/b", "f", "f/old", "sub/d", "sub/d/x", "sub/old", "old", "old/x", "dd/x"]
     found = in_the_way({path: [FILE] for path in gone}, wanted)
@@ -58,12 +58,12 @@ def test_in_the_way() -> None:
     ],
 )
 def test_kinds_changed(held: list[Manifest], lingering: dict[str, list[Entry]], *, expected: bool) -> None:
-    """Of a path that is wanted and may be there as of another kind, in whatever record."""
+    """A wanted path that any record has as another kind has changed its kind."""
     assert kinds_changed(held, {"p": FILE, "q": FILE}, lingering) is expected
 
 
 def test_parts() -> None:
-    """What is blocked comes with all that is below it, and with nothing that only begins alike."""
+    """A blocked path includes all below it, and no path that only begins alike."""
     manifest = {"a": FOLDER, "a/b": FILE, "ab": FILE, "c": FILE}
     aside = within_of(manifest, {"a"})
     assert list(aside) == ["a", "a/b"]
@@ -71,8 +71,8 @@ def test_parts() -> None:
     assert within_of(manifest, ()) == {}
 
 
-def test_the_mark() -> None:
-    """It says whether anything was changed here, whatever is known of the content, in whatever order."""
+def test_the_fingerprint() -> None:
+    """It changes with any local change, whatever is known of the content, in any order."""
     before = {"a": FILE, "b": LINK}
     assert mark({"b": LINK, "a": FILE}) == mark(before)
     assert mark({"a": Entry(Kind.FILE, 0o644, 1, 5), "b": LINK}) == mark(before)
@@ -80,8 +80,8 @@ def test_the_mark() -> None:
         assert mark(now) != mark(before)
 
 
-def test_problems() -> None:
-    """Fifty by name, in order, each with what to do; of the others the number."""
+def test_warnings() -> None:
+    """Fifty paths have a warning of their own, in order, with what to do; the others are counted."""
     (closed,) = warnings({"a/b": "r"})
     assert str(closed) == (
         "'a/b' is not sent: in the sandbox its directory is read-only: make it writable there; "

@@ -1,4 +1,4 @@
-"""Where the archive is cut."""
+"""The cut of the archive into chunks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ NAMES = [f"src/module{n:05}.py" for n in range(5_000)]
 
 
 def test_chunks_hold_every_path_once_and_in_order() -> None:
-    """Nothing is lost, doubled or moved by the cutting."""
+    """The cut neither loses, repeats nor moves a path."""
     tree = a_tree(NAMES)
     assert [path for run in chunks(tree) for path in run] == list(tree)
 
 
 def test_chunks_are_of_the_wanted_size() -> None:
-    """On average about the target, and never more than the largest size, but for a file that is larger itself."""
+    """Chunks are on average of the target size, and never larger than the maximum, except for one larger file."""
     runs = list(chunks(a_tree(NAMES)))
     sizes = [sum(512 + 9_000 for _ in run) for run in runs]
     assert max(sizes) <= LARGEST_BYTES
@@ -45,13 +45,13 @@ def test_chunks_are_of_the_wanted_size() -> None:
 
 
 def test_a_large_file_is_a_chunk_of_its_own() -> None:
-    """So that its neighbours need not be made anew with it."""
+    """A change of a large file does not rebuild its neighbours."""
     tree = a_tree(["a", "b", "c"], 10) | {"b": a_file(TARGET_BYTES)}
     assert ["b"] in list(chunks(dict(sorted(tree.items()))))
 
 
 def test_one_file_more_moves_few_boundaries() -> None:
-    """Almost all chunks stand when one file is added or removed."""
+    """Almost all chunks stay the same when one file is added or removed."""
     before = {tuple(run) for run in chunks(a_tree(NAMES))}
     for names in ([*NAMES, "src/module02500x.py"], NAMES[:2500] + NAMES[2501:]):
         after = {tuple(run) for run in chunks(a_tree(names))}
@@ -59,12 +59,12 @@ def test_one_file_more_moves_few_boundaries() -> None:
 
 
 def test_no_paths_are_no_chunks() -> None:
-    """An empty workspace."""
+    """An empty workspace has no chunks."""
     assert list(chunks({})) == []
 
 
-def test_a_key_tells_all_that_is_in_the_archive() -> None:
-    """Each field of an entry that reaches the archive changes the key; a stamp, which does not, leaves it."""
+def test_a_chunk_key_covers_all_that_is_in_the_archive() -> None:
+    """Each field of an entry that is in the archive changes the key; its stamp does not."""
     entry = a_file(5)
     link = Entry(Kind.SYMLINK, 0o777, 5, target="x")
     key = key_of({"a": entry}, "form")
@@ -85,12 +85,12 @@ def test_a_key_tells_all_that_is_in_the_archive() -> None:
 
 
 def test_unknown_content_has_no_key() -> None:
-    """A chunk with it is always made."""
+    """A chunk with content that was not read is always built."""
     assert key_of({"a": a_file(5), "b": a_file(5, b"")}, "form") is None
 
 
-def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
-    """After any change the chunks are those of a cut by someone who knows nothing, most of them the same objects."""
+def test_a_remembered_cut_gives_the_same_chunks() -> None:
+    """After any change the chunks equal those of a new cut, and most are the same objects."""
     rnd = random.Random(7)
     tree = {name: a_file(rnd.choice([0, 900, 9_000, 90_000])) for name in NAMES}
     before: list[Chunk] = []
@@ -111,8 +111,8 @@ def test_what_is_remembered_of_a_cut_changes_nothing_but_its_price() -> None:
     assert len(before) > 100
 
 
-def test_a_cut_forced_by_what_followed_is_not_remembered() -> None:
-    """A chunk that ended because a large file came next goes on, once that file is gone."""
+def test_a_cut_before_a_large_file_is_not_remembered() -> None:
+    """A chunk that ended before a large file continues once that file is removed."""
     names = [name for name in NAMES[:200] if len(chunks({name: a_file(10), "z": a_file(10)})) == 1][:20]
     small = a_tree(names, 10)
     with_large = dict(list(small.items())[:10]) | {"large": a_file(TARGET_BYTES)} | dict(list(small.items())[10:])

@@ -1,4 +1,4 @@
-"""When a workspace is believed to have vanished: by what is left of it, and of what took its place."""
+"""When a workspace counts as vanished: by how much of it is left, and of a replacement by its names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def files(numbers: range, entry: Entry = FILE) -> Manifest:
 
 
 @pytest.mark.parametrize("before", range(SMALL_FILES))
-def test_few_files_may_all_go(before: int) -> None:
-    """In a small workspace the last file may be deleted like any other."""
+def test_a_small_workspace_may_be_emptied(before: int) -> None:
+    """In a small workspace the last file may be deleted."""
     assert not lost_nearly_all(before, 0)
 
 
 @pytest.mark.parametrize("before", [*range(SMALL_FILES, 60), 99, 100, 101, 999, 50_000, 1_000_000])
 def test_less_than_a_tenth_left(before: int) -> None:
-    """The threshold to the file: a tenth is enough, whatever is less is not; growing never is a loss."""
+    """A tenth is enough and less is not; a growing workspace is never refused."""
     enough = -(-before // LEFT_ONE_IN)
     assert lost_nearly_all(before, 0)
     assert lost_nearly_all(before, enough - 1)
@@ -54,5 +54,5 @@ def test_less_than_a_tenth_left(before: int) -> None:
     ],
 )
 def test_another_directory(before: Manifest, now: Manifest, *, another: bool) -> None:
-    """What took the workspace's place must hold a tenth of its names, however many others; of a small one none."""
+    """A replacement of the workspace must hold a tenth of its names, whatever others it has; of a small one none."""
     assert is_replaced(before, now) is another

@@ -1,4 +1,4 @@
-"""What each answer means: by status at the API, by status and code at the bucket."""
+"""The failure action for each response: by status at the API, by status and code at the bucket."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_sta
 )
 @pytest.mark.parametrize("step", [ApiStep.UPLOAD_URL, ApiStep.INITIALIZE, ApiStep.DELETE])
 def test_the_apis_statuses(action: FailureAction, statuses: tuple[int, ...], step: ApiStep) -> None:
-    """What passes is tried again, a sign-in page too; what a person must mend is refused."""
+    """What passes by itself is retried, a sign-in page too; what a person must fix is refused."""
     assert {classify_api_status(step, status) for status in statuses} == {action}
 
 
 def test_the_apis_400() -> None:
-    """For `initialize` it says that no archive lies there; for the rest it is a refusal."""
+    """For `initialize` it means that the archive is missing; for other requests it is a refusal."""
     assert classify_api_status(ApiStep.INITIALIZE, 400) is FailureAction.UPLOAD_AGAIN
     assert classify_api_status(ApiStep.UPLOAD_URL, 400) is FailureAction.REFUSED
 
@@ -48,7 +48,7 @@ def test_the_apis_400() -> None:
     ],
 )
 def test_the_buckets_answers(status: int, code: str, action: FailureAction) -> None:
-    """An expired or refused URL is replaced, what passes is tried again, what is too large never fits."""
+    """An expired or refused URL is replaced, what passes by itself is retried, a too large archive is refused."""
     assert classify_bucket_status(status, code) is action
 
 
@@ -63,10 +63,8 @@ def test_the_buckets_answers(status: int, code: str, action: FailureAction) -> N
         (FailureAction.REFUSED, SandboxRefused, SandboxRefused, 78),
     ],
 )
-def test_a_failure_as_a_commands_end(
-    action: FailureAction, refusal: type[NeedsPerson], kind: type[SyncdError], exit_code: int
-) -> None:
-    """What may work later ends a command with 75, what a person must mend with 78, whatever words it holds."""
+def test_exit_codes(action: FailureAction, refusal: type[NeedsPerson], kind: type[SyncdError], exit_code: int) -> None:
+    """A command ends with 75 for what may work later and with 78 for what a person must fix, whatever the message."""
     error = StepFailed(ApiStep.UPLOAD, action, "no sandbox 'monkey'", "do this", refusal=refusal).as_error()
     assert type(error) is kind
     assert error.exit_code == exit_code

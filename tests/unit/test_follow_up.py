@@ -1,4 +1,4 @@
-"""Who waits for files that change while they are read, and what is then said."""
+"""When a command waits for files that change while they are read, and its message."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from syncd.sync.follow_up import left_out, still_changing, torn_copy, unsettled
         ("", "c", "", ""),
     ],
 )
-def test_what_keeps_someone_waiting(before: str | None, follow_up: str, torn: str, left: str) -> None:
-    """All of the first sync; of a later one what was named before, and what is torn now."""
+def test_what_a_command_waits_for(before: str | None, follow_up: str, torn: str, left: str) -> None:
+    """It waits for all of a first sync, and of a later one for the files named before and those torn now."""
     assert unsettled(before, follow_up, torn) == set(left)
 
 
-def test_what_is_said() -> None:
-    """Names, what the sandbox has of them, and what to do; in one line, whatever the names."""
+def test_the_message() -> None:
+    """One line has the names, what the sandbox has of them, and what to do."""
     one = str(still_changing(["a b"]))
     assert one == (
         "'a b' kept changing while being read: its copy in the sandbox may be half old and half new, all else is "
@@ -42,8 +42,8 @@ def test_what_is_said() -> None:
     )
 
 
-def test_what_is_said_of_taken_places() -> None:
-    """Names, and what to do."""
+def test_the_message_of_blocked_paths() -> None:
+    """It has the names and what to do."""
     assert str(left_out(["a"])) == (
         "'a' is not in the sandbox, where something of another kind has that name; all else is there: "
         "`syncd status` names what it is; move it away there, then run `syncd push --force`"

@@ -1,4 +1,4 @@
-"""A signal ends a wait at once and tears nothing else; folders and times that need no disk."""
+"""A signal ends a wait at once and interrupts nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ready() -> Iterator[threading.Event]:
 
 
 def test_a_signal_that_is_slept_through_is_sent_again(ready: threading.Event) -> None:
-    """As one that comes just before the wait begins, one that another thread took leaves the main thread asleep."""
+    """A signal before the wait, or one that another thread received, is sent again and ends the wait."""
     clock, interrupt = SystemClock(), Interrupt()
     started_s = clock.monotonic_s()
     with pytest.raises(Stop), interrupting(interrupt), interrupt.region():  # noqa: PT012 - the wait has to come after
@@ -53,7 +53,7 @@ def test_a_signal_that_is_slept_through_is_sent_again(ready: threading.Event) ->
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_that_is_lost_is_raised_again() -> None:
-    """The interpreter ignores what a finalizer raises; the next wait hears of it."""
+    """The interpreter ignores what a finalizer raises; the next wait raises it again."""
 
     class Finalized:
         def __del__(self) -> None:
@@ -69,7 +69,7 @@ def test_a_stop_that_is_lost_is_raised_again() -> None:
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
-    """A shell starts a job in the background with SIGINT ignored: the Ctrl-C is meant for others."""
+    """A shell starts a background job with SIGINT ignored, and it stays ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         interrupt = Interrupt()
@@ -81,7 +81,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_outside_a_region_it_only_remembers() -> None:
+def test_outside_a_region_the_signal_is_only_noted() -> None:
     """A signal in the middle of a file's update raises nothing; the next check does."""
     interrupt = Interrupt()
     interrupt.request()
@@ -89,8 +89,8 @@ def test_outside_a_region_it_only_remembers() -> None:
         interrupt.check()
 
 
-def test_inside_a_region_it_raises_at_once() -> None:
-    """A signal ends the wait, and a second one does not tear the clean-up."""
+def test_inside_a_region_the_signal_raises_at_once() -> None:
+    """The signal ends the wait; a second one does not interrupt the clean-up."""
     interrupt = Interrupt()
     with pytest.raises(Stop), interrupt.region():  # noqa: PT012 - what comes after the first is the point
         try:
@@ -102,7 +102,7 @@ def test_inside_a_region_it_raises_at_once() -> None:
 
 
 def test_a_region_after_the_request_is_not_entered() -> None:
-    """A signal just before a wait is not slept through."""
+    """A signal just before a wait ends it before it begins."""
     interrupt = Interrupt()
     interrupt.request()
     entered = []
@@ -135,27 +135,27 @@ def test_regions_nest() -> None:
     ],
 )
 def test_folders(environ: dict[str, str], state: str, spool: str) -> None:
-    """A service's folders first, then the user's; a relative one is none."""
+    """A service's folders come first, then the user's; a relative one is ignored."""
     folders = directories_for("/srv/my project", environ)
     assert os.path.dirname(folders.state) == os.path.expanduser(state)
     assert os.path.dirname(folders.spool) == os.path.expanduser(spool)
 
 
-def test_each_workspace_has_its_own() -> None:
-    """Workspaces of one name in different places share nothing, and any name makes a plain folder."""
+def test_each_workspace_has_its_own_folder() -> None:
+    """Workspaces of one name in different places share no folder, and any name makes a plain one."""
     odd = "/srv/.. \udcff\n" + "x" * 300
     names = {os.path.basename(directories_for(path, {}).state) for path in ("/a/p", "/b/p", odd, "/srv/...", "/srv/ü")}
     assert len(names) == 5
     assert all(name.isascii() and name.isprintable() and len(name) < 60 and " " not in name for name in names)
 
 
-def test_the_configurations_place() -> None:
-    """Under the user's configuration folder."""
+def test_the_place_of_the_configuration() -> None:
+    """It is under the user's configuration folder."""
     assert default_config_path({"XDG_CONFIG_HOME": "/c"}) == "/c/syncd/config.toml"
     assert default_config_path({}) == os.path.expanduser("~/.config/syncd/config.toml")
 
 
 def test_times_as_people_read_them() -> None:
-    """Whole seconds of UTC."""
+    """Times are shown as whole seconds of UTC."""
     assert stamp(NOON_S + 0.9) == "2026-11-24T13:20:11Z"
     assert utc(0).isoformat() == "1970-01-01T00:00:00+00:00"

@@ -1,4 +1,4 @@
-"""How far a kept connection is trusted, by how long it was idle and whether the machine slept."""
+"""Reuse of a kept connection, by its idle time and whether the machine was suspended."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ LAST = ConnectionTime(1_000.0, 5_000.0)
         (SURE_S, 0.5 * LEAST_SLEEP_S, ReuseDecision.LOOK),
     ],
 )
-def test_trust(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
-    """Used as it is at first, then after a look at the network, and not at all after the burst or a sleep."""
+def test_reuse(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
+    """It is reused at first, then after a check of the network, and never after the burst or a suspend."""
     now = ConnectionTime(LAST.monotonic_s + idle_s, LAST.boottime_s + idle_s + slept_s)
     assert reuse_decision(LAST, now) is expected
 
 
 def test_the_end_of_a_burst() -> None:
-    """What is closed when the timer goes off is what is not trusted any more."""
+    """The timer closes exactly the connections that are no longer reused."""
     ends_s = idle_at_s(LAST)
     assert ends_s == LAST.monotonic_s + KEEP_S
     assert reuse_decision(LAST, ConnectionTime(ends_s, LAST.boottime_s + KEEP_S)) is ReuseDecision.CLOSE

@@ -1,4 +1,4 @@
-"""What lingers in a sandbox: the rule, its bound, and its line on the screen."""
+"""Leftovers in a sandbox: which paths are kept as such, how many, and their line in the status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
     ],
 )
 def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[str], files: int) -> None:
-    """What was not removed, be it that nobody knows whether it was deleted: that is not counted."""
+    """A path that was not removed is a leftover; one whose deletion is uncertain is not counted."""
     held = {"stay": FILE, "a": FILE, "d": FOLDER, "d/l": LINK}
     found = after(NOTHING, [held], {"stay": FILE}, outcomes, unread=unread)
     assert list(found.entries) == entries
@@ -44,7 +44,7 @@ def test_what_stays(outcomes: RemovalOutcomes, unread: set[str], entries: list[s
 
 
 def test_what_came_back() -> None:
-    """It is forgotten, with what was said of it."""
+    """A path that came back is forgotten, with its warning."""
     before = Leftovers({"a": [FILE], "b": [FILE]}, frozenset("ab"), 0, 2)
     assert after(before, [{}], {"a": OTHER}, RemovalOutcomes(), unread=()) == Leftovers(
         {"b": [FILE]}, frozenset("b"), 0, 1
@@ -53,14 +53,14 @@ def test_what_came_back() -> None:
 
 
 def test_each_version_once() -> None:
-    """Whatever of one path may be there."""
+    """Each version of a path that may be there is kept once."""
     found = after(NOTHING, [{"a": FILE}, {"a": OTHER}, {"a": FILE}], {}, RemovalOutcomes(), unread=())
     assert found.entries == {"a": [FILE, OTHER]}
     assert found.files == 1
 
 
 def test_the_bound() -> None:
-    """Beyond it there is a number instead of names, and no number goes down by itself."""
+    """Beyond the bound only a number is kept, which does not decrease by itself."""
     held = {f"f{number}": FILE for number in range(8)} | {"d": FOLDER}
     found = after(NOTHING, [held], {}, RemovalOutcomes(), unread=(), most=5)
     assert (len(found.entries), found.unnamed, found.files) == (5, 3, 8)
@@ -71,7 +71,7 @@ def test_the_bound() -> None:
 
 
 def test_both_may_be_true() -> None:
-    """Between two records nothing is forgotten."""
+    """Two records are merged, and nothing is forgotten."""
     one, other = Leftovers({"a": [FILE]}, frozenset("a"), 1, 2), Leftovers({"b": [FILE]}, frozenset(), 0, 1)
     assert both(one, other) == Leftovers({"a": [FILE], "b": [FILE]}, frozenset("a"), 1, 2)
 
@@ -83,8 +83,8 @@ def test_both_may_be_true() -> None:
         (12_345, "  still there 12,345 files gone or left out here are there (sandbox.deletions)"),
     ],
 )
-def test_its_line(count: int, line: str) -> None:
-    """No warning: it is as the configuration says. Without any there is none."""
+def test_the_status_line(count: int, line: str) -> None:
+    """It is no warning, as the configuration asks for it; without leftovers there is none."""
     where = SandboxName("box", "https://api.klavis.ai", "us")
     status = Status(running=True, pid=1, state=State.WATCHING, workspace="/w", sandbox=where)
     beside = StatusContext("0.1.0", DaemonEnding.IN_ORDER, None, None)

@@ -1,4 +1,4 @@
-"""Which links stay inside the workspace by their text."""
+"""Which links stay inside the workspace by their target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from syncd.scan.links import leads_out, stays_inside, turns_back
     ],
 )
 def test_links_that_stay(path: str, target: str) -> None:
-    """A target inside, however it is written."""
+    """A target inside stays, however it is written."""
     assert stays_inside(path, target)
 
 
@@ -46,19 +46,19 @@ def test_links_that_stay(path: str, target: str) -> None:
     ],
 )
 def test_links_that_leave(path: str, target: str) -> None:
-    """An absolute target, or one that leaves on its way, even if it comes back."""
+    """An absolute target leaves, and one that leaves on its way, even if it comes back."""
     assert not stays_inside(path, target)
 
 
 @pytest.mark.parametrize("target", ["a/..", "../a/../b", "a/./../b", "a//../b", "..a/.."])
-def test_texts_that_turn_back(target: str) -> None:
-    """Up from a name, which may be a link."""
+def test_targets_that_turn_back(target: str) -> None:
+    """A target goes up from a name, which may be a link."""
     assert turns_back(target)
 
 
 @pytest.mark.parametrize("target", ["", ".", "..", "../../a/b", "./../a", "a/..b", "a/.../b", "/a"])
-def test_texts_that_do_not(target: str) -> None:
-    """Up first, then down."""
+def test_targets_that_do_not_turn_back(target: str) -> None:
+    """A target goes up first, then down."""
     assert not turns_back(target)
 
 
@@ -76,7 +76,7 @@ def test_texts_that_do_not(target: str) -> None:
     ],
 )
 def test_links_through_others(links: dict[str, str], outside: set[str]) -> None:
-    """What goes up from a link goes up from where that leads; a circle leads nowhere."""
+    """A target that goes up from a link goes up from that link's target; a loop leads nowhere."""
     assert {path for path, target in links.items() if leads_out(path, target, links.get)} == outside
 
 
@@ -90,7 +90,7 @@ LINKS = st.dictionaries(
 
 @given(LINKS)
 def test_links_stay_inside_together_unless_one_turns_back(links: dict[str, str]) -> None:
-    """So only of those that turn back it is asked where the others lead."""
+    """Only for targets that turn back the other links are resolved."""
     # As in a snapshot, nothing is below a link.
     links = {path: text for path, text in links.items() if not any(path.startswith(f"{other}/") for other in links)}
     kept = {path: text for path, text in links.items() if stays_inside(path, text)}

@@ -1,4 +1,4 @@
-"""What counts as a change, which contents are still known, and which snapshots are refused."""
+"""What counts as a change, which digests stay valid, and which snapshots are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="a")
     ],
 )
 def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: Difference) -> None:
-    """Kind, mode, target, size and content are changes; times are none, and an unread content is in doubt."""
+    """Kind, mode, target, size and content are changes; times are not, and unread content is uncertain."""
     found = difference(before, now)
     assert found == expected
     assert found.certain is bool(expected.added or expected.changed or expected.removed)
@@ -84,12 +84,12 @@ def test_difference(before: dict[str, Entry], now: dict[str, Entry], expected: D
     ],
 )
 def test_settle(known: Entry, scanned: Entry, digest: bytes) -> None:
-    """A digest is carried over while size and all of the stamp stand, and never from a stamp that was not believed."""
+    """A digest is kept while size and stamp are unchanged, but not from an untrusted stamp."""
     assert settle({"a": known}, {"a": scanned})["a"] == replace(scanned, digest=digest)
 
 
 def test_settle_keeps_to_what_was_scanned() -> None:
-    """Neither order nor paths come from what was known."""
+    """Order and paths are those of the scan, not of the known manifest."""
     settled = settle({"z": FILE, "a": FILE, "gone": FILE}, {"a": UNREAD, "new": UNREAD, "z": UNREAD, "d": FOLDER})
     assert list(settled) == ["a", "new", "z", "d"]
     assert settled["new"].digest == b""
@@ -99,7 +99,7 @@ def test_settle_keeps_to_what_was_scanned() -> None:
     ("age_ns", "believed"), [(YOUNG_NS + 1, True), (YOUNG_NS, False), (1, False), (0, False), (-5, False)]
 )
 def test_as_read(age_ns: int, *, believed: bool) -> None:
-    """The stamp of a file that was touched within the coarsest granularity, or in the future, is not believed."""
+    """The stamp of a file touched within the coarsest time granularity, or in the future, is not trusted."""
     entry = as_read(UNREAD, b"d", OLD.ctime_ns + age_ns)
     assert entry.digest == b"d"
     assert (entry.stamp == OLD) is believed
@@ -109,13 +109,13 @@ def test_as_read(age_ns: int, *, believed: bool) -> None:
     ("age_ns", "written_back"), [(WRITTEN_BACK_NS + 1, True), (WRITTEN_BACK_NS, False), (0, False)]
 )
 def test_as_read_once_all_is_written_back(age_ns: int, *, written_back: bool) -> None:
-    """A file that was touched less than a minute before may still be mapped, and written with no time to tell."""
+    """A file touched less than a minute before may be mapped and written without a new time."""
     assert as_read(UNREAD, b"d", OLD.ctime_ns + age_ns).written_back is written_back
     assert as_read(replace(UNREAD, stamp=None), b"d", OLD.ctime_ns + age_ns).written_back is False
 
 
-def test_which_files_may_have_changed_unheard() -> None:
-    """Those that are believed by their stamp, and were not known to be written back when they were read."""
+def test_files_that_may_have_changed_without_an_event() -> None:
+    """Files trusted by their stamp that were not written back when they were read may have changed."""
     old = replace(FILE, written_back=True)
     manifest = {"young": FILE, "old": old, "not read": UNREAD, "not believed": replace(FILE, stamp=None), "d": FOLDER}
     assert not_written_back(manifest) == ["young"]
@@ -129,14 +129,14 @@ def test_disbelieve() -> None:
     assert manifest == {"a": replace(FILE, stamp=None), "b": FILE, "d": FOLDER}
 
 
-def test_an_old_mtime_makes_nobody_believed() -> None:
-    """Only the ctime counts: an unpacked file is as old as it likes to say."""
+def test_an_old_mtime_is_not_trusted() -> None:
+    """Only the ctime counts: an unpacked file can have any mtime."""
     entry = replace(UNREAD, stamp=Stamp(0, 10 * YOUNG_NS, 3, 4))
     assert as_read(entry, b"d", 10 * YOUNG_NS + 1).stamp is None
 
 
-def test_what_was_sent_is_always_in_doubt() -> None:
-    """What changed while it was read differs from nothing and equals nothing."""
+def test_content_that_changed_while_read_is_uncertain() -> None:
+    """Content that changed while it was read neither differs from anything nor equals it."""
     entry = as_sent(FILE, FILE.size_bytes, b"sent")
     assert entry == replace(FILE, digest=b"", stamp=None, sent_digest=b"sent")
     assert settle({"a": entry}, {"a": UNREAD})["a"].digest == b""
@@ -148,17 +148,17 @@ def test_what_was_sent_is_always_in_doubt() -> None:
     [(0, 0, False), (19, 0, False), (20, 0, True), (20, 1, True), (20, 2, False), (100, 9, True), (100, 10, False)],
 )
 def test_the_guard(before: int, now: int, *, lost: bool) -> None:
-    """Of 20 files and more, fewer than a tenth left is an accident."""
+    """With 20 files or more, fewer than a tenth left is refused."""
     assert lost_nearly_all(before, now) is lost
 
 
 def test_the_guard_counts_files() -> None:
-    """Directories alone make no workspace; links count as files."""
+    """Directories do not count; links count as files."""
     assert count_files([FILE, FOLDER, LINK, FOLDER]) == 2
 
 
 def test_what_was_sent_of_a_file_that_changed_meanwhile() -> None:
-    """Its digest says what arrived until the file is read in one piece; then the file's own does."""
+    """Its digest of what arrived is valid until the file is read in one piece."""
     torn = as_sent(replace(FILE, written_back=True), 3, b"sent")
     assert torn == replace(FILE, size_bytes=3, digest=b"", stamp=None, sent_digest=b"sent", written_back=False)
     assert arrived_digest(torn) == b"sent"
@@ -169,13 +169,13 @@ def test_what_was_sent_of_a_file_that_changed_meanwhile() -> None:
 
 
 def test_which_contents_are_unknown() -> None:
-    """Files that nobody read in one piece; directories and links have none."""
+    """Files that were never read in one piece are unknown; directories and links have no content."""
     entries = {"d": FOLDER, "l": LINK, "known": FILE, "unread": UNREAD, "torn": as_sent(FILE, 3, b"sent")}
     assert unknown(entries) == ["unread", "torn"]
 
 
 def test_the_limit() -> None:
-    """A snapshot over the limit is refused with its size, the key and the largest paths, the largest first."""
+    """A snapshot over the limit is refused with its size, the key and the largest paths first."""
     sizes = {"small": 1, "a\nb": 3 << 20, "c": 2 << 20, "d": 4 << 20, "e": 5 << 20}
     manifest = {path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER}
     assert over_limit(manifest, 13) == (
@@ -186,7 +186,7 @@ def test_the_limit() -> None:
 
 
 def test_exactly_the_limit_fits() -> None:
-    """The limit itself is allowed."""
+    """A snapshot of exactly the limit is allowed."""
     assert over_limit({"a": replace(FILE, size_bytes=1 << 20)}, 1) is None
     assert over_limit({"a": replace(FILE, size_bytes=(1 << 20) + 1)}, 1) is not None
     assert mib(1536 << 20) == "1,536.0 MiB"

@@ -1,4 +1,4 @@
-"""What the desktop is told: bad news that lasts, good news after bad, and never a flood, whatever happens."""
+"""When the desktop is notified: failures that last, recoveries after them, and never too often."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ SINCE = datetime(2026, 11, 24, 14, 5, tzinfo=ZONE)
 
 
 @dataclass
-class Desk:
-    """A daemon, its machine and the person before it; what was said and when; None: the bad news was forgotten."""
+class NoticeRig:
+    """A daemon, its machine and user, and the notifications shown; None: a failure was forgotten."""
 
     time_s: float = 0.0
     awake_s: float = 1_000.0
@@ -74,13 +74,13 @@ class Desk:
         self.condition = None
 
     def restart(self) -> None:
-        """Another process, after another boot."""
+        """Start another process, after another boot."""
         self.condition = None
         self.told = shifted(self.told, 7.0 - self.boot_s)
         self.awake_s = self.boot_s = 7.0
 
     def wait(self, seconds: float) -> None:
-        """Awake, with a loop that looks when it is due."""
+        """Let time pass awake, with a check when it is due."""
         end_s = self.awake_s + seconds
         while (due := plan(self.condition, self.told, AFTER_S, self.now)) is not None and due.at_s <= end_s:
             self._pass(max(0.0, due.at_s - self.awake_s))
@@ -121,9 +121,9 @@ class Desk:
         return [news for _, news, _ in self.said if news is not None]
 
 
-def test_nothing_is_said_while_all_is_well() -> None:
-    """A success is no news, nor is a failure that does not last."""
-    admin = Desk()
+def test_success_is_not_notified() -> None:
+    """A success is not notified, nor is a failure that does not last."""
+    admin = NoticeRig()
     admin.well()
     for _ in range(50):
         admin.fail()
@@ -133,9 +133,9 @@ def test_nothing_is_said_while_all_is_well() -> None:
     assert admin.said == []
 
 
-def test_failing_is_said_once_and_then_that_it_is_over() -> None:
-    """However long it lasts and however often it fails."""
-    admin = Desk()
+def test_a_failure_and_its_end_are_notified_once() -> None:
+    """A failure is notified once, however long it lasts, and its end once."""
+    admin = NoticeRig()
     admin.fail()
     admin.wait(AFTER_S - 0.1)
     assert admin.news == []
@@ -148,9 +148,9 @@ def test_failing_is_said_once_and_then_that_it_is_over() -> None:
     assert admin.news == [NotificationKind.FAILING, NotificationKind.WELL]
 
 
-def test_a_night_asleep_is_no_night_of_failing() -> None:
-    """Only time awake counts."""
-    admin = Desk()
+def test_suspend_time_does_not_count() -> None:
+    """Only the time that the machine is awake counts."""
+    admin = NoticeRig()
     admin.fail()
     admin.wait(60)
     admin.sleep(8 * 3_600)
@@ -161,17 +161,17 @@ def test_a_night_asleep_is_no_night_of_failing() -> None:
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
-def test_a_person_is_called_sooner(after_s: float, wait_s: float) -> None:
-    """After a minute, or as soon as failing is said."""
+def test_a_hold_is_notified_sooner(after_s: float, wait_s: float) -> None:
+    """A hold is notified after a minute, or at once if the failure was notified."""
     trouble = failed(None, "the key is refused", 100.0, 0.0, needs_person=True)
     due = plan(trouble, NoticeState(), after_s, TwoClocks(100.0, 100.0))
     assert due is not None
     assert (due.news, due.at_s) == (NotificationKind.NEEDED, 100.0 + wait_s)
 
 
-def test_a_hold_is_said_again_after_a_day_and_no_sooner() -> None:
-    """By the clock on the wall: a day with the lid closed is a day."""
-    admin = Desk()
+def test_a_hold_is_notified_again_after_a_day() -> None:
+    """The day is one of wall time and includes a suspend."""
+    admin = NoticeRig()
     admin.hold("3 files where it held 40")
     admin.wait(NEEDED_AFTER_S)
     for number in range(100):
@@ -182,9 +182,9 @@ def test_a_hold_is_said_again_after_a_day_and_no_sooner() -> None:
     assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED]
 
 
-def test_another_hold_is_news() -> None:
-    """Who mended the key learns that now the sandbox is gone; a failing network in between is none."""
-    admin = Desk()
+def test_another_hold_is_notified() -> None:
+    """A hold with another reason is notified; a network failure in between is not."""
+    admin = NoticeRig()
     for _ in range(5):
         for text in ("the key is refused", "the sandbox is gone"):
             admin.hold(text)
@@ -194,9 +194,9 @@ def test_another_hold_is_news() -> None:
     assert [kind for _, _, kind in admin.said] == ["the key is refused", "the sandbox is gone"]
 
 
-def test_failing_becomes_a_hold() -> None:
-    """What a person has to do is said though the failure was."""
-    admin = Desk()
+def test_a_failure_that_becomes_a_hold() -> None:
+    """The hold is notified though the failure was."""
+    admin = NoticeRig()
     admin.fail()
     admin.wait(AFTER_S)
     admin.hold()
@@ -204,9 +204,9 @@ def test_failing_becomes_a_hold() -> None:
     assert admin.news == [NotificationKind.FAILING, NotificationKind.NEEDED]
 
 
-def test_the_same_hold_after_a_good_time_is_news() -> None:
-    """The person had been told that all is well."""
-    admin = Desk()
+def test_the_same_hold_after_a_recovery_is_notified() -> None:
+    """The recovery was notified, so the hold is notified again."""
+    admin = NoticeRig()
     for _ in range(2):
         admin.hold()
         admin.wait(NEEDED_AFTER_S)
@@ -214,9 +214,9 @@ def test_the_same_hold_after_a_good_time_is_news() -> None:
     assert admin.news == [NotificationKind.NEEDED, NotificationKind.WELL] * 2
 
 
-def test_the_last_word_is_kept_for_good_news() -> None:
-    """Where no more may be said for a while, the screen does not stand there with what is over."""
-    admin = Desk()
+def test_the_last_notification_is_kept_for_the_recovery() -> None:
+    """At the limit the recovery is still notified, so that the screen does not keep a failure that is over."""
+    admin = NoticeRig()
     for number in range(10):
         admin.hold(f"trouble {'x' * number}")
         admin.wait(NEEDED_AFTER_S)
@@ -225,9 +225,9 @@ def test_the_last_word_is_kept_for_good_news() -> None:
     assert admin.news[-1] is NotificationKind.WELL
 
 
-def test_no_bad_news_without_room_for_the_good() -> None:
-    """Where one more may be said, it is not what would then stand there for the rest of the hour."""
-    admin = Desk()
+def test_no_failure_is_notified_without_room_for_its_recovery() -> None:
+    """The last notification within the limit is never a failure."""
+    admin = NoticeRig()
     for text in ("one trouble", "another trouble"):
         admin.hold(text)
         admin.wait(NEEDED_AFTER_S)
@@ -239,9 +239,9 @@ def test_no_bad_news_without_room_for_the_good() -> None:
     assert admin.news[3:] == [NotificationKind.FAILING]
 
 
-def test_what_comes_and_goes_all_day() -> None:
-    """Each time it lasts long enough to be said, and yet it is said a few times only."""
-    admin = Desk()
+def test_a_failure_that_comes_and_goes() -> None:
+    """It is notified only a few times a day."""
+    admin = NoticeRig()
     said_by_hour = []
     for _ in range(24):
         for _ in range(3):
@@ -257,9 +257,9 @@ def test_what_comes_and_goes_all_day() -> None:
     assert len(admin.said) == 13, "a new day"
 
 
-def test_nobody_is_there() -> None:
-    """Tried now and then; who comes later is told; what was over by then is not told at all."""
-    admin = Desk(present=False)
+def test_without_a_desktop() -> None:
+    """It is tried now and then; a user who logs in later is notified of what still lasts."""
+    admin = NoticeRig(present=False)
     admin.fail()
     admin.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
     assert admin.tries == 7  # at once, then after 10, 20, 40, … s
@@ -280,8 +280,8 @@ def test_nobody_is_there() -> None:
 
 
 def test_an_idle_daemon_is_not_woken() -> None:
-    """Nothing is ahead when all is well, in a pause, and when what is wrong has been said."""
-    admin = Desk()
+    """There is no deadline when all is well, paused, or notified."""
+    admin = NoticeRig()
     for do in (admin.well, admin.pause, admin.restart):
         do()
         assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
@@ -315,9 +315,9 @@ _EVENTS = st.lists(
 )
 
 
-def lived(events: Iterable[Event]) -> Desk:
-    """A desk after all that; what holds at each step is looked at there."""
-    admin = Desk()
+def lived(events: Iterable[Event]) -> NoticeRig:
+    """Return a rig after a random sequence of steps, with a check at each."""
+    admin = NoticeRig()
     for event, seconds in events:
         before = len(admin.news)
         match event.split():
@@ -346,8 +346,8 @@ def lived(events: Iterable[Event]) -> Desk:
 
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
-def test_never_a_flood(events: list[Event]) -> None:
-    """In any hour, in any day: whatever fails, flaps, sleeps, restarts and comes back."""
+def test_the_rate_limit(events: list[Event]) -> None:
+    """The limits of an hour and a day hold in any sequence of failures, suspends and restarts."""
     admin = lived(events)
     for window_s, most in MOST:
         times = [time_s for time_s, news, _ in admin.said if news is not None]
@@ -361,7 +361,7 @@ def test_never_a_flood(events: list[Event]) -> None:
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
 def test_nothing_is_repeated(events: list[Event]) -> None:
-    """Good news only after bad; a failure once, the same hold once a day, until it was over."""
+    """A recovery is notified only after a failure, a failure once, and a hold once a day."""
     admin = lived(events)
     last: NotificationKind | None = None
     since_well: dict[str, float] = {}
@@ -381,8 +381,8 @@ def test_nothing_is_repeated(events: list[Event]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(_EVENTS, st.booleans())
-def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
-    """Whatever was before: trouble that stays is told within a day, and its end at once."""
+def test_a_lasting_failure_is_always_notified(events: list[Event], needs_person: bool) -> None:
+    """After any sequence a lasting failure is notified within a day, and its end at once."""
     admin = lived(events)
     admin.present = True
     admin.fail("the end", needs_person=needs_person)
@@ -393,7 +393,7 @@ def test_the_truth_comes_out(events: list[Event], needs_person: bool) -> None:
 
 
 def test_another_boots_clock() -> None:
-    """Every time in the record is moved, and nothing else."""
+    """Every time in the record is moved to the new boot's clock, and nothing else."""
     told = NoticeState(NotificationKind.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
     assert shifted(told, -7.0) == NoticeState(NotificationKind.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
     assert shifted(NoticeState(), 7.0) == NoticeState()
@@ -417,8 +417,8 @@ def test_another_boots_clock() -> None:
         ),
     ],
 )
-def test_the_words(news: NotificationKind, now: datetime, summary: str, body: str) -> None:
-    """What, since when, and the error's own line, which says what to do."""
+def test_the_text_of_a_failure(news: NotificationKind, now: datetime, summary: str, body: str) -> None:
+    """The text has the failure, its start, and the error's own line, which says what to do."""
     text = "the server refused the API key: put a valid one into ~/.config/syncd/api-key"
     trouble = failed(None, text, 0.0, 0.0, needs_person=True)
     notice = render(news, trouble, "work", SINCE, now)
@@ -427,8 +427,8 @@ def test_the_words(news: NotificationKind, now: datetime, summary: str, body: st
     assert (notice.category, notice.icon) == ("transfer.error", "dialog-warning")
 
 
-def test_the_good_words() -> None:
-    """Nothing of the trouble is left in them."""
+def test_the_text_of_a_recovery() -> None:
+    """It holds nothing of the failure."""
     notice = render(NotificationKind.WELL, Healthy(0.0), "work", SINCE, SINCE)
     assert notice.summary == "work is in sync again"
     assert (notice.category, notice.icon) == ("transfer.complete", "emblem-default")
@@ -450,13 +450,13 @@ def test_the_good_words() -> None:
     ],
 )
 def test_no_key_and_no_url(text: str, shown: str) -> None:
-    """Of a URL the host is left; nothing signs, nothing is longer than a screen's corner."""
+    """Of a URL only the host is shown, without a signature; the text is bounded."""
     trouble = failed(None, text, 0.0, 0.0, needs_person=True)
     assert render(NotificationKind.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
 
 
 def test_an_odd_name() -> None:
-    """A workspace's name goes on one short line."""
+    """A workspace's name is shown on one short line."""
     notice = render(NotificationKind.WELL, Healthy(0.0), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
     assert notice.summary.startswith("a b\\udcffc")
     assert len(notice.summary) <= 40 + len(" is in sync again")

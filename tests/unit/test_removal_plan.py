@@ -1,4 +1,4 @@
-"""What is to go in the sandbox."""
+"""Which paths are removed in the sandbox."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
         ({"dd": FILE}, {}, {"d"}, ["dd"]),
     ],
 )
-def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
-    """What is gone or of another kind, contents first; never what could not be looked into."""
+def test_paths_to_remove(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
+    """Paths that are deleted or of another kind are removed, contents first; unreadable ones are not."""
     found = paths_to_delete([held], wanted, unread)
     assert list(found) == gone
     assert all(found[path] == [held[path]] for path in gone)
@@ -44,14 +44,14 @@ def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[s
         ({"b": FILE}, [FILE, FOLDER, LINK]),
     ],
 )
-def test_what_an_earlier_time_left(wanted: Manifest, gone: list[Entry]) -> None:
-    """Each version of it that is of another kind than what is wanted; none where all are."""
+def test_leftovers_of_another_kind(wanted: Manifest, gone: list[Entry]) -> None:
+    """Each recorded version that is of another kind than the wanted one is removed."""
     assert paths_to_delete([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
     assert paths_to_delete([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})
 
 
 def test_each_version_that_may_be_there() -> None:
-    """Of a path that was sent twice, the second time without an answer, either content may lie there."""
+    """A path sent twice, the second time without an answer, may have either content."""
     other = Entry(Kind.FILE, 0o644, 2, 7, digest=b"e" * 32)
     found = paths_to_delete([{"a": FILE, "b": FILE}, {"a": other, "b": FOLDER, "c": FILE}], {"b": FILE}, ())
     assert found == {"a": [FILE, other], "b": [FOLDER], "c": [FILE]}

@@ -1,4 +1,4 @@
-"""How long to wait between two attempts: doubling, jitter, and what a server asks for."""
+"""The wait between two attempts: doubling, jitter, and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SERVER_S = 1_795_521_600.0
     ],
 )
 def test_retry_after(value: str | None, expected: float | None) -> None:
-    """Seconds or an HTTP date by the server's clock; what is absurd is bounded, what is garbage ignored."""
+    """Seconds or an HTTP date by the server's clock are used; absurd ones are bounded, others ignored."""
     assert retry_after_s(value, SERVER_S) == expected
 
 
 @pytest.mark.usefixtures("far_from_utc")
 def test_a_date_without_a_zone_is_utc() -> None:
-    """Wherever this machine is."""
+    """The local time zone does not matter."""
     assert retry_after_s("Tue, 24 Nov 2026 12:00:30 -0000", SERVER_S) == 30.0
 
 
@@ -59,18 +59,18 @@ def test_the_limit_doubles(failures: int, expected: float) -> None:
 @pytest.mark.parametrize("failures", [1, 2, 5, 10, 100])
 @pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
 def test_the_jitter_stays_in_bounds(failures: int, chance: float) -> None:
-    """From half of the limit to all of it, so that many laptops do not come back at once, nor any at once."""
+    """The wait is between half of the limit and all of it, so that many clients do not retry at the same time."""
     limit_s = backoff_limit_s(failures, 0.5, 30.0)
     assert limit_s / 2 <= delay_s(failures, 0.5, 30.0, chance) <= limit_s
     assert delay_s(failures, 0.5, 30.0, 0.0) < delay_s(failures, 0.5, 30.0, 1.0)
 
 
 @pytest.mark.parametrize(("asked_s", "expected"), [(None, 4.0), (0.0, 4.0), (3.0, 4.0), (90.0, 90.0)])
-def test_what_the_server_asks_is_a_least_wait(asked_s: float | None, expected: float) -> None:
-    """`Retry-After` lengthens the wait, beyond the longest of our own too, and never shortens it."""
+def test_retry_after_is_a_minimum(asked_s: float | None, expected: float) -> None:
+    """`Retry-After` lengthens the wait, beyond the longest own one too, and never shortens it."""
     assert delay_s(3, 1.0, 60.0, 1.0, asked_s) == expected
 
 
 def test_a_first_delay_over_the_longest() -> None:
-    """The longest wait bounds the first one as well."""
+    """The longest wait also bounds the first one."""
     assert backoff_limit_s(1, 100.0, 60.0) == 60.0

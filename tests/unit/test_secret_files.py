@@ -1,4 +1,4 @@
-"""Files that hold a secret stay out of a scan while they are what they were."""
+"""Files that hold a secret are excluded from a scan while they are unchanged."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SECRET = Secret("a token", 7)
 
 
 def noted(*paths: str, entry: Entry = ENTRY) -> SecretFiles:
-    """What is remembered after these were held back."""
+    """Return the record after these files were excluded."""
     held = SecretFiles()
     held.note(Packed(secret_files=dict.fromkeys(paths, (entry, SECRET))))
     return held
 
 
 def test_what_is_left_out() -> None:
-    """Each of them, and none besides; their paths count as not read, so that nothing is deleted anywhere."""
+    """Each of them is excluded, and no others; their paths count as unread, so they are not deleted anywhere."""
     held = noted("a", "b")
     assert (list(held), len(held)) == (["a", "b"], 2)
     scan = Scan(manifest={"a": ENTRY, "b": ENTRY, "c": ENTRY}, unread={"x"})
@@ -47,8 +47,8 @@ def test_what_is_left_out() -> None:
         replace(ENTRY, stamp=None),
     ],
 )
-def test_one_that_is_no_more_what_it_was(now: Entry | None) -> None:
-    """It is looked at, and forgotten until it is found again; the others stay out."""
+def test_a_changed_file_is_searched_again(now: Entry | None) -> None:
+    """It is read and forgotten until a secret is found again; the others stay excluded."""
     held = noted("a", "b")
     manifest = {"b": ENTRY} if now is None else {"a": now, "b": ENTRY}
     scan = Scan(manifest=dict(manifest))
@@ -59,15 +59,15 @@ def test_one_that_is_no_more_what_it_was(now: Entry | None) -> None:
 
 
 def test_another_time_or_mode_is_no_other_content() -> None:
-    """Only its stamp and size say whether it was written."""
+    """Only the stamp and the size show that the file was written."""
     held = noted("a")
     scan = Scan(manifest={"a": replace(ENTRY, mode=0o600, digest=b"")})
     held.leave_out(scan)
     assert scan.manifest == {}
 
 
-def test_what_is_not_believed_is_looked_at() -> None:
-    """It loses its stamp; nothing else does, and nothing new is remembered."""
+def test_a_file_without_a_trusted_stamp_is_searched_again() -> None:
+    """It loses its stamp, the others keep theirs, and nothing new is recorded."""
     held = noted("a", "b")
     held.disbelieve({"a", "c"})
     assert list(held) == ["a", "b"]
@@ -77,8 +77,8 @@ def test_what_is_not_believed_is_looked_at() -> None:
     assert list(held) == ["b"]
 
 
-def test_which_may_have_changed_unseen() -> None:
-    """Those whose stamps stand and were young at the read."""
+def test_files_that_may_have_changed_without_an_event() -> None:
+    """Files whose stamps are unchanged and were young when read may have changed."""
     held = noted("old")
     young = replace(ENTRY, written_back=False)
     held.note(Packed(secret_files={"young": (young, SECRET), "gone": (young, SECRET)}))
@@ -88,7 +88,7 @@ def test_which_may_have_changed_unseen() -> None:
 
 
 def test_the_warnings() -> None:
-    """One a file, with what was found; of one that was sent before, what may be there."""
+    """One warning a file says what was found, and for a file sent before, what may be in the sandbox."""
     sent, unsent = noted("sent", "unsent").warnings(lambda path: path == "sent")
     assert sent.key == "secret:sent"
     assert sent.what.startswith("'sent' holds a token in line 7 and stays home, but what was sent of it before")

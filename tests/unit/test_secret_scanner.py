@@ -1,4 +1,4 @@
-"""Which contents are secrets, and which only look like it. All secrets here are made up, and put together when run."""
+"""Contents that are secrets, and contents that only look like them. All secrets here are made up at run time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAIL = "-----END {}PRIVATE KEY{}-----"
 
 
 def chance(length: int, alphabet: str = "") -> str:
-    """Characters as by chance, but the same each time. They stand in no file, so that this one is no secret itself."""
+    """Return pseudorandom characters, always the same, so that no file holds a secret."""
     digest = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(length // 24 + 2))
     if alphabet:
         return "".join(alphabet[byte % len(alphabet)] for byte in digest)[:length].ljust(length, alphabet[1])
@@ -31,14 +31,14 @@ UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 def key(kind: str = "", block: str = "", joint: str = "\n", length: int = 64 * 12) -> str:
-    """A private key in text; `joint` is what its lines are joined by."""
+    """Return a private key in text; `joint` joins its lines."""
     body = chance(length)
     lines = [HEAD.format(kind, block), *(body[at : at + 64] for at in range(0, length, 64)), TAIL.format(kind, block)]
     return joint.join(lines) + "\n"
 
 
 def found(text: str | bytes, path: str = "a.txt", *allowed: str) -> str | None:
-    """What the search says of a file."""
+    """Return the findings of the search in a file."""
     content = text.encode() if isinstance(text, str) else text
     secret = SecretSearch(allowed, OWN).in_file(path, memoryview(content))
     return None if secret is None else str(secret)
@@ -75,7 +75,7 @@ KEYS = {
 
 @pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
 def test_private_keys(text: str) -> None:
-    """A private key is one in each form and wherever it is written down."""
+    """A private key is found in each form and wherever it is written."""
     said = found(text)
     assert said is not None
     assert re.fullmatch(r"a private key( in base64)? in line [123]", said)
@@ -101,7 +101,7 @@ TOKENS = {
 
 @pytest.mark.parametrize("what", TOKENS)
 def test_tokens(what: str) -> None:
-    """A token of a known form is found, named, and its line told; its value is not."""
+    """A token of a known form is found and reported with its kind and line, but without its value."""
     said = found("first\nsecond " + TOKENS[what])
     assert said is not None
     assert said.startswith(f"{what} in line ")
@@ -109,7 +109,7 @@ def test_tokens(what: str) -> None:
 
 
 def test_more_forms_of_tokens() -> None:
-    """Issuers have several: each is found."""
+    """Each of an issuer's forms is found."""
     for text in (
         f"gho_{chance(36, LETTERS)}",
         f"ghs_{chance(36, LETTERS)}",
@@ -149,54 +149,54 @@ HARMLESS = {
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
 def test_what_only_looks_like_a_secret(text: str) -> None:
-    """Public keys, documentation, placeholders and programs about keys may leave."""
+    """Public keys, documentation, placeholders and programs that handle keys are sent."""
     assert found(text) is None
 
 
-def test_data_is_no_text() -> None:
-    """Only text is searched, but syncd's own key is looked for everywhere."""
+def test_binary_files() -> None:
+    """Only text is searched, except for syncd's own key."""
     assert found(b"\x7fELF\0" + key().encode()) is None
     assert found(b"\x7fELF\0" + OWN.encode()) == "syncd's own API key in line 1"
 
 
 def test_a_placeholder_hides_no_token() -> None:
-    """What follows a placeholder, an excerpt or a bare id is looked at as well."""
+    """Text after a placeholder, an excerpt or a bare id is searched too."""
     for harmless in HARMLESS.values():
         assert (
             found(f"{harmless}\n{40 * 'z '}\n{key('RSA ')}") == f"a private key in line {harmless.count(chr(10)) + 3}"
         )
 
 
-def test_own_keys_that_are_words() -> None:
-    """A key so short that files hold it for other reasons is not looked for."""
+def test_short_own_keys() -> None:
+    """A key so short that files hold it for other reasons is not searched for."""
     assert SecretSearch((), "short").in_file("a", b"a short story") is None
     assert SecretSearch((), "").in_file("a", b"") is None
 
 
 @pytest.mark.parametrize("pattern", ["tests/fixtures/*.txt", "/tests/", "fixtures/", "k.txt", "fixtures", "**/k.*"])
 def test_allowed_paths(pattern: str) -> None:
-    """A pattern that names the file or a folder above it lets it leave; it says nothing of others."""
+    """A pattern that names the file or a folder above allows it, and no others."""
     assert found(key(), "tests/fixtures/k.txt", pattern) is None
     assert found(key(), "src/other.txt", pattern) is not None
     assert ("tests/fixtures/k.txt" in SecretAllowlist([pattern])) is True
 
 
 def test_patterns_that_do_not_match() -> None:
-    """An anchored pattern is anchored for what lies below its folder too, and odd names are taken as their bytes."""
+    """An anchored pattern is anchored for the contents of its folder too; odd names match as bytes."""
     for pattern in ("/fixtures/", "tests/*.txt", "fixtures/a/"):
         assert "tests/fixtures/k.txt" not in SecretAllowlist([pattern])
     assert "é/\udcff.txt" in SecretAllowlist(["é/"])
 
 
 def test_identity() -> None:
-    """Searches that may find different things have different names; the own key has no part in it."""
+    """Searches that may find different things have different identities; the own key is not part of it."""
     assert SecretSearch((), OWN).identity == SecretSearch().identity
     assert len({SecretSearch().identity, SecretSearch(["a"]).identity, NoSearch().identity}) == 3
     assert OWN not in SecretSearch((), OWN).identity
 
 
 def test_the_warning() -> None:
-    """It names the file, the line and what to do, and tells if an earlier version is out of the house."""
+    """It names the file, the line and what to do, and says if an earlier version was sent."""
     secret = SecretSearch().in_file("a", key().encode())
     assert secret is not None
     assert str(secret.rule) == "secrets: a private key in line 1"
@@ -208,7 +208,7 @@ def test_the_warning() -> None:
 
 @pytest.mark.parametrize("unit", ["npm_", "PRIVATE KEY", "AKIA", "-----BEGIN PRIVATE KEY-----\n", "xoxb-1", f"{ID} "])
 def test_nasty_files_take_no_time(unit: str) -> None:
-    """The largest file that is searched, full of beginnings, is done within the test's own time-out."""
+    """The largest file that is searched, full of beginnings of secrets, is done within the timeout."""
     content = (unit * (LARGEST_BYTES // len(unit))).encode()
     assert SecretSearch().in_file("a", content) is None
 
@@ -231,7 +231,7 @@ PIECES += [
 
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=30))
 def test_any_bytes(pieces: list[bytes]) -> None:
-    """Whatever a file holds, the search ends with a line of it or with none, and finds its own key always."""
+    """Any bytes give one of the file's lines or none, and the own key is always found."""
     content = b"".join(pieces)
     secret = SecretSearch((), OWN).in_file("a", content)
     if secret is not None:

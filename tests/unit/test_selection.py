@@ -1,4 +1,4 @@
-"""What belongs and why: precedence, hard rules, defaults and secrets, as tables."""
+"""Which paths are included and why: precedence, hard rules, defaults and secrets, as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT = SelectionSettings()
 
 
 def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = DEFAULT) -> tuple[Scope, str]:
-    """The scope that a path's name is asked of, with the ignore files met on the way, and that name."""
+    """Return the scope that decides a path, with the ignore files on the way, and the path's name in it."""
     *above, name = path.split("/")
     scope, here = Selection(settings).root(), ""
     for parent in ["", *above]:
@@ -26,13 +26,13 @@ def scope_of(path: str, files: dict[str, bytes], settings: SelectionSettings = D
 
 
 def decide(path: str, files: dict[str, bytes] | None = None, settings: SelectionSettings = DEFAULT) -> Decision:
-    """The decision about a path; one that ends in "/" is a directory."""
+    """Return the decision about a path; one that ends in "/" is a directory."""
     scope, name = scope_of(path.rstrip("/"), files or {}, settings)
     return scope.decide(name, path.endswith("/"))
 
 
 def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
-    """Whether a file is reached and included, each directory above it too, with no ignore file anywhere."""
+    """True if a file and each directory above it are included, without any ignore file."""
     *above, name = path.split("/")
     scope = Selection(settings).root()
     for parent in above:
@@ -60,13 +60,13 @@ def included(path: str, settings: SelectionSettings = DEFAULT) -> bool:
     ],
 )
 def test_a_decision_names_its_rule(path: str, files: dict[str, bytes], expected: str | None) -> None:
-    """The rule is shown with its file and line, or as built in; none where nothing speaks of the path."""
+    """A decision has the rule's file and line, or says that it is built in; without a rule it has none."""
     rule = decide(path, files).rule
     assert (None if rule is None else str(rule)) == expected
 
 
 def test_a_pattern_of_the_configuration_has_no_line() -> None:
-    """It is named by its key."""
+    """The decision names the configuration key."""
     decision = decide("a.tmp", settings=SelectionSettings(ignore=("*.log", "*.tmp")))
     assert decision == Decision(included=False, rule=Rule("workspace.ignore", None, "*.tmp"))
     assert str(decision.rule) == "workspace.ignore: *.tmp"
@@ -94,7 +94,7 @@ IGNORE_FILES: list[str] = [".gitignore", ".syncdignore"]
 
 @pytest.mark.parametrize(("weak", "strong", "strong_includes"), PAIRS)
 def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool) -> None:
-    """Deeper files over shallower, and each kind of source over the one below it."""
+    """Deeper files win over shallower ones, and each kind of source over the one below it."""
     name = "node_modules" if "built-in" in (weak, strong) else "thing"
     line = {
         strong: f"!{name}/" if strong_includes else f"{name}/",
@@ -112,7 +112,7 @@ def test_the_stronger_source_wins(weak: str, strong: str, strong_includes: bool)
 
 
 def test_a_whitelist_does_not_bring_dependencies_back() -> None:
-    """`*`, `!*/`, `!*.py` in .gitignore leave node_modules to the defaults; the person's own file can have it."""
+    """`*`, `!*/`, `!*.py` in .gitignore do not include node_modules; .syncdignore can."""
     whitelist = {".gitignore": b"*\n!*/\n!*.py\n"}
     assert decide("src/a.py", whitelist).included
     assert not decide("src/a.c", whitelist).included
@@ -123,7 +123,7 @@ def test_a_whitelist_does_not_bring_dependencies_back() -> None:
 
 @pytest.mark.parametrize("path", [".git/", ".git", "sub/.git/", ".env", "sub/id_rsa", "server.key"])
 def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
-    """Neither a `!` anywhere in a file nor one in the configuration sends .git or a secret."""
+    """No `!` pattern, in a file or in the configuration, includes .git or a secret."""
     name = path.rstrip("/").rpartition("/")[2].encode()
     lift = b"!*\n!" + name + b"\n"
     files = {f"{where}{file}": lift for where in ("", "sub/") for file in (".gitignore", ".syncdignore")}
@@ -132,21 +132,21 @@ def test_no_ignore_file_lifts_a_hard_rule(path: str) -> None:
 
 
 def test_an_exception_to_the_secrets_can_still_be_ignored() -> None:
-    """`.env.example` is no secret; whether it belongs is for the other rules to say."""
+    """`.env.example` is not a secret, and the other rules decide on it."""
     assert decide(".env.example") == Decision(included=True, rule=None)
     decision = decide(".env.example", {".gitignore": b".env*\n"})
     assert decision == Decision(included=False, rule=Rule(".gitignore", 1, ".env*"))
 
 
-def test_secrets_leave_only_when_asked_for() -> None:
-    """`upload_secrets` lifts the list, and the ignore files then have the say."""
+def test_upload_secrets() -> None:
+    """`upload_secrets` removes the secret rules, and the ignore files decide."""
     asked = SelectionSettings(upload_secrets=True)
     assert decide(".env", settings=asked).included
     assert not decide(".env", {".gitignore": b".env\n"}, asked).included
 
 
-def test_git_is_whole_when_asked_for() -> None:
-    """With `include_git` neither .gitignore nor the defaults tear a hole into the repository; .syncdignore may."""
+def test_include_git() -> None:
+    """With `include_git` neither .gitignore nor the defaults exclude a part of .git; .syncdignore may."""
     asked = SelectionSettings(include_git=True)
     files = {".gitignore": b"logs/\nHEAD\n"}
     assert decide(".git/", files, asked).included
@@ -158,8 +158,8 @@ def test_git_is_whole_when_asked_for() -> None:
     assert Selection(asked).root().enter(".git").ignore_files == (".syncdignore",)
 
 
-def test_gitignore_can_be_left_aside() -> None:
-    """Without `use_gitignore`, neither .gitignore nor git's exclude files count; .syncdignore does."""
+def test_use_gitignore() -> None:
+    """Without `use_gitignore` neither .gitignore nor git's exclude files count; .syncdignore does."""
     root = Selection(SelectionSettings(use_gitignore=False)).root(
         OuterRules("", (OuterFile(".git/info/exclude", "", b"*.a\n"),))
     )
@@ -169,7 +169,7 @@ def test_gitignore_can_be_left_aside() -> None:
 
 
 def test_a_later_exclude_file_wins() -> None:
-    """The repository's own is given after the person's."""
+    """The repository's exclude file wins over the user's."""
     root = Selection(DEFAULT).root(
         OuterRules("", (OuterFile("~/.config/git/ignore", "", b"*.a\n*.b\n"), OuterFile("exclude", "", b"!x.a\n")))
     )
@@ -177,8 +177,8 @@ def test_a_later_exclude_file_wins() -> None:
     assert str(root.decide("x.b", is_dir=False).rule) == "~/.config/git/ignore:2: *.b"
 
 
-def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
-    """Sisters do not see each other's ignore files, nor does the directory above."""
+def test_a_scope_is_not_changed_by_its_subscopes() -> None:
+    """Sibling directories and the parent do not use each other's ignore files."""
     root = Selection(DEFAULT).root()
     one, two = root.enter("one"), root.enter("two")
     assert not one.with_files({".gitignore": b"*.x\n"}).decide("a.x", is_dir=False).included
@@ -189,7 +189,7 @@ def test_a_scope_is_not_changed_by_what_is_made_of_it() -> None:
 
 
 def test_equal_files_in_two_places_are_told_apart() -> None:
-    """They share what was made of their patterns, not the name of their rule."""
+    """They share their parsed patterns, but not the name of the rule."""
     root = Selection(DEFAULT).root()
     for name in ("one", "two"):
         rule = root.enter(name).with_files({".gitignore": b"*.x\n/y\n"}).decide("y", is_dir=False).rule
@@ -232,27 +232,27 @@ PEOPLE_WANT = """
 
 
 @pytest.mark.parametrize("path", STAY_HOME.split())
-def test_secrets_stay_home(path: str) -> None:
-    """Keys, passwords and credential files, by their names."""
+def test_secrets_are_excluded(path: str) -> None:
+    """Keys, passwords and credential files are excluded by their names."""
     assert not included(path)
     assert included(path, SelectionSettings(upload_secrets=True))
 
 
 @pytest.mark.parametrize("path", BELONG.split())
-def test_what_only_sounds_like_a_secret_belongs(path: str) -> None:
-    """Examples, public keys, code about credentials, and files that merely stand near them."""
+def test_names_that_only_look_like_secrets_are_included(path: str) -> None:
+    """Examples, public keys and code about credentials are included."""
     assert included(path)
 
 
 @pytest.mark.parametrize("path", NOBODY_WANTS.split())
-def test_what_nobody_wants_is_left_out(path: str) -> None:
-    """Other version control, dependencies, caches, temporary files of editors and systems."""
+def test_builtin_rules(path: str) -> None:
+    """Other version control, dependencies, caches and temporary files are excluded."""
     assert not included(path, SelectionSettings(upload_secrets=True))
 
 
 @pytest.mark.parametrize("path", PEOPLE_WANT.split())
 def test_what_people_version_is_included(path: str) -> None:
-    """Build results, logs and editors' settings are for the workspace's own ignore files."""
+    """Build results, logs and editor settings are left to the workspace's own ignore files."""
     assert included(path)
 
 
@@ -288,19 +288,19 @@ HINDERED = "can match nothing: a bracket, a backslash at its end or an empty fol
         ("a//b", HINDERED),
     ],
 )
-def test_a_pattern_that_can_match_nothing_is_told(pattern: str, reason: str | None) -> None:
-    """Git passes over it in silence; in the configuration it is a mistake."""
+def test_a_pattern_that_matches_nothing_is_reported(pattern: str, reason: str | None) -> None:
+    """Git ignores it silently; in the configuration it is an error."""
     assert bad_pattern(pattern) == reason
 
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
-    """What would try every way to share out a name among the stars does not."""
+    """A pattern of many stars does not backtrack."""
     scope = Selection(DEFAULT).root().with_files({".gitignore": b"*a" * 60 + b"*b?\n"})
     assert scope.decide("a" * 250, is_dir=False).included
 
 
-def test_a_huge_file_is_looked_up_not_tried() -> None:
-    """Ten thousand names, extensions and paths cost no more than a few, and each is found."""
+def test_a_huge_ignore_file_is_indexed() -> None:
+    """Ten thousand names, extensions and paths take about as long as a few, and each matches."""
     lines = [f"name{i}\n*.ext{i}\n/dir{i}/x\n**/deep{i}/y\nstart{i}*\n" for i in range(2000)]
     root = Selection(DEFAULT).root().with_files({".gitignore": "".join(lines).encode()})
     for i in (0, 999, 1999):

@@ -1,4 +1,4 @@
-"""The configuration: what is taken, and one line with key, value and what is allowed for what is not."""
+"""The configuration: valid values, and a one-line error with key, value and what is allowed for others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ GOOD: dict[str, Any] = {"workspace": {"path": "/srv/project"}, "sandbox": {"id":
 
 
 def with_key(section: str, key: str, value: Any) -> dict[str, Any]:
-    """The least good configuration with one value more, or another."""
+    """Return the minimal configuration with one value changed or added."""
     return {**GOOD, section: {**GOOD.get(section, {}), key: value}}
 
 
 def refusal(raw: dict[str, Any]) -> ConfigError:
-    """The error with which it is refused, which must be one line."""
+    """Return the error, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         check_config(raw, "/etc/syncd.toml")
     assert "\n" not in str(caught.value)
@@ -27,8 +27,8 @@ def refusal(raw: dict[str, Any]) -> ConfigError:
     return caught.value
 
 
-def test_the_least_configuration() -> None:
-    """A path and an id are enough; all else has the documented defaults."""
+def test_the_minimal_configuration() -> None:
+    """A path and an id are enough; all other keys have the documented defaults."""
     config = check_config(GOOD, "/etc/syncd.toml")
     assert (config.workspace.path, config.sandbox.id) == ("/srv/project", "box")
     assert (config.sandbox.base_url, config.sandbox.region) == ("https://api.klavis.ai", "us")
@@ -92,7 +92,7 @@ def test_the_least_configuration() -> None:
     ],
 )
 def test_a_bad_value(section: str, key: str, value: Any, shown: str, allowed: str) -> None:
-    """Each bad value is one line that names the key, the value and what is allowed."""
+    """The error of a bad value is one line with the key, the value and what is allowed."""
     text = str(refusal(with_key(section, key, value)))
     assert f"{section}.{key}" in text
     assert shown in text
@@ -116,13 +116,13 @@ def test_a_bad_value(section: str, key: str, value: Any, shown: str, allowed: st
     ],
 )
 def test_a_bad_shape(raw: dict[str, Any], words: tuple[str, ...]) -> None:
-    """Unknown sections and keys, missing and contradicting ones: one line that says what is allowed."""
+    """Unknown, missing and contradicting sections and keys give one line that says what is allowed."""
     text = str(refusal(raw))
     assert all(word in text for word in words), text
 
 
 def test_a_value_is_shown_as_it_was_written() -> None:
-    """Letters of any language stay readable in the line about them; what a terminal would obey does not."""
+    """Letters of any language stay readable in the error; control characters are escaped."""
     text = str(refusal(with_key("sandbox", "region", "Büro\x1b[2J")))
     assert "Büro" in text
     assert "\x1b" not in text
@@ -131,19 +131,19 @@ def test_a_value_is_shown_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8080", "http://[::1]:1/", "http://localhost", "https://example.com/api"]
 )
-def test_addresses_that_are_taken(url: str) -> None:
-    """An https address anywhere, plain http only to this machine."""
+def test_valid_addresses(url: str) -> None:
+    """An https address may be anywhere, an http one only on this machine."""
     assert check_config(with_key("sandbox", "base_url", url)).sandbox.base_url == url
 
 
 def test_acquire_in_place_of_an_id() -> None:
-    """A [sandbox.acquire] table stands in for the id, with its own defaults."""
+    """A [sandbox.acquire] table replaces the id, with its own defaults."""
     config = check_config({**GOOD, "sandbox": {"acquire": {"ttl_seconds": 60}}})
     assert config.sandbox.acquire == AcquireKeys(ttl_seconds=60)
 
 
 def test_relative_paths_start_at_the_file() -> None:
-    """A relative workspace or key file is meant from the configuration's folder, wherever the daemon was started."""
+    """A relative workspace or key file is relative to the configuration's folder."""
     raw = {"workspace": {"path": "work"}, "sandbox": {"id": "box", "api_key_file": "key"}}
     config = check_config(raw, "/srv/conf/syncd.toml")
     assert config.workspace.path == "/srv/conf/work"
@@ -155,11 +155,11 @@ def test_relative_paths_start_at_the_file() -> None:
     [("localhost", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("example.com", False), ("", False)],
 )
 def test_loopback(host: str, *, expected: bool) -> None:
-    """Only what can mean nothing but this machine is loopback."""
+    """Only addresses of this machine count as loopback."""
     assert is_loopback(host) is expected
 
 
 def test_no_file() -> None:
-    """A missing file says so, and how to make one."""
+    """The error of a missing file says how to create one."""
     with pytest.raises(ConfigError, match=r"no configuration file at /nowhere/x\.toml: run `syncd init`"):
         load_config("/nowhere/x.toml")

@@ -1,4 +1,4 @@
-"""What weighs most in a snapshot, the line that leaves it out, and counts that tell no name."""
+"""The largest paths of a snapshot, the pattern that excludes them, and counts without names."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def _manifest(sizes: dict[str, int]) -> Manifest:
     ],
 )
 def test_heaviest(sizes: dict[str, int], expected: list[tuple[str, int]]) -> None:
-    """Whole folders, taken apart only where one thing in them is most of them; nothing is counted twice."""
+    """A folder is listed as a whole, unless one thing in it is most of it; nothing is counted twice."""
     found = heaviest(_manifest(sizes), 10)
     assert [(weight.path, weight.size_bytes) for weight in found] == expected
     assert all(weight.is_dir == (weight.path not in sizes) for weight in found)
 
 
 def test_no_more_than_asked_for() -> None:
-    """The largest so many, in order, with shares of everything."""
+    """The requested number of paths is listed, largest first, with their shares."""
     found = heaviest(_manifest({f"f{n:02}": n for n in range(1, 41)}), 3)
     assert [weight.path for weight in found] == ["f40", "f39", "f38"]
     assert found[0].share == pytest.approx(40 / 820)
@@ -49,8 +49,8 @@ def test_no_more_than_asked_for() -> None:
     "path", ["a", "data/raw", "a*b", "[x]", "a?", "back\\slash", "end ", "!no", "#no", "tab\tand\nline", "caf\xe9"]
 )
 @pytest.mark.parametrize("is_dir", [True, False])
-def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
-    """The line works as a person would paste it, for names with all that ignore files give a meaning to."""
+def test_the_pattern_excludes_the_path(path: str, is_dir: bool) -> None:
+    """The pattern works as pasted, for names with all special characters of ignore files."""
     line = ignore_line(path, is_dir)
     assert line.isprintable()
     scope = Selection(SelectionSettings()).root().with_files({".syncdignore": line.encode() + b"\n"})
@@ -62,7 +62,7 @@ def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
 
 
 def test_counts() -> None:
-    """Kinds, orders of size, depth, and names that are no UTF-8."""
+    """It counts kinds, orders of size, depths, and names that are not UTF-8."""
     manifest = _manifest({"a/b/c": 5, "a/\udcff": 5_000, "z": 1 << 30, "e": 0})
     manifest["l"] = Entry(Kind.SYMLINK, 0o777, 0, target="z")
     counted = size_breakdown(manifest)

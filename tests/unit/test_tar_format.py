@@ -1,4 +1,4 @@
-"""Headers at the edges of their fields, as Python's own reader understands them."""
+"""Tar headers at the limits of their fields, as Python's own reader understands them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncd.scan.manifest import Entry, Kind
 
 
 def read_back(path: str, entry: Entry, size_bytes: int = 0) -> tarfile.TarInfo:
-    """The one entry of a stream with these headers, read without its content."""
+    """Return the one entry of a stream with these headers, without its content."""
     blocks = tar_format.headers(path, entry, size_bytes)
     assert len(blocks) % tar_format.BLOCK == 0
     with tarfile.open(fileobj=io.BytesIO(blocks + bytes(1024)), errors="surrogateescape") as tar:
@@ -29,7 +29,7 @@ def entry_of(kind: Kind, **fields: object) -> Entry:
 
 
 def in_folders(length: int) -> str:
-    """A path of that many bytes, in folders of nine letters."""
+    """Return a path of that many bytes, in folders of nine letters."""
     whole = "/".join(["folder-xx"] * (length // 10 + 1))[:length]
     return whole[:-1] + "z"
 
@@ -63,7 +63,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{len(os.fsencode(name))}-{zlib.crc32(os.fsencode(name)):x}")
 @pytest.mark.parametrize("kind", [Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK])
 def test_names_survive(name: str, kind: Kind) -> None:
-    """Any name comes back byte for byte, with its kind, whether or not it fits the header's fields."""
+    """Any name reads back byte for byte, with its kind, whether or not it fits the header's fields."""
     info = read_back(name, entry_of(kind, target="t" if kind is Kind.SYMLINK else ""))
     assert os.fsencode(info.name) == os.fsencode(name)
     assert (info.isreg(), info.isdir(), info.issym()) == (
@@ -75,33 +75,33 @@ def test_names_survive(name: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize("target", ["t", "t" * 100, "t" * 101, "t\udcff" * 60, "../" * 60 + "x", "ü" * 50, "ü" * 51])
 def test_link_targets_survive(target: str) -> None:
-    """A link's target comes back byte for byte."""
+    """A link's target reads back byte for byte."""
     info = read_back("in/a/folder", entry_of(Kind.SYMLINK, target=target))
     assert os.fsencode(info.linkname) == os.fsencode(target)
     assert info.size == 0
 
 
 def test_a_long_name_and_target_together() -> None:
-    """Both records stand in one extended header."""
+    """Both records are in one extended header."""
     info = read_back("n\udcff" * 70, entry_of(Kind.SYMLINK, target="t" * 300))
     assert (info.name, info.linkname) == ("n\udcff" * 70, "t" * 300)
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 8 * 2**30 - 1, 8 * 2**30, 2**40])
 def test_sizes_survive(size_bytes: int) -> None:
-    """Sizes of 8 GiB and more do not fit the field and go into a record."""
+    """Sizes of 8 GiB and more do not fit the field and are in a record."""
     assert read_back("big", entry_of(Kind.FILE), size_bytes).size == size_bytes
 
 
 @pytest.mark.parametrize("mtime_s", [0, 1, 8 * 2**30 - 1, 8 * 2**30, -1, -(2**35), 253_402_300_799])
 def test_times_survive(mtime_s: int) -> None:
-    """Times before 1970 and after 2242 go into a record, whole seconds all the same."""
+    """Times before 1970 and after 2242 are in a record, in whole seconds."""
     assert read_back("old", entry_of(Kind.FILE, mtime_s=mtime_s)).mtime == mtime_s
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o644, 0o777, 0o1777])
 def test_modes_survive(mode: int) -> None:
-    """Permission bits and the sticky bit come back."""
+    """Permission bits and the sticky bit read back."""
     assert read_back("m", entry_of(Kind.DIRECTORY, mode=mode)).mode == mode
 
 
@@ -109,25 +109,25 @@ def test_modes_survive(mode: int) -> None:
     ("mode", "kept"), [(0o104755, 0o755), (0o102755, 0o755), (0o106711, 0o711), (0o041777, 0o1777), (0o100000, 0)]
 )
 def test_permissions(mode: int, kept: int) -> None:
-    """Set-id bits never leave, nor does the kind."""
+    """Set-id bits and the kind are not part of the permissions."""
     assert permissions(mode) == kept
 
 
 def test_nothing_of_this_machine() -> None:
-    """Owner and group are 0 and nameless."""
+    """Owner and group are 0 and without names."""
     info = read_back("a", entry_of(Kind.FILE))
     assert (info.uid, info.gid, info.uname, info.gname) == (0, 0, "", "")
 
 
 def test_what_fits_is_one_block() -> None:
-    """No extended header where none is needed: it would cost a third of the speed."""
+    """A name that fits has no extended header, which would cost a third of the speed."""
     assert len(tar_format.headers(in_folders(200), entry_of(Kind.FILE), 8 * 2**30 - 1)) == tar_format.BLOCK
     assert len(tar_format.headers("n\udcff", entry_of(Kind.FILE), 1)) == tar_format.BLOCK
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 513, 10_240, 99_999])
 def test_padding_and_trailer(size_bytes: int) -> None:
-    """Content fills whole blocks, an archive whole records with two empty blocks at its end."""
+    """Content fills whole blocks; an archive fills whole records and ends with two empty blocks."""
     padded = size_bytes + len(tar_format.padding(size_bytes))
     assert padded % tar_format.BLOCK == 0
     assert padded - size_bytes < tar_format.BLOCK
@@ -138,7 +138,7 @@ def test_padding_and_trailer(size_bytes: int) -> None:
 
 
 def test_a_records_length_counts_itself() -> None:
-    """At every length, also where the number grows by a digit, the record is as long as it says."""
+    """The length of a record includes its own digits, also where these grow by one."""
     for length in [*range(101, 1100), 9_970, 9_985, 9_999, 10_001]:
         path = "y" * length
         assert read_back(path, entry_of(Kind.FILE)).name == path

@@ -1,4 +1,4 @@
-"""What leaves a log line or a message: no secret, one line, nothing that a terminal obeys."""
+"""Text of logs and messages: no secret, one line, no control characters."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SECRET = "5ECRET"
         f"Bearer\n {SECRET}",
     ],
 )
-def test_what_signs_a_url_is_taken_out(text: str) -> None:
-    """A signed query in any form and a bearer token are gone, whoever wrote them down."""
+def test_signatures_are_removed(text: str) -> None:
+    """A signed query in any form and a bearer token are removed."""
     assert SECRET not in redacted(text)
 
 
 @pytest.mark.parametrize(
     "text", ["the key sk-5+E/T= is wrong", "key=sk-5%2BE%2FT%3D", r'{"key": "sk-5+E\/T="}', "sk-5+E/T=sk-5+E/T="]
 )
-def test_the_key_is_taken_out(text: str) -> None:
-    """The key itself is gone, quoted for a URL or for JSON as well."""
+def test_the_key_is_removed(text: str) -> None:
+    """The key is removed, also if it is quoted for a URL or for JSON."""
     cleaned = redacted(text, "sk-5+E/T=")
     assert "[key]" in cleaned
     assert "sk-5" not in cleaned
@@ -56,12 +56,12 @@ def test_the_key_is_taken_out(text: str) -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    """Ordinary text is not touched."""
+    """Other text is unchanged."""
     assert redacted(text) == text
 
 
 def test_no_secret_given() -> None:
-    """Without a secret nothing is taken for one."""
+    """Without a key nothing is removed as the key."""
     assert redacted("abc", "") == "abc"
 
 
@@ -78,7 +78,7 @@ def test_no_secret_given() -> None:
     ],
 )
 def test_one_line(text: str, expected: str) -> None:
-    """One line, bounded, printable, and safe to encode."""
+    """The text is one bounded, printable line that can be encoded."""
     longest = 5 if text == "abcdef" else 300
     assert one_line(text, longest) == expected
     one_line(text).encode("utf-8")
@@ -89,5 +89,5 @@ def test_one_line(text: str, expected: str) -> None:
     [("a b/ü.py", "a b/ü.py"), ("a\nb", "a\\nb"), ("n\udcffme", "n\\xffme"), ("\x1b]0;x", "\\x1b]0;x")],
 )
 def test_shown_path(path: str, expected: str) -> None:
-    """A path stays as it is but for bytes that no terminal should see."""
+    """A path is unchanged except for control characters."""
     assert shown_path(path) == expected

@@ -1,4 +1,4 @@
-"""From which numbers on `syncd check` warns or fails, and what it ends with."""
+"""The thresholds of `syncd check` for warnings and failures, and its exit code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_size(files: int, content_bytes: int, grade: Grade) -> None:
     ],
 )
 def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
-    """A disk with less room than the files themselves need is a warning; a full one is a failure."""
+    """A disk with less space than the files need is a warning; a full one is a failure."""
     assert judge_space("/spool", free_bytes, content_bytes).grade is grade
 
 
@@ -79,7 +79,7 @@ def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
     ],
 )
 def test_watches(directories: int, watches: int | None, taken: tuple[int, int], grade: Grade, words: str) -> None:
-    """More than three quarters of the user's watches, others' included, is a warning, with the way to raise them."""
+    """More than three quarters of the user's watches, by all programs, is a warning that says how to raise the limit."""
     finding = judge_watches(directories, watches, "raise it", 128, taken=taken, programs=[("editor", taken[0])])
     assert finding.grade is grade
     assert words in finding.what
@@ -88,7 +88,7 @@ def test_watches(directories: int, watches: int | None, taken: tuple[int, int], 
 
 
 def test_heaviest() -> None:
-    """Each of the largest is one line: share, size, and what to put into an ignore file."""
+    """Each of the largest paths is one line with share, size, and the ignore pattern."""
     finding = judge_heaviest([PathSize("data/[raw]", True, 30 * _MIB, 0.75), PathSize("b.bin", False, 4 * _MIB, 0.1)])
     assert finding.grade is Grade.NOTE
     assert "85%" in finding.what
@@ -100,7 +100,7 @@ def test_heaviest() -> None:
 
 
 def test_secrets() -> None:
-    """None is well, those by name are a note, one by content is a warning and named first; a flood is counted."""
+    """None is fine, names are a note, a secret content is a warning and comes first; many are counted."""
     assert judge_secrets([], []).grade is Grade.PASS
     by_name = judge_secrets([".env: named like .env"], [])
     assert (by_name.grade, by_name.what, by_name.remedy) == (Grade.NOTE, "1 path held back: 1 by name", "")
@@ -112,7 +112,7 @@ def test_secrets() -> None:
 
 @pytest.mark.parametrize(("days", "grade"), [(40, Grade.PASS), (3.1, Grade.PASS), (2.9, Grade.WARN)])
 def test_certificate(days: float, grade: Grade) -> None:
-    """A certificate that ends within three days is a warning; who gave it is told, as a proxy may be in between."""
+    """A certificate that expires within three days is a warning that names the issuer, which may be a proxy."""
     finding = judge_certificate(days * 86_400, "Example CA")
     assert finding.grade is grade
     assert "Example CA" in finding.what
@@ -122,7 +122,7 @@ def test_certificate(days: float, grade: Grade) -> None:
     ("ends_in_s", "words"), [(None, "no end"), (4320.0, "1 h 12 min more; the next one"), (-1.0, "its time is over;")]
 )
 def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
-    """What was acquired is followed by the next, so its end is never a trouble."""
+    """An acquired sandbox is followed by the next one, so its expiry is no warning."""
     finding = judge_end(ends_in_s)
     assert finding.grade is Grade.PASS
     assert words in finding.what
@@ -133,7 +133,7 @@ def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
     [("abc", Grade.PASS), ("ab=c", Grade.PASS), ('"abc"', Grade.WARN), ("KLAVIS_API_KEY=abc", Grade.WARN)],
 )
 def test_what_is_around_a_key(key: str, grade: Grade) -> None:
-    """Quotes and assignments come from other kinds of files; the key itself is not shown."""
+    """Quotes and assignments around a key are a warning that does not show the key."""
     finding = judge_key(key, "found in a file")
     assert finding.grade is grade
     assert "abc" not in finding.what
@@ -149,13 +149,13 @@ def test_what_is_around_a_key(key: str, grade: Grade) -> None:
     ],
 )
 def test_rights_of_others(mode: int, forbidden: int, remedy: str | None) -> None:
-    """Rights that others should not have are a warning with the command that takes them away."""
+    """File permissions for others are a warning with the command that removes them."""
     finding = judge_private("state", "/a b", mode, forbidden=forbidden, harm="is bad")
     assert (finding.remedy if finding else None) == remedy
 
 
 def test_versions() -> None:
-    """A daemon of another version is told, with the way to restart it; one that tells none is not."""
+    """A daemon of another version is a warning with the way to restart it; one without a version is not."""
     assert judge_versions(None, "2.0") is None
     assert judge_versions("2.0", "2.0") is None
     finding = judge_versions("1.0", "2.0")
@@ -172,7 +172,7 @@ def test_versions() -> None:
     ],
 )
 def test_summary(grades: list[Grade], line: str) -> None:
-    """The last line counts; what failed comes first."""
+    """The last line counts the findings, failures first."""
     assert summary(Finding("it", grade, "is so") for grade in grades) == line
 
 
@@ -186,7 +186,7 @@ def test_summary(grades: list[Grade], line: str) -> None:
     ],
 )
 def test_exit_code(grades: list[Grade], code: int) -> None:
-    """The gravest finding decides: what needs a person outweighs what may pass."""
+    """The gravest finding decides; what a person must fix outweighs what may pass."""
     assert exit_code(Finding("it", grade, "is so") for grade in grades) == code
 
 
@@ -195,5 +195,5 @@ def test_exit_code(grades: list[Grade], code: int) -> None:
     [(1, "1 byte"), (9_999, "9,999 bytes"), (10_486, "10 KiB"), (3 << 30, "3,072.0 MiB"), (20 << 30, "20 GiB")],
 )
 def test_sizes(size_bytes: int, shown: str) -> None:
-    """A size is shown in the unit that a person would use."""
+    """A size is shown in a readable unit."""
     assert size(size_bytes) == shown

@@ -1,4 +1,4 @@
-"""How an upload keeps its pace: over no stretch of time above the limit, and hardly below, whatever the clock does."""
+"""The upload limit: never exceeded over any period, and nearly reached, whatever the clock does."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ delays = st.one_of(st.just(0.0), st.floats(0, CATCH_UP_S / 2), st.floats(0, 5), 
     [(0, BLOCK_BYTES), (10 << 20, BLOCK_BYTES), (100 << 10, 2560), (1 << 10, 1 << 10), (1, 1 << 10)],
 )
 def test_blocks_are_smaller_at_a_lower_rate(limit: int, size: int) -> None:
-    """A fortieth of a second's bytes a block, within bounds."""
+    """A block is a fortieth of a second's bytes, within bounds."""
     assert block_bytes(limit) == size
 
 
 def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[float, int]]:
-    """The moments at which blocks go, and their sizes; a wait, if there is one, and the send are so much too long."""
+    """Return when blocks are sent, and their sizes; each wait and each send takes that much longer."""
     now_s = 100.0
     token_bucket = TokenBucket(now_s)
     sent = []
@@ -43,8 +43,8 @@ def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[floa
 
 @given(limits, st.lists(st.tuples(delays, delays), min_size=1, max_size=60))
 @example(1 << 20, [(0.0, 0.0)] * 20 + [(0.0, 10.0)] + [(0.0, 0.0)] * 20)
-def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: list[tuple[float, float]]) -> None:
-    """From any block to any other no more goes than the limit allows, what may be caught up, and a block."""
+def test_no_period_exceeds_the_limit(limit: int, delayed_s: list[tuple[float, float]]) -> None:
+    """Between any two blocks no more is sent than the limit, the burst allowance and one block."""
     sent = sending(limit, delayed_s)
     most = CATCH_UP_S * limit + block_bytes(limit) + 2  # a part of a byte is not waited for
     before = [0, *accumulate(size for _, size in sent)]
@@ -55,8 +55,8 @@ def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: lis
 
 
 @given(limits, st.lists(st.floats(0, CATCH_UP_S), min_size=1, max_size=200))
-def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
-    """Where each wait is too long by no more than what is caught up, the last block is no later than that."""
+def test_late_timers_do_not_slow_the_upload(limit: int, late_s: list[float]) -> None:
+    """If each wait is too long by no more than the burst allowance, the last block is not late."""
     sent = sending(limit, [(each_s, 0.0) for each_s in late_s])
     ideal_s = 100.0 + sum(size for _, size in sent[:-1]) / limit
     assert sent[-1][0] <= ideal_s + CATCH_UP_S + 1e-6
@@ -64,27 +64,27 @@ def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
 
 @given(limits, st.floats(0.1, 1e6))
 def test_a_stall_is_not_made_up_for(limit: int, stall_s: float) -> None:
-    """After it all is as at the beginning, but for what may be caught up at once."""
+    """After a stall only the burst allowance is sent at once."""
     token_bucket = TokenBucket(0.0).sent(block_bytes(limit)).later(stall_s + block_bytes(limit) / limit, limit)
     assert token_bucket.ahead_bytes == pytest.approx(-CATCH_UP_S * limit)
 
 
 @given(limits, st.floats(0, 1e6))
 def test_a_clock_that_goes_back_holds_nothing_up(limit: int, back_s: float) -> None:
-    """No more is waited for than before, and as long."""
+    """The waits are as long as before."""
     token_bucket = TokenBucket(1e6).sent(block_bytes(limit))
     assert token_bucket.later(1e6 - back_s, limit).wait_s(limit) == token_bucket.wait_s(limit)
 
 
 @given(limits, limits)
 def test_another_limit_holds_from_the_next_block_on(old: int, new: int) -> None:
-    """What went under the old one is not waited for longer than a block of the new one takes."""
+    """A wait for bytes sent under the old limit is at most one block of the new one."""
     token_bucket = TokenBucket(0.0).later(0.0, old).sent(block_bytes(old)).later(0.0, new)
     assert token_bucket.wait_s(new) <= block_bytes(new) / new
 
 
 def test_without_a_limit_there_is_no_wait() -> None:
-    """And a limit that begins afterwards does not count what went before."""
+    """A limit that is set later does not count the bytes before it."""
     token_bucket = TokenBucket(0.0)
     for _ in range(1000):
         token_bucket = token_bucket.later(0.0, 0).sent(BLOCK_BYTES)
@@ -93,7 +93,7 @@ def test_without_a_limit_there_is_no_wait() -> None:
 
 
 def test_an_even_pace() -> None:
-    """With punctual timers the blocks go at even intervals from the first one on."""
+    """With punctual timers the blocks are sent at even intervals."""
     sent = sending(1 << 20, [(0.0, 0.0)] * 100)
     gaps = [then - now for (now, _), (then, _) in pairwise(sent)]
     assert max(gaps) == pytest.approx(min(gaps), rel=0.01)

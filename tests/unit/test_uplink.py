@@ -1,4 +1,4 @@
-"""What uploads tell of the uplink, and which codec follows from it."""
+"""The measured speed of the uplink, and the codec chosen by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARCHIVE = 200_000_000
 
 
 def after(*mbit_per_s: float, start: Uplink | None = None, every_s: float = 60.0) -> Uplink:
-    """The uplink after uploads at these speeds, one a minute."""
+    """Return the uplink after uploads at these speeds, one a minute."""
     uplink = start or Uplink()
     for number, speed in enumerate(mbit_per_s):
         uplink = uplink.observed(ARCHIVE, ARCHIVE / (speed * MBIT), NOW_S + number * every_s)
@@ -50,19 +50,19 @@ def test_nothing_known() -> None:
     ],
 )
 def test_the_codec_follows_the_uplink(mbit_per_s: list[float], codec: Codec) -> None:
-    """Two uploads of three turn it, one odd one never does, and between the bounds it stays as it is."""
+    """Two uploads of three change the codec, a single one never does, and between the bounds it stays."""
     assert after(*mbit_per_s).codec is codec
 
 
 @pytest.mark.parametrize("now", Codec)
 def test_the_bounds(now: Codec) -> None:
-    """At the bounds themselves nothing changes."""
+    """At the bounds themselves the codec stays."""
     assert codec_for(DENSE_BELOW, now) is now
     assert codec_for(FAST_ABOVE, now) is now
 
 
 def test_the_bounds_enclose_the_break_even() -> None:
-    """They stand on both sides of where sending gains what packing costs: 32 MB in 2.8 s."""
+    """They are on both sides of the speed at which better packing pays: 32 MB in 2.8 s."""
     assert DENSE_BELOW < (212e6 - 180e6) / (4.0 - 1.2) < FAST_ABOVE
 
 
@@ -79,8 +79,8 @@ def test_the_bounds_enclose_the_break_even() -> None:
         (0, 5.0),
     ],
 )
-def test_what_tells_nothing(sent_bytes: int, seconds: float) -> None:
-    """An upload that is mostly round trips, or of no time at all, changes nothing."""
+def test_uploads_that_do_not_count(sent_bytes: int, seconds: float) -> None:
+    """An upload that is mostly round trips, or that took no time, is not measured."""
     for before in (Uplink(), after(20), after(300)):
         assert before.observed(sent_bytes, seconds, NOW_S) is before
 
@@ -88,26 +88,26 @@ def test_what_tells_nothing(sent_bytes: int, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("sent_bytes", "seconds"), [(LEAST_BYTES, 60.0), (LEAST_BYTES, 0.01), (ARCHIVE, 0.05), (ARCHIVE, 600.0)]
 )
-def test_what_tells(sent_bytes: int, seconds: float) -> None:
-    """An upload that took its time, or that was fast however short, is the estimate if it is the first."""
+def test_uploads_that_count(sent_bytes: int, seconds: float) -> None:
+    """An upload that took long enough, or was fast, is the estimate if it is the first."""
     assert Uplink().observed(sent_bytes, seconds, NOW_S).bytes_per_s == pytest.approx(sent_bytes / seconds)
 
 
 def test_recent_uploads_count() -> None:
-    """The estimate is the middle of the last three; what was before is forgotten."""
+    """The estimate is the median of the last three."""
     speeds = [20.0, 30.0, 25.0, 40.0, 35.0]
     assert after(*speeds).bytes_per_s == pytest.approx(median(speeds[-3:]) * MBIT)
 
 
 @pytest.mark.parametrize("later_s", [STALE_S, 30 * 86400.0, -1.0, -86400.0])
-def test_an_old_estimate_is_outvoted_at_once(later_s: float) -> None:
-    """After half a day, or with a clock that was turned back, the next upload that tells is all that counts."""
+def test_an_old_estimate_is_replaced_at_once(later_s: float) -> None:
+    """After half a day, or with a clock set back, the next upload alone is the estimate."""
     home = after(20)
     office = home.observed(ARCHIVE, 1.0, NOW_S + later_s)
     assert (office.codec, office.bytes_per_s) == (Codec.FAST, ARCHIVE)
     assert home.observed(1_000, 1.0, NOW_S + later_s) is home
 
 
-def test_a_young_estimate_is_not() -> None:
-    """Within half a day one upload does not outvote the others."""
+def test_a_young_estimate_is_not_replaced_at_once() -> None:
+    """Within half a day one upload does not change the median."""
     assert after(20).observed(ARCHIVE, 1.0, NOW_S + STALE_S - 1).codec is Codec.DENSE

@@ -1,4 +1,4 @@
-"""When a signed URL ends, by its own times and the server's clock, and whether an upload may still begin with it."""
+"""When a signed URL expires, by its own times and the server's clock, and whether an upload may begin with it."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
         "no Date, hours ahead",
     ],
 )
-def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
-    """The answer's Date corrects for this machine's clock, whichever way it is off; without one ours has to do."""
+def test_expiry_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
+    """The response's Date corrects for the local clock; without one the local clock is used."""
     upload_url = upload_url_from(url(), 5, server_wall_s, BOOT_S, wall_s)
     assert (upload_url.ends_s - BOOT_S, upload_url.life_s) == (ends_in_s, 1800)
 
 
 @pytest.mark.parametrize("names", [("Date", "Expires"), ("date", "expires"), ("DATE", "EXPIRES"), ("dATE", "Expires")])
 def test_names_in_any_case(names: tuple[str, str]) -> None:
-    """The query's names are not case-sensitive."""
+    """The names in the query are not case-sensitive."""
     assert upload_url_from(url(600, names=names), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
     assert upload_url_from(url(600, names=names).replace("X-Goog", "x-goog"), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
 
@@ -78,7 +78,7 @@ def test_names_in_any_case(names: tuple[str, str]) -> None:
 )
 @pytest.mark.parametrize(("minutes", "life_s"), [(30, 1800.0), (0, 0.0), (-1, 0.0)])
 def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s: float) -> None:
-    """A URL without times that make sense lives as long as the answer says, from the answer on."""
+    """A URL without valid times expires after the minutes that the response gives."""
     assert upload_url_from(odd, minutes, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(odd, BOOT_S + life_s, life_s)
 
 
@@ -100,30 +100,30 @@ def test_without_readable_times_the_minutes_count(odd: str, minutes: int, life_s
     ],
 )
 def test_the_margin(life_s: float, age_s: float, upload_s: float, *, expected: bool) -> None:
-    """Half a minute before its end, or a tenth of a short life, nothing begins; a long upload needs more room."""
+    """No upload begins half a minute before the expiry, or a tenth of a short lifetime; a long one needs more."""
     assert usable(UploadUrl("u", BOOT_S + life_s, life_s), BOOT_S + age_s, upload_s) is expected
 
 
 def test_no_upload_takes_no_time() -> None:
-    """Where nothing is said of the upload, the margin is all that counts."""
+    """Without an estimate for the upload only the margin counts."""
     upload_url = UploadUrl("u", BOOT_S + 1800, 1800)
     assert usable(upload_url, BOOT_S + 1769.5)
     assert not usable(upload_url, BOOT_S + 1770)
 
 
-def test_a_life_of_one_second() -> None:
-    """It is the shortest that a URL can tell."""
+def test_a_lifetime_of_one_second() -> None:
+    """It is the shortest that a URL can give."""
     assert upload_url_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(url(1), BOOT_S + 1, 1)
 
 
 @pytest.mark.usefixtures("far_from_utc")
 def test_a_urls_date_is_utc() -> None:
-    """Wherever this machine is."""
+    """The local time zone does not matter."""
     assert upload_url_from(url(), 30, SIGNED_S + 60, BOOT_S, 0.0).ends_s == BOOT_S + 1740
 
 
-def test_no_lease_outlives_a_week() -> None:
-    """A life beyond what the bucket signs at most, or no date could tell, is cut to that."""
+def test_no_url_outlives_a_week() -> None:
+    """A longer lifetime is cut to the most that the bucket signs."""
     week_s = 604_800.0
     assert upload_url_from(url("9" * 20), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(
         url("9" * 20), BOOT_S + week_s, week_s
@@ -131,13 +131,13 @@ def test_no_lease_outlives_a_week() -> None:
     assert upload_url_from("https://h/o", 10**400, SIGNED_S, BOOT_S, SIGNED_S).life_s == week_s
 
 
-def test_ended() -> None:
-    """The end itself is the first moment at which it has ended."""
+def test_expired() -> None:
+    """At the moment of its expiry it has expired."""
     upload_url = UploadUrl("u", 100.0, 60.0)
     assert not ended(upload_url, 99.9)
     assert ended(upload_url, 100.0)
 
 
-def test_a_lease_shows_no_url() -> None:
-    """No traceback or log line can show the URL by showing the lease."""
+def test_the_representation_shows_no_url() -> None:
+    """No traceback or log line can show the URL by showing the object."""
     assert "5ECRET" not in repr(upload_url_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))

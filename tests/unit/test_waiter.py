@@ -1,4 +1,4 @@
-"""Waits in scripted time: what is heard, and what gives way."""
+"""Waits in scripted time: what they listen to, and what interrupts them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from syncd.core.waiter import GivesWay, Superseded, Waiter
 from tests.clock import ScriptedClock
 
 
-class Ear:
-    """A listener without alarms; `hears` is called for each time that it hears."""
+class FakeListener:
+    """A listener without wake descriptors that counts its calls."""
 
     def __init__(self) -> None:
         self.due: float | None = None
@@ -39,48 +39,50 @@ def clock() -> ScriptedClock:
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def listener() -> FakeListener:
+    return FakeListener()
 
 
 @pytest.fixture
-def waiter(clock: ScriptedClock, ear: Ear) -> Waiter:
+def waiter(clock: ScriptedClock, listener: FakeListener) -> Waiter:
     waiter = Waiter(Interrupt(), clock)
-    waiter.listener = ear
+    waiter.listener = listener
     return waiter
 
 
-def test_a_sleep_lasts_as_long_as_it_was_to(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """What is due in it is heard in its time."""
+def test_a_sleep_has_its_length(waiter: Waiter, clock: ScriptedClock, listener: FakeListener) -> None:
+    """The listener is called in time for what is due within it."""
     before = clock.monotonic
-    ear.due = before + 2
+    listener.due = before + 2
     waiter.sleep(5)
     assert clock.monotonic == before + 5
     assert clock.slept == [2, 3]
-    assert ear.heard == 2
+    assert listener.heard == 2
 
 
-def test_what_never_gives_way_goes_on(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """Whatever is newer."""
-    before, ear.newer = clock.monotonic, clock.monotonic
+def test_a_wait_that_never_gives_way(waiter: Waiter, clock: ScriptedClock, listener: FakeListener) -> None:
+    """A newer change does not interrupt it."""
+    before, listener.newer = clock.monotonic, clock.monotonic
     waiter.sleep(5)
     assert clock.monotonic == before + 5
 
 
 @pytest.mark.parametrize("gives_way", [GivesWay.TO_A_FRESH_START, GivesWay.TO_ANYTHING_NEWER])
-def test_what_gives_way_does_in_time(waiter: Waiter, clock: ScriptedClock, ear: Ear, gives_way: GivesWay) -> None:
-    """Not before the change is due, and not later; outside of it nothing gives way any more."""
+def test_a_wait_that_gives_way(
+    waiter: Waiter, clock: ScriptedClock, listener: FakeListener, gives_way: GivesWay
+) -> None:
+    """It is interrupted exactly when the change is due; after it waits are not interrupted."""
     before = clock.monotonic
-    ear.newer = before + 3
+    listener.newer = before + 3
     with pytest.raises(Superseded), waiter.giving_way(gives_way):
         waiter.sleep(5)
     assert clock.monotonic == before + 3
     waiter.sleep(5)
 
 
-def test_an_inner_stage_has_its_own_way(waiter: Waiter, clock: ScriptedClock, ear: Ear) -> None:
-    """And the outer one has its own again after it."""
-    ear.newer = clock.monotonic
+def test_nested_stages(waiter: Waiter, clock: ScriptedClock, listener: FakeListener) -> None:
+    """An inner stage has its own rule, and the outer one has its own again after it."""
+    listener.newer = clock.monotonic
     with waiter.giving_way(GivesWay.TO_ANYTHING_NEWER):
         with waiter.giving_way(GivesWay.NEVER):
             waiter.sleep(1)

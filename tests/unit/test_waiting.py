@@ -1,4 +1,4 @@
-"""Why a flush waits, in words: what the status document says, and when it is said."""
+"""The reason that a flush waits, in words from the status document."""
 
 from __future__ import annotations
 
@@ -47,34 +47,34 @@ def document(state: State, said: str = "", *, retry_s: int | None = None, progre
     ],
 )
 def test_each_state_has_its_words(status: Status, text: str) -> None:
-    """What is being waited for, how far it is, and why it is tried again."""
+    """The reason has the state, its progress, and why it is retried."""
     assert wait_reason(status, NOON_S).text == text
 
 
 def test_every_state_has_some() -> None:
-    """Whatever the daemon is at."""
+    """Each state has a reason."""
     assert all(wait_reason(document(state), NOON_S).text for state in State)
 
 
 @dataclass
-class Why:
+class CurrentReason:
     now: WaitReason = field(default_factory=lambda: WaitReason("", ""))
 
     def __call__(self) -> WaitReason:
         return self.now
 
 
-def test_without_a_terminal_only_news_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """Another figure is none, and nothing comes sooner than ten seconds after the line before."""
-    clock, why = ScriptedClock(), Why(WaitReason("uploading", "uploading, 1 of 9"))
-    waiting = Waiting(why, clock)
+def test_without_a_terminal_only_new_reasons_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another figure is not new, and lines are at least ten seconds apart."""
+    clock, reason = ScriptedClock(), CurrentReason(WaitReason("uploading", "uploading, 1 of 9"))
+    waiting = Waiting(reason, clock)
     waiting.show()
     clock.go_on(PLAIN_EVERY_S)
-    why.now = WaitReason("uploading", "uploading, 2 of 9")
+    reason.now = WaitReason("uploading", "uploading, 2 of 9")
     waiting.show()
-    why.now = WaitReason("retrying 503", "trying again in 4 s: 503")
+    reason.now = WaitReason("retrying 503", "trying again in 4 s: 503")
     waiting.show()
-    why.now = WaitReason("initializing", "waiting for the sandbox")
+    reason.now = WaitReason("initializing", "waiting for the sandbox")
     clock.go_on(PLAIN_EVERY_S / 2)
     waiting.show()
     clock.go_on(PLAIN_EVERY_S / 2)
@@ -84,8 +84,8 @@ def test_without_a_terminal_only_news_is_said(capsys: pytest.CaptureFixture[str]
     assert said.out == ""
 
 
-def test_a_sync_of_this_process_is_told_alike() -> None:
-    """As it goes on."""
+def test_a_sync_of_this_process() -> None:
+    """Its progress is shown in the same words."""
     clock = ScriptedClock()
     watched = OwnSync(clock)
     watched.stage(State.SNAPSHOTTING)
