@@ -27,7 +27,7 @@ _SILENT = object()
 
 
 @dataclass(frozen=True)
-class Seen:
+class Notification:
     """What one `Notify` asked for, and the number that it got."""
 
     number: int
@@ -41,15 +41,15 @@ class Seen:
 
 
 @dataclass
-class Screen:
+class NotificationServer:
     """A notification server. `abilities` is what it says it can do."""
 
     address: str
     abilities: tuple[str, ...] = ("body", "body-markup")
-    deaf_to: str = ""  # a method that it never answers
+    ignores: str = ""  # a method that it never answers
     refuses: str = ""  # a method that it answers with an error
-    on_show: Callable[[Seen], None] = lambda _: None
-    shown: list[Seen] = field(default_factory=list)
+    on_show: Callable[[Notification], None] = lambda _: None
+    shown: list[Notification] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
 
     def serve(self, link: DBusConnection) -> None:
@@ -66,14 +66,14 @@ class Screen:
 
     def _answer(self, asked: Any) -> Any:
         method = asked.header.fields[3]
-        if method == self.deaf_to:
+        if method == self.ignores:
             return _SILENT
         if method == self.refuses:
             return new_error(asked, "org.freedesktop.DBus.Error.LimitsExceeded")
         if method == "GetCapabilities":
             return new_method_return(asked, "as", (list(self.abilities),))
         app, replaces, icon, summary, body, _, changes, timeout_ms = asked.body
-        seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
+        seen = Notification(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
         self.shown.append(seen)
         self.on_show(seen)
         return new_method_return(asked, "u", (seen.number,))
@@ -92,9 +92,9 @@ def session_bus(listen: str) -> Iterator[str]:
 
 
 @contextmanager
-def screen(address: str, **settings: Any) -> Iterator[Screen]:
+def notification_server(address: str, **settings: Any) -> Iterator[NotificationServer]:
     """A notification server on the bus there, as long as the block lasts."""
-    server = Screen(address, **settings)
+    server = NotificationServer(address, **settings)
     link = _named(address)
     thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
     thread.start()
@@ -117,7 +117,7 @@ def main() -> None:
     """Until the bus ends."""
     with _named(sys.argv[1]) as link:
         print(READY, flush=True)
-        Screen(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
+        NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Initialized(NamedTuple):
     at_s: float
 
 
-class Cloud:
+class TimedEmulator:
     """The emulator, and the moments at which it had initialized the sandbox."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Cloud:
             self._moments.get()
 
 
-class Household:
+class DaemonHome:
     """What a person sets up: a home with a configuration and a key."""
 
     def __init__(
@@ -122,14 +122,14 @@ class Household:
 
 
 @contextmanager
-def running(folder: Path, workspace: Path) -> Iterator[tuple[Cloud, Household, int]]:
+def running(folder: Path, workspace: Path) -> Iterator[tuple[TimedEmulator, DaemonHome, int]]:
     """A daemon that has synced what is there and waits for changes: its cloud, its home and its pid."""
-    cloud = Cloud(folder / "cloud")
-    with cloud.emulator as emulator:
+    timed_emulator = TimedEmulator(folder / "cloud")
+    with timed_emulator.emulator as emulator:
         emulator.create_sandbox(SANDBOX)
-        household = Household(folder / "home", workspace, emulator.base_url, emulator.api_key)
-        with household.daemon() as pid:
-            cloud.next()
-            household.run("flush")
-            cloud.forget()
-            yield cloud, household, pid
+        daemon_home = DaemonHome(folder / "home", workspace, emulator.base_url, emulator.api_key)
+        with daemon_home.daemon() as pid:
+            timed_emulator.next()
+            daemon_home.run("flush")
+            timed_emulator.forget()
+            yield timed_emulator, daemon_home, pid

@@ -77,14 +77,14 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
         arrived: list[float] = []
         loop: list[float] = []
         with ExitStack() as stack:
-            cloud, household, _ = stack.enter_context(running(fixtures.scratch / "latency/home", mine))
+            timed_emulator, daemon_home, _ = stack.enter_context(running(fixtures.scratch / "latency/home", mine))
             shell = None if missing else stack.enter_context(ShellLoop.running(theirs))
             for number in range(TIMES[letter]):
                 victim = victims[7 * number % len(victims)]
-                household.run("flush")
-                cloud.forget()
+                daemon_home.run("flush")
+                timed_emulator.forget()
                 written_s = edited(mine, victim)
-                done: Initialized = cloud.next()
+                done: Initialized = timed_emulator.next()
                 arrived.append(done.uploaded_s - written_s - QUIET_S)
                 ours.append(done.at_s - written_s - QUIET_S)
                 if shell is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from syncd.archive.codec import Codec
 from tests.bench import snapshot_bench, trees
 from tests.bench.fixtures import Fixtures, lacks
-from tests.bench.stopwatch import Took, command, shell
+from tests.bench.stopwatch import Elapsed, command, shell
 from tests.bench.table import Row, Skipped, alone, compared, megabytes
 
 GZIP = "tar czf"
@@ -27,8 +27,8 @@ MEASURED = ("M", "L")
 class Figures:
     """What one contender's rounds on one tree cost; `inside` is ours without the interpreter's start and end."""
 
-    whole: list[Took] = field(default_factory=list)
-    inside: list[Took] = field(default_factory=list)
+    whole: list[Elapsed] = field(default_factory=list)
+    inside: list[Elapsed] = field(default_factory=list)
     peak_bytes: list[float] = field(default_factory=list)
     size_bytes: int = 0
     entries: int = 0
@@ -65,7 +65,7 @@ def _ours(fixtures: Fixtures, letter: str, codec: str, figures: Figures) -> None
     with open(said, "wb") as out:
         figures.whole.append(command((sys.executable, "-m", snapshot_bench.__name__, *words), stdout=out.fileno()))
     answer: dict[str, Any] = json.loads(said.read_text())
-    figures.inside.append(Took(answer["wall_s"], answer["cpu_s"]))
+    figures.inside.append(Elapsed(answer["wall_s"], answer["cpu_s"]))
     figures.peak_bytes.append(answer["peak_kib"] * 1024)
     figures.size_bytes, figures.entries = answer["size_bytes"], answer["entries"]
 

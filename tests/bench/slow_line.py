@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import null_server, trees
-from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, Cloud, Household
+from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, DaemonHome, TimedEmulator
 from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.latency import edited
 from tests.bench.stopwatch import CLOCK, REPO, shell
@@ -66,15 +66,15 @@ _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
     """A first sync, an edit that settles what the daemon learns of the line and of the sandbox, and one that counts."""
-    cloud = Cloud(folder / "cloud")
-    with cloud.emulator as emulator:
+    timed_emulator = TimedEmulator(folder / "cloud")
+    with timed_emulator.emulator as emulator:
         emulator.create_sandbox(SANDBOX)
         _open_for_clients()
         keys = {"sync.archive": archive}
-        household = Household(folder / "home", tree, emulator.base_url, emulator.api_key, keys)
+        daemon_home = DaemonHome(folder / "home", tree, emulator.base_url, emulator.api_key, keys)
 
         def sent(since_s: float) -> Sent:
-            done = cloud.next()
+            done = timed_emulator.next()
             size_bytes = next(
                 entry.bytes_in for entry in reversed(emulator.request_log.entries()) if entry.op == "upload"
             )
@@ -82,11 +82,11 @@ def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
 
         found = []
         began_s = CLOCK.monotonic_s()
-        with household.daemon():
+        with daemon_home.daemon():
             found.append(sent(began_s))
             for victim in trees.victims(tree)[:2]:
-                household.run("flush")
-                cloud.forget()
+                daemon_home.run("flush")
+                timed_emulator.forget()
                 found.append(sent(edited(tree, victim) + QUIET_S))
         return [found[0], found[-1]]
 

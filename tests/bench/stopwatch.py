@@ -20,7 +20,7 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-class Took(NamedTuple):
+class Elapsed(NamedTuple):
     """What some work cost, in seconds."""
 
     wall_s: float
@@ -34,11 +34,11 @@ class Stopwatch:
         self._wall_s = CLOCK.monotonic_s()
         self._cpu_s = time.process_time()
 
-    def took(self) -> Took:
-        return Took(CLOCK.monotonic_s() - self._wall_s, time.process_time() - self._cpu_s)
+    def took(self) -> Elapsed:
+        return Elapsed(CLOCK.monotonic_s() - self._wall_s, time.process_time() - self._cpu_s)
 
 
-def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int | None = None) -> Took:
+def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int | None = None) -> Elapsed:
     """A command from start to end, in the checkout. Raises `CalledProcessError`."""
     started_s = CLOCK.monotonic_s()
     process = subprocess.Popen(argv, cwd=REPO, env=env, stdin=subprocess.DEVNULL, stdout=stdout)
@@ -47,10 +47,10 @@ def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(argv))
-    return Took(wall_s, usage.ru_utime + usage.ru_stime)
+    return Elapsed(wall_s, usage.ru_utime + usage.ru_stime)
 
 
-def shell(line: str, env: dict[str, str] | None = None) -> Took:
+def shell(line: str, env: dict[str, str] | None = None) -> Elapsed:
     """A line as a person would type it, the shell's own start included."""
     return command(["sh", "-c", line], env)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.bench.fixtures import TREES, Fixtures, lacks
-from tests.bench.stopwatch import Stopwatch, Took, command, fresh, shell
+from tests.bench.stopwatch import Elapsed, Stopwatch, command, fresh, shell
 from tests.bench.table import Row, Skipped, compared
 
 GIT = "git ls-files --exclude-standard"
@@ -29,7 +29,7 @@ BESIDE = {
 }
 
 
-def scanned(tree: str, times: int) -> list[Took]:
+def scanned(tree: str, times: int) -> list[Elapsed]:
     """Whole looks at a tree of which nothing is known yet."""
     took = []
     for _ in range(times):
@@ -39,7 +39,7 @@ def scanned(tree: str, times: int) -> list[Took]:
     return took
 
 
-def looped(tree: str, times: int) -> list[Took]:
+def looped(tree: str, times: int) -> list[Elapsed]:
     """The least that a walk in Python does: list and stat, nothing kept."""
     took = []
     for _ in range(times):
@@ -81,9 +81,9 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
 
 def _compared(fixtures: Fixtures, title: str, tree: Path, git: Path, lines: dict[str, str]) -> Iterator[Row | Skipped]:
     present = {name: line for name, line in lines.items() if not lacks(*OTHERS[name][0])}
-    ours: list[Took] = []
-    theirs: dict[str, list[Took]] = {name: [] for name in present}
-    loops: list[Took] = []
+    ours: list[Elapsed] = []
+    theirs: dict[str, list[Elapsed]] = {name: [] for name in present}
+    loops: list[Elapsed] = []
     for _ in range(fixtures.sizes.rounds):
         ours += fresh(scanned, str(tree), 3)
         for name, line in present.items():

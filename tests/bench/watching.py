@@ -28,7 +28,7 @@ DEADLINE_S = 60.0
 _KIB = 1024
 
 
-class Watched(NamedTuple):
+class WatchCost(NamedTuple):
     """What it took to watch a tree: wall seconds, and resident bytes that were not there before."""
 
     wall_s: float
@@ -36,7 +36,7 @@ class Watched(NamedTuple):
     unwatched: int
 
 
-class Heard(NamedTuple):
+class BurstCost(NamedTuple):
     """What a burst cost: CPU seconds, the most bytes resident and how many came on top, and what the loop got of it."""
 
     cpu_s: float
@@ -46,7 +46,7 @@ class Heard(NamedTuple):
     doubt: str
 
 
-def watched(tree: str) -> Watched:
+def watched(tree: str) -> WatchCost:
     """The first scan, each directory watched before it is listed: as the daemon starts."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
@@ -56,22 +56,22 @@ def watched(tree: str) -> Watched:
         scanner = Scanner(tree, Selection(SelectionSettings()), watch)
         scanner.scan()
         took = clock.took()
-        return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, watch.unwatched())
+        return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, watch.unwatched())
     finally:
         watch.close()
 
 
-def unwatched(tree: str) -> Watched:
+def unwatched(tree: str) -> WatchCost:
     """The same scan with nothing watched: what the tree itself takes."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
     scanner = Scanner(tree, Selection(SelectionSettings()), NoScanListener())
     scanner.scan()
     took = clock.took()
-    return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
+    return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
 
 
-def heard(tree: str, events: int) -> Heard:
+def heard(tree: str, events: int) -> BurstCost:
     """The watch under a burst, and a loop that takes the hints whenever it is woken."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     watch = watcher(tree, lambda: _ring(ends[1]))
@@ -93,7 +93,7 @@ def heard(tree: str, events: int) -> Heard:
                 marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
         took = clock.took()
         peak = status_kib("VmHWM")
-        return Heard(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
+        return BurstCost(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
     finally:
         watch.close()
         for end in ends:
@@ -114,13 +114,13 @@ def _storm(tree: str, events: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen((sys.executable, "-m", storm.__name__, tree, str(events)), cwd=REPO)
 
 
-def _established(tree: Path, without: tuple[Path, ...]) -> Watched:
+def _established(tree: Path, without: tuple[Path, ...]) -> WatchCost:
     started_s = CLOCK.monotonic_s()
     with inotifywait.watching(tree, without) as process:
-        return Watched(CLOCK.monotonic_s() - started_s, status_kib("VmRSS", process.pid) * _KIB, 0)
+        return WatchCost(CLOCK.monotonic_s() - started_s, status_kib("VmRSS", process.pid) * _KIB, 0)
 
 
-def _told(tree: Path, events: int) -> Heard:
+def _told(tree: Path, events: int) -> BurstCost:
     """Inotifywait under the same burst, writing a line an event into a pipe that is read at once."""
     with inotifywait.watching(tree) as process:
         assert process.stdout is not None
@@ -135,7 +135,7 @@ def _told(tree: Path, events: int) -> Heard:
                 tail = (tail + said)[-4 * len(said) - 4096 :]
         peak = status_kib("VmHWM", process.pid)
         used_s = process_cpu_s(process.pid) - cpu_s
-        return Heard(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
+        return BurstCost(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
 
 
 def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
@@ -160,9 +160,9 @@ def _many(fixtures: Fixtures) -> Iterator[Row | Skipped]:
 
 
 def _established_rows(fixtures: Fixtures, title: str, tree: Path, without: tuple[Path, ...]) -> Iterator[Row | Skipped]:
-    ours: list[Watched] = []
-    bare: list[Watched] = []
-    rival: list[Watched] = []
+    ours: list[WatchCost] = []
+    bare: list[WatchCost] = []
+    rival: list[WatchCost] = []
     missing = lacks("inotifywait")
     for _ in range(fixtures.sizes.rounds):
         ours.append(fresh(watched, str(tree)))
@@ -188,8 +188,8 @@ def _established_rows(fixtures: Fixtures, title: str, tree: Path, without: tuple
 
 def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     title = f"burst of {fixtures.sizes.events:,} events"
-    ours: list[Heard] = []
-    rival: list[Heard] = []
+    ours: list[BurstCost] = []
+    rival: list[BurstCost] = []
     for _ in range(fixtures.sizes.rounds):
         ours.append(fresh(heard, str(_field(fixtures)), fixtures.sizes.events))
         if not lacks("inotifywait"):

@@ -1,4 +1,4 @@
-"""A `.git` folder that git takes for a repository, without git."""
+"""A minimal `.git` folder that git accepts as a repository, made without git."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make_repository(top: Path, exclude: str = "") -> Path:
-    """Returns its exclude file."""
+    """Make it, and return its exclude file."""
     for name in ("objects", "refs", "info"):
         (top / ".git" / name).mkdir(parents=True)
     (top / ".git/HEAD").write_text("ref: refs/heads/main\n")

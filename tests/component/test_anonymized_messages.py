@@ -1,4 +1,4 @@
-"""syncd's own messages about paths of any kind, disguised as in a report: no path comes through."""
+"""Messages about paths of any kind, anonymized as in a report, show no path."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _messages(path: str) -> list[str]:
 @example("' secret")
 @example("' secret\"")
 def test_no_path_comes_through(path: str) -> None:
-    """Whatever the path looks like: the message about another path, disguised, is the same but for pseudonyms."""
+    """Messages about two paths differ only in pseudonyms once anonymized."""
     anonymizer = Anonymizer(WORDS, PHRASES, {})
     for message, other in zip(_messages(path), _messages("zq"), strict=True):
         shown, known = anonymizer.text(one_line(message, 1000)), anonymizer.text(one_line(other, 1000))
@@ -70,6 +70,6 @@ def test_no_path_comes_through(path: str) -> None:
             assert shown.count(word) <= known.count(word), (message, shown)
 
 
-def test_the_words_could_come_through() -> None:
-    """Nothing else hides them: as words of a text they are shown."""
+def test_the_words_of_the_paths_are_public() -> None:
+    """The words themselves are shown elsewhere, so only the anonymizer hides them."""
     assert Anonymizer(WORDS, PHRASES, {}).text("the secret plan") == "the secret plan"

@@ -1,4 +1,4 @@
-"""The API key: looked up in order, refused where others could read it, never shown."""
+"""The API key: searched in order, refused if others can read it, never shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = "sk-5ecret"
 
 
 def key_file(folder: Path, content: bytes = KEY.encode() + b"\n", mode: int = 0o600) -> Path:
-    """A key's file with these rights."""
+    """Return a key file with these permissions."""
     path = folder / "api-key"
     path.write_bytes(content)
     path.chmod(mode)
@@ -22,7 +22,7 @@ def key_file(folder: Path, content: bytes = KEY.encode() + b"\n", mode: int = 0o
 
 
 def refusal(environ: dict[str, str], path: Path | str) -> str:
-    """The line with which it is refused."""
+    """Return the line that refuses it."""
     with pytest.raises(KeyRefused) as caught:
         find_key(environ, str(path))
     assert caught.value.exit_code == 78
@@ -32,7 +32,7 @@ def refusal(environ: dict[str, str], path: Path | str) -> str:
 
 
 def test_the_order(tmp_path: Path) -> None:
-    """The service manager's credential first, then the environment, then the file."""
+    """The service manager's credential comes first, then the environment, then the file."""
     path = key_file(tmp_path, b"from-file")
     (tmp_path / CREDENTIAL).write_bytes(b"from-credential")
     (tmp_path / CREDENTIAL).chmod(0o440)
@@ -50,7 +50,7 @@ def test_the_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o601, 0o660, 0o666])
 def test_rights_of_others_are_refused(tmp_path: Path, mode: int) -> None:
-    """A file that group or others may touch is refused, with the command that mends it."""
+    """A file that group or others can access is refused, with the command that fixes it."""
     said = refusal({}, key_file(tmp_path, mode=mode))
     assert f"mode {mode:04o}" in said
     assert "chmod 600" in said
@@ -59,7 +59,7 @@ def test_rights_of_others_are_refused(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
-    """Only what others may do matters."""
+    """Only the permissions of others count."""
     assert find_key({}, str(key_file(tmp_path, mode=mode))) == ApiKey(KEY, "elsewhere")
 
 
@@ -76,17 +76,17 @@ def test_own_rights_are_enough(tmp_path: Path, mode: int) -> None:
     ],
 )
 def test_what_is_no_key(tmp_path: Path, content: bytes, said: str) -> None:
-    """An empty or odd key is refused before any request, without showing it."""
+    """An empty or malformed key is refused before any request, without showing it."""
     assert said in refusal({}, key_file(tmp_path, content))
 
 
-def test_the_environment_is_held_to_the_same(tmp_path: Path) -> None:
-    """A broken key in the environment is refused, not passed over for the file."""
+def test_a_bad_key_in_the_environment(tmp_path: Path) -> None:
+    """It is refused, and the file is not used in its place."""
     assert "$KLAVIS_API_KEY" in refusal({"KLAVIS_API_KEY": " "}, key_file(tmp_path))
 
 
 def test_no_file_to_read(tmp_path: Path) -> None:
-    """A missing file, a folder and a FIFO are refused at once; none is waited for."""
+    """A missing file, a folder and a FIFO are refused at once."""
     assert "does not exist" in refusal({}, tmp_path / "none")
     (tmp_path / "folder").mkdir(mode=0o700)
     assert "not a regular file" in refusal({}, tmp_path / "folder")
@@ -103,7 +103,7 @@ def test_a_key_is_never_shown() -> None:
 
 
 def test_a_copy_that_is_older_than_its_file(tmp_path: Path) -> None:
-    """What the service manager handed over is outdated once the file changes; a key from elsewhere never is."""
+    """The service manager's copy is outdated once the file changes; a key from elsewhere never is."""
     (tmp_path / "before").mkdir()
     older = key_file(tmp_path / "before")
     path = key_file(tmp_path, b"from-file")

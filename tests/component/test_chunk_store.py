@@ -1,4 +1,4 @@
-"""Chunks kept between snapshots: reused, damaged, missing, given up; and the archive that they make."""
+"""Chunks kept between snapshots: reused, damaged, missing or removed; and the archive made of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 
 
-class Later(SystemClock):
-    """A clock an hour ahead, by which every file is old enough to be believed."""
+class LaterClock(SystemClock):
+    """A clock an hour ahead, by which every stamp is old enough to be trusted."""
 
     def wall_s(self) -> float:
         return super().wall_s() + 3600
 
 
-class Bench:
-    """A workspace, a spool, and snapshots of the one in the other."""
+class SpoolRig:
+    """A workspace, a spool, and snapshots of the workspace."""
 
     def __init__(self, folder: Path) -> None:
         self.workspace = folder / "work"
@@ -49,10 +49,10 @@ class Bench:
         self.open_store()
 
     def open_store(self) -> None:
-        """As a new process would."""
+        """Open the store as a new process does."""
         self.store = ChunkStore(str(self.spool))
         self.store.open()
-        self.packer = Packer(str(self.workspace), self.store, Later())
+        self.packer = Packer(str(self.workspace), self.store, LaterClock())
 
     def snapshot(self, codec: Codec = Codec.FAST) -> Packed:
         scan = Scanner(str(self.workspace), Selection(SelectionSettings())).scan()
@@ -65,8 +65,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def rig(tmp_path: Path) -> SpoolRig:
+    return SpoolRig(tmp_path)
 
 
 def bytes_of(archive: Archive) -> bytes:
@@ -76,7 +76,7 @@ def bytes_of(archive: Archive) -> bytes:
 
 
 def contents(archive: Archive) -> dict[str, bytes]:
-    """What Python's stream reader, which stops at the joints of several gzip members, finds in it."""
+    """Return what Python's stream reader finds, which stops at the end of a gzip member."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(bytes_of(archive)), mode="r|gz") as tar:
         for member in tar:
@@ -86,83 +86,83 @@ def contents(archive: Archive) -> dict[str, bytes]:
     return found
 
 
-def wanted(bench: Bench) -> dict[str, bytes]:
-    return {str(p.relative_to(bench.workspace)): p.read_bytes() for p in bench.workspace.rglob("*") if p.is_file()}
+def wanted(rig: SpoolRig) -> dict[str, bytes]:
+    return {str(p.relative_to(rig.workspace)): p.read_bytes() for p in rig.workspace.rglob("*") if p.is_file()}
 
 
-def test_the_joined_pieces_are_one_gzip_member_of_the_tree(bench: Bench) -> None:
-    """Every file is in it, and what follows the member is nothing."""
-    archive = bench.snapshot().archive
+def test_the_joined_pieces_are_one_gzip_member_of_the_tree(rig: SpoolRig) -> None:
+    """The archive holds every file, and nothing follows the gzip member."""
+    archive = rig.snapshot().archive
     assert len(archive.pieces) > 1
-    assert contents(archive) == wanted(bench)
+    assert contents(archive) == wanted(rig)
     assert len(gzip.decompress(bytes_of(archive))) % 10240 == 0
 
 
-def test_only_the_changed_chunk_is_made_anew(bench: Bench) -> None:
-    """All other pieces are the very files of the last snapshot."""
-    before = bench.snapshot().archive
-    (bench.workspace / "d3" / "f3").write_bytes(b"changed")
-    after = bench.snapshot().archive
-    assert contents(after) == wanted(bench)
+def test_only_the_changed_chunk_is_rebuilt(rig: SpoolRig) -> None:
+    """All other chunks are the files of the last snapshot."""
+    before = rig.snapshot().archive
+    (rig.workspace / "d3" / "f3").write_bytes(b"changed")
+    after = rig.snapshot().archive
+    assert contents(after) == wanted(rig)
     assert len(set(after.pieces) - set(before.pieces)) == 1
 
 
-def test_another_codec_makes_everything_anew(bench: Bench) -> None:
-    """One codec's chunks are not taken for the other's, which gives the same contents."""
-    fast = bench.snapshot().archive
-    assert contents(fast) == wanted(bench)
-    dense = bench.snapshot(Codec.DENSE).archive
-    assert contents(dense) == wanted(bench)
+def test_another_codec_rebuilds_everything(rig: SpoolRig) -> None:
+    """Chunks of one codec are not reused for the other, whose contents are equal."""
+    fast = rig.snapshot().archive
+    assert contents(fast) == wanted(rig)
+    dense = rig.snapshot(Codec.DENSE).archive
+    assert contents(dense) == wanted(rig)
     assert not {piece.key for piece in dense.pieces} & {piece.key for piece in fast.pieces}
-    (bench.workspace / "d3" / "f3").write_bytes(b"changed")
-    after = bench.snapshot(Codec.DENSE).archive
-    assert contents(after) == wanted(bench)
+    (rig.workspace / "d3" / "f3").write_bytes(b"changed")
+    after = rig.snapshot(Codec.DENSE).archive
+    assert contents(after) == wanted(rig)
     assert len(set(after.pieces) - set(dense.pieces)) == 1
 
 
 def test_the_dense_codec_is_as_dense_as_gzip_by_default() -> None:
-    """A little less than a tenth lies between the codecs on source code at the least."""
+    """The dense codec saves at least a little less than a tenth on source code."""
     text = Path(tarfile.__file__).read_bytes()
     fast, dense = (len(deflated(text, codec)[0]) for codec in (Codec.FAST, Codec.DENSE))
     assert dense < 0.93 * fast
     assert dense < 1.02 * len(zlib.compress(text, 6))
 
 
-def test_chunks_outlive_the_process(bench: Bench) -> None:
-    """A new store finds them; what was unfinished is taken away."""
-    before = bench.snapshot().archive
-    (bench.spool / "chunks" / "7.loose").write_bytes(b"half")
-    bench.open_store()
-    after = bench.snapshot().archive
+def test_chunks_outlive_the_process(rig: SpoolRig) -> None:
+    """A new store finds them, and removes unfinished ones."""
+    before = rig.snapshot().archive
+    (rig.spool / "chunks" / "7.loose").write_bytes(b"half")
+    rig.open_store()
+    after = rig.snapshot().archive
     assert after.pieces == before.pieces
-    assert [file.suffix for file in bench.chunk_files()] == [".chunk"] * len(before.pieces)
+    assert [file.suffix for file in rig.chunk_files()] == [".chunk"] * len(before.pieces)
 
 
-def test_an_archive_is_known_again_by_its_content(bench: Bench) -> None:
-    """The same tree has the same identity, another content another one, and an unsure one none."""
-    first = bench.snapshot().archive.identity
-    bench.open_store()
-    assert bench.snapshot().archive.identity == first != ""
-    (bench.workspace / "d0" / "f0").write_bytes(b"other")
-    assert bench.snapshot().archive.identity not in ("", first)
+def test_the_identity_of_an_archive(rig: SpoolRig) -> None:
+    """An equal tree has an equal identity, another content another, and an uncertain one none."""
+    first = rig.snapshot().archive.identity
+    rig.open_store()
+    assert rig.snapshot().archive.identity == first != ""
+    (rig.workspace / "d0" / "f0").write_bytes(b"other")
+    assert rig.snapshot().archive.identity not in ("", first)
     loose = Piece("7.loose", "", 1, 0, Sum())
     assert Archive.of([loose]).identity == ""
 
 
-def test_reused_or_made_anew_the_bytes_are_the_same(bench: Bench) -> None:
-    """A kept chunk changes nothing in the archive."""
-    kept = bytes_of(bench.snapshot().archive)
-    for file in bench.chunk_files():
+def test_reused_or_made_anew_the_bytes_are_the_same(rig: SpoolRig) -> None:
+    """A reused chunk gives the same archive as a rebuilt one."""
+    kept = bytes_of(rig.snapshot().archive)
+    for file in rig.chunk_files():
         file.unlink()
-    bench.open_store()
-    assert bytes_of(bench.snapshot().archive) == kept
+    rig.open_store()
+    assert bytes_of(rig.snapshot().archive) == kept
 
 
 @pytest.mark.parametrize("harm", ["cut", "emptied", "grown", "deleted", "foot", "another's", "folder", "link"])
-def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
-    """Seen when it is taken, before anything is sent."""
-    bench.snapshot()
-    victim = bench.chunk_files()[0]
+def test_a_damaged_chunk_is_rebuilt(rig: SpoolRig, harm: str) -> None:
+    """The damage is found when the chunk is read, before anything is sent."""
+    rig.snapshot()
+    victim = rig.chunk_files()[0]
     content = victim.read_bytes()
     match harm:
         case "cut":
@@ -176,55 +176,55 @@ def test_a_chunk_that_looks_wrong_is_made_anew(bench: Bench, harm: str) -> None:
         case "foot":
             victim.write_bytes(content[:-30] + bytes(30))
         case "another's":
-            victim.write_bytes(bench.chunk_files()[1].read_bytes())
+            victim.write_bytes(rig.chunk_files()[1].read_bytes())
         case "folder":
             victim.unlink()
             (victim / "inner").mkdir(parents=True)
         case "link":
             victim.unlink()
             victim.symlink_to(victim)
-    bench.open_store()
-    assert contents(bench.snapshot().archive) == wanted(bench)
+    rig.open_store()
+    assert contents(rig.snapshot().archive) == wanted(rig)
 
 
-def test_no_byte_of_a_foot_is_believed_alone(bench: Bench) -> None:
-    """Whatever a chunk says wrongly of itself, its length or its sums, ends in no archive."""
-    kept = bytes_of(bench.snapshot().archive)
+def test_every_byte_of_a_chunk_footer_is_checked(rig: SpoolRig) -> None:
+    """A wrong length or checksum in the footer never gets into an archive."""
+    kept = bytes_of(rig.snapshot().archive)
     for from_end in range(1, 73):
-        victim = bench.chunk_files()[0]
+        victim = rig.chunk_files()[0]
         content = bytearray(victim.read_bytes())
         content[-from_end] ^= 1
         victim.write_bytes(content)
-        bench.open_store()
-        archive = bench.snapshot().archive
+        rig.open_store()
+        archive = rig.snapshot().archive
         try:
             assert bytes_of(archive) == kept
         except DamagedPiece as damage:
-            bench.packer.forget(damage.piece)
-            assert bytes_of(bench.snapshot().archive) == kept
+            rig.packer.forget(damage.piece)
+            assert bytes_of(rig.snapshot().archive) == kept
 
 
-def test_what_damaged_one_chunk_may_have_damaged_more(bench: Bench) -> None:
-    """One damage that shows has all chunks looked at, and only the bad ones are made anew."""
-    kept = bytes_of(bench.snapshot().archive)
-    chunks = bench.chunk_files()
+def test_what_damaged_one_chunk_may_have_damaged_more(rig: SpoolRig) -> None:
+    """After one damaged chunk all are checked, and only the bad ones are rebuilt."""
+    kept = bytes_of(rig.snapshot().archive)
+    chunks = rig.chunk_files()
     assert len(chunks) > 3
     before = {chunk: chunk.stat().st_mtime_ns for chunk in chunks}
     for victim in chunks[1:]:
         with victim.open("r+b") as file:
             file.write(b"\0\0\0\0")
     with pytest.raises(DamagedPiece) as damage:
-        bytes_of(bench.snapshot().archive)
-    bench.packer.forget(damage.value.piece)
-    assert bench.chunk_files() == chunks[:1]
-    assert bytes_of(bench.snapshot().archive) == kept
+        bytes_of(rig.snapshot().archive)
+    rig.packer.forget(damage.value.piece)
+    assert rig.chunk_files() == chunks[:1]
+    assert bytes_of(rig.snapshot().archive) == kept
     assert chunks[0].stat().st_mtime_ns == before[chunks[0]]
 
 
-def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
-    """A flipped bit shows only as the bytes go out; the archive is then not finished, and the next one is right."""
-    archive = bench.snapshot().archive
-    victim = bench.chunk_files()[1]
+def test_a_chunk_with_other_bytes_is_never_sent_whole(rig: SpoolRig) -> None:
+    """A flipped bit is found while the bytes are sent; the archive is cut off, and the next one is right."""
+    archive = rig.snapshot().archive
+    victim = rig.chunk_files()[1]
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
@@ -232,84 +232,84 @@ def test_a_chunk_with_other_bytes_is_never_sent_whole(bench: Bench) -> None:
     with pytest.raises(DamagedPiece) as damage:
         sent.extend(archive.blocks(1000))
     assert sum(map(len, sent)) < archive.size_bytes
-    bench.packer.forget(damage.value.piece)
-    assert contents(bench.snapshot().archive) == wanted(bench)
+    rig.packer.forget(damage.value.piece)
+    assert contents(rig.snapshot().archive) == wanted(rig)
 
 
-def test_a_chunk_lost_while_it_is_sent_shows(bench: Bench) -> None:
-    """The spool may be emptied by anyone at any time."""
-    archive = bench.snapshot().archive
-    bench.chunk_files()[-1].unlink()
+def test_a_chunk_removed_while_it_is_sent(rig: SpoolRig) -> None:
+    """The spool may be emptied at any time; the upload fails."""
+    archive = rig.snapshot().archive
+    rig.chunk_files()[-1].unlink()
     with pytest.raises(DamagedPiece):
         bytes_of(archive)
 
 
 @pytest.mark.parametrize("by_a_file", [False, True], ids=["gone", "a-file"])
-def test_a_spool_that_is_taken_away_is_made_again(bench: Bench, *, by_a_file: bool) -> None:
-    """While the process lives and before the next one: nobody has to repair anything."""
-    kept = bytes_of(bench.snapshot().archive)
+def test_a_removed_spool_is_created_again(rig: SpoolRig, *, by_a_file: bool) -> None:
+    """A spool removed during the process or before the next one needs no repair."""
+    kept = bytes_of(rig.snapshot().archive)
     for restarted in (False, True):
-        shutil.rmtree(bench.spool)
+        shutil.rmtree(rig.spool)
         if by_a_file:
-            bench.spool.mkdir()
-            (bench.spool / "chunks").write_text("x")
+            rig.spool.mkdir()
+            (rig.spool / "chunks").write_text("x")
         if restarted:
-            bench.open_store()
-        archive = bench.snapshot().archive
+            rig.open_store()
+        archive = rig.snapshot().archive
         if not restarted:
             with pytest.raises(DamagedPiece) as damage:
                 bytes_of(archive)
-            bench.packer.forget(damage.value.piece)
-            archive = bench.snapshot().archive
+            rig.packer.forget(damage.value.piece)
+            archive = rig.snapshot().archive
         assert bytes_of(archive) == kept
 
 
-def test_the_spool_holds_the_last_snapshot_only(bench: Bench) -> None:
-    """Disk space does not grow with the number of snapshots."""
-    bench.snapshot()
+def test_the_spool_holds_the_last_snapshot_only(rig: SpoolRig) -> None:
+    """Its size does not grow with the number of snapshots."""
+    rig.snapshot()
     for number in range(5):
-        (bench.workspace / "d1" / "f1").write_bytes(b"%d" % number)
-        archive = bench.snapshot().archive
-    assert len(bench.chunk_files()) == len(archive.pieces)
+        (rig.workspace / "d1" / "f1").write_bytes(b"%d" % number)
+        archive = rig.snapshot().archive
+    assert len(rig.chunk_files()) == len(archive.pieces)
 
 
-def test_a_young_file_is_read_again(bench: Bench) -> None:
-    """Its stamp is not believed, so its chunk is made of what is there now."""
-    bench.packer = Packer(str(bench.workspace), bench.store, SystemClock())
-    bench.snapshot()
-    victim = bench.workspace / "d2" / "f2"
+def test_a_young_file_is_read_again(rig: SpoolRig) -> None:
+    """Its stamp is not trusted, so its chunk is built of the present content."""
+    rig.packer = Packer(str(rig.workspace), rig.store, SystemClock())
+    rig.snapshot()
+    victim = rig.workspace / "d2" / "f2"
     status = victim.stat()
     victim.write_bytes(b"X" * status.st_size)
     os.utime(victim, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    assert contents(bench.snapshot().archive) == wanted(bench)
+    assert contents(rig.snapshot().archive) == wanted(rig)
 
 
 def test_an_empty_workspace_is_a_valid_archive(tmp_path: Path) -> None:
-    """Two blocks of zeros and nothing else."""
-    bench = Bench(tmp_path)
-    assert contents(bench.packer.pack({}).archive) == {}
+    """It is two blocks of zeros."""
+    rig = SpoolRig(tmp_path)
+    assert contents(rig.packer.pack({}).archive) == {}
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 5_000, 99_999, 100_000])
-def test_a_full_disk_leaves_nothing_unfinished(bench: Bench, room_bytes: int) -> None:
-    """Each further try would fill what room there is, and take one more descriptor."""
-    (bench.workspace / "00-large").write_bytes(os.urandom(300_000))
+def test_a_full_disk_leaves_nothing_unfinished(rig: SpoolRig, room_bytes: int) -> None:
+    """A failed chunk leaves neither a file nor a descriptor."""
+    (rig.workspace / "00-large").write_bytes(os.urandom(300_000))
     descriptors = len(os.listdir("/proc/self/fd"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            bench.snapshot()
+            rig.snapshot()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [file.name for file in bench.chunk_files() if file.suffix != ".chunk"] == []
+    assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @pytest.mark.parametrize("checks", [1, 2, 3, 6, 30])
-def test_a_stop_leaves_nothing_unfinished(bench: Bench, checks: int) -> None:
-    """Wherever a snapshot is when someone asks for the end, no unfinished piece and no descriptor stays."""
-    (bench.workspace / "00-large").write_bytes(os.urandom(8 << 20))
+def test_a_stop_leaves_nothing_unfinished(rig: SpoolRig, checks: int) -> None:
+    """A stop at any moment of a snapshot leaves neither an unfinished chunk nor a descriptor."""
+    (rig.workspace / "00-large").write_bytes(os.urandom(8 << 20))
     descriptors = len(os.listdir("/proc/self/fd"))
     interrupt = Interrupt()
     left = iter(range(checks - 1, -1, -1))
@@ -319,8 +319,8 @@ def test_a_stop_leaves_nothing_unfinished(bench: Bench, checks: int) -> None:
             interrupt.request()
         interrupt.check()
 
-    bench.packer = Packer(str(bench.workspace), bench.store, Later(), check)
+    rig.packer = Packer(str(rig.workspace), rig.store, LaterClock(), check)
     with pytest.raises(Stop):
-        bench.snapshot()
-    assert [file.name for file in bench.chunk_files() if file.suffix != ".chunk"] == []
+        rig.snapshot()
+    assert [file.name for file in rig.chunk_files() if file.suffix != ".chunk"] == []
     assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -1,4 +1,4 @@
-"""Two folders are called equal only where every path of the workspace is there, byte for byte."""
+"""Two folders compare as equal only if every path of the workspace is in the other, byte for byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from syncd.selection.selection import Selection, SelectionSettings
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A workspace with one of each kind."""
+    """Return a workspace with one entry of each kind."""
     here = tmp_path / "here"
     (here / "folder/empty").mkdir(parents=True)
     (here / "folder/file").write_bytes(b"x" * 300_000)
@@ -29,7 +29,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(here: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """Return a copy of it."""
     return Path(shutil.copytree(here, tmp_path / "there", symlinks=True))
 
 
@@ -41,12 +41,12 @@ def _compare(here: Path, there: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def test_a_copy_is_equal(here: Path, there: Path) -> None:
-    """Nothing is missing, different or only there."""
+    """Nothing is missing, different or extra."""
     assert _compare(here, there) == ([], [], [])
 
 
 def test_times_do_not_count(here: Path, there: Path) -> None:
-    """A touched file is the same file."""
+    """A touched file is equal."""
     os.utime(there / "run.sh", (0, 0))
     assert _compare(here, there) == ([], [], [])
 
@@ -64,13 +64,13 @@ def test_times_do_not_count(here: Path, there: Path) -> None:
     ids=["one byte", "shorter", "not executable", "another target", "a file for a link", "a file for a folder"],
 )
 def test_each_difference_is_seen(here: Path, there: Path, change: Callable[[Path], object], path: str) -> None:
-    """Content, kind, target and the right to execute count."""
+    """Content, kind, target and the executable bit count."""
     change(there)
     assert _compare(here, there) == ([], [path], [])
 
 
 def test_what_is_on_one_side_only(here: Path, there: Path) -> None:
-    """What is missing is no equality; what is only there is one, and is named."""
+    """A missing path is a difference; an extra one is not, and is listed."""
     shutil.rmtree(there / "folder")
     (there / "more").mkdir()
     (there / "more/file").touch()
@@ -80,7 +80,7 @@ def test_what_is_on_one_side_only(here: Path, there: Path) -> None:
 
 
 def test_a_link_on_the_way_leads_nowhere(here: Path, there: Path, tmp_path: Path) -> None:
-    """What lies elsewhere is not there, and a FIFO or a missing folder is not waited for."""
+    """Links on the way are not followed, and a FIFO or a missing folder is not waited for."""
     shutil.move(there / "folder", tmp_path / "elsewhere")
     (there / "folder").symlink_to(tmp_path / "elsewhere")
     (there / "run.sh").unlink()

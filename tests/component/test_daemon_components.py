@@ -1,4 +1,4 @@
-"""The loop's small parts on real descriptors: alarm, service manager, sleep sensor, logs, orders."""
+"""Small parts of the loop on real descriptors: wakeup, service manager, suspend detector, logs, requests."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def test_the_alarm() -> None:
-    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
+def test_the_wakeup() -> None:
+    """Wakeups are kept until they are drained, never block, and are harmless after the end."""
     wakeup = Wakeup()
     wakeup.drain()
     assert not readable(wakeup.fileno())
@@ -55,7 +55,7 @@ def test_the_alarm() -> None:
 
 @contextmanager
 def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
-    """Our handlers, in this very process."""
+    """Install the signal handlers in this process."""
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
     try:
@@ -66,14 +66,14 @@ def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
 
 
 def to_another_thread(number: signal.Signals) -> None:
-    """The kernel may choose any thread; this one it is made to choose."""
+    """Send the signal to a thread other than the main one, as the kernel may."""
     once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
     once_waiting.start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
-    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
+    """The main thread is woken from a system call."""
     near, far = socket.socketpair()
     with near, far, signalled() as (_, interrupt, _wakeup):
         near.settimeout(60)
@@ -86,7 +86,7 @@ def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: si
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
-    """What it asked for is noted once the loop looks."""
+    """The loop notes its request when it wakes."""
     with signalled() as (signals, _, wakeup):
         to_another_thread(number)
         assert select.select([wakeup.fileno()], [], [], 60)[0]
@@ -95,7 +95,7 @@ def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals)
 
 @contextmanager
 def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, socket.socket, ScriptedClock]]:
-    """A service whose manager listens in the folder."""
+    """Return a service whose manager listens in the folder."""
     clock = ScriptedClock()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
@@ -110,8 +110,8 @@ def heard(manager: socket.socket) -> list[str]:
     return found
 
 
-def test_what_the_service_manager_hears(tmp_path: Path) -> None:
-    """Each state of the protocol, the status only when it says something new."""
+def test_notifications_of_the_service_manager(tmp_path: Path) -> None:
+    """It receives each state of the protocol, and the status only if it changed."""
     with managed(tmp_path) as (service, manager, _):
         service.ready()
         service.status("watching")
@@ -146,15 +146,15 @@ def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) ->
 
 
 def test_no_service_manager() -> None:
-    """Outside a service, or where its socket is gone, nothing happens."""
+    """Outside a service, or if its socket is missing, nothing happens."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
         service = SystemdNotifier(environ, ScriptedClock(), 42)
         service.ready()
         service.status("x")
 
 
-def test_sleep_shows() -> None:
-    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
+def test_a_suspend_is_detected() -> None:
+    """A suspend is the excess of boottime over monotonic time; it is reported once, and a set clock is none."""
     clock = ScriptedClock()
     monitor = SuspendDetector(clock)
     monitor.open()
@@ -175,7 +175,7 @@ def test_sleep_shows() -> None:
 
 @contextmanager
 def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
-    """What goes to stderr; the logging of the tests is put back after it."""
+    """Return what is written to stderr, and restore the tests' logging."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
@@ -191,7 +191,7 @@ def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -
 
 
 def test_log_lines_hold_no_secret_and_no_line_end() -> None:
-    """Whoever writes a record, key and signature are out of it, and it is one line."""
+    """Key and signature are removed from every record, which is one line."""
     with logged("debug", LogFormat.TEXT) as stderr:
         keep_out_of_logs("sk-5ecret")
         logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
@@ -220,7 +220,7 @@ def test_json_lines() -> None:
 
 @contextmanager
 def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
-    """Clients as the daemon has them, and the far ends of their connections."""
+    """Return clients as the daemon has them, and the far ends of their connections."""
     pairs = [socket.socketpair() for _ in range(count)]
     try:
         yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
@@ -230,8 +230,8 @@ def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
             far.close()
 
 
-def test_orders_are_told_how_it_went() -> None:
-    """An order is told its sync's end; a flush outlasts what passes, a push does not."""
+def test_a_request_is_answered_with_the_result() -> None:
+    """It gets its sync's result; a flush outlasts failures that may pass, a push does not."""
     with clients(2) as (near, far):
         push = SyncRequest(near[0], SyncMode.FORCED)
         flush = SyncRequest(near[1], lasting=True)
@@ -257,7 +257,7 @@ SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
 
 
 def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple[int, dict[str, Any]]:
-    """After how many of these syncs an order is answered, and how."""
+    """Return after how many of these syncs a request is answered, and how."""
     for number, outcome in enumerate(outcomes, 1):
         waiting = requests.tell_outcome([request], outcome)
         if not waiting:
@@ -268,8 +268,8 @@ def _told(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tuple
 
 
 @pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
-def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """For one that was written once, not for one that never rests: that one is named. All else counts."""
+def test_a_request_waits_for_torn_files(lasting: bool) -> None:
+    """It waits for a file that was written once; a file that always changes is named instead."""
     once = Outcome(SENT, ("big",), 2, None, ("big",))
     for outcomes, syncs, code in (
         ([once, Outcome(SENT, files=2)], 2, 0),
@@ -288,8 +288,8 @@ def test_an_order_waits_for_files_that_were_torn(lasting: bool) -> None:
                 assert told["message"].startswith(f"'{name}' kept changing while being read")
 
 
-def test_nobody_is_served_who_left() -> None:
-    """A client that hung up, killed or not, orders nothing any more, be it by force; a signal's order stands."""
+def test_a_request_of_a_closed_connection_is_dropped() -> None:
+    """A client that hung up requests nothing any more, forced or not; a signal's request stays."""
     with clients(4) as (near, far):
         stays = SyncRequest(near[3], lasting=True)
         signalled = SyncRequest()
@@ -310,7 +310,7 @@ def test_nobody_is_served_who_left() -> None:
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
-    """Only where stderr is the journal itself do lines carry its priorities."""
+    """Lines have priorities only if stderr is the journal itself."""
     with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
         logging.getLogger("syncd").error("x")
     assert not stderr.getvalue().startswith("<")

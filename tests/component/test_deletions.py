@@ -1,4 +1,4 @@
-"""What is made way for in a sandbox, what is said of what stays, and what is remembered of it."""
+"""Deletions in a sandbox: what is removed, what is reported of the rest, and what is recorded."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ GONE: Manifest = {"a": FILE, "d": FOLDER, "d/b": FILE}
 
 
 def check() -> None:
-    """What is called all the time while a removal goes on."""
+    """The check that is called throughout a removal."""
 
 
-class Sandbox(Remover):
-    """Answers each removal as it is told, and writes down what it was asked for; also what stands for the API."""
+class FakeRemover(Remover):
+    """A remover that answers as set up and records its requests; it also stands for the API."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -53,12 +53,12 @@ class Sandbox(Remover):
         return self.removal
 
 
-class Stage:
-    """One sandbox with what was sent to it."""
+class DeletionRig:
+    """One sandbox with what was synced to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sandbox = Sandbox()
+        self.sandbox = FakeRemover()
 
     def deletion_sync(
         self,
@@ -66,12 +66,12 @@ class Stage:
         is_excluded: Callable[[str, bool], bool] = lambda _path, _is_dir: False,
         hindered: Collection[str] = (),
     ) -> DeletionSync:
-        """That of the next process."""
+        """Return the deletion sync of the next process."""
         file, api = LeftoversStore(str(self.folder), TARGET), cast(Api, self.sandbox)
         return DeletionSync(deletions, api, self.sandbox, file, check, is_excluded=is_excluded, hindered=hindered)
 
     def synced(self, deletion_sync: DeletionSync, held: Manifest, wanted: Manifest) -> set[str]:
-        """The paths that are hindered in a sync that goes well."""
+        """Return the paths that are blocked in a successful sync."""
         held_before = iter([held])
         paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
         hindered = deletion_sync.clear(paths_to_delete, wanted)
@@ -81,18 +81,18 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def rig(tmp_path: Path) -> DeletionRig:
+    return DeletionRig(tmp_path)
 
 
-def test_what_is_kept_is_counted(stage: Stage) -> None:
-    """With `keep` nothing is removed, and nothing is told, but it is known what lingers, to the next process too."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+def test_what_is_kept_is_counted(rig: DeletionRig) -> None:
+    """With `keep` nothing is removed or reported; the leftovers are recorded, for the next process too."""
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     assert not deletion_sync.removes
     assert deletion_sync.paths_to_delete([GONE], {}, ()) == {}
-    assert stage.synced(deletion_sync, GONE, {}) == set()
-    assert stage.sandbox.asked == ["settle check"]
-    for process in (deletion_sync, stage.deletion_sync(Deletions.KEEP)):
+    assert rig.synced(deletion_sync, GONE, {}) == set()
+    assert rig.sandbox.asked == ["settle check"]
+    for process in (deletion_sync, rig.deletion_sync(Deletions.KEEP)):
         assert process.lingering_files == 2
         assert process.keeps_leftovers("d/b")
         assert not process.keeps_leftovers("stay")
@@ -100,35 +100,35 @@ def test_what_is_kept_is_counted(stage: Stage) -> None:
         assert not process.owes({}, ())
 
 
-def test_with_keep_only_what_is_in_the_way_goes(stage: Stage) -> None:
-    """Where a path changed its kind; what was deleted besides stays."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+def test_keep_removes_only_what_is_in_the_way(rig: DeletionRig) -> None:
+    """Paths that changed their kind are removed; deleted paths stay."""
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     assert deletion_sync.paths_to_delete([GONE], {"a": FILE, "d": FILE}, ()) == {"d/b": [FILE], "d": [FOLDER]}
     assert deletion_sync.paths_to_delete([{"x": FILE}, GONE], {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
-def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
-    """What an earlier time left is removed with the next sync, which needs no other reason."""
-    stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
-    deletion_sync = stage.deletion_sync()
+def test_leftovers_are_removed_after_keep(rig: DeletionRig) -> None:
+    """Recorded leftovers are removed with the next sync, which needs no other reason."""
+    rig.synced(rig.deletion_sync(Deletions.KEEP), GONE, {})
+    deletion_sync = rig.deletion_sync()
     assert deletion_sync.owes({}, ())
     assert not deletion_sync.owes({}, ["a", "d"])
     assert not deletion_sync.owes(GONE, ())
     assert deletion_sync.paths_to_delete((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
-    stage.sandbox.removal = Removal(removed=["d/b", "d", "a"])
-    assert stage.synced(deletion_sync, {}, {}) == set()
-    assert stage.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
+    rig.sandbox.removal = Removal(removed=["d/b", "d", "a"])
+    assert rig.synced(deletion_sync, {}, {}) == set()
+    assert rig.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
     assert deletion_sync.lingering_files == 0
-    assert not stage.deletion_sync().owes({}, ())
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert not rig.deletion_sync().owes({}, ())
+    assert not rig.deletion_sync().keeps_leftovers("a")
 
 
-def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose change keeps a path, what could not be removed and why; a folder that others use is let go."""
+def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
+    """Paths that were changed or could not be removed are named with the reason; a folder in use is kept silently."""
     caplog.set_level(logging.INFO)
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
-    assert stage.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
+    assert rig.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
     assert [(each.key, str(each)) for each in deletion_sync.warnings] == [
         (
             "kept:a",
@@ -164,33 +164,33 @@ def test_each_fate_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> No
     assert deletion_sync.owes({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {"a": [FILE]}
     # The next process tries again what failed.
-    assert stage.deletion_sync().owes({}, ())
-    stage.sandbox.removal = Removal(removed=["b"], changed=["a"])
-    later = stage.deletion_sync()
-    stage.synced(later, {}, {})
+    assert rig.deletion_sync().owes({}, ())
+    rig.sandbox.removal = Removal(removed=["b"], changed=["a"])
+    later = rig.deletion_sync()
+    rig.synced(later, {}, {})
     assert [each.key for each in later.warnings] == ["kept:a"]
-    assert not stage.deletion_sync().owes({}, ())
+    assert not rig.deletion_sync().owes({}, ())
 
 
-def test_what_hinders_others_tell_of(stage: Stage) -> None:
-    """A path whose place is still taken is handed back, and is no warning of a deletion."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
+def test_a_blocked_path_is_no_deletion_warning(rig: DeletionRig) -> None:
+    """A path whose place is taken is returned, and causes no deletion warning."""
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
-    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
+    assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
     assert deletion_sync.keeps_leftovers("e")
-    assert stage.deletion_sync().warnings != []
-    assert stage.deletion_sync(hindered=["e"]).warnings == []
-    stage.sandbox.removal = Removal(removed=["d", "e", "f"])
-    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
+    assert rig.deletion_sync().warnings != []
+    assert rig.deletion_sync(hindered=["e"]).warnings == []
+    rig.sandbox.removal = Removal(removed=["d", "e", "f"])
+    assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
 
 
-def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> None:
-    """Otherwise it would be in the way for ever."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(changed=["a"])
-    stage.synced(deletion_sync, {"a": FILE}, {})
+def test_a_changed_path_in_the_way_is_checked_again(rig: DeletionRig) -> None:
+    """Otherwise it would block its path for ever."""
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(changed=["a"])
+    rig.synced(deletion_sync, {"a": FILE}, {})
     assert deletion_sync.paths_to_delete((), {}, ()) == {}
     assert deletion_sync.paths_to_delete((), {"a": FOLDER}, ()) == {"a": [FILE]}
 
@@ -203,21 +203,21 @@ def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> Non
     ],
     ids=str,
 )
-def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
-    """It fails the sync where another try, or another key, may do it."""
-    stage.sandbox.removal = failed
-    deletion_sync = stage.deletion_sync()
+def test_a_removal_that_fails(rig: DeletionRig, failed: StepFailed) -> None:
+    """It fails the sync if a retry or another key may help."""
+    rig.sandbox.removal = failed
+    deletion_sync = rig.deletion_sync()
     with pytest.raises(StepFailed) as raised:
         deletion_sync.clear({"a": [FILE]}, {})
     assert raised.value is failed
     assert deletion_sync.warnings == []
 
 
-def test_a_removal_that_is_refused(stage: Stage) -> None:
-    """Everything else goes on; all of it stays, is told in one, and hinders what has its name."""
-    stage.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
-    deletion_sync = stage.deletion_sync()
-    assert stage.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
+def test_a_removal_that_is_refused(rig: DeletionRig) -> None:
+    """The sync goes on; all paths stay, are reported in one warning, and block their names."""
+    rig.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
+    deletion_sync = rig.deletion_sync()
+    assert rig.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
     (warning,) = deletion_sync.warnings
     assert warning.key == "delete"
     assert str(warning) == (
@@ -226,51 +226,51 @@ def test_a_removal_that_is_refused(stage: Stage) -> None:
     assert deletion_sync.keeps_leftovers("a")
     assert deletion_sync.keeps_leftovers("d")
     assert not deletion_sync.owes({"d": FILE}, ())
-    stage.sandbox.removal = Removal(removed=["d", "a"])
-    assert stage.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
+    rig.sandbox.removal = Removal(removed=["d", "a"])
+    assert rig.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
     assert deletion_sync.warnings == []
 
 
-def test_nothing_to_remove(stage: Stage) -> None:
-    """What was begun before is still waited for, and what was told of it is told no more."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(failed={"a": "busy"})
-    stage.synced(deletion_sync, {"a": FILE}, {})
+def test_nothing_to_remove(rig: DeletionRig) -> None:
+    """An earlier removal is still waited for, and its warning ends."""
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(failed={"a": "busy"})
+    rig.synced(deletion_sync, {"a": FILE}, {})
     assert len(deletion_sync.warnings) == 1
     assert deletion_sync.clear({}, {}) == set()
     assert deletion_sync.warnings == []
-    assert stage.sandbox.asked[-1] == "settle check"
+    assert rig.sandbox.asked[-1] == "settle check"
     assert deletion_sync.owes({}, ())
     assert not deletion_sync.empties({})
 
 
-def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """It takes everything, so nothing is waited for before and nothing lingers after."""
+def test_a_reset(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
+    """It removes everything, so nothing is waited for before and nothing is left over after it."""
     caplog.set_level(logging.INFO)
-    stage.synced(stage.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
-    stage.sandbox.asked.clear()
-    deletion_sync = stage.deletion_sync(Deletions.RESET)
+    rig.synced(rig.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
+    rig.sandbox.asked.clear()
+    deletion_sync = rig.deletion_sync(Deletions.RESET)
     assert deletion_sync.removes
     paths_to_delete = deletion_sync.paths_to_delete([GONE], {}, ())
     assert deletion_sync.empties(paths_to_delete)
     assert not deletion_sync.empties({})
     assert deletion_sync.clear(paths_to_delete, {}) == set()
-    assert stage.sandbox.asked == ["reset", "disarm"]
+    assert rig.sandbox.asked == ["reset", "disarm"]
     assert caplog.record_tuples[-1] == (
         "syncd.clearing",
         logging.INFO,
         "the sandbox was reset, as 4 paths were deleted",
     )
     with deletion_sync.accounting([GONE], {}, ()):
-        assert stage.deletion_sync().keeps_leftovers("old")  # a process that dies here believes what may be
+        assert rig.deletion_sync().keeps_leftovers("old")  # a process that dies here believes what may be
     assert deletion_sync.lingering_files == 0
     assert not deletion_sync.keeps_leftovers("old")
-    assert not stage.deletion_sync().keeps_leftovers("old")
+    assert not rig.deletion_sync().keeps_leftovers("old")
     # Only the sync that was reset is accounted for so.
     with deletion_sync.accounting([GONE], {}, ["d"]):
         pass
     assert deletion_sync.lingering_files == 1
-    assert not stage.deletion_sync(Deletions.MIRROR).empties(paths_to_delete)
+    assert not rig.deletion_sync(Deletions.MIRROR).empties(paths_to_delete)
 
 
 @pytest.mark.parametrize(
@@ -282,41 +282,43 @@ def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
         ({("a", False), ("d", True), ("d/b", False)}, {"a": FOLDER}, True),
     ],
 )
-def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool) -> None:
-    """What is left out by now resets nothing; what was deleted, or is of another kind, does."""
-    deletion_sync = stage.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
+def test_a_new_rule_is_no_deletion(
+    rig: DeletionRig, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool
+) -> None:
+    """A newly excluded path causes no reset; a deleted path, or one of another kind, does."""
+    deletion_sync = rig.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
     assert bool(deletion_sync.paths_to_delete([GONE], wanted, ())) is reset
-    mirror = stage.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
+    mirror = rig.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
     assert mirror.paths_to_delete([GONE], wanted, ()) != {}
 
 
-def test_a_record_that_fails(stage: Stage) -> None:
-    """What lingers after is known by this process; the next one may find either."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+def test_a_record_that_cannot_be_written(rig: DeletionRig) -> None:
+    """This process knows the leftovers; the next one may have either record."""
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     with pytest.raises(OSError, match="full"), deletion_sync.accounting([{"a": FILE}], {}, (), ["a"]):
         raise OSError("full")
     assert deletion_sync.keeps_leftovers("a")
     assert deletion_sync.secret == {"a"}
-    assert stage.deletion_sync().keeps_leftovers("a")
+    assert rig.deletion_sync().keeps_leftovers("a")
     with deletion_sync.accounting([], {"a": FILE}, ()):
-        assert stage.deletion_sync().keeps_leftovers("a")
+        assert rig.deletion_sync().keeps_leftovers("a")
     assert not deletion_sync.keeps_leftovers("a")
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert not rig.deletion_sync().keeps_leftovers("a")
 
 
-def test_a_sandbox_that_is_gone(stage: Stage) -> None:
-    """Nothing lingers in it any more, for any process."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
-    stage.synced(deletion_sync, GONE, {})
+def test_a_sandbox_that_has_ended(rig: DeletionRig) -> None:
+    """No process has leftovers of it."""
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
+    rig.synced(deletion_sync, GONE, {})
     deletion_sync.forget()
     assert not deletion_sync.keeps_leftovers("a")
     assert deletion_sync.lingering_files == 0
-    assert not stage.deletion_sync().keeps_leftovers("a")
+    assert not rig.deletion_sync().keeps_leftovers("a")
 
 
-def test_where_nothing_can_be_written(stage: Stage) -> None:
-    """Only this process knows."""
-    stage.folder = stage.folder / "missing"
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
-    stage.synced(deletion_sync, GONE, {})
+def test_where_nothing_can_be_written(rig: DeletionRig) -> None:
+    """Only this process knows the leftovers."""
+    rig.folder = rig.folder / "missing"
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
+    rig.synced(deletion_sync, GONE, {})
     assert deletion_sync.keeps_leftovers("a")

@@ -1,4 +1,4 @@
-"""What is put in a workspace's place is noticed, also by the next process; a restart alone is no reason to complain."""
+"""The guard notices a replaced workspace, also in the next process; a restart alone is no reason to refuse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEFORE = files("before", 100)
 
 
 def accepted(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
-    """A guard that knows the workspace."""
+    """Return a guard that knows the workspace."""
     guard = DisasterGuard(str(folder))
     guard.accept(Scan(identity, dict(BEFORE)))
     return guard
@@ -47,7 +47,7 @@ def accepted(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
 def test_another_directory(
     tmp_path: Path, identity: FileIdentity, now: Manifest, *, refused: bool, restarted: bool
 ) -> None:
-    """It is refused where its files are others, too."""
+    """It is refused if its files are others, too."""
     guard = accepted(tmp_path)
     if restarted:
         guard = DisasterGuard(str(tmp_path))
@@ -63,8 +63,8 @@ def test_another_directory(
     )
 
 
-def test_one_that_is_not_known_is_no_other(tmp_path: Path) -> None:
-    """Where no process left a note, and before the note is read, any directory will do."""
+def test_without_a_record_any_directory_is_accepted(tmp_path: Path) -> None:
+    """Without a record, and before it is read, no directory counts as another one."""
     accepted(tmp_path)
     DisasterGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
     guard = DisasterGuard(str(tmp_path / "elsewhere"))
@@ -72,8 +72,8 @@ def test_one_that_is_not_known_is_no_other(tmp_path: Path) -> None:
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
-def test_what_lost_nearly_all(tmp_path: Path) -> None:
-    """Even in the same directory it is refused, with both numbers of files; directories are none."""
+def test_a_workspace_that_lost_nearly_all(tmp_path: Path) -> None:
+    """It is refused with both numbers of files; directories do not count."""
     guard = accepted(tmp_path)
     folders = {f"d{number}": Entry(Kind.DIRECTORY, 0o755, 1) for number in range(100)}
     guard.check(BEFORE, Scan(OURS, files("before", 10)))
@@ -86,7 +86,7 @@ def test_what_lost_nearly_all(tmp_path: Path) -> None:
 
 
 def test_what_vanished_while_it_was_packed(tmp_path: Path) -> None:
-    """It is looked at again before it is believed."""
+    """The workspace is checked again before the loss is accepted."""
     guard = DisasterGuard(str(tmp_path))
     guard.confirm(files("f", 100), 90)
     guard.confirm(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
@@ -95,8 +95,8 @@ def test_what_vanished_while_it_was_packed(tmp_path: Path) -> None:
     assert str(failure.value) == "91 of the workspace's 100 files vanished while they were packed"
 
 
-def test_it_is_written_down_once(tmp_path: Path) -> None:
-    """Not at each look, but when it is another one."""
+def test_the_record_is_written_once(tmp_path: Path) -> None:
+    """It is written for another directory, not at each scan."""
     guard = accepted(tmp_path)
     (record,) = tmp_path.iterdir()
     record.unlink()
@@ -111,13 +111,13 @@ def test_it_is_written_down_once(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """This process knows it all the same."""
+    """This process knows the workspace without a record."""
     guard = accepted(tmp_path / "missing")
     with pytest.raises(NearlyEmpty):
         guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
 
-def test_a_damaged_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says what its loss costs."""
     accepted(tmp_path)
     (record,) = tmp_path.iterdir()

@@ -1,4 +1,4 @@
-"""What `explain` is told agrees with the scan, path by path; and ignore files are read as git reads them."""
+"""`explain` agrees with the scan, path by path; and ignore files are read as git reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SELECTION = Selection(SelectionSettings(ignore=("*.tmp",)))
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A tree with every reason to leave something out."""
+    """A tree with every reason to exclude something."""
     top = tmp_path / "work"
     for path in (
         "a.txt",
@@ -48,7 +48,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_it_agrees_with_the_scan(work: Path) -> None:
-    """For every path that is there, the answer is that of the scan."""
+    """For every existing path the answer is that of the scan."""
     manifest = Scanner(str(work), SELECTION).scan().manifest
     every = [str(path.relative_to(work)) for path in work.rglob("*")]
     answers = {path: explain(str(work), SELECTION, path) for path in every}
@@ -72,7 +72,7 @@ def test_it_agrees_with_the_scan(work: Path) -> None:
     ],
 )
 def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
-    """Where a path is left out, the deciding rule's place is told, and the folder that it is about."""
+    """The answer for an excluded path has the rule's place, and the folder that it excludes."""
     answer = explain(str(work), SELECTION, path)
     assert not answer.included
     if source:
@@ -81,8 +81,8 @@ def test_the_rule_is_named(work: Path, path: str, at: str, source: str) -> None:
         assert answer.rule.source == source
 
 
-def test_what_is_not_there(work: Path) -> None:
-    """A missing path is answered by the rules, a missing workspace is an error."""
+def test_a_missing_path(work: Path) -> None:
+    """It is answered by the rules; a missing workspace is an error."""
     assert explain(str(work), SELECTION, "later.txt").included
     assert not explain(str(work), SELECTION, "later.tmp").included
     assert explain(str(work), SELECTION, "a.txt/below").note
@@ -110,7 +110,7 @@ def test_an_ignore_file_that_is_none(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git, whose work tree it is, is not installed")
 def test_a_linked_work_tree_has_its_repositorys_excludes(tmp_path: Path) -> None:
-    """Its `.git` is a file that names a folder, which names the common one: there lies `info/exclude`."""
+    """Its `.git` file leads to the common folder with `info/exclude`."""
 
     def git(*words: str) -> None:
         quiet = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}

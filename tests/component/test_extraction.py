@@ -1,4 +1,4 @@
-"""Archives that someone else made, taken over or held against a workspace: nothing leads outside, nothing is half."""
+"""Foreign archives, extracted or compared with a workspace: nothing leads outside, nothing is half done."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pulled(packed: bytes, destination: Path) -> Extracted:
 
 
 def found(folder: Path) -> dict[str, str]:
-    """Every path below the folder: a file's text, where a link points, or "/"."""
+    """Return every path below the folder with a file's text, a link's target, or "/"."""
     paths = {}
     for base, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -76,12 +76,12 @@ def found(folder: Path) -> dict[str, str]:
     + [(bad, None) for bad in ("/a", "../a", "a/../b", "a/..", "..", "a\0b", "//a")],
 )
 def test_names(name: str, path: str | None) -> None:
-    """What stays inside is made plain, anything else is none."""
+    """A name that stays inside is normalised, any other is refused."""
     assert inner_path(name) == path
 
 
-def test_a_workspace_comes_as_it_was(tmp_path: Path) -> None:
-    """Contents, modes, whole times, links and odd names; folders' modes and times too, though they were filled."""
+def test_a_workspace_round_trips(tmp_path: Path) -> None:
+    """Contents, modes, whole times, links and odd names are restored; folders' modes and times too."""
     odd = os.fsdecode(b"caf\xe9\n")
     packed = archive(
         a_folder(".", 0o700),
@@ -155,7 +155,7 @@ HOSTILE: dict[str, tuple[list[Make], dict[str, str], int]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_archive_stays_inside(tmp_path: Path, name: str) -> None:
-    """What is harmless is taken over, what is not is named; nothing outside is touched or reached."""
+    """Harmless entries are extracted, others are named; nothing outside is touched."""
     makes, expected, left_out = HOSTILE[name]
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -169,7 +169,7 @@ def test_a_hostile_archive_stays_inside(tmp_path: Path, name: str) -> None:
 
 
 def broken(packed: bytes) -> dict[str, bytes]:
-    """An archive cut and bent in every way that a network and a disk have."""
+    """Return an archive cut or damaged in every way."""
     tar = gzip.decompress(packed)
     return {
         "cut in the middle": packed[: len(packed) // 2],
@@ -185,7 +185,7 @@ def broken(packed: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("how", broken(archive(a_file("f"))))
 def test_a_broken_archive_leaves_nothing(tmp_path: Path, how: str) -> None:
-    """The folder is not made, or stays as empty as it was."""
+    """The folder is not created, or stays empty."""
     packed = broken(archive(a_file("f", os.urandom(3000)), a_file("g")))[how]
     with pytest.raises(BadArchive):
         pulled(packed, tmp_path / "dest")
@@ -193,14 +193,14 @@ def test_a_broken_archive_leaves_nothing(tmp_path: Path, how: str) -> None:
 
 
 def test_several_gzip_members_are_one_archive() -> None:
-    """As some packers write them; zeros behind are padding."""
+    """Some packers write several members; zeros after them are padding."""
     tar = gzip.decompress(archive(a_file("f", b"x" * 5000)))
     packed = gzip.compress(tar[:1000]) + gzip.compress(tar[1000:]) + bytes(700)
     assert [member.name for member, _ in members(blocks(packed, 7))] == ["f"]
 
 
 def test_an_oversized_header_is_not_read() -> None:
-    """A header's extension may claim any length, and would be read into memory whole."""
+    """An extended header of any length is not read into memory."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     packed = gzip.compress(
@@ -211,7 +211,7 @@ def test_an_oversized_header_is_not_read() -> None:
 
 
 def test_a_bomb_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would leave less than some room on the disk is given up, and what was written goes again."""
+    """Extraction that would fill the disk is given up, and its files are removed."""
     real = os.fstatvfs
 
     def nearly_full(descriptor: int) -> os.statvfs_result:
@@ -232,7 +232,7 @@ def written_bytes(folder: Path) -> int:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    """A folder with something in it, a file and a link are refused; an empty folder keeps its mode."""
+    """A non-empty folder, a file and a link are refused; an empty folder keeps its mode."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "f").write_text("mine")
     (tmp_path / "empty").mkdir(mode=0o750)
@@ -247,7 +247,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
-    """Asked to end in the middle of a file."""
+    """A stop in the middle of a file removes what was extracted."""
     calls = iter(range(4))
 
     def check() -> None:
@@ -261,7 +261,7 @@ def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A workspace with one of everything."""
+    """A workspace with one entry of each kind."""
     folder = tmp_path / "work"
     (folder / "d").mkdir(parents=True)
     (folder / "d" / "f").write_text("content")
@@ -303,7 +303,7 @@ SAME = {
 def test_verify(
     work: Path, changed: dict[str, Make | None], missing: list[str], different: list[str], only_there: list[str]
 ) -> None:
-    """Each way in which two trees differ is named with its path."""
+    """Each difference between two trees is named with its path."""
     makes = [a_folder("."), *(make for make in {**SAME, **changed}.values() if make)]
     manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
     found = verify(str(work), manifest, blocks(archive(*makes)), lambda: None)
@@ -311,7 +311,7 @@ def test_verify(
 
 
 def test_verify_knows_hard_links(work: Path) -> None:
-    """Over there two names of one file, here two files of equal content."""
+    """Two names of one file equal two files of the same content."""
     (work / "z").write_text("content")
     manifest = Scanner(str(work), Selection(SelectionSettings())).scan().manifest
     packed = archive(*SAME.values(), a_thing("z", tarfile.LNKTYPE, "./d/f"))

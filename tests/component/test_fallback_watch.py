@@ -1,4 +1,4 @@
-"""The watch of last resort: where watchdog's internals are not the known ones, changes still ring."""
+"""The fallback watch, for a watchdog version with unknown internals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.fallback_watch import FallbackWatch
 from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.interface import watcher
-from tests.component.watch_rig import Bell, hear, walk
+from tests.component.watch_rig import WakeSignal, collect_changes, walk
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
-    bell = Bell()
-    yield bell
-    bell.close()
+def wakes() -> Iterator[WakeSignal]:
+    wakes = WakeSignal()
+    yield wakes
+    wakes.close()
 
 
 @pytest.fixture
@@ -33,31 +33,31 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(root: Path, bell: Bell) -> Iterator[FallbackWatch]:
-    watch = FallbackWatch(str(root), bell.wake)
+def watch(root: Path, wakes: WakeSignal) -> Iterator[FallbackWatch]:
+    watch = FallbackWatch(str(root), wakes.wake)
     walk(watch, root)
     yield watch
     watch.close()
 
 
-def test_a_change_anywhere_is_a_doubt(watch: FallbackWatch, bell: Bell, root: Path) -> None:
-    """It says that something happened, not where; and that polling is needed besides, and why."""
+def test_a_change_causes_a_full_scan(watch: FallbackWatch, wakes: WakeSignal, root: Path) -> None:
+    """It reports a change without its place, and a warning that polling is needed."""
     (root / "src/deep/new").touch()
-    assert hear(watch, bell) == Changes(frozenset(), RescanReason.COARSE)
+    assert collect_changes(watch, wakes) == Changes(frozenset(), RescanReason.COARSE)
     assert watch.needs_polling
     assert [warning.key for warning in watch.warnings()] == ["watch:coarse"]
 
 
-def test_reading_everything_starts_nothing(watch: FallbackWatch, bell: Bell, root: Path) -> None:
-    """Reading is filtered out in the kernel, else the daemon would wake itself for ever."""
+def test_reading_causes_no_events(watch: FallbackWatch, wakes: WakeSignal, root: Path) -> None:
+    """Reading is filtered out in the kernel, so the daemon does not wake itself."""
     walk(watch, root)
     (root / "src/file").read_bytes()
     os.listdir(root / "src")
-    assert not bell.wait(0.3)
+    assert not wakes.wait(0.3)
 
 
-def test_a_workspace_that_was_replaced_is_watched_anew(watch: FallbackWatch, bell: Bell, root: Path) -> None:
-    """The observer stays with the old directory in silence, so the scan looks and builds a new one."""
+def test_a_replaced_workspace_is_watched(watch: FallbackWatch, wakes: WakeSignal, root: Path) -> None:
+    """The observer stays with the old directory silently, so the scan starts a new one."""
     root.rename(root.with_name("old"))
     assert not watch.alive()
     (root / "src").mkdir(parents=True)
@@ -65,26 +65,26 @@ def test_a_workspace_that_was_replaced_is_watched_anew(watch: FallbackWatch, bel
     walk(watch, root)
     assert watch.alive()
     watch.take()
-    while bell.wait(0.1):
+    while wakes.wait(0.1):
         watch.take()
     (root / "src/new").touch()
-    hear(watch, bell)
+    collect_changes(watch, wakes)
 
 
-def test_a_missing_workspace_is_a_problem(bell: Bell, tmp_path: Path) -> None:
-    """Nothing to watch is told, not raised, and leaves no thread."""
-    watch = FallbackWatch(str(tmp_path / "missing"), bell.wake)
+def test_a_missing_workspace_is_a_warning(wakes: WakeSignal, tmp_path: Path) -> None:
+    """Nothing is raised, and no thread is left."""
+    watch = FallbackWatch(str(tmp_path / "missing"), wakes.wake)
     watch.open()
     assert not watch.alive()
     assert watch.warnings()
     watch.close()
 
 
-def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> None:
-    """However often it is opened and closed."""
-    FallbackWatch(str(root), bell.wake).close()
+def test_closing_leaves_no_thread_and_no_descriptor(wakes: WakeSignal, root: Path) -> None:
+    """Opening and closing repeatedly leaves nothing."""
+    FallbackWatch(str(root), wakes.wake).close()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    watch = FallbackWatch(str(root), bell.wake)
+    watch = FallbackWatch(str(root), wakes.wake)
     for _ in range(2):
         watch.open()
         watch.open()
@@ -94,13 +94,13 @@ def test_closing_leaves_no_thread_and_no_descriptor(bell: Bell, root: Path) -> N
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_the_known_watchdog_gets_the_exact_watch(bell: Bell, root: Path) -> None:
-    """With the pinned version nothing coarse is used."""
-    assert isinstance(watcher(str(root), bell.wake), InotifyWatch)
+def test_the_known_watchdog_gets_the_exact_watch(wakes: WakeSignal, root: Path) -> None:
+    """With the pinned version the inotify watch is used."""
+    assert isinstance(watcher(str(root), wakes.wake), InotifyWatch)
 
 
-def test_another_watchdog_gets_the_coarse_one(root: Path) -> None:
-    """Where an internal that is relied on is missing, the daemon still starts."""
+def test_another_watchdog_gets_the_fallback_watch(root: Path) -> None:
+    """The daemon starts without the internals that it relies on."""
     script = (
         "import sys\n"
         "from watchdog.observers import inotify_c\n"

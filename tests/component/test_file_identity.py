@@ -1,4 +1,4 @@
-"""A directory is told from the next one with its inode number, by whatever the file system has to tell."""
+"""A directory is distinguished from a later one with the same inode number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["handle", "birth"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What there is: a C library, or a file system, without handles leaves the time of birth."""
+    """Run without file handles, so that the birth time is used, and with them."""
     if request.param == "birth":
         monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
     return str(request.param)
@@ -45,7 +45,7 @@ def seen(path: Path) -> FileIdentity:
 
 
 def tick_over(folder: Path) -> None:
-    """Wait for the file system's clock, which is as coarse as the kernel's tick, to go on."""
+    """Wait for the next tick of the file system's clock."""
     (folder / "tick").touch()
     born_ns = (folder / "tick").stat().st_ctime_ns
     while (folder / "tick").stat().st_ctime_ns == born_ns:
@@ -53,7 +53,7 @@ def tick_over(folder: Path) -> None:
 
 
 def test_the_next_directory_with_its_number_is_another(folder: Path, means: str) -> None:
-    """The number is the same, the handle's generation or the time of birth is not."""
+    """The inode number is the same; the handle's generation or the birth time is not."""
     before = seen(folder / "d")
     if not (before.handle if means == "handle" else before.born_ns):
         pytest.skip("this file system tells no such thing")
@@ -71,8 +71,8 @@ def test_the_next_directory_with_its_number_is_another(folder: Path, means: str)
     assert not after.same(before)
 
 
-def test_without_either_the_number_has_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing else is known it is as it always was."""
+def test_without_either_only_the_number_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of the same number counts as the same."""
     monkeypatch.setattr(file_identity, "_name_to_handle_at", None)
     monkeypatch.setattr(file_identity, "_statx", None)
     status = (folder / "d").stat()
@@ -91,8 +91,8 @@ def test_a_link_is_not_followed(folder: Path) -> None:
         os.close(parent)
 
 
-def test_what_is_kept_holds_all_that_is_known(folder: Path) -> None:
-    """The birth besides the handle: the top directories of two disks have the same number and generation."""
+def test_the_identity_holds_handle_and_birth(folder: Path) -> None:
+    """The top directories of two disks have the same number and generation."""
     descriptor = os.open(folder / "d", os.O_PATH)
     try:
         lasting, brief = lasting_identity_of(descriptor), identity_of(descriptor)
@@ -118,7 +118,7 @@ def test_what_is_kept_holds_all_that_is_known(folder: Path) -> None:
         (FileIdentity(1, 2, b"", 9), False),
     ],
 )
-def test_what_is_not_known_of_both_tells_nothing(other: FileIdentity, *, same: bool) -> None:
-    """An old record, or another kernel, may know less: that alone makes no other directory."""
+def test_only_what_both_have_is_compared(other: FileIdentity, *, same: bool) -> None:
+    """An old record, or another kernel, may have less, which alone makes no difference."""
     assert KNOWN.same(other) is same
     assert other.same(KNOWN) is same

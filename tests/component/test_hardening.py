@@ -1,4 +1,4 @@
-"""What the process knows stays in it: no dump, no look from outside, no copy of the key, no word of it in a crash."""
+"""The process keeps its secrets: no core dump, no access from outside, no copy of the key, no value in a crash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY = 65534
 
 
 def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
-    """What a fresh interpreter says to the code, both outputs together."""
+    """Run code in a fresh interpreter, and return both outputs together."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=repo,
@@ -36,8 +36,8 @@ def script(code: str, repo: Path, env: dict[str, str] | None = None) -> str:
     return ended.stdout
 
 
-def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
-    """Memory and environment are closed to the user's other programs, and nothing the watch needs is to its own."""
+def test_memory_is_closed_to_other_programs(repo: Path) -> None:
+    """Memory and environment are closed to the user's other programs; the watch still works."""
     said = script(
         f"""
         import ctypes, os
@@ -76,7 +76,7 @@ def test_no_other_program_of_the_user_looks_in(repo: Path) -> None:
 
 
 def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -> None:
-    """Whoever gets the key by the wiring is no longer dumpable."""
+    """A process that has the key is not dumpable."""
     said = script(
         f"""
         import ctypes
@@ -93,7 +93,7 @@ def test_each_command_with_a_key_closes_its_memory(repo: Path, tmp_path: Path) -
 
 
 def test_the_limit_of_core_dumps(repo: Path) -> None:
-    """One byte, which the kernel takes as no core file and no program for one; 0 where a stricter limit stands."""
+    """The limit is one byte, which also stops a dump program; 0 if a stricter limit exists."""
     code = "import resource\n{}\nfrom syncd.core.hardening import no_core_dumps\nno_core_dumps()\n"
     code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
     unlimited = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
@@ -103,7 +103,7 @@ def test_the_limit_of_core_dumps(repo: Path) -> None:
 
 
 def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
-    """A process that is aborted leaves no file of its memory, even where it might."""
+    """An aborted process leaves no core file, even if it might."""
     tmp_path.chmod(0o777)
     code = """
         import os, resource
@@ -126,7 +126,7 @@ def test_a_crash_leaves_no_core(repo: Path, tmp_path: Path) -> None:
 
 
 def test_no_copy_of_a_key() -> None:
-    """A key is not pickled, copied, or shown by what looks into objects."""
+    """A key cannot be pickled or copied, and is not shown."""
     key = ApiKey(KEY, "a file")
     for take in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="not to be copied") as caught:
@@ -147,7 +147,7 @@ def test_no_copy_of_a_key() -> None:
     ids=["in the command", "in a thread", "where nothing can be raised", "at the end"],
 )
 def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
-    """An exception that nobody expected, wherever it is, names its place and none of its values."""
+    """An unexpected exception is logged with its place and none of its values."""
     said = script(
         f"""
         from syncd import cli
@@ -167,8 +167,8 @@ def test_a_defect_is_one_line(repo: Path, crash: str) -> None:
         assert secret not in said
 
 
-def test_git_is_not_told_the_key(tmp_path: Path) -> None:
-    """The one program that is started gets the person's environment without the key."""
+def test_git_does_not_get_the_key(tmp_path: Path) -> None:
+    """Git gets the environment without the key."""
     git = tmp_path / "git"
     git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/told\nexit 1\n")
     git.chmod(0o755)
@@ -179,7 +179,7 @@ def test_git_is_not_told_the_key(tmp_path: Path) -> None:
 
 
 def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
-    """Even the service manager's file is refused if everybody may read or write it; its group's is its own business."""
+    """The service manager's file is refused if everybody can read or write it; its group may."""
     path = tmp_path / "klavis-api-key"
     path.write_text(KEY)
     for mode in (0o400, 0o440, 0o600):
@@ -192,7 +192,7 @@ def test_a_credential_that_others_can_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_key(tmp_path: Path) -> None:
-    """What is longer than any key is refused, not cut; a link's target counts, not the link."""
+    """A file longer than any key is refused, not cut; a link's target counts."""
     path = tmp_path / "key"
     path.write_text("k" * 5000)
     path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""What the kernel's limits and permissions keep from being watched is counted, named and healed.
+"""Directories that cannot be watched, by limits or permissions, are counted, reported and watched later.
 
 A user namespace has limits of its own, so nothing on the machine is touched: each scenario is this file, run in one.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Bell, Rules, hear_until, kernel_watches, opened, walk
+from tests.component.watch_rig import Rules, WakeSignal, collect_until, kernel_watches, opened, walk
 
 REPO = Path(__file__).parents[2]
 # Root reads everything unless this right is taken away.
@@ -28,7 +28,7 @@ AS_ANYONE = (
 
 
 def tree(directories: int) -> Path:
-    """A new tree of so many directories side by side."""
+    """Make a new tree of so many directories side by side."""
     root = Path(tempfile.mkdtemp(prefix="syncd-test-")).resolve()
     for number in range(directories):
         (root / f"d{number:03}").mkdir()
@@ -40,15 +40,15 @@ def limit(name: str, value: int) -> None:
 
 
 def above(root: Path) -> int:
-    """How many watches the directories take that a workspace is in: each but "/" has one."""
+    """Return the number of watches on the workspace's parents: each but "/" has one."""
     return len(root.parents) - 1
 
 
 def watches_used_up() -> None:
-    root, bell = tree(100), Bell()
+    root, wakes = tree(100), WakeSignal()
     most = 19 + above(root)
     limit("max_inotify_watches", most)
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wakes.wake)
     for _ in range(3):  # again and again the same, whatever order directories come in
         walk(watch, root)
         assert watch.unwatched() == 101 - 19, watch.unwatched()
@@ -71,15 +71,15 @@ def watches_used_up() -> None:
     assert not watch.needs_polling
     for number in range(100):
         (root / f"d{number:03}" / "file").touch()
-    hear_until(watch, bell, "d099")
+    collect_until(watch, wakes, "d099")
     watch.close()
     shutil.rmtree(root)
 
 
 def few_system_calls_at_the_limit() -> None:
-    root, bell = tree(0), Bell()
+    root, wakes = tree(0), WakeSignal()
     limit("max_inotify_watches", 4 + above(root))
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wakes.wake)
     watch.open()
     assert watch._inotify is not None
     tried, add = 0, watch._inotify.add
@@ -107,10 +107,10 @@ def few_system_calls_at_the_limit() -> None:
 
 
 def instances_used_up() -> None:
-    root, bell = tree(3), Bell()
+    root, wakes = tree(3), WakeSignal()
     limit("max_inotify_instances", 0)
     before = len(os.listdir("/proc/self/fd"))
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wakes.wake)
     watch.open()
     walk(watch, root)
     assert not watch.alive()
@@ -126,17 +126,17 @@ def instances_used_up() -> None:
     assert watch.alive()
     assert watch.warnings() == ()
     (root / "d001/file").touch()
-    hear_until(watch, bell, "d001")
+    collect_until(watch, wakes, "d001")
     watch.close()
     shutil.rmtree(root)
 
 
 def unreadable() -> None:
-    root, bell = tree(0), Bell()
+    root, wakes = tree(0), WakeSignal()
     for name in ("closed", "open"):
         (root / name).mkdir()
     (root / "closed").chmod(0o100)
-    watch = InotifyWatch(str(root), bell.wake)
+    watch = InotifyWatch(str(root), wakes.wake)
     watch.begin()
     for path in ("", "closed", "open"):
         with opened(root / path, os.O_PATH) as fd:
@@ -160,8 +160,8 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_in_a_namespace_of_its_own(scenario: str) -> None:
-    """Watches or instances used up: counted and named with the exact remedy, healed by the scan after it is applied."""
+def test_inotify_limits(scenario: str) -> None:
+    """Used-up watches or instances are reported with the remedy, and the next scan after it watches everything."""
     if subprocess.run(["unshare", "-U", "-r", "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are not allowed here")
     command = ["unshare", "-U", "-r", sys.executable, "-W", "error", "-m", __name__, scenario]
@@ -173,14 +173,14 @@ def test_in_a_namespace_of_its_own(scenario: str) -> None:
     bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) can read everything"
 )
 def test_an_unreadable_directory_is_named() -> None:
-    """Without read permission there is no watch; it is a problem of its own, of that directory alone, until mended."""
+    """A directory without read permission has no watch, and a warning of its own until that is fixed."""
     command = [*AS_ANYONE, sys.executable, "-W", "error", "-m", __name__, unreadable.__name__]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> None:
-    """Both are EMFILE; the remedy is another. And what was half made is closed again."""
+def test_too_many_open_files_differs_from_too_many_instances(tmp_path: Path) -> None:
+    """Both are EMFILE with different remedies; what was half opened is closed."""
     script = (
         "import os, resource, sys\n"
         "from syncd.watch.inotify_watch import InotifyWatch\n"
@@ -203,11 +203,11 @@ def test_too_many_open_files_is_told_from_too_many_instances(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
-    """Where no descriptor can be named, the path serves; links are not followed."""
-    bell = Bell()
+def test_a_watch_without_proc_uses_the_path(tmp_path: Path) -> None:
+    """Without /proc the path is used; links are not followed."""
+    wakes = WakeSignal()
     (tmp_path / "src").mkdir()
-    watch = InotifyWatch(str(tmp_path), bell.wake)
+    watch = InotifyWatch(str(tmp_path), wakes.wake)
     watch.open()
     reader = watch._inotify
     assert reader is not None
@@ -222,9 +222,9 @@ def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
     walk(watch, tmp_path)
     assert kernel_watches(reader._inotify_fd) == 2 + len(watch._above)
     (tmp_path / "src/file").touch()
-    hear_until(watch, bell, "src")
+    collect_until(watch, wakes, "src")
     watch.close()
-    bell.close()
+    wakes.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _WAIT_S = 5.0
 
 
 def told(monitor: MountMonitor) -> bool:
-    """Whether it becomes ready in time."""
+    """True if the descriptor becomes ready in time."""
     return bool(select.select([], [], monitor.filenos(), _WAIT_S)[2])
 
 
@@ -52,7 +52,7 @@ def scenario() -> None:
 
 
 def test_mounts_that_concern_the_workspace() -> None:
-    """Each mount and unmount is told once."""
+    """Each mount and unmount is reported once."""
     if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")
     done = subprocess.run(
@@ -61,8 +61,8 @@ def test_mounts_that_concern_the_workspace() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_a_list_of_mounts_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in a sandbox without /proc."""
+def test_without_a_list_of_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is reported without /proc."""
     monkeypatch.setattr("syncd.watch.mounts._LIST", str(tmp_path / "nothing"))
     monitor = MountMonitor(str(tmp_path))
     monitor.open()

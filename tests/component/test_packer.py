@@ -1,4 +1,4 @@
-"""The archive of a real tree: the same bytes each time, whole for every reader, true to files that hold still."""
+"""The archive of a real tree: reproducible, complete for every reader, and true to unchanged files."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ ODD_NAMES = (
 )
 
 
-class Studio:
-    """A workspace, what lies outside it, and a spool."""
+class PackRig:
+    """A workspace, a folder outside it, and a spool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Studio:
         return Scanner(str(self.work), Selection(SelectionSettings())).scan().manifest
 
     def pack(self, manifest: Manifest | None = None, check: Callable[[], None] = lambda: None) -> Packed:
-        """A snapshot into a spool of its own, so that nothing is reused."""
+        """Pack into a new spool, so that nothing is reused."""
         self._spools += 1
         spool = self.folder / f"spool-{self._spools}"
         spool.mkdir()
@@ -77,20 +77,20 @@ class Studio:
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def rig(tmp_path: Path) -> PackRig:
     """An empty workspace."""
-    return Studio(tmp_path)
+    return PackRig(tmp_path)
 
 
 def whole(archive: Archive) -> bytes:
-    """The archive's bytes, as they would be sent."""
+    """Return the archive's bytes as they are sent."""
     content = b"".join(archive.blocks(64 << 10))
     assert len(content) == archive.size_bytes
     return content
 
 
 def members(archive: Archive) -> dict[str, bytes | None]:
-    """Name to content, None for what is no file; the archive must be sound to its end."""
+    """Return each name's content, None for other kinds; the archive must be valid to its end."""
     with tarfile.open(fileobj=io.BytesIO(whole(archive)), mode="r:gz", errors="surrogateescape") as tar:
         found = {}
         for info in tar:
@@ -100,7 +100,7 @@ def members(archive: Archive) -> dict[str, bytes | None]:
 
 
 def tree(top: Path) -> dict[bytes, tuple[str, int, object]]:
-    """Path to kind, permissions and content."""
+    """Return each path's kind, permissions and content."""
     found: dict[bytes, tuple[str, int, object]] = {}
     for folder, folders, files in os.walk(os.fsencode(top)):
         for name in folders + files:
@@ -148,26 +148,26 @@ def python_stream(archive: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [gnu_tar, bsdtar, python_data_filter, python_stream])
-def test_every_reader_brings_the_same_tree_back(studio: Studio, reader: Callable[[Path, Path], None]) -> None:
-    """Names, kinds, contents, rights and whole-second times come back through each of them, without a complaint."""
+def test_every_reader_brings_the_same_tree_back(rig: PackRig, reader: Callable[[Path, Path], None]) -> None:
+    """Names, kinds, contents, permissions and whole-second times are restored by each reader without a warning."""
     # Their warnings about names that are no UTF-8 are about pax records, so long ones are left to the next test.
     for name in ODD_NAMES[:-1]:
-        studio.write(name, b"content of " + name)
-    studio.write("run.sh").chmod(0o755)
-    studio.write("big", os.urandom(3 * MIB + 17))
-    studio.write("empty-file", b"")
-    studio.write("old").touch()
-    os.utime(studio.work / "old", (1, 1))
-    (studio.work / "empty" / "inner").mkdir(parents=True)
-    (studio.work / "link").symlink_to("plain")
-    (studio.work / "empty" / ("l" * 90)).symlink_to("../" * 1 + "x" * 255)
-    archive = studio.folder / "a.tar.gz"
-    packed = studio.pack()
+        rig.write(name, b"content of " + name)
+    rig.write("run.sh").chmod(0o755)
+    rig.write("big", os.urandom(3 * MIB + 17))
+    rig.write("empty-file", b"")
+    rig.write("old").touch()
+    os.utime(rig.work / "old", (1, 1))
+    (rig.work / "empty" / "inner").mkdir(parents=True)
+    (rig.work / "link").symlink_to("plain")
+    (rig.work / "empty" / ("l" * 90)).symlink_to("../" * 1 + "x" * 255)
+    archive = rig.folder / "a.tar.gz"
+    packed = rig.pack()
     archive.write_bytes(whole(packed.archive))
-    there = studio.folder / "there"
+    there = rig.folder / "there"
     there.mkdir()
     reader(archive, there)
-    expected = tree(studio.work)
+    expected = tree(rig.work)
     if reader is python_data_filter:  # it gives files rw- for their owner, and directories what the umask says
         expected = {path: (kind, 0, content) for path, (kind, _, content) in expected.items()}
     found = {p: (k, 0 if reader is python_data_filter else m, c) for p, (k, m, c) in tree(there).items()}
@@ -177,48 +177,48 @@ def test_every_reader_brings_the_same_tree_back(studio: Studio, reader: Callable
 
 
 @pytest.mark.parametrize("extract", [["tar", "-xzf"], ["bsdtar", "-xf"]], ids=["tar", "bsdtar"])
-def test_long_names_of_any_bytes(studio: Studio, extract: list[str]) -> None:
-    """A name that is neither short nor UTF-8 comes back byte for byte, whatever a reader has to say about it."""
+def test_long_names_of_any_bytes(rig: PackRig, extract: list[str]) -> None:
+    """A long name that is not UTF-8 is restored byte for byte, whatever a reader reports."""
     if shutil.which(extract[0]) is None:
         pytest.skip(f"no {extract[0]} here")
-    studio.write(b"\xff" * 120, b"odd")
-    studio.write("\u00fc".encode() * 60, b"long")
-    packed = studio.pack()
+    rig.write(b"\xff" * 120, b"odd")
+    rig.write("\u00fc".encode() * 60, b"long")
+    packed = rig.pack()
     assert list(members(packed.archive)) == ["\u00fc" * 60, "\udcff" * 120]
-    archive, there = studio.folder / "a.tar.gz", studio.folder / "there"
+    archive, there = rig.folder / "a.tar.gz", rig.folder / "there"
     archive.write_bytes(whole(packed.archive))
     there.mkdir()
     environ = {**os.environ, "LC_ALL": "C.UTF-8"}  # in the plain C locale bsdtar takes no long UTF-8 name
     subprocess.run([*extract, str(archive), "-C", str(there)], capture_output=True, check=True, env=environ)
-    assert tree(there) == tree(studio.work)
+    assert tree(there) == tree(rig.work)
 
 
-def test_the_same_tree_gives_the_same_bytes(studio: Studio) -> None:
+def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
     """Neither the order of creation nor owner, inode, or the moment of packing shows in the archive."""
     for number in range(300):
-        studio.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
-    for path in [*studio.work.rglob("*")]:
+        rig.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
+    for path in [*rig.work.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000))
-    first = whole(studio.pack().archive)
-    assert whole(studio.pack().archive) == first
-    other = studio.folder / "other"
+    first = whole(rig.pack().archive)
+    assert whole(rig.pack().archive) == first
+    other = rig.folder / "other"
     other.mkdir()
-    for path in sorted(studio.work.rglob("*"), reverse=True):
+    for path in sorted(rig.work.rglob("*"), reverse=True):
         if path.is_file():
-            copy = other / path.relative_to(studio.work)
+            copy = other / path.relative_to(rig.work)
             copy.parent.mkdir(exist_ok=True)
             shutil.copy2(path, copy)
     for path in [*other.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000.9))
-    studio.work = other
-    assert whole(studio.pack().archive) == first
+    rig.work = other
+    assert whole(rig.pack().archive) == first
 
 
-def test_one_gzip_member(studio: Studio) -> None:
+def test_one_gzip_member(rig: PackRig) -> None:
     """The first member's end is the archive's end: some readers stop there."""
     for number in range(200):
-        studio.write(f"f{number}", os.urandom(20_000))
-    content = whole(studio.pack().archive)
+        rig.write(f"f{number}", os.urandom(20_000))
+    content = whole(rig.pack().archive)
     inflate = zlib.decompressobj(31)
     tar = inflate.decompress(content)
     assert inflate.eof
@@ -226,22 +226,22 @@ def test_one_gzip_member(studio: Studio) -> None:
     assert len(tar) % 10_240 == 0
 
 
-def test_what_was_packed_is_what_the_manifest_says(studio: Studio) -> None:
-    """Each file's digest is that of the bytes in the archive, and its stamp is believed once it is old."""
-    studio.write("small", b"abc")
-    studio.write("large", os.urandom(2 * MIB + 1))
-    packed = studio.pack()
+def test_what_was_packed_is_what_the_manifest_says(rig: PackRig) -> None:
+    """Each file's digest is that of its bytes in the archive; its stamp is trusted once it is old."""
+    rig.write("small", b"abc")
+    rig.write("large", os.urandom(2 * MIB + 1))
+    packed = rig.pack()
     for name, content in members(packed.archive).items():
         assert content is not None
         entry = packed.manifest[name]
         assert entry.digest == hashlib.sha256(content).digest()
         assert entry.stamp is not None
-        assert ContentReader(str(studio.work), ScriptedClock(wall=LATER_S)).digests([name]) == {name: entry}
+        assert ContentReader(str(rig.work), ScriptedClock(wall=LATER_S)).digests([name]) == {name: entry}
 
 
 @dataclass
-class Busybody(ScriptedClock):
-    """A clock that does something each time it is read, which is between the look at a file and its reading."""
+class InterferingClock(ScriptedClock):
+    """A clock that acts each time it is read, between the stat of a file and its reading."""
 
     happens: Callable[[], None] = lambda: None
 
@@ -251,17 +251,17 @@ class Busybody(ScriptedClock):
 
 
 def read_while(path: Path, happens: Callable[[], None]) -> tuple[Entry, bytes]:
-    """A small file as it is read while something happens to it."""
+    """Read a small file while something happens to it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return read_small(descriptor, os.fstat(descriptor), Busybody(happens=happens))
+        return read_small(descriptor, os.fstat(descriptor), InterferingClock(happens=happens))
     finally:
         os.close(descriptor)
 
 
-def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
-    """The second reading, of a file that held still, counts."""
-    path = studio.write("f", b"old!")
+def test_a_small_file_that_changes_once_is_read_again(rig: PackRig) -> None:
+    """The second reading counts."""
+    path = rig.write("f", b"old!")
     news = [b"newer"]
 
     def happens() -> None:
@@ -275,9 +275,9 @@ def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("change", ["append", "rewrite", "cut"])
-def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> None:
-    """After some readings it goes along as it was read last, and its content counts as unknown."""
-    path = studio.write("f", b"x" * 100)
+def test_a_small_file_that_never_holds_still(rig: PackRig, change: str) -> None:
+    """After some readings the last one is sent, and its content counts as uncertain."""
+    path = rig.write("f", b"x" * 100)
     left = iter(range(90, 0, -1))
 
     def happens() -> None:
@@ -296,18 +296,18 @@ def test_a_small_file_that_never_holds_still(studio: Studio, change: str) -> Non
 
 @pytest.mark.parametrize("to_bytes", [0, MIB, 2 * MIB, 2 * MIB + 5, 3 * MIB - 1, 3 * MIB + 1, 5 * MIB])
 @pytest.mark.parametrize("at", [3, 4, 5])
-def test_a_large_file_that_changes_under_the_read(studio: Studio, to_bytes: int, at: int) -> None:
-    """Cut or grown, the header's promise is kept, what follows is whole, and another sync is asked for."""
-    path = studio.write("big", b"A" * (3 * MIB))
-    studio.write("zzz", b"after it")
-    manifest = studio.scan()
+def test_a_large_file_that_changes_under_the_read(rig: PackRig, to_bytes: int, at: int) -> None:
+    """If it is cut or grows, its size in the archive stays, and another sync follows."""
+    path = rig.write("big", b"A" * (3 * MIB))
+    rig.write("zzz", b"after it")
+    manifest = rig.scan()
     checks = iter(range(1, 1000))
 
     def check() -> None:
         if next(checks) == at:  # of the chunk, of the file, then of each piece
             os.truncate(path, to_bytes)
 
-    packed = studio.pack(manifest, check)
+    packed = rig.pack(manifest, check)
     found = members(packed.archive)
     assert found["zzz"] == b"after it"
     assert len(found["big"] or b"") == 3 * MIB
@@ -317,9 +317,9 @@ def test_a_large_file_that_changes_under_the_read(studio: Studio, to_bytes: int,
     assert packed.manifest["big"].stamp is None
 
 
-def test_a_large_file_rewritten_under_the_read(studio: Studio) -> None:
-    """The same length is no proof: another content halfway is a follow-up, not a silent half and half."""
-    path = studio.write("big", b"A" * (3 * MIB))
+def test_a_large_file_rewritten_under_the_read(rig: PackRig) -> None:
+    """An unchanged size is no proof: other content halfway causes another sync."""
+    path = rig.write("big", b"A" * (3 * MIB))
     checks = iter(range(1, 1000))
 
     def check() -> None:
@@ -327,20 +327,20 @@ def test_a_large_file_rewritten_under_the_read(studio: Studio) -> None:
             with path.open("r+b") as file:
                 file.write(b"B" * (3 * MIB))
 
-    packed = studio.pack(studio.scan(), check)
+    packed = rig.pack(rig.scan(), check)
     assert packed.follow_up == ["big"]
     assert packed.manifest["big"].digest == b""
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["large", "grown since the scan"])
-def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
-    """A file that fails midway is left out and named, with nothing of it in the archive; its neighbours are there."""
-    big = studio.write("b-big", b"A" * (100 if grown else 3 * MIB))
-    studio.write("a", b"before it")
-    studio.write("c", b"behind it")
-    manifest = studio.scan()
+def test_a_disk_that_fails(rig: PackRig, grown: bool) -> None:
+    """A file that fails midway is left out and named; the others are sent."""
+    big = rig.write("b-big", b"A" * (100 if grown else 3 * MIB))
+    rig.write("a", b"before it")
+    rig.write("c", b"behind it")
+    manifest = rig.scan()
     big.write_bytes(b"A" * 3 * MIB)
-    folder = os.open(studio.work, os.O_RDONLY)
+    folder = os.open(rig.work, os.O_RDONLY)
     reads = iter(range(1_000))
 
     def check() -> None:
@@ -349,7 +349,7 @@ def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
                 os.dup2(folder, int(name))  # reading a directory fails, as a bad sector does
 
     try:
-        packed = studio.pack(manifest, check)
+        packed = rig.pack(manifest, check)
     finally:
         os.close(folder)
     assert members(packed.archive) == {"a": b"before it", "c": b"behind it"}
@@ -357,7 +357,7 @@ def test_a_disk_that_gives_out(studio: Studio, grown: bool) -> None:
     assert packed.follow_up == []
     assert list(packed.unread) == ["b-big"]
     assert [warning.key for warning in packed.warnings] == ["unreadable:b-big"]
-    assert all(entry.name.endswith(".chunk") for entry in (studio.folder / "spool-1/chunks").iterdir())
+    assert all(entry.name.endswith(".chunk") for entry in (rig.folder / "spool-1/chunks").iterdir())
 
 
 def _to_link(path: Path, outside: Path) -> None:
@@ -378,18 +378,18 @@ def _to_folder(path: Path, outside: Path) -> None:
 
 @pytest.mark.parametrize("swap", [_to_link, _to_nothing, _to_fifo, _to_folder])
 @pytest.mark.parametrize("what", ["d", "d/e", "d/e/f"])
-def test_what_is_swapped_after_the_scan(studio: Studio, swap: Callable[[Path, Path], None], what: str) -> None:
-    """A path replaced between scan and packing never leads outside; it is followed up, the rest is packed."""
-    studio.write("a")
-    studio.write("d/e/f", b"harmless")
-    studio.write("z")
-    manifest = studio.scan()
-    path = studio.work / what
-    path.rename(studio.folder / "moved")
-    swap(path, studio.outside / "f" if what == "d/e/f" else studio.outside)
-    (studio.outside / "e").mkdir()
-    (studio.outside / "e/f").write_text("5ecret")
-    packed = studio.pack(manifest)
+def test_what_is_swapped_after_the_scan(rig: PackRig, swap: Callable[[Path, Path], None], what: str) -> None:
+    """A path replaced after the scan never leads outside; another sync follows, and the rest is packed."""
+    rig.write("a")
+    rig.write("d/e/f", b"harmless")
+    rig.write("z")
+    manifest = rig.scan()
+    path = rig.work / what
+    path.rename(rig.folder / "moved")
+    swap(path, rig.outside / "f" if what == "d/e/f" else rig.outside)
+    (rig.outside / "e").mkdir()
+    (rig.outside / "e/f").write_text("5ecret")
+    packed = rig.pack(manifest)
     found = members(packed.archive)
     assert b"5ecret" not in zlib.decompress(whole(packed.archive), 31)
     assert "d/e/f" not in found
@@ -415,12 +415,12 @@ print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.warn
 """
 
 
-def test_a_file_that_was_shut_after_the_scan(studio: Studio) -> None:
-    """It is named and left out, and not asked for again as if it had changed."""
-    studio.write("open")
-    path = studio.write("shut")
+def test_a_file_that_became_unreadable_after_the_scan(rig: PackRig) -> None:
+    """It is left out and named, and causes no further sync."""
+    rig.write("open")
+    path = rig.write("shut")
     powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*powerless, sys.executable, "-c", _POWERLESS, str(studio.work), str(studio.folder)]
+    command = [*powerless, sys.executable, "-c", _POWERLESS, str(rig.work), str(rig.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     path.chmod(0o600)
     assert done.stdout.split() == ["open", "shut", "unreadable:shut", "0"]

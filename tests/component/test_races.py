@@ -49,7 +49,7 @@ while True:
 
 @contextmanager
 def swapping(here: Path, there: Path) -> Iterator[None]:
-    """Until the end, the two names are exchanged (renameat2(2), RENAME_EXCHANGE) without a pause."""
+    """Exchange two names (renameat2(2), RENAME_EXCHANGE) without a pause until the end."""
     swapper = subprocess.Popen([sys.executable, "-c", _SWAPPER, here, there], stdout=subprocess.PIPE)
     assert swapper.stdout is not None
     try:
@@ -62,8 +62,8 @@ def swapping(here: Path, there: Path) -> Iterator[None]:
         swapper.stdout.close()
 
 
-class Stage:
-    """A workspace, what is outside, and a place beside it for what takes a name's place."""
+class RaceRig:
+    """A workspace, a folder outside, and a place for the other name."""
 
     def __init__(self, folder: Path) -> None:
         self.work = folder / "work"
@@ -82,7 +82,7 @@ class Stage:
         return self.scanner.scan().manifest
 
     def pack(self, manifest: Manifest) -> Packed:
-        """An archive, none of whose bytes come from outside: neither names nor contents."""
+        """Return an archive, which must hold neither names nor contents from outside."""
         packed = Packer(str(self.work), self._store, CLOCK).pack(manifest)
         content = zlib.decompress(b"".join(packed.archive.blocks(1 << 16)), 31)
         assert SECRET not in content
@@ -91,7 +91,7 @@ class Stage:
         return packed
 
     def until_hit(self, places: set[str], once: Callable[[], str]) -> None:
-        """Does it again and again until each place was hit; `once` names the one it hit, or ""."""
+        """Repeat `once` until each place was hit; it returns the place that it hit, or ""."""
         hits: Counter[str] = Counter()
         ends_s = CLOCK.monotonic_s() + DEADLINE_S
         while hits.total() < TRIES_AT_LEAST or any(hits[place] < HITS_AT_LEAST for place in places):
@@ -101,129 +101,129 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def rig(tmp_path: Path) -> RaceRig:
     """An empty workspace."""
-    return Stage(tmp_path)
+    return RaceRig(tmp_path)
 
 
-def test_a_directory_and_a_link_to_outside(stage: Stage) -> None:
-    """Swapped while it is walked, and while it is packed: the link is left out, nothing behind it is seen."""
-    (stage.work / "d/e").mkdir(parents=True)
+def test_a_directory_and_a_link_to_outside(rig: RaceRig) -> None:
+    """They are swapped during the scan and the packing: the link is excluded and not followed."""
+    (rig.work / "d/e").mkdir(parents=True)
     for name in ("f", "e/f"):
-        (stage.work / "d" / name).write_text("harmless")
-    (stage.outside / "e").mkdir()
-    (stage.outside / "e/f").write_bytes(SECRET)
-    (stage.beside / "l").symlink_to(stage.outside)
-    whole = stage.look()
+        (rig.work / "d" / name).write_text("harmless")
+    (rig.outside / "e").mkdir()
+    (rig.outside / "e/f").write_bytes(SECRET)
+    (rig.beside / "l").symlink_to(rig.outside)
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(whole)
-        packed = stage.pack(whole)
-        manifest = stage.look()
+        rig.reader.digests(whole)
+        packed = rig.pack(whole)
+        manifest = rig.look()
         assert not [path for path in manifest if "5ecret" in path]
         assert "d" not in manifest or manifest["d"].kind is Kind.DIRECTORY
         if packed.follow_up:
             return "found a link while packing"
-        if "d/f" in manifest and "d" not in stage.look():
+        if "d/f" in manifest and "d" not in rig.look():
             return "found the directory, then the link"
         if "d" not in manifest:
             return "listed, then no longer there"
         return ""
 
-    with swapping(stage.work / "d", stage.beside / "l"):
-        stage.until_hit({"found a link while packing", "listed, then no longer there"}, once)
+    with swapping(rig.work / "d", rig.beside / "l"):
+        rig.until_hit({"found a link while packing", "listed, then no longer there"}, once)
 
 
-def test_a_file_and_a_link_to_a_secret(stage: Stage) -> None:
-    """Whatever was there at the scan, the link is never followed."""
-    (stage.work / "f").write_bytes(b"harmle")  # of the secret's size
-    (stage.beside / "l").symlink_to(stage.outside / "f")
-    whole = stage.look()
+def test_a_file_and_a_link_to_a_secret(rig: RaceRig) -> None:
+    """The link is never followed, whichever the scan found."""
+    (rig.work / "f").write_bytes(b"harmle")  # of the secret's size
+    (rig.beside / "l").symlink_to(rig.outside / "f")
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(["f"])
-        packed = stage.pack(whole)
-        stage.look()
+        rig.reader.digests(["f"])
+        packed = rig.pack(whole)
+        rig.look()
         return "a link while packing" if packed.follow_up else "a file while packing"
 
-    with swapping(stage.work / "f", stage.beside / "l"):
-        stage.until_hit({"a link while packing", "a file while packing"}, once)
+    with swapping(rig.work / "f", rig.beside / "l"):
+        rig.until_hit({"a link while packing", "a file while packing"}, once)
 
 
-def test_a_file_and_a_fifo(stage: Stage) -> None:
-    """A FIFO that nobody writes is neither waited for nor sent."""
-    (stage.work / "f").write_bytes(b"harmle")
-    os.mkfifo(stage.beside / "fifo")
-    whole = stage.look()
+def test_a_file_and_a_fifo(rig: RaceRig) -> None:
+    """A FIFO without a writer is neither waited for nor sent."""
+    (rig.work / "f").write_bytes(b"harmle")
+    os.mkfifo(rig.beside / "fifo")
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(["f"])
-        packed = stage.pack(whole)
+        rig.reader.digests(["f"])
+        packed = rig.pack(whole)
         assert packed.warnings == []
-        stage.look()
+        rig.look()
         return "a FIFO" if packed.follow_up else "a file"
 
-    with swapping(stage.work / "f", stage.beside / "fifo"):
-        stage.until_hit({"a FIFO", "a file"}, once)
+    with swapping(rig.work / "f", rig.beside / "fifo"):
+        rig.until_hit({"a FIFO", "a file"}, once)
 
 
-def test_the_workspace_and_a_link_to_outside(stage: Stage) -> None:
-    """The workspace itself is no link either: it is refused, or it is the workspace."""
-    (stage.work / "f").write_text("harmless")
-    (stage.beside / "l").symlink_to(stage.outside)
-    whole = stage.look()
+def test_the_workspace_and_a_link_to_outside(rig: RaceRig) -> None:
+    """A link in the workspace's place is refused."""
+    (rig.work / "f").write_text("harmless")
+    (rig.beside / "l").symlink_to(rig.outside)
+    whole = rig.look()
 
     def once() -> str:
         try:
-            assert list(stage.look()) == ["f"]
-            stage.pack(whole)
+            assert list(rig.look()) == ["f"]
+            rig.pack(whole)
         except WorkspaceError:
             return "refused"
         return "the workspace"
 
-    with swapping(stage.work, stage.beside / "l"):
-        stage.until_hit({"refused", "the workspace"}, once)
+    with swapping(rig.work, rig.beside / "l"):
+        rig.until_hit({"refused", "the workspace"}, once)
 
 
-def test_a_file_and_a_directory_that_a_rule_leaves_out(stage: Stage) -> None:
-    """A rule for directories is asked of what is there, not of what was there when its name was read: never after."""
+def test_a_file_and_a_directory_that_a_rule_leaves_out(rig: RaceRig) -> None:
+    """A rule for directories is applied to what is opened, not to what the listing had."""
     for number in range(400):  # between the first name and the last look at one passes a while
-        (stage.work / f"a{number}").touch()
-    (stage.work / ".syncdignore").write_text("z/\n")
-    (stage.work / "z").write_text("a file may leave")
-    (stage.beside / "z").mkdir()
-    (stage.beside / "z/private").write_bytes(SECRET)
+        (rig.work / f"a{number}").touch()
+    (rig.work / ".syncdignore").write_text("z/\n")
+    (rig.work / "z").write_text("a file may leave")
+    (rig.beside / "z").mkdir()
+    (rig.beside / "z/private").write_bytes(SECRET)
 
     def once() -> str:
-        manifest = stage.scanner.scan().manifest
+        manifest = rig.scanner.scan().manifest
         assert "z" not in manifest or manifest["z"].kind is Kind.FILE
-        manifest = stage.scanner.scan({""}).manifest
+        manifest = rig.scanner.scan({""}).manifest
         assert "z/private" not in manifest
         return "a file" if "z" in manifest else "none"
 
-    with swapping(stage.work / "z", stage.beside / "z"):
-        stage.until_hit({"a file", "none"}, once)
+    with swapping(rig.work / "z", rig.beside / "z"):
+        rig.until_hit({"a file", "none"}, once)
 
 
-def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
-    """An ignore file that is a link is none, as for git: what its target says is neither obeyed nor shown."""
-    (stage.work / ".gitignore").write_text("kept-home\n")
-    (stage.work / "kept-home").write_bytes(SECRET)
-    (stage.work / "f").write_text("harmless")
-    (stage.outside / "rules").write_bytes(b"/f\n# " + SECRET)
-    (stage.beside / "l").symlink_to(stage.outside / "rules")
+def test_an_ignore_file_and_a_link_to_outside(rig: RaceRig) -> None:
+    """A linked ignore file has no rules, as for git, and its target is not shown."""
+    (rig.work / ".gitignore").write_text("kept-home\n")
+    (rig.work / "kept-home").write_bytes(SECRET)
+    (rig.work / "f").write_text("harmless")
+    (rig.outside / "rules").write_bytes(b"/f\n# " + SECRET)
+    (rig.beside / "l").symlink_to(rig.outside / "rules")
 
     def once() -> str:
-        manifest = stage.look()
+        manifest = rig.look()
         assert "f" in manifest
         return "a file" if "kept-home" not in manifest else "a link"
 
-    with swapping(stage.work / ".gitignore", stage.beside / "l"):
-        stage.until_hit({"a file", "a link"}, once)
+    with swapping(rig.work / ".gitignore", rig.beside / "l"):
+        rig.until_hit({"a file", "a link"}, once)
 
 
-def test_a_hard_link_is_a_file_of_the_workspace(stage: Stage) -> None:
-    """Nothing tells one name of a file from another, so no promise is made but that rules go by the name here."""
-    os.link(stage.outside / "f", stage.work / "linked")
-    os.link(stage.outside / "f", stage.work / ".env")
-    assert list(stage.look()) == ["linked"]
+def test_a_hard_link_is_a_file_of_the_workspace(rig: RaceRig) -> None:
+    """A hard link to an outside file cannot be recognised; only rules for its name apply."""
+    os.link(rig.outside / "f", rig.work / "linked")
+    os.link(rig.outside / "f", rig.work / ".env")
+    assert list(rig.look()) == ["linked"]

@@ -1,4 +1,4 @@
-"""A scan of the directories that events named sees what a scan of everything sees, whatever was done in between."""
+"""A scan of the directories that events named equals a full scan, whatever was changed before."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ QUIET_S = 0.05
 DEADLINE_S = 10.0
 
 
-class Watched:
-    """A workspace with the real watch on it, scanned by what the watch names."""
+class WatchedWorkspace:
+    """A workspace with a real watch, scanned by its events."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Watched:
         self.wakeup.close()
 
     def hear(self) -> None:
-        """Until no more events come."""
+        """Read events until no more come."""
         while select.select([self.wakeup.fileno()], [], [], QUIET_S)[0]:
             self.wakeup.drain()
             self.dirty.heard(self.watch.take())
@@ -60,22 +60,22 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
+def watched(tmp_path: Path) -> Iterator[WatchedWorkspace]:
     (tmp_path / "work").mkdir()
-    it = Watched(tmp_path / "work")
+    it = WatchedWorkspace(tmp_path / "work")
     yield it
     it.close()
 
 
 def afresh(folder: Path) -> Scan:
-    """What someone sees who knows nothing."""
+    """Return what a scan without any records finds."""
     return Scanner(str(folder), Selection(SelectionSettings())).scan()
 
 
 def timeless(scan: Scan) -> Manifest:
-    """Without what may be stale until the periodic look, and means nothing for what is sent.
+    """Remove what may be outdated until the periodic scan and does not matter for what is sent.
 
-    An ignored file changes its directory's time, and a second name that came and went a file's ctime, with no event.
+    An ignored file changes its directory's time, and a hard link that came and went a file's ctime, without an event.
     """
     return {
         path: replace(entry, mtime_s=0)
@@ -85,7 +85,7 @@ def timeless(scan: Scan) -> Manifest:
     }
 
 
-def check(watched: Watched) -> None:
+def check(watched: WatchedWorkspace) -> None:
     watched.hear()
     seen, wanted = watched.scan(), afresh(watched.folder)
     assert list(timeless(seen).items()) == list(timeless(wanted).items())
@@ -99,24 +99,24 @@ def check(watched: Watched) -> None:
 
 
 @pytest.fixture
-def reborn(tmp_path: Path) -> Iterator[Watched]:
-    """A workspace with a directory `build`, on a disk that gives inode numbers again."""
+def reborn(tmp_path: Path) -> Iterator[WatchedWorkspace]:
+    """A workspace with a directory `build`, on a disk that reuses inode numbers."""
     with reusing(tmp_path) as place:
         (place / "work/build").mkdir(parents=True)
-        it = Watched(place / "work")
+        it = WatchedWorkspace(place / "work")
         yield it
         it.close()
 
 
-def known(reborn: Watched) -> None:
-    """The directory `build` was looked at and is watched; what is in it goes without a word, being ignored."""
+def known(reborn: WatchedWorkspace) -> None:
+    """Scan and watch the directory `build`; its contents are ignored and not reported."""
     (reborn.folder / ".gitignore").write_text("*.o\n")
     (reborn.folder / "build/old.o").touch()
     check(reborn)
 
 
-def test_a_directory_made_anew_with_its_number(reborn: Watched) -> None:
-    """What is in it is found by the next look, and what comes later is heard, however deep."""
+def test_a_recreated_directory_with_the_same_inode_number(reborn: WatchedWorkspace) -> None:
+    """The next scan finds its contents, and later changes in it are reported."""
     build = reborn.folder / "build"
     make_anew(build, lambda: known(reborn))
     (build / "sub").mkdir()
@@ -128,15 +128,15 @@ def test_a_directory_made_anew_with_its_number(reborn: Watched) -> None:
     assert reborn.partial
 
 
-def test_a_directory_made_anew_is_told_by_its_identity(reborn: Watched) -> None:
-    """Without a word of the directory itself, too: its parent's listing has another one of that name."""
+def test_a_recreated_directory_has_another_identity(reborn: WatchedWorkspace) -> None:
+    """Its parent's listing shows it without an event of the directory itself."""
     make_anew(reborn.folder / "build", lambda: known(reborn))
     (reborn.folder / "build/x").touch()
     assert set(reborn.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
 
-def test_a_directory_made_anew_is_told_by_its_end(reborn: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file system tells nothing but its number, the event of its removal names the directory itself."""
+def test_a_removed_directory_is_named(reborn: WatchedWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system without other identities, the event of its removal names it."""
     for name in ("_name_to_handle_at", "_statx"):
         monkeypatch.setattr(file_identity, name, None)
     make_anew(reborn.folder / "build", lambda: known(reborn))
@@ -147,8 +147,8 @@ def test_a_directory_made_anew_is_told_by_its_end(reborn: Watched, monkeypatch: 
     check(reborn)
 
 
-class Chaos:
-    """Does something to a tree, chosen by a seeded random."""
+class RandomChanges:
+    """Makes changes in a tree, chosen by a seeded random."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
@@ -198,7 +198,7 @@ class Chaos:
             shutil.rmtree(self.rnd.choice(inner))
 
     def make_anew(self) -> None:
-        """A directory is removed and made anew, as a clean build does: it may get the same inode number."""
+        """Remove and create a directory, as a clean build does; it may get the same inode number."""
         inner = self.folders()[1:]
         if inner:
             build = self.rnd.choice(inner)
@@ -215,7 +215,7 @@ class Chaos:
                 source.rename(target)
 
     def swap_in(self) -> None:
-        """A directory takes another one's name."""
+        """Rename a directory to another one's name."""
         inner = self.folders()[1:]
         if inner:
             gone = self.rnd.choice(inner)
@@ -244,7 +244,7 @@ class Chaos:
             )
 
     def hard_link(self) -> None:
-        """One file gets two names; an edit by either is heard in one directory only."""
+        """Give a file a second name; an edit by either is reported in one directory only."""
         files = [file for file in self.files() if not file.is_symlink()]
         place = self.rnd.choice(self.folders()) / f"second{self.rnd.randrange(3)}"
         if files and not os.path.lexists(place):
@@ -271,9 +271,9 @@ class Chaos:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
-    """After each of many random changes the two scans agree to the last entry, and most of them were partial."""
-    chaos = Chaos(watched.folder, seed)
+def test_changed_directories_are_enough(watched: WatchedWorkspace, seed: int) -> None:
+    """After each random change both scans agree, and most of them were partial."""
+    chaos = RandomChanges(watched.folder, seed)
     check(watched)
     for _ in range(ROUNDS):
         with contextlib.suppress(OSError):  # some steps do not fit together
@@ -282,8 +282,8 @@ def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
     assert watched.partial > ROUNDS // 2
 
 
-def test_an_edit_by_another_name(watched: Watched) -> None:
-    """A file with two names in two directories is seen changed under both, though only one brings an event."""
+def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
+    """A file with hard links in two directories changes in both, though only one is reported."""
     for name in ("a", "b"):
         (watched.folder / name).mkdir()
     (watched.folder / "a" / "f").write_text("1")
@@ -297,8 +297,8 @@ def test_an_edit_by_another_name(watched: Watched) -> None:
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
-def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
-    """What no event named is believed: that is what makes it fast, and why the periodic look stays."""
+def test_only_named_directories_are_scanned(watched: WatchedWorkspace) -> None:
+    """Other directories are trusted, which makes it fast, and needs the periodic scan."""
     (watched.folder / "a").mkdir()
     (watched.folder / "b").mkdir()
     watched.hear()
@@ -311,8 +311,8 @@ def test_only_what_was_named_is_looked_at(watched: Watched) -> None:
     assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
 
 
-def test_learned_contents_last_while_the_stamp_does(watched: Watched) -> None:
-    """An entry whose content is known stays the same object until `stat` says something else of the file."""
+def test_learned_contents_last_while_the_stamp_does(watched: WatchedWorkspace) -> None:
+    """An entry with known content is kept until `stat` differs."""
     for name in ("changed", "listed", "trusted"):
         (watched.folder / name).mkdir()
         (watched.folder / name / "f").write_text(name)
@@ -328,8 +328,8 @@ def test_learned_contents_last_while_the_stamp_does(watched: Watched) -> None:
         assert "gone/f" not in again
 
 
-def test_what_was_too_young_is_looked_at_again(watched: Watched) -> None:
-    """An entry without a stamp is not believed by the next look at its directory, whatever its digest."""
+def test_an_entry_without_a_stamp_is_scanned_again(watched: WatchedWorkspace) -> None:
+    """It is not trusted by the next scan of its directory, whatever its digest."""
     (watched.folder / "f").write_text("x")
     entry = watched.scan().manifest["f"]
     watched.scanner.learn({"f": replace(entry, digest=b"x", stamp=None)})
@@ -339,8 +339,8 @@ def test_what_was_too_young_is_looked_at_again(watched: Watched) -> None:
     assert watched.scanner.scan().manifest["f"] == entry
 
 
-def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
-    """By a look at all, too, what an older rule included is not taken for included."""
+def test_changed_rules_are_applied_again(watched: WatchedWorkspace) -> None:
+    """A full scan, too, decides again about what an older rule included."""
     (watched.folder / "d").mkdir()
     for name in ("f.log", "d/f.log", "d/g"):
         (watched.folder / name).write_text("x")
@@ -357,8 +357,8 @@ def test_rules_that_changed_are_asked_again(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
 
 
-def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
-    """Git's own exclude file lies where no event counts: a look at all reads it."""
+def test_changed_exclude_files_are_read_again(watched: WatchedWorkspace) -> None:
+    """Git's own exclude file causes no event: a full scan reads it."""
     make_repository(watched.folder)
     (watched.folder / "f").write_text("x")
     watched.scanner.learn({"f": replace(watched.scan().manifest["f"], digest=b"x")})
@@ -366,8 +366,8 @@ def test_changed_exclude_files_are_asked_again(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == []
 
 
-def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> None:
-    """Nothing of it may leave by rules that nobody can read any more."""
+def test_rules_of_a_missing_workspace_are_dropped(watched: WatchedWorkspace) -> None:
+    """Nothing of it is sent by rules that cannot be read any more."""
     (watched.folder / "f").write_text("x")
     watched.scan()
     assert watched.scanner.rules_unchanged(["f"])
@@ -375,8 +375,8 @@ def test_rules_of_a_workspace_that_is_gone_do_not_stand(watched: Watched) -> Non
     assert not watched.scanner.rules_unchanged(["f"])
 
 
-def test_what_is_read_though_no_time_tells() -> None:
-    """The files that events named; once some may have been missed, any whose times were young when it was read."""
+def test_files_read_again_with_an_unchanged_stamp() -> None:
+    """Files that events named are read again; after lost events, all whose stamps were young when read."""
     dirty = DirtyDirectories()
     assert dirty.taken_files() == frozenset()
     dirty.heard(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
@@ -395,16 +395,16 @@ def test_what_is_read_though_no_time_tells() -> None:
     assert dirty.taken_files() == frozenset()
 
 
-def test_a_look_at_what_was_written_by_a_name_that_is_gone() -> None:
-    """It is looked at like what was heard of otherwise, once there is a look."""
+def test_a_write_to_an_unlinked_file_is_scanned() -> None:
+    """The next scan reads its directory like others."""
     dirty = DirtyDirectories()
     dirty.taken()
     dirty.heard(Changes(unlinked=frozenset({"b"})))
     assert dirty.taken() == {"b"}
 
 
-def test_suspicion_falls_back_to_everything() -> None:
-    """At the start, after a doubt, and when too many directories are named."""
+def test_when_everything_is_scanned() -> None:
+    """A full scan is done at the start, after lost events, and for too many directories."""
     dirty = DirtyDirectories()
     assert dirty.taken() is None
     assert dirty.taken() == frozenset()
@@ -419,8 +419,8 @@ def test_suspicion_falls_back_to_everything() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["build/other", "../outside"])
-def test_a_write_by_a_name_that_nobody_watches(watched: Watched, hidden: str) -> None:
-    """A file with a second name that is ignored or elsewhere is watched itself; who only reads it is not heard."""
+def test_a_write_by_an_unwatched_hard_link(watched: WatchedWorkspace, hidden: str) -> None:
+    """A file with an excluded or outside hard link is watched itself; reading it causes no event."""
     (watched.folder / ".gitignore").write_text("build/\n")
     (watched.folder / "a").mkdir()
     (watched.folder / "a/f").write_text("x")

@@ -1,4 +1,4 @@
-"""The walk over real trees: any name, any depth, any kind, and nothing outside the workspace."""
+"""The scan of real trees: any name, depth and kind, and nothing outside the workspace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEPTH = 300
 
 
 def scanned(workspace: Path, *ignore: str, check: Callable[[], None] = lambda: None) -> Scan:
-    """What a scan under the default rules, and these, finds."""
+    """Return what a scan under the default rules and these finds."""
     return Scanner(str(workspace), Selection(SelectionSettings(ignore=ignore)), check=check).scan()
 
 
@@ -32,7 +32,7 @@ def kinds(scan: Scan) -> dict[str, str]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """An empty workspace, with something beside it that must not leave."""
+    """An empty workspace, with a folder beside it that must not be sent."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("5ecret")
     (tmp_path / "work").mkdir()
@@ -40,7 +40,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_files_directories_and_their_order(work: Path) -> None:
-    """Everything is found, by the bytes of its name within a directory, a directory before what is in it."""
+    """Entries are ordered by the bytes of their names, a directory before its contents."""
     for path in ("b/z", "b/a", "a.txt", "a/x/y", "B", "empty/", "ü", "a-b"):
         file = work / path
         (file if path.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def test_files_directories_and_their_order(work: Path) -> None:
 
 
 def test_what_an_entry_says(work: Path) -> None:
-    """Size, permission bits without set-id, whole seconds; a stamp, and no digest before anyone read it."""
+    """An entry has size, permissions without set-id bits, whole seconds and a stamp, and no digest yet."""
     (work / "run").write_text("#!/bin/sh\n")
     (work / "run").chmod(0o6755)
     os.utime(work / "run", ns=(0, -1_500_000_000))
@@ -107,9 +107,9 @@ def test_odd_names(work: Path, name: bytes) -> None:
     ],
 )
 def test_links_that_stay(work: Path, target: str) -> None:
-    """A link inside by its text is kept as a link, whether it leads nowhere, in a circle or to a link that stays home.
+    """A link with a target inside is kept, also if it is broken, a loop, or leads to an excluded link.
 
-    None is walked through.
+    None is followed.
     """
     (work / "loop").symlink_to("d/loop")
     (work / "out").symlink_to("../outside")
@@ -141,7 +141,7 @@ def test_links_that_stay(work: Path, target: str) -> None:
     ],
 )
 def test_links_that_leave(work: Path, target: str) -> None:
-    """A link outside, by its text or with another link on its way, stays home and is named."""
+    """A link outside, by its target or another link on its way, is excluded and named."""
     (work / "a").write_text("a")
     (work / "d").mkdir()
     (work / "d/up").symlink_to("..")
@@ -154,7 +154,7 @@ def test_links_that_leave(work: Path, target: str) -> None:
 
 
 def test_a_link_chain_through_a_sibling(work: Path) -> None:
-    """Each of two links may look harmless and both together lead out."""
+    """Two links that are harmless alone may lead outside together."""
     (work / "d/e").mkdir(parents=True)
     (work / "d/e/up").symlink_to("../..")
     (work / "here").symlink_to("d/e/up")
@@ -165,7 +165,7 @@ def test_a_link_chain_through_a_sibling(work: Path) -> None:
 
 
 def test_special_files(work: Path) -> None:
-    """Sockets, FIFOs and devices are left out, none is opened or waited for; rules are told."""
+    """Sockets, FIFOs and devices are excluded and reported, and never opened."""
     os.mkfifo(work / "fifo")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(work / "socket"))
@@ -182,7 +182,7 @@ def test_special_files(work: Path) -> None:
 
 
 def test_deeper_than_any_path(work: Path) -> None:
-    """A tree whose paths no system call could take is walked as far as paths are of use, and that is said once."""
+    """A tree deeper than any system call's path is scanned as far as useful, with one warning."""
     name = "deep-" * 8
     here = os.open(work, os.O_RDONLY)
     for _ in range(DEPTH):
@@ -214,7 +214,7 @@ print(*opened)
 
 
 def test_what_is_ignored_is_never_opened(work: Path) -> None:
-    """An ignored directory is neither opened nor listed, an ignored file not even looked at."""
+    """An ignored directory is neither opened nor listed, an ignored file not even examined."""
     (work / "node_modules/x").mkdir(parents=True)
     (work / "data").mkdir()
     (work / "kept").mkdir()
@@ -226,13 +226,13 @@ def test_what_is_ignored_is_never_opened(work: Path) -> None:
     assert not {"node_modules", "data", ".env", "x"} & set(opened)
 
 
-def test_the_watch_is_told_before(work: Path) -> None:
-    """Each directory is covered before it is listed, and the end of a scan is told, good or bad."""
+def test_a_directory_is_watched_before_it_is_listed(work: Path) -> None:
+    """The end of a scan is reported to the watch, successful or not."""
     (work / "d").mkdir()
     told: list[str] = []
 
-    class Late:
-        """Makes a file in each directory at the last moment."""
+    class LateFiles:
+        """A listener that creates a file in each directory at the last moment."""
 
         def begin(self) -> None:
             told.append("begin")
@@ -254,18 +254,18 @@ def test_the_watch_is_told_before(work: Path) -> None:
             told.append("abandon")
 
     selection = Selection(SelectionSettings())
-    assert list(Scanner(str(work), selection, Late()).scan().manifest) == ["d", "d/late", "late"]
+    assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
     assert told == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
-        Scanner(str(work / "none"), selection, Late()).scan()
+        Scanner(str(work / "none"), selection, LateFiles()).scan()
     assert told[4:] == ["begin", "abandon"]
 
 
-class Meddled:
-    """A coverage that does something before the directory is covered for the n-th time, and remembers by what rules."""
+class ChangingListener:
+    """A scan listener that acts before the n-th directory is covered, and records the rules."""
 
-    def __init__(self, deeds: dict[int, Callable[[], object]]) -> None:
-        self.deeds = deeds
+    def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
+        self.actions = actions
         self.scopes: list[Scope] = []
 
     def begin(self) -> None:
@@ -274,7 +274,7 @@ class Meddled:
     def cover(self, path: str, fd: int, scope: Scope) -> None:
         assert path == ""
         self.scopes.append(scope)
-        self.deeds.get(len(self.scopes), lambda: None)()
+        self.actions.get(len(self.scopes), lambda: None)()
 
     def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
         pass
@@ -292,31 +292,31 @@ class Meddled:
 @pytest.mark.parametrize("changed", [None, frozenset({""})], ids=["all", "one"])
 @pytest.mark.parametrize("rules", ["", "*.tmp\n"], ids=["taken away", "others"])
 def test_a_file_made_before_new_rules_are_watched(work: Path, rules: str, changed: frozenset[str] | None) -> None:
-    """The watch still passed it over by the old rules: it is listed once the new ones are watched."""
+    """The watch ignored it by the old rules: it is listed once the new ones are watched."""
     (work / ".gitignore").write_text("*.log\n")
-    deeds: dict[int, Callable[[], object]] = {}
-    scanner = Scanner(str(work), Selection(SelectionSettings()), Meddled(deeds))
+    actions: dict[int, Callable[[], object]] = {}
+    scanner = Scanner(str(work), Selection(SelectionSettings()), ChangingListener(actions))
     scanner.scan()
     (work / ".gitignore").write_text(rules)
-    deeds[2] = (work / "made.log").touch
+    actions[2] = (work / "made.log").touch
     found = scanner.scan(changed)
     assert list(found.manifest) == [".gitignore", "made.log"]
 
 
 def test_a_file_made_before_first_rules_are_watched(work: Path) -> None:
-    """A directory that is seen for the first time is watched by its parents' rules until its own are known."""
+    """A new directory is watched by its parents' rules until its own are known."""
     (work / ".gitignore").write_text("!*.log\n")
-    meddled = Meddled({2: (work / "made.log").touch})
+    meddled = ChangingListener({2: (work / "made.log").touch})
     scanner = Scanner(str(work), Selection(SelectionSettings(ignore=())), meddled)
     assert list(scanner.scan().manifest) == [".gitignore", "made.log"]
     assert len(meddled.scopes) == 2
 
 
 def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
-    """Each change of them is an event of its own; the watch goes by those that the listing was made with."""
+    """Each change is reported; the watch uses the rules of the listing."""
     (work / ".gitignore").write_text("0\n")
-    deeds = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
-    meddled = Meddled(deeds)
+    actions = {number: partial((work / ".gitignore").write_text, f"{number}\n") for number in range(100)}
+    meddled = ChangingListener(actions)
     for name in ("2", "3", "4"):
         (work / name).touch()
     found = Scanner(str(work), Selection(SelectionSettings()), meddled).scan()
@@ -325,7 +325,7 @@ def test_rules_that_change_all_the_time_end_a_listing(work: Path) -> None:
 
 
 def test_every_descriptor_is_given_back(work: Path) -> None:
-    """After a scan, and after one that was stopped midway, nothing is left open."""
+    """No descriptor is left open after a scan, or one that was stopped midway."""
     (work / "a/b/c").mkdir(parents=True)
     before = os.listdir("/proc/self/fd")
     scanned(work)
@@ -362,7 +362,7 @@ print(*sorted(problem.key for problem in scan.warnings))
 
 
 def test_what_cannot_be_read(work: Path) -> None:
-    """Unreadable files and directories are named and left out, the rest goes on; for any user."""
+    """Unreadable files and directories are excluded and named; the rest is scanned, for any user."""
     for path in ("open/f", "closed/f", "blind/f", "shut"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")
@@ -388,8 +388,8 @@ def test_what_cannot_be_read(work: Path) -> None:
     assert named == ["unreadable:blind", "unreadable:closed", "unreadable:ruled", "unreadable:shut"]
 
 
-def test_what_stays_home_is_counted_by_who_says_so(work: Path) -> None:
-    """A folder that is left out counts as one; each .gitignore, wherever it lies, is of one author."""
+def test_excluded_paths_are_counted_by_rule_source(work: Path) -> None:
+    """An excluded folder counts as one; all .gitignore files are one source."""
     for path in ("node_modules/a", "node_modules/b", "a.log", "d/b.log", "d/c.tmp", "keep", ".env", "mine"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_text("x")

@@ -1,4 +1,4 @@
-"""Git itself is the referee of the gitignore rules: the same files, asked of both."""
+"""The gitignore rules compared with git: both include the same files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def git(workspace: Path, *arguments: str, stdin: bytes = b"") -> bytes:
 
 
 def write(workspace: Path, files: dict[bytes, bytes]) -> None:
-    """Writes what can be written; a name that is already a directory, or below a file, is passed over."""
+    """Write what is possible; a name that is a directory already, or below a file, is skipped."""
     for name, data in files.items():
         full = os.fsencode(workspace) + b"/" + name
         try:
@@ -52,7 +52,7 @@ def read_ignore_files(directory: str, scope: Scope) -> dict[str, bytes]:
 
 
 def walk(workspace: Path, scope: Scope) -> Iterator[str]:
-    """The included files, as a scanner finds them."""
+    """Return the included files, as a scanner finds them."""
     directory = os.path.join(workspace, scope.path)
     scope = scope.with_files(read_ignore_files(directory, scope))
     with os.scandir(directory) as entries:
@@ -67,7 +67,7 @@ def walk(workspace: Path, scope: Scope) -> Iterator[str]:
 
 
 def explain(workspace: Path, root: Scope, path: str) -> Verdict:
-    """The rule that decides about a path: its own, or that of the first directory left out on the way."""
+    """Return the rule that decides a path: its own, or that of the first excluded directory above."""
     scope = root.with_files(read_ignore_files(str(workspace), root))
     *above, name = path.split("/")
     for parent in above:
@@ -104,7 +104,7 @@ def all_files(workspace: Path) -> list[str]:
 
 
 def disagreements(workspace: Path, root: Scope) -> list[str]:
-    """Where syncd and git differ, about what belongs or about which line decides."""
+    """Return the differences between syncd and git, in included files or deciding lines."""
     theirs, ours = of_git(workspace), set(walk(workspace, root))
     verdicts = verdicts_of_git(workspace, all_files(workspace))
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
@@ -188,7 +188,7 @@ SINGLE: list[tuple[bytes, str]] = [
 
 
 def test_single_files_agree_with_git(tmp_path: Path) -> None:
-    """Each nasty ignore file, in a directory of its own, means what it means to git, line for line."""
+    """Each difficult ignore file in a directory of its own means the same to git, line for line."""
     for number, (data, names) in enumerate(SINGLE):
         home = b"s%03d/" % number
         write(tmp_path, {home + b".gitignore": data})
@@ -198,7 +198,7 @@ def test_single_files_agree_with_git(tmp_path: Path) -> None:
 
 
 def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
-    """Spaces at a name's end, newlines and tabs in it are told apart as git does."""
+    """Trailing spaces, newlines and tabs in names match as in git."""
     names = [
         b"foo",
         b"foo ",
@@ -221,7 +221,7 @@ def test_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["[[:{0}:]]", "[![:{0}:]]"])
 def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern: str) -> None:
-    """All twelve classes, each against every byte that a name may hold."""
+    """All twelve classes are compared for every byte of a name."""
     classes = "alnum alpha blank cntrl digit graph lower print punct space upper xdigit"
     for name in classes.split(" "):
         write(tmp_path, {f"{name}/.gitignore".encode(): pattern.format(name).encode() + b"x\n"})
@@ -231,7 +231,7 @@ def test_character_classes_hold_the_same_bytes_as_in_git(tmp_path: Path, pattern
 
 
 def test_nested_files_and_exclude_files_agree_with_git(tmp_path: Path) -> None:
-    """A deeper file wins over a shallower, both over .git/info/exclude, and nothing reaches into what is left out."""
+    """A deeper file wins over a shallower, both over .git/info/exclude; nothing in an excluded folder is included."""
     git(tmp_path, "init", "-q")
     exclude = b"*.excluded\nby-exclude/\n!*.log\n"
     write(
@@ -271,7 +271,7 @@ def random_pattern(dice: random.Random) -> str:
 
 
 def name_like(dice: random.Random, pattern: str) -> str:
-    """A path that the pattern may well match."""
+    """Return a path that the pattern is likely to match."""
     body = pattern.strip("!/ \t\r").replace("\\", "", dice.randint(0, 3))
     deep = ["", "a", "a/b", "x/a/b", "/", "b/"]
     for wild, fills in (("**/", ["", "a/", "a/b/"]), ("**", deep), ("*", ["", "a", "bc"]), ("?", ["a", "1"])):
@@ -285,7 +285,7 @@ def name_like(dice: random.Random, pattern: str) -> str:
 
 
 def write_random_case(dice: random.Random, workspace: Path, home: str) -> None:
-    """A directory with ignore files made of random patterns, and names made to fit them."""
+    """Write a directory with ignore files of random patterns, and matching names."""
     patterns = [random_pattern(dice) for _ in range(dice.randint(1, 6))]
     names = [name_like(dice, dice.choice(patterns)) for _ in range(14)]
     bare = Selection(PLAIN).root()
@@ -311,5 +311,5 @@ def fuzz(workspace: Path, seed: int, cases: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_files_agree_with_git(tmp_path: Path, seed: int) -> None:
-    """Hundreds of random ignore files mean what they mean to git, line for line."""
+    """Hundreds of random ignore files mean the same to git, line for line."""
     assert fuzz(tmp_path, seed, cases=150) == []

@@ -1,4 +1,4 @@
-"""The configuration as a file on disk: what cannot be read or parsed is one line that names the file."""
+"""The configuration as a file on disk: an unreadable or invalid one gives one line that names the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOOD = '[workspace]\npath = "work"\n[sandbox]\nid = "box"\n'
 
 
 def test_a_good_file(tmp_path: Path) -> None:
-    """Its own folder is where relative paths start; a link's workspace is the directory behind it."""
+    """Relative paths start at its folder; a linked workspace is the directory that the link leads to."""
     (tmp_path / "real").mkdir()
     (tmp_path / "work").symlink_to("real")
     path = tmp_path / "config.toml"
@@ -37,7 +37,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_file(tmp_path: Path, content: bytes, said: str) -> None:
-    """One line with the file's name and what is wrong."""
+    """The error is one line with the file's name and what is wrong."""
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -49,13 +49,13 @@ def test_a_bad_file(tmp_path: Path, content: bytes, said: str) -> None:
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
-    """What is no file cannot be read, and says why."""
+    """A folder cannot be read, and the error says why."""
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(str(tmp_path))
 
 
 def test_a_workspace_by_way_of_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link to the home directory is the home directory."""
+    """A link to the home directory counts as the home directory."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

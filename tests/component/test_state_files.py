@@ -1,4 +1,4 @@
-"""What is kept on disk: whole or set aside, private, and never believed beyond the process that wrote it."""
+"""Files on disk: whole or set aside, private, and never trusted beyond the process that they belong to."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ HARM = pytest.mark.parametrize("harm", [_cut, _empty, _garbage, _flipped, _newer
 
 @HARM
 def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
-    """A record that is cut, garbage or newer reads as none, is named once, and is kept for a person to look at."""
+    """A cut, invalid or newer record reads as none, causes one warning, and is kept for inspection."""
     assert callable(harm)
     record = StateFile(str(tmp_path), "thing")
     record.write(b"payload\nwith lines")
@@ -99,7 +99,7 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
 
 
 def test_a_record_is_private_and_whole(tmp_path: Path) -> None:
-    """Records are 0600 whatever the umask, and nothing unfinished stays beside them."""
+    """Records are 0600 with any umask, and no temporary file is left beside them."""
     before = os.umask(0)
     try:
         StateFile(str(tmp_path), "thing").write(b"payload")
@@ -112,7 +112,7 @@ def test_a_record_is_private_and_whole(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
-    """A half-written file beside the record is no obstacle; a link in its place is not followed."""
+    """A temporary file is overwritten; a link in its place is not followed."""
     (tmp_path / "thing.new").write_bytes(b"half")
     record = StateFile(str(tmp_path), "thing")
     record.write(b"payload")
@@ -162,7 +162,7 @@ RECORDS = ["initialized", "uploaded", "lease", "uplink", "status.json"]
 
 
 def _read_all(folder: str) -> list[object]:
-    """What each of the five records says."""
+    """Return what each of the five records holds."""
     sync_state = SyncState(folder)
     upload_url = UploadUrlStore(folder, ScriptedClock()).load(TARGET)
     return [
@@ -187,7 +187,7 @@ def _write_all(folder: str) -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
 def test_something_else_in_a_records_place(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """No file of ours: nothing known, never a wait; it is out of the way of the next write, whatever was before it."""
+    """Another kind of file reads as no record, is not waited for, and is moved aside by the next write."""
     for _ in range(3):
         for name in RECORDS:
             kind(tmp_path / name)
@@ -208,8 +208,8 @@ def test_something_else_in_a_records_place(tmp_path: Path, kind: Callable[[Path]
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_told_where_something_else_lies(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """One warning names the record and where the thing is now."""
+def test_the_warning_names_where_the_other_file_is(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    """One warning names the record and the new place of the other file."""
     kind(tmp_path / "initialized")
     _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
     assert "'initialized'" in warning.what
@@ -222,7 +222,7 @@ def test_it_is_told_where_something_else_lies(tmp_path: Path, kind: Callable[[Pa
     ("name", "cost"), [("uploaded", ", and at most one archive is uploaded once more"), ("lease", "new upload URL")]
 )
 def test_what_a_small_record_costs(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, cost: str) -> None:
-    """A damaged record is told about in the log too where its loss is too small for the status."""
+    """A damaged record is logged even if its loss is too small for the status."""
     (tmp_path / name).write_bytes(b"garbage")
     SyncState(str(tmp_path)).uploaded(TARGET)
     UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET)
@@ -234,7 +234,7 @@ def test_what_a_small_record_costs(tmp_path: Path, caplog: pytest.LogCaptureFixt
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", [_fifo, _socket, _link_nowhere, _link_to_itself, _link_to_a_file])
 def test_something_else_beside_a_record(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """Nor does a write wait for what has the name of its draft, or write into it."""
+    """A write neither waits for a file with the name of its temporary file, nor writes into it."""
     for name in RECORDS:
         kind(tmp_path / f"{name}.new")
         (tmp_path / "victim").unlink(missing_ok=True)
@@ -244,8 +244,8 @@ def test_something_else_beside_a_record(tmp_path: Path, kind: Callable[[Path], N
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mark_is_whatever_has_its_name(tmp_path: Path, kind: Callable[[Path], None]) -> None:
-    """Doubt and pause stand while anything is there, and go with it."""
+def test_a_marker_is_any_file_of_its_name(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    """Uncertainty and pause hold while any file has the name, and end with its removal."""
     pause, sync_state = PauseFile(str(tmp_path)), SyncState(str(tmp_path))
     for _ in range(2):
         kind(tmp_path / "paused")
@@ -262,8 +262,8 @@ def test_a_mark_is_whatever_has_its_name(tmp_path: Path, kind: Callable[[Path], 
         assert not os.path.lexists(tmp_path / "unsure")
 
 
-def test_doubt_outlives_its_process(tmp_path: Path) -> None:
-    """From the note on until an answer is recorded, each process is unsure; what was known last stays known."""
+def test_uncertainty_outlives_its_process(tmp_path: Path) -> None:
+    """Until an answer is recorded each process is uncertain; what was known before stays known."""
     SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
     SyncState(str(tmp_path)).mark_uncertain()
     for _ in range(2):
@@ -277,7 +277,7 @@ def test_doubt_outlives_its_process(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
-    """The process that heard it is sure, the next one is not; and what follows is noted once more."""
+    """The process that received it is certain, the next one is not; the next request is marked again."""
     sync_state = SyncState(str(tmp_path))
     sync_state.record_initialized(TARGET, {})
     sync_state.mark_uncertain()
@@ -314,8 +314,8 @@ print(after.initialized(target), after.uploaded(target), "unsure" in os.listdir(
 """
 
 
-def test_doubt_on_a_full_disk(tmp_path: Path) -> None:
-    """Where there is no room for the note, the records go: a full sync after a crash, nothing believed wrongly."""
+def test_uncertainty_on_a_full_disk(tmp_path: Path) -> None:
+    """Without space for the mark the records are removed: a crash causes a full sync."""
     script = 'mount -t tmpfs -o size=1m,nr_inodes=12 none "$0" || exit 9; exec "$1" -c "$2" "$0"'
     command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, _ON_A_FULL_DISK]
     try:
@@ -328,8 +328,8 @@ def test_doubt_on_a_full_disk(tmp_path: Path) -> None:
     assert done.stdout == "No space left on device\n(None, []) None False\n"
 
 
-def test_the_journal_brings_any_manifest_back(tmp_path: Path) -> None:
-    """Names of any bytes, odd times and the largest inodes survive."""
+def test_any_manifest_round_trips(tmp_path: Path) -> None:
+    """Names of any bytes, odd times and the largest inodes are restored."""
     SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
     again, warnings = SyncState(str(tmp_path)).initialized(TARGET)
     assert again == MANIFEST
@@ -346,8 +346,8 @@ def test_the_journal_brings_any_manifest_back(tmp_path: Path) -> None:
         (Target("https://api.eu.example.com", "box", "us"), False, False),
     ],
 )
-def test_the_journal_is_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
-    """What one sandbox holds says nothing of another; an uploaded archive also lies in one region only."""
+def test_records_are_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
+    """A record of one sandbox is none of another; that of an uploaded archive is of one region only."""
     sync_state = SyncState(str(tmp_path))
     sync_state.record_initialized(TARGET, MANIFEST)
     sync_state.record_uploaded(TARGET, "identity", 7, "ab")
@@ -355,8 +355,8 @@ def test_the_journal_is_of_one_sandbox(tmp_path: Path, target: Target, *, initia
     assert (sync_state.uploaded(target) is not None) is uploaded
 
 
-def test_the_journal_knows_what_may_be_there(tmp_path: Path) -> None:
-    """Until an answer is recorded, for the same sandbox in whatever region, also to the next process."""
+def test_possibly_applied_manifests(tmp_path: Path) -> None:
+    """Until an answer is recorded they count, for the same sandbox in any region, also for the next process."""
     sync_state = SyncState(str(tmp_path))
     assert sync_state.possibly_applied(TARGET) == {}
     sync_state.record_possibly_applied(TARGET, MANIFEST)
@@ -371,8 +371,8 @@ def test_the_journal_knows_what_may_be_there(tmp_path: Path) -> None:
     assert sync_state.possibly_applied(TARGET) == {}
 
 
-def test_a_damaged_note_of_what_may_be_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what its loss costs; so it does of a newer one of an upload, in silence."""
+def test_a_damaged_record_of_possibly_applied_manifests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what its loss costs; a newer record of an upload is ignored silently."""
     (tmp_path / "perhaps-there").write_bytes(b"garbage")
     assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
     ((name, _, text),) = caplog.record_tuples
@@ -387,10 +387,10 @@ def test_a_damaged_note_of_what_may_be_there(tmp_path: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("recorded", "now", "believed"), [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", True)]
 )
-def test_contents_that_other_rules_searched_are_looked_at_again(
+def test_contents_searched_for_other_secrets_are_read_again(
     tmp_path: Path, recorded: str, now: str, *, believed: bool
 ) -> None:
-    """Their stamps are not believed by a process that searches for other secrets; their digests are."""
+    """A process that searches for other secrets does not trust their stamps; it does trust their digests."""
     SyncState(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
     manifest, _ = SyncState(str(tmp_path), now).initialized(TARGET)
     without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
@@ -398,8 +398,8 @@ def test_contents_that_other_rules_searched_are_looked_at_again(
     assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
 
 
-def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the next process a request; the others go, and what was recorded counts."""
+def test_a_mark_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the next process a request; the others are removed, and what was recorded counts."""
     sync_state = SyncState(str(tmp_path))
     sync_state.mark_uncertain()
     sync_state.record_uploaded(TARGET, "identity", 7, "ab")
@@ -414,8 +414,8 @@ def test_a_note_that_cannot_be_taken_away(tmp_path: Path, monkeypatch: pytest.Mo
     assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
 
 
-def test_what_the_journal_knows_of_a_content(tmp_path: Path) -> None:
-    """What was sent of a file that changed is kept; a stamp that a write may have left as it was is not."""
+def test_recorded_contents(tmp_path: Path) -> None:
+    """The digest of a file that changed while sent is kept; a stamp that a write may have left unchanged is not."""
     torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
     young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
     SyncState(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
@@ -423,8 +423,8 @@ def test_what_the_journal_knows_of_a_content(tmp_path: Path) -> None:
     assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
 
 
-def test_doubt_is_noted_once_for_each_answer(tmp_path: Path) -> None:
-    """A note that a person takes away meanwhile is not made again before something else is recorded."""
+def test_uncertainty_is_marked_once_for_each_answer(tmp_path: Path) -> None:
+    """A mark that a user removes is not written again before something else is recorded."""
     sync_state = SyncState(str(tmp_path))
     assert not sync_state.uncertain
     sync_state.mark_uncertain()
@@ -442,16 +442,16 @@ def test_doubt_is_noted_once_for_each_answer(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_problem_is_told_in_the_log_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """By the time that the status would show it, it may be mended."""
+def test_a_warning_is_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be fixed before the status shows it."""
     (tmp_path / "initialized").write_bytes(b"garbage")
     _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
     assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.journal", str(warning))]
     assert warning.remedy.endswith("everything is uploaded anew once")
 
 
-def test_a_state_folder_that_is_gone(tmp_path: Path) -> None:
-    """Nothing is known, and that is all."""
+def test_a_missing_state_folder(tmp_path: Path) -> None:
+    """Nothing is known, and there is no error."""
     sync_state = SyncState(str(tmp_path / "gone"))
     assert sync_state.initialized(TARGET) == (None, [])
     assert sync_state.uploaded(TARGET) is None
@@ -460,7 +460,7 @@ def test_a_state_folder_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_initialized_ends_uploaded(tmp_path: Path) -> None:
-    """Once a manifest is initialized, no archive waits for it any more; both can be forgotten."""
+    """Once a manifest is initialized, no uploaded archive waits for it; both can be forgotten."""
     sync_state = SyncState(str(tmp_path))
     sync_state.record_uploaded(TARGET, "identity", 7, "ab")
     sync_state.record_initialized(TARGET, MANIFEST)
@@ -474,7 +474,7 @@ def test_initialized_ends_uploaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])
 @pytest.mark.parametrize("name", ["initialized", "uploaded", "lease"])
 def test_a_sound_file_with_a_senseless_record(tmp_path: Path, name: str, payload: bytes) -> None:
-    """A record whose checksum holds but which means nothing is set aside, and costs a full sync."""
+    """A record with a valid checksum and invalid content is set aside, and costs a full sync."""
     StateFile(str(tmp_path), name).write(payload)
     sync_state = SyncState(str(tmp_path))
     manifest, warnings = sync_state.initialized(TARGET)
@@ -485,7 +485,7 @@ def test_a_sound_file_with_a_senseless_record(tmp_path: Path, name: str, payload
     assert (tmp_path / f"{name}.damaged").exists()
 
 
-def test_a_newer_journal_is_set_aside(tmp_path: Path) -> None:
+def test_a_newer_record_is_set_aside(tmp_path: Path) -> None:
     """A downgrade does not misread what a newer version wrote."""
     newer = {"version": 2, "target": TARGET, "rows": []}
     StateFile(str(tmp_path), "initialized").write(msgspec.msgpack.encode(newer))
@@ -494,8 +494,8 @@ def test_a_newer_journal_is_set_aside(tmp_path: Path) -> None:
     assert len(warnings) == 1
 
 
-def test_a_lease_outlives_its_process(tmp_path: Path) -> None:
-    """A restart, or a reboot after which boottime starts anew, keeps the end by the wall clock."""
+def test_an_upload_url_outlives_its_process(tmp_path: Path) -> None:
+    """After a restart, or a reboot with a new boottime, it expires by the wall clock."""
     clock = ScriptedClock()
     UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     clock.go_on(400)
@@ -507,16 +507,16 @@ def test_a_lease_outlives_its_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moved_s", [1001, 100_000, -900, -100_000])
-def test_a_lease_beyond_its_life_is_none(tmp_path: Path, moved_s: float) -> None:
-    """One that has ended, or that a turned-back clock makes longer than its life, is not used."""
+def test_an_upload_url_beyond_its_lifetime_is_not_used(tmp_path: Path, moved_s: float) -> None:
+    """It has expired, or a clock set back gives it a longer lifetime than it had."""
     clock = ScriptedClock()
     UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
     clock.wall += moved_s
     assert UploadUrlStore(str(tmp_path), clock).load(TARGET) is None
 
 
-def test_a_lease_is_of_one_way(tmp_path: Path) -> None:
-    """A lease for one region or sandbox is none for another; a refused one is forgotten."""
+def test_an_upload_url_is_of_one_sandbox_and_region(tmp_path: Path) -> None:
+    """It is not used for another; a refused one is forgotten."""
     clock = ScriptedClock()
     file = UploadUrlStore(str(tmp_path), clock)
     file.save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
@@ -560,7 +560,7 @@ def another_process(folder: Path, first: str = "") -> Iterator[subprocess.Popen[
 
 
 def test_one_instance_a_workspace(tmp_path: Path) -> None:
-    """A second process is refused with the first one's id; a killed one leaves no lock and no status to believe."""
+    """A second process is refused with the first one's id; a killed one leaves neither a lock nor a status."""
     assert holder(str(tmp_path)) is None
     with another_process(tmp_path) as process:
         assert holder(str(tmp_path)) == process.pid
@@ -594,15 +594,15 @@ sys.addaudithook(remove)
 
 
 def test_a_lock_that_is_removed_as_it_is_taken(tmp_path: Path) -> None:
-    """What is held is the file that the next process will ask for, not one that has lost its name."""
+    """The held file is the one at the path, not one that lost its name."""
     with another_process(tmp_path, _REMOVED_MEANWHILE) as process:
         assert holder(str(tmp_path)) == process.pid
         with pytest.raises(Locked):
             Lock(str(tmp_path)).acquire()
 
 
-def test_the_status_of_another_holder_is_not_believed(tmp_path: Path) -> None:
-    """A document of a dead daemon is not taken for that of whoever holds the lock now."""
+def test_the_status_of_another_process_is_not_used(tmp_path: Path) -> None:
+    """A dead daemon's document is not taken for that of the present holder of the lock."""
     with another_process(tmp_path):
         ours = msgspec.structs.replace(NOTHING, running=True, pid=1, state=State.WATCHING)
         StatusStore(str(tmp_path)).write(ours)
@@ -610,8 +610,8 @@ def test_the_status_of_another_holder_is_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"version": 1}', b"null", b'{"workspace": "\xff"}'])
-def test_a_senseless_status(tmp_path: Path, content: bytes) -> None:
-    """A document that makes no sense, or that is newer, reads as nothing known."""
+def test_an_invalid_status(tmp_path: Path, content: bytes) -> None:
+    """An invalid or newer document reads as nothing known."""
     (tmp_path / "status.json").write_bytes(content)
     assert read_last(str(tmp_path), NOTHING) == NOTHING
     newer = msgspec.json.encode(msgspec.structs.replace(NOTHING, version=2, syncs=9))
@@ -619,8 +619,8 @@ def test_a_senseless_status(tmp_path: Path, content: bytes) -> None:
     assert read_last(str(tmp_path), NOTHING) == NOTHING
 
 
-def test_a_status_that_says_nothing_new_is_not_written(tmp_path: Path) -> None:
-    """An idle daemon's disk sleeps."""
+def test_an_unchanged_status_is_not_written(tmp_path: Path) -> None:
+    """An idle daemon does not write to the disk."""
     file = StatusStore(str(tmp_path))
     file.write(NOTHING)
     before = (tmp_path / "status.json").stat().st_ino
@@ -632,7 +632,7 @@ def test_a_status_that_says_nothing_new_is_not_written(tmp_path: Path) -> None:
 
 
 def test_a_pause_is_a_file(tmp_path: Path) -> None:
-    """Set twice or taken away twice is no error, and another process sees it."""
+    """Setting or removing it twice is no error, and another process sees it."""
     pause = PauseFile(str(tmp_path))
     assert not pause.paused
     pause.set(paused=True)
@@ -644,7 +644,7 @@ def test_a_pause_is_a_file(tmp_path: Path) -> None:
 
 
 def test_folders_are_private(tmp_path: Path) -> None:
-    """Both folders and their parents of ours are 0700, also where they were there before."""
+    """Both folders and their own parents are 0700, also if they existed before."""
     folders = Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p"))
     Path(folders.state).mkdir(parents=True)
     for path in (tmp_path / "state/syncd", Path(folders.state)):
@@ -659,8 +659,8 @@ def test_folders_are_private(tmp_path: Path) -> None:
     folders.make()
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
-    """A file in a folder's place is one line with a remedy."""
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    """A file in a folder's place gives one line with a remedy."""
     (tmp_path / "state").write_text("")
     with pytest.raises(ConfigError, match="cannot be used"):
         Directories(str(tmp_path / "state/syncd/p"), str(tmp_path / "cache/syncd/p")).make()

@@ -1,4 +1,4 @@
-"""The uplink's speed on disk: private, kept over restarts, and never believed where it makes no sense."""
+"""The uplink's speed on disk: private, kept over restarts, and ignored if it is invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOUND = {"version": 1, "rates": [1.0, 2.0, 3.0], "codec": "dense", "told_at_s": 
 
 
 def test_it_outlives_its_process(tmp_path: Path) -> None:
-    """Another process knows what this one learned; the file is for this user alone."""
+    """Another process reads it; the file is for this user alone."""
     assert UplinkStore(str(tmp_path)).load() == Uplink()
     UplinkStore(str(tmp_path)).save(KNOWN)
     assert UplinkStore(str(tmp_path)).load() == KNOWN
@@ -25,8 +25,8 @@ def test_it_outlives_its_process(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "uplink").stat().st_mode) == 0o600
 
 
-def test_a_sound_record(tmp_path: Path) -> None:
-    """The form on disk is the one that the senseless records below differ from."""
+def test_a_valid_record(tmp_path: Path) -> None:
+    """The invalid records below differ from this form on disk."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND))
     assert UplinkStore(str(tmp_path)).load() == Uplink((1.0, 2.0, 3.0), Codec.DENSE, 1.0)
 
@@ -48,15 +48,15 @@ def test_a_sound_record(tmp_path: Path) -> None:
         {"told_at_s": "now"},
     ],
 )
-def test_a_senseless_record(tmp_path: Path, wrong: dict[str, object]) -> None:
-    """A newer version, other rates than can be, an unknown codec: nothing is known."""
+def test_an_invalid_record(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """A newer version, impossible rates or an unknown codec read as nothing known."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND | wrong))
     assert UplinkStore(str(tmp_path)).load() == Uplink()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\0" * 90, b"\xff", b"[]", b"null", b"[" * 5000, b"9" * 5000])
 def test_garbage(tmp_path: Path, content: bytes) -> None:
-    """Whatever lies there, nothing is known, and it is written over."""
+    """Garbage reads as nothing known, and is overwritten."""
     (tmp_path / "uplink").write_bytes(content)
     assert UplinkStore(str(tmp_path)).load() == Uplink()
     UplinkStore(str(tmp_path)).save(KNOWN)
@@ -64,7 +64,7 @@ def test_garbage(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
-    """What cannot be read is as if it were not there, and in nobody's way."""
+    """A folder reads as nothing known, and causes no error."""
     (tmp_path / "uplink").mkdir()
     assert UplinkStore(str(tmp_path)).load() == Uplink()
     UplinkStore(str(tmp_path)).save(KNOWN)

@@ -1,4 +1,4 @@
-"""What syncd relies on in watchdog's `InotifyFD`, an internal: its one user is `syncd/watch/inotify.py`."""
+"""The internals of watchdog's `InotifyFD` that `syncd/watch/inotify.py` relies on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncd.watch.inotify import CHANGES, Inotify
 
 @pytest.fixture
 def reader() -> Iterator[InotifyFD]:
-    """An instance whose thread never runs."""
+    """An instance whose thread is not started."""
     reader = InotifyFD()
     yield reader
     for fd in (reader._inotify_fd, reader._kill_r, reader._kill_w):
@@ -29,12 +29,12 @@ def reader() -> Iterator[InotifyFD]:
 
 
 def test_the_version_is_the_pinned_one() -> None:
-    """Its internals may change with any minor version."""
+    """The internals may change with any minor version."""
     assert re.fullmatch(r"7\.1\.\d+", version("watchdog"))
 
 
 def test_the_masks_are_the_kernels() -> None:
-    """As in <sys/inotify.h>."""
+    """The masks equal those of <sys/inotify.h>."""
     assert (In.IN_MODIFY, In.IN_ATTRIB, In.IN_CLOSE_WRITE, In.IN_MOVED_FROM, In.IN_MOVED_TO) == (2, 4, 8, 64, 128)
     assert (In.IN_CREATE, In.IN_DELETE, In.IN_DELETE_SELF, In.IN_MOVE_SELF) == (256, 512, 1024, 2048)
     assert (In.IN_UNMOUNT, In.IN_Q_OVERFLOW, In.IN_IGNORED) == (0x2000, 0x4000, 0x8000)
@@ -43,7 +43,7 @@ def test_the_masks_are_the_kernels() -> None:
 
 
 def test_adding_a_directory_again_gives_the_same_descriptor(reader: InotifyFD, tmp_path: Path) -> None:
-    """It is the inode's, whatever path leads there."""
+    """The watch descriptor is the inode's, by whatever path."""
     (tmp_path / "a").mkdir()
     first = inotify_add_watch(reader._inotify_fd, bytes(tmp_path / "a"), In.IN_CREATE)
     (tmp_path / "a").rename(tmp_path / "b")
@@ -53,7 +53,7 @@ def test_adding_a_directory_again_gives_the_same_descriptor(reader: InotifyFD, t
 
 
 def test_failing_functions_return_minus_one_and_keep_errno(reader: InotifyFD, tmp_path: Path) -> None:
-    """They raise nothing by themselves."""
+    """They raise nothing."""
     assert inotify_add_watch(reader._inotify_fd, bytes(tmp_path / "missing"), In.IN_CREATE) == -1
     assert ctypes.get_errno() == errno.ENOENT
     assert inotify_rm_watch(reader._inotify_fd, 99) == -1  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_failing_functions_return_minus_one_and_keep_errno(reader: InotifyFD, tm
 
 
 def test_a_read_gives_whole_events_and_parsing_their_bytes(reader: InotifyFD, tmp_path: Path) -> None:
-    """Events of watches that `InotifyFD` was not told of are there too; names are bytes without padding."""
+    """Events of watches unknown to `InotifyFD` are included; names are bytes without padding."""
     wd = inotify_add_watch(reader._inotify_fd, bytes(tmp_path), In.IN_CREATE)
     (tmp_path / "name").touch()
     (Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))).mkdir()
@@ -70,19 +70,19 @@ def test_a_read_gives_whole_events_and_parsing_their_bytes(reader: InotifyFD, tm
 
 
 def test_an_overflow_has_no_watch_descriptor() -> None:
-    """It comes as an event of its own."""
+    """It is an event of its own."""
     parsed = list(InotifyFD._parse_event_buffer(b"\xff\xff\xff\xff" + (0x4000).to_bytes(4, "little") + bytes(8)))
     assert parsed == [(-1, In.IN_Q_OVERFLOW, 0, b"")]
 
 
 def test_its_pipe_and_descriptor_are_what_is_closed(reader: InotifyFD) -> None:
-    """`shut()` closes these three where no thread is left to do it."""
+    """`shut()` closes these three if no thread does."""
     for fd in (reader._inotify_fd, reader._kill_r, reader._kill_w):
         os.fstat(fd)
 
 
 def test_closing_before_the_thread_ran_leaves_the_descriptors_open() -> None:
-    """The scar that `shut()` covers: `close()` leaves it to a reader that is not there."""
+    """The reason for `shut()`: `close()` leaves it to a reader that does not run."""
     reader = InotifyFD()
     reader.stop()
     assert reader._is_reading
@@ -91,7 +91,7 @@ def test_closing_before_the_thread_ran_leaves_the_descriptors_open() -> None:
 
 
 def test_the_descriptor_is_inherited_unless_told_not_to_be(reader: InotifyFD) -> None:
-    """The scar that `_create_inotify_fd` covers: a program started with open descriptors would hold all watches."""
+    """The reason for `_create_inotify_fd`: a child process would hold all watches."""
     assert os.get_inheritable(reader._inotify_fd)
     ours = Inotify(lambda _events: None, lambda: None)
     assert not os.get_inheritable(ours._inotify_fd)
@@ -99,7 +99,7 @@ def test_the_descriptor_is_inherited_unless_told_not_to_be(reader: InotifyFD) ->
 
 
 def test_a_bad_descriptor_reads_as_nothing(reader: InotifyFD) -> None:
-    """The scar that `run()` covers: its own loop would spin on it."""
+    """The reason for `run()`: watchdog's own loop would spin."""
     kept = os.dup(reader._inotify_fd)
     os.close(reader._inotify_fd)
     assert reader._read_event_buffer(4096) == b""
@@ -108,7 +108,7 @@ def test_a_bad_descriptor_reads_as_nothing(reader: InotifyFD) -> None:
 
 
 def test_stop_wakes_a_reader_that_waits_and_closes_all() -> None:
-    """A blocked read ends at once, and the three descriptors with it."""
+    """A blocked read ends at once, and the three descriptors are closed."""
     lost = threading.Event()
     reader = Inotify(lambda _events: None, lost.set)
     reader.start()
@@ -123,7 +123,7 @@ def test_stop_wakes_a_reader_that_waits_and_closes_all() -> None:
 
 
 def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
-    """As after a failed start; closing twice does nothing more."""
+    """This is so after a failed start; closing twice does nothing more."""
     before = os.listdir("/proc/self/fd")
     reader = Inotify(lambda _events: None, lambda: None)
     reader.shut()
@@ -132,7 +132,7 @@ def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
 
 
 def test_the_thread_waits_in_poll_and_not_in_a_loop(tmp_path: Path) -> None:
-    """An idle reader uses no CPU: it is a daemon thread blocked on its descriptor."""
+    """An idle reader is a daemon thread blocked on its descriptor."""
     heard, bell = os.pipe()
     reader = Inotify(lambda events: (list(events), os.write(bell, b"!"))[0] and None, lambda: None)
     reader.add(bytes(tmp_path), CHANGES)

@@ -1,4 +1,4 @@
-"""What `syncd check` sees of a machine: folders that can be made or not, and a workspace that can be watched or not."""
+"""The checks of the machine by `syncd check`: its folders, and the watch of the workspace."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def _grades(findings: object) -> list[tuple[str, Grade]]:
     return [(finding.subject, finding.grade) for finding in findings]  # type: ignore[attr-defined]
 
 
-def test_folders_are_looked_for_and_not_made(tmp_path: Path) -> None:
-    """A folder that is not there passes if the nearest one above it can be written; nothing is made."""
+def test_folders_are_checked_and_not_created(tmp_path: Path) -> None:
+    """A missing folder passes if its nearest parent is writable."""
     findings = folder_findings(str(tmp_path / "a/b/state"), str(tmp_path / "spool"), 0)
     assert _grades(findings) == [("state", Grade.PASS), ("spool", Grade.PASS)]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
-    """A file where a folder should be is a failure that names it."""
+    """It is a failure that names the file."""
     (tmp_path / "file").touch()
     state, spool = folder_findings(str(tmp_path / "file/state"), str(tmp_path / "file"), 0)
     assert (state.grade, spool.grade) == (Grade.FAIL, Grade.FAIL)
@@ -45,14 +45,14 @@ def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder of others is a failure that names it."""
+    """It is a failure that names the folder."""
     tmp_path.chmod(0o500)
     state, _ = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
     assert state.grade is Grade.FAIL
 
 
 def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
-    """The trial counts directories that belong, and leaves no thread and no descriptor behind."""
+    """The check counts the included directories, and leaves no thread and no descriptor."""
     (tmp_path / "src/deep").mkdir(parents=True)
     (tmp_path / "src/file").write_text("x")
     (tmp_path / "node_modules/much").mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_the_workspace_is_watched_for_a_moment(tmp_path: Path) -> None:
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, descriptors)
 
 
-def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
+def test_many_warnings_are_counted(tmp_path: Path) -> None:
     """Of a hundred links that lead outside the first few are named, and the rest counted."""
     (tmp_path / "file").touch()
     for number in range(100):
@@ -91,10 +91,10 @@ def test_many_problems_are_not_a_flood(tmp_path: Path) -> None:
         ("https://api.example", {"SSL_CERT_DIR": "/"}, ["/ are trusted"]),
     ],
 )
-def test_the_way_to_the_api(
+def test_proxies_and_certificates(
     base_url: str, environ: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy and certificates are told where the environment names any, and never a proxy's password."""
+    """They are reported if the environment sets any, without a proxy's password."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
@@ -118,8 +118,8 @@ os.wait()
 """
 
 
-def test_what_other_programs_hold(tmp_path: Path) -> None:
-    """Another process's watches are counted once, though its child inherited them; one's own are not."""
+def test_watches_of_other_programs(tmp_path: Path) -> None:
+    """Another process's watches are counted once, also if its child inherited them; own ones are not."""
     for number in range(7):
         (tmp_path / str(number)).mkdir()
     before = held_by_others({os.getpid()})
@@ -140,14 +140,14 @@ def test_what_other_programs_hold(tmp_path: Path) -> None:
 
 
 def test_kinds_of_file_systems(tmp_path: Path) -> None:
-    """The mount that a path is really on is found."""
+    """The mount that holds the path is found."""
     assert kind_of("/proc/self") == "proc"
     assert kind_of("/sys") in ("sysfs", kind_of("/"))
     assert kind_of(str(tmp_path)) not in ("", "proc")
 
 
-def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:
-    """What is there already and open is a warning; nothing is changed."""
+def test_a_folder_that_others_can_read(tmp_path: Path) -> None:
+    """It is a warning; nothing is changed."""
     (tmp_path / "state").mkdir(mode=0o755)
     (tmp_path / "spool").mkdir(mode=0o700)
     state, spool = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
@@ -155,8 +155,8 @@ def test_a_folder_that_others_can_look_into(tmp_path: Path) -> None:
     assert spool.grade is Grade.PASS
 
 
-def test_what_is_large_and_what_is_secret(tmp_path: Path) -> None:
-    """Large things and secrets are named with what to do, each in one finding; the secret is not among the large."""
+def test_large_paths_and_secrets(tmp_path: Path) -> None:
+    """Each kind is one finding with what to do; secrets are not listed as large."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/big").write_bytes(b"x" * (2 << 20))
     (tmp_path / "id.pem").write_bytes(b"x" * (1 << 20))

@@ -1,4 +1,4 @@
-"""A workspace below a repository's top: git, run from there, is the referee of what belongs and of what decides."""
+"""A workspace below a repository's top, compared with git run there: included files and deciding rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from syncd.selection.repository import Repository, repository_around
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import RescanReason
 from tests.component.git_folder import make_repository
-from tests.component.test_scan_by_change import Watched
+from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
     PLAIN,
     Verdict,
@@ -48,7 +48,7 @@ def decided(workspace: Path, path: str) -> Verdict:
 
 
 def in_git_words(workspace: Path, action: Verdict, common: Path) -> Verdict:
-    """Git names a file from the work tree's top, or its exclude file from where it stands."""
+    """Return a file as git names it: from the work tree's top, or its exclude file from the current folder."""
     source, line, pattern = action
     if not source:
         return action
@@ -60,7 +60,7 @@ def in_git_words(workspace: Path, action: Verdict, common: Path) -> Verdict:
 
 
 def disagreements(workspace: Path, common: Path) -> list[str]:
-    """Where syncd and git differ, about what belongs or about which line decides."""
+    """Return the differences between syncd and git, in included files or deciding lines."""
     theirs, ours = of_git(workspace), sent(workspace)
     wrong = [f"{'only git' if path in theirs else 'only syncd'} includes {path!r}" for path in sorted(theirs ^ ours)]
     for path, action in verdicts_of_git(workspace, all_files(workspace)).items():
@@ -91,7 +91,7 @@ EXCLUDE = b"by-exclude\n!other.tmp\n/packages/app/src/packages\n"
 @needs_git
 @pytest.mark.parametrize("kind", ["repository", "worktree", "submodule"])
 def test_below_the_top(tmp_path: Path, kind: str) -> None:
-    """Every layer, by name, anchored and negated, as git has it from there, also through a `.git` that is a file."""
+    """Every layer of rules, by name, anchored and negated, agrees with git, also with a `.git` file."""
     main = tmp_path / "main"
     main.mkdir()
     git(main, "init", "-q")
@@ -120,7 +120,7 @@ def test_below_the_top(tmp_path: Path, kind: str) -> None:
 @needs_git
 @pytest.mark.parametrize("seed", range(4))
 def test_random_rules_above(tmp_path: Path, seed: int) -> None:
-    """Random patterns at every level of random workspaces; where git ignores the workspace itself, see below."""
+    """Random patterns at every level of random workspaces agree, unless git ignores the workspace itself."""
     dice = random.Random(seed)
     compared = 0
     for case in range(10):
@@ -164,7 +164,7 @@ def test_random_rules_above(tmp_path: Path, seed: int) -> None:
     ],
 )
 def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, stay_home: set[str]) -> None:
-    """A person named it, so no pattern that leaves it out, or a folder that it is in, counts in it. All others do."""
+    """Patterns that exclude the workspace or a folder above it do not count; all others do."""
     make_repository(tmp_path)
     (tmp_path / ".gitignore").write_text(rules)
     workspace = tmp_path / "packages/app"
@@ -173,7 +173,7 @@ def test_a_workspace_that_is_ignored_itself(tmp_path: Path, rules: str, stay_hom
 
 
 def test_order_and_names(tmp_path: Path) -> None:
-    """The person's file is the weakest, then the repository's, then from the top down; each is named by its path."""
+    """The user's file is the weakest, then the repository's, then from the top down; each is named by its path."""
     exclude = make_repository(tmp_path, "*.b\n!x.a\n")
     personal = tmp_path / "personal"
     personal.write_text("*.a\n/packages/app/anchored\n/not-anchored\n")
@@ -202,7 +202,7 @@ def test_order_and_names(tmp_path: Path) -> None:
 
 
 def test_anchored_rules_of_the_configuration_are_the_workspaces(tmp_path: Path) -> None:
-    """What is relative to the workspace stays so, wherever the repository's top is."""
+    """They are relative to the workspace, wherever the repository's top is."""
     make_repository(tmp_path)
     workspace = tmp_path / "packages/app"
     put(workspace, ["x", "d/x", "packages/app/x", "d/y"])
@@ -211,7 +211,7 @@ def test_anchored_rules_of_the_configuration_are_the_workspaces(tmp_path: Path) 
 
 
 def test_rules_above_do_not_tear_a_repository_apart(tmp_path: Path) -> None:
-    """With `include_git` what is in a `.git` goes by .syncdignore alone, as it does at the top."""
+    """With `include_git` only .syncdignore applies to a `.git`, as at the top."""
     make_repository(tmp_path)
     (tmp_path / ".gitignore").write_text("HEAD\n")
     (tmp_path / "app/.git/logs").mkdir(parents=True)
@@ -224,7 +224,7 @@ def found(workspace: Path) -> Repository | None:
 
 
 def test_which_repository(tmp_path: Path) -> None:
-    """The innermost that git takes for one: a folder or a file called `.git` may be something else."""
+    """It is the innermost that git accepts; other folders and files called `.git` do not count."""
     workspace = tmp_path / "a/b/c"
     workspace.mkdir(parents=True)
     make_repository(tmp_path)
@@ -249,14 +249,14 @@ def test_which_repository(tmp_path: Path) -> None:
     assert found(workspace) is None  # a bare repository has no work tree
 
 
-def test_a_workspace_that_is_gone_has_no_rules_that_anybody_knows(tmp_path: Path) -> None:
-    """An error, and not the rules of a workspace without a repository: it may be moved while it is looked at."""
+def test_the_rules_of_a_missing_workspace_are_an_error(tmp_path: Path) -> None:
+    """It may be moved during the scan, so it does not count as one without a repository."""
     with pytest.raises(FileNotFoundError):
         read_git_rules(str(tmp_path / "gone"), "")
 
 
 def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
-    """Git follows it there, and not in place of a .gitignore."""
+    """A linked exclude file is followed, as in git; a linked .gitignore is not."""
     exclude = make_repository(tmp_path)
     (tmp_path / "rules").write_text("by-link\n")
     exclude.unlink()
@@ -270,7 +270,7 @@ def test_an_exclude_file_that_is_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".gitignore", ".git/info/exclude", ".git/HEAD"])
 def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    """Nothing leaves without them, and they are named."""
+    """Nothing is sent without them, and they are named."""
     make_repository(tmp_path)
     (tmp_path / "app").mkdir()
     (tmp_path / name).touch()
@@ -285,7 +285,7 @@ def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     assert not explain(str(tmp_path / "app"), SELECTION, "f").included
 
 
-class Inside(Watched):
+class WatchedInRepository(WatchedWorkspace):
     """A watched workspace two levels below a repository's top."""
 
     def __init__(self, top: Path) -> None:
@@ -298,14 +298,14 @@ class Inside(Watched):
         assert set(self.scan().manifest) == {"f", "g"}
 
     def heard(self) -> RescanReason | None:
-        """The doubt that events bring; the next scan is told of it."""
+        """Return the rescan reason of the events; the next scan gets it."""
         self.hear()
         return RescanReason.COARSE if self.dirty._anywhere else None
 
 
 @pytest.fixture
-def inside(tmp_path: Path) -> Iterable[Inside]:
-    it = Inside(tmp_path)
+def inside(tmp_path: Path) -> Iterable[WatchedInRepository]:
+    it = WatchedInRepository(tmp_path)
     yield it
     it.close()
 
@@ -315,15 +315,15 @@ def edit(path: Path, text: str = "f\n") -> None:
 
 
 def save(path: Path, text: str = "f\n") -> None:
-    """As editors do."""
+    """Save a file as editors do."""
     draft = path.with_name("draft")
     draft.write_text(text)
     draft.replace(path)
 
 
 @pytest.mark.parametrize("name", [".gitignore", "packages/.gitignore", ".git/info/exclude"])
-def test_a_changed_rule_above_is_heard(inside: Inside, name: str) -> None:
-    """Made, edited in place, replaced and removed: as that of a .gitignore inside."""
+def test_a_changed_rule_above_is_reported(inside: WatchedInRepository, name: str) -> None:
+    """It is reported when created, edited, replaced and removed, like a .gitignore inside."""
     file = inside.top / name
     file.unlink(missing_ok=True)
     inside.hear()
@@ -336,8 +336,8 @@ def test_a_changed_rule_above_is_heard(inside: Inside, name: str) -> None:
         inside.scan()
 
 
-def test_a_busy_repository_is_not_heard(inside: Inside) -> None:
-    """Neither what happens in `.git`, nor beside the workspace."""
+def test_other_changes_of_the_repository_are_not_reported(inside: WatchedInRepository) -> None:
+    """Changes in `.git` and beside the workspace are ignored."""
     for name in (".git/index.lock", ".git/info/attributes", "other", "packages/other", "packages/.gitignore~"):
         (inside.top / name).write_text("x")
         (inside.top / name).unlink()
@@ -346,7 +346,7 @@ def test_a_busy_repository_is_not_heard(inside: Inside) -> None:
     assert inside.dirty.taken() == frozenset()
 
 
-def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
+def test_a_folder_for_the_exclude_file_comes_later(inside: WatchedInRepository) -> None:
     """`info` may be missing, and is watched for."""
     shutil.rmtree(inside.top / ".git/info")
     assert inside.heard()
@@ -360,8 +360,8 @@ def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
 
 
 @pytest.mark.parametrize("where", ["packages", "packages/app"])
-def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
-    """Below the other one's top: its rules take the place of that one's."""
+def test_a_repository_created_later(inside: WatchedInRepository, where: str) -> None:
+    """Below the top of another one its rules replace the other's."""
     edit(inside.top / ".gitignore")
     inside.hear()
     assert set(inside.scan().manifest) == {"g"}
@@ -371,10 +371,10 @@ def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
     assert set(inside.scan().manifest) == {"f"}
 
 
-def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> None:
-    """In the folder that the workspace is in it is heard; further up the next look finds it."""
+def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:
+    """In the parent folder it is reported; further up the next scan finds it."""
     (tmp_path / "up/work").mkdir(parents=True)
-    watched = Watched(tmp_path / "up/work")
+    watched = WatchedWorkspace(tmp_path / "up/work")
     try:
         put(watched.folder, ["f", "g"])
         watched.hear()
@@ -396,8 +396,8 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name", [".gitignore", "packages/.gitignore", ".git/info/exclude", "packages/.git/info/exclude"]
 )
-def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
-    """They do not stand, so nothing leaves by them."""
+def test_rules_above_that_change_while_the_snapshot_is_taken(inside: WatchedInRepository, name: str) -> None:
+    """The snapshot is not sent."""
     inside.scanner.learn({"f": replace(inside.scan().manifest["f"], digest=b"x")})
     assert inside.scanner.rules_unchanged(["f"])
     if name.startswith("packages/.git/"):

@@ -1,4 +1,4 @@
-"""What the watch's tests share: a bell to wait on, and a walk that covers as a scan does."""
+"""Shared parts of the watch's tests: a wake signal to wait for, and a walk that watches as a scan does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncd.watch.interface import Watcher
 DEADLINE_S = 10.0
 
 
-class Ruling(NamedTuple):
+class FakeDecision(NamedTuple):
     """A decision of `Rules`."""
 
     included: bool
@@ -23,12 +23,12 @@ class Ruling(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """Leaves out names by their end, or, ending in "/", directories by name."""
+    """Excludes names by their end, or, ending in "/", directories by name."""
 
     left_out: tuple[str, ...] = ()
 
-    def decide(self, name: str, is_dir: bool) -> Ruling:
-        return Ruling(not any(self._fits(rule, name, is_dir) for rule in self.left_out))
+    def decide(self, name: str, is_dir: bool) -> FakeDecision:
+        return FakeDecision(not any(self._fits(rule, name, is_dir) for rule in self.left_out))
 
     @staticmethod
     def _fits(rule: str, name: str, is_dir: bool) -> bool:
@@ -36,8 +36,8 @@ class Rules:
 
 
 @dataclass
-class Bell:
-    """The loop's end of the strobe: a pipe to wait on with a deadline, never a sleep."""
+class WakeSignal:
+    """The loop's end of the wake callback: a pipe to wait on with a deadline."""
 
     rings: int = 0
     _ends: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
@@ -57,13 +57,13 @@ class Bell:
             os.close(end)
 
 
-def hear(watch: Watcher, bell: Bell, enough: Callable[[Changes], bool] = bool) -> Changes:
-    """All hints until they are enough."""
+def collect_changes(watch: Watcher, wakes: WakeSignal, enough: Callable[[Changes], bool] = bool) -> Changes:
+    """Collect changes until they are enough."""
     dirty, unlinked = frozenset[str](), frozenset[str]()
     written: frozenset[str] | None = frozenset()
     rescan_reason: RescanReason | None = None
     while True:
-        assert bell.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
+        assert wakes.wait(), f"nothing (more) heard than {sorted(dirty)}, {rescan_reason}"
         changes = watch.take()
         dirty |= changes.dirty
         written = None if written is None or changes.written is None else written | changes.written
@@ -74,13 +74,13 @@ def hear(watch: Watcher, bell: Bell, enough: Callable[[Changes], bool] = bool) -
             return heard
 
 
-def hear_until(watch: Watcher, bell: Bell, path: str) -> Changes:
-    """All hints until one names `path`: the queue keeps its order, so what came before it is among them."""
-    return hear(watch, bell, lambda changes: path in changes.dirty)
+def collect_until(watch: Watcher, wakes: WakeSignal, path: str) -> Changes:
+    """Collect changes until one names `path`: events are in order, so all before it are included."""
+    return collect_changes(watch, wakes, lambda changes: path in changes.dirty)
 
 
 def walk(watch: Watcher, root: str | os.PathLike[str], rules: Rules | None = None) -> list[str]:
-    """One whole scan: covers every directory that belongs, each before it is listed; returns their paths."""
+    """Do one whole scan: watch every included directory before it is listed, and return their paths."""
     watch.begin()
     try:
         covered = list(_descend(watch, os.fspath(root), "", rules or Rules()))
@@ -103,7 +103,7 @@ def _descend(watch: Watcher, root: str, path: str, rules: Rules) -> Iterator[str
 
 @contextmanager
 def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of the directory."""
+    """Open the directory, and give its descriptor."""
     fd = os.open(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield fd
@@ -112,6 +112,6 @@ def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[i
 
 
 def kernel_watches(fd: int) -> int:
-    """How many watches the kernel holds for an inotify descriptor (proc(5), fdinfo)."""
+    """Return the kernel's number of watches of an inotify descriptor (proc(5), fdinfo)."""
     with open(f"/proc/self/fdinfo/{fd}") as info:
         return sum(line.startswith("inotify wd:") for line in info)

@@ -22,7 +22,7 @@ GZIP = {"Content-Type": "application/gzip"}
 
 
 @dataclass
-class TurnedClock(SystemClock):
+class AdjustableClock(SystemClock):
     """The machine's clock, moved by as much as a test says."""
 
     ahead_s: float = 0.0
@@ -31,10 +31,10 @@ class TurnedClock(SystemClock):
         return super().wall_s() + self.ahead_s
 
 
-class Stage:
+class EmulatorRig:
     """An emulator with one sandbox, and a client for each origin."""
 
-    def __init__(self, emulator: Emulator, clock: TurnedClock) -> None:
+    def __init__(self, emulator: Emulator, clock: AdjustableClock) -> None:
         self.emulator = emulator
         self.clock = clock
         self.sandbox = self.emulator.create_sandbox(SANDBOX)
@@ -71,15 +71,15 @@ class Stage:
 
 
 @contextmanager
-def staged(data_dir: Path, **options: Any) -> Iterator[Stage]:
+def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
     """A stage on `data_dir`; `options` are the Emulator's."""
-    clock = TurnedClock()
+    clock = AdjustableClock()
     with Emulator(data_dir, api_key=KEY, clock=clock, **options) as emulator:
-        stage = Stage(emulator, clock)
+        rig = EmulatorRig(emulator, clock)
         try:
-            yield stage
+            yield rig
         finally:
-            stage.close()
+            rig.close()
 
 
 def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:

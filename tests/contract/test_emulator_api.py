@@ -12,26 +12,26 @@ import httpx
 import pytest
 
 from syncd.emulator import Emulator
-from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, Stage, archive, files, member, staged
+from tests.contract.emulator_rig import GZIP, KEY, PATH, SANDBOX, EmulatorRig, archive, files, member, started_rig
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """A fresh emulator."""
-    with staged(tmp_path / "data") as stage:
-        yield stage
+    with started_rig(tmp_path / "data") as rig:
+        yield rig
 
 
-def test_a_workspace_goes_there_and_comes_back(stage: Stage) -> None:
+def test_a_workspace_goes_there_and_comes_back(rig: EmulatorRig) -> None:
     """Uploaded, initialized, dumped: the dump has `./` names and a `.` entry."""
-    answer = stage.initialize(files(a__b_txt=b"hello", c_txt=b"there"))
+    answer = rig.initialize(files(a__b_txt=b"hello", c_txt=b"there"))
     assert answer.json() == {
         "sandbox_id": SANDBOX,
         "status": "occupied",
         "message": "Extracted archive from GCS to workspace",
     }
-    assert stage.tree() == {"a": None, "a/b.txt": b"hello", "c.txt": b"there"}
-    dumped = stage.bucket.get(stage.api.get(f"{PATH}/dump").json()["download_url"])
+    assert rig.tree() == {"a": None, "a/b.txt": b"hello", "c.txt": b"there"}
+    dumped = rig.bucket.get(rig.api.get(f"{PATH}/dump").json()["download_url"])
     with tarfile.open(fileobj=io.BytesIO(dumped.content)) as tar:
         assert sorted(tar.getnames()) == [".", "./a", "./a/b.txt", "./c.txt"]
 
@@ -45,10 +45,10 @@ def test_a_workspace_goes_there_and_comes_back(stage: Stage) -> None:
         ("Bearer wrong", 401, "Invalid API key"),
     ],
 )
-def test_the_key_is_asked_for(stage: Stage, authorization: str | None, status: int, detail: str) -> None:
+def test_the_key_is_asked_for(rig: EmulatorRig, authorization: str | None, status: int, detail: str) -> None:
     """No key is 403, a wrong one 401, both before the sandbox is looked for."""
     headers = {"Authorization": authorization} if authorization else {}
-    answer = httpx.get(f"{stage.emulator.base_url}/local-sandbox/nowhere", headers=headers)
+    answer = httpx.get(f"{rig.emulator.base_url}/local-sandbox/nowhere", headers=headers)
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
 
@@ -64,9 +64,9 @@ def test_the_key_is_asked_for(stage: Stage, authorization: str | None, status: i
         ("GET", f"{PATH}/dump/", 404),
     ],
 )
-def test_what_is_not_there(stage: Stage, method: str, path: str, status: int) -> None:
+def test_what_is_not_there(rig: EmulatorRig, method: str, path: str, status: int) -> None:
     """Unknown sandboxes and paths are 404, unknown methods 405, each with a `detail`."""
-    answer = stage.api.request(method, path)
+    answer = rig.api.request(method, path)
     assert answer.status_code == status
     assert isinstance(answer.json()["detail"], str)
 
@@ -91,16 +91,18 @@ def test_what_is_not_there(stage: Stage, method: str, path: str, status: int) ->
         ("DELETE", f"{PATH}?is_ttl=perhaps", None, [["query", "is_ttl"]]),
     ],
 )
-def test_bad_parameters(stage: Stage, method: str, path: str, body: bytes | None, places: list[list[object]]) -> None:
+def test_bad_parameters(
+    rig: EmulatorRig, method: str, path: str, body: bytes | None, places: list[list[object]]
+) -> None:
     """A bad region, body or parameter is 422, and `detail` names each place."""
-    answer = stage.api.request(method, path, content=body)
+    answer = rig.api.request(method, path, content=body)
     assert answer.status_code == 422
     assert [warning["loc"] for warning in answer.json()["detail"]] == places
 
 
-def test_a_length_is_needed(stage: Stage) -> None:
+def test_a_length_is_needed(rig: EmulatorRig) -> None:
     """A POST without a body must still say so."""
-    connection = http.client.HTTPConnection("127.0.0.1", stage.emulator.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", rig.emulator.port, timeout=5)
     connection.putrequest("POST", f"{PATH}/reset")
     connection.putheader("Authorization", f"Bearer {KEY}")
     connection.endheaders()
@@ -109,54 +111,54 @@ def test_a_length_is_needed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:80", "127.0.0.1", "localhost:1"])
-def test_a_foreign_host_is_refused(stage: Stage, host: str) -> None:
+def test_a_foreign_host_is_refused(rig: EmulatorRig, host: str) -> None:
     """A page that reaches loopback under its own name gets nothing, key or not."""
-    assert stage.api.get("/local-sandbox", headers={"Host": host}).status_code == 403
-    assert len(stage.emulator.request_log) == 0
+    assert rig.api.get("/local-sandbox", headers={"Host": host}).status_code == 403
+    assert len(rig.emulator.request_log) == 0
 
 
-def test_a_sandbox_lives_and_ends(stage: Stage) -> None:
+def test_a_sandbox_lives_and_ends(rig: EmulatorRig) -> None:
     """Acquired, listed, got, released, gone, and its uploads with it."""
-    acquired = stage.api.post("/local-sandbox", json={"server_names": ["git", "terminal"], "ttl_seconds": None})
+    acquired = rig.api.post("/local-sandbox", json={"server_names": ["git", "terminal"], "ttl_seconds": None})
     assert acquired.status_code == 201
     name = acquired.json()["local_sandbox_id"]
     assert [server["server_name"] for server in acquired.json()["servers"]] == ["git", "terminal"]
-    assert all(server["mcp_server_url"].startswith(stage.emulator.base_url) for server in acquired.json()["servers"])
-    listed = stage.api.get("/local-sandbox").json()
+    assert all(server["mcp_server_url"].startswith(rig.emulator.base_url) for server in acquired.json()["servers"])
+    listed = rig.api.get("/local-sandbox").json()
     assert listed["total_count"] == 2
     assert {box["local_sandbox_id"] for box in listed["local_sandboxes"]} == {SANDBOX, name}
-    url = stage.api.post(f"/local-sandbox/{name}/upload-url").json()["upload_url"]
-    assert stage.bucket.put(url, content=b"1", headers=GZIP).status_code == 200
-    assert stage.api.delete(f"/local-sandbox/{name}").status_code == 200
-    assert stage.api.get(f"/local-sandbox/{name}").status_code == 404
-    assert stage.api.delete(f"/local-sandbox/{name}").status_code == 404
-    assert stage.api.get("/local-sandbox").json()["total_count"] == 1
-    assert not [path for path in stage.emulator.data_dir.rglob("*") if name in str(path)]
+    url = rig.api.post(f"/local-sandbox/{name}/upload-url").json()["upload_url"]
+    assert rig.bucket.put(url, content=b"1", headers=GZIP).status_code == 200
+    assert rig.api.delete(f"/local-sandbox/{name}").status_code == 200
+    assert rig.api.get(f"/local-sandbox/{name}").status_code == 404
+    assert rig.api.delete(f"/local-sandbox/{name}").status_code == 404
+    assert rig.api.get("/local-sandbox").json()["total_count"] == 1
+    assert not [path for path in rig.emulator.data_dir.rglob("*") if name in str(path)]
 
 
-def test_a_sandbox_expires(stage: Stage) -> None:
+def test_a_sandbox_expires(rig: EmulatorRig) -> None:
     """An id that worked is 404 once its time is over; one without an end stays."""
-    name = stage.api.post("/local-sandbox", json={"server_names": "ALL"}).json()["local_sandbox_id"]
-    stage.clock.ahead_s = 7199
-    assert stage.api.get(f"/local-sandbox/{name}").status_code == 200
-    stage.clock.ahead_s = 7201
-    assert stage.api.post(f"/local-sandbox/{name}/upload-url").status_code == 404
-    assert stage.api.get(PATH).status_code == 200
+    name = rig.api.post("/local-sandbox", json={"server_names": "ALL"}).json()["local_sandbox_id"]
+    rig.clock.ahead_s = 7199
+    assert rig.api.get(f"/local-sandbox/{name}").status_code == 200
+    rig.clock.ahead_s = 7201
+    assert rig.api.post(f"/local-sandbox/{name}/upload-url").status_code == 404
+    assert rig.api.get(PATH).status_code == 200
 
 
-def test_nothing_uploaded_in_that_region(stage: Stage) -> None:
+def test_nothing_uploaded_in_that_region(rig: EmulatorRig) -> None:
     """The archive must lie in the region that is initialized: `us` and `asia` are two places."""
-    assert stage.upload(files(a=b"1"), "asia").status_code == 200
-    refused = stage.api.post(f"{PATH}/initialize")
+    assert rig.upload(files(a=b"1"), "asia").status_code == 200
+    refused = rig.api.post(f"{PATH}/initialize")
     assert refused.status_code == 400
     assert "us" in refused.json()["detail"]
-    assert stage.api.post(f"{PATH}/initialize?region=asia").status_code == 200
-    assert stage.tree() == {"a": b"1"}
+    assert rig.api.post(f"{PATH}/initialize?region=asia").status_code == 200
+    assert rig.tree() == {"a": b"1"}
 
 
-def test_initialize_adds_and_overwrites(stage: Stage) -> None:
+def test_initialize_adds_and_overwrites(rig: EmulatorRig) -> None:
     """What the next archive does not hold stays; files, links and empty directories give way to what has an entry."""
-    stage.initialize(
+    rig.initialize(
         archive(
             [
                 member("keep", b"1"),
@@ -166,7 +168,7 @@ def test_initialize_adds_and_overwrites(stage: Stage) -> None:
             ]
         )
     )
-    stage.initialize(
+    rig.initialize(
         archive(
             [
                 member("dir", b"now a file"),
@@ -177,7 +179,7 @@ def test_initialize_adds_and_overwrites(stage: Stage) -> None:
             ]
         )
     )
-    assert stage.tree() == {
+    assert rig.tree() == {
         "dir": b"now a file",
         "file": None,
         "file/in": b"4",
@@ -185,37 +187,37 @@ def test_initialize_adds_and_overwrites(stage: Stage) -> None:
         "link": None,
         "link/in": b"5",
     }
-    refused = stage.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
+    refused = rig.initialize(archive([member("file", type=b"2", linkname="keep"), member("keep", b"new")]))
     assert refused.status_code == 500
     assert "'file': Directory not empty" in refused.json()["detail"]
-    assert stage.tree()["file/in"] == b"4"
-    assert stage.tree()["keep"] == b"new"
-    assert stage.tree()["keep"] == b"new"
+    assert rig.tree()["file/in"] == b"4"
+    assert rig.tree()["keep"] == b"new"
+    assert rig.tree()["keep"] == b"new"
 
 
-def test_reset_empties(stage: Stage) -> None:
+def test_reset_empties(rig: EmulatorRig) -> None:
     """After a reset the workspace is as at first, and the upload can be initialized again."""
-    stage.initialize(archive([member("a/b", b"1"), member("l", type=b"2", linkname="a")]))
-    assert stage.api.post(f"{PATH}/reset").status_code == 200
-    assert stage.tree() == {}
-    assert stage.api.post(f"{PATH}/initialize").status_code == 200
-    assert stage.tree() == {"a": None, "a/b": b"1", "l": "a"}
+    rig.initialize(archive([member("a/b", b"1"), member("l", type=b"2", linkname="a")]))
+    assert rig.api.post(f"{PATH}/reset").status_code == 200
+    assert rig.tree() == {}
+    assert rig.api.post(f"{PATH}/initialize").status_code == 200
+    assert rig.tree() == {"a": None, "a/b": b"1", "l": "a"}
 
 
-def test_url_lifetime(stage: Stage) -> None:
+def test_url_lifetime(rig: EmulatorRig) -> None:
     """The lifetime is told in whole minutes, never 0, and can be changed while running."""
-    assert stage.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 30
-    stage.emulator.url_lifetime_s = 5
-    assert stage.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 1
-    assert "X-Goog-Expires=5&" in stage.upload_url()
+    assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 30
+    rig.emulator.url_lifetime_s = 5
+    assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 1
+    assert "X-Goog-Expires=5&" in rig.upload_url()
 
 
 def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     """Sandboxes, workspaces, objects, key and URLs given before hold for the next run on the same folder."""
-    with staged(tmp_path) as stage:
-        stage.initialize(files(a=b"1"))
-        assert stage.initialize(b"none").status_code == 500
-        url = stage.upload_url()
+    with started_rig(tmp_path) as rig:
+        rig.initialize(files(a=b"1"))
+        assert rig.initialize(b"none").status_code == 500
+        url = rig.upload_url()
         killed = next((tmp_path / "bucket").rglob("workspace.tar.gz")) / "1.part"
         killed.touch()
         assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600

@@ -16,16 +16,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncd.emulator.extract import ArchiveRefused, Bounds, extract
-from tests.contract.emulator_rig import PATH, Stage, archive, files, member, staged
+from tests.contract.emulator_rig import PATH, EmulatorRig, archive, files, member, started_rig
 
 SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l", type=b"2", linkname="a")])
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """A fresh emulator."""
-    with staged(tmp_path / "data") as stage:
-        yield stage
+    with started_rig(tmp_path / "data") as rig:
+        yield rig
 
 
 def _unsized(name: str, claimed_bytes: int) -> bytes:
@@ -34,10 +34,10 @@ def _unsized(name: str, claimed_bytes: int) -> bytes:
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT))
 
 
-def _outside(stage: Stage) -> set[str]:
+def _outside(rig: EmulatorRig) -> set[str]:
     """Every path of the emulator's folder but the workspace's and the bucket's."""
-    ours = (stage.sandbox.workspace, stage.emulator.data_dir / "bucket")
-    paths = stage.emulator.data_dir.rglob("*")
+    ours = (rig.sandbox.workspace, rig.emulator.data_dir / "bucket")
+    paths = rig.emulator.data_dir.rglob("*")
     return {str(path) for path in paths if not any(path.is_relative_to(place) for place in ours)}
 
 
@@ -65,43 +65,43 @@ def _outside(stage: Stage) -> set[str]:
         pytest.param(archive([member("c", type=b"3")]), id="device"),
     ],
 )
-def test_bad_archives(stage: Stage, content: bytes) -> None:
+def test_bad_archives(rig: EmulatorRig, content: bytes) -> None:
     """500 with a reason, the sandbox in error, nothing outside the workspace, and a sound archive mends it."""
-    context = _outside(stage)
-    refused = stage.initialize(content)
+    context = _outside(rig)
+    refused = rig.initialize(content)
     assert refused.status_code == 500
     assert refused.json()["detail"].startswith("Failed to initialize the sandbox: ")
-    assert stage.api.get(PATH).json()["status"] == "error"
-    assert _outside(stage) == context
-    assert stage.initialize(SOUND).json()["status"] == "occupied"
-    assert stage.api.get(PATH).json()["status"] == "occupied"
+    assert rig.api.get(PATH).json()["status"] == "error"
+    assert _outside(rig) == context
+    assert rig.initialize(SOUND).json()["status"] == "occupied"
+    assert rig.api.get(PATH).json()["status"] == "occupied"
 
 
-def test_a_link_is_never_followed(stage: Stage, tmp_path: Path) -> None:
+def test_a_link_is_never_followed(rig: EmulatorRig, tmp_path: Path) -> None:
     """A link that code in the sandbox left there does not lead an archive out of it: here GNU tar would write there."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (stage.sandbox.workspace / "d").symlink_to(outside)
-    (stage.sandbox.workspace / "f").symlink_to(outside / "f")
-    refused = stage.initialize(files(d__a=b"1", f=b"2"))
+    (rig.sandbox.workspace / "d").symlink_to(outside)
+    (rig.sandbox.workspace / "f").symlink_to(outside / "f")
+    refused = rig.initialize(files(d__a=b"1", f=b"2"))
     assert refused.status_code == 500
     assert "'d/a': 'd' is a link that leads out of the folder" in refused.json()["detail"]
     assert list(outside.iterdir()) == []
-    assert stage.tree() == {"d": str(outside), "f": b"2"}
+    assert rig.tree() == {"d": str(outside), "f": b"2"}
 
 
-def test_read_only_folders_do_not_hinder_a_reset(stage: Stage) -> None:
+def test_read_only_folders_do_not_hinder_a_reset(rig: EmulatorRig) -> None:
     """They keep their modes, as with tar, and go when all goes."""
-    assert stage.initialize(archive([member("d", type=b"5", mode=0o555), member("d/a", b"1")])).status_code == 200
-    assert (stage.sandbox.workspace / "d").stat().st_mode & 0o777 == 0o555
-    assert stage.api.post(f"{PATH}/reset").status_code == 200
-    assert stage.tree() == {}
+    assert rig.initialize(archive([member("d", type=b"5", mode=0o555), member("d/a", b"1")])).status_code == 200
+    assert (rig.sandbox.workspace / "d").stat().st_mode & 0o777 == 0o555
+    assert rig.api.post(f"{PATH}/reset").status_code == 200
+    assert rig.tree() == {}
 
 
-def test_names_modes_and_times(stage: Stage) -> None:
+def test_names_modes_and_times(rig: EmulatorRig) -> None:
     """Bytes that are no UTF-8, long names, permission bits and whole-second times survive."""
     strange, long = os.fsdecode(b"caf\xe9\n"), "/".join(["x" * 200] * 5)
-    stage.initialize(
+    rig.initialize(
         archive(
             [
                 member("d", type=b"5", mode=0o755, mtime=1000),
@@ -110,7 +110,7 @@ def test_names_modes_and_times(stage: Stage) -> None:
             ]
         )
     )
-    found = [os.stat(stage.sandbox.workspace / name) for name in ("d", f"d/{strange}", long)]
+    found = [os.stat(rig.sandbox.workspace / name) for name in ("d", f"d/{strange}", long)]
     assert [status.st_mtime for status in found] == [1000, 2000, 3000]
     assert [oct(status.st_mode & 0o777) for status in found[1:]] == ["0o755", "0o640"]
 

@@ -14,14 +14,14 @@ import google_crc32c
 import httpx
 import pytest
 
-from tests.contract.emulator_rig import GZIP, PATH, Stage, files, staged
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_rig
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """A fresh emulator."""
-    with staged(tmp_path / "data") as stage:
-        yield stage
+    with started_rig(tmp_path / "data") as rig:
+        yield rig
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -33,11 +33,11 @@ def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, found[1]
 
 
-def test_the_url_has_googles_form(stage: Stage) -> None:
+def test_the_url_has_googles_form(rig: EmulatorRig) -> None:
     """Algorithm, credential, date, expiry, signed headers and a signature of an RSA key's length, at another origin."""
-    url = urlsplit(stage.upload_url("asia"))
+    url = urlsplit(rig.upload_url("asia"))
     query = {name: values[0] for name, values in parse_qs(url.query).items()}
-    assert url.netloc != urlsplit(stage.emulator.base_url).netloc
+    assert url.netloc != urlsplit(rig.emulator.base_url).netloc
     assert re.fullmatch(r"/[a-z-]+-asia/local-sandbox/box/workspace\.tar\.gz", url.path)
     assert query["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
     assert re.fullmatch(r".+@.+/\d{8}/auto/storage/goog4_request", query["X-Goog-Credential"])
@@ -47,10 +47,10 @@ def test_the_url_has_googles_form(stage: Stage) -> None:
     assert re.fullmatch(r"[0-9a-f]{512}", query["X-Goog-Signature"])
 
 
-def test_success_carries_what_google_sends(stage: Stage) -> None:
+def test_success_carries_what_google_sends(rig: EmulatorRig) -> None:
     """An empty 200 with both hashes on lines of their own."""
     content = files(a=b"1")
-    answer = stage.upload(content)
+    answer = rig.upload(content)
     assert (answer.status_code, answer.content) == (200, b"")
     md5 = hashlib.md5(content)
     crc32c = google_crc32c.Checksum(content).digest()
@@ -64,7 +64,7 @@ def test_success_carries_what_google_sends(stage: Stage) -> None:
     assert answer.headers["x-goog-metageneration"] == "1"
     assert answer.headers["server"] == "UploadServer"
     assert "date" in answer.headers
-    assert int(stage.upload(content).headers["x-goog-generation"]) > int(answer.headers["x-goog-generation"])
+    assert int(rig.upload(content).headers["x-goog-generation"]) > int(answer.headers["x-goog-generation"])
 
 
 def _swapped(url: str, old: str, new: str) -> str:
@@ -89,9 +89,9 @@ def _swapped(url: str, old: str, new: str) -> str:
         ("X-Goog-Algorithm=", "userProject=x&X-Goog-Algorithm=", (403, "SignatureDoesNotMatch")),
     ],
 )
-def test_a_changed_url_is_refused(stage: Stage, old: str, new: str, refusal: tuple[int, str]) -> None:
+def test_a_changed_url_is_refused(rig: EmulatorRig, old: str, new: str, refusal: tuple[int, str]) -> None:
     """Every part of a signed URL is signed."""
-    assert code(stage.bucket.put(_swapped(stage.upload_url(), old, new), content=b"x", headers=GZIP)) == refusal
+    assert code(rig.bucket.put(_swapped(rig.upload_url(), old, new), content=b"x", headers=GZIP)) == refusal
 
 
 @pytest.mark.parametrize(
@@ -103,48 +103,48 @@ def test_a_changed_url_is_refused(stage: Stage, old: str, new: str, refusal: tup
         (GZIP | {"Authorization": "Bearer key-of-the-test"}, (400, "InvalidArgument")),
     ],
 )
-def test_other_headers_are_refused(stage: Stage, headers: dict[str, str], refusal: tuple[int, str]) -> None:
+def test_other_headers_are_refused(rig: EmulatorRig, headers: dict[str, str], refusal: tuple[int, str]) -> None:
     """The content type is signed, no `x-goog-` header may be added, no key sent."""
-    assert code(stage.bucket.put(stage.upload_url(), content=b"x", headers=headers)) == refusal
-    assert code(stage.bucket.get(stage.upload_url(), headers=GZIP))[0] == 403
+    assert code(rig.bucket.put(rig.upload_url(), content=b"x", headers=headers)) == refusal
+    assert code(rig.bucket.get(rig.upload_url(), headers=GZIP))[0] == 403
 
 
-def test_another_name_for_the_host_is_refused(stage: Stage) -> None:
+def test_another_name_for_the_host_is_refused(rig: EmulatorRig) -> None:
     """A URL holds for the host that it was signed for, even where another leads to the same server."""
-    url = stage.upload_url().replace("127.0.0.1", "localhost")
-    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (403, "SignatureDoesNotMatch")
+    url = rig.upload_url().replace("127.0.0.1", "localhost")
+    assert code(rig.bucket.put(url, content=b"x", headers=GZIP)) == (403, "SignatureDoesNotMatch")
 
 
-def test_parameter_names_come_in_any_case(stage: Stage) -> None:
+def test_parameter_names_come_in_any_case(rig: EmulatorRig) -> None:
     """Parameters are found in any spelling, so that an expiry is seen before a bad signature."""
-    url = stage.upload_url()
-    stage.clock.ahead_s = 1801
+    url = rig.upload_url()
+    rig.clock.ahead_s = 1801
     lower = re.sub(r"X-Goog-\w+", lambda found: found[0].lower(), url)
-    assert code(stage.bucket.put(lower, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
+    assert code(rig.bucket.put(lower, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
 
 
-def test_a_url_expires_and_not_before(stage: Stage) -> None:
+def test_a_url_expires_and_not_before(rig: EmulatorRig) -> None:
     """It holds again and again until its date and lifetime are over, then never."""
-    url = stage.upload_url()
-    stage.clock.ahead_s = 1795
+    url = rig.upload_url()
+    rig.clock.ahead_s = 1795
     for _ in range(2):
-        assert stage.bucket.put(url, content=files(a=b"1"), headers=GZIP).status_code == 200
-    stage.clock.ahead_s = 1801
-    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
-    stage.clock.ahead_s = -3600
-    assert code(stage.bucket.put(url, content=b"x", headers=GZIP)) == (403, "RequestTimeTooSkewed")
+        assert rig.bucket.put(url, content=files(a=b"1"), headers=GZIP).status_code == 200
+    rig.clock.ahead_s = 1801
+    assert code(rig.bucket.put(url, content=b"x", headers=GZIP)) == (400, "ExpiredToken")
+    rig.clock.ahead_s = -3600
+    assert code(rig.bucket.put(url, content=b"x", headers=GZIP)) == (403, "RequestTimeTooSkewed")
 
 
-def test_a_length_is_needed(stage: Stage) -> None:
+def test_a_length_is_needed(rig: EmulatorRig) -> None:
     """A chunked body is refused with V4 URLs."""
-    answer = stage.bucket.put(stage.upload_url(), content=iter([b"x"]), headers=GZIP)
+    answer = rig.bucket.put(rig.upload_url(), content=iter([b"x"]), headers=GZIP)
     assert code(answer) == (411, "MissingContentLength")
 
 
-def test_a_torn_upload_stores_nothing(stage: Stage) -> None:
+def test_a_torn_upload_stores_nothing(rig: EmulatorRig) -> None:
     """The object stays what it was when the client goes away in the middle."""
-    stage.upload(files(a=b"old"))
-    url = urlsplit(stage.upload_url())
+    rig.upload(files(a=b"old"))
+    url = urlsplit(rig.upload_url())
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
     connection.putrequest("PUT", f"{url.path}?{url.query}")
     for name, value in {**GZIP, "Content-Length": "1000000"}.items():
@@ -152,32 +152,32 @@ def test_a_torn_upload_stores_nothing(stage: Stage) -> None:
     connection.endheaders()
     connection.send(b"x" * 500_000)
     connection.close()
-    assert stage.emulator.request_log.wait("upload", 2)
-    assert stage.emulator.request_log[-1].status is None
-    assert stage.api.post(f"{PATH}/initialize").status_code == 200
-    assert stage.tree() == {"a": b"old"}
-    assert not list(stage.emulator.data_dir.rglob("*.part"))
+    assert rig.emulator.request_log.wait("upload", 2)
+    assert rig.emulator.request_log[-1].status is None
+    assert rig.api.post(f"{PATH}/initialize").status_code == 200
+    assert rig.tree() == {"a": b"old"}
+    assert not list(rig.emulator.data_dir.rglob("*.part"))
 
 
-def test_a_missing_object(stage: Stage) -> None:
+def test_a_missing_object(rig: EmulatorRig) -> None:
     """A sound URL for what was never stored."""
-    url = stage.api.get(f"{PATH}/dump").json()["download_url"]
-    for version in (stage.emulator.data_dir / "bucket").rglob("dump.tar.gz/*"):
+    url = rig.api.get(f"{PATH}/dump").json()["download_url"]
+    for version in (rig.emulator.data_dir / "bucket").rglob("dump.tar.gz/*"):
         version.unlink()
-    assert code(stage.bucket.get(url)) == (404, "NoSuchKey")
+    assert code(rig.bucket.get(url)) == (404, "NoSuchKey")
 
 
 def test_writing_too_often(tmp_path: Path) -> None:
     """As an option, the same object cannot be written twice within the interval; another one can."""
-    with staged(tmp_path, write_interval_s=3600) as stage:
-        assert stage.upload(b"1").status_code == 200
-        assert code(stage.upload(b"2")) == (429, "SlowDown")
-        assert stage.upload(b"2", "asia").status_code == 200
+    with started_rig(tmp_path, write_interval_s=3600) as rig:
+        assert rig.upload(b"1").status_code == 200
+        assert code(rig.upload(b"2")) == (429, "SlowDown")
+        assert rig.upload(b"2", "asia").status_code == 200
 
 
-def test_connections_are_kept(stage: Stage) -> None:
+def test_connections_are_kept(rig: EmulatorRig) -> None:
     """Upload after upload goes over one connection, refusals included."""
-    url = urlsplit(stage.upload_url())
+    url = urlsplit(rig.upload_url())
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
     connection.connect()
     before = connection.sock

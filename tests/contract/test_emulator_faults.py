@@ -18,16 +18,16 @@ import pytest
 
 from syncd.emulator import Action, BadFault, Fault, RequestRecord, When
 from syncd.remote.exchange_monitor import counts
-from tests.contract.emulator_rig import GZIP, KEY, PATH, Stage, files, staged
+from tests.contract.emulator_rig import GZIP, KEY, PATH, EmulatorRig, files, started_rig
 
 CONTENT = files(a=b"1" * 1000)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """A fresh emulator."""
-    with staged(tmp_path / "data") as stage:
-        yield stage
+    with started_rig(tmp_path / "data") as rig:
+        yield rig
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_lines_that_are_none(line: str) -> None:
     assert repr(line) in str(refused.value)
 
 
-def test_a_reset_acknowledges_what_came(stage: Stage) -> None:
+def test_a_reset_acknowledges_what_came(rig: EmulatorRig) -> None:
     """Also the head of a request whose body lies unread: its client knows that the request had arrived."""
-    faults = stage.emulator.faults
+    faults = rig.emulator.faults
     faults.script("execute: reset")
-    with closing(http.client.HTTPConnection("127.0.0.1", stage.emulator.port, timeout=5)) as client:
+    with closing(http.client.HTTPConnection("127.0.0.1", rig.emulator.port, timeout=5)) as client:
         for _ in range(3):  # at first a connection acknowledges everything at once
             client.request("GET", "/local-sandbox", headers={"Authorization": f"Bearer {KEY}"})
             client.getresponse().read()
@@ -128,27 +128,27 @@ def test_a_reset_acknowledges_what_came(stage: Stage) -> None:
     assert after.acked_bytes > before.acked_bytes
 
 
-def test_counting(stage: Stage) -> None:
+def test_counting(rig: EmulatorRig) -> None:
     """First added, first met; `skip` lets pass, `xN` counts, `always` stays until cleared."""
-    stage.emulator.faults.script("list: 500 x2", "list: 502 skip=1", "any: 503 skip=1 always")
-    statuses = [stage.api.get("/local-sandbox").status_code for _ in range(6)]
+    rig.emulator.faults.script("list: 500 x2", "list: 502 skip=1", "any: 503 skip=1 always")
+    statuses = [rig.api.get("/local-sandbox").status_code for _ in range(6)]
     assert statuses == [500, 500, 200, 502, 503, 503]
-    assert stage.api.get(PATH).status_code == 503
-    stage.emulator.faults.clear()
-    assert stage.api.get(PATH).status_code == 200
+    assert rig.api.get(PATH).status_code == 503
+    rig.emulator.faults.clear()
+    assert rig.api.get(PATH).status_code == 200
 
 
-def put(stage: Stage, *lines: str, content: bytes = CONTENT) -> httpx.Response:
+def put(rig: EmulatorRig, *lines: str, content: bytes = CONTENT) -> httpx.Response:
     """An upload that meets these faults."""
-    url = stage.upload_url()
-    stage.emulator.faults.script(*lines)
-    return stage.bucket.put(url, content=content, headers=GZIP)
+    url = rig.upload_url()
+    rig.emulator.faults.script(*lines)
+    return rig.bucket.put(url, content=content, headers=GZIP)
 
 
-def stored(stage: Stage) -> bool:
+def stored(rig: EmulatorRig) -> bool:
     """Whether the upload's content is in the bucket."""
-    stage.emulator.faults.clear()
-    return stage.api.post(f"{PATH}/initialize").status_code == 200
+    rig.emulator.faults.clear()
+    return rig.api.post(f"{PATH}/initialize").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def stored(stage: Stage) -> bool:
         ("upload: no-hash", 200, "", True),
     ],
 )
-def test_faults_that_answer(stage: Stage, line: str, status: int, holds: str, stores: bool) -> None:
+def test_faults_that_answer(rig: EmulatorRig, line: str, status: int, holds: str, stores: bool) -> None:
     """The answer is the fault's, and the object is stored only where the table says so."""
-    answer = put(stage, line)
+    answer = put(rig, line)
     assert (answer.status_code, holds in answer.text) == (status, True)
     assert answer.headers.get("retry-after") == ("2" if "retry-after" in line else None)
     assert answer.headers.get("location") == ("http://127.0.0.1:1/" if "redirect" in line else None)
-    assert stored(stage) is stores
-    assert [entry.fault is not None for entry in stage.emulator.request_log if entry.op == "upload"] == [True]
+    assert stored(rig) is stores
+    assert [entry.fault is not None for entry in rig.emulator.request_log if entry.op == "upload"] == [True]
 
 
 @pytest.mark.parametrize(
@@ -194,67 +194,67 @@ def test_faults_that_answer(stage: Stage, line: str, status: int, holds: str, st
         ("upload: hang 0.05 after", True),
     ],
 )
-def test_faults_that_break(stage: Stage, line: str, stores: bool) -> None:
+def test_faults_that_break(rig: EmulatorRig, line: str, stores: bool) -> None:
     """No answer comes, and the object is stored only where the work was done first."""
     with pytest.raises(httpx.TransportError):
-        put(stage, line)
-    assert stored(stage) is stores
+        put(rig, line)
+    assert stored(rig) is stores
 
 
-def test_a_reset_is_no_close(stage: Stage) -> None:
+def test_a_reset_is_no_close(rig: EmulatorRig) -> None:
     """`reset` tears the connection, `close` ends it in order: clients see two different errors."""
-    stage.emulator.faults.script("list: reset", "list: close")
+    rig.emulator.faults.script("list: reset", "list: close")
     with pytest.raises(httpx.ReadError, match="reset"):
-        stage.api.get("/local-sandbox")
+        rig.api.get("/local-sandbox")
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
-        stage.api.get("/local-sandbox")
+        rig.api.get("/local-sandbox")
 
 
-def test_a_waiting_request_ends_with_its_client(stage: Stage) -> None:
+def test_a_waiting_request_ends_with_its_client(rig: EmulatorRig) -> None:
     """Nothing goes on waiting, or working, for a client that has given up."""
-    assert stage.upload(CONTENT).status_code == 200
-    stage.emulator.faults.script("initialize: delay 600")
+    assert rig.upload(CONTENT).status_code == 200
+    rig.emulator.faults.script("initialize: delay 600")
     with pytest.raises(httpx.ReadTimeout):
-        stage.api.post(f"{PATH}/initialize", timeout=0.1)
-    assert stage.emulator.request_log.wait("initialize", timeout_s=5)
-    assert stage.tree() == {}
+        rig.api.post(f"{PATH}/initialize", timeout=0.1)
+    assert rig.emulator.request_log.wait("initialize", timeout_s=5)
+    assert rig.tree() == {}
 
 
-def heard(stage: Stage, longest: int = 1 << 16) -> bytes:
+def heard(rig: EmulatorRig, longest: int = 1 << 16) -> bytes:
     """All that comes for one request, byte for byte."""
     said = b""
-    with socket.create_connection(("127.0.0.1", stage.emulator.port), timeout=5) as connection:
-        head = f"GET /local-sandbox HTTP/1.1\r\nHost: 127.0.0.1:{stage.emulator.port}\r\nConnection: close\r\n"
+    with socket.create_connection(("127.0.0.1", rig.emulator.port), timeout=5) as connection:
+        head = f"GET /local-sandbox HTTP/1.1\r\nHost: 127.0.0.1:{rig.emulator.port}\r\nConnection: close\r\n"
         connection.sendall(f"{head}Authorization: Bearer {KEY}\r\n\r\n".encode())
         while len(said) < longest and (piece := connection.recv(4096)):
             said += piece
     return said
 
 
-def test_bytes_that_are_no_answer(stage: Stage) -> None:
+def test_bytes_that_are_no_answer(rig: EmulatorRig) -> None:
     """`raw` is said as it is, `flood` begins again and again, `twice` comes two times, `drip` is whole in the end."""
-    stage.emulator.faults.script("list: raw a\\r\\n\\x00|b", "list: flood one|two", "list: twice", "list: drip 0.0001")
-    assert heard(stage) == b"a\r\n\x00|b"
-    assert heard(stage).startswith(b"onetwotwotwotwo")
-    whole = heard(stage)
+    rig.emulator.faults.script("list: raw a\\r\\n\\x00|b", "list: flood one|two", "list: twice", "list: drip 0.0001")
+    assert heard(rig) == b"a\r\n\x00|b"
+    assert heard(rig).startswith(b"onetwotwotwotwo")
+    whole = heard(rig)
     assert whole[: len(whole) // 2] == whole[len(whole) // 2 :]
-    assert heard(stage) == whole[: len(whole) // 2]
+    assert heard(rig) == whole[: len(whole) // 2]
 
 
-def test_an_answer_of_another_day(stage: Stage) -> None:
+def test_an_answer_of_another_day(rig: EmulatorRig) -> None:
     """`skew` moves the answer's date, and nothing else."""
-    stage.emulator.faults.script("list: skew 3600", "list: skew -3600")
+    rig.emulator.faults.script("list: skew 3600", "list: skew -3600")
     ahead, behind, right = (
-        parsedate_to_datetime(stage.api.get("/local-sandbox").headers["date"]).timestamp() for _ in range(3)
+        parsedate_to_datetime(rig.api.get("/local-sandbox").headers["date"]).timestamp() for _ in range(3)
     )
     assert 3590 < ahead - right < 3610
     assert 3590 < right - behind < 3610
 
 
-def test_an_answer_that_unpacks_to_much(stage: Stage) -> None:
+def test_an_answer_that_unpacks_to_much(rig: EmulatorRig) -> None:
     """`bomb` is small on its way, and 64 MiB for whoever undoes both codings."""
-    stage.emulator.faults.script("list: bomb")
-    with stage.api.stream("GET", "/local-sandbox") as answer:
+    rig.emulator.faults.script("list: bomb")
+    with rig.api.stream("GET", "/local-sandbox") as answer:
         packed = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == "gzip, gzip"
     assert len(packed) < 1024
@@ -265,100 +265,100 @@ def hashes(answer: httpx.Response) -> list[str]:
     return answer.headers.get_list("x-goog-hash")
 
 
-def test_hashes_that_lie(stage: Stage) -> None:
+def test_hashes_that_lie(rig: EmulatorRig) -> None:
     """`wrong-hash` names other hashes, `no-hash` none, `corrupt` those of the flipped bytes that it stored."""
     sent = f"md5={base64.b64encode(hashlib.md5(CONTENT).digest()).decode()}"
-    assert sent in hashes(put(stage))
-    lie = hashes(put(stage, "upload: wrong-hash"))
+    assert sent in hashes(put(rig))
+    lie = hashes(put(rig, "upload: wrong-hash"))
     assert len(lie) == 2
     assert sent not in lie
-    assert hashes(put(stage, "upload: no-hash")) == []
-    both = hashes(put(stage, "upload: two-hashes"))
+    assert hashes(put(rig, "upload: no-hash")) == []
+    both = hashes(put(rig, "upload: two-hashes"))
     assert len(both) == 4
     assert sent in both
-    flipped = hashes(put(stage, "upload: corrupt"))
+    flipped = hashes(put(rig, "upload: corrupt"))
     assert len(flipped) == 2
     assert sent not in flipped
-    assert stage.api.post(f"{PATH}/initialize").status_code == 500
+    assert rig.api.post(f"{PATH}/initialize").status_code == 500
 
 
-def test_a_download_can_be_corrupt_or_torn(stage: Stage) -> None:
+def test_a_download_can_be_corrupt_or_torn(rig: EmulatorRig) -> None:
     """`corrupt` flips a byte on the way out, `reset mid-body` ends in the middle, `cut` passes half for the whole."""
-    stage.initialize(CONTENT)
-    url = stage.api.get(f"{PATH}/dump").json()["download_url"]
-    whole = stage.bucket.get(url).content
-    stage.emulator.faults.script("download: corrupt", "download: reset mid-body", "download: cut")
-    corrupt = stage.bucket.get(url).content
+    rig.initialize(CONTENT)
+    url = rig.api.get(f"{PATH}/dump").json()["download_url"]
+    whole = rig.bucket.get(url).content
+    rig.emulator.faults.script("download: corrupt", "download: reset mid-body", "download: cut")
+    corrupt = rig.bucket.get(url).content
     assert len(corrupt) == len(whole)
     assert sum(left != right for left, right in zip(corrupt, whole, strict=True)) == 1
     with pytest.raises(httpx.TransportError):
-        stage.bucket.get(url)
-    assert stage.bucket.get(url).content == whole[: len(whole) // 2]
+        rig.bucket.get(url)
+    assert rig.bucket.get(url).content == whole[: len(whole) // 2]
 
 
-def test_faults_of_the_api(stage: Stage) -> None:
+def test_faults_of_the_api(rig: EmulatorRig) -> None:
     """The API's faults have its shapes: `detail`, half a JSON, a status that says error, another address."""
-    assert stage.upload(CONTENT).status_code == 200
-    stage.emulator.faults.script(
+    assert rig.upload(CONTENT).status_code == 200
+    rig.emulator.faults.script(
         "initialize: 503 retry-after=1",
         "initialize: error no space left",
         "initialize: cut",
         "initialize: redirect http://127.0.0.1:1/",
         "initialize: 504 after",
     )
-    busy, error, cut, elsewhere, late = (stage.api.post(f"{PATH}/initialize") for _ in range(5))
+    busy, error, cut, elsewhere, late = (rig.api.post(f"{PATH}/initialize") for _ in range(5))
     assert (busy.status_code, busy.json()) == (503, {"detail": "Service Unavailable"})
     assert error.json() == {"sandbox_id": "box", "status": "error", "message": "no space left"}
     assert cut.text.startswith('{"sandbox_id"')
     assert not cut.text.endswith("}")
     assert elsewhere.headers["location"] == "http://127.0.0.1:1/"
     assert late.status_code == 504
-    assert "a" in stage.tree()
+    assert "a" in rig.tree()
 
 
-def test_a_sandbox_can_vanish(stage: Stage) -> None:
+def test_a_sandbox_can_vanish(rig: EmulatorRig) -> None:
     """`gone` is a 404, now and later."""
-    stage.emulator.faults.script("initialize: gone")
-    assert stage.initialize(CONTENT).status_code == 404
-    assert stage.api.get(PATH).status_code == 404
+    rig.emulator.faults.script("initialize: gone")
+    assert rig.initialize(CONTENT).status_code == 404
+    assert rig.api.get(PATH).status_code == 404
 
 
-def test_an_archive_can_replace_the_workspace(stage: Stage) -> None:
+def test_an_archive_can_replace_the_workspace(rig: EmulatorRig) -> None:
     """`replace`: what is not in the archive goes; else it is extracted over what is there."""
-    stage.initialize(files(a=b"1", b=b"1"))
-    stage.emulator.faults.script("initialize: replace")
-    assert stage.initialize(files(b=b"2")).status_code == 200
-    assert stage.tree() == {"b": b"2"}
-    assert stage.initialize(files(a=b"3")).status_code == 200
-    assert stage.tree() == {"a": b"3", "b": b"2"}
+    rig.initialize(files(a=b"1", b=b"1"))
+    rig.emulator.faults.script("initialize: replace")
+    assert rig.initialize(files(b=b"2")).status_code == 200
+    assert rig.tree() == {"b": b"2"}
+    assert rig.initialize(files(a=b"3")).status_code == 200
+    assert rig.tree() == {"a": b"3", "b": b"2"}
 
 
-def test_an_answer_without_end(stage: Stage) -> None:
+def test_an_answer_without_end(rig: EmulatorRig) -> None:
     """`huge` goes on until the client has had enough."""
-    stage.emulator.faults.script("upload-url: huge")
-    with stage.api.stream("POST", f"{PATH}/upload-url") as answer:
+    rig.emulator.faults.script("upload-url: huge")
+    with rig.api.stream("POST", f"{PATH}/upload-url") as answer:
         received = 0
         for chunk in answer.iter_raw():
             received += len(chunk)
             if received > 8 * 1024**2:
                 break
-    assert stage.emulator.request_log.wait("upload-url")
-    assert stage.api.get(PATH).status_code == 200
+    assert rig.emulator.request_log.wait("upload-url")
+    assert rig.api.get(PATH).status_code == 200
 
 
-def test_hooks_see_each_instant(stage: Stage) -> None:
+def test_hooks_see_each_instant(rig: EmulatorRig) -> None:
     """A hook runs before, in the middle and after, while the client waits."""
     seen: list[tuple[str, int, bool]] = []
 
     def note(name: str) -> None:
         def hook(entry: RequestRecord) -> None:
-            seen.append((name, entry.bytes_in, any((stage.emulator.data_dir / "bucket").rglob("*.*.????????"))))
+            seen.append((name, entry.bytes_in, any((rig.emulator.data_dir / "bucket").rglob("*.*.????????"))))
 
-        stage.emulator.faults.on("upload", name, hook)
+        rig.emulator.faults.on("upload", name, hook)
 
     for name in ("before", "mid-body", "after"):
         note(name)
-    put(stage)
+    put(rig)
     assert [(name, done) for name, _, done in seen] == [("before", False), ("mid-body", False), ("after", True)]
     assert [received for _, received, _ in seen] == [0, len(CONTENT) // 2, len(CONTENT)]
 
@@ -369,46 +369,46 @@ def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
     def fail(_: RequestRecord) -> None:
         raise LookupError("in the hook")
 
-    with pytest.raises(LookupError, match="in the hook"), staged(tmp_path) as stage:  # noqa: PT012 - raised at its end
-        stage.emulator.faults.on("list", "before", fail)
-        assert stage.api.get("/local-sandbox").status_code == 500
+    with pytest.raises(LookupError, match="in the hook"), started_rig(tmp_path) as rig:  # noqa: PT012 - raised at its end
+        rig.emulator.faults.on("list", "before", fail)
+        assert rig.api.get("/local-sandbox").status_code == 500
 
 
 def test_closing_is_prompt(tmp_path: Path) -> None:
     """Requests that hang, crawl or never end do not keep the emulator open."""
     answers: list[object] = []
 
-    def ask(stage: Stage, path: str) -> None:
+    def ask(rig: EmulatorRig, path: str) -> None:
         try:
-            with httpx.Client(base_url=stage.emulator.base_url, headers=stage.api.headers, timeout=30) as client:
+            with httpx.Client(base_url=rig.emulator.base_url, headers=rig.api.headers, timeout=30) as client:
                 answers.append(client.get(path))
         except httpx.TransportError as error:
             answers.append(error)
 
-    with staged(tmp_path) as stage:
-        stage.emulator.faults.script("list: hang 600", "list: slow 0.01", "get: delay 600")
-        threads = [threading.Thread(target=ask, args=(stage, p)) for p in ("/local-sandbox", "/local-sandbox", PATH)]
+    with started_rig(tmp_path) as rig:
+        rig.emulator.faults.script("list: hang 600", "list: slow 0.01", "get: delay 600")
+        threads = [threading.Thread(target=ask, args=(rig, p)) for p in ("/local-sandbox", "/local-sandbox", PATH)]
         entered = threading.Semaphore(0)
-        stage.emulator.faults.on("any", "before", lambda _: entered.release())
+        rig.emulator.faults.on("any", "before", lambda _: entered.release())
         for thread in threads:
             thread.start()
         for _ in threads:
             assert entered.acquire(timeout=20)
-        began_s = stage.clock.monotonic_s()
-    assert stage.clock.monotonic_s() - began_s < 20, "it was the clients that gave up"
+        began_s = rig.clock.monotonic_s()
+    assert rig.clock.monotonic_s() - began_s < 20, "it was the clients that gave up"
     for thread in threads:
         thread.join()
     assert all(isinstance(answer, httpx.TransportError) for answer in answers)
     assert len(answers) == 3
 
 
-def test_nothing_secret_is_kept(stage: Stage) -> None:
+def test_nothing_secret_is_kept(rig: EmulatorRig) -> None:
     """Neither the journal nor its lines hold a key or a signature."""
-    put(stage)
-    stage.api.get(f"{PATH}?api_key=key-of-the-test")
-    shown = repr(stage.emulator.request_log.entries()) + "".join(map(str, stage.emulator.request_log))
+    put(rig)
+    rig.api.get(f"{PATH}?api_key=key-of-the-test")
+    shown = repr(rig.emulator.request_log.entries()) + "".join(map(str, rig.emulator.request_log))
     assert "key-of-the-test" not in shown
     assert "Goog" not in shown
     assert "workspace.tar.gz?…" in shown
-    assert stage.emulator.request_log.ops() == ["upload-url", "upload", "get"]
-    assert stage.emulator.request_log.count("upload", 200) == 1
+    assert rig.emulator.request_log.ops() == ["upload-url", "upload", "get"]
+    assert rig.emulator.request_log.count("upload", 200) == 1

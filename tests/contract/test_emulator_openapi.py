@@ -14,7 +14,7 @@ from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from werkzeug.datastructures import Headers, ImmutableMultiDict
 
-from tests.contract.emulator_rig import GZIP, PATH, Stage, archive, member, staged
+from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
 
 NAMED = json.dumps({"execution_name": "work"})
 ID = "/local-sandbox/{local_sandbox_id}"
@@ -66,19 +66,19 @@ def description() -> dict[str, Any]:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
     """An emulator with both archives uploaded and an execution started."""
-    with staged(tmp_path / "data") as stage:
-        assert stage.initialize(archive([member("a", b"1")])).status_code == 200
-        url = stage.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
-        assert stage.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
-        assert stage.api.post(f"{PATH}/execute", content=NAMED).status_code == 200
-        while stage.api.get(f"{PATH}/execution-status?execution_name=work").json()["status"] in ("pending", "running"):
+    with started_rig(tmp_path / "data") as rig:
+        assert rig.initialize(archive([member("a", b"1")])).status_code == 200
+        url = rig.api.post(f"{PATH}/execution-upload-url", content=NAMED).json()["upload_url"]
+        assert rig.bucket.put(url, content=MAIN, headers=GZIP).status_code == 200
+        assert rig.api.post(f"{PATH}/execute", content=NAMED).status_code == 200
+        while rig.api.get(f"{PATH}/execution-status?execution_name=work").json()["status"] in ("pending", "running"):
             pass
-        yield stage
+        yield rig
 
 
-class _Asked:
+class _OpenApiRequest:
     """A request as openapi-core sees one."""
 
     host_url = "http://emulator.invalid"
@@ -92,7 +92,7 @@ class _Asked:
         self.parameters = RequestParameters(query=query, header=Headers(dict(sent.headers)))
 
 
-class _Answered:
+class _OpenApiResponse:
     """A response as openapi-core sees one."""
 
     def __init__(self, answer: httpx.Response) -> None:
@@ -102,15 +102,15 @@ class _Answered:
         self.headers = Headers(dict(answer.headers))
 
 
-def test_every_answer_is_described(description: dict[str, Any], stage: Stage) -> None:
+def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig) -> None:
     """Each operation, in success and in error, answers in the form that its description gives for that status."""
     openapi = OpenAPI.from_dict(description)
     for method, path, body, status in CALLS:
-        answer = stage.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        answer = rig.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == status, f"{method} {path}: {answer.text}"
-        openapi.validate_response(_Asked(answer.request), _Answered(answer))
+        openapi.validate_response(_OpenApiRequest(answer.request), _OpenApiResponse(answer))
         if status < 400:
-            openapi.validate_request(_Asked(answer.request))
+            openapi.validate_request(_OpenApiRequest(answer.request))
 
 
 def test_every_operation_is_called(description: dict[str, Any]) -> None:
@@ -124,10 +124,10 @@ def test_every_operation_is_called(description: dict[str, Any]) -> None:
                 assert (method.upper(), path, status) in called
 
 
-def test_a_wrong_answer_would_be_seen(description: dict[str, Any], stage: Stage) -> None:
+def test_a_wrong_answer_would_be_seen(description: dict[str, Any], rig: EmulatorRig) -> None:
     """The check can fail: an answer with a field of the wrong type is refused."""
     openapi = OpenAPI.from_dict(description)
-    stage.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
-    answer = stage.api.post(f"{PATH}/upload-url")
+    rig.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
+    answer = rig.api.post(f"{PATH}/upload-url")
     with pytest.raises(Exception, match=r"[Ii]nvalid"):
-        openapi.validate_response(_Asked(answer.request), _Answered(answer))
+        openapi.validate_response(_OpenApiRequest(answer.request), _OpenApiResponse(answer))

@@ -17,7 +17,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.clock import SystemClock
 from syncd.remote.failure import StepFailed
 from syncd.remote.failure_action import FailureAction
-from tests.integration.sync_rig import KEY, Rig, Witness
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig
 
 OPS = ("upload-url", "upload", "initialize")
 RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
@@ -37,42 +37,42 @@ class RecordedRig:
 
     rig: Rig
     log: pytest.LogCaptureFixture
-    witnesses: list[Witness]
+    observers: list[RecordingObserver]
     failures: list[StepFailed]
 
-    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> Witness:
-        """One sync that must succeed."""
-        witness = Witness(self.rig.clock)
-        self.witnesses.append(witness)
-        assert self.rig.sync(sync_mode, witness)[0].word == "initialized"
-        return witness
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> RecordingObserver:
+        """Sync once, without a failure."""
+        observer = RecordingObserver(self.rig.clock)
+        self.observers.append(observer)
+        assert self.rig.sync(sync_mode, observer)[0].word == "initialized"
+        return observer
 
     def fail(self) -> StepFailed:
-        """One sync that must fail."""
-        failure, witness = self.rig.fail()
-        self.witnesses.append(witness)
+        """Sync once, with a failure."""
+        failure, observer = self.rig.fail()
+        self.observers.append(observer)
         self.failures.append(failure)
         return failure
 
     def one_failure(self) -> tuple[StepFailed, list[float]]:
         """Sync until it succeeds, and return its one failure with the waits for it."""
-        witness = Witness(self.rig.clock)
-        self.witnesses.append(witness)
+        observer = RecordingObserver(self.rig.clock)
+        self.observers.append(observer)
         try:
-            self.rig.sync(witness=witness)
+            self.rig.sync(observer=observer)
         except StepFailed as refused:
             self.failures.append(refused)
             self.sync()
-            return refused, witness.waits
-        (failure,) = witness.failures
-        return failure, witness.waits
+            return refused, observer.waits
+        (failure,) = observer.failures
+        return failure, observer.waits
 
     def converge(self) -> None:
         """Clear the faults: the next sync must bring everything over."""
         self.rig.emulator.faults.clear()
         self.rig.write("b.txt", "after it")
-        witness = self.sync()
-        assert witness.failures == []
+        observer = self.sync()
+        assert observer.failures == []
         assert self.rig.arrived() == {file.name: file.read_text() for file in self.rig.workspace.iterdir()}
 
     def wait_for_files(self, wanted: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ class RecordedRig:
 
     def leaks(self) -> list[str]:
         """Return the messages that hold a secret."""
-        failures = [*self.failures, *(failure for witness in self.witnesses for failure in witness.failures)]
+        failures = [*self.failures, *(failure for observer in self.observers for failure in observer.failures)]
         messages = [record.getMessage() + str(record.exc_info or "") for record in self.log.records]
         for failure in failures:
             error = failure.as_error()

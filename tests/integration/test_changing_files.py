@@ -1,4 +1,4 @@
-"""A file that gives out midway: what lies over there stays whole, and the new one goes once it can be read."""
+"""A file whose reading fails midway: the sandbox keeps its version until the new one can be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace of a small file and a large one that is in the sandbox already."""
+    """A workspace of a small file and a large one, both in the sandbox."""
     with rigged(tmp_path) as rig:
         rig.write("a.txt", "small")
         rig.write("big", "1" * 3 * MIB)
@@ -24,7 +24,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 class BadSector:
-    """From the second check on under which the large file is open, reading it fails: a directory is in its place."""
+    """Makes the reading of the large file fail from the second check on, by a directory in its place."""
 
     def __init__(self, rig: Rig) -> None:
         self._path = os.path.realpath(rig.workspace / "big")
@@ -46,8 +46,8 @@ class BadSector:
         os.close(self._folder)
 
 
-def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
-    """Half a file is not sent, the others are; nothing changes for it to be sent once it can be read."""
+def test_a_partly_read_file_is_not_sent(rig: Rig) -> None:
+    """The others are sent, and the file once it can be read, without another change."""
     rig.write("big", "2" * 3 * MIB)
     rig.write("a.txt", "changed")
     disk = BadSector(rig)
@@ -66,8 +66,8 @@ def test_what_gives_out_never_replaces_what_is_whole(rig: Rig) -> None:
     assert rig.sync()[0].sync is None
 
 
-def test_what_gives_out_for_good_is_not_read_at_every_look(rig: Rig) -> None:
-    """Each time twice as many looks go by, it is named all the while, and nothing is uploaded for it."""
+def test_a_file_that_keeps_failing_is_not_read_in_every_sync(rig: Rig) -> None:
+    """The number of syncs between two tries doubles; it is named all the while, and nothing is uploaded for it."""
     rig.write("big", "2" * 3 * MIB)
     disk = BadSector(rig)
     rig.sync()

@@ -30,7 +30,7 @@ from syncd.daemon import build
 from syncd.remote.failure_action import FailureAction
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import Outcome
-from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
 # By this clock every file is old enough for its stamp to be believed.
 LATER_S = 4_000_000_000.0
@@ -40,7 +40,7 @@ LARGE = "large/a"  # stored in several reads
 
 
 class CountingStore(ChunkStore):
-    """The real store, which counts the pieces that are made."""
+    """The real store, which counts the chunks that are built."""
 
     made = 0
 
@@ -49,15 +49,15 @@ class CountingStore(ChunkStore):
         return super().writer()
 
 
-class ForgetfulStore(CountingStore):
+class EmptyStore(CountingStore):
     """A store that keeps nothing."""
 
     def get(self, key: str) -> Piece | None:
         return None
 
 
-class Stage:
-    """A rig whose spool can be reached and harmed, and whose sandbox holds exactly the last archive."""
+class SpoolRig:
+    """A rig whose spool can be damaged, and whose sandbox holds exactly the last archive."""
 
     def __init__(self, rig: Rig, store_type: type[CountingStore]) -> None:
         self.rig = rig
@@ -89,11 +89,11 @@ class Stage:
         return Path(directories_for(str(self.work), self.rig.environ).spool) / "chunks"
 
     def chunks(self) -> list[Path]:
-        """The files of kept chunks; none where something else has their place."""
+        """Return the files of kept chunks."""
         return sorted(path for path in self.spool.iterdir() if path.is_file())
 
     def chunks_of(self, *paths: str) -> list[Path]:
-        """The chunks with these files' headers in them."""
+        """Return the chunks with these files' headers."""
         found = []
         for chunk in self.chunks():
             tar = _inflated(chunk)
@@ -103,11 +103,11 @@ class Stage:
         return found
 
     def inflated(self) -> bytes:
-        """All that the kept chunks hold."""
+        """Return all contents of the kept chunks."""
         return b"".join(_inflated(chunk) for chunk in self.chunks())
 
     def measure(self) -> None:
-        """The most that the spool ever takes."""
+        """Note the largest size of the spool."""
         if self.spool.is_dir():
             with os.scandir(self.spool) as items:
                 sizes = [item.stat(follow_symlinks=False).st_size for item in items]
@@ -123,10 +123,10 @@ class Stage:
             if path.lstat().st_mtime_ns != THEN_NS:
                 os.utime(path, ns=(THEN_NS, THEN_NS), follow_symlinks=False)
 
-    def sync(self, witness: Witness | None = None) -> Outcome:
-        """A sync after which both sides must be equal, by at most one upload."""
+    def sync(self, observer: RecordingObserver | None = None) -> Outcome:
+        """Sync, after which both sides must be equal, by at most one upload."""
         before = self.rig.emulator.request_log.count("upload", 200)
-        outcome, _ = self.rig.sync(witness=witness)
+        outcome, _ = self.rig.sync(observer=observer)
         self.check_equal()
         uploads = self.rig.emulator.request_log.count("upload", 200) - before
         assert uploads == (1 if outcome.sync else 0), "a damaged archive was taken"
@@ -140,7 +140,7 @@ class Stage:
 
 
 def _inflated(chunk: Path) -> bytes:
-    """What it holds, and maybe some bytes made of what stands behind that."""
+    """Return a chunk's decompressed content, maybe with bytes of what follows it."""
     content = chunk.read_bytes()
     inflate = zlib.decompressobj(-15)
     tar = bytearray()
@@ -159,7 +159,7 @@ def _empty(folder: Path) -> None:
 
 
 def tree(top: Path) -> dict[str, tuple[str, object]]:
-    """Path to kind and what a sandbox keeps of it: content and whether it is executable, or the target."""
+    """Return each path's kind, and content and executable bit, or target."""
     found: dict[str, tuple[str, object]] = {}
     for path in top.rglob("*"):
         name = str(path.relative_to(top))
@@ -174,26 +174,26 @@ def tree(top: Path) -> dict[str, tuple[str, object]]:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, store_type: type[CountingStore] = CountingStore) -> Iterator[Stage]:
-    """A workspace of several chunks that is not in the sandbox yet."""
+def make_rig(folder: Path, store_type: type[CountingStore] = CountingStore) -> Iterator[SpoolRig]:
+    """Give a workspace of several chunks that is not in the sandbox yet."""
     with rigged(folder) as rig, pytest.MonkeyPatch.context() as patch:
-        stage = Stage(rig, store_type)
-        patch.setattr(build, "ChunkStore", stage.store)
+        spool_rig = SpoolRig(rig, store_type)
+        patch.setattr(build, "ChunkStore", spool_rig.store)
         chance = Random(8)
-        stage.write(LARGE, chance.randbytes(1_300_000))
+        spool_rig.write(LARGE, chance.randbytes(1_300_000))
         for number in range(5):  # each a chunk of its own
-            stage.write(f"middle/{number}", chance.randbytes(900) * 600)
+            spool_rig.write(f"middle/{number}", chance.randbytes(900) * 600)
         for number in range(20):
-            stage.write(f"small/{number % 4}/{number}", chance.randbytes(40) * 50)
-        stage.settle_times()
-        yield stage
+            spool_rig.write(f"small/{number % 4}/{number}", chance.randbytes(40) * 50)
+        spool_rig.settle_times()
+        yield spool_rig
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def spool_rig(tmp_path: Path) -> Iterator[SpoolRig]:
     """The workspace, not in the sandbox yet."""
-    with staged(tmp_path) as stage:
-        yield stage
+    with make_rig(tmp_path) as spool_rig:
+        yield spool_rig
 
 
 # What may become of a chunk's file. Each is done to all chunks it is given.
@@ -219,7 +219,7 @@ def _cut(chunks: list[Path]) -> None:
 
 
 def _swapped(chunks: list[Path]) -> None:
-    """Each lies under the name of the next one."""
+    """Exchange the names of all chunks."""
     contents = [chunk.read_bytes() for chunk in chunks]
     for chunk, content in zip(chunks, contents[1:] + contents[:1], strict=True):
         chunk.write_bytes(content)
@@ -238,7 +238,7 @@ def _folder(chunks: list[Path]) -> None:
 
 
 def _unopenable(chunks: list[Path]) -> None:
-    """By anyone: to take the right to read away would not stop an almighty user."""
+    """Make the chunks unopenable, also for root."""
     for chunk in chunks:
         chunk.unlink()
         chunk.symlink_to(chunk)
@@ -255,26 +255,26 @@ HARMS = [_flip_body, _flip_foot, _cut, _swapped, _foreign, _folder, _unopenable,
 # What may become of the spool.
 
 
-def _kept(stage: Stage) -> None:
-    """Nothing."""
+def _kept(spool_rig: SpoolRig) -> None:
+    """Leave the chunks unchanged."""
 
 
-def _spool_removed(stage: Stage) -> None:
-    shutil.rmtree(stage.rig.folder / "cache", ignore_errors=True)
+def _spool_removed(spool_rig: SpoolRig) -> None:
+    shutil.rmtree(spool_rig.rig.folder / "cache", ignore_errors=True)
 
 
-def _spool_by_another(stage: Stage) -> None:
-    chunks = stage.spool
+def _spool_by_another(spool_rig: SpoolRig) -> None:
+    chunks = spool_rig.spool
     shutil.rmtree(chunks)
     chunks.mkdir()
     (chunks / "notes").mkdir()
     (chunks / "0.chunk").write_text("x")
 
 
-def _spool_by_a_file(stage: Stage) -> None:
-    if stage.spool.is_dir():
-        shutil.rmtree(stage.spool)
-        stage.spool.write_text("x")
+def _spool_by_a_file(spool_rig: SpoolRig) -> None:
+    if spool_rig.spool.is_dir():
+        shutil.rmtree(spool_rig.spool)
+        spool_rig.spool.write_text("x")
 
 
 FATES = [_kept, _spool_removed, _spool_by_another, _spool_by_a_file]
@@ -283,14 +283,14 @@ FATES = [_kept, _spool_removed, _spool_by_another, _spool_by_a_file]
 # The story: each step is a change, and whether it is one that must be sent.
 
 
-def _edit(stage: Stage) -> bool:
-    stage.write("small/1/5", b"edited")
+def _edit(spool_rig: SpoolRig) -> bool:
+    spool_rig.write("small/1/5", b"edited")
     return True
 
 
-def _edit_large(stage: Stage) -> bool:
-    """By one bit, under the same length and time."""
-    with (stage.work / LARGE).open("r+b") as file:
+def _edit_large(spool_rig: SpoolRig) -> bool:
+    """Flip one bit, with the same size and time."""
+    with (spool_rig.work / LARGE).open("r+b") as file:
         file.seek(1_200_000)
         byte = file.read(1)
         file.seek(1_200_000)
@@ -298,64 +298,64 @@ def _edit_large(stage: Stage) -> bool:
     return True
 
 
-def _add(stage: Stage) -> bool:
-    stage.write("small/2/new", b"new" * 1000)
-    stage.write("fresh/deep/er", b"")
-    (stage.work / "link").symlink_to("middle/0")
+def _add(spool_rig: SpoolRig) -> bool:
+    spool_rig.write("small/2/new", b"new" * 1000)
+    spool_rig.write("fresh/deep/er", b"")
+    (spool_rig.work / "link").symlink_to("middle/0")
     return True
 
 
-def _rename(stage: Stage) -> bool:
-    (stage.work / "middle/2").rename(stage.work / "small/moved")
-    (stage.work / "small/3").rename(stage.work / "small/three")
+def _rename(spool_rig: SpoolRig) -> bool:
+    (spool_rig.work / "middle/2").rename(spool_rig.work / "small/moved")
+    (spool_rig.work / "small/3").rename(spool_rig.work / "small/three")
     return True
 
 
-def _swap_contents(stage: Stage) -> bool:
-    """Two files of one length change places: no path, size or time says so."""
-    one, other = stage.work / "middle/0", stage.work / "middle/1"
-    one.rename(stage.work / "between")
+def _swap_contents(spool_rig: SpoolRig) -> bool:
+    """Exchange two files of one size: no path, size or time changes."""
+    one, other = spool_rig.work / "middle/0", spool_rig.work / "middle/1"
+    one.rename(spool_rig.work / "between")
     other.rename(one)
-    (stage.work / "between").rename(other)
+    (spool_rig.work / "between").rename(other)
     return True
 
 
-def _mode(stage: Stage) -> bool:
-    (stage.work / "small/0/4").chmod(0o755)
+def _mode(spool_rig: SpoolRig) -> bool:
+    (spool_rig.work / "small/0/4").chmod(0o755)
     return True
 
 
-def _touch(stage: Stage) -> bool:
-    os.utime(stage.work / "small/0/8")
+def _touch(spool_rig: SpoolRig) -> bool:
+    os.utime(spool_rig.work / "small/0/8")
     return False
 
 
-def _write_again(stage: Stage) -> bool:
-    stage.write("small/0/12", (stage.work / "small/0/12").read_bytes())
+def _write_again(spool_rig: SpoolRig) -> bool:
+    spool_rig.write("small/0/12", (spool_rig.work / "small/0/12").read_bytes())
     return False
 
 
-def _nothing(stage: Stage) -> bool:
+def _nothing(spool_rig: SpoolRig) -> bool:
     return False
 
 
-def _delete(stage: Stage) -> bool:
-    (stage.work / "middle/3").unlink()
-    shutil.rmtree(stage.work / "small/1")
+def _delete(spool_rig: SpoolRig) -> bool:
+    (spool_rig.work / "middle/3").unlink()
+    shutil.rmtree(spool_rig.work / "small/1")
     return True
 
 
-def _replace_by_other_kinds(stage: Stage) -> bool:
-    (stage.work / "middle/4").unlink()
-    (stage.work / "middle/4").mkdir()
-    (stage.work / "link").unlink()
-    stage.write("link", b"no link any more")
+def _replace_by_other_kinds(spool_rig: SpoolRig) -> bool:
+    (spool_rig.work / "middle/4").unlink()
+    (spool_rig.work / "middle/4").mkdir()
+    (spool_rig.work / "link").unlink()
+    spool_rig.write("link", b"no link any more")
     return True
 
 
-def _take_back(stage: Stage) -> bool:
-    """A content that was there before, whose chunk is not kept any more."""
-    return _edit_large(stage)
+def _restore_content(spool_rig: SpoolRig) -> bool:
+    """Restore an earlier content, whose chunk is no longer kept."""
+    return _edit_large(spool_rig)
 
 
 STORY = [
@@ -370,25 +370,25 @@ STORY = [
     _nothing,
     _delete,
     _replace_by_other_kinds,
-    _take_back,
+    _restore_content,
 ]
 
 
-def told(stage: Stage, happens: Callable[[Stage], None]) -> list[str]:
-    """The story, with something happening to the spool before each sync, and a new process for every other one.
+def run_changes(spool_rig: SpoolRig, happens: Callable[[SpoolRig], None]) -> list[str]:
+    """Run all changes, with an action on the spool before each sync and a new process for every other one.
 
     Returns the digests of the archives.
     """
     digests: list[str] = []
     for number, step in enumerate((_nothing, *STORY)):
-        new = step(stage) or not digests
+        new = step(spool_rig) or not digests
         if step is not _touch:
-            stage.settle_times()
+            spool_rig.settle_times()
         if digests:
-            happens(stage)
+            happens(spool_rig)
         if number % 2:
-            stage.rig.restart()
-        outcome = stage.sync()
+            spool_rig.rig.restart()
+        outcome = spool_rig.sync()
         assert (outcome.sync is not None) == new, step.__name__
         assert outcome.follow_up == ()
         digests.append(outcome.sync.sha256 if outcome.sync else "")
@@ -397,67 +397,65 @@ def told(stage: Stage, happens: Callable[[Stage], None]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the archives of the story are where nothing is ever kept."""
-    with staged(tmp_path_factory.mktemp("reference"), ForgetfulStore) as stage:
-        digests = told(stage, _kept)
-        assert stage.made > 60
+    """The archives of the same changes without any kept chunks."""
+    with make_rig(tmp_path_factory.mktemp("reference"), EmptyStore) as spool_rig:
+        digests = run_changes(spool_rig, _kept)
+        assert spool_rig.made > 60
         return digests
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_the_story_whatever_becomes_of_the_spool(
-    stage: Stage, fate: Callable[[Stage], None], reference: list[str]
+def test_archives_do_not_depend_on_the_spool(
+    spool_rig: SpoolRig, fate: Callable[[SpoolRig], None], reference: list[str]
 ) -> None:
-    """Kept, removed, emptied or replaced before each sync: the same archives, the same syncs, and little disk."""
-    assert told(stage, fate) == reference
+    """Kept, removed, emptied or replaced before each sync: the archives and syncs are the same, within the disk's bound."""
+    assert run_changes(spool_rig, fate) == reference
     if fate is _kept:
-        assert stage.made < 30
-    assert stage.most_bytes <= 2 * stage.archive_bytes
+        assert spool_rig.made < 30
+    assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 
 
 @pytest.mark.parametrize("harm", [_flip_body, _flip_foot, _cut, _swapped, _folder, _unopenable])
-def test_the_story_with_every_chunk_harmed(
-    stage: Stage, harm: Callable[[list[Path]], None], reference: list[str]
-) -> None:
-    """All kept chunks go bad before each sync: each sync sends the whole truth at once, and none of the bad ones."""
-    assert told(stage, lambda stage: harm(stage.chunks())) == reference
+def test_every_chunk_damaged(spool_rig: SpoolRig, harm: Callable[[list[Path]], None], reference: list[str]) -> None:
+    """All chunks are damaged before each sync: each sync sends everything right at once."""
+    assert run_changes(spool_rig, lambda spool_rig: harm(spool_rig.chunks())) == reference
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 @pytest.mark.parametrize("harm", HARMS)
-def test_only_what_was_harmed_is_made_anew(
-    stage: Stage, harm: Callable[[list[Path]], None], *, restarted: bool
+def test_only_damaged_chunks_are_rebuilt(
+    spool_rig: SpoolRig, harm: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:
-    """Two chunks go bad and a third one changes: no fourth is made, and next time nothing is left to mend."""
-    stage.sync()
-    made = stage.made
+    """Two chunks are damaged and a third one changes: no other is built, then or in the next sync."""
+    spool_rig.sync()
+    made = spool_rig.made
     assert made >= 7
-    _edit(stage)
-    stage.settle_times()
-    harm(stage.chunks_of("middle/0", "middle/3"))
+    _edit(spool_rig)
+    spool_rig.settle_times()
+    harm(spool_rig.chunks_of("middle/0", "middle/3"))
     if restarted:
-        stage.rig.restart()
-    stage.sync()
+        spool_rig.rig.restart()
+    spool_rig.sync()
     if harm is _flip_foot and not restarted:
-        assert stage.made - made == 1  # a process that knows a chunk does not ask what its file says of it
+        assert spool_rig.made - made == 1  # a process that knows a chunk does not ask what its file says of it
     elif restarted and harm is not _flip_body:
-        assert stage.made - made == 3
+        assert spool_rig.made - made == 3
     else:
-        assert stage.made - made == 4  # found as it goes out; what was never read before packing is then read again
-    stage.rig.restart()
-    made = stage.made
-    _edit_large(stage)
-    stage.settle_times()
-    stage.sync()
+        assert spool_rig.made - made == 4  # found as it goes out; what was never read before packing is then read again
+    spool_rig.rig.restart()
+    made = spool_rig.made
+    _edit_large(spool_rig)
+    spool_rig.settle_times()
+    spool_rig.sync()
     left = 2 if harm is _flip_foot and not restarted else 0
-    assert stage.made - made == 1 + left
+    assert spool_rig.made - made == 1 + left
 
 
 BETWEEN = [*((harm, "upload") for harm in HARMS), (_flip_body, "pause"), (_cut, "pause")]
 
 
-class Harming(Witness):
-    """Harms all chunks when the first upload begins, or while its failure is waited out."""
+class DamagingObserver(RecordingObserver):
+    """Damages all chunks when the first upload begins, or during the wait after its failure."""
 
     harm: Callable[[], None]
     at: str
@@ -474,176 +472,176 @@ class Harming(Witness):
 
 
 @pytest.mark.parametrize(("harm", "at"), BETWEEN)
-def test_harm_between_packing_and_sending(stage: Stage, harm: Callable[[list[Path]], None], at: str) -> None:
-    """What goes bad once the archive is put together is noticed as it goes out; one more try sends the truth."""
-    stage.sync()
-    _edit(stage)
-    witness = Harming(stage.rig.clock)
-    witness.harm, witness.at = lambda: harm(stage.chunks()), at
+def test_damage_between_packing_and_sending(spool_rig: SpoolRig, harm: Callable[[list[Path]], None], at: str) -> None:
+    """It is found during the upload; one more attempt sends the right bytes."""
+    spool_rig.sync()
+    _edit(spool_rig)
+    observer = DamagingObserver(spool_rig.rig.clock)
+    observer.harm, observer.at = lambda: harm(spool_rig.chunks()), at
     if at == "pause":
-        stage.rig.emulator.faults.script("upload: reset mid-body")
-    stage.sync(witness)
-    assert witness.stages.count(State.UPLOADING) <= 3
+        spool_rig.rig.emulator.faults.script("upload: reset mid-body")
+    spool_rig.sync(observer)
+    assert observer.stages.count(State.UPLOADING) <= 3
 
 
 @pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
 @pytest.mark.parametrize(("restarted", "harm"), [(False, _flip_body), (True, _swapped)], ids=["running", "restarted"])
-def test_a_sync_that_was_cut_off(
-    stage: Stage, harm: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
+def test_an_interrupted_sync(
+    spool_rig: SpoolRig, harm: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
 ) -> None:
-    """An upload or initialize breaks off, chunks go bad, the workspace goes on: the next sync is whole."""
-    stage.sync()
-    _edit(stage)
-    stage.rig.emulator.faults.script(cut_off)
+    """An upload or initialize breaks off, chunks are damaged, the workspace changes: the next sync is complete."""
+    spool_rig.sync()
+    _edit(spool_rig)
+    spool_rig.rig.emulator.faults.script(cut_off)
     with pytest.raises(Superseded):
-        stage.rig.sync(witness=Witness(stage.rig.clock, ends=Superseded()))
-    harm(stage.chunks()[::2])
-    _edit_large(stage)
+        spool_rig.rig.sync(observer=RecordingObserver(spool_rig.rig.clock, ends=Superseded()))
+    harm(spool_rig.chunks()[::2])
+    _edit_large(spool_rig)
     if restarted:
-        stage.rig.restart()
-    stage.sync()
+        spool_rig.rig.restart()
+    spool_rig.sync()
 
 
-def test_a_lost_answer_and_a_lost_spool(stage: Stage) -> None:
-    """What lies in the bucket needs only its initialize, also where the chunks that it was made of are gone."""
-    stage.rig.emulator.faults.script("initialize: 503")
+def test_a_lost_answer_and_a_lost_spool(spool_rig: SpoolRig) -> None:
+    """The uploaded archive needs only its initialize, though its chunks are lost."""
+    spool_rig.rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
-        stage.rig.sync(witness=Witness(stage.rig.clock, ends=Stop()))
-    _spool_removed(stage)
-    stage.rig.restart()
-    outcome, _ = stage.rig.sync()
-    stage.check_equal()
+        spool_rig.rig.sync(observer=RecordingObserver(spool_rig.rig.clock, ends=Stop()))
+    _spool_removed(spool_rig)
+    spool_rig.rig.restart()
+    outcome, _ = spool_rig.rig.sync()
+    spool_rig.check_equal()
     assert outcome.word == "initialized"
-    assert stage.rig.emulator.request_log.count("upload") == 1
+    assert spool_rig.rig.emulator.request_log.count("upload") == 1
 
 
 @pytest.mark.parametrize("forgetful", [False, True], ids=["kept", "never-kept"])
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, *, forgetful: bool) -> None:
-    """Its chunk is for one archive only: named for a follow-up, which sends the file as it is by then."""
-    with staged(tmp_path, ForgetfulStore if forgetful else CountingStore) as stage:
-        stage.sync()
+    """Its chunk is used once; another sync sends the file as it is then."""
+    with make_rig(tmp_path, EmptyStore if forgetful else CountingStore) as spool_rig:
+        spool_rig.sync()
         left = list(range(60))
 
         def writes_on() -> None:
-            stage.measure()
+            spool_rig.measure()
             if left:
-                with (stage.work / LARGE).open("r+b") as file:
+                with (spool_rig.work / LARGE).open("r+b") as file:
                     file.seek(100_000 * (left.pop() % 13))
                     file.write(b"torn")
 
-        stage.rig.meanwhile = writes_on
-        outcome, _ = stage.rig.sync()
+        spool_rig.rig.meanwhile = writes_on
+        outcome, _ = spool_rig.rig.sync()
         left.clear()
         assert outcome.follow_up == outcome.torn == (LARGE,)
-        stage.rig.restart()
+        spool_rig.rig.restart()
         for _ in range(2):  # what nothing has mended yet is named, by the next process too
-            assert [warning.key for warning in stage.rig.cycle.warnings] == [f"torn:{LARGE}"]
-        assert stage.sync().word == "initialized"
-        assert stage.rig.cycle.warnings == []
-        assert stage.sync().word == "unchanged"
-        stage.rig.restart()
-        assert stage.rig.cycle.warnings == []
-        assert stage.sync().word == "unchanged"
-        assert all(path.suffix == ".chunk" for path in stage.chunks())
+            assert [warning.key for warning in spool_rig.rig.cycle.warnings] == [f"torn:{LARGE}"]
+        assert spool_rig.sync().word == "initialized"
+        assert spool_rig.rig.cycle.warnings == []
+        assert spool_rig.sync().word == "unchanged"
+        spool_rig.rig.restart()
+        assert spool_rig.rig.cycle.warnings == []
+        assert spool_rig.sync().word == "unchanged"
+        assert all(path.suffix == ".chunk" for path in spool_rig.chunks())
 
 
-def test_a_change_while_an_archive_is_sent(stage: Stage) -> None:
-    """It is in the next archive, though all the chunks that it fell upon were kept."""
+def test_a_change_while_an_archive_is_sent(spool_rig: SpoolRig) -> None:
+    """It is in the next archive, though all chunks that hold it were kept."""
 
-    class Meddler(Witness):
+    class ChangingObserver(RecordingObserver):
         def stage(self, state: State) -> None:
             super().stage(state)
             if state is State.UPLOADING:
-                _edit_large(stage)
-                stage.write("small/2/during", b"x")
+                _edit_large(spool_rig)
+                spool_rig.write("small/2/during", b"x")
 
-    stage.rig.sync(witness=Meddler(stage.rig.clock))
-    stage.sync()
-    assert "small/2/during" in tree(stage.rig.sandbox.workspace)
+    spool_rig.rig.sync(observer=ChangingObserver(spool_rig.rig.clock))
+    spool_rig.sync()
+    assert "small/2/during" in tree(spool_rig.rig.sandbox.workspace)
 
 
-def test_what_begins_to_stay_home(stage: Stage) -> None:
-    """A file that is ignored, turns into a way out or becomes a secret's name is in no archive and no chunk."""
-    outside = stage.rig.folder / "outside"
+def test_newly_excluded_files(spool_rig: SpoolRig) -> None:
+    """A file that becomes ignored, a link outside or a secret is in no archive and no chunk."""
+    outside = spool_rig.rig.folder / "outside"
     outside.mkdir()
     (outside / "0").write_bytes(b"0utside" * 300)
     for name in ("small/1/ignored", "small/2/plain"):
-        stage.write(name, b"5ecret")
-    stage.settle_times()
-    stage.sync()
-    assert stage.inflated().count(b"5ecret") == 2
-    stage.write(".syncdignore", b"ignored\n")
-    (stage.work / "small/2/plain").rename(stage.work / "small/2/.env")
-    (stage.work / "middle").rename(stage.rig.folder / "middle")
-    (stage.work / "middle").symlink_to(outside)
-    stage.rig.sync()
-    there = tree(stage.rig.sandbox.workspace)
+        spool_rig.write(name, b"5ecret")
+    spool_rig.settle_times()
+    spool_rig.sync()
+    assert spool_rig.inflated().count(b"5ecret") == 2
+    spool_rig.write(".syncdignore", b"ignored\n")
+    (spool_rig.work / "small/2/plain").rename(spool_rig.work / "small/2/.env")
+    (spool_rig.work / "middle").rename(spool_rig.rig.folder / "middle")
+    (spool_rig.work / "middle").symlink_to(outside)
+    spool_rig.rig.sync()
+    there = tree(spool_rig.rig.sandbox.workspace)
     assert ".syncdignore" in there
     assert not {"small/1/ignored", "small/2/.env", "middle", "middle/0"} & set(there)
-    assert b"5ecret" not in stage.inflated()
-    assert b"0utside" not in stage.inflated()
+    assert b"5ecret" not in spool_rig.inflated()
+    assert b"0utside" not in spool_rig.inflated()
 
 
-def test_the_spool_tells_nobody_a_key(stage: Stage) -> None:
-    """It holds what leaves anyway, in folders for its owner only, and neither the key nor a signed URL."""
-    stage.sync()
-    _edit(stage)
-    stage.sync()
-    for folder in (stage.spool, stage.spool.parent, stage.spool.parent.parent):
+def test_the_spool_holds_no_key(spool_rig: SpoolRig) -> None:
+    """It holds file contents in folders for its owner only, and neither the key nor a signed URL."""
+    spool_rig.sync()
+    _edit(spool_rig)
+    spool_rig.sync()
+    for folder in (spool_rig.spool, spool_rig.spool.parent, spool_rig.spool.parent.parent):
         assert folder.stat().st_mode & 0o077 == 0
-    kept = b"".join(path.read_bytes() for path in stage.chunks()) + stage.inflated()
+    kept = b"".join(path.read_bytes() for path in spool_rig.chunks()) + spool_rig.inflated()
     for secret in (KEY, "X-Goog", "http://"):
         assert secret.encode() not in kept
 
 
-def test_a_kill_at_any_instant(stage: Stage) -> None:
-    """With the disk as it was at any step of a sync, the next process does it all, within the disk's bounds."""
-    stage.sync()
-    _edit(stage)
-    _edit_large(stage)
-    folders = [stage.rig.folder / name for name in ("state", "cache")]
+def test_a_kill_at_any_step(spool_rig: SpoolRig) -> None:
+    """With the disk as it was at any step of a sync, the next process completes it, within the disk's bound."""
+    spool_rig.sync()
+    _edit(spool_rig)
+    _edit_large(spool_rig)
+    folders = [spool_rig.rig.folder / name for name in ("state", "cache")]
     copies: list[list[Path]] = []
     steps = iter(range(1000))
 
     def remember() -> None:
-        stage.measure()
+        spool_rig.measure()
         if next(steps) % 4 == 0:
             copies.append(
-                [shutil.copytree(f, stage.rig.folder / "copies" / f"{len(copies)}" / f.name) for f in folders]
+                [shutil.copytree(f, spool_rig.rig.folder / "copies" / f"{len(copies)}" / f.name) for f in folders]
             )
 
-    stage.rig.meanwhile = remember
-    stage.rig.sync()
-    stage.rig.meanwhile = stage.measure
+    spool_rig.rig.meanwhile = remember
+    spool_rig.rig.sync()
+    spool_rig.rig.meanwhile = spool_rig.measure
     assert len(copies) >= 5
     for copy in copies:
         for folder, copied in zip(folders, copy, strict=True):
             shutil.rmtree(folder)
             copied.rename(folder)
-        stage.rig.restart()
-        made = stage.made
-        assert stage.sync().word == "initialized"
-        assert stage.made - made <= 2
-        assert all(path.suffix == ".chunk" for path in stage.chunks())
-    assert stage.most_bytes <= 2 * stage.archive_bytes
+        spool_rig.rig.restart()
+        made = spool_rig.made
+        assert spool_rig.sync().word == "initialized"
+        assert spool_rig.made - made <= 2
+        assert all(path.suffix == ".chunk" for path in spool_rig.chunks())
+    assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 
 
-def test_stops_while_packing_do_not_fill_the_disk(stage: Stage) -> None:
-    """What is left behind by packing that is stopped again and again, while files change, is bounded."""
-    stage.sync()
+def test_stops_while_packing_do_not_fill_the_disk(spool_rig: SpoolRig) -> None:
+    """What repeated stops during packing leave behind is bounded."""
+    spool_rig.sync()
 
     def stops() -> None:
-        stage.measure()
-        if len(set(stage.spool.glob("*.chunk")) - before) >= 4:
+        spool_rig.measure()
+        if len(set(spool_rig.spool.glob("*.chunk")) - before) >= 4:
             raise Stop
 
     for number in range(10):
-        before = set(stage.chunks())
+        before = set(spool_rig.chunks())
         for name in range(16):  # more than are compressed at a time
-            stage.write(f"large/{name}", Random(name + 16 * number).randbytes(540_000))
-        stage.rig.meanwhile = stops
+            spool_rig.write(f"large/{name}", Random(name + 16 * number).randbytes(540_000))
+        spool_rig.rig.meanwhile = stops
         with pytest.raises(Stop):
-            stage.rig.sync()
-    stage.rig.meanwhile = stage.measure
-    stage.sync()
-    assert stage.most_bytes <= 2 * stage.archive_bytes
+            spool_rig.rig.sync()
+    spool_rig.rig.meanwhile = spool_rig.measure
+    spool_rig.sync()
+    assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes

@@ -51,8 +51,8 @@ def test_wrong_clocks(recorded: RecordedRig, off_s: float, dated: str) -> None:
         recorded.rig.emulator.faults.script(f"upload-url: {raw('200 OK', JSON, body=body)}")
     for number in range(8):  # longer than the URL is valid
         recorded.rig.write(content=f"text {number}")
-        witness = recorded.sync()
-        assert set(witness.waits) <= {0.0}
+        observer = recorded.sync()
+        assert set(observer.waits) <= {0.0}
         recorded.rig.clock.go_on(300)
     assert recorded.rig.asked().count("upload-url") <= 3
     assert recorded.rig.asked().count("upload") <= 9
@@ -70,7 +70,7 @@ def test_an_upload_url_that_expires_during_the_upload(recorded: RecordedRig) -> 
 
     recorded.rig.emulator.faults.on("upload", "mid-body", expire)
     recorded.rig.emulator.faults.script("upload: reset mid-body")
-    witness = recorded.sync()
-    assert [failure.action for failure in witness.failures] == [FRESH]
-    assert "expired during the upload" in str(witness.failures[0])
+    observer = recorded.sync()
+    assert [failure.action for failure in observer.failures] == [FRESH]
+    assert "expired during the upload" in str(observer.failures[0])
     assert recorded.request_counts() == "2 2 1"

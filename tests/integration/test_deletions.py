@@ -12,7 +12,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
 from syncd.remote.failure_action import ApiStep
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
@@ -210,10 +210,10 @@ def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
     rig.write("stay")
     rig.sync()
     (rig.workspace / "a").unlink()
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     rig.emulator.faults.script(f"{op}: lost")
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     rig.sandbox.wait()  # the program that was started without an answer has come to its end
     rig.restart()
     rig.write("a")
@@ -230,10 +230,10 @@ def test_what_came_unanswered_is_removed_too(rig: Rig, *, restarted: bool) -> No
     rig.sync()
     rig.write("new")
     rig.write("changed", "by now another")
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     assert there(rig) == ["changed", "new", "stay"]
     if restarted:
         rig.restart()

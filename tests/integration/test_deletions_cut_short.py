@@ -11,7 +11,7 @@ from syncd.core.errors import SandboxGone, Stop
 from syncd.core.waiter import Superseded
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import StepFailed
-from tests.integration.sync_rig import SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
 
 REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]
 RESETTING = ["reset", "initialize"]
@@ -75,7 +75,7 @@ def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseExcep
     deletes(rig)
     rig.emulator.faults.script(f"{op}: {fault} always")
     try:
-        rig.sync(witness=Witness(rig.clock, ends=end))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=end))
     except (Stop, Superseded, StepFailed):
         assert not as_home(rig) or op == "initialize"
     else:

@@ -230,15 +230,15 @@ def test_a_fault_that_happens_once(
     if action is REFUSED:
         failure = recorded_rig.fail()
     else:
-        witness = recorded_rig.sync()
+        observer = recorded_rig.sync()
         if action is None:
-            assert witness.failures == []
+            assert observer.failures == []
             assert recorded_rig.request_counts() == "1 1 1"
             recorded_rig.converge()
             return
-        (failure,) = witness.failures
+        (failure,) = observer.failures
         assert recorded_rig.request_counts() == ONCE[op, action]
-        assert (witness.waits[0] == 0.0) is (action is FRESH)
+        assert (observer.waits[0] == 0.0) is (action is FRESH)
     assert (failure.step, failure.action) == (ApiStep(op), action)
     assert says in str(failure.as_error())
     recorded_rig.converge()

@@ -10,7 +10,7 @@ import pytest
 
 from syncd.remote import exchange_monitor, http_client
 from tests.integration.recorded_rig import OPS, RecordedRig, served
-from tests.integration.sync_rig import Witness
+from tests.integration.sync_rig import RecordingObserver
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -99,12 +99,12 @@ def test_an_error_of_the_body_is_not_a_cut_upload(recorded: RecordedRig, raised:
         if _sent:
             raise raised
 
-    witness = Witness(recorded.rig.clock)
-    witness.sent = fail  # type: ignore[method-assign]
+    observer = RecordingObserver(recorded.rig.clock)
+    observer.sent = fail  # type: ignore[method-assign]
     with pytest.raises(type(raised)) as caught:
-        recorded.rig.sync(witness=witness)
+        recorded.rig.sync(observer=observer)
     assert caught.value is raised
-    assert witness.failures == []
+    assert observer.failures == []
     assert recorded.rig.asked().count("initialize") == 0
     assert recorded.rig.emulator.request_log.wait(
         "upload"

@@ -20,7 +20,7 @@ from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Entry as Uploaded
 from syncd.scan.manifest import Kind
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
 
 class Killed(BaseException):
@@ -69,7 +69,7 @@ def deleted_and_cut(rig: Rig, fault: str) -> None:
     (rig.workspace / "a").unlink()
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(Killed):
-        rig.sync(witness=Witness(rig.clock, ends=Killed()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     rig.emulator.faults.clear()
 
 
@@ -118,9 +118,9 @@ def test_cut_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
     """Whatever became of a removal, and whenever it begins after all: the sandbox is as home in the end."""
     (rig.workspace / "a").unlink()
     rig.emulator.faults.script(f"{op}: {cut}")
-    witness = Witness(rig.clock, ends=Killed())
+    observer = RecordingObserver(rig.clock, ends=Killed())
     try:
-        rig.sync(witness=witness)  # a delay is no failure, nor half an answer to a PUT
+        rig.sync(observer=observer)  # a delay is no failure, nor half an answer to a PUT
     except Killed:
         names = started(rig)
         assert bool(names) == (op in ("execute", "execution-logs"))
@@ -177,11 +177,11 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
         rig.keys["sandbox"]["deletions"] = deletions
         rig.restart()
     asked = len(rig.asked())
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert failure.step is ApiStep.DELETE
     assert str(failure).endswith("it goes on when that has ended; if it never does, reset the sandbox")
     assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
-    assert sum(witness.waits) <= 60  # the budget of the test's configuration
+    assert sum(observer.waits) <= 60  # the budget of the test's configuration
     rig.sandbox.let_go()
     rig.sandbox.wait()
     assert "a" not in rig.arrived()

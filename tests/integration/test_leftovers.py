@@ -21,7 +21,7 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
 LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
 
@@ -130,7 +130,7 @@ def test_either_version_that_came(rig: Rig) -> None:
     rig.write("a", "second")
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(Killed):
-        rig.sync(witness=Witness(rig.clock, ends=Killed()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     delete(rig, "a")
     rig.sync()
     assert lingering(rig) == 1

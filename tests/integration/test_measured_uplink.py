@@ -14,7 +14,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket
 from syncd.remote.uplink import DENSE_BELOW, Uplink
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 SIZE_BYTES = 3 << 20
 LIMIT_KIB_PER_S = 1024
@@ -80,7 +80,7 @@ def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
     """Of what was cut, refused or damaged on the way nobody knows how much came through."""
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     assert uplink_of(rig) == Uplink()
     rig.restart()
     assert uplink_of(rig) == Uplink()
@@ -90,7 +90,7 @@ def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
     """A slow upload changes the codec only after its initialize: a crash between the two costs no second upload."""
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     assert uplink_of(rig) == Uplink()
     rig.restart()
     rig.sync()

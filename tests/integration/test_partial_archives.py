@@ -13,7 +13,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
     rig.write("d1/f1", "changed")
     rig.emulator.faults.script(fault)
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
     rig.write("d1/f1", "content 1")
     rig.write("d2/f2", "changed")
     rig.sync()
@@ -214,8 +214,8 @@ def test_a_proof_is_tried_once(rig: Rig, fault: str) -> None:
     _empty_itself(rig)
     rig.emulator.faults.script(fault)
     rig.write("d1/f1", "changed")
-    _, witness = rig.sync()
-    assert witness.waits == []
+    _, observer = rig.sync()
+    assert observer.waits == []
     assert rig.asked().count("dump") == 1
     assert equal(rig)
     rig.emulator.faults.clear()
@@ -242,11 +242,11 @@ def test_a_proof_has_its_time(rig: Rig) -> None:
     assert rig.cycle.warnings == []
 
 
-class Newer(Exception):
+class NewerError(Exception):
     """What an attendant raises where something newer goes first."""
 
 
-@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), Newer()], ids=repr)
+@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), NewerError()], ids=repr)
 @pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
 def test_a_proof_that_is_broken_off(rig: Rig, ended: BaseException, anew: bool) -> None:
     """The sandbox holds only what the small archive held: it is unsure, and gets everything next."""
@@ -314,7 +314,7 @@ def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
     assert rig.asked().count("dump") == 1
 
 
-class Wrecker(Witness):
+class TruncatingObserver(RecordingObserver):
     """Damages what a small archive is made of, just before it is sent."""
 
     folder = Path()
@@ -330,9 +330,9 @@ def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
     rig.sync()
     _empty_itself(rig)
     rig.write("d1/f1", "changed" * 100)
-    witness = Wrecker(rig.clock)
-    witness.folder = rig.folder
-    rig.sync(witness=witness)
+    observer = TruncatingObserver(rig.clock)
+    observer.folder = rig.folder
+    rig.sync(observer=observer)
     assert sent(rig) > 300_000
     assert "dump" not in rig.asked()
     rig.write("d1/f1", "again")

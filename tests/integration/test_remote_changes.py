@@ -15,7 +15,7 @@ from syncd.core.errors import SandboxGone
 from syncd.remote.failure_action import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
@@ -144,8 +144,8 @@ def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
     agent(rig, "a")
     rig.write("a", "newer")
     started_s = rig.clock.monotonic_s()
-    _, witness = rig.sync()
-    assert witness.failures == []
+    _, observer = rig.sync()
+    assert observer.failures == []
     assert rig.clock.monotonic_s() - started_s < 60
     assert rig.arrived()["a"] == "newer"
     assert len(told(rig)) == 1
@@ -279,9 +279,9 @@ def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
     rig.restart()
     rig.emulator.faults.script("initialize: 503")
     (rig.workspace / "more").unlink()
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     rig.restart()
     rig.sync()
     assert told(rig) == []

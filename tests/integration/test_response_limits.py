@@ -56,9 +56,9 @@ def test_a_large_upload_refused_early(recorded: RecordedRig) -> None:
     """A response that comes before the body is sent is read, even if the connection then breaks."""
     fill(recorded.rig.workspace / "random")
     recorded.rig.emulator.faults.script("upload: 503 before retry-after=9", "upload: expired before")
-    witness = recorded.sync()
-    assert [failure.action for failure in witness.failures] == [RETRY, FRESH]
-    assert witness.waits == [9, 0]
+    observer = recorded.sync()
+    assert [failure.action for failure in observer.failures] == [RETRY, FRESH]
+    assert observer.waits == [9, 0]
     assert recorded.request_counts() == "2 3 1"
 
 

@@ -23,11 +23,11 @@ from syncd.remote.failure_action import ApiStep, FailureAction
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
 
 @dataclass
-class Heard:
+class SentRequest:
     """One request as it was to be sent."""
 
     method: str
@@ -35,13 +35,13 @@ class Heard:
     headers: Mapping[str, str]
 
 
-class ScriptedExchanger(HttpClient):
+class ScriptedClient(HttpClient):
     """Answers with what it was given, and remembers what was asked."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
         self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
-        self.heard: list[Heard] = []
+        self.heard: list[SentRequest] = []
 
     def exchange(
         self,
@@ -52,7 +52,7 @@ class ScriptedExchanger(HttpClient):
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Response:
-        self.heard.append(Heard(method, url, headers))
+        self.heard.append(SentRequest(method, url, headers))
         return self.answer
 
 
@@ -82,7 +82,7 @@ DEEP = b'{"x":' + b"[" * 100_000
 def test_an_answer_that_makes_no_sense(body: bytes) -> None:
     """A 200 that is not what was asked for is tried again: a hotel's network may be asking for a sign-in."""
     with pytest.raises(StepFailed, match="makes no sense") as caught:
-        api_on(ScriptedExchanger(200, body, {"Content-Type": "text/html"})).upload_url()
+        api_on(ScriptedClient(200, body, {"Content-Type": "text/html"})).upload_url()
     assert (caught.value.step, caught.value.action) == (ApiStep.UPLOAD_URL, FailureAction.RETRY)
 
 
@@ -106,7 +106,7 @@ def test_an_answer_that_makes_no_sense(body: bytes) -> None:
 def test_the_detail_is_shown(body: bytes, said: str) -> None:
     """What the API says of a refusal is part of the line, whatever form it has."""
     with pytest.raises(StepFailed) as caught:
-        api_on(ScriptedExchanger(422, body)).upload_url()
+        api_on(ScriptedClient(422, body)).upload_url()
     assert said in caught.value.message
     assert len(caught.value.message) < 300
 
@@ -115,7 +115,7 @@ def test_a_detail_cannot_leak_or_obey() -> None:
     """A detail that echoes the key or a signed URL, or that speaks to the terminal, is cleaned before it is shown."""
     echo = f"bad key {KEY} \x1b[2J\nfor https://h/o?X-Goog-Signature=5ECRET Bearer {KEY}"
     with pytest.raises(StepFailed) as caught:
-        api_on(ScriptedExchanger(403, json.dumps({"detail": echo}).encode())).initialize()
+        api_on(ScriptedClient(403, json.dumps({"detail": echo}).encode())).initialize()
     text = str(caught.value)
     assert KEY not in text
     assert "5ECRET" not in text
@@ -125,7 +125,7 @@ def test_a_detail_cannot_leak_or_obey() -> None:
 @pytest.mark.parametrize(("sandbox", "quoted"), [("a/b?c#d", "a%2Fb%3Fc%23d"), ("ü x", "%C3%BC%20x")])
 def test_an_odd_sandbox_id_stays_one_part(sandbox: str, quoted: str) -> None:
     """An id is one segment of the path, under the base URL's own path."""
-    client = ScriptedExchanger(404, b"")
+    client = ScriptedClient(404, b"")
     with pytest.raises(StepFailed):
         api_on(client, sandbox).upload_url()
     assert client.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
@@ -140,7 +140,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 @dataclass
-class Trap:
+class SilentPort:
     """A port that writes down what is sent to it, and answers nothing."""
 
     port: int = 0
@@ -148,9 +148,9 @@ class Trap:
 
 
 @contextmanager
-def trapped() -> Iterator[Trap]:
+def silent_port() -> Iterator[SilentPort]:
     """A trap on loopback."""
-    trap = Trap()
+    trap = SilentPort()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         trap.port = listener.getsockname()[1]
 
@@ -175,7 +175,7 @@ def trapped() -> Iterator[Trap]:
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
 def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     """Neither the key nor the archive follows a redirect to anywhere."""
-    with trapped() as trap:
+    with silent_port() as trap:
         rig.emulator.faults.script(f"{op}: redirect http://127.0.0.1:{trap.port}/ always")
         failure, _ = rig.fail()
     assert failure.action is FailureAction.RETRY
@@ -204,11 +204,11 @@ def test_an_endless_answer_is_cut(rig: Rig) -> None:
 
 def test_the_bucket_gets_no_key(rig: Rig) -> None:
     """The key goes to the API's origin alone, even if the bucket is on the same host."""
-    with trapped() as trap:
+    with silent_port() as trap:
         url = f"http://127.0.0.1:{trap.port}/o?X-Goog-Signature=5ECRET"
         answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
         rig.emulator.faults.script(f"upload-url: json {answer} always")
-        rig.fail(Witness(rig.clock))
+        rig.fail(RecordingObserver(rig.clock))
     head = trap.connections[0].split(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"put /o?x-goog-signature=5ecret ")
     assert b"content-type: application/gzip" in head
@@ -234,8 +234,8 @@ def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFi
     """No failure's text and no log record of ours holds the key or what signs a URL."""
     caplog.set_level(logging.DEBUG, "syncd")
     rig.emulator.faults.script(f"{fault} always")
-    failure, witness = rig.fail()
-    said = [str(failure), repr(failure), *(str(f) for f in witness.failures)]
+    failure, observer = rig.fail()
+    said = [str(failure), repr(failure), *(str(f) for f in observer.failures)]
     said += [record.getMessage() for record in caplog.records if record.name.startswith("syncd")]
     said += [str(failure.__context__), str(failure.__cause__)]
     for text in said:

@@ -26,7 +26,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.kernel_pacing import set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -228,21 +228,21 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_what_else_goes_on_is_heard_during_a_wait(rig: Rig) -> None:
     """However low the limit, its waits are cut into pieces, and after each the attendant may look around."""
-    _, witness = rig.sync(witness=Witness(rig.clock))
+    _, observer = rig.sync(observer=RecordingObserver(rig.clock))
     assert sum(rig.clock.slept) == pytest.approx(20, abs=1.5)
     assert max(rig.clock.slept) <= 0.2 + 1e-9
-    assert len(witness.sent_bytes) > 80
-    assert witness.sent_bytes == sorted(witness.sent_bytes)
+    assert len(observer.sent_bytes) > 80
+    assert observer.sent_bytes == sorted(observer.sent_bytes)
 
 
 @pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: wrong-hash"])
 def test_the_next_attempt_keeps_the_limit(rig: Rig, fault: str) -> None:
     """A failure brings no credit."""
     rig.emulator.faults.script(fault)
-    _, witness = rig.sync()
-    assert len(witness.failures) == 1
-    again = witness.sent_bytes.index(0, 1)
-    assert sum(rig.clock.slept) >= 20 + witness.sent_bytes[again - 1] / KIB - 3
+    _, observer = rig.sync()
+    assert len(observer.failures) == 1
+    again = observer.sent_bytes.index(0, 1)
+    assert sum(rig.clock.slept) >= 20 + observer.sent_bytes[again - 1] / KIB - 3
 
 
 def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:

@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _drawn(scene: Scene, *, show: bool) -> bool:
-    with tempfile.TemporaryDirectory(prefix="screens-") as folder, staged(_home(folder)) as stage:
+    with tempfile.TemporaryDirectory(prefix="screens-") as folder, staged(_home(folder)) as rig:
         try:
-            screen = scene.play(stage)
+            screen = scene.play(rig)
         except AssertionError as failure:  # the others can be drawn all the same
             print(f"{scene.name}: {failure}", file=sys.stderr)
             return False

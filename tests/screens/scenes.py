@@ -46,7 +46,7 @@ _FILES = {
 _WORDS = ("water", "leaf", "green", "black", "minutes", "pot", "cup", "wait", "pour", "warm", "steep", "stir")
 
 
-class Stage:
+class SceneRig:
     """A home with a workspace and a configuration, and the cloud that they are for."""
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
@@ -149,16 +149,16 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
+def staged(folder: Path) -> Iterator[SceneRig]:
     """A stage in a folder that is empty or not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     with _emulator(folder / ".cloud") as emulator:
         emulator.create_sandbox(_SANDBOX)
-        stage = Stage(folder, emulator)
+        rig = SceneRig(folder, emulator)
         try:
-            yield stage
+            yield rig
         finally:
-            stage.close()
+            rig.close()
 
 
 @contextmanager
@@ -176,79 +176,79 @@ def _emulator(folder: Path) -> Iterator[Emulator]:
         emulator.close()
 
 
-def _status(stage: Stage) -> pyte.Screen:
-    stage.configure()
-    stage.daemon()
-    stage.in_state("watching")
-    stage.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
-    stage.in_state("debouncing", "snapshotting", "uploading", "initializing")
-    stage.in_state("watching")
+def _status(rig: SceneRig) -> pyte.Screen:
+    rig.configure()
+    rig.daemon()
+    rig.in_state("watching")
+    rig.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
+    rig.in_state("debouncing", "snapshotting", "uploading", "initializing")
+    rig.in_state("watching")
     _CLOCK.sleep(_AGE_S)
-    return stage.shown("status")
+    return rig.shown("status")
 
 
-def _retrying(stage: Stage) -> pyte.Screen:
-    stage.configure(retry__first_delay_seconds=40, retry__max_delay_seconds=60)
-    stage.run("push")
-    stage.emulator.faults.script("any: 503 always")
-    stage.write("README.md", "# Tea timer\n\nNew words.\n")
-    stage.daemon()
-    stage.in_state("retrying")
+def _retrying(rig: SceneRig) -> pyte.Screen:
+    rig.configure(retry__first_delay_seconds=40, retry__max_delay_seconds=60)
+    rig.run("push")
+    rig.emulator.faults.script("any: 503 always")
+    rig.write("README.md", "# Tea timer\n\nNew words.\n")
+    rig.daemon()
+    rig.in_state("retrying")
     _CLOCK.sleep(_AGE_S)
-    return stage.shown("status")
+    return rig.shown("status")
 
 
-def _watch(stage: Stage) -> pyte.Screen:
-    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
-    stage.run("push")
-    stage.write_large()
-    stage.daemon()
-    stage.in_state("uploading")
-    with stage.terminal("status", "--watch") as terminal:
+def _watch(rig: SceneRig) -> pyte.Screen:
+    rig.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
+    rig.run("push")
+    rig.write_large()
+    rig.daemon()
+    rig.in_state("uploading")
+    with rig.terminal("status", "--watch") as terminal:
         terminal.until(_halfway, "an upload half done")
         return terminal.screen
 
 
-def _push(stage: Stage) -> pyte.Screen:
-    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
-    stage.write_large()
-    with stage.terminal("push") as terminal:
+def _push(rig: SceneRig) -> pyte.Screen:
+    rig.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
+    rig.write_large()
+    with rig.terminal("push") as terminal:
         terminal.until(_halfway, "an upload half done")
         return terminal.screen
 
 
-def _check(stage: Stage) -> pyte.Screen:
+def _check(rig: SceneRig) -> pyte.Screen:
     """One thing to look at: a clock that is not the server's."""
-    stage.configure()
-    stage.write_large()
-    stage.write("deploy/server.pem", "a private key would be in here\n")
-    stage.emulator.faults.script("any: skew 400 always")
-    return stage.shown("check")
+    rig.configure()
+    rig.write_large()
+    rig.write("deploy/server.pem", "a private key would be in here\n")
+    rig.emulator.faults.script("any: skew 400 always")
+    return rig.shown("check")
 
 
-def _history(stage: Stage) -> pyte.Screen:
-    stage.configure(retry__give_up_after_seconds=1, retry__first_delay_seconds=0.2)
-    stage.run("push")
+def _history(rig: SceneRig) -> pyte.Screen:
+    rig.configure(retry__give_up_after_seconds=1, retry__first_delay_seconds=0.2)
+    rig.run("push")
     for minutes in (3, 5):
-        stage.write("src/tea/brew.py", f'MINUTES = {{"green": 2, "black": {minutes}}}\n')
-        stage.run("push")
-    stage.write("docs/plan.md", "# Plan\n")
-    stage.emulator.faults.script("upload: 503 x9")
-    stage.run("push")
-    stage.emulator.faults.clear()
-    stage.run("push")
-    (stage.workspace / "docs/plan.md").unlink()
-    stage.run("push", "--force")
-    return stage.shown("history")
+        rig.write("src/tea/brew.py", f'MINUTES = {{"green": 2, "black": {minutes}}}\n')
+        rig.run("push")
+    rig.write("docs/plan.md", "# Plan\n")
+    rig.emulator.faults.script("upload: 503 x9")
+    rig.run("push")
+    rig.emulator.faults.clear()
+    rig.run("push")
+    (rig.workspace / "docs/plan.md").unlink()
+    rig.run("push", "--force")
+    return rig.shown("history")
 
 
 _ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SANDBOX), (r": ?$", ""))
 
 
-def _init(stage: Stage) -> pyte.Screen:
+def _init(rig: SceneRig) -> pyte.Screen:
     """Whatever it asks is answered, with Enter where no answer is known; the last answer is no, so nothing is sent."""
-    flags = ("--sandbox-base-url", stage.emulator.base_url)
-    with stage.terminal("init", *flags, rows=60) as terminal:
+    flags = ("--sandbox-base-url", rig.emulator.base_url)
+    with rig.terminal("init", *flags, rows=60) as terminal:
         while True:
             before = terminal.text
             try:
@@ -258,7 +258,7 @@ def _init(stage: Stage) -> pyte.Screen:
                 return terminal.screen
             answer = next((answer for asked, answer in _ANSWERS if re.search(asked, terminal.text)), "")
             if re.search(r"key", terminal.text.splitlines()[-1], re.IGNORECASE):
-                answer = stage.emulator.api_key
+                answer = rig.emulator.api_key
             terminal.type(answer + "\n")
 
 
@@ -273,7 +273,7 @@ class Scene:
 
     name: str
     title: str
-    play: Callable[[Stage], pyte.Screen]
+    play: Callable[[SceneRig], pyte.Screen]
 
 
 SCENES = (

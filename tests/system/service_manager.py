@@ -11,7 +11,7 @@ from tests.system.command import CLOCK
 
 
 @dataclass(frozen=True)
-class Heard:
+class Datagram:
     """One datagram's assignments, and when it came (monotonic seconds)."""
 
     at_s: float
@@ -22,7 +22,7 @@ class ServiceManager:
     """Listens on a datagram socket until closed."""
 
     def __init__(self, path: Path) -> None:
-        self.heard: list[Heard] = []
+        self.heard: list[Datagram] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._listener = threading.Thread(target=self._listen, name="service-manager")
@@ -31,7 +31,7 @@ class ServiceManager:
     def _listen(self) -> None:
         while datagram := self._socket.recv(65536):
             lines = datagram.decode().splitlines()
-            self.heard.append(Heard(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
+            self.heard.append(Datagram(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
 
     def said(self, field: str) -> list[str]:
         """All values of a field, oldest first."""

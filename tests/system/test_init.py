@@ -31,7 +31,7 @@ def bare(rig: Rig) -> Rig:
     return rig
 
 
-class Talk:
+class InitDialog:
     """`syncd init` on a terminal of 80 columns, and a person who answers each question once it stands there."""
 
     def __init__(self, rig: Rig, *args: str, cwd: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class Talk:
         return self.terminal.finish()
 
 
-Begin = Callable[..., Talk]
+Begin = Callable[..., InitDialog]
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def begin(bare: Rig) -> Iterator[Begin]:
     """Begins a talk."""
     with ExitStack() as talks:
 
-        def begun(*args: str, cwd: Path | None = None) -> Talk:
-            return talks.enter_context(closing(Talk(bare, *args, cwd=cwd)))
+        def begun(*args: str, cwd: Path | None = None) -> InitDialog:
+            return talks.enter_context(closing(InitDialog(bare, *args, cwd=cwd)))
 
         yield begun
 
@@ -267,19 +267,19 @@ def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
     for path, content in files.items():
         bare.write(path, content)
     (bare.workspace / "out").symlink_to("/etc/passwd")
-    talk = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
-    talk.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
-    talk.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
-    talk.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
+    dialog = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
+    dialog.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
+    dialog.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
+    dialog.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
     assert not bare.emulator.request_log.entries()
-    colours = {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()}
+    colours = {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()}
     assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
-    talk.type("y")
-    assert talk.end() == 0, talk.text
-    told = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", talk.text, flags=re.DOTALL)
+    dialog.type("y")
+    assert dialog.end() == 0, dialog.text
+    told = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", dialog.text, flags=re.DOTALL)
     told = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", told)
     assert told == _WALK
-    assert KEY not in talk.text
+    assert KEY not in dialog.text
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
@@ -294,15 +294,15 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) ->
     bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
     bare.write(".env")
     bare.write("a")
-    talk = begin()
-    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
-    talk.turns(("Send it", ""))
-    assert talk.end() == 0, talk.text
-    assert "API key (" not in talk.text
+    dialog = begin()
+    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
+    dialog.turns(("Send it", ""))
+    assert dialog.end() == 0, dialog.text
+    assert "API key (" not in dialog.text
     assert bare.key_file.exists() is (answer == "")
-    assert ("A service does not see that" in talk.text) is (answer == "n")
+    assert ("A service does not see that" in dialog.text) is (answer == "n")
     assert load_config(str(bare.config_file)).sandbox.region == "asia"
-    assert {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    assert {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
 
 
 def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
@@ -311,12 +311,12 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
     bare.write_key("the-key-from-before")
     bare.write("a")
     bare.environ["KLAVIS_API_KEY"] = KEY
-    talk = begin("--sandbox-base-url", bare.emulator.base_url)
-    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
-    talk.interrupt()
-    assert talk.end() == 0, talk.text
-    assert "Nothing was sent." in talk.text
-    assert "syncd push " in talk.text
+    dialog = begin("--sandbox-base-url", bare.emulator.base_url)
+    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
+    dialog.interrupt()
+    assert dialog.end() == 0, dialog.text
+    assert "Nothing was sent." in dialog.text
+    assert "syncd push " in dialog.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
     assert not bare.emulator.request_log.entries()
 
@@ -325,16 +325,18 @@ def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
     """Where it may be one, that is asked; without an id a sandbox is acquired; without a key nothing can be sent."""
     bare.environ["TZ"] = ":Europe/Madrid"
     bare.write("a")
-    talk = begin()
-    talk.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region,", ""), ("one of them?", "y"), ("API key (", ""))
-    assert talk.end() == 0, talk.text
+    dialog = begin()
+    dialog.turns(
+        ("Directory to", "work"), ("Sandbox id", ""), ("Region,", ""), ("one of them?", "y"), ("API key (", "")
+    )
+    assert dialog.end() == 0, dialog.text
     sandbox = load_config(str(bare.config_file)).sandbox
     assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")
     assert sandbox.acquire
     assert sandbox.acquire.ttl_seconds == 7200
-    assert "1 file in 0 folders" in talk.text
-    assert "Send it" not in talk.text
-    assert "The API key is still missing" in talk.text
+    assert "1 file in 0 folders" in dialog.text
+    assert "Send it" not in dialog.text
+    assert "The API key is still missing" in dialog.text
 
 
 @pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
@@ -342,16 +344,16 @@ def test_it_can_be_left(bare: Rig, begin: Begin, way: str | signal.Signals) -> N
     """Left at a question with Ctrl-D or Ctrl-C, nothing was written, and that is said. A path that no file can hold
     is asked for again, and what a terminal would obey is escaped.
     """
-    talk = begin()
-    talk.turns(("Directory to", None))
-    os.write(talk.terminal._ours, b"\x1b[45mw\xff\n")
-    talk.turns(("Directory to", "work"), ("Sandbox id", None))
-    assert "can only hold valid UTF-8" in " ".join(talk.text.split())
-    assert {cell.bg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    dialog = begin()
+    dialog.turns(("Directory to", None))
+    os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
+    dialog.turns(("Directory to", "work"), ("Sandbox id", None))
+    assert "can only hold valid UTF-8" in " ".join(dialog.text.split())
+    assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):
-        talk.terminal.type(way)
+        dialog.terminal.type(way)
     else:
-        talk.interrupt()
-    assert talk.end() == 75, talk.text
-    assert "nothing was written" in talk.text
+        dialog.interrupt()
+    assert dialog.end() == 75, dialog.text
+    assert "nothing was written" in dialog.text
     assert not bare.config_file.parent.exists()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.desktop import NO_BUS, READY, Screen, Seen, screen, session_bus
+from tests.desktop import NO_BUS, READY, Notification, NotificationServer, notification_server, session_bus
 from tests.system.command import CLOCK
 from tests.system.machine import REPO, RUNTIME, missing, shown
 from tests.system.rig import KEY, Rig
 from tests.system.service_rig import ServiceRig
-from tests.system.test_service import cloud, machine
+from tests.system.test_service import emulator, machine
 from tests.system.test_service import rig as service
 
-__all__ = ["cloud", "machine", "service"]  # fixtures
+__all__ = ["emulator", "machine", "service"]  # fixtures
 
 _USER_BUS = Path("/usr/lib/systemd/user/dbus.socket")
 _NO_MACHINE = missing() or NO_BUS or ("" if _USER_BUS.exists() else "systemd starts no session bus on this machine")
@@ -33,16 +33,16 @@ AGAIN = "work is in sync again"
 
 
 @pytest.fixture
-def admin(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
+def admin(rig: Rig, tmp_path: Path) -> Iterator[NotificationServer]:
     """The screen of the session in which the daemon will be started."""
-    with session_bus(f"unix:path={tmp_path}/bus") as address, screen(address) as server:
+    with session_bus(f"unix:path={tmp_path}/bus") as address, notification_server(address) as server:
         rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
         rig.configure(SOON)
         yield server
 
 
 @needs_bus
-def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: Screen) -> None:
+def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: NotificationServer) -> None:
     """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
     rig.write("a")
     rig.up("--log-level", "debug")
@@ -70,14 +70,14 @@ def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: Screen) -> None:
         assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
 
 
-def _nth(number: int, rig: Rig, admin: Screen) -> Seen:
+def _nth(number: int, rig: Rig, admin: NotificationServer) -> Notification:
     """That notification, waited for."""
     rig.until(lambda: len(admin.shown) >= number, f"notification {number}")
     return admin.shown[number - 1]
 
 
 @needs_bus
-def test_who_does_not_want_them(rig: Rig, admin: Screen) -> None:
+def test_who_does_not_want_them(rig: Rig, admin: NotificationServer) -> None:
     """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
     rig.configure({**SOON, "notifications.desktop": False})
     rig.write("a")

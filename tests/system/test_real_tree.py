@@ -34,7 +34,7 @@ FEWEST_FILES = 2000
 SYNC_S = 60.0
 
 
-class Cloud:
+class EmulatorProcess:
     """`syncd emulator` as a process, as a newcomer starts it."""
 
     def __init__(self, rig: Rig, folder: Path) -> None:
@@ -68,14 +68,14 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(rig: Rig, tmp_path: Path) -> Iterator[Cloud]:
+def emulator(rig: Rig, tmp_path: Path) -> Iterator[EmulatorProcess]:
     """The emulator's process; stopped by SIGTERM it must end well."""
     folder = tmp_path / "process"
     folder.mkdir()
-    cloud = Cloud(rig, folder)
-    yield cloud
-    assert cloud.process.stop() == 0
-    assert "Traceback" not in cloud.process.err
+    emulator = EmulatorProcess(rig, folder)
+    yield emulator
+    assert emulator.process.stop() == 0
+    assert "Traceback" not in emulator.process.err
 
 
 def _packages() -> dict[str, Path]:
@@ -145,17 +145,17 @@ def _rename(workspace: Path) -> None:
     (workspace / "_pytest").rename(workspace / "checker/_pytest")
 
 
-def _converged(rig: Rig, cloud: Cloud, left_out: set[str], uploads: int) -> Tree:
+def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads: int) -> Tree:
     """Waits for a newer archive and a sandbox that holds the workspace; what was wanted."""
     wanted = {path: what for path, what in tree(rig.workspace).items() if path not in left_out}
     missing: list[str] = []
 
     def equal() -> bool:
         shown = rig.shown()
-        if cloud.uploads() == uploads or shown["pending"] or shown["state"] != "watching":
+        if emulator.uploads() == uploads or shown["pending"] or shown["state"] != "watching":
             return False
         # What a folder took the place of lingers over there only where the two can stand side by side.
-        missing[:] = lacking(wanted, tree(cloud.workspace))
+        missing[:] = lacking(wanted, tree(emulator.workspace))
         return not missing
 
     rig.until(equal, f"the sandbox to hold the real tree; it lacks {missing[:5]}", SYNC_S)
@@ -163,7 +163,7 @@ def _converged(rig: Rig, cloud: Cloud, left_out: set[str], uploads: int) -> Tree
 
 
 @pytest.mark.slow
-def test_a_working_day_on_a_real_tree(rig: Rig, cloud: Cloud) -> None:
+def test_a_working_day_on_a_real_tree(rig: Rig, emulator: EmulatorProcess) -> None:
     """Edited, checked out, deleted from and renamed in: after each step the sandbox is equal, and the archive exact."""
     _copy_packages(rig.workspace)
     if len(_files(rig.workspace)) < FEWEST_FILES:
@@ -174,9 +174,9 @@ def test_a_working_day_on_a_real_tree(rig: Rig, cloud: Cloud) -> None:
         if step is not None:
             step(rig.workspace)
         left_out = {os.fsdecode(path) for path in _left_out(rig)}
-        wanted = _converged(rig, cloud, left_out, uploads)
-        assert sorted(cloud.archived()) == sorted(wanted), step
-        uploads = cloud.uploads()
+        wanted = _converged(rig, emulator, left_out, uploads)
+        assert sorted(emulator.archived()) == sorted(wanted), step
+        uploads = emulator.uploads()
     assert daemon.code is None
     assert rig.status()["warnings"] == []
 

@@ -16,8 +16,8 @@ PLAYED = {"check": "pass  sandbox", "init": "config.toml"}
 @pytest.mark.parametrize("scene", [each for each in SCENES if each.name in PLAYED], ids=lambda scene: scene.name)
 def test_a_scene_can_be_played(scene: Scene, tmp_path: Path) -> None:
     """The command runs on a terminal and shows what the scene is about."""
-    with staged(tmp_path / "home") as stage:
-        screen = scene.play(stage)
+    with staged(tmp_path / "home") as rig:
+        screen = scene.play(rig)
         shown = "\n".join(line.rstrip() for line in screen.display)
     assert PLAYED[scene.name] in shown, shown
     assert "internal error" not in shown

@@ -34,7 +34,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
+def emulator(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
     """The emulated API, on the machine's loopback."""
     emulator = Emulator(tmp_path / "cloud", api_key=KEY)
     with machine.network():
@@ -44,9 +44,9 @@ def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
+def rig(machine: Machine, emulator: Emulator) -> Iterator[ServiceRig]:
     """The default configuration's rig; nothing is left of it, and nothing secret is shown."""
-    rig = ServiceRig(machine, cloud)
+    rig = ServiceRig(machine, emulator)
     yield rig
     log = machine.run("journalctl", "--user", "--no-pager").out
     machine.run("systemctl", "--user", "stop", "syncd*")
@@ -255,10 +255,10 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
     rig.until((rig.sandbox.workspace / "without-the-disk.txt").exists, "the directory's file")
 
 
-def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
+def test_one_of_several(rig: ServiceRig, emulator: Emulator) -> None:
     """`--config NAME.toml` is an instance with its own key file; the template goes with the last of them."""
     rig.installed()
-    two = ServiceRig(rig.machine, cloud, "two")
+    two = ServiceRig(rig.machine, emulator, "two")
     two.workspace = "/tmp/work two"
     two.key_file = f"{HOME}/keys of mine/100%.key"
     two.set_up()

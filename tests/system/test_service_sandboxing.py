@@ -9,9 +9,9 @@ import pytest
 from tests.system.machine import HOME, REPO, UID, missing, shown
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig
-from tests.system.test_service import cloud, machine, rig
+from tests.system.test_service import emulator, machine, rig
 
-__all__ = ["cloud", "machine", "rig"]  # fixtures
+__all__ = ["emulator", "machine", "rig"]  # fixtures
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")

@@ -43,7 +43,7 @@ class ShiftedClock(SystemClock):
         return super().wall_s() + self._shifts.wall
 
 
-class Laptop(Rig):
+class ShiftedRig(Rig):
     """A rig whose daemon and cloud live in a time of their own."""
 
     def __init__(self, folder: Path, emulator: Emulator, shifts: Shifts, shifts_file: Path) -> None:
@@ -79,7 +79,7 @@ class Laptop(Rig):
         os.close(self._alarm)
 
 
-class _CloudClock(ShiftedClock):
+class _ServerClock(ShiftedClock):
     """The servers' clock: nobody sets it, but it goes on while the laptop sleeps, as the boottime does."""
 
     def wall_s(self) -> float:
@@ -87,13 +87,13 @@ class _CloudClock(ShiftedClock):
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Laptop]:
+def rig(tmp_path: Path) -> Iterator[ShiftedRig]:
     """A workspace, a sandbox and the command, in a time of their own; nothing secret was shown."""
     shifts_file = tmp_path / "shifts"
     shifts_file.write_bytes(SHIFTS.pack(0.0, 0.0))
     shifts = Shifts(str(shifts_file))
-    with Emulator(tmp_path / "cloud", api_key=KEY, clock=_CloudClock(shifts)) as emulator:
-        laptop = Laptop(tmp_path, emulator, shifts, shifts_file)
+    with Emulator(tmp_path / "cloud", api_key=KEY, clock=_ServerClock(shifts)) as emulator:
+        laptop = ShiftedRig(tmp_path, emulator, shifts, shifts_file)
         try:
             yield laptop
         finally:
@@ -102,12 +102,12 @@ def rig(tmp_path: Path) -> Iterator[Laptop]:
         assert not leaks, "\n".join(leaks)
 
 
-def _refused(rig: Laptop) -> int:
+def _refused(rig: ShiftedRig) -> int:
     """Requests that were answered with an error."""
     return sum((entry.status or 0) >= 400 for entry in rig.emulator.request_log.entries())
 
 
-def test_a_night(rig: Laptop) -> None:
+def test_a_night(rig: ShiftedRig) -> None:
     """What changed unheard is found at once, what did not is not sent, and the URL that ended meanwhile is not used."""
     rig.write("a")
     outside = rig.home / "outside"
@@ -125,7 +125,7 @@ def test_a_night(rig: Laptop) -> None:
     assert daemon.err.count("slept for") == 2
 
 
-def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
+def test_a_change_on_the_way_into_sleep(rig: ShiftedRig) -> None:
     """Saved, and the lid closed: it is sent in the morning, with nobody's help, and once."""
     rig.configure({"sync.debounce_seconds": 1.0})
     rig.write("a")
@@ -139,7 +139,7 @@ def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "urls"), [(5.0, 1), (8 * HOUR_S, 2)], ids=["a nap", "a night"])
-def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
+def test_asleep_in_an_upload(rig: ShiftedRig, seconds: float, urls: int) -> None:
     """Its connection is dead: begun anew at once, with the workspace as it is now, and that is no failure."""
     rig.write("random", os.urandom(8_000_000))
     rig.configure({"sync.upload_limit_kib_per_second": 2000})
@@ -156,7 +156,7 @@ def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
 
 
 @pytest.mark.parametrize("asked_s", [20, 7200], ids=["within one sync's patience", "longer than it"])
-def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int) -> None:
+def test_asleep_while_a_server_wants_to_be_left_alone(rig: ShiftedRig, asked_s: int) -> None:
     """A nap does not end what `Retry-After` asked for, a night does: the server's clock went on."""
     rig.write("a")
     rig.faults(f"upload-url: 503 retry-after={asked_s}")
@@ -172,7 +172,7 @@ def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int)
     assert rig.count("upload-url") == 2
 
 
-def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
+def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
     """It is told by the clock as it is now, however often that is set, and comes nearer in a sleep."""
     rig.write("a")
     rig.faults("upload-url: 503 retry-after=20")
@@ -190,7 +190,7 @@ def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
     assert rig.count("upload-url") == 1
 
 
-def test_asleep_without_a_network(rig: Laptop) -> None:
+def test_asleep_without_a_network(rig: ShiftedRig) -> None:
     """A back-off of our own ends with the sleep."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
     rig.write("a")
@@ -201,7 +201,7 @@ def test_asleep_without_a_network(rig: Laptop) -> None:
     rig.converged(timeout_s=15)
 
 
-def test_asleep_while_paused(rig: Laptop) -> None:
+def test_asleep_while_paused(rig: ShiftedRig) -> None:
     """A pause outlasts the night; what was saved meanwhile is sent when it ends."""
     rig.write("a")
     daemon = rig.awake()
@@ -215,7 +215,7 @@ def test_asleep_while_paused(rig: Laptop) -> None:
     rig.converged()
 
 
-def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
+def test_the_watchdog_is_told_at_once_after_a_sleep(rig: ShiftedRig) -> None:
     """Whatever clock it goes by, and however far off the next ping would have been."""
     manager = ServiceManager(rig.home / "notify")
     rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": "60000000"}
@@ -233,7 +233,7 @@ def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize("by_s", [3 * HOUR_S, -YEAR_S])
-def test_a_clock_that_is_set(rig: Laptop, by_s: float) -> None:
+def test_a_clock_that_is_set(rig: ShiftedRig, by_s: float) -> None:
     """No sleep, no upload, the same URL; what people read goes by the new time. A restart trusts no older URL."""
     rig.write("a")
     daemon = rig.awake()
@@ -256,7 +256,7 @@ def test_a_clock_that_is_set(rig: Laptop, by_s: float) -> None:
     assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (2, 3, 0)
 
 
-def test_the_beginning_of_time(rig: Laptop) -> None:
+def test_the_beginning_of_time(rig: ShiftedRig) -> None:
     """A machine whose clock lost its battery starts in 1970, and is put right while the daemon runs."""
     rig.shifts.set(0.0, 86400.0 - CLOCK.wall_s())
     rig.write("a")
@@ -277,7 +277,7 @@ ELSEWHEN = ("unshare", "--time", "--boottime", "36000", "--monotonic", "7200", "
     or subprocess.run([*ELSEWHEN, "true"], capture_output=True, check=False).returncode != 0,
     reason="time namespaces are not allowed here",
 )
-def test_two_boots(rig: Laptop) -> None:
+def test_two_boots(rig: ShiftedRig) -> None:
     """For real: a process that counts from another boot takes over state, URL and all, and sees no sleep in it."""
     rig.write("a")
     rig.up(prefix=ELSEWHEN)
@@ -293,7 +293,7 @@ def test_two_boots(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
-def test_an_end_before_it_has_begun(rig: Laptop, number: signal.Signals) -> None:
+def test_an_end_before_it_has_begun(rig: ShiftedRig, number: signal.Signals) -> None:
     """A signal in the first instants ends it one way or the other, and leaves nothing that hinders the next one."""
     rig.write("a")
     codes = set()
@@ -318,7 +318,7 @@ DEAF_NAME_SERVER = "127.0.0.153"
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
 
 
-def test_an_end_that_a_name_server_holds_up(rig: Laptop) -> None:
+def test_an_end_that_a_name_server_holds_up(rig: ShiftedRig) -> None:
     """A name server that does not answer cannot be hurried by anything; the end comes in time nevertheless."""
     settings = rig.home / "resolv.conf"
     settings.write_text(f"nameserver {DEAF_NAME_SERVER}\noptions timeout:30\n")

@@ -79,7 +79,7 @@ def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
     ],
 )
 def test_watches(directories: int, watches: int | None, taken: tuple[int, int], grade: Grade, words: str) -> None:
-    """More than three quarters of the user's watches, by all programs, is a warning that says how to raise the limit."""
+    """Use of over three quarters of the user's watches is a warning with the way to raise the limit."""
     finding = judge_watches(directories, watches, "raise it", 128, taken=taken, programs=[("editor", taken[0])])
     assert finding.grade is grade
     assert words in finding.what
@@ -100,7 +100,7 @@ def test_heaviest() -> None:
 
 
 def test_secrets() -> None:
-    """None is fine, names are a note, a secret content is a warning and comes first; many are counted."""
+    """None is fine, names are a note, a secret content is a warning and first; many are counted."""
     assert judge_secrets([], []).grade is Grade.PASS
     by_name = judge_secrets([".env: named like .env"], [])
     assert (by_name.grade, by_name.what, by_name.remedy) == (Grade.NOTE, "1 path held back: 1 by name", "")
