@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -23,52 +20,14 @@ from tests.component.watch_rig import (
     FakeDecision,
     Rules,
     WakeSignal,
+    changes_so_far,
     collect_changes,
     collect_until,
-    kernel_watches,
     opened,
     walk,
+    watches,
+    write_through_mmap,
 )
-
-
-@pytest.fixture
-def wakes() -> Iterator[WakeSignal]:
-    wakes = WakeSignal()
-    yield wakes
-    wakes.close()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "work"
-    (root / "src/deep").mkdir(parents=True)
-    (root / "zz").mkdir()
-    (root / "src/a.py").write_bytes(b"a" * 8192)
-    (root / "src/b.py").write_text("b")
-    (root / "src/empty").mkdir()
-    return root
-
-
-@pytest.fixture
-def watch(root: Path, wakes: WakeSignal) -> Iterator[InotifyWatch]:
-    watch = InotifyWatch(str(root), wakes.wake)
-    watch.open()
-    walk(watch, root)
-    yield watch
-    watch.close()
-
-
-def watches(watch: InotifyWatch) -> int:
-    """Return the kernel's count, without the watches on the workspace's parents."""
-    assert watch._inotify is not None
-    return kernel_watches(watch._inotify._inotify_fd) - len(watch._above)
-
-
-def changes_so_far(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> Changes:
-    """Return the changes up to one in zz, whose event comes after all before it."""
-    (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
-    heard = collect_until(watch, wakes, "zz")
-    return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
 
 
 def append(src: Path) -> None:
@@ -79,11 +38,6 @@ def append(src: Path) -> None:
 def write_in_place(src: Path) -> None:
     with open(src / "a.py", "r+b") as file:
         file.write(b"x")
-
-
-def write_through_mmap(src: Path) -> None:
-    with open(src / "a.py", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        memory[0] = 0x21
 
 
 def replace(src: Path) -> None:
@@ -153,19 +107,6 @@ def test_a_change_between_watching_and_listing_is_reported(wakes: WakeSignal, ro
         (root / "src/new").touch()
         assert collect_changes(watch, wakes).dirty == {"src"}
     watch.close()
-
-
-def test_a_write_to_a_mapping_is_reported_when_it_is_unmapped(
-    watch: InotifyWatch, wakes: WakeSignal, root: Path
-) -> None:
-    """Closing the descriptor causes no event while the mapping exists."""
-    with open(root / "src/a.py", "r+b") as file:
-        memory = mmap.mmap(file.fileno(), 0)
-    assert changes_so_far(watch, wakes, root).dirty == set()
-    memory[0] = 0x21
-    assert changes_so_far(watch, wakes, root).dirty == set()
-    memory.close()
-    collect_until(watch, wakes, "src")
 
 
 def test_reading_causes_no_events(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
@@ -256,80 +197,6 @@ def test_a_removed_directory_is_named(watch: InotifyWatch, wakes: WakeSignal, ro
     assert changes_so_far(watch, wakes, root).dirty == {"src", "src/deep", "src/deep/low"}
 
 
-def test_a_file_that_was_closed_is_named(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """It may have been written through a mapping without a new time."""
-    write_through_mmap(root / "src")
-    (root / "src/b.py").chmod(0o600)
-    (root / "src/b.py").read_text()
-    assert changes_so_far(watch, wakes, root).written == {"src/a.py"}
-    (root / "top").write_text("at the top")
-    assert changes_so_far(watch, wakes, root).written == {"top"}
-
-
-def test_a_file_of_two_names_that_was_closed_is_named(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """It is named by the path that it is watched by, if no directory reports it."""
-    os.link(root / "src/a.py", root.parent / "outside")
-    changes_so_far(watch, wakes, root)
-    with opened(root / "src") as fd:
-        watch.cover_file("src/a.py", "a.py", fd)
-    with open(root.parent / "outside", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        memory[0] = 0x21
-    assert changes_so_far(watch, wakes, root).written == {"src/a.py"}
-
-
-@contextmanager
-def unlinked(src: Path) -> Iterator[BinaryIO]:
-    """Return a file that is removed while it is written."""
-    with open(src / "log", "wb", buffering=0) as file:
-        (src / "log").unlink()
-        yield file
-
-
-@contextmanager
-def rotated(src: Path) -> Iterator[BinaryIO]:
-    """Return a log renamed by `ln` and `rm`, and still written."""
-    with open(src / "log", "wb", buffering=0) as file:
-        os.link(src / "log", src / "log.1")
-        (src / "log").unlink()
-        yield file
-
-
-@contextmanager
-def linked_late(src: Path) -> Iterator[BinaryIO]:
-    """Return a file created without a name, linked later, and still written."""
-    with open(os.open(src, os.O_TMPFILE | os.O_RDWR), "wb", buffering=0) as file:
-        os.link(f"/proc/self/fd/{file.fileno()}", "new", dst_dir_fd=(folder := os.open(src, os.O_RDONLY)))
-        os.close(folder)
-        yield file
-
-
-@pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
-def test_a_write_to_an_unlinked_file_causes_no_sync(
-    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, wakes: WakeSignal, root: Path
-) -> None:
-    """It does not wake the loop, but the next scan reads its directory."""
-    with kind(root / "src") as file:
-        changes_so_far(watch, wakes, root)
-        rings = wakes.rings
-        file.write(b"more")
-        assert changes_so_far(watch, wakes, root) == Changes(unlinked=frozenset({"src"}))
-        assert wakes.rings == rings + 1
-    assert changes_so_far(watch, wakes, root) == Changes(unlinked=frozenset({"src"}))
-
-
-def test_a_write_to_a_file_without_names_is_not_reported(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """A file that was watched itself and lost all names is ignored."""
-    os.link(root / "src/a.py", root.parent / "outside")
-    with opened(root / "src") as fd:
-        watch.cover_file("src/a.py", "a.py", fd)
-    with open(root / "src/a.py", "r+b", buffering=0) as file:
-        (root / "src/a.py").unlink()
-        (root.parent / "outside").unlink()
-        changes_so_far(watch, wakes, root)
-        file.write(b"more")
-        assert changes_so_far(watch, wakes, root) == Changes(unlinked=frozenset({"src"}))
-
-
 def test_a_tree_moved_out_is_not_watched(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
     """After a scan without it, its changes are not reported."""
     (root / "src").rename(root.parent / "gone")
@@ -403,53 +270,6 @@ def test_covering_a_directory_twice_in_a_scan_takes_the_later_rules(
     assert changes_so_far(watch, wakes, root) == Changes()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda root: root.rename(root.with_name("elsewhere")),
-        shutil.rmtree,
-        lambda root: (root.rename(root.with_name("elsewhere")), root.mkdir()),
-    ],
-    ids=["moved", "removed", "replaced"],
-)
-def test_a_missing_workspace_causes_a_full_scan(
-    change: Callable[[Path], object], watch: InotifyWatch, wakes: WakeSignal, root: Path
-) -> None:
-    """Its move, removal or replacement is reported, as events within it no longer count."""
-    change(root)
-    assert collect_changes(watch, wakes, lambda changes: changes.rescan_reason is RescanReason.ROOT)
-
-
-def test_a_workspace_that_comes_back_is_watched(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """Its parent reports at once that it is back, and the next scan watches it."""
-    root.rename(root.with_name("elsewhere"))
-    collect_changes(watch, wakes, lambda changes: changes.rescan_reason is RescanReason.ROOT)
-    with pytest.raises(FileNotFoundError):
-        walk(watch, root)
-    changes_so_far(watch, wakes, root.with_name("elsewhere"))
-    root.with_name("elsewhere").rename(root)
-    collect_changes(watch, wakes, lambda changes: changes.rescan_reason is RescanReason.ROOT)
-    walk(watch, root)
-    (root / "src/deep/file").touch()
-    collect_until(watch, wakes, "src/deep")
-
-
-def test_a_workspace_move_is_reported_without_its_parent(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """The workspace's own watch reports it if the parent is unreadable."""
-    assert watch._inotify is not None
-    watch._inotify.remove(watch._parent_wd)
-    root.rename(root.with_name("elsewhere"))
-    assert collect_changes(watch, wakes).rescan_reason is RescanReason.ROOT
-
-
-def test_siblings_of_the_workspace_are_not_reported(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """Of its parent's names only its own counts."""
-    (root.parent / "neighbour").mkdir()
-    (root.parent / "file").write_text("x")
-    (root.parent / "file").unlink()
-    assert changes_so_far(watch, wakes, root) == Changes()
-
-
 def test_a_burst_wakes_once(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
     """The loop is not woken again until it has taken the changes."""
     for number in range(300):
@@ -475,35 +295,6 @@ def test_too_many_directories_cause_a_full_scan() -> None:
     assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
 
 
-def test_too_many_written_files_are_not_named() -> None:
-    """The list of files is bounded; their directories are still named."""
-    box = changes.ChangeQueue(lambda: None)
-    many = set(map(str, range(changes.WRITTEN_AT_MOST)))
-    box.put({""}, written=many)
-    assert box.take() == Changes(frozenset({""}), written=frozenset(many))
-    box.put({""}, written=many)
-    box.put({"d"}, written={"d/f"})
-    box.put({"d"}, written={"d/g"})
-    assert box.take() == Changes(frozenset({"", "d"}), written=None)
-    box.put({"d"}, written={"d/f"})
-    assert box.take() == Changes(frozenset({"d"}), written=frozenset({"d/f"}))
-
-
-def test_too_many_writes_to_unlinked_files_cause_a_full_scan() -> None:
-    """The list of their directories is bounded, too."""
-    box = changes.ChangeQueue(lambda: None)
-    box.put(unlinked=set(map(str, range(changes.DIRTY_AT_MOST + 1))))
-    assert box.take() == Changes(frozenset(), RescanReason.FLOOD)
-
-
-def test_the_gravest_rescan_reason_is_kept() -> None:
-    """An overflow after the workspace moved does not hide the move."""
-    box = changes.ChangeQueue(lambda: None)
-    for rescan_reason in (RescanReason.COARSE, RescanReason.ROOT, RescanReason.FLOOD):
-        box.put(rescan_reason=rescan_reason)
-    assert box.take().rescan_reason is RescanReason.ROOT
-
-
 def test_an_overflow_causes_a_full_scan(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
     """More events than the kernel keeps cause a full scan, and later ones are reported."""
     with open("/proc/sys/fs/inotify/max_queued_events") as file:
@@ -518,33 +309,6 @@ def test_an_overflow_causes_a_full_scan(watch: InotifyWatch, wakes: WakeSignal, 
     collect_changes(watch, wakes, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
     assert changes_so_far(watch, wakes, root).rescan_reason is None
     assert watch.alive()
-
-
-def test_a_directory_above_the_workspace_goes_and_comes_back(wakes: WakeSignal, tmp_path: Path) -> None:
-    """A move of a parent changes what the path leads to, and causes a full scan each time."""
-    root = tmp_path / "far/near/work"
-    root.mkdir(parents=True)
-    watch = InotifyWatch(str(root), wakes.wake)
-    for number, name in enumerate(("far/near", "far", "far/near", "far")):
-        walk(watch, root)
-        assert kernel_watches(watch._inotify._inotify_fd) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
-        watch.take()
-        aside = tmp_path / f"aside{number}"
-        (tmp_path / name).rename(aside)
-        assert collect_changes(watch, wakes).rescan_reason is RescanReason.ROOT
-        if number % 2:
-            root.mkdir(parents=True)
-        else:
-            aside.rename(tmp_path / name)
-    watch.close()
-
-
-def test_changes_above_the_workspace_are_not_reported(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
-    """Siblings of the workspace and of its parents change unreported."""
-    for folder in (root.parent, root.parent.parent):
-        (folder / "neighbour").mkdir()
-        (folder / "neighbour").rmdir()
-    assert changes_so_far(watch, wakes, root) == Changes()
 
 
 class FailingRules(Rules):

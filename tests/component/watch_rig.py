@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from syncd.watch.changes import Changes, RescanReason
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.interface import Watcher
 
 DEADLINE_S = 10.0
@@ -115,3 +118,21 @@ def kernel_watches(fd: int) -> int:
     """Return the kernel's number of watches of an inotify descriptor (proc(5), fdinfo)."""
     with open(f"/proc/self/fdinfo/{fd}") as info:
         return sum(line.startswith("inotify wd:") for line in info)
+
+
+def changes_so_far(watch: Watcher, wakes: WakeSignal, root: Path) -> Changes:
+    """Return the changes up to one in zz, whose event comes after all before it."""
+    (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
+    heard = collect_until(watch, wakes, "zz")
+    return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
+
+
+def watches(watch: InotifyWatch) -> int:
+    """Return the kernel's count, without the watches on the workspace's parents."""
+    assert watch._inotify is not None
+    return kernel_watches(watch._inotify._inotify_fd) - len(watch._above)
+
+
+def write_through_mmap(src: Path) -> None:
+    with open(src / "a.py", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 0x21

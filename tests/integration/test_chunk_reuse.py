@@ -408,7 +408,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_archives_do_not_depend_on_the_spool(
     spool_rig: SpoolRig, fate: Callable[[SpoolRig], None], reference: list[str]
 ) -> None:
-    """Kept, removed, emptied or replaced before each sync: the archives and syncs are the same, within the disk's bound."""
+    """Kept, removed, emptied or replaced before each sync: archives and syncs are the same, within the disk's bound."""
     assert run_changes(spool_rig, fate) == reference
     if fate is _kept:
         assert spool_rig.made < 30
