@@ -1,4 +1,4 @@
-"""The emulator's API answers as the service's description and FastAPI's manners say."""
+"""The emulator's API answers as the service's description and FastAPI's conventions say."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         yield rig
 
 
-def test_a_workspace_goes_there_and_comes_back(rig: EmulatorRig) -> None:
-    """Uploaded, initialized, dumped: the dump has `./` names and a `.` entry."""
+def test_a_workspace_round_trips(rig: EmulatorRig) -> None:
+    """After upload and initialize, the dump has `./` names and a `.` entry."""
     answer = rig.initialize(files(a__b_txt=b"hello", c_txt=b"there"))
     assert answer.json() == {
         "sandbox_id": SANDBOX,
@@ -45,8 +45,8 @@ def test_a_workspace_goes_there_and_comes_back(rig: EmulatorRig) -> None:
         ("Bearer wrong", 401, "Invalid API key"),
     ],
 )
-def test_the_key_is_asked_for(rig: EmulatorRig, authorization: str | None, status: int, detail: str) -> None:
-    """No key is 403, a wrong one 401, both before the sandbox is looked for."""
+def test_the_key_is_required(rig: EmulatorRig, authorization: str | None, status: int, detail: str) -> None:
+    """No key is 403, a wrong one 401, both before the sandbox is searched."""
     headers = {"Authorization": authorization} if authorization else {}
     answer = httpx.get(f"{rig.emulator.base_url}/local-sandbox/nowhere", headers=headers)
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
@@ -64,7 +64,7 @@ def test_the_key_is_asked_for(rig: EmulatorRig, authorization: str | None, statu
         ("GET", f"{PATH}/dump/", 404),
     ],
 )
-def test_what_is_not_there(rig: EmulatorRig, method: str, path: str, status: int) -> None:
+def test_unknown_names(rig: EmulatorRig, method: str, path: str, status: int) -> None:
     """Unknown sandboxes and paths are 404, unknown methods 405, each with a `detail`."""
     answer = rig.api.request(method, path)
     assert answer.status_code == status
@@ -100,8 +100,8 @@ def test_bad_parameters(
     assert [warning["loc"] for warning in answer.json()["detail"]] == places
 
 
-def test_a_length_is_needed(rig: EmulatorRig) -> None:
-    """A POST without a body must still say so."""
+def test_a_length_is_required(rig: EmulatorRig) -> None:
+    """A POST without a body must have one, too."""
     connection = http.client.HTTPConnection("127.0.0.1", rig.emulator.port, timeout=5)
     connection.putrequest("POST", f"{PATH}/reset")
     connection.putheader("Authorization", f"Bearer {KEY}")
@@ -112,13 +112,13 @@ def test_a_length_is_needed(rig: EmulatorRig) -> None:
 
 @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:80", "127.0.0.1", "localhost:1"])
 def test_a_foreign_host_is_refused(rig: EmulatorRig, host: str) -> None:
-    """A page that reaches loopback under its own name gets nothing, key or not."""
+    """A page that reaches loopback by its own host name gets nothing, with or without the key."""
     assert rig.api.get("/local-sandbox", headers={"Host": host}).status_code == 403
     assert len(rig.emulator.request_log) == 0
 
 
-def test_a_sandbox_lives_and_ends(rig: EmulatorRig) -> None:
-    """Acquired, listed, got, released, gone, and its uploads with it."""
+def test_the_life_cycle_of_a_sandbox(rig: EmulatorRig) -> None:
+    """It is acquired, listed, read and released; then it and its uploads are removed."""
     acquired = rig.api.post("/local-sandbox", json={"server_names": ["git", "terminal"], "ttl_seconds": None})
     assert acquired.status_code == 201
     name = acquired.json()["local_sandbox_id"]
@@ -137,7 +137,7 @@ def test_a_sandbox_lives_and_ends(rig: EmulatorRig) -> None:
 
 
 def test_a_sandbox_expires(rig: EmulatorRig) -> None:
-    """An id that worked is 404 once its time is over; one without an end stays."""
+    """Its id is 404 after its expiry; a sandbox without an expiry stays."""
     name = rig.api.post("/local-sandbox", json={"server_names": "ALL"}).json()["local_sandbox_id"]
     rig.clock.ahead_s = 7199
     assert rig.api.get(f"/local-sandbox/{name}").status_code == 200
@@ -147,7 +147,7 @@ def test_a_sandbox_expires(rig: EmulatorRig) -> None:
 
 
 def test_nothing_uploaded_in_that_region(rig: EmulatorRig) -> None:
-    """The archive must lie in the region that is initialized: `us` and `asia` are two places."""
+    """Initialize needs an archive in its region: `us` and `asia` are two places."""
     assert rig.upload(files(a=b"1"), "asia").status_code == 200
     refused = rig.api.post(f"{PATH}/initialize")
     assert refused.status_code == 400
@@ -157,7 +157,7 @@ def test_nothing_uploaded_in_that_region(rig: EmulatorRig) -> None:
 
 
 def test_initialize_adds_and_overwrites(rig: EmulatorRig) -> None:
-    """What the next archive does not hold stays; files, links and empty directories give way to what has an entry."""
+    """Paths that the archive lacks stay; existing files, links and empty directories are replaced."""
     rig.initialize(
         archive(
             [
@@ -196,7 +196,7 @@ def test_initialize_adds_and_overwrites(rig: EmulatorRig) -> None:
 
 
 def test_reset_empties(rig: EmulatorRig) -> None:
-    """After a reset the workspace is as at first, and the upload can be initialized again."""
+    """After a reset the workspace is empty, and the upload can be initialized again."""
     rig.initialize(archive([member("a/b", b"1"), member("l", type=b"2", linkname="a")]))
     assert rig.api.post(f"{PATH}/reset").status_code == 200
     assert rig.tree() == {}
@@ -205,7 +205,7 @@ def test_reset_empties(rig: EmulatorRig) -> None:
 
 
 def test_url_lifetime(rig: EmulatorRig) -> None:
-    """The lifetime is told in whole minutes, never 0, and can be changed while running."""
+    """The lifetime is given in whole minutes, never 0, and can be changed at run time."""
     assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 30
     rig.emulator.url_lifetime_s = 5
     assert rig.api.post(f"{PATH}/upload-url").json()["expires_in_minutes"] == 1
@@ -213,7 +213,7 @@ def test_url_lifetime(rig: EmulatorRig) -> None:
 
 
 def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
-    """Sandboxes, workspaces, objects, key and URLs given before hold for the next run on the same folder."""
+    """Sandboxes, workspaces, objects, key and URLs stay valid for the next run on the folder."""
     with started_rig(tmp_path) as rig:
         rig.initialize(files(a=b"1"))
         assert rig.initialize(b"none").status_code == 500

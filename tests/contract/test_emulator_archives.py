@@ -1,4 +1,4 @@
-"""Whatever is uploaded, `initialize` unpacks it whole and inside the workspace, or refuses it with a reason."""
+"""`initialize` extracts an uploaded archive completely and inside the workspace, or refuses it with a reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
@@ -35,7 +35,7 @@ def _unsized(name: str, claimed_bytes: int) -> bytes:
 
 
 def _outside(rig: EmulatorRig) -> set[str]:
-    """Every path of the emulator's folder but the workspace's and the bucket's."""
+    """Return every path of the emulator's folder outside the workspace and the bucket."""
     ours = (rig.sandbox.workspace, rig.emulator.data_dir / "bucket")
     paths = rig.emulator.data_dir.rglob("*")
     return {str(path) for path in paths if not any(path.is_relative_to(place) for place in ours)}
@@ -66,7 +66,7 @@ def _outside(rig: EmulatorRig) -> set[str]:
     ],
 )
 def test_bad_archives(rig: EmulatorRig, content: bytes) -> None:
-    """500 with a reason, the sandbox in error, nothing outside the workspace, and a sound archive mends it."""
+    """They give 500 with a reason and a sandbox in error, write nothing outside, and a good archive recovers."""
     context = _outside(rig)
     refused = rig.initialize(content)
     assert refused.status_code == 500
@@ -78,7 +78,7 @@ def test_bad_archives(rig: EmulatorRig, content: bytes) -> None:
 
 
 def test_a_link_is_never_followed(rig: EmulatorRig, tmp_path: Path) -> None:
-    """A link that code in the sandbox left there does not lead an archive out of it: here GNU tar would write there."""
+    """A link in the sandbox does not lead an archive outside, where GNU tar would write."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (rig.sandbox.workspace / "d").symlink_to(outside)
@@ -91,7 +91,7 @@ def test_a_link_is_never_followed(rig: EmulatorRig, tmp_path: Path) -> None:
 
 
 def test_read_only_folders_do_not_hinder_a_reset(rig: EmulatorRig) -> None:
-    """They keep their modes, as with tar, and go when all goes."""
+    """They keep their modes, as with tar, and are removed by a reset."""
     assert rig.initialize(archive([member("d", type=b"5", mode=0o555), member("d/a", b"1")])).status_code == 200
     assert (rig.sandbox.workspace / "d").stat().st_mode & 0o777 == 0o555
     assert rig.api.post(f"{PATH}/reset").status_code == 200
@@ -99,7 +99,7 @@ def test_read_only_folders_do_not_hinder_a_reset(rig: EmulatorRig) -> None:
 
 
 def test_names_modes_and_times(rig: EmulatorRig) -> None:
-    """Bytes that are no UTF-8, long names, permission bits and whole-second times survive."""
+    """Names that are not UTF-8, long names, permissions and whole-second times are kept."""
     strange, long = os.fsdecode(b"caf\xe9\n"), "/".join(["x" * 200] * 5)
     rig.initialize(
         archive(
@@ -119,7 +119,7 @@ def test_names_modes_and_times(rig: EmulatorRig) -> None:
     "bounds", [Bounds(total_bytes=50_000), Bounds(entries=5)], ids=["too many bytes", "too many entries"]
 )
 def test_bounds(tmp_path: Path, bounds: Bounds) -> None:
-    """A small archive that becomes large is stopped."""
+    """A small archive that expands to a large one is stopped."""
     bomb = archive(member(f"f{number}", b"0" * 10_000) for number in range(10))
     assert len(bomb) < 5000
     with pytest.raises(ArchiveRefused):
@@ -127,7 +127,7 @@ def test_bounds(tmp_path: Path, bounds: Bounds) -> None:
 
 
 def test_an_oversized_header_is_not_read(tmp_path: Path) -> None:
-    """A long-name header that claims gigabytes is refused before it is held in memory."""
+    """A long-name header of gigabytes is refused before it is read into memory."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 1024**3
     endless = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10**6))
@@ -136,7 +136,7 @@ def test_an_oversized_header_is_not_read(tmp_path: Path) -> None:
 
 
 def test_flushed_blocks_are_one_member(tmp_path: Path) -> None:
-    """Deflate blocks that are joined at full flushes are one sound gzip member."""
+    """Deflate blocks joined at full flushes are one valid gzip member."""
     plain = gzip.decompress(SOUND)
     packer = zlib.compressobj(wbits=31)
     pieces = [packer.compress(plain[at : at + 1000]) + packer.flush(zlib.Z_FULL_FLUSH) for at in range(0, 20_000, 1000)]
@@ -148,7 +148,7 @@ def test_flushed_blocks_are_one_member(tmp_path: Path) -> None:
 @example(flips=[(136, 128)])  # a directory's time beyond any clock
 @given(flips=st.lists(st.tuples(st.integers(0, 1535), st.integers(0, 255)), min_size=1, max_size=4))
 def test_odd_headers_never_escape(tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]) -> None:
-    """Any change of a tar's bytes is unpacked or refused; no other error, nothing beside the folder."""
+    """Any changed bytes of a tar are extracted or refused, without another error or a file outside."""
     plain = bytearray(gzip.decompress(SOUND))
     for place, value in flips:
         plain[place] = value

@@ -1,4 +1,4 @@
-"""The emulator's bucket refuses what Google's refuses, and answers as it answers."""
+"""The emulator's bucket refuses what Google's refuses, with the same responses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the XML's code."""
+    """Return the status and the XML's code."""
     found = re.fullmatch(
         r"<\?xml [^>]*\?><Error><Code>(\w+)</Code><Message>[^<]+</Message>(<.*>)?</Error>", answer.text
     )
@@ -34,7 +34,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 
 def test_the_url_has_googles_form(rig: EmulatorRig) -> None:
-    """Algorithm, credential, date, expiry, signed headers and a signature of an RSA key's length, at another origin."""
+    """It has algorithm, credential, date, expiry, signed headers and an RSA signature, at another origin."""
     url = urlsplit(rig.upload_url("asia"))
     query = {name: values[0] for name, values in parse_qs(url.query).items()}
     assert url.netloc != urlsplit(rig.emulator.base_url).netloc
@@ -47,8 +47,8 @@ def test_the_url_has_googles_form(rig: EmulatorRig) -> None:
     assert re.fullmatch(r"[0-9a-f]{512}", query["X-Goog-Signature"])
 
 
-def test_success_carries_what_google_sends(rig: EmulatorRig) -> None:
-    """An empty 200 with both hashes on lines of their own."""
+def test_a_successful_upload(rig: EmulatorRig) -> None:
+    """The response is an empty 200 with two hash headers."""
     content = files(a=b"1")
     answer = rig.upload(content)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -104,19 +104,19 @@ def test_a_changed_url_is_refused(rig: EmulatorRig, old: str, new: str, refusal:
     ],
 )
 def test_other_headers_are_refused(rig: EmulatorRig, headers: dict[str, str], refusal: tuple[int, str]) -> None:
-    """The content type is signed, no `x-goog-` header may be added, no key sent."""
+    """The content type is signed; no `x-goog-` header may be added, and no key sent."""
     assert code(rig.bucket.put(rig.upload_url(), content=b"x", headers=headers)) == refusal
     assert code(rig.bucket.get(rig.upload_url(), headers=GZIP))[0] == 403
 
 
 def test_another_name_for_the_host_is_refused(rig: EmulatorRig) -> None:
-    """A URL holds for the host that it was signed for, even where another leads to the same server."""
+    """A URL is valid for the host that it was signed for."""
     url = rig.upload_url().replace("127.0.0.1", "localhost")
     assert code(rig.bucket.put(url, content=b"x", headers=GZIP)) == (403, "SignatureDoesNotMatch")
 
 
 def test_parameter_names_come_in_any_case(rig: EmulatorRig) -> None:
-    """Parameters are found in any spelling, so that an expiry is seen before a bad signature."""
+    """They are case-insensitive, so an expiry is reported before a bad signature."""
     url = rig.upload_url()
     rig.clock.ahead_s = 1801
     lower = re.sub(r"X-Goog-\w+", lambda found: found[0].lower(), url)
@@ -124,7 +124,7 @@ def test_parameter_names_come_in_any_case(rig: EmulatorRig) -> None:
 
 
 def test_a_url_expires_and_not_before(rig: EmulatorRig) -> None:
-    """It holds again and again until its date and lifetime are over, then never."""
+    """It is valid repeatedly until its date and lifetime are over."""
     url = rig.upload_url()
     rig.clock.ahead_s = 1795
     for _ in range(2):
@@ -135,14 +135,14 @@ def test_a_url_expires_and_not_before(rig: EmulatorRig) -> None:
     assert code(rig.bucket.put(url, content=b"x", headers=GZIP)) == (403, "RequestTimeTooSkewed")
 
 
-def test_a_length_is_needed(rig: EmulatorRig) -> None:
+def test_a_length_is_required(rig: EmulatorRig) -> None:
     """A chunked body is refused with V4 URLs."""
     answer = rig.bucket.put(rig.upload_url(), content=iter([b"x"]), headers=GZIP)
     assert code(answer) == (411, "MissingContentLength")
 
 
 def test_a_torn_upload_stores_nothing(rig: EmulatorRig) -> None:
-    """The object stays what it was when the client goes away in the middle."""
+    """The object is unchanged if the client disconnects in the middle."""
     rig.upload(files(a=b"old"))
     url = urlsplit(rig.upload_url())
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
@@ -160,7 +160,7 @@ def test_a_torn_upload_stores_nothing(rig: EmulatorRig) -> None:
 
 
 def test_a_missing_object(rig: EmulatorRig) -> None:
-    """A sound URL for what was never stored."""
+    """A valid URL for an object that was never stored is 404."""
     url = rig.api.get(f"{PATH}/dump").json()["download_url"]
     for version in (rig.emulator.data_dir / "bucket").rglob("dump.tar.gz/*"):
         version.unlink()
@@ -176,7 +176,7 @@ def test_writing_too_often(tmp_path: Path) -> None:
 
 
 def test_connections_are_kept(rig: EmulatorRig) -> None:
-    """Upload after upload goes over one connection, refusals included."""
+    """Uploads use one connection, refusals included."""
     url = urlsplit(rig.upload_url())
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=5)
     connection.connect()

@@ -1,4 +1,4 @@
-"""An uploaded main.py really runs beside the workspace, bounded, and with nothing of ours in its environment."""
+"""An uploaded main.py really runs beside the workspace, bounded, and without the emulator's environment."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DEADLINE_S = 20.0
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
 
 def run(rig: EmulatorRig, code: str, **files: str) -> None:
-    """Uploads and starts a main.py."""
+    """Upload and start a main.py."""
     url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
     content = archive(
         member(name.replace("_", "."), text.encode()) for name, text in {"main_py": code, **files}.items()
@@ -39,7 +39,7 @@ def run(rig: EmulatorRig, code: str, **files: str) -> None:
 
 
 def follow(rig: EmulatorRig) -> tuple[str, str]:
-    """Polls the log by its cursor to the end: the last status and all text."""
+    """Poll the log by its cursor to the end, and return the last status and all text."""
     clock, text, cursor = SystemClock(), "", 0
     deadline_s = clock.monotonic_s() + DEADLINE_S
     while clock.monotonic_s() < deadline_s:
@@ -51,7 +51,7 @@ def follow(rig: EmulatorRig) -> tuple[str, str]:
 
 
 def test_it_works_in_the_workspace(rig: EmulatorRig) -> None:
-    """It finds the workspace by AGENT_WORKSPACE and can remove a file there; its own files lie around it."""
+    """It finds the workspace by AGENT_WORKSPACE and can remove a file there; its own files are in its folder."""
     rig.initialize(archive([member("a", b"1"), member("b", b"2")]))
     run(
         rig,
@@ -66,7 +66,7 @@ def test_it_works_in_the_workspace(rig: EmulatorRig) -> None:
 
 
 def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the emulator's own environment is visible, a key least of all."""
+    """No variable of the emulator's environment is visible."""
     monkeypatch.setenv("KLAVIS_API_KEY", "secret")
     run(rig, "import os; print(sorted(os.environ))")
     status, text = follow(rig)
@@ -84,14 +84,14 @@ def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_it_can_fail(rig: EmulatorRig, code: str, said: str) -> None:
-    """An exit status other than 0 is `failed`, and what it wrote to stderr is in the log."""
+    """An exit status other than 0 is `failed`, and stderr is in the log."""
     run(rig, code)
     status, text = follow(rig)
     assert (status, said in text) == ("failed", True)
 
 
-def test_it_ends_with_its_time(tmp_path: Path) -> None:
-    """What runs too long is killed with its children, and the log says why."""
+def test_it_times_out(tmp_path: Path) -> None:
+    """It is killed with its children, and the log says why."""
     for timeout_s in (0.5, 2.0, 8.0):  # in which a busy machine begins with it
         with started_rig(tmp_path / str(timeout_s), execution_timeout_s=timeout_s) as rig:
             run(
@@ -113,7 +113,7 @@ def test_it_ends_with_its_time(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_the_emulator(tmp_path: Path) -> None:
-    """Closing does not wait for what runs, and leaves no process behind."""
+    """Closing does not wait for it, and leaves no process."""
     with started_rig(tmp_path) as rig:
         run(rig, "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
         pid, cursor = "", 0
@@ -126,7 +126,7 @@ def test_it_ends_with_the_emulator(tmp_path: Path) -> None:
 
 
 def test_a_log_is_bounded(rig: EmulatorRig) -> None:
-    """Output without end fills neither the disk nor an answer."""
+    """Endless output fills neither the disk nor a response."""
     run(rig, "print('x' * 20_000_000)")
     status, text = follow(rig)
     assert status == "completed"
@@ -134,15 +134,15 @@ def test_a_log_is_bounded(rig: EmulatorRig) -> None:
 
 
 def test_it_can_run_again(rig: EmulatorRig) -> None:
-    """A second run of the same name starts with the newly uploaded files alone."""
+    """A second run of the same name has only the newly uploaded files."""
     run(rig, "print('one')", old_txt="")
     assert follow(rig) == ("completed", "one\n")
     run(rig, "import os; print(sorted(os.listdir()))")
     assert follow(rig) == ("completed", "['main.py']\n")
 
 
-def test_what_it_leaves_is_exported(rig: EmulatorRig) -> None:
-    """The artifacts are the execution's folder as a zip."""
+def test_artifacts(rig: EmulatorRig) -> None:
+    """They are the execution's folder as a zip."""
     run(rig, "open('result.txt', 'w').write('42')")
     follow(rig)
     exported = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()
@@ -152,8 +152,8 @@ def test_what_it_leaves_is_exported(rig: EmulatorRig) -> None:
         assert artifacts.read("result.txt") == b"42"
 
 
-def test_what_was_never_there(rig: EmulatorRig) -> None:
-    """Executing without an upload is 400; the status and log of what never ran are 404."""
+def test_an_unknown_execution(rig: EmulatorRig) -> None:
+    """Executing without an upload is 400; the status and log of an unknown one are 404."""
     assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 400
     assert rig.api.get(f"{PATH}/execution-status", params=NAME).status_code == 404
     assert rig.api.get(f"{PATH}/execution-logs", params=NAME).status_code == 404
@@ -161,7 +161,7 @@ def test_what_was_never_there(rig: EmulatorRig) -> None:
 
 
 def test_without_a_main(rig: EmulatorRig) -> None:
-    """An archive without a main.py fails and says so; one that is none is refused."""
+    """An archive without a main.py fails with a reason; an invalid archive is refused."""
     url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
     rig.bucket.put(url, content=archive([member("other.py", b"")]), headers=GZIP)
     assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 200

@@ -1,4 +1,4 @@
-"""Every fault of the language does what its table says, at the instant that it says."""
+"""Every fault of the language does what its table says, at the right moment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENT = files(a=b"1" * 1000)
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
@@ -66,7 +66,7 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         ("initialize: replace always", "initialize", Fault(Action.REPLACE, times=None)),
     ],
 )
-def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
+def test_valid_lines(line: str, op: str, fault: Fault) -> None:
     """Each line of the language is one fault."""
     assert Fault.parse(line) == (op, fault)
 
@@ -100,15 +100,15 @@ def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
         "upload: replace",
     ],
 )
-def test_lines_that_are_none(line: str) -> None:
-    """Anything else is refused with the line in the message."""
+def test_invalid_lines(line: str) -> None:
+    """They are refused with the line in the message."""
     with pytest.raises(BadFault) as refused:
         Fault.parse(line)
     assert repr(line) in str(refused.value)
 
 
 def test_a_reset_acknowledges_what_came(rig: EmulatorRig) -> None:
-    """Also the head of a request whose body lies unread: its client knows that the request had arrived."""
+    """The client knows that the request arrived, also if its body was not read."""
     faults = rig.emulator.faults
     faults.script("execute: reset")
     with closing(http.client.HTTPConnection("127.0.0.1", rig.emulator.port, timeout=5)) as client:
@@ -129,7 +129,7 @@ def test_a_reset_acknowledges_what_came(rig: EmulatorRig) -> None:
 
 
 def test_counting(rig: EmulatorRig) -> None:
-    """First added, first met; `skip` lets pass, `xN` counts, `always` stays until cleared."""
+    """Faults apply in the order added; `skip` skips requests, `xN` counts, `always` lasts until cleared."""
     rig.emulator.faults.script("list: 500 x2", "list: 502 skip=1", "any: 503 skip=1 always")
     statuses = [rig.api.get("/local-sandbox").status_code for _ in range(6)]
     assert statuses == [500, 500, 200, 502, 503, 503]
@@ -139,14 +139,14 @@ def test_counting(rig: EmulatorRig) -> None:
 
 
 def put(rig: EmulatorRig, *lines: str, content: bytes = CONTENT) -> httpx.Response:
-    """An upload that meets these faults."""
+    """Upload with these faults."""
     url = rig.upload_url()
     rig.emulator.faults.script(*lines)
     return rig.bucket.put(url, content=content, headers=GZIP)
 
 
 def stored(rig: EmulatorRig) -> bool:
-    """Whether the upload's content is in the bucket."""
+    """True if the uploaded content is in the bucket."""
     rig.emulator.faults.clear()
     return rig.api.post(f"{PATH}/initialize").status_code == 200
 
@@ -171,7 +171,7 @@ def stored(rig: EmulatorRig) -> bool:
     ],
 )
 def test_faults_that_answer(rig: EmulatorRig, line: str, status: int, holds: str, stores: bool) -> None:
-    """The answer is the fault's, and the object is stored only where the table says so."""
+    """The response is the fault's, and the object is stored only if the table says so."""
     answer = put(rig, line)
     assert (answer.status_code, holds in answer.text) == (status, True)
     assert answer.headers.get("retry-after") == ("2" if "retry-after" in line else None)
@@ -195,14 +195,14 @@ def test_faults_that_answer(rig: EmulatorRig, line: str, status: int, holds: str
     ],
 )
 def test_faults_that_break(rig: EmulatorRig, line: str, stores: bool) -> None:
-    """No answer comes, and the object is stored only where the work was done first."""
+    """There is no response, and the object is stored only if the work was done first."""
     with pytest.raises(httpx.TransportError):
         put(rig, line)
     assert stored(rig) is stores
 
 
 def test_a_reset_is_no_close(rig: EmulatorRig) -> None:
-    """`reset` tears the connection, `close` ends it in order: clients see two different errors."""
+    """`reset` aborts the connection, `close` ends it regularly: clients see two different errors."""
     rig.emulator.faults.script("list: reset", "list: close")
     with pytest.raises(httpx.ReadError, match="reset"):
         rig.api.get("/local-sandbox")
@@ -211,7 +211,7 @@ def test_a_reset_is_no_close(rig: EmulatorRig) -> None:
 
 
 def test_a_waiting_request_ends_with_its_client(rig: EmulatorRig) -> None:
-    """Nothing goes on waiting, or working, for a client that has given up."""
+    """Nothing waits or works for a client that has disconnected."""
     assert rig.upload(CONTENT).status_code == 200
     rig.emulator.faults.script("initialize: delay 600")
     with pytest.raises(httpx.ReadTimeout):
@@ -221,7 +221,7 @@ def test_a_waiting_request_ends_with_its_client(rig: EmulatorRig) -> None:
 
 
 def heard(rig: EmulatorRig, longest: int = 1 << 16) -> bytes:
-    """All that comes for one request, byte for byte."""
+    """Return all bytes of the response."""
     said = b""
     with socket.create_connection(("127.0.0.1", rig.emulator.port), timeout=5) as connection:
         head = f"GET /local-sandbox HTTP/1.1\r\nHost: 127.0.0.1:{rig.emulator.port}\r\nConnection: close\r\n"
@@ -231,8 +231,8 @@ def heard(rig: EmulatorRig, longest: int = 1 << 16) -> bytes:
     return said
 
 
-def test_bytes_that_are_no_answer(rig: EmulatorRig) -> None:
-    """`raw` is said as it is, `flood` begins again and again, `twice` comes two times, `drip` is whole in the end."""
+def test_raw_bytes(rig: EmulatorRig) -> None:
+    """`raw` sends bytes once, `flood` for ever, `twice` two times, `drip` slowly to the end."""
     rig.emulator.faults.script("list: raw a\\r\\n\\x00|b", "list: flood one|two", "list: twice", "list: drip 0.0001")
     assert heard(rig) == b"a\r\n\x00|b"
     assert heard(rig).startswith(b"onetwotwotwotwo")
@@ -241,8 +241,8 @@ def test_bytes_that_are_no_answer(rig: EmulatorRig) -> None:
     assert heard(rig) == whole[: len(whole) // 2]
 
 
-def test_an_answer_of_another_day(rig: EmulatorRig) -> None:
-    """`skew` moves the answer's date, and nothing else."""
+def test_a_skewed_date(rig: EmulatorRig) -> None:
+    """`skew` changes the response's Date, and nothing else."""
     rig.emulator.faults.script("list: skew 3600", "list: skew -3600")
     ahead, behind, right = (
         parsedate_to_datetime(rig.api.get("/local-sandbox").headers["date"]).timestamp() for _ in range(3)
@@ -251,8 +251,8 @@ def test_an_answer_of_another_day(rig: EmulatorRig) -> None:
     assert 3590 < right - behind < 3610
 
 
-def test_an_answer_that_unpacks_to_much(rig: EmulatorRig) -> None:
-    """`bomb` is small on its way, and 64 MiB for whoever undoes both codings."""
+def test_a_compression_bomb(rig: EmulatorRig) -> None:
+    """`bomb` is small, and 64 MiB once both codings are decoded."""
     rig.emulator.faults.script("list: bomb")
     with rig.api.stream("GET", "/local-sandbox") as answer:
         packed = b"".join(answer.iter_raw())
@@ -265,8 +265,8 @@ def hashes(answer: httpx.Response) -> list[str]:
     return answer.headers.get_list("x-goog-hash")
 
 
-def test_hashes_that_lie(rig: EmulatorRig) -> None:
-    """`wrong-hash` names other hashes, `no-hash` none, `corrupt` those of the flipped bytes that it stored."""
+def test_wrong_hashes(rig: EmulatorRig) -> None:
+    """`wrong-hash` sends other hashes, `no-hash` none, `corrupt` those of the flipped bytes that it stored."""
     sent = f"md5={base64.b64encode(hashlib.md5(CONTENT).digest()).decode()}"
     assert sent in hashes(put(rig))
     lie = hashes(put(rig, "upload: wrong-hash"))
@@ -283,7 +283,7 @@ def test_hashes_that_lie(rig: EmulatorRig) -> None:
 
 
 def test_a_download_can_be_corrupt_or_torn(rig: EmulatorRig) -> None:
-    """`corrupt` flips a byte on the way out, `reset mid-body` ends in the middle, `cut` passes half for the whole."""
+    """`corrupt` flips a byte, `reset mid-body` ends in the middle, `cut` sends half as the whole."""
     rig.initialize(CONTENT)
     url = rig.api.get(f"{PATH}/dump").json()["download_url"]
     whole = rig.bucket.get(url).content
@@ -297,7 +297,7 @@ def test_a_download_can_be_corrupt_or_torn(rig: EmulatorRig) -> None:
 
 
 def test_faults_of_the_api(rig: EmulatorRig) -> None:
-    """The API's faults have its shapes: `detail`, half a JSON, a status that says error, another address."""
+    """The API's faults have its forms: `detail`, half a JSON, a status of error, another address."""
     assert rig.upload(CONTENT).status_code == 200
     rig.emulator.faults.script(
         "initialize: 503 retry-after=1",
@@ -324,7 +324,7 @@ def test_a_sandbox_can_vanish(rig: EmulatorRig) -> None:
 
 
 def test_an_archive_can_replace_the_workspace(rig: EmulatorRig) -> None:
-    """`replace`: what is not in the archive goes; else it is extracted over what is there."""
+    """With `replace` other paths are removed; else the archive is extracted over them."""
     rig.initialize(files(a=b"1", b=b"1"))
     rig.emulator.faults.script("initialize: replace")
     assert rig.initialize(files(b=b"2")).status_code == 200
@@ -333,8 +333,8 @@ def test_an_archive_can_replace_the_workspace(rig: EmulatorRig) -> None:
     assert rig.tree() == {"a": b"3", "b": b"2"}
 
 
-def test_an_answer_without_end(rig: EmulatorRig) -> None:
-    """`huge` goes on until the client has had enough."""
+def test_an_endless_response(rig: EmulatorRig) -> None:
+    """`huge` goes on until the client disconnects."""
     rig.emulator.faults.script("upload-url: huge")
     with rig.api.stream("POST", f"{PATH}/upload-url") as answer:
         received = 0
@@ -346,7 +346,7 @@ def test_an_answer_without_end(rig: EmulatorRig) -> None:
     assert rig.api.get(PATH).status_code == 200
 
 
-def test_hooks_see_each_instant(rig: EmulatorRig) -> None:
+def test_hooks_run_at_each_moment(rig: EmulatorRig) -> None:
     """A hook runs before, in the middle and after, while the client waits."""
     seen: list[tuple[str, int, bool]] = []
 
@@ -364,7 +364,7 @@ def test_hooks_see_each_instant(rig: EmulatorRig) -> None:
 
 
 def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
-    """What a hook raises in a server thread is raised again where the emulator is closed."""
+    """Its exception in a server thread is raised again when the emulator is closed."""
 
     def fail(_: RequestRecord) -> None:
         raise LookupError("in the hook")
@@ -375,7 +375,7 @@ def test_a_failing_hook_is_not_lost(tmp_path: Path) -> None:
 
 
 def test_closing_is_prompt(tmp_path: Path) -> None:
-    """Requests that hang, crawl or never end do not keep the emulator open."""
+    """Hanging, slow and endless requests do not delay it."""
     answers: list[object] = []
 
     def ask(rig: EmulatorRig, path: str) -> None:
@@ -403,7 +403,7 @@ def test_closing_is_prompt(tmp_path: Path) -> None:
 
 
 def test_nothing_secret_is_kept(rig: EmulatorRig) -> None:
-    """Neither the journal nor its lines hold a key or a signature."""
+    """The request log holds neither a key nor a signature."""
     put(rig)
     rig.api.get(f"{PATH}?api_key=key-of-the-test")
     shown = repr(rig.emulator.request_log.entries()) + "".join(map(str, rig.emulator.request_log))

@@ -1,4 +1,4 @@
-"""The emulator's answers are those of the service's own public description, checked by a library made for that."""
+"""The emulator's responses match the service's public API description, checked by a library."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _OpenApiResponse:
 
 
 def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig) -> None:
-    """Each operation, in success and in error, answers in the form that its description gives for that status."""
+    """Each operation's responses, successful or not, have the described form for their status."""
     openapi = OpenAPI.from_dict(description)
     for method, path, body, status in CALLS:
         answer = rig.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
@@ -114,7 +114,7 @@ def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig
 
 
 def test_every_operation_is_called(description: dict[str, Any]) -> None:
-    """No operation of the description is left out above, and none in success only that can be sent something wrong."""
+    """Every operation of the description is called, and with an invalid request if it takes one."""
     called = {(method, path.partition("?")[0].replace(PATH, ID), status) for method, path, _, status in CALLS}
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
@@ -124,8 +124,8 @@ def test_every_operation_is_called(description: dict[str, Any]) -> None:
                 assert (method.upper(), path, status) in called
 
 
-def test_a_wrong_answer_would_be_seen(description: dict[str, Any], rig: EmulatorRig) -> None:
-    """The check can fail: an answer with a field of the wrong type is refused."""
+def test_a_wrong_response_fails_the_check(description: dict[str, Any], rig: EmulatorRig) -> None:
+    """A response with a field of the wrong type is refused."""
     openapi = OpenAPI.from_dict(description)
     rig.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
     answer = rig.api.post(f"{PATH}/upload-url")

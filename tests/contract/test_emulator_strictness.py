@@ -1,4 +1,4 @@
-"""`initialize` is as strict as GNU tar, the referee: the same start and archive give the same end and answer."""
+"""`initialize` is as strict as GNU tar: the same archive over the same files gives the same result."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def found(top: Path) -> dict[str, str]:
 @pytest.mark.skipif(shutil.which("tar") is None, reason="no tar here")
 @pytest.mark.parametrize("case", CASES)
 def test_as_gnu_tar(tmp_path: Path, case: str) -> None:
-    """What could not be put there is left out, the rest is unpacked, and the whole has failed."""
+    """Entries that cannot be extracted are left out, the others are extracted, and the whole fails."""
     start, members = CASES[case]
     packed = archive(members)
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"

@@ -1,192 +1,42 @@
-"""Kept chunks save work and nothing else: whatever becomes of them, each archive is what it would be without them.
+"""Kept chunks only save work: each archive is byte for byte what it would be without them.
 
-The same story of changes runs with the chunks kept, never kept, taken away and damaged between any two syncs, and each
-time the sandbox ends equal to the workspace, by archives that are the same byte for byte. Shown on the way, as far as
-kept chunks could break it: the sandbox converges in one sync; no change is lost that falls into a sync, or between an
-upload that was cut off and the next; no torn file counts as done; what is ignored or outside leaves neither in an
-archive nor in the spool; keys stay out of the spool; a kill at any instant needs no repair; the spool stays within
-twice the archive; what did not change is not uploaded. Signals, logs, memory and an idle process's CPU are the
-process's own, and are tried on the real command.
+The same changes are synced with the chunks kept, never kept, removed and damaged between any two syncs, and each time
+the sandbox equals the workspace in the end. The tests show that one sync is enough; that no change is lost during a
+sync or between an interrupted upload and the next; that no torn file counts as done; that excluded files and keys are
+in neither the archive nor the spool; that a kill at any step needs no repair; that the spool stays within twice the
+archive; and that nothing unchanged is uploaded. Signals, logs, memory and CPU are tested with the real command.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import stat
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from syncd.archive.chunk_store import ChunkStore, Piece, PieceWriter
-from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
-from syncd.daemon import build
 from syncd.remote.failure_action import FailureAction
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome
-from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
-
-# By this clock every file is old enough for its stamp to be believed.
-LATER_S = 4_000_000_000.0
-# All paths have this time, so that only what the story says makes two archives differ.
-THEN_NS = 1_700_000_000_000_000_000
-LARGE = "large/a"  # stored in several reads
-
-
-class CountingStore(ChunkStore):
-    """The real store, which counts the chunks that are built."""
-
-    made = 0
-
-    def writer(self) -> PieceWriter:
-        self.made += 1
-        return super().writer()
-
-
-class EmptyStore(CountingStore):
-    """A store that keeps nothing."""
-
-    def get(self, key: str) -> Piece | None:
-        return None
-
-
-class SpoolRig:
-    """A rig whose spool can be damaged, and whose sandbox holds exactly the last archive."""
-
-    def __init__(self, rig: Rig, store_type: type[CountingStore]) -> None:
-        self.rig = rig
-        self.stores: list[CountingStore] = []
-        self.store_type = store_type
-        self.most_bytes = 0
-        self.archive_bytes = 0
-        # The rest of an older archive would hide what a newer one lacks.
-        rig.emulator.faults.on("initialize", "before", lambda _: _empty(rig.sandbox.workspace))
-        # Programs run in real time: in the test's, each has ended whenever someone looks.
-        rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
-        rig.clock.wall = LATER_S
-        rig.meanwhile = self.measure
-
-    def store(self, folder: str) -> CountingStore:
-        self.stores.append(self.store_type(folder))
-        return self.stores[-1]
-
-    @property
-    def work(self) -> Path:
-        return self.rig.workspace
-
-    @property
-    def made(self) -> int:
-        return sum(store.made for store in self.stores)
-
-    @property
-    def spool(self) -> Path:
-        return Path(directories_for(str(self.work), self.rig.environ).spool) / "chunks"
-
-    def chunks(self) -> list[Path]:
-        """Return the files of kept chunks."""
-        return sorted(path for path in self.spool.iterdir() if path.is_file())
-
-    def chunks_of(self, *paths: str) -> list[Path]:
-        """Return the chunks with these files' headers."""
-        found = []
-        for chunk in self.chunks():
-            tar = _inflated(chunk)
-            if any(path.encode() + b"\0" in tar for path in paths):
-                found.append(chunk)
-        assert len(found) == len(paths)
-        return found
-
-    def inflated(self) -> bytes:
-        """Return all contents of the kept chunks."""
-        return b"".join(_inflated(chunk) for chunk in self.chunks())
-
-    def measure(self) -> None:
-        """Note the largest size of the spool."""
-        if self.spool.is_dir():
-            with os.scandir(self.spool) as items:
-                sizes = [item.stat(follow_symlinks=False).st_size for item in items]
-            self.most_bytes = max(self.most_bytes, sum(sizes))
-
-    def write(self, path: str, content: bytes) -> None:
-        file = self.work / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-
-    def settle_times(self) -> None:
-        for path in (self.work, *self.work.rglob("*")):
-            if path.lstat().st_mtime_ns != THEN_NS:
-                os.utime(path, ns=(THEN_NS, THEN_NS), follow_symlinks=False)
-
-    def sync(self, observer: RecordingObserver | None = None) -> Outcome:
-        """Sync, after which both sides must be equal, by at most one upload."""
-        before = self.rig.emulator.request_log.count("upload", 200)
-        outcome, _ = self.rig.sync(observer=observer)
-        self.check_equal()
-        uploads = self.rig.emulator.request_log.count("upload", 200) - before
-        assert uploads == (1 if outcome.sync else 0), "a damaged archive was taken"
-        if outcome.sync:
-            self.archive_bytes = max(self.archive_bytes, outcome.sync.archive_bytes)
-        self.measure()
-        return outcome
-
-    def check_equal(self) -> None:
-        assert tree(self.rig.sandbox.workspace) == tree(self.work)
-
-
-def _inflated(chunk: Path) -> bytes:
-    """Return a chunk's decompressed content, maybe with bytes of what follows it."""
-    content = chunk.read_bytes()
-    inflate = zlib.decompressobj(-15)
-    tar = bytearray()
-    with contextlib.suppress(zlib.error):
-        for start in range(0, len(content), 64):
-            tar += inflate.decompress(content[start : start + 64])
-    return bytes(tar)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def tree(top: Path) -> dict[str, tuple[str, object]]:
-    """Return each path's kind, and content and executable bit, or target."""
-    found: dict[str, tuple[str, object]] = {}
-    for path in top.rglob("*"):
-        name = str(path.relative_to(top))
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            found[name] = "link", os.readlink(path)
-        elif stat.S_ISDIR(status.st_mode):
-            found[name] = "folder", None
-        else:
-            found[name] = "file", (bool(status.st_mode & 0o100), path.read_bytes())
-    return found
-
-
-@contextlib.contextmanager
-def make_rig(folder: Path, store_type: type[CountingStore] = CountingStore) -> Iterator[SpoolRig]:
-    """Give a workspace of several chunks that is not in the sandbox yet."""
-    with rigged(folder) as rig, pytest.MonkeyPatch.context() as patch:
-        spool_rig = SpoolRig(rig, store_type)
-        patch.setattr(build, "ChunkStore", spool_rig.store)
-        chance = Random(8)
-        spool_rig.write(LARGE, chance.randbytes(1_300_000))
-        for number in range(5):  # each a chunk of its own
-            spool_rig.write(f"middle/{number}", chance.randbytes(900) * 600)
-        for number in range(20):
-            spool_rig.write(f"small/{number % 4}/{number}", chance.randbytes(40) * 50)
-        spool_rig.settle_times()
-        yield spool_rig
+from tests.integration.spool_rig import (
+    CHUNK_DAMAGES,
+    LARGE,
+    CountingStore,
+    EmptyStore,
+    SpoolRig,
+    cut,
+    flip_body,
+    flip_footer,
+    make_rig,
+    replace_by_folder,
+    replace_by_loop,
+    swap,
+    tree,
+)
+from tests.integration.sync_rig import KEY, RecordingObserver
 
 
 @pytest.fixture
@@ -196,63 +46,7 @@ def spool_rig(tmp_path: Path) -> Iterator[SpoolRig]:
         yield spool_rig
 
 
-# What may become of a chunk's file. Each is done to all chunks it is given.
-
-
-def _flip_body(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        content = bytearray(chunk.read_bytes())
-        content[len(content) // 3] ^= 4
-        chunk.write_bytes(content)
-
-
-def _flip_foot(chunks: list[Path]) -> None:
-    for place, chunk in enumerate(chunks):
-        content = bytearray(chunk.read_bytes())
-        content[-1 - place % 12] ^= 4  # what the chunk says of its own content
-        chunk.write_bytes(content)
-
-
-def _cut(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        os.truncate(chunk, chunk.stat().st_size // 2)
-
-
-def _swapped(chunks: list[Path]) -> None:
-    """Exchange the names of all chunks."""
-    contents = [chunk.read_bytes() for chunk in chunks]
-    for chunk, content in zip(chunks, contents[1:] + contents[:1], strict=True):
-        chunk.write_bytes(content)
-
-
-def _foreign(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        chunk.write_bytes(b"a file of someone else's\n" * 400)
-
-
-def _folder(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        chunk.unlink()
-        chunk.mkdir()
-        (chunk / "f").write_text("x")
-
-
-def _unopenable(chunks: list[Path]) -> None:
-    """Make the chunks unopenable, also for root."""
-    for chunk in chunks:
-        chunk.unlink()
-        chunk.symlink_to(chunk)
-
-
-def _deleted(chunks: list[Path]) -> None:
-    for chunk in chunks:
-        chunk.unlink()
-
-
-HARMS = [_flip_body, _flip_foot, _cut, _swapped, _foreign, _folder, _unopenable, _deleted]
-
-
-# What may become of the spool.
+# Damage of the whole spool.
 
 
 def _kept(spool_rig: SpoolRig) -> None:
@@ -280,7 +74,7 @@ def _spool_by_a_file(spool_rig: SpoolRig) -> None:
 FATES = [_kept, _spool_removed, _spool_by_another, _spool_by_a_file]
 
 
-# The story: each step is a change, and whether it is one that must be sent.
+# The changes, in their order; each returns true if it must be sent.
 
 
 def _edit(spool_rig: SpoolRig) -> bool:
@@ -415,14 +209,14 @@ def test_archives_do_not_depend_on_the_spool(
     assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 
 
-@pytest.mark.parametrize("harm", [_flip_body, _flip_foot, _cut, _swapped, _folder, _unopenable])
+@pytest.mark.parametrize("harm", [flip_body, flip_footer, cut, swap, replace_by_folder, replace_by_loop])
 def test_every_chunk_damaged(spool_rig: SpoolRig, harm: Callable[[list[Path]], None], reference: list[str]) -> None:
     """All chunks are damaged before each sync: each sync sends everything right at once."""
     assert run_changes(spool_rig, lambda spool_rig: harm(spool_rig.chunks())) == reference
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", CHUNK_DAMAGES)
 def test_only_damaged_chunks_are_rebuilt(
     spool_rig: SpoolRig, harm: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:
@@ -436,9 +230,9 @@ def test_only_damaged_chunks_are_rebuilt(
     if restarted:
         spool_rig.rig.restart()
     spool_rig.sync()
-    if harm is _flip_foot and not restarted:
+    if harm is flip_footer and not restarted:
         assert spool_rig.made - made == 1  # a process that knows a chunk does not ask what its file says of it
-    elif restarted and harm is not _flip_body:
+    elif restarted and harm is not flip_body:
         assert spool_rig.made - made == 3
     else:
         assert spool_rig.made - made == 4  # found as it goes out; what was never read before packing is then read again
@@ -447,11 +241,11 @@ def test_only_damaged_chunks_are_rebuilt(
     _edit_large(spool_rig)
     spool_rig.settle_times()
     spool_rig.sync()
-    left = 2 if harm is _flip_foot and not restarted else 0
+    left = 2 if harm is flip_footer and not restarted else 0
     assert spool_rig.made - made == 1 + left
 
 
-BETWEEN = [*((harm, "upload") for harm in HARMS), (_flip_body, "pause"), (_cut, "pause")]
+BETWEEN = [*((harm, "upload") for harm in CHUNK_DAMAGES), (flip_body, "pause"), (cut, "pause")]
 
 
 class DamagingObserver(RecordingObserver):
@@ -485,7 +279,7 @@ def test_damage_between_packing_and_sending(spool_rig: SpoolRig, harm: Callable[
 
 
 @pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
-@pytest.mark.parametrize(("restarted", "harm"), [(False, _flip_body), (True, _swapped)], ids=["running", "restarted"])
+@pytest.mark.parametrize(("restarted", "harm"), [(False, flip_body), (True, swap)], ids=["running", "restarted"])
 def test_an_interrupted_sync(
     spool_rig: SpoolRig, harm: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""The sync cycle against the emulator: one lease for many, every fault answered by its meaning, no needless upload."""
+"""The sync cycle against the emulator: one upload URL for many uploads, each fault handled, no needless upload."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WHOLE = ["upload-url", "upload", "initialize"]
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and where it goes."""
+    """A workspace with one file, and its sandbox."""
     with rigged(tmp_path) as rig:
         rig.write()
         yield rig
 
 
 def test_a_file_arrives(rig: Rig) -> None:
-    """The whole way: lease, upload, initialize; the sandbox has the file, the outcome says how much."""
+    """Upload URL, upload, initialize: the sandbox has the file, the outcome its size."""
     outcome, observer = rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
     assert rig.asked() == WHOLE
@@ -43,7 +43,7 @@ def test_a_file_arrives(rig: Rig) -> None:
 
 
 def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
-    """A second sync, also of a new process, finds nothing to do; a forced one does everything."""
+    """A second sync, also of a new process, makes no request; a forced one makes all."""
     rig.sync()
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
@@ -52,8 +52,8 @@ def test_an_unchanged_workspace_asks_for_nothing(rig: Rig) -> None:
     assert rig.sync(SyncMode.FORCED)[0].word == "initialized"
 
 
-def test_one_lease_for_many(rig: Rig) -> None:
-    """The URL is used until shortly before its end, across restarts and sleep too; a fresh one only then."""
+def test_one_upload_url_for_many(rig: Rig) -> None:
+    """The URL is used until shortly before it expires, across restarts and suspends too."""
     for number in range(5):
         rig.write(content=f"text {number}")
         rig.sync()
@@ -71,8 +71,8 @@ def test_one_lease_for_many(rig: Rig) -> None:
     assert rig.emulator.request_log.count("upload", 200) == 7
 
 
-def test_the_leases_end_for_people(rig: Rig) -> None:
-    """Status can show when the URL ends."""
+def test_the_expiry_is_known(rig: Rig) -> None:
+    """The status can show when the URL expires."""
     assert rig.cycle.url_expires_at is None
     rig.sync()
     assert rig.cycle.url_expires_at == "2026-11-24T13:50:11Z"
@@ -80,7 +80,7 @@ def test_the_leases_end_for_people(rig: Rig) -> None:
 
 @pytest.mark.parametrize("fault", ["upload: expired", "upload: forbidden", "upload: 400", "upload: 404 before"])
 def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
-    """Exactly one fresh URL, without any wait."""
+    """Exactly one new URL is requested, without a wait."""
     rig.emulator.faults.script(fault)
     _, observer = rig.sync()
     assert rig.asked() == ["upload-url", "upload", *WHOLE]
@@ -88,7 +88,7 @@ def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
 
 
 def test_a_really_expired_url(rig: Rig) -> None:
-    """Where the server's clock runs ahead of what it said, the bucket's word counts."""
+    """The bucket decides if the server's clock is ahead of what it sent."""
     rig.sync()
     rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
     rig.write(content="later")
@@ -98,7 +98,7 @@ def test_a_really_expired_url(rig: Rig) -> None:
 
 
 def test_urls_that_are_always_refused(rig: Rig) -> None:
-    """Two fresh URLs at once, then waits like for any failure, then an end: no storm."""
+    """Two new URLs are requested at once, then with waits as for any failure, until syncd gives up."""
     rig.emulator.faults.script("upload: forbidden always")
     failure, observer = rig.fail()
     assert failure.action is FailureAction.FRESH_LEASE
@@ -140,8 +140,8 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
         ("initialize: error no space left x2", "initialize"),
     ],
 )
-def test_what_passes_is_tried_again(rig: Rig, fault: str, again: str) -> None:
-    """Two failures of one step are two waits, and only that step is done again."""
+def test_a_step_is_retried(rig: Rig, fault: str, again: str) -> None:
+    """Two failures of one step cause two waits, and only that step is repeated."""
     rig.emulator.faults.script(fault)
     outcome, observer = rig.sync()
     assert outcome.word == "initialized"
@@ -152,14 +152,14 @@ def test_what_passes_is_tried_again(rig: Rig, fault: str, again: str) -> None:
     assert 1 <= observer.waits[1] <= 2
 
 
-def test_a_body_without_hashes_is_taken(rig: Rig) -> None:
-    """A bucket that says nothing of its checksums proves nothing, and stops nothing."""
+def test_a_bucket_without_checksums(rig: Rig) -> None:
+    """A bucket that sends no checksum is trusted."""
     rig.emulator.faults.script("upload: no-hash")
     assert rig.sync()[0].word == "initialized"
 
 
-def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
-    """As long as the bucket has other bytes than were sent, nothing is initialized."""
+def test_a_corrupt_upload_is_never_initialized(rig: Rig) -> None:
+    """Nothing is initialized while the bucket has other bytes than were sent."""
     rig.emulator.faults.script("upload: wrong-hash always")
     failure, _ = rig.fail()
     assert (failure.step, failure.action) == (ApiStep.UPLOAD, FailureAction.UPLOAD_AGAIN)
@@ -167,14 +167,14 @@ def test_a_lying_bucket_is_never_initialized(rig: Rig) -> None:
 
 
 def test_a_lost_archive_is_uploaded_again(rig: Rig) -> None:
-    """`initialize` with 400 says that nothing lies there: then, and only then, it is uploaded again."""
+    """It is uploaded again only if `initialize` answers 400, which means that it is missing."""
     rig.emulator.faults.script("initialize: 400")
     rig.sync()
     assert rig.asked() == [*WHOLE, "upload", "initialize"]
 
 
 def test_retry_after_is_honoured(rig: Rig) -> None:
-    """The server's wish is the least wait."""
+    """The server's value is the minimum wait."""
     rig.emulator.faults.script("upload: 503 retry-after=17", "upload: 429 retry-after=0")
     _, observer = rig.sync()
     assert observer.waits[0] == 17
@@ -182,7 +182,7 @@ def test_retry_after_is_honoured(rig: Rig) -> None:
 
 
 def test_the_wait_grows_across_syncs(rig: Rig) -> None:
-    """A sync that gave way to a newer one does not bring the first, short wait back."""
+    """A sync that was interrupted by newer changes does not reset the wait."""
     rig.emulator.faults.script("upload: 503 always")
     for number in range(4):
         observer = RecordingObserver(rig.clock, ends=Superseded())
@@ -193,8 +193,8 @@ def test_the_wait_grows_across_syncs(rig: Rig) -> None:
         assert limit / 2 <= observer.waits[0] <= limit
 
 
-def test_the_budget_ends(rig: Rig) -> None:
-    """After `give_up_after_seconds` the failure is told; the next sync starts afresh and succeeds."""
+def test_give_up_after(rig: Rig) -> None:
+    """After `give_up_after_seconds` the sync fails; the next sync starts afresh and succeeds."""
     rig.emulator.faults.script("upload: 503 always")
     began_s = rig.clock.monotonic
     failure, observer = rig.fail()
@@ -219,8 +219,8 @@ def test_a_wait_can_be_ended(rig: Rig, end: BaseException) -> None:
     assert rig.asked().count("upload-url") == 1
 
 
-def test_the_waiter_knows_why(rig: Rig) -> None:
-    """A pause tells whether any server answered: only without one may a newer change cut it short."""
+def test_the_observer_gets_the_failure_action(rig: Rig) -> None:
+    """Only a wait without any answer of a server may be ended by a newer change."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
     _, observer = rig.sync()
     assert observer.actions == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
@@ -242,8 +242,8 @@ def test_the_waiter_knows_why(rig: Rig) -> None:
         ("upload: 400 code=EntityTooLarge", SandboxRefused, ("size", "EntityTooLarge")),
     ],
 )
-def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
-    """A refusal ends the sync at its first answer, in one line that names key, sandbox, region or size."""
+def test_errors_that_a_person_must_fix(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
+    """A refusal ends the sync at the first response, in one line that names key, sandbox, region or size."""
     rig.emulator.faults.script(f"{fault} always")
     failure, observer = rig.fail()
     assert failure.action is FailureAction.REFUSED
@@ -257,7 +257,7 @@ def test_what_a_person_must_mend(rig: Rig, fault: str, kind: type, words: tuple[
 
 
 def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
-    """The emulator's own refusals, not scripted ones; with the right ones it goes well."""
+    """The emulator refuses a wrong key and sandbox by itself; with the right ones the sync succeeds."""
     rig.key = ApiKey(f"{KEY}?", "the test")
     failure, _ = rig.fail()
     assert type(failure.as_error()) is KeyRefused
@@ -278,7 +278,7 @@ def test_a_wrong_key_and_sandbox_for_real(rig: Rig) -> None:
     ("fault", "uploads"), [("initialize: reset always", 1), ("initialize: 503 always", 1), ("upload: 503 always", 1)]
 )
 def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
-    """A process that died before `initialize` answered costs no second upload of the same workspace."""
+    """A process that died before the answer of `initialize` causes no second upload."""
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
@@ -290,7 +290,7 @@ def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
 
 
 def test_a_change_after_the_crash(rig: Rig) -> None:
-    """What lies in the bucket is not what the workspace is now: it is uploaded."""
+    """The archive in the bucket is outdated, so another one is uploaded."""
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
@@ -302,7 +302,7 @@ def test_a_change_after_the_crash(rig: Rig) -> None:
 
 
 def test_a_crash_after_a_refused_url(rig: Rig) -> None:
-    """A URL that the bucket refused is not tried again by the next process."""
+    """The next process does not use the refused URL."""
     rig.emulator.faults.script("upload: forbidden")
     with pytest.raises(Stop):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
@@ -312,7 +312,7 @@ def test_a_crash_after_a_refused_url(rig: Rig) -> None:
 
 
 def test_a_crash_in_a_second_upload(rig: Rig) -> None:
-    """From its first byte on, what an earlier upload left in the bucket is not believed to lie there."""
+    """From its first byte on, an earlier upload no longer counts as in the bucket."""
     rig.emulator.faults.script("initialize: 503", "upload: lost skip=1")
     for content in ("first", "second"):
         rig.write(content=content)
@@ -325,7 +325,7 @@ def test_a_crash_in_a_second_upload(rig: Rig) -> None:
 
 
 def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
-    """Neither manifest nor lease nor upload of one sandbox counts for another."""
+    """Neither manifest, upload URL nor upload of one sandbox counts for another."""
     rig.sync()
     rig.restart()
     other = rig.emulator.create_sandbox("other")
@@ -335,8 +335,8 @@ def test_another_sandbox_starts_from_nothing(rig: Rig) -> None:
     assert (other.workspace / "a.txt").read_text() == "hello"
 
 
-def test_another_region_is_another_way(rig: Rig) -> None:
-    """The region goes to lease and initialize alike, and a lease of one is not used for the other."""
+def test_another_region(rig: Rig) -> None:
+    """All requests have the region, and an upload URL of one region is not used for another."""
     rig.sync()
     rig.restart()
     rig.keys["sandbox"]["region"] = "asia"
@@ -348,7 +348,7 @@ def test_another_region_is_another_way(rig: Rig) -> None:
 
 
 def test_nothing_is_recorded_before_the_answer(rig: Rig) -> None:
-    """A sync that failed at its last step is not taken for done by the next one."""
+    """A sync that failed at its last step does not count as done."""
     rig.emulator.faults.script("initialize: 404")
     with pytest.raises(StepFailed):
         rig.sync()

@@ -1,4 +1,4 @@
-"""An agent is told of its sandbox: by a file with the MCP servers, and by the person's hook, once for each sandbox."""
+"""The agent is notified of its sandbox: by a file with the MCP servers, and by the user's hook once a sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.sync_rig import Rig, rigged
 
 
 class HookScript:
-    """Who is told: a script writes down what it finds in its environment, and ends as it is asked to."""
+    """A hook script that records its environment and ends as set up."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -33,13 +33,13 @@ class HookScript:
         self._agent_notifier: AgentNotifier | None = None
 
     def does(self, what: str) -> None:
-        """The script does this after it has written down that it was run."""
+        """Let the script do this after it has recorded its run."""
         self.script.write_text(f'#!/bin/sh\n{{ echo "run $1"; env; }} >>"{self.notes}"\n{what}\n')
         self.script.chmod(0o755)
 
     @property
     def agent_notifier(self) -> AgentNotifier:
-        """That of the process that lives now, in real time: programs run by no other."""
+        """Return the notifier of the present process, in real time, as programs need."""
         if self._agent_notifier is None:
             config = check_config(self.rig.keys)
             context = RuntimeContext(SystemClock(), self.environ, Interrupt())
@@ -49,24 +49,24 @@ class HookScript:
         return self._agent_notifier
 
     def sync(self) -> None:
-        """One sync, and whatever is told after it."""
+        """Sync once, and notify."""
         self.rig.sync()
         self.agent_notifier.arrived(self.rig.cycle.target, self.rig.cycle.provider.acquired_sandbox)
         self.agent_notifier.wait(Interrupt())
 
     def restart(self) -> None:
-        """The process ends, and another one begins."""
+        """End the process, and begin another one."""
         self.agent_notifier.close()
         self._agent_notifier = None
         self.rig.restart()
 
     def runs(self) -> list[dict[str, str]]:
-        """What each run of the script found."""
+        """Return what each run of the script recorded."""
         text = self.notes.read_text() if self.notes.exists() else ""
         return [dict(line.partition("=")[::2] for line in run.splitlines()) for run in text.split("run a b\n")[1:]]
 
     def warnings(self) -> str:
-        """What a person reads in `status`."""
+        """Return the warnings in `status`."""
         return "\n".join(map(str, self.agent_notifier.warnings))
 
 
@@ -82,13 +82,13 @@ def hook_script(tmp_path: Path) -> Iterator[HookScript]:
 
 
 def here(hook_script: HookScript) -> str:
-    """The id of the sandbox that is ours now."""
+    """Return the id of the present sandbox."""
     target = hook_script.rig.cycle.target
     return target.sandbox_id if target else ""
 
 
-def test_it_is_told_once_of_each_sandbox(hook_script: HookScript) -> None:
-    """After the workspace is there, not at each sync, and not by the next process either."""
+def test_the_hook_runs_once_for_each_sandbox(hook_script: HookScript) -> None:
+    """It runs after the workspace is there, not at each sync, and not again in the next process."""
     hook_script.does(f'test -e "{hook_script.rig.emulator.data_dir}/sandboxes/$SYNCD_SANDBOX_ID/workspace/a" || exit 9')
     hook_script.sync()
     first = here(hook_script)
@@ -103,8 +103,8 @@ def test_it_is_told_once_of_each_sandbox(hook_script: HookScript) -> None:
     assert hook_script.warnings() == ""
 
 
-def test_what_it_is_told(hook_script: HookScript) -> None:
-    """Id, end, workspace and servers; neither the key nor anything that speaks for the daemon."""
+def test_the_hooks_environment(hook_script: HookScript) -> None:
+    """It has id, expiry, workspace and servers, but neither the key nor the daemon's own variables."""
     hook_script.environ |= {"NOTIFY_SOCKET": "@x", "CREDENTIALS_DIRECTORY": "/run/x"}
     hook_script.sync()
     (found,) = hook_script.runs()
@@ -123,7 +123,7 @@ def test_what_it_is_told(hook_script: HookScript) -> None:
 
 
 def test_a_named_sandbox_is_asked_for_its_servers(hook_script: HookScript) -> None:
-    """Once a process, after the first sync; where the API does not tell, the hook is run without them in the end."""
+    """They are requested once a process, after the first sync; if that fails the hook runs without them in the end."""
     sandbox = hook_script.rig.keys["sandbox"]
     del sandbox["acquire"]
     hook_script.rig.emulator.create_sandbox("other", ["terminal"])
@@ -142,8 +142,8 @@ def test_a_named_sandbox_is_asked_for_its_servers(hook_script: HookScript) -> No
     assert hook_script.warnings() == ""
 
 
-def test_servers_that_nobody_tells_hold_nothing_up(hook_script: HookScript) -> None:
-    """After three vain questions the hook is run without them; the file is not written."""
+def test_unknown_servers_delay_nothing_for_long(hook_script: HookScript) -> None:
+    """After three failed requests the hook runs without them; the file is not written."""
     sandbox = hook_script.rig.keys["sandbox"]
     del sandbox["acquire"]
     sandbox["id"] = "box"
@@ -155,7 +155,7 @@ def test_servers_that_nobody_tells_hold_nothing_up(hook_script: HookScript) -> N
 
 
 def test_one_that_fails_is_run_three_times(hook_script: HookScript) -> None:
-    """At the next syncs, over restarts; the warning stays until another sandbox is told well."""
+    """It runs at the next syncs, over restarts; the warning stays until it succeeds for another sandbox."""
     hook_script.does("exit 3")
     for number in range(5):
         hook_script.sync()
@@ -172,8 +172,8 @@ def test_one_that_fails_is_run_three_times(hook_script: HookScript) -> None:
     assert hook_script.warnings() == ""
 
 
-def test_one_that_was_mended_is_run_again(hook_script: HookScript) -> None:
-    """Another command than the one that failed begins anew."""
+def test_a_changed_hook_is_run_again(hook_script: HookScript) -> None:
+    """Another command than the failed one starts afresh."""
     hook_script.rig.keys["sandbox"]["on_sandbox_change"] = ["/nowhere/at-all"]
     for _ in range(4):
         hook_script.sync()
@@ -185,8 +185,8 @@ def test_one_that_was_mended_is_run_again(hook_script: HookScript) -> None:
     assert len(hook_script.runs()) == 1
 
 
-def test_one_that_was_broken_off_is_run_once_more(hook_script: HookScript) -> None:
-    """A process that ends in between leaves nothing behind, and the next one tells again; three times at most."""
+def test_an_interrupted_hook_is_run_again(hook_script: HookScript) -> None:
+    """A process that ends leaves nothing running, and the next one runs it again, three times at most."""
     hook_script.does("sleep 60 & echo $! >>" + str(hook_script.rig.folder / "pids") + "; wait")
     pids = hook_script.rig.folder / "pids"
     for number in range(1, 5):
@@ -204,8 +204,8 @@ def test_one_that_was_broken_off_is_run_once_more(hook_script: HookScript) -> No
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
-def test_one_that_hangs_is_ended(hook_script: HookScript, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
-    """With what it started, whether or not it hears SIGTERM."""
+def test_a_hook_that_hangs_is_killed(hook_script: HookScript, monkeypatch: pytest.MonkeyPatch, deaf: str) -> None:
+    """Its children are killed too, whether or not it handles SIGTERM."""
     monkeypatch.setattr(hook, "TIMEOUT_S", 0.3)
     monkeypatch.setattr(hook, "GRACE_S", 0.2)
     pid = hook_script.rig.folder / "pid"
@@ -215,8 +215,8 @@ def test_one_that_hangs_is_ended(hook_script: HookScript, monkeypatch: pytest.Mo
     assert _ends(int(pid.read_text()))
 
 
-def test_what_it_says_is_logged(hook_script: HookScript, caplog: pytest.LogCaptureFixture) -> None:
-    """Line by line, without a server's URL, and no more than a person wants to read."""
+def test_its_output_is_logged(hook_script: HookScript, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged line by line, without a server's URL, and bounded."""
     caplog.set_level("INFO", "syncd.hook")
     hook_script.does('echo "$SYNCD_MCP_SERVERS"; printf "\\033[31mred\\n"; printf "no end"; echo "loud" >&2')
     hook_script.sync()
@@ -233,8 +233,8 @@ def test_what_it_says_is_logged(hook_script: HookScript, caplog: pytest.LogCaptu
     assert hook_script.warnings() == ""
 
 
-def test_one_started_in_the_background_stays(hook_script: HookScript, caplog: pytest.LogCaptureFixture) -> None:
-    """A hook may start an agent and end: that is what it is for."""
+def test_a_background_process_stays(hook_script: HookScript, caplog: pytest.LogCaptureFixture) -> None:
+    """A hook may start an agent and end."""
     caplog.set_level("INFO", "syncd.hook")
     pid = hook_script.rig.folder / "pid"
     hook_script.does(f'printf started; sleep 60 & echo $! >"{pid}"')
@@ -245,8 +245,8 @@ def test_one_started_in_the_background_stays(hook_script: HookScript, caplog: py
     os.kill(number, 9)
 
 
-def test_a_persons_file_is_left_alone(hook_script: HookScript) -> None:
-    """One that was there, and one that was edited since; its own it knows, also after a restart."""
+def test_a_users_file_is_not_overwritten(hook_script: HookScript) -> None:
+    """An existing file, or one edited since, stays; syncd recognises its own, also after a restart."""
     hook_script.mcp_file.write_text("mine")
     hook_script.sync()
     assert hook_script.mcp_file.read_text() == "mine"
@@ -267,8 +267,8 @@ def test_a_persons_file_is_left_alone(hook_script: HookScript) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "fifo", "no parent"])
-def test_what_is_no_file_is_left_alone(hook_script: HookScript, kind: str) -> None:
-    """It costs a warning, not the sync, and nothing is written anywhere else."""
+def test_another_kind_of_file_is_not_overwritten(hook_script: HookScript, kind: str) -> None:
+    """It causes a warning, not a failure, and nothing is written elsewhere."""
     path = hook_script.mcp_file
     match kind:
         case "link":
@@ -287,8 +287,8 @@ def test_what_is_no_file_is_left_alone(hook_script: HookScript, kind: str) -> No
     assert not (hook_script.rig.folder / "elsewhere").exists()
 
 
-def test_damaged_notes_tell_once_more(hook_script: HookScript) -> None:
-    """Rather than never."""
+def test_a_damaged_record_runs_the_hook_again(hook_script: HookScript) -> None:
+    """It runs once more rather than never."""
     hook_script.sync()
     (note,) = (hook_script.rig.folder / "state").rglob("agent")
     note.write_bytes(b"rubbish")
@@ -299,7 +299,7 @@ def test_damaged_notes_tell_once_more(hook_script: HookScript) -> None:
 
 
 def _ends(pid: int) -> bool:
-    """Whether it ends: what was killed takes a moment to die on a busy machine."""
+    """True if it ends: a killed process takes a moment on a busy machine."""
     clock = SystemClock()
     ends_s = clock.monotonic_s() + 20
     while _alive(pid) and clock.monotonic_s() < ends_s:
@@ -308,7 +308,7 @@ def _ends(pid: int) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    """Whether it runs; one that only waits to be reaped does not."""
+    """True if it runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

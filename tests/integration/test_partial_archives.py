@@ -1,4 +1,4 @@
-"""Archives of what changed only: small, enough, and believed only after they have proved it."""
+"""Partial archives with the changed files only: small, sufficient, and trusted only after a proof."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def uploads(rig: Rig) -> list[int]:
-    """The bytes of each upload."""
+    """Return the bytes of each upload."""
     return [entry.bytes_in for entry in rig.emulator.request_log.entries() if entry.op == "upload"]
 
 
 def sent(rig: Rig) -> int:
-    """The bytes of the last upload."""
+    """Return the bytes of the last upload."""
     return uploads(rig)[-1]
 
 
 def equal(rig: Rig) -> bool:
-    """All of the workspace is in the sandbox as it is."""
+    """Check that all of the workspace is in the sandbox unchanged."""
     here = {
         str(path.relative_to(rig.workspace)): path.read_bytes() if path.is_file() else b""
         for path in rig.workspace.rglob("*")
@@ -47,7 +47,7 @@ def equal(rig: Rig) -> bool:
 
 
 def test_only_what_changed_is_sent(rig: Rig) -> None:
-    """The first archive is whole, later ones are as small as the change, and one dump has proved it."""
+    """The first archive is full, later ones are as small as the change, and one dump proved it."""
     rig.sync()
     assert sent(rig) > 300_000
     rig.write("d1/f1", "changed")
@@ -68,7 +68,7 @@ def test_only_what_changed_is_sent(rig: Rig) -> None:
 
 
 def test_it_goes_on_after_a_restart(rig: Rig) -> None:
-    """What the sandbox holds and that small ones suit it are known to the next process."""
+    """The next process knows the sandbox's content and the proof."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.sync()
@@ -81,7 +81,7 @@ def test_it_goes_on_after_a_restart(rig: Rig) -> None:
 
 
 def test_links_modes_and_deletions(rig: Rig) -> None:
-    """Everything that is a change; where files only went, the archive still holds something."""
+    """All kinds of changes are sent; after deletions alone the archive is not empty."""
     rig.sync()
     (rig.workspace / "ln").symlink_to("d1/f1")
     (rig.workspace / "d2" / "f2").chmod(0o755)
@@ -97,7 +97,7 @@ def test_links_modes_and_deletions(rig: Rig) -> None:
 
 
 def test_mirrored_deletions(rig: Rig) -> None:
-    """They go before a small archive as before a whole one."""
+    """They are made before a partial archive as before a full one."""
     rig.keys["sandbox"]["deletions"] = "mirror"
     rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.sync()
@@ -108,8 +108,8 @@ def test_mirrored_deletions(rig: Rig) -> None:
     assert equal(rig)
 
 
-def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
-    """Nothing is there any more that a small one could add to."""
+def test_a_reset_is_followed_by_a_full_archive(rig: Rig) -> None:
+    """The sandbox is empty after it."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.sync()
     (rig.workspace / "d3" / "f3").unlink()
@@ -119,8 +119,8 @@ def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: 503"])
-def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
-    """Whatever the sandbox holds by then."""
+def test_a_full_archive_follows_a_failed_sync(rig: Rig, fault: str) -> None:
+    """The content of the sandbox is uncertain then."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.emulator.faults.script(fault)
@@ -135,7 +135,7 @@ def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["initialize: lost", "upload: 503", "upload: expired", "initialize: 400"])
 def test_a_fault_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
-    """As with a whole one."""
+    """It is retried as with a full one."""
     rig.sync()
     rig.emulator.faults.script(fault)
     rig.write("d1/f1", "changed")
@@ -143,16 +143,16 @@ def test_a_fault_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
     assert equal(rig)
 
 
-def test_a_push_by_force_is_whole(rig: Rig) -> None:
-    """For who does not believe it."""
+def test_a_forced_push_is_full(rig: Rig) -> None:
+    """It does not rely on what is recorded."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.sync(SyncMode.FORCED)
     assert sent(rig) > 300_000
 
 
-def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
-    """If initialize does not leave alone what is not in the archive, small ones are given up, for good and out loud."""
+def test_a_sandbox_that_is_replaced_gets_full_archives(rig: Rig) -> None:
+    """If initialize removes what is not in the archive, partial ones end for good, with a warning."""
     rig.sync()
     _empty_itself(rig)
     rig.write("d1/f1", "changed")
@@ -173,7 +173,7 @@ def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
 
 
 def _empty_itself(rig: Rig) -> None:
-    """Before each initialize from now on."""
+    """Empty the sandbox before each initialize."""
 
     def emptied(_: object) -> None:
         for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
@@ -186,7 +186,7 @@ def _empty_itself(rig: Rig) -> None:
 
 
 def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
-    """Nor to believe: a whole one follows at once where the sandbox gives no dump. After a while it is asked again."""
+    """Without a dump a full archive follows at once, and later the proof is tried again."""
     rig.sync()
     _empty_itself(rig)
     rig.emulator.faults.script("dump: 404")
@@ -209,7 +209,7 @@ def test_no_proof_is_no_reason_to_fail(rig: Rig) -> None:
     "fault", ["dump: 503 always", "dump: close always", "download: cut always", "dump: 429 retry-after=60"]
 )
 def test_a_proof_is_tried_once(rig: Rig, fault: str) -> None:
-    """What fails it is not waited out in the middle of a sync: a whole archive follows at once."""
+    """A failed proof is not retried within a sync: a full archive follows at once."""
     rig.sync()
     _empty_itself(rig)
     rig.emulator.faults.script(fault)
@@ -224,8 +224,8 @@ def test_a_proof_is_tried_once(rig: Rig, fault: str) -> None:
     assert rig.asked().count("dump") == 1
 
 
-def test_a_proof_has_its_time(rig: Rig) -> None:
-    """A dump that drips in for longer than its size explains is given up, and a whole archive follows."""
+def test_a_proof_times_out(rig: Rig) -> None:
+    """A dump that takes longer than its size explains is given up, and a full archive follows."""
     rig.sync()
     rig.write("d1/f1", "changed")
     waits = [100.0]
@@ -243,13 +243,13 @@ def test_a_proof_has_its_time(rig: Rig) -> None:
 
 
 class NewerError(Exception):
-    """What an attendant raises where something newer goes first."""
+    """The exception of an observer that gives way to newer changes."""
 
 
 @pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), NewerError()], ids=repr)
 @pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
-def test_a_proof_that_is_broken_off(rig: Rig, ended: BaseException, anew: bool) -> None:
-    """The sandbox holds only what the small archive held: it is unsure, and gets everything next."""
+def test_an_interrupted_proof(rig: Rig, ended: BaseException, anew: bool) -> None:
+    """The sandbox may hold only the partial archive: it is uncertain, and gets everything next."""
     rig.sync()
     rig.emulator.faults.script("initialize: replace always")
     rig.write("d1/f1", "changed")
@@ -277,8 +277,8 @@ def test_a_proof_that_is_broken_off(rig: Rig, ended: BaseException, anew: bool) 
 
 
 @pytest.mark.parametrize("fault", ["initialize: replace always", "list: 503"], ids=["replaces", "keeps the rest"])
-def test_a_proof_that_cannot_be_written_down(rig: Rig, fault: str) -> None:
-    """Where the state folder takes nothing any more, this process goes on, and the next one sends everything."""
+def test_a_proof_that_cannot_be_recorded(rig: Rig, fault: str) -> None:
+    """This process goes on, and the next one sends everything."""
     rig.sync()
     rig.emulator.faults.script(fault)
     (state,) = [path.parent for path in (rig.folder / "state").rglob("initialized")]
@@ -299,7 +299,7 @@ def test_a_proof_that_cannot_be_written_down(rig: Rig, fault: str) -> None:
 
 
 def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
-    """As long as there is nothing but what changed, or folders around it, archives are whole."""
+    """While nothing but the changed files and folders exists, archives are full."""
     shutil.rmtree(rig.workspace)
     rig.write("d/e/f", "content")
     rig.sync()
@@ -315,7 +315,7 @@ def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
 
 
 class TruncatingObserver(RecordingObserver):
-    """Damages what a small archive is made of, just before it is sent."""
+    """Damages the chunks of a partial archive just before it is sent."""
 
     folder = Path()
 
@@ -325,8 +325,8 @@ class TruncatingObserver(RecordingObserver):
         super().sent(sent_bytes, total_bytes)
 
 
-def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
-    """A small archive that was damaged on the way goes out whole; what the sandbox makes of small ones stays open."""
+def test_a_rebuilt_archive_proves_nothing(rig: Rig) -> None:
+    """A damaged partial archive is replaced by a full one, and the proof stays open."""
     rig.sync()
     _empty_itself(rig)
     rig.write("d1/f1", "changed" * 100)
@@ -341,8 +341,8 @@ def test_what_is_made_anew_proves_nothing(rig: Rig) -> None:
     assert rig.asked().count("dump") == 1
 
 
-def test_names_that_are_no_utf8(rig: Rig) -> None:
-    """Are told of and kept like any other."""
+def test_names_that_are_not_utf8(rig: Rig) -> None:
+    """They are sent and kept like any other."""
     (rig.workspace / os.fsdecode(b"A-\xff")).write_text("first of all that is missing")
     rig.sync()
     _empty_itself(rig)
@@ -352,8 +352,8 @@ def test_names_that_are_no_utf8(rig: Rig) -> None:
     assert "xff' was missing" in str(rig.cycle.warnings[0])
 
 
-def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
-    """What a packing that was broken off left goes with the next archive, a small one too; a whole one drops that."""
+def test_the_spool_holds_one_full_and_one_partial_archive(rig: Rig) -> None:
+    """Leftovers of an interrupted packing are removed with the next archive; a full one also drops the partial one."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.restart()
@@ -370,8 +370,8 @@ def test_the_spool_holds_one_whole_archive_and_one_small_one(rig: Rig) -> None:
     assert not any(small.iterdir())
 
 
-def test_a_draft_of_a_process_that_died_goes(rig: Rig) -> None:
-    """Half a record, of whatever name, is of no use to the next process."""
+def test_a_temporary_file_of_a_dead_process_is_removed(rig: Rig) -> None:
+    """A half-written record of any name is of no use."""
     rig.sync()
     (record,) = (rig.folder / "state").rglob("initialized")
     draft = record.parent / "lingering.new"

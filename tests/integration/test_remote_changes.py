@@ -1,4 +1,4 @@
-"""Before files in the sandbox are overwritten, whoever changed them there is noticed, and the sync goes on whatever."""
+"""Changes in the sandbox are noticed before they are overwritten, and never stop the sync."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def told(rig: Rig) -> list[str]:
 
 
 def test_nothing_was_changed(rig: Rig) -> None:
-    """Nothing is said, be it the first sync or a later one, whatever the times there are."""
+    """There is no warning, in the first sync or later, whatever the times in the sandbox."""
     assert told(rig) == []
     os.utime(rig.sandbox.workspace / "a", (1, 1))
     agent(rig, "its-own")
@@ -60,8 +60,8 @@ def test_nothing_was_changed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("archive", ["full", "changes"])
-def test_what_the_agent_changed_is_told_and_overwritten(rig: Rig, archive: str) -> None:
-    """Of a whole archive each file counts, of a small one those that are in it."""
+def test_agent_changes_are_reported_and_overwritten(rig: Rig, archive: str) -> None:
+    """Of a full archive each file is checked, of a partial one those in it."""
     rig.keys["sync"] = {"archive": archive}
     rig.restart()
     agent(rig, "a")
@@ -78,8 +78,8 @@ def test_what_the_agent_changed_is_told_and_overwritten(rig: Rig, archive: str) 
         assert rig.arrived()["d/b"] == "ours: d/B"
 
 
-def test_other_kinds_and_what_is_gone(rig: Rig) -> None:
-    """A removed file comes back; a link, a folder, a FIFO in a file's place, a file in a link's."""
+def test_other_kinds_and_removed_files(rig: Rig) -> None:
+    """A removed file, a link, a folder or a FIFO in a file's place, and a file in a link's are reported."""
     top = rig.sandbox.workspace
     for name in ("a", "d/b", "d/c", "link"):
         (top / name).unlink()
@@ -97,7 +97,7 @@ def test_other_kinds_and_what_is_gone(rig: Rig) -> None:
 
 
 def test_a_link_in_a_folders_place(rig: Rig) -> None:
-    """What lies behind it is not looked at: it is the folder that was changed."""
+    """The changed folder is reported, and the link not followed."""
     top = rig.sandbox.workspace
     (top / "d").rename(top / "elsewhere")
     (top / "d").symlink_to("elsewhere")
@@ -109,7 +109,7 @@ def test_a_link_in_a_folders_place(rig: Rig) -> None:
 
 
 def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
-    """One that has the same content is no loss."""
+    """One with the same content is not reported."""
     agent(rig, "new")
     agent(rig, "same", "same")
     rig.write("new", "ours")
@@ -119,8 +119,8 @@ def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
     assert len(told(rig)) == 1
 
 
-def test_it_is_told_for_an_hour_or_until_forced(rig: Rig) -> None:
-    """A save a second later does not wipe it away; nobody can mend it, so it ends by itself."""
+def test_the_warning_stays_for_an_hour_or_until_forced(rig: Rig) -> None:
+    """The next sync does not remove it, and it ends by itself."""
     agent(rig, "a")
     rig.write("a", "newer")
     rig.sync()
@@ -138,8 +138,8 @@ def test_it_is_told_for_an_hour_or_until_forced(rig: Rig) -> None:
 
 @pytest.mark.parametrize("op", EXECUTION_OPS)
 @pytest.mark.parametrize("fault", ["404 always", "500 always", "reset always", "html always", "401 always"])
-def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
-    """It costs no sync and no second try; it is told once, and asked again later."""
+def test_a_check_that_fails(rig: Rig, op: str, fault: str) -> None:
+    """It neither fails nor repeats the sync; it is reported once, and tried again later."""
     rig.emulator.faults.script(f"{op}: {fault}")
     agent(rig, "a")
     rig.write("a", "newer")
@@ -164,7 +164,7 @@ def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
 
 @pytest.mark.parametrize("op", EXECUTION_OPS[:1] + EXECUTION_OPS[2:])
 def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
-    """The initialize finds that out and says so, not the look before it."""
+    """The initialize reports it, not the check before."""
     rig.emulator.faults.script(f"{op}: gone")
     rig.write("a", "newer")
     failure, _ = rig.fail()
@@ -173,8 +173,8 @@ def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
 
 
 @pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
-def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
-    """What else prints over there is not believed."""
+def test_other_output_is_ignored(rig: Rig, said: str) -> None:
+    """Other programs' output in the sandbox is not used."""
     answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
     rig.emulator.faults.script(f"execution-logs: json {answer} always")
     rig.write("a", "newer")
@@ -184,8 +184,8 @@ def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
 
 
 @pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
-def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
-    """One that someone over there put in the place of ours fails no sync."""
+def test_a_replaced_program(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
+    """A program that the agent put in the place of syncd's does not fail the sync."""
     monkeypatch.setattr(overwrite_check, "_findings", lambda *_: items)
     rig.write("a", "newer")
     rig.sync()
@@ -194,7 +194,7 @@ def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_program_that_never_begins(rig: Rig) -> None:
-    """The sync waits for so long and no longer; it may run when it likes, as it changes nothing."""
+    """The sync waits for a bounded time; the program may run later, as it changes nothing."""
     rig.emulator.faults.clear()
     rig.sandbox.hold()
     rig.write("a", "newer")
@@ -222,8 +222,8 @@ def test_a_program_that_never_begins(rig: Rig) -> None:
         "execution-logs: 422",
     ],
 )
-def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
-    """Nothing was to be deleted, so nothing says so; what was not seen and why is told."""
+def test_a_failed_check_is_reported_as_such(rig: Rig, fault: str) -> None:
+    """It is not reported as a failed deletion; the warning says what was not checked and why."""
     rig.emulator.faults.script(fault)
     rig.write("a", "newer")
     rig.sync()
@@ -234,8 +234,8 @@ def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["initialize: 503", "initialize: lost", "upload: expired", "upload: reset"])
-def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
-    """What was seen before an initialize without an answer counts: the next look finds it overwritten."""
+def test_changes_are_reported_though_the_sync_failed(rig: Rig, fault: str) -> None:
+    """Changes found before an initialize without an answer are overwritten by then."""
     rig.emulator.faults.script(fault)
     agent(rig, "a")
     rig.write("more", "newer")
@@ -246,7 +246,7 @@ def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
 @pytest.mark.parametrize("request_number", range(1, 9))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
-    """Whatever a process left behind at whichever request, the next one says nothing that is not so."""
+    """Whatever a process left behind at any request, the next one reports nothing wrong."""
     exchange, left = rig.client.exchange, [request_number]
 
     def dies(*args: Any, **options: Any) -> Any:
@@ -273,8 +273,8 @@ def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number
     assert rig.arrived()["a"] == "newest"
 
 
-def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
-    """A reset whose initialize failed took the files, not someone over there."""
+def test_a_reset_is_not_reported_as_removed_files(rig: Rig) -> None:
+    """A reset whose initialize failed removed the files, not an agent."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.restart()
     rig.emulator.faults.script("initialize: 503")
@@ -287,7 +287,7 @@ def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
     assert told(rig) == []
 
 
-def test_of_very_many_only_those_that_changed_here(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_files_only_local_changes_are_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list stays small."""
     monkeypatch.setattr(remote_changes, "MOST_ASKED", 3)
     agent(rig, "a")
@@ -298,7 +298,7 @@ def test_of_very_many_only_those_that_changed_here(rig: Rig, monkeypatch: pytest
 
 
 def test_names_of_all_kinds(rig: Rig) -> None:
-    """Bytes that are no UTF-8 come back as the path that was asked for."""
+    """Bytes that are not UTF-8 are reported as the requested path."""
     odd = os.fsdecode(b"caf\xe9\n")
     rig.write(odd, "ours")
     rig.sync()
@@ -309,8 +309,8 @@ def test_names_of_all_kinds(rig: Rig) -> None:
     assert told(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
 
 
-def test_off_costs_nothing(tmp_path: Path) -> None:
-    """No request more."""
+def test_switched_off(tmp_path: Path) -> None:
+    """There is no further request."""
     with rigged(tmp_path) as rig:
         rig.write()
         rig.sync()

@@ -28,7 +28,7 @@ SECRET = f"user = me\ntoken = {VALUE}\n"
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox; at the end no archive and no log line holds the value."""
+    """A workspace in the sandbox; at the end no archive and no log line holds the secret."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", "hello")
@@ -50,14 +50,14 @@ def uploads(rig: Rig) -> int:
 
 
 def warnings(rig: Rig) -> dict[str, str]:
-    """The warnings about secrets by path; none shows the value."""
+    """Return the warnings about secrets by path; none shows the secret."""
     warnings: list[SyncWarning] = rig.cycle.warnings
     assert not any(VALUE in str(warning) for warning in warnings)
     return {warning.key.partition(":")[2]: str(warning) for warning in warnings if warning.key.startswith("secret:")}
 
 
-def test_it_stays_home_and_is_told(rig: Rig) -> None:
-    """All else arrives; the warning names file and line and what to do, and stands as long as the secret does."""
+def test_a_secret_file_is_excluded_and_reported(rig: Rig) -> None:
+    """All else is synced; the warning names file, line and what to do, and stays with the secret."""
     rig.write("conf/app.ini", SECRET)
     rig.write("conf/z.txt", "arrives")
     rig.sync()
@@ -73,7 +73,7 @@ def test_it_stays_home_and_is_told(rig: Rig) -> None:
 
 
 def test_alone_it_uploads_nothing(rig: Rig) -> None:
-    """A file that is nothing but held back is no change."""
+    """An excluded file alone is no change."""
     before = uploads(rig)
     rig.write("only.txt", SECRET)
     outcome, _ = rig.sync()
@@ -83,14 +83,14 @@ def test_alone_it_uploads_nothing(rig: Rig) -> None:
 
 
 def test_a_forced_push_does_not_lift_it(rig: Rig) -> None:
-    """`--force` is about what is sent again, not about what may leave."""
+    """`--force` does not change what is excluded."""
     rig.write("only.txt", SECRET)
     rig.sync(SyncMode.FORCED)
     assert rig.arrived() == {"a.txt": "hello"}
 
 
-def test_taken_out_it_arrives(rig: Rig) -> None:
-    """Once the secret is gone, the file goes along, and the warning goes away."""
+def test_without_the_secret_the_file_is_sent(rig: Rig) -> None:
+    """The warning ends."""
     rig.write("only.txt", SECRET)
     rig.sync()
     rig.write("only.txt", SECRET.replace(VALUE, "$TOKEN"))
@@ -100,7 +100,7 @@ def test_taken_out_it_arrives(rig: Rig) -> None:
 
 
 def test_a_file_that_gets_a_secret_later(rig: Rig) -> None:
-    """The new version stays home; that an earlier one is out of the house is said."""
+    """The new version is excluded; the warning says that an earlier one was sent."""
     rig.write("a.txt", "hello\n" + SECRET)
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
@@ -113,8 +113,8 @@ MAY_BE_THERE = "may still be in the sandbox"
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) -> None:
-    """Neither the next sync nor another version with a secret mends it; an overwritten version does."""
+def test_a_sent_secret_is_reported_until_it_is_overwritten(rig: Rig, *, restarts: bool) -> None:
+    """Neither the next sync nor another version with a secret ends the warning."""
 
     def goes_on() -> None:
         if restarts:
@@ -137,8 +137,8 @@ def test_what_may_be_there_is_told_until_it_is_not(rig: Rig, *, restarts: bool) 
 
 
 @pytest.mark.parametrize("how", ["deleted", "left out"])
-def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None:
-    """What stays there is told, also by the next process, until it is removed there, or it is another sandbox."""
+def test_keep_reports_a_sent_secret_that_was_deleted_locally(rig: Rig, how: str) -> None:
+    """It is reported, also by the next process, until it is removed in the sandbox, or the sandbox changes."""
     rig.write("a.txt", SECRET)
     rig.write("b.txt", "more")
     rig.sync()
@@ -160,8 +160,8 @@ def test_with_keep_it_is_told_though_it_is_gone_here(rig: Rig, how: str) -> None
     assert warnings(rig) == {}
 
 
-def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
-    """Deleted here, it is removed there, and the warning goes; what someone changed there stays, and is told."""
+def test_mirror_reports_a_sent_secret_until_it_is_removed(rig: Rig) -> None:
+    """Its removal ends the warning; a version that the agent changed stays, and is reported."""
     rig.keys["sandbox"]["deletions"] = "mirror"
     for op in ("execution-logs", "execution-status"):  # the program runs in real time
         rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.wait())
@@ -181,8 +181,8 @@ def test_with_mirror_it_is_told_until_it_is_removed(rig: Rig) -> None:
     assert warnings(rig).keys() == {"z.txt"}
 
 
-def test_a_reset_mends_it(rig: Rig) -> None:
-    """The sandbox is empty but for what came after it."""
+def test_a_reset_removes_a_sent_secret(rig: Rig) -> None:
+    """The sandbox holds only what was sent after it."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.restart()
     rig.write("b.txt", "more")
@@ -198,8 +198,8 @@ def test_a_reset_mends_it(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
-def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
-    """After a restart nothing is uploaded, it is told again, and only what is not known to be clean is read."""
+def test_the_finding_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, young: bool) -> None:
+    """After a restart nothing is uploaded, it is reported again, and only unsearched files are read."""
     if young:
         rig.clock.wall = os.stat(rig.workspace).st_ctime
     for number in range(20):
@@ -226,8 +226,8 @@ def test_the_verdict_outlives_the_process(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert searched == []  # by now its stamp is old enough
 
 
-def test_one_that_is_too_young_to_be_believed_is_searched_again(rig: Rig) -> None:
-    """Within the clock's granularity a secret may be replaced by as many harmless bytes: nothing keeps them home."""
+def test_a_young_file_is_searched_again(rig: Rig) -> None:
+    """Within the clock's granularity the secret may have been replaced without a new stamp."""
     rig.clock.wall = os.stat(rig.workspace).st_ctime
     rig.write("f.txt", SECRET)
     rig.sync()
@@ -240,7 +240,7 @@ def test_one_that_is_too_young_to_be_believed_is_searched_again(rig: Rig) -> Non
 
 
 def test_a_secret_that_comes_between_scan_and_read(rig: Rig) -> None:
-    """What is searched is what is packed: a file that was harmless a moment ago does not slip through."""
+    """The packed bytes are searched, so a secret written after the scan is found."""
     rig.write("f.txt", "x" * len(SECRET))
     steps = 0
 
@@ -262,7 +262,7 @@ def test_a_secret_that_comes_between_scan_and_read(rig: Rig) -> None:
 
 @pytest.mark.parametrize("before", [{"allow_secrets": ["*.txt"]}, {"upload_secrets": True}], ids=str)
 def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None:
-    """What left while it was allowed is found at the next start, though it did not change, and is no longer sent."""
+    """An allowed secret is found at the next start, though unchanged, and no longer sent."""
     held = rig.keys["workspace"]
     rig.keys["workspace"] = held | before
     rig.restart()
@@ -281,7 +281,7 @@ def test_rules_that_become_stricter(rig: Rig, before: dict[str, object]) -> None
 
 
 def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under other rules everything is searched once; what is clean is not sent again, and not searched again."""
+    """Under other rules everything is searched once; unaffected files are not sent again."""
     rig.write("big.bin", "x" * (LARGEST_BYTES + 1))
     rig.sync()
     before = uploads(rig)
@@ -295,8 +295,8 @@ def test_rules_that_change_cost_no_upload(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
-    """Being held back is no deletion: the version that was sent stays, and the sandbox is not reset."""
+def test_an_excluded_secret_is_no_deletion(rig: Rig, deletions: str) -> None:
+    """The version that was sent stays, and the sandbox is not reset."""
     rig.keys["sandbox"]["deletions"] = deletions
     rig.restart()
     rig.sync()
@@ -308,8 +308,8 @@ def test_nothing_is_deleted_for_it(rig: Rig, deletions: str) -> None:
     assert rig.emulator.request_log.count("reset") == 0
 
 
-def test_small_archives(rig: Rig) -> None:
-    """An archive of what changed only is searched as well."""
+def test_partial_archives(rig: Rig) -> None:
+    """They are searched as well."""
     rig.keys["sync"] = {"archive": "changes"}
     rig.restart()
     rig.write("b.txt", SECRET)
@@ -323,7 +323,7 @@ def test_small_archives(rig: Rig) -> None:
 
 
 def test_allowed_paths(rig: Rig) -> None:
-    """`allow_secrets` lets a file leave that its name or its content would keep; `.env` beside it stays."""
+    """`allow_secrets` sends a file that its name or content would exclude; `.env` beside it is excluded."""
     rig.keys["workspace"]["allow_secrets"] = ["fixtures/"]
     rig.restart()
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
@@ -336,7 +336,7 @@ def test_allowed_paths(rig: Rig) -> None:
 
 
 def test_syncds_own_key(rig: Rig) -> None:
-    """A copy of the API key in the workspace stays home, in data too."""
+    """A copy of the API key in the workspace is excluded, in binary files too."""
     rig.write("notes.md", f"my key is {KEY}\n")
     (rig.workspace / "data.bin").write_bytes(b"\0\1\2" + KEY.encode())
     rig.sync()
@@ -346,7 +346,7 @@ def test_syncds_own_key(rig: Rig) -> None:
 
 
 class DamagingObserver(RecordingObserver):
-    """Damages what is in the spool, once, just before it is sent."""
+    """Damages the spool once, just before it is sent."""
 
     spool = Path()
     done = False
@@ -361,8 +361,8 @@ class DamagingObserver(RecordingObserver):
                         file.write(b"\xff\xff")
 
 
-def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Packed again because a chunk was damaged, it is left out again."""
+def test_a_rebuilt_archive_excludes_it(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """An archive rebuilt for a damaged chunk excludes it again."""
     rig.write("b.txt", SECRET)
     rig.write("c.txt", "more")
     saboteur = DamagingObserver(rig.clock)
@@ -373,8 +373,8 @@ def test_a_spool_that_must_be_made_anew(rig: Rig, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_wherever_it_lies(rig: Rig, seed: int) -> None:
-    """First, last, alone in a chunk or among many, large and small: just what holds a secret is missing."""
+def test_at_any_place(rig: Rig, seed: int) -> None:
+    """First, last, alone in a chunk or among many, large and small: exactly the secret file is missing."""
     chance = random.Random(seed)
     clean = {"a.txt"}
     for number in range(60):
@@ -394,7 +394,7 @@ def test_wherever_it_lies(rig: Rig, seed: int) -> None:
 
 
 def test_a_larger_file_is_not_searched(rig: Rig) -> None:
-    """The documented limit, held on both sides of it."""
+    """The documented limit holds on both sides."""
     text = SECRET.replace(VALUE, VALUE[:-1] + "Z")
     rig.write("at.txt", text.rjust(LARGEST_BYTES))
     rig.write("over.txt", text.rjust(LARGEST_BYTES + 1))

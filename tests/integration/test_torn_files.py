@@ -1,4 +1,4 @@
-"""A file that was written while it was sent: what arrived of it is known, and goes with it; it is still read again."""
+"""A file written while it was sent: its sent content is recorded, and it is read again."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Write = Callable[[Path, int], None]
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A file that stands still is in the sandbox; what is deleted here is removed there."""
+    """An unchanged file is in the sandbox; deleted files are removed there."""
     with rigged(tmp_path) as it:
 
         def wait(entry: RequestRecord) -> None:
-            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            """Wait for the program, which runs in real time, before the emulator answers."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
                 sandbox.wait()
@@ -50,7 +50,7 @@ def overwritten(path: Path, step: int) -> None:
 
 
 def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
-    """The file, after a sync under which it was written all the time."""
+    """The file after a sync during which it was written all the time."""
     path = rig.workspace / "torn"
     path.write_bytes(os.urandom(size_bytes))
     real, steps = os.pread, iter(range(1_000))
@@ -74,7 +74,7 @@ def torn(rig: Rig, write: Write, size_bytes: int) -> Path:
 @pytest.mark.parametrize("size_bytes", [500_000, 3 * MIB], ids=["small", "large"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
 def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) -> None:
-    """What arrived under the old name goes, and nobody says that it was changed there."""
+    """The version under the old name is removed, and not reported as changed there."""
     path = torn(rig, write, size_bytes)
     path.rename(rig.workspace / "renamed")
     if restarted:
@@ -86,7 +86,7 @@ def test_renamed(rig: Rig, write: Write, size_bytes: int, *, restarted: bool) ->
 
 
 def test_kept_and_removed_later(rig: Rig) -> None:
-    """It lingers by what was sent, too, in this process and the next."""
+    """It is a leftover by what was sent, too, in this process and the next."""
     rig.keys["sandbox"]["deletions"] = "keep"
     rig.restart()
     torn(rig, overwritten, 3 * MIB).unlink()
@@ -99,7 +99,7 @@ def test_kept_and_removed_later(rig: Rig) -> None:
 
 
 def test_an_answer_that_was_lost(rig: Rig) -> None:
-    """What perhaps arrived is as well known."""
+    """Its possibly sent content is recorded as well."""
     path = rig.workspace / "torn"
     path.write_bytes(os.urandom(3 * MIB))
     steps = iter(range(1_000))
@@ -115,8 +115,8 @@ def test_an_answer_that_was_lost(rig: Rig) -> None:
     assert rig.cycle.warnings == []
 
 
-def test_someone_elses_stays(rig: Rig) -> None:
-    """What was changed there is not what was sent."""
+def test_a_changed_version_stays(rig: Rig) -> None:
+    """A version that was changed in the sandbox differs from the sent one."""
     path = torn(rig, overwritten, 3 * MIB)
     theirs = bytearray((rig.sandbox.workspace / "torn").read_bytes())
     theirs[-1] ^= 1
@@ -128,7 +128,7 @@ def test_someone_elses_stays(rig: Rig) -> None:
 
 
 def test_read_again(rig: Rig) -> None:
-    """What was sent is not believed of the file at home, though nothing moves its time any more."""
+    """The sent content does not count for the local file, though its times are unchanged."""
     path = torn(rig, overwritten, 3 * MIB)
     assert rig.sync()[0].word == "initialized"
     assert (rig.sandbox.workspace / "torn").read_bytes() == path.read_bytes()

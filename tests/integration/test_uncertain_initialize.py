@@ -1,7 +1,7 @@
-"""An initialize that may or may not have happened: until its answer is recorded, nothing counts as unchanged.
+"""An initialize that may have happened: until its answer is recorded, nothing counts as unchanged.
 
-The story is always the same: the sandbox holds the first text, a second one is on its way and something cuts it off,
-and the person takes the change back. Then workspace and record agree, while the sandbox may hold the second text.
+The sandbox holds a first text, the sync of a second one is interrupted, and the first one is restored. Then workspace
+and record are equal, while the sandbox may hold the second text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox, and whose files are old."""
+    """A workspace that is in the sandbox, with old files."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", FIRST["a.txt"])
@@ -38,7 +38,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def cut_off(rig: Rig, fault: str, end: BaseException | None) -> None:
-    """The second text is on its way, and the sync ends in this fault; by itself, where nothing ends it."""
+    """Write the second text; the sync ends by this fault, or by itself."""
     rig.write("a.txt", SECOND["a.txt"])
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(type(end) if end else StepFailed):
@@ -57,8 +57,8 @@ def in_state(rig: Rig, name: str) -> list[Path]:
 @REVERTED
 @pytest.mark.parametrize("end", [Stop(), Superseded(), None], ids=["stopped", "superseded", "given up"])
 @pytest.mark.parametrize("fault", ["lost", "cut", "503 after"])
-def test_a_change_taken_back(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
-    """However the initialize ended but in success, and whoever goes on: the first text is sent once more."""
+def test_a_restored_text(rig: Rig, fault: str, end: BaseException | None, *, restarted: bool) -> None:
+    """Unless the initialize succeeded, the first text is sent once more, by any process."""
     cut_off(rig, f"initialize: {fault}", end)
     assert in_state(rig, "unsure")
     rig.write("a.txt", FIRST["a.txt"])
@@ -74,14 +74,14 @@ def test_a_change_taken_back(rig: Rig, fault: str, end: BaseException | None, *,
 
 
 def test_the_danger_is_real(rig: Rig) -> None:
-    """The sandbox does hold what no answer told of: without this, the tests here would show nothing."""
+    """The sandbox does hold the text of an initialize without an answer, so the other tests can fail."""
     cut_off(rig, "initialize: lost", Stop())
     assert rig.arrived() == SECOND
 
 
 @pytest.mark.parametrize("step", range(1, 5))
-def test_taken_back_while_it_is_packed(rig: Rig, step: int) -> None:
-    """Nor does an archive count as unchanged whose content turned out to be the recorded one."""
+def test_restored_while_it_is_packed(rig: Rig, step: int) -> None:
+    """An archive whose content equals the recorded one does not count as unchanged."""
     cut_off(rig, "initialize: lost", Stop())
     rig.write("a.txt", "third")
     steps = iter(range(1, 100))
@@ -99,7 +99,7 @@ def test_taken_back_while_it_is_packed(rig: Rig, step: int) -> None:
 
 @REVERTED
 def test_a_second_initialize_is_enough(rig: Rig, *, restarted: bool) -> None:
-    """Where the change stays, what was uploaded still lies there: only the initialize is asked for again."""
+    """If the change stays, the uploaded archive needs only its initialize."""
     cut_off(rig, "initialize: reset", Stop())
     if restarted:
         rig.restart()
@@ -111,8 +111,8 @@ def test_a_second_initialize_is_enough(rig: Rig, *, restarted: bool) -> None:
 
 @REVERTED
 @pytest.mark.parametrize("fault", ["upload-url: 503", "upload: 503", "upload: lost", "upload: reset mid-body"])
-def test_before_the_initialize_nothing_is_unsure(rig: Rig, fault: str, *, restarted: bool) -> None:
-    """A change that never came as far as the sandbox and was taken back costs nothing."""
+def test_before_the_initialize_nothing_is_uncertain(rig: Rig, fault: str, *, restarted: bool) -> None:
+    """A restored change that never reached the sandbox costs nothing."""
     if fault.startswith("upload-url"):
         rig.restart()
         in_state(rig, "lease")[0].unlink()
@@ -125,8 +125,8 @@ def test_before_the_initialize_nothing_is_unsure(rig: Rig, fault: str, *, restar
     assert rig.asked() == before
 
 
-def test_twice_in_doubt(rig: Rig) -> None:
-    """A sync that is to end the doubt may be cut off as well."""
+def test_twice_uncertain(rig: Rig) -> None:
+    """The sync that ends the uncertainty may be interrupted, too."""
     cut_off(rig, "initialize: lost", Stop())
     rig.write("a.txt", FIRST["a.txt"])
     rig.restart()
@@ -141,7 +141,7 @@ def test_twice_in_doubt(rig: Rig) -> None:
 
 @REVERTED
 def test_the_guard_goes_by_the_last_manifest_known(tmp_path: Path, *, restarted: bool) -> None:
-    """Doubt takes nothing away from it: a workspace that is suddenly almost empty is held back."""
+    """Uncertainty does not disable it: a workspace that is suddenly almost empty is held."""
     with rigged(tmp_path) as rig:
         for number in range(30):
             rig.write(f"f{number}", "x")
@@ -160,7 +160,7 @@ def test_the_guard_goes_by_the_last_manifest_known(tmp_path: Path, *, restarted:
 
 
 def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """A person is told the difference to what was last known, and why it is sent although there is none."""
+    """It has the difference to the last known manifest, and why the archive is sent without one."""
     cut_off(rig, "initialize: lost", Stop())
     rig.write("a.txt", FIRST["a.txt"])
     caplog.set_level(logging.INFO, "syncd")
@@ -171,8 +171,8 @@ def test_the_log_says_why(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("step", ["upload-url", "initialize"])
 @pytest.mark.parametrize("status", [404, 410])
 @REVERTED
-def test_a_sandbox_that_is_made_anew(rig: Rig, step: str, status: int, *, restarted: bool) -> None:
-    """Once the API knew no such sandbox, what was in it counts for nothing: the next one is empty."""
+def test_a_sandbox_that_was_created_again(rig: Rig, step: str, status: int, *, restarted: bool) -> None:
+    """After a 404 nothing is known of its content: the next one is empty."""
     if step == "upload-url":
         rig.restart()
         in_state(rig, "lease")[0].unlink()
@@ -186,7 +186,7 @@ def test_a_sandbox_that_is_made_anew(rig: Rig, step: str, status: int, *, restar
 
 
 def test_another_sandbox_in_between(rig: Rig) -> None:
-    """Doubt about one sandbox is not forgotten while another one is in the configuration."""
+    """Uncertainty about a sandbox is kept while another one is configured."""
     cut_off(rig, "initialize: lost", Stop())
     rig.keys["sandbox"]["id"] = "gone"
     rig.restart()
@@ -203,7 +203,7 @@ def test_another_sandbox_in_between(rig: Rig) -> None:
 
 @contextlib.contextmanager
 def _immutable(*paths: Path) -> Iterator[None]:
-    """Not even root writes there."""
+    """Make a path immutable, for root too."""
     if shutil.which("chattr") is None:
         pytest.skip("no chattr")
     names = [str(path) for path in paths]
@@ -218,14 +218,14 @@ def _immutable(*paths: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unwritable(rig: Rig) -> Iterator[None]:
-    """Neither the state folder nor what is in it takes anything."""
+    """Make the state folder and its files unwritable."""
     (folder,) = rig.folder.glob("state/syncd/*")
     with _immutable(folder, *folder.iterdir()):
         yield
 
 
-def test_no_note_no_initialize(rig: Rig) -> None:
-    """What would be believed wrongly after a crash is not begun; one line says so, and it goes on by itself."""
+def test_no_mark_no_initialize(rig: Rig) -> None:
+    """An initialize that cannot be marked is not begun; one line says so, and syncd goes on by itself."""
     rig.write("a.txt", SECOND["a.txt"])
     before = rig.asked()
     with (
@@ -239,8 +239,8 @@ def test_no_note_no_initialize(rig: Rig) -> None:
     assert rig.arrived() == SECOND
 
 
-def test_no_note_no_upload(rig: Rig) -> None:
-    """Where it cannot be noted that another archive lies in the bucket now, none is put there."""
+def test_no_record_no_upload(rig: Rig) -> None:
+    """An upload is not begun if the replaced archive in the bucket cannot be recorded."""
     cut_off(rig, "initialize: reset", Stop())
     rig.write("a.txt", "third")
     before = uploads(rig)
@@ -255,7 +255,7 @@ def test_no_note_no_upload(rig: Rig) -> None:
 
 @pytest.mark.parametrize("recorded", ["initialized", "uploaded"])
 def test_a_folder_that_is_read_only(rig: Rig, recorded: str) -> None:
-    """Where names stay but files can be written, a record that is no longer true is emptied: a full sync, no loss."""
+    """If files can be written but not removed, an outdated record is emptied, which costs a full sync."""
     (folder,) = rig.folder.glob("state/syncd/*")
     if recorded == "uploaded":
         cut_off(rig, "initialize: reset", Stop())

@@ -1,4 +1,4 @@
-"""What is a change and what is none, from real files to requests: a touch costs nothing, no edit is lost."""
+"""Changes and what does not count as one, from real files to requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LATER_S = 4_000_000_000.0
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox, and whose files are old."""
+    """A workspace that is in the sandbox, with old files."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", "hello")
@@ -65,7 +65,7 @@ def _ignored(rig: Rig) -> None:
     "happens", [_touch, _written_again, _replaced_by_its_like, _there_and_back, _made_and_removed, _ignored]
 )
 def test_what_is_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
-    """A touch, a revert and what is ignored upload nothing, in this process and in the next."""
+    """A touch, a revert and an ignored file upload nothing, in this process and the next."""
     happens(rig)
     outcome, observer = rig.sync()
     assert outcome.word == "unchanged"
@@ -116,7 +116,7 @@ def _link(rig: Rig) -> None:
 )
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 def test_what_is_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted: bool) -> None:
-    """Each kind of change is seen once, by the process that lives and by the next one, whatever the times say."""
+    """Each kind of change is sent once, by this process and the next, whatever the times."""
     happens(rig)
     if restarted:
         rig.restart()
@@ -129,7 +129,7 @@ def test_what_is_a_change(rig: Rig, happens: Callable[[Rig], None], *, restarted
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 def test_a_file_written_at_the_instant_of_its_reading(rig: Rig, *, restarted: bool) -> None:
-    """The stamp of a file that was young when it was read is not believed: its content is compared by reading it."""
+    """The stamp of a file that was young when read is not trusted: its content is compared."""
     rig.write("a.txt", "young")
     rig.clock.wall = (rig.workspace / "a.txt").stat().st_ctime + 0.5
     rig.sync()
@@ -148,7 +148,7 @@ def test_a_file_written_at_the_instant_of_its_reading(rig: Rig, *, restarted: bo
 
 
 def test_a_change_in_the_middle_of_a_delivery_is_in_the_next(rig: Rig) -> None:
-    """What is written while the archive is on its way is found by the next look."""
+    """The next scan finds what was written during the upload."""
 
     class ChangingObserver(RecordingObserver):
         def stage(self, state: State) -> None:
@@ -163,8 +163,8 @@ def test_a_change_in_the_middle_of_a_delivery_is_in_the_next(rig: Rig) -> None:
     assert rig.arrived()["a.txt"] == "later"
 
 
-def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
-    """Without its memory the daemon uploads once more, says why, and goes on."""
+def test_lost_records_cost_one_upload(rig: Rig) -> None:
+    """Without its records the daemon uploads once more, and logs why."""
     rig.restart()
     (record,) = rig.folder.glob("state/syncd/*/initialized")
     record.write_bytes(record.read_bytes()[:-1])
@@ -175,7 +175,7 @@ def test_a_lost_journal_costs_one_upload(rig: Rig) -> None:
 
 
 def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
-    """A vanished content is held back until a person means it; a missing workspace always is."""
+    """The sync is held until a user confirms it; for a missing workspace always."""
     for number in range(30):
         rig.write(f"f{number}", "x")
     rig.sync()
@@ -195,7 +195,7 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
 
 
 def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
-    """It is refused before anything is asked for, with the key and what is large."""
+    """It is refused before any request, with the key and the largest paths."""
     rig.restart()
     rig.keys["sync"] = {"max_snapshot_mib": 1}
     rig.write("large", "x" * (1 << 20))
@@ -206,7 +206,7 @@ def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
 
 
 def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """One line in a few words, odd names made harmless."""
+    """One short line names the changes, with odd names escaped."""
     caplog.set_level(logging.INFO, "syncd")
     rig.write("new\n\x1b[2J", "x")
     rig.write("a.txt", "changed")
@@ -215,8 +215,8 @@ def test_the_log_names_what_changed(rig: Rig, caplog: pytest.LogCaptureFixture) 
     assert "1 new (new\\n\\x1b[2J), 1 changed (a.txt), 1 gone (d/b.txt)" in caplog.text
 
 
-def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
-    """A state folder that takes nothing costs uploads after a restart, and a warning; the sync itself stands."""
+def test_records_that_cannot_be_written(rig: Rig) -> None:
+    """A state folder that is not writable costs uploads after a restart, and a warning; the sync succeeds."""
     (record,) = rig.folder.glob("state/syncd/*/initialized")
     in_the_way = record.with_name("initialized.new")
     in_the_way.mkdir()
@@ -231,7 +231,7 @@ def test_what_cannot_be_recorded_is_said(rig: Rig) -> None:
 
 
 class DamagingObserver(RecordingObserver):
-    """Damages the spool when an upload begins, so many times."""
+    """Damages the spool at the beginning of so many uploads."""
 
     folder: Path
     times: int
@@ -247,7 +247,7 @@ class DamagingObserver(RecordingObserver):
 
 @pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
 def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
-    """A kept piece that went bad is made anew before it is all sent; a disk that loses everything ends the sync."""
+    """A damaged chunk is rebuilt before the upload ends; a disk that loses everything fails the sync."""
     saboteur = DamagingObserver(rig.clock)
     saboteur.folder, saboteur.times = rig.folder, times
     rig.write("a.txt", "new")

@@ -1,4 +1,4 @@
-"""A workspace that vanishes between the scan and the packing: what is left is no snapshot, and no baseline either."""
+"""A workspace that vanishes between the scan and the packing: the rest is neither sent nor recorded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def removed(rig: Rig) -> None:
 
 
 def _as_packing_begins(rig: Rig, act: Callable[[Rig], None]) -> None:
-    """Does it once, when the scan is over: packing asks for files first of all."""
+    """Act once after the scan, when packing lists the files."""
     folders = 1 + 4
     steps = iter(range(10_000))
 
@@ -54,7 +54,7 @@ def _as_packing_begins(rig: Rig, act: Callable[[Rig], None]) -> None:
 @pytest.mark.parametrize("sync_mode", SyncMode)
 @pytest.mark.parametrize("accident", [emptied, removed])
 def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None], sync_mode: SyncMode) -> None:
-    """Nothing is sent; the next scan sees what happened, and holds. When it is back it is sent."""
+    """Nothing is sent; the next scan finds the loss, and holds. Once restored, it is sent."""
     _as_packing_begins(rig, accident)
     uploads = rig.emulator.request_log.count("upload")
     with pytest.raises(SyncdError) as failure:
@@ -72,7 +72,7 @@ def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None],
 
 
 def test_some_files_vanish_before_they_are_packed(rig: Rig) -> None:
-    """That is a day's work: the others go, and another sync follows."""
+    """The others are sent, and another sync follows."""
 
     def some(rig: Rig) -> None:
         for folder in ("folder0", "folder1", "folder2"):
@@ -86,7 +86,7 @@ def test_some_files_vanish_before_they_are_packed(rig: Rig) -> None:
 
 
 def test_replaced_as_packing_begins(rig: Rig) -> None:
-    """What was scanned is sent, from where it lies now; what took its place is not believed to be the workspace."""
+    """The scanned files are sent from where they are now; the replacement is not taken for the workspace."""
 
     def replace(rig: Rig) -> None:
         rig.workspace.rename(rig.folder / "aside")

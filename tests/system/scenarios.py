@@ -377,7 +377,7 @@ class ProcessRun:
 
 def describe(process_run: ProcessRun, rig: Rig) -> str:
     """Return the log of a failed scenario, and what was lost."""
-    return "\n".join([*process_run.log, "", *process_run.lost[:5], "", rig.story()])
+    return "\n".join([*process_run.log, "", *process_run.lost[:5], "", rig.report()])
 
 
 def run_batch_by_processes(batch: tuple[str | None, Sequence[int]]) -> tuple[Counter[str], list[str]]:

@@ -1,4 +1,4 @@
-"""`syncd check`: each thing that a sync needs is tried, with a remedy where it fails, and nothing is changed."""
+"""`syncd check` tries each thing that a sync needs, gives a remedy for each failure, and changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LINE = re.compile(r"^(pass|note|warn|fail)  (\w+)", re.MULTILINE)
 
 
 def test_all_is_well(rig: Rig) -> None:
-    """Where nothing is wrong it ends with 0, asks the API one question, and makes no file."""
+    """Without a finding it ends with 0, makes one request, and creates no file."""
     rig.fill(3)
     done = rig.ok("check")
     assert _found(done) == {
@@ -53,7 +53,7 @@ def test_all_is_well(rig: Rig) -> None:
 
 
 def test_a_bad_configuration_ends_it(rig: Rig) -> None:
-    """A configuration that cannot be used is the one line there is."""
+    """An invalid configuration is the only line."""
     rig.configure({"sync.archive": "half"})
     done = rig.run("check")
     assert (done.code, _found(done)) == (78, {"configuration": "fail"})
@@ -64,7 +64,7 @@ def test_a_bad_configuration_ends_it(rig: Rig) -> None:
     ("status", "code", "grade"), [(401, 78, "fail"), (404, 78, "fail"), (503, 75, ""), (429, 75, "")]
 )
 def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> None:
-    """A refusal needs a person (78); a server that is busy may pass (75). The clock is compared all the same."""
+    """A refusal needs a person (78), a busy server may pass (75). The clock is compared in both."""
     rig.write("a")
     rig.faults(f"get: {status}")
     done = rig.run("check")
@@ -76,7 +76,7 @@ def test_what_the_api_refuses(rig: Rig, status: int, code: int, grade: str) -> N
 
 
 def test_offline_may_pass(rig: Rig) -> None:
-    """Where nobody answers, everything at home is looked at all the same, and the end is 75."""
+    """All local things are checked without a server, and the exit code is 75."""
     rig.write("a")
     rig.emulator.close()
     done = rig.run("check")
@@ -85,8 +85,8 @@ def test_offline_may_pass(rig: Rig) -> None:
     assert (found["directory"], found["api"], found["clock"]) == ("pass", "fail", "note")
 
 
-def test_each_failure_is_told(rig: Rig) -> None:
-    """One failure does not hide the next, and what needs a person outweighs what may pass."""
+def test_each_failure_is_reported(rig: Rig) -> None:
+    """One failure does not hide the next; what a person must fix outweighs what may pass."""
     rig.workspace.rmdir()
     os.chmod(rig.key_file, 0o644)
     rig.emulator.close()
@@ -99,7 +99,7 @@ def test_each_failure_is_told(rig: Rig) -> None:
 
 
 def test_a_clock_that_is_off_is_a_warning(rig: Rig, tmp_path: Path) -> None:
-    """A machine an hour behind the server is told so, and nothing fails."""
+    """A machine an hour behind the server is a warning, not a failure."""
     rig.write("a")
     with Emulator(tmp_path / "ahead", api_key=KEY, clock=_HourAhead()) as emulator:
         emulator.create_sandbox(SANDBOX)
@@ -111,7 +111,7 @@ def test_a_clock_that_is_off_is_a_warning(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_a_workspace_that_is_too_large(rig: Rig) -> None:
-    """Over the limit, the largest paths and the key are named, before any sync would refuse it."""
+    """The largest paths and the key are named before any sync refuses it."""
     rig.configure({"sync.max_snapshot_mib": 1})
     rig.write("data/big.bin", b"x" * (1 << 21))
     done = rig.run("check")
@@ -120,7 +120,7 @@ def test_a_workspace_that_is_too_large(rig: Rig) -> None:
     assert "sync.max_snapshot_mib" in done.out
 
 
-def test_what_stays_home_unasked_is_a_warning(rig: Rig) -> None:
+def test_an_excluded_link_is_a_warning(rig: Rig) -> None:
     """A link that leads outside is named, and does not fail the check."""
     rig.write("a")
     os.symlink("/etc", rig.workspace / "out")
@@ -128,8 +128,8 @@ def test_what_stays_home_unasked_is_a_warning(rig: Rig) -> None:
     assert "'out' leads outside" in done.out
 
 
-def test_the_daemon_is_seen(rig: Rig) -> None:
-    """A running daemon is named with its process; one that hangs, or is held, is a warning."""
+def test_the_daemon_is_reported(rig: Rig) -> None:
+    """A running daemon is named with its process; one that hangs or is held is a warning."""
     rig.write("a")
     daemon = rig.up()
     done = rig.ok("check")
@@ -145,7 +145,7 @@ def test_the_daemon_is_seen(rig: Rig) -> None:
 
 
 def test_the_key_from_the_environment(rig: Rig) -> None:
-    """A key in $KLAVIS_API_KEY is named by where it is, never shown, and wins over the file."""
+    """Its place is shown, never the key, and it wins over the file."""
     rig.write("a")
     rig.write_key("another-key")
     rig.environ["KLAVIS_API_KEY"] = KEY
@@ -154,7 +154,7 @@ def test_the_key_from_the_environment(rig: Rig) -> None:
 
 
 def test_for_scripts(rig: Rig) -> None:
-    """`--json` is one document with every finding, and ends as the text does."""
+    """`--json` is one document with every finding, with the same exit code."""
     rig.fill(3)
     rig.workspace.joinpath(".env").write_text("A=1")
     os.chmod(rig.key_file, 0o644)
@@ -170,7 +170,7 @@ def test_for_scripts(rig: Rig) -> None:
 
 
 def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
-    """Before the first sync the account is asked and nothing is acquired; after it, how long the sandbox lives."""
+    """Before the first sync nothing is acquired; after it, the lifetime is shown."""
     rig.write("a")
     rig.configure({"sandbox.acquire.ttl_seconds": 3600})
     rig.config_file.write_text(rig.config_file.read_text().replace(f'sandbox.id = "{SANDBOX}"\n', ""))
@@ -187,7 +187,7 @@ def test_a_sandbox_that_is_acquired(rig: Rig) -> None:
 
 
 def test_secrets_that_are_sent(rig: Rig) -> None:
-    """Where the configuration says so, that is the one thing said of secrets."""
+    """If the configuration allows them, that is the only finding about secrets."""
     rig.write(".env", "A=1")
     rig.configure({"workspace.upload_secrets": True})
     done = rig.ok("check")
@@ -196,7 +196,7 @@ def test_secrets_that_are_sent(rig: Rig) -> None:
 
 
 def test_who_else_may_write(rig: Rig) -> None:
-    """A configuration or a key folder that others may write to is a warning with the command that ends it."""
+    """A configuration or key folder that others can write to is a warning with a command."""
     rig.write("a")
     os.chmod(rig.config_file, 0o620)
     os.chmod(rig.key_file.parent, 0o777)
@@ -214,7 +214,7 @@ esac
 
 
 def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
-    """The way to the API that this shell knows and the service manager does not is a warning for each variable."""
+    """Each variable for reaching the API that only this shell has is a warning."""
     rig.write("a")
     (rig.home / "bin").mkdir()
     (rig.home / "bin/systemctl").write_text(_SYSTEMCTL)
@@ -239,7 +239,7 @@ def test_what_a_service_does_not_get_from_a_shell(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("more", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_on_a_terminal(rig: Rig, more: dict[str, str], colours: bool) -> None:
-    """Of 80 columns: what is longer goes on under itself, and only the word in front has a colour, if any."""
+    """Lines are wrapped at 80 columns, and only the first word may have a colour."""
     rig.fill(3)
     rig.write("data/" + "long name " * 12 + "/big.bin", b"x" * (1 << 20))
     screen = _on_a_terminal(rig, {"TERM": "xterm", **more})
@@ -276,7 +276,7 @@ class _HourAhead(SystemClock):
 
 
 def _found(done: Finished) -> dict[str, str]:
-    """Subject to grade, as the first line about it says."""
+    """Return each finding's subject and grade."""
     found: dict[str, str] = {}
     for word, subject in _LINE.findall(done.out):
         found.setdefault(subject, word)

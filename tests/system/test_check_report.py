@@ -1,4 +1,4 @@
-"""`syncd check --report`: one text file for a bug report, and nothing in it that is anyone's business."""
+"""`syncd check --report` writes one text file for a bug report, without anything private."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ printf 'zqbytes \\377\\376 zqmore\\033[31m\\n'
 
 @pytest.fixture
 def planted(rig: Rig) -> Rig:
-    """A rig in which every input of a report has something private in it."""
+    """A rig with something private in every input of a report."""
     for name in ("zqcode/zqsub", "zqcode/with blank zqname"):
         rig.write(f"{name}/zqfile.py", "zqcontent = 1\n")
     rig.write("the secret plan/status of all", "zqcontent\n")
@@ -107,7 +107,7 @@ def planted(rig: Rig) -> Rig:
 
 
 def _stub(rig: Rig, **programs: str) -> None:
-    """Programs of these names come first, in the place of what this machine may or may not have."""
+    """Put programs of these names first on the path."""
     folder = rig.home / "bin"
     folder.mkdir(exist_ok=True)
     for name, text in programs.items():
@@ -133,7 +133,7 @@ def _report(rig: Rig, *more: str, code: int = 0) -> tuple[Finished, str]:
 
 
 def test_nothing_private_is_in_it(planted: Rig) -> None:
-    """Canaries planted in each input do not come out of it; what a bug report needs does."""
+    """Markers planted in each input are not in it; what a bug report needs is."""
     _stub(planted, systemctl=_SYSTEMCTL, journalctl=_JOURNAL, loginctl=_LOGINCTL)
     done, text = _report(planted)
     assert "read it before you pass it on" in done.out
@@ -163,7 +163,7 @@ def test_nothing_private_is_in_it(planted: Rig) -> None:
 
 
 def test_it_works_where_nothing_does(planted: Rig) -> None:
-    """A broken configuration and no systemd still make a report, with the reason in it and no name."""
+    """A broken configuration and no systemd still give a report, with the reason and no name."""
     planted.config_file.write_text('workspace.path = "zqplace"\nzqsection = {}\n')
     planted.environ["PATH"] = str(planted.home)
     _, text = _report(planted, code=78)
@@ -176,7 +176,7 @@ def test_it_works_where_nothing_does(planted: Rig) -> None:
 
 
 def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
-    """What is not there is said to be none, and why the log is missing is told."""
+    """Missing things are reported as missing, and the log's error is shown."""
     rig.fill(3)
     refusing = "#!/bin/sh\necho 'No journal files were opened due to insufficient permissions.' >&2\nexit 1\n"
     _stub(rig, systemctl=_SYSTEMCTL.replace("zq", "x"), journalctl=refusing, loginctl=_LOGINCTL)
@@ -187,7 +187,7 @@ def test_no_state_and_a_log_that_cannot_be_read(rig: Rig) -> None:
 
 
 def test_where_it_is_written(rig: Rig) -> None:
-    """Never over a file, never where it would be synced; without a name, in the current directory under a free one."""
+    """It never overwrites a file and is never synced; by default it gets a free name in the current directory."""
     rig.fill(3)
     (rig.home / "there.txt").write_text("mine")
     done = rig.run("check", "--report", "there.txt")

@@ -1,4 +1,4 @@
-"""The verbs that work through the daemon where there is one, and by themselves where there is none."""
+"""Commands that work through the daemon if it runs, and by themselves if not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.rig import Rig
 
 
 def test_a_second_instance_ends_with_75(rig: Rig) -> None:
-    """One daemon a workspace: the second says who has it and touches nothing, the first goes on."""
+    """One daemon a workspace: the second names the first and changes nothing; the first goes on."""
     rig.write("a")
     first = rig.up()
     second = rig.start()
@@ -23,7 +23,7 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
 
 
 def test_a_lone_push_is_kept_out_while_another_syncs(rig: Rig) -> None:
-    """Two pushes at once: the second ends with 75, and nothing overlaps."""
+    """Of two pushes at once the second ends with 75."""
     rig.write("a")
     rig.faults("upload: delay 3")
     first = rig.background("push")
@@ -34,7 +34,7 @@ def test_a_lone_push_is_kept_out_while_another_syncs(rig: Rig) -> None:
 
 
 def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
-    """Through the daemon: no quiet time is waited for, and on its return the sandbox holds what was on disk."""
+    """It does not wait for the quiet period, and on its return the sandbox has what was on disk."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.fill(5)
     rig.up()
@@ -45,7 +45,7 @@ def test_flush_returns_when_the_sandbox_is_equal(rig: Rig) -> None:
 
 
 def test_flush_waits_for_what_passes(rig: Rig) -> None:
-    """A failing network makes it wait, not fail, even when one sync's patience is over."""
+    """During a network failure it waits, also after one sync has given up."""
     rig.configure({"retry.give_up_after_seconds": 1})
     rig.write("a")
     rig.up()
@@ -56,7 +56,7 @@ def test_flush_waits_for_what_passes(rig: Rig) -> None:
 
 
 def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
-    """A flush called while an older snapshot is on its way waits for a sync that began after it."""
+    """A flush during a sync waits for a sync that began after it."""
     rig.write("a", "old")
     rig.up()
     rig.faults("initialize: delay 1")
@@ -68,7 +68,7 @@ def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
 
 
 def test_flush_alone_syncs(rig: Rig) -> None:
-    """Without a daemon it does the sync, and a second one has nothing to do."""
+    """Without a daemon it syncs, and a second one has nothing to do."""
     rig.fill(5)
     rig.ok("flush")
     rig.converged()
@@ -78,7 +78,7 @@ def test_flush_alone_syncs(rig: Rig) -> None:
 
 @pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
 def test_flush_gives_up_in_time(rig: Rig, daemon: str) -> None:
-    """--timeout: exit 75 about then, with the reason, and the daemon goes on."""
+    """After --timeout it exits with 75 and the reason, and the daemon goes on."""
     rig.write("a")
     if daemon == "with a daemon":
         rig.up()
@@ -94,7 +94,7 @@ def test_flush_gives_up_in_time(rig: Rig, daemon: str) -> None:
 
 
 def test_push_goes_through_the_daemon(rig: Rig) -> None:
-    """It is the daemon's sync, reported as any; unchanged it is nothing to do, forced it is done again."""
+    """The daemon syncs and reports; an unchanged workspace is not sent, a forced one is."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     rig.up()
@@ -108,7 +108,7 @@ def test_push_goes_through_the_daemon(rig: Rig) -> None:
 
 
 def test_push_alone_reports_and_is_remembered(rig: Rig) -> None:
-    """Its result is JSON on request, `status` shows it, and the daemon that follows uploads nothing."""
+    """Its result is JSON on request, `status` shows it, and the next daemon uploads nothing."""
     rig.fill(5)
     pushed = json.loads(rig.ok("push", "--json").out)
     assert (pushed["outcome"], pushed["files"], pushed["sync"]["files"]) == ("initialized", 5, 5)
@@ -124,7 +124,7 @@ def test_push_alone_reports_and_is_remembered(rig: Rig) -> None:
 
 
 def test_push_sends_its_result_and_its_progress_apart(rig: Rig) -> None:
-    """Stdout is the result, stderr is how it goes, in plain lines where nobody watches."""
+    """The result is on stdout, the progress on stderr, in plain lines without a terminal."""
     rig.fill(5)
     pushed = rig.ok("push")
     assert len(pushed.out.splitlines()) == 1
@@ -133,7 +133,7 @@ def test_push_sends_its_result_and_its_progress_apart(rig: Rig) -> None:
 
 
 def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
-    """Ctrl-C in the middle of an upload: exit 75 at once, and the next push does it."""
+    """Ctrl-C during an upload exits with 75 at once, and the next push sends it."""
     rig.write("a")
     rig.faults("upload: hang 60")
     pushing = rig.background("push")
@@ -144,7 +144,7 @@ def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
 
 
 def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
-    """`push` ends with 78, `run` holds; both name the largest paths and the key, and shrunk it goes on by itself."""
+    """`push` ends with 78, `run` holds; both name the largest paths and the key; a smaller one is synced."""
     rig.configure({"sync.max_snapshot_mib": 1})
     rig.write("big/movie.bin", b"\0" * 3_000_000)
     rig.write("small")
@@ -162,7 +162,7 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
 
 
 def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
-    """Paused, also over a restart, nothing is sent; resumed, everything is."""
+    """Nothing is sent while paused, also after a restart; everything is after the resume."""
     rig.write("a")
     daemon = rig.up()
     rig.ok("pause")
@@ -182,7 +182,7 @@ def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
 
 
 def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
-    """The mark is enough."""
+    """The marker file is enough."""
     rig.write("a")
     rig.ok("pause")
     rig.start()
@@ -192,8 +192,8 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_push_while_paused_is_a_persons_wish(rig: Rig) -> None:
-    """It syncs once, and the pause goes on."""
+def test_a_push_while_paused_syncs_once(rig: Rig) -> None:
+    """The pause goes on."""
     rig.write("a")
     rig.up()
     rig.ok("pause")

@@ -1,4 +1,4 @@
-"""A TAB in the shells that people use: from the scripts as they are installed to the word on the line."""
+"""Completion in bash, zsh and fish, from the installed scripts to the word on the line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SILENCE_S = 20.0
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home whose configuration is none: whoever read it would complain."""
+    """A home with an invalid configuration: a completion that reads it would print an error."""
     (tmp_path / ".config/syncd").mkdir(parents=True)
     (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
     (tmp_path / "other.toml").touch()
@@ -43,14 +43,14 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_bash(repo: Path, home: Path) -> None:
-    """Bash completes verbs, their verbs, options, choices, files and folders, with the script that is installed."""
+    """The installed script completes commands, subcommands, options, choices, files and folders."""
     script = repo / "syncd/share/bash-completion/completions/syncd"
     setup = f"bind 'set enable-bracketed-paste off'; bind 'set mark-directories on'; . {script}"
     _assert_completes(["bash", "--norc", "--noprofile", "-i"], setup, home)
 
 
 def test_zsh(repo: Path, home: Path) -> None:
-    """So does zsh, which finds the script by its first line."""
+    """Zsh finds the script by its first line, and completes the same."""
     setup = (
         "unsetopt prompt_sp; unset zle_bracketed_paste; bindkey -e;"
         f" fpath=({repo}/syncd/share/zsh/site-functions $fpath); autoload -Uz compinit; compinit -u -D"
@@ -59,7 +59,7 @@ def test_zsh(repo: Path, home: Path) -> None:
 
 
 def test_fish(repo: Path, home: Path) -> None:
-    """So does fish, which is asked for a line's completions and says what each verb does."""
+    """Fish completes the same, with the summary of each command."""
     _needs("fish")
     script = repo / "syncd/share/fish/vendor_completions.d/syncd.fish"
     asked = "".join(f"complete -C '{typed}'\n" for typed, _ in LINES if "\\" not in typed)
@@ -79,7 +79,7 @@ def test_fish(repo: Path, home: Path) -> None:
 
 @pytest.mark.parametrize("line", ["syncd ", "syncd push --", "syncd service install --", "syncd status --config "])
 def test_a_tab_is_cheap(home: Path, line: str) -> None:
-    """What is completed is known without the large libraries, and without the configuration or the network."""
+    """A completion loads no large library, and neither the configuration nor the network."""
     code = (
         "import sys, syncd.cli\n"
         "try: syncd.cli.main()\n"
@@ -103,7 +103,7 @@ def _assert_completes(shell: list[str], setup: str, home: Path) -> None:
 
 
 def _session(command: list[str], typed: str, environ: Mapping[str, str], folder: Path) -> str:
-    """All that a shell on a terminal of its own shows while this is typed."""
+    """Return what a shell on its own terminal shows while this is typed."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     try:
@@ -132,7 +132,7 @@ def _session(command: list[str], typed: str, environ: Mapping[str, str], folder:
 
 
 def _environ(home: Path) -> dict[str, str]:
-    """PATH begins with this interpreter's commands: syncd is among them."""
+    """Return an environment whose PATH begins with this interpreter's commands."""
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb", "PS1": "$ ", "HISTFILE": ""}
 

@@ -1,4 +1,4 @@
-"""`syncd demo`: the tour shows what it claims, a directory is only looked at, and nothing is left behind."""
+"""`syncd demo`: the tour shows what it says, a directory is only read, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.trees import tree
 
 @pytest.fixture
 def bare(rig: Rig, tmp_path: Path) -> Rig:
-    """A home without any configuration, and a folder for temporary files that shows what was left there."""
+    """A home without a configuration, and a folder for temporary files."""
     rig.config_file.unlink()
     rig.key_file.unlink()
     scratch = tmp_path / "scratch"
@@ -25,7 +25,7 @@ def bare(rig: Rig, tmp_path: Path) -> Rig:
 
 
 def test_the_tour(bare: Rig) -> None:
-    """Each step ends as it says, the lines fit a terminal, and all is gone at the end."""
+    """Each step ends as it says, the lines fit a terminal, and nothing is left at the end."""
     done = bare.ok("demo")
     steps = _steps(done.out)
     assert len(steps) == 10
@@ -48,7 +48,7 @@ def test_the_tour(bare: Rig) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_directory_until_interrupted(bare: Rig, number: signal.Signals) -> None:
-    """Each change in the directory is seen to arrive; the directory is not touched; a signal ends it with 0."""
+    """Each change in the directory is shown to arrive; the directory is not changed; a signal ends it with 0."""
     bare.write("one.txt")
     bare.write(".env", "SECRET=1\n")
     demo = bare.background("demo", str(bare.workspace))
@@ -82,7 +82,7 @@ def test_the_tour_can_be_stopped(bare: Rig) -> None:
     ],
 )
 def test_a_directory_that_cannot_be_watched(bare: Rig, directory: str, code: int, words: str) -> None:
-    """The home directory, one that would watch the demonstration itself, and a missing one are refused in a line."""
+    """The home directory, one that holds the demo's own files, and a missing one are refused in one line."""
     holder = bare.home / "holds-scratch"
     (holder / "scratch").mkdir(parents=True)
     bare.environ["TMPDIR"] = str(holder / "scratch")
@@ -93,7 +93,7 @@ def test_a_directory_that_cannot_be_watched(bare: Rig, directory: str, code: int
 
 
 def _steps(out: str) -> dict[str, str]:
-    """Title to what was shown below it."""
+    """Return each step's title and output."""
     pieces = re.split(r"^\d+\. (.*)\n", out.partition("\nDone in ")[0], flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
@@ -103,7 +103,7 @@ def _uploads(text: str) -> int:
 
 
 def _gone(rig: Rig) -> None:
-    """No temporary file is left, and no process that was started with one."""
+    """Check that no temporary file is left, and no process that uses one."""
     scratch = rig.environ["TMPDIR"]
     assert os.listdir(scratch) == []
     for process in Path("/proc").glob("[0-9]*"):

@@ -1,4 +1,4 @@
-"""`syncd emulator` as a person meets it: what it prints, what it logs, how it ends."""
+"""`syncd emulator`: what it prints, what it logs, how it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "syncd", "emulator"]
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process, and what it introduced itself with."""
+    """Give the process with the values that it printed."""
     with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -35,7 +35,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def refused(*options: str) -> tuple[int, str]:
-    """The exit code and the only line of stderr."""
+    """Return the exit code and the only line of stderr."""
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -79,8 +79,8 @@ def test_the_next_start_finds_everything(tmp_path: Path) -> None:
     assert len(shown[0]) == 2
 
 
-def test_what_cannot_be_had(tmp_path: Path) -> None:
-    """A taken port or folder may be free later: 75. A folder that cannot be used: 78. One line each."""
+def test_a_port_or_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    """A taken port or folder is 75, an unusable folder 78, each with one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, line = refused("--data", str(tmp_path / "a"), "--port", str(port))
@@ -96,8 +96,8 @@ def test_what_cannot_be_had(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"mine.txt"}
 
 
-def test_a_fault_that_is_none(tmp_path: Path) -> None:
-    """Wrong usage is 2 and says what is wrong; the language can be asked for."""
+def test_an_invalid_fault(tmp_path: Path) -> None:
+    """Wrong usage is 2 with a message; the language can be listed."""
     options = ["--data", str(tmp_path), "--fault", "upload: x"]
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2

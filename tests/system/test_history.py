@@ -1,4 +1,4 @@
-"""`syncd history`: what a person and a script read of past syncs, and what the daemon and a push write there."""
+"""`syncd history`: past syncs for people and scripts, as recorded by the daemon and by a push."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def written(rig: Rig) -> HistoryStore:
 
 
 def on_a_terminal(rig: Rig, **environ: str) -> pyte.Screen:
-    """What `syncd history` leaves on a terminal of 80 columns."""
+    """Return the screen of `syncd history` on a terminal of 80 columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     with subprocess.Popen(
@@ -121,7 +121,7 @@ def _read(terminal: int) -> bytes:
 
 
 def coloured(screen: pyte.Screen) -> set[str]:
-    """What stands there in a colour: words with their colour's name."""
+    """Return the coloured words with their colour's name."""
     found = set()
     for row in screen.buffer.values():
         for colour in {row[column].fg for column in range(80)} - {"default"}:
@@ -130,7 +130,7 @@ def coloured(screen: pyte.Screen) -> set[str]:
 
 
 def test_for_people(rig: Rig) -> None:
-    """A table of 80 columns in local time, red only where a sync failed; without colour it says the same."""
+    """A table of 80 columns in local time, red only for failures; without colour it says the same."""
     written(rig)
     rig.environ["TZ"] = "Europe/Berlin"
     assert rig.ok("history").out == TABLE
@@ -143,7 +143,7 @@ def test_for_people(rig: Rig) -> None:
 
 
 def test_for_scripts(rig: Rig) -> None:
-    """`--json` is the lines as they are kept; `-n` and `--failed` choose among them, the newest last."""
+    """`--json` prints the recorded lines; `-n` and `--failed` select among them, the newest last."""
     file = written(rig)
     lines = [encoded(record).decode() for record in records()]
     assert rig.ok("history", "--json").out.splitlines() == lines
@@ -161,8 +161,8 @@ def test_for_scripts(rig: Rig) -> None:
     assert (ended.returncode, ended.stdout.count(b"\n"), ended.stderr.count(b"\n")) == (0, 1, 1)
 
 
-def test_of_nothing(rig: Rig) -> None:
-    """Where nothing is recorded it says so, to people only, and makes no folder; what is no file is named."""
+def test_without_a_history(rig: Rig) -> None:
+    """It says so, to people only, and makes no folder; another kind of file is named."""
     finished = rig.ok("history")
     assert (finished.out, finished.err) == ("", "no sync of this workspace is recorded yet: `syncd push` makes one\n")
     assert not (rig.home / ".local").exists()
@@ -174,7 +174,7 @@ def test_of_nothing(rig: Rig) -> None:
 
 
 def test_of_real_syncs(rig: Rig) -> None:
-    """A daemon's day and a push without one: what was sent and why, failures once, idle looks never."""
+    """A daemon's syncs and a push without one: what was sent and why, failures once, idle scans never."""
     rig.configure({"retry.first_delay_seconds": 0.05, "retry.give_up_after_seconds": 0.1, "sync.rescan_minutes": 1})
     rig.fill(5)
     daemon = rig.up()
@@ -211,7 +211,7 @@ def test_of_real_syncs(rig: Rig) -> None:
 
 
 def kept(rig: Rig) -> list[dict[str, Any]]:
-    """What is in the file by now."""
+    """Return the file's records."""
     try:
         return [json.loads(line) for line in (rig.state_folder / "history.jsonl").read_text().splitlines()]
     except FileNotFoundError:

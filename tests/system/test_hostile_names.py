@@ -1,4 +1,4 @@
-"""Names that a terminal would obey, and a server that says such things, are shown escaped by every command."""
+"""Control characters in names and in responses of a server are shown escaped by every command."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ WAIT_S = 30.0
 
 
 class Terminal:
-    """Runs commands on a terminal of their own, and finds what it would have obeyed."""
+    """Runs commands on their own terminal, and finds control characters that it would obey."""
 
     def __init__(self, environ: dict[str, str], folder: Path) -> None:
         self.environ = {**environ, "TERM": "xterm-256color", "COLUMNS": "400"}
         self.folder = folder
 
     def run(self, *args: str | bytes, answers: bytes = b"") -> str:
-        """`syncd ARGS` to its end; all that it showed."""
+        """Run `syncd ARGS` to its end, and return its output."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
             [*SYNCD, *args], env=self.environ, cwd=self.folder, stdin=slave, stdout=slave, stderr=slave
@@ -75,7 +75,7 @@ class Terminal:
 
     @staticmethod
     def harmless(args: object, shown: bytes) -> str:
-        """The text, which must hold nothing but text and what syncd itself asks of a terminal."""
+        """Return the text, which must hold only text and syncd's own control sequences."""
         text = shown.decode("utf-8")
         assert _OTHERS_COLOUR not in text, f"{args!r} showed {text!r}"
         bare = _OWN.sub("", text)
@@ -86,7 +86,7 @@ class Terminal:
 
 
 class HostileRig:
-    """A workspace with a hostile name, full of hostile names, and a terminal beside it."""
+    """A workspace with hostile names, also its own, and a terminal."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -115,12 +115,12 @@ class HostileRig:
 
 @pytest.fixture
 def hostile(rig: Rig) -> Iterator[HostileRig]:
-    """Nothing of it was synced yet."""
+    """The workspace before any sync."""
     return HostileRig(rig)
 
 
 def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
-    """Of files, folders, links, rules and their sources, the workspace itself and the configuration."""
+    """Names of files, folders, links, rules, the workspace and the configuration are escaped."""
     show = hostile.terminal.run
     assert r"owned" in show("ls")
     assert r"\x1b" in show("ls", "--ignored")
@@ -146,7 +146,7 @@ def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
 
 
 def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
-    """Its lines say names of what changed and what is left out, as text and as JSON."""
+    """Its lines name changed and excluded paths, as text and as JSON."""
     daemon = hostile.rig.up()
     hostile.write(HOSTILE[0], b"changed")
     hostile.rig.until(lambda: hostile.rig.count("initialize", 200) == 2, "the second sync")
@@ -166,7 +166,7 @@ def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
 
 @pytest.mark.parametrize("name", [HOSTILE[0], HOSTILE[3], HOSTILE[6]])
 def test_init_in_a_hostile_directory(hostile: HostileRig, name: bytes) -> None:
-    """It offers the directory that it is run in, and says what it wrote and where."""
+    """It offers the current directory, and says what it wrote and where."""
     folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
     terminal = Terminal({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
     terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n\n\n\x04")
@@ -178,7 +178,7 @@ SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
 
 
 class _HostileServer(BaseHTTPRequestHandler):
-    """An API and a bucket of which one operation, `lie`, answers with `status`, and with what a terminal would obey."""
+    """An API and a bucket whose operation `lie` answers with `status` and control characters."""
 
     protocol_version = "HTTP/1.1"
     lie = ""
@@ -215,8 +215,8 @@ class _HostileServer(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_says_such_things(rig: Rig) -> None:
-    """Errors, states and names from the API and the bucket reach no terminal as they are."""
+def test_a_hostile_server(rig: Rig) -> None:
+    """Errors, states and names from the API and the bucket are escaped."""
     rig.write("a")
     terminal = Terminal(rig.environment(), rig.home)
     with ThreadingHTTPServer(("127.0.0.1", 0), _HostileServer) as server:

@@ -1,4 +1,4 @@
-"""`syncd init`: a first configuration, by flags or by questions, and never over another."""
+"""`syncd init` writes a first configuration, by flags or questions, and never over another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _END_OF_INPUT = "\x04"
 
 @pytest.fixture
 def bare(rig: Rig) -> Rig:
-    """A home in which nothing is set up yet."""
+    """A home without a configuration."""
     rig.config_file.unlink()
     rig.key_file.unlink()
     rig.config_file.parent.rmdir()
@@ -32,7 +32,7 @@ def bare(rig: Rig) -> Rig:
 
 
 class InitDialog:
-    """`syncd init` on a terminal of 80 columns, and a person who answers each question once it stands there."""
+    """`syncd init` on a terminal of 80 columns, with answers to its questions."""
 
     def __init__(self, rig: Rig, *args: str, cwd: Path | None = None) -> None:
         self.terminal = Terminal(80, 60)
@@ -44,7 +44,7 @@ class InitDialog:
         return self.terminal.text
 
     def turns(self, *turns: tuple[str, str | None]) -> None:
-        """Questions, each with its answer, or with None to be answered otherwise."""
+        """Answer questions, each with its answer, or with None to be answered otherwise."""
         for question, answer in turns:
             times = self._asked[question] = self._asked.get(question, 0) + 1
             self.terminal.until(
@@ -57,16 +57,16 @@ class InitDialog:
         self.terminal.type(f"{answer}\n")
 
     def interrupt(self) -> None:
-        """Ctrl-C. The key after it wakes a read that began just after the signal came; Python looks at signals then."""
+        """Send Ctrl-C. The key after it wakes a read that began just after the signal: Python checks then."""
         self.terminal._process.send_signal(signal.SIGINT)
         self.type("")
 
     def close(self) -> None:
-        """Ends the command, if it still asks."""
+        """End the command if it still asks."""
         self.terminal.close()
 
     def end(self) -> int:
-        """Its exit code."""
+        """Wait for its end, and return its exit code."""
         return self.terminal.finish()
 
 
@@ -75,7 +75,7 @@ Begin = Callable[..., InitDialog]
 
 @pytest.fixture
 def begin(bare: Rig) -> Iterator[Begin]:
-    """Begins a talk."""
+    """Return a function that starts a dialog."""
     with ExitStack() as talks:
 
         def begun(*args: str, cwd: Path | None = None) -> InitDialog:
@@ -85,7 +85,7 @@ def begin(bare: Rig) -> Iterator[Begin]:
 
 
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
-    """What the flags say is in the file, the rest is the example's, and the next verbs take it."""
+    """The flags' values are in the file, the rest is the example's, and other commands use it."""
     flags = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
     more = ("--workspace-ignore", "*.o", "--workspace-ignore", 'a "b"', "--workspace-include-git")
     done = bare.ok("init", *flags, *more, "--sync-debounce-seconds", "0.25", "--sync-rescan-minutes", "5")
@@ -107,7 +107,7 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
 
 
 def test_every_key_has_its_flag(bare: Rig) -> None:
-    """Each key of the configuration can be set by a flag of its own name."""
+    """Each configuration key has a flag of its name."""
     table: dict[str, dict[str, object]] = {
         "workspace": {"path": str(bare.workspace), "use_gitignore": False, "include_git": True, "upload_secrets": True},
         "sandbox": {
@@ -160,7 +160,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
     ],
 )
 def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, words: str) -> None:
-    """What is missing or cannot be is said as everywhere else, and no file is left."""
+    """Missing and invalid values give the usual message, and no file is written."""
     done = bare.run("init", *flags)
     assert done.code == code, done
     assert words in done.err
@@ -168,7 +168,7 @@ def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, wor
 
 
 def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
-    """An id is a text, also where it looks like a number; a path is meant from where the command runs."""
+    """An id is a text, also if it looks like a number; a path is relative to the current directory."""
     bare.ok("init", "--path", "work", "--id", "0042", "--config", "elsewhere/o.toml", "--sandbox-mcp-file", "m.json")
     config = load_config(str(bare.home / "elsewhere/o.toml"))
     assert (config.workspace.path, config.sandbox.id) == (str(bare.workspace), "0042")
@@ -176,7 +176,7 @@ def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
 
 
 def test_it_never_overwrites(rig: Rig) -> None:
-    """A configuration that is there stays byte for byte, and that is said before anything is asked."""
+    """An existing configuration is unchanged, and the message comes before any question."""
     before = rig.config_file.read_bytes()
     done = rig.run("init", "--path", "work", "--id", "other")
     assert done.code == 78
@@ -186,7 +186,7 @@ def test_it_never_overwrites(rig: Rig) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--no-store-key",)])
 def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[str]) -> None:
-    """A service does not see $KLAVIS_API_KEY, so its key goes into the key file, 0600, unless that is refused."""
+    """A service does not see $KLAVIS_API_KEY, so its key is stored in the key file, 0600, unless refused."""
     bare.environ["KLAVIS_API_KEY"] = KEY
     done = bare.ok("init", "--path", "work", "--id", "box", *flags)
     assert KEY not in done.out + done.err
@@ -199,8 +199,8 @@ def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[s
         assert stat.S_IMODE(bare.key_file.parent.stat().st_mode) == 0o700
 
 
-def test_a_key_that_is_none_is_not_stored(bare: Rig) -> None:
-    """What cannot be a key is refused before anything is written."""
+def test_an_invalid_key_is_not_stored(bare: Rig) -> None:
+    """It is refused before anything is written."""
     bare.environ["KLAVIS_API_KEY"] = "two words"
     done = bare.run("init", "--path", "work", "--id", "box")
     assert done.code == 78
@@ -255,9 +255,9 @@ synced 3 files, … bytes, in … s
 next: `syncd service install` keeps it in step from now on"""
 
 
-def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
-    """From nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never shown, and the
-    network is left alone until the person agrees.
+def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
+    """From nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never shown, and
+    there is no request before the user agrees.
     """
     bare.environ["TZ"] = "Asia/Tokyo"
     bare.workspace = bare.home / "my work"
@@ -290,7 +290,7 @@ def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
 
 @pytest.mark.parametrize("answer", ["", "n"])
 def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) -> None:
-    """With $KLAVIS_API_KEY the one question is whether to store it; with NO_COLOR nothing has a colour."""
+    """With $KLAVIS_API_KEY the only question is to store it; with NO_COLOR nothing has a colour."""
     bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
     bare.write(".env")
     bare.write("a")
@@ -306,7 +306,7 @@ def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) ->
 
 
 def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
-    """A key that is stored already is not asked for, and stays; Ctrl-C at the last question sends nothing."""
+    """A stored key is not asked for, and stays; Ctrl-C at the last question sends nothing."""
     bare.config_file.parent.mkdir()
     bare.write_key("the-key-from-before")
     bare.write("a")
@@ -322,7 +322,7 @@ def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
 
 
 def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
-    """Where it may be one, that is asked; without an id a sandbox is acquired; without a key nothing can be sent."""
+    """It is asked for if possible; without an id a sandbox is acquired; without a key nothing is sent."""
     bare.environ["TZ"] = ":Europe/Madrid"
     bare.write("a")
     dialog = begin()
@@ -340,9 +340,9 @@ def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
-def test_it_can_be_left(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
-    """Left at a question with Ctrl-D or Ctrl-C, nothing was written, and that is said. A path that no file can hold
-    is asked for again, and what a terminal would obey is escaped.
+def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
+    """Ctrl-D or Ctrl-C at a question writes nothing, and says so. A path that no file can hold is asked for again, and
+    control characters are escaped.
     """
     dialog = begin()
     dialog.turns(("Directory to", None))

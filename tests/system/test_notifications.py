@@ -1,4 +1,4 @@
-"""The desktop is told, by the real daemon over a real session bus, also from behind the service's walls."""
+"""Desktop notifications by the real daemon over a real session bus, also from the hardened service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AGAIN = "work is in sync again"
 
 @pytest.fixture
 def admin(rig: Rig, tmp_path: Path) -> Iterator[NotificationServer]:
-    """The screen of the session in which the daemon will be started."""
+    """The notification server of the session that the daemon is started in."""
     with session_bus(f"unix:path={tmp_path}/bus") as address, notification_server(address) as server:
         rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
         rig.configure(SOON)
@@ -42,8 +42,8 @@ def admin(rig: Rig, tmp_path: Path) -> Iterator[NotificationServer]:
 
 
 @needs_bus
-def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: NotificationServer) -> None:
-    """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
+def test_failures_and_recoveries(rig: Rig, admin: NotificationServer) -> None:
+    """A server down, then up; a key refused, then replaced: four notifications, each replaces the last."""
     rig.write("a")
     rig.up("--log-level", "debug")
     rig.faults("upload: 503 always")
@@ -71,14 +71,14 @@ def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: NotificationServer) 
 
 
 def _nth(number: int, rig: Rig, admin: NotificationServer) -> Notification:
-    """That notification, waited for."""
+    """Wait for that notification, and return it."""
     rig.until(lambda: len(admin.shown) >= number, f"notification {number}")
     return admin.shown[number - 1]
 
 
 @needs_bus
-def test_who_does_not_want_them(rig: Rig, admin: NotificationServer) -> None:
-    """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
+def test_switched_off(rig: Rig, admin: NotificationServer) -> None:
+    """With `notifications.desktop = false` nothing is shown, and nothing fails."""
     rig.configure({**SOON, "notifications.desktop": False})
     rig.write("a")
     rig.up()
@@ -96,7 +96,7 @@ def _later(than_s: float) -> Callable[[], bool]:
 
 
 def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
-    """The daemon tries, gives up in time, says nothing in its log, goes on syncing and stops when it is told."""
+    """The daemon gives up in time, logs nothing, goes on syncing and stops when told."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "bus"))
         door.listen()
@@ -116,8 +116,8 @@ def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
 
 
 @needs_machine
-def test_from_behind_the_walls(service: ServiceRig) -> None:
-    """The hardened unit reaches the session's bus of a real user manager."""
+def test_from_the_hardened_unit(service: ServiceRig) -> None:
+    """It reaches the session bus of a real user manager."""
     python, *_ = service.command()
     line = service.machine.line(python, f"{shown(str(REPO))}/tests/desktop.py", f"unix:path={RUNTIME}/bus")
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as admin:

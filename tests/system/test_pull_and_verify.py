@@ -1,4 +1,4 @@
-"""The sandbox's workspace given back, and held against this one: by the real commands, over the real API."""
+"""`syncd pull` and `syncd verify`: the sandbox's workspace downloaded, and compared with the local one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.system.rig import Rig
 from tests.system.trees import tree
 
 
-def test_pull_brings_what_is_there(rig: Rig) -> None:
-    """Also what the agent made; into a new folder or an empty one, never into another."""
+def test_pull(rig: Rig) -> None:
+    """It includes the agent's files, and writes into a new or empty folder only."""
     rig.write("a/b", "1")
     rig.write(os.fsdecode(b"caf\xe9"), "latin-1 name")
     (rig.workspace / "ln").symlink_to("a/b")
@@ -30,7 +30,7 @@ def test_pull_brings_what_is_there(rig: Rig) -> None:
 
 
 def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
-    """Cut downloads and busy servers are tried again with a fresh archive; what stays broken ends with 75."""
+    """Cut downloads and busy servers are retried with a new archive; a lasting failure ends with 75."""
     rig.write("a", os.urandom(300_000))
     rig.ok("push")
     rig.faults("dump: 503", "download: cut", "download: 403", "download: corrupt", "download: reset mid-body")
@@ -44,8 +44,8 @@ def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
     assert not (rig.home / "other").exists()
 
 
-def test_verify_says_what_differs(rig: Rig) -> None:
-    """Missing, different and only there, each by name; it changes nothing and works beside a daemon."""
+def test_verify(rig: Rig) -> None:
+    """Missing, different and extra paths are named; it changes nothing and works beside a daemon."""
     for name in ("same", "gone", "other", "d/e"):
         rig.write(name, name)
     rig.write(".gitignore", "*.log\n")
@@ -74,8 +74,8 @@ def test_verify_says_what_differs(rig: Rig) -> None:
     assert (rig.count("upload"), rig.count("initialize"), rig.count("execute")) == syncs
 
 
-def test_verify_tells_what_was_deleted_here(rig: Rig) -> None:
-    """It is there because nobody wants it removed; what stays home is counted, on stderr."""
+def test_verify_reports_kept_deletions(rig: Rig) -> None:
+    """Leftovers are reported as such; excluded paths are counted on stderr."""
     for name in ("a", "gone"):
         rig.write(name)
     rig.ok("push")
@@ -97,7 +97,7 @@ def test_verify_tells_what_was_deleted_here(rig: Rig) -> None:
 
 
 def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
-    """It would be sent; through a link as well."""
+    """It would be sent; a link to it is refused as well."""
     rig.write("a")
     rig.ok("push")
     (rig.home / "link").symlink_to(rig.workspace)
@@ -109,7 +109,7 @@ def test_nothing_is_pulled_into_the_workspace(rig: Rig) -> None:
 
 
 def test_a_signal_ends_a_download(rig: Rig) -> None:
-    """75, with a word that fits, and nothing left."""
+    """It exits with 75 and a message, and leaves nothing."""
     rig.write("a")
     rig.ok("push")
     for verb, word in ((["verify"], "nothing was changed"), (["pull", str(rig.home / "dest")], "nothing was pulled")):
@@ -123,7 +123,7 @@ def test_a_signal_ends_a_download(rig: Rig) -> None:
 
 
 def test_refusals_say_what_to_do(rig: Rig) -> None:
-    """An unknown sandbox and a bad key end with 78; a workspace that is missing does too."""
+    """An unknown sandbox, a bad key and a missing workspace end with 78."""
     rig.write("a")
     rig.configure({"sandbox.id": "nobody"})
     for verb in (["verify"], ["pull", str(rig.home / "dest")]):

@@ -35,7 +35,7 @@ SYNC_S = 60.0
 
 
 class EmulatorProcess:
-    """`syncd emulator` as a process, as a newcomer starts it."""
+    """`syncd emulator` as a process."""
 
     def __init__(self, rig: Rig, folder: Path) -> None:
         self._data = folder / "data"
@@ -58,18 +58,18 @@ class EmulatorProcess:
         )
 
     def archived(self) -> list[str]:
-        """The names in the last archive."""
+        """Return the names in the last archive."""
         (newest,) = (self._data / "bucket").rglob("workspace.tar.gz/*.????????")
         return names_in(newest)
 
     def uploads(self) -> int:
-        """How many archives were taken so far, by the emulator's own log."""
+        """Return the number of archives, by the emulator's own log."""
         return sum(line.startswith("upload PUT") and line.endswith(": 200") for line in self.process.err.splitlines())
 
 
 @pytest.fixture
 def emulator(rig: Rig, tmp_path: Path) -> Iterator[EmulatorProcess]:
-    """The emulator's process; stopped by SIGTERM it must end well."""
+    """The emulator's process; SIGTERM must end it with 0."""
     folder = tmp_path / "process"
     folder.mkdir()
     emulator = EmulatorProcess(rig, folder)
@@ -97,7 +97,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _edit(workspace: Path) -> None:
-    """A large edit by hand: some in place, some as editors do, by a new file in the old one's place."""
+    """Edit many files: some in place, some by a new file that replaces the old one, as editors do."""
     for number, path in enumerate(_files(workspace)[::20]):
         content = path.read_bytes() + b"\n# edited\n"
         if number % 2:
@@ -109,7 +109,7 @@ def _edit(workspace: Path) -> None:
 
 
 def _check_out(workspace: Path) -> None:
-    """Another version, as `git checkout` brings it: files go, come, change and turn into folders within an instant."""
+    """Change to another version, as `git checkout` does: files are removed, added, changed and become folders."""
     for name in ("pygments", "rich"):
         other = workspace / "pip/_vendor" / name
         if other.is_dir() and (workspace / name).is_dir():
@@ -133,20 +133,20 @@ def _check_out(workspace: Path) -> None:
 
 
 def _delete(workspace: Path) -> None:
-    """A package and every tenth file of the others."""
+    """Delete a package and every tenth file of the others."""
     shutil.rmtree(workspace / "mypyc")
     for path in _files(workspace)[::10]:
         path.unlink()
 
 
 def _rename(workspace: Path) -> None:
-    """Whole trees under new names, one of them into another."""
+    """Rename whole trees, one of them into another."""
     (workspace / "mypy").rename(workspace / "checker")
     (workspace / "_pytest").rename(workspace / "checker/_pytest")
 
 
 def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads: int) -> Tree:
-    """Waits for a newer archive and a sandbox that holds the workspace; what was wanted."""
+    """Wait for a newer archive and an equal sandbox, and return the files."""
     wanted = {path: what for path, what in tree(rig.workspace).items() if path not in left_out}
     missing: list[str] = []
 
@@ -164,7 +164,7 @@ def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads:
 
 @pytest.mark.slow
 def test_a_working_day_on_a_real_tree(rig: Rig, emulator: EmulatorProcess) -> None:
-    """Edited, checked out, deleted from and renamed in: after each step the sandbox is equal, and the archive exact."""
+    """After each edit, checkout, deletion and rename the sandbox is equal, and the archive exact."""
     _copy_packages(rig.workspace)
     if len(_files(rig.workspace)) < FEWEST_FILES:
         pytest.skip(f"the development packages here have only {len(_files(rig.workspace))} files")
@@ -182,7 +182,7 @@ def test_a_working_day_on_a_real_tree(rig: Rig, emulator: EmulatorProcess) -> No
 
 
 def _left_out(rig: Rig) -> list[str]:
-    """What the rules keep at home, as `ls --ignored` tells: of these packages only certificates look like secrets."""
+    """Return the excluded paths, as `ls --ignored` prints them: of these packages only certificates."""
     lines = rig.ok("ls", "--ignored").out.splitlines()
     paths = [line.partition("\t")[0] for line in lines]
     assert all(path.endswith((".pem", ".key")) for path in paths), lines

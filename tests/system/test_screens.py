@@ -1,4 +1,4 @@
-"""The pictures are of the real program: their scenes can be played."""
+"""The scenes of the screenshots, played with the real program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAYED = {"check": "pass  sandbox", "init": "config.toml"}
 
 @pytest.mark.parametrize("scene", [each for each in SCENES if each.name in PLAYED], ids=lambda scene: scene.name)
 def test_a_scene_can_be_played(scene: Scene, tmp_path: Path) -> None:
-    """The command runs on a terminal and shows what the scene is about."""
+    """The command runs on a terminal and shows the scene's subject."""
     with staged(tmp_path / "home") as rig:
         screen = scene.play(rig)
         shown = "\n".join(line.rstrip() for line in screen.display)

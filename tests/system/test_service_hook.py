@@ -1,4 +1,4 @@
-"""The hook and the agent's file under a real systemd: what works behind the unit's walls, and what does not."""
+"""The hook and the agent's file under a real systemd, in the hardened unit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SCRIPT = f"{HOME}/bin/tell"
 STATE = f"{HOME}/.local/state/syncd"
 
 
-def test_behind_the_walls(rig: ServiceRig) -> None:
-    """It writes to the state folder and reaches the network, without the key; elsewhere it cannot write."""
+def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
+    """It writes to the state folder and uses the network, without the key; it cannot write elsewhere."""
     ask = f'"{HOME}/{VENV}/bin/python"'.replace("$", "\\$")
     rig.put(
         SCRIPT,

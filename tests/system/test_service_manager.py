@@ -1,4 +1,4 @@
-"""What systemd is told: ready, status, pings, reload and the end (sd_notify(3))."""
+"""Notifications to systemd: ready, status, pings, reload and stop (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def manager(rig: Rig) -> Iterator[ServiceManager]:
     manager.close()
 
 
-def test_a_life_is_told_in_order(rig: Rig, manager: ServiceManager) -> None:
-    """READY, at SIGHUP RELOADING with its time and READY again, STOPPING; and what it is doing as STATUS."""
+def test_notifications_are_in_order(rig: Rig, manager: ServiceManager) -> None:
+    """READY, at SIGHUP RELOADING with its time and READY again, STOPPING; and the state as STATUS."""
     rig.write("a")
     daemon = rig.up()
     daemon.send(signal.SIGHUP)
@@ -39,7 +39,7 @@ def test_a_life_is_told_in_order(rig: Rig, manager: ServiceManager) -> None:
 
 
 def test_ready_does_not_wait_for_the_first_sync(rig: Rig, manager: ServiceManager) -> None:
-    """A service whose network is down at boot has started all the same, and says what it waits for."""
+    """A service without a network at boot is started, and reports what it waits for."""
     rig.write("a")
     rig.faults("upload-url: 503 always")
     rig.start()
@@ -48,7 +48,7 @@ def test_ready_does_not_wait_for_the_first_sync(rig: Rig, manager: ServiceManage
 
 
 def test_an_idle_loop_pings(rig: Rig, manager: ServiceManager) -> None:
-    """Pings come at half of the watchdog's time, and no more often than that."""
+    """Pings come at half of the watchdog's time, and not more often."""
     rig.write("a")
     rig.up()
     first = len(manager.said("WATCHDOG"))
@@ -60,7 +60,7 @@ def test_an_idle_loop_pings(rig: Rig, manager: ServiceManager) -> None:
 
 
 def test_a_waiting_loop_pings(rig: Rig, manager: ServiceManager) -> None:
-    """Backing off is progress, or a long outage would have the service killed."""
+    """A long outage must not get the service killed."""
     rig.write("a")
     rig.faults("upload: 503 retry-after=60")
     rig.start()
@@ -71,7 +71,7 @@ def test_a_waiting_loop_pings(rig: Rig, manager: ServiceManager) -> None:
 
 
 def test_an_upload_that_goes_on_pings(rig: Rig, manager: ServiceManager) -> None:
-    """So is an upload that is slow but moves."""
+    """A slow upload pings while it moves."""
     rig.write("random", os.urandom(8_000_000))
     rig.configure({"sync.upload_limit_kib_per_second": 2000})
     rig.start()
@@ -85,7 +85,7 @@ def test_an_upload_that_goes_on_pings(rig: Rig, manager: ServiceManager) -> None
 def test_a_server_that_hangs_or_fails_for_longer_than_the_watchdog_waits(
     rig: Rig, manager: ServiceManager, fault: str
 ) -> None:
-    """Waiting for an answer, and for the next attempt, is progress as well."""
+    """Waiting for a response or the next attempt pings as well."""
     rig.configure({"sync.archive": "changes", "retry.give_up_after_seconds": 120})
     rig.fill(5)
     rig.up()
@@ -104,7 +104,7 @@ def test_a_server_that_hangs_or_fails_for_longer_than_the_watchdog_waits(
 
 
 def test_pings_meant_for_another_process_are_not_sent(rig: Rig, manager: ServiceManager) -> None:
-    """`$WATCHDOG_PID` of another process: no pings from here, all else as ever."""
+    """With another process in `$WATCHDOG_PID` there are no pings, and nothing else changes."""
     rig.environ["WATCHDOG_PID"] = "1"
     rig.write("a")
     rig.up()

@@ -1,4 +1,4 @@
-"""Signals to the daemon: a prompt end from everywhere, a reload that a bad file cannot break, a sync at once."""
+"""Signals to the daemon: a prompt end at any moment, a safe reload, a sync at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.rig import Rig
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
-    """Exit 0, nothing pending, state `stopped`, no socket left."""
+    """It exits with 0, nothing pending, state `stopped`, and no socket left."""
     rig.write("a")
     daemon = rig.up()
     assert daemon.stop(number) == 0
@@ -34,7 +34,7 @@ def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
     ],
 )
 def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str) -> None:
-    """In the middle of whatever it waits for: exit 0, the change still pending, and sent by the next process."""
+    """At any wait it exits with 0, the change still pending, and the next process sends it."""
     rig.write("random", os.urandom(2_000_000))
     rig.faults(fault)
     daemon = rig.start()
@@ -51,7 +51,7 @@ def test_a_busy_daemon_ends_within_five_seconds(rig: Rig, fault: str, state: str
 
 
 def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
-    """A change that was heard and not yet sent is said to be pending, and sent by the next process."""
+    """A noted change is reported as pending, and the next process sends it."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     daemon = rig.up()
@@ -64,7 +64,7 @@ def test_a_debouncing_daemon_leaves_its_change_pending(rig: Rig) -> None:
 
 
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:
-    """An impatient person's second Ctrl-C does not tear the end apart."""
+    """A second Ctrl-C does not interrupt the clean-up."""
     rig.write("random", os.urandom(2_000_000))
     rig.faults("upload: slow 20000")
     daemon = rig.start()
@@ -76,7 +76,7 @@ def test_a_second_signal_changes_nothing(rig: Rig) -> None:
 
 
 def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
-    """SIGHUP: new patterns hold at once; the process, its lock and its counts go on."""
+    """After SIGHUP new patterns apply at once; process, lock and counts stay."""
     rig.write("a.txt")
     rig.write("b.log")
     daemon = rig.up()
@@ -92,7 +92,7 @@ def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
     "bad", [{"sync.debounce_seconds": "soon"}, {"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str
 )
 def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
-    """The old one stays, one line names the key, and the daemon syncs on."""
+    """The old one stays, one line names the key, and the daemon goes on."""
     rig.write("a")
     daemon = rig.up()
     rig.configure(bad)
@@ -106,7 +106,7 @@ def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) ->
 
 
 def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig) -> None:
-    """A workspace that holds the daemon's own state, or that another instance has: the old one stays."""
+    """A workspace that holds the daemon's state, or that another instance has: the old one stays."""
     rig.write("a")
     other = rig.home / "other"
     other.mkdir()
@@ -126,7 +126,7 @@ def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig
 
 
 def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
-    """SIGHUP during an upload: the sync is done or done again, and the change arrives."""
+    """SIGHUP during an upload: the sync is completed or repeated."""
     rig.fill(5)
     rig.once("upload", "mid-body", lambda: rig.daemons[0].send(signal.SIGHUP))
     rig.start()
@@ -137,7 +137,7 @@ def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
 
 
 def test_usr1_syncs_at_once(rig: Rig) -> None:
-    """SIGUSR1 does not wait for quiet."""
+    """SIGUSR1 does not wait for the quiet period."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     daemon = rig.up()
@@ -149,8 +149,8 @@ def test_usr1_syncs_at_once(rig: Rig) -> None:
     assert CLOCK.monotonic_s() - started_s < 10
 
 
-def test_usr1_ends_a_back_off(rig: Rig) -> None:
-    """SIGUSR1 while a failure is waited out: tried at once, with a snapshot of now."""
+def test_usr1_ends_a_backoff(rig: Rig) -> None:
+    """SIGUSR1 during a wait to retry syncs at once, with a new snapshot."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
     rig.fill(5)
     rig.faults("upload: 503")

@@ -1,4 +1,4 @@
-"""`syncd status` says what is true, of every state, of a dead process, and where nothing ever ran."""
+"""`syncd status` in every state, of a dead process, and before the first run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def test_before_anything_ran(rig: Rig) -> None:
-    """The document is whole, and makes no folder."""
+    """The document is complete, and no folder is created."""
     status = rig.status()
     assert [key for key in status if key in KEYS] == KEYS
     assert (status["running"], status["pid"], status["state"], status["last_sync"]) == (False, None, "stopped", None)
@@ -38,7 +38,7 @@ def test_before_anything_ran(rig: Rig) -> None:
 
 
 def test_of_a_watching_daemon(rig: Rig) -> None:
-    """All keys, with the figures of the sync that was."""
+    """All keys are there, with the figures of the last sync."""
     rig.fill(5)
     daemon = rig.up()
     status = rig.status()
@@ -55,7 +55,7 @@ def test_of_a_watching_daemon(rig: Rig) -> None:
 
 
 def test_of_each_stage(rig: Rig) -> None:
-    """Uploading and initializing are told while they last, with the change pending."""
+    """Uploading and initializing are shown with the change pending."""
     rig.write("a")
     rig.faults("upload: delay 1", "initialize: delay 1")
     rig.start()
@@ -66,7 +66,7 @@ def test_of_each_stage(rig: Rig) -> None:
 
 
 def test_of_a_retrying_daemon(rig: Rig) -> None:
-    """What failed, at which step, how often, and when it is tried next."""
+    """It has the failure, its step, the number of attempts, and the time of the next."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("a")
     rig.faults("upload: 503")
@@ -79,7 +79,7 @@ def test_of_a_retrying_daemon(rig: Rig) -> None:
 
 
 def test_of_a_killed_daemon(rig: Rig) -> None:
-    """No status outlives its process: stopped, no pid, no plans; what it did last stays told."""
+    """It is shown as stopped, without pid or plans, with its last sync."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("a")
     rig.up()
@@ -94,7 +94,7 @@ def test_of_a_killed_daemon(rig: Rig) -> None:
 
 
 def test_of_a_daemon_that_hangs(rig: Rig) -> None:
-    """A process that exists and does not answer is told from one that works, and how to end it."""
+    """A process that does not answer is shown as such, with how to end it."""
     rig.write("a")
     daemon = rig.up()
     assert rig.status()["responding"] is True
@@ -113,7 +113,7 @@ def test_of_a_daemon_that_hangs(rig: Rig) -> None:
 
 
 def test_of_a_busy_daemon(rig: Rig) -> None:
-    """It answers while it waits for the sandbox; where it has work and does not, that is no sign that it hangs."""
+    """It answers while it waits for the sandbox; without an answer during work it is not shown as hanging."""
     rig.write("a")
     rig.faults("initialize: delay 4")
     daemon = rig.start()
@@ -126,7 +126,7 @@ def test_of_a_busy_daemon(rig: Rig) -> None:
 
 
 def test_of_another_version(rig: Rig) -> None:
-    """Unknown fields do no harm; an older daemon is told; what cannot be understood is said to be that."""
+    """Unknown fields are ignored; an older daemon is named; an unreadable document is reported as such."""
     rig.write("a")
     daemon = rig.up()
     file = rig.state_folder / "status.json"
@@ -143,7 +143,7 @@ def test_of_another_version(rig: Rig) -> None:
 
 
 def test_how_to_start_it(rig: Rig) -> None:
-    """The unit's command where the unit is installed for this configuration, else the program's own."""
+    """It is the unit's command if the unit is installed for this configuration, else `syncd run`."""
     assert "\n  see whether it can work: `syncd check`; then start it: `syncd run`\n" in rig.ok("status").out
     rig.write("a")
     rig.up()
@@ -163,7 +163,7 @@ def test_how_to_start_it(rig: Rig) -> None:
 
 
 def test_in_letters_that_the_locale_has(rig: Rig) -> None:
-    """An output that takes ASCII only gets ASCII, not a failure."""
+    """An ASCII output gets ASCII, and no failure."""
     rig.environ["PYTHONIOENCODING"] = "ascii"
     work = rig.home / "caf\xe9"
     work.mkdir()
@@ -174,7 +174,7 @@ def test_in_letters_that_the_locale_has(rig: Rig) -> None:
 
 
 def test_metrics_are_text_of_their_own(rig: Rig) -> None:
-    """`--metrics` ends with the mark of a whole document, and does not go together with the other forms."""
+    """`--metrics` ends with the end mark, and excludes the other forms."""
     rig.write("a")
     rig.up()
     text = rig.ok("status", "--metrics").out

@@ -1,4 +1,4 @@
-"""A status never claims what was done for another workspace or for another sandbox, nor ends before its process."""
+"""A status of another workspace or sandbox is not shown, and a new process shows at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("moves", ["sandbox", "workspace"])
-def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
-    """Counts, last sync, last error and warnings begin anew with what the configuration names now."""
+def test_a_reload_to_another_workspace_resets_the_status(rig: Rig, moves: str) -> None:
+    """Counts, last sync, last error and warnings start again."""
     rig.emulator.create_sandbox("other")
     (rig.home / "elsewhere").mkdir()
     (rig.home / "elsewhere" / "b").write_text("text")
@@ -36,8 +36,8 @@ def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
     assert rig.status()["syncs"] == 1
 
 
-def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
-    """Where no daemon runs, a command's own record is of its own sandbox alone, also where it fails."""
+def test_a_push_to_another_sandbox_resets_the_status(rig: Rig) -> None:
+    """A command's record is of its own sandbox alone, also if it fails."""
     rig.write("a")
     (rig.workspace / "outside").symlink_to("/etc/passwd")
     rig.ok("push")
@@ -55,8 +55,8 @@ def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not on this machine")
-def test_a_daemon_that_begins_shows_so(rig: Rig) -> None:
-    """As soon as it has the workspace, however long it takes to be ready."""
+def test_a_starting_daemon_is_shown(rig: Rig) -> None:
+    """It is shown once it has the lock, however long it takes to be ready."""
     for number in range(3):
         rig.write(f"a{number}")
     rig.up()

@@ -1,4 +1,4 @@
-"""`syncd status --watch` on a real terminal: it lives in its place, and leaves the terminal as it was."""
+"""`syncd status --watch` on a real terminal: redrawn in place, and the terminal is restored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PROMPT = "$ syncd status --watch"
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    """80 by 24, with a prompt on its first line."""
+    """A terminal of 80 by 24, with a prompt on its first line."""
     terminal = Terminal(80, 24)
     terminal.show(f"{_PROMPT}\n")
     yield terminal
@@ -34,23 +34,23 @@ def terminal() -> Iterator[Terminal]:
 
 
 def watch(terminal: Terminal, rig: Rig, **environ: str) -> None:
-    """Starts it there."""
+    """Start it there."""
     env = {**rig.environment(), "TERM": "xterm", **environ}
     terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.home)
 
 
 def echoes(terminal: Terminal) -> bool:
-    """Whether the terminal shows what is typed."""
+    """True if the terminal echoes typed keys."""
     return bool(termios.tcgetattr(terminal._ours)[3] & termios.ECHO)
 
 
 def colours(terminal: Terminal) -> set[str]:
-    """All colours on the screen."""
+    """Return all colours on the screen."""
     return {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()}
 
 
 def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
-    """Syncs, a killed daemon, a new one and typed keys change lines where they are; Ctrl-C leaves them there."""
+    """Syncs, a killed daemon, a new one and typed keys change lines in place; Ctrl-C leaves them there."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -77,7 +77,7 @@ def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
 
 
 def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Terminal) -> None:
-    """It tells of the workspace that the configuration names now, and fits in the width that there is now."""
+    """It shows the configured workspace, and fits the new width."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -95,7 +95,7 @@ def test_an_edited_configuration_and_a_resized_terminal(rig: Rig, terminal: Term
 
 
 def test_a_terminal_too_low(rig: Rig) -> None:
-    """What does not fit below is left out, rather than scrolled through."""
+    """Lines that do not fit are left out, and nothing scrolls."""
     low = Terminal(80, 4)
     watch(low, rig)
     try:
@@ -109,7 +109,7 @@ def test_a_terminal_too_low(rig: Rig) -> None:
 
 
 def test_signals_leave_the_terminal_as_it_was(rig: Rig, terminal: Terminal) -> None:
-    """After a Ctrl-Z it goes on below what the shell wrote; ended by a signal, it lets typed keys be seen again."""
+    """After a Ctrl-Z it goes on below the shell's output; after a signal typed keys are echoed again."""
     watch(terminal, rig)
     terminal.until(lambda text: "never started" in text, "the screen")
     assert not echoes(terminal)
@@ -126,7 +126,7 @@ def test_signals_leave_the_terminal_as_it_was(rig: Rig, terminal: Terminal) -> N
 
 
 def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> None:
-    """Of a terminal's 16 colours some, but never its white or black; none with NO_COLOR."""
+    """It uses some of the 16 colours, but never white or black; none with NO_COLOR."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -149,8 +149,8 @@ def test_colours_only_where_they_are_wanted(rig: Rig, terminal: Terminal) -> Non
         dumb.close()
 
 
-def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
-    """Each document differs from the one before; an interrupt is the way to end it."""
+def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
+    """Each document differs from the one before; an interrupt ends it."""
     rig.write("a")
     rig.up()
     watching = rig.background("status", "--watch", "--json")
@@ -168,7 +168,7 @@ def test_on_a_pipe_only_news_is_told(rig: Rig) -> None:
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
 def test_an_interrupt_ends_it_though_nobody_reads(rig: Rig, form: list[str]) -> None:
-    """A pipe that is full holds it up, and neither the words nor the end: one SIGINT is enough."""
+    """One SIGINT ends it even if its pipe is full."""
     rig.write("a")
     daemon = rig.up()
     command = [*SYNCD, "status", "--watch", *form]

@@ -1,4 +1,4 @@
-"""While one exchange hangs, the daemon hears: commands are answered, changes are noted, and what may give way does."""
+"""During a hanging request commands are answered, changes noted, and interruptible steps interrupted."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ STAGES = {
 
 
 def hang(rig: Rig, op: str) -> threading.Event:
-    """The next request of that kind meets silence; set when it has come."""
+    """Let the next request of that kind hang; the event is set when it has come."""
     rig.faults(f"{op}: hang {HANGS_S}")
     return rig.once(op, When.BEFORE, lambda: None)
 
 
 def hanging_in(rig: Rig, op: str) -> None:
-    """A daemon that waits for this answer."""
+    """A daemon that waits for this response."""
     proves, removes = op in ("dump", "download"), op.startswith("exec")
     rig.configure(
         {
@@ -54,11 +54,11 @@ def hanging_in(rig: Rig, op: str) -> None:
         os.unlink(rig.workspace / "doomed")
     else:
         rig.write("a", "first")
-    assert came.wait(20), rig.story()
+    assert came.wait(20), rig.report()
 
 
 def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
-    """What the daemon says to a command, and how long it took."""
+    """Return the daemon's answer to a command, and how long it took."""
     began_s = CLOCK.monotonic_s()
     *_, last = ask(str(rig.state_folder), {"do": word}, CLOCK, 30)
     return last, CLOCK.monotonic_s() - began_s
@@ -66,7 +66,7 @@ def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
 
 @pytest.mark.parametrize("op", STAGES.values(), ids=STAGES)
 def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
-    """Whatever hangs; and so is the signal that ends it."""
+    """They are during any hanging request; so is the signal that ends it."""
     hanging_in(rig, op)
     for word in ("hello", "pause", "resume", "pause"):
         last, took_s = answered(rig, word)
@@ -79,7 +79,7 @@ def test_commands_are_answered_at_once(rig: Rig, op: str) -> None:
 
 
 def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
-    """What never waits hears as well."""
+    """Packing, which never waits, answers too."""
     rig.configure({"sync.max_snapshot_mib": 1 << 14})
     rig.write("large", b"")
     os.truncate(rig.workspace / "large", 4 << 30)
@@ -91,16 +91,16 @@ def test_commands_are_answered_while_a_large_file_is_packed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("op", ["dump", "download"])
-def test_a_change_is_not_held_up_by_a_look(rig: Rig, op: str) -> None:
-    """A proof only looks: what was saved meanwhile is synced without waiting for its end."""
+def test_a_change_does_not_wait_for_a_proof(rig: Rig, op: str) -> None:
+    """A proof only reads: changes are synced without its end."""
     hanging_in(rig, op)
     rig.write("b", "second")
     rig.converged(timeout_s=15)
     assert rig.daemons[0].code is None
 
 
-def test_a_change_is_not_held_up_by_the_retries_of_a_look(rig: Rig) -> None:
-    """Nor by the waits between them."""
+def test_a_change_does_not_wait_for_the_retries_of_a_proof(rig: Rig) -> None:
+    """The waits between them are interrupted."""
     retry = {"first_delay_seconds": 60, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     rig.configure({"sync.archive": "changes", **{f"retry.{name}": value for name, value in retry.items()}})
     rig.fill(5)
@@ -113,14 +113,14 @@ def test_a_change_is_not_held_up_by_the_retries_of_a_look(rig: Rig) -> None:
     rig.converged(timeout_s=15)
 
 
-def test_an_order_is_not_held_up_by_a_look(rig: Rig) -> None:
-    """A flush asks for a sync at once."""
+def test_a_flush_does_not_wait_for_a_proof(rig: Rig) -> None:
+    """It syncs at once."""
     hanging_in(rig, "dump")
     assert rig.ok("flush").seconds < HANGS_S / 2
 
 
 def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
-    """What was begun is brought to its end, and what was saved meanwhile comes right after."""
+    """The initialize is completed, and the change is synced right after."""
     rig.fill(5)
     rig.up()
     rig.ok("flush")
@@ -133,8 +133,8 @@ def test_a_change_during_an_initialize_follows_it(rig: Rig) -> None:
     assert rig.count("initialize", 200) == 3
 
 
-def test_progress_is_what_has_arrived(rig: Rig) -> None:
-    """The kernel takes a short archive at once; a line that takes seconds for it is shown to take them."""
+def test_progress_counts_received_bytes(rig: Rig) -> None:
+    """The kernel takes a short archive at once; the progress follows a slow line."""
     rig.write("noise", os.urandom(1_500_000))
     rig.faults("upload: slow 300000")
     rig.start()
