@@ -1,4 +1,4 @@
-"""Time that a test turns by hand, so that no test waits for it."""
+"""Scripted time, so that no test waits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ScriptedClock:
     slept: list[float] = field(default_factory=list)
 
     def go_on(self, seconds: float) -> None:
-        """Time passes while the machine runs."""
+        """Let time pass while the machine runs."""
         self.monotonic += seconds
         self.suspend(seconds)
 
     def suspend(self, seconds: float) -> None:
-        """Time passes while the machine sleeps."""
+        """Let time pass while the machine is suspended."""
         self.boottime += seconds
         self.wall += seconds
 

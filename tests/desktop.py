@@ -1,6 +1,6 @@
-"""A session bus of a test's own, and a notification server on it that notes what it is asked to show.
+"""A session bus for a test, and a notification server on it that records its requests.
 
-As a program, with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
+Run with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SILENT = object()
 
 @dataclass(frozen=True)
 class Notification:
-    """What one `Notify` asked for, and the number that it got."""
+    """The arguments of one `Notify` call, and the number that it got."""
 
     number: int
     app: str
@@ -42,7 +42,7 @@ class Notification:
 
 @dataclass
 class NotificationServer:
-    """A notification server. `abilities` is what it says it can do."""
+    """A notification server. `abilities` are its capabilities."""
 
     address: str
     abilities: tuple[str, ...] = ("body", "body-markup")
@@ -53,7 +53,7 @@ class NotificationServer:
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
 
     def serve(self, link: DBusConnection) -> None:
-        """Until the connection ends."""
+        """Serve until the connection ends."""
         while True:
             try:
                 asked = link.receive()
@@ -81,7 +81,7 @@ class NotificationServer:
 
 @contextmanager
 def session_bus(listen: str) -> Iterator[str]:
-    """A real bus that listens there; its address with all that belongs to it."""
+    """Run a real bus at that address, and give its address with all that belongs to it."""
     command = ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address={listen}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bus:
         assert bus.stdout is not None
@@ -93,7 +93,7 @@ def session_bus(listen: str) -> Iterator[str]:
 
 @contextmanager
 def notification_server(address: str, **settings: Any) -> Iterator[NotificationServer]:
-    """A notification server on the bus there, as long as the block lasts."""
+    """Run a notification server on the bus."""
     server = NotificationServer(address, **settings)
     link = _named(address)
     thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
@@ -114,7 +114,7 @@ def _named(address: str) -> DBusConnection:
 
 
 def main() -> None:
-    """Until the bus ends."""
+    """Serve until the bus ends."""
     with _named(sys.argv[1]) as link:
         print(READY, flush=True)
         NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)

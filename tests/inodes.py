@@ -1,6 +1,6 @@
-"""A directory that is removed and made anew with the same inode number, on a file system that gives numbers again.
+"""A directory recreated with the same inode number, on a file system that reuses numbers.
 
-ext4 does, tmpfs does not: such a test is skipped where no folder is on a disk that does.
+ext4 does, tmpfs does not: such a test is skipped if no folder is on a disk that does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def make_anew(directory: Path, prepare: Callable[[], object] = lambda: None) -> 
 
 @contextmanager
 def reusing(folder: Path) -> Iterator[Path]:
-    """A folder on such a file system: this one, or one elsewhere, or the test is skipped."""
+    """Return a folder on such a file system, this one or another, or skip the test."""
     if _gives_numbers_again(folder):
         yield folder
         return

@@ -1,4 +1,4 @@
-"""A line added to one file: how soon the archive is ready for the wire, whatever else is in the tree."""
+"""A line added to one file: the time until the archive is ready to send, in trees of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon costs while nothing happens."""
+"""The cost of an idle daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Usage(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> _Usage:
-        """What the process and its threads used so far."""
+        """Return the usage of the process and its threads so far."""
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         switches = 0
         for task in os.listdir(f"/proc/{pid}/task"):

@@ -1,4 +1,4 @@
-"""A first snapshot against the lines that a person would type, and what either codec makes of a slow uplink."""
+"""A first snapshot against shell commands, and either codec on a slow uplink."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURED = ("M", "L")
 
 @dataclass
 class Figures:
-    """What one contender's rounds on one tree cost; `inside` is ours without the interpreter's start and end."""
+    """The cost of one contender's rounds on one tree; `inside` is syncd's without the interpreter's start and end."""
 
     whole: list[Elapsed] = field(default_factory=list)
     inside: list[Elapsed] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Figures:
 
 
 def rival(fixtures: Fixtures, letter: str, name: str, figures: Figures) -> None:
-    """One round of a shell line, whose archive goes into a file as ours goes into the spool."""
+    """Measure one round of a shell command, whose archive goes into a file as syncd's does."""
     out = fixtures.scratch / "rival.tgz"
     out.unlink(missing_ok=True)
     figures.whole.append(shell(RIVALS[name][1].format(out=out, tree=fixtures.tree(letter))))
@@ -43,7 +43,7 @@ def rival(fixtures: Fixtures, letter: str, name: str, figures: Figures) -> None:
 
 
 def measured(fixtures: Fixtures, letter: str) -> dict[str, Figures]:
-    """Rounds of all contenders in turn, taken once a run; ours are named by codec."""
+    """Measure rounds of all contenders in turn, once a run; syncd's are named by codec."""
     return fixtures.once(f"packing {letter}", lambda: _measured(fixtures, letter))
 
 

@@ -1,4 +1,4 @@
-"""Trees of rising size, to see that a file costs the same in a large one."""
+"""Trees of rising size, to show that the cost of a file does not rise."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _NETWORK = ("unshare", "--map-root-user", "--net")
 
 @dataclass(frozen=True)
 class Sent:
-    """Seconds until the archive had arrived, and until the sandbox was initialized (the rival does not), and bytes."""
+    """Seconds until the archive arrived, and until the sandbox was initialized (not for the rival), and bytes."""
 
     arrived_s: float
     initialized_s: float
@@ -45,7 +45,7 @@ class Sent:
 
 
 def _lay(mbit: float) -> None:
-    """Makes this network the slow line; servers are to be started before `_open_for_clients`."""
+    """Make this network the slow line; servers are to be started before `_open_for_clients`."""
     for line in (
         ("ip", "link", "set", "lo", "mtu", "1500", "up"),
         ("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "20", "r2q", "1000"),
@@ -65,7 +65,7 @@ _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
-    """A first sync, an edit that settles what the daemon learns of the line and of the sandbox, and one that counts."""
+    """Measure a first sync and an edit, after an edit that makes the measured line and the proof known."""
     timed_emulator = TimedEmulator(folder / "cloud")
     with timed_emulator.emulator as emulator:
         emulator.create_sandbox(SANDBOX)
@@ -92,7 +92,7 @@ def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
 
 
 def _theirs(tree: Path) -> list[Sent]:
-    """The same line for a first time as for an edit."""
+    """Measure the shell command, which is the same for a first sync and an edit."""
     with null_server.listening() as (url, arrived):
         _open_for_clients()
         began_s = CLOCK.monotonic_s()
@@ -103,7 +103,7 @@ def _theirs(tree: Path) -> list[Sent]:
 
 
 def _measured(who: str, tree: Path, folder: Path, mbit: float) -> list[Sent]:
-    """In a network of its own."""
+    """Measure in a network of its own."""
     words = (*_NETWORK, sys.executable, "-m", __name__, who, str(tree), str(folder), str(mbit))
     said: list[dict[str, Any]] = json.loads(subprocess.check_output(words, cwd=REPO, timeout=10 * DEADLINE_S))
     return [Sent(**each) for each in said]
@@ -139,7 +139,7 @@ def _kilobytes(value: float) -> str:
 
 
 def main() -> None:
-    """One measure, printed as JSON."""
+    """Print one measurement as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("who")
     parser.add_argument("tree", type=Path)

@@ -25,21 +25,21 @@ from tests.bench.stopwatch import Elapsed, Stopwatch, status_kib
 
 
 class TimedSnapshot(NamedTuple):
-    """A snapshot and what it cost until the archive was ready for the wire."""
+    """A snapshot and its cost until the archive is ready to send."""
 
     took: Elapsed
     packed: Packed
 
 
 class _LaterClock(SystemClock):
-    """By which no file is too young to be believed, as after a coffee."""
+    """A clock by which every stamp is old enough to be trusted."""
 
     def wall_s(self) -> float:
         return super().wall_s() + 3600
 
 
 class SnapshotTimer:
-    """Takes one tree's snapshots, each against the one before."""
+    """Takes snapshots of one tree, each against the one before."""
 
     def __init__(self, workspace: str, spool: str, codec: Codec = Codec.FAST) -> None:
         clock, search = _LaterClock(), SecretSearch()
@@ -58,7 +58,7 @@ class SnapshotTimer:
         self._baseline: Manifest | None = None
 
     def take(self, changed: set[str] | None) -> TimedSnapshot:
-        """A snapshot; `changed` names the only directories to look at, None is all."""
+        """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
         look = self._photographer.look(self._baseline, SyncMode.CHANGED, changed)
         packed = self._photographer.pack(look.manifest, self._codec)
@@ -68,7 +68,7 @@ class SnapshotTimer:
 
 
 class Edits(NamedTuple):
-    """What snapshots of one tree cost: the first, and after a line was added to a file, looked for in two ways."""
+    """The cost of snapshots of one tree: the first, and after a line was added to a file, found in two ways."""
 
     entries: int
     first: Elapsed
@@ -92,7 +92,7 @@ def edits(workspace: str, spool: str, times: int, victims: list[str]) -> Edits:
 
 
 def main(workspace: str, spool: str, codec: str) -> None:
-    """Print, as JSON, what a first snapshot cost without the interpreter's start, its size, and the memory."""
+    """Print, as JSON, the cost of a first snapshot without the interpreter's start, its size, and the memory."""
     took, packed = SnapshotTimer(workspace, spool, Codec(codec)).take(None)
     said = {"wall_s": took.wall_s, "cpu_s": took.cpu_s, "peak_kib": status_kib("VmHWM")}
     print(json.dumps({**said, "entries": len(packed.manifest), "size_bytes": packed.archive.size_bytes}))

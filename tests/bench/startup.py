@@ -1,4 +1,4 @@
-"""What a command costs before it does anything."""
+"""The start-up cost of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PUT of an archive that lies in pieces, over loopback to a server that throws it away."""
+"""The PUT of an archive of chunks, over loopback to a server that drops it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _archive(spool: str, mib: int) -> Archive:
 
 
 def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:
-    """What each of some uploads cost; the archive is left at `whole` too, as one file."""
+    """Measure some uploads; the archive is left at `whole` too, as one file."""
     logging.disable()  # that this server tells no checksum is known
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:

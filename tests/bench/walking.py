@@ -1,4 +1,4 @@
-"""A look at the whole tree against others that walk one, with and without an ignored folder that is as large."""
+"""A full scan against other programs that walk a tree, with and without a large ignored folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BESIDE = {
 
 
 def scanned(tree: str, times: int) -> list[Elapsed]:
-    """Whole looks at a tree of which nothing is known yet."""
+    """Measure full scans of an unknown tree."""
     took = []
     for _ in range(times):
         watch = Stopwatch()
@@ -40,7 +40,7 @@ def scanned(tree: str, times: int) -> list[Elapsed]:
 
 
 def looped(tree: str, times: int) -> list[Elapsed]:
-    """The least that a walk in Python does: list and stat, nothing kept."""
+    """Measure the least that a walk in Python does: list and stat."""
     took = []
     for _ in range(times):
         watch = Stopwatch()
@@ -101,5 +101,5 @@ def _compared(fixtures: Fixtures, title: str, tree: Path, git: Path, lines: dict
 
 
 def _git_env() -> dict[str, str]:
-    """The environment for git as it comes: a person's own excludes are no part of the comparison."""
+    """Return an environment for git without the user's own excludes."""
     return {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

@@ -29,7 +29,7 @@ _KIB = 1024
 
 
 class WatchCost(NamedTuple):
-    """What it took to watch a tree: wall seconds, and resident bytes that were not there before."""
+    """The cost of watching a tree: wall seconds, and further resident bytes."""
 
     wall_s: float
     grown_bytes: float
@@ -37,7 +37,7 @@ class WatchCost(NamedTuple):
 
 
 class BurstCost(NamedTuple):
-    """What a burst cost: CPU seconds, the most bytes resident and how many came on top, and what the loop got of it."""
+    """The cost of a burst: CPU seconds, peak and further resident bytes, and the batches of changes."""
 
     cpu_s: float
     peak_bytes: float
@@ -47,7 +47,7 @@ class BurstCost(NamedTuple):
 
 
 def watched(tree: str) -> WatchCost:
-    """The first scan, each directory watched before it is listed: as the daemon starts."""
+    """Measure the first scan, each directory watched before it is listed, as the daemon starts."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
     watch = watcher(tree, lambda: None)
@@ -62,7 +62,7 @@ def watched(tree: str) -> WatchCost:
 
 
 def unwatched(tree: str) -> WatchCost:
-    """The same scan with nothing watched: what the tree itself takes."""
+    """Measure the same scan without watches."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
     scanner = Scanner(tree, Selection(SelectionSettings()), NoScanListener())
@@ -72,7 +72,7 @@ def unwatched(tree: str) -> WatchCost:
 
 
 def heard(tree: str, events: int) -> BurstCost:
-    """The watch under a burst, and a loop that takes the hints whenever it is woken."""
+    """Measure the watch under a burst, with a loop that takes the changes whenever it is woken."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     watch = watcher(tree, lambda: _ring(ends[1]))
     watch.open()
@@ -121,7 +121,7 @@ def _established(tree: Path, without: tuple[Path, ...]) -> WatchCost:
 
 
 def _told(tree: Path, events: int) -> BurstCost:
-    """Inotifywait under the same burst, writing a line an event into a pipe that is read at once."""
+    """Measure inotifywait under the same burst, with a line an event into a pipe that is read at once."""
     with inotifywait.watching(tree) as process:
         assert process.stdout is not None
         resident, cpu_s = status_kib("VmRSS", process.pid), process_cpu_s(process.pid)

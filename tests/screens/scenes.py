@@ -1,4 +1,4 @@
-"""What the pictures show: each scene sets the stage with a real daemon and an emulated sandbox, and has a look."""
+"""The scenes of the screenshots, each with a real daemon and an emulated sandbox."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import pyte
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
-
-from .terminal import Terminal
+from tests.screens.terminal import Terminal
 
 _CLOCK = SystemClock()
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
@@ -47,7 +46,7 @@ _WORDS = ("water", "leaf", "green", "black", "minutes", "pot", "cup", "wait", "p
 
 
 class SceneRig:
-    """A home with a workspace and a configuration, and the cloud that they are for."""
+    """A home with a workspace and a configuration, and the emulator for it."""
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
         self.home = home
@@ -66,7 +65,7 @@ class SceneRig:
         self.folder.mkdir(parents=True, mode=0o700)
 
     def configure(self, **keys: object) -> None:
-        """Writes configuration and key; `sync__debounce_seconds=0.2` is that key."""
+        """Write configuration and key; `sync__debounce_seconds=0.2` is that key."""
         values = {
             "workspace.path": str(self.workspace),
             "sandbox.id": _SANDBOX,
@@ -80,18 +79,18 @@ class SceneRig:
         (self.folder / "api-key").write_text(self.emulator.api_key + "\n")
 
     def write(self, path: str, content: str | bytes) -> None:
-        """One file of the workspace."""
+        """Write one file of the workspace."""
         target = self.workspace / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     def write_large(self) -> None:
-        """Files that compression makes no smaller, so that an upload takes its time."""
+        """Write incompressible files, so that an upload takes its time."""
         for number in range(2 * _UPLOAD_MIB):
             self.write(f"assets/photo{number:02}.jpg", self._chance.randbytes(_MIB // 2))
 
     def environment(self, **more: str) -> dict[str, str]:
-        """All that the program sees of this machine's."""
+        """Return the whole environment of the program."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.home),
@@ -104,18 +103,18 @@ class SceneRig:
         }
 
     def run(self, *args: str) -> None:
-        """`syncd ARGS`, unseen."""
+        """Run `syncd ARGS` without a screen."""
         subprocess.run([*_SYNCD, *args], env=self.environment(), cwd=self.home, check=False, capture_output=True)
 
     def daemon(self) -> None:
-        """`syncd run`, until the end of the scene."""
+        """Run `syncd run` until the end of the scene."""
         with self._log.open("wb") as log:
             self._daemon = subprocess.Popen(
                 [*_SYNCD, "run"], env=self.environment(), cwd=self.home, stdin=subprocess.DEVNULL, stderr=log
             )
 
     def in_state(self, *states: str) -> None:
-        """Waits for the daemon to say that it is in one of these."""
+        """Wait for the daemon to be in one of these states."""
         file = Path(directories_for(str(self.workspace), self.environment()).state, "status.json")
         for _ in range(600):
             with suppress(OSError, ValueError):
@@ -126,7 +125,7 @@ class SceneRig:
 
     @contextmanager
     def terminal(self, *args: str, rows: int = 40) -> Iterator[Terminal]:
-        """A terminal on which someone has typed `syncd ARGS`."""
+        """Give a terminal in which `syncd ARGS` was typed."""
         terminal = Terminal(rows=rows)
         terminal.show(f"\033[1m$ syncd {' '.join(args)}\033[0m\n")
         terminal.start([*_SYNCD, *args], self.environment(), self.home)
@@ -136,21 +135,21 @@ class SceneRig:
             terminal.close()
 
     def shown(self, *args: str) -> pyte.Screen:
-        """What `syncd ARGS` shows in the end."""
+        """Return the screen at the end of `syncd ARGS`."""
         with self.terminal(*args) as terminal:
             terminal.finish()
             return terminal.screen
 
     def close(self) -> None:
-        """Ends the daemon."""
+        """End the daemon."""
         if self._daemon is not None:
             self._daemon.send_signal(signal.SIGTERM)
             self._daemon.wait()
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[SceneRig]:
-    """A stage in a folder that is empty or not there yet."""
+def scene_rig(folder: Path) -> Iterator[SceneRig]:
+    """Give a rig in a folder that is empty or missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with _emulator(folder / ".cloud") as emulator:
         emulator.create_sandbox(_SANDBOX)
@@ -163,7 +162,7 @@ def staged(folder: Path) -> Iterator[SceneRig]:
 
 @contextmanager
 def _emulator(folder: Path) -> Iterator[Emulator]:
-    """At the same port each time, so that pictures differ only where the program does; at another if it is taken."""
+    """Start at the same port each time, so that screenshots differ only with the program; at another if it is taken."""
     try:
         emulator = Emulator(folder, _PORT)
         emulator.start()
@@ -218,7 +217,7 @@ def _push(rig: SceneRig) -> pyte.Screen:
 
 
 def _check(rig: SceneRig) -> pyte.Screen:
-    """One thing to look at: a clock that is not the server's."""
+    """Show `syncd check` with one warning: a clock that is not the server's."""
     rig.configure()
     rig.write_large()
     rig.write("deploy/server.pem", "a private key would be in here\n")
@@ -246,7 +245,7 @@ _ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SA
 
 
 def _init(rig: SceneRig) -> pyte.Screen:
-    """Whatever it asks is answered, with Enter where no answer is known; the last answer is no, so nothing is sent."""
+    """Answer each question of `syncd init`, with Enter by default; the last answer is no, so nothing is sent."""
     flags = ("--sandbox-base-url", rig.emulator.base_url)
     with rig.terminal("init", *flags, rows=60) as terminal:
         while True:
@@ -263,13 +262,13 @@ def _init(rig: SceneRig) -> pyte.Screen:
 
 
 def _halfway(text: str) -> bool:
-    """Far enough for speed and time left to be known and shown."""
+    """Wait until speed and time left are known and shown."""
     return bool(re.search(r"\b[456][0-9] ?%", text) and re.search(r"B/s", text))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: the file's name, what it is for whoever cannot see it, and how it comes about."""
+    """One screenshot: the file's name, its text alternative, and the function that plays it."""
 
     name: str
     title: str

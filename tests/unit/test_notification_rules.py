@@ -123,41 +123,41 @@ class NoticeRig:
 
 def test_success_is_not_notified() -> None:
     """A success is not notified, nor is a failure that does not last."""
-    admin = NoticeRig()
-    admin.well()
+    rig = NoticeRig()
+    rig.well()
     for _ in range(50):
-        admin.fail()
-        admin.wait(AFTER_S - 1)
-        admin.well()
-        admin.wait(10)
-    assert admin.said == []
+        rig.fail()
+        rig.wait(AFTER_S - 1)
+        rig.well()
+        rig.wait(10)
+    assert rig.said == []
 
 
 def test_a_failure_and_its_end_are_notified_once() -> None:
     """A failure is notified once, however long it lasts, and its end once."""
-    admin = NoticeRig()
-    admin.fail()
-    admin.wait(AFTER_S - 0.1)
-    assert admin.news == []
-    admin.wait(0.2)
+    rig = NoticeRig()
+    rig.fail()
+    rig.wait(AFTER_S - 0.1)
+    assert rig.news == []
+    rig.wait(0.2)
     for _ in range(200):
-        admin.wait(3_600)
-        admin.fail("something else")
-    assert admin.news == [NotificationKind.FAILING]
-    admin.well()
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.WELL]
+        rig.wait(3_600)
+        rig.fail("something else")
+    assert rig.news == [NotificationKind.FAILING]
+    rig.well()
+    assert rig.news == [NotificationKind.FAILING, NotificationKind.WELL]
 
 
 def test_suspend_time_does_not_count() -> None:
     """Only the time that the machine is awake counts."""
-    admin = NoticeRig()
-    admin.fail()
-    admin.wait(60)
-    admin.sleep(8 * 3_600)
-    admin.wait(AFTER_S - 61)
-    assert admin.news == []
-    admin.wait(2)
-    assert admin.news == [NotificationKind.FAILING]
+    rig = NoticeRig()
+    rig.fail()
+    rig.wait(60)
+    rig.sleep(8 * 3_600)
+    rig.wait(AFTER_S - 61)
+    assert rig.news == []
+    rig.wait(2)
+    assert rig.news == [NotificationKind.FAILING]
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
@@ -171,123 +171,123 @@ def test_a_hold_is_notified_sooner(after_s: float, wait_s: float) -> None:
 
 def test_a_hold_is_notified_again_after_a_day() -> None:
     """The day is one of wall time and includes a suspend."""
-    admin = NoticeRig()
-    admin.hold("3 files where it held 40")
-    admin.wait(NEEDED_AFTER_S)
+    rig = NoticeRig()
+    rig.hold("3 files where it held 40")
+    rig.wait(NEEDED_AFTER_S)
     for number in range(100):
-        admin.wait(800)
-        admin.hold(f"{number} files where it held 40")
-    assert admin.news == [NotificationKind.NEEDED]
-    admin.sleep(DAY_S)
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED]
+        rig.wait(800)
+        rig.hold(f"{number} files where it held 40")
+    assert rig.news == [NotificationKind.NEEDED]
+    rig.sleep(DAY_S)
+    assert rig.news == [NotificationKind.NEEDED, NotificationKind.NEEDED]
 
 
 def test_another_hold_is_notified() -> None:
     """A hold with another reason is notified; a network failure in between is not."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     for _ in range(5):
         for text in ("the key is refused", "the sandbox is gone"):
-            admin.hold(text)
-            admin.wait(NEEDED_AFTER_S)
-            admin.fail()
-            admin.wait(AFTER_S)
-    assert [kind for _, _, kind in admin.said] == ["the key is refused", "the sandbox is gone"]
+            rig.hold(text)
+            rig.wait(NEEDED_AFTER_S)
+            rig.fail()
+            rig.wait(AFTER_S)
+    assert [kind for _, _, kind in rig.said] == ["the key is refused", "the sandbox is gone"]
 
 
 def test_a_failure_that_becomes_a_hold() -> None:
     """The hold is notified though the failure was."""
-    admin = NoticeRig()
-    admin.fail()
-    admin.wait(AFTER_S)
-    admin.hold()
-    admin.wait(NEEDED_AFTER_S)
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.NEEDED]
+    rig = NoticeRig()
+    rig.fail()
+    rig.wait(AFTER_S)
+    rig.hold()
+    rig.wait(NEEDED_AFTER_S)
+    assert rig.news == [NotificationKind.FAILING, NotificationKind.NEEDED]
 
 
 def test_the_same_hold_after_a_recovery_is_notified() -> None:
     """The recovery was notified, so the hold is notified again."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     for _ in range(2):
-        admin.hold()
-        admin.wait(NEEDED_AFTER_S)
-        admin.well()
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.WELL] * 2
+        rig.hold()
+        rig.wait(NEEDED_AFTER_S)
+        rig.well()
+    assert rig.news == [NotificationKind.NEEDED, NotificationKind.WELL] * 2
 
 
 def test_the_last_notification_is_kept_for_the_recovery() -> None:
     """At the limit the recovery is still notified, so that the screen does not keep a failure that is over."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     for number in range(10):
-        admin.hold(f"trouble {'x' * number}")
-        admin.wait(NEEDED_AFTER_S)
-    assert admin.news == [NotificationKind.NEEDED] * (MOST[0][1] - 1)
-    admin.well()
-    assert admin.news[-1] is NotificationKind.WELL
+        rig.hold(f"trouble {'x' * number}")
+        rig.wait(NEEDED_AFTER_S)
+    assert rig.news == [NotificationKind.NEEDED] * (MOST[0][1] - 1)
+    rig.well()
+    assert rig.news[-1] is NotificationKind.WELL
 
 
 def test_no_failure_is_notified_without_room_for_its_recovery() -> None:
     """The last notification within the limit is never a failure."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     for text in ("one trouble", "another trouble"):
-        admin.hold(text)
-        admin.wait(NEEDED_AFTER_S)
-    admin.well()
-    admin.fail()
-    admin.wait(2 * AFTER_S)
-    assert admin.news == [NotificationKind.NEEDED, NotificationKind.NEEDED, NotificationKind.WELL]
-    admin.wait(3_600 - 2 * AFTER_S)
-    assert admin.news[3:] == [NotificationKind.FAILING]
+        rig.hold(text)
+        rig.wait(NEEDED_AFTER_S)
+    rig.well()
+    rig.fail()
+    rig.wait(2 * AFTER_S)
+    assert rig.news == [NotificationKind.NEEDED, NotificationKind.NEEDED, NotificationKind.WELL]
+    rig.wait(3_600 - 2 * AFTER_S)
+    assert rig.news[3:] == [NotificationKind.FAILING]
 
 
 def test_a_failure_that_comes_and_goes() -> None:
     """It is notified only a few times a day."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     said_by_hour = []
     for _ in range(24):
         for _ in range(3):
-            admin.fail()
-            admin.wait(AFTER_S + 1)
-            admin.well()
-            admin.wait(299)
-        said_by_hour.append(len(admin.said))
+            rig.fail()
+            rig.wait(AFTER_S + 1)
+            rig.well()
+            rig.wait(299)
+        said_by_hour.append(len(rig.said))
     assert said_by_hour[0] == 4
     assert said_by_hour[-1] == 12
-    admin.fail()
-    admin.wait(2 * AFTER_S)
-    assert len(admin.said) == 13, "a new day"
+    rig.fail()
+    rig.wait(2 * AFTER_S)
+    assert len(rig.said) == 13, "a new day"
 
 
 def test_without_a_desktop() -> None:
     """It is tried now and then; a user who logs in later is notified of what still lasts."""
-    admin = NoticeRig(present=False)
-    admin.fail()
-    admin.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
-    assert admin.tries == 7  # at once, then after 10, 20, 40, … s
-    admin.wait(10 * TRY_AGAIN_MAX_S)
-    assert admin.tries == 17
-    admin.present = True
-    admin.wait(TRY_AGAIN_MAX_S)
-    assert admin.news == [NotificationKind.FAILING]
-    admin.present = False
-    admin.well()
-    admin.wait(STALE_S)
-    admin.present = True
-    admin.wait(DAY_S)
-    assert admin.news == [NotificationKind.FAILING]
-    admin.fail()
-    admin.wait(AFTER_S)
-    assert admin.news == [NotificationKind.FAILING, NotificationKind.FAILING]
+    rig = NoticeRig(present=False)
+    rig.fail()
+    rig.wait(AFTER_S + 63 * TRY_AGAIN_FIRST_S)
+    assert rig.tries == 7  # at once, then after 10, 20, 40, … s
+    rig.wait(10 * TRY_AGAIN_MAX_S)
+    assert rig.tries == 17
+    rig.present = True
+    rig.wait(TRY_AGAIN_MAX_S)
+    assert rig.news == [NotificationKind.FAILING]
+    rig.present = False
+    rig.well()
+    rig.wait(STALE_S)
+    rig.present = True
+    rig.wait(DAY_S)
+    assert rig.news == [NotificationKind.FAILING]
+    rig.fail()
+    rig.wait(AFTER_S)
+    assert rig.news == [NotificationKind.FAILING, NotificationKind.FAILING]
 
 
 def test_an_idle_daemon_is_not_woken() -> None:
     """There is no deadline when all is well, paused, or notified."""
-    admin = NoticeRig()
-    for do in (admin.well, admin.pause, admin.restart):
+    rig = NoticeRig()
+    for do in (rig.well, rig.pause, rig.restart):
         do()
-        assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
-    admin.fail()
-    admin.wait(AFTER_S)
-    assert plan(admin.condition, admin.told, AFTER_S, admin.now) is None
+        assert plan(rig.condition, rig.told, AFTER_S, rig.now) is None
+    rig.fail()
+    rig.wait(AFTER_S)
+    assert plan(rig.condition, rig.told, AFTER_S, rig.now) is None
 
 
 Event = tuple[str, float]
@@ -317,55 +317,55 @@ _EVENTS = st.lists(
 
 def lived(events: Iterable[Event]) -> NoticeRig:
     """Return a rig after a random sequence of steps, with a check at each."""
-    admin = NoticeRig()
+    rig = NoticeRig()
     for event, seconds in events:
-        before = len(admin.news)
+        before = len(rig.news)
         match event.split():
             case ["fail"]:
-                admin.fail()
+                rig.fail()
             case ["hold", text]:
-                admin.hold(f"trouble {text}")
+                rig.hold(f"trouble {text}")
             case ["well"]:
-                admin.well()
-                if admin.present and admin.told.not_before_s is None:
-                    assert admin.told.news not in BAD, "good news was kept back"
+                rig.well()
+                if rig.present and rig.told.not_before_s is None:
+                    assert rig.told.news not in BAD, "good news was kept back"
             case ["pause"]:
-                admin.pause()
+                rig.pause()
             case ["restart"]:
-                admin.restart()
+                rig.restart()
             case ["sleep"]:
-                admin.sleep(seconds)
+                rig.sleep(seconds)
             case ["here" | "away" as where]:
-                admin.present = where == "here"
-        quiet = admin.condition is None
+                rig.present = where == "here"
+        quiet = rig.condition is None
         if event != "sleep":
-            admin.wait(seconds)
-        assert not (quiet and len(admin.news) > before), "said in a pause, or before anything was known"
-    return admin
+            rig.wait(seconds)
+        assert not (quiet and len(rig.news) > before), "said in a pause, or before anything was known"
+    return rig
 
 
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
 def test_the_rate_limit(events: list[Event]) -> None:
     """The limits of an hour and a day hold in any sequence of failures, suspends and restarts."""
-    admin = lived(events)
+    rig = lived(events)
     for window_s, most in MOST:
-        times = [time_s for time_s, news, _ in admin.said if news is not None]
+        times = [time_s for time_s, news, _ in rig.said if news is not None]
         for first_s in times:
             assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
-    assert len(admin.told.times) <= MOST[-1][1]
-    assert len(admin.told.kinds) <= MOST[-1][1]
-    assert admin.tries - len(admin.news) <= admin.time_s / TRY_AGAIN_MAX_S + 7 * (len(admin.news) + 1)
+    assert len(rig.told.times) <= MOST[-1][1]
+    assert len(rig.told.kinds) <= MOST[-1][1]
+    assert rig.tries - len(rig.news) <= rig.time_s / TRY_AGAIN_MAX_S + 7 * (len(rig.news) + 1)
 
 
 @settings(max_examples=400, deadline=None)
 @given(_EVENTS)
 def test_nothing_is_repeated(events: list[Event]) -> None:
     """A recovery is notified only after a failure, a failure once, and a hold once a day."""
-    admin = lived(events)
+    rig = lived(events)
     last: NotificationKind | None = None
     since_well: dict[str, float] = {}
-    for time_s, news, kind in admin.said:
+    for time_s, news, kind in rig.said:
         if news is None:
             since_well = {}
         elif news is NotificationKind.WELL:
@@ -383,13 +383,13 @@ def test_nothing_is_repeated(events: list[Event]) -> None:
 @given(_EVENTS, st.booleans())
 def test_a_lasting_failure_is_always_notified(events: list[Event], needs_person: bool) -> None:
     """After any sequence a lasting failure is notified within a day, and its end at once."""
-    admin = lived(events)
-    admin.present = True
-    admin.fail("the end", needs_person=needs_person)
-    admin.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
-    assert admin.told.news in BAD
-    admin.well()
-    assert admin.news[-1] is NotificationKind.WELL
+    rig = lived(events)
+    rig.present = True
+    rig.fail("the end", needs_person=needs_person)
+    rig.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
+    assert rig.told.news in BAD
+    rig.well()
+    assert rig.news[-1] is NotificationKind.WELL
 
 
 def test_another_boots_clock() -> None:
