@@ -69,9 +69,9 @@ def listening() -> Iterator[tuple[str, queue.SimpleQueue[float]]]:
             thread.join()
 
 
-def _serve(told: Connection) -> None:
+def _serve(reported: Connection) -> None:
     with _Server() as server:
-        told.send(server.url)
+        reported.send(server.url)
         server.serve_forever()
 
 

@@ -43,7 +43,7 @@ class BurstCost(NamedTuple):
     peak_bytes: float
     grown_bytes: float
     batches: int
-    doubt: str
+    uncertain: str
 
 
 def watched(tree: str) -> WatchCost:
@@ -71,7 +71,7 @@ def unwatched(tree: str) -> WatchCost:
     return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
 
 
-def heard(tree: str, events: int) -> BurstCost:
+def received(tree: str, events: int) -> BurstCost:
     """Measure the watch under a burst, with a loop that takes the changes whenever it is woken."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     watch = watcher(tree, lambda: _ring(ends[1]))
@@ -81,29 +81,29 @@ def heard(tree: str, events: int) -> BurstCost:
         watch.take()
         resident = status_kib("VmRSS")
         clock = Stopwatch()
-        batches, doubt = 0, None
+        batches, uncertain = 0, None
         with _storm(tree, events) as writer:
             marked = False
             while not marked and select.select([ends[0]], [], [], DEADLINE_S)[0]:
                 os.read(ends[0], 4096)
                 changes = watch.take()
                 batches += 1
-                doubt = max(filter(None, (doubt, changes.doubt)), default=None)
+                uncertain = max(filter(None, (uncertain, changes.doubt)), default=None)
                 # After an overflow the mark itself may be among what is lost.
-                marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
+                marked = storm.MARK in changes.dirty or (uncertain is not None and writer.poll() is not None)
         took = clock.took()
         peak = status_kib("VmHWM")
-        return BurstCost(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
+        return BurstCost(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(uncertain, found=marked))
     finally:
         watch.close()
         for end in ends:
             os.close(end)
 
 
-def _named(doubt: RescanReason | None, *, found: bool) -> str:
+def _named(uncertain: RescanReason | None, *, found: bool) -> str:
     if not found:
         return "the last event never came"
-    return "nothing lost" if doubt is None else doubt.name.lower()
+    return "nothing lost" if uncertain is None else uncertain.name.lower()
 
 
 def _ring(end: int) -> None:
@@ -191,7 +191,7 @@ def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     ours: list[BurstCost] = []
     rival: list[BurstCost] = []
     for _ in range(fixtures.sizes.rounds):
-        ours.append(fresh(heard, str(_field(fixtures)), fixtures.sizes.events))
+        ours.append(fresh(received, str(_field(fixtures)), fixtures.sizes.events))
         if not lacks("inotifywait"):
             rival.append(_told(_field(fixtures), fixtures.sizes.events))
     for name, unit, what in (("CPU", seconds, "cpu_s"), ("peak memory", mebibytes, "peak_bytes")):

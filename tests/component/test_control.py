@@ -52,10 +52,10 @@ def connected(folder: Path) -> socket.socket:
 @contextmanager
 def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
     """Run a command in another thread, and return its messages."""
-    heard: list[Message] = []
-    thread = threading.Thread(target=lambda: heard.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
+    received: list[Message] = []
+    thread = threading.Thread(target=lambda: received.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
     thread.start()
-    yield heard
+    yield received
     thread.join()
 
 
@@ -66,13 +66,13 @@ def test_a_request_is_answered(tmp_path: Path, depth: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with served(folder) as server:
         assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
-        with asking(folder, {"do": "push", "force": True}) as heard:
+        with asking(folder, {"do": "push", "force": True}) as received:
             client, request = next_request(server)
             client.tell({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
             client.done(0, "fine", result={"files": 3})
         assert request == {"do": "push", "force": True}
-        assert [message["event"] for message in heard] == ["progress", "done"]
-        assert heard[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}
+        assert [message["event"] for message in received] == ["progress", "done"]
+        assert received[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}
     assert not (folder / "control.sock").exists()
 
 
@@ -199,13 +199,13 @@ def test_the_time_is_over(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "control.sock"))
         listener.listen()
-        heard = ask(str(tmp_path), {"do": "flush"}, clock, 5.0)
+        received = ask(str(tmp_path), {"do": "flush"}, clock, 5.0)
         done = threading.Thread(target=lambda: _progress_for_ever(listener))
         done.start()
-        assert next(heard) == {"event": "progress"}
+        assert next(received) == {"event": "progress"}
         clock.go_on(10)
         with pytest.raises(TimeoutError):
-            next(heard)
+            next(received)
         listener.shutdown(socket.SHUT_RDWR)
         done.join()
 

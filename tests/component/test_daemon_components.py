@@ -103,7 +103,7 @@ def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, soc
         yield SystemdNotifier({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
 
 
-def heard(manager: socket.socket) -> list[str]:
+def received(manager: socket.socket) -> list[str]:
     found = []
     while readable(manager.fileno()):
         found.append(manager.recv(4096).decode())
@@ -119,7 +119,7 @@ def test_notifications_of_the_service_manager(tmp_path: Path) -> None:
         service.reloading()
         service.stopping()
         service.ping()
-        assert heard(manager) == [
+        assert received(manager) == [
             "READY=1",
             "STATUS=watching",
             "RELOADING=1\nMONOTONIC_USEC=1000000000",
@@ -135,7 +135,7 @@ def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
         for _ in range(100):
             clock.go_on(1)
             service.ping()
-        assert heard(manager) == ["WATCHDOG=1"] * 3
+        assert received(manager) == ["WATCHDOG=1"] * 3
 
 
 @pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
@@ -244,13 +244,13 @@ def test_a_request_is_answered_with_the_result() -> None:
         box.put_back(serving)
         assert box.taken() == [push, flush]
         assert requests.tell_outcome([push], Outcome(None, files=3)) == []
-        told = json.loads(far[0].recv(4096))
-        assert (told["exit"], told["result"]["outcome"], told["result"]["files"]) == (0, "unchanged", 3)
+        reported = json.loads(far[0].recv(4096))
+        assert (reported["exit"], reported["result"]["outcome"], reported["result"]["files"]) == (0, "unchanged", 3)
         assert requests.tell_failure([flush], Unavailable("no network"), for_good=False) == [flush]
         assert requests.mode_of([flush]) is SyncMode.CHANGED
         assert requests.tell_failure([flush, SyncRequest()], SandboxRefused("gone"), for_good=True) == []
-        told = json.loads(far[1].recv(4096))
-        assert (told["event"], told["exit"], told["message"]) == ("done", 78, "gone")
+        reported = json.loads(far[1].recv(4096))
+        assert (reported["event"], reported["exit"], reported["message"]) == ("done", 78, "gone")
 
 
 SENT = LastSync("2026-11-24T13:20:11Z", 2, 3, "sha", 0.1)
@@ -279,13 +279,13 @@ def test_a_request_waits_for_torn_files(lasting: bool) -> None:
         ([Outcome(SENT, ("a", "b")), Outcome(SENT, ("b",)), Outcome(SENT, ("b", "c"))], 3, 75),
     ):
         with clients(1) as (near, far):
-            number, told = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
-            assert (number, told["exit"]) == (syncs, code)
+            number, reported = _told(SyncRequest(near[0], SyncMode.FORCED, lasting=lasting), far[0], *outcomes)
+            assert (number, reported["exit"]) == (syncs, code)
             if code == 0:
-                assert told["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
+                assert reported["result"]["sync"] is not None  # what was sent for it, not that nothing had to follow
             else:
                 name = outcomes[-1].follow_up[0]
-                assert told["message"].startswith(f"'{name}' kept changing while being read")
+                assert reported["message"].startswith(f"'{name}' kept changing while being read")
 
 
 def test_a_request_of_a_closed_connection_is_dropped() -> None:

@@ -443,8 +443,8 @@ def test_nobody_is_logged_in(rig: NotifierRig, caplog: pytest.LogCaptureFixture)
 def test_an_invalid_record(tmp_path: Path, content: bytes) -> None:
     """It counts as no record."""
     (tmp_path / "notices").write_bytes(content)
-    told, shown = NotificationStore(str(tmp_path), ScriptedClock()).load()
-    assert (told.times, shown) == ((), None)
+    reported, shown = NotificationStore(str(tmp_path), ScriptedClock()).load()
+    assert (reported.times, shown) == ((), None)
 
 
 def test_notifications_switched_off(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
     file = NotificationStore(str(tmp_path), clock)
     file.save(file.load()[0].__class__(times=(clock.boottime,)), Shown(7, "bus :1.2"))
     clock.wall -= 365 * DAY_S
-    told, shown = file.load()
-    assert (told.times, shown) == ((clock.boottime,), Shown(7, "bus :1.2"))
+    reported, shown = file.load()
+    assert (reported.times, shown) == ((clock.boottime,), Shown(7, "bus :1.2"))
     clock.wall += (365 + 1) * DAY_S
-    assert file.load() == (type(told)(), None)
+    assert file.load() == (type(reported)(), None)

@@ -173,9 +173,9 @@ def test_git_does_not_get_the_key(tmp_path: Path) -> None:
     git.write_text(f"#!/bin/sh\nenv >>{tmp_path}/told\nexit 1\n")
     git.chmod(0o755)
     personal_excludes({"PATH": f"{tmp_path}:{os.defpath}", "HOME": "/nowhere", "KLAVIS_API_KEY": KEY})
-    told = (tmp_path / "told").read_text()
-    assert "HOME=/nowhere" in told
-    assert KEY not in told
+    reported = (tmp_path / "told").read_text()
+    assert "HOME=/nowhere" in reported
+    assert KEY not in reported
 
 
 def test_a_credential_that_others_can_read(tmp_path: Path) -> None:

@@ -279,9 +279,9 @@ def test_a_hundred_thousand_files_in_one_directory(rig: ScanRig) -> None:
             first.write_text(f"content {number}")
         else:
             os.link(first, many / f"{number:06}")
-    told = _measured(rig)
-    assert told["entries"] == 100_001
-    assert told["peak_kib"] < 400 << 10
+    reported = _measured(rig)
+    assert reported["entries"] == 100_001
+    assert reported["peak_kib"] < 400 << 10
 
 
 @pytest.mark.long
@@ -292,10 +292,10 @@ def test_a_million_entries(rig: ScanRig) -> None:
         (rig.work / f"{folder:03}").mkdir()
         for number in range(999):
             (rig.work / f"{folder:03}/{number:03}").write_text(f"{number}")
-    told = _measured(rig)
-    print(told)
-    assert told["entries"] == 1_000_000
-    assert told["peak_kib"] < 3 << 20
+    reported = _measured(rig)
+    print(reported)
+    assert reported["entries"] == 1_000_000
+    assert reported["peak_kib"] < 3 << 20
 
 
 _MEASURED = """
@@ -326,8 +326,8 @@ print(json.dumps(told))
 def _measured(rig: ScanRig) -> dict[str, float]:
     command = [sys.executable, "-c", _MEASURED, str(rig.work), str(rig.spool)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    reported: dict[str, float] = json.loads(done.stdout)
+    return reported
 
 
 def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def test_each_kind_of_change_names_its_directory(
 ) -> None:
     """A change of anything that a snapshot holds names its directory."""
     change(root / "src")
-    heard = collect_until(watch, wakes, "src")
-    assert heard.dirty - {"src", "src/empty"} == set()
-    assert heard.rescan_reason is None
+    received = collect_until(watch, wakes, "src")
+    assert received.dirty - {"src", "src/empty"} == set()
+    assert received.rescan_reason is None
 
 
 def test_a_new_tree_is_watched_after_one_scan(watch: InotifyWatch, wakes: WakeSignal, root: Path) -> None:
@@ -306,7 +306,7 @@ def test_an_overflow_causes_a_full_scan(watch: InotifyWatch, wakes: WakeSignal, 
         for number in range(most):  # two names in turn, or the kernel would merge them
             os.chmod(root / "src/a.py", 0o600 + number % 2)
             os.chmod(root / "src/b.py", 0o600 + number % 2)
-    collect_changes(watch, wakes, lambda heard: heard.rescan_reason is RescanReason.OVERFLOW)
+    collect_changes(watch, wakes, lambda received: received.rescan_reason is RescanReason.OVERFLOW)
     assert changes_so_far(watch, wakes, root).rescan_reason is None
     assert watch.alive()
 

@@ -19,7 +19,7 @@ NAMESPACE = ("unshare", "--mount", "--map-root-user")
 _WAIT_S = 5.0
 
 
-def told(monitor: MountMonitor) -> bool:
+def reported(monitor: MountMonitor) -> bool:
     """True if the descriptor becomes ready in time."""
     return bool(select.select([], [], monitor.filenos(), _WAIT_S)[2])
 
@@ -40,11 +40,11 @@ def scenario() -> None:
         (top / "workshop", False),
     ):
         subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
-        assert told(monitor), folder
+        assert reported(monitor), folder
         assert monitor.changed() is concerns, folder
         assert not monitor.changed()
         subprocess.run(["umount", folder], check=True)
-        assert told(monitor), folder
+        assert reported(monitor), folder
         assert monitor.changed() is concerns, folder
         assert not select.select([], [], monitor.filenos(), 0)[2]
     monitor.close()

@@ -170,14 +170,14 @@ def test_special_files(work: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(work / "socket"))
     listener.close()
-    told: list[tuple[str, bool]] = []
+    reported: list[tuple[str, bool]] = []
 
     def note(path: str, is_dir: bool, decision: Decision) -> None:
-        told.append((path, decision.included))
+        reported.append((path, decision.included))
 
     scan = Scanner(str(work), Selection(SelectionSettings()), on_left_out=note).scan()
     assert scan.manifest == {}
-    assert told == [("fifo", False), ("socket", False)]
+    assert reported == [("fifo", False), ("socket", False)]
     assert scan.warnings == []
 
 
@@ -229,36 +229,36 @@ def test_what_is_ignored_is_never_opened(work: Path) -> None:
 def test_a_directory_is_watched_before_it_is_listed(work: Path) -> None:
     """The end of a scan is reported to the watch, successful or not."""
     (work / "d").mkdir()
-    told: list[str] = []
+    reported: list[str] = []
 
     class LateFiles:
         """A listener that creates a file in each directory at the last moment."""
 
         def begin(self) -> None:
-            told.append("begin")
+            reported.append("begin")
 
         def cover_rules(self, places: Mapping[str, frozenset[str]]) -> None:
             assert places == {}
 
         def cover(self, path: str, fd: int, scope: Scope) -> None:
-            told.append(path)
+            reported.append(path)
             os.close(os.open("late", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
 
         def cover_file(self, path: str, name: str, parent: int) -> None:
-            told.append(path)
+            reported.append(path)
 
         def finish(self) -> None:
-            told.append("finish")
+            reported.append("finish")
 
         def abandon(self) -> None:
-            told.append("abandon")
+            reported.append("abandon")
 
     selection = Selection(SelectionSettings())
     assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
-    assert told == ["begin", "", "d", "finish"]
+    assert reported == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
         Scanner(str(work / "none"), selection, LateFiles()).scan()
-    assert told[4:] == ["begin", "abandon"]
+    assert reported[4:] == ["begin", "abandon"]
 
 
 class ChangingListener:

@@ -55,17 +55,17 @@ def _newer(content: bytes) -> bytes:
     return content.replace(b"syncd-state 1", b"syncd-state 2")
 
 
-HARM = pytest.mark.parametrize("harm", [_cut, _empty, _garbage, _flipped, _newer])
+DAMAGE = pytest.mark.parametrize("damage", [_cut, _empty, _garbage, _flipped, _newer])
 
 
-@HARM
-def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
+@DAMAGE
+def test_a_damaged_record_is_set_aside(tmp_path: Path, damage: object) -> None:
     """A cut, invalid or newer record reads as none, causes one warning, and is kept for inspection."""
-    assert callable(harm)
+    assert callable(damage)
     record = StateFile(str(tmp_path), "thing")
     record.write(b"payload\nwith lines")
     path = tmp_path / "thing"
-    path.write_bytes(harm(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes()))
     payload, warning = record.read()
     assert payload is None
     assert warning is not None

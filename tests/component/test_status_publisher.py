@@ -79,8 +79,8 @@ def test_progress_of_packing_and_upload(publisher: StatusPublisher, clock: Scrip
 def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
     """Observers get each call in time."""
     publisher.enter(State.UPLOADING)
-    told = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
-    assert sum(told) == 2
+    reported = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
+    assert sum(reported) == 2
 
 
 def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:

@@ -133,13 +133,13 @@ def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
 
 def test_the_thread_waits_in_poll_and_not_in_a_loop(tmp_path: Path) -> None:
     """An idle reader is a daemon thread blocked on its descriptor."""
-    heard, bell = os.pipe()
+    received, bell = os.pipe()
     reader = Inotify(lambda events: (list(events), os.write(bell, b"!"))[0] and None, lambda: None)
     reader.add(bytes(tmp_path), CHANGES)
     assert reader.daemon
     reader.start()
     (tmp_path / "file").touch()
-    assert select.select([heard], [], [], 5)[0]
+    assert select.select([received], [], [], 5)[0]
     reader.shut()
-    os.close(heard)
+    os.close(received)
     os.close(bell)

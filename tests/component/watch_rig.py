@@ -72,9 +72,9 @@ def collect_changes(watch: Watcher, wakes: WakeSignal, enough: Callable[[Changes
         written = None if written is None or changes.written is None else written | changes.written
         unlinked |= changes.unlinked
         rescan_reason = max(filter(None, (rescan_reason, changes.rescan_reason)), default=None)
-        heard = Changes(dirty, rescan_reason, written, unlinked)
-        if enough(heard):
-            return heard
+        received = Changes(dirty, rescan_reason, written, unlinked)
+        if enough(received):
+            return received
 
 
 def collect_until(watch: Watcher, wakes: WakeSignal, path: str) -> Changes:
@@ -123,8 +123,8 @@ def kernel_watches(fd: int) -> int:
 def changes_so_far(watch: Watcher, wakes: WakeSignal, root: Path) -> Changes:
     """Return the changes up to one in zz, whose event comes after all before it."""
     (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
-    heard = collect_until(watch, wakes, "zz")
-    return Changes(heard.dirty - {"zz"}, heard.rescan_reason, heard.written, heard.unlinked)
+    received = collect_until(watch, wakes, "zz")
+    return Changes(received.dirty - {"zz"}, received.rescan_reason, received.written, received.unlinked)
 
 
 def watches(watch: InotifyWatch) -> int:

@@ -209,16 +209,16 @@ def test_archives_do_not_depend_on_the_spool(
     assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 
 
-@pytest.mark.parametrize("harm", [flip_body, flip_footer, cut, swap, replace_by_folder, replace_by_loop])
-def test_every_chunk_damaged(spool_rig: SpoolRig, harm: Callable[[list[Path]], None], reference: list[str]) -> None:
+@pytest.mark.parametrize("damage", [flip_body, flip_footer, cut, swap, replace_by_folder, replace_by_loop])
+def test_every_chunk_damaged(spool_rig: SpoolRig, damage: Callable[[list[Path]], None], reference: list[str]) -> None:
     """All chunks are damaged before each sync: each sync sends everything right at once."""
-    assert run_changes(spool_rig, lambda spool_rig: harm(spool_rig.chunks())) == reference
+    assert run_changes(spool_rig, lambda spool_rig: damage(spool_rig.chunks())) == reference
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-@pytest.mark.parametrize("harm", CHUNK_DAMAGES)
+@pytest.mark.parametrize("damage", CHUNK_DAMAGES)
 def test_only_damaged_chunks_are_rebuilt(
-    spool_rig: SpoolRig, harm: Callable[[list[Path]], None], *, restarted: bool
+    spool_rig: SpoolRig, damage: Callable[[list[Path]], None], *, restarted: bool
 ) -> None:
     """Two chunks are damaged and a third one changes: no other is built, then or in the next sync."""
     spool_rig.sync()
@@ -226,13 +226,13 @@ def test_only_damaged_chunks_are_rebuilt(
     assert made >= 7
     _edit(spool_rig)
     spool_rig.settle_times()
-    harm(spool_rig.chunks_of("middle/0", "middle/3"))
+    damage(spool_rig.chunks_of("middle/0", "middle/3"))
     if restarted:
         spool_rig.rig.restart()
     spool_rig.sync()
-    if harm is flip_footer and not restarted:
+    if damage is flip_footer and not restarted:
         assert spool_rig.made - made == 1  # a process that knows a chunk does not ask what its file says of it
-    elif restarted and harm is not flip_body:
+    elif restarted and damage is not flip_body:
         assert spool_rig.made - made == 3
     else:
         assert spool_rig.made - made == 4  # found as it goes out; what was never read before packing is then read again
@@ -241,17 +241,17 @@ def test_only_damaged_chunks_are_rebuilt(
     _edit_large(spool_rig)
     spool_rig.settle_times()
     spool_rig.sync()
-    left = 2 if harm is flip_footer and not restarted else 0
+    left = 2 if damage is flip_footer and not restarted else 0
     assert spool_rig.made - made == 1 + left
 
 
-BETWEEN = [*((harm, "upload") for harm in CHUNK_DAMAGES), (flip_body, "pause"), (cut, "pause")]
+BETWEEN = [*((damage, "upload") for damage in CHUNK_DAMAGES), (flip_body, "pause"), (cut, "pause")]
 
 
 class DamagingObserver(RecordingObserver):
     """Damages all chunks when the first upload begins, or during the wait after its failure."""
 
-    harm: Callable[[], None]
+    damage: Callable[[], None]
     at: str
 
     def stage(self, state: State) -> None:
@@ -265,13 +265,13 @@ class DamagingObserver(RecordingObserver):
             self.harm()
 
 
-@pytest.mark.parametrize(("harm", "at"), BETWEEN)
-def test_damage_between_packing_and_sending(spool_rig: SpoolRig, harm: Callable[[list[Path]], None], at: str) -> None:
+@pytest.mark.parametrize(("damage", "at"), BETWEEN)
+def test_damage_between_packing_and_sending(spool_rig: SpoolRig, damage: Callable[[list[Path]], None], at: str) -> None:
     """It is found during the upload; one more attempt sends the right bytes."""
     spool_rig.sync()
     _edit(spool_rig)
     observer = DamagingObserver(spool_rig.rig.clock)
-    observer.harm, observer.at = lambda: harm(spool_rig.chunks()), at
+    observer.harm, observer.at = lambda: damage(spool_rig.chunks()), at
     if at == "pause":
         spool_rig.rig.emulator.faults.script("upload: reset mid-body")
     spool_rig.sync(observer)
@@ -279,9 +279,9 @@ def test_damage_between_packing_and_sending(spool_rig: SpoolRig, harm: Callable[
 
 
 @pytest.mark.parametrize("cut_off", ["upload: reset mid-body", "upload: lost", "initialize: 503", "initialize: lost"])
-@pytest.mark.parametrize(("restarted", "harm"), [(False, flip_body), (True, swap)], ids=["running", "restarted"])
+@pytest.mark.parametrize(("restarted", "damage"), [(False, flip_body), (True, swap)], ids=["running", "restarted"])
 def test_an_interrupted_sync(
-    spool_rig: SpoolRig, harm: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
+    spool_rig: SpoolRig, damage: Callable[[list[Path]], None], cut_off: str, *, restarted: bool
 ) -> None:
     """An upload or initialize breaks off, chunks are damaged, the workspace changes: the next sync is complete."""
     spool_rig.sync()
@@ -289,7 +289,7 @@ def test_an_interrupted_sync(
     spool_rig.rig.emulator.faults.script(cut_off)
     with pytest.raises(Superseded):
         spool_rig.rig.sync(observer=RecordingObserver(spool_rig.rig.clock, ends=Superseded()))
-    harm(spool_rig.chunks()[::2])
+    damage(spool_rig.chunks()[::2])
     _edit_large(spool_rig)
     if restarted:
         spool_rig.rig.restart()

@@ -157,8 +157,8 @@ def _trust_young_stamps(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_overflows(patch: pytest.MonkeyPatch) -> None:
-    heard = DirtyDirectories.heard
-    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, Changes(changes.dirty)))
+    received = DirtyDirectories.heard
+    patch.setattr(DirtyDirectories, "heard", lambda self, changes: received(self, Changes(changes.dirty)))
 
 
 def _ignore_missing_answers(patch: pytest.MonkeyPatch) -> None:
@@ -223,8 +223,10 @@ def _reset_for_a_new_rule(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_unlinked_names(patch: pytest.MonkeyPatch) -> None:
-    heard = DirtyDirectories.heard
-    patch.setattr(DirtyDirectories, "heard", lambda self, changes: heard(self, replace(changes, unlinked=frozenset())))
+    received = DirtyDirectories.heard
+    patch.setattr(
+        DirtyDirectories, "heard", lambda self, changes: received(self, replace(changes, unlinked=frozenset()))
+    )
 
 
 def _ignore_blocked_paths(patch: pytest.MonkeyPatch) -> None:

@@ -73,13 +73,13 @@ def test_a_kept_connection_that_closes_under_a_request(
 
     hear = exchange_monitor.ExchangeMonitor.hear
 
-    def heard(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
+    def received(self: exchange_monitor.ExchangeMonitor, name: str, info: dict[str, object]) -> None:
         hear(self, name, info)
         if name.endswith("send_request_headers.started") and len(answered) == 1 and not close.is_set():
             close.set()  # after httpx has checked the connection, before anything is sent
             assert closed.wait(5)
 
-    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "hear", heard)
+    monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "hear", received)
     with served(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200

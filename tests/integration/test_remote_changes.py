@@ -44,18 +44,18 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
     file.write_text(content)
 
 
-def told(rig: Rig) -> list[str]:
+def reported(rig: Rig) -> list[str]:
     return [str(warning) for warning in rig.cycle.warnings]
 
 
 def test_nothing_was_changed(rig: Rig) -> None:
     """There is no warning, in the first sync or later, whatever the times in the sandbox."""
-    assert told(rig) == []
+    assert reported(rig) == []
     os.utime(rig.sandbox.workspace / "a", (1, 1))
     agent(rig, "its-own")
     rig.write("more", "new")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     assert rig.asked().count("execute") == 2
 
 
@@ -70,11 +70,15 @@ def test_agent_changes_are_reported_and_overwritten(rig: Rig, archive: str) -> N
     rig.sync()
     assert rig.arrived()["a"] == "newer"
     if archive == "full":
-        assert told(rig)[0].startswith("'a' and 'd/b' were changed in the sandbox after syncd had put them there, and ")
-        assert "the sync of 13:2" in told(rig)[0]
+        assert reported(rig)[0].startswith(
+            "'a' and 'd/b' were changed in the sandbox after syncd had put them there, and "
+        )
+        assert "the sync of 13:2" in reported(rig)[0]
         assert rig.arrived()["d/b"] == "ours: d/b"
     else:
-        assert told(rig)[0].startswith("'a' was changed in the sandbox after syncd had put it there, and the sync of ")
+        assert reported(rig)[0].startswith(
+            "'a' was changed in the sandbox after syncd had put it there, and the sync of "
+        )
         assert rig.arrived()["d/b"] == "ours: d/B"
 
 
@@ -90,7 +94,7 @@ def test_other_kinds_and_removed_files(rig: Rig) -> None:
     (top / "more").unlink()
     rig.write("new")
     rig.sync()
-    changed, removed = told(rig)
+    changed, removed = reported(rig)
     assert changed.startswith("'a', 'd/b', 'd/c' and 1 more were changed in the sandbox")
     assert removed.startswith("'more' was removed in the sandbox, and the sync of ")
     assert "put it there again" in removed
@@ -103,7 +107,7 @@ def test_a_link_in_a_folders_place(rig: Rig) -> None:
     (top / "d").symlink_to("elsewhere")
     rig.write("d/b", "new")
     rig.sync()
-    changed, removed = told(rig)
+    changed, removed = reported(rig)
     assert changed.startswith("'d' was changed")
     assert removed.startswith("'d/b' and 'd/c' were removed")
 
@@ -115,8 +119,8 @@ def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
     rig.write("new", "ours")
     rig.write("same", "same")
     rig.sync()
-    assert told(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
-    assert len(told(rig)) == 1
+    assert reported(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
+    assert len(reported(rig)) == 1
 
 
 def test_the_warning_stays_for_an_hour_or_until_forced(rig: Rig) -> None:
@@ -126,14 +130,14 @@ def test_the_warning_stays_for_an_hour_or_until_forced(rig: Rig) -> None:
     rig.sync()
     rig.write("a", "newest")
     rig.sync()
-    assert len(told(rig)) == 1
+    assert len(reported(rig)) == 1
     rig.clock.go_on(WARNED_FOR_S)
-    assert told(rig) == []
+    assert reported(rig) == []
     agent(rig, "a")
     rig.sync(SyncMode.FORCED)
-    assert len(told(rig)) == 1
+    assert len(reported(rig)) == 1
     rig.sync(SyncMode.FORCED)
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
 @pytest.mark.parametrize("op", EXECUTION_OPS)
@@ -148,8 +152,8 @@ def test_a_check_that_fails(rig: Rig, op: str, fault: str) -> None:
     assert observer.failures == []
     assert rig.clock.monotonic_s() - started_s < 60
     assert rig.arrived()["a"] == "newer"
-    assert len(told(rig)) == 1
-    assert told(rig)[0].startswith("whether files were changed in the sandbox could not be seen (")
+    assert len(reported(rig)) == 1
+    assert reported(rig)[0].startswith("whether files were changed in the sandbox could not be seen (")
     asked = len(rig.asked())
     rig.write("a", "newest")
     rig.sync()
@@ -159,7 +163,7 @@ def test_a_check_that_fails(rig: Rig, op: str, fault: str) -> None:
     rig.clock.go_on(60)
     rig.write("a", "again")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
 @pytest.mark.parametrize("op", EXECUTION_OPS[:1] + EXECUTION_OPS[2:])
@@ -180,7 +184,7 @@ def test_other_output_is_ignored(rig: Rig, said: str) -> None:
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert "could not be seen" in told(rig)[0]
+    assert "could not be seen" in reported(rig)[0]
 
 
 @pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
@@ -190,7 +194,7 @@ def test_a_replaced_program(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: li
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert all("could not be seen" in text for text in told(rig))
+    assert all("could not be seen" in text for text in reported(rig))
 
 
 def test_a_program_that_never_begins(rig: Rig) -> None:
@@ -201,7 +205,7 @@ def test_a_program_that_never_begins(rig: Rig) -> None:
     started_s = rig.clock.monotonic_s()
     rig.sync()
     assert 20 <= rig.clock.monotonic_s() - started_s < 30
-    assert "takes longer than 20 s" in told(rig)[0]
+    assert "takes longer than 20 s" in reported(rig)[0]
     before = rig.arrived()
     rig.sandbox.let_go()
     rig.sandbox.wait()
@@ -227,7 +231,7 @@ def test_a_failed_check_is_reported_as_such(rig: Rig, fault: str) -> None:
     rig.emulator.faults.script(fault)
     rig.write("a", "newer")
     rig.sync()
-    (text,) = told(rig)
+    (text,) = reported(rig)
     assert "the look at the files there" in text
     assert not {word for word in ("delete", "remov", "list") if word in text}
     assert rig.arrived()["a"] == "newer"
@@ -240,7 +244,7 @@ def test_changes_are_reported_though_the_sync_failed(rig: Rig, fault: str) -> No
     agent(rig, "a")
     rig.write("more", "newer")
     rig.sync()
-    assert [text[:15] for text in told(rig)] == ["'a' was changed"]
+    assert [text[:15] for text in reported(rig)] == ["'a' was changed"]
 
 
 @pytest.mark.parametrize("request_number", range(1, 9))
@@ -269,7 +273,7 @@ def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number
     monkeypatch.undo()
     rig.write("a", "newest")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     assert rig.arrived()["a"] == "newest"
 
 
@@ -284,7 +288,7 @@ def test_a_reset_is_not_reported_as_removed_files(rig: Rig) -> None:
         rig.sync(observer=observer)
     rig.restart()
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
 def test_of_many_files_only_local_changes_are_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +298,7 @@ def test_of_many_files_only_local_changes_are_checked(rig: Rig, monkeypatch: pyt
     agent(rig, "d/b")
     rig.write("d/b", "newer")
     rig.sync()
-    assert [text[:17] for text in told(rig)] == ["'d/b' was changed"]
+    assert [text[:17] for text in reported(rig)] == ["'d/b' was changed"]
 
 
 def test_names_of_all_kinds(rig: Rig) -> None:
@@ -302,11 +306,11 @@ def test_names_of_all_kinds(rig: Rig) -> None:
     odd = os.fsdecode(b"caf\xe9\n")
     rig.write(odd, "ours")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     agent(rig, odd)
     rig.write("a", "newer")
     rig.sync()
-    assert told(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
+    assert reported(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
 
 
 def test_switched_off(tmp_path: Path) -> None:
@@ -318,4 +322,4 @@ def test_switched_off(tmp_path: Path) -> None:
         rig.write("a.txt", "newer")
         rig.sync()
         assert not set(EXECUTION_OPS) & set(rig.asked())
-        assert told(rig) == []
+        assert reported(rig) == []

@@ -169,22 +169,22 @@ def test_a_stall_is_followed_by_no_burst() -> None:
 
 def test_progress_counts_received_bytes(certificate: tuple[Path, Path] | None) -> None:
     """If the receiver stalls, the progress stalls, though the kernel has taken all bytes."""
-    told: list[int] = []
+    reported: list[int] = []
     size_bytes = 1_500 * KIB
     with receiver(certificate, stalls_at=size_bytes // 8) as there:
-        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), told.append))
+        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), reported.append))
         thread.start()
         assert there.stalled.wait(10)
-        before = len(told)
+        before = len(reported)
         ends_s = CLOCK.monotonic_s() + 10
-        while len(told) < before + 5 and CLOCK.monotonic_s() < ends_s:
+        while len(reported) < before + 5 and CLOCK.monotonic_s() < ends_s:
             CLOCK.sleep(0.02)
-        stalled_at = told[-1]
+        stalled_at = reported[-1]
         there.goes_on.set()
         thread.join(20)
     assert size_bytes // 10 < stalled_at < size_bytes // 2
-    assert told == sorted(told)
-    assert told[-1] == archive_of(size_bytes).size_bytes
+    assert reported == sorted(reported)
+    assert reported[-1] == archive_of(size_bytes).size_bytes
 
 
 def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:

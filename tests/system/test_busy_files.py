@@ -99,6 +99,6 @@ def test_a_push_tells_what_was_sent(rig: Rig) -> None:
     with written_all_the_time(rig, "build/out.bin"):
         rig.start()
         rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
-    told = json.loads(rig.ok("push", "--json").out)
-    assert told["files"] == 2
+    reported = json.loads(rig.ok("push", "--json").out)
+    assert reported["files"] == 2
     rig.converged()

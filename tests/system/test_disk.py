@@ -78,11 +78,11 @@ class Disk:
 def _failure(rig: Rig, *words: str) -> str:
     """Wait until the daemon retries for a reason with these words, and return its line."""
 
-    def told() -> str:
+    def reported() -> str:
         error = rig.shown().get("last_error")
         return error["message"] if error and all(word in error["message"] for word in words) else ""
 
-    message = rig.until(told, f"a failure with {words}")
+    message = rig.until(reported, f"a failure with {words}")
     assert "\n" not in message
     return message
 

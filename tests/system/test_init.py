@@ -276,9 +276,9 @@ def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
     assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
     dialog.type("y")
     assert dialog.end() == 0, dialog.text
-    told = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", dialog.text, flags=re.DOTALL)
-    told = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", told)
-    assert told == _WALK
+    reported = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", dialog.text, flags=re.DOTALL)
+    reported = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", reported)
+    assert reported == _WALK
     assert KEY not in dialog.text
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600

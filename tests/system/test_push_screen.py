@@ -53,8 +53,10 @@ def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
     _resize(terminal, 80)
     terminal.until(re.compile(r". initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
     assert terminal.finish() == 0, terminal.text
-    told, then = terminal.text.splitlines()
-    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", told), told
+    reported, then = terminal.text.splitlines()
+    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", reported), (
+        reported
+    )
     assert then == "next: `syncd service install` keeps it in step from now on"
 
 

@@ -45,13 +45,13 @@ class EmulatorProcess:
             ("emulator", "--data", str(self._data)), rig.environment(), rig.home, folder / "emulator"
         )
         rig.until(lambda: "api_key_file" in self.process.out, "the emulator's introduction")
-        told = dict(
+        reported = dict(
             line.split(maxsplit=1) for line in self.process.out.splitlines() if len(line.split(maxsplit=1)) == 2
         )
-        self.workspace = Path(told["workspace"])
+        self.workspace = Path(reported["workspace"])
         rig.configure(
             {
-                "sandbox.id": told["sandbox"],
+                "sandbox.id": reported["sandbox"],
                 "sandbox.base_url": self.process.out.split("base URL", 1)[1].split()[0],
                 "sandbox.api_key_file": str(self._data / "api-key"),
             }

@@ -104,21 +104,21 @@ def test_what_the_account_refuses(acquiring: Rig) -> None:
 
 def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> None:
     """Its sandbox is released: the agent is notified of each filled one, without a local change."""
-    rig, told = acquiring, tmp_path / "told"
+    rig, reported = acquiring, tmp_path / "told"
     mcp_file = tmp_path / "mcp.json"
-    line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(told))}'
+    line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(reported))}'
     configure(rig, on_sandbox_change=["sh", "-c", line], mcp_file=str(mcp_file))
     daemon = rig.up()
     first = ours(rig)
-    rig.until(lambda: told.exists() and told.read_text() == f"{first}\n", "the hook")
+    rig.until(lambda: reported.exists() and reported.read_text() == f"{first}\n", "the hook")
     assert first in mcp_file.read_text()
     assert rig.status()["mcp_servers"]["git"].endswith(f"/{first}/git")
     busy = rig.run("sandbox", "acquire", "--new")
     assert (busy.code, "`syncd flush`" in busy.err) == (75, True)
     assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
-    rig.until(lambda: told.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
+    rig.until(lambda: reported.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
     second = ours(rig)
-    assert told.read_text() == f"{first}\n{second}\n"
+    assert reported.read_text() == f"{first}\n{second}\n"
     assert second in mcp_file.read_text()
     assert rig.count("acquire") == 2
     assert daemon.stop() == 0

@@ -32,11 +32,11 @@ def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
         0o755,
     )
     rig.installed({"sandbox.on_sandbox_change": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
-    told = rig.at(f"{STATE}/told")
-    rig.until(lambda: told.exists() and told.read_text(), "the hook")
-    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in told.read_text()
+    reported = rig.at(f"{STATE}/told")
+    rig.until(lambda: reported.exists() and reported.read_text(), "the hook")
+    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in reported.read_text()
     assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
-        line.partition("=")[0] for line in told.read_text().split("\n")
+        line.partition("=")[0] for line in reported.read_text().split("\n")
     }
     assert json.loads(rig.at(f"{STATE}/mcp.json").read_text()) == {"mcpServers": {}}
     rig.until(lambda: "on_sandbox_change: 1\n" in rig.log(), "an answer from the network")

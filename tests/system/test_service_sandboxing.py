@@ -68,9 +68,9 @@ def test_the_daemon_is_sandboxed(rig: ServiceRig) -> None:
     """The kernel shows its process as filtered, without privileges, in a user namespace."""
     rig.installed()
     lines = (rig.root / f"proc/{rig.shown('MainPID')}/status").read_text().splitlines()
-    told = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
-    assert {told[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
+    reported = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert (reported["NoNewPrivs"], reported["Seccomp"]) == ("1", "2")
+    assert {reported[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
 
 
 def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:

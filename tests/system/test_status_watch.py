@@ -154,16 +154,16 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     rig.write("a")
     rig.up()
     watching = rig.background("status", "--watch", "--json")
-    told = rig.background("status", "--watch")
-    rig.until(lambda: '"watching"' in watching.out and "● in sync" in told.out, "the first documents")
+    reported = rig.background("status", "--watch")
+    rig.until(lambda: '"watching"' in watching.out and "● in sync" in reported.out, "the first documents")
     rig.daemons[0].stop()
-    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in told.out, "the end of the daemon")
+    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in reported.out, "the end of the daemon")
     assert watching.stop(signal.SIGINT) == 0
-    assert told.stop(signal.SIGINT) == 0
+    assert reported.stop(signal.SIGINT) == 0
     lines = watching.out.splitlines()
     assert all(line != after for line, after in pairwise(lines))
-    assert 2 <= told.out.count("● ") < 10
-    assert "\x1b" not in told.out
+    assert 2 <= reported.out.count("● ") < 10
+    assert "\x1b" not in reported.out
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])

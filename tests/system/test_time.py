@@ -181,11 +181,11 @@ def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
     for by_s, left_s, move in ((3 * HOUR_S, 20, rig.set_clock), (-YEAR_S, 20, rig.set_clock), (12.0, 8, rig.sleep)):
         move(by_s)
 
-        def told(left_s: float = left_s) -> bool:
+        def reported(left_s: float = left_s) -> bool:
             now_s = CLOCK.wall_s() + rig.shifts.wall
             return stamp(now_s) <= (rig.shown()["retry_at"] or "") <= stamp(now_s + left_s)
 
-        rig.until(told, "the time of the next attempt", timeout_s=15)
+        rig.until(reported, "the time of the next attempt", timeout_s=15)
     assert daemon.code is None
     assert rig.count("upload-url") == 1
 

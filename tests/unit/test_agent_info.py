@@ -44,7 +44,7 @@ HERE = HookRun("here", ("tell",), 1)
 
 
 @pytest.mark.parametrize(
-    ("told", "attempts"),
+    ("reported", "attempts"),
     [
         (None, 1),
         (structs.replace(HERE, place="there", done=True), 1),
@@ -56,7 +56,7 @@ HERE = HookRun("here", ("tell",), 1)
         (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
     ],
 )
-def test_how_often_the_hook_runs(told: HookRun | None, attempts: int | None) -> None:
+def test_how_often_the_hook_runs(reported: HookRun | None, attempts: int | None) -> None:
     """It runs once for each sandbox, at most three times if it fails; another command is tried only after a failure."""
-    attempt = next_attempt(told, "here", ("tell",))
+    attempt = next_attempt(reported, "here", ("tell",))
     assert (None if attempt is None else attempt.attempts) == attempts

@@ -18,7 +18,7 @@ from tests.clock import NOON_S
 
 
 @pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
+def received() -> Iterator[None]:
     """A shell has what it starts in the background ignore SIGINT, and so these tests; syncd leaves that as it is."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

@@ -47,7 +47,7 @@ class NoticeRig:
     awake_s: float = 1_000.0
     boot_s: float = 5_000.0
     condition: Condition = None
-    told: NoticeState = field(default_factory=NoticeState)
+    reported: NoticeState = field(default_factory=NoticeState)
     present: bool = True
     said: list[tuple[float, NotificationKind | None, str]] = field(default_factory=list)
     tries: int = 0
@@ -394,8 +394,8 @@ def test_a_lasting_failure_is_always_notified(events: list[Event], needs_person:
 
 def test_another_boots_clock() -> None:
     """Every time in the record is moved to the new boot's clock, and nothing else."""
-    told = NoticeState(NotificationKind.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
-    assert shifted(told, -7.0) == NoticeState(NotificationKind.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
+    reported = NoticeState(NotificationKind.NEEDED, {"a": 10.0}, (5.0, 10.0), 2, 20.0)
+    assert shifted(reported, -7.0) == NoticeState(NotificationKind.NEEDED, {"a": 3.0}, (-2.0, 3.0), 2, 13.0)
     assert shifted(NoticeState(), 7.0) == NoticeState()
 
 

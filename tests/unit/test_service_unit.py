@@ -161,10 +161,10 @@ def context(
 )
 def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
     """If a command before the daemon fails, the daemon's last exit is not shown as the cause."""
-    told = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
-    told |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
-    told["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
-    found = report(PLAIN, told, "", "/key", 0)
+    reported = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
+    reported |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
+    reported["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
+    found = report(PLAIN, reported, "", "/key", 0)
     text = f"{found.how}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []
 
@@ -198,9 +198,9 @@ def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
 )
 def test_the_state_in_words(properties: str, code: int, words: list[str]) -> None:
     """Each state has its exit code, its cause and the next command."""
-    told = {"LoadState": "loaded"} if properties else {}
-    told |= dict(word.split("=", 1) for word in properties.split())
-    found = report(PLAIN, told, "", "/key", 100)
+    reported = {"LoadState": "loaded"} if properties else {}
+    reported |= dict(word.split("=", 1) for word in properties.split())
+    found = report(PLAIN, reported, "", "/key", 100)
     assert found.exit_code == code
     text = f"{found.how}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []
