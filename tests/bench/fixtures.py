@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; every number is an option of the command."""
+    """The sizes of the measurements; every number is an option of the command."""
 
     rounds: int
     trees: tuple[str, ...]

@@ -1,8 +1,8 @@
-"""Syncs over a slow line: whole archives and small ones against `tar czf - | curl`, the kernel holding up what is sent.
+"""Syncs over a slow line: full archives and partial ones against `tar czf - | curl`, slowed down by the kernel.
 
-Each measure has a network of its own (network_namespaces(7), which needs no root where user namespaces are allowed),
-whose loopback takes packets of an ordinary size and lets what goes to a server pass at the line's speed (tc-htb(8)).
-What comes back is not held up, and there is no delay but that of the queue.
+Each measurement has a network of its own (network_namespaces(7); needs no root where user namespaces are allowed),
+whose loopback takes packets of an ordinary size and passes those to a server at the line's speed (tc-htb(8)). Packets
+from the server are not delayed, and there is no delay but that of the queue.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The product's way to a snapshot, in the one place where its classes are put together for measuring.
+"""The snapshotter put together for measurements.
 
-Run by itself it is the measured process: it takes a tree's first snapshot, ends, and says what that cost it.
+Run by itself it is the measured process: it takes a tree's first snapshot, ends, and prints the cost.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Trees to measure on. Those of packages are files that this interpreter's library and installed packages ship.
 
 They look like a dependency folder: sources, stubs, headers, metadata, data, shared objects. The largest are left out
-until files average `MEAN_BYTES`, and what is compiled from the rest is never taken. More files than there are come from
-further copies, each file with a line of its own at its end, so that no two are equal. Copies lie megabytes apart,
-further than deflate or a chunk looks back, so they compress no better than strangers do.
+until files average `MEAN_BYTES`, and compiled files are never taken. More files are made by further copies, each with a
+line of its own at its end, so that no two are equal. Copies are megabytes apart, further than deflate or a chunk looks
+back, so they compress no better than different files.
 """
 
 from __future__ import annotations

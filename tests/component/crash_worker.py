@@ -1,8 +1,8 @@
-"""Processes that sync once and can be made to die at any of their steps. Run as a program, by `crash_machine.Machine`.
+"""Processes that sync once and are killed at any step, run as a program by `crash_machine.Machine`.
 
-A step is a call that changes what other processes see: a file made, written, flushed, moved or removed, a byte sent, an
-answer heard. All modules are loaded once; each sync then runs in a fork of its own, so a hundred deaths take seconds.
-What is done to the two folders is also written down, for the power cut that may follow.
+A step is a call that changes what other processes see: a file created, written, flushed, renamed or removed, bytes
+sent, a response received. All modules are loaded once and each sync runs in a fork, so a hundred deaths take seconds.
+Changes of the two folders are also recorded, for a power cut that may follow.
 """
 
 from __future__ import annotations

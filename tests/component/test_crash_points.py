@@ -1,10 +1,10 @@
-"""Each step of a sync is once the last one of its process, by `kill -9` or with the power gone: the next one mends it.
+"""A process is killed at each step of a sync, by `kill -9` or a power cut, and the next one recovers.
 
-After each death the workspace stays, is taken back to what it was before, or goes on changing; then a fresh process
-syncs once, and the sandbox holds the workspace, the records say so, and nothing is left over. Every step means each
-call that makes, writes, flushes, moves or removes a file, and each byte to and from the server, cut in half too.
+After each death the workspace stays, is restored to the version before, or changes; then a new process syncs once: the
+sandbox equals the workspace, the records say so, and no files are left over. A step is each call that creates, writes,
+flushes, renames or removes a file, and each byte to and from the server, also half done.
 
-All deaths with all that may follow take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
+All combinations take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class DeletionScenario(CrashScenario):
         super().__init__(on)
 
     def change(self) -> None:
-        """Also a file that goes, one that comes back as it was, a folder that becomes a file and the reverse."""
+        """Delete and restore files too, and change the kind of paths."""
         super().change()
         work, odd = self.machine.workspace, self.version % 2
         for path in work.glob("gone*"):

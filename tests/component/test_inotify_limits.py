@@ -1,6 +1,6 @@
 """Directories that cannot be watched, by limits or permissions, are counted, reported and watched later.
 
-A user namespace has limits of its own, so nothing on the machine is touched: each scenario is this file, run in one.
+A user namespace has limits of its own, so the machine's are not changed: each case is this file, run in one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Killed at any step of a sync that removes files in the sandbox, by executions that really run and go on without us.
+"""A process is killed at any step of a sync that removes files in the sandbox by executions that go on running.
 
-After each death the workspace stays, is taken back to what it was before, or goes on changing; then a fresh process
-syncs once, and the sandbox holds the workspace and nothing else, now and when all that was started there has ended.
+After each death the workspace stays, is restored to the version before, or changes; then a new process syncs once: the
+sandbox equals the workspace, then and after all executions have ended.
 
-All deaths with all that may follow take some minutes: `python -m pytest -m long`.
+All combinations take some minutes: `python -m pytest -m long`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mounts at, above and below the workspace are noticed, others are not, and nobody has to look for them.
+"""Mounts at, above and below the workspace are reported, others are not, without polling.
 
 Mounting is done in a mount namespace: the test is this file, run in one.
 """

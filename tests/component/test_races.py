@@ -1,7 +1,7 @@
-"""Whoever swaps names in the workspace as fast as the machine can never gets anything from outside into an archive.
+"""Names swapped in the workspace as fast as possible never bring anything from outside into an archive.
 
-Another process exchanges two names in a tight loop while this one scans and packs; the loop ends once the swap was hit
-at each place that is named. What is outside holds a word that no archive may hold.
+Another process exchanges two names in a loop while this one scans and packs, until the swap was met at each named
+place. The files outside hold a word that no archive may hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One archive of a nasty tree, read by programs that share no code: each must find the same listing in it.
+"""One archive of a difficult tree, read by independent programs: each must find the same listing in it.
 
-The archive is the second one of its workspace, so most of its pieces are kept ones and some were made for it. A listing
-is what a reader says of every entry: path, kind, permissions, whole-second time, and content or target.
+The archive is the second one of its workspace, so most chunks are reused and some were built for it. A listing has each
+entry's path, kind, permissions, whole-second time, and content or target.
 """
 
 from __future__ import annotations

@@ -421,7 +421,7 @@ def test_a_kill_at_any_step(spool_rig: SpoolRig) -> None:
 
 
 def test_stops_while_packing_do_not_fill_the_disk(spool_rig: SpoolRig) -> None:
-    """What repeated stops during packing leave behind is bounded."""
+    """The files that repeated stops during packing leave behind are bounded."""
     spool_rig.sync()
 
     def stops() -> None:

@@ -312,7 +312,7 @@ def test_a_crash_after_a_refused_url(rig: Rig) -> None:
 
 
 def test_a_crash_in_a_second_upload(rig: Rig) -> None:
-    """From its first byte on, an earlier upload no longer counts as in the bucket."""
+    """An earlier upload no longer counts as in the bucket from the first byte of the next."""
     rig.emulator.faults.script("initialize: 503", "upload: lost skip=1")
     for content in ("first", "second"):
         rig.write(content=content)

@@ -115,7 +115,7 @@ def _cases() -> list[object]:
 
 @pytest.mark.parametrize(("op", "cut", "then"), _cases())
 def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
-    """Whatever became of a removal, and whenever it begins, the sandbox equals the workspace in the end."""
+    """The sandbox equals the workspace in the end, whatever became of a removal and whenever it begins."""
     (rig.workspace / "a").unlink()
     rig.emulator.faults.script(f"{op}: {cut}")
     observer = RecordingObserver(rig.clock, ends=Killed())

@@ -77,7 +77,7 @@ def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
 
 @pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
 def test_a_failed_upload_does_not_count(rig: Rig, fault: str) -> None:
-    """Nobody knows how much of it arrived."""
+    """It is unknown how much of it arrived."""
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
         rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))

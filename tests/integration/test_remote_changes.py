@@ -61,7 +61,7 @@ def test_nothing_was_changed(rig: Rig) -> None:
 
 @pytest.mark.parametrize("archive", ["full", "changes"])
 def test_agent_changes_are_reported_and_overwritten(rig: Rig, archive: str) -> None:
-    """Of a full archive each file is checked, of a partial one those in it."""
+    """Each file of a full archive is checked, and those in a partial one."""
     rig.keys["sync"] = {"archive": archive}
     rig.restart()
     agent(rig, "a")
@@ -250,7 +250,7 @@ def test_changes_are_reported_though_the_sync_failed(rig: Rig, fault: str) -> No
 @pytest.mark.parametrize("request_number", range(1, 9))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
-    """Whatever a process left behind at any request, the next one reports nothing wrong."""
+    """The next process reports nothing wrong, whatever was left behind at any request."""
     exchange, left = rig.client.exchange, [request_number]
 
     def dies(*args: Any, **options: Any) -> Any:

@@ -128,7 +128,7 @@ def test_no_link_is_followed(rig: Rig) -> None:
 
 
 def test_a_missing_path_counts_as_removed(rig: Rig) -> None:
-    """So a removal can be repeated after any failure."""
+    """A removal can be repeated after any failure."""
     place(rig, "f", "a file where a folder was")
     paths_to_delete = {"f/g": a_file("ours"), "no": a_file("ours"), "no/where": a_file("ours")}
     assert remove(rig, paths_to_delete) == Removal(removed=list(paths_to_delete))

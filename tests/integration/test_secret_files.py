@@ -1,7 +1,7 @@
-"""A file with a secret in it stays home, whatever happened before and whenever the secret came.
+"""A file with a secret is excluded, whatever happened before and whenever the secret was written.
 
-The secret is put together when it runs, so that this file holds none. What left the house is looked at as bytes: every
-archive that was ever uploaded, and what the sandbox holds.
+The secret is put together at run time, so that this file holds none. The bytes that were sent are searched: every
+archive that was ever uploaded, and the sandbox.
 """
 
 from __future__ import annotations

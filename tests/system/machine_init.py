@@ -1,7 +1,7 @@
-"""Makes a throw-away machine out of new namespaces, and becomes its systemd: the first process of `machine.Machine`.
+"""Makes a throw-away machine of new namespaces, and becomes its systemd: the first process of `machine.Machine`.
 
 Runs as process 1 of its own PID, mount, network, UTS, IPC and cgroup namespace, as root. All that it mounts and writes
-lies in that mount namespace, on memory: nothing is left when its last process ends, and the host never sees any of it.
+is in that mount namespace, in memory: nothing is left when its last process ends, and the host never sees any of it.
 Standard library only. Arguments: the plan, as JSON.
 """
 

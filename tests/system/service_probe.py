@@ -1,6 +1,6 @@
-"""Tries what a service behind walls must not be able to do, and what it must; prints what came of each as JSON.
+"""Tries what a sandboxed service must not be able to do, and what it must; prints the outcomes as JSON.
 
-Run by systemd in the daemon's place, and once more without any walls. Standard library only. No key is printed.
+Run by systemd in the daemon's place, and once more without sandboxing. Standard library only. No key is printed.
 """
 
 from __future__ import annotations

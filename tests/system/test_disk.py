@@ -1,7 +1,6 @@
-"""Disks that are full, read-only or broken, a machine out of descriptors: said in a line, waited for, whole after it.
+"""Disks that are full, read-only or broken, a machine without descriptors: reported in a line, then recovered.
 
-The daemon gets a mount namespace of its own, so that its disk is as small as a test wants it. Nothing tells it when the
-cause is gone.
+The daemon gets a mount namespace of its own, so that its disk can be small. It is not notified when the cause ends.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
 
 @needs_mounts
 def test_a_spool_with_room_for_one_archive_but_not_for_two(rig: Rig) -> None:
-    """When everything changes, the old archive is removed for the new one."""
+    """The old archive is removed for the new one when everything changes."""
     disk = Disk(rig.home / ".cache/syncd", "6m")
     rig.write("large", NOISE[: 4 * MIB])
     disk.daemon = rig.up(prefix=disk.prefix)

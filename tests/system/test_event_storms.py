@@ -1,4 +1,4 @@
-"""Storms of changes, by real programs: each ends with the sandbox equal, for few uploads and bounded time and memory.
+"""Storms of changes by real programs: each ends with an equal sandbox, few uploads and bounded time and memory.
 
 `python -m pytest tests/system/test_event_storms.py -s` prints the figures of each, and with `-m long` those of the
 full sizes, which take minutes.
@@ -245,7 +245,7 @@ def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
 
 @pytest.mark.long
 def test_renames_while_the_daemon_reads(quick: Rig) -> None:
-    """As many renames while the daemon reads; lost events are recovered."""
+    """The daemon reads during as many renames; lost events are recovered."""
     folder = quick.workspace / "many"
     folder.mkdir()
     for number in range(40_000):

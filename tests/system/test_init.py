@@ -256,8 +256,8 @@ next: `syncd service install` keeps it in step from now on"""
 
 
 def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
-    """From nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never shown, and
-    there is no request before the user agrees.
+    """The dialog goes from nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never
+    shown, and there is no request before the user agrees.
     """
     bare.environ["TZ"] = "Asia/Tokyo"
     bare.workspace = bare.home / "my work"

@@ -1,7 +1,7 @@
-"""The main job on real input: thousands of files of published packages, and all that a working day does to them.
+"""The main job on real files: thousands of files of published packages, with the changes of a working day.
 
 The tree is what the development packages ship. It holds two versions of some of them, since pip brings its own: going
-from the one to the other is a real change of version, on top of the moves and edits of a made-up one.
+from one to the other is a real change of version, on top of made-up moves and edits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Sleep, clocks that are set, and ends at odd moments, for the real daemon.
+"""Suspends, clock changes, and stops at odd moments, for the real daemon.
 
-No test may touch the machine's clock or send it to sleep, so the daemon is started by `shifted_clocks.py`, which puts
-shifted clocks in place of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps.
-All else is real, the waits too.
+No test may set the machine's clock or suspend it, so `shifted_clocks.py` starts the daemon with shifted clocks in place
+of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps. All else is real, the
+waits too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What follows a failed sync: backoff for what passes by itself, a hold for what a person must fix."""
+"""Consequences of a failed sync: backoff for what passes by itself, a hold for what a person must fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which paths syncd's own entries block in the sandbox, and which paths are left out."""
+"""The paths that syncd's own entries block in the sandbox, and the paths that are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a workspace counts as vanished: by how much of it is left, and of a replacement by its names."""
+"""The rule for a vanished workspace: by how much of it is left, and for a replacement by its names."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from syncd.remote.failure_action import ApiStep, FailureAction, classify_api_sta
 )
 @pytest.mark.parametrize("step", [ApiStep.UPLOAD_URL, ApiStep.INITIALIZE, ApiStep.DELETE])
 def test_the_apis_statuses(action: FailureAction, statuses: tuple[int, ...], step: ApiStep) -> None:
-    """What passes by itself is retried, a sign-in page too; what a person must fix is refused."""
+    """Statuses that pass by themselves, and sign-in pages, are retried; others are refused."""
     assert {classify_api_status(step, status) for status in statuses} == {action}
 
 
 def test_the_apis_400() -> None:
-    """For `initialize` it means that the archive is missing; for other requests it is a refusal."""
+    """It means a missing archive for `initialize`, and a refusal for other requests."""
     assert classify_api_status(ApiStep.INITIALIZE, 400) is FailureAction.UPLOAD_AGAIN
     assert classify_api_status(ApiStep.UPLOAD_URL, 400) is FailureAction.REFUSED
 

@@ -1,4 +1,4 @@
-"""When a command waits for files that change while they are read, and its message."""
+"""The wait of a command for files that change while they are read, and its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which syncs get a line in the history, and how failures in a row are counted."""
+"""The syncs that get a line in the history, and the counting of failures in a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which links stay inside the workspace by their target."""
+"""Links that stay inside the workspace by their target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a change, which digests stay valid, and which snapshots are refused."""
+"""Changes between manifests, digests that stay valid, and snapshots that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the desktop is notified: failures that last, recoveries after them, and never too often."""
+"""The rules of desktop notifications: failures that last, recoveries after them, and a rate limit."""
 
 from __future__ import annotations
 
@@ -450,7 +450,7 @@ def test_the_text_of_a_recovery() -> None:
     ],
 )
 def test_no_key_and_no_url(text: str, shown: str) -> None:
-    """Of a URL only the host is shown, without a signature; the text is bounded."""
+    """Only the host of a URL is shown, without a signature; the text is bounded."""
     trouble = failed(None, text, 0.0, 0.0, needs_person=True)
     assert render(NotificationKind.NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
 

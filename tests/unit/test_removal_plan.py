@@ -1,4 +1,4 @@
-"""Which paths are removed in the sandbox."""
+"""The paths that are removed in the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which paths are included and why: precedence, hard rules, defaults and secrets, as tables."""
+"""The included paths and the deciding rules: precedence, hard rules, defaults and secrets, as tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a signed URL expires, by its own times and the server's clock, and whether an upload may begin with it."""
+"""The expiry of a signed URL, by its own times and the server's clock, and whether an upload may begin with it."""
 
 from __future__ import annotations
 
