@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace of a small file and a large one that is in the sandbox already."""
+    """A workspace of a small file and a large one, both in the sandbox."""
     with rigged(tmp_path) as rig:
         rig.write("a.txt", "small")
         rig.write("big", "1" * 3 * MIB)

@@ -88,7 +88,7 @@ def test_the_fingerprint() -> None:
         assert fingerprint(now) != fingerprint(before)
 
 
-def test_problems() -> None:
+def test_warnings() -> None:
     """Fifty paths are named, in order, each with its remedy; the others are counted."""
     (closed,) = warnings({"a/b": "r"})
     assert str(closed) == (
