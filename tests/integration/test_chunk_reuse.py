@@ -257,12 +257,12 @@ class DamagingObserver(RecordingObserver):
     def stage(self, state: State) -> None:
         super().stage(state)
         if self.at == "upload" and self.stages.count(State.UPLOADING) == 1 and state is State.UPLOADING:
-            self.harm()
+            self.damage()
 
     def pause(self, wait_s: float, action: FailureAction) -> None:
         super().pause(wait_s, action)
         if self.at == "pause" and len(self.waits) == 1:
-            self.harm()
+            self.damage()
 
 
 @pytest.mark.parametrize(("damage", "at"), BETWEEN)
@@ -271,7 +271,7 @@ def test_damage_between_packing_and_sending(spool_rig: SpoolRig, damage: Callabl
     spool_rig.sync()
     _edit(spool_rig)
     observer = DamagingObserver(spool_rig.rig.clock)
-    observer.harm, observer.at = lambda: damage(spool_rig.chunks()), at
+    observer.damage, observer.at = lambda: damage(spool_rig.chunks()), at
     if at == "pause":
         spool_rig.rig.emulator.faults.script("upload: reset mid-body")
     spool_rig.sync(observer)

@@ -57,8 +57,8 @@ class NoticeRig:
         return TwoClocks(self.awake_s, self.boot_s)
 
     def fail(self, text: str = "no network", *, needs_person: bool = False) -> None:
-        before, self.told = self.told, outlived(self.told, self.condition, self.now)
-        if self.told.news is not before.news:
+        before, self.reported = self.reported, outlived(self.reported, self.condition, self.now)
+        if self.reported.news is not before.news:
             self.said.append((self.time_s, None, ""))
         self.condition = failed(self.condition, text, self.awake_s, 0.0, needs_person=needs_person)
         self.look()
@@ -76,17 +76,17 @@ class NoticeRig:
     def restart(self) -> None:
         """Start another process, after another boot."""
         self.condition = None
-        self.told = shifted(self.told, 7.0 - self.boot_s)
+        self.reported = shifted(self.reported, 7.0 - self.boot_s)
         self.awake_s = self.boot_s = 7.0
 
     def wait(self, seconds: float) -> None:
         """Let time pass awake, with a check when it is due."""
         end_s = self.awake_s + seconds
-        while (due := plan(self.condition, self.told, AFTER_S, self.now)) is not None and due.at_s <= end_s:
+        while (due := plan(self.condition, self.reported, AFTER_S, self.now)) is not None and due.at_s <= end_s:
             self._pass(max(0.0, due.at_s - self.awake_s))
-            before = self.told
+            before = self.reported
             self.look()
-            if self.told is before:  # a hair too early, by rounding
+            if self.reported is before:  # a hair too early, by rounding
                 self._pass(0.001)
         self._pass(max(0.0, end_s - self.awake_s))
 
@@ -101,7 +101,7 @@ class NoticeRig:
         self.boot_s += seconds
 
     def look(self) -> None:
-        due = plan(self.condition, self.told, AFTER_S, self.now)
+        due = plan(self.condition, self.reported, AFTER_S, self.now)
         if due is None or due.at_s > self.awake_s:
             return
         self.tries += 1
@@ -112,9 +112,9 @@ class NoticeRig:
                 else ""
             )
             self.said.append((self.time_s, due.news, kind))
-            self.told = said(self.told, due.news, self.condition, self.now)
+            self.reported = said(self.reported, due.news, self.condition, self.now)
         else:
-            self.told = in_vain(self.told, self.now)
+            self.reported = in_vain(self.reported, self.now)
 
     @property
     def news(self) -> list[NotificationKind]:
@@ -284,10 +284,10 @@ def test_an_idle_daemon_is_not_woken() -> None:
     rig = NoticeRig()
     for do in (rig.well, rig.pause, rig.restart):
         do()
-        assert plan(rig.condition, rig.told, AFTER_S, rig.now) is None
+        assert plan(rig.condition, rig.reported, AFTER_S, rig.now) is None
     rig.fail()
     rig.wait(AFTER_S)
-    assert plan(rig.condition, rig.told, AFTER_S, rig.now) is None
+    assert plan(rig.condition, rig.reported, AFTER_S, rig.now) is None
 
 
 Event = tuple[str, float]
@@ -327,8 +327,8 @@ def lived(events: Iterable[Event]) -> NoticeRig:
                 rig.hold(f"trouble {text}")
             case ["well"]:
                 rig.well()
-                if rig.present and rig.told.not_before_s is None:
-                    assert rig.told.news not in BAD, "good news was kept back"
+                if rig.present and rig.reported.not_before_s is None:
+                    assert rig.reported.news not in BAD, "good news was kept back"
             case ["pause"]:
                 rig.pause()
             case ["restart"]:
@@ -353,8 +353,8 @@ def test_the_rate_limit(events: list[Event]) -> None:
         times = [time_s for time_s, news, _ in rig.said if news is not None]
         for first_s in times:
             assert sum(first_s <= time_s < first_s + window_s - ROUNDING_S for time_s in times) <= most
-    assert len(rig.told.times) <= MOST[-1][1]
-    assert len(rig.told.kinds) <= MOST[-1][1]
+    assert len(rig.reported.times) <= MOST[-1][1]
+    assert len(rig.reported.kinds) <= MOST[-1][1]
     assert rig.tries - len(rig.news) <= rig.time_s / TRY_AGAIN_MAX_S + 7 * (len(rig.news) + 1)
 
 
@@ -387,7 +387,7 @@ def test_a_lasting_failure_is_always_notified(events: list[Event], needs_person:
     rig.present = True
     rig.fail("the end", needs_person=needs_person)
     rig.wait(DAY_S + AFTER_S + TRY_AGAIN_MAX_S)
-    assert rig.told.news in BAD
+    assert rig.reported.news in BAD
     rig.well()
     assert rig.news[-1] is NotificationKind.WELL
 

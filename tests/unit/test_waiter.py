@@ -17,7 +17,7 @@ class FakeListener:
     def __init__(self) -> None:
         self.due: float | None = None
         self.newer: float | None = None
-        self.heard = 0
+        self.calls = 0
 
     def wake_fds(self) -> list[tuple[int, int]]:
         return []
@@ -26,7 +26,7 @@ class FakeListener:
         return self.due
 
     def hear(self, ready: Collection[int]) -> None:
-        self.heard += 1
+        self.calls += 1
         self.due = None
 
     def newer_s(self, gives_way: GivesWay) -> float | None:
@@ -57,7 +57,7 @@ def test_a_sleep_has_its_length(waiter: Waiter, clock: ScriptedClock, listener: 
     waiter.sleep(5)
     assert clock.monotonic == before + 5
     assert clock.slept == [2, 3]
-    assert listener.heard == 2
+    assert listener.calls == 2
 
 
 def test_a_wait_that_never_gives_way(waiter: Waiter, clock: ScriptedClock, listener: FakeListener) -> None:
