@@ -43,7 +43,7 @@ class BurstCost(NamedTuple):
     peak_bytes: float
     grown_bytes: float
     batches: int
-    rescan_reason: str
+    lost: str
 
 
 def watched(tree: str) -> WatchCost:
@@ -205,7 +205,7 @@ def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
             yield alone(f"{title}: {name}", mine, unit=unit)
     yield alone(f"{title}: memory grown by", [each.grown_bytes for each in ours], unit=mebibytes)
     yield alone(f"{title}: batches", [each.batches for each in ours], unit=number)
-    worst = ", ".join(sorted({each.rescan_reason for each in ours}))
+    worst = ", ".join(sorted({each.lost for each in ours}))
     lines = min((each.batches for each in rival), default=0)
     yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
 
