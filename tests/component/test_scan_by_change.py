@@ -381,7 +381,7 @@ def test_files_read_again_with_an_unchanged_stamp() -> None:
     assert dirty.taken_files() == frozenset()
     dirty.heard(Changes(frozenset({"a"}), written=frozenset({"a/f"})))
     dirty.heard(Changes(unlinked=frozenset({"b"})))
-    dirty.anywhere()  # an own failure: what was heard is known still
+    dirty.anywhere()  # an own failure: the changes stay known
     assert dirty.taken_files() == {"a/f"}
     assert dirty.taken_files() == frozenset()
     dirty.taken()

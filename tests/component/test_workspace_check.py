@@ -136,7 +136,7 @@ def test_watches_of_other_programs(tmp_path: Path) -> None:
     assert seen.watches >= 7
     assert seen.instances >= 1
     assert any(count >= 7 for _, count in seen.programs)
-    assert without.watches >= 7  # the child's, which nobody excluded
+    assert without.watches >= 7  # the child's, which are not excluded
 
 
 def test_kinds_of_file_systems(tmp_path: Path) -> None:

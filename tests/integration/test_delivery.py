@@ -90,7 +90,7 @@ def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
 def test_a_really_expired_url(rig: Rig) -> None:
     """The bucket decides if the server's clock is ahead of what it sent."""
     rig.sync()
-    rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
+    rig.clock.wall += 3600  # the emulator's wall clock, and ours: by boottime the upload URL is still valid
     rig.write(content="later")
     rig.sync()
     assert rig.asked() == [*WHOLE, "upload", *WHOLE]

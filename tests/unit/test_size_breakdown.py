@@ -27,7 +27,7 @@ def _manifest(sizes: dict[str, int]) -> Manifest:
         ({"a": 3, "b": 7}, [("b", 7), ("a", 3)]),
         ({f"src/{n}": 10 for n in range(9)}, [("src", 90)]),  # many small ones: the folder is the thing
         ({"data/raw/deep/big": 90, "data/x": 10}, [("data/raw/deep/big", 90), ("data/x", 10)]),  # one is most of it
-        ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is nobody's trouble
+        ({"a/b": 1, "c": 999}, [("c", 999)]),  # less than a hundredth is not listed
         ({"a/x": 50, "a/y": 50, "b": 10}, [("a/x", 50), ("a/y", 50), ("b", 10)]),
     ],
 )
