@@ -43,7 +43,7 @@ class BurstCost(NamedTuple):
     peak_bytes: float
     grown_bytes: float
     batches: int
-    uncertain: str
+    lost: str
 
 
 def watched(tree: str) -> WatchCost:
@@ -81,29 +81,31 @@ def received(tree: str, events: int) -> BurstCost:
         watch.take()
         resident = status_kib("VmRSS")
         clock = Stopwatch()
-        batches, uncertain = 0, None
+        batches, rescan_reason = 0, None
         with _storm(tree, events) as writer:
             marked = False
             while not marked and select.select([ends[0]], [], [], DEADLINE_S)[0]:
                 os.read(ends[0], 4096)
                 changes = watch.take()
                 batches += 1
-                uncertain = max(filter(None, (uncertain, changes.rescan_reason)), default=None)
+                rescan_reason = max(filter(None, (rescan_reason, changes.rescan_reason)), default=None)
                 # After an overflow the mark itself may be among what is lost.
-                marked = storm.MARK in changes.dirty or (uncertain is not None and writer.poll() is not None)
+                marked = storm.MARK in changes.dirty or (rescan_reason is not None and writer.poll() is not None)
         took = clock.took()
         peak = status_kib("VmHWM")
-        return BurstCost(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(uncertain, found=marked))
+        return BurstCost(
+            took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(rescan_reason, found=marked)
+        )
     finally:
         watch.close()
         for end in ends:
             os.close(end)
 
 
-def _named(uncertain: RescanReason | None, *, found: bool) -> str:
+def _named(rescan_reason: RescanReason | None, *, found: bool) -> str:
     if not found:
         return "the last event never came"
-    return "nothing lost" if uncertain is None else uncertain.name.lower()
+    return "nothing lost" if rescan_reason is None else rescan_reason.name.lower()
 
 
 def _ring(end: int) -> None:
@@ -203,7 +205,7 @@ def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
             yield alone(f"{title}: {name}", mine, unit=unit)
     yield alone(f"{title}: memory grown by", [each.grown_bytes for each in ours], unit=mebibytes)
     yield alone(f"{title}: batches", [each.batches for each in ours], unit=number)
-    worst = ", ".join(sorted({each.rescan_reason for each in ours}))
+    worst = ", ".join(sorted({each.lost for each in ours}))
     lines = min((each.batches for each in rival), default=0)
     yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
 

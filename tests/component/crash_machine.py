@@ -132,7 +132,7 @@ class Machine:
         self.workspace.mkdir()
         self.environ = {
             "HOME": str(folder),
-            "PATH": str(folder),  # no git: what it says of the person's ignore files is another story
+            "PATH": str(folder),  # no git, and so no user's exclude file
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "KLAVIS_API_KEY": KEY,

@@ -24,7 +24,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # What is written down of each step in the folders, by its first word:
 #   open PATH FILE made emptied · write FILE BYTES · cut FILE SIZE · flush FILE · flush-folder PATH · move FROM TO ·
 #   remove PATH
-# FILE is a number that stands for a file under whatever name.
+# FILE is the number of a file, under any name.
 Event = tuple[Any, ...]
 
 

@@ -36,9 +36,9 @@ RECORDS = {
     "lingering",
     "small-archives",
 }
-# What stands only from before something is asked of the sandbox until what came of it is known.
+# Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "unsure", "perhaps-there", "started"}
-# More than a sync has; the story ends at the first number that kills nobody.
+# More than a sync has; the test ends at the first step that is not reached.
 MOST_STEPS = 200
 
 

@@ -155,7 +155,7 @@ def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFix
         False,
         False,
     )
-    # Neither is a reason for another sync at once, and what is someone else's none to look; what failed is tried again.
+    # Neither causes another sync at once, and a changed path no check; a failed removal is tried again.
     assert not deletion_sync.has_pending({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {}
     assert deletion_sync.paths_to_delete((), {}, ()) == {"b": [FILE], "a": [FILE]}
@@ -261,7 +261,7 @@ def test_a_reset(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
         "the sandbox was reset, as 4 paths were deleted",
     )
     with deletion_sync.recording([GONE], {}, ()):
-        assert rig.deletion_sync().has_leftover("old")  # a process that dies here believes what may be
+        assert rig.deletion_sync().has_leftover("old")  # a process that dies here may keep them
     assert deletion_sync.leftover_files == 0
     assert not deletion_sync.has_leftover("old")
     assert not rig.deletion_sync().has_leftover("old")

@@ -189,7 +189,7 @@ def test_a_fifo_in_the_spool(rig: ScanRig, fifo: str) -> None:
         chunks.rmdir()
         os.mkfifo(chunks)
     rig.packer = Packer(str(rig.work), ChunkStore(str(rig.spool)), ScriptedClock(wall=LATER_S))
-    archive = rig.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be looked for
+    archive = rig.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be used
     assert sum(map(len, archive.blocks(1 << 16))) == archive.size_bytes > MIB
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.component.crash_machine import Machine, machine
 
-# More than there are between the look at the workspace and the end.
+# More than there are between the scan of the workspace and the end.
 MOST_STEPS = 200
 AFTERWARDS = ["stay", "take back", "change"]
 

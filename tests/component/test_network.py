@@ -32,7 +32,7 @@ class FakeListener:
     def __init__(self) -> None:
         self.alarm, self.other = socket.socketpair()
         self.alarm.setblocking(False)
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.newer = False
 
     def wake_fds(self) -> list[tuple[int, int]]:
@@ -43,7 +43,7 @@ class FakeListener:
 
     def handle(self, ready: Collection[int]) -> None:
         with suppress(BlockingIOError):
-            self.heard.append(self.alarm.recv(100))
+            self.received.append(self.alarm.recv(100))
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         return 0.0 if self.newer else None
@@ -204,7 +204,7 @@ def test_the_listener_is_called_while_a_server_is_silent(
         url = f"http://127.0.0.1:{port}/"
         with pytest.raises(NoResponse, match="no answer in time"):
             client.exchange("GET", url, headers={}, read_s=0.3)
-        assert b"news" in b"".join(listener.heard)
+        assert b"news" in b"".join(listener.received)
         listener.newer = True
         with client.waiter.superseded_by(SupersededBy.ANY_CHANGE), pytest.raises(Superseded):
             client.exchange("GET", url, headers={}, read_s=30)
@@ -225,7 +225,7 @@ def test_the_listener_is_called_during_a_handshake(
     with answering(hang) as port:
         with pytest.raises(NoResponse, match="no connection within"):
             client.exchange("GET", f"https://127.0.0.1:{port}/", headers={}, read_s=5)
-        assert b"news" in b"".join(listener.heard)
+        assert b"news" in b"".join(listener.received)
 
 
 def test_who_hears_is_told_while_a_name_is_look_up(
@@ -245,7 +245,7 @@ def test_who_hears_is_told_while_a_name_is_look_up(
     monkeypatch.setattr(network, "_look_up", look_up)
     with pytest.raises(NoResponse, match="its name cannot be looked up in time"):
         client.exchange("GET", "https://api.test/", headers={}, read_s=5)
-    assert b"news" in b"".join(listener.heard)
+    assert b"news" in b"".join(listener.received)
     over.set()
 
 

@@ -27,7 +27,7 @@ from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
-# By this clock every file of a test is old enough to be believed.
+# By this clock every file of a test is old enough to be trusted.
 LATER_S = 4_000_000_000.0
 ODD_NAMES = (
     b"plain",

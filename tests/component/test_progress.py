@@ -17,7 +17,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay(clock) as progress:
         progress.stage(State.SNAPSHOTTING)
         for files in range(10):
-            progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
+            progress.stage(State.SNAPSHOTTING)  # repeated, as each scan of a follow-up does
             progress.packed(files, 10, files * _MIB, 10 * _MIB)
             clock.go_on(1)
         progress.stage(State.UPLOADING)

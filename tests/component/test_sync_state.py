@@ -152,7 +152,7 @@ def test_contents_that_other_rules_searched_are_read_again(
     manifest, _ = SyncState(str(tmp_path), now).initialized(TARGET)
     without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
     assert manifest == (MANIFEST if believed else without)
-    assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
+    assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing trusts them
 
 
 def test_a_marker_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
-        # The program runs in real time: in the test's, it has ended whenever someone looks.
+        # The program runs in real time: wait for its end before the emulator answers.
         for op in ("execution-logs", "execution-status"):
             it.emulator.faults.on(op, "before", lambda _: it.sandbox.wait())
         yield it
@@ -105,7 +105,7 @@ def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
     for path in ("closed/f", "stay"):
         rig.write(path)
     rig.sync()
-    # Its rules cannot be read, so it is left out whole, whoever we are.
+    # Its rules cannot be read, so it is excluded as a whole, for any user.
     (rig.workspace / "closed" / ".gitignore").symlink_to("/")
     (rig.workspace / "closed" / ".gitignore").unlink()
     (rig.workspace / "closed" / ".gitignore").write_text("x")
@@ -279,7 +279,7 @@ def test_a_newly_excluded_path_causes_no_reset(rig: Rig, rules: str) -> None:
     asked = len(rig.asked())
     rig.sync()
     rig.sync()
-    assert len(rig.asked()) == asked  # nothing is owed for them
+    assert len(rig.asked()) == asked  # nothing is left to remove
     (rig.workspace / "gone").unlink()
     rig.sync()
     assert rig.asked().count("reset") == 1

@@ -80,7 +80,7 @@ def test_interrupted(rig: Rig, deletions: str, op: str, fault: str, end: BaseExc
         assert not as_home(rig) or op == "initialize"
     else:
         assert op == "execution-upload"
-        # Half an answer, or a page, may be one to a PUT; what is not there cannot be started, and that is told.
+        # A PUT may succeed with half an answer, or a page; then the start of the missing program fails.
         assert fault == "cut" or [warning.key for warning in rig.cycle.warnings] == ["delete"]
     rig.emulator.faults.clear()
     rig.write("a", "taken back")

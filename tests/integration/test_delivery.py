@@ -89,7 +89,7 @@ def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
 def test_a_url_that_expired_on_the_server(rig: Rig) -> None:
     """If the server's clock is ahead, the bucket's answer counts."""
     rig.sync()
-    rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
+    rig.clock.wall += 3600  # the emulator's wall clock, and ours: by boottime the upload URL is still valid
     rig.write(content="later")
     rig.sync()
     assert rig.asked() == [*WHOLE, "upload", *WHOLE]

@@ -19,7 +19,7 @@ from syncd.core.errors import Stop
 from syncd.scan.manifest import Entry
 from tests.integration.sync_rig import Rig, rigged
 
-# Old enough to be believed by the process that read it; and by any.
+# Old enough to be trusted by the process that read it; and by any process.
 BELIEVED_S = 10.0
 WRITTEN_BACK_S = 100.0
 SECRET = "token = ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))

@@ -21,7 +21,7 @@ from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
 
 class Killed(BaseException):

@@ -33,7 +33,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def ready(rig: Rig) -> None:
-    # The program runs in real time: in the test's, it has ended whenever someone looks.
+    # The program runs in real time: wait for its end before the emulator answers.
     for op in ("execution-logs", "execution-status"):
         rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.holds or rig.sandbox.wait())
 

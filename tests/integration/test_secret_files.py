@@ -21,7 +21,7 @@ from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
 SECRET = f"user = me\ntoken = {VALUE}\n"
 

@@ -21,7 +21,7 @@ from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
-# By this clock every file is old enough for its stamp to be believed.
+# By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
 REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])

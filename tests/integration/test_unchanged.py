@@ -14,7 +14,7 @@ from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, Workspace
 from syncd.sync.status_document import State
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
-# By this clock every file is old enough for its stamp to be believed.
+# By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
 
 

@@ -40,7 +40,7 @@ class ScriptedClient(HttpClient):
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
         self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
-        self.heard: list[SentRequest] = []
+        self.requests: list[SentRequest] = []
 
     def exchange(
         self,
@@ -51,7 +51,7 @@ class ScriptedClient(HttpClient):
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Response:
-        self.heard.append(SentRequest(method, url, headers))
+        self.requests.append(SentRequest(method, url, headers))
         return self.answer
 
 
@@ -127,7 +127,7 @@ def test_an_odd_sandbox_id_is_one_segment(sandbox: str, quoted: str) -> None:
     client = ScriptedClient(404, b"")
     with pytest.raises(StepFailed):
         api_on(client, sandbox).upload_url()
-    assert client.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
+    assert client.requests[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
 
 
 @pytest.fixture

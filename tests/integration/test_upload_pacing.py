@@ -197,7 +197,8 @@ def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed limit does not count the bytes before it."""
-    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)  # so that what is told is what is handed over
+    # So that progress counts the bytes handed over.
+    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]

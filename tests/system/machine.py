@@ -158,7 +158,7 @@ class Machine:
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):
             assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}"
-            CLOCK.sleep(0.05)  # each look may be a process or two
+            CLOCK.sleep(0.05)  # each check may be a process or two
         return found
 
     @contextmanager

@@ -246,7 +246,7 @@ class Rig:
         found += [f"{name}: a traceback" for name, text in outputs.items() if "Traceback (most recent" in text]
         for path in self.home.rglob("*"):
             status = path.lstat()
-            if path.is_relative_to(self.workspace):  # the person's own files, whatever they look like
+            if path.is_relative_to(self.workspace):  # the user's own files may hold anything
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
                 why = _secret(path.read_bytes().decode("latin-1")) if status.st_size < 1 << 24 else ""

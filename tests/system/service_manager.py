@@ -22,7 +22,7 @@ class ServiceManager:
     """Listens on a datagram socket until closed."""
 
     def __init__(self, path: Path) -> None:
-        self.heard: list[Datagram] = []
+        self.received: list[Datagram] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._listener = threading.Thread(target=self._listen, name="service-manager")
@@ -31,19 +31,19 @@ class ServiceManager:
     def _listen(self) -> None:
         while datagram := self._socket.recv(65536):
             lines = datagram.decode().splitlines()
-            self.heard.append(Datagram(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
+            self.received.append(Datagram(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
 
     def said(self, field: str) -> list[str]:
         """Return all values of a field, oldest first."""
-        return [message.fields[field] for message in list(self.heard) if field in message.fields]
+        return [message.fields[field] for message in list(self.received) if field in message.fields]
 
     def times(self, field: str) -> list[float]:
         """Return the times of a field."""
-        return [message.at_s for message in list(self.heard) if field in message.fields]
+        return [message.at_s for message in list(self.received) if field in message.fields]
 
     def order(self, *fields: str) -> list[str]:
         """Return these fields in the order they came."""
-        return [field for message in list(self.heard) for field in message.fields if field in fields]
+        return [field for message in list(self.received) for field in message.fields if field in fields]
 
     def close(self) -> None:
         """Send an empty datagram, which ends the listener."""

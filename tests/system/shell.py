@@ -69,7 +69,7 @@ class Shell:
             self._process.communicate(timeout=10)
             deadline_s = CLOCK.monotonic_s() + STOP_S
             while CLOCK.monotonic_s() < deadline_s:
-                os.killpg(self._process.pid, 0)  # someone is left: it raises once nobody is
+                os.killpg(self._process.pid, 0)  # raises once no process is left
                 CLOCK.sleep(_READ_AGAIN_S)
 
     def _raw(self) -> str:

@@ -45,6 +45,6 @@ def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Its folder stands first in the path, and nothing in it may come before what the product imports.
+    # Its folder is first in the path, and nothing in it may hide what syncd imports.
     sys.path.pop(0)
     _run_shifted(sys.argv[1], sys.argv[2], sys.argv[6:])

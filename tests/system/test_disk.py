@@ -205,7 +205,7 @@ def test_no_descriptors_left(rig: Rig, left: int) -> None:
     _open_files(daemon, used + 1 + left)
     rig.write("folder1/new", "x")
     rig.until(lambda: "Too many open files" in daemon.err or rig.count("upload") > uploads, "the log line")
-    asking = rig.background("push")  # one that nobody accepts would wake the daemon without end
+    asking = rig.background("push")  # a connection that is not accepted would wake the daemon without end
     assert asking.wait() in (0, 75)
     assert daemon.code is None
     _open_files(daemon, 65_536)

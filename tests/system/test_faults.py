@@ -153,7 +153,7 @@ def test_a_redirect_gets_no_key(rig: Rig) -> None:
     rig.converged()
 
 
-# Name servers that take every question and answer none, as on a network that has just gone; then the command itself.
+# Name servers that answer no query, as on a network that was just lost; then the command itself.
 NO_NAMES = """
 import os, socket, subprocess, sys
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -13,7 +13,7 @@ from tests.inodes import recreate
 from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
-# A file's content is believed from two seconds after its last write on.
+# A file's stamp is trusted from two seconds after its last write on.
 BELIEVED_S = 2.5
 _TRIES = 5
 
@@ -65,7 +65,7 @@ def test_a_mapping_that_is_closed(rig: Rig) -> None:
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         os.fsync(file.fileno())
         for number in range(_TRIES):
-            # Every write in one quiet time: the sync reads the file when its times are old enough to be believed.
+            # Every write in one quiet time: the sync reads the file when its times are old enough to be trusted.
             memory[0:4] = b"%04d" % (2 * number)
             rig.write("other", str(number))
             rig.converged()

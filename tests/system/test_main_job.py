@@ -123,7 +123,7 @@ def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
     (rig.home / ".git/HEAD").write_text("ref: refs/heads/main\n")
     exclude, above = rig.home / ".git/info/exclude", rig.home / ".gitignore"
     exclude.write_text("*.log\n")
-    above.write_text("*\n/work/dist/\n")  # a home directory that is kept in git: the workspace itself is ignored
+    above.write_text("*\n/work/dist/\n")  # a home directory in git: the workspace itself is ignored
     rig.write("debug.log")
     rig.write("dist/x")
     rig.write("src/a.py")

@@ -154,7 +154,7 @@ def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads:
         shown = rig.shown()
         if emulator.uploads() == uploads or shown["pending"] or shown["state"] != "watching":
             return False
-        # What a folder took the place of lingers over there only where the two can stand side by side.
+        # A path that a folder replaced is left over only if both can exist.
         missing[:] = lacking(wanted, tree(emulator.workspace))
         return not missing
 

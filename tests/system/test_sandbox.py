@@ -141,7 +141,7 @@ def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
     daemon.send(signal.SIGHUP)
     first, second = runs(2)
     daemon.kill()
-    os.kill(int(second), signal.SIGKILL)  # nobody else is left to do that
+    os.kill(int(second), signal.SIGKILL)  # no daemon is left to do that
     daemon = rig.start()
     third = runs(3)[2]
     assert daemon.stop() == 0

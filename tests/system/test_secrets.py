@@ -74,7 +74,7 @@ def test_the_remedy(rig: Rig) -> None:
     rig.write("settings.py", SECRET)
     rig.until(lambda: "may still be in the sandbox" in str(rig.shown()["warnings"]), "the warning about the older one")
     assert "from the environment" in Path(rig.sandbox.workspace, "settings.py").read_text()
-    # After a kill and a start the verdict stands, and nothing is sent again.
+    # After a kill and a start the finding is kept, and nothing is sent again.
     daemon.kill()
     uploads = rig.count("upload")
     rig.start()

@@ -237,7 +237,7 @@ def test_a_clock_that_is_set(rig: ShiftedRig, by_s: float) -> None:
     """It is no suspend and causes no upload; shown times follow it. A restart trusts no older URL."""
     rig.write("a")
     daemon = rig.awake()
-    rig.ok("flush")  # every file has been looked at once it was not young any more, or will be
+    rig.ok("flush")  # every file has been read since it was young, or will be
     rig.set_clock(by_s)
     rig.ok("flush")
     rig.in_state("watching")
