@@ -35,8 +35,8 @@ def command(config_file: str | None, as_json: bool) -> int:
     found = compared.found
     lists = {"missing": found.missing, "different": found.different, "only_there": found.only_there}
     equal = not any(lists.values())
-    lingering = _lingering(config) if found.only_there else set()
-    deleted_here = [path for path in found.only_there if path in lingering]
+    leftovers = _leftovers(config) if found.only_there else set()
+    deleted_here = [path for path in found.only_there if path in leftovers]
     if as_json:
         click.echo(json.dumps({"equal": equal, "files": compared.paths, **lists, "deleted_here": deleted_here}))
         return 0 if equal else 1
@@ -75,7 +75,7 @@ def _compared(config: Config) -> _Compared:
     return _Compared(found, len(scan.manifest), sum(scan.left_out.values()) + len(secrets))
 
 
-def _lingering(config: Config) -> set[str]:
+def _leftovers(config: Config) -> set[str]:
     """The paths that were sent once and deleted here since, as far as known."""
     from syncd.daemon.build import places_of, target_of  # noqa: PLC0415
     from syncd.sandbox.leftovers_store import LeftoversStore  # noqa: PLC0415 - where something is only there

@@ -1,4 +1,4 @@
 """Settings, the API key, clocks, errors and files that survive a crash. Every other package builds on these.
 
-Start reading at `settings`.
+Begins at `settings`.
 """

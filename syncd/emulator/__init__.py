@@ -1,4 +1,7 @@
-"""An emulator of the sandbox API and its bucket: real HTTP on loopback, signed URLs that are verified and expire."""
+"""An emulator of the sandbox API and its bucket: real HTTP on loopback, signed URLs that are verified and expire.
+
+Begins at `emulator`; `faults` is the language of what goes wrong.
+"""
 
 from __future__ import annotations
 

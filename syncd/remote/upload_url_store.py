@@ -30,7 +30,7 @@ class UploadUrlStore:
         self._clock = clock
 
     def load(self, target: Target) -> UploadUrl | None:
-        """The lease for this way to this sandbox, if one is kept that makes sense."""
+        """Return the URL for this target, if a valid one is kept."""
         record = self._file.load()
         if record is None:
             return None

@@ -68,7 +68,7 @@ class AcquiredSandboxStore:
         self._base_url = base_url
 
     def load(self) -> tuple[AcquiredSandbox | None, list[float]]:
-        """What is kept, if it makes sense."""
+        """Return the acquired sandbox and when sandboxes were acquired; nothing without a valid record."""
         record = self._file.load()
         if record is None or record.base_url != self._base_url:
             return None, []

@@ -1,4 +1,4 @@
 """Scans the workspace into a manifest, and guards against syncing a workspace that was lost.
 
-Start reading at `scanner`.
+Begins at `scanner`.
 """

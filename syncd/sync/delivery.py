@@ -1,4 +1,4 @@
-"""Bringing an archive into the sandbox: lease, upload, initialize, each failure answered by what it means.
+"""Delivers an archive to the sandbox: upload URL, upload, initialize, with an answer to each kind of failure.
 
 One retry loop (`remote.retry_loop`) drives all three stages, since a failure of a later one may send the work back to
 an earlier one. What a failure means is decided in `remote.failure`, how long to wait in `remote.retry`.
@@ -216,7 +216,7 @@ class Delivery:
             self._uplink_file.save(uplink)
 
     def _failures_in_row(self, failure: StepFailed, upload: _UploadAttempt) -> int:
-        """How often this step failed since it last succeeded; 0 where a new URL is asked for at once."""
+        """Count the failures of this step since it last succeeded; 0 if a new URL is asked for at once."""
         # A new URL that the bucket refuses as well is waited out like any failure.
         fresh_url = failure.action is FailureAction.RENEW_URL and upload.fresh_urls <= FRESH_URLS
         return 0 if fresh_url else self._failures[failure.step]

@@ -10,7 +10,7 @@ from syncd.scan.manifest import Difference, Entry, Manifest
 
 @dataclass(frozen=True)
 class SandboxContent:
-    """What is known of a sandbox's content.
+    """The known content of a sandbox.
 
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `possibly_applied` are the
     entries that were sent after it and whose initialize was not answered. `uncertain`: the sandbox may hold something

@@ -35,7 +35,7 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
     try:
         service = service_of(config_file)
         properties = service.manager.show(service.unit.name, (*PROPERTIES, "Environment"))
-        lingers = service.manager.lingers()
+        stays_after_logout = service.manager.lingers()
     except SyncdError as failure:
         yield Finding("service", Grade.NOTE, failure.message)
         return
@@ -49,7 +49,7 @@ def service_findings(config_file: str | None, config: Config) -> Iterator[Findin
     what = "; ".join(filter(None, (f"{name}: {now.state}", now.last)))
     if now.exit_code == 0:
         yield Finding("service", Grade.WARN if now.remedy else Grade.PASS, what, now.remedy)
-        if lingers is False:
+        if stays_after_logout is False:
             yield Finding(
                 "service",
                 Grade.NOTE,

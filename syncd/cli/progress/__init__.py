@@ -1,1 +1,1 @@
-"""The progress that a waiting person sees."""
+"""The progress that a waiting person sees. Begins at `display`."""
