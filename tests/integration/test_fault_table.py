@@ -34,7 +34,7 @@ ENDLESS = "flood HTTP/1.1 10"
 
 CHUNKED = "flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
 NO_ANSWER = "did not answer"
-NONSENSE = "makes no sense"
+SENSELESS = "is invalid"
 
 # fault | failure action (None: no failure) | part of the message
 API_ROWS = [
@@ -45,7 +45,7 @@ API_ROWS = [
     ("close", OFFLINE, "Server disconnected"),
     ("lost", OFFLINE, "Server disconnected"),
     ("close mid-body", OFFLINE, NO_ANSWER),
-    ("cut", RETRY, NONSENSE),
+    ("cut", RETRY, SENSELESS),
     ("hang 0.01", OFFLINE, "Server disconnected"),
     # -- not HTTP
     ("raw SSH-2.0-OpenSSH_9\\r\\n", OFFLINE, NO_ANSWER),
@@ -69,13 +69,13 @@ API_ROWS = [
     ("flood HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n|a: b\\r\\n", OFFLINE, NO_ANSWER),
     # -- not a response of the API
     ("html", RETRY, "(text/html; charset=utf-8, 107 bytes): is this network asking for a sign-in?"),
-    (raw("200 OK", JSON, body="<html>"), RETRY, NONSENSE),
+    (raw("200 OK", JSON, body="<html>"), RETRY, SENSELESS),
     (raw("200 OK", "Content-Type: text/plain", "Content-Encoding: br", body="{}"), RETRY, "(text/plain, br, 2 bytes)"),
     ("bomb", RETRY, "gzip, gzip"),
-    ("json 7", RETRY, NONSENSE),
-    ("json [[]]", RETRY, NONSENSE),
-    ('json {"upload_url": 7, "sandbox_id": [], "status": {}}', RETRY, NONSENSE),
-    (raw("200 OK", JSON, body=DEEP), RETRY, NONSENSE),
+    ("json 7", RETRY, SENSELESS),
+    ("json [[]]", RETRY, SENSELESS),
+    ('json {"upload_url": 7, "sandbox_id": [], "status": {}}', RETRY, SENSELESS),
+    (raw("200 OK", JSON, body=DEEP), RETRY, SENSELESS),
     ("204", RETRY, "204"),
     ("202", RETRY, "202"),
     ("206", RETRY, "206"),
@@ -91,7 +91,7 @@ API_ROWS = [
     ("511", RETRY, "511"),
     # -- what a person must fix
     ("401", REFUSED, "refused the key from the test (401"),
-    ("402", REFUSED, "402, Payment Required): look at the account"),
+    ("402", REFUSED, "402, Payment Required): check the account"),
     ("403", REFUSED, "refused the key from the test (403"),
     ("404", REFUSED, "knows no sandbox 'box' (404"),
     ("405", REFUSED, "405, Method Not Allowed): check sandbox.base_url"),
@@ -106,7 +106,7 @@ API_ROWS = [
     ("skew -86400", None, ""),
 ]
 URL_ROWS = [
-    (f"json {WIDE}", RETRY, NONSENSE),
+    (f"json {WIDE}", RETRY, SENSELESS),
     ("400", REFUSED, "region 'us' (400"),
 ]
 INITIALIZE_ROWS = [
