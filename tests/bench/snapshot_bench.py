@@ -45,7 +45,7 @@ class SnapshotTimer:
         clock, search = _LaterClock(), SecretSearch()
         store = ChunkStore(spool)
         store.open()
-        self._photographer = Snapshotter(
+        self._snapshotter = Snapshotter(
             Scanner(workspace, Selection(SelectionSettings())),
             DisasterGuard(spool),
             ContentReader(workspace, clock, search=search),
@@ -60,8 +60,8 @@ class SnapshotTimer:
     def take(self, changed: set[str] | None) -> TimedSnapshot:
         """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
-        look = self._photographer.scan(self._baseline, SyncMode.CHANGED, changed)
-        packed = self._photographer.pack(look.manifest, self._codec)
+        look = self._snapshotter.scan(self._baseline, SyncMode.CHANGED, changed)
+        packed = self._snapshotter.pack(look.manifest, self._codec)
         took = watch.took()
         self._baseline = packed.manifest
         return TimedSnapshot(took, packed)

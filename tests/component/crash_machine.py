@@ -23,7 +23,7 @@ from tests.component.crash_worker import Event
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"
-_DOOMED = Path(__file__).with_name("crash_worker.py")
+_WORKER = Path(__file__).with_name("crash_worker.py")
 
 
 class PowerCut(Enum):
@@ -32,7 +32,7 @@ class PowerCut(Enum):
     NAMES = "names are those of the last flush of their folder, contents those of the last flush of the file"
     CONTENTS = "names are there, contents that were not flushed are empty"
     ZEROS = "names are there, contents that were not flushed are zeros of their length"
-    ANY = "each name and each content has one fate of its own"
+    ANY = "each name and each content has an outcome of its own"
 
 
 @dataclass
@@ -212,7 +212,7 @@ class Machine:
 @contextmanager
 def machine(folder: Path, **options: Any) -> Iterator[Machine]:
     """Return a machine in `folder`; `options` are the emulator's."""
-    command = [sys.executable, str(_DOOMED)]
+    command = [sys.executable, str(_WORKER)]
     with (
         Emulator(folder / "emulator", api_key=KEY, **options) as emulator,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,

@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert numbers(file) == written
 
 
-# -- the chronicle
+# -- the history
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def spool_rig(tmp_path: Path) -> Iterator[SpoolRig]:
         yield spool_rig
 
 
-# Damage of the whole spool.
+# Changes of the whole spool between two syncs.
 
 
 def _kept(spool_rig: SpoolRig) -> None:
@@ -71,7 +71,7 @@ def _spool_by_a_file(spool_rig: SpoolRig) -> None:
         spool_rig.spool.write_text("x")
 
 
-FATES = [_kept, _spool_removed, _spool_by_another, _spool_by_a_file]
+SPOOL_CHANGES = [_kept, _spool_removed, _spool_by_another, _spool_by_a_file]
 
 
 # The changes, in their order; each returns true if it must be sent.
@@ -198,13 +198,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return digests
 
 
-@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize("happens", SPOOL_CHANGES)
 def test_the_series_whatever_happens_to_the_spool(
-    spool_rig: SpoolRig, fate: Callable[[SpoolRig], None], reference: list[str]
+    spool_rig: SpoolRig, happens: Callable[[SpoolRig], None], reference: list[str]
 ) -> None:
     """Kept, removed, emptied or replaced before each sync: the same archives, the same syncs, bounded disk usage."""
-    assert run_changes(spool_rig, fate) == reference
-    if fate is _kept:
+    assert run_changes(spool_rig, happens) == reference
+    if happens is _kept:
         assert spool_rig.made < 30
     assert spool_rig.most_bytes <= 2 * spool_rig.archive_bytes
 

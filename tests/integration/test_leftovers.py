@@ -63,7 +63,7 @@ def agent(rig: Rig, path: str, content: str) -> None:
     (rig.sandbox.workspace / path).write_text(content)
 
 
-def lingering(rig: Rig) -> int:
+def leftover_files(rig: Rig) -> int:
     return rig.cycle.leftover_files
 
 
@@ -81,16 +81,16 @@ def test_kept_and_counted(rig: Rig) -> None:
     delete(rig, "a", "d/b")
     (rig.workspace / "d").rmdir()
     rig.sync()
-    assert lingering(rig) == 2
+    assert leftover_files(rig) == 2
     assert keys(rig) == []
     rig.restart()
-    assert lingering(rig) == 2
+    assert leftover_files(rig) == 2
     rig.write("a", "another")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     rig.write("d/b")
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert not record(rig).exists()
 
 
@@ -119,7 +119,7 @@ def test_removed_after_keep(rig: Rig) -> None:
     assert rig.arrived() == {"a": "the agent's", "stay": "hello"}
     assert not (rig.sandbox.workspace / "d").exists()
     assert keys(rig) == ["kept:a"]
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     assert rig.sync()[0].word == "unchanged"
 
 
@@ -131,7 +131,7 @@ def test_either_version_is_removed(rig: Rig) -> None:
         rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     delete(rig, "a")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     mirrored(rig)
     rig.sync()
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
@@ -146,7 +146,7 @@ def test_by_a_reset(rig: Rig) -> None:
     rig.sync()
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert not record(rig).exists()
 
 
@@ -189,7 +189,7 @@ def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
         rig.sync()
     assert rig.asked().count("execute") == executed + 1
     assert keys(rig) == []
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert set(rig.arrived()) == {"stay"} | ({"new"} if by == "force" else set())
 
 
@@ -199,13 +199,13 @@ def test_what_could_not_be_removed(rig: Rig) -> None:
     rig.emulator.faults.script("execution-upload-url: 404 always")
     delete(rig, "a")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     assert rig.sync()[0].word == "unchanged"
     rig.emulator.faults.clear()
     rig.restart()
     assert rig.sync()[0].word == "initialized"
     assert "a" not in rig.arrived()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
@@ -220,7 +220,7 @@ def test_a_path_that_was_never_uploaded_is_no_leftover(rig: Rig, deletions: str)
     delete(rig, "new")
     rig.write("stay", "changed")
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert "execute" not in rig.asked()
 
 
@@ -248,7 +248,7 @@ def test_missing_while_it_was_packed(rig: Rig) -> None:
         rig.meanwhile = lambda: None
         rig.sync()
         assert "a" not in rig.arrived(), step
-        assert lingering(rig) == 0
+        assert leftover_files(rig) == 0
     assert missed
     assert step < 29
 
@@ -264,14 +264,14 @@ def test_excluded_as_a_secret_and_then_deleted(rig: Rig, *, young: bool) -> None
     rig.write("stay", "changed")
     rig.sync()
     assert rig.arrived()["a"] == "hello"
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
     delete(rig, "a")
     rig.sync()
     assert "a" not in rig.arrived()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 def test_of_one_sandbox(rig: Rig) -> None:
@@ -282,14 +282,14 @@ def test_of_one_sandbox(rig: Rig) -> None:
     rig.keys["sandbox"]["id"] = "other"
     rig.restart()
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     rig.emulator.faults.script("initialize: gone")
     failure, _ = rig.fail()
     assert "knows no sandbox" in str(failure)
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -298,7 +298,7 @@ def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFix
     rig.sync()
     record(rig).write_bytes(b"garbage")
     rig.restart()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert "may stay in the sandbox uncounted" in caplog.text
     assert rig.sync()[0].word == "unchanged"
 

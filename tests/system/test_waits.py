@@ -44,14 +44,14 @@ def hanging_in(rig: Rig, op: str) -> None:
         }
     )
     rig.fill(5)
-    rig.write("doomed")
+    rig.write("to-delete")
     rig.up()
     rig.ok("flush")
     came = hang(rig, op)
     if op == "upload-url":
         rig.faults("upload: expired")
     if removes:
-        os.unlink(rig.workspace / "doomed")
+        os.unlink(rig.workspace / "to-delete")
     else:
         rig.write("a", "first")
     assert came.wait(20), rig.report()
