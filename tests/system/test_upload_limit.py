@@ -60,7 +60,7 @@ def test_a_change_of_what_is_sent_restarts_the_upload(rig: Rig, uploading: Runni
     rig.until(lambda: rig.count("initialize", 200) == 1, "the sync under the new configuration", timeout_s=15)
     wanted = ["a.txt"] if "workspace.ignore" in keys else ["a.txt", "noise"]
     assert rig.archived() == wanted
-    assert "the upload is given up" in uploading.err
+    assert "the upload is cancelled" in uploading.err
 
 
 def test_an_invalid_configuration_does_not_end_an_upload(rig: Rig, uploading: Running) -> None:
