@@ -1,4 +1,4 @@
-"""What holds for every test: no thread outlives it, and nothing of the person's own environment reaches it."""
+"""Rules for every test: no thread outlives it, and nothing of the user's own environment reaches it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FOREIGN = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below tests/system runs the real command, so its folder is its marker."""
+    """Mark everything below tests/system, which runs the real command."""
     for item in items:
         if REPO / "tests" / "system" in item.path.parents:
             item.add_marker(pytest.mark.system)
@@ -85,7 +85,7 @@ def _no_thread_left_behind() -> Iterator[None]:
 
 @pytest.fixture
 def far_from_utc() -> Iterator[None]:
-    """The machine's own time of day is 14 hours ahead."""
+    """Set the local time zone 14 hours ahead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", "AHEAD-14")
         time.tzset()

@@ -1,6 +1,6 @@
-"""A session bus of a test's own, and a notification server on it that notes what it is asked to show.
+"""A session bus for a test, and a notification server on it that records its requests.
 
-As a program, with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
+Run with a bus's address as its argument, it is such a server and prints each summary on a line of its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SILENT = object()
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one `Notify` asked for, and the number that it got."""
+class Notification:
+    """The arguments of one `Notify` call, and the number that it got."""
 
     number: int
     app: str
@@ -41,19 +41,19 @@ class Seen:
 
 
 @dataclass
-class Screen:
-    """A notification server. `abilities` is what it says it can do."""
+class NotificationServer:
+    """A notification server. `abilities` are its capabilities."""
 
     address: str
     abilities: tuple[str, ...] = ("body", "body-markup")
-    deaf_to: str = ""  # a method that it never answers
+    ignores: str = ""  # a method that it never answers
     refuses: str = ""  # a method that it answers with an error
-    on_show: Callable[[Seen], None] = lambda _: None
-    shown: list[Seen] = field(default_factory=list)
+    on_show: Callable[[Notification], None] = lambda _: None
+    shown: list[Notification] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: count(41))
 
     def serve(self, link: DBusConnection) -> None:
-        """Until the connection ends."""
+        """Serve until the connection ends."""
         while True:
             try:
                 asked = link.receive()
@@ -66,14 +66,14 @@ class Screen:
 
     def _answer(self, asked: Any) -> Any:
         method = asked.header.fields[3]
-        if method == self.deaf_to:
+        if method == self.ignores:
             return _SILENT
         if method == self.refuses:
             return new_error(asked, "org.freedesktop.DBus.Error.LimitsExceeded")
         if method == "GetCapabilities":
             return new_method_return(asked, "as", (list(self.abilities),))
         app, replaces, icon, summary, body, _, changes, timeout_ms = asked.body
-        seen = Seen(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
+        seen = Notification(replaces or next(self._numbers), app, replaces, icon, summary, body, changes, timeout_ms)
         self.shown.append(seen)
         self.on_show(seen)
         return new_method_return(asked, "u", (seen.number,))
@@ -81,7 +81,7 @@ class Screen:
 
 @contextmanager
 def session_bus(listen: str) -> Iterator[str]:
-    """A real bus that listens there; its address with all that belongs to it."""
+    """Run a real bus at that address, and give its address with all that belongs to it."""
     command = ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address={listen}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bus:
         assert bus.stdout is not None
@@ -92,9 +92,9 @@ def session_bus(listen: str) -> Iterator[str]:
 
 
 @contextmanager
-def screen(address: str, **settings: Any) -> Iterator[Screen]:
-    """A notification server on the bus there, as long as the block lasts."""
-    server = Screen(address, **settings)
+def notification_server(address: str, **settings: Any) -> Iterator[NotificationServer]:
+    """Run a notification server on the bus."""
+    server = NotificationServer(address, **settings)
     link = _named(address)
     thread = threading.Thread(target=server.serve, args=(link,), name="notification server")
     thread.start()
@@ -114,10 +114,10 @@ def _named(address: str) -> DBusConnection:
 
 
 def main() -> None:
-    """Until the bus ends."""
+    """Serve until the bus ends."""
     with _named(sys.argv[1]) as link:
         print(READY, flush=True)
-        Screen(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
+        NotificationServer(sys.argv[1], on_show=lambda seen: print(seen.summary, flush=True)).serve(link)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Recreates a directory with the same inode number, on a file system that reuses numbers.
+"""A directory recreated with the same inode number, on a file system that reuses numbers.
 
-ext4 does, tmpfs does not: such a test is skipped if no folder is on a file system that does.
+ext4 does, tmpfs does not: such a test is skipped if no folder is on a disk that does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The real daemon as a process, in a home of its own, and the emulated cloud that tells when it was initialized."""
+"""The real daemon as a process with its own home, and the emulator with the times of its initializes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEADLINE_S = 60.0
 
 
 class Initialized(NamedTuple):
-    """Monotonic moments: when the emulator had the archive, and when it had answered the `initialize`."""
+    """Monotonic times: when the emulator had the archive, and when it had answered the `initialize`."""
 
     uploaded_s: float
     at_s: float
 
 
-class Cloud:
-    """The emulator, and the moments at which it had initialized the sandbox."""
+class TimedEmulator:
+    """The emulator, with the times of its initializes."""
 
     def __init__(self, folder: Path) -> None:
         self.emulator = Emulator(folder, observer=self._saw)
@@ -42,17 +42,17 @@ class Cloud:
             self._moments.put(Initialized(self._uploaded_s, CLOCK.monotonic_s()))
 
     def next(self) -> Initialized:
-        """The next that was not asked for yet. Raises `queue.Empty` when none comes."""
+        """Return the next initialize. Raises `queue.Empty` when none comes."""
         return self._moments.get(timeout=DEADLINE_S)
 
     def forget(self) -> None:
-        """From now on, later ones count."""
+        """Drop the initializes so far."""
         while not self._moments.empty():
             self._moments.get()
 
 
-class Household:
-    """What a person sets up: a home with a configuration and a key."""
+class DaemonHome:
+    """A home with a configuration and a key."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Household:
         self.log = folder / "log"
 
     def environment(self) -> dict[str, str]:
-        """All that the product's processes see of the environment."""
+        """Return the whole environment of the command's processes."""
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         folders = {"CONFIG": ".config", "STATE": ".local/state", "CACHE": ".cache"}
         xdg = {f"XDG_{name}_HOME": str(self._home / folder) for name, folder in folders.items()}
         return {**kept, **xdg, "HOME": str(self._home), "LANG": "C.UTF-8"}
 
     def run(self, *words: str) -> None:
-        """`syncd WORDS` to its end. Raises `CalledProcessError`."""
+        """Run `syncd WORDS` to its end. Raises `CalledProcessError`."""
         subprocess.run(
             (sys.executable, "-m", "syncd", *words),
             cwd=REPO,
@@ -100,7 +100,7 @@ class Household:
 
     @contextmanager
     def daemon(self) -> Iterator[int]:
-        """`syncd run`; its pid."""
+        """Run `syncd run`, and give its pid."""
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
                 (sys.executable, "-m", "syncd", "run"),
@@ -122,14 +122,14 @@ class Household:
 
 
 @contextmanager
-def running(folder: Path, workspace: Path) -> Iterator[tuple[Cloud, Household, int]]:
-    """A daemon that has synced what is there and waits for changes: its cloud, its home and its pid."""
-    cloud = Cloud(folder / "cloud")
-    with cloud.emulator as emulator:
+def running(folder: Path, workspace: Path) -> Iterator[tuple[TimedEmulator, DaemonHome, int]]:
+    """Give a daemon that has synced and waits for changes: its emulator, home and pid."""
+    timed_emulator = TimedEmulator(folder / "cloud")
+    with timed_emulator.emulator as emulator:
         emulator.create_sandbox(SANDBOX)
-        household = Household(folder / "home", workspace, emulator.base_url, emulator.api_key)
-        with household.daemon() as pid:
-            cloud.next()
-            household.run("flush")
-            cloud.forget()
-            yield cloud, household, pid
+        daemon_home = DaemonHome(folder / "home", workspace, emulator.base_url, emulator.api_key)
+        with daemon_home.daemon() as pid:
+            timed_emulator.next()
+            daemon_home.run("flush")
+            timed_emulator.forget()
+            yield timed_emulator, daemon_home, pid

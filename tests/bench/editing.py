@@ -1,4 +1,4 @@
-"""A line added to one file: how soon the archive is ready for the wire, whatever else is in the tree."""
+"""A line added to one file: the time until the archive is ready to send, in trees of any size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.bench import packing, snapshot_bench, trees
 from tests.bench.fixtures import Fixtures, lacks
-from tests.bench.stopwatch import Took, fresh
+from tests.bench.stopwatch import Elapsed, fresh
 from tests.bench.table import Row, Skipped, alone, compared
 
 GOALS = {"named": ">= 300x", "scanned": ">= 40x"}
@@ -18,7 +18,7 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     for letter in fixtures.sizes.trees:
         tree = fixtures.tree(letter)
         victims = fixtures.once(f"victims {letter}", lambda tree=tree: trees.victims(tree))  # type: ignore[misc]
-        costs: dict[str, list[Took]] = {"named": [], "scanned": []}
+        costs: dict[str, list[Elapsed]] = {"named": [], "scanned": []}
         tar = packing.Figures()
         for _ in range(fixtures.sizes.rounds):
             found = fresh(snapshot_bench.edits, str(tree), str(fixtures.folder("spool")), fixtures.sizes.edits, victims)

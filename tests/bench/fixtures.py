@@ -1,4 +1,4 @@
-"""Where measures are taken: sizes, rounds, a scratch folder, and trees that several measures share."""
+"""The settings of the measurements: sizes, rounds, a scratch folder, and shared trees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; every number is an option of the command."""
+    """The sizes of the measurements; every number is an option of the command."""
 
     rounds: int
     trees: tuple[str, ...]
@@ -32,21 +32,21 @@ class Sizes:
 
 @dataclass
 class Fixtures:
-    """One run's scratch folder and what lies in it."""
+    """One run's scratch folder and its contents."""
 
     scratch: Path
     sizes: Sizes
     _made: dict[str, object] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
-        """What `make` returns, made at the first call: a tree, or figures that more than one row shows."""
+        """Return what `make` returned at the first call: a tree, or figures for several rows."""
         if name not in self._made:
             self._made[name] = make()
         found: Made = self._made[name]  # type: ignore[assignment]
         return found
 
     def tree(self, letter: str) -> Path:
-        """The tree S, M or L of installed packages."""
+        """Return the tree S, M or L of installed packages."""
 
         def make() -> Path:
             made = trees.packages(self.scratch / f"tree{letter}", TREES[letter])
@@ -56,7 +56,7 @@ class Fixtures:
         return self.once(f"tree {letter}", make)
 
     def folder(self, name: str) -> Path:
-        """An empty folder."""
+        """Return an empty folder."""
         path = self.scratch / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -64,6 +64,6 @@ class Fixtures:
 
 
 def lacks(*tools: str) -> str:
-    """Which of these commands are not installed, in words; empty if all are there."""
+    """Return which of these commands are not installed, in words; empty if all are."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
     return f"{' and '.join(missing)} not installed" if missing else ""

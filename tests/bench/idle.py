@@ -1,4 +1,4 @@
-"""What the daemon costs while nothing happens."""
+"""The cost of an idle daemon."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.bench.stopwatch import CLOCK, process_cpu_s, status_kib
 from tests.bench.table import Row, Skipped, alone, compared, mebibytes, number, seconds
 
 
-class _Use(NamedTuple):
+class _Usage(NamedTuple):
     ticks: float
     switches: float
     cpu_s: float
 
     @classmethod
-    def of(cls, pid: int) -> _Use:
-        """What the process and its threads used so far."""
+    def of(cls, pid: int) -> _Usage:
+        """Return the usage of the process and its threads so far."""
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         switches = 0
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -40,10 +40,10 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
         pids = [pid]
         if not lacks("inotifywait"):
             pids.append(stack.enter_context(inotifywait.watching(tree)).pid)
-        before = [_Use.of(each) for each in pids]
+        before = [_Usage.of(each) for each in pids]
         CLOCK.sleep(fixtures.sizes.idle_s)  # time going by is what is measured here
         used = [
-            _Use(*(now - then for now, then in zip(_Use.of(each), was, strict=True)))
+            _Usage(*(now - then for now, then in zip(_Usage.of(each), was, strict=True)))
             for each, was in zip(pids, before, strict=True)
         ]
         memory = [status_kib("VmRSS", each) * 1024 for each in pids]

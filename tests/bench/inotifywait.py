@@ -1,4 +1,4 @@
-"""The rival that watches: inotifywait, from its start to `Watches established` and on."""
+"""inotifywait, from its start to `Watches established` and on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ESTABLISHED = b"Watches established"
 
 
 def await_established(stderr: IO[bytes]) -> None:
-    """Read what it says until it watches. Raises `RuntimeError` with its last words if it ends before."""
+    """Read its output until it watches. Raises `RuntimeError` with its last words if it ends before."""
     last = b""
     for line in stderr:
         if _ESTABLISHED in line:
@@ -26,7 +26,7 @@ def await_established(stderr: IO[bytes]) -> None:
 
 @contextmanager
 def watching(tree: Path, without: Sequence[Path] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """One that watches on and on, established."""
+    """Give an established one that keeps watching."""
     words = ("inotifywait", "-m", "-r", "-e", EVENTS, *(f"@{path}" for path in without), str(tree))
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:

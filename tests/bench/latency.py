@@ -1,4 +1,4 @@
-"""From the last write to the initialized sandbox, less the quiet time that is waited on purpose."""
+"""The time from the last write to the initialized sandbox, without the quiet period."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RIVAL = "inotifywait; tar czf - | curl -T -"
 
 
 class ShellLoop:
-    """What a person would write in a minute: it hears a change, packs all and sends it."""
+    """A simple shell loop: it waits for a change, packs everything and sends it."""
 
     def __init__(self, tree: Path, process: subprocess.Popen[bytes], arrived: queue.SimpleQueue[float]) -> None:
         self._tree = tree
@@ -31,7 +31,7 @@ class ShellLoop:
         self._arrived = arrived
 
     def after(self, victim: str) -> float:
-        """Seconds from an edit until the whole archive has arrived."""
+        """Return the seconds from an edit until the whole archive has arrived."""
         assert self._process.stderr is not None
         inotifywait.await_established(self._process.stderr)
         written_s = edited(self._tree, victim)
@@ -40,7 +40,7 @@ class ShellLoop:
     @classmethod
     @contextmanager
     def running(cls, tree: Path) -> Iterator[ShellLoop]:
-        """The loop, and a server to send to."""
+        """Give the loop, and a server to send to."""
         with null_server.listening() as (url, arrived):
             env = {**os.environ, "EVENTS": inotifywait.EVENTS, "TREE": str(tree), "URL": url}
             process = subprocess.Popen(
@@ -59,7 +59,7 @@ class ShellLoop:
 
 
 def edited(tree: Path, victim: str) -> float:
-    """Add a line to the file; the monotonic moment at which it was written."""
+    """Add a line to the file, and return the monotonic time of the write."""
     with open(tree / victim, "a") as file:
         file.write("#\n")
     return CLOCK.monotonic_s()
@@ -77,14 +77,14 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
         arrived: list[float] = []
         loop: list[float] = []
         with ExitStack() as stack:
-            cloud, household, _ = stack.enter_context(running(fixtures.scratch / "latency/home", mine))
+            timed_emulator, daemon_home, _ = stack.enter_context(running(fixtures.scratch / "latency/home", mine))
             shell = None if missing else stack.enter_context(ShellLoop.running(theirs))
             for number in range(TIMES[letter]):
                 victim = victims[7 * number % len(victims)]
-                household.run("flush")
-                cloud.forget()
+                daemon_home.run("flush")
+                timed_emulator.forget()
                 written_s = edited(mine, victim)
-                done: Initialized = cloud.next()
+                done: Initialized = timed_emulator.next()
                 arrived.append(done.uploaded_s - written_s - QUIET_S)
                 ours.append(done.at_s - written_s - QUIET_S)
                 if shell is not None:

@@ -1,4 +1,4 @@
-"""A server that takes whatever is put to it and throws it away: the least that an upload meets."""
+"""A server that accepts every upload and drops it: the least that an upload can take."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             size_bytes -= got
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -58,7 +58,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def listening() -> Iterator[tuple[str, queue.SimpleQueue[float]]]:
-    """One in this process: its URL, and the monotonic moments at which a body was there."""
+    """Give one in this process: its URL, and the monotonic times of complete bodies."""
     with _Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
         thread.start()
@@ -69,15 +69,15 @@ def listening() -> Iterator[tuple[str, queue.SimpleQueue[float]]]:
             thread.join()
 
 
-def _serve(told: Connection) -> None:
+def _serve(reported: Connection) -> None:
     with _Server() as server:
-        told.send(server.url)
+        reported.send(server.url)
         server.serve_forever()
 
 
 @contextmanager
 def apart() -> Iterator[str]:
-    """One in a process of its own, so that the interpreter's lock is not shared with whoever sends; its URL."""
+    """Give the URL of one in a process of its own, which does not share the interpreter's lock."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,))

@@ -1,4 +1,4 @@
-"""A first snapshot against the lines that a person would type, and what either codec makes of a slow uplink."""
+"""A first snapshot against shell commands, and either codec on a slow uplink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from syncd.archive.codec import Codec
 from tests.bench import snapshot_bench, trees
 from tests.bench.fixtures import Fixtures, lacks
-from tests.bench.stopwatch import Took, command, shell
+from tests.bench.stopwatch import Elapsed, command, shell
 from tests.bench.table import Row, Skipped, alone, compared, megabytes
 
 GZIP = "tar czf"
@@ -25,17 +25,17 @@ MEASURED = ("M", "L")
 
 @dataclass
 class Figures:
-    """What one contender's rounds on one tree cost; `inside` is ours without the interpreter's start and end."""
+    """The cost of one contender's rounds on one tree; `inside` is syncd's without the interpreter's start and end."""
 
-    whole: list[Took] = field(default_factory=list)
-    inside: list[Took] = field(default_factory=list)
+    whole: list[Elapsed] = field(default_factory=list)
+    inside: list[Elapsed] = field(default_factory=list)
     peak_bytes: list[float] = field(default_factory=list)
     size_bytes: int = 0
     entries: int = 0
 
 
 def rival(fixtures: Fixtures, letter: str, name: str, figures: Figures) -> None:
-    """One round of a shell line, whose archive goes into a file as ours goes into the spool."""
+    """Measure one round of a shell command, whose archive goes into a file as syncd's does."""
     out = fixtures.scratch / "rival.tgz"
     out.unlink(missing_ok=True)
     figures.whole.append(shell(RIVALS[name][1].format(out=out, tree=fixtures.tree(letter))))
@@ -43,7 +43,7 @@ def rival(fixtures: Fixtures, letter: str, name: str, figures: Figures) -> None:
 
 
 def measured(fixtures: Fixtures, letter: str) -> dict[str, Figures]:
-    """Rounds of all contenders in turn, taken once a run; ours are named by codec."""
+    """Measure rounds of all contenders in turn, once a run; syncd's are named by codec."""
     return fixtures.once(f"packing {letter}", lambda: _measured(fixtures, letter))
 
 
@@ -65,7 +65,7 @@ def _ours(fixtures: Fixtures, letter: str, codec: str, figures: Figures) -> None
     with open(said, "wb") as out:
         figures.whole.append(command((sys.executable, "-m", snapshot_bench.__name__, *words), stdout=out.fileno()))
     answer: dict[str, Any] = json.loads(said.read_text())
-    figures.inside.append(Took(answer["wall_s"], answer["cpu_s"]))
+    figures.inside.append(Elapsed(answer["wall_s"], answer["cpu_s"]))
     figures.peak_bytes.append(answer["peak_kib"] * 1024)
     figures.size_bytes, figures.entries = answer["size_bytes"], answer["entries"]
 

@@ -1,4 +1,4 @@
-"""Trees of rising size, to see that a file costs the same in a large one."""
+"""Trees of rising size, to show that the cost of a file does not rise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 
 from tests.bench import snapshot_bench, trees
 from tests.bench.fixtures import Fixtures
-from tests.bench.stopwatch import Took, fresh
+from tests.bench.stopwatch import Elapsed, fresh
 from tests.bench.table import Row, Skipped, alone, compared, microseconds
 
 TITLES = {"first": "first snapshot", "scanned": "one edit, scanned", "named": "one edit, named"}
@@ -23,7 +23,7 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
         costs: dict[str, list[float]] = {kind: [] for kind in TITLES}
         for _ in range(fixtures.sizes.rounds):
             found = fresh(snapshot_bench.edits, str(tree), str(fixtures.folder("spool")), fixtures.sizes.edits, victims)
-            kinds: dict[str, list[Took]] = {"first": [found.first], "scanned": found.scanned, "named": found.named}
+            kinds: dict[str, list[Elapsed]] = {"first": [found.first], "scanned": found.scanned, "named": found.named}
             for kind, took in kinds.items():
                 costs[kind].append(median(each.wall_s for each in took) / found.entries)
         for kind, mine in costs.items():

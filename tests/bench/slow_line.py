@@ -1,8 +1,8 @@
-"""Syncs over a slow line: whole archives and small ones against `tar czf - | curl`, the kernel holding up what is sent.
+"""Syncs over a slow line: full archives and partial ones against `tar czf - | curl`, slowed down by the kernel.
 
-Each measure has a network of its own (network_namespaces(7), which needs no root where user namespaces are allowed),
-whose loopback takes packets of an ordinary size and lets what goes to a server pass at the line's speed (tc-htb(8)).
-What comes back is not held up, and there is no delay but that of the queue.
+Each measurement has a network of its own (network_namespaces(7); needs no root where user namespaces are allowed),
+whose loopback takes packets of an ordinary size and passes those to a server at the line's speed (tc-htb(8)). Packets
+from the server are not delayed, and there is no delay but that of the queue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import null_server, trees
-from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, Cloud, Household
+from tests.bench.daemon import DEADLINE_S, QUIET_S, SANDBOX, DaemonHome, TimedEmulator
 from tests.bench.fixtures import Fixtures, lacks
 from tests.bench.latency import edited
 from tests.bench.stopwatch import CLOCK, REPO, shell
@@ -37,7 +37,7 @@ _NETWORK = ("unshare", "--map-root-user", "--net")
 
 @dataclass(frozen=True)
 class Sent:
-    """Seconds until the archive had arrived, and until the sandbox was initialized (the rival does not), and bytes."""
+    """Seconds until the archive arrived, and until the sandbox was initialized (not for the rival), and bytes."""
 
     arrived_s: float
     initialized_s: float
@@ -45,7 +45,7 @@ class Sent:
 
 
 def _lay(mbit: float) -> None:
-    """Makes this network the slow line; servers are to be started before `_open_for_clients`."""
+    """Make this network the slow line; servers are to be started before `_open_for_clients`."""
     for line in (
         ("ip", "link", "set", "lo", "mtu", "1500", "up"),
         ("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "20", "r2q", "1000"),
@@ -65,16 +65,16 @@ _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
-    """A first sync, an edit that settles what the daemon learns of the line and of the sandbox, and one that counts."""
-    cloud = Cloud(folder / "cloud")
-    with cloud.emulator as emulator:
+    """Measure a first sync and an edit, after an edit that makes the measured line and the proof known."""
+    timed_emulator = TimedEmulator(folder / "cloud")
+    with timed_emulator.emulator as emulator:
         emulator.create_sandbox(SANDBOX)
         _open_for_clients()
         keys = {"sync.archive": archive}
-        household = Household(folder / "home", tree, emulator.base_url, emulator.api_key, keys)
+        daemon_home = DaemonHome(folder / "home", tree, emulator.base_url, emulator.api_key, keys)
 
         def sent(since_s: float) -> Sent:
-            done = cloud.next()
+            done = timed_emulator.next()
             size_bytes = next(
                 entry.bytes_in for entry in reversed(emulator.request_log.entries()) if entry.op == "upload"
             )
@@ -82,17 +82,17 @@ def _ours(archive: str, tree: Path, folder: Path) -> list[Sent]:
 
         found = []
         began_s = CLOCK.monotonic_s()
-        with household.daemon():
+        with daemon_home.daemon():
             found.append(sent(began_s))
             for victim in trees.victims(tree)[:2]:
-                household.run("flush")
-                cloud.forget()
+                daemon_home.run("flush")
+                timed_emulator.forget()
                 found.append(sent(edited(tree, victim) + QUIET_S))
         return [found[0], found[-1]]
 
 
 def _theirs(tree: Path) -> list[Sent]:
-    """The same line for a first time as for an edit."""
+    """Measure the shell command, which is the same for a first sync and an edit."""
     with null_server.listening() as (url, arrived):
         _open_for_clients()
         began_s = CLOCK.monotonic_s()
@@ -103,7 +103,7 @@ def _theirs(tree: Path) -> list[Sent]:
 
 
 def _measured(who: str, tree: Path, folder: Path, mbit: float) -> list[Sent]:
-    """In a network of its own."""
+    """Measure in a network of its own."""
     words = (*_NETWORK, sys.executable, "-m", __name__, who, str(tree), str(folder), str(mbit))
     said: list[dict[str, Any]] = json.loads(subprocess.check_output(words, cwd=REPO, timeout=10 * DEADLINE_S))
     return [Sent(**each) for each in said]
@@ -139,7 +139,7 @@ def _kilobytes(value: float) -> str:
 
 
 def main() -> None:
-    """One measure, printed as JSON."""
+    """Print one measurement as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("who")
     parser.add_argument("tree", type=Path)

@@ -1,6 +1,6 @@
-"""The product's way to a snapshot, in the one place where its classes are put together for measuring.
+"""The snapshotter put together for measurements.
 
-Run by itself it is the measured process: it takes a tree's first snapshot, ends, and says what that cost it.
+Run by itself it is the measured process: it takes a tree's first snapshot, ends, and prints the cost.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from syncd.scan.manifest import Manifest
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
-from tests.bench.stopwatch import Stopwatch, Took, status_kib
+from tests.bench.stopwatch import Elapsed, Stopwatch, status_kib
 
 
-class Shot(NamedTuple):
-    """A snapshot and what it cost until the archive was ready for the wire."""
+class TimedSnapshot(NamedTuple):
+    """A snapshot and its cost until the archive is ready to send."""
 
-    took: Took
+    took: Elapsed
     packed: Packed
 
 
-class _Later(SystemClock):
-    """By which no file is too young to be believed, as after a coffee."""
+class _LaterClock(SystemClock):
+    """A clock by which every stamp is old enough to be trusted."""
 
     def wall_s(self) -> float:
         return super().wall_s() + 3600
 
 
-class Camera:
-    """Takes one tree's snapshots, each against the one before."""
+class SnapshotTimer:
+    """Takes snapshots of one tree, each against the one before."""
 
     def __init__(self, workspace: str, spool: str, codec: Codec = Codec.FAST) -> None:
-        clock, search = _Later(), SecretSearch()
+        clock, search = _LaterClock(), SecretSearch()
         store = ChunkStore(spool)
         store.open()
-        self._photographer = Snapshotter(
+        self._snapshotter = Snapshotter(
             Scanner(workspace, Selection(SelectionSettings())),
             DisasterGuard(spool),
             ContentReader(workspace, clock, search=search),
@@ -57,43 +57,43 @@ class Camera:
         self._codec = codec
         self._baseline: Manifest | None = None
 
-    def shot(self, changed: set[str] | None) -> Shot:
-        """A snapshot; `changed` names the only directories to look at, None is all."""
+    def take(self, changed: set[str] | None) -> TimedSnapshot:
+        """Take a snapshot; `changed` names the only directories to scan, None is all."""
         watch = Stopwatch()
-        look = self._photographer.scan(self._baseline, SyncMode.CHANGED, changed)
-        packed = self._photographer.pack(look.manifest, self._codec)
+        look = self._snapshotter.scan(self._baseline, SyncMode.CHANGED, changed)
+        packed = self._snapshotter.pack(look.manifest, self._codec)
         took = watch.took()
         self._baseline = packed.manifest
-        return Shot(took, packed)
+        return TimedSnapshot(took, packed)
 
 
 class Edits(NamedTuple):
-    """What snapshots of one tree cost: the first, and after a line was added to a file, looked for in two ways."""
+    """The cost of snapshots of one tree: the first, and after a line was added to a file, found in two ways."""
 
     entries: int
-    first: Took
-    scanned: list[Took]
-    named: list[Took]
+    first: Elapsed
+    scanned: list[Elapsed]
+    named: list[Elapsed]
 
 
 def edits(workspace: str, spool: str, times: int, victims: list[str]) -> Edits:
     """Take a first snapshot, then one after each of some edits."""
-    camera = Camera(workspace, spool)
-    first, packed = camera.shot(None)
-    took: dict[str, list[Took]] = {"scanned": [], "named": []}
+    timer = SnapshotTimer(workspace, spool)
+    first, packed = timer.take(None)
+    took: dict[str, list[Elapsed]] = {"scanned": [], "named": []}
     for number in range(times):
         for kind, costs in took.items():
             victim = victims[(7 * number + len(kind)) % len(victims)]
             with open(Path(workspace, victim), "a") as file:
                 file.write("#\n")
             changed = {victim.rpartition("/")[0]} if kind == "named" else None
-            costs.append(camera.shot(changed).took)
+            costs.append(timer.take(changed).took)
     return Edits(len(packed.manifest), first, took["scanned"], took["named"])
 
 
 def main(workspace: str, spool: str, codec: str) -> None:
-    """Print, as JSON, what a first snapshot cost without the interpreter's start, its size, and the memory."""
-    took, packed = Camera(workspace, spool, Codec(codec)).shot(None)
+    """Print, as JSON, the cost of a first snapshot without the interpreter's start, its size, and the memory."""
+    took, packed = SnapshotTimer(workspace, spool, Codec(codec)).take(None)
     said = {"wall_s": took.wall_s, "cpu_s": took.cpu_s, "peak_kib": status_kib("VmHWM")}
     print(json.dumps({**said, "entries": len(packed.manifest), "size_bytes": packed.archive.size_bytes}))
 

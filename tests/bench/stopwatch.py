@@ -1,4 +1,4 @@
-"""What a process costs: wall seconds, and CPU seconds of it and of all that it starts."""
+"""The cost of a process: wall seconds, and CPU seconds of it and of its children."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-class Took(NamedTuple):
-    """What some work cost, in seconds."""
+class Elapsed(NamedTuple):
+    """The cost of some work, in seconds."""
 
     wall_s: float
     cpu_s: float
 
 
 class Stopwatch:
-    """Runs from where it is made; its CPU is that of this process, all threads."""
+    """Measures from its creation; its CPU time is that of this process, all threads."""
 
     def __init__(self) -> None:
         self._wall_s = CLOCK.monotonic_s()
         self._cpu_s = time.process_time()
 
-    def took(self) -> Took:
-        return Took(CLOCK.monotonic_s() - self._wall_s, time.process_time() - self._cpu_s)
+    def took(self) -> Elapsed:
+        return Elapsed(CLOCK.monotonic_s() - self._wall_s, time.process_time() - self._cpu_s)
 
 
-def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int | None = None) -> Took:
-    """A command from start to end, in the checkout. Raises `CalledProcessError`."""
+def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int | None = None) -> Elapsed:
+    """Run a command in the checkout. Raises `CalledProcessError`."""
     started_s = CLOCK.monotonic_s()
     process = subprocess.Popen(argv, cwd=REPO, env=env, stdin=subprocess.DEVNULL, stdout=stdout)
     _, status, usage = os.wait4(process.pid, 0)
@@ -47,22 +47,22 @@ def command(argv: Sequence[str], env: dict[str, str] | None = None, stdout: int 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(argv))
-    return Took(wall_s, usage.ru_utime + usage.ru_stime)
+    return Elapsed(wall_s, usage.ru_utime + usage.ru_stime)
 
 
-def shell(line: str, env: dict[str, str] | None = None) -> Took:
-    """A line as a person would type it, the shell's own start included."""
+def shell(line: str, env: dict[str, str] | None = None) -> Elapsed:
+    """Run a shell line, the shell's own start included."""
     return command(["sh", "-c", line], env)
 
 
 def fresh(function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-    """The function's result in a new interpreter: no garbage of this one's slows it, no memory is counted as its."""
+    """Return the function's result from a new interpreter, without this one's garbage and memory."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
 def status_kib(label: str, pid: int | str = "self") -> int:
-    """A number of /proc/PID/status, as `VmRSS` or `VmHWM`; for counts of switches there is no kB behind it."""
+    """Return a number of /proc/PID/status, as `VmRSS` or `VmHWM`, or a count of switches."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{label}:"):
             return int(line.split()[1])
@@ -70,6 +70,6 @@ def status_kib(label: str, pid: int | str = "self") -> int:
 
 
 def process_cpu_s(pid: int) -> float:
-    """CPU seconds that a running process used so far, by its threads' scheduler statistics (nanoseconds)."""
+    """Return a running process's CPU seconds, by its threads' scheduler statistics (nanoseconds)."""
     tasks = Path(f"/proc/{pid}/task")
     return sum(int((tasks / task / "schedstat").read_text().split()[0]) for task in os.listdir(tasks)) / 1e9

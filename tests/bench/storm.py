@@ -1,4 +1,4 @@
-"""A burst of changes: files that are made, written, closed and removed, four events each, and a last one as a mark."""
+"""A burst of changes: files created, written, closed and removed, four events each, and a last one as a mark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MARK = "mark"
 
 
 def main(tree: str, events: int) -> None:
-    """Make so many events in the directories of the tree, then one file in its directory `MARK`."""
+    """Cause so many events in the directories of the tree, then create one file in its directory `MARK`."""
     folders = sorted(item.path for item in os.scandir(tree) if item.is_dir() and item.name != MARK)
     for number in range(events // EVENTS_A_FILE):
         path = f"{folders[number % len(folders)]}/{number}"

@@ -1,4 +1,4 @@
-"""The one table: a line a measure, what it is held against, and how far apart the two are."""
+"""The table of results: a line a measurement, its comparison, and the ratio."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One measure.
+    """One measurement.
 
-    `ratio` is the rival's figure by ours, so more is better; `noise` the rival's largest figure by its least.
+    `ratio` is the rival's figure by syncd's, so more is better; `noise` the rival's largest figure by its least.
     """
 
     measure: str
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What could not be measured, and why."""
+    """A measurement that is not possible, and why."""
 
     measure: str
     why: str
@@ -64,14 +64,14 @@ def compared(
     unit: Callable[[float], str] = seconds,
     goal: str = "",
 ) -> Row:
-    """The row of the figures of some rounds on both sides."""
+    """Return the row for the figures of some rounds on both sides."""
     mine, other = median(ours), median(theirs)
     noise = max(theirs) / min(theirs) if min(theirs) > 0 else None
     return Row(measure, rival, unit(mine), unit(other), other / mine if mine else None, goal, noise)
 
 
 def alone(measure: str, ours: Sequence[float], *, unit: Callable[[float], str] = seconds, goal: str = "") -> Row:
-    """The row of a figure that nothing is held against."""
+    """Return the row for a figure without a comparison."""
     return Row(measure, "", unit(median(ours)), goal=goal, noise=max(ours) / min(ours) if min(ours) > 0 else None)
 
 
@@ -84,7 +84,7 @@ def print_head() -> None:
 
 
 def print_rows(rows: Iterable[Row | Skipped]) -> None:
-    """Each row as soon as it is measured."""
+    """Print each row as soon as it is measured."""
     for row in rows:
         if isinstance(row, Skipped):
             print(f"{row.measure:<46} skipped: {row.why}", flush=True)

@@ -1,9 +1,9 @@
 """Trees to measure on. Those of packages are files that this interpreter's library and installed packages ship.
 
 They look like a dependency folder: sources, stubs, headers, metadata, data, shared objects. The largest are left out
-until files average `MEAN_BYTES`, and what is compiled from the rest is never taken. More files than there are come from
-further copies, each file with a line of its own at its end, so that no two are equal. Copies lie megabytes apart,
-further than deflate or a chunk looks back, so they compress no better than strangers do.
+until files average `MEAN_BYTES`, and compiled files are never taken. More files are made by further copies, each with a
+line of its own at its end, so that no two are equal. Copies are megabytes apart, further than deflate or a chunk looks
+back, so they compress no better than different files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _shipped() -> Iterator[Path]:
 
 
 def _sources() -> list[Path]:
-    """In an order that is mixed, but the same at each call: a part of them is like the whole."""
+    """Return the files in a shuffled order that is always the same, so that a part of them is like the whole."""
     sizes = sorted((path.stat().st_size, str(path)) for path in _shipped())
     while len(sizes) > 1 and mean(size for size, _ in sizes) > MEAN_BYTES:
         del sizes[-max(1, len(sizes) // 1000) :]
@@ -41,7 +41,7 @@ def _sources() -> list[Path]:
 
 
 def packages(folder: Path, files: int) -> Path:
-    """So many files of packages."""
+    """Make a tree of so many files of packages."""
     sources = _sources()
     made = 0
     for copy in count():
@@ -61,7 +61,7 @@ def packages(folder: Path, files: int) -> Path:
 
 
 def notes(folder: Path, files: int) -> Path:
-    """So many small files, fifty a directory: what an entry costs, whatever is in it."""
+    """Make a tree of so many small files, fifty a directory, to measure the cost of an entry."""
     for number in range(files):
         place = folder / f"{number // 2500}" / f"{number // 50}"
         if not number % 50:
@@ -71,7 +71,7 @@ def notes(folder: Path, files: int) -> Path:
 
 
 def directories(folder: Path, many: int) -> Path:
-    """So many directories of a file each, a hundred side by side at each of two levels; `folder` is one of them."""
+    """Make so many directories of a file each, a hundred at each of two levels; `folder` is one of them."""
     folder.mkdir(parents=True, exist_ok=True)
     made = 1
     for first in count():
@@ -86,11 +86,11 @@ def directories(folder: Path, many: int) -> Path:
 
 
 def victims(folder: Path) -> list[str]:
-    """Paths of files that a person might edit, relative and in order."""
+    """Return the relative paths of files to edit, in order."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [path.relative_to(folder).as_posix() for path in files if 2_000 < path.stat().st_size < 20_000]
 
 
 def content_bytes(folder: Path) -> int:
-    """All that is in its files."""
+    """Return the size of all its files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

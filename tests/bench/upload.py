@@ -1,4 +1,4 @@
-"""The PUT of an archive that lies in pieces, over loopback to a server that throws it away."""
+"""The PUT of an archive of chunks, over loopback to a server that drops it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.upload_url import UploadUrl
 from tests.bench import null_server
 from tests.bench.fixtures import Fixtures, lacks
-from tests.bench.stopwatch import CLOCK, Stopwatch, Took, command, fresh
+from tests.bench.stopwatch import CLOCK, Elapsed, Stopwatch, command, fresh
 from tests.bench.table import Row, Skipped, alone, compared
 
 TIMES = 3
@@ -39,8 +39,8 @@ def _archive(spool: str, mib: int) -> Archive:
     return Archive.of(pieces)
 
 
-def put(url: str, spool: str, mib: int, whole: str) -> list[Took]:
-    """What each of some uploads cost; the archive is left at `whole` too, as one file."""
+def put(url: str, spool: str, mib: int, whole: str) -> list[Elapsed]:
+    """Measure some uploads; the archive is left at `whole` too, as one file."""
     logging.disable()  # that this server tells no checksum is known
     archive = _archive(spool, mib)
     with open(whole, "wb") as file:
@@ -58,8 +58,8 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     """Upload: PUT of an archive of pieces over loopback, checksums and all, against curl -T of one file."""
     title = f"upload, {fixtures.sizes.upload_mib} MiB over loopback"
     whole = fixtures.scratch / "whole"
-    ours: list[Took] = []
-    curl: list[Took] = []
+    ours: list[Elapsed] = []
+    curl: list[Elapsed] = []
     with null_server.apart() as url:
         for _ in range(fixtures.sizes.rounds):
             ours += fresh(put, url, str(fixtures.folder("pieces")), fixtures.sizes.upload_mib, str(whole))

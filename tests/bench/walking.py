@@ -1,4 +1,4 @@
-"""A look at the whole tree against others that walk one, with and without an ignored folder that is as large."""
+"""A full scan against other programs that walk a tree, with and without a large ignored folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
 from tests.bench.fixtures import TREES, Fixtures, lacks
-from tests.bench.stopwatch import Stopwatch, Took, command, fresh, shell
+from tests.bench.stopwatch import Elapsed, Stopwatch, command, fresh, shell
 from tests.bench.table import Row, Skipped, compared
 
 GIT = "git ls-files --exclude-standard"
@@ -29,8 +29,8 @@ BESIDE = {
 }
 
 
-def scanned(tree: str, times: int) -> list[Took]:
-    """Whole looks at a tree of which nothing is known yet."""
+def scanned(tree: str, times: int) -> list[Elapsed]:
+    """Measure full scans of an unknown tree."""
     took = []
     for _ in range(times):
         watch = Stopwatch()
@@ -39,8 +39,8 @@ def scanned(tree: str, times: int) -> list[Took]:
     return took
 
 
-def looped(tree: str, times: int) -> list[Took]:
-    """The least that a walk in Python does: list and stat, nothing kept."""
+def looped(tree: str, times: int) -> list[Elapsed]:
+    """Measure the least that a walk in Python does: list and stat."""
     took = []
     for _ in range(times):
         watch = Stopwatch()
@@ -81,9 +81,9 @@ def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
 
 def _compared(fixtures: Fixtures, title: str, tree: Path, git: Path, lines: dict[str, str]) -> Iterator[Row | Skipped]:
     present = {name: line for name, line in lines.items() if not lacks(*OTHERS[name][0])}
-    ours: list[Took] = []
-    theirs: dict[str, list[Took]] = {name: [] for name in present}
-    loops: list[Took] = []
+    ours: list[Elapsed] = []
+    theirs: dict[str, list[Elapsed]] = {name: [] for name in present}
+    loops: list[Elapsed] = []
     for _ in range(fixtures.sizes.rounds):
         ours += fresh(scanned, str(tree), 3)
         for name, line in present.items():
@@ -101,5 +101,5 @@ def _compared(fixtures: Fixtures, title: str, tree: Path, git: Path, lines: dict
 
 
 def _git_env() -> dict[str, str]:
-    """The environment for git as it comes: a person's own excludes are no part of the comparison."""
+    """Return an environment for git without the user's own excludes."""
     return {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

@@ -28,26 +28,26 @@ DEADLINE_S = 60.0
 _KIB = 1024
 
 
-class Watched(NamedTuple):
-    """What it took to watch a tree: wall seconds, and resident bytes that were not there before."""
+class WatchCost(NamedTuple):
+    """The cost of watching a tree: wall seconds, and further resident bytes."""
 
     wall_s: float
     grown_bytes: float
     unwatched: int
 
 
-class Heard(NamedTuple):
-    """What a burst cost: CPU seconds, the most bytes resident and how many came on top, and what the loop got of it."""
+class BurstCost(NamedTuple):
+    """The cost of a burst: CPU seconds, peak and further resident bytes, and the batches of changes."""
 
     cpu_s: float
     peak_bytes: float
     grown_bytes: float
     batches: int
-    doubt: str
+    lost: str
 
 
-def watched(tree: str) -> Watched:
-    """The first scan, each directory watched before it is listed: as the daemon starts."""
+def watched(tree: str) -> WatchCost:
+    """Measure the first scan, each directory watched before it is listed, as the daemon starts."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
     watch = watcher(tree, lambda: None)
@@ -56,23 +56,23 @@ def watched(tree: str) -> Watched:
         scanner = Scanner(tree, Selection(SelectionSettings()), watch)
         scanner.scan()
         took = clock.took()
-        return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, watch.unwatched())
+        return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, watch.unwatched())
     finally:
         watch.close()
 
 
-def unwatched(tree: str) -> Watched:
-    """The same scan with nothing watched: what the tree itself takes."""
+def unwatched(tree: str) -> WatchCost:
+    """Measure the same scan without watches."""
     before = status_kib("VmRSS")
     clock = Stopwatch()
     scanner = Scanner(tree, Selection(SelectionSettings()), NoScanListener())
     scanner.scan()
     took = clock.took()
-    return Watched(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
+    return WatchCost(took.wall_s, (status_kib("VmRSS") - before) * _KIB, 0)
 
 
-def heard(tree: str, events: int) -> Heard:
-    """The watch under a burst, and a loop that takes the hints whenever it is woken."""
+def received(tree: str, events: int) -> BurstCost:
+    """Measure the watch under a burst, with a loop that takes the changes whenever it is woken."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     watch = watcher(tree, lambda: _ring(ends[1]))
     watch.open()
@@ -81,29 +81,31 @@ def heard(tree: str, events: int) -> Heard:
         watch.take()
         resident = status_kib("VmRSS")
         clock = Stopwatch()
-        batches, doubt = 0, None
+        batches, rescan_reason = 0, None
         with _storm(tree, events) as writer:
             marked = False
             while not marked and select.select([ends[0]], [], [], DEADLINE_S)[0]:
                 os.read(ends[0], 4096)
                 changes = watch.take()
                 batches += 1
-                doubt = max(filter(None, (doubt, changes.rescan_reason)), default=None)
+                rescan_reason = max(filter(None, (rescan_reason, changes.rescan_reason)), default=None)
                 # After an overflow the mark itself may be among what is lost.
-                marked = storm.MARK in changes.dirty or (doubt is not None and writer.poll() is not None)
+                marked = storm.MARK in changes.dirty or (rescan_reason is not None and writer.poll() is not None)
         took = clock.took()
         peak = status_kib("VmHWM")
-        return Heard(took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(doubt, found=marked))
+        return BurstCost(
+            took.cpu_s, peak * _KIB, (peak - resident) * _KIB, batches, _named(rescan_reason, found=marked)
+        )
     finally:
         watch.close()
         for end in ends:
             os.close(end)
 
 
-def _named(doubt: RescanReason | None, *, found: bool) -> str:
+def _named(rescan_reason: RescanReason | None, *, found: bool) -> str:
     if not found:
         return "the last event never came"
-    return "nothing lost" if doubt is None else doubt.name.lower()
+    return "nothing lost" if rescan_reason is None else rescan_reason.name.lower()
 
 
 def _ring(end: int) -> None:
@@ -114,14 +116,14 @@ def _storm(tree: str, events: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen((sys.executable, "-m", storm.__name__, tree, str(events)), cwd=REPO)
 
 
-def _established(tree: Path, without: tuple[Path, ...]) -> Watched:
+def _established(tree: Path, without: tuple[Path, ...]) -> WatchCost:
     started_s = CLOCK.monotonic_s()
     with inotifywait.watching(tree, without) as process:
-        return Watched(CLOCK.monotonic_s() - started_s, status_kib("VmRSS", process.pid) * _KIB, 0)
+        return WatchCost(CLOCK.monotonic_s() - started_s, status_kib("VmRSS", process.pid) * _KIB, 0)
 
 
-def _told(tree: Path, events: int) -> Heard:
-    """Inotifywait under the same burst, writing a line an event into a pipe that is read at once."""
+def _told(tree: Path, events: int) -> BurstCost:
+    """Measure inotifywait under the same burst, with a line an event into a pipe that is read at once."""
     with inotifywait.watching(tree) as process:
         assert process.stdout is not None
         resident, cpu_s = status_kib("VmRSS", process.pid), process_cpu_s(process.pid)
@@ -135,7 +137,7 @@ def _told(tree: Path, events: int) -> Heard:
                 tail = (tail + said)[-4 * len(said) - 4096 :]
         peak = status_kib("VmHWM", process.pid)
         used_s = process_cpu_s(process.pid) - cpu_s
-        return Heard(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
+        return BurstCost(used_s, peak * _KIB, (peak - resident) * _KIB, lines, "")
 
 
 def rows(fixtures: Fixtures) -> Iterator[Row | Skipped]:
@@ -160,9 +162,9 @@ def _many(fixtures: Fixtures) -> Iterator[Row | Skipped]:
 
 
 def _established_rows(fixtures: Fixtures, title: str, tree: Path, without: tuple[Path, ...]) -> Iterator[Row | Skipped]:
-    ours: list[Watched] = []
-    bare: list[Watched] = []
-    rival: list[Watched] = []
+    ours: list[WatchCost] = []
+    bare: list[WatchCost] = []
+    rival: list[WatchCost] = []
     missing = lacks("inotifywait")
     for _ in range(fixtures.sizes.rounds):
         ours.append(fresh(watched, str(tree)))
@@ -188,10 +190,10 @@ def _established_rows(fixtures: Fixtures, title: str, tree: Path, without: tuple
 
 def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
     title = f"burst of {fixtures.sizes.events:,} events"
-    ours: list[Heard] = []
-    rival: list[Heard] = []
+    ours: list[BurstCost] = []
+    rival: list[BurstCost] = []
     for _ in range(fixtures.sizes.rounds):
-        ours.append(fresh(heard, str(_field(fixtures)), fixtures.sizes.events))
+        ours.append(fresh(received, str(_field(fixtures)), fixtures.sizes.events))
         if not lacks("inotifywait"):
             rival.append(_told(_field(fixtures), fixtures.sizes.events))
     for name, unit, what in (("CPU", seconds, "cpu_s"), ("peak memory", mebibytes, "peak_bytes")):
@@ -203,7 +205,7 @@ def _burst(fixtures: Fixtures) -> Iterator[Row | Skipped]:
             yield alone(f"{title}: {name}", mine, unit=unit)
     yield alone(f"{title}: memory grown by", [each.grown_bytes for each in ours], unit=mebibytes)
     yield alone(f"{title}: batches", [each.batches for each in ours], unit=number)
-    worst = ", ".join(sorted({each.rescan_reason for each in ours}))
+    worst = ", ".join(sorted({each.lost for each in ours}))
     lines = min((each.batches for each in rival), default=0)
     yield Row(f"{title}: lost", "inotifywait -m -r, lines", worst, number(lines) if rival else "")
 

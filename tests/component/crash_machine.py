@@ -23,21 +23,21 @@ from tests.component.crash_worker import Event
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"
-_DOOMED = Path(__file__).with_name("crash_worker.py")
+_WORKER = Path(__file__).with_name("crash_worker.py")
 
 
-class Cut(Enum):
-    """What a power cut takes of what was not flushed. Which of it a file system really loses is its own affair."""
+class PowerCut(Enum):
+    """The effect of a power cut on what was not flushed; file systems differ in it."""
 
     NAMES = "names are those of the last flush of their folder, contents those of the last flush of the file"
     CONTENTS = "names are there, contents that were not flushed are empty"
     ZEROS = "names are there, contents that were not flushed are zeros of their length"
-    ANY = "each name and each content has one fate of its own"
+    ANY = "each name and each content has an outcome of its own"
 
 
 @dataclass
-class Ended:
-    """How a process ended: `word` is its outcome, or `killed`."""
+class ProcessResult:
+    """The end of a process: `word` is its outcome, or `killed`."""
 
     word: str
     said: str
@@ -46,7 +46,7 @@ class Ended:
 
 @dataclass
 class Disk:
-    """What the two folders hold, and what of it would outlive a power cut. Directories themselves always do."""
+    """The contents of the two folders, and what of them survives a power cut. Directories always do."""
 
     names: dict[str, int] = field(default_factory=dict)
     safe_names: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Disk:
     _last: int = 0
 
     def play(self, events: list[Event]) -> None:
-        """What one process did."""
+        """Apply the events of one process."""
         files: dict[int, int] = {}
         for word, *rest in events:
             getattr(self, "_" + word.replace("-", "_"))(files, *rest)
@@ -88,10 +88,10 @@ class Disk:
     def _remove(self, files: dict[int, int], path: str) -> None:
         self.names.pop(path, None)
 
-    def after(self, cut: Cut, chance: Random) -> dict[str, bytes]:
-        """What a power cut leaves."""
-        names = self.safe_names if cut is Cut.NAMES else self.names
-        if cut is Cut.ANY:
+    def after(self, cut: PowerCut, chance: Random) -> dict[str, bytes]:
+        """Return the disk after a power cut."""
+        names = self.safe_names if cut is PowerCut.NAMES else self.names
+        if cut is PowerCut.ANY:
             names = {}
             for path in sorted({**self.names, **self.safe_names}):
                 file = chance.choice((self.names, self.safe_names)).get(path)
@@ -99,18 +99,18 @@ class Disk:
                     names[path] = file
         return {path: self._content(file, cut, chance) for path, file in names.items()}
 
-    def _content(self, file: int, cut: Cut, chance: Random) -> bytes:
+    def _content(self, file: int, cut: PowerCut, chance: Random) -> bytes:
         written, safe = self.contents[file], self.safe_contents.get(file, b"")
         if written == safe:
             return safe
-        if cut is Cut.ZEROS:
+        if cut is PowerCut.ZEROS:
             return bytes(len(written))
-        if cut is Cut.ANY:
+        if cut is PowerCut.ANY:
             return chance.choice((written, safe, b"", bytes(len(written)), written[: len(written) // 2]))
         return safe
 
     def settle(self, found: dict[str, bytes]) -> None:
-        """The disk after a power cut, all of it safe."""
+        """Return the disk after a power cut, with all of it flushed."""
         self.names = {path: number for number, path in enumerate(found, self._last + 1)}
         self._last += len(found)
         self.safe_names = dict(self.names)
@@ -132,7 +132,7 @@ class Machine:
         self.workspace.mkdir()
         self.environ = {
             "HOME": str(folder),
-            "PATH": str(folder),  # no git: what it says of the person's ignore files is another story
+            "PATH": str(folder),  # no git, and so no user's exclude file
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "KLAVIS_API_KEY": KEY,
@@ -148,15 +148,15 @@ class Machine:
         }
 
     def acquire(self) -> None:
-        """From now on the sandbox is not named but acquired."""
+        """Configure an acquired sandbox in place of the named one."""
         del self._keys["sandbox"]["id"]
         self._keys["sandbox"]["acquire"] = {}
 
     def set(self, section: str, key: str, value: Any) -> None:
-        """From now on the configuration says so."""
+        """Set a configuration key."""
         self._keys.setdefault(section, {})[key] = value
 
-    def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> Ended:
+    def sync(self, at: int = 0, *, after: str = "", torn: bool = False) -> ProcessResult:
         """`syncd push`, in a process of its own that is killed before its `at`-th step, or half-way through it.
 
         With `after` the first step of that name is counted as the first.
@@ -179,10 +179,10 @@ class Machine:
         ended, steps, events = pickle.loads(self._report.read_bytes())
         self.disk.play(events)
         assert (ended is None) is (code != 0)
-        return Ended(*(ended or ("killed", "")), steps)
+        return ProcessResult(*(ended or ("killed", "")), steps)
 
-    def cut_power(self, cut: Cut, chance: Random) -> None:
-        """What was not flushed may be gone; the workspace is another disk's affair."""
+    def cut_power(self, cut: PowerCut, chance: Random) -> None:
+        """Drop what was not flushed; the workspace is on another disk."""
         found = self.disk.after(cut, chance)
         for folder in (self.folders.state, self.folders.spool):
             for path in Path(folder).rglob("*"):
@@ -194,13 +194,13 @@ class Machine:
         self.disk.settle(found)
 
     def forget_all(self) -> None:
-        """State and spool are removed."""
+        """Remove state and spool."""
         for folder in (self.folders.state, self.folders.spool):
             shutil.rmtree(folder, ignore_errors=True)
         self.disk = Disk()
 
     def written(self) -> dict[str, bytes]:
-        """What both folders really hold: what `disk` must say, or the notes are wrong."""
+        """Return what both folders hold, which must equal `disk`."""
         found = {}
         for folder in (self.folders.state, self.folders.spool):
             for path in Path(folder).rglob("*"):
@@ -211,8 +211,8 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path, **options: Any) -> Iterator[Machine]:
-    """A machine in `folder`; `options` are the emulator's."""
-    command = [sys.executable, str(_DOOMED)]
+    """Return a machine in `folder`; `options` are the emulator's."""
+    command = [sys.executable, str(_WORKER)]
     with (
         Emulator(folder / "emulator", api_key=KEY, **options) as emulator,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,

@@ -1,8 +1,8 @@
-"""Processes that sync once and can be made to die at any of their steps. Run as a program, by `crash_machine.Machine`.
+"""Processes that sync once and are killed at any step, run as a program by `crash_machine.Machine`.
 
-A step is a call that changes what other processes see: a file made, written, flushed, moved or removed, a byte sent, an
-answer heard. All modules are loaded once; each sync then runs in a fork of its own, so a hundred deaths take seconds.
-What is done to the two folders is also written down, for the power cut that may follow.
+A step is a call that changes what other processes see: a file created, written, flushed, renamed or removed, bytes
+sent, a response received. All modules are loaded once and each sync runs in a fork, so a hundred deaths take seconds.
+Changes of the two folders are also recorded, for a power cut that may follow.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # What is written down of each step in the folders, by its first word:
 #   open PATH FILE made emptied · write FILE BYTES · cut FILE SIZE · flush FILE · flush-folder PATH · move FROM TO ·
 #   remove PATH
-# FILE is a number that stands for a file under whatever name.
+# FILE is the number of a file, under any name.
 Event = tuple[Any, ...]
 
 
-class Tripwire:
-    """Counts the steps, writes them down, and kills its process at one of them."""
+class StepKiller:
+    """Counts and records the steps, and kills its process at one of them."""
 
     def __init__(self, at: int, *, after: str, torn: bool, folders: list[str], report: str) -> None:
-        """Kills before the `at`-th step, counted from the first one of the name `after` if there is one; 0: never."""
+        """Kill before the `at`-th step, counted from the first one of the name `after` if given; 0: never."""
         self._left = at
         self._after = after
         self._torn = torn
@@ -46,7 +46,7 @@ class Tripwire:
         self.real: dict[str, Any] = {}
 
     def step(self, name: str, what: str = "") -> None:
-        """One step is about to be done."""
+        """Count a step that is about to happen."""
         with self._lock:
             self.steps.append(f"{name} {os.path.basename(what)}".rstrip())
             if self._after in ("", self.steps[-1]):
@@ -57,7 +57,7 @@ class Tripwire:
                         self.die()
 
     def step_in_two(self, name: str) -> bool:
-        """The same of one that can be half done. True: do half of it, then call `die`."""
+        """Count a step that can be half done. True: do half of it, then call `die`."""
         with self._lock:
             self.step(name)
             if self._torn:
@@ -65,29 +65,29 @@ class Tripwire:
             return self._torn and self._left == 0
 
     def die(self) -> None:
-        """As by `kill -9`, but for the notes."""
+        """Write the report, then end as by `kill -9`."""
         self.tell(None)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def tell(self, ended: tuple[str, str] | None) -> None:
-        """Leave the notes: how it ended by itself, the steps, the events."""
+        """Write the report: how the process ended, its steps and events."""
         descriptor = self.real["open"](self._report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self.real["write"](descriptor, pickle.dumps((ended, self.steps, self.events)))
         os.close(descriptor)
 
     def note(self, word: str, path: str, *more: Any) -> None:
-        """Write an event down, if it is in one of the folders."""
+        """Record an event if it is in one of the folders."""
         if path.startswith(self._folders):
             self.events.append((word, path, *more))
 
     def note_file(self, word: str, descriptor: int, *more: Any) -> None:
-        """The same by descriptor."""
+        """Record an event by its descriptor."""
         number = self._files.get(descriptor)
         if number is not None:
             self.events.append((word, number, *more))
 
     def opened(self, path: str, descriptor: int, *, made: bool, emptied: bool) -> None:
-        """A file of the folders is open for writing."""
+        """Note that a file of the folders is open for writing."""
         self._files.pop(descriptor, None)
         if path.startswith(self._folders):
             self._count += 1
@@ -95,8 +95,8 @@ class Tripwire:
             self.events.append(("open", path, self._count, made, emptied))
 
 
-class _Draft(io.RawIOBase):
-    """What `fdopen` gives, but each write is a step."""
+class _SteppedFile(io.RawIOBase):
+    """A file from `fdopen` in which each write is a step."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -124,8 +124,8 @@ def _place(path: Any, dir_fd: int | None) -> str:
     return os.path.join(folder, os.fsdecode(path))
 
 
-def arm(trip: Tripwire) -> None:
-    """Put the wire before every step."""
+def arm(trip: StepKiller) -> None:
+    """Install the killer before every step."""
     real = trip.real
     for name in ("open", "write", "fsync", "ftruncate", "fdopen", "replace", "rename", "unlink", "rmdir", "mkdir"):
         real[name] = getattr(os, name)
@@ -173,7 +173,7 @@ def arm(trip: Tripwire) -> None:
         trip.note_file("cut", descriptor, size)
 
     def fdopened(descriptor: int, mode: str = "r", *args: Any, **keys: Any) -> Any:
-        return _Draft(descriptor) if "w" in mode else real["fdopen"](descriptor, mode, *args, **keys)
+        return _SteppedFile(descriptor) if "w" in mode else real["fdopen"](descriptor, mode, *args, **keys)
 
     def moved(name: str) -> Any:
         def move(source: Any, target: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
@@ -206,7 +206,7 @@ def arm(trip: Tripwire) -> None:
         setattr(socket.socket, way, _crossed(trip, name, getattr(socket.socket, way)))
 
 
-def _crossed(trip: Tripwire, way: str, real: Any) -> Any:
+def _crossed(trip: StepKiller, way: str, real: Any) -> Any:
     def cross(self: socket.socket, *args: Any) -> Any:
         if way == "recv":  # tried in vain, before there is anything to receive, it is no step
             received = real(self, *args)
@@ -223,11 +223,11 @@ def _crossed(trip: Tripwire, way: str, real: Any) -> Any:
 
 
 def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
-    """The outcome's word and what was said."""
+    """Return the outcome's word and the message."""
     os.environ.clear()
     os.environ.update(order["environ"])
     config = check_config(order["keys"])
-    trip = Tripwire(
+    trip = StepKiller(
         order["at"],
         after=order["after"],
         torn=order["torn"],
@@ -245,7 +245,7 @@ def _one_sync(order: dict[str, Any]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """One order a line; the answer is the exit status."""
+    """Run one sync for each input line, and answer with its exit status."""
     httpx.Client().close()  # loads what it loads late
     for line in sys.stdin:
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""Each step of a sync that acquires a sandbox is once the last one of its process: one is used, few are lost."""
+"""A process that acquires a sandbox is killed at each step: one sandbox is used, and few are lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from syncd.remote.acquired_sandbox import MOST_ACQUIRED
-from tests.component.crash_machine import Cut, Machine, machine
+from tests.component.crash_machine import Machine, PowerCut, machine
 
 # More than such a sync has.
 _MOST_STEPS = 200
@@ -26,27 +26,27 @@ def on(tmp_path: Path) -> Iterator[Machine]:
 
 
 def acquired(on: Machine) -> int:
-    """How many sandboxes were acquired so far."""
+    """Return how many sandboxes were acquired so far."""
     return on.emulator.request_log.ops().count("acquire")
 
 
 def used(on: Machine) -> list[str]:
-    """The sandboxes that anything was put into."""
+    """Return the sandboxes that hold anything."""
     return [box.id for box in on.emulator.sandboxes() if any(box.workspace.iterdir())]
 
 
 @pytest.mark.parametrize(
     ("cuts", "most_after"),
     [
-        ([None, Cut.NAMES, None, Cut.ANY], 2),
+        ([None, PowerCut.NAMES, None, PowerCut.ANY], 2),
         pytest.param([None], _MOST_STEPS, marks=pytest.mark.long),
-        pytest.param([*Cut], _MOST_STEPS, marks=pytest.mark.long),
+        pytest.param([*PowerCut], _MOST_STEPS, marks=pytest.mark.long),
     ],
 )
-def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[Cut | None], most_after: int) -> None:
-    """Wherever the process dies, the next one fills the sandbox that it knows of, or one more.
+def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[PowerCut | None], most_after: int) -> None:
+    """Wherever the process dies, the next one fills the recorded sandbox, or one more.
 
-    `most_after` steps after the acquisition it is enough: the rest is any other sync's.
+    `most_after` steps after the acquisition are enough: the rest is any other sync's.
     """
     cut, chance = cycle(cuts), Random(7)
     for step in range(1, _MOST_STEPS):
@@ -66,8 +66,8 @@ def test_one_is_used_and_one_is_lost_at_most(on: Machine, cuts: list[Cut | None]
     assert step > 15
 
 
-def test_deaths_do_not_empty_the_account(on: Machine) -> None:
-    """One process after the other dies before it hears of its sandbox: after a few none is asked for any more."""
+def test_repeated_deaths_stop_acquiring(on: Machine) -> None:
+    """After a few processes that died before they received their sandbox, none acquires one any more."""
     for _ in range(MOST_ACQUIRED):
         assert on.sync(1, after="recv").word == "killed"
     assert acquired(on) == MOST_ACQUIRED

@@ -1,4 +1,4 @@
-"""What one question to an API over TLS tells `syncd check` about certificates."""
+"""The findings of `syncd check` about the API's TLS certificate."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class _Sandbox(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what some of these tests are about."""
+        """Ignore clients that hang up, as some tests do."""
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[object]:
-    """Makes a self-signed certificate, and serves with it."""
+    """Make a self-signed certificate and serve with it."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate")
 
@@ -78,7 +78,7 @@ def _found(url: str) -> dict[str, Finding]:
 
 @pytest.mark.parametrize(("days", "grade"), [("2", Grade.WARN), ("30", Grade.PASS)])
 def test_the_end_of_a_certificate(make, monkeypatch: pytest.MonkeyPatch, days: str, grade: Grade) -> None:
-    """One that is believed is told with its issuer and its end, and is a warning when that is near."""
+    """A trusted certificate is shown with its issuer and expiry; a near expiry is a warning."""
     with make(_HERE, "-days", days) as (url, certificate):
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
         found = _found(url)
@@ -100,7 +100,7 @@ def test_the_end_of_a_certificate(make, monkeypatch: pytest.MonkeyPatch, days: s
 def test_each_kind_of_distrust(
     make, monkeypatch: pytest.MonkeyPatch, names: str, life: tuple[str, ...], reusable: bool, grade: Grade, words: str
 ) -> None:
-    """Untrusted, another host's, expired and not yet valid are told apart, each with its own remedy."""
+    """Untrusted, another host's, expired and not yet valid certificates each have their own remedy."""
     with make(names, *life) as (url, certificate):
         if reusable:
             monkeypatch.setenv("SSL_CERT_FILE", certificate)

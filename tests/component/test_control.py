@@ -1,4 +1,4 @@
-"""The control socket: private, at any depth of folders, and unharmed by whoever connects."""
+"""The control socket: private, at any depth of folders, and safe against any client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEADLINE_S = 10.0
 
 @contextmanager
 def served(folder: Path) -> Iterator[ControlServer]:
-    """A server listening in the folder."""
+    """Return a server that listens in the folder."""
     server = ControlServer(str(folder))
     server.open()
     try:
@@ -33,7 +33,7 @@ def served(folder: Path) -> Iterator[ControlServer]:
 
 
 def next_request(server: ControlServer) -> tuple[Client, Message]:
-    """The first request to come, waited for as the loop does."""
+    """Return the next request, waited for as the loop does."""
     while True:
         ready, _, _ = select.select(server.filenos(), [], [], DEADLINE_S)
         assert ready, "no request came"
@@ -42,7 +42,7 @@ def next_request(server: ControlServer) -> tuple[Client, Message]:
 
 
 def connected(folder: Path) -> socket.socket:
-    """A raw client."""
+    """Return a raw client."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(DEADLINE_S)
     client.connect(str(folder / "control.sock"))
@@ -51,33 +51,33 @@ def connected(folder: Path) -> socket.socket:
 
 @contextmanager
 def asking(folder: Path, request: Message) -> Iterator[list[Message]]:
-    """A command in another thread; what it heard, once the block is left."""
-    heard: list[Message] = []
-    thread = threading.Thread(target=lambda: heard.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
+    """Run a command in another thread, and return its messages."""
+    received: list[Message] = []
+    thread = threading.Thread(target=lambda: received.extend(ask(str(folder), request, SystemClock(), DEADLINE_S)))
     thread.start()
-    yield heard
+    yield received
     thread.join()
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_a_command_is_heard_and_answered(tmp_path: Path, depth: int) -> None:
-    """A request comes through, progress and the end go back; also where the folder's path is too long for a socket."""
+def test_a_request_is_answered(tmp_path: Path, depth: int) -> None:
+    """A request arrives and progress and result go back, also if the folder's path is too long for a socket."""
     folder = tmp_path.joinpath(*("long-" * 15 for _ in range(depth)))
     folder.mkdir(parents=True, exist_ok=True)
     with served(folder) as server:
         assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
-        with asking(folder, {"do": "push", "force": True}) as heard:
+        with asking(folder, {"do": "push", "force": True}) as received:
             client, request = next_request(server)
             client.send({"event": "progress", "sent_bytes": 1, "total_bytes": 2})
             client.done(0, "fine", result={"files": 3})
         assert request == {"do": "push", "force": True}
-        assert [message["event"] for message in heard] == ["progress", "done"]
-        assert heard[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}
+        assert [message["event"] for message in received] == ["progress", "done"]
+        assert received[1] == {"event": "done", "exit": 0, "message": "fine", "result": {"files": 3}}
     assert not (folder / "control.sock").exists()
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
-    """No socket, a socket that a killed process left, and a folder that is gone are all the same to a command."""
+def test_no_server(tmp_path: Path) -> None:
+    """No socket, a killed process's socket and a missing folder are the same to a command."""
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(ConnectionError):
             list(ask(str(folder), {"do": "push"}, SystemClock()))
@@ -102,8 +102,8 @@ def test_nobody_listens(tmp_path: Path) -> None:
         b"",
     ],
 )
-def test_nonsense_is_hung_up_on(tmp_path: Path, said: bytes) -> None:
-    """Whoever says what is no request is let go, and the next command is heard."""
+def test_an_invalid_request_is_disconnected(tmp_path: Path, said: bytes) -> None:
+    """Its client is disconnected, and the next request is answered."""
     with served(tmp_path) as server:
         with connected(tmp_path) as client:
             client.sendall(said)
@@ -120,7 +120,7 @@ def test_nonsense_is_hung_up_on(tmp_path: Path, said: bytes) -> None:
 
 
 def test_a_request_may_come_in_parts(tmp_path: Path) -> None:
-    """A line is a request once it is whole."""
+    """A request is read once its line is complete."""
     with served(tmp_path) as server, connected(tmp_path) as client:
         client.sendall(b'{"do": ')
         select.select(server.filenos(), [], [], DEADLINE_S)
@@ -131,7 +131,7 @@ def test_a_request_may_come_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_client_that_went_away(tmp_path: Path) -> None:
-    """Telling one that hung up harms nobody."""
+    """An answer to a closed connection causes no error."""
     with served(tmp_path) as server:
         with connected(tmp_path) as raw:
             raw.sendall(b'{"do": "push"}\n')
@@ -144,7 +144,7 @@ def test_a_client_that_went_away(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read(tmp_path: Path) -> None:
-    """One that lets its answers pile up is let go: it must not hold up the daemon."""
+    """A client that does not read its answers is disconnected and does not block the daemon."""
     with served(tmp_path) as server, connected(tmp_path) as raw:
         raw.sendall(b'{"do": "push"}\n')
         client, _ = next_request(server)
@@ -171,7 +171,7 @@ def test_clients_are_bounded(tmp_path: Path) -> None:
     "last_words", [b"", b'{"event": "progress"}\n', b'{"event": "do', b'{"event": "progress"}\n{"ev']
 )
 def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
-    """A daemon that ends in the middle of an answer is a lost connection, not a crash of the command."""
+    """A daemon that ends in the middle of an answer is a lost connection to the command."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "control.sock"))
         listener.listen()
@@ -192,20 +192,20 @@ def test_a_daemon_that_dies(tmp_path: Path, last_words: bytes) -> None:
 
 
 def test_the_time_is_over(tmp_path: Path) -> None:
-    """A command with a time limit does not wait for a daemon that is busy, however often it says so."""
+    """A command with a timeout does not wait longer for a daemon that sends progress."""
     clock = ScriptedClock()
     with served(tmp_path), pytest.raises(TimeoutError):
         list(ask(str(tmp_path), {"do": "flush"}, clock, 0.01))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "control.sock"))
         listener.listen()
-        heard = ask(str(tmp_path), {"do": "flush"}, clock, 5.0)
+        received = ask(str(tmp_path), {"do": "flush"}, clock, 5.0)
         done = threading.Thread(target=lambda: _progress_for_ever(listener))
         done.start()
-        assert next(heard) == {"event": "progress"}
+        assert next(received) == {"event": "progress"}
         clock.go_on(10)
         with pytest.raises(TimeoutError):
-            next(heard)
+            next(received)
         listener.shutdown(socket.SHUT_RDWR)
         done.join()
 
@@ -219,8 +219,8 @@ def _progress_for_ever(listener: socket.socket) -> None:
             pass
 
 
-def test_two_servers_do_not_meet(tmp_path: Path) -> None:
-    """A socket file that a killed daemon left is replaced by the next one."""
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """The next daemon replaces the socket file of a killed one."""
     first = ControlServer(str(tmp_path))
     first.open()
     inode = os.stat(tmp_path / "control.sock").st_ino

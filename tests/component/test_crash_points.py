@@ -1,10 +1,10 @@
-"""Each step of a sync is once the last one of its process, by `kill -9` or with the power gone: the next one mends it.
+"""A process is killed at each step of a sync, by `kill -9` or a power cut, and the next one recovers.
 
-After each death the workspace stays, is taken back to what it was before, or goes on changing; then a fresh process
-syncs once, and the sandbox holds the workspace, the records say so, and nothing is left over. Every step means each
-call that makes, writes, flushes, moves or removes a file, and each byte to and from the server, cut in half too.
+After each death the workspace stays, is restored to the version before, or changes; then a new process syncs once: the
+sandbox equals the workspace, the records say so, and no files are left over. A step is each call that creates, writes,
+flushes, renames or removes a file, and each byte to and from the server, also half done.
 
-All deaths with all that may follow take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
+All combinations take some minutes: `python -m pytest -m long tests/component/test_crash_points.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.component.crash_machine import Cut, Disk, Machine, machine
+from tests.component.crash_machine import Disk, Machine, PowerCut, machine
 
 RECORDS = {
     "initialized",
@@ -36,65 +36,65 @@ RECORDS = {
     "lingering",
     "small-archives",
 }
-# What stands only from before something is asked of the sandbox until what came of it is known.
+# Records that exist only from before a request to the sandbox until its outcome is known.
 PASSING = {"uploaded", "unsure", "perhaps-there", "started"}
-# More than a sync has; the story ends at the first number that kills nobody.
+# More than a sync has; the test ends at the first step that is not reached.
 MOST_STEPS = 200
 
 
-class Story:
-    """A workspace that changes with each chapter, and what it was before."""
+class CrashScenario:
+    """A workspace with a new version for each sync, and a copy of the version before."""
 
     def __init__(self, on: Machine) -> None:
         self.machine = on
         self.before = on.workspace.parent / "before"
-        self.chapter = 0
+        self.version = 0
         self.archive_bytes = 0
         (on.workspace / "d").mkdir(exist_ok=True)
         self.change()
 
     def keep(self) -> None:
-        """Remember the workspace as it is."""
+        """Copy the workspace as it is."""
         shutil.rmtree(self.before, ignore_errors=True)
         shutil.copytree(self.machine.workspace, self.before, symlinks=True)
 
     def change(self) -> None:
-        """Every kind of change, and no size tells of them."""
-        self.chapter += 1
+        """Change the workspace in every way, without a change of sizes."""
+        self.version += 1
         work = self.machine.workspace
-        (work / "a").write_text(f"chapter {self.chapter:06}")
-        (work / "d/b").write_text(f"{self.chapter:04}" * 5000)
-        (work / "d/b").chmod(0o755 if self.chapter % 2 else 0o644)
+        (work / "a").write_text(f"chapter {self.version:06}")
+        (work / "d/b").write_text(f"{self.version:04}" * 5000)
+        (work / "d/b").chmod(0o755 if self.version % 2 else 0o644)
         (work / "l").unlink(missing_ok=True)
-        (work / "l").symlink_to("ab"[self.chapter % 2])
-        (work / f"new{self.chapter % 3}").write_text("new")
+        (work / "l").symlink_to("ab"[self.version % 2])
+        (work / f"new{self.version % 3}").write_text("new")
 
-    def take_back(self) -> None:
-        """The workspace is what it was when it was kept."""
+    def restore(self) -> None:
+        """Restore the copied workspace."""
         work = self.machine.workspace
         shutil.rmtree(work)
         shutil.copytree(self.before, work, symlinks=True)
 
-    def stay(self) -> None:
-        """Nothing happens."""
+    def keep_unchanged(self) -> None:
+        """Change nothing."""
 
     def check(self, *, powerless: bool = False) -> None:
-        """One sync by a fresh process mends everything, and the one after it has nothing to do."""
-        self.mend(powerless=powerless)
+        """Sync once in a new process, which recovers; the next sync has nothing to do."""
+        self.recover(powerless=powerless)
         asked = len(self.machine.emulator.request_log.ops())
         again = self.machine.sync()
         assert again.word == "unchanged"
         assert len(self.machine.emulator.request_log.ops()) == asked
 
-    def mend(self, *, powerless: bool) -> None:
-        """One sync by a fresh process, after which the sandbox holds the workspace."""
+    def recover(self, *, powerless: bool) -> None:
+        """Sync once in a new process, after which the sandbox equals the workspace."""
         ended = self.machine.sync()
         assert ended.word in ("initialized", "unchanged"), ended.said
         assert tree(self.machine.workspace).items() <= tree(self.machine.sandbox.workspace).items()
         self.check_folders(sent=ended.word == "initialized", powerless=powerless)
 
     def check_folders(self, *, sent: bool, powerless: bool) -> None:
-        """Nothing is left over, and the disk's notes are right."""
+        """Check that no files are left over, and that the disk model is right."""
         state, spool = Path(self.machine.folders.state), Path(self.machine.folders.spool)
         names = {path.name for path in state.iterdir()}
         damaged = {name for name in names if name.endswith(".damaged")}
@@ -117,8 +117,8 @@ class Story:
         )
 
 
-class Pruned(Story):
-    """A workspace in which each chapter deletes, too, and a sandbox that follows in that as it is told to."""
+class DeletionScenario(CrashScenario):
+    """A workspace in which each version also deletes, and a sandbox with that setting of `deletions`."""
 
     def __init__(self, on: Machine, deletions: str, archive: str) -> None:
         on.set("sandbox", "deletions", deletions)
@@ -127,12 +127,12 @@ class Pruned(Story):
         super().__init__(on)
 
     def change(self) -> None:
-        """Also a file that goes, one that comes back as it was, a folder that becomes a file and the reverse."""
+        """Delete and restore files too, and change the kind of paths."""
         super().change()
-        work, odd = self.machine.workspace, self.chapter % 2
+        work, odd = self.machine.workspace, self.version % 2
         for path in work.glob("gone*"):
             path.unlink()
-        (work / f"gone{self.chapter % 3}").write_text("comes back as it was")
+        (work / f"gone{self.version % 3}").write_text("comes back as it was")
         if (work / "kind").is_dir():
             shutil.rmtree(work / "kind")
         else:
@@ -143,15 +143,15 @@ class Pruned(Story):
             (work / "kind/deep").mkdir(parents=True)
             (work / "kind/deep/f").write_text("in a folder")
 
-    def mend(self, *, powerless: bool) -> None:
-        super().mend(powerless=powerless)
+    def recover(self, *, powerless: bool) -> None:
+        super().recover(powerless=powerless)
         self.machine.sandbox.wait()
         if self.exactly:
             assert tree(self.machine.workspace) == tree(self.machine.sandbox.workspace)
 
 
 def tree(top: Path) -> dict[str, object]:
-    """Path to content and the one bit that a sandbox keeps, or to a link's target."""
+    """Return each path's content and executable bit, or link target."""
     found: dict[str, object] = {}
     for path in top.rglob("*"):
         name = str(path.relative_to(top))
@@ -163,53 +163,53 @@ def tree(top: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
-    """A machine, and a workspace that is nowhere else yet. Its disk is memory where possible: there a flush is free."""
+def scenario(tmp_path: Path) -> Iterator[CrashScenario]:
+    """Return a machine with an unsynced workspace. Its disk is in memory if possible, where a flush costs nothing."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
     with TemporaryDirectory(dir=memory) as folder, machine(Path(folder)) as on:
-        yield Story(on)
+        yield CrashScenario(on)
 
 
-Then = Callable[[Story], None]
-AFTERWARDS: list[Then] = [Story.take_back, Story.change, Story.stay]
+Then = Callable[[CrashScenario], None]
+AFTERWARDS: list[Then] = [CrashScenario.restore, CrashScenario.change, CrashScenario.keep_unchanged]
 DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 
 
 def _deaths(
-    story: Story,
+    scenario: CrashScenario,
     afterwards: list[Then],
-    cuts: Sequence[Cut | None] = (),
+    cuts: Sequence[PowerCut | None] = (),
     *,
     torn: bool,
     anew: bool = False,
     first: int = 1,
     stride: int = 1,
 ) -> int:
-    """Dies once at each `stride`-th step of a sync, or half-way through those that have a half; at which it ended.
+    """Die at each `stride`-th step of a sync, or half-way through it, and return the last step.
 
     `anew`: each time with nothing recorded yet.
     """
     then, cut, chance = cycle(afterwards), cycle(cuts or [None]), Random(5)
     powerless = False
-    story.machine.sync()
+    scenario.machine.sync()
     for step in range(first, MOST_STEPS, stride):
         if anew:
-            story.machine.forget_all()
-        story.keep()
-        story.change()
-        if story.machine.sync(step, torn=torn).word != "killed":
+            scenario.machine.forget_all()
+        scenario.keep()
+        scenario.change()
+        if scenario.machine.sync(step, torn=torn).word != "killed":
             return step - 1
         if (how := next(cut)) is not None:
-            story.machine.cut_power(how, chance)
+            scenario.machine.cut_power(how, chance)
             powerless = True
-        next(then)(story)
-        story.check(powerless=powerless)
+        next(then)(scenario)
+        scenario.check(powerless=powerless)
     raise AssertionError("a sync without end")
 
 
-def test_the_steps_are_all_there(story: Story) -> None:
-    """The wire is before every step that matters; a way to write that goes around it would show here."""
-    steps = story.machine.sync().steps
+def test_the_steps_are_all_there(scenario: CrashScenario) -> None:
+    """Every step that matters is counted; a new way to write that is not counted fails here."""
+    steps = scenario.machine.sync().steps
     for name in ("lease", "uploaded", "initialized"):
         at = steps.index(f"move {name}")
         assert steps[at - 3 : at] == [f"open {name}.new", "write", "flush"]
@@ -223,110 +223,116 @@ def test_the_steps_are_all_there(story: Story) -> None:
         "flush",
     ]
     assert {"connect", "send", "recv", "open 1.loose", "make folder chunks", "move status.json"} <= set(steps)
-    story.check_folders(sent=True, powerless=False)
+    scenario.check_folders(sent=True, powerless=False)
 
 
 @DEATHS
-def test_killed_and_taken_back(story: Story, *, torn: bool) -> None:
-    """Workspace and record agree again: where the sandbox might not, all is sent once more."""
-    assert _deaths(story, [Story.take_back], torn=torn) > (8 if torn else 30)
+def test_killed_and_restored(scenario: CrashScenario, *, torn: bool) -> None:
+    """The workspace equals the record again, but the sandbox may not, so all is sent once more."""
+    assert _deaths(scenario, [CrashScenario.restore], torn=torn) > (8 if torn else 30)
 
 
 @DEATHS
-def test_killed(story: Story, *, torn: bool) -> None:
-    """What was under way, or what came since, is in the sandbox after one sync."""
-    assert _deaths(story, [Story.stay, Story.change], torn=torn) > (8 if torn else 30)
+def test_killed(scenario: CrashScenario, *, torn: bool) -> None:
+    """After one sync the sandbox has what was in progress and what came since."""
+    assert _deaths(scenario, [CrashScenario.keep_unchanged, CrashScenario.change], torn=torn) > (8 if torn else 30)
 
 
-def test_killed_in_the_first_sync(story: Story) -> None:
-    """Also where nothing was there before, neither folders nor records."""
-    assert _deaths(story, AFTERWARDS, torn=False, anew=True) > 40
+def test_killed_in_the_first_sync(scenario: CrashScenario) -> None:
+    """The next sync also succeeds without any folders or records before."""
+    assert _deaths(scenario, AFTERWARDS, torn=False, anew=True) > 40
 
 
 @DEATHS
-def test_without_power(story: Story, *, torn: bool) -> None:
-    """Nor does it matter what the disk had not written yet: names, contents, some of either."""
-    cuts = [*Cut, Cut.ANY]
-    assert _deaths(story, AFTERWARDS, cuts, torn=torn) > (8 if torn else 30)
+def test_without_power(scenario: CrashScenario, *, torn: bool) -> None:
+    """The next sync also succeeds after a power cut: names, contents, or some of either are lost."""
+    cuts = [*PowerCut, PowerCut.ANY]
+    assert _deaths(scenario, AFTERWARDS, cuts, torn=torn) > (8 if torn else 30)
 
 
 @pytest.mark.parametrize(
     ("cut", "before_it"),
     [
         (None, ()),
-        (Cut.NAMES, ("remove uploaded",)),
+        (PowerCut.NAMES, ("remove uploaded",)),
         pytest.param(None, ("remove uploaded",), marks=pytest.mark.long),
-        pytest.param(Cut.NAMES, (), marks=pytest.mark.long),
-        pytest.param(Cut.ANY, (), marks=pytest.mark.long),
-        pytest.param(Cut.ANY, ("remove uploaded",), marks=pytest.mark.long),
+        pytest.param(PowerCut.NAMES, (), marks=pytest.mark.long),
+        pytest.param(PowerCut.ANY, (), marks=pytest.mark.long),
+        pytest.param(PowerCut.ANY, ("remove uploaded",), marks=pytest.mark.long),
     ],
 )
-def test_what_lies_in_the_bucket(story: Story, cut: Cut | None, before_it: tuple[str, ...]) -> None:
-    """One text was uploaded, a second one took its place there, and it is the first again that is to arrive.
+def test_a_reverted_upload_in_the_bucket(
+    scenario: CrashScenario, cut: PowerCut | None, before_it: tuple[str, ...]
+) -> None:
+    """A text is uploaded, then a second one, and then the first one must arrive again.
 
-    Each process dies: the first before its initialize, maybe one just after it forgot that upload, the last anywhere
-    on its own way there.
+    Each process dies: the first before its initialize, one maybe just after it forgot that upload, the last anywhere
+    in its own sync.
     """
-    story.machine.sync()
+    scenario.machine.sync()
     for step in range(1, MOST_STEPS):
-        story.change()
-        assert story.machine.sync(1, after="open unsure").word == "killed"
-        story.keep()
-        story.change()
+        scenario.change()
+        assert scenario.machine.sync(1, after="open unsure").word == "killed"
+        scenario.keep()
+        scenario.change()
         for name in before_it:
-            assert story.machine.sync(2, after=name).steps[-2] == name
-        ended = story.machine.sync(step)
+            assert scenario.machine.sync(2, after=name).steps[-2] == name
+        ended = scenario.machine.sync(step)
         if cut is not None:
-            story.machine.cut_power(cut, Random(step))
-        story.take_back()
-        story.mend(powerless=cut is not None)
+            scenario.machine.cut_power(cut, Random(step))
+        scenario.restore()
+        scenario.recover(powerless=cut is not None)
         if "open unsure" in ended.steps:
             break
     assert step > 15
 
 
-def _wander(story: Story, chance: Random, moves: int) -> None:
-    """Deaths in the mending of deaths, with and without power, while the workspace goes to and fro."""
+def _wander(scenario: CrashScenario, chance: Random, moves: int) -> None:
+    """Die again and again during recovery, with and without power cuts, while the workspace changes back and forth."""
     powerless = False
-    story.machine.sync()
+    scenario.machine.sync()
     for _ in range(moves):
         if chance.random() < 0.5:
-            story.keep()
-        chance.choice((story.change, story.take_back, story.stay) if story.before.exists() else (story.change,))()
-        story.machine.sync(chance.choice((0, chance.randint(1, 60))), torn=chance.random() < 0.3)
+            scenario.keep()
+        chance.choice(
+            (scenario.change, scenario.restore, scenario.keep_unchanged)
+            if scenario.before.exists()
+            else (scenario.change,)
+        )()
+        scenario.machine.sync(chance.choice((0, chance.randint(1, 60))), torn=chance.random() < 0.3)
         if chance.random() < 0.3:
-            story.machine.cut_power(chance.choice(list(Cut)), chance)
+            scenario.machine.cut_power(chance.choice(list(PowerCut)), chance)
             powerless = True
         if chance.random() < 0.2:
-            story.check(powerless=powerless)
-    story.check(powerless=powerless)
+            scenario.check(powerless=powerless)
+    scenario.check(powerless=powerless)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_deaths_in_a_row(story: Story, seed: int) -> None:
-    """Nothing of it adds up to something that a fresh process cannot mend."""
-    _wander(story, Random(seed), 12)
+def test_deaths_in_a_row(scenario: CrashScenario, seed: int) -> None:
+    """A new process recovers after a row of deaths."""
+    _wander(scenario, Random(seed), 12)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(100, 130))
-def test_many_deaths_in_a_row(story: Story, seed: int) -> None:
-    """The same for longer, and often: `-m long`, some minutes."""
-    _wander(story, Random(seed), 60)
+def test_many_deaths_in_a_row(scenario: CrashScenario, seed: int) -> None:
+    """A new process recovers after many long rows of deaths: `-m long`, some minutes."""
+    _wander(scenario, Random(seed), 60)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @DEATHS
 @pytest.mark.parametrize("then", AFTERWARDS)
-@pytest.mark.parametrize("cut", [*Cut, None])
+@pytest.mark.parametrize("cut", [*PowerCut, None])
 @pytest.mark.parametrize("anew", [False, True], ids=["again", "first"])
 def test_every_death_with_all_that_may_follow(
-    story: Story, then: Then, cut: Cut | None, *, torn: bool, anew: bool
+    scenario: CrashScenario, then: Then, cut: PowerCut | None, *, torn: bool, anew: bool
 ) -> None:
-    """Each step, each fate of the disk, each afterwards: `-m long`, some minutes."""
-    _deaths(story, [then], [cut], torn=torn, anew=anew)
+    """Each step, each power cut, each change afterwards: `-m long`, some minutes."""
+    _deaths(scenario, [then], [cut], torn=torn, anew=anew)
 
 
 MODES = pytest.mark.parametrize(
@@ -337,14 +343,16 @@ MODES = pytest.mark.parametrize(
 
 @MODES
 @DEATHS
-def test_every_so_often_by_mode(story: Story, deletions: str, archive: str, *, torn: bool) -> None:
-    """With deletions that are made there, and archives of what changed: which steps, changes with what a sync does."""
-    pruned = Pruned(story.machine, deletions, archive)
-    assert _deaths(pruned, AFTERWARDS, [None, *Cut], torn=torn, first=3, stride=4 if torn else 15) > (5 if torn else 30)
+def test_some_deaths_in_each_mode(scenario: CrashScenario, deletions: str, archive: str, *, torn: bool) -> None:
+    """Some steps with deletions and partial archives; which ones depends on the steps of a sync."""
+    pruned = DeletionScenario(scenario.machine, deletions, archive)
+    assert _deaths(pruned, AFTERWARDS, [None, *PowerCut], torn=torn, first=3, stride=4 if torn else 15) > (
+        5 if torn else 30
+    )
 
 
-class Replaced(Story):
-    """A workspace that changes in part, small archives, and a sandbox in which each archive replaces everything."""
+class PartialArchiveScenario(CrashScenario):
+    """A workspace that changes in part, with partial archives, each of which replaces the sandbox's content."""
 
     def __init__(self, on: Machine) -> None:
         on.set("sync", "archive", "changes")
@@ -361,13 +369,15 @@ class Replaced(Story):
     [
         (None, 2),
         pytest.param(None, 1, marks=pytest.mark.long),
-        pytest.param(Cut.NAMES, 1, marks=pytest.mark.long),
-        pytest.param(Cut.ANY, 1, marks=pytest.mark.long),
+        pytest.param(PowerCut.NAMES, 1, marks=pytest.mark.long),
+        pytest.param(PowerCut.ANY, 1, marks=pytest.mark.long),
     ],
 )
-def test_killed_before_a_small_archive_is_proved(story: Story, cut: Cut | None, stride: int, *, torn: bool) -> None:
-    """The first small archive took away what it did not hold: the sandbox counts as unsure until the proof is made."""
-    replaced, on = Replaced(story.machine), story.machine
+def test_killed_before_a_partial_archive_is_proved(
+    scenario: CrashScenario, cut: PowerCut | None, stride: int, *, torn: bool
+) -> None:
+    """The first partial archive removed what it did not hold: the sandbox is uncertain until the proof."""
+    replaced, on = PartialArchiveScenario(scenario.machine), scenario.machine
     then, chance = cycle(AFTERWARDS), Random(7)
     for step in range(1, MOST_STEPS, stride):
         on.forget_all()
@@ -390,15 +400,17 @@ def test_killed_before_a_small_archive_is_proved(story: Story, cut: Cut | None, 
 @pytest.mark.parametrize(
     ("stride", "cuts"),
     [
-        (13, [None, Cut.NAMES, None, Cut.ANY]),
+        (13, [None, PowerCut.NAMES, None, PowerCut.ANY]),
         pytest.param(1, [None], marks=pytest.mark.long),
-        pytest.param(1, [*Cut], marks=pytest.mark.long),
+        pytest.param(1, [*PowerCut], marks=pytest.mark.long),
     ],
 )
 @pytest.mark.timeout(600)
-def test_killed_on_the_way_to_the_next_sandbox(story: Story, stride: int, cuts: list[Cut | None]) -> None:
-    """The one that was acquired has ended: whoever dies in the move, the next process makes it, with everything."""
-    on = story.machine
+def test_killed_on_the_way_to_the_next_sandbox(
+    scenario: CrashScenario, stride: int, cuts: list[PowerCut | None]
+) -> None:
+    """The acquired sandbox has ended; after a death the next process sends everything to the next one."""
+    on = scenario.machine
     on.acquire()
     cut, chance = cycle(cuts), Random(9)
     for step in range(2, MOST_STEPS, stride):
@@ -407,7 +419,7 @@ def test_killed_on_the_way_to_the_next_sandbox(story: Story, stride: int, cuts: 
         first = _filled(on)
         for sandbox in on.emulator.sandboxes():
             sandbox.record.expires_at_s = 0.0
-        story.change()
+        scenario.change()
         ended = on.sync(step)
         if (how := next(cut)) is not None:
             on.cut_power(how, chance)
@@ -423,7 +435,7 @@ def test_killed_on_the_way_to_the_next_sandbox(story: Story, stride: int, cuts: 
 
 
 def _filled(on: Machine) -> dict[str, dict[str, object]]:
-    """What is in those that anything is in, by id."""
+    """Return the contents of the sandboxes that hold anything, by id."""
     return {box.id: found for box in on.emulator.sandboxes() if (found := tree(box.workspace))}
 
 
@@ -432,23 +444,23 @@ def _filled(on: Machine) -> dict[str, dict[str, object]]:
 @MODES
 @DEATHS
 @pytest.mark.parametrize("then", AFTERWARDS)
-@pytest.mark.parametrize("cut", [*Cut, None])
+@pytest.mark.parametrize("cut", [*PowerCut, None])
 def test_every_death_by_mode(
-    story: Story, deletions: str, archive: str, then: Then, cut: Cut | None, *, torn: bool
+    scenario: CrashScenario, deletions: str, archive: str, then: Then, cut: PowerCut | None, *, torn: bool
 ) -> None:
-    """Each step, each fate of the disk, each afterwards, in each mode: `-m long`, many minutes."""
-    _deaths(Pruned(story.machine, deletions, archive), [then], [cut], torn=torn)
+    """Each step, each power cut, each change afterwards, in each mode: `-m long`, many minutes."""
+    _deaths(DeletionScenario(scenario.machine, deletions, archive), [then], [cut], torn=torn)
 
 
 def test_the_disk_forgets() -> None:
-    """The model of a power cut: what was flushed stays, names and contents apart; the rest has its fate."""
+    """The model of a power cut: flushed names and contents stay, the rest is lost as `PowerCut` says."""
     disk = Disk()
     events = [("open", "/s/a.new", 1, True, False), ("write", 1, b"old"), ("flush", 1), ("move", "/s/a.new", "/s/a")]
     disk.play([*events, ("flush-folder", "/s/")])
     disk.play([("open", "/s/a.new", 1, True, False), ("write", 1, b"new!"), ("move", "/s/a.new", "/s/a")])
     disk.play([("open", "/s/b", 1, True, False), ("flush-folder", "/t/")])
-    assert disk.after(Cut.NAMES, Random(0)) == {"/s/a": b"old"}
-    assert disk.after(Cut.CONTENTS, Random(0)) == {"/s/a": b"", "/s/b": b""}
-    assert disk.after(Cut.ZEROS, Random(0)) == {"/s/a": bytes(4), "/s/b": b""}
-    outcomes = {tuple(sorted(disk.after(Cut.ANY, Random(seed)).items())) for seed in range(99)}
+    assert disk.after(PowerCut.NAMES, Random(0)) == {"/s/a": b"old"}
+    assert disk.after(PowerCut.CONTENTS, Random(0)) == {"/s/a": b"", "/s/b": b""}
+    assert disk.after(PowerCut.ZEROS, Random(0)) == {"/s/a": bytes(4), "/s/b": b""}
+    outcomes = {tuple(sorted(disk.after(PowerCut.ANY, Random(seed)).items())) for seed in range(99)}
     assert len(outcomes) >= 8

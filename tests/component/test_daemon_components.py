@@ -38,8 +38,8 @@ def readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def test_the_alarm() -> None:
-    """Rings are kept until they are drained, never block however many, and harm nobody after the end."""
+def test_the_wakeup() -> None:
+    """Wakeups are kept until they are drained, never block, and are harmless after the end."""
     wakeup = Wakeup()
     wakeup.drain()
     assert not readable(wakeup.fileno())
@@ -54,7 +54,7 @@ def test_the_alarm() -> None:
 
 @contextmanager
 def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
-    """Our handlers, in this very process."""
+    """Install the signal handlers in this process."""
     interrupt, wakeup = Interrupt(), Wakeup()
     signals = Signals(interrupt, wakeup)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -68,14 +68,14 @@ def signalled() -> Iterator[tuple[Signals, Interrupt, Wakeup]]:
 
 
 def to_another_thread(number: signal.Signals) -> None:
-    """The kernel may choose any thread; this one it is made to choose."""
+    """Send the signal to a thread other than the main one, as the kernel may."""
     once_waiting = threading.Timer(0.05, lambda: signal.pthread_kill(threading.get_ident(), number))
     once_waiting.start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_another_thread_got_ends_a_wait_for_the_network(number: signal.Signals) -> None:
-    """The main thread sleeps in a system call that knows nothing of it, and is woken all the same."""
+    """The main thread is woken from a system call."""
     near, far = socket.socketpair()
     with near, far, signalled() as (_, interrupt, _wakeup):
         near.settimeout(60)
@@ -106,7 +106,7 @@ def test_a_signal_after_the_end_is_ignored() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals) -> None:
-    """What it asked for is noted once the loop looks."""
+    """The loop notes its request when it wakes."""
     with signalled() as (signals, _, wakeup):
         to_another_thread(number)
         assert select.select([wakeup.fileno()], [], [], 60)[0]
@@ -115,7 +115,7 @@ def test_a_signal_that_another_thread_got_wakes_the_loop(number: signal.Signals)
 
 @contextmanager
 def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, socket.socket, ScriptedClock]]:
-    """A service whose manager listens in the folder."""
+    """Return a service whose manager listens in the folder."""
     clock = ScriptedClock()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
@@ -123,15 +123,15 @@ def managed(folder: Path, **environ: str) -> Iterator[tuple[SystemdNotifier, soc
         yield SystemdNotifier({"NOTIFY_SOCKET": str(folder / "notify"), **environ}, clock, 42), manager, clock
 
 
-def heard(manager: socket.socket) -> list[str]:
+def received(manager: socket.socket) -> list[str]:
     found = []
     while readable(manager.fileno()):
         found.append(manager.recv(4096).decode())
     return found
 
 
-def test_what_the_service_manager_hears(tmp_path: Path) -> None:
-    """Each state of the protocol, the status only when it says something new."""
+def test_notifications_of_the_service_manager(tmp_path: Path) -> None:
+    """It receives each state of the protocol, and the status only if it changed."""
     with managed(tmp_path) as (service, manager, _):
         service.ready()
         service.status("watching")
@@ -139,7 +139,7 @@ def test_what_the_service_manager_hears(tmp_path: Path) -> None:
         service.reloading()
         service.stopping()
         service.ping()
-        assert heard(manager) == [
+        assert received(manager) == [
             "READY=1",
             "STATUS=watching",
             "RELOADING=1\nMONOTONIC_USEC=1000000000",
@@ -155,7 +155,7 @@ def test_the_watchdog_is_pinged_twice_an_interval(tmp_path: Path) -> None:
         for _ in range(100):
             clock.go_on(1)
             service.ping()
-        assert heard(manager) == ["WATCHDOG=1"] * 3
+        assert received(manager) == ["WATCHDOG=1"] * 3
 
 
 @pytest.mark.parametrize("environ", [{"WATCHDOG_PID": "43"}, {"WATCHDOG_USEC": "soon"}])
@@ -166,15 +166,15 @@ def test_a_watchdog_that_is_not_ours(tmp_path: Path, environ: dict[str, str]) ->
 
 
 def test_no_service_manager() -> None:
-    """Outside a service, or where its socket is gone, nothing happens."""
+    """Outside a service, or if its socket is missing, nothing happens."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere/notify"}, {"NOTIFY_SOCKET": "@nobody-listens-here"}):
         service = SystemdNotifier(environ, ScriptedClock(), 42)
         service.ready()
         service.status("x")
 
 
-def test_sleep_shows() -> None:
-    """Sleep is what boottime has more than monotonic; it is told once, and a running or a set clock is none."""
+def test_a_suspend_is_detected() -> None:
+    """A suspend is the excess of boottime over monotonic time; it is reported once, and a set clock is none."""
     clock = ScriptedClock()
     monitor = SuspendDetector(clock)
     monitor.open()
@@ -195,7 +195,7 @@ def test_sleep_shows() -> None:
 
 @contextmanager
 def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -> Iterator[StringIO]:
-    """What goes to stderr; the logging of the tests is put back after it."""
+    """Return what is written to stderr, and restore the tests' logging."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.stderr, logging.raiseExceptions
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "hpack", "watchdog")}
@@ -211,7 +211,7 @@ def logged(level: str, form: LogFormat, environ: dict[str, str] | None = None) -
 
 
 def test_log_lines_hold_no_secret_and_no_line_end() -> None:
-    """Whoever writes a record, key and signature are out of it, and it is one line."""
+    """Key and signature are removed from every record, which is one line."""
     with logged("debug", LogFormat.TEXT) as stderr:
         keep_out_of_logs("sk-5ecret")
         logging.getLogger("syncd").info("key %s\nand https://h/?X-Goog-Signature=%s\x1b[2J", "sk-5ecret", "abc5ecret")
@@ -240,7 +240,7 @@ def test_json_lines() -> None:
 
 @contextmanager
 def clients(count: int) -> Iterator[tuple[list[Client], list[socket.socket]]]:
-    """Clients as the daemon has them, and the far ends of their connections."""
+    """Return clients as the daemon has them, and the far ends of their connections."""
     pairs = [socket.socketpair() for _ in range(count)]
     try:
         yield [Client(near) for near, _ in pairs], [far for _, far in pairs]
@@ -334,7 +334,7 @@ def _answer(request: SyncRequest, far: socket.socket, *outcomes: Outcome) -> tup
 
 @pytest.mark.parametrize("lasting", [True, False], ids=["flush", "push"])
 def test_a_request_waits_for_files_that_were_torn(lasting: bool) -> None:
-    """For one that was written once, not for one that never rests: that one is named. All else counts."""
+    """It waits for a file that was written once; a file that always changes is named instead."""
     once = Outcome(SENT, ("big",), 2, None, ("big",))
     for outcomes, syncs, code in (
         ([once, Outcome(SENT, files=2)], 2, 0),
@@ -378,7 +378,7 @@ def test_a_client_that_hung_up_is_not_served() -> None:
 
 
 def test_a_foreign_journal_is_none(tmp_path: Path) -> None:
-    """Only where stderr is the journal itself do lines carry its priorities."""
+    """Lines have priorities only if stderr is the journal itself."""
     with logged("info", LogFormat.TEXT, {"JOURNAL_STREAM": "1:2"}) as stderr:
         logging.getLogger("syncd").error("x")
     assert not stderr.getvalue().startswith("<")

@@ -29,7 +29,7 @@ def check() -> None:
     """Called at each poll of a removal."""
 
 
-class Sandbox(Remover):
+class FakeRemover(Remover):
     """A fake remover and API: gives a fixed answer, and records its calls."""
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class Sandbox(Remover):
         return self.removal
 
 
-class Stage:
+class DeletionRig:
     """One sandbox and its deletions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sandbox = Sandbox()
+        self.sandbox = FakeRemover()
 
     def deletion_sync(
         self,
@@ -80,18 +80,18 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def rig(tmp_path: Path) -> DeletionRig:
+    return DeletionRig(tmp_path)
 
 
-def test_what_is_kept_is_counted(stage: Stage) -> None:
+def test_what_is_kept_is_counted(rig: DeletionRig) -> None:
     """With `keep` nothing is removed and nothing warned of, but the leftovers are known, to the next process too."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     assert not deletion_sync.removes
     assert deletion_sync.paths_to_delete([GONE], {}, ()) == {}
-    assert stage.synced(deletion_sync, GONE, {}) == set()
-    assert stage.sandbox.asked == ["settle check"]
-    for process in (deletion_sync, stage.deletion_sync(Deletions.KEEP)):
+    assert rig.synced(deletion_sync, GONE, {}) == set()
+    assert rig.sandbox.asked == ["settle check"]
+    for process in (deletion_sync, rig.deletion_sync(Deletions.KEEP)):
         assert process.leftover_files == 2
         assert process.has_leftover("d/b")
         assert not process.has_leftover("stay")
@@ -99,35 +99,35 @@ def test_what_is_kept_is_counted(stage: Stage) -> None:
         assert not process.has_pending({}, ())
 
 
-def test_with_keep_only_what_is_in_the_way_goes(stage: Stage) -> None:
+def test_keep_removes_only_what_is_in_the_way(rig: DeletionRig) -> None:
     """A path that blocks another kind is removed; other deleted paths stay."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     assert deletion_sync.paths_to_delete([GONE], {"a": FILE, "d": FILE}, ()) == {"d/b": [FILE], "d": [FOLDER]}
     assert deletion_sync.paths_to_delete([{"x": FILE}, GONE], {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
-def test_what_lingers_is_owed_once_it_is_to_be_removed(stage: Stage) -> None:
+def test_leftovers_are_removed_after_keep(rig: DeletionRig) -> None:
     """Leftovers of earlier syncs are removed with the next one, which needs no other reason."""
-    stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
-    deletion_sync = stage.deletion_sync()
+    rig.synced(rig.deletion_sync(Deletions.KEEP), GONE, {})
+    deletion_sync = rig.deletion_sync()
     assert deletion_sync.has_pending({}, ())
     assert not deletion_sync.has_pending({}, ["a", "d"])
     assert not deletion_sync.has_pending(GONE, ())
     assert deletion_sync.paths_to_delete((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
-    stage.sandbox.removal = Removal(removed=["d/b", "d", "a"])
-    assert stage.synced(deletion_sync, {}, {}) == set()
-    assert stage.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
+    rig.sandbox.removal = Removal(removed=["d/b", "d", "a"])
+    assert rig.synced(deletion_sync, {}, {}) == set()
+    assert rig.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
     assert deletion_sync.leftover_files == 0
-    assert not stage.deletion_sync().has_pending({}, ())
-    assert not stage.deletion_sync().has_leftover("a")
+    assert not rig.deletion_sync().has_pending({}, ())
+    assert not rig.deletion_sync().has_leftover("a")
 
 
-def test_each_outcome_is_reported(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
     """Warnings name changed paths and failed ones with the reason; a folder that is in use is forgotten."""
     caplog.set_level(logging.INFO)
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
-    assert stage.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
+    assert rig.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
     assert [(each.key, str(each)) for each in deletion_sync.warnings] == [
         (
             "kept:a",
@@ -155,7 +155,7 @@ def test_each_outcome_is_reported(stage: Stage, caplog: pytest.LogCaptureFixture
         False,
         False,
     )
-    # Neither is a reason for another sync at once, and what is someone else's none to look; what failed is tried again.
+    # Neither causes another sync at once, and a changed path no check; a failed removal is tried again.
     assert not deletion_sync.has_pending({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {}
     assert deletion_sync.paths_to_delete((), {}, ()) == {"b": [FILE], "a": [FILE]}
@@ -163,34 +163,34 @@ def test_each_outcome_is_reported(stage: Stage, caplog: pytest.LogCaptureFixture
     assert deletion_sync.has_pending({}, ())
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {"a": [FILE]}
     # The next process tries again what failed.
-    assert stage.deletion_sync().has_pending({}, ())
-    stage.sandbox.removal = Removal(removed=["b"], changed=["a"])
-    later = stage.deletion_sync()
-    stage.synced(later, {}, {})
+    assert rig.deletion_sync().has_pending({}, ())
+    rig.sandbox.removal = Removal(removed=["b"], changed=["a"])
+    later = rig.deletion_sync()
+    rig.synced(later, {}, {})
     assert [each.key for each in later.warnings] == ["kept:a"]
-    assert not stage.deletion_sync().has_pending({}, ())
+    assert not rig.deletion_sync().has_pending({}, ())
 
 
-def test_what_hinders_others_tell_of(stage: Stage) -> None:
+def test_a_blocked_path_is_no_deletion_warning(rig: DeletionRig) -> None:
     """A path whose place is still taken is returned as blocked, without a warning of a deletion."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
-    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
+    assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
     # A folder that others use stays if nothing of ours wants its place; here all three are still to be removed.
     assert [path for path in held if deletion_sync.has_leftover(path)] == ["d", "e", "f"]
-    assert stage.deletion_sync().warnings != []
-    assert stage.deletion_sync(blocked=["e"]).warnings == []
-    stage.sandbox.removal = Removal(removed=["d", "e", "f"])
-    assert stage.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
+    assert rig.deletion_sync().warnings != []
+    assert rig.deletion_sync(blocked=["e"]).warnings == []
+    rig.sandbox.removal = Removal(removed=["d", "e", "f"])
+    assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
 
 
-def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> None:
+def test_a_changed_path_in_the_way_is_checked_again(rig: DeletionRig) -> None:
     """A changed path that blocks a wanted one is tried again, or it would block it for ever."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(changed=["a"])
-    stage.synced(deletion_sync, {"a": FILE}, {})
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(changed=["a"])
+    rig.synced(deletion_sync, {"a": FILE}, {})
     assert deletion_sync.paths_to_delete((), {}, ()) == {}
     assert deletion_sync.paths_to_delete((), {"a": FOLDER}, ()) == {"a": [FILE]}
 
@@ -203,21 +203,21 @@ def test_what_someone_changed_is_looked_at_where_it_hinders(stage: Stage) -> Non
     ],
     ids=str,
 )
-def test_a_removal_that_fails(stage: Stage, failed: StepFailed) -> None:
+def test_a_removal_that_fails(rig: DeletionRig, failed: StepFailed) -> None:
     """A removal that may succeed later, or with another key, fails the sync."""
-    stage.sandbox.removal = failed
-    deletion_sync = stage.deletion_sync()
+    rig.sandbox.removal = failed
+    deletion_sync = rig.deletion_sync()
     with pytest.raises(StepFailed) as raised:
         deletion_sync.remove({"a": [FILE]}, {})
     assert raised.value is failed
     assert deletion_sync.warnings == []
 
 
-def test_a_removal_that_is_refused(stage: Stage) -> None:
+def test_a_removal_that_is_refused(rig: DeletionRig) -> None:
     """A refused removal leaves all paths there, with one warning; they block wanted paths of their names."""
-    stage.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
-    deletion_sync = stage.deletion_sync()
-    assert stage.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
+    rig.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
+    deletion_sync = rig.deletion_sync()
+    assert rig.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
     (warning,) = deletion_sync.warnings
     assert warning.key == "delete"
     assert str(warning) == (
@@ -226,51 +226,51 @@ def test_a_removal_that_is_refused(stage: Stage) -> None:
     assert deletion_sync.has_leftover("a")
     assert deletion_sync.has_leftover("d")
     assert not deletion_sync.has_pending({"d": FILE}, ())
-    stage.sandbox.removal = Removal(removed=["d", "a"])
-    assert stage.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
+    rig.sandbox.removal = Removal(removed=["d", "a"])
+    assert rig.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
     assert deletion_sync.warnings == []
 
 
-def test_nothing_to_remove(stage: Stage) -> None:
+def test_nothing_to_remove(rig: DeletionRig) -> None:
     """Without deletions pending removals are still waited for, and old warnings end."""
-    deletion_sync = stage.deletion_sync()
-    stage.sandbox.removal = Removal(failed={"a": "busy"})
-    stage.synced(deletion_sync, {"a": FILE}, {})
+    deletion_sync = rig.deletion_sync()
+    rig.sandbox.removal = Removal(failed={"a": "busy"})
+    rig.synced(deletion_sync, {"a": FILE}, {})
     assert len(deletion_sync.warnings) == 1
     assert deletion_sync.remove({}, {}) == set()
     assert deletion_sync.warnings == []
-    assert stage.sandbox.asked[-1] == "settle check"
+    assert rig.sandbox.asked[-1] == "settle check"
     assert deletion_sync.has_pending({}, ())
     assert not deletion_sync.resets({})
 
 
-def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reset(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
     """A reset waits for no pending removal and leaves nothing over."""
     caplog.set_level(logging.INFO)
-    stage.synced(stage.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
-    stage.sandbox.asked.clear()
-    deletion_sync = stage.deletion_sync(Deletions.RESET)
+    rig.synced(rig.deletion_sync(Deletions.KEEP), {"old": FILE}, {})
+    rig.sandbox.asked.clear()
+    deletion_sync = rig.deletion_sync(Deletions.RESET)
     assert deletion_sync.removes
     paths_to_delete = deletion_sync.paths_to_delete([GONE], {}, ())
     assert deletion_sync.resets(paths_to_delete)
     assert not deletion_sync.resets({})
     assert deletion_sync.remove(paths_to_delete, {}) == set()
-    assert stage.sandbox.asked == ["reset", "disarm"]
+    assert rig.sandbox.asked == ["reset", "disarm"]
     assert caplog.record_tuples[-1] == (
         "syncd.deletions",
         logging.INFO,
         "the sandbox was reset, as 4 paths were deleted",
     )
     with deletion_sync.recording([GONE], {}, ()):
-        assert stage.deletion_sync().has_leftover("old")  # a process that dies here believes what may be
+        assert rig.deletion_sync().has_leftover("old")  # a process that dies here may keep them
     assert deletion_sync.leftover_files == 0
     assert not deletion_sync.has_leftover("old")
-    assert not stage.deletion_sync().has_leftover("old")
+    assert not rig.deletion_sync().has_leftover("old")
     # Only the sync that was reset is accounted for so.
     with deletion_sync.recording([GONE], {}, ["d"]):
         pass
     assert deletion_sync.leftover_files == 1
-    assert not stage.deletion_sync(Deletions.MIRROR).resets(paths_to_delete)
+    assert not rig.deletion_sync(Deletions.MIRROR).resets(paths_to_delete)
 
 
 @pytest.mark.parametrize(
@@ -282,50 +282,52 @@ def test_a_reset(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
         ({("a", False), ("d", True), ("d/b", False)}, {"a": FOLDER}, True),
     ],
 )
-def test_a_new_rule_is_no_deletion(stage: Stage, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool) -> None:
+def test_a_new_rule_is_no_deletion(
+    rig: DeletionRig, home: set[tuple[str, bool]], wanted: Manifest, *, reset: bool
+) -> None:
     """A path that is only excluded causes no reset; a deleted one, or one of another kind, does."""
-    deletion_sync = stage.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
+    deletion_sync = rig.deletion_sync(Deletions.RESET, lambda path, is_dir: (path, is_dir) in home)
     assert bool(deletion_sync.paths_to_delete([GONE], wanted, ())) is reset
-    mirror = stage.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
+    mirror = rig.deletion_sync(Deletions.MIRROR, lambda path, is_dir: (path, is_dir) in home)
     assert mirror.paths_to_delete([GONE], wanted, ()) != {}
 
 
-def test_leftovers_are_pending_under_reset_too(stage: Stage) -> None:
+def test_leftovers_are_pending_under_reset_too(rig: DeletionRig) -> None:
     """Leftovers call for a reset, but not if a new rule excludes all of them, unless the place of one is wanted."""
-    stage.synced(stage.deletion_sync(Deletions.KEEP), GONE, {})
-    assert stage.deletion_sync(Deletions.RESET).has_pending({}, ())
-    excluded = stage.deletion_sync(Deletions.RESET, lambda _path, _is_dir: True)
+    rig.synced(rig.deletion_sync(Deletions.KEEP), GONE, {})
+    assert rig.deletion_sync(Deletions.RESET).has_pending({}, ())
+    excluded = rig.deletion_sync(Deletions.RESET, lambda _path, _is_dir: True)
     assert not excluded.has_pending({}, ())
     assert excluded.has_pending({"a": FOLDER}, ())
 
 
-def test_a_record_that_fails(stage: Stage) -> None:
+def test_a_record_that_fails(rig: DeletionRig) -> None:
     """After a failed record this process knows the new leftovers, the next one those of before and after."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
     with pytest.raises(OSError, match="full"), deletion_sync.recording([{"a": FILE}], {}, (), ["a"]):
         raise OSError("full")
     assert deletion_sync.has_leftover("a")
     assert deletion_sync.secret_leftovers == {"a"}
-    assert stage.deletion_sync().has_leftover("a")
+    assert rig.deletion_sync().has_leftover("a")
     with deletion_sync.recording([], {"a": FILE}, ()):
-        assert stage.deletion_sync().has_leftover("a")
+        assert rig.deletion_sync().has_leftover("a")
     assert not deletion_sync.has_leftover("a")
-    assert not stage.deletion_sync().has_leftover("a")
+    assert not rig.deletion_sync().has_leftover("a")
 
 
-def test_a_sandbox_that_is_gone(stage: Stage) -> None:
+def test_a_sandbox_that_has_ended(rig: DeletionRig) -> None:
     """A sandbox that ended has no leftovers, for any process."""
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
-    stage.synced(deletion_sync, GONE, {})
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
+    rig.synced(deletion_sync, GONE, {})
     deletion_sync.forget()
     assert not deletion_sync.has_leftover("a")
     assert deletion_sync.leftover_files == 0
-    assert not stage.deletion_sync().has_leftover("a")
+    assert not rig.deletion_sync().has_leftover("a")
 
 
-def test_where_nothing_can_be_written(stage: Stage) -> None:
+def test_where_nothing_can_be_written(rig: DeletionRig) -> None:
     """If the state folder cannot be written, only this process knows the leftovers."""
-    stage.folder = stage.folder / "missing"
-    deletion_sync = stage.deletion_sync(Deletions.KEEP)
-    stage.synced(deletion_sync, GONE, {})
+    rig.folder = rig.folder / "missing"
+    deletion_sync = rig.deletion_sync(Deletions.KEEP)
+    rig.synced(deletion_sync, GONE, {})
     assert deletion_sync.has_leftover("a")

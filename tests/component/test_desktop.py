@@ -1,4 +1,4 @@
-"""The desktop over a real session bus: shown and replaced, and whatever listens there, the daemon is not held up."""
+"""Desktop notifications over a real session bus: shown and replaced, and no server blocks the daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.notification_rules import REPEAT_AFTER_S, SUCCESS_TRIES, TRY_AGAIN_S, Notice, NoticeState
 from syncd.report.notification_store import NotificationStore
 from tests.clock import ScriptedClock
-from tests.desktop import NO_BUS, Screen, screen, session_bus
+from tests.desktop import NO_BUS, NotificationServer, notification_server, session_bus
 
 needs_bus = pytest.mark.skipif(bool(NO_BUS), reason=NO_BUS or "all is here")
 
@@ -31,7 +31,7 @@ SLACK_S = 15.0
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """Where a bus may listen: a socket's path has 107 bytes at most."""
+    """A folder for a bus: a socket's path has 107 bytes at most."""
     return os.path.relpath(tmp_path / "bus")
 
 
@@ -47,7 +47,7 @@ def desktop(address: str) -> Desktop:
 
 
 def refused(environ: dict[str, str]) -> str:
-    """Why nothing was shown, which must be known in time."""
+    """Return the reason that nothing was shown, within the timeout."""
     clock = SystemClock()
     started_s = clock.monotonic_s()
     with pytest.raises(NotShown) as why:
@@ -58,8 +58,8 @@ def refused(environ: dict[str, str]) -> str:
 
 @needs_bus
 def test_a_notification_is_shown_and_replaced(bus: str) -> None:
-    """All fields arrive as the specification has them; the next one takes its place; text is no markup."""
-    with screen(bus) as server:
+    """All fields arrive as specified; the next one replaces it; text is not markup."""
+    with notification_server(bus) as server:
         first = desktop(bus).show(BAD, None)
         second = desktop(bus).show(GOOD, first)
         bad, good = server.shown
@@ -77,26 +77,29 @@ def test_a_notification_is_shown_and_replaced(bus: str) -> None:
 
 @needs_bus
 def test_a_plain_server_gets_plain_text(bus: str) -> None:
-    """Where markup is not understood, nothing is escaped: `&lt;` would be read as it stands."""
-    with screen(bus, abilities=("body",)) as server:
+    """Text is not escaped for a server without markup."""
+    with notification_server(bus, abilities=("body",)) as server:
         desktop(bus).show(BAD, None)
         assert server.shown[0].body == BAD.body
 
 
 @needs_bus
 def test_another_servers_number_is_not_taken_over(bus: str) -> None:
-    """After the desktop was started anew, the old number may be another program's notification."""
-    with screen(bus):
+    """After a restart of the desktop the old number may be another program's notification."""
+    with notification_server(bus):
         first = desktop(bus).show(BAD, None)
-    with screen(bus) as server:
+    with notification_server(bus) as server:
         desktop(bus).show(GOOD, first)
         assert server.shown[0].replaces == 0
 
 
 @needs_bus
 def test_an_abstract_socket() -> None:
-    """A bus that has no file."""
-    with session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address, screen(address) as server:
+    """A bus at an abstract socket has no file."""
+    with (
+        session_bus("unix:abstract=syncd-test-" + os.urandom(8).hex()) as address,
+        notification_server(address) as server,
+    ):
         assert "abstract=" in address
         desktop(address).show(BAD, None)
         assert len(server.shown) == 1
@@ -104,31 +107,31 @@ def test_an_abstract_socket() -> None:
 
 @needs_bus
 def test_the_usual_place(bus: str, tmp_path: Path) -> None:
-    """Where no address is given, as under some cron or ssh, the bus of the runtime folder is found."""
-    with screen(bus) as server:
+    """Without an address, as under some cron or ssh, the bus of the runtime folder is used."""
+    with notification_server(bus) as server:
         Desktop({"XDG_RUNTIME_DIR": str(tmp_path)}, SystemClock()).show(BAD, None)
         assert len(server.shown) == 1
 
 
 @needs_bus
-def test_the_session_has_the_word(bus: str, tmp_path: Path) -> None:
-    """Where the session names a bus, or says that it has none, no other one is looked for."""
-    with screen(bus) as server:
+def test_the_sessions_bus_is_used(bus: str, tmp_path: Path) -> None:
+    """If the session names a bus, or none, no other one is searched."""
+    with notification_server(bus) as server:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": "disabled:", "XDG_RUNTIME_DIR": str(tmp_path)})
         assert server.shown == []
 
 
 @needs_bus
 def test_the_first_address_that_answers(bus: str, tmp_path: Path) -> None:
-    """Of several addresses, those that are nonsense, of another transport or dead are passed over."""
-    with screen(bus) as server:
+    """Of several addresses, invalid, unsupported and dead ones are skipped."""
+    with notification_server(bus) as server:
         desktop(f"nonsense;tcp:host=localhost,port=1;unix:path={tmp_path}/none;{bus}").show(BAD, None)
         assert len(server.shown) == 1
 
 
 @needs_bus
 def test_no_server(bus: str) -> None:
-    """A bus without anyone who shows notifications, as on a machine without a desktop."""
+    """A bus may have no notification server, as without a desktop."""
     assert "ServiceUnknown" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
 
 
@@ -136,16 +139,16 @@ def test_no_server(bus: str) -> None:
 @pytest.mark.parametrize("method", ["GetCapabilities", "Notify"])
 def test_a_server_that_refuses(bus: str, method: str) -> None:
     """An error is an answer."""
-    with screen(bus, refuses=method):
+    with notification_server(bus, refuses=method):
         assert "LimitsExceeded" in refused({"DBUS_SESSION_BUS_ADDRESS": bus})
 
 
 @needs_bus
 def test_a_server_that_hangs(bus: str) -> None:
-    """Unanswered before anything was asked for, nothing was shown; after that it may have been, and counts as shown."""
-    with screen(bus, deaf_to="GetCapabilities"):
+    """Without an answer before the request nothing was shown; after it, it counts as shown."""
+    with notification_server(bus, ignores="GetCapabilities"):
         assert refused({"DBUS_SESSION_BUS_ADDRESS": bus}) != ""
-    with screen(bus, deaf_to="Notify"):
+    with notification_server(bus, ignores="Notify"):
         assert desktop(bus).show(BAD, None).number == 0
 
 
@@ -168,13 +171,13 @@ def test_a_server_that_hangs(bus: str) -> None:
     ids=str,
 )
 def test_no_bus(environ: dict[str, str]) -> None:
-    """No address, a wrong one, nobody there: said in words, and nothing else happens."""
+    """No address, a wrong one, or a dead one gives a message and nothing else."""
     assert refused(environ)
 
 
 @contextmanager
 def listening(place: str, answer: Callable[[socket.socket], None], backlog: int = 8) -> Iterator[str]:
-    """Something that listens where a bus should, and does `answer` with whoever comes."""
+    """Listen at a bus's address, and call `answer` with each connection."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(backlog)
@@ -203,7 +206,7 @@ def _admit(door: socket.socket, answer: Callable[[socket.socket], None]) -> None
 
 
 def _slowly(guest: socket.socket) -> None:
-    """A byte at a time, each soon enough that a time-out for one would never come."""
+    """Send a byte at a time, each within the timeout for one."""
     guest.sendall(b"OK ")
     while True:
         guest.settimeout(0.05)
@@ -237,21 +240,21 @@ def _then(*answers: bytes) -> Callable[[socket.socket], None]:
     ],
     ids=["never", "no greeting", "a byte at a time", "no", "http", "garbage", "zeros", "hangs up"],
 )
-def test_no_bus_at_all_listens_there(place: str, answer: Callable[[socket.socket], None]) -> None:
-    """Silence, slowness, garbage and another protocol end in words, in time."""
+def test_another_program_at_the_bus_address(place: str, answer: Callable[[socket.socket], None]) -> None:
+    """Silence, slowness, garbage and another protocol end with a message, in time."""
     with listening(place, answer) as address:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": address})
 
 
 def test_an_answer_without_end(place: str) -> None:
-    """What announces a hundred megabytes is not kept in memory until the time is over."""
+    """An answer that announces a hundred megabytes is not read into memory."""
     answer = b"l\2\0\1\0\0\0\x07\1\0\0\0\0\0\0\0" + bytes(1 << 17)
     with listening(place, _then(b"OK 0123\r\n", answer)) as address:
         assert refused({"DBUS_SESSION_BUS_ADDRESS": address}) == "the session bus sent too much"
 
 
-def test_a_bus_that_takes_nobody(place: str) -> None:
-    """A socket whose queue is full would hold up whoever waits to connect."""
+def test_a_bus_that_accepts_no_connection(place: str) -> None:
+    """A socket with a full queue does not block the daemon."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(place)
         door.listen(0)
@@ -269,8 +272,8 @@ def test_a_bus_that_takes_nobody(place: str) -> None:
                 guest.close()
 
 
-def test_nothing_is_loaded_before_there_is_something_to_say() -> None:
-    """A daemon that has nothing to notify of holds no library for it in memory."""
+def test_the_library_is_loaded_for_the_first_notification() -> None:
+    """A daemon without a notification does not load it."""
     code = "import sys, syncd.daemon.build, syncd.report.desktop_notifier; print('jeepney' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -285,11 +288,11 @@ NO_ANSWER = "no answer from https://user:pw@api.example/put?X-Goog-Signature=ab:
 class Session:
     """A daemon's notifier, which can be started again, and the screen of the session that it notifies."""
 
-    def __init__(self, folder: Path, screen: Screen, clock: ScriptedClock) -> None:
+    def __init__(self, folder: Path, notification_server: NotificationServer, clock: ScriptedClock) -> None:
         self.folder = folder
-        self.screen = screen
+        self.notification_server = notification_server
         self.clock = clock
-        self.environ = {"DBUS_SESSION_BUS_ADDRESS": screen.address}
+        self.environ = {"DBUS_SESSION_BUS_ADDRESS": notification_server.address}
         self.notifier = self.started()
 
     def started(self) -> DesktopNotifier:
@@ -306,13 +309,13 @@ class Session:
     @property
     def summaries(self) -> list[str]:
         """The summaries shown so far."""
-        return [seen.summary for seen in self.screen.shown]
+        return [seen.summary for seen in self.notification_server.shown]
 
 
 @pytest.fixture
 def session(bus: str, tmp_path: Path) -> Iterator[Session]:
     """A session with a desktop."""
-    with screen(bus) as server:
+    with notification_server(bus) as server:
         yield Session(tmp_path, server, ScriptedClock())
 
 
@@ -343,19 +346,19 @@ def test_failing_for_long_and_then_in_sync_again(session: Session) -> None:
     notifier.succeeded()
     notifier.show_due()
     assert session.summaries == [NOT_SYNCED, AGAIN]
-    assert session.screen.shown[1].replaces == session.screen.shown[0].number
+    assert session.notification_server.shown[1].replaces == session.notification_server.shown[0].number
     assert notifier.due_s is None
 
 
 @needs_bus
-def test_a_person_is_needed(session: Session) -> None:
+def test_a_hold(session: Session) -> None:
     """Shown after a minute with the error's own line, not again after a restart; a day later once more."""
     notifier, clock = session.notifier, session.clock
     notifier.failed(REFUSED, needs_person=True)
     clock.go_on(60)
     notifier.show_due()
     assert session.summaries == [NEEDED]
-    assert "the API key: put a valid one into ~/.config/syncd/api-key" in session.screen.shown[0].body
+    assert "the API key: put a valid one into ~/.config/syncd/api-key" in session.notification_server.shown[0].body
     for _ in range(20):
         notifier = session.started()
         clock.go_on(600)
@@ -370,7 +373,7 @@ def test_a_person_is_needed(session: Session) -> None:
     clock.suspend(REPEAT_AFTER_S)
     notifier.show_due()
     assert session.summaries == [NEEDED, NEEDED, NEEDED]
-    assert len({seen.number for seen in session.screen.shown}) == 1
+    assert len({seen.number for seen in session.notification_server.shown}) == 1
 
 
 @needs_bus
@@ -391,7 +394,7 @@ def test_in_sync_again_after_a_restart(session: Session) -> None:
 
 @needs_bus
 def test_a_pause_is_no_failure(session: Session) -> None:
-    """What failed before a pause is not counted through it."""
+    """The time of a pause does not count for a failure before it."""
     notifier, clock = session.notifier, session.clock
     notifier.failed("no network", needs_person=False)
     notifier.paused()
@@ -456,7 +459,7 @@ def test_a_damaged_record(tmp_path: Path, content: bytes) -> None:
 
 
 def test_notifications_switched_off(tmp_path: Path) -> None:
-    """Nothing is ever due, and nothing is written."""
+    """There is no deadline, and nothing is written."""
     clock = ScriptedClock()
     notifier = DesktopNotifier("/work", 900.0, desktop=None, file=NotificationStore(str(tmp_path)), clock=clock)
     notifier.failed("no", needs_person=True)

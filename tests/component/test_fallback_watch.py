@@ -48,15 +48,15 @@ def test_a_change_anywhere_needs_a_rescan(watch: FallbackWatch, wake_event: Wake
     assert [warning.key for warning in watch.warnings()] == ["watch:coarse"]
 
 
-def test_reading_everything_starts_nothing(watch: FallbackWatch, wake_event: WakeEvent, root: Path) -> None:
-    """Reading is filtered out in the kernel, else the daemon would wake itself for ever."""
+def test_reading_causes_no_events(watch: FallbackWatch, wake_event: WakeEvent, root: Path) -> None:
+    """Reading is filtered out in the kernel, so the daemon does not wake itself."""
     walk(watch, root)
     (root / "src/file").read_bytes()
     os.listdir(root / "src")
     assert not wake_event.wait(0.3)
 
 
-def test_a_workspace_that_was_replaced_is_watched_anew(watch: FallbackWatch, wake_event: WakeEvent, root: Path) -> None:
+def test_a_replaced_workspace_is_watched(watch: FallbackWatch, wake_event: WakeEvent, root: Path) -> None:
     """The observer silently keeps the old directory, so the scan checks, and starts a new observer."""
     root.rename(root.with_name("old"))
     assert not watch.alive()

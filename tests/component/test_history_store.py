@@ -1,4 +1,4 @@
-"""The history on disk: bounded, private, mended after damage; and the chronicle that writes it."""
+"""The history on disk: bounded, private, repaired after damage; and the recorder that writes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(number: int) -> SyncRecord:
 
 
 def numbers(file: HistoryStore) -> list[int]:
-    """Which of the records above it holds."""
+    """Return the numbers of the records that it holds."""
     return [int(found.at.timestamp()) for found in file.read()[0]]
 
 
@@ -58,7 +58,7 @@ def test_lines_are_added(tmp_path: Path) -> None:
 
 
 def test_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many are added, the file stays within its bound and holds the newest, whole, without a gap."""
+    """The file stays within its bound and holds the newest records, whole and without a gap."""
     small_bound(monkeypatch)
     file = HistoryStore(str(tmp_path))
     most = 0
@@ -73,7 +73,7 @@ def test_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_month_of_busy_use(tmp_path: Path) -> None:
-    """300 syncs a day and a night without a network each: within the bound, with the last days told in full."""
+    """300 syncs a day and nightly outages stay within the bound, with the last days in full."""
     clock = ScriptedClock()
     file = HistoryStore(str(tmp_path))
     recorder = HistoryRecorder(clock, file, lambda: "box")
@@ -113,7 +113,7 @@ def test_a_month_of_busy_use(tmp_path: Path) -> None:
 def test_damage_costs_the_damaged_line(
     tmp_path: Path, damage: Callable[[bytes], bytes], held: list[int], damaged: int
 ) -> None:
-    """A torn last line, garbage, other JSON: skipped and counted; what is added later is whole."""
+    """A torn last line, garbage and other JSON are skipped and counted; later lines are whole."""
     file = HistoryStore(str(tmp_path))
     file.append(record(1))
     file.append(record(2))
@@ -124,7 +124,7 @@ def test_damage_costs_the_damaged_line(
 
 
 def test_a_file_of_a_later_version(tmp_path: Path) -> None:
-    """Fields and words that this version does not know are no damage."""
+    """Unknown fields and words are not damage."""
     line = {
         "version": 2,
         "at": "2026-11-24T13:20:11Z",
@@ -138,7 +138,7 @@ def test_a_file_of_a_later_version(tmp_path: Path) -> None:
 
 
 def test_a_huge_file(tmp_path: Path) -> None:
-    """What someone else wrote without end is not read whole, and is cut by the next line."""
+    """A foreign file of any size is not read whole, and is cut by the next line."""
     file = HistoryStore(str(tmp_path))
     with open(file.path, "wb") as huge:
         huge.truncate(1 << 40)
@@ -150,7 +150,7 @@ def test_a_huge_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", ["link", "dangling", "fifo", "folder"])
 def test_something_else_in_its_place(tmp_path: Path, make: str) -> None:
-    """Neither followed nor waited for when read; the next line takes the place."""
+    """It is neither followed nor waited for; the next line replaces it."""
     folder = tmp_path / "state"
     folder.mkdir()
     file = HistoryStore(str(folder))
@@ -174,7 +174,7 @@ def test_something_else_in_its_place(tmp_path: Path, make: str) -> None:
 
 @contextmanager
 def full_disk(at_bytes: int) -> Iterator[None]:
-    """No file of this process grows beyond that."""
+    """Limit the size of this process's files."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_bytes, before[1]))
@@ -186,7 +186,7 @@ def full_disk(at_bytes: int) -> Iterator[None]:
 
 
 def test_a_full_disk_costs_the_line(tmp_path: Path) -> None:
-    """A line that is cut by it is lost and mended, in the file as it is and when it is cut to size."""
+    """A line cut by a full disk is lost and repaired."""
     file = HistoryStore(str(tmp_path))
     file.append(record(1))
     with full_disk(os.path.getsize(file.path) + 50), pytest.raises(OSError, match="space"):
@@ -196,7 +196,7 @@ def test_a_full_disk_costs_the_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that can neither grow nor be cut stays as it is, within its bound."""
+    """A file that can neither grow nor be cut stays as it is."""
     small_bound(monkeypatch)
     file = HistoryStore(str(tmp_path))
     for number in range(10):
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert numbers(file) == written
 
 
-# -- the chronicle
+# -- the history
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def recorder(clock: ScriptedClock, file: HistoryStore) -> HistoryRecorder:
 
 
 def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """All that was sent, every attempt, and the time of each stage; what failed on the way is told."""
+    """The line has all bytes sent, every attempt, the time of each stage, and the failures."""
     recorder.begin("a periodic look")
     recorder.stage(State.SNAPSHOTTING)
     clock.go_on(1)
@@ -261,8 +261,8 @@ def test_a_sync_with_a_broken_upload(clock: ScriptedClock, file: HistoryStore, r
     assert "X-Goog" not in Path(file.path).read_text()
 
 
-def test_why(file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """A daemon's first look is its start; a later one is periodic, and what someone asked for stays asked for."""
+def test_the_reason(file: HistoryStore, recorder: HistoryRecorder) -> None:
+    """A daemon's first scan is its start; a later one is periodic; a requested sync stays requested."""
     for _ in range(2):
         recorder.begin("a periodic look")
         recorder.end(Outcome(SYNC))
@@ -273,7 +273,7 @@ def test_why(file: HistoryStore, recorder: HistoryRecorder) -> None:
 
 
 def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """The same failure again and again, in this process and the next, is counted; the success says how often."""
+    """Repeated failures are counted, in this process and the next; the success has their number."""
     for number in range(20):
         if number == 10:
             recorder = HistoryRecorder(clock, file, lambda: "box")  # a restart forgets those without a line
@@ -295,7 +295,7 @@ def test_a_long_outage_is_one_line(clock: ScriptedClock, file: HistoryStore, rec
 def test_an_idle_or_held_daemon_writes_nothing(
     clock: ScriptedClock, file: HistoryStore, recorder: HistoryRecorder
 ) -> None:
-    """Neither the looks of a hold nor those that find nothing touch the disk after the first line."""
+    """Scans during a hold, and scans without changes, write nothing after the first line."""
     recorder.begin("a periodic look")
     recorder.failed("watch", "the workspace is missing")
     before = os.stat(file.path)
@@ -319,10 +319,10 @@ def test_an_idle_or_held_daemon_writes_nothing(
     [(HistoryRecorder.gave_way, "superseded"), (HistoryRecorder.stopped, "stopped")],
     ids=["newer", "stop"],
 )
-def test_a_sync_that_was_broken_off(
+def test_an_interrupted_sync(
     file: HistoryStore, recorder: HistoryRecorder, close: Callable[[HistoryRecorder], None], outcome: str
 ) -> None:
-    """It is told if bytes were sent for nothing, and not if it had only looked."""
+    """It gets a line if bytes were sent, and none if it only scanned."""
     recorder.begin("changes")
     recorder.stage(State.SNAPSHOTTING)
     close(recorder)
@@ -342,8 +342,8 @@ def test_a_sync_that_was_broken_off(
     )
 
 
-def test_words_outside_of_a_sync(file: HistoryStore, recorder: HistoryRecorder) -> None:
-    """They are ignored: nothing is written, nothing raised."""
+def test_calls_outside_of_a_sync(file: HistoryStore, recorder: HistoryRecorder) -> None:
+    """They are ignored."""
     recorder.stage(State.UPLOADING)
     recorder.sent(1, 2)
     recorder.retrying("upload", "no answer")
@@ -364,7 +364,7 @@ def test_a_history_that_cannot_be_written(clock: ScriptedClock, tmp_path: Path) 
 
 
 def test_the_line_has_every_key(file: HistoryStore) -> None:
-    """Scripts find each key in each line, null where there is nothing to say."""
+    """Each line has every key, with null for an unknown value."""
     file.append(record(1))
     line: dict[str, Any] = json.loads(Path(file.path).read_text())
     assert list(line) == list(SyncRecord.__struct_fields__)
@@ -372,7 +372,7 @@ def test_the_line_has_every_key(file: HistoryStore) -> None:
 
 
 def test_the_document_names_every_key() -> None:
-    """`docs/history.md` explains each key of a line, those of its parts too, and none that is not there."""
+    """`docs/history.md` explains each key of a line, and no others."""
     text = (Path(__file__).parents[2] / "docs/history.md").read_text("utf-8")
     cells = re.findall(r"^\| (`.*?) \| ", text, re.MULTILINE)
     components = {"change": ChangeCounts, "stages": Stages, "error": ErrorRecord}

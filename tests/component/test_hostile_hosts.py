@@ -1,4 +1,4 @@
-"""The emulator is for this machine alone: neither another address nor another name for it is answered."""
+"""The emulator serves this machine alone: no other address and no other host name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from syncd.emulator import Emulator
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """One that runs."""
+    """A started emulator."""
     with Emulator(tmp_path_factory.mktemp("emulator"), api_key="key") as emulator:
         yield emulator
 
 
 def answer(port: int, request: bytes) -> bytes:
-    """The status line."""
+    """Return the status line."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(request)
         with connection.makefile("rb") as lines:
@@ -26,7 +26,7 @@ def answer(port: int, request: bytes) -> bytes:
 
 
 def ports(emulator: Emulator) -> list[int]:
-    """Of the API and of the bucket."""
+    """Return the ports of the API and the bucket."""
     return [origin.port for origin in emulator._origins]
 
 
@@ -51,7 +51,7 @@ def ports(emulator: Emulator) -> list[int]:
     ],
 )
 def test_a_page_of_another_name_is_refused(emulator: Emulator, hosts: list[str]) -> None:
-    """A browser that was told that `evil.example` is 127.0.0.1 gets nothing, whatever it is asked to send."""
+    """A browser that resolves `evil.example` to 127.0.0.1 gets nothing."""
     for port in ports(emulator):
         named = [host.replace("HERE", f"127.0.0.1:{port}").replace("PORT", str(port)) for host in hosts]
         for method in ("GET", "PUT", "OPTIONS"):
@@ -61,7 +61,7 @@ def test_a_page_of_another_name_is_refused(emulator: Emulator, hosts: list[str])
 
 
 def test_its_own_name_is_answered(emulator: Emulator) -> None:
-    """Or the refusals would prove nothing."""
+    """Its own names are served, so the refusals are not of everything."""
     for host in ("127.0.0.1", "localhost"):
         request = (
             f"GET /local-sandbox/none HTTP/1.1\r\nHost: {host}:{emulator.port}\r\nAuthorization: Bearer key\r\n\r\n"
@@ -70,7 +70,7 @@ def test_its_own_name_is_answered(emulator: Emulator) -> None:
 
 
 def test_no_other_address_listens(emulator: Emulator) -> None:
-    """Both ports are bound to 127.0.0.1 and to nothing else: not to all addresses, not to the rest of loopback."""
+    """Both ports are bound to 127.0.0.1 alone."""
     for port in ports(emulator):
         for family, address in ((socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "::1")):
             with socket.socket(family) as connection:

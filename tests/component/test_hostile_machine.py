@@ -1,4 +1,4 @@
-"""A machine that runs out of things, disks that give out, trees that no one should make: whole, or refused and said."""
+"""A machine short of resources, failing disks and extreme trees: a whole snapshot, or an error."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MIB = 1 << 20
 LATER_S = 4_000_000_000.0
 
 
-class Site:
-    """A workspace with its scanner, its spool and what reads it."""
+class ScanRig:
+    """A workspace with its scanner, spool and packer."""
 
     def __init__(self, folder: Path) -> None:
         self.work = folder / "work"
@@ -45,9 +45,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def rig(tmp_path: Path) -> ScanRig:
     """An empty workspace."""
-    return Site(tmp_path)
+    return ScanRig(tmp_path)
 
 
 _LADDER = """
@@ -90,21 +90,21 @@ for free in range(24):
 """
 
 
-def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(site: Site, tmp_path: Path) -> None:
-    """Never a part of the workspace, never without the rules that keep something home, and whole again after it."""
+def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(rig: ScanRig, tmp_path: Path) -> None:
+    """A scan without enough descriptors fails, is never partial or without rules, and succeeds again later."""
     personal = tmp_path / "ignore"
     personal.write_text("by-person\n")
-    make_repository(site.work, "by-repository\n")
-    deep = site.work / "a/b/c/d/e/f"
+    make_repository(rig.work, "by-repository\n")
+    deep = rig.work / "a/b/c/d/e/f"
     deep.mkdir(parents=True)
-    for folder in (site.work, *deep.relative_to(site.work).parents[:-1]):
+    for folder in (rig.work, *deep.relative_to(rig.work).parents[:-1]):
         for name in ("file", "by-person", "by-repository", "by-folder"):
-            (site.work / folder / name).write_text(name)
-        (site.work / folder / ".gitignore").write_text("by-folder\n")
+            (rig.work / folder / name).write_text(name)
+        (rig.work / folder / ".gitignore").write_text("by-folder\n")
     (deep / "large").write_bytes(os.urandom(2 * MIB))
-    whole = sorted(site.scan(str(personal)).manifest)
+    whole = sorted(rig.scan(str(personal)).manifest)
     assert not [path for path in whole if "by-" in path]
-    command = [sys.executable, "-c", _LADDER, str(site.work), str(tmp_path / "spool"), str(personal)]
+    command = [sys.executable, "-c", _LADDER, str(rig.work), str(tmp_path / "spool"), str(personal)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     refused = {"scan": 0, "pack": 0}
     for line in done.stdout.splitlines():
@@ -121,24 +121,24 @@ def test_with_any_number_of_descriptors_left_it_is_whole_or_refused(site: Site, 
     assert "by-person" not in done.stderr
 
 
-def test_rules_that_cannot_be_read(site: Site, tmp_path: Path) -> None:
-    """Of a person's and a repository's exclude file: what they keep home must not leave because a disk gave out."""
-    (site.work / "f").touch()
+def test_rules_that_cannot_be_read(rig: ScanRig, tmp_path: Path) -> None:
+    """A disk error in a user's or repository's exclude file stops the sync, as its paths must not be sent."""
+    (rig.work / "f").touch()
     huge = tmp_path / "ignore"
     huge.touch()
     os.truncate(huge, 5 * MIB)
     with pytest.raises(WorkspaceError, match=r"its rules in .*ignore cannot be read"):
-        site.scan(str(huge))
-    (site.work / ".gitignore").touch()
-    os.truncate(site.work / ".gitignore", 5 * MIB)
+        rig.scan(str(huge))
+    (rig.work / ".gitignore").touch()
+    os.truncate(rig.work / ".gitignore", 5 * MIB)
     with pytest.raises(WorkspaceError, match=r"its rules in \.gitignore cannot be read"):
-        site.scan()
+        rig.scan()
 
 
 @pytest.mark.parametrize("kind", ["nothing", "folder", "fifo", "null", "link to nothing", "below a file"])
-def test_an_exclude_file_that_is_none(site: Site, tmp_path: Path, kind: str) -> None:
-    """Absent, or no file at all: no rules, as for git, and nobody waits for a FIFO's writer."""
-    (site.work / "f").touch()
+def test_an_exclude_file_that_is_none(rig: ScanRig, tmp_path: Path, kind: str) -> None:
+    """A missing one, or another kind of file, has no rules, as for git; a FIFO is not waited for."""
+    (rig.work / "f").touch()
     personal = tmp_path / "ignore"
     match kind:
         case "folder":
@@ -150,34 +150,34 @@ def test_an_exclude_file_that_is_none(site: Site, tmp_path: Path, kind: str) -> 
         case "link to nothing":
             personal.symlink_to("nowhere")
         case "below a file":
-            personal = site.work / "f/ignore"
-    assert list(site.scan(str(personal)).manifest) == ["f"]
+            personal = rig.work / "f/ignore"
+    assert list(rig.scan(str(personal)).manifest) == ["f"]
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".syncdignore", ".git/info/exclude"])
-def test_a_fifo_in_place_of_an_ignore_file(site: Site, name: str) -> None:
+def test_a_fifo_in_place_of_an_ignore_file(rig: ScanRig, name: str) -> None:
     """It is not waited for."""
-    (site.work / "f").touch()
+    (rig.work / "f").touch()
     if name.startswith(".git/"):
-        make_repository(site.work).unlink()
-    os.mkfifo(site.work / name)
-    assert list(site.scan().manifest) == ["f"]
+        make_repository(rig.work).unlink()
+    os.mkfifo(rig.work / name)
+    assert list(rig.scan().manifest) == ["f"]
 
 
 def test_a_fifo_in_place_of_the_configuration(tmp_path: Path) -> None:
-    """It is refused: the daemon would wait for its writer at a reload, deaf to every signal."""
+    """It is refused, as a reload would wait for its writer."""
     os.mkfifo(tmp_path / "config.toml")
     with pytest.raises(ConfigError, match="no regular file"):
         load_config(str(tmp_path / "config.toml"))
 
 
 @pytest.mark.parametrize("fifo", ["chunk", "loose", "folder"])
-def test_a_fifo_in_the_spool(site: Site, fifo: str) -> None:
-    """Whatever lies in the spool's way goes, and nobody waits for it."""
-    (site.work / "f").write_bytes(os.urandom(MIB))
-    os.utime(site.work / "f", (1, 1))
-    chunks = site.spool / "chunks"
-    first = site.pack()
+def test_a_fifo_in_the_spool(rig: ScanRig, fifo: str) -> None:
+    """Other files in the spool's place are removed, and not waited for."""
+    (rig.work / "f").write_bytes(os.urandom(MIB))
+    os.utime(rig.work / "f", (1, 1))
+    chunks = rig.spool / "chunks"
+    first = rig.pack()
     (chunk,) = [Path(piece.path) for piece in first.archive.pieces]
     chunk.unlink()
     if fifo == "chunk":
@@ -188,66 +188,66 @@ def test_a_fifo_in_the_spool(site: Site, fifo: str) -> None:
     else:
         chunks.rmdir()
         os.mkfifo(chunks)
-    site.packer = Packer(str(site.work), ChunkStore(str(site.spool)), ScriptedClock(wall=LATER_S))
-    archive = site.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be looked for
+    rig.packer = Packer(str(rig.work), ChunkStore(str(rig.spool)), ScriptedClock(wall=LATER_S))
+    archive = rig.packer.pack(first.manifest).archive  # with digests, or no kept chunk would be used
     assert sum(map(len, archive.blocks(1 << 16))) == archive.size_bytes > MIB
 
 
-def test_a_link_in_the_spool_leads_no_one_to_a_persons_files(site: Site, tmp_path: Path) -> None:
-    """Neither is its target written to, nor is what lies in a linked folder taken away."""
-    (site.work / "f").write_text("content")
+def test_a_link_in_the_spool_is_not_followed(rig: ScanRig, tmp_path: Path) -> None:
+    """Its target is neither written to nor removed."""
+    (rig.work / "f").write_text("content")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis").write_text("irreplaceable")
-    chunks = site.spool / "chunks"
+    chunks = rig.spool / "chunks"
     for number in range(10):
         (chunks / f"{number}.loose").symlink_to(mine / "thesis")
-    site.pack()
+    rig.pack()
     assert (mine / "thesis").read_text() == "irreplaceable"
     for path in chunks.iterdir():
         path.unlink()
     chunks.rmdir()
     chunks.symlink_to(mine)
-    site.store = ChunkStore(str(site.spool))
-    site.store.open()
-    site.packer = Packer(str(site.work), site.store, ScriptedClock(wall=LATER_S))
-    site.pack()
+    rig.store = ChunkStore(str(rig.spool))
+    rig.store.open()
+    rig.packer = Packer(str(rig.work), rig.store, ScriptedClock(wall=LATER_S))
+    rig.pack()
     assert [path.name for path in mine.iterdir()] == ["thesis"]
 
 
-def test_a_file_that_grows_for_ever_is_read_as_far_as_it_was(site: Site) -> None:
-    """Whoever reads to the end of a file that grows faster than it is read never comes back."""
-    path = site.work / "log"
+def test_a_file_that_grows_for_ever_is_read_as_far_as_it_was(rig: ScanRig) -> None:
+    """A file is read up to its size at the scan."""
+    path = rig.work / "log"
     path.write_bytes(b"x" * MIB)
 
     def check() -> None:
         os.truncate(path, path.stat().st_size + 2 * MIB)
 
-    reader = ContentReader(str(site.work), ScriptedClock(wall=LATER_S), check)
+    reader = ContentReader(str(rig.work), ScriptedClock(wall=LATER_S), check)
     assert reader.digests(["log"]) == {}
     assert path.stat().st_size == 9 * MIB  # three pieces, a check before each, and one before all
 
 
-def test_a_file_that_became_huge_since_the_scan(site: Site) -> None:
-    """It is not packed, and not for want of disk: the next scan will refuse it by its size."""
-    (site.work / "a").write_text("a")
-    (site.work / "log").write_text("small")
-    manifest = site.scan().manifest
-    os.truncate(site.work / "log", 1 << 40)
-    packed = site.packer.pack(manifest, most_bytes=MIB)
+def test_a_file_that_became_huge_since_the_scan(rig: ScanRig) -> None:
+    """It is not packed, without an error of the disk; the next scan refuses its size."""
+    (rig.work / "a").write_text("a")
+    (rig.work / "log").write_text("small")
+    manifest = rig.scan().manifest
+    os.truncate(rig.work / "log", 1 << 40)
+    packed = rig.packer.pack(manifest, most_bytes=MIB)
     assert packed.follow_up == ["log"]
     assert list(packed.manifest) == ["a"]
     assert packed.warnings == []
 
 
-def test_a_small_file_that_becomes_huge_while_it_is_read(site: Site) -> None:
+def test_a_small_file_that_becomes_huge_while_it_is_read(rig: ScanRig) -> None:
     """It is left to another sync if it grew beyond the limit, and no memory is allocated for its size."""
-    path = site.work / "log"
+    path = rig.work / "log"
     path.write_bytes(b"x")
-    manifest = site.scan().manifest
+    manifest = rig.scan().manifest
     path.write_bytes(b"xy")
 
-    class Growing(ScriptedClock):
+    class GrowingClock(ScriptedClock):
         asked = 0
 
         def wall_s(self) -> float:
@@ -256,23 +256,23 @@ def test_a_small_file_that_becomes_huge_while_it_is_read(site: Site) -> None:
                 os.truncate(path, 1 << 43)
             return super().wall_s()
 
-    packed = Packer(str(site.work), site.store, Growing(wall=LATER_S)).pack(manifest, most_bytes=1 << 31)
+    packed = Packer(str(rig.work), rig.store, GrowingClock(wall=LATER_S)).pack(manifest, most_bytes=1 << 31)
     assert packed.follow_up == ["log"]
     assert packed.manifest == {}
 
 
-def test_a_chain_of_links_longer_than_any_stack(site: Site) -> None:
-    """Three thousand links, one to the other, cost little and are like any other, whatever the kernel follows."""
+def test_a_chain_of_links_longer_than_any_stack(rig: ScanRig) -> None:
+    """Three thousand links in a chain are quick and handled like others."""
     for number in range(3_000):
-        (site.work / f"l{number:04}").symlink_to(f"l{number + 1:04}")
-    (site.work / "l3000").write_text("the end")
-    (site.work / "m").symlink_to("missing/../l0000")
-    assert list(site.scan().manifest) == [*(f"l{number:04}" for number in range(3_001)), "m"]
+        (rig.work / f"l{number:04}").symlink_to(f"l{number + 1:04}")
+    (rig.work / "l3000").write_text("the end")
+    (rig.work / "m").symlink_to("missing/../l0000")
+    assert list(rig.scan().manifest) == [*(f"l{number:04}" for number in range(3_001)), "m"]
 
 
-def test_a_hundred_thousand_files_in_one_directory(site: Site) -> None:
-    """Memory is bounded by the number of entries, and most of it is given back: 100,000 names of 20 files."""
-    many = site.work / "many"
+def test_a_hundred_thousand_files_in_one_directory(rig: ScanRig) -> None:
+    """Memory is bounded by the number of entries, and mostly released."""
+    many = rig.work / "many"
     many.mkdir()
     for number in range(100_000):
         if number % 5_000 == 0:
@@ -280,23 +280,23 @@ def test_a_hundred_thousand_files_in_one_directory(site: Site) -> None:
             first.write_text(f"content {number}")
         else:
             os.link(first, many / f"{number:06}")
-    told = _measured(site)
-    assert told["entries"] == 100_001
-    assert told["peak_kib"] < 400 << 10
+    reported = _measured(rig)
+    assert reported["entries"] == 100_001
+    assert reported["peak_kib"] < 400 << 10
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_a_million_entries(site: Site) -> None:
-    """By hand: `python -m pytest -m long -s tests/component/test_hostile_machine.py`. It prints what it measured."""
+def test_a_million_entries(rig: ScanRig) -> None:
+    """By hand: `python -m pytest -m long -s tests/component/test_hostile_machine.py` prints what it measured."""
     for folder in range(1_000):
-        (site.work / f"{folder:03}").mkdir()
+        (rig.work / f"{folder:03}").mkdir()
         for number in range(999):
-            (site.work / f"{folder:03}/{number:03}").write_text(f"{number}")
-    told = _measured(site)
-    print(told)
-    assert told["entries"] == 1_000_000
-    assert told["peak_kib"] < 3 << 20
+            (rig.work / f"{folder:03}/{number:03}").write_text(f"{number}")
+    reported = _measured(rig)
+    print(reported)
+    assert reported["entries"] == 1_000_000
+    assert reported["peak_kib"] < 3 << 20
 
 
 _MEASURED = """
@@ -324,15 +324,15 @@ print(json.dumps(told))
 """
 
 
-def _measured(site: Site) -> dict[str, float]:
-    command = [sys.executable, "-c", _MEASURED, str(site.work), str(site.spool)]
+def _measured(rig: ScanRig) -> dict[str, float]:
+    command = [sys.executable, "-c", _MEASURED, str(rig.work), str(rig.spool)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    reported: dict[str, float] = json.loads(done.stdout)
+    return reported
 
 
 def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:
-    """A person's exclude file is unknown then, and what it keeps home must not leave."""
+    """The user's exclude file is unknown then, so nothing is sent."""
     (tmp_path / "config").write_text("[core\n")
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
     with pytest.raises(ConfigError, match="git"):
@@ -342,7 +342,7 @@ def test_gits_configuration_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_git_that_does_not_answer(tmp_path: Path) -> None:
-    """As above, but it may pass."""
+    """The user's exclude file is unknown then, which may pass."""
     git = tmp_path / "git"
     git.write_text("#!/no/such/interpreter\n")
     git.chmod(0o700)

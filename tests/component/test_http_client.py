@@ -1,4 +1,4 @@
-"""Exchanges over real sockets: time-outs, proxies, certificates and stops, each in words of ours."""
+"""Requests over real sockets: timeouts, proxies, certificates and stops, each with a clear message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Talk = Callable[[socket.socket], None]
 
 @contextmanager
 def answering(talk: Talk) -> Iterator[int]:
-    """A port on loopback where each connection is talked to."""
+    """Listen on loopback, and answer each connection by `talk`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -48,27 +48,27 @@ def answering(talk: Talk) -> Iterator[int]:
 
 @pytest.fixture
 def client() -> Iterator[HttpClient]:
-    """A client with nothing open after the test."""
+    """A client without connections after the test."""
     client = HttpClient(Waiter(Interrupt(), ScriptedClock()))
     yield client
     client.drop()
 
 
 def refused(client: HttpClient, url: str, read_s: float = 5.0) -> str:
-    """Why no answer came."""
+    """Return the reason that there was no response."""
     with pytest.raises(NoResponse) as caught:
         client.exchange("GET", url, headers={}, read_s=read_s)
     return str(caught.value)
 
 
 def test_silence(client: HttpClient) -> None:
-    """A server that says nothing is left after the time it is given."""
+    """A server that does not respond is given up after the timeout."""
     with answering(lambda connection: connection.recv(4096) and connection.recv(1)) as port:
         assert refused(client, f"http://127.0.0.1:{port}/", 0.05) == "no answer in time"
 
 
-def test_nobody_there(client: HttpClient) -> None:
-    """A closed port is told without its URL."""
+def test_a_closed_port(client: HttpClient) -> None:
+    """The message does not show the URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert "refused" in refused(client, f"http://127.0.0.1:{port}/?X-Goog-Signature=5ECRET")
@@ -77,14 +77,14 @@ def test_nobody_there(client: HttpClient) -> None:
 @pytest.mark.parametrize(
     "said", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\x15\x03\x01"]
 )
-def test_what_is_no_http(client: HttpClient, said: bytes) -> None:
-    """Another protocol on the port is no answer."""
+def test_another_protocol(client: HttpClient, said: bytes) -> None:
+    """It is no response."""
     with answering(lambda connection: connection.recv(4096) and connection.sendall(said)) as port:
         assert refused(client, f"http://127.0.0.1:{port}/")
 
 
 def test_the_date_of_an_answer(client: HttpClient) -> None:
-    """The server's time is read where it makes sense, and a bad one is none."""
+    """A valid Date of the response is read, an invalid one ignored."""
     for date, expected in (("Tue, 24 Nov 2026 12:00:00 GMT", 1_795_521_600.0), ("yesterday", None), ("", None)):
         head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".encode()
         with answering(lambda connection, head=head: connection.recv(4096) and connection.sendall(head)) as port:
@@ -98,7 +98,7 @@ def _proxy_that_refuses(connection: socket.socket) -> None:
 
 
 def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment is asked for what is far, and its refusal is told; for loopback it is never asked."""
+    """The environment's proxy is used for remote hosts, with its refusal in the message, and never for loopback."""
     asked: list[bytes] = []
 
     def note(connection: socket.socket) -> None:
@@ -115,8 +115,8 @@ def test_proxies(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(asked) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for(client: HttpClient, tmp_path: Path) -> None:
-    """An untrusted certificate is refused, with what a company's user can do about it."""
+def test_an_untrusted_certificate(client: HttpClient, tmp_path: Path) -> None:
+    """It is refused with what a user behind a company proxy can do."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate")
     key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
@@ -135,7 +135,7 @@ def test_a_certificate_that_nobody_vouches_for(client: HttpClient, tmp_path: Pat
 
 
 def test_a_signal_ends_a_request_at_once() -> None:
-    """A server that never answers does not hold up a stop."""
+    """A server that never responds does not delay a stop."""
     interrupt = Interrupt()
     client = HttpClient(Waiter(interrupt, ScriptedClock()))
     before = signal.signal(signal.SIGUSR2, lambda number, frame: interrupt.request())
@@ -156,7 +156,7 @@ def test_a_signal_ends_a_request_at_once() -> None:
 
 
 def test_connections_are_kept_and_dropped(client: HttpClient) -> None:
-    """One connection serves several requests; after `drop` a fresh one is made."""
+    """One connection serves several requests; after `drop` a new one is made."""
     connections: list[int] = []
 
     def talk(connection: socket.socket) -> None:
@@ -175,7 +175,7 @@ def test_connections_are_kept_and_dropped(client: HttpClient) -> None:
 
 
 def test_what_the_server_closed_is_not_used_again(client: HttpClient) -> None:
-    """A server that closes what is idle costs a new connection, and no failure."""
+    """A closed idle connection costs a new one, and no failure."""
     closed = threading.Event()
 
     def talk(connection: socket.socket) -> None:

@@ -160,7 +160,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_in_a_namespace_of_its_own(scenario: str) -> None:
+def test_inotify_limits(scenario: str) -> None:
     """Watches or instances that are used up are counted and named with the remedy, and the next scan uses new ones."""
     if subprocess.run(["unshare", "-U", "-r", "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are not allowed here")
@@ -203,7 +203,7 @@ def test_too_many_open_files_is_not_too_many_instances(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_watch_without_proc_goes_by_path(tmp_path: Path) -> None:
+def test_a_watch_without_proc_uses_the_path(tmp_path: Path) -> None:
     """Without /proc the path is used instead of the descriptor; links are not followed."""
     wake_event = WakeEvent()
     (tmp_path / "src").mkdir()

@@ -1,16 +1,13 @@
-"""Changes of a real tree are reported, irrelevant ones are not, and lost events are detected."""
+"""The inotify watch: relevant changes are reported, others are not, and lost events cause a full scan."""
 
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -19,47 +16,18 @@ from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch import changes
 from syncd.watch.changes import Changes, RescanReason
 from syncd.watch.inotify_watch import InotifyWatch
-from tests.component.watch_rig import Rules, Ruling, WakeEvent, kernel_watches, opened, receive, receive_until, walk
-
-
-@pytest.fixture
-def wake_event() -> Iterator[WakeEvent]:
-    wake_event = WakeEvent()
-    yield wake_event
-    wake_event.close()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "work"
-    (root / "src/deep").mkdir(parents=True)
-    (root / "zz").mkdir()
-    (root / "src/a.py").write_bytes(b"a" * 8192)
-    (root / "src/b.py").write_text("b")
-    (root / "src/empty").mkdir()
-    return root
-
-
-@pytest.fixture
-def watch(root: Path, wake_event: WakeEvent) -> Iterator[InotifyWatch]:
-    watch = InotifyWatch(str(root), wake_event.wake)
-    watch.open()
-    walk(watch, root)
-    yield watch
-    watch.close()
-
-
-def watches(watch: InotifyWatch) -> int:
-    """Return the kernel's count without the watches on the directories above the workspace."""
-    assert watch._inotify is not None
-    return kernel_watches(watch._inotify._inotify_fd) - len(watch._parents)
-
-
-def all_changes(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> Changes:
-    """Return all changes up to now: a change in zz, whose one event comes after all earlier ones."""
-    (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
-    received = receive_until(watch, wake_event, "zz")
-    return Changes(received.dirty - {"zz"}, received.rescan_reason, received.written, received.unlinked)
+from tests.component.watch_rig import (
+    FakeDecision,
+    Rules,
+    WakeEvent,
+    all_changes,
+    opened,
+    receive,
+    receive_until,
+    walk,
+    watches,
+    write_through_mmap,
+)
 
 
 def append(src: Path) -> None:
@@ -70,11 +38,6 @@ def append(src: Path) -> None:
 def write_in_place(src: Path) -> None:
     with open(src / "a.py", "r+b") as file:
         file.write(b"x")
-
-
-def write_through_mmap(src: Path) -> None:
-    with open(src / "a.py", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        memory[0] = 0x21
 
 
 def replace(src: Path) -> None:
@@ -150,20 +113,7 @@ def test_changes_between_watching_and_listing_are_reported(wake_event: WakeEvent
     watch.close()
 
 
-def test_a_file_written_through_a_mapping_is_reported_when_it_is_unmapped(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """Closing the descriptor has no event while the mapping exists: the write is reported when it is unmapped."""
-    with open(root / "src/a.py", "r+b") as file:
-        memory = mmap.mmap(file.fileno(), 0)
-    assert all_changes(watch, wake_event, root).dirty == set()
-    memory[0] = 0x21
-    assert all_changes(watch, wake_event, root).dirty == set()
-    memory.close()
-    receive_until(watch, wake_event, "src")
-
-
-def test_reading_everything_starts_nothing(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+def test_reading_causes_no_events(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """The daemon's own scan and packaging (listing, opening, reading, adding again) cause no events."""
     walk(watch, root)
     for folder, _, names in os.walk(root):
@@ -176,7 +126,7 @@ def test_reading_everything_starts_nothing(watch: InotifyWatch, wake_event: Wake
 
 
 def test_an_excluded_name_does_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """A log that is written all the time in a watched directory causes no work, nor does its deletion."""
+    """A log written in a watched directory causes no sync, nor does its deletion."""
     walk(watch, root, Rules((".log", "build/")))
     for name in ("x.log", "y.log"):
         (root / "src" / name).write_text("line")
@@ -240,87 +190,13 @@ def test_a_deleted_directory_is_forgotten(watch: InotifyWatch, wake_event: WakeE
     assert sorted(place.path for place in watch._targets.values()) == ["", "src", "src/empty", "zz"]
 
 
-def test_a_removed_directory_is_named_itself(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
+def test_a_removed_directory_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """Its parent is named too: another directory may have its name, and its inode number, by the next scan."""
     (root / "src/deep/low").mkdir()
     walk(watch, root)
     all_changes(watch, wake_event, root)
     shutil.rmtree(root / "src/deep")
     assert all_changes(watch, wake_event, root).dirty == {"src", "src/deep", "src/deep/low"}
-
-
-def test_a_file_that_was_closed_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """It may have been written through a mapping, which does not change its times."""
-    write_through_mmap(root / "src")
-    (root / "src/b.py").chmod(0o600)
-    (root / "src/b.py").read_text()
-    assert all_changes(watch, wake_event, root).written == {"src/a.py"}
-    (root / "top").write_text("at the top")
-    assert all_changes(watch, wake_event, root).written == {"top"}
-
-
-def test_a_file_of_two_names_that_was_closed_is_named(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """It is named by the name that it is watched by, if no directory has an event."""
-    os.link(root / "src/a.py", root.parent / "outside")
-    all_changes(watch, wake_event, root)
-    with opened(root / "src") as fd:
-        watch.add_file("src/a.py", "a.py", fd)
-    with open(root.parent / "outside", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        memory[0] = 0x21
-    assert all_changes(watch, wake_event, root).written == {"src/a.py"}
-
-
-@contextmanager
-def unlinked(src: Path) -> Iterator[BinaryIO]:
-    """A file that was removed while it is written to."""
-    with open(src / "log", "wb", buffering=0) as file:
-        (src / "log").unlink()
-        yield file
-
-
-@contextmanager
-def rotated(src: Path) -> Iterator[BinaryIO]:
-    """A log that was renamed by `ln` and `rm`, and is still written."""
-    with open(src / "log", "wb", buffering=0) as file:
-        os.link(src / "log", src / "log.1")
-        (src / "log").unlink()
-        yield file
-
-
-@contextmanager
-def linked_late(src: Path) -> Iterator[BinaryIO]:
-    """A file without a name that gets one, and is still written."""
-    with open(os.open(src, os.O_TMPFILE | os.O_RDWR), "wb", buffering=0) as file:
-        os.link(f"/proc/self/fd/{file.fileno()}", "new", dst_dir_fd=(folder := os.open(src, os.O_RDONLY)))
-        os.close(folder)
-        yield file
-
-
-@pytest.mark.parametrize("kind", [unlinked, rotated, linked_late])
-def test_writes_by_an_unlinked_name_do_not_wake(
-    kind: Callable[[Path], AbstractContextManager[BinaryIO]], watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """Writes to a file without a name start no scan, but the next scan includes the directory."""
-    with kind(root / "src") as file:
-        all_changes(watch, wake_event, root)
-        count = wake_event.count
-        file.write(b"more")
-        assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
-        assert wake_event.count == count + 1
-    assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
-
-
-def test_an_unlinked_file_of_two_names_does_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """The file itself was watched; once it has no name, its writes are ignored."""
-    os.link(root / "src/a.py", root.parent / "outside")
-    with opened(root / "src") as fd:
-        watch.add_file("src/a.py", "a.py", fd)
-    with open(root / "src/a.py", "r+b", buffering=0) as file:
-        (root / "src/a.py").unlink()
-        (root.parent / "outside").unlink()
-        all_changes(watch, wake_event, root)
-        file.write(b"more")
-        assert all_changes(watch, wake_event, root) == Changes(unlinked=frozenset({"src"}))
 
 
 def test_a_tree_moved_out_is_no_longer_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
@@ -346,9 +222,7 @@ def test_a_renamed_directory_is_reported_by_its_new_path(
     assert all_changes(watch, wake_event, root).dirty == {"lib/deep"}
 
 
-def test_a_directory_replaced_by_another_is_watched_anew(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
+def test_a_replaced_directory_is_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """The same path has another inode: the new directory is watched, the old one no longer."""
     (root / "src").rename(root.parent / "old")
     (root / "src").mkdir()
@@ -360,9 +234,7 @@ def test_a_directory_replaced_by_another_is_watched_anew(
     receive_until(watch, wake_event, "src")
 
 
-def test_a_directory_swapped_under_its_path_is_watched_through_its_descriptor(
-    wake_event: WakeEvent, root: Path
-) -> None:
+def test_a_directory_is_watched_by_its_descriptor(wake_event: WakeEvent, root: Path) -> None:
     """The watch is on the directory that the scan opened, not on one that has its name later."""
     watch = InotifyWatch(str(root), wake_event.wake)
     watch.begin()
@@ -400,55 +272,6 @@ def test_adding_a_directory_twice_uses_the_later_rules(watch: InotifyWatch, wake
     assert all_changes(watch, wake_event, root) == Changes()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda root: root.rename(root.with_name("elsewhere")),
-        shutil.rmtree,
-        lambda root: (root.rename(root.with_name("elsewhere")), root.mkdir()),
-    ],
-    ids=["moved", "removed", "replaced"],
-)
-def test_a_removed_workspace_needs_a_rescan(
-    change: Callable[[Path], object], watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """Its move, removal or replacement is reported as such: events of its content are not reliable any more."""
-    change(root)
-    assert receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
-
-
-def test_a_workspace_put_back_is_reported_and_watched(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """Its parent reports at once that it is back; the scan that follows watches it as before."""
-    root.rename(root.with_name("elsewhere"))
-    receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
-    with pytest.raises(FileNotFoundError):
-        walk(watch, root)
-    all_changes(watch, wake_event, root.with_name("elsewhere"))
-    root.with_name("elsewhere").rename(root)
-    receive(watch, wake_event, lambda changes: changes.rescan_reason is RescanReason.WORKSPACE)
-    walk(watch, root)
-    (root / "src/deep/file").touch()
-    receive_until(watch, wake_event, "src/deep")
-
-
-def test_a_moved_workspace_is_reported_without_its_parent(
-    watch: InotifyWatch, wake_event: WakeEvent, root: Path
-) -> None:
-    """The parent may be unreadable: the workspace's own watch reports it too."""
-    assert watch._inotify is not None
-    watch._inotify.remove(watch._parent_wd)
-    root.rename(root.with_name("elsewhere"))
-    assert receive(watch, wake_event).rescan_reason is RescanReason.WORKSPACE
-
-
-def test_siblings_of_the_workspace_do_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """Of its parent's names only its own is relevant."""
-    (root.parent / "neighbour").mkdir()
-    (root.parent / "file").write_text("x")
-    (root.parent / "file").unlink()
-    assert all_changes(watch, wake_event, root) == Changes()
-
-
 def test_a_burst_wakes_once(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
     """Until the changes are taken, there is no second wake-up."""
     for number in range(300):
@@ -474,35 +297,6 @@ def test_too_many_directories_need_a_rescan() -> None:
     assert box.take() == Changes(frozenset(), RescanReason.TOO_MANY)
 
 
-def test_too_many_written_files_are_not_listed() -> None:
-    """Their list is bounded too; their directories are still known."""
-    box = changes.ChangeQueue(lambda: None)
-    many = set(map(str, range(changes.MAX_WRITTEN)))
-    box.put({""}, written=many)
-    assert box.take() == Changes(frozenset({""}), written=frozenset(many))
-    box.put({""}, written=many)
-    box.put({"d"}, written={"d/f"})
-    box.put({"d"}, written={"d/g"})
-    assert box.take() == Changes(frozenset({"", "d"}), written=None)
-    box.put({"d"}, written={"d/f"})
-    assert box.take() == Changes(frozenset({"d"}), written=frozenset({"d/f"}))
-
-
-def test_too_many_writes_by_unlinked_names_need_a_rescan() -> None:
-    """The list of their directories is bounded too."""
-    box = changes.ChangeQueue(lambda: None)
-    box.put(unlinked=set(map(str, range(changes.MAX_DIRTY + 1))))
-    assert box.take() == Changes(frozenset(), RescanReason.TOO_MANY)
-
-
-def test_the_gravest_rescan_reason_is_kept() -> None:
-    """Too many directories after a move of the workspace do not hide the move."""
-    box = changes.ChangeQueue(lambda: None)
-    for rescan_reason in (RescanReason.UNKNOWN_DIRECTORY, RescanReason.WORKSPACE, RescanReason.TOO_MANY):
-        box.put(rescan_reason=rescan_reason)
-    assert box.take().rescan_reason is RescanReason.WORKSPACE
-
-
 def test_an_overflow_is_detected_and_later_changes_are_reported(
     watch: InotifyWatch, wake_event: WakeEvent, root: Path
 ) -> None:
@@ -521,37 +315,10 @@ def test_an_overflow_is_detected_and_later_changes_are_reported(
     assert watch.alive()
 
 
-def test_a_directory_above_the_workspace_is_moved_and_put_back(wake_event: WakeEvent, tmp_path: Path) -> None:
-    """The workspace itself does not change, but its path leads elsewhere or nowhere: a rescan reason every time."""
-    root = tmp_path / "far/near/work"
-    root.mkdir(parents=True)
-    watch = InotifyWatch(str(root), wake_event.wake)
-    for number, name in enumerate(("far/near", "far", "far/near", "far")):
-        walk(watch, root)
-        assert kernel_watches(watch._inotify._inotify_fd) == 1 + len(root.parents) - 1  # type: ignore[union-attr]
-        watch.take()
-        aside = tmp_path / f"aside{number}"
-        (tmp_path / name).rename(aside)
-        assert receive(watch, wake_event).rescan_reason is RescanReason.WORKSPACE
-        if number % 2:
-            root.mkdir(parents=True)
-        else:
-            aside.rename(tmp_path / name)
-    watch.close()
-
-
-def test_changes_above_the_workspace_do_not_wake(watch: InotifyWatch, wake_event: WakeEvent, root: Path) -> None:
-    """Siblings come and go, in the same directory and further up."""
-    for folder in (root.parent, root.parent.parent):
-        (folder / "neighbour").mkdir()
-        (folder / "neighbour").rmdir()
-    assert all_changes(watch, wake_event, root) == Changes()
-
-
-class Failing(Rules):
+class FailingRules(Rules):
     """Rules with a bug."""
 
-    def decide(self, name: str, is_dir: bool) -> Ruling:
+    def decide(self, name: str, is_dir: bool) -> FakeDecision:
         raise ZeroDivisionError
 
 
@@ -561,7 +328,7 @@ def test_an_error_while_an_event_is_processed_needs_a_rescan(
     """The reader survives any error in the code that it calls, and the scan finds what was lost."""
     watch.begin()
     with opened(root / "src") as fd:
-        watch.add_directory("src", fd, Failing())
+        watch.add_directory("src", fd, FailingRules())
     with opened(root / "zz") as fd:
         watch.add_directory("zz", fd, Rules())
     watch.finish()

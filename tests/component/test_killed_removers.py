@@ -1,9 +1,9 @@
-"""Killed at any step of a sync that removes files in the sandbox, by executions that really run and go on without us.
+"""A process is killed at any step of a sync that removes files in the sandbox by executions that go on running.
 
-After each death the workspace stays, is taken back to what it was before, or goes on changing; then a fresh process
-syncs once, and the sandbox holds the workspace and nothing else, now and when all that was started there has ended.
+After each death the workspace stays, is restored to the version before, or changes; then a new process syncs once: the
+sandbox equals the workspace, then and after all executions have ended.
 
-All deaths with all that may follow take some minutes: `python -m pytest -m long`.
+All combinations take some minutes: `python -m pytest -m long`.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import pytest
 
 from tests.component.crash_machine import Machine, machine
 
-# More than there are between the look at the workspace and the end.
+# More than there are between the scan of the workspace and the end.
 MOST_STEPS = 200
 AFTERWARDS = ["stay", "take back", "change"]
 
 
-class Story:
-    """A workspace in which each chapter deletes something, makes a folder of a file or a file of a folder."""
+class RemovalScenario:
+    """A workspace in which each version deletes paths or changes their kind."""
 
     def __init__(self, on: Machine) -> None:
         self.machine = on
         self.before = on.workspace.parent / "before"
-        self.chapter = 0
+        self.version = 0
         self.change()
 
     def change(self) -> None:
-        """Every kind of deletion."""
-        self.chapter += 1
+        """Delete paths in every way."""
+        self.version += 1
         work = self.machine.workspace
         for path in work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        odd = self.chapter % 2
-        (work / "stay").write_text(f"chapter {self.chapter:06}")
+        odd = self.version % 2
+        (work / "stay").write_text(f"chapter {self.version:06}")
         (work / f"only{odd}").write_text("deleted, and back with the same content, in turn")
         (work / "ln").symlink_to("01"[odd])
         if odd:
@@ -54,12 +54,12 @@ class Story:
             (work / "kind/in").write_text("a folder")
 
     def keep(self) -> None:
-        """Remember the workspace as it is."""
+        """Copy the workspace as it is."""
         shutil.rmtree(self.before, ignore_errors=True)
         shutil.copytree(self.machine.workspace, self.before, symlinks=True)
 
     def go_on(self, then: str) -> None:
-        """What a person does between two processes."""
+        """Change the workspace between two processes."""
         if then == "change":
             self.change()
         elif then == "take back":
@@ -67,7 +67,7 @@ class Story:
             shutil.copytree(self.before, self.machine.workspace, symlinks=True)
 
     def check(self) -> None:
-        """One sync by a fresh process, and all is well: nothing is left to be done."""
+        """Sync once in a new process; afterwards nothing is left to do."""
         ended = self.machine.sync()
         assert ended.word in ("initialized", "unchanged"), ended.said
         self.machine.sandbox.wait()
@@ -78,7 +78,7 @@ class Story:
 
 
 def tree(top: Path) -> dict[str, str | bool]:
-    """Path to content or target."""
+    """Return each path's content or target."""
     found: dict[str, str | bool] = {}
     for path in top.rglob("*"):
         content = os.readlink(path) if path.is_symlink() else path.is_dir() or path.read_text()
@@ -87,32 +87,32 @@ def tree(top: Path) -> dict[str, str | bool]:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
-    """A machine, and a workspace that is nowhere else yet. Its disk is memory where possible: there a flush is free."""
+def scenario(tmp_path: Path) -> Iterator[RemovalScenario]:
+    """Return a machine with an unsynced workspace. Its disk is in memory if possible, where a flush costs nothing."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
     with TemporaryDirectory(dir=memory) as folder, machine(Path(folder)) as on:
-        yield Story(on)
+        yield RemovalScenario(on)
 
 
-def _deaths(story: Story, deletions: str, stride: int, then: list[str], *, torn: bool) -> int:
-    """Dies at each `stride`-th step from the one before the sandbox is touched on; how often that was."""
-    story.machine.set("sandbox", "deletions", deletions)
-    story.machine.sync()
+def _deaths(scenario: RemovalScenario, deletions: str, stride: int, then: list[str], *, torn: bool) -> int:
+    """Die at each `stride`-th step after the last one before the sandbox is touched, and return how often."""
+    scenario.machine.set("sandbox", "deletions", deletions)
+    scenario.machine.sync()
     for deaths, step in enumerate(range(1, MOST_STEPS, stride)):
-        story.keep()
-        story.change()
-        if story.machine.sync(step, after="open perhaps-there.new", torn=torn).word != "killed":
+        scenario.keep()
+        scenario.change()
+        if scenario.machine.sync(step, after="open perhaps-there.new", torn=torn).word != "killed":
             return deaths
-        story.go_on(then[deaths % len(then)])
-        story.check()
+        scenario.go_on(then[deaths % len(then)])
+        scenario.check()
     raise AssertionError("a sync without end")
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_killed(story: Story, deletions: str, *, torn: bool) -> None:
-    """At some of the steps; which ones changes with what a sync does."""
-    assert _deaths(story, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (4 if deletions == "mirror" else 1)
+def test_killed(scenario: RemovalScenario, deletions: str, *, torn: bool) -> None:
+    """It is killed at some of the steps; which ones depends on the steps of a sync."""
+    assert _deaths(scenario, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (4 if deletions == "mirror" else 1)
 
 
 @pytest.mark.long
@@ -120,6 +120,6 @@ def test_killed(story: Story, deletions: str, *, torn: bool) -> None:
 @pytest.mark.parametrize("then", AFTERWARDS)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
-def test_killed_anywhere(story: Story, deletions: str, then: str, *, torn: bool) -> None:
-    """At each step, with each that may follow."""
-    assert _deaths(story, deletions, 1, [then], torn=torn) > (3 if torn else 15)
+def test_killed_anywhere(scenario: RemovalScenario, deletions: str, then: str, *, torn: bool) -> None:
+    """It is killed at each step, with each change afterwards."""
+    assert _deaths(scenario, deletions, 1, [then], torn=torn) > (3 if torn else 15)

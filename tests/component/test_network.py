@@ -1,4 +1,4 @@
-"""The sockets under httpx, over real ones: TLS, proxies, names, and who is heard while they wait."""
+"""The sockets under httpx: TLS, proxies, names, and the listener that is called during waits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.component.test_http_client import answering
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class Ear:
+class FakeListener:
     """A listener with one descriptor, which records what it receives."""
 
     def __init__(self) -> None:
         self.alarm, self.other = socket.socketpair()
         self.alarm.setblocking(False)
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.newer = False
 
     def wake_fds(self) -> list[tuple[int, int]]:
@@ -43,7 +43,7 @@ class Ear:
 
     def handle(self, ready: Collection[int]) -> None:
         with suppress(BlockingIOError):
-            self.heard.append(self.alarm.recv(100))
+            self.received.append(self.alarm.recv(100))
 
     def superseded_at_s(self, superseded_by: SupersededBy) -> float | None:
         return 0.0 if self.newer else None
@@ -54,24 +54,24 @@ class Ear:
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    ear = Ear()
-    yield ear
-    ear.close()
+def listener() -> Iterator[FakeListener]:
+    listener = FakeListener()
+    yield listener
+    listener.close()
 
 
 @pytest.fixture
-def client(ear: Ear) -> Iterator[HttpClient]:
-    """A client with someone who hears."""
+def client(listener: FakeListener) -> Iterator[HttpClient]:
+    """A client with a listener."""
     client = HttpClient(Waiter(Interrupt(), SystemClock()))
-    client.waiter.listener = ear
+    client.waiter.listener = listener
     yield client
     client.drop()
 
 
 @pytest.fixture(scope="module")
 def server_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """What a server for `localhost` and 127.0.0.1 speaks, and the file of its certificate."""
+    """The TLS context of a server for `localhost` and 127.0.0.1, and its certificate file."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
@@ -85,7 +85,7 @@ def server_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext
 
 
 def head_of(connection: socket.socket) -> bytes:
-    """All up to the empty line."""
+    """Read all up to the empty line."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         piece = connection.recv(1)
@@ -96,7 +96,7 @@ def head_of(connection: socket.socket) -> bytes:
 
 
 def put_to(connection: socket.socket, got: list[int]) -> None:
-    """Takes one upload and answers it."""
+    """Receive one upload and answer it."""
     head = head_of(connection)
     (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     left = int(length.partition(b":")[2])
@@ -118,7 +118,7 @@ def test_tls_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     outer: bool,
 ) -> None:
-    """An upload of some MiB and its answer pass through the tunnel of a proxy, which itself may speak TLS."""
+    """An upload of some MiB passes through a proxy's tunnel, also if the proxy speaks TLS."""
     context, certificate = server_tls
     got: list[int] = []
     asked: list[bytes] = []
@@ -169,7 +169,7 @@ def _copy(source: socket.socket, to: socket.socket) -> None:
 
 @pytest.mark.parametrize("proxy", ["", "http://proxy.test:1", "https://proxy.test:1"])
 def test_all_of_httpx_goes_over_it(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """Httpx has no way to say so: every pool that it makes, those for proxies too, must have taken ours."""
+    """Every pool that httpx makes, those for proxies too, uses these sockets."""
     if proxy:
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy)
@@ -190,72 +190,74 @@ HANGS: dict[str, Callable[[socket.socket], object]] = {
 
 
 @pytest.mark.parametrize("talk", HANGS.values(), ids=HANGS)
-def test_who_hears_is_told_while_a_server_is_silent(
-    client: HttpClient, ear: Ear, talk: Callable[[socket.socket], object]
+def test_the_listener_is_called_while_a_server_is_silent(
+    client: HttpClient, listener: FakeListener, talk: Callable[[socket.socket], object]
 ) -> None:
     """Wherever it hangs, and the exchange still ends in its own time; what supersedes it ends it at once."""
 
     def hang(connection: socket.socket) -> None:
         talk(connection)
-        ear.other.sendall(b"news")
+        listener.other.sendall(b"news")
         connection.recv(1)
 
     with answering(hang) as port:
         url = f"http://127.0.0.1:{port}/"
         with pytest.raises(NoResponse, match="no answer in time"):
             client.exchange("GET", url, headers={}, read_s=0.3)
-        assert b"news" in b"".join(ear.heard)
-        ear.newer = True
+        assert b"news" in b"".join(listener.received)
+        listener.newer = True
         with client.waiter.superseded_by(SupersededBy.ANY_CHANGE), pytest.raises(Superseded):
             client.exchange("GET", url, headers={}, read_s=30)
         client.drop()
 
 
-def test_who_hears_is_told_during_a_handshake(client: HttpClient, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that takes the connection and says nothing."""
+def test_the_listener_is_called_during_a_handshake(
+    client: HttpClient, listener: FakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server accepts the connection and sends nothing."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.4)
 
     def hang(connection: socket.socket) -> None:
         connection.recv(4096)
-        ear.other.sendall(b"news")
+        listener.other.sendall(b"news")
         connection.recv(4096)
 
     with answering(hang) as port:
         with pytest.raises(NoResponse, match="no connection within"):
             client.exchange("GET", f"https://127.0.0.1:{port}/", headers={}, read_s=5)
-        assert b"news" in b"".join(ear.heard)
+        assert b"news" in b"".join(listener.received)
 
 
 def test_who_hears_is_told_while_a_name_is_look_up(
-    client: HttpClient, ear: Ear, monkeypatch: pytest.MonkeyPatch
+    client: HttpClient, listener: FakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No name server answers; the time for it is bounded as well."""
+    """No name server answers; the lookup times out, too."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.3)
     over = threading.Event()
     real = network._look_up
 
     def look_up(host: str, port: int, flags: int = 0) -> list[object]:
         if not flags:
-            ear.other.sendall(b"news")
+            listener.other.sendall(b"news")
             over.wait(10)
         return real(host, port, flags)
 
     monkeypatch.setattr(network, "_look_up", look_up)
     with pytest.raises(NoResponse, match="its name cannot be looked up in time"):
         client.exchange("GET", "https://api.test/", headers={}, read_s=5)
-    assert b"news" in b"".join(ear.heard)
+    assert b"news" in b"".join(listener.received)
     over.set()
 
 
-def test_what_is_dropped_in_the_middle_is_closed_after_it(client: HttpClient, ear: Ear) -> None:
-    """Coming back from sleep, connections are dropped by who hears; the exchange under way comes to its end."""
+def test_a_dropped_connection_is_closed_after_its_request(client: HttpClient, listener: FakeListener) -> None:
+    """The listener drops connections after a suspend; the current request ends first."""
     connections: list[int] = []
 
     def talk(connection: socket.socket) -> None:
         connections.append(1)
         while head_of(connection):
             if len(connections) == 1:
-                ear.other.sendall(b"woke")
+                listener.other.sendall(b"woke")
                 assert dropped.wait(5)
             connection.sendall(OK)
 
@@ -263,11 +265,11 @@ def test_what_is_dropped_in_the_middle_is_closed_after_it(client: HttpClient, ea
 
     def hear(_: Collection[int]) -> None:
         with suppress(BlockingIOError):
-            ear.alarm.recv(100)
+            listener.alarm.recv(100)
             client.drop()
             dropped.set()
 
-    ear.handle = hear  # type: ignore[method-assign]
+    listener.handle = hear  # type: ignore[method-assign]
     with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert client.exchange("GET", url, headers={}, read_s=5).body == b"ok"
@@ -276,8 +278,8 @@ def test_what_is_dropped_in_the_middle_is_closed_after_it(client: HttpClient, ea
     assert len(connections) == 2
 
 
-def test_an_answer_that_never_ends_is_overdue(client: HttpClient) -> None:
-    """A byte now and then, or interim answers one after the other without a pause, gain no time."""
+def test_an_endless_response_times_out(client: HttpClient) -> None:
+    """Single bytes or interim responses without a pause do not extend the timeout."""
 
     def interim(connection: socket.socket) -> None:
         head_of(connection)

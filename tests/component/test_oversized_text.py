@@ -1,4 +1,4 @@
-"""What strangers say costs no more than its length: a server's megabyte must not hold the daemon up."""
+"""Foreign text takes time in proportion to its length: a server's megabyte does not block the daemon."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ MIB = 1 << 20
     ],
 )
 def test_a_megabyte_of_anything(word: str) -> None:
-    """Whatever is repeated, secrets are looked for in time that grows with the text."""
+    """Secrets are removed in time proportional to the text, whatever it repeats."""
     text = word * (MIB // len(word))
     one_line(redacted(text, "the-key"))
     one_line(redacted(word + " " * MIB, "the-key"))
 
 
 def test_a_secret_is_found_at_the_end_of_a_megabyte() -> None:
-    """What makes it quick makes it overlook nothing."""
+    """The fast search misses nothing."""
     said = redacted("x-goog-" * (MIB // 7) + " https://h/o?X-Goog-Signature=5ECRET&X-Goog-Expires%3D1 bearer 5ECRET")
     assert "5ECRET" not in said

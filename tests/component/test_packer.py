@@ -27,7 +27,7 @@ from syncd.selection.selection import Selection, SelectionSettings
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
-# By this clock every file of a test is old enough to be believed.
+# By this clock every file of a test is old enough to be trusted.
 LATER_S = 4_000_000_000.0
 ODD_NAMES = (
     b"plain",
@@ -45,7 +45,7 @@ ODD_NAMES = (
 )
 
 
-class Studio:
+class PackRig:
     """A workspace, a folder outside it, and a spool."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Studio:
         check: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
     ) -> Packed:
-        """A snapshot into a spool of its own, so that nothing is reused."""
+        """Pack into a new spool, so that nothing is reused."""
         self._spools += 1
         spool = self.folder / f"spool-{self._spools}"
         spool.mkdir()
@@ -83,13 +83,13 @@ class Studio:
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def rig(tmp_path: Path) -> PackRig:
     """An empty workspace."""
-    return Studio(tmp_path)
+    return PackRig(tmp_path)
 
 
 def whole(archive: Archive) -> bytes:
-    """The archive's bytes, as they would be sent."""
+    """Return the archive's bytes as they are sent."""
     content = b"".join(archive.blocks(64 << 10))
     assert len(content) == archive.size_bytes
     return content
@@ -154,26 +154,26 @@ def python_stream(archive: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [gnu_tar, bsdtar, python_data_filter, python_stream])
-def test_every_reader_extracts_the_same_tree(studio: Studio, reader: Callable[[Path, Path], None]) -> None:
+def test_every_reader_extracts_the_same_tree(rig: PackRig, reader: Callable[[Path, Path], None]) -> None:
     """Names, kinds, contents, permissions and whole-second times, without a complaint."""
     # Their warnings about names that are no UTF-8 are about pax records, so long ones are left to the next test.
     for name in ODD_NAMES[:-1]:
-        studio.write(name, b"content of " + name)
-    studio.write("run.sh").chmod(0o755)
-    studio.write("big", os.urandom(3 * MIB + 17))
-    studio.write("empty-file", b"")
-    studio.write("old").touch()
-    os.utime(studio.work / "old", (1, 1))
-    (studio.work / "empty" / "inner").mkdir(parents=True)
-    (studio.work / "link").symlink_to("plain")
-    (studio.work / "empty" / ("l" * 90)).symlink_to("../" * 1 + "x" * 255)
-    archive = studio.folder / "a.tar.gz"
-    packed = studio.pack()
+        rig.write(name, b"content of " + name)
+    rig.write("run.sh").chmod(0o755)
+    rig.write("big", os.urandom(3 * MIB + 17))
+    rig.write("empty-file", b"")
+    rig.write("old").touch()
+    os.utime(rig.work / "old", (1, 1))
+    (rig.work / "empty" / "inner").mkdir(parents=True)
+    (rig.work / "link").symlink_to("plain")
+    (rig.work / "empty" / ("l" * 90)).symlink_to("../" * 1 + "x" * 255)
+    archive = rig.folder / "a.tar.gz"
+    packed = rig.pack()
     archive.write_bytes(whole(packed.archive))
-    there = studio.folder / "there"
+    there = rig.folder / "there"
     there.mkdir()
     reader(archive, there)
-    expected = tree(studio.work)
+    expected = tree(rig.work)
     if reader is python_data_filter:  # it gives files rw- for their owner, and directories what the umask says
         expected = {path: (kind, 0, content) for path, (kind, _, content) in expected.items()}
     found = {p: (k, 0 if reader is python_data_filter else m, c) for p, (k, m, c) in tree(there).items()}
@@ -183,48 +183,48 @@ def test_every_reader_extracts_the_same_tree(studio: Studio, reader: Callable[[P
 
 
 @pytest.mark.parametrize("extract", [["tar", "-xzf"], ["bsdtar", "-xf"]], ids=["tar", "bsdtar"])
-def test_long_names_of_any_bytes(studio: Studio, extract: list[str]) -> None:
+def test_long_names_of_any_bytes(rig: PackRig, extract: list[str]) -> None:
     """A long name that is not UTF-8 is extracted byte for byte, whatever the reader warns of."""
     if shutil.which(extract[0]) is None:
         pytest.skip(f"no {extract[0]} here")
-    studio.write(b"\xff" * 120, b"odd")
-    studio.write("\u00fc".encode() * 60, b"long")
-    packed = studio.pack()
+    rig.write(b"\xff" * 120, b"odd")
+    rig.write("\u00fc".encode() * 60, b"long")
+    packed = rig.pack()
     assert list(members(packed.archive)) == ["\u00fc" * 60, "\udcff" * 120]
-    archive, there = studio.folder / "a.tar.gz", studio.folder / "there"
+    archive, there = rig.folder / "a.tar.gz", rig.folder / "there"
     archive.write_bytes(whole(packed.archive))
     there.mkdir()
     environ = {**os.environ, "LC_ALL": "C.UTF-8"}  # in the plain C locale bsdtar takes no long UTF-8 name
     subprocess.run([*extract, str(archive), "-C", str(there)], capture_output=True, check=True, env=environ)
-    assert tree(there) == tree(studio.work)
+    assert tree(there) == tree(rig.work)
 
 
-def test_the_same_tree_gives_the_same_bytes(studio: Studio) -> None:
+def test_the_same_tree_gives_the_same_bytes(rig: PackRig) -> None:
     """The order of creation, the owner, the inode and the time of packing do not change the archive."""
     for number in range(300):
-        studio.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
-    for path in [*studio.work.rglob("*")]:
+        rig.write(f"d{number % 9}/f{number}", hashlib.sha256(b"%d" % number).digest() * number)
+    for path in [*rig.work.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000))
-    first = whole(studio.pack().archive)
-    assert whole(studio.pack().archive) == first
-    other = studio.folder / "other"
+    first = whole(rig.pack().archive)
+    assert whole(rig.pack().archive) == first
+    other = rig.folder / "other"
     other.mkdir()
-    for path in sorted(studio.work.rglob("*"), reverse=True):
+    for path in sorted(rig.work.rglob("*"), reverse=True):
         if path.is_file():
-            copy = other / path.relative_to(studio.work)
+            copy = other / path.relative_to(rig.work)
             copy.parent.mkdir(exist_ok=True)
             shutil.copy2(path, copy)
     for path in [*other.rglob("*")]:
         os.utime(path, (1_700_000_000, 1_700_000_000.9))
-    studio.work = other
-    assert whole(studio.pack().archive) == first
+    rig.work = other
+    assert whole(rig.pack().archive) == first
 
 
-def test_one_gzip_member(studio: Studio) -> None:
+def test_one_gzip_member(rig: PackRig) -> None:
     """The first member's end is the archive's end: some readers stop there."""
     for number in range(200):
-        studio.write(f"f{number}", os.urandom(20_000))
-    content = whole(studio.pack().archive)
+        rig.write(f"f{number}", os.urandom(20_000))
+    content = whole(rig.pack().archive)
     inflate = zlib.decompressobj(31)
     tar = inflate.decompress(content)
     assert inflate.eof
@@ -232,21 +232,21 @@ def test_one_gzip_member(studio: Studio) -> None:
     assert len(tar) % 10_240 == 0
 
 
-def test_the_manifest_describes_what_was_packed(studio: Studio) -> None:
+def test_the_manifest_describes_what_was_packed(rig: PackRig) -> None:
     """Each file's digest is that of the bytes in the archive, and an old stamp is trusted."""
-    studio.write("small", b"abc")
-    studio.write("large", os.urandom(2 * MIB + 1))
-    packed = studio.pack()
+    rig.write("small", b"abc")
+    rig.write("large", os.urandom(2 * MIB + 1))
+    packed = rig.pack()
     for name, content in members(packed.archive).items():
         assert content is not None
         entry = packed.manifest[name]
         assert entry.digest == hashlib.sha256(content).digest()
         assert entry.stamp is not None
-        assert ContentReader(str(studio.work), ScriptedClock(wall=LATER_S)).digests([name]) == {name: entry}
+        assert ContentReader(str(rig.work), ScriptedClock(wall=LATER_S)).digests([name]) == {name: entry}
 
 
 @dataclass
-class Busybody(ScriptedClock):
+class InterferingClock(ScriptedClock):
     """A clock that calls `happens` each time it is read, which is just before a file is read."""
 
     happens: Callable[[], None] = lambda: None
@@ -256,16 +256,16 @@ class Busybody(ScriptedClock):
         return LATER_S
 
 
-def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
+def test_a_small_file_that_changes_once_is_read_again(rig: PackRig) -> None:
     """The second reading, of a file that did not change, counts."""
-    path = studio.write("f", b"old!")
+    path = rig.write("f", b"old!")
     news = [b"newer"]
 
     def happens() -> None:
         if news:
             path.write_bytes(news.pop())
 
-    packed = studio.pack(clock=Busybody(happens=happens))
+    packed = rig.pack(clock=InterferingClock(happens=happens))
     assert members(packed.archive) == {"f": b"newer"}
     assert packed.manifest["f"].size_bytes == 5
     assert packed.manifest["f"].digest == hashlib.sha256(b"newer").digest()
@@ -274,9 +274,9 @@ def test_a_small_file_that_changes_once_is_read_again(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("change", ["append", "rewrite", "cut", "chmod"])
-def test_a_small_file_that_keeps_changing(studio: Studio, change: str) -> None:
+def test_a_small_file_that_keeps_changing(rig: PackRig, change: str) -> None:
     """After some readings it is packed as it was read last, and its content counts as unknown."""
-    path = studio.write("f", b"x" * 100)
+    path = rig.write("f", b"x" * 100)
     left = iter(range(90, 0, -1))
 
     def happens() -> None:
@@ -290,7 +290,7 @@ def test_a_small_file_that_keeps_changing(studio: Studio, change: str) -> None:
         else:
             os.truncate(path, next(left))
 
-    packed = studio.pack(clock=Busybody(happens=happens))
+    packed = rig.pack(clock=InterferingClock(happens=happens))
     content = members(packed.archive)["f"]
     assert content is not None
     entry = packed.manifest["f"]
@@ -300,16 +300,16 @@ def test_a_small_file_that_keeps_changing(studio: Studio, change: str) -> None:
     assert set(content) <= set(b"xy\0")
 
 
-def test_a_small_file_that_grows_large_is_read_in_pieces(studio: Studio) -> None:
+def test_a_small_file_that_grows_large_is_read_in_pieces(rig: PackRig) -> None:
     """All of its new content is packed."""
-    path = studio.write("f", b"x" * 100)
+    path = rig.write("f", b"x" * 100)
     grown = [b"z" * (2 * MIB + 3)]
 
     def happens() -> None:
         if grown:
             path.write_bytes(grown.pop())
 
-    packed = studio.pack(clock=Busybody(happens=happens))
+    packed = rig.pack(clock=InterferingClock(happens=happens))
     assert members(packed.archive) == {"f": b"z" * (2 * MIB + 3)}
     assert packed.manifest["f"].digest == hashlib.sha256(b"z" * (2 * MIB + 3)).digest()
     assert packed.follow_up == []
@@ -317,18 +317,18 @@ def test_a_small_file_that_grows_large_is_read_in_pieces(studio: Studio) -> None
 
 @pytest.mark.parametrize("to_bytes", [0, MIB, 2 * MIB, 2 * MIB + 5, 3 * MIB - 1, 3 * MIB + 1, 5 * MIB])
 @pytest.mark.parametrize("at", [3, 4, 5])
-def test_a_large_file_that_changes_while_it_is_read(studio: Studio, to_bytes: int, at: int) -> None:
+def test_a_large_file_that_changes_while_it_is_read(rig: PackRig, to_bytes: int, at: int) -> None:
     """Cut or grown, its member keeps the length of its header, the rest is complete, and another sync is asked for."""
-    path = studio.write("big", b"A" * (3 * MIB))
-    studio.write("zzz", b"after it")
-    manifest = studio.scan()
+    path = rig.write("big", b"A" * (3 * MIB))
+    rig.write("zzz", b"after it")
+    manifest = rig.scan()
     checks = iter(range(1, 1000))
 
     def check() -> None:
         if next(checks) == at:  # of the chunk, of the file, then of each piece
             os.truncate(path, to_bytes)
 
-    packed = studio.pack(manifest, check)
+    packed = rig.pack(manifest, check)
     found = members(packed.archive)
     assert found["zzz"] == b"after it"
     assert len(found["big"] or b"") == 3 * MIB
@@ -338,9 +338,9 @@ def test_a_large_file_that_changes_while_it_is_read(studio: Studio, to_bytes: in
     assert packed.manifest["big"].stamp is None
 
 
-def test_a_large_file_that_is_rewritten_while_it_is_read(studio: Studio) -> None:
+def test_a_large_file_that_is_rewritten_while_it_is_read(rig: PackRig) -> None:
     """The same length is no proof: other content halfway leads to another sync."""
-    path = studio.write("big", b"A" * (3 * MIB))
+    path = rig.write("big", b"A" * (3 * MIB))
     checks = iter(range(1, 1000))
 
     def check() -> None:
@@ -348,20 +348,20 @@ def test_a_large_file_that_is_rewritten_while_it_is_read(studio: Studio) -> None
             with path.open("r+b") as file:
                 file.write(b"B" * (3 * MIB))
 
-    packed = studio.pack(studio.scan(), check)
+    packed = rig.pack(rig.scan(), check)
     assert packed.follow_up == ["big"]
     assert packed.manifest["big"].digest == b""
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["large", "grown since the scan"])
-def test_a_disk_that_fails(studio: Studio, grown: bool) -> None:
+def test_a_disk_that_fails(rig: PackRig, grown: bool) -> None:
     """A file that fails midway is left out and reported, with nothing of it in the archive; the others are in it."""
-    big = studio.write("b-big", b"A" * (100 if grown else 3 * MIB))
-    studio.write("a", b"before it")
-    studio.write("c", b"behind it")
-    manifest = studio.scan()
+    big = rig.write("b-big", b"A" * (100 if grown else 3 * MIB))
+    rig.write("a", b"before it")
+    rig.write("c", b"behind it")
+    manifest = rig.scan()
     big.write_bytes(b"A" * 3 * MIB)
-    folder = os.open(studio.work, os.O_RDONLY)
+    folder = os.open(rig.work, os.O_RDONLY)
     reads = iter(range(1_000))
 
     def check() -> None:
@@ -370,7 +370,7 @@ def test_a_disk_that_fails(studio: Studio, grown: bool) -> None:
                 os.dup2(folder, int(name))  # reading a directory fails, as a bad sector does
 
     try:
-        packed = studio.pack(manifest, check)
+        packed = rig.pack(manifest, check)
     finally:
         os.close(folder)
     assert members(packed.archive) == {"a": b"before it", "c": b"behind it"}
@@ -378,7 +378,7 @@ def test_a_disk_that_fails(studio: Studio, grown: bool) -> None:
     assert packed.follow_up == []
     assert list(packed.unread) == ["b-big"]
     assert [warning.key for warning in packed.warnings] == ["unreadable:b-big"]
-    assert all(entry.name.endswith(".chunk") for entry in (studio.folder / "spool-1/chunks").iterdir())
+    assert all(entry.name.endswith(".chunk") for entry in (rig.folder / "spool-1/chunks").iterdir())
 
 
 def _to_link(path: Path, outside: Path) -> None:
@@ -399,18 +399,18 @@ def _to_folder(path: Path, outside: Path) -> None:
 
 @pytest.mark.parametrize("swap", [_to_link, _to_nothing, _to_fifo, _to_folder])
 @pytest.mark.parametrize("what", ["d", "d/e", "d/e/f"])
-def test_a_path_that_is_replaced_after_the_scan(studio: Studio, swap: Callable[[Path, Path], None], what: str) -> None:
+def test_a_path_that_is_replaced_after_the_scan(rig: PackRig, swap: Callable[[Path, Path], None], what: str) -> None:
     """It never leads outside; another sync follows for it, and the rest is packed."""
-    studio.write("a")
-    studio.write("d/e/f", b"harmless")
-    studio.write("z")
-    manifest = studio.scan()
-    path = studio.work / what
-    path.rename(studio.folder / "moved")
-    swap(path, studio.outside / "f" if what == "d/e/f" else studio.outside)
-    (studio.outside / "e").mkdir()
-    (studio.outside / "e/f").write_text("5ecret")
-    packed = studio.pack(manifest)
+    rig.write("a")
+    rig.write("d/e/f", b"harmless")
+    rig.write("z")
+    manifest = rig.scan()
+    path = rig.work / what
+    path.rename(rig.folder / "moved")
+    swap(path, rig.outside / "f" if what == "d/e/f" else rig.outside)
+    (rig.outside / "e").mkdir()
+    (rig.outside / "e/f").write_text("5ecret")
+    packed = rig.pack(manifest)
     found = members(packed.archive)
     assert b"5ecret" not in zlib.decompress(whole(packed.archive), 31)
     assert "d/e/f" not in found
@@ -436,12 +436,12 @@ print(*packed.manifest, *packed.unread, *[problem.key for problem in packed.warn
 """
 
 
-def test_a_file_that_becomes_unreadable_after_the_scan(studio: Studio) -> None:
+def test_a_file_that_becomes_unreadable_after_the_scan(rig: PackRig) -> None:
     """It is reported and left out, and is no reason for another sync."""
-    studio.write("open")
-    path = studio.write("shut")
+    rig.write("open")
+    path = rig.write("shut")
     powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*powerless, sys.executable, "-c", _POWERLESS, str(studio.work), str(studio.folder)]
+    command = [*powerless, sys.executable, "-c", _POWERLESS, str(rig.work), str(rig.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     path.chmod(0o600)
     assert done.stdout.split() == ["open", "shut", "unreadable:shut", "0"]

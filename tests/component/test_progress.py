@@ -1,4 +1,4 @@
-"""Progress without a terminal is a few lines of text; on one it is drawn by a thread that ends with it."""
+"""Progress without a terminal is a few lines of text; on a terminal a thread draws it until the end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MIB = 1 << 20
 
 
 def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a stage, one every half minute where a stage takes long, and each failure."""
+    """It gets one line a stage, one every half minute of a long stage, and one for each failure."""
     clock = ScriptedClock()
     with ProgressDisplay(clock) as progress:
         progress.stage(State.SNAPSHOTTING)
         for files in range(10):
-            progress.stage(State.SNAPSHOTTING)  # said again, as each look of a follow-up does
+            progress.stage(State.SNAPSHOTTING)  # repeated, as each scan of a follow-up does
             progress.packed(files, 10, files * _MIB, 10 * _MIB)
             clock.go_on(1)
         progress.stage(State.UPLOADING)
@@ -51,7 +51,7 @@ def test_it_is_silent_at_first(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_speed_of_the_last_upload() -> None:
-    """Of the attempt that arrived, from its first byte to its last; nothing is known of none, or of an instant."""
+    """It is that of the successful attempt, and unknown for none or one without duration."""
     clock = ScriptedClock()
     progress = ProgressDisplay(clock)
     assert progress.upload_bytes_per_s is None

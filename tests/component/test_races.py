@@ -62,7 +62,7 @@ def swapping(here: Path, there: Path) -> Iterator[None]:
         swapper.stdout.close()
 
 
-class Stage:
+class RaceRig:
     """A workspace, a folder outside of it, and a folder for the entry that is swapped in."""
 
     def __init__(self, folder: Path) -> None:
@@ -101,129 +101,129 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def rig(tmp_path: Path) -> RaceRig:
     """An empty workspace."""
-    return Stage(tmp_path)
+    return RaceRig(tmp_path)
 
 
-def test_a_directory_and_a_link_to_outside(stage: Stage) -> None:
+def test_a_directory_and_a_link_to_outside(rig: RaceRig) -> None:
     """The names are swapped during scan and packing: the link is left out, and its content is never read."""
-    (stage.work / "d/e").mkdir(parents=True)
+    (rig.work / "d/e").mkdir(parents=True)
     for name in ("f", "e/f"):
-        (stage.work / "d" / name).write_text("harmless")
-    (stage.outside / "e").mkdir()
-    (stage.outside / "e/f").write_bytes(SECRET)
-    (stage.beside / "l").symlink_to(stage.outside)
-    whole = stage.look()
+        (rig.work / "d" / name).write_text("harmless")
+    (rig.outside / "e").mkdir()
+    (rig.outside / "e/f").write_bytes(SECRET)
+    (rig.beside / "l").symlink_to(rig.outside)
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(whole)
-        packed = stage.pack(whole)
-        manifest = stage.look()
+        rig.reader.digests(whole)
+        packed = rig.pack(whole)
+        manifest = rig.look()
         assert not [path for path in manifest if "5ecret" in path]
         assert "d" not in manifest or manifest["d"].kind is Kind.DIRECTORY
         if packed.follow_up:
             return "found a link while packing"
-        if "d/f" in manifest and "d" not in stage.look():
+        if "d/f" in manifest and "d" not in rig.look():
             return "found the directory, then the link"
         if "d" not in manifest:
             return "listed, then no longer there"
         return ""
 
-    with swapping(stage.work / "d", stage.beside / "l"):
-        stage.until_hit({"found a link while packing", "listed, then no longer there"}, once)
+    with swapping(rig.work / "d", rig.beside / "l"):
+        rig.until_hit({"found a link while packing", "listed, then no longer there"}, once)
 
 
-def test_a_file_and_a_link_to_a_secret(stage: Stage) -> None:
+def test_a_file_and_a_link_to_a_secret(rig: RaceRig) -> None:
     """Whatever the scan found, the link is never followed."""
-    (stage.work / "f").write_bytes(b"harmle")  # of the secret's size
-    (stage.beside / "l").symlink_to(stage.outside / "f")
-    whole = stage.look()
+    (rig.work / "f").write_bytes(b"harmle")  # of the secret's size
+    (rig.beside / "l").symlink_to(rig.outside / "f")
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(["f"])
-        packed = stage.pack(whole)
-        stage.look()
+        rig.reader.digests(["f"])
+        packed = rig.pack(whole)
+        rig.look()
         return "a link while packing" if packed.follow_up else "a file while packing"
 
-    with swapping(stage.work / "f", stage.beside / "l"):
-        stage.until_hit({"a link while packing", "a file while packing"}, once)
+    with swapping(rig.work / "f", rig.beside / "l"):
+        rig.until_hit({"a link while packing", "a file while packing"}, once)
 
 
-def test_a_file_and_a_fifo(stage: Stage) -> None:
+def test_a_file_and_a_fifo(rig: RaceRig) -> None:
     """A FIFO without a writer does not block, and is not sent."""
-    (stage.work / "f").write_bytes(b"harmle")
-    os.mkfifo(stage.beside / "fifo")
-    whole = stage.look()
+    (rig.work / "f").write_bytes(b"harmle")
+    os.mkfifo(rig.beside / "fifo")
+    whole = rig.look()
 
     def once() -> str:
-        stage.reader.digests(["f"])
-        packed = stage.pack(whole)
+        rig.reader.digests(["f"])
+        packed = rig.pack(whole)
         assert packed.warnings == []
-        stage.look()
+        rig.look()
         return "a FIFO" if packed.follow_up else "a file"
 
-    with swapping(stage.work / "f", stage.beside / "fifo"):
-        stage.until_hit({"a FIFO", "a file"}, once)
+    with swapping(rig.work / "f", rig.beside / "fifo"):
+        rig.until_hit({"a FIFO", "a file"}, once)
 
 
-def test_the_workspace_and_a_link_to_outside(stage: Stage) -> None:
+def test_the_workspace_and_a_link_to_outside(rig: RaceRig) -> None:
     """The workspace itself must not be a link: it is refused, or it is the workspace."""
-    (stage.work / "f").write_text("harmless")
-    (stage.beside / "l").symlink_to(stage.outside)
-    whole = stage.look()
+    (rig.work / "f").write_text("harmless")
+    (rig.beside / "l").symlink_to(rig.outside)
+    whole = rig.look()
 
     def once() -> str:
         try:
-            assert list(stage.look()) == ["f"]
-            stage.pack(whole)
+            assert list(rig.look()) == ["f"]
+            rig.pack(whole)
         except WorkspaceError:
             return "refused"
         return "the workspace"
 
-    with swapping(stage.work, stage.beside / "l"):
-        stage.until_hit({"refused", "the workspace"}, once)
+    with swapping(rig.work, rig.beside / "l"):
+        rig.until_hit({"refused", "the workspace"}, once)
 
 
-def test_a_file_and_a_directory_that_a_rule_leaves_out(stage: Stage) -> None:
+def test_a_file_and_a_directory_that_a_rule_leaves_out(rig: RaceRig) -> None:
     """A rule for directories is applied to the entry that is found, not to the one of an earlier listing."""
-    for number in range(400):  # between the first name and the last look at one passes a while
-        (stage.work / f"a{number}").touch()
-    (stage.work / ".syncdignore").write_text("z/\n")
-    (stage.work / "z").write_text("a file may leave")
-    (stage.beside / "z").mkdir()
-    (stage.beside / "z/private").write_bytes(SECRET)
+    for number in range(400):  # so that some time passes between the first and the last entry
+        (rig.work / f"a{number}").touch()
+    (rig.work / ".syncdignore").write_text("z/\n")
+    (rig.work / "z").write_text("a file may leave")
+    (rig.beside / "z").mkdir()
+    (rig.beside / "z/private").write_bytes(SECRET)
 
     def once() -> str:
-        manifest = stage.scanner.scan().manifest
+        manifest = rig.scanner.scan().manifest
         assert "z" not in manifest or manifest["z"].kind is Kind.FILE
-        manifest = stage.scanner.scan({""}).manifest
+        manifest = rig.scanner.scan({""}).manifest
         assert "z/private" not in manifest
         return "a file" if "z" in manifest else "none"
 
-    with swapping(stage.work / "z", stage.beside / "z"):
-        stage.until_hit({"a file", "none"}, once)
+    with swapping(rig.work / "z", rig.beside / "z"):
+        rig.until_hit({"a file", "none"}, once)
 
 
-def test_an_ignore_file_and_a_link_to_outside(stage: Stage) -> None:
+def test_an_ignore_file_and_a_link_to_outside(rig: RaceRig) -> None:
     """An ignore file that is a link has no rules, as in git: its target is neither applied nor shown."""
-    (stage.work / ".gitignore").write_text("excluded\n")
-    (stage.work / "excluded").write_bytes(SECRET)
-    (stage.work / "f").write_text("harmless")
-    (stage.outside / "rules").write_bytes(b"/f\n# " + SECRET)
-    (stage.beside / "l").symlink_to(stage.outside / "rules")
+    (rig.work / ".gitignore").write_text("excluded\n")
+    (rig.work / "excluded").write_bytes(SECRET)
+    (rig.work / "f").write_text("harmless")
+    (rig.outside / "rules").write_bytes(b"/f\n# " + SECRET)
+    (rig.beside / "l").symlink_to(rig.outside / "rules")
 
     def once() -> str:
-        manifest = stage.look()
+        manifest = rig.look()
         assert "f" in manifest
         return "a file" if "excluded" not in manifest else "a link"
 
-    with swapping(stage.work / ".gitignore", stage.beside / "l"):
-        stage.until_hit({"a file", "a link"}, once)
+    with swapping(rig.work / ".gitignore", rig.beside / "l"):
+        rig.until_hit({"a file", "a link"}, once)
 
 
-def test_a_hard_link_is_a_file_of_the_workspace(stage: Stage) -> None:
+def test_a_hard_link_is_a_file_of_the_workspace(rig: RaceRig) -> None:
     """One name of a file cannot be told from another, so only this is promised: rules apply to the name in here."""
-    os.link(stage.outside / "f", stage.work / "linked")
-    os.link(stage.outside / "f", stage.work / ".env")
-    assert list(stage.look()) == ["linked"]
+    os.link(rig.outside / "f", rig.work / "linked")
+    os.link(rig.outside / "f", rig.work / ".env")
+    assert list(rig.look()) == ["linked"]

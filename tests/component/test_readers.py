@@ -1,7 +1,7 @@
-"""One archive of a nasty tree, read by programs that share no code: each must find the same listing in it.
+"""One archive of a difficult tree, read by independent programs: each must find the same listing in it.
 
-The archive is the second one of its workspace, so most of its pieces are kept ones and some were made for it. A listing
-is what a reader says of every entry: path, kind, permissions, whole-second time, and content or target.
+The archive is the second one of its workspace, so most chunks are reused and some were built for it. A listing has each
+entry's path, kind, permissions, whole-second time, and content or target.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from syncd.remote.http_client import HttpClient
 from tests.clock import ScriptedClock
 
 MIB = 1 << 20
-# By this clock every file is old enough to be believed, so its chunk can be kept.
+# By this clock every file is old enough to be trusted, so its chunk can be kept.
 LATER_S = 4_000_000_000.0
 # At and around a block, a record of a tar, and what is read in one piece.
 SIZES = (0, 1, 511, 512, 513, 1024, 10_239, 10_240, 10_241, MIB - 1, MIB, MIB + 1, 2 * MIB + 511)
@@ -82,7 +82,7 @@ TARGETS = (
 
 
 class Line(NamedTuple):
-    """What there is to say of one path. `what` is a file's SHA-256 or a link's target, in hexadecimal."""
+    """The listing's line for one path. `what` is a file's SHA-256 or a link's target, in hexadecimal."""
 
     path: bytes
     kind: str
@@ -128,7 +128,7 @@ def _make_tree(top: bytes) -> None:
 
 
 class Case(NamedTuple):
-    """An archive, the listing it must have, and a folder to work in."""
+    """An archive, its expected listing, and a folder to work in."""
 
     archive: Path
     listing: Listing
@@ -137,7 +137,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listing]:
-    """The archive as it would be sent after an edit, and the listing of the workspace."""
+    """The archive that would be sent after an edit, and the listing of the workspace."""
     folder = tmp_path_factory.mktemp("readers")
     work = folder / "work"
     work.mkdir()
@@ -177,12 +177,12 @@ def _two_snapshots(folder: Path, work: Path) -> tuple[Archive, Archive]:
 
 @pytest.fixture
 def case(whole: tuple[Path, Listing], tmp_path: Path) -> Case:
-    """For one reader."""
+    """The case for one reader."""
     return Case(*whole, tmp_path)
 
 
 def on_disk(top: Path) -> Listing:
-    """The listing of a directory, as an archive of it should give it: without set-id bits, times rounded down."""
+    """Return the listing of a directory as its archive must give it: no set-id bits, times rounded down."""
     found = []
     for folder, folders, files in os.walk(os.fsencode(top)):
         for name in (*folders, *files):
@@ -200,7 +200,7 @@ def on_disk(top: Path) -> Listing:
 
 
 def by_python(archive: Path) -> Listing:
-    """The listing that Python's stream reader finds, which stops or fails where a gzip member ends early."""
+    """Return the listing of Python's stream reader, which stops or fails if a gzip member ends early."""
     found = []
     kinds = {tarfile.REGTYPE: "f", tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l"}
     with tarfile.open(archive, mode="r|gz", encoding="utf-8", errors="surrogateescape") as tar:
@@ -221,7 +221,7 @@ def _needs(program: str) -> None:
 
 
 def _listed(output: bytes) -> Listing:
-    """What a program printed: hexadecimal path, kind, octal mode, decimal time, and the rest, each after a colon."""
+    """Parse a program's output: hexadecimal path, kind, octal mode, decimal time, and the rest, after colons."""
     found = []
     for line in output.decode("ascii").splitlines():
         path, kind, mode, mtime_s, what = line.split(":")
@@ -230,7 +230,7 @@ def _listed(output: bytes) -> Listing:
 
 
 def test_the_tree_is_nasty_enough(case: Case) -> None:
-    """What the file system made of it still holds what readers trip over."""
+    """The file system kept the properties that readers fail on."""
     assert len(case.listing) > 400
     assert min(line.mtime_s for line in case.listing) == -86_401
     assert max(len(line.path) for line in case.listing) > 1_500
@@ -238,7 +238,7 @@ def test_the_tree_is_nasty_enough(case: Case) -> None:
 
 
 def test_python_streams_it(case: Case) -> None:
-    """Every entry comes in one pass, nameless and owned by nobody else."""
+    """Every entry comes in one pass, without an owner."""
     assert by_python(case.archive) == case.listing
 
 
@@ -248,7 +248,7 @@ def test_python_streams_it(case: Case) -> None:
     ids=["GNU-tar", "bsdtar"],
 )
 def test_it_is_extracted(case: Case, program: str, options: list[str]) -> None:
-    """The extracted tree has the workspace's listing, times of links and of directories included."""
+    """The extracted tree has the workspace's listing, with the times of links and directories."""
     _needs(program)
     there = case.folder / "there"
     there.mkdir()
@@ -260,14 +260,14 @@ def test_it_is_extracted(case: Case, program: str, options: list[str]) -> None:
 
 
 def test_gzip_finds_it_sound(case: Case) -> None:
-    """Checksum, length, and no word about what follows."""
+    """Checksum and length are right, without a warning about trailing data."""
     _needs("gzip")
     done = subprocess.run(["gzip", "-tv", str(case.archive)], capture_output=True, check=True)
     assert done.stderr.strip().endswith(b"OK")
 
 
 def test_it_is_one_member(case: Case) -> None:
-    """The first member's end is the file's end, and holds all that a reader of many members finds."""
+    """The file is one gzip member."""
     packed = case.archive.read_bytes()
     inflate = zlib.decompressobj(31)
     tar = inflate.decompress(packed)
@@ -335,7 +335,7 @@ func main() {
 
 
 def test_go_reads_it(case: Case) -> None:
-    """archive/tar and compress/gzip, told to stop at the first member's end."""
+    """Go's archive/tar and compress/gzip, stopped at the first member's end, read it."""
     _needs("go")
     source = case.folder / "read.go"
     source.write_text(GO)
@@ -411,7 +411,7 @@ fs.createReadStream(process.argv[2]).pipe(zlib.createGunzip())
 
 
 def test_node_reads_it(case: Case) -> None:
-    """Its gunzip stream, and a walk over the headers that knows the format's two descriptions and nothing of ours."""
+    """Node's gunzip stream and an independent tar parser read it."""
     _needs("node")
     source = case.folder / "read.js"
     source.write_text(NODE)

@@ -1,4 +1,4 @@
-"""A connection's route on real networks: in a network namespace, where addresses come and go."""
+"""A connection's route in a network namespace with changing addresses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.clock import ScriptedClock
 REPO = Path(__file__).parents[2]
 
 
-def test_a_route_that_stands() -> None:
-    """To this machine itself the way starts at the same address as ever."""
+def test_an_unchanged_route() -> None:
+    """The route to this machine itself does not change."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
         route = route_of(near)
         assert route == NetworkRoute("127.0.0.1", listener.getsockname())
@@ -29,20 +29,20 @@ def test_a_route_that_stands() -> None:
 
 
 def test_an_ended_connection_has_none() -> None:
-    """Nothing fails where the connection is gone already."""
+    """An ended connection has no route, and causes no error."""
     ended = socket.socket()
     ended.close()
     assert route_of(ended) is None
     enable_keepalive(ended)
 
 
-def test_no_way_at_all() -> None:
-    """To an address without its link there is no way that could stand."""
+def test_no_route() -> None:
+    """An address without its link has no route."""
     assert not NetworkRoute("::1", ("fe80::1", 9, 0, 0)).is_unchanged()
 
 
 def test_a_changed_address() -> None:
-    """When this machine got another address, the next request comes through at once, by a fresh connection."""
+    """After a change of address the next request succeeds at once over a new connection."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("no unshare or no ip here")
     inside = ["unshare", "--user", "--map-root-user", "--net"]
@@ -80,7 +80,7 @@ def _ip(words: str) -> bool:
 
 
 def _inside() -> None:
-    """Two network namespaces, joined by a pair of links; on this side, the address changes."""
+    """Set up two network namespaces joined by a pair of links, and change the address on this side."""
     command = ["unshare", "--net", "sh", "-c", _FAR_SIDE, sys.executable, _SERVER]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None

@@ -33,7 +33,7 @@ ROUNDS = 25
 DEADLINE_S = 10.0
 
 
-class Watched:
+class WatchedWorkspace:
     """A workspace with the real watch, scanned by the changes that the watch reports."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,9 +87,9 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
+def watched(tmp_path: Path) -> Iterator[WatchedWorkspace]:
     (tmp_path / "work").mkdir()
-    it = Watched(tmp_path / "work")
+    it = WatchedWorkspace(tmp_path / "work")
     yield it
     it.close()
 
@@ -112,7 +112,7 @@ def without_times(scan: Scan) -> Manifest:
     }
 
 
-def check(watched: Watched) -> None:
+def check(watched: WatchedWorkspace) -> None:
     watched.receive()
     seen, wanted = watched.scan(), full_scan(watched.folder)
     assert list(without_times(seen).items()) == list(without_times(wanted).items())
@@ -126,23 +126,23 @@ def check(watched: Watched) -> None:
 
 
 @pytest.fixture
-def recreated(tmp_path: Path) -> Iterator[Watched]:
+def recreated(tmp_path: Path) -> Iterator[WatchedWorkspace]:
     """A workspace with a directory `build`, on a file system that reuses inode numbers."""
     with inode_reusing_folder(tmp_path) as place:
         (place / "work/build").mkdir(parents=True)
-        it = Watched(place / "work")
+        it = WatchedWorkspace(place / "work")
         yield it
         it.close()
 
 
-def scan_build(recreated: Watched) -> None:
+def scan_build(recreated: WatchedWorkspace) -> None:
     """Scan and watch the directory `build`; the rules ignore the changes in it."""
     (recreated.folder / ".gitignore").write_text("*.o\n")
     (recreated.folder / "build/old.o").touch()
     check(recreated)
 
 
-def test_a_recreated_directory_with_its_inode_number(recreated: Watched) -> None:
+def test_a_recreated_directory_with_its_inode_number(recreated: WatchedWorkspace) -> None:
     """Its content is found by the next scan, and later changes are reported at any depth."""
     build = recreated.folder / "build"
     recreate(build, lambda: scan_build(recreated))
@@ -155,14 +155,16 @@ def test_a_recreated_directory_with_its_inode_number(recreated: Watched) -> None
     assert recreated.partial
 
 
-def test_a_recreated_directory_is_detected_by_its_identity(recreated: Watched) -> None:
+def test_a_recreated_directory_is_detected_by_its_identity(recreated: WatchedWorkspace) -> None:
     """Without an event of the directory itself too: its parent's listing has another directory of that name."""
     recreate(recreated.folder / "build", lambda: scan_build(recreated))
     (recreated.folder / "build/x").touch()
     assert set(recreated.scanner.scan({""}).manifest) == {".gitignore", "build", "build/x"}
 
 
-def test_a_recreated_directory_is_detected_by_its_removal(recreated: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recreated_directory_is_detected_by_its_removal(
+    recreated: WatchedWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a file system has only the inode number, the event of its removal names the directory itself."""
     for name in ("_name_to_handle_at", "_statx"):
         monkeypatch.setattr(file_identity, name, None)
@@ -298,7 +300,7 @@ class RandomChanges:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
+def test_changed_directories_are_enough(watched: WatchedWorkspace, seed: int) -> None:
     """After each of many random changes both scans give the same entries, and most of them were partial."""
     changes = RandomChanges(watched.folder, seed)
     check(watched)
@@ -309,7 +311,7 @@ def test_changed_directories_are_enough(watched: Watched, seed: int) -> None:
     assert watched.partial > ROUNDS // 2
 
 
-def test_an_edit_by_another_name(watched: Watched) -> None:
+def test_an_edit_by_another_name(watched: WatchedWorkspace) -> None:
     """A file with names in two directories is found changed under both, although only one has an event."""
     for name in ("a", "b"):
         (watched.folder / name).mkdir()
@@ -324,7 +326,7 @@ def test_an_edit_by_another_name(watched: Watched) -> None:
     assert watched.scanner.scan({"a"}).manifest["b/g"].size_bytes == 6
 
 
-def test_only_directories_with_events_are_scanned(watched: Watched) -> None:
+def test_only_directories_with_events_are_scanned(watched: WatchedWorkspace) -> None:
     """Directories without an event are not read: that makes partial scans fast, and periodic full scans necessary."""
     (watched.folder / "a").mkdir()
     (watched.folder / "b").mkdir()
@@ -338,7 +340,7 @@ def test_only_directories_with_events_are_scanned(watched: Watched) -> None:
     assert set(watched.scanner.scan().manifest) == {"a", "a/f", "b", "b/f"}
 
 
-def test_digests_are_kept_while_the_stamp_is_the_same(watched: Watched) -> None:
+def test_digests_are_kept_while_the_stamp_is_the_same(watched: WatchedWorkspace) -> None:
     """An entry with a digest stays the same object until the file's `stat` changes."""
     for name in ("changed", "listed", "trusted"):
         (watched.folder / name).mkdir()
@@ -355,7 +357,7 @@ def test_digests_are_kept_while_the_stamp_is_the_same(watched: Watched) -> None:
         assert "gone/f" not in again
 
 
-def test_entries_without_a_stamp_are_read_again(watched: Watched) -> None:
+def test_entries_without_a_stamp_are_read_again(watched: WatchedWorkspace) -> None:
     """An entry without a stamp is not reused by the next scan of its directory, whatever its digest is."""
     (watched.folder / "f").write_text("x")
     entry = watched.scan().manifest["f"]
@@ -366,7 +368,7 @@ def test_entries_without_a_stamp_are_read_again(watched: Watched) -> None:
     assert watched.scanner.scan().manifest["f"] == entry
 
 
-def test_changed_rules_are_applied(watched: Watched) -> None:
+def test_changed_rules_are_applied(watched: WatchedWorkspace) -> None:
     """A full scan too does not include a path that only the old rules included."""
     (watched.folder / "d").mkdir()
     for name in ("f.log", "d/f.log", "d/g"):
@@ -384,7 +386,7 @@ def test_changed_rules_are_applied(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == ["d", "d/.gitignore", "d/g", "f.log"]
 
 
-def test_changed_exclude_files_are_applied(watched: Watched) -> None:
+def test_changed_exclude_files_are_applied(watched: WatchedWorkspace) -> None:
     """Git's own exclude file has no events: a full scan reads it."""
     make_repository(watched.folder)
     (watched.folder / "f").write_text("x")
@@ -393,7 +395,7 @@ def test_changed_exclude_files_are_applied(watched: Watched) -> None:
     assert list(watched.scanner.scan().manifest) == []
 
 
-def test_rules_of_a_missing_workspace_count_as_changed(watched: Watched) -> None:
+def test_rules_of_a_missing_workspace_count_as_changed(watched: WatchedWorkspace) -> None:
     """Nothing may be uploaded by rules that can no longer be read."""
     (watched.folder / "f").write_text("x")
     watched.scan()
@@ -446,7 +448,7 @@ def test_reasons_for_a_full_scan() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["build/other", "../outside"])
-def test_a_write_through_a_name_that_is_not_watched(watched: Watched, hidden: str) -> None:
+def test_a_write_through_a_name_that_is_not_watched(watched: WatchedWorkspace, hidden: str) -> None:
     """A file with another name that is ignored or outside is watched itself; reading it causes no event."""
     (watched.folder / ".gitignore").write_text("build/\n")
     (watched.folder / "a").mkdir()

@@ -232,8 +232,8 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
     (work / "d").mkdir()
     calls: list[str] = []
 
-    class Late:
-        """Makes a file in each directory at the last moment."""
+    class LateFiles:
+        """A listener that creates a file in each directory at the last moment."""
 
         def begin(self) -> None:
             calls.append("begin")
@@ -255,10 +255,10 @@ def test_directories_are_added_before_they_are_listed(work: Path) -> None:
             calls.append("abort")
 
     selection = Selection(SelectionSettings())
-    assert list(Scanner(str(work), selection, Late()).scan().manifest) == ["d", "d/late", "late"]
+    assert list(Scanner(str(work), selection, LateFiles()).scan().manifest) == ["d", "d/late", "late"]
     assert calls == ["begin", "", "d", "finish"]
     with pytest.raises(WorkspaceError):
-        Scanner(str(work / "none"), selection, Late()).scan()
+        Scanner(str(work / "none"), selection, LateFiles()).scan()
     assert calls[4:] == ["begin", "abort"]
 
 

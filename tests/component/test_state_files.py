@@ -1,4 +1,4 @@
-"""The files in the state folder: complete or set aside, private, and not trusted beyond the process that wrote them."""
+"""Files on disk: whole or set aside, private, and never trusted beyond the process that they belong to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import contextlib
 import os
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,38 +14,19 @@ import pytest
 
 from syncd.archive.codec import Codec
 from syncd.core.directories import Directories
-from syncd.core.durable_file import MarkerFile, StateFile, sealed
-from syncd.core.errors import ConfigError, Locked
-from syncd.core.lock import Lock, holder
+from syncd.core.durable_file import StateFile
+from syncd.core.errors import ConfigError
+from syncd.core.lock import Lock
 from syncd.daemon.pause_file import PauseFile
-from syncd.remote.target import Target
 from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkStore
 from syncd.remote.upload_url import UploadUrl
 from syncd.remote.upload_url_store import UploadUrlStore
-from syncd.report.status_store import StatusStore, read_last, read_status
-from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
-from syncd.sync.status_document import SandboxName, State, Status
+from syncd.report.status_store import StatusStore, read_last
 from syncd.sync.sync_state import SyncState, Uploaded
 from tests.clock import ScriptedClock
+from tests.component.sample_records import MANIFEST, NOTHING, TARGET
 
-TARGET = Target("https://api.example.com", "box", "us")
-MANIFEST: Manifest = {
-    "d": Entry(Kind.DIRECTORY, 0o1755, -1),
-    "d/n\udcff\nü": Entry(
-        Kind.FILE,
-        0o644,
-        2**40,
-        2**50,
-        stamp=Stamp(-5, 2**62, 2**64 - 1, 2**33),
-        digest=bytes(range(32)),
-        written_back=True,
-    ),
-    "l": Entry(Kind.SYMLINK, 0o777, 0, target="t\udc80"),
-}
-
-
-NOTHING = Status(running=False, pid=None, state=State.STOPPED, workspace="/w", sandbox=SandboxName("box", "u", "us"))
 SOMETHING = msgspec.structs.replace(NOTHING, syncs=3)
 KNOWN = Uplink((1e6, 2e6, 3e6), Codec.DENSE, 4.0)
 
@@ -77,17 +55,17 @@ def _newer(content: bytes) -> bytes:
     return content.replace(b"syncd-state 1", b"syncd-state 2")
 
 
-HARM = pytest.mark.parametrize("harm", [_cut, _empty, _garbage, _flipped, _newer])
+DAMAGE = pytest.mark.parametrize("damage", [_cut, _empty, _garbage, _flipped, _newer])
 
 
-@HARM
-def test_a_damaged_record_is_set_aside(tmp_path: Path, harm: object) -> None:
+@DAMAGE
+def test_a_damaged_record_is_set_aside(tmp_path: Path, damage: object) -> None:
     """A record that is cut, garbage or newer reads as none, is reported once, and is kept for a person to look at."""
-    assert callable(harm)
+    assert callable(damage)
     record = StateFile(str(tmp_path), "thing", bytes)
     record.save(b"payload\nwith lines")
     path = tmp_path / "thing"
-    path.write_bytes(harm(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes()))
     payload, warning = record.load_or_warn()
     assert payload is None
     assert warning is not None
@@ -264,352 +242,12 @@ def test_a_marker_may_be_of_any_kind(tmp_path: Path, kind: Callable[[Path], None
         assert not os.path.lexists(tmp_path / "unsure")
 
 
-def test_uncertainty_survives_a_restart(tmp_path: Path) -> None:
-    """Each process is uncertain until an answer is recorded; the last known manifest stays known."""
-    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
-    SyncState(str(tmp_path)).mark_uncertain()
-    for _ in range(2):
-        sync_state = SyncState(str(tmp_path))
-        assert sync_state.initialized(TARGET)[0] == MANIFEST
-        assert sync_state.uncertain
-    sync_state.record_initialized(TARGET, MANIFEST)
-    again = SyncState(str(tmp_path))
-    again.initialized(TARGET)
-    assert not again.uncertain
-
-
-def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
-    """The process that received it is certain, the next one is not; later requests are marked again."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_initialized(TARGET, {})
-    sync_state.mark_uncertain()
-    (tmp_path / "initialized.new").mkdir()
-    with pytest.raises(IsADirectoryError):
-        sync_state.record_initialized(TARGET, MANIFEST)
-    assert not sync_state.uncertain
-    (tmp_path / "unsure").unlink()
-    sync_state.mark_uncertain()
-    later = SyncState(str(tmp_path))
-    assert later.initialized(TARGET) == ({}, [])
-    assert later.uncertain
-
-
-_ON_A_FULL_DISK = """
-import os, sys
-from syncd.sync.sync_state import SyncState, Uploaded
-from syncd.remote.target import Target
-from syncd.archive.codec import Codec
-from syncd.remote.uplink import Uplink
-folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
-journal = SyncState(folder)
-journal.record_initialized(target, {})
-journal.record_uploaded(target, "identity", 7, "ab")
-try:
-    for number in range(1000):
-        open(f"{folder}/{number}", "w").close()
-except OSError as failure:
-    print(failure.strerror)
-journal.mark_uncertain()
-journal.forget_upload()
-after = SyncState(folder)
-print(after.initialized(target), after.uploaded(target), "unsure" in os.listdir(folder))
-"""
-
-
-def test_uncertainty_on_a_full_disk(tmp_path: Path) -> None:
-    """Without room for the marker the records are removed: a crash then costs a full sync, no false record."""
-    script = 'mount -t tmpfs -o size=1m,nr_inodes=12 none "$0" || exit 9; exec "$1" -c "$2" "$0"'
-    command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, _ON_A_FULL_DISK]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no unshare")
-    if done.returncode == 9 or done.stderr.startswith("unshare"):
-        pytest.skip("no mount namespace")
-    assert done.stderr == ""
-    assert done.stdout == "No space left on device\n(None, []) None False\n"
-
-
-def test_any_manifest_is_restored(tmp_path: Path) -> None:
-    """Names of any bytes, unusual times and the largest inodes survive."""
-    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
-    again, warnings = SyncState(str(tmp_path)).initialized(TARGET)
-    assert again == MANIFEST
-    assert list(again or {}) == list(MANIFEST)
-    assert warnings == []
-
-
-@pytest.mark.parametrize(
-    ("target", "initialized", "uploaded"),
-    [
-        (TARGET, True, True),
-        (Target(TARGET.base_url, "box", "asia"), True, False),
-        (Target(TARGET.base_url, "other", "us"), False, False),
-        (Target("https://api.eu.example.com", "box", "us"), False, False),
-    ],
-)
-def test_the_state_is_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
-    """One sandbox's manifest does not count for another; an uploaded archive is in one region only."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_initialized(TARGET, MANIFEST)
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    assert (sync_state.initialized(target)[0] is not None) is initialized
-    assert (sync_state.uploaded(target) is not None) is uploaded
-
-
-def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
-    """They are known until an answer is recorded, in any region of the sandbox, to the next process too."""
-    sync_state = SyncState(str(tmp_path))
-    assert sync_state.possibly_applied(TARGET) == {}
-    sync_state.record_possibly_applied(TARGET, MANIFEST)
-    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
-    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == MANIFEST
-    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == MANIFEST
-    assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == {}
-    sync_state.record_initialized(TARGET, {})
-    assert sync_state.possibly_applied(TARGET) == {}
-    newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
-    (tmp_path / "perhaps-there").write_bytes(sealed(msgspec.msgpack.encode(newer)))
-    assert sync_state.possibly_applied(TARGET) == {}
-
-
-def test_a_damaged_record_of_such_entries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says what its loss costs; so it does for a newer record of an upload, which is set aside as well."""
-    (tmp_path / "perhaps-there").write_bytes(b"garbage")
-    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
-    ((name, _, text),) = caplog.record_tuples
-    assert name == "syncd.state"
-    assert text.endswith("what came unanswered may stay in the sandbox")
-    newer = {"version": 2, "target": TARGET, "identity": "identity", "size_bytes": 7, "sha256": "ab"}
-    (tmp_path / "uploaded").write_bytes(sealed(msgspec.msgpack.encode(newer)))
-    assert SyncState(str(tmp_path)).uploaded(TARGET) is None
-    assert caplog.messages[1].startswith("the state file 'uploaded' was damaged or of another version: nothing to do")
-    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there.damaged", "uploaded.damaged"}
-
-
-@pytest.mark.parametrize(
-    ("recorded", "now", "believed"), [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", True)]
-)
-def test_contents_that_other_rules_searched_are_read_again(
-    tmp_path: Path, recorded: str, now: str, *, believed: bool
-) -> None:
-    """A process that searches for other secrets ignores their stamps, and uses their digests."""
-    SyncState(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
-    manifest, _ = SyncState(str(tmp_path), now).initialized(TARGET)
-    without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
-    assert manifest == (MANIFEST if believed else without)
-    assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing believes them
-
-
-def test_a_marker_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the next process a request; the other records are removed, and the manifest counts."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.mark_uncertain()
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.record_possibly_applied(TARGET, MANIFEST)
-
-    def refuse(mark: MarkerFile) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(MarkerFile, "remove", refuse)
-    sync_state.record_initialized(TARGET, MANIFEST)
-    assert not sync_state.uncertain
-    assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
-
-
-def test_the_recorded_fields_of_a_content(tmp_path: Path) -> None:
-    """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
-    torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
-    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
-    SyncState(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
-    found, _ = SyncState(str(tmp_path)).initialized(TARGET)
-    assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
-
-
-def test_the_marker_is_set_once_for_each_answer(tmp_path: Path) -> None:
-    """A marker that a person removes is not set again before something else is recorded."""
-    sync_state = SyncState(str(tmp_path))
-    assert not sync_state.uncertain
-    sync_state.mark_uncertain()
-    assert sync_state.uncertain
-    assert [path.name for path in tmp_path.iterdir()] == ["unsure"]
-    (tmp_path / "unsure").unlink()
-    sync_state.mark_uncertain()
-    assert list(tmp_path.iterdir()) == []
-    assert sync_state.uncertain
-    (tmp_path / "unsure").touch()
-    later = SyncState(str(tmp_path))
-    later.initialized(TARGET)
-    (tmp_path / "unsure").unlink()
-    later.mark_uncertain()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_warning_is_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The record may be in order again before the status shows the warning."""
     (tmp_path / "initialized").write_bytes(b"garbage")
     _, (warning,) = SyncState(str(tmp_path)).initialized(TARGET)
     assert [(name, text) for name, _, text in caplog.record_tuples] == [("syncd.state", str(warning))]
     assert warning.remedy.endswith("everything is uploaded anew once")
-
-
-def test_a_missing_state_folder(tmp_path: Path) -> None:
-    """Nothing is known, and nothing fails."""
-    sync_state = SyncState(str(tmp_path / "gone"))
-    assert sync_state.initialized(TARGET) == (None, [])
-    assert sync_state.uploaded(TARGET) is None
-    assert sync_state.possibly_applied(TARGET) == {}
-    assert not sync_state.uncertain
-
-
-def test_initialized_ends_uploaded(tmp_path: Path) -> None:
-    """Once a manifest is initialized, no archive waits for it; both can be forgotten."""
-    sync_state = SyncState(str(tmp_path))
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.record_initialized(TARGET, MANIFEST)
-    assert sync_state.uploaded(TARGET) is None
-    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.forget_upload()
-    assert sync_state.uploaded(TARGET) is None
-    assert sync_state.initialized(TARGET)[0] == MANIFEST
-
-
-@pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])
-@pytest.mark.parametrize("name", ["initialized", "uploaded", "lease"])
-def test_a_valid_file_with_an_invalid_record(tmp_path: Path, name: str, payload: bytes) -> None:
-    """It is set aside and costs a full sync, although its checksum is right."""
-    (tmp_path / name).write_bytes(sealed(payload))
-    sync_state = SyncState(str(tmp_path))
-    manifest, warnings = sync_state.initialized(TARGET)
-    assert manifest is None
-    assert bool(warnings) is (name == "initialized")
-    assert sync_state.uploaded(TARGET) is None
-    assert UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET) is None
-    assert (tmp_path / f"{name}.damaged").exists()
-
-
-def test_a_newer_manifest_is_set_aside(tmp_path: Path) -> None:
-    """A downgrade does not misread a record of a newer version."""
-    newer = {"version": 2, "target": TARGET, "rows": []}
-    (tmp_path / "initialized").write_bytes(sealed(msgspec.msgpack.encode(newer)))
-    manifest, warnings = SyncState(str(tmp_path)).initialized(TARGET)
-    assert manifest is None
-    assert len(warnings) == 1
-
-
-def test_an_upload_url_survives_a_restart(tmp_path: Path) -> None:
-    """Also a reboot, after which boottime starts again: its end is kept by the wall clock."""
-    clock = ScriptedClock()
-    UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
-    clock.go_on(400)
-    clock.boottime = 10.0
-    upload_url = UploadUrlStore(str(tmp_path), clock).load(TARGET)
-    assert upload_url is not None
-    assert upload_url.url == "https://h/o"
-    assert upload_url.ends_s == pytest.approx(610, abs=0.01)
-
-
-@pytest.mark.parametrize("moved_s", [1001, 100_000, -900, -100_000])
-def test_an_upload_url_beyond_its_life_is_not_used(tmp_path: Path, moved_s: float) -> None:
-    """It has expired, or a clock that was set back makes it longer than its life."""
-    clock = ScriptedClock()
-    UploadUrlStore(str(tmp_path), clock).save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
-    clock.wall += moved_s
-    assert UploadUrlStore(str(tmp_path), clock).load(TARGET) is None
-
-
-def test_an_upload_url_is_of_one_region(tmp_path: Path) -> None:
-    """The URL of one region or sandbox is not used for another; a refused one is forgotten."""
-    clock = ScriptedClock()
-    file = UploadUrlStore(str(tmp_path), clock)
-    file.save(TARGET, UploadUrl("https://h/o", clock.boottime + 1000, 1800))
-    assert file.load(Target(TARGET.base_url, "box", "asia")) is None
-    assert file.load(TARGET) is not None
-    file.forget()
-    assert file.load(TARGET) is None
-
-
-_HOLD = """
-import sys
-from syncd.core.lock import Lock
-from syncd.report.status_store import StatusStore
-from syncd.sync.status_document import SandboxName, State, Status
-import os
-folder = sys.argv[1]
-Lock(folder).acquire()
-status = Status(
-    running=True, pid=os.getpid(), state=State.UPLOADING, workspace="/w", sandbox=SandboxName("box", "u", "us"),
-    syncs=3, retry_at="2026-11-24T13:20:11Z", pending=True,
-)
-StatusStore(folder).write(status)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def another_process(folder: Path, first: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock and has written its status, until it is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", first + _HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def test_one_instance_per_workspace(tmp_path: Path) -> None:
-    """A second process is refused with the id of the first; a killed one leaves no lock, nor a status that counts."""
-    assert holder(str(tmp_path)) is None
-    with another_process(tmp_path) as process:
-        assert holder(str(tmp_path)) == process.pid
-        with pytest.raises(Locked, match=f"process {process.pid}") as caught:
-            Lock(str(tmp_path)).acquire()
-        assert caught.value.exit_code == 75
-        status = read_status(str(tmp_path), NOTHING)
-        assert (status.running, status.pid, status.state) == (True, process.pid, State.UPLOADING)
-        process.kill()
-        process.wait()
-        status = read_status(str(tmp_path), NOTHING)
-        assert (status.running, status.pid, status.state, status.retry_at) == (False, None, State.STOPPED, None)
-        assert (status.syncs, status.pending) == (3, True)
-        assert holder(str(tmp_path)) is None
-    lock = Lock(str(tmp_path))
-    lock.acquire()
-    lock.release()
-
-
-_REMOVED_MEANWHILE = """
-import os, sys
-removed = []
-def remove(event, args):
-    if event == "fcntl.lockf" and len(removed) < 3:
-        removed.append(True)
-        os.unlink(f"{sys.argv[1]}/lock")
-        if len(removed) == 2:
-            open(f"{sys.argv[1]}/lock", "w").close()
-sys.addaudithook(remove)
-"""
-
-
-def test_a_lock_file_that_is_removed_as_it_is_acquired(tmp_path: Path) -> None:
-    """The held file is the one that the next process will open, not one that lost its name."""
-    with another_process(tmp_path, _REMOVED_MEANWHILE) as process:
-        assert holder(str(tmp_path)) == process.pid
-        with pytest.raises(Locked):
-            Lock(str(tmp_path)).acquire()
-
-
-def test_the_status_of_another_holder_is_not_used(tmp_path: Path) -> None:
-    """The document of a dead daemon does not count for the process that holds the lock now."""
-    with another_process(tmp_path):
-        ours = msgspec.structs.replace(NOTHING, running=True, pid=1, state=State.WATCHING)
-        StatusStore(str(tmp_path)).write(ours)
-        assert not read_status(str(tmp_path), NOTHING).running
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"version": 1}', b"null", b'{"workspace": "\xff"}'])

@@ -1,4 +1,4 @@
-"""What the board shows of a sync under way: how far, how fast, since when; and when it is time for the desktop."""
+"""The status of a running sync: progress, speed and start; and when the desktop is notified."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MIB = 1 << 20
 AFTER_S = 900.0
 
 
-class Silent:
-    """A desktop on which nothing is ever to be seen."""
+class NoDesktop:
+    """A desktop that must show nothing."""
 
     def show(self, notice: object, instead_of: object) -> object:
         raise AssertionError(notice)
@@ -37,7 +37,7 @@ def clock() -> ScriptedClock:
 @pytest.fixture
 def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
     folder = str(tmp_path)
-    notifier = DesktopNotifier("/work", AFTER_S, desktop=Silent(), file=NotificationStore(folder), clock=clock)
+    notifier = DesktopNotifier("/work", AFTER_S, desktop=NoDesktop(), file=NotificationStore(folder), clock=clock)
     return StatusPublisher(
         workspace="/work",
         target=Target("https://api.example", "box", "us"),
@@ -51,12 +51,12 @@ def publisher(tmp_path: Path, clock: ScriptedClock) -> StatusPublisher:
 
 
 def shown(publisher: StatusPublisher) -> Status:
-    """As a reader has it."""
+    """Return the status as a reader gets it."""
     return publisher.file.last(publisher.document())
 
 
-def test_packaging_tells_files_and_upload_bytes(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """Each with its speed and what is left once that is known; nothing of one stage is left in the next."""
+def test_progress_of_packing_and_upload(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Packing counts files, an upload bytes, with speed and time left once known; no stage keeps those of the last."""
     publisher.enter(State.SNAPSHOTTING)
     for second in range(5):
         publisher.packed(10 * second, 100, second * MIB, 10 * MIB)
@@ -74,15 +74,15 @@ def test_packaging_tells_files_and_upload_bytes(publisher: StatusPublisher, cloc
     assert (progress.done_bytes, progress.done_files, progress.seconds_left) == (MIB, None, None)
 
 
-def test_it_is_shown_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """However often it is told; who is told through the board hears when."""
+def test_progress_is_written_twice_a_second_at_most(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """Observers get each call in time."""
     publisher.enter(State.UPLOADING)
-    told = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
-    assert sum(told) == 2
+    reported = [publisher.sent(number, 1000) for number in range(100) if not clock.go_on(0.01)]
+    assert sum(reported) == 2
 
 
 def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """An upload that begins anew sends its first bytes once more."""
+    """An upload that starts again counts its first bytes again."""
     publisher.enter(State.UPLOADING)
     for sent in (0, 700, 0, 300, 1000):
         clock.go_on(1)
@@ -91,7 +91,7 @@ def test_bytes_count_over_attempts(publisher: StatusPublisher, clock: ScriptedCl
 
 
 def test_since_when(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """A state that goes on keeps its beginning; another one has its own."""
+    """A state that goes on keeps its start; another state has its own."""
     publisher.enter(State.WATCHING)
     begun = shown(publisher).state_since
     clock.go_on(60)
@@ -101,8 +101,8 @@ def test_since_when(publisher: StatusPublisher, clock: ScriptedClock) -> None:
     assert shown(publisher).state_since != begun
 
 
-def test_an_upload_under_way_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """An attempt failed and the next one takes an hour: nobody is told that syncing fails, until that one fails too."""
+def test_a_running_upload_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """An upload of an hour after a failed attempt causes no notification until it fails, too."""
     publisher.recorder.begin("changes")
     publisher.enter(State.UPLOADING)
     publisher.retrying("upload", "the upload was cut off")
@@ -117,8 +117,8 @@ def test_an_upload_under_way_is_no_failing(publisher: StatusPublisher, clock: Sc
         publisher.failed("upload", TryLater("the upload was cut off"))
 
 
-def test_a_pause_is_no_failing(publisher: StatusPublisher, clock: ScriptedClock) -> None:
-    """Neither one that a person began, nor one that a daemon starts in."""
+def test_a_pause_is_no_failure(publisher: StatusPublisher, clock: ScriptedClock) -> None:
+    """A pause causes no notification, whether a user began it or the daemon started in it."""
     publisher.retrying("upload", "the upload was cut off")
     publisher.enter(State.PAUSED)
     clock.go_on(4 * AFTER_S)

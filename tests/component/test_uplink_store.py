@@ -25,7 +25,7 @@ def test_it_outlives_its_process(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "uplink").stat().st_mode) == 0o600
 
 
-def test_a_sound_record(tmp_path: Path) -> None:
+def test_a_valid_record(tmp_path: Path) -> None:
     """The saved record has the form that the invalid ones below differ from."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND))
     assert UplinkStore(str(tmp_path)).load() == Uplink((1.0, 2.0, 3.0), Codec.DENSE, 1.0)
@@ -48,7 +48,7 @@ def test_a_sound_record(tmp_path: Path) -> None:
         {"told_at_s": "now"},
     ],
 )
-def test_a_senseless_record(tmp_path: Path, wrong: dict[str, object]) -> None:
+def test_an_invalid_record(tmp_path: Path, wrong: dict[str, object]) -> None:
     """A newer version, impossible rates or an unknown codec are ignored."""
     (tmp_path / "uplink").write_text(json.dumps(SOUND | wrong))
     assert UplinkStore(str(tmp_path)).load() == Uplink()

@@ -21,7 +21,7 @@ from syncd.watch.inotify import CHANGES, Inotify
 
 @pytest.fixture
 def reader() -> Iterator[InotifyFD]:
-    """An instance whose thread never runs."""
+    """An instance whose thread is not started."""
     reader = InotifyFD()
     yield reader
     for fd in (reader._inotify_fd, reader._kill_r, reader._kill_w):
@@ -29,7 +29,7 @@ def reader() -> Iterator[InotifyFD]:
 
 
 def test_the_version_is_the_pinned_one() -> None:
-    """Its internals may change with any minor version."""
+    """The internals may change with any minor version."""
     assert re.fullmatch(r"7\.1\.\d+", version("watchdog"))
 
 
@@ -123,7 +123,7 @@ def test_stop_wakes_a_reader_that_waits_and_closes_all() -> None:
 
 
 def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
-    """As after a failed start; closing twice does nothing more."""
+    """This is so after a failed start; closing twice does nothing more."""
     before = os.listdir("/proc/self/fd")
     reader = Inotify(lambda _events: None, lambda: None)
     reader.shut_down()
@@ -132,7 +132,7 @@ def test_an_instance_without_a_thread_is_closed_by_shut() -> None:
 
 
 def test_the_thread_waits_in_poll_and_not_in_a_loop(tmp_path: Path) -> None:
-    """An idle reader uses no CPU: it is a daemon thread blocked on its descriptor."""
+    """An idle reader is a daemon thread blocked on its descriptor."""
     read_fd, write_fd = os.pipe()
     reader = Inotify(lambda events: (list(events), os.write(write_fd, b"!"))[0] and None, lambda: None)
     reader.add(bytes(tmp_path), CHANGES)

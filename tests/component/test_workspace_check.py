@@ -35,7 +35,7 @@ def test_folders_are_not_created(tmp_path: Path) -> None:
 
 
 def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
-    """A file where a folder should be is a failure that names it."""
+    """It is a failure that names the file."""
     (tmp_path / "file").touch()
     state, spool = folder_findings(str(tmp_path / "file/state"), str(tmp_path / "file"), 0)
     assert (state.grade, spool.grade) == (Grade.FAIL, Grade.FAIL)
@@ -45,7 +45,7 @@ def test_a_file_in_a_folders_place(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder of others is a failure that names it."""
+    """It is a failure that names the folder."""
     tmp_path.chmod(0o500)
     state, _ = folder_findings(str(tmp_path / "state"), str(tmp_path / "spool"), 0)
     assert state.grade is Grade.FAIL
@@ -118,7 +118,7 @@ os.wait()
 """
 
 
-def test_what_other_programs_hold(tmp_path: Path) -> None:
+def test_watches_of_other_programs(tmp_path: Path) -> None:
     """Another process's watches are counted once, though its child inherited them; the own ones are not counted."""
     for number in range(7):
         (tmp_path / str(number)).mkdir()
@@ -155,7 +155,7 @@ def test_a_folder_that_others_can_read(tmp_path: Path) -> None:
     assert spool.grade is Grade.PASS
 
 
-def test_what_is_large_and_what_is_secret(tmp_path: Path) -> None:
+def test_large_paths_and_secrets(tmp_path: Path) -> None:
     """Large files and secrets are one finding each, with what to do; a secret is not among the large files."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/big").write_bytes(b"x" * (2 << 20))

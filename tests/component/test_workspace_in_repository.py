@@ -20,7 +20,7 @@ from syncd.selection.repository import Repository, repository_around
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import RescanReason
 from tests.component.git_folder import make_repository
-from tests.component.test_scan_by_change import Watched
+from tests.component.test_scan_by_change import WatchedWorkspace
 from tests.component.test_selection_and_git import (
     PLAIN,
     Verdict,
@@ -287,7 +287,7 @@ def test_rules_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     assert not explain(str(tmp_path / "app"), SELECTION, "f").included
 
 
-class Inside(Watched):
+class WatchedInRepository(WatchedWorkspace):
     """A watched workspace two levels below a repository's top."""
 
     def __init__(self, top: Path) -> None:
@@ -306,8 +306,8 @@ class Inside(Watched):
 
 
 @pytest.fixture
-def inside(tmp_path: Path) -> Iterable[Inside]:
-    it = Inside(tmp_path)
+def inside(tmp_path: Path) -> Iterable[WatchedInRepository]:
+    it = WatchedInRepository(tmp_path)
     yield it
     it.close()
 
@@ -324,7 +324,7 @@ def save(path: Path, text: str = "f\n") -> None:
 
 
 @pytest.mark.parametrize("name", [".gitignore", "packages/.gitignore", ".git/info/exclude"])
-def test_a_changed_rule_above_is_reported(inside: Inside, name: str) -> None:
+def test_a_changed_rule_above_is_reported(inside: WatchedInRepository, name: str) -> None:
     """Creating, editing, replacing and removing a rule file above is reported as for a .gitignore inside."""
     file = inside.top / name
     file.unlink(missing_ok=True)
@@ -338,7 +338,7 @@ def test_a_changed_rule_above_is_reported(inside: Inside, name: str) -> None:
         inside.scan()
 
 
-def test_changes_in_the_repository_are_not_reported(inside: Inside) -> None:
+def test_changes_in_the_repository_are_not_reported(inside: WatchedInRepository) -> None:
     """Changes in `.git` and beside the workspace are not reported."""
     for name in (".git/index.lock", ".git/info/attributes", "other", "packages/other", "packages/.gitignore~"):
         (inside.top / name).write_text("x")
@@ -348,7 +348,7 @@ def test_changes_in_the_repository_are_not_reported(inside: Inside) -> None:
     assert inside.dirty.take() == frozenset()
 
 
-def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
+def test_a_folder_for_the_exclude_file_comes_later(inside: WatchedInRepository) -> None:
     """`info` may be missing, and its creation is reported."""
     shutil.rmtree(inside.top / ".git/info")
     assert inside.reported()
@@ -362,7 +362,7 @@ def test_a_folder_for_the_exclude_file_comes_later(inside: Inside) -> None:
 
 
 @pytest.mark.parametrize("where", ["packages", "packages/app"])
-def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
+def test_a_repository_created_later(inside: WatchedInRepository, where: str) -> None:
     """A repository below the other one's top replaces the other one's rules."""
     edit(inside.top / ".gitignore")
     inside.receive()
@@ -373,10 +373,10 @@ def test_a_repository_is_made_later(inside: Inside, where: str) -> None:
     assert set(inside.scan().manifest) == {"f"}
 
 
-def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> None:
+def test_a_repository_created_around_the_workspace(tmp_path: Path) -> None:
     """In the workspace's parent folder it is reported at once; further up the next scan finds it."""
     (tmp_path / "up/work").mkdir(parents=True)
-    watched = Watched(tmp_path / "up/work")
+    watched = WatchedWorkspace(tmp_path / "up/work")
     try:
         put(watched.folder, ["f", "g"])
         watched.receive()
@@ -398,7 +398,7 @@ def test_a_repository_is_made_around_a_workspace_without_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name", [".gitignore", "packages/.gitignore", ".git/info/exclude", "packages/.git/info/exclude"]
 )
-def test_rules_above_that_change_while_the_snapshot_is_taken(inside: Inside, name: str) -> None:
+def test_rules_above_that_change_while_the_snapshot_is_taken(inside: WatchedInRepository, name: str) -> None:
     """The check of the rules fails, so nothing is uploaded by them."""
     inside.scanner.remember({"f": replace(inside.scan().manifest["f"], digest=b"x")})
     assert inside.scanner.rules_unchanged(["f"])

@@ -1,21 +1,24 @@
-"""Shared parts of the watch's tests: a wake event to wait for, and a walk that adds directories as a scan does."""
+"""Shared parts of the watch's tests: a wake signal to wait for, and a walk that watches as a scan does."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from syncd.watch.changes import Changes, RescanReason
+from syncd.watch.inotify_watch import InotifyWatch
 from syncd.watch.interface import Watcher
 
 DEADLINE_S = 10.0
 
 
-class Ruling(NamedTuple):
+class FakeDecision(NamedTuple):
     """A decision of `Rules`."""
 
     included: bool
@@ -27,8 +30,8 @@ class Rules:
 
     left_out: tuple[str, ...] = ()
 
-    def decide(self, name: str, is_dir: bool) -> Ruling:
-        return Ruling(not any(self._fits(rule, name, is_dir) for rule in self.left_out))
+    def decide(self, name: str, is_dir: bool) -> FakeDecision:
+        return FakeDecision(not any(self._fits(rule, name, is_dir) for rule in self.left_out))
 
     @staticmethod
     def _fits(rule: str, name: str, is_dir: bool) -> bool:
@@ -115,3 +118,21 @@ def kernel_watches(fd: int) -> int:
     """Return the number of watches of an inotify descriptor (proc(5), fdinfo)."""
     with open(f"/proc/self/fdinfo/{fd}") as info:
         return sum(line.startswith("inotify wd:") for line in info)
+
+
+def all_changes(watch: Watcher, wake_event: WakeEvent, root: Path) -> Changes:
+    """Return all changes up to now: a change in zz, whose one event comes after all earlier ones."""
+    (root / "zz" / str(len(os.listdir(root / "zz")))).symlink_to("nowhere")
+    received = receive_until(watch, wake_event, "zz")
+    return Changes(received.dirty - {"zz"}, received.rescan_reason, received.written, received.unlinked)
+
+
+def watches(watch: InotifyWatch) -> int:
+    """Return the kernel's count without the watches on the directories above the workspace."""
+    assert watch._inotify is not None
+    return kernel_watches(watch._inotify._inotify_fd) - len(watch._parents)
+
+
+def write_through_mmap(src: Path) -> None:
+    with open(src / "a.py", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = 0x21

@@ -47,7 +47,7 @@ class EmulatorRig:
         self.bucket.close()
 
     def upload_url(self, region: str = "us") -> str:
-        """A fresh signed URL for the workspace's archive."""
+        """Request a new signed URL for the workspace's archive."""
         return str(self.api.post(f"{PATH}/upload-url", params={"region": region}).json()["upload_url"])
 
     def upload(self, content: bytes, region: str = "us") -> httpx.Response:
@@ -59,7 +59,7 @@ class EmulatorRig:
         return self.api.post(f"{PATH}/initialize")
 
     def tree(self) -> dict[str, bytes | str | None]:
-        """The sandbox's workspace: path to content, a link's target as text, None for a directory."""
+        """Return the sandbox's workspace: each path's content, a link's target as text, None for a directory."""
         found: dict[str, bytes | str | None] = {}
         for path in sorted(self.sandbox.workspace.rglob("*")):
             name = path.relative_to(self.sandbox.workspace).as_posix()
@@ -83,7 +83,7 @@ def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
 
 
 def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """An archive's entry; `fields` are a TarInfo's."""
+    """Return an archive's entry; `fields` are a TarInfo's."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     for key, value in fields.items():
@@ -92,7 +92,7 @@ def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarI
 
 
 def archive(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """A tar.gz of these entries."""
+    """Return a tar.gz of these entries."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         for info, content in members:
@@ -101,5 +101,5 @@ def archive(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
 
 
 def files(**contents: bytes) -> bytes:
-    """A tar.gz of plain files; `__` in a name stands for `/`, `_` for `.`."""
+    """Return a tar.gz of plain files; `__` in a name stands for `/`, `_` for `.`."""
     return archive(member(name.replace("__", "/").replace("_", "."), text) for name, text in contents.items())

@@ -23,7 +23,7 @@ SOUND = archive([member("d", type=b"5"), member("d/a", b"1" * 5000), member("d/l
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
@@ -35,7 +35,7 @@ def _unsized(name: str, claimed_bytes: int) -> bytes:
 
 
 def _outside(rig: EmulatorRig) -> set[str]:
-    """Every path of the emulator's folder but the workspace's and the bucket's."""
+    """Return every path of the emulator's folder outside the workspace and the bucket."""
     ours = (rig.sandbox.workspace, rig.emulator.data_dir / "bucket")
     paths = rig.emulator.data_dir.rglob("*")
     return {str(path) for path in paths if not any(path.is_relative_to(place) for place in ours)}

@@ -19,13 +19,13 @@ from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, files, started_
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the XML's code."""
+    """Return the status and the XML's code."""
     found = re.fullmatch(
         r"<\?xml [^>]*\?><Error><Code>(\w+)</Code><Message>[^<]+</Message>(<.*>)?</Error>", answer.text
     )
@@ -34,7 +34,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 
 def test_the_url_has_googles_form(rig: EmulatorRig) -> None:
-    """Algorithm, credential, date, expiry, signed headers and a signature of an RSA key's length, at another origin."""
+    """It has algorithm, credential, date, expiry, signed headers and an RSA signature, at another origin."""
     url = urlsplit(rig.upload_url("asia"))
     query = {name: values[0] for name, values in parse_qs(url.query).items()}
     assert url.netloc != urlsplit(rig.emulator.base_url).netloc
@@ -104,7 +104,7 @@ def test_a_changed_url_is_refused(rig: EmulatorRig, old: str, new: str, refusal:
     ],
 )
 def test_other_headers_are_refused(rig: EmulatorRig, headers: dict[str, str], refusal: tuple[int, str]) -> None:
-    """The content type is signed, no `x-goog-` header may be added, no key sent."""
+    """The content type is signed; no `x-goog-` header may be added, and no key sent."""
     assert code(rig.bucket.put(rig.upload_url(), content=b"x", headers=headers)) == refusal
     assert code(rig.bucket.get(rig.upload_url(), headers=GZIP))[0] == 403
 

@@ -22,7 +22,7 @@ DEADLINE_S = 20.0
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
@@ -84,7 +84,7 @@ def test_it_inherits_nothing(rig: EmulatorRig, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_it_can_fail(rig: EmulatorRig, code: str, said: str) -> None:
-    """An exit status other than 0 is `failed`, and what it wrote to stderr is in the log."""
+    """An exit status other than 0 is `failed`, and stderr is in the log."""
     run(rig, code)
     status, text = follow(rig)
     assert (status, said in text) == ("failed", True)
@@ -134,7 +134,7 @@ def test_a_log_is_bounded(rig: EmulatorRig) -> None:
 
 
 def test_it_can_run_again(rig: EmulatorRig) -> None:
-    """A second run of the same name starts with the newly uploaded files alone."""
+    """A second run of the same name has only the newly uploaded files."""
     run(rig, "print('one')", old_txt="")
     assert follow(rig) == ("completed", "one\n")
     run(rig, "import os; print(sorted(os.listdir()))")
@@ -142,7 +142,7 @@ def test_it_can_run_again(rig: EmulatorRig) -> None:
 
 
 def test_export(rig: EmulatorRig) -> None:
-    """The artifacts are the execution's folder as a zip."""
+    """They are the execution's folder as a zip."""
     run(rig, "open('result.txt', 'w').write('42')")
     follow(rig)
     exported = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()

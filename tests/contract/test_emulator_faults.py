@@ -25,7 +25,7 @@ CONTENT = files(a=b"1" * 1000)
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
-    """A fresh emulator."""
+    """A started emulator."""
     with started_rig(tmp_path / "data") as rig:
         yield rig
 
@@ -66,7 +66,7 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         ("initialize: replace always", "initialize", Fault(Action.REPLACE, times=None)),
     ],
 )
-def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
+def test_valid_lines(line: str, op: str, fault: Fault) -> None:
     """Each line of the language is one fault."""
     assert Fault.parse(line) == (op, fault)
 
@@ -101,7 +101,7 @@ def test_lines_that_are_faults(line: str, op: str, fault: Fault) -> None:
     ],
 )
 def test_invalid_lines(line: str) -> None:
-    """Anything else is refused with the line in the message."""
+    """They are refused with the line in the message."""
     with pytest.raises(BadFault) as refused:
         Fault.parse(line)
     assert repr(line) in str(refused.value)
@@ -171,7 +171,7 @@ def stored(rig: EmulatorRig) -> bool:
     ],
 )
 def test_faults_that_answer(rig: EmulatorRig, line: str, status: int, holds: str, stores: bool) -> None:
-    """The answer is the fault's, and the object is stored only where the table says so."""
+    """The response is the fault's, and the object is stored only if the table says so."""
     answer = put(rig, line)
     assert (answer.status_code, holds in answer.text) == (status, True)
     assert answer.headers.get("retry-after") == ("2" if "retry-after" in line else None)
@@ -242,7 +242,7 @@ def test_malformed_answers(rig: EmulatorRig) -> None:
 
 
 def test_a_skewed_date(rig: EmulatorRig) -> None:
-    """`skew` moves the answer's date, and nothing else."""
+    """`skew` changes the response's Date, and nothing else."""
     rig.emulator.faults.script("list: skew 3600", "list: skew -3600")
     ahead, behind, right = (
         parsedate_to_datetime(rig.api.get("/local-sandbox").headers["date"]).timestamp() for _ in range(3)
@@ -333,7 +333,7 @@ def test_an_archive_can_replace_the_workspace(rig: EmulatorRig) -> None:
     assert rig.tree() == {"a": b"3", "b": b"2"}
 
 
-def test_an_answer_without_end(rig: EmulatorRig) -> None:
+def test_an_endless_response(rig: EmulatorRig) -> None:
     """`huge` continues until the client closes the connection."""
     rig.emulator.faults.script("upload-url: huge")
     with rig.api.stream("POST", f"{PATH}/upload-url") as answer:

@@ -103,7 +103,7 @@ class _OpenapiResponse:
 
 
 def test_every_answer_is_described(description: dict[str, Any], rig: EmulatorRig) -> None:
-    """Each operation, in success and in error, answers in the form that its description gives for that status."""
+    """Each operation's responses, successful or not, have the described form for their status."""
     openapi = OpenAPI.from_dict(description)
     for method, path, body, status in CALLS:
         answer = rig.api.request(method, path, content=body, headers={"Content-Type": "application/json"})
@@ -125,7 +125,7 @@ def test_every_operation_is_called(description: dict[str, Any]) -> None:
 
 
 def test_a_wrong_answer_is_found(description: dict[str, Any], rig: EmulatorRig) -> None:
-    """The check can fail: an answer with a field of the wrong type is refused."""
+    """A response with a field of the wrong type is refused."""
     openapi = OpenAPI.from_dict(description)
     rig.emulator.faults.script('upload-url: json {"upload_url": 1, "expires_in_minutes": 30}')
     answer = rig.api.post(f"{PATH}/upload-url")

@@ -1,1 +1,1 @@
-"""Random stories of a workspace and all that befalls it, replayed from a seed: `python -m tests.fuzz`."""
+"""Random scenarios of changes, faults and crashes, generated from a seed: `python -m tests.fuzz`."""

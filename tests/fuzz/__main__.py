@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: lives as many random stories as asked for, and prints what happened in them."""
+"""`python -m tests.fuzz` runs random scenarios, and prints figures and what was lost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz.operations import gives_numbers_again
-from tests.fuzz.scenario import parsed
-from tests.integration.convergence import MACHINE, Cloud, lived, lived_batch
-from tests.system.scenarios import lived_by_processes
+from tests.fuzz.clock import MACHINE
+from tests.fuzz.operations import reuses_inode_numbers
+from tests.fuzz.runner import SharedEmulator, run, run_batch
+from tests.fuzz.scenario import parse
+from tests.system.scenarios import run_batch_by_processes
 
 REPO = Path(__file__).resolve().parents[2]
 BATCH = 20
@@ -23,36 +24,39 @@ MOST_REPORTS = 5
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many stories (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first of them; the others' follow (0)")
-    parser.add_argument("--processes", action="store_true", help="with the real command, in the machine's own time")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (one a core)")
+    parser.add_argument("--schedules", type=int, default=1000, metavar="N", help="how many scenarios (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the first scenario (0)")
+    parser.add_argument("--processes", action="store_true", help="run the real command, in real time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time (one a core)")
     parser.add_argument(
         "--dir",
         type=Path,
-        help="where, to try a file system (the folder for temporary files, or this checkout: see `_place`)",
+        help="the folder to run in, to try a file system (the temporary folder or this checkout: see `_place`)",
     )
-    parser.add_argument("--story", type=Path, metavar="FILE", help="live the one that was printed, and show it")
+    parser.add_argument("--scenario", type=Path, metavar="FILE", help="run a printed scenario, and show its log")
     return parser.parse_args()
 
 
 def _place(asked: Path | None) -> str:
-    """Where stories are lived: if nothing else is asked for, where an inode number tells little, as on most disks."""
+    """Return the folder to run in: by default one on a disk that reuses inode numbers, as most do."""
     places = [Path(tempfile.gettempdir()), REPO] if asked is None else [asked]
-    place = next(filter(gives_numbers_again, places), places[0])
-    if not gives_numbers_again(place):
+    place = next(filter(reuses_inode_numbers, places), places[0])
+    if not reuses_inode_numbers(place):
         print(
-            f"{place} never gives an inode number again, as tmpfs does not: what that brings about is not tried",
+            f"{place} does not reuse inode numbers (tmpfs?): scenarios that need that try nothing there",
             file=sys.stderr,
         )
     return str(place)
 
 
-def _one(text: str, folder: str) -> int:
-    with tempfile.TemporaryDirectory(dir=folder, prefix="story-") as name, Cloud(Path(name) / "cloud") as cloud:
-        world = lived(cloud, Path(name) / "it", parsed(text), Counter())
-    print("\n".join([*world.log, "", *(world.lost or ["nothing was lost"])]))
-    return 1 if world.lost else 0
+def _run_one(text: str, folder: str) -> int:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="scenario-") as name,
+        SharedEmulator(Path(name) / "emulator") as shared,
+    ):
+        simulation = run(shared, Path(name) / "simulation", parse(text), Counter())
+    print("\n".join([*simulation.log, "", *(simulation.lost or ["nothing was lost"])]))
+    return 1 if simulation.lost else 0
 
 
 def _batches(asked: argparse.Namespace, folder: str) -> Iterator[tuple[str, list[int]]]:
@@ -63,16 +67,16 @@ def _batches(asked: argparse.Namespace, folder: str) -> Iterator[tuple[str, list
 
 
 def main() -> int:
-    """Exit 1 if anything was lost."""
+    """Return 1 if anything was lost."""
     asked = _arguments()
     folder = _place(asked.dir)
-    if asked.story is not None:
-        return _one(asked.story.read_text("utf-8", "surrogateescape"), folder)
+    if asked.scenario is not None:
+        return _run_one(asked.scenario.read_text("utf-8", "surrogateescape"), folder)
     started_s = MACHINE.monotonic_s()
     total: Counter[str] = Counter()
     shown = 0
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        batch = lived_by_processes if asked.processes else lived_batch
+        batch = run_batch_by_processes if asked.processes else run_batch
         for figures, reports in pool.imap_unordered(batch, _batches(asked, folder)):
             total += figures
             for each in reports:
@@ -80,7 +84,7 @@ def main() -> int:
                 if shown <= MOST_REPORTS:
                     print(f"{each}\n", flush=True)
     seconds = MACHINE.monotonic_s() - started_s
-    print(f"{seconds:.1f} s, {total['stories'] / seconds:.1f} stories a second, {total['losses']} lost")
+    print(f"{seconds:.1f} s, {total['scenarios'] / seconds:.1f} scenarios a second, {total['losses']} lost")
     print(", ".join(f"{count:,} {name}" for name, count in total.most_common() if name != "losses"))
     return 1 if total["losses"] else 0
 

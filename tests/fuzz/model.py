@@ -1,6 +1,6 @@
-"""What one sandbox must hold, may hold and must not: kept from what was put there, by whom, and taken away again.
+"""The model of one sandbox: what it must hold, may hold and must not hold.
 
-syncd puts archives, an agent writes and removes on its own. Nothing here asks syncd what it believes.
+It is kept from what syncd's archives put there and what an agent in the sandbox wrote and removed. It never asks syncd.
 """
 
 from __future__ import annotations
@@ -13,137 +13,139 @@ from pathlib import Path
 
 from tests.fuzz.operations import Tree
 
-What = tuple[object, ...]
-FOLDER: What = ("folder",)
+Entry = tuple[object, ...]
+FOLDER: Entry = ("folder",)
 
 
-class Ledger:
-    """The account of one sandbox. `ours`: put there by syncd; `agents`: done by the agent since, None for removed."""
+class SandboxModel:
+    """One sandbox's model. `synced`: put there by syncd; `agent`: changed by the agent since, None for removed."""
 
     def __init__(self) -> None:
-        self.ours: Tree = {}
-        self.agents: dict[str, What | None] = {}
-        self._agents_folders: set[str] = set()
-        self._usurped: set[str] = set()
-        self._forgiven: set[str] = set()
-        self._in_the_way: set[str] = set()
+        self.synced: Tree = {}
+        self.agent: dict[str, Entry | None] = {}
+        self._agent_folders: set[str] = set()
+        self._overwritten: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._obstructed: set[str] = set()
 
     # -- what happens
 
-    def put(self, kinds: Mapping[str, str], there: Tree) -> None:
-        """An archive with these paths was unpacked, after which that is there: over files, and in folders' places."""
+    def extracted(self, kinds: Mapping[str, str], remote: Tree) -> None:
+        """Note that an archive with these paths was unpacked, over files and in folders' places; `remote` is after."""
         for path, kind in kinds.items():
             if kind != "folder":
                 self._drop_below(path)
-            for above in _above(path):
-                if self.ours.get(above, FOLDER) != FOLDER:
-                    del self.ours[above]
-                if self.agents.get(above, FOLDER) != FOLDER:
-                    del self.agents[above]
-            self.agents.pop(path, None)
-            self._usurped.discard(path)
-            self._forgiven.discard(path)
-            self._in_the_way.discard(path)
-            self.ours[path] = there[path]
+            for parent in _parents(path):
+                if self.synced.get(parent, FOLDER) != FOLDER:
+                    del self.synced[parent]
+                if self.agent.get(parent, FOLDER) != FOLDER:
+                    del self.agent[parent]
+            self.agent.pop(path, None)
+            self._overwritten.discard(path)
+            self._forgotten.discard(path)
+            self._obstructed.discard(path)
+            self.synced[path] = remote[path]
 
-    def emptied(self) -> None:
-        """Nothing is there any more."""
+    def cleared(self) -> None:
+        """Note that the sandbox is empty."""
         self.__init__()  # type: ignore[misc]
 
-    def written(self, path: str, content: bytes) -> None:
-        """The agent wrote a file."""
-        if path in self.ours:
-            self._usurped.add(path)
-        self.agents[path] = ("file", False, content)
-        for above in _above(path):
-            self._agents_folders.add(above)
-            if self.agents.get(above, FOLDER) is None:
-                del self.agents[above]
+    def agent_wrote(self, path: str, content: bytes) -> None:
+        if path in self.synced:
+            self._overwritten.add(path)
+        self.agent[path] = ("file", False, content)
+        for parent in _parents(path):
+            self._agent_folders.add(parent)
+            if self.agent.get(parent, FOLDER) is None:
+                del self.agent[parent]
 
-    def removed(self, path: str, there: Tree) -> None:
-        """The agent removed what is there under this path."""
-        for each in there:
+    def agent_removed(self, path: str, remote: Tree) -> None:
+        """Note that the agent removed the path and all below it; `remote` is from before."""
+        for each in remote:
             if each == path or each.startswith(f"{path}/"):
-                self.agents[each] = None
+                self.agent[each] = None
 
-    def forgive(self, paths: Iterable[str] | None = None) -> None:
-        """What was put there, or these paths of it, syncd cannot know any more, and need not take away."""
-        self._forgiven |= self.ours.keys() if paths is None else self.ours.keys() & set(paths)
+    def forget(self, paths: Iterable[str] | None = None) -> None:
+        """Note that syncd has no record of these paths, or of any, and need not remove them."""
+        self._forgotten |= self.synced.keys() if paths is None else self.synced.keys() & set(paths)
 
-    def before_initialize(self, home: Path) -> None:
-        """What was put there in the place of what is at home now, as of another kind, may go for that, even in vain."""
-        for path, what in self.ours.items():
-            folders = [*_above(path), *([path] if what == FOLDER else [])]
-            hindered = any(os.path.lexists(home / each) and not _is_folder(home / each) for each in folders)
-            if hindered or (what != FOLDER and _is_folder(home / path)):
-                self._in_the_way.add(path)
+    def note_obstructed(self, workspace: Path) -> None:
+        """Note the paths that now have another kind in the workspace: syncd may remove them to put the new one there.
+
+        That stays allowed if the new one cannot be put there after all.
+        """
+        for path, entry in self.synced.items():
+            folders = [*_parents(path), *([path] if entry == FOLDER else [])]
+            blocked = any(os.path.lexists(workspace / each) and not _is_folder(workspace / each) for each in folders)
+            if blocked or (entry != FOLDER and _is_folder(workspace / path)):
+                self._obstructed.add(path)
 
     # -- what must hold
 
-    def lacking(self, wanted: Tree, there: Tree) -> list[str]:
-        """What is at home and not there, but for what the agent did since it was put."""
+    def missing(self, wanted: Tree, remote: Tree) -> list[str]:
+        """Return the wanted paths that differ in the sandbox, except where the agent changed them since."""
         return [
-            f"{path!r} is {shown(what)} here and {shown(there.get(path))} there"
-            for path, what in sorted(wanted.items())
-            if there.get(path) != what and not self._is_agents(path)
+            f"{path!r} is {shown(entry)} locally and {shown(remote.get(path))} in the sandbox"
+            for path, entry in sorted(wanted.items())
+            if remote.get(path) != entry and not self._is_agents(path)
         ]
 
-    def left(self, wanted: Tree, there: Tree, *, exactly: bool) -> list[str]:
-        """What is there by syncd's doing, and not at home. `exactly`: also where the agent changed it."""
-        extra = {path: what for path, what in there.items() if path not in wanted and path not in self._forgiven}
+    def left_over(self, wanted: Tree, remote: Tree, *, exactly: bool) -> list[str]:
+        """Return the unwanted paths that syncd put there. `exactly`: also those that the agent overwrote."""
+        extra = {path: entry for path, entry in remote.items() if path not in wanted and path not in self._forgotten}
         agents = {
             path
-            for path, what in extra.items()
-            if self.agents.get(path) == what and not (exactly and path in self._usurped)
+            for path, entry in extra.items()
+            if self.agent.get(path) == entry and not (exactly and path in self._overwritten)
         }
-        fine = agents | self._agents_folders | {above for path in {*agents, *self._forgiven} for above in _above(path)}
-        return sorted(extra.keys() - fine)
+        kept = agents | self._agent_folders | {parent for p in {*agents, *self._forgotten} for parent in _parents(p)}
+        return sorted(extra.keys() - kept)
 
-    def robbed(self, there: Tree) -> list[str]:
-        """What the agent wrote and nobody had a right to remove."""
+    def lost_agent_files(self, remote: Tree) -> list[str]:
+        """Return the agent's files that syncd removed or changed."""
         return [
-            f"{path!r} is the agent's {shown(what)} and {shown(there.get(path))} there"
-            for path, what in sorted(self.agents.items())
-            if what is not None and there.get(path) != what
+            f"{path!r} is the agent's {shown(entry)} and {shown(remote.get(path))} in the sandbox"
+            for path, entry in sorted(self.agent.items())
+            if entry is not None and remote.get(path) != entry
         ]
 
-    def makes_way(self, path: str, what: What, there: Tree) -> bool:
-        """Whether nobody but syncd has the place of what is to be put there, or nobody at all."""
-        above = [each for each in _above(path) if there.get(each, FOLDER) != FOLDER]
-        start, now = f"{path}/", there.get(path)
-        if above:
-            hinder = above
-        elif now is None or (now == FOLDER) == (what == FOLDER):
+    def is_free_for(self, path: str, entry: Entry, remote: Tree) -> bool:
+        """True if only syncd's own entries, or none, are in the way of that entry."""
+        files_above = [each for each in _parents(path) if remote.get(each, FOLDER) != FOLDER]
+        start, now = f"{path}/", remote.get(path)
+        if files_above:
+            in_the_way = files_above
+        elif now is None or (now == FOLDER) == (entry == FOLDER):
             return True
         else:
-            hinder = [path, *(each for each in there if each.startswith(start))]
+            in_the_way = [path, *(each for each in remote if each.startswith(start))]
         return all(
-            self.ours.get(each) == there[each] and each not in self.agents and each not in self._forgiven
-            for each in hinder
+            self.synced.get(each) == remote[each] and each not in self.agent and each not in self._forgotten
+            for each in in_the_way
         )
 
-    def taken(self, there: Tree) -> list[str]:
-        """What syncd put there and nobody was to remove."""
+    def wrongly_removed(self, remote: Tree) -> list[str]:
+        """Return the paths that syncd put there and that are gone without a reason."""
         return [
-            f"{path!r} was put there as {shown(what)} and is {shown(there.get(path))} there"
-            for path, what in sorted(self.ours.items())
-            if there.get(path) != what and not self._is_agents(path) and path not in self._in_the_way
+            f"{path!r} was put there as {shown(entry)} and is {shown(remote.get(path))} in the sandbox"
+            for path, entry in sorted(self.synced.items())
+            if remote.get(path) != entry and not self._is_agents(path) and path not in self._obstructed
         ]
 
     def _is_agents(self, path: str) -> bool:
-        return path in self.agents or any(self.agents.get(above, FOLDER) != FOLDER for above in _above(path))
+        return path in self.agent or any(self.agent.get(parent, FOLDER) != FOLDER for parent in _parents(path))
 
     def _drop_below(self, path: str) -> None:
         start = f"{path}/"
-        for held in (self.ours, self.agents):
-            for each in [each for each in held if each.startswith(start)]:
-                del held[each]
-        for kept in (self._agents_folders, self._usurped, self._forgiven, self._in_the_way):
-            kept.difference_update([each for each in kept if each.startswith(start)])
+        for entries in (self.synced, self.agent):
+            for each in [each for each in entries if each.startswith(start)]:
+                del entries[each]
+        for paths in (self._agent_folders, self._overwritten, self._forgotten, self._obstructed):
+            paths.difference_update([each for each in paths if each.startswith(start)])
 
 
 def kinds_in(tar: bytes) -> dict[str, str]:
-    """The paths in an archive, and what each is, in a tree's words."""
+    """Return the paths in an archive with their kinds, as a `Tree` calls them."""
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
         named = ((member.name.removeprefix("./"), member) for member in members)
         return {
@@ -153,26 +155,25 @@ def kinds_in(tar: bytes) -> dict[str, str]:
         }
 
 
-def put_by(kinds: Mapping[str, str], there: Tree) -> dict[str, str]:
-    """Those of an archive's paths that are there as what they are in it, as not all could be extracted."""
-    return {path: kind for path, kind in kinds.items() if there.get(path, ("",))[0] == kind}
+def extracted_kinds(kinds: Mapping[str, str], remote: Tree) -> dict[str, str]:
+    """Return those of an archive's paths that have its kind in the sandbox, after an incomplete extraction."""
+    return {path: kind for path, kind in kinds.items() if remote.get(path, ("",))[0] == kind}
 
 
-def gone_here(paths: Iterable[str], there: Tree) -> list[str]:
-    """Each of them, told."""
-    return [f"{path!r} is gone here and {shown(there[path])} there" for path in paths]
+def not_deleted(paths: Iterable[str], remote: Tree) -> list[str]:
+    """Return a sentence for each path."""
+    return [f"{path!r} is deleted locally and {shown(remote[path])} in the sandbox" for path in paths]
 
 
-def shown(what: What | None) -> str:
-    """In short."""
-    return "not" if what is None else f"{what!r:.60}"
+def shown(entry: Entry | None) -> str:
+    return "missing" if entry is None else f"{entry!r:.60}"
 
 
 def _is_folder(place: Path) -> bool:
     return place.is_dir() and not place.is_symlink()
 
 
-def _above(path: str) -> Iterator[str]:
+def _parents(path: str) -> Iterator[str]:
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path

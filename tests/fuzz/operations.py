@@ -1,9 +1,9 @@
-"""What people and programs do to a workspace, one deed a method, on paths that a story names.
+"""Operations of people and programs on a workspace, one a method, on the paths that a scenario names.
 
-A deed that does not fit (its file is gone, its name is taken) raises `OSError` and changes little or nothing: so a
-story stays a story when some of its lines are left out. No deed goes through a symlink, or the story itself would bring
-in what lies outside. Three marks are never to leave: `SECRET` is only in files whose names the rules call secret,
-`OUTSIDE` only outside of the workspace, `HUSHED` only in files that an ignore file named before they were written.
+An operation that does not fit (its file is missing, its name is taken) raises `OSError` and changes little or nothing:
+so a scenario stays valid when some of its steps are left out. No operation follows a symlink, which could bring outside
+files in. Three marks must never be uploaded: `SECRET` is only in files with secret names, `OUTSIDE` only outside of the
+workspace, `IGNORED` only in files that an ignore file named before they were written.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import stat
 import tempfile
 from pathlib import Path
 
-SECRET = b"SECRET-that-stays-home"
+SECRET = b"SECRET-never-uploaded!"
 OUTSIDE = b"OUTSIDE-of-the-workspace"
-HUSHED = b"HUSHED-by-a-rule-before-it-was"
-MARKS = (SECRET, OUTSIDE, HUSHED)
-HUSH = "hushed*\n"
-ELSEWHERE = "\0"
-"""In `Hand.hidden`: only a look at everything finds it."""
+IGNORED = b"IGNORED-by-a-rule-when-written"
+MARKS = (SECRET, OUTSIDE, IGNORED)
+IGNORE_RULE = "ignored*\n"
+OTHER_FOLDER = "\0"
+"""In `Operations.unreported`: only a full scan finds the file."""
 LONG_AGO_S = 1_000_000_000
 _TRIES = 20
 
 
-class Hand:
-    """Does deeds to one workspace, with two folders beside it: one to bring things from, one that is not its own."""
+class Operations:
+    """The operations on one workspace. Two folders are beside it: one to move trees from and to, one for links to."""
 
     def __init__(self, workspace: Path, beside: Path) -> None:
         self.workspace = workspace
         self._beside = beside / "beside"
         self._outside = beside / "outside"
         self._count = 0
-        self._hushed = False
+        self._has_ignored = False
         self._before: dict[str, bytes | None] = {}
         self._mapped: dict[str, mmap.mmap] = {}
         self._open: dict[str, tuple[int, Path]] = {}
-        self.hidden: set[str] = set()  # see `write_on`
+        self.unreported: set[str] = set()  # see `write_unlinked`
         self._beside.mkdir(exist_ok=True)
         self._outside.mkdir(exist_ok=True)
         for name in ("f", "g"):
@@ -48,13 +48,13 @@ class Hand:
     # -- contents
 
     def write(self, path: str, size: int, text: int) -> None:
-        """Over what was in the file, with the folders above it."""
+        """Write the whole file, and create the folders above it."""
         place = self._place(path)
         self._remember(path, place)
         _write(place, _content(size, text))
 
     def revert(self, path: str) -> None:
-        """What was written last is taken back."""
+        """Undo the last write."""
         place = self._place(path)
         if path not in self._before:
             raise FileNotFoundError(path)
@@ -71,64 +71,64 @@ class Hand:
     def truncate(self, path: str, size: int) -> None:
         os.truncate(self._file(path), size)
 
-    def poke(self, path: str, text: int) -> None:
-        """Some bytes in the middle, the size kept."""
+    def overwrite(self, path: str, text: int) -> None:
+        """Overwrite some bytes in the middle; the size stays."""
         file = self._file(path)
         with file.open("r+b") as opened:
             opened.seek(file.stat().st_size // 2)
             opened.write(_content(min(8, file.stat().st_size // 2), text))
 
-    def forge(self, path: str, text: int) -> None:
-        """Other bytes under the same size and the same time of change."""
+    def write_keep_mtime(self, path: str, text: int) -> None:
+        """Write other bytes of the same size, and restore the mtime."""
         file = self._file(path)
         self._remember(path, file)
         before = file.stat()
         _write(file, _content(before.st_size, text))
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    def recreate(self, path: str, text: int) -> None:
-        """`rm`, then `cp -p`: a new file of the same size and time of change, by the old one's inode number maybe."""
+    def recreate_keep_mtime(self, path: str, text: int) -> None:
+        """Do `rm`, then `cp -p`: a new file of the same size and mtime, maybe with the old one's inode number."""
         file = self._file(path)
         self._remember(path, file)
         before = file.stat()
         file.unlink()
-        _write_alike(file, before, text)
+        _write_with_mtime_of(file, before, text)
 
-    def replace_alike(self, path: str, text: int) -> None:
-        """`cp -p` to a name beside it, and `mv` over it."""
+    def replace_keep_mtime(self, path: str, text: int) -> None:
+        """Do `cp -p` to a temporary name, and `mv` over the file."""
         file = self._file(path)
         self._remember(path, file)
         draft = file.with_name(file.name + ".tmp")
-        _write_alike(draft, file.stat(), text)
+        _write_with_mtime_of(draft, file.stat(), text)
         draft.replace(file)
 
-    def map(self, path: str, text: int) -> None:
-        """Write through a mapping, which stays."""
+    def mmap(self, path: str, text: int) -> None:
+        """Map the file, write to the mapping and keep it."""
         file = self._file(path)
         if path in self._mapped or not file.stat().st_size:
             raise FileExistsError(path)
-        with open(file, "r+b", opener=_unfollowed) as opened:
+        with open(file, "r+b", opener=_no_follow) as opened:
             self._mapped[path] = mmap.mmap(opened.fileno(), 0)
         self._write_mapped(path, text)
 
-    def unmap(self, path: str, text: int) -> None:
-        """Write once more, to a page that is dirty already, which moves no time; only the closing is an event."""
+    def munmap(self, path: str, text: int) -> None:
+        """Write to the mapping again, to a dirty page, which changes no time, and unmap: only that is an event."""
         if path not in self._mapped:
             raise FileNotFoundError(path)
         self._write_mapped(path, text)
         self._mapped.pop(path).close()
 
-    def let_go(self) -> None:
-        """Close what is mapped or open."""
+    def close_all(self) -> None:
+        """Close all mappings and descriptors."""
         while self._mapped:
             self._mapped.popitem()[1].close()
         while self._open:
             os.close(self._open.popitem()[1][0])
 
-    # -- files whose name is gone
+    # -- open files that lost their name
 
-    def nameless(self, folder: str, path: str, text: int) -> None:
-        """A file that is made without a name gets one; it stays open."""
+    def link_tmpfile(self, folder: str, path: str, text: int) -> None:
+        """Create a file without a name (O_TMPFILE), then link it; it stays open."""
         top, place = self._place(f"{folder}/f" if folder else "f").parent, self._place(path)
         if path in self._open:
             raise FileExistsError(path)
@@ -142,7 +142,7 @@ class Hand:
         self._open[path] = fd, top
 
     def rotate(self, path: str, to: str) -> None:
-        """A log gets another name by `ln` and `rm`; who writes to it has it open still."""
+        """Rename a log by `ln` and `rm`, as its writer still has it open."""
         file, target = self._file(path), self._place(to)
         if path in self._open:
             raise FileExistsError(path)
@@ -155,34 +155,34 @@ class Hand:
         self._open[path] = fd, file.parent
         file.unlink()
 
-    def write_on(self, path: str, text: int) -> None:
-        """Through the descriptor, of which only the name that is gone is told. `hidden` is where it was done."""
+    def write_unlinked(self, path: str, text: int) -> None:
+        """Write to the open descriptor: the event names the removed name only. Note the file in `unreported`."""
         if path not in self._open:
             raise FileNotFoundError(path)
-        fd, told = self._open[path]
+        fd, reported = self._open[path]
         os.lseek(fd, 0, os.SEEK_END)
         os.write(fd, _content(8, text))
-        self._hide(os.fstat(fd), told)
+        self._note_unreported(os.fstat(fd), reported)
 
     def close(self, path: str) -> None:
-        """Which is told in the same way."""
+        """Close the descriptor: the event names the removed name only."""
         if path not in self._open:
             raise FileNotFoundError(path)
         os.close(self._open.pop(path)[0])
 
-    def _hide(self, written: os.stat_result, told: Path) -> None:
-        """Note the file's name; "elsewhere" too, if it has none in the folder by which it is told of."""
+    def _note_unreported(self, written: os.stat_result, reported: Path) -> None:
+        """Note the file's names; `OTHER_FOLDER` too if one is not in the folder that the event names."""
         for folder, _, names in os.walk(self.workspace):
             for name in names:
                 place = Path(folder, name)
                 if os.path.samestat(place.lstat(), written):
-                    self.hidden.add(str(place.relative_to(self.workspace)))
-                    if place.parent != told:
-                        self.hidden.add(ELSEWHERE)
+                    self.unreported.add(str(place.relative_to(self.workspace)))
+                    if place.parent != reported:
+                        self.unreported.add(OTHER_FOLDER)
 
     def _write_mapped(self, path: str, text: int) -> None:
         mapped = self._mapped[path]
-        # What is beyond the file's end, should it have been cut since, must not be touched.
+        # A page beyond the end of a file that was truncated since must not be touched.
         size = min(8, mapped.size(), len(mapped))
         mapped[:size] = _content(size, text)
 
@@ -192,10 +192,10 @@ class Hand:
     def touch(self, path: str) -> None:
         os.utime(self._file(path))
 
-    # -- how editors save
+    # -- as editors save
 
     def replace(self, path: str, size: int, text: int) -> None:
-        """A new file beside it takes its place."""
+        """Write a temporary file and rename it over the file."""
         place = self._place(path)
         self._remember(path, place)
         draft = place.with_name(place.name + ".tmp")
@@ -203,7 +203,7 @@ class Hand:
         draft.replace(place)
 
     def backup(self, path: str, size: int, text: int) -> None:
-        """The old one steps aside to `NAME~`, a new one is written."""
+        """Rename the file to `NAME~`, and write a new one."""
         file = self._file(path)
         file.rename(file.with_name(file.name + "~"))
         _write(file, _content(size, text))
@@ -211,37 +211,36 @@ class Hand:
     # -- names
 
     def rename(self, path: str, to: str) -> None:
-        source, target = self._there(path), self._place(to)
+        source, target = self._existing(path), self._place(to)
         if os.path.lexists(target):
             raise FileExistsError(to)
         source.rename(target)
 
-    def over(self, path: str, to: str) -> None:
-        """A rename onto a file that is there."""
+    def rename_over(self, path: str, to: str) -> None:
+        """Rename onto an existing file."""
         self._file(path).rename(self._file(to))
 
     def swap(self, path: str, other: str) -> None:
-        """Two files change names: no size or time says so."""
+        """Exchange the names of two files: no size or time changes."""
         one, two = self._file(path), self._file(other)
         between = one.with_name("between")
         one.rename(between)
         two.rename(one)
         between.rename(two)
 
-    def hard(self, path: str, to: str) -> None:
-        """A second name."""
+    def hard_link(self, path: str, to: str) -> None:
         os.link(self._file(path), self._place(to))
 
     def chmod(self, path: str, mode: int) -> None:
-        there = self._there(path)
-        if not there.is_symlink():
-            there.chmod(mode)
+        place = self._existing(path)
+        if not place.is_symlink():
+            place.chmod(mode)
 
-    def link(self, path: str, target: str) -> None:
+    def symlink(self, path: str, target: str) -> None:
         self._place(path).symlink_to(target)
 
-    def circle(self, path: str, other: str) -> None:
-        """Two links, each of which leads to the other."""
+    def symlink_loop(self, path: str, other: str) -> None:
+        """Create two symlinks that lead to each other."""
         one, two = self._place(path), self._place(other)
         one.symlink_to(os.path.relpath(two, one.parent))
         two.symlink_to(os.path.relpath(one, two.parent))
@@ -252,11 +251,11 @@ class Hand:
         self._place(path).mkdir()
 
     def remove(self, path: str) -> None:
-        _remove(self._there(path))
+        _remove(self._existing(path))
 
-    def remake(self, path: str, text: int) -> None:
-        """`rm -rf`, and a new folder of that name at once: many file systems give it the old one's inode number."""
-        place = self._there(path)
+    def recreate_folder(self, path: str, text: int) -> None:
+        """Do `rm -rf`, then `mkdir` of the same name: many file systems give it the old one's inode number."""
+        place = self._existing(path)
         if not place.is_dir() or place.is_symlink():
             raise NotADirectoryError(path)
         shutil.rmtree(place)
@@ -264,43 +263,43 @@ class Hand:
         for number, name in enumerate(("f", "c/g", "c/e/f")):
             _write(place / name, _content(20 + number, text))
 
-    def fill(self, path: str, count: int) -> None:
-        """So many small files."""
+    def fill_folder(self, path: str, count: int) -> None:
+        """Write so many small files."""
         place = self._place(path)
         place.mkdir(exist_ok=True)
         for number in range(count):
             _write(place / f"many{number}", b"one of many")
 
-    def renew(self, count: int) -> None:
-        """The same with the workspace itself, with so many other files in it."""
+    def replace_workspace(self, count: int) -> None:
+        """Recreate the workspace itself, with so many other files in it."""
         shutil.rmtree(self.workspace)
         self.workspace.mkdir()
         for number in range(count):
             _write(self.workspace / f"other{number}", b"of another workspace")
 
-    def bring(self, path: str, text: int) -> None:
-        """A whole tree moves in."""
+    def move_in(self, path: str, text: int) -> None:
+        """Move a whole tree into the workspace."""
         place = self._place(path)
         if os.path.lexists(place):
             raise FileExistsError(path)
         self._tree(text).rename(place)
 
-    def take(self, path: str) -> None:
-        """Something moves out."""
-        self._there(path).rename(self._fresh())
+    def move_out(self, path: str) -> None:
+        """Move a path out of the workspace."""
+        self._existing(path).rename(self._new_place())
 
-    def exchange(self, path: str, text: int) -> None:
-        """A folder moves out, and another one takes its name."""
-        place = self._there(path)
+    def exchange_folder(self, path: str, text: int) -> None:
+        """Move a folder out, and another one to its name."""
+        place = self._existing(path)
         if not place.is_dir() or place.is_symlink():
             raise NotADirectoryError(path)
         tree = self._tree(text)
-        place.rename(self._fresh())
+        place.rename(self._new_place())
         tree.rename(place)
 
-    def morph(self, path: str, kind: str) -> None:
-        """Something of another kind takes the name."""
-        place = self._there(path)
+    def change_kind(self, path: str, kind: str) -> None:
+        """Replace the path by one of another kind."""
+        place = self._existing(path)
         _remove(place)
         match kind:
             case "file":
@@ -313,42 +312,42 @@ class Hand:
             case "fifo":
                 os.mkfifo(place)
 
-    # -- what must not leave
+    # -- content that must not be uploaded
 
-    def trap(self, path: str) -> None:
-        """A folder, or a file, becomes a way out, to things of the same names."""
-        place = self._there(path)
+    def link_outside(self, path: str) -> None:
+        """Replace a folder or file by a symlink to one outside with the same names."""
+        place = self._existing(path)
         target = self._outside if place.is_dir() else self._outside / "f"
-        place.rename(self._fresh())
+        place.rename(self._new_place())
         place.symlink_to(target)
 
-    def secret(self, folder: str, name: str) -> None:
+    def write_secret(self, folder: str, name: str) -> None:
         _write(self._place(f"{folder}/{name}" if folder else name), SECRET)
 
-    def hush(self, folder: str, number: int) -> None:
-        """A rule, and only then what it is about."""
+    def write_ignored(self, folder: str, number: int) -> None:
+        """Write a rule, then a file that it ignores."""
         rules = self.workspace / ".syncdignore"
         text = rules.read_text() if rules.is_file() else ""
-        if HUSH not in text:
-            _write(rules, (text + HUSH).encode())
-        self._hushed = True
-        _write(self._place(f"{folder}/hushed{number}" if folder else f"hushed{number}"), HUSHED)
+        if IGNORE_RULE not in text:
+            _write(rules, (text + IGNORE_RULE).encode())
+        self._has_ignored = True
+        _write(self._place(f"{folder}/ignored{number}" if folder else f"ignored{number}"), IGNORED)
 
-    def rules(self, path: str, text: str) -> None:
-        """An ignore file appears or changes."""
-        if self._hushed and path == ".syncdignore":
-            text += HUSH
+    def write_rules(self, path: str, text: str) -> None:
+        """Write an ignore file."""
+        if self._has_ignored and path == ".syncdignore":
+            text += IGNORE_RULE
         _write(self._place(path), text.encode())
 
     # --
 
     def _place(self, path: str) -> Path:
-        """Where something may be put, the folders above it made."""
+        """Return the place of a new entry, and create the folders above it."""
         place = self._inside(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
 
-    def _there(self, path: str) -> Path:
+    def _existing(self, path: str) -> Path:
         place = self._inside(path)
         place.lstat()
         return place
@@ -368,25 +367,25 @@ class Hand:
         except OSError:
             self._before[path] = None
 
-    def _fresh(self) -> Path:
+    def _new_place(self) -> Path:
         self._count += 1
         return self._beside / str(self._count)
 
     def _tree(self, text: int) -> Path:
-        tree = self._fresh()
+        tree = self._new_place()
         for number, path in enumerate(("f", "c/g", "c/e/f")):
             _write(tree / path, _content(20 + number, text))
         return tree
 
 
 class Agent:
-    """Does deeds in a sandbox's workspace. What it writes nobody else does."""
+    """The agent's operations in a sandbox. Its files have contents of their own."""
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
 
     def write(self, path: str, text: int) -> bytes:
-        """Over what was in the file, with the folders above it; what was written."""
+        """Write the whole file and the folders above it, and return its content."""
         place, content = _inside(self._workspace, path), b"agent %d" % text
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_symlink():
@@ -396,7 +395,7 @@ class Agent:
         return content
 
     def remove(self, path: str) -> None:
-        """A file or a whole tree."""
+        """Remove a file or a whole tree."""
         place = _inside(self._workspace, path)
         place.lstat()
         _remove(place)
@@ -419,17 +418,17 @@ def _write(place: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_alike(place: Path, before: os.stat_result, text: int) -> None:
+def _write_with_mtime_of(place: Path, before: os.stat_result, text: int) -> None:
     _write(place, _content(before.st_size, text))
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _unfollowed(path: str, flags: int) -> int:
+def _no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _content(size: int, text: int) -> bytes:
-    """That many bytes, which differ for each text in every eight of them."""
+    """Return so many bytes; each eight of them differ from those of any other text."""
     word = b"%07x\n" % text
     return (word * (size // 8 + 1))[:size]
 
@@ -445,7 +444,7 @@ Tree = dict[str, tuple[object, ...]]
 
 
 def tree(top: Path) -> Tree:
-    """Path to what a sandbox keeps of it; what is no file, folder or link is passed over."""
+    """Return each path with what a sandbox keeps of it; special files are skipped."""
     found: Tree = {}
     folders = [""]
     while folders:
@@ -464,8 +463,8 @@ def tree(top: Path) -> Tree:
     return found
 
 
-def leads_in_a_circle(top: Path, path: str) -> bool:
-    """Whether the link there, which by its text does not leave `top`, leads to itself in the end."""
+def is_symlink_loop(top: Path, path: str) -> bool:
+    """True if the symlink leads back to itself, and its target as written is not outside `top`."""
     target = os.readlink(top / path)
     if target.startswith("/") or os.path.normpath(os.path.join(os.path.dirname(path), target)).startswith(".."):
         return False
@@ -476,8 +475,8 @@ def leads_in_a_circle(top: Path, path: str) -> bool:
     return False
 
 
-def gives_numbers_again(folder: Path) -> bool:
-    """Whether the file system gives a new folder the inode number of one that was removed."""
+def reuses_inode_numbers(folder: Path) -> bool:
+    """True if the file system gives a new folder the inode number of a removed one."""
     numbers = set()
     with tempfile.TemporaryDirectory(dir=folder) as name:
         for _ in range(_TRIES):

@@ -1,8 +1,8 @@
-"""A story is a list of lines, made from a seed, readable by people, and as short as possible once it has failed.
+"""Random scenarios: generated from a seed, printed and parsed, and shrunk once one has failed.
 
-A line is a word and its arguments, `write('a/f', 300, 17)`. With `@37` before it, it happens at the 37th instant of the
-next sync: before some file is opened, some directory listed, some request sent. Lines stand for themselves: a story
-without some of its lines is still one, which is what `shortened` does with it.
+A scenario is a list of steps. A step is a name and its arguments, `write('a/f', 300, 17)`. With `@37` before it, it
+happens at the 37th injection point of the next sync: before some file is opened, some directory listed, some request
+sent. Steps do not depend on each other: a scenario without some of its steps is valid, which `shrink` makes use of.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Line:
-    """What happens; `at`: at which instant of the next sync, None: when its turn comes."""
+class Step:
+    """One step. `at`: the injection point of the next sync at which it happens, or None: when its turn comes."""
 
-    word: str
+    name: str
     args: tuple[Any, ...] = ()
     at: int | None = None
 
     def __str__(self) -> str:
         when = "" if self.at is None else f"@{self.at} "
-        return f"{when}{self.word}({', '.join(map(repr, self.args))})"
+        return f"{when}{self.name}({', '.join(map(repr, self.args))})"
 
 
-Story = list[Line]
+Scenario = list[Step]
 
 
-def parsed(text: str) -> Story:
-    """The story that was printed so. Raises `ValueError`, `SyntaxError`."""
-    lines = []
+def parse(text: str) -> Scenario:
+    """Parse a printed scenario. Raises `ValueError`, `SyntaxError`."""
+    steps = []
     for row in filter(None, map(str.strip, text.splitlines())):
         when, _, rest = row.partition(" ") if row.startswith("@") else ("", "", row)
         call = ast.parse(rest, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError(f"{row!r} is no line of a story")
+            raise ValueError(f"{row!r} is no step of a scenario")
         args = tuple(ast.literal_eval(arg) for arg in call.args)
-        lines.append(Line(call.func.id, args, int(when[1:]) if when else None))
-    return lines
+        steps.append(Step(call.func.id, args, int(when[1:]) if when else None))
+    return steps
 
 
-def told(story: Sequence[Line]) -> str:
-    """For people, and for `parsed`."""
-    return "\n".join(map(str, story))
+def render(scenario: Sequence[Step]) -> str:
+    """Print one step a line, for people and for `parse`."""
+    return "\n".join(map(str, scenario))
 
 
 FOLDERS = ("", "", "a", "a", "b", "a/c", "a/c/e", "é", "new\nline", "node_modules", "build")
@@ -86,7 +86,7 @@ FAULTS = (
     "any: lost x4",
     "any: hang 0.01",
 )
-# Of the requests that only some configurations make.
+# Faults of the requests that only some configurations make.
 MORE_FAULTS = (
     "execution-upload-url: 503",
     "execution-upload-url: lost",
@@ -130,408 +130,450 @@ MORE_FAULTS = (
     "upload-url: 404",
     "initialize: 404",
 )
-HARMS = ("flip", "cut", "drop", "folder", "foreign", "empty")
+DAMAGES = ("flip", "cut", "drop", "folder", "foreign", "empty")
 
 
-# How many stories of four are lived under the default configuration, and with nobody else in the sandbox.
-PLAIN, OF = 1, 4
+# So many scenarios of four have the default configuration and no agent in the sandbox.
+DEFAULT, OF = 1, 4
 
 
-def story(seed: int) -> Story:
-    """Some 15 to 60 lines."""
-    return _Author(seed).story() if seed % OF < PLAIN else _Settler(seed).story()
+def generate(seed: int) -> Scenario:
+    """Generate a scenario of some 15 to 60 steps."""
+    return _Generator(seed).scenario() if seed % OF < DEFAULT else _ConfiguredGenerator(seed).scenario()
 
 
-class _Author:
-    _ties = 0.15
+class _Generator:
+    """Generates scenarios under the default configuration."""
+
+    _pattern_share = 0.15
 
     def __init__(self, seed: int) -> None:
-        self._chance = Random(seed)
+        self._random = Random(seed)
         self._text = 0
 
-    def story(self) -> Story:
-        chance = self._chance
-        lines = [Line("stamps", (chance.choice(("fine", "coarse")),)), *self._beginning()]
-        lines += [self._deed() for _ in range(chance.choice((3, 6, 6, 12, 25)))]
-        for _ in range(chance.randrange(3, 9)):
-            if chance.random() < self._ties:
-                lines += self._unseen() if chance.random() < 0.4 else self._tie()
-            for _ in range(chance.randrange(1, 7)):
-                lines.append(self._event())
-                if lines[-1].word == "overflow":
-                    lines.append(self._deed(lines[-1].at))
-                if lines[-1].word == "fault" and chance.random() < 0.6:
-                    lines += self._trouble()
-            if chance.random() < 0.7:
-                lines.append(Line("rest"))
-        return lines
+    def scenario(self) -> Scenario:
+        random = self._random
+        steps = [Step("file_times", (random.choice(("fine", "coarse")),)), *self._first_steps()]
+        steps += [self._operation() for _ in range(random.choice((3, 6, 6, 12, 25)))]
+        for _ in range(random.randrange(3, 9)):
+            if random.random() < self._pattern_share:
+                steps += self._undetectable_change() if random.random() < 0.4 else self._pattern()
+            for _ in range(random.randrange(1, 7)):
+                steps.append(self._event())
+                if steps[-1].name == "overflow":
+                    steps.append(self._operation(steps[-1].at))
+                if steps[-1].name == "fault" and random.random() < 0.6:
+                    steps += self._change_during_fault()
+            if random.random() < 0.7:
+                steps.append(Step("wait_idle"))
+        return steps
 
-    def _beginning(self) -> Story:
+    def _first_steps(self) -> Scenario:
         return []
 
-    def _trouble(self) -> Story:
-        """A change meets the fault, and while that is waited out there is another one, often back to what was."""
-        chance, path = self._chance, self._path()
+    def _change_during_fault(self) -> Scenario:
+        """Change a file during a fault, and while the daemon waits to retry, change another one or change it back."""
+        random, path = self._random, self._path()
         self._text += 1
-        write = Line(chance.choice(("write", "replace")), (path, 8, self._text))
-        ends = Line(chance.choice(("kill", "stop", "reload")))
+        write = Step(random.choice(("write", "replace")), (path, 8, self._text))
+        ends = Step(random.choice(("kill", "stop", "reload")))
         return [
-            *([Line("rest")] if chance.random() < 0.5 else []),
+            *([Step("wait_idle")] if random.random() < 0.5 else []),
             write,
-            Line("failing"),
-            *([ends] if chance.random() < 0.3 else []),
-            Line("revert", (path,)) if chance.random() < 0.6 else self._deed(),
+            Step("wait_failing"),
+            *([ends] if random.random() < 0.3 else []),
+            Step("revert", (path,)) if random.random() < 0.6 else self._operation(),
         ]
 
-    def _tie(self) -> Story:
-        """What is done in one folder changes something in another: second names, links that led inside."""
-        chance, folder, path = self._chance, self._folder(), self._path()
+    def _pattern(self) -> Scenario:
+        """Change something in one folder by an operation in another: hard links, symlinks that led inside."""
+        random, folder, path = self._random, self._folder(), self._path()
         self._text += 1
-        first, second = _joined(folder, "first"), _joined(chance.choice(FOLDERS), "second")
-        if chance.random() < 0.5:
-            ties = [Line("hard", (first, second))]
-            pull = Line(chance.choice(("append", "write")), (chance.choice((first, second)), 8, self._text))
+        first, second = _joined(folder, "first"), _joined(random.choice(FOLDERS), "second")
+        if random.random() < 0.5:
+            links = [Step("hard_link", (first, second))]
+            change = Step(random.choice(("append", "write")), (random.choice((first, second)), 8, self._text))
         else:
-            ties = [Line("link", ("b/tie", f"../{folder}")), Line("link", (second, first))]
-            pull = chance.choice(
+            links = [Step("symlink", ("b/link", f"../{folder}")), Step("symlink", (second, first))]
+            change = random.choice(
                 (
-                    Line("trap", (folder,)),
-                    Line("take", (folder,)),
-                    Line("morph", (folder, "link")),
-                    Line("remove", (first,)),
+                    Step("link_outside", (folder,)),
+                    Step("move_out", (folder,)),
+                    Step("change_kind", (folder, "link")),
+                    Step("remove", (first,)),
                 )
             )
-        return [Line("write", (first, 8, 0)), *ties, Line("rest"), pull, Line("touch", (path,)), Line("rest")]
+        return [
+            Step("write", (first, 8, 0)),
+            *links,
+            Step("wait_idle"),
+            change,
+            Step("touch", (path,)),
+            Step("wait_idle"),
+        ]
 
-    def _unseen(self) -> Story:
-        """What neither a time nor an inode number tells of."""
-        chance, folder, path = self._chance, self._folder(), self._path()
+    def _undetectable_change(self) -> Scenario:
+        """Change files without a change of mtime or inode number."""
+        random, folder, path = self._random, self._folder(), self._path()
         self._text += 1
-        within = _joined(folder, chance.choice(("f", "c/g", "c/e/f")))
-        write, rest = Line("write", (path, 16, 0)), Line("rest")
-        # What is read again, as something in its folder changes, and old enough, is believed.
+        within = _joined(folder, random.choice(("f", "c/g", "c/e/f")))
+        write, rest = Step("write", (path, 16, 0)), Step("wait_idle")
+        # A file that was read again, as something in its folder changed, has a stamp old enough to be trusted.
         beside = _joined(path.rpartition("/")[0], "beside")
-        believed = [Line("tick", (5.0,)), Line("write", (beside, 8, self._text)), rest, Line("tick", (5.0,))]
-        later = believed if chance.random() < 0.6 else []
-        match chance.randrange(6):
+        trusted = [Step("advance", (5.0,)), Step("write", (beside, 8, self._text)), rest, Step("advance", (5.0,))]
+        later = trusted if random.random() < 0.6 else []
+        match random.randrange(6):
             case 0:
-                first = chance.choice(
-                    (Line("bring", (folder, 0)), Line("write", (within, 8, 0)), Line("mkdir", (folder,)))
+                first = random.choice(
+                    (Step("move_in", (folder, 0)), Step("write", (within, 8, 0)), Step("mkdir", (folder,)))
                 )
-                anew = [Line("remake", (folder, self._text), self._instant() if chance.random() < 0.2 else None)]
-                return [first, rest, *anew, *([rest] if chance.random() < 0.7 else []), self._deed_to(within), rest]
+                recreated = [
+                    Step(
+                        "recreate_folder",
+                        (folder, self._text),
+                        self._injection_point() if random.random() < 0.2 else None,
+                    )
+                ]
+                return [
+                    first,
+                    rest,
+                    *recreated,
+                    *([rest] if random.random() < 0.7 else []),
+                    self._edit_of(within),
+                    rest,
+                ]
             case 1:
-                mapped = [Line("map", (path, self._text)), rest]
-                return [write, *mapped, *later, Line("unmap", (path, self._text + 1)), rest]
+                mapped = [Step("mmap", (path, self._text)), rest]
+                return [write, *mapped, *later, Step("munmap", (path, self._text + 1)), rest]
             case 2:
-                alike = Line(chance.choice(("recreate", "replace_alike", "forge")), (path, self._text))
+                alike = Step(
+                    random.choice(("recreate_keep_mtime", "replace_keep_mtime", "write_keep_mtime")), (path, self._text)
+                )
                 return [write, rest, *later, alike, rest]
             case 3:
-                # Fewer are no workspace that anybody would miss.
-                renewed = Line("renew", (chance.choice((0, 5, 25)),))
-                return [Line("fill", ("many", 25)), rest, renewed, rest]
+                # The disaster guard ignores workspaces with fewer files.
+                renewed = Step("replace_workspace", (random.choice((0, 5, 25)),))
+                return [Step("fill_folder", ("many", 25)), rest, renewed, rest]
             case 4:
-                return self._written_on()
+                return self._write_to_unlinked()
             case _:
-                ends = chance.choice((Line("remove", (path,)), Line("replace", (path, 8, 0))))
-                return [Line("circle", (path, self._path())), rest, ends, rest]
+                ends = random.choice((Step("remove", (path,)), Step("replace", (path, 8, 0))))
+                return [Step("symlink_loop", (path, self._path())), rest, ends, rest]
 
-    def _written_on(self) -> Story:
-        """A file is written by a name that is gone, and that is found by what comes after it."""
-        chance, folder, path, other = self._chance, self._folder(), self._path(), self._path()
+    def _write_to_unlinked(self) -> Scenario:
+        """Write to a file whose events name a removed name, then do what lets syncd find it."""
+        random, folder, path, other = self._random, self._folder(), self._path(), self._path()
         self._text += 2
-        if chance.random() < 0.6:
+        if random.random() < 0.6:
             other = _joined(path.rpartition("/")[0], "rotated")
-        rest, at = Line("rest"), self._instant() if chance.random() < 0.3 else None
-        if chance.random() < 0.5:
-            begins = [Line("write", (path, 8, 0)), rest, Line("rotate", (path, other), at)]
+        rest, at = Step("wait_idle"), self._injection_point() if random.random() < 0.3 else None
+        if random.random() < 0.5:
+            begins = [Step("write", (path, 8, 0)), rest, Step("rotate", (path, other), at)]
         else:
-            begins = [Line("nameless", (path.rpartition("/")[0] or folder, path, self._text), at)]
-        ends = chance.choice(([], [Line("close", (path,))], [Line("flush")], [self._deed()]))
-        again = [Line("write", (path, 8, self._text))] if chance.random() < 0.4 else []
-        return [*begins, *([rest] if chance.random() < 0.7 else []), *again, Line("write_on", (path, 1)), *ends, rest]
+            begins = [Step("link_tmpfile", (path.rpartition("/")[0] or folder, path, self._text), at)]
+        ends = random.choice(([], [Step("close", (path,))], [Step("flush")], [self._operation()]))
+        again = [Step("write", (path, 8, self._text))] if random.random() < 0.4 else []
+        return [
+            *begins,
+            *([rest] if random.random() < 0.7 else []),
+            *again,
+            Step("write_unlinked", (path, 1)),
+            *ends,
+            rest,
+        ]
 
-    def _deed_to(self, path: str) -> Line:
-        """Something small becomes of a file."""
-        word = self._chance.choice(("write", "write", "replace", "append"))
-        return Line(word, (path, self._chance.choice((8, 300)), self._text + 1))
+    def _edit_of(self, path: str) -> Step:
+        """Edit the file."""
+        name = self._random.choice(("write", "write", "replace", "append"))
+        return Step(name, (path, self._random.choice((8, 300)), self._text + 1))
 
-    def _event(self) -> Line:
-        chance = self._chance
-        instant = self._instant()
-        draw = chance.random()
+    def _event(self) -> Step:
+        random = self._random
+        point = self._injection_point()
+        draw = random.random()
         if draw < 0.42:
-            return self._deed()
+            return self._operation()
         if draw < 0.66:
-            return self._deed(instant)
+            return self._operation(point)
         if draw < 0.76:
-            return Line("fault", (chance.choice(FAULTS),))
+            return Step("fault", (random.choice(FAULTS),))
         if draw < 0.81:
-            return Line(chance.choice(("kill", "kill", "stop", "reload")), (), instant)
+            return Step(random.choice(("kill", "kill", "stop", "reload")), (), point)
         if draw < 0.85:
-            return Line(chance.choice(("kill", "stop")))
+            return Step(random.choice(("kill", "stop")))
         if draw < 0.88:
-            where = chance.choice(("spool", "spool", "state"))
-            at = instant if chance.random() < 0.5 else None
-            return Line("harm", (where, chance.choice(HARMS), chance.randrange(8)), at)
-        return chance.choice(
+            where = random.choice(("spool", "spool", "state"))
+            at = point if random.random() < 0.5 else None
+            return Step("damage", (where, random.choice(DAMAGES), random.randrange(8)), at)
+        return random.choice(
             (
-                Line("overflow"),
-                Line("overflow", (), instant),
-                Line("deaf"),
-                Line("late", (chance.randrange(1, 5),)),
-                Line("late", (chance.randrange(1, 5),)),
-                Line("tick", (chance.choice((0.1, 0.9, 5.0)),)),
-                Line("tick", (chance.choice((40.0, 700.0)),)),
-                Line("asleep", (chance.choice((30.0, 2000.0)),)),
-                Line("clock", (chance.choice((-4000.0, -3.0, 3.0, 4000.0)),)),
-                Line("order"),
-                Line("flush"),
-                Line("flush"),
-                Line("pause"),
-                Line("resume"),
-                Line("away", (), instant),
-                Line("away"),
-                Line("back"),
-                Line("limit", (chance.randrange(1, 5),)),
-                Line("limit", (1000,)),
+                Step("overflow"),
+                Step("overflow", (), point),
+                Step("watch_fails"),
+                Step("delay_events", (random.randrange(1, 5),)),
+                Step("delay_events", (random.randrange(1, 5),)),
+                Step("advance", (random.choice((0.1, 0.9, 5.0)),)),
+                Step("advance", (random.choice((40.0, 700.0)),)),
+                Step("suspend", (random.choice((30.0, 2000.0)),)),
+                Step("set_clock", (random.choice((-4000.0, -3.0, 3.0, 4000.0)),)),
+                Step("request_sync"),
+                Step("flush"),
+                Step("flush"),
+                Step("pause"),
+                Step("resume"),
+                Step("move_workspace_away", (), point),
+                Step("move_workspace_away"),
+                Step("move_workspace_back"),
+                Step("limit_watches", (random.randrange(1, 5),)),
+                Step("limit_watches", (1000,)),
             )
         )
 
-    def _instant(self) -> int:
-        return int(2 ** self._chance.uniform(0, 8))
+    def _injection_point(self) -> int:
+        return int(2 ** self._random.uniform(0, 8))
 
-    def _deed(self, at: int | None = None) -> Line:
-        chance = self._chance
+    def _operation(self, at: int | None = None) -> Step:
+        random = self._random
         path, other = self._path(), self._path()
         self._text += 1
-        size = chance.choice(SIZES)
-        # Few texts in few sizes, too: then a change may be one back to what was there.
-        text = self._text if chance.random() < 0.6 else 0
-        return chance.choice(
+        size = random.choice(SIZES)
+        # Few texts in few sizes, too, so that a change may restore what was there.
+        text = self._text if random.random() < 0.6 else 0
+        return random.choice(
             (
-                *(Line("write", (path, size, text), at),) * 6,
-                *(Line("forge", (path, text), at),) * 4,
-                *(Line("replace", (path, size, text), at),) * 2,
-                *(Line("revert", (path,), at),) * 4,
-                Line("backup", (path, size, text), at),
-                Line("append", (path, size, text), at),
-                Line("truncate", (path, size // 2), at),
-                Line("poke", (path, text), at),
-                Line("poke", (path, text), at),
-                Line("backdate", (path,), at),
-                Line("touch", (path,), at),
-                Line("recreate", (path, text), at),
-                Line("replace_alike", (path, text), at),
-                *(Line("map", (path, text), at),) * 2,
-                *(Line("unmap", (path, text), at),) * 2,
-                Line("nameless", (self._folder(), path, text), at),
-                Line("rotate", (path, other), at),
-                *(Line("write_on", (path, text), at),) * 2,
-                Line("close", (path,), at),
-                *(Line("rename", (path, other), at),) * 2,
-                *(Line("rename", (self._folder(), self._folder()), at),) * 2,
-                Line("over", (path, other), at),
-                Line("swap", (path, other), at),
-                Line("hard", (path, other), at),
-                Line("chmod", (chance.choice((path, self._folder())), chance.choice(MODES)), at),
-                Line("link", (path, chance.choice(TARGETS)), at),
-                Line("circle", (path, other), at),
-                Line("mkdir", (chance.choice((path, self._folder())),), at),
-                *(Line("remove", (path,), at),) * 2,
-                Line("remove", (self._folder(),), at),
-                Line("bring", (chance.choice((path, self._folder())), text), at),
-                Line("take", (chance.choice((path, self._folder())),), at),
-                Line("exchange", (self._folder(), text), at),
-                *(Line("remake", (self._folder(), text), at),) * 2,
-                Line(
-                    "morph",
-                    (chance.choice((path, self._folder())), chance.choice(("file", "folder", "link", "fifo"))),
+                *(Step("write", (path, size, text), at),) * 6,
+                *(Step("write_keep_mtime", (path, text), at),) * 4,
+                *(Step("replace", (path, size, text), at),) * 2,
+                *(Step("revert", (path,), at),) * 4,
+                Step("backup", (path, size, text), at),
+                Step("append", (path, size, text), at),
+                Step("truncate", (path, size // 2), at),
+                Step("overwrite", (path, text), at),
+                Step("overwrite", (path, text), at),
+                Step("backdate", (path,), at),
+                Step("touch", (path,), at),
+                Step("recreate_keep_mtime", (path, text), at),
+                Step("replace_keep_mtime", (path, text), at),
+                *(Step("mmap", (path, text), at),) * 2,
+                *(Step("munmap", (path, text), at),) * 2,
+                Step("link_tmpfile", (self._folder(), path, text), at),
+                Step("rotate", (path, other), at),
+                *(Step("write_unlinked", (path, text), at),) * 2,
+                Step("close", (path,), at),
+                *(Step("rename", (path, other), at),) * 2,
+                *(Step("rename", (self._folder(), self._folder()), at),) * 2,
+                Step("rename_over", (path, other), at),
+                Step("swap", (path, other), at),
+                Step("hard_link", (path, other), at),
+                Step("chmod", (random.choice((path, self._folder())), random.choice(MODES)), at),
+                Step("symlink", (path, random.choice(TARGETS)), at),
+                Step("symlink_loop", (path, other), at),
+                Step("mkdir", (random.choice((path, self._folder())),), at),
+                *(Step("remove", (path,), at),) * 2,
+                Step("remove", (self._folder(),), at),
+                Step("move_in", (random.choice((path, self._folder())), text), at),
+                Step("move_out", (random.choice((path, self._folder())),), at),
+                Step("exchange_folder", (self._folder(), text), at),
+                *(Step("recreate_folder", (self._folder(), text), at),) * 2,
+                Step(
+                    "change_kind",
+                    (random.choice((path, self._folder())), random.choice(("file", "folder", "link", "fifo"))),
                     at,
                 ),
-                Line("trap", (chance.choice((path, self._folder())),), at),
-                Line("secret", (chance.choice(FOLDERS), chance.choice(SECRETS)), at),
-                Line("hush", (chance.choice(FOLDERS), chance.randrange(2)), at),
-                *(Line("rules", (self._rules(), chance.choice(RULES)), at),) * 2,
-                Line("remove", (self._rules(),), at),
+                Step("link_outside", (random.choice((path, self._folder())),), at),
+                Step("write_secret", (random.choice(FOLDERS), random.choice(SECRETS)), at),
+                Step("write_ignored", (random.choice(FOLDERS), random.randrange(2)), at),
+                *(Step("write_rules", (self._rules(), random.choice(RULES)), at),) * 2,
+                Step("remove", (self._rules(),), at),
             )
         )
 
     def _path(self) -> str:
-        return _joined(self._chance.choice(FOLDERS), self._chance.choice(NAMES))
+        return _joined(self._random.choice(FOLDERS), self._random.choice(NAMES))
 
     def _folder(self) -> str:
-        return self._chance.choice([folder for folder in FOLDERS if folder])
+        return self._random.choice([folder for folder in FOLDERS if folder])
 
     def _rules(self) -> str:
-        # The workspace's own .syncdignore only changes and never goes: `hush` counts on it.
-        name = self._chance.choice((".gitignore", ".syncdignore"))
-        return _joined(self._chance.choice(FOLDERS[:6]), name) if name == ".gitignore" else f"a/{name}"
+        # The workspace's own .syncdignore only changes and never goes: `write_ignored` relies on it.
+        name = self._random.choice((".gitignore", ".syncdignore"))
+        return _joined(self._random.choice(FOLDERS[:6]), name) if name == ".gitignore" else f"a/{name}"
 
 
-class _Settler(_Author):
-    """Has stories lived under other configurations, which change on the way, and with an agent in the sandbox."""
+class _ConfiguredGenerator(_Generator):
+    """Generates scenarios under other configurations, which change on the way, and with an agent in the sandbox."""
 
-    _ties = 0.5
+    _pattern_share = 0.5
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        chance = self._chance
+        random = self._random
         self._settings = [
-            chance.choice(("mirror", "mirror", "reset", "keep")),
-            chance.choice(("full", "changes")),
-            chance.choice((0, 0, 0, 90, 600, 7200)),
-            chance.choice((0, 0, 4000)),
-            chance.choice((1.0, 1.0, 0.05, 4.0)),
-            chance.random() < 0.2,
+            random.choice(("mirror", "mirror", "reset", "keep")),
+            random.choice(("full", "changes")),
+            random.choice((0, 0, 0, 90, 600, 7200)),
+            random.choice((0, 0, 4000)),
+            random.choice((1.0, 1.0, 0.05, 4.0)),
+            random.random() < 0.2,
         ]
 
-    def _beginning(self) -> Story:
-        forgets = [Line("forgetful")] if self._settings[1] == "changes" and self._chance.random() < 0.3 else []
-        return [Line("settings", tuple(self._settings)), *forgets]
+    def _first_steps(self) -> Scenario:
+        wipes = [Step("wipe_sandboxes")] if self._settings[1] == "changes" and self._random.random() < 0.3 else []
+        return [Step("settings", tuple(self._settings)), *wipes]
 
-    def _event(self) -> Line:
-        chance = self._chance
-        at = self._instant() if chance.random() < 0.5 else None
-        draw = chance.random()
+    def _event(self) -> Step:
+        random = self._random
+        at = self._injection_point() if random.random() < 0.5 else None
+        draw = random.random()
         if draw < 0.6:
             return super()._event()
         if draw < 0.7:
-            return self._agents_deed(at)
+            return self._agent_operation(at)
         if draw < 0.76:
-            return Line("remove", (chance.choice((self._path(), self._path(), self._folder())),), at)
+            return Step("remove", (random.choice((self._path(), self._path(), self._folder())),), at)
         if draw < 0.87:
-            return Line("fault", (chance.choice(MORE_FAULTS),))
+            return Step("fault", (random.choice(MORE_FAULTS),))
         if draw < 0.9:
-            return self._change_of_mind(at)
-        return chance.choice(
+            return self._reconfigure(at)
+        return random.choice(
             (
-                Line("stall", (), at),
-                Line("unstall", (), at),
-                Line("straggle", (), at),
-                Line("straggle", (), at),
-                *((Line("sandbox_ends", (), at),) if self._settings[2] else ()),
-                Line("tick", (chance.choice((100.0, 500.0)),)),
+                Step("hold_executions", (), at),
+                Step("release_executions", (), at),
+                Step("late_executions", (), at),
+                Step("late_executions", (), at),
+                *((Step("sandbox_expires", (), at),) if self._settings[2] else ()),
+                Step("advance", (random.choice((100.0, 500.0)),)),
             )
         )
 
-    def _tie(self) -> Story:
-        """Also what one side does to the same path as the other, before and while it is removed, or after."""
-        chance, path = self._chance, self._path()
-        if chance.random() < 0.3:
-            return super()._tie()
-        if self._settings[1] == "changes" and chance.random() < 0.3:
-            return self._proof_cut_short()
-        if chance.random() < 0.3:
-            return self._taken_place()
+    def _pattern(self) -> Scenario:
+        """Change the same path on both sides, before, while or after it is removed."""
+        random, path = self._random, self._path()
+        if random.random() < 0.3:
+            return super()._pattern()
+        if self._settings[1] == "changes" and random.random() < 0.3:
+            return self._interrupted_proof()
+        if random.random() < 0.3:
+            return self._change_of_kind()
         self._text += 1
-        write, gone = Line("write", (path, 8, self._text)), Line("remove", (path,))
-        if chance.random() < 0.5:
-            at = self._instant() if chance.random() < 0.4 else None
-            over = Line("agent_writes", (path, self._text), at)
-            home = chance.choice((gone, gone, Line("morph", (path, "folder")), Line("touch", (path,)), self._deed()))
-            if chance.random() < 0.4:
-                folder = self._folder()
-                write, home = Line("write", (f"{folder}/deep/f", 8, self._text)), Line("remove", (folder,))
-                over = Line("agent_writes", (f"{folder}/{chance.choice(('', 'deep/'))}agents", self._text), at)
-            return [write, Line("rest"), *((over, home) if chance.random() < 0.7 else (home, over)), Line("rest")]
-        ends = Line(chance.choice(("kill", "stop", "reload")))
-        if chance.random() < 0.4:
-            unanswered = Line(
-                "fault", (chance.choice(("initialize: lost", "initialize: 500 after", "initialize: cut")),)
+        write, removal = Step("write", (path, 8, self._text)), Step("remove", (path,))
+        if random.random() < 0.5:
+            at = self._injection_point() if random.random() < 0.4 else None
+            remote = Step("agent_writes", (path, self._text), at)
+            local = random.choice(
+                (removal, removal, Step("change_kind", (path, "folder")), Step("touch", (path,)), self._operation())
             )
-            before = [Line("write", (path, 8, 0)), Line("rest")] if chance.random() < 0.5 else []
-            after = chance.choice((gone, Line("revert", (path,)), Line("revert", (path,)), self._deed()))
-            return [*before, unanswered, write, Line("failing"), ends, after, Line("rest")]
-        late = chance.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
+            if random.random() < 0.4:
+                folder = self._folder()
+                write, local = Step("write", (f"{folder}/deep/f", 8, self._text)), Step("remove", (folder,))
+                remote = Step("agent_writes", (f"{folder}/{random.choice(('', 'deep/'))}agents", self._text), at)
+            return [
+                write,
+                Step("wait_idle"),
+                *((remote, local) if random.random() < 0.7 else (local, remote)),
+                Step("wait_idle"),
+            ]
+        ends = Step(random.choice(("kill", "stop", "reload")))
+        if random.random() < 0.4:
+            unanswered = Step(
+                "fault", (random.choice(("initialize: lost", "initialize: 500 after", "initialize: cut")),)
+            )
+            before = [Step("write", (path, 8, 0)), Step("wait_idle")] if random.random() < 0.5 else []
+            after = random.choice((removal, Step("revert", (path,)), Step("revert", (path,)), self._operation()))
+            return [*before, unanswered, write, Step("wait_failing"), ends, after, Step("wait_idle")]
+        late = random.choice(("execute: reset", "execute: reset", "execute: 503", "execute: lost", "any: reset skip=3"))
         return [
             write,
-            Line("rest"),
-            *([Line("stall")] if "lost" in late else []),
-            Line("fault", (late,)),
-            gone,
-            Line("failing"),
-            *([ends] if chance.random() < 0.5 else []),
-            *([write] if chance.random() < 0.8 else []),
-            Line("straggle", (), chance.choice((None, self._instant(), 1000))),
-            Line("rest"),
-            Line("straggle"),
+            Step("wait_idle"),
+            *([Step("hold_executions")] if "lost" in late else []),
+            Step("fault", (late,)),
+            removal,
+            Step("wait_failing"),
+            *([ends] if random.random() < 0.5 else []),
+            *([write] if random.random() < 0.8 else []),
+            Step("late_executions", (), random.choice((None, self._injection_point(), 1000))),
+            Step("wait_idle"),
+            Step("late_executions"),
         ]
 
-    def _taken_place(self) -> Story:
-        """A folder becomes a file, or the other way round, with something of the agent's in its place, or none."""
-        chance, path = self._chance, self._path()
+    def _change_of_kind(self) -> Scenario:
+        """Change a folder to a file or back, maybe with a file of the agent in its place."""
+        random, path = self._random, self._path()
         self._text += 1
-        below = f"{path}/{chance.choice(('agents', 'deep/f', 'f'))}"
-        rest, at = Line("rest"), self._instant() if chance.random() < 0.3 else None
-        folder, file = Line("write", (f"{path}/deep/f", 8, 0)), Line("write", (path, 8, 0))
-        agents, back = Line("agent_writes", (below, self._text), at), Line("morph", (path, "folder"))
-        match chance.randrange(4):
+        below = f"{path}/{random.choice(('agents', 'deep/f', 'f'))}"
+        rest, at = Step("wait_idle"), self._injection_point() if random.random() < 0.3 else None
+        folder, file = Step("write", (f"{path}/deep/f", 8, 0)), Step("write", (path, 8, 0))
+        agents, back = Step("agent_writes", (below, self._text), at), Step("change_kind", (path, "folder"))
+        match random.randrange(4):
             case 0:
-                begins = [folder, rest, agents, Line("morph", (path, chance.choice(("file", "file", "link"))))]
+                begins = [folder, rest, agents, Step("change_kind", (path, random.choice(("file", "file", "link"))))]
             case 1:
-                begins = [file, rest, Line("agent_writes", (path, self._text), at), back]
+                begins = [file, rest, Step("agent_writes", (path, self._text), at), back]
             case 2:
-                begins, back = [agents, file], Line("remove", (path,))
+                begins, back = [agents, file], Step("remove", (path,))
             case _:
-                begins, back = [Line("agent_writes", (path, self._text)), folder], Line("remove", (path,))
-        freed = Line("agent_removes", (chance.choice((path, below)),))
-        trouble = chance.choice(
-            ([], [], [Line("fault", (chance.choice(MORE_FAULTS),))], [Line("failing"), Line("kill")])
+                begins, back = [Step("agent_writes", (path, self._text)), folder], Step("remove", (path,))
+        freed = Step("agent_removes", (random.choice((path, below)),))
+        trouble = random.choice(
+            ([], [], [Step("fault", (random.choice(MORE_FAULTS),))], [Step("wait_failing"), Step("kill")])
         )
-        ends = chance.choice(([], [freed], [back], [freed, back], [Line("touch", (path,))], [Line("flush")]))
+        ends = random.choice(([], [freed], [back], [freed, back], [Step("touch", (path,))], [Step("flush")]))
         return [*begins[:-1], *trouble[:1], begins[-1], *trouble[1:], rest, *ends, rest]
 
-    def _proof_cut_short(self) -> Story:
-        """The process ends while it asks what a small archive left there, and perhaps while that comes."""
-        chance, path = self._chance, self._path()
+    def _interrupted_proof(self) -> Scenario:
+        """End the process while it downloads the result of a partial archive, or before."""
+        random, path = self._random, self._path()
         self._text += 1
-        op, when = chance.choice((("dump", "before"), ("dump", "after"), ("download", "before"), ("download", "after")))
-        ends = Line("meets", (op, when, chance.choice(("kill", "kill", "stop"))))
-        after = chance.choice(([], [Line("touch", (path,))], [Line("revert", (path,))], [self._deed()]))
+        op, when = random.choice((("dump", "before"), ("dump", "after"), ("download", "before"), ("download", "after")))
+        ends = Step("at_request", (op, when, random.choice(("kill", "kill", "stop"))))
+        after = random.choice(([], [Step("touch", (path,))], [Step("revert", (path,))], [self._operation()]))
         return [
-            *(Line("write", (f"{name}-stays", 8, 0)) for name in ("f", "a/g")),
-            Line("rest"),
+            *(Step("write", (f"{name}-stays", 8, 0)) for name in ("f", "a/g")),
+            Step("wait_idle"),
             ends,
-            Line("write", (path, 8, self._text)),
-            Line("rest"),
+            Step("write", (path, 8, self._text)),
+            Step("wait_idle"),
             *after,
-            Line("rest"),
+            Step("wait_idle"),
         ]
 
-    def _trouble(self) -> Story:
-        """Half of the time something is deleted, the fault is met, and it is there again, or not."""
-        chance, path = self._chance, self._path()
-        if chance.random() < 0.5:
-            return super()._trouble()
+    def _change_during_fault(self) -> Scenario:
+        """Half of the time: delete a file during a fault, then maybe write it again."""
+        random, path = self._random, self._path()
+        if random.random() < 0.5:
+            return super()._change_during_fault()
         self._text += 1
-        write = Line("write", (path, 8, self._text))
-        ends = chance.choice((Line("kill"), Line("stop"), Line("reload"), self._change_of_mind(None)))
-        after = (write, write, self._agents_deed(None, path), Line("write", (f"{path}/f", 8, 0)), self._deed())
+        write = Step("write", (path, 8, self._text))
+        ends = random.choice((Step("kill"), Step("stop"), Step("reload"), self._reconfigure(None)))
+        after = (write, write, self._agent_operation(None, path), Step("write", (f"{path}/f", 8, 0)), self._operation())
         return [
             write,
-            Line("rest"),
-            *([Line("stall")] if chance.random() < 0.2 else []),
-            Line("fault", (chance.choice(MORE_FAULTS),)),
-            Line("remove", (path,)),
-            Line("failing"),
-            *([ends] if chance.random() < 0.4 else []),
-            *([chance.choice(after)] if chance.random() < 0.8 else []),
-            *([Line("straggle", (), chance.choice((None, self._instant())))] if chance.random() < 0.4 else []),
+            Step("wait_idle"),
+            *([Step("hold_executions")] if random.random() < 0.2 else []),
+            Step("fault", (random.choice(MORE_FAULTS),)),
+            Step("remove", (path,)),
+            Step("wait_failing"),
+            *([ends] if random.random() < 0.4 else []),
+            *([random.choice(after)] if random.random() < 0.8 else []),
+            *(
+                [Step("late_executions", (), random.choice((None, self._injection_point())))]
+                if random.random() < 0.4
+                else []
+            ),
         ]
 
-    def _agents_deed(self, at: int | None, path: str = "") -> Line:
-        chance = self._chance
-        path = path or chance.choice((self._path(), self._path(), _joined(self._folder(), "agents")))
-        if chance.random() < 0.75:
+    def _agent_operation(self, at: int | None, path: str = "") -> Step:
+        random = self._random
+        path = path or random.choice((self._path(), self._path(), _joined(self._folder(), "agents")))
+        if random.random() < 0.75:
             self._text += 1
-            return Line("agent_writes", (path, self._text), at)
-        return Line("agent_removes", (chance.choice((path, path, self._folder())),), at)
+            return Step("agent_writes", (path, self._text), at)
+        return Step("agent_removes", (random.choice((path, path, self._folder())),), at)
 
-    def _change_of_mind(self, at: int | None) -> Line:
-        chance = self._chance
-        which = chance.choice((0, 0, 1, 1, 2, 3, 4, 5))
-        self._settings[which] = chance.choice(
+    def _reconfigure(self, at: int | None) -> Step:
+        random = self._random
+        which = random.choice((0, 0, 1, 1, 2, 3, 4, 5))
+        self._settings[which] = random.choice(
             (
                 ("mirror", "reset", "keep"),
                 ("full", "changes"),
@@ -541,20 +583,20 @@ class _Settler(_Author):
                 (False, True),
             )[which]
         )
-        return Line("reconfigure", tuple(self._settings), at)
+        return Step("reconfigure", tuple(self._settings), at)
 
 
 def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def shortened(story: Sequence[Line], fails: Callable[[Story], bool], goes_on: Callable[[], bool]) -> Story:
-    """The shortest part of the story found that still fails, while there is time: ever smaller runs are left out."""
-    best = list(story)
+def shrink(scenario: Sequence[Step], fails: Callable[[Scenario], bool], has_time: Callable[[], bool]) -> Scenario:
+    """Leave out ever smaller runs of steps, while there is time, and return the shortest scenario that still fails."""
+    best = list(scenario)
     run = max(1, len(best) // 2)
-    while goes_on():
+    while has_time():
         start, shorter = 0, False
-        while start < len(best) and goes_on():
+        while start < len(best) and has_time():
             candidate = best[:start] + best[start + run :]
             if candidate and fails(candidate):
                 best, shorter = candidate, True

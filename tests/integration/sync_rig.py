@@ -1,4 +1,4 @@
-"""What the client's tests stand on: the real sync cycle against the emulator in process, in scripted time."""
+"""The rig of the integration tests: the real sync cycle against the emulator in process, in scripted time."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SANDBOX = "box"
 
 
 @dataclass
-class Witness:
-    """An attendant that writes everything down, and whose waits are over at once; `ends` raises instead of waiting."""
+class RecordingObserver:
+    """A sync observer that records all calls and waits in scripted time; `ends` is raised instead of waiting."""
 
     clock: ScriptedClock
     stages: list[State] = field(default_factory=list)
     sent_bytes: list[int] = field(default_factory=list)
     failures: list[StepFailed] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    verdicts: list[FailureAction] = field(default_factory=list)
+    actions: list[FailureAction] = field(default_factory=list)
     ends: BaseException | None = None
 
     def stage(self, state: State) -> None:
@@ -52,14 +52,14 @@ class Witness:
         self.waits.append(wait_s)
 
     def pause(self, wait_s: float, action: FailureAction) -> None:
-        self.verdicts.append(action)
+        self.actions.append(action)
         if self.ends is not None:
             raise self.ends
         self.clock.go_on(wait_s)
 
 
 class Rig:
-    """A workspace, its folders, and an emulator with the sandbox that it goes to."""
+    """A workspace, its folders, and an emulator with its sandbox."""
 
     def __init__(self, folder: Path, emulator: Emulator, clock: ScriptedClock) -> None:
         self.folder = folder
@@ -82,7 +82,7 @@ class Rig:
 
     @property
     def cycle(self) -> SyncCycle:
-        """The cycle of the process that lives now."""
+        """The sync cycle of the present process."""
         if self._cycle is None:
             config = check_config(self.keys)
             context = RuntimeContext(self.clock, self.environ, Interrupt())
@@ -102,7 +102,7 @@ class Rig:
         self.meanwhile()
 
     def restart(self) -> None:
-        """The process is gone; the next one knows only what is on disk."""
+        """End the process; the next one knows only what is on disk."""
         self.client.drop()
         self._cycle = None
 
@@ -111,33 +111,35 @@ class Rig:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
 
-    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED, witness: Witness | None = None) -> tuple[Outcome, Witness]:
-        """One sync that must not fail."""
-        witness = witness or Witness(self.clock)
-        return self.cycle.run(sync_mode, witness), witness
+    def sync(
+        self, sync_mode: SyncMode = SyncMode.CHANGED, observer: RecordingObserver | None = None
+    ) -> tuple[Outcome, RecordingObserver]:
+        """Sync once, without a failure."""
+        observer = observer or RecordingObserver(self.clock)
+        return self.cycle.run(sync_mode, observer), observer
 
-    def fail(self, witness: Witness | None = None) -> tuple[StepFailed, Witness]:
-        """One sync that must fail."""
-        witness = witness or Witness(self.clock)
+    def fail(self, observer: RecordingObserver | None = None) -> tuple[StepFailed, RecordingObserver]:
+        """Sync once, with a failure."""
+        observer = observer or RecordingObserver(self.clock)
         try:
-            self.cycle.run(SyncMode.CHANGED, witness)
+            self.cycle.run(SyncMode.CHANGED, observer)
         except StepFailed as failure:
-            return failure, witness
+            return failure, observer
         raise AssertionError("it did not fail")
 
     def asked(self) -> list[str]:
-        """The operations that the emulator was asked for."""
+        """Return the operations that the emulator was asked for."""
         return self.emulator.request_log.ops()
 
     def arrived(self) -> dict[str, str]:
-        """The files in the sandbox with their contents."""
+        """Return the files in the sandbox with their contents."""
         top = self.sandbox.workspace
         return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
 
 
 @contextmanager
 def rigged(folder: Path, **options: Any) -> Iterator[Rig]:
-    """A rig in `folder`; `options` are the emulator's."""
+    """Give a rig in `folder`; `options` are the emulator's."""
     clock = ScriptedClock()
     with Emulator(folder / "emulator", api_key=KEY, clock=clock, **options) as emulator:
         rig = Rig(folder, emulator, clock)

@@ -1,4 +1,4 @@
-"""A workspace with no sandbox of its own: one is acquired, kept while it lives, and followed by the next."""
+"""A workspace without a configured sandbox: one is acquired, kept during its lifetime, and replaced by the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncd.emulator import RequestRecord, When
 from syncd.remote.acquired_sandbox import SPAN_S
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.provider import AcquiredSandboxStore
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def sandbox_id(rig: Rig) -> str:
 
 
 def arrived(rig: Rig) -> dict[str, str]:
-    """The files in the sandbox that is ours now."""
+    """Return the files in the present sandbox."""
     top = rig.emulator.sandbox(sandbox_id(rig)).workspace
     return {str(file.relative_to(top)): file.read_text() for file in top.rglob("*") if file.is_file()}
 
 
 def test_one_is_acquired_and_kept(rig: Rig) -> None:
-    """Also by the next process, which knows what it holds."""
+    """The next process uses it too, and knows what it holds."""
     assert sandbox_id(rig) == ""
     rig.sync()
     first = sandbox_id(rig)
@@ -53,7 +53,7 @@ def test_one_is_acquired_and_kept(rig: Rig) -> None:
 
 
 def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
-    """By its known lifetime, whether or not the process was there all the time; everything is sent to it."""
+    """Its lifetime counts whether or not a process ran; everything is sent to the next one."""
     rig.write("b", "1")
     rig.sync()
     first = sandbox_id(rig)
@@ -76,8 +76,8 @@ def test_the_next_one_is_acquired_before_the_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("op", ["upload-url", "initialize"])
 @pytest.mark.parametrize("status", [404, 410])
-def test_one_that_is_gone_is_replaced_at_once(rig: Rig, op: str, status: int) -> None:
-    """Released by someone, or ended by a clock that we do not have: one sync, and all is in the next one."""
+def test_one_that_has_ended_is_replaced_at_once(rig: Rig, op: str, status: int) -> None:
+    """One sync sends everything to the next one, after a release or an early expiry."""
     rig.sync()
     first = sandbox_id(rig)
     rig.clock.go_on(3600)  # the upload URL has ended
@@ -88,17 +88,17 @@ def test_one_that_is_gone_is_replaced_at_once(rig: Rig, op: str, status: int) ->
     assert arrived(rig) == {"a": "2"}
 
 
-def test_never_in_a_loop(rig: Rig) -> None:
-    """Sandboxes that end as they come: after a few it waits, and says so; then it goes on."""
+def test_acquiring_is_limited(rig: Rig) -> None:
+    """If sandboxes end at once, it waits after a few, with a warning, and then goes on."""
     rig.emulator.faults.script("upload-url: 404 always")
     for number in range(6):
         failure, _ = rig.fail()
         assert failure.action is FailureAction.RETRY, failure
         assert rig.asked().count("acquire") <= 3, number
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert "too many sandboxes were acquired recently" in str(failure)
     assert failure.action is FailureAction.RETRY
-    assert witness.waits == []
+    assert observer.waits == []
     assert rig.asked().count("acquire") == 3
     rig.restart()
     rig.fail()
@@ -109,12 +109,12 @@ def test_never_in_a_loop(rig: Rig) -> None:
     assert arrived(rig) == {"a": "1"}
 
 
-def test_one_that_came_unanswered_counts(rig: Rig) -> None:
-    """Over processes that each die before they hear of theirs: the account is not emptied."""
+def test_an_acquire_without_an_answer_counts(rig: Rig) -> None:
+    """It counts over processes that each die before the answer."""
     rig.emulator.faults.script("acquire: lost always")
     for _ in range(6):
         with pytest.raises((KeyboardInterrupt, StepFailed)):
-            rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+            rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
         rig.restart()
     assert rig.asked().count("acquire") == 3
 
@@ -131,8 +131,8 @@ def test_one_that_came_unanswered_counts(rig: Rig) -> None:
         (451, SandboxRefused, "check [sandbox.acquire]"),
     ],
 )
-def test_what_a_person_must_mend(rig: Rig, status: int, kind: type, words: str) -> None:
-    """No further one, a wrong name, a wrong key: told as that, also the tenth time; such an answer does not count."""
+def test_errors_that_a_person_must_fix(rig: Rig, status: int, kind: type, words: str) -> None:
+    """A quota, a wrong name or a wrong key is reported as such each time, and does not count as acquired."""
     rig.emulator.faults.script(f"acquire: {status} always")
     for _ in range(10):
         failure, _ = rig.fail()
@@ -153,30 +153,30 @@ def test_what_a_person_must_mend(rig: Rig, status: int, kind: type, words: str) 
         ("302", "redirect"),
     ],
 )
-def test_what_comes_later(rig: Rig, fault: str, words: str) -> None:
-    """For as long as there is patience, and it is no sandbox that counts: the first that can be had is taken."""
+def test_errors_that_may_pass(rig: Rig, fault: str, words: str) -> None:
+    """They are retried, and do not count as acquired: the first available sandbox is used."""
     rig.emulator.faults.script(f"acquire: {fault} always")
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert words in str(failure)
-    assert len(witness.waits) > 5
+    assert len(observer.waits) > 5
     rig.emulator.faults.clear()
     rig.sync()
     assert arrived(rig) == {"a": "1"}
 
 
 def test_no_network_uses_nothing_up(rig: Rig) -> None:
-    """Where the API was never reached, nothing was acquired, and nothing is counted."""
+    """Requests that never reached the API do not count as acquired."""
     rig.keys["sandbox"]["base_url"] = "http://127.0.0.1:9"
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert "cannot be reached" in str(failure)
-    assert len(witness.waits) > 5
+    assert len(observer.waits) > 5
     rig.restart()
     (note,) = (rig.folder / "state").rglob("sandbox")
     assert AcquiredSandboxStore(str(note.parent), "http://127.0.0.1:9").load() == (None, [])
 
 
 def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a full disk each new process would acquire one more: none is asked for."""
+    """With a full disk each new process would acquire one more, so none is requested."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -188,18 +188,18 @@ def test_what_cannot_be_counted_is_not_acquired(rig: Rig, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a\\u0000b", "a\\nb"])
-def test_a_name_that_is_none(rig: Rig, name: str) -> None:
-    """What cannot be the name of a sandbox is never asked for anything; the next answer may be better."""
+def test_an_invalid_id(rig: Rig, name: str) -> None:
+    """An invalid sandbox id is never used in a request; the next answer may be better."""
     rig.emulator.faults.script(f'acquire: json {{"local_sandbox_id": "{name}", "servers": []}}')
-    _, witness = rig.sync()
-    assert "is invalid" in str(witness.failures[0])
+    _, observer = rig.sync()
+    assert "is invalid" in str(observer.failures[0])
     assert arrived(rig) == {"a": "1"}
 
 
 @pytest.mark.parametrize("op", ["acquire", "upload-url", "upload", "initialize"])
 @pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
-def test_one_that_ends_in_the_middle(rig: Rig, op: str, when: When) -> None:
-    """By the clock or by someone's hand, at whatever step: the same sync, or the next one, fills another."""
+def test_one_that_ends_during_a_sync(rig: Rig, op: str, when: When) -> None:
+    """At whatever step it ends, the same sync or the next one fills another."""
     rig.sync()
     rig.clock.go_on(7200)
     rig.write("a", "2")
@@ -220,15 +220,15 @@ def test_one_that_ends_in_the_middle(rig: Rig, op: str, when: When) -> None:
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt(), Superseded()])
-def test_a_move_that_is_broken_off(rig: Rig, ends: BaseException) -> None:
-    """By a stop or by newer changes, while the next sandbox is waited for: nothing is lost, none is used up."""
+def test_an_interrupted_move(rig: Rig, ends: BaseException) -> None:
+    """A stop or newer changes while the next sandbox is waited for lose nothing and use up none."""
     rig.sync()
     first = sandbox_id(rig)
     rig.clock.go_on(7200)
     rig.emulator.faults.script("acquire: 503 always")
     for _ in range(5):
         with pytest.raises(type(ends)):
-            rig.sync(witness=Witness(rig.clock, ends=ends))
+            rig.sync(observer=RecordingObserver(rig.clock, ends=ends))
         rig.restart()
     rig.emulator.faults.clear()
     rig.sync()
@@ -240,40 +240,40 @@ def test_a_move_that_is_broken_off(rig: Rig, ends: BaseException) -> None:
     "fault", ["acquire: 503 x2", "acquire: reset", "acquire: html", 'acquire: json {"servers": []}']
 )
 def test_what_passes_is_waited_out(rig: Rig, fault: str) -> None:
-    """As with any other step; one that came without an answer counts among those acquired."""
-    _, witness = rig.sync()
-    assert witness.failures == []
+    """Acquire is retried like any other step; one without an answer counts."""
+    _, observer = rig.sync()
+    assert observer.failures == []
     rig.restart()
     (rig.folder / "state").rename(rig.folder / "old-state")
     rig.emulator.faults.script(fault)
-    _, witness = rig.sync()
-    assert witness.failures != []
+    _, observer = rig.sync()
+    assert observer.failures != []
     assert arrived(rig) == {"a": "1"}
 
 
 def test_a_wait_can_be_ended(rig: Rig) -> None:
-    """By whoever attends it."""
+    """The observer can end it."""
     rig.emulator.faults.script("acquire: 503 always")
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
 
 
 def test_newer_changes_shorten_no_wait(rig: Rig) -> None:
-    """Someone who types while the API is down does not ask it ever faster: failures in a row count over syncs."""
+    """Changes while the API is down do not shorten the waits: failures in a row count over syncs."""
     rig.emulator.faults.script("acquire: 503 always")
     waits = []
     for number in range(6):
         rig.write("a", f"{number}")
-        witness = Witness(rig.clock, ends=Superseded())
+        observer = RecordingObserver(rig.clock, ends=Superseded())
         with pytest.raises(Superseded):
-            rig.sync(witness=witness)
-        waits += witness.waits
+            rig.sync(observer=observer)
+        waits += observer.waits
     assert waits[3:] == [pytest.approx(8, rel=0.51)] * 3
     assert waits[0] <= 1
 
 
-def test_a_damaged_note_costs_one_sandbox(rig: Rig) -> None:
-    """What was acquired before is left to its end."""
+def test_a_damaged_record_costs_one_sandbox(rig: Rig) -> None:
+    """The sandbox acquired before is left until it expires."""
     rig.sync()
     first = sandbox_id(rig)
     rig.restart()
@@ -284,8 +284,8 @@ def test_a_damaged_note_costs_one_sandbox(rig: Rig) -> None:
     assert arrived(rig) == {"a": "1"}
 
 
-def test_another_api_is_another_book(rig: Rig) -> None:
-    """A sandbox of one API means nothing to another."""
+def test_another_api_has_other_sandboxes(rig: Rig) -> None:
+    """A sandbox of one API is not used with another."""
     rig.sync()
     rig.restart()
     rig.keys["sandbox"]["base_url"] = rig.emulator.base_url.replace("127.0.0.1", "localhost")

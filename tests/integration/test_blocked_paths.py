@@ -1,4 +1,4 @@
-"""One path never stops the others: what has no free place in the sandbox is made way for, or left out and named."""
+"""A path that is blocked in the sandbox never stops the others: it is made way for, or left out and named."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DELETIONS = ["keep", "mirror", "reset"]
 
 @pytest.fixture(params=["full", "changes"])
 def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
-    """`stay`, `file` and a folder `d` are in the sandbox, which has proved that it takes small archives."""
+    """`stay`, `file` and a folder `d` are in the sandbox, which has proved that partial archives work."""
     with rigged(tmp_path) as it:
 
         def wait(entry: RequestRecord) -> None:
-            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            """Wait for the program, which runs in real time, before the emulator answers."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
                 sandbox.wait()
@@ -73,7 +73,7 @@ def warnings(rig: Rig) -> str:
 
 
 def settled(rig: Rig) -> Outcome:
-    """The outcome of the last sync with anything to follow, which come to an end."""
+    """Sync until nothing follows, and return the last outcome."""
     for _ in range(4):
         outcome, _ = rig.sync()
         if not outcome.follow_up:
@@ -82,7 +82,7 @@ def settled(rig: Rig) -> Outcome:
 
 
 def check_quiet(rig: Rig) -> None:
-    """Nothing more is asked for while nothing changes."""
+    """Check that no request is made while nothing changes."""
     asked = len(rig.asked())
     assert rig.sync()[0].word == "unchanged"
     assert rig.sync()[0].word == "unchanged"
@@ -95,8 +95,8 @@ def tree(top: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("deletions", DELETIONS)
 @pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
-def test_what_is_ours_makes_way(rig: Rig, deletions: str, changed: object) -> None:
-    """Whatever `deletions` says: both are here by now, and nothing is warned of."""
+def test_own_paths_make_way(rig: Rig, deletions: str, changed: object) -> None:
+    """With any `deletions` both paths are in the sandbox in the end, without a warning."""
     configured(rig, deletions)
     assert callable(changed)
     changed(rig)
@@ -111,7 +111,7 @@ def test_what_is_ours_makes_way(rig: Rig, deletions: str, changed: object) -> No
 
 
 def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
-    """With `keep`, what else was deleted here stays, as does a link that a file took the place of."""
+    """With `keep` other deleted paths stay, and so does a link that a file replaced."""
     configured(rig, "keep")
     (rig.workspace / "file").unlink()
     folder_becomes_file(rig)
@@ -120,7 +120,7 @@ def test_only_what_is_in_the_way_is_removed(rig: Rig) -> None:
 
 
 def test_deleted_long_ago(rig: Rig) -> None:
-    """With `keep`, what lingered there is in the way of a file that is new here."""
+    """With `keep` a leftover is in the way of a new file."""
     configured(rig, "keep")
     shutil.rmtree(rig.workspace / "d")
     rig.sync()
@@ -134,8 +134,8 @@ def test_deleted_long_ago(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
-def test_someone_elses_file_in_the_folder(rig: Rig, deletions: str) -> None:
-    """It stays, the path is left out and named, all else is synced; and once it is gone, the path is sent."""
+def test_an_agents_file_in_the_folder(rig: Rig, deletions: str) -> None:
+    """It stays, the path is left out and named, all else is synced; once it is removed, the path is sent."""
     configured(rig, deletions)
     agent(rig, "d/sub/theirs")
     folder_becomes_file(rig)
@@ -164,8 +164,8 @@ def test_someone_elses_file_in_the_folder(rig: Rig, deletions: str) -> None:
 
 
 @pytest.mark.parametrize("deletions", DELETIONS)
-def test_tried_again(rig: Rig, deletions: str) -> None:
-    """By `push --force`, not by a start; a folder that someone made where a new file goes is in the way."""
+def test_retried_by_a_forced_push(rig: Rig, deletions: str) -> None:
+    """`push --force` tries again, a start does not; an agent's folder in a new file's place blocks it."""
     configured(rig, deletions)
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
@@ -186,8 +186,8 @@ def test_tried_again(rig: Rig, deletions: str) -> None:
     assert "reset" not in rig.asked()
 
 
-def test_an_edit_is_a_reason_to_look(rig: Rig) -> None:
-    """Once, and no more: of a blocked path here."""
+def test_an_edit_of_a_blocked_path_is_checked_once(rig: Rig) -> None:
+    """An edit causes one check of the sandbox."""
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)
@@ -201,8 +201,8 @@ def test_an_edit_is_a_reason_to_look(rig: Rig) -> None:
     assert rig.arrived()["new"] == "edited once more"
 
 
-def test_what_is_gone_here_is_no_trouble(rig: Rig) -> None:
-    """A blocked path that was renamed here needs no place, and no one is warned of it."""
+def test_a_deleted_blocked_path(rig: Rig) -> None:
+    """A blocked path that was renamed locally needs no place and has no warning."""
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)
@@ -216,7 +216,7 @@ def test_what_is_gone_here_is_no_trouble(rig: Rig) -> None:
 @pytest.mark.parametrize("deletions", DELETIONS)
 @pytest.mark.parametrize("there", ["a file", "a link to nowhere", "a link to a folder"])
 def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
-    """Someone replaced our folder: where an extractor refuses that, what is below it is left out, and no deletion."""
+    """An agent replaced the folder: if the extractor refuses that, paths below are left out and not deleted."""
     configured(rig, deletions)
     place = rig.sandbox.workspace / "d"
     shutil.rmtree(place)
@@ -250,7 +250,7 @@ def test_a_parent_of_another_kind(rig: Rig, deletions: str, there: str) -> None:
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
 @pytest.mark.parametrize("changed", [folder_becomes_file, file_becomes_folder])
 def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object) -> None:
-    """Nobody can make way or look: what changed its kind is left out, and named."""
+    """Paths that changed their kind are left out and named, as nothing can be removed or checked."""
     configured(rig, deletions)
     rig.emulator.faults.script("execution-upload-url: 404 always")
     assert callable(changed)
@@ -265,8 +265,8 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     check_quiet(rig)
 
 
-def test_a_file_that_someone_changed_stays(rig: Rig) -> None:
-    """Where a folder is here by now: an extractor would take it away."""
+def test_an_agents_change_blocks_a_folder(rig: Rig) -> None:
+    """The changed file stays, which an extractor would replace by the folder."""
     configured(rig, "mirror")
     agent(rig, "file", "changed there")
     file_becomes_folder(rig)
@@ -280,8 +280,8 @@ def test_a_file_that_someone_changed_stays(rig: Rig) -> None:
         rig.restart()
 
 
-def test_what_is_left_out_was_not_written_over(rig: Rig) -> None:
-    """No warning says so."""
+def test_a_blocked_path_is_not_reported_as_overwritten(rig: Rig) -> None:
+    """No warning says that it was overwritten."""
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)
@@ -289,7 +289,7 @@ def test_what_is_left_out_was_not_written_over(rig: Rig) -> None:
 
 
 def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
-    """An initialize that fails once is tried again as before, one that fails on is looked into once."""
+    """A failed initialize is retried as before; one that fails repeatedly causes one check."""
     rig.write("stay", "changed")
     rig.keys["sandbox"]["warn_on_remote_changes"] = False
     rig.restart()
@@ -305,7 +305,7 @@ def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
 
 
 def test_odd_names(rig: Rig) -> None:
-    """Names that are no UTF-8 are left out by the bytes that they are, and shown so that they can be read."""
+    """Names that are not UTF-8 are left out by their bytes, and shown readably."""
     name = os.fsdecode(b"caf\xe9\n")
     agent(rig, f"{name}/theirs")
     rig.write(name, "a file here")
@@ -318,7 +318,7 @@ def test_odd_names(rig: Rig) -> None:
 
 
 def test_many(rig: Rig) -> None:
-    """Each is left out, not each has a line."""
+    """Each path is left out, but not each has a line."""
     for number in range(120):
         agent(rig, f"many/{number}/theirs")
         rig.write(f"many/{number}", "a file here")
@@ -340,8 +340,8 @@ def test_many(rig: Rig) -> None:
         "execution-upload: reset always",
     ],
 )
-def test_a_look_that_fails(rig: Rig, fault: str) -> None:
-    """What was suspected stays left out, the rest is synced, and it is over once someone can look."""
+def test_a_check_that_fails(rig: Rig, fault: str) -> None:
+    """Suspected paths stay left out, the rest is synced, and all is resolved once a check succeeds."""
     rig.keys["sandbox"]["warn_on_remote_changes"] = False
     rig.restart()
     agent(rig, "new/theirs")
@@ -360,7 +360,7 @@ def test_a_look_that_fails(rig: Rig, fault: str) -> None:
 
 
 def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, str]:
-    """What the program says of these paths and kinds in `top`, by itself, as the sandbox runs it."""
+    """Return what the program reports of these paths and kinds in `top`, run as in the sandbox."""
     folder.mkdir()
     content = {"word": "w", "paths": [path for path, _ in asked], "kinds": "".join(kind for _, kind in asked)}
     (folder / "paths.json").write_text(json.dumps(content))
@@ -378,8 +378,8 @@ def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, s
     return found
 
 
-def test_what_the_program_sees(tmp_path: Path) -> None:
-    """By kinds alone, following no link: the topmost path that is in the way stands for all below it."""
+def test_the_programs_report(tmp_path: Path) -> None:
+    """Kinds count, links are not followed: the topmost path in the way stands for all below it."""
     top = tmp_path / "top"
     (top / "folder/full").mkdir(parents=True)
     (top / "file").write_text("")
@@ -400,7 +400,7 @@ def test_what_the_program_sees(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_folders(tmp_path: Path) -> None:
-    """What is to be made or replaced in one is in trouble, not what is below another folder in it."""
+    """Paths to create or replace in one are blocked, paths below another folder in it are not."""
     top = tmp_path / "top"
     (top / "closed/open").mkdir(parents=True)
     (top / "closed/file").write_text("")

@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace of a small file and a large one that is in the sandbox already."""
+    """A workspace of a small file and a large one, both in the sandbox."""
     with rigged(tmp_path) as rig:
         rig.write("a.txt", "small")
         rig.write("big", "1" * 3 * MIB)
@@ -76,6 +76,6 @@ def test_a_failing_file_is_not_read_in_every_scan(rig: Rig) -> None:
         outcome, _ = rig.sync()
         assert outcome.sync is None
         assert [warning.key for warning in rig.cycle.warnings] == ["unreadable:big"]
-    assert disk.tries == 7  # once for its digest, then at the looks 0, 1, 3, 7, 15 and 31
+    assert disk.tries == 7  # once for its digest, then in the syncs 0, 1, 3, 7, 15 and 31
     assert rig.asked().count("upload") == uploads
     disk.mended(rig)

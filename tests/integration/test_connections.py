@@ -1,4 +1,4 @@
-"""Which connections stay open between two saves, as the kernel's table shows them."""
+"""Connections kept open between two syncs, as the kernel's table shows them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from syncd.remote import keepalive
 from syncd.remote.keepalive import KEEP_S
 from syncd.report.status_publisher import RunTotals
 from syncd.sync.sync_reason import SyncReason
-from tests.integration.sync_rig import Rig, Witness, rigged
-from tests.integration.test_daemon_waits import Loop
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
+from tests.integration.test_daemon_waits import DaemonRig
 
 _ESTABLISHED = "01"
 _TABLE = Path("/proc/self/net/tcp")
@@ -24,7 +24,7 @@ _TABLE = Path("/proc/self/net/tcp")
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and where it goes."""
+    """A workspace with one file, and its sandbox."""
     if not _TABLE.exists():
         pytest.skip("no table of connections here")
     with rigged(tmp_path) as rig:
@@ -33,7 +33,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def connections(rig: Rig) -> set[tuple[str, int]]:
-    """This side's open connections to the emulator: to which origin, from which port."""
+    """Return the open connections to the emulator, by origin and local port."""
     names = {origin.port: origin.name for origin in rig.emulator._origins}
     found = set()
     for line in _TABLE.read_text().splitlines()[1:]:
@@ -45,16 +45,16 @@ def connections(rig: Rig) -> set[tuple[str, int]]:
 
 
 def save(rig: Rig, content: str) -> set[tuple[str, int]]:
-    """A save and its sync, which must not meet any failure; the connections after it."""
+    """Write and sync, without any failure, and return the connections after it."""
     rig.write(content=content)
-    _, witness = rig.sync()
-    assert witness.failures == []
+    _, observer = rig.sync()
+    assert observer.failures == []
     assert rig.arrived() == {"a.txt": content}
     return connections(rig)
 
 
 def test_saves_in_a_burst_share_their_connections(rig: Rig) -> None:
-    """A minute apart, or just short of the burst's end: one connection to the API and one to the bucket."""
+    """A minute apart, or just before the burst's end: one connection to the API and one to the bucket."""
     first = save(rig, "first")
     assert sorted(name for name, _ in first) == ["api", "bucket"]
     for wait_s in (1, 60, 240, KEEP_S - 1):
@@ -63,7 +63,7 @@ def test_saves_in_a_burst_share_their_connections(rig: Rig) -> None:
 
 
 def test_none_is_open_after_the_burst(rig: Rig) -> None:
-    """At its end, and not before, all are closed; the next save makes new ones."""
+    """At its end all are closed, not before; the next sync opens new ones."""
     first = save(rig, "first")
     rig.clock.go_on(KEEP_S - 1)
     rig.client.close_idle()
@@ -77,8 +77,8 @@ def test_none_is_open_after_the_burst(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("idle_s", [KEEP_S, 86400.0])
-def test_a_cold_connection_is_not_used(rig: Rig, idle_s: float) -> None:
-    """Also where nobody closed it in time, as in a command that waited long for a server."""
+def test_an_idle_connection_is_not_used(rig: Rig, idle_s: float) -> None:
+    """It is not used even if it was not closed in time, as in a command that waited long for a server."""
     first = save(rig, "first")
     rig.clock.go_on(idle_s)
     second = save(rig, "second")
@@ -86,15 +86,15 @@ def test_a_cold_connection_is_not_used(rig: Rig, idle_s: float) -> None:
     assert second.isdisjoint(first)
 
 
-def test_what_was_open_before_a_sleep_is_not_used(rig: Rig) -> None:
-    """However short the sleep, both are made anew; nothing fails and nothing is waited for."""
+def test_a_connection_from_before_a_suspend_is_not_used(rig: Rig) -> None:
+    """Both are opened again after any suspend, without a failure or a wait."""
     first = save(rig, "first")
     rig.clock.suspend(5)
     assert save(rig, "second").isdisjoint(first)
 
 
-def test_what_was_open_before_a_change_of_network_is_not_used(rig: Rig) -> None:
-    """Where the way to the other side now starts from another address, the connection is made anew."""
+def test_a_connection_from_before_a_change_of_network_is_not_used(rig: Rig) -> None:
+    """A connection is opened again if its route now starts at another address."""
     first = save(rig, "first")
     for kept in rig.client._kept.values():
         assert kept.route is not None
@@ -107,7 +107,7 @@ def test_what_was_open_before_a_change_of_network_is_not_used(rig: Rig) -> None:
 
 
 def test_a_long_upload_keeps_its_connection(rig: Rig) -> None:
-    """What is in use is not idle, however long it takes: the upload that crosses the burst's end is not cut."""
+    """A connection in use is not idle: an upload over the burst's end is not cut."""
     first = save(rig, "first")
     rig.clock.go_on(60)
     crossed = []
@@ -118,20 +118,20 @@ def test_a_long_upload_keeps_its_connection(rig: Rig) -> None:
             rig.client.close_idle()
             crossed.append(connections(rig))
 
-    witness = Witness(rig.clock)
-    witness.sent = look
+    observer = RecordingObserver(rig.clock)
+    observer.sent = look
     rig.write(content="second")
-    rig.sync(witness=witness)
+    rig.sync(observer=observer)
     assert crossed == [first]
-    assert witness.failures == []
+    assert observer.failures == []
     assert dict(connections(rig))["bucket"] == dict(first)["bucket"]
     assert dict(connections(rig))["api"] != dict(first)["api"]
 
 
 @contextmanager
-def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, Loop]]:
-    """A daemon after its first sync, by scripted or by real time."""
-    loop = Loop(rig)
+def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, DaemonRig]]:
+    """Give a daemon after its first sync, in scripted or real time."""
+    loop = DaemonRig(rig)
     if scripted:
         loop.context = replace(loop.context, clock=rig.clock)
     try:
@@ -152,7 +152,7 @@ def running(rig: Rig, *, scripted: bool) -> Iterator[tuple[Daemon, Loop]]:
 
 
 def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for the burst's end, closes all, and then has nothing left to wake up for."""
+    """It wakes at the burst's end, closes all, and has no further deadline."""
     monkeypatch.setattr(keepalive, "KEEP_S", 0.2)
     with running(rig, scripted=False) as (daemon, _):
         client = daemon._components.client
@@ -161,8 +161,8 @@ def test_a_daemon_wakes_up_once_to_close_them(rig: Rig, monkeypatch: pytest.Monk
         assert connections(rig) == set()
 
 
-def test_a_daemon_closes_them_when_it_comes_back_from_sleep(rig: Rig) -> None:
-    """They look fresh and are dead."""
+def test_a_daemon_closes_them_after_a_suspend(rig: Rig) -> None:
+    """They look open and are dead."""
     with running(rig, scripted=True) as (daemon, loop):
         rig.clock.suspend(3600)
         loop.wakeup.wake()

@@ -1,4 +1,4 @@
-"""How the daemon's own loop waits out a failure, against the emulator in process."""
+"""The daemon's loop waits during a failure, against the emulator in process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.integration.sync_rig import Rig, rigged
 
 
-class Loop:
+class DaemonRig:
     """The daemon's loop in this thread, ended by the emulator after so many requests."""
 
     def __init__(self, rig: Rig) -> None:
@@ -38,7 +38,7 @@ class Loop:
         self.folders = folders_of(self.config, environ)
 
     def end_after(self, requests: int, op: str) -> None:
-        """Ends the loop when that request comes, as a SIGHUP would."""
+        """End the loop at that request, as a SIGHUP would."""
         left = iter(range(requests - 1, -1, -1))
 
         def hook(entry: RequestRecord) -> None:
@@ -61,11 +61,11 @@ class Loop:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Loop]:
+def loop(tmp_path: Path) -> Iterator[DaemonRig]:
     """A daemon for a workspace with one file, and an emulator for it."""
     with rigged(tmp_path) as rig:
         rig.write()
-        loop = Loop(rig)
+        loop = DaemonRig(rig)
         try:
             yield loop
         finally:
@@ -76,8 +76,8 @@ def _snapshots(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.getMessage().startswith("packaging") for record in caplog.records)
 
 
-def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    """A push in a pause, with the server down, waits like any other: it is not begun anew without end."""
+def test_a_request_while_paused_keeps_its_backoff(loop: DaemonRig, caplog: pytest.LogCaptureFixture) -> None:
+    """A push during a pause with the server down waits like any other."""
     caplog.set_level(logging.INFO, "syncd")
     PauseFile(loop.folders.state).set(paused=True)
     loop.signals.sync_now = True
@@ -88,8 +88,8 @@ def test_an_order_while_paused_keeps_its_back_off(loop: Loop, caplog: pytest.Log
     assert _snapshots(caplog) == 1
 
 
-def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: Loop) -> None:
-    """Nothing changes at home, and no periodic look is near: the end of what was acquired wakes it all the same."""
+def test_an_idle_daemon_moves_when_its_sandbox_is_about_to_end(loop: DaemonRig) -> None:
+    """The expiry of an acquired sandbox wakes it without a change or a periodic scan."""
     rig, wall_s = loop.rig, SystemClock().wall_s()
     del rig.keys["sandbox"]["id"]
     rig.keys["sandbox"]["acquire"] = {}

@@ -1,4 +1,4 @@
-"""What was deleted at home goes in the sandbox too, if the configuration says so, and nothing else does."""
+"""Paths deleted locally are deleted in the sandbox, if the configuration says so; nothing else is."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty
 from syncd.remote.failure import ApiStep
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
-        # The program runs in real time: in the test's, it has ended whenever someone looks.
+        # The program runs in real time: wait for its end before the emulator answers.
         for op in ("execution-logs", "execution-status"):
             it.emulator.faults.on(op, "before", lambda _: it.sandbox.wait())
         yield it
@@ -40,8 +40,8 @@ def keys(rig: Rig) -> list[str]:
     return [warning.key for warning in rig.cycle.warnings]
 
 
-def test_deleted_here_is_removed_there(rig: Rig) -> None:
-    """Before the initialize, so that it never sees both; what the agent made stays, and so does its folder."""
+def test_a_deleted_path_is_removed(rig: Rig) -> None:
+    """It is removed before the initialize; the agent's files and their folder stay."""
     for path in ("a", "d/e/f", "g/ours", "stay"):
         rig.write(path)
     rig.sync()
@@ -82,8 +82,8 @@ def test_another_kind_in_the_same_place(rig: Rig, deletions: str) -> None:
     assert not (rig.sandbox.workspace / "link").is_symlink()
 
 
-def test_what_the_agent_changed_stays_and_is_told(rig: Rig) -> None:
-    """Until it is here again; the removal is not tried over and over."""
+def test_a_path_that_the_agent_changed_stays(rig: Rig) -> None:
+    """It has a warning until it exists locally again; the removal is not repeated."""
     rig.write("a", "ours")
     rig.write("stay")
     rig.sync()
@@ -100,12 +100,12 @@ def test_what_the_agent_changed_stays_and_is_told(rig: Rig) -> None:
     assert keys(rig) == []
 
 
-def test_what_cannot_be_read_is_not_deleted(rig: Rig) -> None:
-    """A folder or file that is there and closed to us."""
+def test_an_unreadable_path_is_not_deleted(rig: Rig) -> None:
+    """A folder or file that exists but cannot be read stays."""
     for path in ("closed/f", "stay"):
         rig.write(path)
     rig.sync()
-    # Its rules cannot be read, so it is left out whole, whoever we are.
+    # Its rules cannot be read, so it is excluded as a whole, for any user.
     (rig.workspace / "closed" / ".gitignore").symlink_to("/")
     (rig.workspace / "closed" / ".gitignore").unlink()
     (rig.workspace / "closed" / ".gitignore").write_text("x")
@@ -114,8 +114,8 @@ def test_what_cannot_be_read_is_not_deleted(rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_newly_ignored_is_removed(rig: Rig) -> None:
-    """What belongs no more was put there by us."""
+def test_a_newly_ignored_path_is_removed(rig: Rig) -> None:
+    """It is excluded now, and syncd had put it there."""
     rig.write("x.log")
     rig.write("stay")
     rig.sync()
@@ -124,8 +124,8 @@ def test_newly_ignored_is_removed(rig: Rig) -> None:
     assert there(rig) == [".gitignore", "stay"]
 
 
-def test_the_guard_stands_before_it(rig: Rig) -> None:
-    """A workspace that lost nearly everything removes nothing, until a person says so."""
+def test_the_guard_comes_first(rig: Rig) -> None:
+    """A workspace that lost nearly everything deletes nothing until a user confirms it."""
     for number in range(30):
         rig.write(f"f{number}")
     rig.sync()
@@ -150,8 +150,8 @@ def test_the_guard_stands_before_it(rig: Rig) -> None:
         "upload: expired",
     ],
 )
-def test_a_failure_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
-    """The removal can be repeated; nothing is uploaded twice for it."""
+def test_a_failed_removal_is_retried(rig: Rig, fault: str) -> None:
+    """Nothing is uploaded twice for it."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
@@ -165,7 +165,7 @@ def test_a_failure_on_the_way_is_waited_out(rig: Rig, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["execute: 500 always", "execution-logs: 500 always"])
 def test_a_failure_that_lasts_is_of_the_step_delete(rig: Rig, fault: str) -> None:
-    """It ends the sync as any other does, and the next one begins with it again."""
+    """It ends the sync like any other failure, and the next sync begins with it."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
@@ -181,7 +181,7 @@ def test_a_failure_that_lasts_is_of_the_step_delete(rig: Rig, fault: str) -> Non
 
 
 def test_a_sandbox_without_executions(rig: Rig) -> None:
-    """Everything else still arrives; what stays is told, and tried again by the next sync and the next process."""
+    """All else is synced; the undeleted paths have a warning and are tried again by the next sync and process."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
@@ -204,16 +204,16 @@ def test_a_sandbox_without_executions(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("op", ["execution-upload-url", "execute", "initialize"])
-def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
-    """The file is removed there, the process dies, and the person brings the file back before the next one starts."""
+def test_restored_after_a_crash(rig: Rig, op: str) -> None:
+    """The file is removed in the sandbox, the process dies, and the file is restored before the next one starts."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
     (rig.workspace / "a").unlink()
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     rig.emulator.faults.script(f"{op}: lost")
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     rig.sandbox.wait()  # the program that was started without an answer has come to its end
     rig.restart()
     rig.write("a")
@@ -223,17 +223,17 @@ def test_taken_back_after_a_crash(rig: Rig, op: str) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_came_unanswered_is_removed_too(rig: Rig, *, restarted: bool) -> None:
-    """Files new and changed arrive by an initialize whose answer is lost, and are deleted before the next sync."""
+def test_paths_of_an_unanswered_initialize_are_removed(rig: Rig, *, restarted: bool) -> None:
+    """Files of an initialize without an answer are deleted before the next sync."""
     rig.write("stay")
     rig.write("changed", "old")
     rig.sync()
     rig.write("new")
     rig.write("changed", "by now another")
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     assert there(rig) == ["changed", "new", "stay"]
     if restarted:
         rig.restart()
@@ -248,7 +248,7 @@ RULES = (".gitignore", ".syncdignore", "workspace.ignore")
 
 
 def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
-    """From now on these patterns stay home."""
+    """Exclude these patterns from now on."""
     if rules == "workspace.ignore":
         rig.keys["workspace"]["ignore"] = list(patterns)
         rig.restart()
@@ -257,8 +257,8 @@ def leave_out(rig: Rig, rules: str, *patterns: str) -> None:
 
 
 @pytest.mark.parametrize("rules", RULES)
-def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
-    """With "reset", a new rule is no reason to take the agent's work away, nor is what becomes of such paths."""
+def test_a_newly_excluded_path_causes_no_reset(rig: Rig, rules: str) -> None:
+    """With "reset" a new rule, or a change of such paths, does not remove the agent's work."""
     rig.keys["sandbox"]["deletions"] = "reset"
     for path in ("a.log", "build/deep/x", "d/b.log", "d/stay", "gone"):
         rig.write(path)
@@ -279,7 +279,7 @@ def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
     asked = len(rig.asked())
     rig.sync()
     rig.sync()
-    assert len(rig.asked()) == asked  # nothing is owed for them
+    assert len(rig.asked()) == asked  # nothing is left to remove
     (rig.workspace / "gone").unlink()
     rig.sync()
     assert rig.asked().count("reset") == 1
@@ -288,7 +288,7 @@ def test_what_is_left_out_by_now_is_no_deletion(rig: Rig, rules: str) -> None:
 
 
 def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:
-    """A folder that went with all that was in it, the file with its rules too, was deleted."""
+    """A folder that was deleted with its ignore file counts as deleted."""
     rig.keys["sandbox"]["deletions"] = "reset"
     for path in ("d/x.log", "stay"):
         rig.write(path)
@@ -302,7 +302,7 @@ def test_a_deletion_beside_a_new_rule_resets(rig: Rig) -> None:
 
 
 def test_a_link_that_leads_outside_by_now_is_no_deletion(rig: Rig) -> None:
-    """It is still at home, and stays there."""
+    """The link still exists locally, and stays in the sandbox."""
     rig.keys["sandbox"]["deletions"] = "reset"
     for path in ("file", "stay"):
         rig.write(path)
@@ -314,8 +314,8 @@ def test_a_link_that_leads_outside_by_now_is_no_deletion(rig: Rig) -> None:
     assert "reset" not in rig.asked()
 
 
-def test_with_mirror_what_is_left_out_by_now_is_removed(rig: Rig) -> None:
-    """As the manual says: the sandbox is to have what a snapshot holds, and what someone else made."""
+def test_mirror_removes_newly_excluded_paths(rig: Rig) -> None:
+    """The sandbox must equal the snapshot, apart from the agent's files."""
     for path in ("a.log", "stay"):
         rig.write(path)
     rig.sync()
@@ -325,7 +325,7 @@ def test_with_mirror_what_is_left_out_by_now_is_removed(rig: Rig) -> None:
 
 
 def test_reset_only_when_something_was_deleted(rig: Rig) -> None:
-    """Then all goes that was there, and all of ours comes."""
+    """After a deletion the sandbox is reset, and everything is sent."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.write("a")
     rig.write("stay")
@@ -341,7 +341,7 @@ def test_reset_only_when_something_was_deleted(rig: Rig) -> None:
 
 
 def test_keep_keeps(rig: Rig) -> None:
-    """Nothing is removed, and nothing runs there."""
+    """Nothing is removed or executed in the sandbox."""
     rig.keys["sandbox"]["deletions"] = "keep"
     rig.write("a")
     rig.write("stay")

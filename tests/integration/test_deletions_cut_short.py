@@ -1,4 +1,4 @@
-"""Removing and resetting, cut short at each request by each fault: the sandbox is as home after the next sync."""
+"""Removals and resets interrupted at each request by each fault: the next sync makes the sandbox equal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncd.core.errors import SandboxNotFound, Stop
 from syncd.core.waiter import Superseded
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import StepFailed
-from tests.integration.sync_rig import SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
 
 REMOVING = ["execution-upload-url", "execution-upload", "execute", "execution-logs", "initialize"]
 RESETTING = ["reset", "initialize"]
@@ -21,11 +21,11 @@ WAYS = [("mirror", op) for op in REMOVING] + [("reset", op) for op in RESETTING]
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """What every kind of deletion needs is in the sandbox."""
+    """The sandbox holds a path for every kind of deletion."""
     with rigged(tmp_path) as it:
 
         def wait(entry: RequestRecord) -> None:
-            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            """Wait for the program, which runs in real time, before the emulator answers."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
                 sandbox.wait()
@@ -55,7 +55,7 @@ def as_home(rig: Rig) -> bool:
 
 
 def _cases() -> list[object]:
-    """Each request, each fault and each end, but not each with each: all of them with `-m long`."""
+    """Return some combinations of requests, faults and ends; all of them with `-m long`."""
     found: list[object] = []
     for place, (deletions, op) in enumerate(WAYS):
         for number, fault in enumerate(FAULTS):
@@ -68,19 +68,19 @@ def _cases() -> list[object]:
 
 
 @pytest.mark.parametrize(("deletions", "op", "fault", "end"), _cases())
-def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseException | None) -> None:
-    """And a deletion is taken back in the meantime, or another one made."""
+def test_interrupted(rig: Rig, deletions: str, op: str, fault: str, end: BaseException | None) -> None:
+    """Meanwhile a deletion is reverted, or another one made."""
     rig.keys["sandbox"]["deletions"] = deletions
     rig.sync()
     deletes(rig)
     rig.emulator.faults.script(f"{op}: {fault} always")
     try:
-        rig.sync(witness=Witness(rig.clock, ends=end))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=end))
     except (Stop, Superseded, StepFailed):
         assert not as_home(rig) or op == "initialize"
     else:
         assert op == "execution-upload"
-        # Half an answer, or a page, may be one to a PUT; what is not there cannot be started, and that is told.
+        # A PUT may succeed with half an answer, or a page; then the start of the missing program fails.
         assert fault == "cut" or [warning.key for warning in rig.cycle.warnings] == ["delete"]
     rig.emulator.faults.clear()
     rig.write("a", "taken back")
@@ -95,8 +95,8 @@ def test_cut_short(rig: Rig, deletions: str, op: str, fault: str, end: BaseExcep
 
 
 @pytest.mark.parametrize(("deletions", "op"), [way for way in WAYS if way[1] != "execution-upload"])
-def test_gone_in_the_midst(rig: Rig, deletions: str, op: str) -> None:
-    """A sandbox that ends then is told as such, and a new one of that name gets everything."""
+def test_a_sandbox_that_ends_meanwhile(rig: Rig, deletions: str, op: str) -> None:
+    """It is reported as ended, and a new one of that name gets everything."""
     rig.keys["sandbox"]["deletions"] = deletions
     rig.sync()
     deletes(rig)

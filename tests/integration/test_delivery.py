@@ -13,7 +13,7 @@ from syncd.core.errors import KeyRefused, SandboxNotFound, SandboxRefused, Stop
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sync.status_document import State
-from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
 WHOLE = ["upload-url", "upload", "initialize"]
 
@@ -28,7 +28,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_a_file_is_synced(rig: Rig) -> None:
     """Upload URL, upload, initialize: the sandbox has the file, and the outcome has the numbers."""
-    outcome, witness = rig.sync()
+    outcome, observer = rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
     assert rig.asked() == WHOLE
     assert outcome.word == "initialized"
@@ -36,9 +36,9 @@ def test_a_file_is_synced(rig: Rig) -> None:
     assert outcome.sync.files == 1
     assert outcome.sync.archive_bytes == rig.emulator.request_log[1].bytes_in
     assert outcome.sync.finished_at == "2026-11-24T13:20:11Z"
-    assert list(dict.fromkeys(witness.stages)) == [State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING]
-    assert witness.sent_bytes[0] == 0
-    assert witness.sent_bytes[-1] == outcome.sync.archive_bytes
+    assert list(dict.fromkeys(observer.stages)) == [State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING]
+    assert observer.sent_bytes[0] == 0
+    assert observer.sent_bytes[-1] == outcome.sync.archive_bytes
 
 
 def test_an_unchanged_workspace_sends_no_request(rig: Rig) -> None:
@@ -81,15 +81,15 @@ def test_the_expiry_of_the_upload_url_for_people(rig: Rig) -> None:
 def test_a_refused_url_is_replaced_at_once(rig: Rig, fault: str) -> None:
     """By exactly one new URL, without a wait."""
     rig.emulator.faults.script(fault)
-    _, witness = rig.sync()
+    _, observer = rig.sync()
     assert rig.asked() == ["upload-url", "upload", *WHOLE]
-    assert witness.waits == [0.0]
+    assert observer.waits == [0.0]
 
 
 def test_a_url_that_expired_on_the_server(rig: Rig) -> None:
     """If the server's clock is ahead, the bucket's answer counts."""
     rig.sync()
-    rig.clock.wall += 3600  # the emulator's wall clock, and ours: boottime says that the lease still lives
+    rig.clock.wall += 3600  # the emulator's wall clock, and ours: by boottime the upload URL is still valid
     rig.write(content="later")
     rig.sync()
     assert rig.asked() == [*WHOLE, "upload", *WHOLE]
@@ -99,11 +99,11 @@ def test_a_url_that_expired_on_the_server(rig: Rig) -> None:
 def test_urls_that_are_always_refused(rig: Rig) -> None:
     """Two new URLs at once, then waits as after any failure, then an end."""
     rig.emulator.faults.script("upload: forbidden always")
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert failure.action is FailureAction.RENEW_URL
-    assert witness.waits[:2] == [0.0, 0.0]
-    assert all(wait >= 1 for wait in witness.waits[2:])
-    assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(witness.waits) + 1 < 20
+    assert observer.waits[:2] == [0.0, 0.0]
+    assert all(wait >= 1 for wait in observer.waits[2:])
+    assert rig.asked().count("upload") == rig.asked().count("upload-url") == len(observer.waits) + 1 < 20
     assert rig.asked().count("initialize") == 0
 
 
@@ -142,13 +142,13 @@ def test_urls_that_are_always_refused(rig: Rig) -> None:
 def test_a_temporary_failure_is_retried(rig: Rig, fault: str, again: str) -> None:
     """Two failures of one step are two waits, and only that step is repeated."""
     rig.emulator.faults.script(fault)
-    outcome, witness = rig.sync()
+    outcome, observer = rig.sync()
     assert outcome.word == "initialized"
     assert rig.arrived() == {"a.txt": "hello"}
     assert rig.asked() == [op for op in WHOLE for _ in range(3 if op == again else 1)]
-    assert len(witness.waits) == 2
-    assert 0.5 <= witness.waits[0] <= 1
-    assert 1 <= witness.waits[1] <= 2
+    assert len(observer.waits) == 2
+    assert 0.5 <= observer.waits[0] <= 1
+    assert 1 <= observer.waits[1] <= 2
 
 
 def test_a_response_without_checksums_is_accepted(rig: Rig) -> None:
@@ -175,32 +175,32 @@ def test_a_lost_archive_is_uploaded_again(rig: Rig) -> None:
 def test_retry_after_is_honoured(rig: Rig) -> None:
     """The server's wait is the minimum."""
     rig.emulator.faults.script("upload: 503 retry-after=17", "upload: 429 retry-after=0")
-    _, witness = rig.sync()
-    assert witness.waits[0] == 17
-    assert 1 <= witness.waits[1] <= 2
+    _, observer = rig.sync()
+    assert observer.waits[0] == 17
+    assert 1 <= observer.waits[1] <= 2
 
 
 def test_the_wait_grows_across_syncs(rig: Rig) -> None:
     """A sync that was superseded does not reset the wait to the first, short one."""
     rig.emulator.faults.script("upload: 503 always")
     for number in range(4):
-        witness = Witness(rig.clock, ends=Superseded())
+        observer = RecordingObserver(rig.clock, ends=Superseded())
         rig.write(content=str(number))
         with pytest.raises(Superseded):
-            rig.sync(witness=witness)
+            rig.sync(observer=observer)
         limit = min(8, 1 << number)
-        assert limit / 2 <= witness.waits[0] <= limit
+        assert limit / 2 <= observer.waits[0] <= limit
 
 
 def test_retries_end(rig: Rig) -> None:
     """After `give_up_after_seconds` the failure is raised; the next sync starts again and succeeds."""
     rig.emulator.faults.script("upload: 503 always")
     began_s = rig.clock.monotonic
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert failure.as_error().exit_code == 75
     assert rig.clock.monotonic - began_s <= 60
     assert rig.clock.monotonic - began_s + 8 > 60
-    assert len(witness.waits) == rig.asked().count("upload") - 1
+    assert len(observer.waits) == rig.asked().count("upload") - 1
     rig.emulator.faults.clear()
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
@@ -211,7 +211,7 @@ def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
     """A newer change or a stop ends it; nothing is recorded, and the next sync does everything."""
     rig.emulator.faults.script("upload: 503")
     with pytest.raises(type(end)):
-        rig.sync(witness=Witness(rig.clock, ends=end))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=end))
     assert rig.arrived() == {}
     rig.sync()
     assert rig.arrived() == {"a.txt": "hello"}
@@ -221,9 +221,9 @@ def test_a_wait_can_be_interrupted(rig: Rig, end: BaseException) -> None:
 def test_a_pause_gets_the_failure_action(rig: Rig) -> None:
     """It says if any server answered: only if none did may a newer change end the wait."""
     rig.emulator.faults.script("upload: reset", "upload: 503", "initialize: error full")
-    _, witness = rig.sync()
-    assert witness.verdicts == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
-    assert [failure.step for failure in witness.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
+    _, observer = rig.sync()
+    assert observer.actions == [FailureAction.OFFLINE, FailureAction.RETRY, FailureAction.RETRY]
+    assert [failure.step for failure in observer.failures] == [ApiStep.UPLOAD, ApiStep.UPLOAD, ApiStep.INITIALIZE]
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_a_pause_gets_the_failure_action(rig: Rig) -> None:
 def test_a_refusal_needs_a_person(rig: Rig, fault: str, kind: type, words: tuple[str, ...]) -> None:
     """It ends the sync at its first answer, in one line that names key, sandbox, region or size."""
     rig.emulator.faults.script(f"{fault} always")
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert failure.action is FailureAction.REFUSED
     error = failure.as_error()
     assert type(error) is kind
     assert error.exit_code == 78
     assert all(word in str(error) for word in words), str(error)
     assert "\n" not in str(error)
-    assert witness.waits == []
+    assert observer.waits == []
     assert rig.emulator.request_log.count(failure.step) == 1
 
 
@@ -277,10 +277,10 @@ def test_a_wrong_key_and_a_wrong_sandbox(rig: Rig) -> None:
     ("fault", "uploads"), [("initialize: reset always", 1), ("initialize: 503 always", 1), ("upload: 503 always", 1)]
 )
 def test_a_crash_after_the_upload(rig: Rig, fault: str, uploads: int) -> None:
-    """A process that died before `initialize` answered costs no second upload of the same workspace."""
+    """A process that died before the answer of `initialize` causes no second upload."""
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     rig.emulator.faults.clear()
     rig.restart()
     rig.sync()
@@ -292,7 +292,7 @@ def test_a_change_after_the_crash(rig: Rig) -> None:
     """The archive in the bucket is outdated: the workspace is uploaded."""
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     rig.restart()
     rig.write(content="newer")
     rig.sync()
@@ -304,7 +304,7 @@ def test_a_crash_after_a_refused_url(rig: Rig) -> None:
     """The next process does not use a URL that the bucket refused."""
     rig.emulator.faults.script("upload: forbidden")
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     rig.restart()
     rig.sync()
     assert rig.asked() == ["upload-url", "upload", *WHOLE]
@@ -316,7 +316,7 @@ def test_a_crash_in_a_second_upload(rig: Rig) -> None:
     for content in ("first", "second"):
         rig.write(content=content)
         with pytest.raises(Stop):
-            rig.sync(witness=Witness(rig.clock, ends=Stop()))
+            rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
         rig.restart()
     rig.write(content="first")
     rig.sync()

@@ -1,6 +1,6 @@
-"""Writes that no time of the file tells of reach the sandbox: a mapping's second write to a page that is dirty already.
+"""Writes that change no time of the file are sent: a mapping's second write to a dirty page.
 
-What is read in between is believed by its stamp, which stands. Real mappings on a real file; the clock is the test's.
+A reading in between is trusted by its stamp, which is unchanged. The mapping and the file are real; time is scripted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from syncd.core.errors import Stop
 from syncd.scan.manifest import Entry
 from tests.integration.sync_rig import Rig, rigged
 
-# Old enough to be believed by the process that read it; and by any.
+# Old enough to be trusted by the process that read it; and by any process.
 BELIEVED_S = 10.0
 WRITTEN_BACK_S = 100.0
 SECRET = "token = ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
@@ -35,14 +35,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def sync(rig: Rig, sync_mode: SyncMode = SyncMode.CHANGED, age_s: float = BELIEVED_S) -> str:
-    """A sync at a time when the file's last known write is so old; its outcome's word."""
+    """Sync when the file's last known write is this old, and return the outcome's word."""
     rig.clock.wall = (rig.workspace / "f").stat().st_ctime + age_s
     return rig.sync(sync_mode)[0].word
 
 
 @contextmanager
 def written_in_secret(rig: Rig) -> Iterator[mmap.mmap]:
-    """The file was synced, and written once more with no time to tell. It is closed in the end."""
+    """A synced file that was written once more without a new time, and then closed."""
     path = rig.workspace / "f"
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
@@ -70,15 +70,15 @@ def known(rig: Rig, path: str = "f") -> Entry:
     return rig.cycle.baseline[path]
 
 
-def test_nothing_but_an_event_tells(rig: Rig) -> None:
-    """The stamp stands, so an ordinary look sees nothing: what the other tests here rest on."""
+def test_a_scan_does_not_see_the_write(rig: Rig) -> None:
+    """The stamp is unchanged, so a scan finds nothing; the other tests rely on that."""
     with written_in_secret(rig):
         assert sync(rig) == "unchanged"
         assert not equal(rig)
 
 
-def test_the_file_that_was_closed_is_read(rig: Rig) -> None:
-    """Who closed it may have written to it: it is named, and its stamp no longer believed."""
+def test_a_closed_file_is_read(rig: Rig) -> None:
+    """The close event names the file, and its stamp is no longer trusted."""
     with written_in_secret(rig):
         pass
     rig.cycle.forget_stamps({"f"})
@@ -88,8 +88,8 @@ def test_the_file_that_was_closed_is_read(rig: Rig) -> None:
     assert sync(rig) == "unchanged"
 
 
-def test_a_look_that_failed_does_not_forget_it(rig: Rig) -> None:
-    """Neither a delivery that fails after it was read nor a scan that is broken off brings the old stamp back."""
+def test_a_failed_sync_does_not_restore_the_stamp(rig: Rig) -> None:
+    """Neither a failed delivery nor an interrupted scan makes the old stamp trusted again."""
     with written_in_secret(rig):
         pass
     rig.cycle.forget_stamps({"f"})
@@ -109,7 +109,7 @@ def test_a_look_that_failed_does_not_forget_it(rig: Rig) -> None:
 
 
 def test_events_were_missed(rig: Rig) -> None:
-    """Then every file is read that was not known to be written back when it was read; others are not."""
+    """Then every file that was not known to be written back when read is read, and no others."""
     with written_in_secret(rig):
         rig.cycle.forget_stamps(None)
         assert sync(rig, age_s=WRITTEN_BACK_S) == "initialized"
@@ -121,8 +121,8 @@ def test_events_were_missed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed meanwhile", "still open"])
-def test_a_restart_believes_no_young_stamp(rig: Rig, *, closed: bool) -> None:
-    """Another process heard nothing of what was written while none ran, so it reads what may have been written."""
+def test_a_restart_trusts_no_young_stamp(rig: Rig, *, closed: bool) -> None:
+    """Another process got no events, so it reads all files that may have been written."""
     with written_in_secret(rig):
         rig.restart()
         if not closed:
@@ -134,7 +134,7 @@ def test_a_restart_believes_no_young_stamp(rig: Rig, *, closed: bool) -> None:
 
 
 def test_a_restart_with_nothing_changed_uploads_nothing(rig: Rig) -> None:
-    """What is read again is equal; and once it was old enough when it was read, it is not read by the next one."""
+    """The files are equal, and not read again by the next process once they were old enough."""
     sync(rig)
     uploads = rig.emulator.request_log.count("upload")
     assert known(rig).stamp is not None
@@ -147,15 +147,15 @@ def test_a_restart_with_nothing_changed_uploads_nothing(rig: Rig) -> None:
     assert rig.emulator.request_log.count("upload") == uploads
 
 
-def test_a_forced_push_believes_no_stamp(rig: Rig) -> None:
-    """It reads all there is."""
+def test_a_forced_push_trusts_no_stamp(rig: Rig) -> None:
+    """It reads all files."""
     with written_in_secret(rig):
         assert sync(rig, SyncMode.FORCED) == "initialized"
         assert equal(rig)
 
 
-def test_a_forced_push_makes_anew_only_what_changed(rig: Rig) -> None:
-    """What it reads and finds unchanged is not compressed again."""
+def test_a_forced_push_rebuilds_only_changed_chunks(rig: Rig) -> None:
+    """Unchanged content is not compressed again."""
     for number in range(60):
         rig.write(f"many/{number}", str(number) * 60_000)
     sync(rig)
@@ -170,7 +170,7 @@ def test_a_forced_push_makes_anew_only_what_changed(rig: Rig) -> None:
 
 
 def test_the_other_name_of_a_closed_file(rig: Rig) -> None:
-    """It was closed by one of its names; both are read."""
+    """A file closed by one of its names is read by both."""
     os.link(rig.workspace / "f", rig.workspace / "g")
     with written_in_secret(rig):
         pass
@@ -181,8 +181,8 @@ def test_the_other_name_of_a_closed_file(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "missed", "forced"])
-def test_a_secret_that_is_taken_out_in_secret(rig: Rig, how: str) -> None:
-    """A file that is held back is looked at again, too."""
+def test_a_secret_removed_without_a_new_time(rig: Rig, how: str) -> None:
+    """An excluded secret file is read again, too."""
     rig.write("f", SECRET)
     path = rig.workspace / "f"
     sync(rig)

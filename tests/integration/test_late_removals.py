@@ -1,4 +1,4 @@
-"""A removal that went unanswered, or that takes its time, never takes away what was put there after it."""
+"""A removal without an answer, or a slow one, never removes what was put there after it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Entry as Uploaded
 from syncd.scan.manifest import Kind
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         it.keys["sandbox"]["deletions"] = "mirror"
 
         def wait(entry: RequestRecord) -> None:
-            """The program runs in real time: in the test's, it has ended whenever someone looks, unless it is held."""
+            """Wait for the program, which runs in real time, unless it is held."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None and not sandbox.holds:
                 sandbox.wait()
@@ -52,24 +52,24 @@ def target(rig: Rig) -> Target:
 
 
 def started(rig: Rig) -> list[str]:
-    """What is noted as perhaps running."""
+    """Return the removals recorded as possibly running."""
     (folder,) = rig.folder.glob("state/syncd/*")
     return [note.name for note in PendingRemovals(str(folder), target(rig)).notes]
 
 
 def begin_late(rig: Rig, name: str) -> int:
-    """The request to execute that was cut off gets through after all; the answer's status."""
+    """Deliver the interrupted request to execute after all, and return the response's status."""
     url = f"{rig.emulator.base_url}/local-sandbox/{SANDBOX}/execute?region=us"
     answer = httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name})
     return answer.status_code
 
 
 def deleted_and_cut(rig: Rig, fault: str) -> None:
-    """`a` is deleted here, and the process dies where the sync meets the fault."""
+    """Delete `a`; the process dies when the sync meets the fault."""
     (rig.workspace / "a").unlink()
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(Killed):
-        rig.sync(witness=Witness(rig.clock, ends=Killed()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     rig.emulator.faults.clear()
 
 
@@ -103,7 +103,7 @@ OPS = ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
 
 
 def _cases() -> list[object]:
-    """Each fault at each request with one of what may follow; all of it with `-m long`."""
+    """Return each fault at each request with one of the following events; all of them with `-m long`."""
     found: list[object] = []
     for number, op in enumerate(OPS):
         for count, cut in enumerate(CUTS):
@@ -114,13 +114,13 @@ def _cases() -> list[object]:
 
 
 @pytest.mark.parametrize(("op", "cut", "then"), _cases())
-def test_cut_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
-    """Whatever became of a removal, and whenever it begins after all: the sandbox is as home in the end."""
+def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
+    """The sandbox equals the workspace in the end, whatever became of a removal and whenever it begins."""
     (rig.workspace / "a").unlink()
     rig.emulator.faults.script(f"{op}: {cut}")
-    witness = Witness(rig.clock, ends=Killed())
+    observer = RecordingObserver(rig.clock, ends=Killed())
     try:
-        rig.sync(witness=witness)  # a delay is no failure, nor half an answer to a PUT
+        rig.sync(observer=observer)  # a delay is no failure, nor half an answer to a PUT
     except Killed:
         names = started(rig)
         assert bool(names) == (op in ("execute", "execution-logs"))
@@ -141,7 +141,7 @@ def test_cut_and_late(rig: Rig, op: str, cut: str, then: object) -> None:
 
 
 def test_the_danger_is_real(rig: Rig) -> None:
-    """What was cut off does remove the file once it begins: without this, the tests here would show nothing."""
+    """The interrupted removal does remove the file once it begins, so the other tests can fail."""
     deleted_and_cut(rig, "execute: reset")
     assert "a" in rig.arrived()
     assert begin_late(rig, started(rig)[0]) == 200
@@ -152,7 +152,7 @@ def test_the_danger_is_real(rig: Rig) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("op", ["upload", "execution-status", "execution-upload-url", "execution-upload", "initialize"])
 def test_begun_at_any_instant_of_the_next_sync(rig: Rig, op: str, when: str) -> None:
-    """Before it is looked for, between two looks, after it was disarmed."""
+    """It begins before it is searched for, between two checks, or after it was neutralised."""
     deleted_and_cut(rig, "execute: reset")
     (name,) = started(rig)
     put_back(rig)
@@ -168,8 +168,8 @@ def test_begun_at_any_instant_of_the_next_sync(rig: Rig, op: str, when: str) -> 
 
 @pytest.mark.parametrize("deletions", ["mirror", "keep", "reset"])
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
-def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: bool) -> None:
-    """Nothing is initialized before it has ended, whatever the configuration says by then; it is told why."""
+def test_a_waiting_removal_is_waited_for(rig: Rig, deletions: str, *, restarted: bool) -> None:
+    """Nothing is initialized before it has ended, whatever the configuration says; the status gives the reason."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     put_back(rig)
@@ -177,11 +177,11 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
         rig.keys["sandbox"]["deletions"] = deletions
         rig.restart()
     asked = len(rig.asked())
-    failure, witness = rig.fail()
+    failure, observer = rig.fail()
     assert failure.step is ApiStep.DELETE
     assert str(failure).endswith("the sync goes on when that has ended; if it never does, reset the sandbox")
     assert not {"initialize", "reset", "execute"} & set(rig.asked()[asked:])
-    assert sum(witness.waits) <= 60  # the budget of the test's configuration
+    assert sum(observer.waits) <= 60  # the budget of the test's configuration
     rig.sandbox.start_held()
     rig.sandbox.wait()
     assert "a" not in rig.arrived()
@@ -190,7 +190,7 @@ def test_one_that_waits_for_its_turn(rig: Rig, deletions: str, *, restarted: boo
 
 
 def test_by_another_region(rig: Rig) -> None:
-    """What was asked for by way of one region is disarmed there, though the workspace goes by another one now."""
+    """A removal requested in one region is neutralised there, though the workspace uses another now."""
     deleted_and_cut(rig, "execute: reset")
     (name,) = started(rig)
     put_back(rig)
@@ -203,7 +203,7 @@ def test_by_another_region(rig: Rig) -> None:
 
 
 def test_a_stop_ends_the_wait(rig: Rig) -> None:
-    """At once, between two looks, and the note stands."""
+    """It ends at once, between two checks, and the record stays."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     (folder,) = rig.folder.glob("state/syncd/*")
@@ -221,7 +221,7 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
 
 @pytest.mark.parametrize("by_us", [True, False])
 def test_a_reset_ends_it(rig: Rig, *, by_us: bool) -> None:
-    """Ours, or someone else's; and one that had not begun by then does nothing."""
+    """After any reset of the sandbox a removal that had not begun does nothing."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     (name,) = started(rig)
@@ -241,7 +241,7 @@ def test_a_reset_ends_it(rig: Rig, *, by_us: bool) -> None:
 
 
 def test_another_sandbox_does_not_wait(rig: Rig) -> None:
-    """What runs in the one says nothing of the other; it is remembered for when it is its turn again."""
+    """A removal in one sandbox does not delay another; it is recorded for a later sync to its own."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     put_back(rig)
@@ -260,8 +260,8 @@ def test_another_sandbox_does_not_wait(rig: Rig) -> None:
     assert "a" in rig.arrived()
 
 
-def test_a_sandbox_that_is_gone(rig: Rig) -> None:
-    """The note does not hide it."""
+def test_a_sandbox_that_has_ended(rig: Rig) -> None:
+    """The record does not hide it."""
     deleted_and_cut(rig, "execute: lost")
     put_back(rig)
     rig.restart()
@@ -272,7 +272,7 @@ def test_a_sandbox_that_is_gone(rig: Rig) -> None:
 
 
 def test_one_after_the_other(rig: Rig) -> None:
-    """A removal is not asked for while an earlier one is under way: the second would only wait in its shade."""
+    """A removal is not requested while an earlier one runs."""
     rig.sandbox.hold()
     deleted_and_cut(rig, "execute: lost")
     rig.fail()
@@ -282,8 +282,8 @@ def test_one_after_the_other(rig: Rig) -> None:
     assert same_as_home(rig)
 
 
-def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
-    """What would be forgotten with this process is not begun."""
+def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
+    """A removal that cannot be recorded is not begun."""
     folder = tmp_path / "gone"
     folder.mkdir()
     file = PendingRemovals(str(folder), target(rig))
@@ -295,8 +295,8 @@ def test_no_note_no_removal(tmp_path: Path, rig: Rig) -> None:
     assert "execute" not in rig.asked()
 
 
-def test_a_damaged_note_is_told(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """And costs nothing else."""
+def test_a_damaged_record_is_reported(tmp_path: Path, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It costs nothing else."""
     (tmp_path / "started").write_bytes(b"garbage")
     assert PendingRemovals(str(tmp_path), target(rig)).notes == []
     assert "a removal that was started before may still run" in caplog.text

@@ -1,4 +1,4 @@
-"""What was deleted here and is still in the sandbox: counted, remembered with it, removed once that is asked."""
+"""Paths deleted locally and still in the sandbox: counted, recorded with it, and removed once requested."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.status_document import SandboxName, State, Status
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
 
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         it.clock.wall = LATER_S
 
         def wait(entry: RequestRecord) -> None:
-            """The program runs in real time: in the test's, it has ended whenever someone looks."""
+            """Wait for the program, which runs in real time, before the emulator answers."""
             sandbox = it.emulator.sandbox(entry.sandbox or "")
             if sandbox is not None:
                 sandbox.wait()
@@ -49,7 +49,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def mirrored(rig: Rig) -> None:
-    """The next process removes what is deleted."""
+    """Let the next process remove deleted paths."""
     rig.keys["sandbox"]["deletions"] = "mirror"
     rig.restart()
 
@@ -63,7 +63,7 @@ def agent(rig: Rig, path: str, content: str) -> None:
     (rig.sandbox.workspace / path).write_text(content)
 
 
-def lingering(rig: Rig) -> int:
+def leftover_files(rig: Rig) -> int:
     return rig.cycle.leftover_files
 
 
@@ -77,25 +77,25 @@ def record(rig: Rig) -> Path:
 
 
 def test_kept_and_counted(rig: Rig) -> None:
-    """Files, not folders; until they are at home again; it is no warning, and outlives the process."""
+    """Files count until they exist locally again, without a warning, also in the next process; folders do not."""
     delete(rig, "a", "d/b")
     (rig.workspace / "d").rmdir()
     rig.sync()
-    assert lingering(rig) == 2
+    assert leftover_files(rig) == 2
     assert keys(rig) == []
     rig.restart()
-    assert lingering(rig) == 2
+    assert leftover_files(rig) == 2
     rig.write("a", "another")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     rig.write("d/b")
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert not record(rig).exists()
 
 
 def test_no_deletion_no_write(rig: Rig) -> None:
-    """A sync that deletes nothing writes no record, whether there is one or not."""
+    """A sync without deletions does not write the record, whether it exists or not."""
     rig.write("new")
     rig.sync()
     assert not record(rig).exists()
@@ -107,8 +107,8 @@ def test_no_deletion_no_write(rig: Rig) -> None:
     assert (record(rig).stat().st_ino, record(rig).stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_removed_once_that_is_asked(rig: Rig) -> None:
-    """With no other change: only what is as it was uploaded, and the rest is told."""
+def test_removed_after_keep(rig: Rig) -> None:
+    """With no other change only unmodified paths are removed, and the others are reported."""
     delete(rig, "a", "d/b")
     (rig.workspace / "d").rmdir()
     rig.sync()
@@ -119,26 +119,26 @@ def test_removed_once_that_is_asked(rig: Rig) -> None:
     assert rig.arrived() == {"a": "the agent's", "stay": "hello"}
     assert not (rig.sandbox.workspace / "d").exists()
     assert keys(rig) == ["kept:a"]
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     assert rig.sync()[0].word == "unchanged"
 
 
-def test_either_version_that_came(rig: Rig) -> None:
-    """A change whose initialize went unanswered, then the file is deleted: both are ours."""
+def test_either_version_is_removed(rig: Rig) -> None:
+    """A file is changed by an unanswered initialize and then deleted: both versions are syncd's."""
     rig.write("a", "second")
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(Killed):
-        rig.sync(witness=Witness(rig.clock, ends=Killed()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Killed()))
     delete(rig, "a")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     mirrored(rig)
     rig.sync()
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
 
 
 def test_by_a_reset(rig: Rig) -> None:
-    """What lingers is something deleted, and after it nothing does."""
+    """A leftover is a deletion, and after the reset nothing is left."""
     delete(rig, "a")
     rig.sync()
     rig.keys["sandbox"]["deletions"] = "reset"
@@ -146,12 +146,12 @@ def test_by_a_reset(rig: Rig) -> None:
     rig.sync()
     assert rig.asked()[-2:] == ["reset", "initialize"]
     assert rig.arrived() == {"d/b": "hello", "stay": "hello"}
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert not record(rig).exists()
 
 
 def test_the_warning_outlives_the_process(rig: Rig) -> None:
-    """Until it is here again."""
+    """It stays until the path exists locally again."""
     mirrored(rig)
     agent(rig, "a", "the agent's")
     delete(rig, "a")
@@ -168,8 +168,8 @@ def test_the_warning_outlives_the_process(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("by", ["force", "another removal"])
-def test_someone_elses_is_looked_at_again(rig: Rig, by: str) -> None:
-    """Not for its own sake, but with the next removal, or by `push --force`: it may be gone, or ours again."""
+def test_a_changed_path_is_checked_again(rig: Rig, by: str) -> None:
+    """It is checked with the next removal, or by `push --force`: it may have been removed or restored."""
     mirrored(rig)
     agent(rig, "a", "the agent's")
     agent(rig, "d/b", "the agent's")
@@ -189,7 +189,7 @@ def test_someone_elses_is_looked_at_again(rig: Rig, by: str) -> None:
         rig.sync()
     assert rig.asked().count("execute") == executed + 1
     assert keys(rig) == []
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert set(rig.arrived()) == {"stay"} | ({"new"} if by == "force" else set())
 
 
@@ -199,17 +199,17 @@ def test_what_could_not_be_removed(rig: Rig) -> None:
     rig.emulator.faults.script("execution-upload-url: 404 always")
     delete(rig, "a")
     rig.sync()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     assert rig.sync()[0].word == "unchanged"
     rig.emulator.faults.clear()
     rig.restart()
     assert rig.sync()[0].word == "initialized"
     assert "a" not in rig.arrived()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 @pytest.mark.parametrize("deletions", ["keep", "mirror"])
-def test_what_never_arrived_does_not_linger(rig: Rig, deletions: str) -> None:
+def test_a_path_that_was_never_uploaded_is_no_leftover(rig: Rig, deletions: str) -> None:
     """Its upload failed, and it was deleted before the next one."""
     rig.keys["sandbox"]["deletions"] = deletions
     rig.restart()
@@ -220,12 +220,12 @@ def test_what_never_arrived_does_not_linger(rig: Rig, deletions: str) -> None:
     delete(rig, "new")
     rig.write("stay", "changed")
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert "execute" not in rig.asked()
 
 
-def test_gone_while_it_was_packed(rig: Rig) -> None:
-    """A snapshot in which it is missing by chance cannot tell whether it was deleted; the one after it can."""
+def test_missing_while_it_was_packed(rig: Rig) -> None:
+    """The snapshot cannot show whether it was deleted; the next one can."""
     mirrored(rig)
     missed = 0
     for step in range(1, 30):
@@ -248,14 +248,14 @@ def test_gone_while_it_was_packed(rig: Rig) -> None:
         rig.meanwhile = lambda: None
         rig.sync()
         assert "a" not in rig.arrived(), step
-        assert lingering(rig) == 0
+        assert leftover_files(rig) == 0
     assert missed
     assert step < 29
 
 
 @pytest.mark.parametrize("young", [False, True], ids=["believed", "young"])
-def test_held_back_and_then_deleted(rig: Rig, *, young: bool) -> None:
-    """While it stays home for the secret in it, what arrived before is not deleted; once it is, that goes too."""
+def test_excluded_as_a_secret_and_then_deleted(rig: Rig, *, young: bool) -> None:
+    """While it is excluded the earlier version is not deleted; once it is deleted, that is removed."""
     mirrored(rig)
     if young:
         rig.clock.wall = os.stat(rig.workspace).st_ctime
@@ -264,47 +264,47 @@ def test_held_back_and_then_deleted(rig: Rig, *, young: bool) -> None:
     rig.write("stay", "changed")
     rig.sync()
     assert rig.arrived()["a"] == "hello"
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert rig.sync()[0].word == "unchanged"
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
     delete(rig, "a")
     rig.sync()
     assert "a" not in rig.arrived()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 def test_of_one_sandbox(rig: Rig) -> None:
-    """Another one has nothing of it, and does not make it forgotten; one that is gone does."""
+    """Another sandbox has no leftovers and keeps the record; one that has ended drops it."""
     delete(rig, "a")
     rig.sync()
     rig.emulator.create_sandbox("other")
     rig.keys["sandbox"]["id"] = "other"
     rig.restart()
     rig.sync()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
-    assert lingering(rig) == 1
+    assert leftover_files(rig) == 1
     rig.emulator.faults.script("initialize: gone")
     failure, _ = rig.fail()
     assert "knows no sandbox" in str(failure)
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
 
 
 def test_a_damaged_record_costs_the_count(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told, and nothing else is lost."""
+    """It is reported, and nothing else is lost."""
     delete(rig, "a")
     rig.sync()
     record(rig).write_bytes(b"garbage")
     rig.restart()
-    assert lingering(rig) == 0
+    assert leftover_files(rig) == 0
     assert "may stay in the sandbox uncounted" in caplog.text
     assert rig.sync()[0].word == "unchanged"
 
 
-def test_a_daemon_tells(rig: Rig) -> None:
-    """From its start on, by what an earlier process left."""
+def test_a_daemon_reports_them(rig: Rig) -> None:
+    """It reports those of an earlier process from its start on."""
     delete(rig, "a")
     rig.sync()
     rig.restart()
@@ -318,8 +318,8 @@ def test_a_daemon_tells(rig: Rig) -> None:
     assert publisher.document().lingering == 1
 
 
-def test_the_status_tells(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A push without a daemon writes it down."""
+def test_the_status_reports_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push without a daemon records them."""
     for name, value in {**rig.environ, "KLAVIS_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)
     delete(rig, "a", "d/b")

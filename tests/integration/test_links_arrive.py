@@ -1,4 +1,4 @@
-"""Links of every kind arrive as they are, and whoever unpacks the archive can do so."""
+"""Links of every kind arrive unchanged, with any extractor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def links_in(top: Path) -> dict[str, str]:
 
 
 def test_every_kind_of_link(rig: Rig) -> None:
-    """Also the second time, over those that are there; what leads out is named."""
+    """They arrive also over existing ones; links that lead outside are named."""
     for content in ("2", "3"):
         rig.write("d/file", content)
         rig.sync()
@@ -63,8 +63,8 @@ def test_every_kind_of_link(rig: Rig) -> None:
         assert {warning.key for warning in rig.cycle.warnings} == {f"link:{path}" for path in GO_NOT}
 
 
-def test_what_a_link_goes_through_changes(rig: Rig) -> None:
-    """A link that leads out through another one goes along once that is another, and stays home again with it."""
+def test_a_link_through_another_link(rig: Rig) -> None:
+    """A link that leads outside through another one is sent once that changes, and excluded again with it."""
     rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.sync()
     (rig.workspace / "d/e/top").unlink()
@@ -80,7 +80,7 @@ def test_what_a_link_goes_through_changes(rig: Rig) -> None:
 
 @pytest.mark.parametrize("tool", ["tar", "bsdtar", "python"])
 def test_other_extractors(rig: Rig, tmp_path: Path, tool: str) -> None:
-    """GNU tar, bsdtar and Python's `data` filter unpack all of it."""
+    """GNU tar, bsdtar and Python's `data` filter extract all of it."""
     rig.sync()
     sent = (rig.emulator.data_dir / "bucket").rglob("*")
     packed = max((path.read_bytes() for path in sent if path.is_file()), key=len)

@@ -1,4 +1,4 @@
-"""The uplink's speed as real uploads to the emulator show it."""
+"""The uplink's speed measured by real uploads to the emulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import Stop
 from syncd.remote import bucket
 from syncd.remote.uplink import DENSE_BELOW, Uplink
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 SIZE_BYTES = 3 << 20
 LIMIT_KIB_PER_S = 1024
@@ -22,7 +22,7 @@ LIMIT_KIB_PER_S = 1024
 
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """A workspace that does not compress, and a limit that makes scripted time pass while it is sent."""
+    """An incompressible workspace, and a limit that makes scripted time pass during uploads."""
     monkeypatch.setattr(bucket, "set_kernel_pacing", lambda *_: None)  # the kernel would take real time
     with rigged(tmp_path) as rig:
         rig.keys["sync"] = {"upload_limit_kib_per_second": LIMIT_KIB_PER_S}
@@ -40,7 +40,7 @@ def fill(rig: Rig, seed: int) -> None:
 
 
 def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
-    """One upload makes the estimate, and a restart keeps it: each `push` is a process of its own."""
+    """One upload makes the estimate, and a restart keeps it, as each `push` is a process."""
     assert uplink_of(rig) == Uplink()
     rig.sync()
     uplink = uplink_of(rig)
@@ -51,7 +51,7 @@ def test_a_slow_uplink_is_known_to_the_next_process(rig: Rig) -> None:
 
 
 def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
-    """What is packed after a slow upload is packed densely, all of it, and the repair of a damaged spool too."""
+    """After a slow upload everything is packed with the dense codec, also when a damaged spool is repaired."""
     text = Path(socket.__file__).read_bytes()
     for number in range(40):
         (rig.workspace / f"text{number}").write_bytes(b"%d\n" % number + text)
@@ -69,28 +69,28 @@ def test_the_next_archive_is_as_small_as_it_can_be(rig: Rig) -> None:
 
 
 def test_waits_and_failures_are_no_part_of_it(rig: Rig) -> None:
-    """Only the upload that arrived counts, from its own first byte."""
+    """Only the successful upload counts, from its own first byte."""
     rig.emulator.faults.script("upload: 503 retry-after=20", "upload: reset mid-body", "upload: wrong-hash")
     rig.sync()
     assert uplink_of(rig).bytes_per_s == pytest.approx(LIMIT_KIB_PER_S << 10, rel=0.05)
 
 
 @pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: lost", "upload: 503", "upload: wrong-hash"])
-def test_an_upload_that_failed_tells_nothing(rig: Rig, fault: str) -> None:
-    """Of what was cut, refused or damaged on the way nobody knows how much came through."""
+def test_a_failed_upload_does_not_count(rig: Rig, fault: str) -> None:
+    """It is unknown how much of it arrived."""
     rig.emulator.faults.script(fault)
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     assert uplink_of(rig) == Uplink()
     rig.restart()
     assert uplink_of(rig) == Uplink()
 
 
-def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
-    """A slow upload changes the codec only after its initialize: a crash between the two costs no second upload."""
+def test_an_uploaded_archive_is_not_rebuilt(rig: Rig) -> None:
+    """The codec changes only after the initialize: a crash before it causes no second upload."""
     rig.emulator.faults.script("initialize: 503")
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     assert uplink_of(rig) == Uplink()
     rig.restart()
     rig.sync()
@@ -98,7 +98,7 @@ def test_what_lies_in_the_bucket_is_not_made_anew(rig: Rig) -> None:
 
 
 def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
-    """An estimate that cannot be kept is good for this process, and stops nothing."""
+    """An estimate that cannot be written counts for this process, and causes no failure."""
     assert uplink_of(rig) == Uplink()  # which makes the folder
     folder = next((tmp_path / "state/syncd").iterdir())
     (folder / "uplink").mkdir()
@@ -107,7 +107,7 @@ def test_a_state_folder_that_takes_nothing(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_loopback_is_fast(tmp_path: Path) -> None:
-    """To this machine itself, by the real clock, the codec is the fast one."""
+    """With the real clock the codec for loopback is the fast one."""
     with rigged(tmp_path) as rig:
         rig.clock = SystemClock()
         fill(rig, 2)

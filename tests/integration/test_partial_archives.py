@@ -13,7 +13,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def uploads(rig: Rig) -> list[int]:
-    """The bytes of each upload."""
+    """Return the bytes of each upload."""
     return [entry.bytes_in for entry in rig.emulator.request_log.entries() if entry.op == "upload"]
 
 
 def sent(rig: Rig) -> int:
-    """The bytes of the last upload."""
+    """Return the bytes of the last upload."""
     return uploads(rig)[-1]
 
 
@@ -47,7 +47,7 @@ def equal(rig: Rig) -> bool:
 
 
 def test_only_changes_are_sent(rig: Rig) -> None:
-    """The first archive is whole, later ones are as small as the change, and one dump has proved it."""
+    """The first archive is full, later ones are as small as the change, and one dump proved it."""
     rig.sync()
     assert sent(rig) > 300_000
     rig.write("d1/f1", "changed")
@@ -108,7 +108,7 @@ def test_mirrored_deletions(rig: Rig) -> None:
     assert equal(rig)
 
 
-def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
+def test_a_reset_is_followed_by_a_full_archive(rig: Rig) -> None:
     """The sandbox is empty then."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.sync()
@@ -119,13 +119,13 @@ def test_a_reset_is_followed_by_a_whole_archive(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 500", "upload: 503"])
-def test_a_whole_one_follows_a_failed_sync(rig: Rig, fault: str) -> None:
+def test_a_full_archive_follows_a_failed_sync(rig: Rig, fault: str) -> None:
     """It is not known what the sandbox holds then."""
     rig.sync()
     rig.write("d1/f1", "changed")
     rig.emulator.faults.script(fault)
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=Witness(rig.clock, ends=KeyboardInterrupt()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=KeyboardInterrupt()))
     rig.write("d1/f1", "content 1")
     rig.write("d2/f2", "changed")
     rig.sync()
@@ -151,7 +151,7 @@ def test_a_forced_push_is_whole(rig: Rig) -> None:
     assert sent(rig) > 300_000
 
 
-def test_a_sandbox_that_empties_itself_gets_whole_ones(rig: Rig) -> None:
+def test_a_sandbox_that_is_replaced_gets_full_archives(rig: Rig) -> None:
     """If initialize removes what is not in the archive, partial ones are not used any more, with a warning."""
     rig.sync()
     _empty_itself(rig)
@@ -214,8 +214,8 @@ def test_a_proof_is_not_retried(rig: Rig, fault: str) -> None:
     _empty_itself(rig)
     rig.emulator.faults.script(fault)
     rig.write("d1/f1", "changed")
-    _, witness = rig.sync()
-    assert witness.waits == []
+    _, observer = rig.sync()
+    assert observer.waits == []
     assert rig.asked().count("dump") == 1
     assert equal(rig)
     rig.emulator.faults.clear()
@@ -242,11 +242,11 @@ def test_a_slow_proof_is_given_up(rig: Rig) -> None:
     assert rig.cycle.warnings == []
 
 
-class Newer(Exception):
+class NewerError(Exception):
     """The exception of an observer that gives way to something newer."""
 
 
-@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), Newer()], ids=repr)
+@pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), NewerError()], ids=repr)
 @pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
 def test_an_interrupted_proof(rig: Rig, ended: BaseException, anew: bool) -> None:
     """The sandbox may hold only the partial archive: it is uncertain, and gets everything next."""
@@ -314,7 +314,7 @@ def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
     assert rig.asked().count("dump") == 1
 
 
-class Wrecker(Witness):
+class TruncatingObserver(RecordingObserver):
     """Damages the chunks of a partial archive just before they are sent."""
 
     folder = Path()
@@ -330,9 +330,9 @@ def test_an_archive_made_again_proves_nothing(rig: Rig) -> None:
     rig.sync()
     _empty_itself(rig)
     rig.write("d1/f1", "changed" * 100)
-    witness = Wrecker(rig.clock)
-    witness.folder = rig.folder
-    rig.sync(witness=witness)
+    observer = TruncatingObserver(rig.clock)
+    observer.folder = rig.folder
+    rig.sync(observer=observer)
     assert sent(rig) > 300_000
     assert "dump" not in rig.asked()
     rig.write("d1/f1", "again")

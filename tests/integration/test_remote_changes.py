@@ -1,4 +1,4 @@
-"""Before files in the sandbox are overwritten, whoever changed them there is noticed, and the sync goes on whatever."""
+"""Changes in the sandbox are noticed before they are overwritten, and never stop the sync."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncd.core.errors import SandboxNotFound
 from syncd.remote.failure import ApiStep
 from syncd.sandbox import overwrite_check, remote_changes
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
 
@@ -33,7 +33,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def ready(rig: Rig) -> None:
-    # The program runs in real time: in the test's, it has ended whenever someone looks.
+    # The program runs in real time: wait for its end before the emulator answers.
     for op in ("execution-logs", "execution-status"):
         rig.emulator.faults.on(op, "before", lambda _: rig.sandbox.holds or rig.sandbox.wait())
 
@@ -44,24 +44,24 @@ def agent(rig: Rig, path: str, content: str = "the agent's") -> None:
     file.write_text(content)
 
 
-def told(rig: Rig) -> list[str]:
+def reported(rig: Rig) -> list[str]:
     return [str(warning) for warning in rig.cycle.warnings]
 
 
 def test_nothing_was_changed(rig: Rig) -> None:
-    """Nothing is said, be it the first sync or a later one, whatever the times there are."""
-    assert told(rig) == []
+    """There is no warning, in the first sync or later, whatever the times in the sandbox."""
+    assert reported(rig) == []
     os.utime(rig.sandbox.workspace / "a", (1, 1))
     agent(rig, "its-own")
     rig.write("more", "new")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     assert rig.asked().count("execute") == 2
 
 
 @pytest.mark.parametrize("archive", ["full", "changes"])
-def test_what_the_agent_changed_is_told_and_overwritten(rig: Rig, archive: str) -> None:
-    """Of a whole archive each file counts, of a small one those that are in it."""
+def test_agent_changes_are_reported_and_overwritten(rig: Rig, archive: str) -> None:
+    """Each file of a full archive is checked, and those in a partial one."""
     rig.keys["sync"] = {"archive": archive}
     rig.restart()
     agent(rig, "a")
@@ -70,16 +70,20 @@ def test_what_the_agent_changed_is_told_and_overwritten(rig: Rig, archive: str) 
     rig.sync()
     assert rig.arrived()["a"] == "newer"
     if archive == "full":
-        assert told(rig)[0].startswith("'a' and 'd/b' were changed in the sandbox after syncd had put them there, and ")
-        assert "the sync of 13:2" in told(rig)[0]
+        assert reported(rig)[0].startswith(
+            "'a' and 'd/b' were changed in the sandbox after syncd had put them there, and "
+        )
+        assert "the sync of 13:2" in reported(rig)[0]
         assert rig.arrived()["d/b"] == "ours: d/b"
     else:
-        assert told(rig)[0].startswith("'a' was changed in the sandbox after syncd had put it there, and the sync of ")
+        assert reported(rig)[0].startswith(
+            "'a' was changed in the sandbox after syncd had put it there, and the sync of "
+        )
         assert rig.arrived()["d/b"] == "ours: d/B"
 
 
-def test_other_kinds_and_what_is_gone(rig: Rig) -> None:
-    """A removed file comes back; a link, a folder, a FIFO in a file's place, a file in a link's."""
+def test_other_kinds_and_removed_files(rig: Rig) -> None:
+    """A removed file, a link, a folder or a FIFO in a file's place, and a file in a link's are reported."""
     top = rig.sandbox.workspace
     for name in ("a", "d/b", "d/c", "link"):
         (top / name).unlink()
@@ -90,66 +94,66 @@ def test_other_kinds_and_what_is_gone(rig: Rig) -> None:
     (top / "more").unlink()
     rig.write("new")
     rig.sync()
-    changed, removed = told(rig)
+    changed, removed = reported(rig)
     assert changed.startswith("'a', 'd/b', 'd/c' and 1 more were changed in the sandbox")
     assert removed.startswith("'more' was removed in the sandbox, and the sync of ")
     assert "put it there again" in removed
 
 
 def test_a_link_in_a_folders_place(rig: Rig) -> None:
-    """What lies behind it is not looked at: it is the folder that was changed."""
+    """The changed folder is reported, and the link not followed."""
     top = rig.sandbox.workspace
     (top / "d").rename(top / "elsewhere")
     (top / "d").symlink_to("elsewhere")
     rig.write("d/b", "new")
     rig.sync()
-    changed, removed = told(rig)
+    changed, removed = reported(rig)
     assert changed.startswith("'d' was changed")
     assert removed.startswith("'d/b' and 'd/c' were removed")
 
 
 def test_the_agents_own_file_in_a_new_ones_place(rig: Rig) -> None:
-    """One that has the same content is no loss."""
+    """One with the same content is not reported."""
     agent(rig, "new")
     agent(rig, "same", "same")
     rig.write("new", "ours")
     rig.write("same", "same")
     rig.sync()
-    assert told(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
-    assert len(told(rig)) == 1
+    assert reported(rig)[0].startswith("'new' was in the sandbox with other content, and the sync of ")
+    assert len(reported(rig)) == 1
 
 
-def test_it_is_told_for_an_hour_or_until_forced(rig: Rig) -> None:
-    """A save a second later does not wipe it away; nobody can mend it, so it ends by itself."""
+def test_the_warning_stays_for_an_hour_or_until_forced(rig: Rig) -> None:
+    """The next sync does not remove it, and it ends by itself."""
     agent(rig, "a")
     rig.write("a", "newer")
     rig.sync()
     rig.write("a", "newest")
     rig.sync()
-    assert len(told(rig)) == 1
+    assert len(reported(rig)) == 1
     rig.clock.go_on(WARNED_FOR_S)
-    assert told(rig) == []
+    assert reported(rig) == []
     agent(rig, "a")
     rig.sync(SyncMode.FORCED)
-    assert len(told(rig)) == 1
+    assert len(reported(rig)) == 1
     rig.sync(SyncMode.FORCED)
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
 @pytest.mark.parametrize("op", EXECUTION_OPS)
 @pytest.mark.parametrize("fault", ["404 always", "500 always", "reset always", "html always", "401 always"])
-def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
-    """It costs no sync and no second try; it is told once, and asked again later."""
+def test_a_check_that_fails(rig: Rig, op: str, fault: str) -> None:
+    """It neither fails nor repeats the sync; it is reported once, and tried again later."""
     rig.emulator.faults.script(f"{op}: {fault}")
     agent(rig, "a")
     rig.write("a", "newer")
     started_s = rig.clock.monotonic_s()
-    _, witness = rig.sync()
-    assert witness.failures == []
+    _, observer = rig.sync()
+    assert observer.failures == []
     assert rig.clock.monotonic_s() - started_s < 60
     assert rig.arrived()["a"] == "newer"
-    assert len(told(rig)) == 1
-    assert told(rig)[0].startswith("files in the sandbox could not be checked for changes (")
+    assert len(reported(rig)) == 1
+    assert reported(rig)[0].startswith("files in the sandbox could not be checked for changes (")
     asked = len(rig.asked())
     rig.write("a", "newest")
     rig.sync()
@@ -159,12 +163,12 @@ def test_a_sandbox_that_cannot_be_asked(rig: Rig, op: str, fault: str) -> None:
     rig.clock.go_on(60)
     rig.write("a", "again")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
 @pytest.mark.parametrize("op", EXECUTION_OPS[:1] + EXECUTION_OPS[2:])
 def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
-    """The initialize finds that out and says so, not the look before it."""
+    """The initialize reports it, not the check before."""
     rig.emulator.faults.script(f"{op}: gone")
     rig.write("a", "newer")
     failure, _ = rig.fail()
@@ -173,35 +177,35 @@ def test_a_sandbox_that_ends_meanwhile(rig: Rig, op: str) -> None:
 
 
 @pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
-def test_nonsense_is_no_word_of_ours(rig: Rig, said: str) -> None:
-    """What else prints over there is not believed."""
+def test_other_output_is_ignored(rig: Rig, said: str) -> None:
+    """Other programs' output in the sandbox is not used."""
     answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
     rig.emulator.faults.script(f"execution-logs: json {answer} always")
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert "could not be checked" in told(rig)[0]
+    assert "could not be checked" in reported(rig)[0]
 
 
 @pytest.mark.parametrize("items", [[[99, "absent"]], [["a", "f"]], [[]], [7], [[0, "f", 1, "a"]], [[0, "what", {}]]])
-def test_a_program_that_talks_nonsense(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
-    """One that someone over there put in the place of ours fails no sync."""
+def test_a_replaced_program(rig: Rig, monkeypatch: pytest.MonkeyPatch, items: list[Any]) -> None:
+    """A program that the agent put in the place of syncd's does not fail the sync."""
     monkeypatch.setattr(overwrite_check, "_findings", lambda *_: items)
     rig.write("a", "newer")
     rig.sync()
     assert rig.arrived()["a"] == "newer"
-    assert all("could not be checked" in text for text in told(rig))
+    assert all("could not be checked" in text for text in reported(rig))
 
 
 def test_a_program_that_never_begins(rig: Rig) -> None:
-    """The sync waits for so long and no longer; it may run when it likes, as it changes nothing."""
+    """The sync waits for a bounded time; the program may run later, as it changes nothing."""
     rig.emulator.faults.clear()
     rig.sandbox.hold()
     rig.write("a", "newer")
     started_s = rig.clock.monotonic_s()
     rig.sync()
     assert 20 <= rig.clock.monotonic_s() - started_s < 30
-    assert "takes longer than 20 s" in told(rig)[0]
+    assert "takes longer than 20 s" in reported(rig)[0]
     before = rig.arrived()
     rig.sandbox.start_held()
     rig.sandbox.wait()
@@ -222,31 +226,31 @@ def test_a_program_that_never_begins(rig: Rig) -> None:
         "execution-logs: 422",
     ],
 )
-def test_a_look_that_fails_is_called_one(rig: Rig, fault: str) -> None:
-    """Nothing was to be deleted, so nothing says so; what was not seen and why is told."""
+def test_a_failed_check_is_reported_as_such(rig: Rig, fault: str) -> None:
+    """It is not reported as a failed deletion; the warning says what was not checked and why."""
     rig.emulator.faults.script(fault)
     rig.write("a", "newer")
     rig.sync()
-    (text,) = told(rig)
+    (text,) = reported(rig)
     assert "the check of the files there" in text
     assert not {word for word in ("delete", "remov", "list") if word in text}
     assert rig.arrived()["a"] == "newer"
 
 
 @pytest.mark.parametrize("fault", ["initialize: 503", "initialize: lost", "upload: expired", "upload: reset"])
-def test_told_although_the_sync_failed_on_the_way(rig: Rig, fault: str) -> None:
-    """What was seen before an initialize without an answer counts: the next look finds it overwritten."""
+def test_changes_are_reported_though_the_sync_failed(rig: Rig, fault: str) -> None:
+    """Changes found before an initialize without an answer are overwritten by then."""
     rig.emulator.faults.script(fault)
     agent(rig, "a")
     rig.write("more", "newer")
     rig.sync()
-    assert [text[:15] for text in told(rig)] == ["'a' was changed"]
+    assert [text[:15] for text in reported(rig)] == ["'a' was changed"]
 
 
 @pytest.mark.parametrize("request_number", range(1, 9))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
-    """Whatever a process left behind at whichever request, the next one says nothing that is not so."""
+    """The next process reports nothing wrong, whatever was left behind at any request."""
     exchange, left = rig.client.exchange, [request_number]
 
     def dies(*args: Any, **options: Any) -> Any:
@@ -269,48 +273,48 @@ def test_after_a_crash(rig: Rig, monkeypatch: pytest.MonkeyPatch, request_number
     monkeypatch.undo()
     rig.write("a", "newest")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     assert rig.arrived()["a"] == "newest"
 
 
-def test_after_a_reset_of_ours_nothing_is_missed(rig: Rig) -> None:
-    """A reset whose initialize failed took the files, not someone over there."""
+def test_a_reset_is_not_reported_as_removed_files(rig: Rig) -> None:
+    """A reset whose initialize failed removed the files, not an agent."""
     rig.keys["sandbox"]["deletions"] = "reset"
     rig.restart()
     rig.emulator.faults.script("initialize: 503")
     (rig.workspace / "more").unlink()
-    witness = Witness(rig.clock, ends=KeyboardInterrupt())
+    observer = RecordingObserver(rig.clock, ends=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        rig.sync(witness=witness)
+        rig.sync(observer=observer)
     rig.restart()
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
 
 
-def test_of_very_many_only_those_that_changed_here(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_files_only_local_changes_are_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list stays small."""
     monkeypatch.setattr(remote_changes, "MOST_CHECKED", 3)
     agent(rig, "a")
     agent(rig, "d/b")
     rig.write("d/b", "newer")
     rig.sync()
-    assert [text[:17] for text in told(rig)] == ["'d/b' was changed"]
+    assert [text[:17] for text in reported(rig)] == ["'d/b' was changed"]
 
 
 def test_names_of_all_kinds(rig: Rig) -> None:
-    """Bytes that are no UTF-8 come back as the path that was asked for."""
+    """Bytes that are not UTF-8 are reported as the requested path."""
     odd = os.fsdecode(b"caf\xe9\n")
     rig.write(odd, "ours")
     rig.sync()
-    assert told(rig) == []
+    assert reported(rig) == []
     agent(rig, odd)
     rig.write("a", "newer")
     rig.sync()
-    assert told(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
+    assert reported(rig)[0].startswith(r"'caf\\xe9\\n' was changed")
 
 
-def test_off_costs_nothing(tmp_path: Path) -> None:
-    """No request more."""
+def test_switched_off(tmp_path: Path) -> None:
+    """There is no further request."""
     with rigged(tmp_path) as rig:
         rig.write()
         rig.sync()
@@ -318,4 +322,4 @@ def test_off_costs_nothing(tmp_path: Path) -> None:
         rig.write("a.txt", "newer")
         rig.sync()
         assert not set(EXECUTION_OPS) & set(rig.asked())
-        assert told(rig) == []
+        assert reported(rig) == []

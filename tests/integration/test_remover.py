@@ -1,4 +1,4 @@
-"""Removing files in the sandbox, by executions that really run there."""
+"""Removing files in the sandbox by executions that really run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def a_link(target: str) -> Entry:
 
 
 def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
-    """A file in the sandbox."""
+    """Write a file in the sandbox."""
     file = Path(os.fsdecode(os.path.join(os.fsencode(rig.sandbox.workspace), os.fsencode(path))))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(content)
@@ -51,7 +51,7 @@ def place(rig: Rig, path: str | bytes, content: str = "ours") -> Path:
 
 
 def remove(rig: Rig, paths_to_delete: Manifest, others: Manifest | None = None) -> Removal:
-    """By the machine's own clock, since the program really runs meanwhile."""
+    """Remove by the machine's own clock, as the program really runs."""
     versions = {path: [entry, *([others[path]] if others else [])] for path, entry in paths_to_delete.items()}
     return _remover(rig, SystemClock()).remove(versions)
 
@@ -69,8 +69,8 @@ def left(rig: Rig) -> list[str]:
     return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
 
 
-def test_what_was_uploaded_is_removed(rig: Rig) -> None:
-    """Files, links, empty folders, names of any kind; what lies beside them stays."""
+def test_uploaded_paths_are_removed(rig: Rig) -> None:
+    """Files, links, empty folders, names of any kind are removed; other paths stay."""
     odd = os.fsdecode(b"caf\xe9 \n-rf")
     for path in ("a", "d/e/f", "stay", odd):
         place(rig, path)
@@ -81,8 +81,8 @@ def test_what_was_uploaded_is_removed(rig: Rig) -> None:
     assert removal == Removal(removed=[*paths_to_delete, "ln"])
 
 
-def test_what_someone_changed_there_stays(rig: Rig) -> None:
-    """Another content of the same length, another kind, another target, or content that nobody knows."""
+def test_changed_paths_stay(rig: Rig) -> None:
+    """Another content of the same length, another kind, another target, and unknown content stay."""
     place(rig, "content", "OURS")
     place(rig, "longer", "ours and more")
     (rig.sandbox.workspace / "kind").mkdir()
@@ -97,16 +97,16 @@ def test_what_someone_changed_there_stays(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("content", ["first", "2nd"])
-def test_either_version_is_ours(rig: Rig, content: str) -> None:
-    """Of a path that was sent twice, whichever of the two is there."""
+def test_either_version_is_removed(rig: Rig, content: str) -> None:
+    """A path sent twice is removed in either version."""
     place(rig, "a", content)
     assert remove(rig, {"a": a_file("first")}, {"a": a_file("2nd")}).removed == ["a"]
     place(rig, "a", "third")
     assert remove(rig, {"a": a_file("first")}, {"a": a_file("2nd")}).changed == ["a"]
 
 
-def test_a_folder_with_someone_elses_files_stays(rig: Rig) -> None:
-    """It is no longer ours, and nothing to complain about."""
+def test_a_folder_with_other_files_stays(rig: Rig) -> None:
+    """It is dropped from the record without a warning."""
     place(rig, "d/ours")
     place(rig, "d/theirs", "the agent's")
     removal = remove(rig, {"d/ours": a_file("ours"), "d": FOLDER})
@@ -115,7 +115,7 @@ def test_a_folder_with_someone_elses_files_stays(rig: Rig) -> None:
 
 
 def test_no_link_is_followed(rig: Rig) -> None:
-    """A folder that became a link to outside: what lies there is not reached, whatever it is."""
+    """A folder that became a link to outside is not entered."""
     outside = rig.folder / "outside"
     outside.mkdir()
     (outside / "f").write_text("ours")
@@ -126,15 +126,15 @@ def test_no_link_is_followed(rig: Rig) -> None:
     assert removal == Removal(removed=["d/f"], changed=["d", "ln"])
 
 
-def test_what_is_gone_already_is_removed(rig: Rig) -> None:
-    """So that it can be repeated after any failure."""
+def test_a_missing_path_counts_as_removed(rig: Rig) -> None:
+    """A removal can be repeated after any failure."""
     place(rig, "f", "a file where a folder was")
     paths_to_delete = {"f/g": a_file("ours"), "no": a_file("ours"), "no/where": a_file("ours")}
     assert remove(rig, paths_to_delete) == Removal(removed=list(paths_to_delete))
 
 
 def test_many_paths(rig: Rig) -> None:
-    """More output than one answer brings."""
+    """The output is longer than one response holds."""
     paths_to_delete = {f"d/{number:05}": a_file("ours") for number in range(3_000)}
     for path in paths_to_delete:
         place(rig, path)
@@ -158,7 +158,7 @@ def test_many_paths(rig: Rig) -> None:
     ],
 )
 def test_failures_are_of_the_step_delete(rig: Rig, fault: str, action: FailureAction) -> None:
-    """Each says what to do, and after it the same removal can be asked for again."""
+    """Each message says what to do, and the same removal can be requested again."""
     place(rig, "a")
     rig.emulator.faults.script(fault)
     with pytest.raises(StepFailed) as caught:
@@ -169,8 +169,8 @@ def test_failures_are_of_the_step_delete(rig: Rig, fault: str, action: FailureAc
     assert left(rig) == []
 
 
-def test_what_never_ends_is_given_up(rig: Rig) -> None:
-    """After two minutes of looks that grow rare."""
+def test_an_endless_execution_is_given_up(rig: Rig) -> None:
+    """It is given up after two minutes of checks at growing intervals."""
     rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
     with pytest.raises(StepFailed, match="longer than 120 s"):
         _remover(rig, rig.clock).remove({"a": [a_file("ours")]})
@@ -178,7 +178,7 @@ def test_what_never_ends_is_given_up(rig: Rig) -> None:
 
 
 def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
-    """It runs isolated, from its own folder, and says what it did in lines that are marked."""
+    """It runs isolated, from its own folder, and marks its lines of output."""
     (tmp_path / "work").mkdir()
     asked = {"word": "w", "items": [{"path": "YQ==", "versions": [{"kind": "f", "size": 1, "sha256": ""}]}]}
     (tmp_path / "removals.json").write_text(json.dumps(asked))

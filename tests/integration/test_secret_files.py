@@ -19,9 +19,9 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.warning import SyncWarning
 from syncd.selection.secret_scanner import LARGEST_BYTES, SecretSearch
 from syncd.sync.status_document import State
-from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
-LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be believed
+LATER_S = 4_000_000_000.0  # by this clock every file is old enough for its stamp to be trusted
 VALUE = "ghp_" + "".join(random.Random(7).choices("ABCDEFGHJKabcdefghjk23456789", k=36))
 SECRET = f"user = me\ntoken = {VALUE}\n"
 
@@ -345,7 +345,7 @@ def test_the_api_key(rig: Rig) -> None:
     assert not any(KEY in text for text in warnings(rig).values())
 
 
-class Saboteur(Witness):
+class DamagingObserver(RecordingObserver):
     """Damages the spool once, just before it is sent."""
 
     spool = Path()
@@ -365,9 +365,9 @@ def test_a_spool_that_must_be_made_again(rig: Rig, caplog: pytest.LogCaptureFixt
     """Packed again because a chunk was damaged, the file is excluded again."""
     rig.write("b.txt", SECRET)
     rig.write("c.txt", "more")
-    saboteur = Saboteur(rig.clock)
+    saboteur = DamagingObserver(rig.clock)
     saboteur.spool = rig.folder / "cache"
-    rig.sync(witness=saboteur)
+    rig.sync(observer=saboteur)
     assert "it is made again" in caplog.text
     assert set(rig.arrived()) == {"a.txt", "c.txt"}
 

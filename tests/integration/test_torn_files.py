@@ -10,7 +10,7 @@ import pytest
 
 from syncd.core.errors import Stop
 from syncd.emulator.request_log import RequestRecord
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 MIB = 1 << 20
 
@@ -106,7 +106,7 @@ def test_an_answer_that_was_lost(rig: Rig) -> None:
     rig.meanwhile = lambda: overwritten(path, next(steps))
     rig.emulator.faults.script("initialize: lost")
     with pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     rig.meanwhile = lambda: None
     path.unlink()
     rig.restart()

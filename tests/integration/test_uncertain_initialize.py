@@ -19,9 +19,9 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, Stop, TryLater
 from syncd.core.waiter import Superseded
 from syncd.remote.failure import StepFailed
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
-# By this clock every file is old enough for its stamp to be believed.
+# By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
 FIRST, SECOND = {"a.txt": "hello"}, {"a.txt": "HELLO"}
 REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
@@ -29,7 +29,7 @@ REVERTED = pytest.mark.parametrize("restarted", [False, True], ids=["running", "
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox, and whose files are old."""
+    """A workspace that is in the sandbox, with old files."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", FIRST["a.txt"])
@@ -42,7 +42,7 @@ def interrupted(rig: Rig, fault: str, end: BaseException | None) -> None:
     rig.write("a.txt", SECOND["a.txt"])
     rig.emulator.faults.script(f"{fault} always")
     with pytest.raises(type(end) if end else StepFailed):
-        rig.sync(witness=Witness(rig.clock, ends=end))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=end))
     rig.emulator.faults.clear()
 
 
@@ -133,7 +133,7 @@ def test_uncertain_twice(rig: Rig) -> None:
     rig.emulator.faults.script("upload: reset", "initialize: lost")
     for _ in range(2):
         with pytest.raises(Stop):
-            rig.sync(witness=Witness(rig.clock, ends=Stop()))
+            rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
         rig.restart()
     rig.sync()
     assert rig.arrived() == FIRST
@@ -149,7 +149,7 @@ def test_the_guard_uses_the_last_known_manifest(tmp_path: Path, *, restarted: bo
         rig.write("f0", "y")
         rig.emulator.faults.script("initialize: lost")
         with pytest.raises(Stop):
-            rig.sync(witness=Witness(rig.clock, ends=Stop()))
+            rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
         if restarted:
             rig.restart()
         for number in range(1, 30):
@@ -262,7 +262,7 @@ def test_a_read_only_folder(rig: Rig, recorded: str) -> None:
     rig.write("a.txt", "third")
     rig.emulator.faults.script("initialize: lost")
     with _immutable(folder), pytest.raises(Stop):
-        rig.sync(witness=Witness(rig.clock, ends=Stop()))
+        rig.sync(observer=RecordingObserver(rig.clock, ends=Stop()))
     rig.emulator.faults.clear()
     rig.restart()
     rig.write("a.txt", FIRST["a.txt"] if recorded == "initialized" else SECOND["a.txt"])

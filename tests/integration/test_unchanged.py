@@ -12,15 +12,15 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SnapshotTooLarge, TryLater, WorkspaceError
 from syncd.sync.status_document import State
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
-# By this clock every file is old enough for its stamp to be believed.
+# By this clock every file is old enough for its stamp to be trusted.
 LATER_S = 4_000_000_000.0
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace that is in the sandbox, and whose files are old."""
+    """A workspace that is in the sandbox, with old files."""
     with rigged(tmp_path) as rig:
         rig.clock.wall = LATER_S
         rig.write("a.txt", "hello")
@@ -67,9 +67,9 @@ def _ignored(rig: Rig) -> None:
 def test_no_change(rig: Rig, happens: Callable[[Rig], None]) -> None:
     """A touch, a revert and an ignored path upload nothing, in this process and in the next."""
     happens(rig)
-    outcome, witness = rig.sync()
+    outcome, observer = rig.sync()
     assert outcome.word == "unchanged"
-    assert witness.stages == [State.SNAPSHOTTING]
+    assert observer.stages == [State.SNAPSHOTTING]
     happens(rig)
     rig.restart()
     assert rig.sync()[0].word == "unchanged"
@@ -150,14 +150,14 @@ def test_a_file_written_while_it_is_read(rig: Rig, *, restarted: bool) -> None:
 def test_a_change_during_a_delivery_is_in_the_next(rig: Rig) -> None:
     """The next scan finds what is written while the archive is delivered."""
 
-    class Meddler(Witness):
+    class ChangingObserver(RecordingObserver):
         def stage(self, state: State) -> None:
             super().stage(state)
             if state is State.INITIALIZING:
                 rig.write("a.txt", "later")
 
     rig.write("a.txt", "first")
-    rig.sync(witness=Meddler(rig.clock))
+    rig.sync(observer=ChangingObserver(rig.clock))
     assert rig.arrived()["a.txt"] == "first"
     rig.sync()
     assert rig.arrived()["a.txt"] == "later"
@@ -230,7 +230,7 @@ def test_a_sync_that_cannot_be_recorded(rig: Rig) -> None:
     assert rig.cycle.warnings == []
 
 
-class Saboteur(Witness):
+class DamagingObserver(RecordingObserver):
     """Damages the spool when an upload begins, this many times."""
 
     folder: Path
@@ -248,15 +248,15 @@ class Saboteur(Witness):
 @pytest.mark.parametrize(("times", "whole"), [(1, True), (50, False)])
 def test_a_damaged_spool(rig: Rig, times: int, *, whole: bool) -> None:
     """A damaged piece is made again before it is sent completely; a disk that damages everything ends the sync."""
-    saboteur = Saboteur(rig.clock)
+    saboteur = DamagingObserver(rig.clock)
     saboteur.folder, saboteur.times = rig.folder, times
     rig.write("a.txt", "new")
     if whole:
-        rig.sync(witness=saboteur)
+        rig.sync(observer=saboteur)
         assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}
         return
     with pytest.raises(TryLater, match="spool"):
-        rig.sync(witness=saboteur)
+        rig.sync(observer=saboteur)
     assert rig.arrived() == {"a.txt": "hello", "d/b.txt": "world"}
     rig.sync()
     assert rig.arrived() == {"a.txt": "new", "d/b.txt": "world"}

@@ -1,4 +1,4 @@
-"""Answers that no server should give: each is a failure with a meaning, bounded, and never a crash or a leak."""
+"""Unexpected responses of servers: each is a bounded failure with a meaning, never a crash or a leak."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, NoResponse, Response
 from syncd.remote.target import Target
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import KEY, Rig, Witness, rigged
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig, rigged
 
 
 @dataclass
-class Heard:
-    """One request as it was to be sent."""
+class SentRequest:
+    """One request that would be sent."""
 
     method: str
     url: str
     headers: Mapping[str, str]
 
 
-class ScriptedExchanger(HttpClient):
-    """Answers with what it was given, and remembers what was asked."""
+class ScriptedClient(HttpClient):
+    """Gives a prepared response, and records the requests."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(Waiter(Interrupt(), ScriptedClock()))
         self.answer = Response(status, httpx.Headers(dict(headers or {})), body, None)
-        self.heard: list[Heard] = []
+        self.requests: list[SentRequest] = []
 
     def exchange(
         self,
@@ -51,7 +51,7 @@ class ScriptedExchanger(HttpClient):
         read_s: float,
         content: bytes | Iterable[bytes] | None = None,
     ) -> Response:
-        self.heard.append(Heard(method, url, headers))
+        self.requests.append(SentRequest(method, url, headers))
         return self.answer
 
 
@@ -78,10 +78,10 @@ DEEP = b'{"x":' + b"[" * 100_000
         b'{"upload_url": "https://h/o", "expires_in_minutes": 1' + b"0" * 400 + b".5}",
     ],
 )
-def test_an_answer_that_makes_no_sense(body: bytes) -> None:
-    """A 200 that is not what was asked for is tried again: a hotel's network may be asking for a sign-in."""
+def test_an_invalid_response(body: bytes) -> None:
+    """A 200 with another body is retried: a hotel's network may ask for a sign-in."""
     with pytest.raises(StepFailed, match="is invalid") as caught:
-        api_on(ScriptedExchanger(200, body, {"Content-Type": "text/html"})).upload_url()
+        api_on(ScriptedClient(200, body, {"Content-Type": "text/html"})).upload_url()
     assert (caught.value.step, caught.value.action) == (ApiStep.UPLOAD_URL, FailureAction.RETRY)
 
 
@@ -103,18 +103,18 @@ def test_an_answer_that_makes_no_sense(body: bytes) -> None:
     ],
 )
 def test_the_detail_is_shown(body: bytes, said: str) -> None:
-    """What the API says of a refusal is part of the line, whatever form it has."""
+    """The API's reason for a refusal is in the message, whatever its form."""
     with pytest.raises(StepFailed) as caught:
-        api_on(ScriptedExchanger(422, body)).upload_url()
+        api_on(ScriptedClient(422, body)).upload_url()
     assert said in caught.value.message
     assert len(caught.value.message) < 300
 
 
-def test_a_detail_cannot_leak_or_obey() -> None:
-    """A detail that echoes the key or a signed URL, or that speaks to the terminal, is cleaned before it is shown."""
+def test_a_detail_is_cleaned() -> None:
+    """A key, a signed URL and control characters in it are removed."""
     echo = f"bad key {KEY} \x1b[2J\nfor https://h/o?X-Goog-Signature=5ECRET Bearer {KEY}"
     with pytest.raises(StepFailed) as caught:
-        api_on(ScriptedExchanger(403, json.dumps({"detail": echo}).encode())).initialize()
+        api_on(ScriptedClient(403, json.dumps({"detail": echo}).encode())).initialize()
     text = str(caught.value)
     assert KEY not in text
     assert "5ECRET" not in text
@@ -122,34 +122,34 @@ def test_a_detail_cannot_leak_or_obey() -> None:
 
 
 @pytest.mark.parametrize(("sandbox", "quoted"), [("a/b?c#d", "a%2Fb%3Fc%23d"), ("ü x", "%C3%BC%20x")])
-def test_an_odd_sandbox_id_stays_one_part(sandbox: str, quoted: str) -> None:
-    """An id is one segment of the path, under the base URL's own path."""
-    client = ScriptedExchanger(404, b"")
+def test_an_odd_sandbox_id_is_one_segment(sandbox: str, quoted: str) -> None:
+    """It is one segment of the path, below the base URL's own path."""
+    client = ScriptedClient(404, b"")
     with pytest.raises(StepFailed):
         api_on(client, sandbox).upload_url()
-    assert client.heard[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
+    assert client.requests[0].url == f"https://api.example.com/v1/local-sandbox/{quoted}/upload-url?region=us"
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A workspace with one file, and where it goes."""
+    """A workspace with one file, and its sandbox."""
     with rigged(tmp_path) as rig:
         rig.write()
         yield rig
 
 
 @dataclass
-class Trap:
-    """A port that writes down what is sent to it, and answers nothing."""
+class SilentPort:
+    """A port that records what is sent to it, and answers nothing."""
 
     port: int = 0
     connections: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
-def trapped() -> Iterator[Trap]:
-    """A trap on loopback."""
-    trap = Trap()
+def silent_port() -> Iterator[SilentPort]:
+    """Give a silent port on loopback."""
+    trap = SilentPort()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         trap.port = listener.getsockname()[1]
 
@@ -173,8 +173,8 @@ def trapped() -> Iterator[Trap]:
 
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
 def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
-    """Neither the key nor the archive follows a redirect to anywhere."""
-    with trapped() as trap:
+    """Neither the key nor the archive is sent to a redirect's target."""
+    with silent_port() as trap:
         rig.emulator.faults.script(f"{op}: redirect http://127.0.0.1:{trap.port}/ always")
         failure, _ = rig.fail()
     assert failure.action is FailureAction.RETRY
@@ -185,8 +185,8 @@ def test_redirects_are_not_followed(rig: Rig, op: str) -> None:
     "url",
     ["http://example.com/o", "ftp://h/o", "", "file:///etc/passwd", "http://[bad", "https://", "http://h@127.0.0.1/"],
 )
-def test_an_upload_url_that_is_none(rig: Rig, url: str) -> None:
-    """An upload URL that would show the archive on its way, or that is none, is not used; the daemon lives on."""
+def test_an_invalid_upload_url(rig: Rig, url: str) -> None:
+    """An upload URL that is invalid or not encrypted is not used; the daemon goes on."""
     answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
     rig.emulator.faults.script(f"upload-url: json {answer} always")
     failure, _ = rig.fail()
@@ -194,20 +194,20 @@ def test_an_upload_url_that_is_none(rig: Rig, url: str) -> None:
     assert rig.asked().count("upload") == 0
 
 
-def test_an_endless_answer_is_cut(rig: Rig) -> None:
-    """An answer beyond the bound is no answer."""
+def test_an_endless_response_is_cut(rig: Rig) -> None:
+    """A response beyond the bound is a failure."""
     rig.emulator.faults.script("initialize: huge always")
     failure, _ = rig.fail()
     assert "larger than 1 MiB" in failure.message
 
 
 def test_the_bucket_gets_no_key(rig: Rig) -> None:
-    """The key goes to the API's origin alone, even if the bucket is on the same host."""
-    with trapped() as trap:
+    """The key is sent to the API's origin alone, even if the bucket is on the same host."""
+    with silent_port() as trap:
         url = f"http://127.0.0.1:{trap.port}/o?X-Goog-Signature=5ECRET"
         answer = json.dumps({"upload_url": url, "expires_in_minutes": 30})
         rig.emulator.faults.script(f"upload-url: json {answer} always")
-        rig.fail(Witness(rig.clock))
+        rig.fail(RecordingObserver(rig.clock))
     head = trap.connections[0].split(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"put /o?x-goog-signature=5ecret ")
     assert b"content-type: application/gzip" in head
@@ -229,12 +229,12 @@ def test_the_bucket_gets_no_key(rig: Rig) -> None:
         "upload-url: cut",
     ],
 )
-def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """No failure's text and no log record of ours holds the key or what signs a URL."""
+def test_no_secret_in_any_message(rig: Rig, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No failure's text and no log record holds the key or a signature."""
     caplog.set_level(logging.DEBUG, "syncd")
     rig.emulator.faults.script(f"{fault} always")
-    failure, witness = rig.fail()
-    said = [str(failure), repr(failure), *(str(f) for f in witness.failures)]
+    failure, observer = rig.fail()
+    said = [str(failure), repr(failure), *(str(f) for f in observer.failures)]
     said += [record.getMessage() for record in caplog.records if record.name.startswith("syncd")]
     said += [str(failure.__context__), str(failure.__cause__)]
     for text in said:
@@ -242,8 +242,8 @@ def test_no_secret_in_any_word(rig: Rig, fault: str, caplog: pytest.LogCaptureFi
         assert "goog-" not in text.lower()
 
 
-def test_no_answer_holds_no_url() -> None:
-    """The text of a network failure is ours, whatever the library says."""
+def test_a_network_failure_shows_no_url() -> None:
+    """Its text is syncd's own, whatever the library says."""
     client = HttpClient(Waiter(Interrupt(), ScriptedClock()))
     for url in ("http://127.0.0.1:9/o?X-Goog-Signature=5ECRET", "http://[bad?5ECRET", "nothing://h/5ECRET", "5ECRET"):
         with pytest.raises(NoResponse) as caught:

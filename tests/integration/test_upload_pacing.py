@@ -1,4 +1,4 @@
-"""The limit as who receives an upload sees it: over real sockets, with and without TLS, and after a stall."""
+"""The upload limit as the receiver sees it: over real sockets, with and without TLS, and after a stall."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.kernel_pacing import set_kernel_pacing
 from syncd.remote.upload_url import UploadUrl
 from tests.clock import ScriptedClock
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 CLOCK = SystemClock()
 KIB = 1 << 10
@@ -35,14 +35,14 @@ LATE_S = 0.15
 
 
 class Piece(NamedTuple):
-    """What one read brought."""
+    """The bytes of one read."""
 
     at_s: float
     size_bytes: int
 
 
 class Receiver:
-    """Takes one upload, byte by byte as it comes; from `stalls_at` bytes on it reads nothing until `goes_on`."""
+    """Receives one upload as it comes; from `stalls_at` bytes on it reads nothing until `goes_on`."""
 
     def __init__(self, context: ssl.SSLContext | None, stalls_at: int | None) -> None:
         self.pieces: list[Piece] = []
@@ -92,7 +92,7 @@ class Receiver:
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     def received(self, since_s: float = 0.0, until_s: float = float("inf")) -> int:
-        """The bytes that came in this time."""
+        """Return the bytes received in this time."""
         return sum(piece.size_bytes for piece in self.pieces if since_s <= piece.at_s < until_s)
 
 
@@ -110,7 +110,7 @@ def receiver(certificate: tuple[Path, Path] | None = None, stalls_at: int | None
 def certificate(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path] | None:
-    """One that this process trusts, where there is to be TLS."""
+    """A certificate that this process trusts, for TLS."""
     if request.param == "plain":
         return None
     if shutil.which("openssl") is None:
@@ -124,7 +124,7 @@ def certificate(
 
 
 def archive_of(size_bytes: int) -> Archive:
-    """Nothing but an end."""
+    """Return an endless archive of this size."""
     archive = Archive((), os.urandom(size_bytes))
     return Archive((), archive.end, sum(map(len, archive.blocks(KIB))))
 
@@ -139,8 +139,8 @@ def upload(url: str, size_bytes: int, throttle: Throttle, on_sent: Callable[[int
 
 
 @pytest.mark.parametrize("kib_per_s", [64, 2048])
-def test_who_receives_sees_an_even_stream(certificate: tuple[Path, Path] | None, kib_per_s: int) -> None:
-    """From the first byte on, no half second brings more than its share, and all comes in its time."""
+def test_the_receiver_gets_an_even_stream(certificate: tuple[Path, Path] | None, kib_per_s: int) -> None:
+    """No half second brings more than its share, and all arrives in its time."""
     limit = kib_per_s * KIB
     began_s = CLOCK.monotonic_s()
     with receiver(certificate) as there:
@@ -152,7 +152,7 @@ def test_who_receives_sees_an_even_stream(certificate: tuple[Path, Path] | None,
 
 
 def test_a_stall_is_followed_by_no_burst() -> None:
-    """What could not be sent in its time is not sent all at once, neither by syncd nor by the kernel for it."""
+    """Delayed bytes are not sent all at once, neither by syncd nor by the kernel."""
     limit = 256 * KIB
     throttle = Throttle(limit)
     with receiver(stalls_at=limit // 4) as there:
@@ -167,28 +167,28 @@ def test_a_stall_is_followed_by_no_burst() -> None:
     assert there.received(goes_on_s, goes_on_s + 0.3) <= limit * (0.3 + LATE_S) + least
 
 
-def test_what_is_told_has_arrived(certificate: tuple[Path, Path] | None) -> None:
-    """The kernel takes all of it at once; who receives it stands still, and so does what is told, until it goes on."""
-    told: list[int] = []
+def test_progress_counts_received_bytes(certificate: tuple[Path, Path] | None) -> None:
+    """If the receiver stalls, the progress stalls, though the kernel has taken all bytes."""
+    reported: list[int] = []
     size_bytes = 1_500 * KIB
     with receiver(certificate, stalls_at=size_bytes // 8) as there:
-        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), told.append))
+        thread = threading.Thread(target=upload, args=(there.url, size_bytes, Throttle(0), reported.append))
         thread.start()
         assert there.stalled.wait(10)
-        before = len(told)
+        before = len(reported)
         ends_s = CLOCK.monotonic_s() + 10
-        while len(told) < before + 5 and CLOCK.monotonic_s() < ends_s:
+        while len(reported) < before + 5 and CLOCK.monotonic_s() < ends_s:
             CLOCK.sleep(0.02)
-        stalled_at = told[-1]
+        stalled_at = reported[-1]
         there.goes_on.set()
         thread.join(20)
     assert size_bytes // 10 < stalled_at < size_bytes // 2
-    assert told == sorted(told)
-    assert told[-1] == archive_of(size_bytes).size_bytes
+    assert reported == sorted(reported)
+    assert reported[-1] == archive_of(size_bytes).size_bytes
 
 
-def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a low limit an upload may take many times as long as an answer may."""
+def test_a_slow_upload_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a low limit an upload may take much longer than a response may."""
     monkeypatch.setattr(bucket, "_READ_S", 0.3)
     with receiver() as there:
         upload(there.url, 24 * KIB, Throttle(32 * KIB))
@@ -196,8 +196,9 @@ def test_a_slow_upload_is_not_taken_for_a_late_answer(monkeypatch: pytest.Monkey
 
 
 def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is set, taken away or lowered in the middle: what went before is not held against what comes."""
-    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)  # so that what is told is what is handed over
+    """A changed limit does not count the bytes before it."""
+    # So that progress counts the bytes handed over.
+    monkeypatch.setattr(exchange_monitor, "byte_counts", lambda _: None)
     throttle = Throttle(0)
     clock = ScriptedClock()
     limits = [(0, 0), (64 * KIB, 16 * KIB), (80 * KIB, 1 * KIB), (82 * KIB, 0)]
@@ -226,27 +227,27 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def test_what_else_goes_on_is_heard_during_a_wait(rig: Rig) -> None:
-    """However low the limit, its waits are cut into pieces, and after each the attendant may look around."""
-    _, witness = rig.sync(witness=Witness(rig.clock))
+def test_the_observer_is_called_during_waits(rig: Rig) -> None:
+    """With any limit its waits are short, and the observer is called after each."""
+    _, observer = rig.sync(observer=RecordingObserver(rig.clock))
     assert sum(rig.clock.slept) == pytest.approx(20, abs=1.5)
     assert max(rig.clock.slept) <= 0.2 + 1e-9
-    assert len(witness.sent_bytes) > 80
-    assert witness.sent_bytes == sorted(witness.sent_bytes)
+    assert len(observer.sent_bytes) > 80
+    assert observer.sent_bytes == sorted(observer.sent_bytes)
 
 
 @pytest.mark.parametrize("fault", ["upload: reset mid-body", "upload: wrong-hash"])
 def test_the_next_attempt_keeps_the_limit(rig: Rig, fault: str) -> None:
-    """A failure brings no credit."""
+    """A failure gives no burst allowance."""
     rig.emulator.faults.script(fault)
-    _, witness = rig.sync()
-    assert len(witness.failures) == 1
-    again = witness.sent_bytes.index(0, 1)
-    assert sum(rig.clock.slept) >= 20 + witness.sent_bytes[again - 1] / KIB - 3
+    _, observer = rig.sync()
+    assert len(observer.failures) == 1
+    again = observer.sent_bytes.index(0, 1)
+    assert sum(rig.clock.slept) >= 20 + observer.sent_bytes[again - 1] / KIB - 3
 
 
 def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
-    """A URL that would do for the line, but ends before the limit lets the archive through, is not begun with."""
+    """A URL that would expire before the limit lets the archive through is not used."""
     rig.sync()
     rig.clock.go_on(1_720)
     (rig.workspace / "more").write_bytes(os.urandom(44 * KIB))
@@ -255,7 +256,7 @@ def test_the_limit_counts_for_how_long_a_url_must_last(rig: Rig) -> None:
 
 
 def test_a_kept_connection_forgets_its_limit() -> None:
-    """One upload's limit is not the next one's, though it goes over the same connection."""
+    """One upload's limit does not hold for the next one over the same connection."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
         options = ((socket.SOL_SOCKET, 47), (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
         before = [connection.getsockopt(*option) for option in options]

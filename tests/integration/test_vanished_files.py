@@ -10,7 +10,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError, TryLater, WorkspaceError
-from tests.integration.sync_rig import Rig, Witness, rigged
+from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 FILES = 40
 
@@ -58,11 +58,11 @@ def test_vanishes_before_it_is_packed(rig: Rig, accident: Callable[[Rig], None],
     _as_packing_begins(rig, accident)
     uploads = rig.emulator.request_log.count("upload")
     with pytest.raises(SyncdError) as failure:
-        rig.cycle.run(sync_mode, Witness(rig.clock))
+        rig.cycle.run(sync_mode, RecordingObserver(rig.clock))
     assert isinstance(failure.value, TryLater | WorkspaceError)
     rig.meanwhile = lambda: None
     with pytest.raises(WorkspaceError) as failure:
-        rig.cycle.run(SyncMode.CHANGED, Witness(rig.clock))
+        rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock))
     assert accident is removed or isinstance(failure.value, NearlyEmpty)
     assert rig.emulator.request_log.count("upload") == uploads
     _write(rig, 2)
@@ -98,4 +98,4 @@ def test_replaced_as_packing_begins(rig: Rig) -> None:
     assert len(rig.arrived()) == FILES
     assert rig.arrived()["folder0/file00"] == "1" * 50_000
     with pytest.raises(NearlyEmpty):
-        rig.cycle.run(SyncMode.CHANGED, Witness(rig.clock))
+        rig.cycle.run(SyncMode.CHANGED, RecordingObserver(rig.clock))

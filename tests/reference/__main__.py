@@ -1,11 +1,11 @@
-"""`python -m tests.reference`: writes docs/reference.md and the manual page anew, from what the program is now."""
+"""`python -m tests.reference` writes docs/reference.md and the manual page from the program."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .manual import manual
-from .page import page
+from tests.reference.manual import manual
+from tests.reference.page import page
 
 REPO = Path(__file__).resolve().parent.parent.parent
 MADE = {"docs/reference.md": page, "syncd/share/man/man1/syncd.1": manual}

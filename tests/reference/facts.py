@@ -1,4 +1,4 @@
-"""What the reference tells: verbs and options as the parser has them, keys as the configuration has them, tables."""
+"""The facts of the reference: commands and options of the parser, keys of the configuration, tables."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Option:
-    """`names` is what is typed, as `--config FILE`."""
+    """`names` is the option as typed, as `--config FILE`."""
 
     names: str
     text: str
@@ -60,7 +60,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Verb:
-    """`path` is the whole command; a paragraph of `text` is taken as it is where it has more than one line."""
+    """`path` is the whole command; a paragraph of `text` with more than one line is kept as it is."""
 
     path: str
     usage: str
@@ -70,7 +70,7 @@ class Verb:
 
 @dataclass(frozen=True)
 class Key:
-    """`default` is TOML, or empty where there is none."""
+    """`default` is TOML, or empty if there is none."""
 
     name: str
     default: str
@@ -79,19 +79,19 @@ class Key:
 
 
 def verbs() -> list[Verb]:
-    """Every command and every command below one, in the order of `syncd --help`."""
+    """Return every command and subcommand, in the order of `syncd --help`."""
     return list(_verbs(cli, click.Context(cli, info_name="syncd")))
 
 
 def summaries() -> dict[str, str]:
-    """The verbs with a line each, as `syncd --help` shows them."""
+    """Return the commands with a line each, as `syncd --help` shows them."""
     from syncd.cli import COMMANDS  # noqa: PLC0415
 
     return dict(COMMANDS)
 
 
 def keys() -> list[Key]:
-    """Every key of the configuration, in the order of the file."""
+    """Return every key of the configuration, in the order of the file."""
     meanings = {row[0].strip("`"): row[2] for row in table("key")}
     return [
         Key(name, "" if default in (None, msgspec.NODEFAULT) else toml(default, name), allowed, meanings[name])
@@ -101,7 +101,7 @@ def keys() -> list[Key]:
 
 
 def table(first_head: str) -> list[tuple[str, ...]]:
-    """The rows of the README's table whose first column has this head."""
+    """Return the rows of the README's table whose first column has this head."""
     for block in re.findall(r"(?:^\|.*\n)+", (REPO / "README.md").read_text("utf-8"), re.MULTILINE):
         head, _, *rows = [_cells(line) for line in block.splitlines()]
         if head[0] == first_head:
@@ -127,7 +127,7 @@ def _verbs(group: click.Group, context: click.Context) -> Iterator[Verb]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[Option]:
-    """All but `--help`, which each one has."""
+    """Return all options but `--help`, which each command has."""
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if isinstance(parameter, click.Option) and record and "--help" not in parameter.opts:
@@ -155,7 +155,7 @@ def _keys(section: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, Any
 
 
 def _allowed(hint: Any) -> str:
-    """What may stand there, as a refusal says it."""
+    """Return the allowed values, in the words of an error."""
     for part in (hint, *typing.get_args(hint)):
         for meta in getattr(part, "__metadata__", ()):
             if isinstance(meta, msgspec.Meta) and meta.description:
@@ -164,13 +164,13 @@ def _allowed(hint: Any) -> str:
 
 
 def version() -> str:
-    """Of the program, as its package has it."""
+    """Return the program's version, as its package has it."""
     from syncd import __version__  # noqa: PLC0415
 
     return __version__
 
 
 def description() -> str:
-    """The program in a line, as the package's description has it."""
+    """Return the package's one-line description."""
     text: str = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]["description"]
     return text

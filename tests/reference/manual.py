@@ -1,11 +1,11 @@
-"""The manual page syncd(1), as man(7) has it: the macros that every formatter knows."""
+"""The manual page syncd(1) in man(7) macros that every formatter knows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 
-from .facts import (
+from tests.reference.facts import (
     ENVIRONMENT,
     EXAMPLES,
     Verb,
@@ -22,7 +22,7 @@ _SPECIAL = {"\\": r"\e", "-": r"\-", "'": r"\[aq]", "`": r"\[ga]", "^": r"\[ha]"
 
 
 def manual() -> str:
-    """The whole page as roff."""
+    """Return the whole page as roff."""
     # No date: it would tell when someone ran this, and the version tells more.
     return "\n".join(
         (
@@ -45,14 +45,14 @@ def manual() -> str:
 
 
 def text(words: str) -> str:
-    """Prose as one input line of roff, with what stands in backticks in bold."""
+    """Return prose as one input line of roff, with text in backticks in bold."""
     components = [escaped(part) for part in re.split(r"`([^`]+)`", words)]
     line = "".join(rf"\fB{part}\fP" if at % 2 else part for at, part in enumerate(components))
     return rf"\&{line}" if line.startswith((".", r"\[aq]")) else line
 
 
 def escaped(words: str) -> str:
-    """Text that comes out as it went in, whatever it holds."""
+    """Return text escaped for roff."""
     return "".join(_SPECIAL.get(c) or (c if c.isascii() else rf"\[u{ord(c):04X}]") for c in words)
 
 
@@ -78,7 +78,7 @@ def _verb(verb: Verb) -> Iterator[str]:
 
 
 def _option(names: str) -> str:
-    """What is typed as it is in bold, what stands for something in italics."""
+    """Return an option with its names in bold and its values in italics."""
     return " ".join(rf"\f{'B' if word.startswith('-') else 'I'}{escaped(word)}\fP" for word in names.split())
 
 

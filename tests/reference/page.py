@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .facts import ENVIRONMENT, Verb, keys, verbs
+from tests.reference.facts import ENVIRONMENT, Verb, keys, verbs
 
 _HEAD = """\
 # Reference
@@ -29,7 +29,7 @@ _KEYS = """\
 
 
 def page() -> str:
-    """The whole page as Markdown."""
+    """Return the whole page as Markdown."""
     return "\n".join(
         (
             _HEAD,

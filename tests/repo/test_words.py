@@ -44,7 +44,7 @@ BANNED = {
 # Words that are not ours to choose: a field of the status document, names that earlier versions gave to files and
 # fields on disk, systemd's lingering and TCP's.
 _CONTRACT = re.compile(
-    r"""\blingering(?=: int|=|\.new)|(?<=\.)lingering\b|(["'`])(?:lease|lingering|tenancy)\1"""
+    r"""\blingering(?=: int|=|\.new)|(?<=\.)lingering\b|(["'`])(?:lease|lingering|tenancy)\1|(?<=\\xa7)tenancy\b"""
     r"""|\b(?:enable|disable)-linger\b|/systemd/linger\b|\bSO_LINGER\b|\.linger\(\)|\bdef linger\(|\bLINGER_S\b""",
 )
 _SYSTEMD = ("syncd/cli/service/*", "syncd/cli/check/service_check.py", "tests/*service*", "tests/system/machine*")

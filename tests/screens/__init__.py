@@ -1,1 +1,1 @@
-"""Pictures of what syncd shows on a terminal, made from the real program: `python -m tests.screens`."""
+"""Screenshots of syncd on a terminal, made with the real program: `python -m tests.screens`."""

@@ -1,4 +1,4 @@
-"""`python -m tests.screens`: plays each scene with the real program and draws its terminal into docs/screens."""
+"""`python -m tests.screens` plays each scene with the real program and draws its terminal into docs/screens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .picture import svg
-from .scenes import SCENES, Scene, staged
+from tests.screens.picture import svg
+from tests.screens.scenes import SCENES, Scene, scene_rig
 
 _REPO = Path(__file__).resolve().parents[2]
 _FOLDER = _REPO / "docs/screens"
@@ -19,7 +19,7 @@ _INSIDE = "SYNCD_SCREENS_HOME"
 
 
 def main() -> None:
-    """Draws the scenes that are named, or all."""
+    """Draw the named scenes, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.screens", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(scene.name for scene in SCENES)}; all")
     parser.add_argument("--text", action="store_true", help="print the screens too")
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _drawn(scene: Scene, *, show: bool) -> bool:
-    with tempfile.TemporaryDirectory(prefix="screens-") as folder, staged(_home(folder)) as stage:
+    with tempfile.TemporaryDirectory(prefix="screens-") as folder, scene_rig(_home(folder)) as rig:
         try:
-            screen = scene.play(stage)
+            screen = scene.play(rig)
         except AssertionError as failure:  # the others can be drawn all the same
             print(f"{scene.name}: {failure}", file=sys.stderr)
             return False
@@ -51,7 +51,7 @@ def _drawn(scene: Scene, *, show: bool) -> bool:
 
 
 def _with_a_plain_home() -> None:
-    """Once more, in a mount namespace where /home is empty, so that a picture says /home/dev. Elsewhere: as it is."""
+    """Run again in a mount namespace with an empty /home, so that a screenshot says /home/dev, if possible."""
     used = (str(_REPO), sys.prefix, sys.base_prefix)
     if _INSIDE in os.environ or shutil.which("unshare") is None or any(path.startswith("/home/") for path in used):
         return
@@ -65,7 +65,7 @@ def _with_a_plain_home() -> None:
 
 
 def _home(folder: str) -> Path:
-    """A home that is empty: the pretty one if it can be had."""
+    """Return an empty home, /home/dev if possible."""
     wanted = os.environ.get(_INSIDE)
     if wanted is None:
         return Path(folder) / "home"

@@ -1,4 +1,4 @@
-"""A terminal's screen as an SVG that loads nothing, with every character in its cell whatever the font."""
+"""A terminal's screen as an SVG without external resources, with every character in its cell in any font."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GAP = re.compile(r"\S+(?: \S+)*")
 
 @dataclass(frozen=True)
 class Run:
-    """Characters of one look, side by side."""
+    """Adjacent characters with the same attributes."""
 
     column: int
     text: str
@@ -39,7 +39,7 @@ class Run:
 
 
 def svg(screen: pyte.Screen, title: str) -> str:
-    """The screen, without the empty rows at its end. `title` is what someone hears who does not see it."""
+    """Return the screen without the empty rows at its end. `title` is its text alternative."""
     rows = [list(_runs(screen, row)) for row in range(screen.lines)]
     while rows and not rows[-1]:
         rows.pop()

@@ -1,4 +1,4 @@
-"""What the pictures show: each scene sets the stage with a real daemon and an emulated sandbox, and has a look."""
+"""The scenes of the screenshots, each with a real daemon and an emulated sandbox."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import pyte
 from syncd.core.clock import SystemClock
 from syncd.core.directories import directories_for
 from syncd.emulator import Emulator
-
-from .terminal import Terminal
+from tests.screens.terminal import Terminal
 
 _CLOCK = SystemClock()
 _SYNCD = (sys.executable, "-P", "-m", "syncd")
@@ -46,8 +45,8 @@ _FILES = {
 _WORDS = ("water", "leaf", "green", "black", "minutes", "pot", "cup", "wait", "pour", "warm", "steep", "stir")
 
 
-class Stage:
-    """A home with a workspace and a configuration, and the cloud that they are for."""
+class SceneRig:
+    """A home with a workspace and a configuration, and the emulator for it."""
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
         self.home = home
@@ -66,7 +65,7 @@ class Stage:
         self.folder.mkdir(parents=True, mode=0o700)
 
     def configure(self, **keys: object) -> None:
-        """Writes configuration and key; `sync__debounce_seconds=0.2` is that key."""
+        """Write configuration and key; `sync__debounce_seconds=0.2` is that key."""
         values = {
             "workspace.path": str(self.workspace),
             "sandbox.id": _SANDBOX,
@@ -80,18 +79,18 @@ class Stage:
         (self.folder / "api-key").write_text(self.emulator.api_key + "\n")
 
     def write(self, path: str, content: str | bytes) -> None:
-        """One file of the workspace."""
+        """Write one file of the workspace."""
         target = self.workspace / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     def write_large(self) -> None:
-        """Files that compression makes no smaller, so that an upload takes its time."""
+        """Write incompressible files, so that an upload takes its time."""
         for number in range(2 * _UPLOAD_MIB):
             self.write(f"assets/photo{number:02}.jpg", self._chance.randbytes(_MIB // 2))
 
     def environment(self, **more: str) -> dict[str, str]:
-        """All that the program sees of this machine's."""
+        """Return the whole environment of the program."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.home),
@@ -104,18 +103,18 @@ class Stage:
         }
 
     def run(self, *args: str) -> None:
-        """`syncd ARGS`, unseen."""
+        """Run `syncd ARGS` without a screen."""
         subprocess.run([*_SYNCD, *args], env=self.environment(), cwd=self.home, check=False, capture_output=True)
 
     def daemon(self) -> None:
-        """`syncd run`, until the end of the scene."""
+        """Run `syncd run` until the end of the scene."""
         with self._log.open("wb") as log:
             self._daemon = subprocess.Popen(
                 [*_SYNCD, "run"], env=self.environment(), cwd=self.home, stdin=subprocess.DEVNULL, stderr=log
             )
 
     def in_state(self, *states: str) -> None:
-        """Waits for the daemon to say that it is in one of these."""
+        """Wait for the daemon to be in one of these states."""
         file = Path(directories_for(str(self.workspace), self.environment()).state, "status.json")
         for _ in range(600):
             with suppress(OSError, ValueError):
@@ -126,7 +125,7 @@ class Stage:
 
     @contextmanager
     def terminal(self, *args: str, rows: int = 40) -> Iterator[Terminal]:
-        """A terminal on which someone has typed `syncd ARGS`."""
+        """Give a terminal in which `syncd ARGS` was typed."""
         terminal = Terminal(rows=rows)
         terminal.show(f"\033[1m$ syncd {' '.join(args)}\033[0m\n")
         terminal.start([*_SYNCD, *args], self.environment(), self.home)
@@ -136,34 +135,34 @@ class Stage:
             terminal.close()
 
     def shown(self, *args: str) -> pyte.Screen:
-        """What `syncd ARGS` shows in the end."""
+        """Return the screen at the end of `syncd ARGS`."""
         with self.terminal(*args) as terminal:
             terminal.finish()
             return terminal.screen
 
     def close(self) -> None:
-        """Ends the daemon."""
+        """End the daemon."""
         if self._daemon is not None:
             self._daemon.send_signal(signal.SIGTERM)
             self._daemon.wait()
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    """A stage in a folder that is empty or not there yet."""
+def scene_rig(folder: Path) -> Iterator[SceneRig]:
+    """Give a rig in a folder that is empty or missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with _emulator(folder / ".cloud") as emulator:
         emulator.create_sandbox(_SANDBOX)
-        stage = Stage(folder, emulator)
+        rig = SceneRig(folder, emulator)
         try:
-            yield stage
+            yield rig
         finally:
-            stage.close()
+            rig.close()
 
 
 @contextmanager
 def _emulator(folder: Path) -> Iterator[Emulator]:
-    """At the same port each time, so that pictures differ only where the program does; at another if it is taken."""
+    """Start at the same port each time, so that screenshots differ only with the program; at another if it is taken."""
     try:
         emulator = Emulator(folder, _PORT)
         emulator.start()
@@ -176,79 +175,79 @@ def _emulator(folder: Path) -> Iterator[Emulator]:
         emulator.close()
 
 
-def _status(stage: Stage) -> pyte.Screen:
-    stage.configure()
-    stage.daemon()
-    stage.in_state("watching")
-    stage.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
-    stage.in_state("debouncing", "snapshotting", "uploading", "initializing")
-    stage.in_state("watching")
+def _status(rig: SceneRig) -> pyte.Screen:
+    rig.configure()
+    rig.daemon()
+    rig.in_state("watching")
+    rig.write("src/tea/brew.py", 'MINUTES = {"green": 2, "black": 4, "oolong": 3}\n')
+    rig.in_state("debouncing", "snapshotting", "uploading", "initializing")
+    rig.in_state("watching")
     _CLOCK.sleep(_AGE_S)
-    return stage.shown("status")
+    return rig.shown("status")
 
 
-def _retrying(stage: Stage) -> pyte.Screen:
-    stage.configure(retry__first_delay_seconds=40, retry__max_delay_seconds=60)
-    stage.run("push")
-    stage.emulator.faults.script("any: 503 always")
-    stage.write("README.md", "# Tea timer\n\nNew words.\n")
-    stage.daemon()
-    stage.in_state("retrying")
+def _retrying(rig: SceneRig) -> pyte.Screen:
+    rig.configure(retry__first_delay_seconds=40, retry__max_delay_seconds=60)
+    rig.run("push")
+    rig.emulator.faults.script("any: 503 always")
+    rig.write("README.md", "# Tea timer\n\nNew words.\n")
+    rig.daemon()
+    rig.in_state("retrying")
     _CLOCK.sleep(_AGE_S)
-    return stage.shown("status")
+    return rig.shown("status")
 
 
-def _watch(stage: Stage) -> pyte.Screen:
-    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
-    stage.run("push")
-    stage.write_large()
-    stage.daemon()
-    stage.in_state("uploading")
-    with stage.terminal("status", "--watch") as terminal:
+def _watch(rig: SceneRig) -> pyte.Screen:
+    rig.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
+    rig.run("push")
+    rig.write_large()
+    rig.daemon()
+    rig.in_state("uploading")
+    with rig.terminal("status", "--watch") as terminal:
         terminal.until(_halfway, "an upload half done")
         return terminal.screen
 
 
-def _push(stage: Stage) -> pyte.Screen:
-    stage.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
-    stage.write_large()
-    with stage.terminal("push") as terminal:
+def _push(rig: SceneRig) -> pyte.Screen:
+    rig.configure(sync__upload_limit_kib_per_second=_SLOW_KIB)
+    rig.write_large()
+    with rig.terminal("push") as terminal:
         terminal.until(_halfway, "an upload half done")
         return terminal.screen
 
 
-def _check(stage: Stage) -> pyte.Screen:
-    """One thing to look at: a clock that is not the server's."""
-    stage.configure()
-    stage.write_large()
-    stage.write("deploy/server.pem", "a private key would be in here\n")
-    stage.emulator.faults.script("any: skew 400 always")
-    return stage.shown("check")
+def _check(rig: SceneRig) -> pyte.Screen:
+    """Show `syncd check` with one warning: a clock that is not the server's."""
+    rig.configure()
+    rig.write_large()
+    rig.write("deploy/server.pem", "a private key would be in here\n")
+    rig.emulator.faults.script("any: skew 400 always")
+    return rig.shown("check")
 
 
-def _history(stage: Stage) -> pyte.Screen:
-    stage.configure(retry__give_up_after_seconds=1, retry__first_delay_seconds=0.2)
-    stage.run("push")
+def _history(rig: SceneRig) -> pyte.Screen:
+    rig.configure(retry__give_up_after_seconds=1, retry__first_delay_seconds=0.2)
+    rig.run("push")
     for minutes in (3, 5):
-        stage.write("src/tea/brew.py", f'MINUTES = {{"green": 2, "black": {minutes}}}\n')
-        stage.run("push")
-    stage.write("docs/plan.md", "# Plan\n")
-    stage.emulator.faults.script("upload: 503 x9")
-    stage.run("push")
-    stage.emulator.faults.clear()
-    stage.run("push")
-    (stage.workspace / "docs/plan.md").unlink()
-    stage.run("push", "--force")
-    return stage.shown("history")
+        rig.write("src/tea/brew.py", f'MINUTES = {{"green": 2, "black": {minutes}}}\n')
+        rig.run("push")
+    rig.write("docs/plan.md", "# Plan\n")
+    rig.emulator.faults.script("upload: 503 x9")
+    rig.run("push")
+    rig.emulator.faults.clear()
+    rig.run("push")
+    (rig.workspace / "docs/plan.md").unlink()
+    rig.run("push", "--force")
+    return rig.shown("history")
 
 
 _ANSWERS = ((r"[Dd]irectory[^\n]*: ?$", "tea"), (r"[Ss]andbox id[^\n]*: ?$", _SANDBOX), (r": ?$", ""))
 
 
-def _init(stage: Stage) -> pyte.Screen:
-    """Whatever it asks is answered, with Enter where no answer is known; the last answer is no, so nothing is sent."""
-    flags = ("--sandbox-base-url", stage.emulator.base_url)
-    with stage.terminal("init", *flags, rows=60) as terminal:
+def _init(rig: SceneRig) -> pyte.Screen:
+    """Answer each question of `syncd init`, with Enter by default; the last answer is no, so nothing is sent."""
+    flags = ("--sandbox-base-url", rig.emulator.base_url)
+    with rig.terminal("init", *flags, rows=60) as terminal:
         while True:
             before = terminal.text
             try:
@@ -258,22 +257,22 @@ def _init(stage: Stage) -> pyte.Screen:
                 return terminal.screen
             answer = next((answer for asked, answer in _ANSWERS if re.search(asked, terminal.text)), "")
             if re.search(r"key", terminal.text.splitlines()[-1], re.IGNORECASE):
-                answer = stage.emulator.api_key
+                answer = rig.emulator.api_key
             terminal.type(answer + "\n")
 
 
 def _halfway(text: str) -> bool:
-    """Far enough for speed and time left to be known and shown."""
+    """Wait until speed and time left are known and shown."""
     return bool(re.search(r"\b[456][0-9] ?%", text) and re.search(r"B/s", text))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: the file's name, what it is for whoever cannot see it, and how it comes about."""
+    """One screenshot: the file's name, its text alternative, and the function that plays it."""
 
     name: str
     title: str
-    play: Callable[[Stage], pyte.Screen]
+    play: Callable[[SceneRig], pyte.Screen]
 
 
 SCENES = (

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and what a person would see there."""
+"""A program on its own terminal, and its screen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STOP_S = 5.0
 
 
 class Terminal:
-    """Runs one program; its screen is as the program left it, or as it is at the moment."""
+    """Runs one program, and has its present or last screen."""
 
     def __init__(self, columns: int = COLUMNS, rows: int = ROWS) -> None:
         self.screen = pyte.Screen(columns, rows)
@@ -35,15 +35,15 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """The screen's lines."""
+        """Return the screen's lines."""
         return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
 
     def show(self, text: str) -> None:
-        """Puts a line there that no program wrote, such as the shell's prompt."""
+        """Show a line that no program wrote, such as the shell's prompt."""
         self._stream.feed(text.replace("\n", "\r\n").encode())
 
     def start(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        """Starts a program with this terminal as its own."""
+        """Start a program on this terminal."""
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, self._size)
         self._process = subprocess.Popen(
@@ -52,11 +52,11 @@ class Terminal:
         os.close(theirs)
 
     def type(self, text: str) -> None:
-        """What a person types."""
+        """Type keys."""
         os.write(self._ours, text.encode())
 
     def until(self, seen: Callable[[str], object], what: str, timeout_s: float = 30.0) -> None:
-        """Reads until the screen shows what is wanted. Fails, with the screen, if it does not in time."""
+        """Read until the screen shows the text. Fails with the screen after the timeout."""
         deadline_s = _CLOCK.monotonic_s() + timeout_s
         while not seen(self.text):
             left_s = deadline_s - _CLOCK.monotonic_s()
@@ -64,7 +64,7 @@ class Terminal:
                 raise AssertionError(f"the screen never showed {what}:\n{self.text}")
 
     def finish(self, timeout_s: float = 30.0) -> int:
-        """Reads to the program's end; its exit code."""
+        """Read to the program's end, and return its exit code."""
         assert self._process is not None
         deadline_s = _CLOCK.monotonic_s() + timeout_s
         while self._read(max(0.0, deadline_s - _CLOCK.monotonic_s())):
@@ -75,7 +75,7 @@ class Terminal:
         return code
 
     def close(self) -> None:
-        """Ends the program as Ctrl-C would, or harder; the screen stays as it was."""
+        """End the program as Ctrl-C does, or by a kill; the screen stays."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The product as other programs meet it: a process with output, an exit code and a place in /proc."""
+"""The command as other programs see it: a process with output, an exit code and a place in /proc."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Finished:
 
 
 def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: Sequence[str] = ()) -> Finished:
-    """Runs `syncd ARGS` to its end, 60 s at most."""
+    """Run `syncd ARGS` to its end, 60 s at most."""
     started_s = CLOCK.monotonic_s()
     ended = subprocess.run(
         [*prefix, *SYNCD, *args],
@@ -51,7 +51,7 @@ def run_command(args: Sequence[str], env: Mapping[str, str], cwd: Path, prefix: 
 
 
 class Running:
-    """A command that runs on. Its output goes to files: a pipe that nobody reads would hold it up."""
+    """A running command. Its output goes to files, as an unread pipe would block it."""
 
     def __init__(
         self, args: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path, prefix: Sequence[str] = ()
@@ -68,58 +68,58 @@ class Running:
 
     @property
     def out(self) -> str:
-        """What it wrote to stdout so far."""
+        """Return what it wrote to stdout so far."""
         return self._out.read_text(encoding="utf-8", errors="surrogateescape")
 
     @property
     def err(self) -> str:
-        """What it wrote to stderr so far."""
+        """Return what it wrote to stderr so far."""
         return self._err.read_text(encoding="utf-8", errors="surrogateescape")
 
     @property
     def code(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """Return its exit code, None while it runs."""
         return self._process.poll()
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = 15.0) -> int:
-        """Its exit code, once it ended by itself."""
+        """Wait until it ends by itself, and return its exit code."""
         return self._process.wait(timeout_s)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code after the signal, which must come within what is promised."""
+        """Send the signal, and return the exit code, which must come within the documented time."""
         self.shown_arguments += self.arguments()
         if self.code is None:
             self.send(number)
         return self._process.wait(STOP_S)
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it gets to run any more."""
+        """Send SIGKILL."""
         self.shown_arguments += self.arguments()
         self._process.kill()
         self._process.wait()
 
     def arguments(self) -> bytes:
-        """Its argument list, as any user of the machine can read it; empty once it ended."""
+        """Return its argument list, as any user can read it; empty once it ended."""
         return self._proc("cmdline")
 
     def peak_kib(self) -> int:
-        """The most memory it ever had resident."""
+        """Return its peak resident memory."""
         return self._number(self._proc("status"), b"VmHWM:")
 
     def resident_kib(self) -> int:
-        """The memory it has resident now."""
+        """Return its resident memory."""
         return self._number(self._proc("status"), b"VmRSS:")
 
     def cpu_s(self) -> float:
-        """Seconds of processor time it used so far."""
+        """Return its CPU time in seconds."""
         fields = self._proc("stat").rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wakeups(self) -> int:
-        """How often one of its threads waited for something and was woken."""
+        """Return how often one of its threads was woken."""
         total = 0
         for task in os.listdir(f"/proc/{self.pid}/task"):
             total += self._number(self._proc(f"task/{task}/status"), b"\nvoluntary_ctxt_switches:")

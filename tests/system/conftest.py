@@ -1,4 +1,4 @@
-"""Each test gets a rig, and whatever it did, no secret may have come out."""
+"""The rig of each system test, which checks at the end that no secret was shown."""
 
 from __future__ import annotations
 

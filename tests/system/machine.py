@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 
 def missing() -> str:
-    """Why there can be no such machine here; empty if there can."""
+    """Return why there can be no such machine here; empty if there can."""
     if os.geteuid() != 0:
         return "only root can make namespaces with a systemd of their own"
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -50,7 +50,7 @@ def missing() -> str:
 
 
 def _cgroups() -> Path | None:
-    """Where the unified tree is mounted, if it can be written."""
+    """Return where the unified cgroup tree is mounted, if it is writable."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 ") and "rw" in place.split()[5].split(","):
@@ -59,17 +59,17 @@ def _cgroups() -> Path | None:
 
 
 def _outermost(paths: set[str]) -> list[str]:
-    """Without those that another one holds, which is shown read-only."""
+    """Return the paths that no other of them contains."""
     return sorted(path for path in paths if not any(path.startswith(f"{other}/") for other in paths))
 
 
 def shown(path: str) -> str:
-    """Where the machine has what is at this path here; its services each have a temporary folder of their own."""
+    """Return the machine's path for this path; its services have temporary folders of their own."""
     return f"/opt/shown{path}" if path.startswith(("/tmp/", "/var/tmp/")) else path
 
 
 class Machine:
-    """Boots with `folder/home` as the home of its one person, and ends with everything in it."""
+    """A machine with `folder/home` as its user's home, which ends with everything in it."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
         self.home = folder / "home"
@@ -108,7 +108,7 @@ class Machine:
             raise
 
     def _init(self) -> int:
-        """Its process 1, as this machine numbers it; 0 until there is one."""
+        """Return the process id of its init; 0 until there is one."""
         assert self._unshare.poll() is None, f"it did not boot: {self._log.read_text()}"
         pid = self._unshare.pid
         with suppress(OSError):
@@ -122,7 +122,7 @@ class Machine:
     # -- what is done in it
 
     def run(self, *args: str, as_root: bool = False, environ: Mapping[str, str] | None = None) -> Finished:
-        """A command of the person's (or root's) to its end, in the home directory, 60 s at most."""
+        """Run a command as the user (or root) to its end, in the home directory, 60 s at most."""
         started_s = CLOCK.monotonic_s()
         ended = subprocess.run(
             self.line(*args, as_root=as_root, environ=environ),
@@ -135,7 +135,7 @@ class Machine:
         return Finished(tuple(args), ended.returncode, out, err, CLOCK.monotonic_s() - started_s)
 
     def line(self, *args: str, as_root: bool = False, environ: Mapping[str, str] | None = None) -> list[str]:
-        """The command line that runs a command in there."""
+        """Return the command line that runs a command in it."""
         person = ["--reuid", str(UID), "--regid", str(UID), "--init-groups", "--"]
         settings = {
             "HOME": HOME,
@@ -154,16 +154,16 @@ class Machine:
         ]
 
     def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
-        """Waits for the condition to hold; what it returned."""
+        """Wait for the condition to hold, and return its value."""
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):
             assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}"
-            CLOCK.sleep(0.05)  # each look may be a process or two
+            CLOCK.sleep(0.05)  # each check may be a process or two
         return found
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """What this thread opens meanwhile, it opens in the machine's network; threads it starts stay there."""
+        """Open sockets of this thread in the machine's network; threads that it starts stay there."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net", "rb") as ours, open(f"/proc/{self.pid}/ns/net", "rb") as theirs:
             _enter(libc, theirs.fileno())
@@ -173,7 +173,7 @@ class Machine:
                 _enter(libc, ours.fileno())
 
     def close(self) -> None:
-        """Ends every process in it, and with them their namespaces."""
+        """End every process in it, and with them their namespaces."""
         with suppress(OSError):
             (self._cgroup / "cgroup.kill").write_text("1")
         self._unshare.kill()

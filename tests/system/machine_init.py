@@ -1,7 +1,7 @@
-"""Makes a throw-away machine out of new namespaces, and becomes its systemd: the first process of `machine.Machine`.
+"""Makes a throw-away machine of new namespaces, and becomes its systemd: the first process of `machine.Machine`.
 
 Runs as process 1 of its own PID, mount, network, UTS, IPC and cgroup namespace, as root. All that it mounts and writes
-lies in that mount namespace, on memory: nothing is left when its last process ends, and the host never sees any of it.
+is in that mount namespace, in memory: nothing is left when its last process ends, and the host never sees any of it.
 Standard library only. Arguments: the plan, as JSON.
 """
 
@@ -33,7 +33,7 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
 
 
 def main() -> None:
-    """From the host's root to the machine's systemd."""
+    """Set up the machine from the host's root, and start its systemd."""
     plan: dict[str, Any] = json.loads(sys.argv[1])
     work = Path(plan["work"])
     mount("tmpfs", work, "tmpfs", "mode=755,size=1g")
@@ -78,13 +78,13 @@ def main() -> None:
 
 
 def mount(source: str, target: Path, kind: str, options: str) -> None:
-    """Mounts one thing; an empty kind is told by the options."""
+    """Mount one file system; an empty kind is given by the options."""
     of_kind = ["-t", kind] if kind else []
     subprocess.run(["mount", *of_kind, "-o", options, source, str(target)], check=True)
 
 
 def kernel_file_systems(root: Path) -> None:
-    """/proc, /sys, /dev, /run and /tmp of the machine's own; the kernel's settings can be read only."""
+    """Mount the machine's own /proc, /sys, /dev, /run and /tmp, with read-only kernel settings."""
     mount("proc", root / "proc", "proc", "nosuid,nodev,noexec")
     for name in KNOBS:
         knob = root / "proc" / name
@@ -114,12 +114,12 @@ def kernel_file_systems(root: Path) -> None:
 
 
 def remount(path: Path, *more: str) -> None:
-    """Readable only from now on."""
+    """Make a mount read-only."""
     subprocess.run(["mount", "-o", ",".join(("remount,bind,ro,nosuid,nodev", *more)), str(path)], check=True)
 
 
 def build(root: Path, plan: dict[str, Any]) -> None:
-    """An account with lingering, a journal, a name, and no services of the host's."""
+    """Set up an account with lingering, a journal, a host name, and no services of the host."""
     etc = root / "etc"
     name, uid = plan["user"], plan["uid"]
     (etc / "fstab").write_text("")
@@ -148,13 +148,13 @@ def build(root: Path, plan: dict[str, Any]) -> None:
 
 
 def add(file: Path, line: str) -> None:
-    """One more account."""
+    """Add one more account."""
     with file.open("a") as out:
         out.write(line)
 
 
 def show(root: Path, outside: str, inside: str) -> None:
-    """The interpreter and the checkout, for an account that the folders above may shut out."""
+    """Make the interpreter and the checkout visible to an account."""
     place = root / inside.lstrip("/")
     for folder in reversed(place.parents):
         if folder.is_relative_to(root) and folder != root:

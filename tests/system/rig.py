@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 
 
 class Rig:
-    """Starts, asks and stops the product, breaks the cloud under it, and sees what arrived."""
+    """Starts, calls and stops the command, sets faults, and reads what arrived."""
 
     def __init__(self, folder: Path, emulator: Emulator) -> None:
         self.emulator = emulator
@@ -55,7 +55,7 @@ class Rig:
     # -- what a person sets up
 
     def configure(self, keys: Mapping[str, object] | None = None) -> None:
-        """Writes the configuration: `table.key` to value, over what makes tests fast."""
+        """Write the configuration: `table.key` to value, over the test defaults."""
         values = {
             "workspace.path": str(self.workspace),
             "sandbox.id": SANDBOX,
@@ -68,25 +68,25 @@ class Rig:
         _replace(self.config_file, "".join(lines))
 
     def write_key(self, key: str) -> None:
-        """Puts a key into the key file, as an editor would: a new file in the old one's place."""
+        """Write a key into the key file as an editor does, by a new file."""
         _replace(self.key_file, f"{key}\n")
 
     def write(self, path: str, content: str | bytes = "text\n") -> None:
-        """Writes a file of the workspace, with the folders above it."""
+        """Write a file of the workspace, with the folders above it."""
         target = os.path.join(self.workspace, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
 
     def fill(self, count: int) -> None:
-        """Writes so many small files that differ."""
+        """Write so many small files that differ."""
         for number in range(count):
             self.write(f"folder{number % 7}/file{number:03}.txt", f"content {number}\n")
 
     # -- the product
 
     def environment(self) -> dict[str, str]:
-        """All that the product's processes see of the environment."""
+        """Return the whole environment of the command's processes."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.home),
@@ -98,14 +98,14 @@ class Rig:
         }
 
     def start(self, *args: str, prefix: Sequence[str] = ()) -> Running:
-        """`syncd run`, as a process of its own."""
+        """Start `syncd run` as a process."""
         output = self._output / f"run{len(self.daemons)}"
         daemon = Running(("run", *args), self.environment(), self.home, output, prefix)
         self.daemons.append(daemon)
         return daemon
 
     def up(self, *args: str, prefix: Sequence[str] = ()) -> Running:
-        """`syncd run`, once it has synced what is there."""
+        """Start `syncd run`, and wait for its first sync."""
         initialized = self.count("initialize", 200)
         daemon = self.start(*args, prefix=prefix)
         self.until(lambda: self.count("initialize", 200) > initialized, "the first sync")
@@ -113,40 +113,40 @@ class Rig:
         return daemon
 
     def kill(self) -> None:
-        """`kill -9` for the process that was started last."""
+        """Send SIGKILL to the last process."""
         self.daemons[-1].kill()
 
     def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
-        """`syncd ARGS` to its end."""
+        """Run `syncd ARGS` to its end."""
         finished = run_command(args, self.environment(), self.home, prefix)
         self._finished.append(finished)
         return finished
 
     def ok(self, *args: str) -> Finished:
-        """`syncd ARGS`, which must succeed."""
+        """Run `syncd ARGS`, which must succeed."""
         finished = self.run(*args)
-        assert finished.code == 0, f"{finished}\n{self.story()}"
+        assert finished.code == 0, f"{finished}\n{self.report()}"
         return finished
 
     def background(self, *args: str) -> Running:
-        """`syncd ARGS` as a process that the test waits for; stopped at the end like a daemon."""
+        """Start `syncd ARGS` as a process, which is stopped at the end."""
         output = self._output / f"{args[0]}{len(self.daemons)}"
         running = Running(args, self.environment(), self.home, output)
         self.daemons.append(running)
         return running
 
     def status(self) -> dict[str, Any]:
-        """What `syncd status --json` says."""
+        """Return the output of `syncd status --json`."""
         document: dict[str, Any] = json.loads(self.ok("status", "--json").out)
         return document
 
     @property
     def state_folder(self) -> Path:
-        """The workspace's own folder of state, there or not."""
+        """Return the workspace's folder of state, existing or not."""
         return Path(directories_for(str(self.workspace), self.environment()).state)
 
     def shown(self) -> dict[str, Any]:
-        """The status document as it lies on disk: cheap to look at, though only `status` says whether it is true."""
+        """Return the status document on disk: fast, but only `status` says whether it is valid."""
         try:
             document: dict[str, Any] = json.loads((self.state_folder / "status.json").read_text())
         except (OSError, ValueError):
@@ -156,7 +156,7 @@ class Rig:
     # -- the cloud
 
     def once(self, op: str, when: When | str, act: Callable[[], object]) -> threading.Event:
-        """Does something at that instant of the next request of `op`, which waits for it. Set when it is done."""
+        """Act at that moment of the next request of `op`, which waits for it. The event is set when it is done."""
         pending = threading.Lock()
         done = threading.Event()
 
@@ -169,43 +169,43 @@ class Rig:
         return done
 
     def faults(self, *lines: str) -> None:
-        """What goes wrong from now on, in the emulator's words."""
+        """Set faults, in the emulator's language."""
         self.emulator.faults.script(*lines)
 
     def count(self, op: str, status: int | None = None) -> int:
-        """How many requests of that kind the cloud saw."""
+        """Return the number of requests of that kind."""
         return self.emulator.request_log.count(op, status)
 
     def archive(self) -> Path:
-        """The archive that was uploaded last."""
+        """Return the archive that was uploaded last."""
         objects = (self.emulator.data_dir / "bucket").rglob("workspace.tar.gz/*.????????")
         return max(objects, key=lambda path: path.name)
 
     def archived(self) -> list[str]:
-        """The names in the archive that was uploaded last."""
+        """Return the names in the archive that was uploaded last."""
         return names_in(self.archive())
 
     # -- waiting and seeing
 
     def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
-        """Waits for the condition to hold; what it returned. Fails when the time is over, with the whole story."""
+        """Wait for the condition to hold, and return its value. Fails with a report after the timeout."""
         deadline_s = CLOCK.monotonic_s() + timeout_s
         while not (found := condition()):
-            assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}\n{self.story()}"
+            assert CLOCK.monotonic_s() < deadline_s, f"waited {timeout_s:g} s for {what}\n{self.report()}"
             CLOCK.sleep(_POLL_S)
         return found
 
     def in_state(self, *states: str, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Waits for the daemon to be in one of these states; the status document then."""
+        """Wait for the daemon to be in one of these states, and return the status document."""
         self.until(lambda: self.shown()["state"] in states, f"state {' or '.join(states)}", timeout_s)
         return self.status()
 
     def there(self) -> Tree:
-        """What the sandbox holds."""
+        """Return the files in the sandbox."""
         return tree(self.sandbox.workspace)
 
     def converged(self, without: Callable[[str], bool] = lambda _: False, timeout_s: float = 20.0) -> Tree:
-        """Waits until the sandbox holds the workspace, byte for byte; what was wanted. `without`: what stays home."""
+        """Wait until the sandbox equals the workspace, and return the files. `without`: the excluded ones."""
         missing: list[str] = []
         wanted: Tree = {}
 
@@ -221,8 +221,8 @@ class Rig:
         self.until(equal, f"the sandbox to hold the workspace; it lacks {missing[:5]}", timeout_s)
         return wanted
 
-    def story(self) -> str:
-        """What a person wants to read when a test fails."""
+    def report(self) -> str:
+        """Return a report for a failed test."""
         requests = "\n".join(f"  {entry}" for entry in self.emulator.request_log.entries()[-25:])
         daemons = "\n".join(
             f"--- process {daemon.pid}, exit {daemon.code}\n{daemon.err[-3000:]}" for daemon in self.daemons
@@ -232,13 +232,13 @@ class Rig:
     # -- the end
 
     def close(self) -> None:
-        """Ends every process."""
+        """End every process."""
         for daemon in self.daemons:
             if daemon.code is None:
                 daemon.kill()
 
     def leaks(self) -> list[str]:
-        """Where a key, a signature or a traceback can be seen by whoever should not. Call it after `close`."""
+        """Return where a key, a signature or a traceback was shown. Call it after `close`."""
         outputs = {f"output of process {daemon.pid}": daemon.out + daemon.err for daemon in self.daemons}
         outputs |= {f"output of {' '.join(done.args)}": done.out + done.err for done in self._finished}
         outputs["the argument lists"] = os.fsdecode(b"\n".join(daemon.shown_arguments for daemon in self.daemons))
@@ -246,7 +246,7 @@ class Rig:
         found += [f"{name}: a traceback" for name, text in outputs.items() if "Traceback (most recent" in text]
         for path in self.home.rglob("*"):
             status = path.lstat()
-            if path.is_relative_to(self.workspace):  # the person's own files, whatever they look like
+            if path.is_relative_to(self.workspace):  # the user's own files may hold anything
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
                 why = _secret(path.read_bytes().decode("latin-1")) if status.st_size < 1 << 24 else ""
@@ -269,7 +269,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def emptied(folder: Path) -> None:
-    """Takes everything out of a folder."""
+    """Remove everything in a folder."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

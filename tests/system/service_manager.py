@@ -1,4 +1,4 @@
-"""The other end of `$NOTIFY_SOCKET`: hears what a service manager would be told, in order and with its time."""
+"""A service manager's end of `$NOTIFY_SOCKET`: it records notifications with their times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.command import CLOCK
 
 
 @dataclass(frozen=True)
-class Heard:
+class Datagram:
     """One datagram's assignments, and when it came (monotonic seconds)."""
 
     at_s: float
@@ -22,7 +22,7 @@ class ServiceManager:
     """Listens on a datagram socket until closed."""
 
     def __init__(self, path: Path) -> None:
-        self.heard: list[Heard] = []
+        self.received: list[Datagram] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._listener = threading.Thread(target=self._listen, name="service-manager")
@@ -31,22 +31,22 @@ class ServiceManager:
     def _listen(self) -> None:
         while datagram := self._socket.recv(65536):
             lines = datagram.decode().splitlines()
-            self.heard.append(Heard(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
+            self.received.append(Datagram(CLOCK.monotonic_s(), dict(line.split("=", 1) for line in lines)))
 
     def said(self, field: str) -> list[str]:
-        """All values of a field, oldest first."""
-        return [message.fields[field] for message in list(self.heard) if field in message.fields]
+        """Return all values of a field, oldest first."""
+        return [message.fields[field] for message in list(self.received) if field in message.fields]
 
     def times(self, field: str) -> list[float]:
-        """When a field was told."""
-        return [message.at_s for message in list(self.heard) if field in message.fields]
+        """Return the times of a field."""
+        return [message.at_s for message in list(self.received) if field in message.fields]
 
     def order(self, *fields: str) -> list[str]:
-        """Which of these fields were told, in their order."""
-        return [field for message in list(self.heard) for field in message.fields if field in fields]
+        """Return these fields in the order they came."""
+        return [field for message in list(self.received) for field in message.fields if field in fields]
 
     def close(self) -> None:
-        """An empty datagram ends the listener."""
+        """Send an empty datagram, which ends the listener."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendto(b"", self._socket.getsockname())
         self._listener.join()

@@ -1,6 +1,6 @@
-"""Tries what a service behind walls must not be able to do, and what it must; prints what came of each as JSON.
+"""Tries what a sandboxed service must not be able to do, and what it must; prints the outcomes as JSON.
 
-Run by systemd in the daemon's place, and once more without any walls. Standard library only. No key is printed.
+Run by systemd in the daemon's place, and once more without sandboxing. Standard library only. No key is printed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ AF_PACKET = 17
 
 
 def write(folder: str) -> None:
-    """A file made and removed."""
+    """Create and remove a file."""
     path = os.path.join(folder, f".probe{os.getpid()}")
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     os.unlink(path)
 
 
 def unshare() -> None:
-    """A user namespace, which is the way to every right."""
+    """Create a user namespace, which gives all privileges in it."""
     libc = ctypes.CDLL(None, use_errno=True)
     pid = os.fork()
     if pid == 0:
@@ -39,7 +39,7 @@ def unshare() -> None:
 
 
 def set_id(folder: str) -> None:
-    """A file that gives its rights to whoever runs it."""
+    """Create a set-id file."""
     path = os.path.join(folder, f".set-id{os.getpid()}")
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     try:
@@ -49,12 +49,12 @@ def set_id(folder: str) -> None:
 
 
 def priority() -> None:
-    """Its own priority, lowered: allowed to anyone, and no business of the daemon's."""
+    """Lower the own priority, which anyone may."""
     os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def own(folder: str) -> None:
-    """A file given to the user whose it is: what chown allows anyone."""
+    """Change a file's owner to the own user, which anyone may."""
     path = os.path.join(folder, f".own{os.getpid()}")
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     try:
@@ -64,14 +64,14 @@ def own(folder: str) -> None:
 
 
 def credential() -> None:
-    """The key, as the service manager hands it over."""
+    """Read the key that the service manager passes."""
     content = Path(os.environ["CREDENTIALS_DIRECTORY"], "klavis-api-key").read_text()
     if content != Path(sys.argv[1]).read_text():
         raise OSError(errno.EIO, "another key")
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """The name of the error, "ok" without one."""
+    """Return the name of the error, "ok" without one."""
     try:
         attempt()
     except OSError as failure:

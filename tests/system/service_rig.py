@@ -1,4 +1,4 @@
-"""A person on a throw-away machine: a home, a workspace, a sandbox, syncd in a venv, and systemd that runs it."""
+"""A user on a throw-away machine: home, workspace, sandbox, syncd in a venv, and systemd to run it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Found = TypeVar("Found")
 
 
 def make_home(home: Path) -> None:
-    """A home with nothing but syncd in it."""
+    """Make a home with only syncd in it."""
     venv = home / VENV
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
@@ -35,14 +35,14 @@ def make_home(home: Path) -> None:
 
 
 def own(path: Path) -> None:
-    """Everything there is the person's."""
+    """Give everything there to the user."""
     for folder, folders, files in os.walk(path):
         for name in ("", *folders, *files):
             os.lchown(os.path.join(folder, name), UID, UID)
 
 
 class ServiceRig:
-    """One configuration of one person, from `syncd service install` to `uninstall`."""
+    """One configuration of one user, from `syncd service install` to `uninstall`."""
 
     def __init__(self, machine: Machine, emulator: Emulator, name: str = "") -> None:
         self.machine = machine
@@ -60,7 +60,7 @@ class ServiceRig:
     # -- what a person sets up
 
     def at(self, path: str) -> Path:
-        """A path of the machine's, as this process can reach it."""
+        """Return a path of the machine as this process reaches it."""
         return self.home / path.removeprefix(HOME).lstrip("/") if path.startswith(HOME) else self.root / path[1:]
 
     @property
@@ -69,7 +69,7 @@ class ServiceRig:
         return Path(f"/proc/{self.machine.pid}/root")
 
     def configure(self, keys: Mapping[str, object] | None = None) -> None:
-        """Writes the configuration: `table.key` to value, over what makes tests fast."""
+        """Write the configuration: `table.key` to value, over the test defaults."""
         values = {
             "workspace.path": self.workspace,
             "sandbox.id": self.sandbox.id,
@@ -81,7 +81,7 @@ class ServiceRig:
         self.put(self.config_file, "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
 
     def put(self, path: str, text: str | bytes, mode: int = 0o600) -> None:
-        """A file of the person's in the place of what was there, with the folders above it."""
+        """Write a user's file over an existing one, with the folders above it."""
         target = self.at(path)
         for folder in reversed(target.parents):
             if not folder.exists():
@@ -94,42 +94,42 @@ class ServiceRig:
         draft.replace(target)
 
     def write(self, path: str, text: str | bytes = "text\n") -> None:
-        """A file of the workspace."""
+        """Write a file of the workspace."""
         self.put(f"{self.workspace}/{path}", text, 0o644)
 
     def set_up(self, keys: Mapping[str, object] | None = None) -> None:
-        """Configuration, key and a workspace with something in it."""
+        """Write configuration, key and a workspace."""
         self.configure(keys)
         self.put(self.key_file, KEY + "\n")
         self.write("first.txt")
 
     def drop_in(self, *lines: str) -> None:
-        """What `systemctl edit` would leave; in force at once."""
+        """Write a drop-in as `systemctl edit` does, and reload."""
         self.put(f"{HOME}/{UNITS}/{self.unit}.d/override.conf", "\n".join(("[Service]", *lines, "")), 0o644)
         self.systemctl("daemon-reload")
 
     def faults(self, *lines: str) -> None:
-        """What goes wrong from now on, in the emulator's words."""
+        """Set faults, in the emulator's language."""
         self.emulator.faults.script(*lines)
 
     # -- the product and systemd
 
     def syncd(self, *args: str, environ: Mapping[str, str] | None = None) -> Finished:
-        """`syncd ARGS` to its end."""
+        """Run `syncd ARGS` to its end."""
         done = self.machine.run(*self.command(*args), environ=environ)
         self.outputs.append(done.out + done.err)
         return done
 
     def command(self, *args: str) -> tuple[str, ...]:
-        """The words of `syncd ARGS`."""
+        """Return the words of `syncd ARGS`."""
         return (f"{HOME}/{VENV}/bin/python", "-m", "syncd", *args)
 
     def service(self, verb: str, *args: str) -> Finished:
-        """`syncd service VERB` for this configuration."""
+        """Run `syncd service VERB` for this configuration."""
         return self.syncd("service", verb, *self.option, *args)
 
     def installed(self, keys: Mapping[str, object] | None = None) -> Finished:
-        """Set up, installed and in step."""
+        """Set up and install, and wait for the first sync."""
         self.set_up(keys)
         done = self.service("install")
         assert done.code == 0, f"{done}\n{self.log()}"
@@ -137,16 +137,16 @@ class ServiceRig:
         return done
 
     def systemctl(self, *args: str) -> Finished:
-        """`systemctl --user ARGS`."""
+        """Run `systemctl --user ARGS`."""
         return self.machine.run("systemctl", "--user", *args)
 
     def shown(self, name: str) -> str:
-        """A property of the unit."""
+        """Return a property of the unit."""
         return self.systemctl("show", "--value", "-p", name, self.unit).out.strip()
 
     @property
     def pid(self) -> int:
-        """The daemon's process, as this machine numbers it; 0: none."""
+        """Return the daemon's process id in the machine; 0: none."""
         inside = self.shown("MainPID")
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
@@ -161,30 +161,30 @@ class ServiceRig:
         return os.readlink(process / "ns/pid") == os.readlink(f"/proc/{self.machine.pid}/ns/pid")
 
     def log(self) -> str:
-        """All that the journal has of the unit."""
+        """Return the journal of the unit."""
         return self.machine.run("journalctl", "--user", "-u", self.unit, "-o", "cat", "--no-pager").out
 
     def status(self) -> dict[str, Any]:
-        """What `syncd status --json` says."""
+        """Return the output of `syncd status --json`."""
         document: dict[str, Any] = json.loads(self.syncd("status", *self.option, "--json").out)
         return document
 
     @property
     def state_folder(self) -> Path:
-        """Where the daemon keeps its state."""
+        """Return the daemon's state folder."""
         return self.at(directories_for(self.workspace, {"XDG_STATE_HOME": f"{HOME}/.local/state"}).state)
 
     # -- waiting and seeing
 
     def until(self, condition: Callable[[], Found], what: str, timeout_s: float = 20.0) -> Found:
-        """Waits for the condition to hold; fails with the journal."""
+        """Wait for the condition to hold; fails with the journal."""
         try:
             return self.machine.until(condition, what, timeout_s)
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{self.log()[-4000:]}") from None
 
     def active(self, *, other_than: str = "") -> str:
-        """Waits for the unit to be up; the process, as the machine numbers it, which is another than that."""
+        """Wait for the unit to be active with another process, and return its id in the machine."""
         return self.until(lambda: self._active(other_than), f"{self.unit} to be active")
 
     def _active(self, other_than: str) -> str:
@@ -192,7 +192,7 @@ class ServiceRig:
         return pid if state == "active" and pid not in ("0", other_than) else ""
 
     def converged(self) -> Tree:
-        """Waits until the sandbox holds the workspace."""
+        """Wait until the sandbox equals the workspace."""
         wanted = tree(self.at(self.workspace))
         self.until(lambda: self._equal(wanted), "the sandbox to hold the workspace")
         return wanted
@@ -204,11 +204,11 @@ class ServiceRig:
             return False
 
     def in_state(self, state: str) -> None:
-        """Waits for the daemon to say so."""
+        """Wait for the daemon to report this state."""
         self.until(lambda: self._state() == state, f"state {state}")
 
     def _state(self) -> str:
-        """As it lies on disk: cheap to look at."""
+        """Return the state on disk, which is fast."""
         try:
             return str(json.loads((self.state_folder / "status.json").read_text())["state"])
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A shell in which a person follows a document, and what it printed."""
+"""A shell in which a document's commands are typed, and its output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PASSING = re.compile(r".* …|-- done \d+")
 
 
 class Shell:
-    """A shell that is typed into, and what came out of it."""
+    """A shell to type into, with its output."""
 
     def __init__(self, home: Path, env: dict[str, str], output: Path) -> None:
         self._output = output
@@ -42,7 +42,7 @@ class Shell:
             )
 
     def types(self, lines: str) -> None:
-        """Returns when the lines are done; one that fails fails the test."""
+        """Type the lines and wait for their end; a failing one fails the test."""
         assert self._process.stdin is not None
         self._from = self._output.stat().st_size
         self._count += 1
@@ -57,19 +57,19 @@ class Shell:
 
     @property
     def printed(self) -> str:
-        """What was printed since the last lines were typed, without what a terminal would have wiped away."""
+        """Return the output since the last typed lines, without what a terminal would have overwritten."""
         whole = _FULL.sub(r"\1", self._raw())
         lines = whole.replace(str(self._home), "/home/you").splitlines(keepends=True)
         return "".join(line for line in lines if not _PASSING.fullmatch(line.rstrip()))
 
     def close(self) -> None:
-        """Ends it and whatever it left running."""
+        """End it and what it left running."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.communicate(timeout=10)
             deadline_s = CLOCK.monotonic_s() + STOP_S
             while CLOCK.monotonic_s() < deadline_s:
-                os.killpg(self._process.pid, 0)  # someone is left: it raises once nobody is
+                os.killpg(self._process.pid, 0)  # raises once no process is left
                 CLOCK.sleep(_READ_AGAIN_S)
 
     def _raw(self) -> str:
@@ -78,7 +78,7 @@ class Shell:
 
 @contextmanager
 def fresh_shell(rig: Rig, folder: Path) -> Iterator[Shell]:
-    """In the rig's home, where nothing was set up yet, with `syncd` on the path."""
+    """Give a shell in the rig's empty home, with `syncd` on the path."""
     rig.config_file.unlink()
     rig.key_file.unlink()
     programs = folder / "bin"

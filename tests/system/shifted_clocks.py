@@ -1,4 +1,4 @@
-"""Runs `python -m syncd` by shifted clocks: `shifted_clocks.py SHIFTS ALARM PYTHON -m syncd ARGS…`."""
+"""Runs `python -m syncd` with shifted clocks: `shifted_clocks.py SHIFTS ALARM PYTHON -m syncd ARGS…`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHIFTS = struct.Struct("dd")
 
 
 class Shifts:
-    """What a daemon's boottime and wall clock are ahead of the machine's, in a file that several processes map."""
+    """The offsets of a daemon's boottime and wall clock, in a file that several processes map."""
 
     def __init__(self, path: str) -> None:
         with open(path, "r+b") as file:
@@ -34,7 +34,7 @@ class Shifts:
 
 
 def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
-    """`python -m syncd ARGS`, by shifted clocks."""
+    """Run `python -m syncd ARGS` with shifted clocks."""
     shifted = Shifts(shifts)
     boottime_s, wall_s = SystemClock.boottime_s, SystemClock.wall_s
     SystemClock.boottime_s = lambda self: boottime_s(self) + shifted.boottime  # type: ignore[method-assign]
@@ -45,6 +45,6 @@ def _run_shifted(shifts: str, alarm: str, args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Its folder stands first in the path, and nothing in it may come before what the product imports.
+    # Its folder is first in the path, and nothing in it may hide what syncd imports.
     sys.path.pop(0)
     _run_shifted(sys.argv[1], sys.argv[2], sys.argv[6:])

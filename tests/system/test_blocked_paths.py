@@ -1,4 +1,4 @@
-"""A path whose place in the sandbox something of another kind has: named, and no reason for the others to wait."""
+"""A path that another kind of file blocks in the sandbox is named, and the others are synced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.system.rig import Rig
 @pytest.mark.parametrize("by_daemon", [False, True], ids=["alone", "daemon"])
 @pytest.mark.parametrize("command", ["flush", "push"])
 def test_it_is_named(rig: Rig, command: str, *, by_daemon: bool) -> None:
-    """75 with the path and what to do, all else is there; 0 once its place is free."""
+    """The exit code is 75 with the path and what to do, and 0 once its place is free."""
     rig.write("d/ours", "here")
     rig.ok("push")
     (rig.sandbox.workspace / "d/theirs").write_text("the agent's")

@@ -1,4 +1,4 @@
-"""A file that is written all the time: all else arrives, nobody waits for ever, and what is torn is named."""
+"""A file that is written all the time: all else is synced, no command waits for ever, and torn files are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ while True:
 
 @contextmanager
 def written_all_the_time(rig: Rig, name: str) -> Iterator[None]:
-    """Another process never stops writing into the file."""
+    """Let another process write into the file without end."""
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(rig.workspace / name)])
     try:
         yield
@@ -36,7 +36,7 @@ def written_all_the_time(rig: Rig, name: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("command", ["flush", "push", "push --force", "push --json"])
 def test_alone(rig: Rig, command: str) -> None:
-    """Without a daemon: 75 with the file's name, all else is there, and `status` says what is torn until it is not."""
+    """Without a daemon the exit code is 75 with the file's name; `status` shows it until it is whole."""
     rig.write("build/out.bin", _LARGE)
     rig.write("a", "here")
     with written_all_the_time(rig, "build/out.bin"):
@@ -60,7 +60,7 @@ def test_alone(rig: Rig, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["flush", "push", "push --force"])
 def test_with_a_daemon(rig: Rig, command: str) -> None:
-    """It answers after two more syncs, each of which gave the writer its time; the daemon goes on until all is well."""
+    """It answers after two more syncs, each after a wait for the writer; the daemon goes on."""
     rig.configure({"sync.max_wait_seconds": 0.6})
     rig.write("build/out.bin", _LARGE)
     rig.write("a", "here")
@@ -81,7 +81,7 @@ def test_with_a_daemon(rig: Rig, command: str) -> None:
 
 
 def test_one_that_comes_to_rest(rig: Rig) -> None:
-    """A file that is done while a flush waits is in the sandbox as it is, and the flush says 0."""
+    """A file finished during a flush is sent, and the exit code is 0."""
     rig.write("a")
     rig.up()
     rig.write("build/out.bin", _LARGE)
@@ -93,12 +93,12 @@ def test_one_that_comes_to_rest(rig: Rig) -> None:
 
 
 def test_a_push_tells_what_was_sent(rig: Rig) -> None:
-    """Where one more sync had to follow, what it sent is what `--json` prints."""
+    """After a further sync `--json` shows what that sent."""
     rig.write("build/out.bin", _LARGE)
     rig.write("a")
     with written_all_the_time(rig, "build/out.bin"):
         rig.start()
         rig.until(lambda: rig.shown()["warnings"], "a sync that read it half old and half new")
-    told = json.loads(rig.ok("push", "--json").out)
-    assert told["files"] == 2
+    reported = json.loads(rig.ok("push", "--json").out)
+    assert reported["files"] == 2
     rig.converged()

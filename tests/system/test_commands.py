@@ -23,7 +23,7 @@ def test_a_second_instance_ends_with_75(rig: Rig) -> None:
 
 
 def test_a_push_is_refused_while_another_syncs(rig: Rig) -> None:
-    """Two pushes at once: the second ends with 75, and nothing overlaps."""
+    """Of two pushes at once the second ends with 75."""
     rig.write("a")
     rig.faults("upload: delay 3")
     first = rig.background("push")
@@ -68,7 +68,7 @@ def test_flush_sees_a_change_made_during_a_sync(rig: Rig) -> None:
 
 
 def test_flush_alone_syncs(rig: Rig) -> None:
-    """Without a daemon it does the sync, and a second one has nothing to do."""
+    """Without a daemon it syncs, and a second one has nothing to do."""
     rig.fill(5)
     rig.ok("flush")
     rig.converged()
@@ -78,7 +78,7 @@ def test_flush_alone_syncs(rig: Rig) -> None:
 
 @pytest.mark.parametrize("daemon", ["with a daemon", "alone"])
 def test_flush_gives_up_in_time(rig: Rig, daemon: str) -> None:
-    """--timeout: exit 75 about then, with the reason, and the daemon goes on."""
+    """After --timeout it exits with 75 and the reason, and the daemon goes on."""
     rig.write("a")
     if daemon == "with a daemon":
         rig.up()
@@ -133,7 +133,7 @@ def test_push_prints_its_result_and_its_progress_apart(rig: Rig) -> None:
 
 
 def test_a_push_that_is_stopped_leaves_nothing_half_done(rig: Rig) -> None:
-    """Ctrl-C in the middle of an upload: exit 75 at once, and the next push does it."""
+    """Ctrl-C during an upload exits with 75 at once, and the next push sends it."""
     rig.write("a")
     rig.faults("upload: hang 60")
     pushing = rig.background("push")
@@ -162,7 +162,7 @@ def test_too_large_a_snapshot_is_refused_before_any_request(rig: Rig) -> None:
 
 
 def test_a_pause_holds_changes_and_a_resume_sends_them(rig: Rig) -> None:
-    """Paused, also over a restart, nothing is sent; resumed, everything is."""
+    """Nothing is sent while paused, also after a restart; everything is after the resume."""
     rig.write("a")
     daemon = rig.up()
     rig.ok("pause")
@@ -193,7 +193,7 @@ def test_a_pause_without_a_daemon_holds_the_next_one(rig: Rig) -> None:
 
 
 def test_a_push_while_paused(rig: Rig) -> None:
-    """It syncs once, and the pause goes on."""
+    """The pause goes on."""
     rig.write("a")
     rig.up()
     rig.ok("pause")

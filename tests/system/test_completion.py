@@ -33,7 +33,7 @@ _SILENCE_S = 20.0
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home whose configuration is none: whoever read it would complain."""
+    """A home with an invalid configuration: a completion that reads it would print an error."""
     (tmp_path / ".config/syncd").mkdir(parents=True)
     (tmp_path / ".config/syncd/config.toml").write_text("no configuration")
     (tmp_path / "other.toml").touch()
@@ -103,7 +103,7 @@ def _assert_completes(shell: list[str], setup: str, home: Path) -> None:
 
 
 def _session(command: list[str], typed: str, environ: Mapping[str, str], folder: Path) -> str:
-    """All that a shell on a terminal of its own shows while this is typed."""
+    """Return what a shell on its own terminal shows while this is typed."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     try:
@@ -132,7 +132,7 @@ def _session(command: list[str], typed: str, environ: Mapping[str, str], folder:
 
 
 def _environ(home: Path) -> dict[str, str]:
-    """PATH begins with this interpreter's commands: syncd is among them."""
+    """Return an environment whose PATH begins with this interpreter's commands."""
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb", "PS1": "$ ", "HISTFILE": ""}
 

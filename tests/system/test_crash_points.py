@@ -1,4 +1,4 @@
-"""What a daemon's death leaves behind, met by the next daemon as a person meets it."""
+"""The next daemon after a daemon was killed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("when", ["before", "mid-body", "after"])
-def test_a_change_taken_back_after_a_kill(rig: Rig, when: str) -> None:
-    """Killed during its initialize, and the person undoes the change before the next daemon starts."""
+def test_a_change_reverted_after_a_kill(rig: Rig, when: str) -> None:
+    """It was killed during its initialize, and the change is reverted before the next daemon starts."""
     rig.fill(5)
     rig.write("a", "first")
     first = rig.up()
     killed = rig.once("initialize", when, first.kill)
     rig.write("a", "other")
-    assert killed.wait(20), rig.story()
+    assert killed.wait(20), rig.report()
     rig.write("a", "first")
     rig.start()
     rig.in_state("watching")
@@ -30,13 +30,13 @@ def test_a_change_taken_back_after_a_kill(rig: Rig, when: str) -> None:
     assert (rig.status()["pending"], rig.status()["warnings"]) == (False, [])
 
 
-def test_what_is_unsure_is_pending(rig: Rig) -> None:
-    """A paused daemon does not call equal what a killed one may have changed."""
+def test_an_uncertain_sandbox_is_pending(rig: Rig) -> None:
+    """A paused daemon reports changes as pending that a killed one may have sent."""
     rig.write("a", "first")
     first = rig.up()
     killed = rig.once("initialize", "after", first.kill)
     rig.write("a", "other")
-    assert killed.wait(20), rig.story()
+    assert killed.wait(20), rig.report()
     rig.write("a", "first")
     rig.ok("pause")
     rig.start()
@@ -64,8 +64,8 @@ def _empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [_fifo, _folder, _link, _empty])
-def test_a_state_folder_full_of_oddities(rig: Rig, kind: Callable[[Path], None]) -> None:
-    """Whatever has the place of a record: the daemon starts, tells of it, sends all once, and is well."""
+def test_other_files_in_the_place_of_records(rig: Rig, kind: Callable[[Path], None]) -> None:
+    """The daemon starts, reports them, sends everything once, and recovers."""
     rig.fill(5)
     rig.up().stop()
     for name in ("initialized", "uploaded", "lease", "uplink", "workspace", "status.json"):

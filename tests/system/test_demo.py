@@ -26,7 +26,7 @@ def bare(rig: Rig, tmp_path: Path) -> Rig:
 
 
 def test_the_tour(bare: Rig) -> None:
-    """Each step ends as it says, the lines fit a terminal, and all is gone at the end."""
+    """Each step ends as it says, the lines fit a terminal, and nothing is left at the end."""
     done = bare.ok("demo")
     steps = _steps(done.out)
     assert len(steps) == 7
@@ -93,7 +93,7 @@ def test_a_directory_that_cannot_be_watched(bare: Rig, directory: str, code: int
 
 
 def _steps(out: str) -> dict[str, str]:
-    """Title to what was shown below it."""
+    """Return each step's title and output."""
     pieces = re.split(r"^\d+\. (.*)\n", out.partition("\nDone: ")[0], flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
@@ -103,7 +103,7 @@ def _uploads(text: str) -> int:
 
 
 def _assert_nothing_left(rig: Rig) -> None:
-    """No temporary file is left, and no process that was started with one."""
+    """Check that no temporary file is left, and no process that uses one."""
     scratch = rig.environ["TMPDIR"]
     assert os.listdir(scratch) == []
     for process in Path("/proc").glob("[0-9]*"):

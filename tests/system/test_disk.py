@@ -1,7 +1,6 @@
-"""Disks that are full, read-only or broken, a machine out of descriptors: said in a line, waited for, whole after it.
+"""Disks that are full, read-only or broken, a machine without descriptors: reported in a line, then recovered.
 
-The daemon gets a mount namespace of its own, so that its disk is as small as a test wants it. Nothing tells it when the
-cause is gone.
+The daemon gets a mount namespace of its own, so that its disk can be small. It is not notified when the cause ends.
 """
 
 from __future__ import annotations
@@ -50,18 +49,18 @@ class Disk:
 
     @property
     def seen(self) -> Path:
-        """The folder as the daemon sees it."""
+        """Return the folder as the daemon sees it."""
         assert self.daemon is not None
         return Path(f"/proc/{self.daemon.pid}/root{self.folder}")
 
     def remount(self, options: str) -> None:
-        """Larger, or read-only, under the running daemon."""
+        """Change the size or mode under the running daemon."""
         assert self.daemon is not None
         command = ["nsenter", "-t", str(self.daemon.pid), "-m", "mount", "-o", f"remount,{options}", str(self.folder)]
         subprocess.run(command, check=True)
 
     def fill(self) -> Path:
-        """Takes what room is left; the file that did."""
+        """Fill the free space with a file, and return it."""
         path = self.seen / "somebody-elses"
         with open(path, "wb", buffering=0) as file:
             try:
@@ -76,20 +75,20 @@ class Disk:
 
 
 def _failure(rig: Rig, *words: str) -> str:
-    """Waits until the daemon retries for a reason with these words; its one line."""
+    """Wait until the daemon retries for a reason with these words, and return its line."""
 
-    def told() -> str:
+    def reported() -> str:
         error = rig.shown().get("last_error")
         return error["message"] if error and all(word in error["message"] for word in words) else ""
 
-    message = rig.until(told, f"a failure with {words}")
+    message = rig.until(reported, f"a failure with {words}")
     assert "\n" not in message
     return message
 
 
 @needs_mounts
 def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
-    """A file larger than the rest of the disk: said, nothing of it stays or is sent, and then it goes on."""
+    """A file larger than the free space is reported and not sent; with more space it is sent."""
     disk = Disk(rig.home / ".cache/syncd", "3m")
     rig.write("a", NOISE[:100_000])
     disk.daemon = rig.up(prefix=disk.prefix)
@@ -110,7 +109,7 @@ def test_a_spool_too_small_for_a_change(rig: Rig) -> None:
 
 @needs_mounts
 def test_a_spool_with_room_for_one_archive_but_not_for_two(rig: Rig) -> None:
-    """When everything changes, the old archive makes room for the new one by itself."""
+    """The old archive is removed for the new one when everything changes."""
     disk = Disk(rig.home / ".cache/syncd", "6m")
     rig.write("large", NOISE[: 4 * MIB])
     disk.daemon = rig.up(prefix=disk.prefix)
@@ -120,7 +119,7 @@ def test_a_spool_with_room_for_one_archive_but_not_for_two(rig: Rig) -> None:
 
 @needs_mounts
 def test_a_spool_that_becomes_read_only(rig: Rig) -> None:
-    """As a kernel does with a disk that has errors."""
+    """A kernel remounts a disk with errors like that."""
     disk = Disk(rig.home / ".cache/syncd", "16m")
     rig.write("a", "1")
     disk.daemon = rig.up(prefix=disk.prefix)
@@ -133,7 +132,7 @@ def test_a_spool_that_becomes_read_only(rig: Rig) -> None:
 
 @needs_mounts
 def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
-    """What cannot be noted is not done, or it is said: never is a change lost, and with room again all is well."""
+    """A record that cannot be written stops the sync or is reported; with space again all is well."""
     disk = Disk(rig.home / ".local/state/syncd", "200k")
     rig.fill(20)
     disk.daemon = rig.start(prefix=disk.prefix)
@@ -148,7 +147,7 @@ def test_a_state_folder_on_a_full_disk(rig: Rig) -> None:
 
 
 def _at_rest(disk: Disk, rig: Rig) -> bool:
-    """Whether the daemon's own status says that all is in the sandbox, and nothing amiss."""
+    """True if the daemon reports that all is in the sandbox, without a warning."""
     try:
         status = json.loads((disk.seen / rig.state_folder.name / "status.json").read_text())
     except OSError:
@@ -161,7 +160,7 @@ STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null")
 
 @needs_strace
 def test_a_quota_that_is_used_up(rig: Rig) -> None:
-    """EDQUOT while an archive is written: said as it is, nothing unfinished stays, and then it goes on."""
+    """EDQUOT during packing is reported, nothing unfinished stays, and then the sync goes on."""
     rig.write("a", NOISE[:100_000])
     chunks = rig.home / ".cache/syncd" / rig.state_folder.name / "chunks"
     paths = [word for number in range(1, 40) for word in ("-P", f"{chunks}/{number}.loose")]
@@ -175,7 +174,7 @@ def test_a_quota_that_is_used_up(rig: Rig) -> None:
 
 @needs_strace
 def test_a_file_on_a_bad_sector(rig: Rig) -> None:
-    """EIO at each read of one file: it is named, the others arrive, and it does once it can be read."""
+    """A file with EIO at each read is named, the others are sent, and it is sent once readable."""
     rig.write("a", "fine")
     rig.write("bad", NOISE[: 3 * MIB])
     injected = ("-P", str(rig.workspace / "bad"), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO:when=2..3")
@@ -196,7 +195,7 @@ def _open_files(daemon: Running, soft: int) -> None:
 
 @pytest.mark.parametrize("left", [0, 3])
 def test_no_descriptors_left(rig: Rig, left: int) -> None:
-    """No more files can be opened: nothing partial is sent, no processor burns, and all arrives once they can be."""
+    """Without descriptors nothing partial is sent and no CPU is used; with descriptors all is sent."""
     rig.fill(20)
     rig.write(".gitignore", "private\n")
     rig.write("folder1/private", "stays home")
@@ -206,7 +205,7 @@ def test_no_descriptors_left(rig: Rig, left: int) -> None:
     _open_files(daemon, used + 1 + left)
     rig.write("folder1/new", "x")
     rig.until(lambda: "Too many open files" in daemon.err or rig.count("upload") > uploads, "the log line")
-    asking = rig.background("push")  # one that nobody accepts would wake the daemon without end
+    asking = rig.background("push")  # a connection that is not accepted would wake the daemon without end
     assert asking.wait() in (0, 75)
     assert daemon.code is None
     _open_files(daemon, 65_536)
@@ -216,7 +215,7 @@ def test_no_descriptors_left(rig: Rig, left: int) -> None:
 
 
 def test_a_sparse_terabyte(rig: Rig) -> None:
-    """It is refused by its size with its name and the key, not read; taken away, all goes on by itself."""
+    """It is refused by its size with its name and the key, and not read; once removed, syncs go on."""
     rig.write("a", "1")
     daemon = rig.up()
     rig.write("disk.img")
@@ -235,7 +234,7 @@ def test_a_sparse_terabyte(rig: Rig) -> None:
 
 
 def test_a_file_that_is_appended_to_all_the_time(rig: Rig) -> None:
-    """The others arrive meanwhile, and when it rests, it does too."""
+    """The others are sent meanwhile, and it is sent once it is unchanged."""
     rig.write("log", NOISE[:MIB])
     script = (
         "import select, sys\n"
@@ -255,7 +254,7 @@ def test_a_file_that_is_appended_to_all_the_time(rig: Rig) -> None:
 
 
 def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
-    """At a reload it is refused like any bad one: the daemon neither waits for its writer nor turns deaf."""
+    """A reload refuses it like any invalid one, without waiting for its writer."""
     rig.write("a")
     daemon = rig.up()
     rig.config_file.unlink()
@@ -270,7 +269,7 @@ def test_a_fifo_in_place_of_the_configuration(rig: Rig) -> None:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git(1)")
 def test_gits_configuration_breaks_before_a_reload(rig: Rig) -> None:
-    """Which files stay home cannot be known then: the reload is refused, and the daemon goes on as it was."""
+    """The reload is refused, as the excluded files are unknown, and the daemon goes on."""
     (rig.home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/ignored\n")
     (rig.home / "ignored").write_text("private\n")
     rig.write("private", "stays home")

@@ -35,7 +35,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def refused(*options: str) -> tuple[int, str]:
-    """The exit code and the only line of stderr."""
+    """Return the exit code and the only line of stderr."""
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout == ""
     lines = done.stderr.splitlines()

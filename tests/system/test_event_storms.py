@@ -1,4 +1,4 @@
-"""Storms of changes, by real programs: each ends with the sandbox equal, for few uploads and bounded time and memory.
+"""Storms of changes by real programs: each ends with an equal sandbox, few uploads and bounded time and memory.
 
 `python -m pytest tests/system/test_event_storms.py -s` prints the figures of each, and with `-m long` those of the
 full sizes, which take minutes.
@@ -33,7 +33,7 @@ GROWTH_KIB = 64 << 10
 
 @dataclass
 class Storm:
-    """What a storm cost, from its first change to the sandbox being equal."""
+    """The cost of a storm, from its first change to the equal sandbox."""
 
     name: str
     uploads: int = 0
@@ -49,7 +49,7 @@ class Storm:
 
 @contextmanager
 def storm(rig: Rig, daemon: Running, name: str, timeout_s: float = 60.0) -> Iterator[Storm]:
-    """Waits, after the changes made within it, until what was sent last is the workspace; then the bill is ready."""
+    """Give the cost, once what was sent last equals the workspace."""
     bill = Storm(name, before_kib=daemon.resident_kib())
     uploads, cpu_s, started_s = rig.count("upload"), daemon.cpu_s(), CLOCK.monotonic_s()
     yield bill
@@ -62,7 +62,7 @@ def storm(rig: Rig, daemon: Running, name: str, timeout_s: float = 60.0) -> Iter
 
 
 def calm(rig: Rig, timeout_s: float) -> None:
-    """Waits until nothing is pending and the archive sent last holds the workspace, no more and no less."""
+    """Wait until nothing is pending and the last archive equals the workspace."""
     wanted = included(rig)
     differing: list[str] = []
 
@@ -78,7 +78,7 @@ def calm(rig: Rig, timeout_s: float) -> None:
 
 
 def included(rig: Rig) -> Tree:
-    """The workspace without what stays home in these tests."""
+    """Return the workspace without the files that these tests exclude."""
     return {
         path: what
         for path, what in tree(rig.workspace).items()
@@ -87,7 +87,7 @@ def included(rig: Rig) -> Tree:
 
 
 def content(archive: Path) -> Tree:
-    """What an archive holds, as `tree` would say it."""
+    """Return an archive's content in the form of `tree`."""
     found: Tree = {}
     with tarfile.open(archive, "r:gz") as tar:
         for item in tar:
@@ -104,7 +104,7 @@ def content(archive: Path) -> Tree:
 
 @pytest.fixture
 def quick(rig: Rig) -> Rig:
-    """A cloud that takes every archive and extracts none."""
+    """An emulator that accepts every archive and extracts none."""
     rig.faults(ACCEPTED)
     return rig
 
@@ -123,7 +123,7 @@ def _git(rig: Rig, *args: str) -> None:
 
 
 def _repository(rig: Rig, files: int) -> None:
-    """Two versions: a third of the files changed, a tenth deleted, a tenth new, a folder moved, a file in its place."""
+    """Make two versions: a third of the files changed, a tenth deleted, a tenth new, a folder moved and replaced."""
     for number in range(files):
         rig.write(f"package{number % 40}/module{number % 7}/file{number}.txt", f"line {number}\n" * 20)
     _git(rig, "init", "-q", "-b", "old")
@@ -157,18 +157,18 @@ def _checkouts(rig: Rig, files: int) -> None:
 
 
 def test_checkouts(quick: Rig) -> None:
-    """Git switches between two versions of a tree, and switches back and forth faster than it can be sent."""
+    """Git switches between two versions of a tree, back and forth faster than it can be sent."""
     _checkouts(quick, 2_000)
 
 
 @pytest.mark.long
 def test_checkouts_of_a_large_tree(quick: Rig) -> None:
-    """The same with 30,000 files."""
+    """Git switches between two versions of 30,000 files."""
     _checkouts(quick, 30_000)
 
 
 def _packed_packages(folder: Path, files: int) -> Path:
-    """A tar file as a package manager unpacks it: many small files in many folders."""
+    """Return a tar file as a package manager extracts it: many small files in many folders."""
     source = folder / "packages"
     for number in range(files):
         path = source / f"lib{number % (files // 25)}/dist/file{number}.js"
@@ -204,7 +204,7 @@ def _packages(rig: Rig, folder: Path, files: int) -> None:
 
 
 def test_packages(quick: Rig, tmp_path: Path) -> None:
-    """A dependency folder comes and goes: one that stays home is never looked at, one that belongs is sent."""
+    """A dependency folder is created and removed: an excluded one is never scanned, an included one is sent."""
     _packages(quick, tmp_path, 5_000)
 
 
@@ -217,7 +217,7 @@ def test_packages_of_50000_files(quick: Rig, tmp_path: Path) -> None:
 
 @contextmanager
 def asleep(daemon: Running) -> Iterator[None]:
-    """Within it the daemon does not run, and the kernel's queue fills up."""
+    """Stop the daemon meanwhile, so that the kernel's queue fills up."""
     daemon.send(signal.SIGSTOP)
     try:
         yield
@@ -226,7 +226,7 @@ def asleep(daemon: Running) -> Iterator[None]:
 
 
 def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
-    """Each rename is two events: with 17,000 the kernel drops some for certain while nobody reads."""
+    """Each rename is two events: with 17,000 the kernel drops some while the daemon is stopped."""
     count = 17_000
     if int(QUEUE.read_text()) >= 2 * count:
         pytest.skip("this machine's queue of events holds them all")
@@ -244,8 +244,8 @@ def test_more_renames_than_the_queue_holds(quick: Rig) -> None:
 
 
 @pytest.mark.long
-def test_renames_heard_as_they_come(quick: Rig) -> None:
-    """As many, but the daemon reads along: what it cannot keep up with is made good."""
+def test_renames_while_the_daemon_reads(quick: Rig) -> None:
+    """The daemon reads during as many renames; lost events are recovered."""
     folder = quick.workspace / "many"
     folder.mkdir()
     for number in range(40_000):
@@ -258,7 +258,7 @@ def test_renames_heard_as_they_come(quick: Rig) -> None:
 
 
 def _log(rig: Rig, name: str, seconds: float) -> None:
-    """A thousand lines a second, each flushed."""
+    """Write a thousand lines a second, each flushed."""
     started_s = CLOCK.monotonic_s()
     with open(rig.workspace / name, "ab", buffering=0) as file:
         for line in range(int(seconds * 1000)):
@@ -280,7 +280,7 @@ def _logs(rig: Rig, seconds: float) -> None:
 
 
 def test_a_log_that_is_written_all_the_time(quick: Rig) -> None:
-    """An upload every `max_wait_seconds` and no more; and for one that stays home none at all."""
+    """It causes an upload every `max_wait_seconds`, and none if it is excluded."""
     _logs(quick, 3)
 
 
@@ -292,7 +292,7 @@ def test_a_log_that_is_written_for_a_minute(quick: Rig) -> None:
 
 
 def _limited(limit: str, value: int) -> tuple[str, ...]:
-    """A prefix that gives the daemon a user namespace with a limit of its own."""
+    """Return a prefix that gives the daemon a user namespace with a limit of its own."""
     prefix = ("unshare", "--map-root-user", "sh", "-c", f'echo {value} >/proc/sys/user/{limit} && exec "$@"', "sh")
     if (
         shutil.which("nsenter") is None
@@ -303,14 +303,14 @@ def _limited(limit: str, value: int) -> tuple[str, ...]:
 
 
 def _lift(daemon: Running, limit: str) -> None:
-    """What a person does who follows the remedy, while the daemon runs."""
+    """Apply the remedy while the daemon runs."""
     enter = ("nsenter", f"--target={daemon.pid}", "--user", "--preserve-credentials")
     subprocess.run([*enter, "sh", "-c", f"echo 100000 >/proc/sys/user/{limit}"], check=True)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("max_inotify_instances", 0), ("max_inotify_watches", 30)])
-def test_a_storm_that_nobody_can_hear(quick: Rig, limit: str, value: int) -> None:
-    """With no inotify at all, or for a few directories, it is polled: equal all the same, and said until lifted."""
+def test_a_storm_without_inotify(quick: Rig, limit: str, value: int) -> None:
+    """Without inotify, or with few watches, the daemon polls, and warns until the limit is raised."""
     for number in range(500):
         quick.write(f"package{number % 100}/file{number}.txt", f"line {number}\n")
     daemon = quick.up(prefix=_limited(limit, value))

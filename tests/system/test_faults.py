@@ -1,4 +1,4 @@
-"""What passes by itself is ridden out, and what lies is not believed."""
+"""Failures that pass are retried, and corrupt data is not trusted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.system.rig import Rig
 
 @pytest.mark.parametrize("fault", ["503 x3", "429 x2", "408", "reset x3", "close x2", "html x2", "cut", "huge"])
 @pytest.mark.parametrize("op", ["upload-url", "initialize"])
-def test_the_api_failing_for_a_while_is_ridden_out(rig: Rig, op: str, fault: str) -> None:
-    """Errors that pass, cut connections and answers of someone else end in a sync, and in no error."""
+def test_passing_failures_of_the_api(rig: Rig, op: str, fault: str) -> None:
+    """Passing errors, cut connections and foreign responses end in a sync without an error."""
     rig.fill(5)
     rig.faults(f"{op}: {fault}")
     rig.up()
@@ -28,8 +28,8 @@ def test_the_api_failing_for_a_while_is_ridden_out(rig: Rig, op: str, fault: str
 
 
 @pytest.mark.parametrize("fault", ["503 x3", "429 code=SlowDown x2", "408", "reset x2", "reset mid-body", "lost"])
-def test_the_bucket_failing_for_a_while_is_ridden_out(rig: Rig, fault: str) -> None:
-    """The upload starts again at its first byte, until it is whole, with the same URL."""
+def test_passing_failures_of_the_bucket(rig: Rig, fault: str) -> None:
+    """The upload starts again from its first byte with the same URL, until it is complete."""
     rig.fill(5)
     rig.faults(f"upload: {fault}")
     rig.up()
@@ -40,7 +40,7 @@ def test_the_bucket_failing_for_a_while_is_ridden_out(rig: Rig, fault: str) -> N
 
 @pytest.mark.parametrize("op", ["upload-url", "upload", "initialize"])
 def test_retry_after_is_honoured(rig: Rig, op: str) -> None:
-    """A server that asks for two seconds is not asked again before."""
+    """A server that asks for two seconds gets no request before."""
     rig.fill(5)
     rig.faults(f"{op}: 503 retry-after=2")
     rig.up()
@@ -49,8 +49,8 @@ def test_retry_after_is_honoured(rig: Rig, op: str) -> None:
     rig.converged()
 
 
-def test_a_retry_after_longer_than_the_patience_is_honoured(rig: Rig) -> None:
-    """One sync's patience is over before the wait that was asked for: the next one does not begin before either."""
+def test_a_retry_after_longer_than_give_up_after(rig: Rig) -> None:
+    """The sync gives up before the wait ends, and the next one waits for the rest."""
     rig.configure({"retry.give_up_after_seconds": 1})
     rig.fill(5)
     rig.faults("upload: 503 retry-after=3")
@@ -60,8 +60,8 @@ def test_a_retry_after_longer_than_the_patience_is_honoured(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_lying_hash_is_not_initialized(rig: Rig) -> None:
-    """An upload whose checksums are not ours is sent again, and nothing is initialized from it."""
+def test_a_wrong_hash_is_not_initialized(rig: Rig) -> None:
+    """An upload with other checksums is sent again, and not initialized."""
     rig.fill(5)
     rig.faults("upload: wrong-hash x2")
     rig.up()
@@ -70,7 +70,7 @@ def test_a_lying_hash_is_not_initialized(rig: Rig) -> None:
 
 
 def test_a_corrupted_upload_is_not_initialized(rig: Rig) -> None:
-    """A byte flipped on its way shows in the bucket's checksum."""
+    """A flipped byte shows in the bucket's checksum."""
     rig.fill(5)
     rig.faults("upload: corrupt")
     rig.up()
@@ -78,8 +78,8 @@ def test_a_corrupted_upload_is_not_initialized(rig: Rig) -> None:
     rig.converged()
 
 
-def test_an_absent_hash_is_believed(rig: Rig) -> None:
-    """A proxy that takes the header away must not stop the sync."""
+def test_an_absent_hash_is_accepted(rig: Rig) -> None:
+    """A proxy that removes the header does not stop the sync."""
     rig.fill(5)
     rig.faults("upload: no-hash always")
     rig.up()
@@ -88,7 +88,7 @@ def test_an_absent_hash_is_believed(rig: Rig) -> None:
 
 
 def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
-    """`status: "error"` in a 200 is a failure with its message, and mended it is over."""
+    """`status: "error"` in a 200 is a failure with its message, until it is fixed."""
     rig.fill(5)
     rig.faults("initialize: error no space left over there always")
     rig.start()
@@ -100,8 +100,8 @@ def test_an_initialize_that_reports_an_error_has_failed(rig: Rig) -> None:
     assert rig.in_state("watching")["last_error"] is None
 
 
-def test_the_daemon_outlives_its_patience(rig: Rig) -> None:
-    """When one sync's retries are over, the daemon snapshots afresh and goes on; it never ends by itself."""
+def test_the_daemon_goes_on_after_giving_up(rig: Rig) -> None:
+    """After one sync's retries it takes a new snapshot; it never ends by itself."""
     rig.configure({"retry.give_up_after_seconds": 1, "retry.max_delay_seconds": 0.3})
     rig.write("a", "old")
     rig.faults("upload: 503 always")
@@ -114,8 +114,8 @@ def test_the_daemon_outlives_its_patience(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_push_ends_with_75_when_its_patience_is_over(rig: Rig) -> None:
-    """A command gives up, says so in one line, and its next run may work."""
+def test_a_push_ends_with_75_after_its_retries(rig: Rig) -> None:
+    """It prints one line, and its next run may work."""
     rig.configure({"retry.give_up_after_seconds": 1})
     rig.write("a")
     rig.faults("upload: 503 always")
@@ -128,7 +128,7 @@ def test_a_push_ends_with_75_when_its_patience_is_over(rig: Rig) -> None:
 
 
 def test_an_unreachable_api_is_waited_for(rig: Rig) -> None:
-    """Nothing listens at the start of the day: the daemon says so and goes on when someone does."""
+    """The daemon reports that nothing listens, and syncs once something does."""
     rig.fill(5)
     good = rig.emulator.base_url
     rig.configure({"sandbox.base_url": "http://127.0.0.1:9"})
@@ -153,7 +153,7 @@ def test_a_redirect_gets_no_key(rig: Rig) -> None:
     rig.converged()
 
 
-# Name servers that take every question and answer none, as on a network that has just gone; then the command itself.
+# Name servers that answer no query, as on a network that was just lost; then the command itself.
 NO_NAMES = """
 import os, socket, subprocess, sys
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -168,7 +168,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 @pytest.fixture
 def no_names(tmp_path: Path) -> tuple[str, ...]:
-    """A prefix for commands: in a network of their own, where no name is ever looked up."""
+    """A prefix for commands in a network without a name server."""
     servers = tmp_path / "resolv.conf"
     servers.write_text("nameserver 127.0.0.1\nnameserver 127.0.0.2\n")
     prefix = ("unshare", "-r", "-m", "-n", sys.executable, "-c", NO_NAMES, str(servers))
@@ -180,7 +180,7 @@ def no_names(tmp_path: Path) -> tuple[str, ...]:
 
 
 def test_a_stop_does_not_wait_for_a_name(rig: Rig, no_names: tuple[str, ...]) -> None:
-    """While no name server answers, a lookup lasts for 20 s and heeds no signal: the daemon ends in time."""
+    """A name lookup lasts 20 s and ignores signals: the daemon ends in time."""
     rig.configure({"sandbox.base_url": "https://api.example.com"})
     rig.fill(3)
     daemon = rig.start(prefix=no_names)
@@ -192,8 +192,8 @@ def test_a_stop_does_not_wait_for_a_name(rig: Rig, no_names: tuple[str, ...]) ->
 
 
 @pytest.mark.long
-def test_a_name_that_cannot_be_looked_up_is_said(rig: Rig, no_names: tuple[str, ...]) -> None:
-    """A push gives the name its time, and ends with one line: `pytest -m long tests/system/test_faults.py`, 11 s."""
+def test_a_name_that_cannot_be_looked_up(rig: Rig, no_names: tuple[str, ...]) -> None:
+    """A push ends with one line after the timeout: `pytest -m long tests/system/test_faults.py`, 11 s."""
     rig.configure({"sandbox.base_url": "https://api.example.com", "retry.give_up_after_seconds": 1})
     rig.fill(3)
     pushed = rig.run("push", prefix=no_names)

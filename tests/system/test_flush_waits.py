@@ -1,4 +1,4 @@
-"""What `syncd flush` tells whoever waits for it, and when it does not wait any longer."""
+"""The messages of a waiting `syncd flush`, and when it stops waiting."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_INTERRUPT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 
 
 @pytest.mark.parametrize("daemon", ["with a daemon", "alone", "in a script's background"])
-def test_it_gives_up_in_time_in_the_midst_of_an_upload(rig: Rig, daemon: str) -> None:
-    """Even where the server just keeps silent: 75 about then, and what was waited for."""
+def test_it_gives_up_during_an_upload(rig: Rig, daemon: str) -> None:
+    """It exits with 75 after the timeout, and says what it waited for."""
     rig.write("a")
     if daemon == "with a daemon":
         rig.up()
@@ -35,15 +35,15 @@ def test_it_gives_up_in_time_in_the_midst_of_an_upload(rig: Rig, daemon: str) ->
     flushed = rig.run("flush", "--timeout", "4", prefix=prefix)  # it is uploading by then, also on a busy machine
     assert flushed.code == 75
     assert flushed.seconds < 30  # half of what the server keeps silent
-    *_, told, last = flushed.err.splitlines()
-    assert told.startswith("uploading")
+    *_, reported, last = flushed.err.splitlines()
+    assert reported.startswith("uploading")
     assert last.startswith("syncd: not in the sandbox after 4 s (uploading")
     assert "give it more time" in last
     assert flushed.out == ""
 
 
 def test_a_person_is_needed(rig: Rig) -> None:
-    """78 at once with the reason, also where the daemon has been held for long."""
+    """It exits with 78 and the reason at once, also if the daemon was held before."""
     rig.write("a")
     rig.up()
     rig.faults("any: 401 always")
@@ -56,7 +56,7 @@ def test_a_person_is_needed(rig: Rig) -> None:
 
 
 def test_a_pause_ends_the_wait(rig: Rig) -> None:
-    """A flush that outlasts failures is not left waiting for a resume that nobody promised."""
+    """A flush does not wait for a resume."""
     rig.configure({"retry.give_up_after_seconds": 0.2, "retry.max_delay_seconds": 30, "retry.first_delay_seconds": 30})
     rig.write("a")
     rig.up()
@@ -71,8 +71,8 @@ def test_a_pause_ends_the_wait(rig: Rig) -> None:
     assert "paused" in waiting.err
 
 
-def test_on_a_terminal_one_line_lives(rig: Rig) -> None:
-    """It is drawn over, fits, and is gone at the end."""
+def test_on_a_terminal_one_line_is_redrawn(rig: Rig) -> None:
+    """It fits, and is removed at the end."""
     rig.write("a")
     rig.up()
     rig.faults("initialize: delay 2.2")
@@ -94,8 +94,8 @@ def test_on_a_terminal_one_line_lives(rig: Rig) -> None:
     assert drawn[-1] == ""
 
 
-def test_ctrl_c_leaves_the_daemon_to_it(rig: Rig) -> None:
-    """75, with a word on what goes on."""
+def test_ctrl_c(rig: Rig) -> None:
+    """It exits with 75 and says that the daemon goes on."""
     rig.write("a")
     rig.up()
     rig.faults("upload: hang 60 always")
@@ -107,8 +107,8 @@ def test_ctrl_c_leaves_the_daemon_to_it(rig: Rig) -> None:
 
 @pytest.mark.parametrize("request_", [{"do": "push", "force": True}, {"do": "flush"}], ids=["push --force", "flush"])
 @pytest.mark.parametrize("when", ["in a sync", "at rest"])
-def test_who_hung_up_orders_nothing(rig: Rig, request_: dict[str, object], when: str) -> None:
-    """A command that was killed before its sync began is forgotten: nothing is looked at or sent for it."""
+def test_a_killed_flush_is_dropped(rig: Rig, request_: dict[str, object], when: str) -> None:
+    """If it was killed before its sync began, nothing is scanned or sent for it."""
     rig.write("a")
     rig.up()
     folder = str(rig.state_folder)

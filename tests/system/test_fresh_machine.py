@@ -1,4 +1,4 @@
-"""The README's set-up, word for word, by somebody with an empty home: running under systemd within five minutes."""
+"""The README's set-up, word for word, on a machine with an empty home and systemd."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.close()
 
 
-def test_a_stranger_follows_the_readme(machine: Machine, tmp_path: Path) -> None:
-    """Each line of it in its order, ended by 0; then a saved file arrives, and all can be taken away again."""
+def test_the_readme(machine: Machine, tmp_path: Path) -> None:
+    """Each line ends with 0; then a saved file arrives, and everything can be uninstalled."""
     emulator = Emulator(tmp_path / "cloud", api_key=KEY)
     with machine.network():
         emulator.start()
@@ -86,13 +86,13 @@ def test_a_stranger_follows_the_readme(machine: Machine, tmp_path: Path) -> None
 
 
 def _blocks() -> list[list[str]]:
-    """The lines to type, in the README's two blocks: before and after a new terminal is opened."""
+    """Return the lines of the README's two blocks: before and after a new terminal is opened."""
     section = (REPO / "README.md").read_text("utf-8").split("\n## Set it up for a real sandbox\n")[1].split("\n## ")[0]
     return [block.split("\n") for block in re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)]
 
 
 def _in(machine: Machine, line: str) -> Finished:
-    """A line typed into a new terminal: what an installation wrote into the shell's files counts."""
+    """Type a line into a new terminal, with what an installation wrote into the shell's files."""
     return machine.run("bash", "-lc", line, environ={**SETTINGS, "SHELL": "/bin/bash", "KLAVIS_API_KEY": KEY})
 
 

@@ -1,4 +1,4 @@
-"""The real daemon sees what hides from it: directories with an old number, mappings, writes by names that are gone."""
+"""The real daemon finds hidden changes: directories with a reused inode number, mappings, unlinked open files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.inodes import recreate
 from tests.system.command import CLOCK
 from tests.system.rig import Rig
 
-# A file's content is believed from two seconds after its last write on.
+# A file's stamp is trusted from two seconds after its last write on.
 BELIEVED_S = 2.5
 _TRIES = 5
 
@@ -24,7 +24,7 @@ def _is_object(path: str) -> bool:
 
 @pytest.fixture(params=["awaited", "flushed"])
 def arrives(request: pytest.FixtureRequest, rig: Rig) -> object:
-    """Wait for the sandbox to be equal; or flush, after which it is to be so already."""
+    """Wait for the sandbox to be equal; or flush, after which it must be equal."""
 
     def wait() -> None:
         if request.param == "flushed":
@@ -35,7 +35,7 @@ def arrives(request: pytest.FixtureRequest, rig: Rig) -> object:
 
 
 def test_a_clean_build(rig: Rig, arrives: object) -> None:
-    """`rm -rf build; mkdir build; touch build/x` within the quiet time, and what is done in the new one later."""
+    """`rm -rf build; mkdir build; touch build/x` within the quiet period, and later changes in it."""
     assert callable(arrives)
     build = rig.workspace / "build"
 
@@ -57,7 +57,7 @@ def test_a_clean_build(rig: Rig, arrives: object) -> None:
 
 
 def test_a_mapping_that_is_closed(rig: Rig) -> None:
-    """The last write to it moved no time: that it is closed tells."""
+    """The last write to it changed no time; the close event reports it."""
     rig.configure({"sync.debounce_seconds": BELIEVED_S})
     path = rig.workspace / "f"
     path.write_bytes(b"0" * 100)
@@ -65,7 +65,7 @@ def test_a_mapping_that_is_closed(rig: Rig) -> None:
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         os.fsync(file.fileno())
         for number in range(_TRIES):
-            # Every write in one quiet time: the sync reads the file when its times are old enough to be believed.
+            # Every write in one quiet time: the sync reads the file when its times are old enough to be trusted.
             memory[0:4] = b"%04d" % (2 * number)
             rig.write("other", str(number))
             rig.converged()
@@ -79,15 +79,15 @@ def test_a_mapping_that_is_closed(rig: Rig) -> None:
 
 
 def rotated(log: Path) -> BinaryIO:
-    """A log that was given another name by `ln` and `rm`, and is written on."""
+    """A log renamed by `ln` and `rm`, and still written."""
     file = open(log, "wb", buffering=0)  # noqa: SIM115 - for the test to close
     os.link(log, log.with_name("log.1"))
     log.unlink()
     return file
 
 
-def test_writes_by_a_name_that_is_gone(rig: Rig) -> None:
-    """The next sync brings them along, and `flush` does."""
+def test_writes_to_an_unlinked_file(rig: Rig) -> None:
+    """The next sync sends them, and `flush` does."""
     rig.write("other")
     rig.up()
     with rotated(rig.workspace / "log") as file:
@@ -102,7 +102,7 @@ def test_writes_by_a_name_that_is_gone(rig: Rig) -> None:
 
 
 def test_a_program_that_writes_to_a_removed_file(rig: Rig) -> None:
-    """It causes no look, however long it goes on."""
+    """It causes no scan."""
     rig.write("other")
     rig.up()
     with rotated(rig.workspace / "log") as file:

@@ -97,7 +97,7 @@ def written(rig: Rig) -> HistoryStore:
 
 
 def on_a_terminal(rig: Rig, **environ: str) -> pyte.Screen:
-    """What `syncd history` leaves on a terminal of 80 columns."""
+    """Return the screen of `syncd history` on a terminal of 80 columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     with subprocess.Popen(
@@ -121,7 +121,7 @@ def _read(terminal: int) -> bytes:
 
 
 def coloured(screen: pyte.Screen) -> set[str]:
-    """What stands there in a colour: words with their colour's name."""
+    """Return the coloured words with their colour's name."""
     found = set()
     for row in screen.buffer.values():
         for colour in {row[column].fg for column in range(80)} - {"default"}:
@@ -211,7 +211,7 @@ def test_real_syncs(rig: Rig) -> None:
 
 
 def kept(rig: Rig) -> list[dict[str, Any]]:
-    """What is in the file by now."""
+    """Return the file's records."""
     try:
         return [json.loads(line) for line in (rig.state_folder / "history.jsonl").read_text().splitlines()]
     except FileNotFoundError:

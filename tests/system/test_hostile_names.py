@@ -1,4 +1,4 @@
-"""Names that a terminal would obey, and a server that says such things, are shown escaped by every command."""
+"""Control characters in names and in responses of a server are shown escaped by every command."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ WAIT_S = 30.0
 
 
 class Terminal:
-    """Runs commands on a terminal of their own, and finds what it would have obeyed."""
+    """Runs commands on their own terminal, and finds control characters that it would obey."""
 
     def __init__(self, environ: dict[str, str], folder: Path) -> None:
         self.environ = {**environ, "TERM": "xterm-256color", "COLUMNS": "400"}
         self.folder = folder
 
     def run(self, *args: str | bytes, answers: bytes = b"") -> str:
-        """`syncd ARGS` to its end; all that it showed."""
+        """Run `syncd ARGS` to its end, and return its output."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
             [*SYNCD, *args], env=self.environ, cwd=self.folder, stdin=slave, stdout=slave, stderr=slave
@@ -75,7 +75,7 @@ class Terminal:
 
     @staticmethod
     def harmless(args: object, shown: bytes) -> str:
-        """The text, which must hold nothing but text and what syncd itself asks of a terminal."""
+        """Return the text, which must hold only text and syncd's own control sequences."""
         text = shown.decode("utf-8")
         assert _OTHERS_COLOUR not in text, f"{args!r} showed {text!r}"
         bare = _OWN.sub("", text)
@@ -85,8 +85,8 @@ class Terminal:
         return bare
 
 
-class Place:
-    """A workspace with a hostile name, full of hostile names, and a terminal beside it."""
+class HostileRig:
+    """A workspace with hostile names, also its own, and a terminal."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -114,14 +114,14 @@ class Place:
 
 
 @pytest.fixture
-def place(rig: Rig) -> Iterator[Place]:
-    """Nothing of it was synced yet."""
-    return Place(rig)
+def hostile(rig: Rig) -> Iterator[HostileRig]:
+    """The workspace before any sync."""
+    return HostileRig(rig)
 
 
-def test_every_command_shows_hostile_names_escaped(place: Place) -> None:
-    """Of files, folders, links, rules and their sources, the workspace itself and the configuration."""
-    show = place.terminal.run
+def test_every_command_shows_hostile_names_escaped(hostile: HostileRig) -> None:
+    """Names of files, folders, links, rules, the workspace and the configuration are escaped."""
+    show = hostile.terminal.run
     assert r"owned" in show("ls")
     assert r"\x1b" in show("ls", "--ignored")
     for command in (["ls", "--json"], ["ls", "--ignored", "--json"], ["status"], ["check"], ["push"], ["push"]):
@@ -137,38 +137,38 @@ def test_every_command_shows_hostile_names_escaped(place: Place) -> None:
             b"none/" + name,
             b"/elsewhere/" + name,
         ):
-            show("explain", os.path.join(os.fsencode(place.rig.workspace), path))
+            show("explain", os.path.join(os.fsencode(hostile.rig.workspace), path))
     show("ls", "--config", HOSTILE[0])
-    os.truncate(os.path.join(os.fsencode(place.rig.workspace), HOSTILE[0]), 1 << 40)
+    os.truncate(os.path.join(os.fsencode(hostile.rig.workspace), HOSTILE[0]), 1 << 40)
     assert "max_snapshot_mib" in show("push")
     show("status")
     show("check")
 
 
-def test_the_daemons_log_shows_them_escaped(place: Place) -> None:
-    """Its lines say names of what changed and what is left out, as text and as JSON."""
-    daemon = place.rig.up()
-    place.write(HOSTILE[0], b"changed")
-    place.rig.until(lambda: place.rig.count("initialize", 200) == 2, "the second sync")
-    os.truncate(os.path.join(os.fsencode(place.rig.workspace), HOSTILE[6]), 1 << 40)
-    place.rig.in_state("held")
-    place.terminal.run("status")
-    place.terminal.run("check")
-    place.terminal.run("push")
+def test_the_daemons_log_shows_them_escaped(hostile: HostileRig) -> None:
+    """Its lines name changed and excluded paths, as text and as JSON."""
+    daemon = hostile.rig.up()
+    hostile.write(HOSTILE[0], b"changed")
+    hostile.rig.until(lambda: hostile.rig.count("initialize", 200) == 2, "the second sync")
+    os.truncate(os.path.join(os.fsencode(hostile.rig.workspace), HOSTILE[6]), 1 << 40)
+    hostile.rig.in_state("held")
+    hostile.terminal.run("status")
+    hostile.terminal.run("check")
+    hostile.terminal.run("push")
     daemon.stop()
     shown = Terminal.harmless("run", daemon.err.encode("utf-8", "surrogateescape"))
     assert "owned" in shown
-    logged = place.rig.start("--log-format", "json", "--log-level", "debug")
-    place.rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
+    logged = hostile.rig.start("--log-format", "json", "--log-level", "debug")
+    hostile.rig.until(lambda: "max_snapshot_mib" in logged.err, "the refusal")
     logged.stop()
     Terminal.harmless("run", logged.err.encode("utf-8", "surrogateescape"))
 
 
 @pytest.mark.parametrize("name", [HOSTILE[0], HOSTILE[3], HOSTILE[6]])
-def test_init_in_a_hostile_directory(place: Place, name: bytes) -> None:
-    """It offers the directory that it is run in, and says what it wrote and where."""
-    folder = Path(os.fsdecode(os.fsencode(place.rig.workspace) + b"/d-" + name))
-    terminal = Terminal({**place.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
+def test_init_in_a_hostile_directory(hostile: HostileRig, name: bytes) -> None:
+    """It offers the current directory, and says what it wrote and where."""
+    folder = Path(os.fsdecode(os.fsencode(hostile.rig.workspace) + b"/d-" + name))
+    terminal = Terminal({**hostile.rig.environment(), "KLAVIS_API_KEY": KEY}, folder)
     terminal.run("init", "--config", b"new-" + name, answers=b"\nbox\nus\n\n\n\x04")
     terminal.run("init", "--config", b"new-" + name, "--path", name, "--id", "box")
     terminal.run("init", "--config", b"newer-" + name, "--path", name, "--id", "box")
@@ -177,8 +177,8 @@ def test_init_in_a_hostile_directory(place: Place, name: bytes) -> None:
 SAYS = "\x1b]0;owned\x07\x1b[45m\u202e\u2028\r\n\u009b31m"
 
 
-class _Liar(BaseHTTPRequestHandler):
-    """An API and a bucket of which one operation, `lie`, answers with `status`, and with what a terminal would obey."""
+class _HostileServer(BaseHTTPRequestHandler):
+    """An API and a bucket whose operation `lie` answers with `status` and control characters."""
 
     protocol_version = "HTTP/1.1"
     lie = ""
@@ -215,21 +215,21 @@ class _Liar(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_says_such_things(rig: Rig) -> None:
-    """Errors, states and names from the API and the bucket reach no terminal as they are."""
+def test_a_hostile_server(rig: Rig) -> None:
+    """Errors, states and names from the API and the bucket are escaped."""
     rig.write("a")
     terminal = Terminal(rig.environment(), rig.home)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Liar) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _HostileServer) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
             url = f"http://127.0.0.1:{server.server_port}"
             rig.configure({"sandbox.base_url": url, "retry.give_up_after_seconds": 0})
             lies = [("upload-url", 200), ("upload-url", 401), ("upload-url", 503), ("upload", 400), ("initialize", 422)]
-            for _Liar.lie, _Liar.status in (*lies, ("initialize", 200)):
-                assert "syncd: " in terminal.run("push"), f"{_Liar.lie} {_Liar.status} was believed"
+            for _HostileServer.lie, _HostileServer.status in (*lies, ("initialize", 200)):
+                assert "syncd: " in terminal.run("push"), f"{_HostileServer.lie} {_HostileServer.status} was believed"
             terminal.run("status")
-            for _Liar.lie, _Liar.status in (("sandbox", 200), ("sandbox", 401)):
+            for _HostileServer.lie, _HostileServer.status in (("sandbox", 200), ("sandbox", 401)):
                 terminal.run("check")
         finally:
             server.shutdown()

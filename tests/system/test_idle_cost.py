@@ -1,4 +1,4 @@
-"""An idle daemon costs nothing, and a large file no memory."""
+"""An idle daemon uses no CPU, and a large file no memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def manager(rig: Rig) -> Iterator[ServiceManager]:
 
 
 def _idle(rig: Rig, daemon: Running) -> tuple[float, int]:
-    """The processor time and the wake-ups of ten seconds in which nothing happens."""
+    """Return the CPU time and the wake-ups of ten seconds without changes."""
     rig.ok("flush")
     rig.in_state("watching")
     started_s = CLOCK.monotonic_s()
@@ -38,7 +38,7 @@ def _idle(rig: Rig, daemon: Running) -> tuple[float, int]:
 
 @pytest.mark.slow
 def test_an_idle_daemon_sleeps(rig: Rig) -> None:
-    """Over ten seconds no thread wakes up once, and no processor time is used."""
+    """Within ten seconds no thread wakes up, and no CPU time is used."""
     rig.fill(100)
     cpu_s, wakeups = _idle(rig, rig.up())
     assert wakeups == 0
@@ -59,7 +59,7 @@ def test_an_idle_service_only_pings(rig: Rig, manager: ServiceManager) -> None:
 
 
 def _peak_kib(rig: Rig, size_bytes: int) -> int:
-    """The most memory that a daemon had when it had synced one file of this size, from its start."""
+    """Return a daemon's peak memory for syncing one file of this size."""
     rig.write("file", b"")
     os.truncate(rig.workspace / "file", size_bytes)
     # Extracting it over there is another program's work.
@@ -76,7 +76,7 @@ def _peak_kib(rig: Rig, size_bytes: int) -> int:
 
 @pytest.mark.slow
 def test_a_large_file_takes_no_more_memory_than_a_small_one(rig: Rig) -> None:
-    """Packaging and sending 1 GiB peaks where 1 MiB does."""
+    """Packing and sending 1 GiB takes as much as 1 MiB."""
     small_kib = _peak_kib(rig, 1 << 20)
     large_kib = _peak_kib(rig, GIB)
     assert large_kib < small_kib + SLACK_KIB, f"{small_kib} KiB for 1 MiB, {large_kib} KiB for 1 GiB"

@@ -1,4 +1,4 @@
-"""`syncd init`: a first configuration, by flags or by questions, and never over another."""
+"""`syncd init` writes a first configuration, by flags or questions, and never over another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _END_OF_INPUT = "\x04"
 
 @pytest.fixture
 def bare(rig: Rig) -> Rig:
-    """A home in which nothing is set up yet."""
+    """A home without a configuration."""
     rig.config_file.unlink()
     rig.key_file.unlink()
     rig.config_file.parent.rmdir()
@@ -31,8 +31,8 @@ def bare(rig: Rig) -> Rig:
     return rig
 
 
-class Talk:
-    """`syncd init` on a terminal of 80 columns, and a person who answers each question once it stands there."""
+class InitDialog:
+    """`syncd init` on a terminal of 80 columns, with answers to its questions."""
 
     def __init__(self, rig: Rig, *args: str, cwd: Path | None = None) -> None:
         self.terminal = Terminal(80, 60)
@@ -44,7 +44,7 @@ class Talk:
         return self.terminal.text
 
     def turns(self, *turns: tuple[str, str | None]) -> None:
-        """Questions, each with its answer, or with None to be answered otherwise."""
+        """Answer questions, each with its answer, or with None to be answered otherwise."""
         for question, answer in turns:
             times = self._asked[question] = self._asked.get(question, 0) + 1
             self.terminal.until(
@@ -57,35 +57,35 @@ class Talk:
         self.terminal.type(f"{answer}\n")
 
     def interrupt(self) -> None:
-        """Ctrl-C. The key after it wakes a read that began just after the signal came; Python looks at signals then."""
+        """Send Ctrl-C. The key after it wakes a read that began just after the signal: Python checks then."""
         self.terminal._process.send_signal(signal.SIGINT)
         self.type("")
 
     def close(self) -> None:
-        """Ends the command, if it still asks."""
+        """End the command if it still asks."""
         self.terminal.close()
 
     def end(self) -> int:
-        """Its exit code."""
+        """Wait for its end, and return its exit code."""
         return self.terminal.finish()
 
 
-Begin = Callable[..., Talk]
+Begin = Callable[..., InitDialog]
 
 
 @pytest.fixture
 def begin(bare: Rig) -> Iterator[Begin]:
-    """Begins a talk."""
+    """Return a function that starts a dialog."""
     with ExitStack() as talks:
 
-        def begun(*args: str, cwd: Path | None = None) -> Talk:
-            return talks.enter_context(closing(Talk(bare, *args, cwd=cwd)))
+        def begun(*args: str, cwd: Path | None = None) -> InitDialog:
+            return talks.enter_context(closing(InitDialog(bare, *args, cwd=cwd)))
 
         yield begun
 
 
 def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
-    """What the flags say is in the file, the rest is the example's, and the next verbs take it."""
+    """The flags' values are in the file, the rest is the example's, and other commands use it."""
     flags = ("--path", str(bare.workspace), "--id", "box", "--sandbox-base-url", bare.emulator.base_url)
     more = ("--workspace-ignore", "*.o", "--workspace-ignore", 'a "b"', "--workspace-include-git")
     done = bare.ok("init", *flags, *more, "--sync-debounce-seconds", "0.25", "--sync-rescan-minutes", "5")
@@ -107,7 +107,7 @@ def test_flags_make_a_configuration_that_works(bare: Rig, repo: Path) -> None:
 
 
 def test_every_key_has_its_flag(bare: Rig) -> None:
-    """Each key of the configuration can be set by a flag of its own name."""
+    """Each configuration key has a flag of its name."""
     table: dict[str, dict[str, object]] = {
         "workspace": {"path": str(bare.workspace), "use_gitignore": False, "include_git": True, "upload_secrets": True},
         "sandbox": {
@@ -160,7 +160,7 @@ def test_every_key_has_its_flag(bare: Rig) -> None:
     ],
 )
 def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, words: str) -> None:
-    """What is missing or cannot be is said as everywhere else, and no file is left."""
+    """Missing and invalid values give the usual message, and no file is written."""
     done = bare.run("init", *flags)
     assert done.code == code, done
     assert words in done.err
@@ -168,7 +168,7 @@ def test_bad_flags_write_nothing(bare: Rig, flags: Sequence[str], code: int, wor
 
 
 def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
-    """An id is a text, also where it looks like a number; a path is meant from where the command runs."""
+    """An id is a text, also if it looks like a number; a path is relative to the current directory."""
     bare.ok("init", "--path", "work", "--id", "0042", "--config", "elsewhere/o.toml", "--sandbox-mcp-file", "m.json")
     config = load_config(str(bare.home / "elsewhere/o.toml"))
     assert (config.workspace.path, config.sandbox.id) == (str(bare.workspace), "0042")
@@ -176,7 +176,7 @@ def test_a_number_may_be_a_sandbox_id(bare: Rig) -> None:
 
 
 def test_it_never_overwrites(rig: Rig) -> None:
-    """A configuration that is there stays byte for byte, and that is said before anything is asked."""
+    """An existing configuration is unchanged, and the message comes before any question."""
     before = rig.config_file.read_bytes()
     done = rig.run("init", "--path", "work", "--id", "other")
     assert done.code == 78
@@ -186,7 +186,7 @@ def test_it_never_overwrites(rig: Rig) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--no-store-key",)])
 def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[str]) -> None:
-    """A service does not see $KLAVIS_API_KEY, so its key goes into the key file, 0600, unless that is refused."""
+    """A service does not see $KLAVIS_API_KEY, so its key is stored in the key file, 0600, unless refused."""
     bare.environ["KLAVIS_API_KEY"] = KEY
     done = bare.ok("init", "--path", "work", "--id", "box", *flags)
     assert KEY not in done.out + done.err
@@ -199,8 +199,8 @@ def test_a_script_stores_the_key_of_its_environment(bare: Rig, flags: Sequence[s
         assert stat.S_IMODE(bare.key_file.parent.stat().st_mode) == 0o700
 
 
-def test_a_key_that_is_none_is_not_stored(bare: Rig) -> None:
-    """What cannot be a key is refused before anything is written."""
+def test_an_invalid_key_is_not_stored(bare: Rig) -> None:
+    """It is refused before anything is written."""
     bare.environ["KLAVIS_API_KEY"] = "two words"
     done = bare.run("init", "--path", "work", "--id", "box")
     assert done.code == 78
@@ -255,9 +255,9 @@ synced 3 files, … bytes, in … s
 next: `syncd service install` keeps it in step from now on"""
 
 
-def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
-    """From nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never shown, and the
-    network is left alone until the person agrees.
+def test_the_whole_dialog(bare: Rig, begin: Begin) -> None:
+    """The dialog goes from nothing to the first sync on 80 columns: each wrong answer has its reason, the key is never
+    shown, and there is no request before the user agrees.
     """
     bare.environ["TZ"] = "Asia/Tokyo"
     bare.workspace = bare.home / "my work"
@@ -267,19 +267,19 @@ def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
     for path, content in files.items():
         bare.write(path, content)
     (bare.workspace / "out").symlink_to("/etc/passwd")
-    talk = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
-    talk.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
-    talk.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
-    talk.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
+    dialog = begin("--sandbox-base-url", bare.emulator.base_url, cwd=bare.home / "work")
+    dialog.turns(("Directory to", "~"), ("Directory to", "not there"), ("Directory to", "~/my work"))
+    dialog.turns(("Sandbox id", ".."), ("Sandbox id", "box"), ("Region,", "mars"), ("Region,", ""))
+    dialog.turns(("API key (", "two words"), ("API key (", KEY), ("Send it", None))
     assert not bare.emulator.request_log.entries()
-    colours = {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()}
+    colours = {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()}
     assert colours == {"default", "brown"}  # one word of warning, in a colour that every terminal has
-    talk.type("y")
-    assert talk.end() == 0, talk.text
-    told = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", talk.text, flags=re.DOTALL)
-    told = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", told)
-    assert told == _WALK
-    assert KEY not in talk.text
+    dialog.type("y")
+    assert dialog.end() == 0, dialog.text
+    reported = re.sub(r"wrote /.*?\n\n", "wrote …\n\n", dialog.text, flags=re.DOTALL)
+    reported = re.sub(r"(?<=synced 3 files, )\S+ bytes, in \S+ s", "… bytes, in … s", reported)
+    assert reported == _WALK
+    assert KEY not in dialog.text
     assert bare.key_file.read_text() == f"{KEY}\n"
     assert stat.S_IMODE(bare.key_file.stat().st_mode) == 0o600
     written = tomllib.loads(bare.config_file.read_text("utf-8"))
@@ -290,68 +290,70 @@ def test_the_whole_walk(bare: Rig, begin: Begin) -> None:
 
 @pytest.mark.parametrize("answer", ["", "n"])
 def test_a_key_at_hand_is_not_asked_for(bare: Rig, begin: Begin, answer: str) -> None:
-    """With $KLAVIS_API_KEY the one question is whether to store it; with NO_COLOR nothing has a colour."""
+    """With $KLAVIS_API_KEY the only question is to store it; with NO_COLOR nothing has a colour."""
     bare.environ |= {"KLAVIS_API_KEY": KEY, "NO_COLOR": "1"}
     bare.write(".env")
     bare.write("a")
-    talk = begin()
-    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
-    talk.turns(("Send it", ""))
-    assert talk.end() == 0, talk.text
-    assert "API key (" not in talk.text
+    dialog = begin()
+    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", "asia"), ("Store the key there", answer))
+    dialog.turns(("Send it", ""))
+    assert dialog.end() == 0, dialog.text
+    assert "API key (" not in dialog.text
     assert bare.key_file.exists() is (answer == "")
-    assert ("A service does not see that" in talk.text) is (answer == "n")
+    assert ("A service does not see that" in dialog.text) is (answer == "n")
     assert load_config(str(bare.config_file)).sandbox.region == "asia"
-    assert {cell.fg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    assert {cell.fg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
 
 
 def test_a_key_file_is_never_overwritten(bare: Rig, begin: Begin) -> None:
-    """A key that is stored already is not asked for, and stays; Ctrl-C at the last question sends nothing."""
+    """A stored key is not asked for, and stays; Ctrl-C at the last question sends nothing."""
     bare.config_file.parent.mkdir()
     bare.write_key("the-key-from-before")
     bare.write("a")
     bare.environ["KLAVIS_API_KEY"] = KEY
-    talk = begin("--sandbox-base-url", bare.emulator.base_url)
-    talk.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
-    talk.interrupt()
-    assert talk.end() == 0, talk.text
-    assert "Nothing was sent." in talk.text
-    assert "syncd push " in talk.text
+    dialog = begin("--sandbox-base-url", bare.emulator.base_url)
+    dialog.turns(("Directory to", "work"), ("Sandbox id", "box"), ("Region,", ""), ("Send it", None))
+    dialog.interrupt()
+    assert dialog.end() == 0, dialog.text
+    assert "Nothing was sent." in dialog.text
+    assert "syncd push " in dialog.text
     assert bare.key_file.read_text() == "the-key-from-before\n"
     assert not bare.emulator.request_log.entries()
 
 
 def test_an_account_of_the_eu(bare: Rig, begin: Begin) -> None:
-    """Where it may be one, that is asked; without an id a sandbox is acquired; without a key nothing can be sent."""
+    """It is asked for if possible; without an id a sandbox is acquired; without a key nothing is sent."""
     bare.environ["TZ"] = ":Europe/Madrid"
     bare.write("a")
-    talk = begin()
-    talk.turns(("Directory to", "work"), ("Sandbox id", ""), ("Region,", ""), ("one of them?", "y"), ("API key (", ""))
-    assert talk.end() == 0, talk.text
+    dialog = begin()
+    dialog.turns(
+        ("Directory to", "work"), ("Sandbox id", ""), ("Region,", ""), ("one of them?", "y"), ("API key (", "")
+    )
+    assert dialog.end() == 0, dialog.text
     sandbox = load_config(str(bare.config_file)).sandbox
     assert (sandbox.id, sandbox.base_url, sandbox.region) == (None, "https://api.eu.klavis.ai", "us")
     assert sandbox.acquire
     assert sandbox.acquire.ttl_seconds == 7200
-    assert "1 file in 0 folders" in talk.text
-    assert "Send it" not in talk.text
-    assert "The API key is still missing" in talk.text
+    assert "1 file in 0 folders" in dialog.text
+    assert "Send it" not in dialog.text
+    assert "The API key is still missing" in dialog.text
 
 
 @pytest.mark.parametrize("way", [_END_OF_INPUT, signal.SIGINT])
-def test_it_can_be_left(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
-    """Left at a question with Ctrl-D or Ctrl-C, nothing was written, and that is said. A path that no file can hold
-    is asked for again, and what a terminal would obey is escaped.
+def test_it_can_be_aborted(bare: Rig, begin: Begin, way: str | signal.Signals) -> None:
+    """Ctrl-D or Ctrl-C at a question writes nothing, and says so. A path that no file can hold is asked for again, and
+    control characters are escaped.
     """
-    talk = begin()
-    talk.turns(("Directory to", None))
-    os.write(talk.terminal._ours, b"\x1b[45mw\xff\n")
-    talk.turns(("Directory to", "work"), ("Sandbox id", None))
-    assert "can only hold valid UTF-8" in " ".join(talk.text.split())
-    assert {cell.bg for row in talk.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
+    dialog = begin()
+    dialog.turns(("Directory to", None))
+    os.write(dialog.terminal._ours, b"\x1b[45mw\xff\n")
+    dialog.turns(("Directory to", "work"), ("Sandbox id", None))
+    assert "can only hold valid UTF-8" in " ".join(dialog.text.split())
+    assert {cell.bg for row in dialog.terminal.screen.buffer.values() for cell in row.values()} == {"default"}
     if isinstance(way, str):
-        talk.terminal.type(way)
+        dialog.terminal.type(way)
     else:
-        talk.interrupt()
-    assert talk.end() == 75, talk.text
-    assert "nothing was written" in talk.text
+        dialog.interrupt()
+    assert dialog.end() == 75, dialog.text
+    assert "nothing was written" in dialog.text
     assert not bare.config_file.parent.exists()

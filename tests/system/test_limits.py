@@ -1,4 +1,4 @@
-"""What the machine does not allow is worked around, and said until it is mended."""
+"""Limits of the machine are worked around, with a warning until they are raised."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ needs_setpriv = pytest.mark.skipif(
 
 
 @needs_setpriv
-def test_an_unreadable_file_is_named_until_it_is_mended(rig: Rig) -> None:
-    """The others arrive, a warning names it, it is not taken for deleted; readable again it arrives by itself."""
+def test_an_unreadable_file(rig: Rig) -> None:
+    """The others are sent, a warning names it, and it does not count as deleted; readable again it is sent."""
     rig.write("a", "readable")
     rig.write("closed", "at first readable")
     rig.up(prefix=AS_ANYONE)
@@ -44,8 +44,8 @@ def test_an_unreadable_file_is_named_until_it_is_mended(rig: Rig) -> None:
 
 
 @needs_setpriv
-def test_an_unreadable_directory_is_named_until_it_is_mended(rig: Rig) -> None:
-    """A tree that cannot be listed is said to be left out; opened, all of it arrives."""
+def test_an_unreadable_directory(rig: Rig) -> None:
+    """A warning names it; readable again it is sent."""
     rig.write("closed/deep/file")
     closed = rig.workspace / "closed"
     closed.chmod(0)
@@ -65,7 +65,7 @@ def _can_limit_watches() -> bool:
 
 @pytest.mark.skipif(not _can_limit_watches(), reason="this machine allows no user namespace with limits of its own")
 def test_too_few_inotify_watches_still_converge(rig: Rig) -> None:
-    """With 20 watches for 60 directories every change arrives, and a warning names the limit and how to lift it."""
+    """With 20 watches for 60 directories every change is sent, and a warning has the limit and the remedy."""
     for number in range(60):
         rig.write(f"folder{number:02}/file", str(number))
     rig.up(prefix=FEW_WATCHES)
@@ -81,7 +81,7 @@ def test_too_few_inotify_watches_still_converge(rig: Rig) -> None:
 
 
 def test_a_full_disk_is_waited_for(rig: Rig) -> None:
-    """A spool folder that cannot be written is a failure that passes, said with its place."""
+    """A spool folder that cannot be written is a passing failure with its place."""
     rig.write("a")
     rig.up()
     spool = rig.home / ".cache/syncd"
@@ -97,8 +97,8 @@ def test_a_full_disk_is_waited_for(rig: Rig) -> None:
     rig.converged()
 
 
-def test_a_damaged_journal_costs_one_upload(rig: Rig) -> None:
-    """State that makes no sense is set aside and said; the workspace is sent once more, and all is well."""
+def test_a_damaged_record_costs_one_upload(rig: Rig) -> None:
+    """It is set aside and reported; the workspace is sent once more."""
     rig.fill(5)
     rig.up().stop()
     (rig.state_folder / "initialized").write_bytes(b"\0garbage")
@@ -108,8 +108,8 @@ def test_a_damaged_journal_costs_one_upload(rig: Rig) -> None:
     assert rig.count("upload") == 2
 
 
-def test_state_cut_short_in_every_file_starts_anew(rig: Rig) -> None:
-    """Half of each state file, as after a crash of the machine: no crash of the daemon, and it converges."""
+def test_every_state_file_cut_in_half(rig: Rig) -> None:
+    """The daemon does not crash, as after a crash of the machine, and converges."""
     rig.fill(5)
     rig.up()
     rig.kill()

@@ -1,4 +1,4 @@
-"""A workspace that is gone, replaced or suddenly empty is held, never mirrored; back again it goes on by itself."""
+"""A missing, replaced or suddenly empty workspace is held and never mirrored; once restored it is synced again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def watched(rig: Rig) -> Rig:
 
 
 def _nothing_was_sent(rig: Rig) -> None:
-    """However one asks, the daemon refuses, and the sandbox keeps its files."""
+    """Check that every command refuses, and the sandbox keeps its files."""
     status = rig.in_state("held")
     assert status["last_error"]["step"] in ("watch", "snapshot")
     assert rig.run("flush").code == 78
@@ -45,7 +45,7 @@ def _nothing_was_sent(rig: Rig) -> None:
 
 
 def _goes_on(rig: Rig, folder: Path | None = None) -> None:
-    """The hold ends by itself, and changes are heard again; `folder` is where the workspace's files lie."""
+    """Check that the hold ends by itself, and changes are synced; `folder` holds the workspace's files."""
     folder = folder or rig.workspace
     rig.in_state("watching")
     rig.until(lambda: rig.status()["last_error"] is None, "the end of the error")
@@ -62,7 +62,7 @@ def _arrived(rig: Rig, folder: Path) -> bool:
 
 
 def test_removed_and_made_again(watched: Rig) -> None:
-    """`rm -r` of the workspace, and a new checkout in its place."""
+    """The workspace is removed and checked out again."""
     copy = watched.home / "copy"
     shutil.copytree(watched.workspace, copy)
     shutil.rmtree(watched.workspace)
@@ -72,7 +72,7 @@ def test_removed_and_made_again(watched: Rig) -> None:
 
 
 def test_renamed_and_renamed_back(watched: Rig) -> None:
-    """The same directory, away for a while."""
+    """The same directory comes back."""
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
     _nothing_was_sent(watched)
@@ -81,7 +81,7 @@ def test_renamed_and_renamed_back(watched: Rig) -> None:
 
 
 def test_replaced_by_an_empty_directory(watched: Rig) -> None:
-    """What a mount point looks like when the disk is not mounted."""
+    """A mount point looks like that without its disk."""
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
     watched.workspace.mkdir()
@@ -92,7 +92,7 @@ def test_replaced_by_an_empty_directory(watched: Rig) -> None:
 
 
 def test_emptied(watched: Rig) -> None:
-    """Nearly all files gone at once, the directory being the same one."""
+    """Nearly all files are deleted in the same directory."""
     emptied(watched.workspace)
     watched.write("left", "the only file")
     _nothing_was_sent(watched)
@@ -101,7 +101,7 @@ def test_emptied(watched: Rig) -> None:
 
 
 def test_emptied_while_nothing_ran(watched: Rig) -> None:
-    """A restart is no reason to believe it."""
+    """A restart does not confirm it."""
     watched.daemons[0].stop()
     emptied(watched.workspace)
     watched.start()
@@ -110,8 +110,8 @@ def test_emptied_while_nothing_ran(watched: Rig) -> None:
     _goes_on(watched)
 
 
-def test_emptied_and_meant_so(watched: Rig) -> None:
-    """`push --force` says that it is meant, and from then on it is the workspace."""
+def test_emptied_and_confirmed(watched: Rig) -> None:
+    """`push --force` confirms it."""
     emptied(watched.workspace)
     watched.write("left", "the only file")
     watched.in_state("held")
@@ -121,7 +121,7 @@ def test_emptied_and_meant_so(watched: Rig) -> None:
 
 
 def test_replaced_by_a_file(watched: Rig) -> None:
-    """A workspace that is no directory is no workspace."""
+    """It is held."""
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
     watched.workspace.write_text("not a directory")
@@ -132,7 +132,7 @@ def test_replaced_by_a_file(watched: Rig) -> None:
 
 
 def test_replaced_by_a_link(watched: Rig) -> None:
-    """Not even one that leads to the very same files: where a link leads is decided at the start."""
+    """It is held even if the link leads to the same files, as links are resolved at the start."""
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
     watched.workspace.symlink_to(aside)
@@ -149,7 +149,7 @@ def test_replaced_by_a_link(watched: Rig) -> None:
 
 
 def _another(rig: Rig) -> Path:
-    """A directory that is no workspace of ours, with as many files."""
+    """Make another directory with as many files."""
     another = rig.home / "another"
     for number in range(2 * FILES):
         (another / f"private{number % 3}").mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def _another(rig: Rig) -> Path:
 
 
 def test_replaced_by_another_directory(watched: Rig) -> None:
-    """As many files, but others: whatever it is, it is not the workspace."""
+    """It is held, as its files are others."""
     another = _another(watched)
     aside = watched.home / "aside"
     watched.workspace.rename(aside)
@@ -170,7 +170,7 @@ def test_replaced_by_another_directory(watched: Rig) -> None:
 
 
 def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
-    """A restart is no reason to believe it; a person's word is, for good."""
+    """A restart does not confirm it; a forced push does, for good."""
     watched.daemons[0].stop()
     another = _another(watched)
     watched.workspace.rename(watched.home / "aside")
@@ -186,7 +186,7 @@ def test_replaced_by_another_directory_while_nothing_ran(watched: Rig) -> None:
 
 
 def test_exchanged_in_one_instant(watched: Rig) -> None:
-    """renameat2(2) swaps two directories, so that no moment is without a workspace."""
+    """Two directories are swapped by renameat2(2), without a moment without a workspace."""
     another = _another(watched)
 
     def swap() -> None:
@@ -201,7 +201,7 @@ def test_exchanged_in_one_instant(watched: Rig) -> None:
 
 
 def test_another_checkout_in_its_place(watched: Rig) -> None:
-    """Most of the files are there again: that is the workspace, and changes in its new directory are heard."""
+    """Most of the files are the same, so it is the workspace, and changes in it are synced."""
     other = watched.home / "other"
     shutil.copytree(watched.workspace, other)
     (other / "folder0/file000.txt").write_text("changed\n")
@@ -214,7 +214,7 @@ def test_another_checkout_in_its_place(watched: Rig) -> None:
 
 
 def test_removed_and_made_again_at_once(watched: Rig) -> None:
-    """Faster than anyone looks: nothing was lost, so nothing is held, and the new directory is heard."""
+    """Nothing was lost by then, so nothing is held, and the new directory is watched."""
     copy = watched.home / "copy"
     shutil.copytree(watched.workspace, copy)
     shutil.rmtree(watched.workspace)
@@ -223,8 +223,8 @@ def test_removed_and_made_again_at_once(watched: Rig) -> None:
     assert "held" not in watched.daemons[0].err
 
 
-def test_made_anew_with_its_number_while_nothing_ran(watched: Rig) -> None:
-    """The next directory often gets the inode number of the one that was removed: it is another one all the same."""
+def test_recreated_with_its_inode_number_while_nothing_ran(watched: Rig) -> None:
+    """A new directory with the old inode number is recognised as another one."""
     watched.daemons[0].stop()
 
     def prepare() -> None:
@@ -243,8 +243,8 @@ def test_made_anew_with_its_number_while_nothing_ran(watched: Rig) -> None:
     _goes_on(watched)
 
 
-def test_its_rules_leave_nothing(watched: Rig) -> None:
-    """A rule that leaves everything out empties a workspace like a deletion, and is held like one."""
+def test_its_rules_exclude_everything(watched: Rig) -> None:
+    """It is held like a deletion."""
     watched.write(".gitignore", "*\n")
     _nothing_was_sent(watched)
     (watched.workspace / ".gitignore").unlink()
@@ -252,8 +252,8 @@ def test_its_rules_leave_nothing(watched: Rig) -> None:
 
 
 @pytest.mark.skipif(bool(AS_ANYONE) and shutil.which("setpriv") is None, reason="root without setpriv(1) reads all")
-def test_no_right_to_read_it(rig: Rig) -> None:
-    """A workspace that may not be looked into is not an empty one."""
+def test_an_unreadable_workspace(rig: Rig) -> None:
+    """It does not count as empty."""
     rig.fill(FILES)
     rig.up(prefix=AS_ANYONE)
     rig.workspace.chmod(0)
@@ -263,8 +263,8 @@ def test_no_right_to_read_it(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param("far/near", marks=pytest.mark.long), "far"])
-def test_gone_with_a_directory_above_it(rig: Rig, name: str) -> None:
-    """Nothing happened to the workspace itself, yet its path leads nowhere; or, later, to something else."""
+def test_moved_with_a_directory_above_it(rig: Rig, name: str) -> None:
+    """Its path leads nowhere, or later to something else."""
     rig.workspace.rmdir()
     rig.workspace = rig.home / "far/near/work"
     rig.configure()
@@ -290,7 +290,7 @@ mounts = pytest.mark.skipif(
 
 
 def _inside(daemon: Running) -> Callable[..., None]:
-    """Runs a command where the daemon's mounts are."""
+    """Run a command in the daemon's mount namespace."""
     enter = ("nsenter", f"--target={daemon.pid}", "--user", "--mount", "--preserve-credentials")
 
     def run(*args: str | Path) -> None:
@@ -301,7 +301,7 @@ def _inside(daemon: Running) -> Callable[..., None]:
 
 @mounts
 def test_unmounted_and_mounted_again(rig: Rig) -> None:
-    """A bind mount that goes leaves an empty directory behind it, and brings no event."""
+    """A removed bind mount leaves an empty directory, without an event."""
     rig.fill(FILES)
     disk = rig.home / "disk"
     rig.workspace.rename(disk)
@@ -317,7 +317,7 @@ def test_unmounted_and_mounted_again(rig: Rig) -> None:
 
 @mounts
 def test_a_disk_pulled_out(rig: Rig) -> None:
-    """A file system that ends takes its watches along; the next one in its place holds the files again."""
+    """An unmounted file system loses its watches; the next one in its place has the files again."""
     mount = 'mount -t tmpfs none "$1" && cp -R "$2/." "$1" && shift 2 && exec "$@"'
     backup = rig.home / "backup"
     rig.fill(FILES)
@@ -337,7 +337,7 @@ def test_a_disk_pulled_out(rig: Rig) -> None:
 
 @mounts
 def test_something_mounted_over_it(rig: Rig) -> None:
-    """A mount hides the workspace without an event; when it goes, everything is as before."""
+    """A mount hides the workspace without an event; without the mount everything is as before."""
     rig.fill(FILES)
     another = _another(rig)
     inside = _inside(rig.up(prefix=OWN_MOUNTS))
@@ -349,7 +349,7 @@ def test_something_mounted_over_it(rig: Rig) -> None:
 
 @mounts
 def test_a_copy_mounted_over_it(rig: Rig) -> None:
-    """What is mounted may be the workspace on another disk: then its changes are heard, not the hidden one's."""
+    """It may be the workspace on another disk: its changes are synced, not the hidden one's."""
     rig.fill(FILES)
     disk = rig.home / "disk"
     shutil.copytree(rig.workspace, disk)
@@ -363,7 +363,7 @@ def test_a_copy_mounted_over_it(rig: Rig) -> None:
 
 @mounts
 def test_something_mounted_below_it(rig: Rig) -> None:
-    """Files that a mount brings into the workspace belong to it, and go with it."""
+    """Files of a mount in the workspace are included, and removed with it."""
     rig.fill(FILES)
     rig.write("data/here", "under the mount")
     another = _another(rig)
@@ -378,7 +378,7 @@ def test_something_mounted_below_it(rig: Rig) -> None:
 
 
 def test_missing_at_the_start(rig: Rig) -> None:
-    """That is a wrong path: exit 78 and one line that names it."""
+    """A wrong path ends with 78 and one line that names it."""
     rig.workspace.rmdir()
     daemon = rig.start("--log-level", "error")
     assert daemon.wait() == 78

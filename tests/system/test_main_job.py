@@ -1,4 +1,4 @@
-"""A file saved on the laptop is in the sandbox: the whole job on small trees."""
+"""A saved file arrives in the sandbox: the main job on small trees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.system.rig import Rig
 
 
 def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:
-    """All kinds of entries arrive, whatever their names, and the archive holds them in order and nothing else."""
+    """All kinds of entries arrive, with any names, and the archive holds them in order and nothing else."""
     rig.write("src/main.py", "print('hello')\n")
     rig.write("run.sh", "#!/bin/sh\n")
     (rig.workspace / "run.sh").chmod(0o755)
@@ -25,7 +25,7 @@ def test_a_first_sync_makes_the_sandbox_equal(rig: Rig) -> None:
 
 
 def test_a_burst_is_one_upload(rig: Rig) -> None:
-    """Five hundred saves within the quiet period are one upload."""
+    """Five hundred writes within the quiet period are one upload."""
     rig.write("start")
     rig.configure({"sync.debounce_seconds": 0.5})
     rig.up()
@@ -37,7 +37,7 @@ def test_a_burst_is_one_upload(rig: Rig) -> None:
 
 
 def test_constant_writing_still_syncs(rig: Rig) -> None:
-    """Someone who never pauses is synced when the longest wait is over, not never."""
+    """A file that is always written is synced after the max wait."""
     rig.write("log", "0")
     rig.configure({"sync.debounce_seconds": 0.5, "sync.max_wait_seconds": 1.5})
     rig.up()
@@ -52,7 +52,7 @@ def test_constant_writing_still_syncs(rig: Rig) -> None:
 
 
 def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
-    """A touch, a rewrite of the same bytes and a change taken back start no upload."""
+    """A touch, a rewrite of the same bytes and a reverted change cause no upload."""
     rig.write("a", "one")
     rig.write("b", "two")
     rig.up()
@@ -66,7 +66,7 @@ def test_what_changes_nothing_uploads_nothing(rig: Rig) -> None:
 
 
 def test_a_restart_without_changes_uploads_nothing(rig: Rig) -> None:
-    """What the sandbox holds is remembered."""
+    """The sandbox's content is recorded."""
     rig.fill(10)
     rig.up().stop()
     rig.start()
@@ -77,7 +77,7 @@ def test_a_restart_without_changes_uploads_nothing(rig: Rig) -> None:
 
 
 def test_changes_made_while_nothing_ran_arrive(rig: Rig) -> None:
-    """New, changed and deleted files of the meantime are in the next process's snapshot."""
+    """New, changed and deleted files are in the next process's snapshot."""
     rig.fill(10)
     rig.up().stop()
     rig.write("new")
@@ -89,8 +89,8 @@ def test_changes_made_while_nothing_ran_arrive(rig: Rig) -> None:
     assert rig.archived() == sorted(wanted)
 
 
-def test_a_deletion_is_sent_but_lingers_in_the_sandbox(rig: Rig) -> None:
-    """With `deletions = "keep"` the archive is without the file, and the sandbox still has it."""
+def test_a_deleted_file_is_kept_in_the_sandbox(rig: Rig) -> None:
+    """With `deletions = "keep"` the archive lacks the file, and the sandbox still has it."""
     rig.write("stays")
     rig.write("goes")
     rig.up()
@@ -100,8 +100,8 @@ def test_a_deletion_is_sent_but_lingers_in_the_sandbox(rig: Rig) -> None:
     assert "goes" in rig.there()
 
 
-def test_what_should_stay_home_stays_home(rig: Rig) -> None:
-    """Ignored paths, secrets and links that lead out are in no archive; a change of the rules is heard."""
+def test_excluded_files_are_not_sent(rig: Rig) -> None:
+    """Ignored paths, secrets and links that lead outside are in no archive; changed rules are applied."""
     rig.write(".gitignore", "*.log\nbuild/\n")
     rig.write("build/out.o")
     rig.write("debug.log")
@@ -117,13 +117,13 @@ def test_what_should_stay_home_stays_home(rig: Rig) -> None:
 
 
 def test_the_rules_of_the_repository_around_it(rig: Rig) -> None:
-    """Those above the workspace count, are named by `explain` and `ls --ignored`, and a change of them is heard."""
+    """Ignore files above the workspace apply, are named by `explain` and `ls --ignored`, and their changes too."""
     for name in ("objects", "refs", "info"):
         (rig.home / ".git" / name).mkdir(parents=True)
     (rig.home / ".git/HEAD").write_text("ref: refs/heads/main\n")
     exclude, above = rig.home / ".git/info/exclude", rig.home / ".gitignore"
     exclude.write_text("*.log\n")
-    above.write_text("*\n/work/dist/\n")  # a home directory that is kept in git: the workspace itself is ignored
+    above.write_text("*\n/work/dist/\n")  # a home directory in git: the workspace itself is ignored
     rig.write("debug.log")
     rig.write("dist/x")
     rig.write("src/a.py")

@@ -1,4 +1,4 @@
-"""The desktop is told, by the real daemon over a real session bus, also from behind the service's walls."""
+"""Desktop notifications by the real daemon over a real session bus, also from the hardened service."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.desktop import NO_BUS, READY, Screen, Seen, screen, session_bus
+from tests.desktop import NO_BUS, READY, Notification, NotificationServer, notification_server, session_bus
 from tests.system.command import CLOCK
 from tests.system.machine import REPO, RUNTIME, missing, shown
 from tests.system.rig import KEY, Rig
 from tests.system.service_rig import ServiceRig
-from tests.system.test_service import cloud, machine
+from tests.system.test_service import emulator, machine
 from tests.system.test_service import rig as service
 
-__all__ = ["cloud", "machine", "service"]  # fixtures
+__all__ = ["emulator", "machine", "service"]  # fixtures
 
 _USER_BUS = Path("/usr/lib/systemd/user/dbus.socket")
 _NO_MACHINE = missing() or NO_BUS or ("" if _USER_BUS.exists() else "systemd starts no session bus on this machine")
@@ -33,52 +33,52 @@ AGAIN = "work is in sync again"
 
 
 @pytest.fixture
-def admin(rig: Rig, tmp_path: Path) -> Iterator[Screen]:
-    """The screen of the session in which the daemon will be started."""
-    with session_bus(f"unix:path={tmp_path}/bus") as address, screen(address) as server:
+def notifications(rig: Rig, tmp_path: Path) -> Iterator[NotificationServer]:
+    """The notification server of the session that the daemon is started in."""
+    with session_bus(f"unix:path={tmp_path}/bus") as address, notification_server(address) as server:
         rig.environ["DBUS_SESSION_BUS_ADDRESS"] = address
         rig.configure(SOON)
         yield server
 
 
 @needs_bus
-def test_what_a_person_reads_in_a_bad_week(rig: Rig, admin: Screen) -> None:
-    """A server that is down, then up; a key that is refused, then replaced: four lines, each in place of the last."""
+def test_failures_and_recoveries(rig: Rig, notifications: NotificationServer) -> None:
+    """A server down, then up; a key refused, then replaced: four notifications, each replaces the last."""
     rig.write("a")
     rig.up("--log-level", "debug")
     rig.faults("upload: 503 always")
     rig.write("a", "changed")
     failing_s = CLOCK.monotonic_s()
-    first = _nth(1, rig, admin)
+    first = _nth(1, rig, notifications)
     assert CLOCK.monotonic_s() - failing_s >= SOON_S
     assert (first.summary, first.changes["category"]) == (NOT_SYNCED, ("s", "transfer.error"))
     assert "503" in first.body
     rig.emulator.faults.clear()
-    assert _nth(2, rig, admin).summary == AGAIN
+    assert _nth(2, rig, notifications).summary == AGAIN
     rig.write_key("some-other-key")
     rig.daemons[0].send(signal.SIGHUP)
     rig.write("a", "changed again")
-    third = _nth(3, rig, admin)
+    third = _nth(3, rig, notifications)
     assert third.summary == NEEDED
     assert str(rig.key_file) in third.body
     rig.write_key(KEY)
-    assert _nth(4, rig, admin).summary == AGAIN
+    assert _nth(4, rig, notifications).summary == AGAIN
     rig.converged()
     rig.in_state("watching")
-    assert [seen.replaces for seen in admin.shown] == [0, *[first.number] * 3]
-    for seen in admin.shown:
+    assert [seen.replaces for seen in notifications.shown] == [0, *[first.number] * 3]
+    for seen in notifications.shown:
         assert not any(secret in seen.body for secret in (KEY, "some-other-key", "://", "X-Goog"))
 
 
-def _nth(number: int, rig: Rig, admin: Screen) -> Seen:
-    """That notification, waited for."""
-    rig.until(lambda: len(admin.shown) >= number, f"notification {number}")
-    return admin.shown[number - 1]
+def _nth(number: int, rig: Rig, notifications: NotificationServer) -> Notification:
+    """Wait for that notification, and return it."""
+    rig.until(lambda: len(notifications.shown) >= number, f"notification {number}")
+    return notifications.shown[number - 1]
 
 
 @needs_bus
-def test_who_does_not_want_them(rig: Rig, admin: Screen) -> None:
-    """`notifications.desktop = false`: nothing is said, and no failure comes of it."""
+def test_switched_off(rig: Rig, notifications: NotificationServer) -> None:
+    """With `notifications.desktop = false` nothing is shown, and nothing fails."""
     rig.configure({**SOON, "notifications.desktop": False})
     rig.write("a")
     rig.up()
@@ -88,7 +88,7 @@ def test_who_does_not_want_them(rig: Rig, admin: Screen) -> None:
     rig.until(_later(CLOCK.monotonic_s() + 2 * SOON_S), "it to last")
     rig.emulator.faults.clear()
     rig.converged()
-    assert admin.shown == []
+    assert notifications.shown == []
 
 
 def _later(than_s: float) -> Callable[[], bool]:
@@ -96,7 +96,7 @@ def _later(than_s: float) -> Callable[[], bool]:
 
 
 def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
-    """The daemon tries, gives up in time, says nothing in its log, goes on syncing and stops when it is told."""
+    """The daemon gives up in time, logs nothing, goes on syncing and stops when told."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "bus"))
         door.listen()
@@ -116,20 +116,20 @@ def test_a_bus_that_never_answers(rig: Rig, tmp_path: Path) -> None:
 
 
 @needs_machine
-def test_from_behind_the_walls(service: ServiceRig) -> None:
-    """The hardened unit reaches the session's bus of a real user manager."""
+def test_from_the_hardened_unit(service: ServiceRig) -> None:
+    """It reaches the session bus of a real user manager."""
     python, *_ = service.command()
     line = service.machine.line(python, f"{shown(str(REPO))}/tests/desktop.py", f"unix:path={RUNTIME}/bus")
-    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as admin:
-        assert admin.stdout is not None
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as notifications:
+        assert notifications.stdout is not None
         try:
-            assert admin.stdout.readline().strip() == READY
+            assert notifications.stdout.readline().strip() == READY
             service.installed(SOON)
             assert service.shown("ProtectSystem") == "strict"
             service.faults("upload: 503 always")
             service.write("first.txt", "changed")
-            assert admin.stdout.readline().strip() == NOT_SYNCED
+            assert notifications.stdout.readline().strip() == NOT_SYNCED
             service.emulator.faults.clear()
-            assert admin.stdout.readline().strip() == AGAIN
+            assert notifications.stdout.readline().strip() == AGAIN
         finally:
-            admin.kill()
+            notifications.kill()

@@ -1,4 +1,4 @@
-"""Archives of what changed only, with a daemon that ends while a sandbox has not yet proved that they suit it."""
+"""Partial archives with a daemon that ends before the sandbox has proved that they work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_ended_in_the_midst_of_a_proof(rig: Rig, number: signal.Signals) -> None:
-    """The sandbox replaced what was there by the small archive: the next daemon knows nothing of it, and sends all."""
+def test_killed_during_a_proof(rig: Rig, number: signal.Signals) -> None:
+    """The sandbox was replaced by the partial archive: the next daemon is uncertain, and sends everything."""
     rig.configure({"sync.archive": "changes"})
     rig.fill(10)
     rig.up()
@@ -28,7 +28,7 @@ def test_ended_in_the_midst_of_a_proof(rig: Rig, number: signal.Signals) -> None
 
 
 def test_a_proof_that_fails(rig: Rig) -> None:
-    """It is not tried again in the midst of the sync: everything follows at once."""
+    """It is not repeated during the sync: everything follows at once."""
     rig.configure({"sync.archive": "changes", "retry.first_delay_seconds": 30, "retry.max_delay_seconds": 30})
     rig.fill(10)
     rig.up()

@@ -1,4 +1,4 @@
-"""The README's installation, for real: a wheel, pipx, a home with nothing in it."""
+"""The README's installation: a wheel, pipx, and an empty home."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ print(*(fitted(shipped(unit), sys.executable, 257) for unit in ("syncd.service",
 
 
 def test_pipx_installs_all_of_it(repo: Path, tmp_path: Path) -> None:
-    """From the wheel alone come the command, example, units, completions and manual page; and all go again."""
+    """The wheel alone brings command, example, units, completions and manual page; all are uninstalled."""
     home = tmp_path / "home"
     (home / "work").mkdir(parents=True)
     wheel = _wheel(repo, tmp_path)
@@ -54,7 +54,7 @@ def test_pipx_installs_all_of_it(repo: Path, tmp_path: Path) -> None:
 
 
 def _sentences(text: str) -> set[str]:
-    """The comments of a configuration that are no examples."""
+    """Return the comments of a configuration that are not examples."""
     return {line for line in text.splitlines() if line.startswith("# ") and line.endswith((".", ":"))}
 
 
@@ -83,7 +83,7 @@ def _done(home: Path, *command: object) -> str:
 
 
 def _run(home: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    """Pip's settings come from the environment; folders do not: all is below this home."""
+    """Run with pip's settings from the environment, and all folders below this home."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PIPX_", "XDG_", "PYTHON"))}
     environ |= {"HOME": str(home), "LANG": "C.UTF-8", "MANPAGER": "cat", "MANWIDTH": "80"}
     words = [str(word) for word in command]

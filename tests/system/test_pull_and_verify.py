@@ -45,7 +45,7 @@ def test_pull_outlasts_a_bad_network(rig: Rig) -> None:
 
 
 def test_verify(rig: Rig) -> None:
-    """Missing, different and only there, each by name; it changes nothing and works beside a daemon."""
+    """Missing, different and extra paths are named; it changes nothing and works beside a daemon."""
     for name in ("same", "gone", "other", "d/e"):
         rig.write(name, name)
     rig.write(".gitignore", "*.log\n")

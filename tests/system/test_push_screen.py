@@ -1,4 +1,4 @@
-"""What a person sees of a push: how far it is, what an interrupt leaves behind, and what comes next."""
+"""The screen of a push: its progress, the message of an interrupt, and what comes next."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _resize(terminal: Terminal, columns: int) -> None:
 
 
 def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
-    """One line tells bytes, speed and time left, on a smaller screen less; a spinner the wait for the sandbox."""
+    """One line shows bytes, speed and time left, less on a small screen; a spinner during the initialize."""
     rig.faults("initialize: delay 1.2")
     _start(terminal, rig, "push")
     terminal.until(_UPLOADING.fullmatch, "all figures of an upload on one line")
@@ -53,13 +53,15 @@ def test_a_push_on_a_terminal(rig: Rig, terminal: Terminal) -> None:
     _resize(terminal, 80)
     terminal.until(re.compile(r". initializing the sandbox  0:01").fullmatch, "how long the sandbox takes")
     assert terminal.finish() == 0, terminal.text
-    told, then = terminal.text.splitlines()
-    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", told), told
+    reported, then = terminal.text.splitlines()
+    assert re.fullmatch(r"synced 1 file, 2,04\d KiB, in [23456]\.\d\d s, at (1\.\d MiB|9\d\d.\d KiB)/s", reported), (
+        reported
+    )
     assert then == "next: `syncd service install` keeps it in step from now on"
 
 
-def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
-    """Ctrl-C: what became of the change, in a line; the next push sends it, says what is new, and tells no first steps.
+def test_an_interrupted_push(rig: Rig, terminal: Terminal) -> None:
+    """Ctrl-C prints what became of the change; the next push sends it, without the first steps.
 
     With NO_COLOR nothing has a colour.
     """
@@ -85,8 +87,8 @@ def test_a_push_that_is_broken_off(rig: Rig, terminal: Terminal) -> None:
     assert "next" not in second.err
 
 
-def test_leaving_the_daemon_to_it(rig: Rig, terminal: Terminal) -> None:
-    """Ctrl-C in a push that the daemon makes: it says that the daemon goes on, and it does."""
+def test_ctrl_c_leaves_the_daemon_running(rig: Rig, terminal: Terminal) -> None:
+    """Ctrl-C in a push by the daemon says that the daemon goes on, and it does."""
     rig.write("data.bin", "small for now")
     rig.up()
     rig.write("data.bin", _DATA)

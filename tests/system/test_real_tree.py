@@ -1,7 +1,7 @@
-"""The main job on real input: thousands of files of published packages, and all that a working day does to them.
+"""The main job on real files: thousands of files of published packages, with the changes of a working day.
 
 The tree is what the development packages ship. It holds two versions of some of them, since pip brings its own: going
-from the one to the other is a real change of version, on top of the moves and edits of a made-up one.
+from one to the other is a real change of version, on top of made-up moves and edits.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FEWEST_FILES = 2000
 SYNC_S = 60.0
 
 
-class Cloud:
-    """`syncd emulator` as a process, as a newcomer starts it."""
+class EmulatorProcess:
+    """`syncd emulator` as a process."""
 
     def __init__(self, rig: Rig, folder: Path) -> None:
         self._data = folder / "data"
@@ -45,37 +45,37 @@ class Cloud:
             ("emulator", "--data", str(self._data)), rig.environment(), rig.home, folder / "emulator"
         )
         rig.until(lambda: "api_key_file" in self.process.out, "the emulator's introduction")
-        told = dict(
+        reported = dict(
             line.split(maxsplit=1) for line in self.process.out.splitlines() if len(line.split(maxsplit=1)) == 2
         )
-        self.workspace = Path(told["workspace"])
+        self.workspace = Path(reported["workspace"])
         rig.configure(
             {
-                "sandbox.id": told["sandbox"],
+                "sandbox.id": reported["sandbox"],
                 "sandbox.base_url": self.process.out.split("base URL", 1)[1].split()[0],
                 "sandbox.api_key_file": str(self._data / "api-key"),
             }
         )
 
     def archived(self) -> list[str]:
-        """The names in the last archive."""
+        """Return the names in the last archive."""
         (newest,) = (self._data / "bucket").rglob("workspace.tar.gz/*.????????")
         return names_in(newest)
 
     def uploads(self) -> int:
-        """How many archives were taken so far, by the emulator's own log."""
+        """Return the number of archives, by the emulator's own log."""
         return sum(line.startswith("upload PUT") and line.endswith(": 200") for line in self.process.err.splitlines())
 
 
 @pytest.fixture
-def cloud(rig: Rig, tmp_path: Path) -> Iterator[Cloud]:
-    """The emulator's process; stopped by SIGTERM it must end well."""
+def emulator(rig: Rig, tmp_path: Path) -> Iterator[EmulatorProcess]:
+    """The emulator's process; SIGTERM must end it with 0."""
     folder = tmp_path / "process"
     folder.mkdir()
-    cloud = Cloud(rig, folder)
-    yield cloud
-    assert cloud.process.stop() == 0
-    assert "Traceback" not in cloud.process.err
+    emulator = EmulatorProcess(rig, folder)
+    yield emulator
+    assert emulator.process.stop() == 0
+    assert "Traceback" not in emulator.process.err
 
 
 def _packages() -> dict[str, Path]:
@@ -97,7 +97,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _edit(workspace: Path) -> None:
-    """A large edit by hand: some in place, some as editors do, by a new file in the old one's place."""
+    """Edit many files: some in place, some by a new file that replaces the old one, as editors do."""
     for number, path in enumerate(_files(workspace)[::20]):
         content = path.read_bytes() + b"\n# edited\n"
         if number % 2:
@@ -109,7 +109,7 @@ def _edit(workspace: Path) -> None:
 
 
 def _check_out(workspace: Path) -> None:
-    """Another version, as `git checkout` brings it: files go, come, change and turn into folders within an instant."""
+    """Change to another version, as `git checkout` does: files are removed, added, changed and become folders."""
     for name in ("pygments", "rich"):
         other = workspace / "pip/_vendor" / name
         if other.is_dir() and (workspace / name).is_dir():
@@ -133,29 +133,29 @@ def _check_out(workspace: Path) -> None:
 
 
 def _delete(workspace: Path) -> None:
-    """A package and every tenth file of the others."""
+    """Delete a package and every tenth file of the others."""
     shutil.rmtree(workspace / "mypyc")
     for path in _files(workspace)[::10]:
         path.unlink()
 
 
 def _rename(workspace: Path) -> None:
-    """Whole trees under new names, one of them into another."""
+    """Rename whole trees, one of them into another."""
     (workspace / "mypy").rename(workspace / "checker")
     (workspace / "_pytest").rename(workspace / "checker/_pytest")
 
 
-def _converged(rig: Rig, cloud: Cloud, left_out: set[str], uploads: int) -> Tree:
-    """Waits for a newer archive and a sandbox that holds the workspace; what was wanted."""
+def _converged(rig: Rig, emulator: EmulatorProcess, left_out: set[str], uploads: int) -> Tree:
+    """Wait for a newer archive and an equal sandbox, and return the files."""
     wanted = {path: what for path, what in tree(rig.workspace).items() if path not in left_out}
     missing: list[str] = []
 
     def equal() -> bool:
         shown = rig.shown()
-        if cloud.uploads() == uploads or shown["pending"] or shown["state"] != "watching":
+        if emulator.uploads() == uploads or shown["pending"] or shown["state"] != "watching":
             return False
-        # What a folder took the place of lingers over there only where the two can stand side by side.
-        missing[:] = lacking(wanted, tree(cloud.workspace))
+        # A path that a folder replaced is left over only if both can exist.
+        missing[:] = lacking(wanted, tree(emulator.workspace))
         return not missing
 
     rig.until(equal, f"the sandbox to hold the real tree; it lacks {missing[:5]}", SYNC_S)
@@ -163,8 +163,8 @@ def _converged(rig: Rig, cloud: Cloud, left_out: set[str], uploads: int) -> Tree
 
 
 @pytest.mark.slow
-def test_a_working_day_on_a_real_tree(rig: Rig, cloud: Cloud) -> None:
-    """Edited, checked out, deleted from and renamed in: after each step the sandbox is equal, and the archive exact."""
+def test_a_working_day_on_a_real_tree(rig: Rig, emulator: EmulatorProcess) -> None:
+    """After each edit, checkout, deletion and rename the sandbox is equal, and the archive exact."""
     _copy_packages(rig.workspace)
     if len(_files(rig.workspace)) < FEWEST_FILES:
         pytest.skip(f"the development packages here have only {len(_files(rig.workspace))} files")
@@ -174,15 +174,15 @@ def test_a_working_day_on_a_real_tree(rig: Rig, cloud: Cloud) -> None:
         if step is not None:
             step(rig.workspace)
         left_out = {os.fsdecode(path) for path in _left_out(rig)}
-        wanted = _converged(rig, cloud, left_out, uploads)
-        assert sorted(cloud.archived()) == sorted(wanted), step
-        uploads = cloud.uploads()
+        wanted = _converged(rig, emulator, left_out, uploads)
+        assert sorted(emulator.archived()) == sorted(wanted), step
+        uploads = emulator.uploads()
     assert daemon.code is None
     assert rig.status()["warnings"] == []
 
 
 def _left_out(rig: Rig) -> list[str]:
-    """What the rules keep at home, as `ls --ignored` tells: of these packages only certificates look like secrets."""
+    """Return the excluded paths, as `ls --ignored` prints them: of these packages only certificates."""
     lines = rig.ok("ls", "--ignored").out.splitlines()
     paths = [line.partition("\t")[0] for line in lines]
     assert all(path.endswith((".pem", ".key")) for path in paths), lines

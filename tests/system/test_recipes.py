@@ -1,4 +1,4 @@
-"""Recipes of docs/how-to.md, followed one after the other in one home."""
+"""The recipes of docs/how-to.md, one after the other in one home."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_recipes(rig: Rig, tmp_path: Path, repo: Path) -> None:
-    """What each says it does is what it does, without a daemon."""
+    """Each does what it says, without a daemon."""
     blocks = {
         name: _BLOCK.findall(text) for name, text in _SECTION.findall((repo / "docs/how-to.md").read_text("utf-8"))
     }

@@ -1,4 +1,4 @@
-"""What only a person can mend ends a new daemon, and holds one that was up."""
+"""Errors that only a person can fix end a new daemon, and hold a running one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSALS = [401, 403, 404, 422]
 @pytest.mark.parametrize("status", REFUSALS)
 @pytest.mark.parametrize("op", ["upload-url", "initialize"])
 def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> None:
-    """One request, one line that says why and what to do, exit 78."""
+    """There is one request, and one line that says why and what to do."""
     rig.write("a")
     rig.faults(f"{op}: {status} always")
     daemon = rig.start("--log-level", "error")
@@ -28,7 +28,7 @@ def test_a_refusal_at_the_start_ends_with_78(rig: Rig, op: str, status: int) -> 
 
 
 def test_a_wrong_key_at_the_start_ends_with_78(rig: Rig) -> None:
-    """A real refusal by the API, with the file that the key came from."""
+    """The API refuses it, and the message has the key's file."""
     rig.write("a")
     rig.write_key("some-other-key")
     daemon = rig.start()
@@ -38,7 +38,7 @@ def test_a_wrong_key_at_the_start_ends_with_78(rig: Rig) -> None:
 
 
 def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
-    """A real 404 names the sandbox and the key of the configuration."""
+    """A 404 names the sandbox and the configuration key."""
     rig.write("a")
     rig.configure({"sandbox.id": "nowhere"})
     daemon = rig.start()
@@ -48,8 +48,8 @@ def test_an_unknown_sandbox_at_the_start_ends_with_78(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_later_is_held_without_a_storm(rig: Rig, status: int) -> None:
-    """One request, state `held`, the change pending; more changes bring no more requests; a flush says why."""
+def test_a_later_refusal_is_held(rig: Rig, status: int) -> None:
+    """One request, state `held`, the change pending; further changes cause no requests; a flush says why."""
     rig.write("a")
     daemon = rig.up()
     rig.faults(f"initialize: {status} always")
@@ -73,7 +73,7 @@ def test_a_refusal_later_is_held_without_a_storm(rig: Rig, status: int) -> None:
 
 
 def test_a_new_key_ends_a_hold(rig: Rig) -> None:
-    """The key file is looked at while its key is refused: putting a good one there is all that a person does."""
+    """The key file is checked while its key is refused, so a good key in it is enough."""
     rig.write("a")
     rig.up()
     rig.write_key("some-other-key")
@@ -85,8 +85,8 @@ def test_a_new_key_ends_a_hold(rig: Rig) -> None:
     rig.in_state("watching")
 
 
-def test_a_refused_sandbox_is_told_without_its_key(rig: Rig) -> None:
-    """A sandbox that is gone holds the daemon, and a configuration with another one goes on."""
+def test_a_refused_sandbox_is_held(rig: Rig) -> None:
+    """An ended sandbox holds the daemon, and a configuration with another one goes on."""
     rig.write("a")
     daemon = rig.up()
     rig.faults("upload-url: 404 x1")
@@ -104,7 +104,7 @@ def test_a_refused_sandbox_is_told_without_its_key(rig: Rig) -> None:
 
 @pytest.mark.parametrize("op", ["upload-url", "initialize"])
 def test_a_refused_push_ends_with_78(rig: Rig, op: str) -> None:
-    """Without a daemon, the command says it itself."""
+    """Without a daemon the command prints the refusal itself."""
     rig.write("a")
     rig.faults(f"{op}: 403")
     pushed = rig.run("push")

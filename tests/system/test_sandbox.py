@@ -1,4 +1,4 @@
-"""`syncd sandbox`, and a daemon that acquires: the account's sandboxes by the real command, the agent told for real."""
+"""`syncd sandbox`, and a daemon that acquires: the account's sandboxes, and the agent's notification."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def acquiring(rig: Rig) -> Rig:
 
 
 def configure(rig: Rig, **sandbox: object) -> None:
-    """The configuration with `[sandbox.acquire]` in place of an id."""
+    """Write the configuration with `[sandbox.acquire]` in place of an id."""
     rig.configure({**ACQUIRE, **{f"sandbox.{name}": value for name, value in sandbox.items()}})
     text = rig.config_file.read_text().replace('sandbox.id = "box"\n', "")
     rig.config_file.write_text(text)
 
 
 def ours(rig: Rig) -> str:
-    """The id of the sandbox that the workspace goes to."""
+    """Return the id of the workspace's sandbox."""
     shown = json.loads(rig.ok("sandbox", "show", "--format", "json").out)
     return str(shown["id"])
 
 
 def test_from_nothing_to_nothing(acquiring: Rig) -> None:
-    """Acquired, shown in each form, filled, listed, released, and another one for the next sync."""
+    """A sandbox is acquired, shown in each form, filled, listed, released, and replaced by the next sync."""
     rig = acquiring
     refused = rig.run("sandbox", "show")
     assert (refused.code, "`syncd sandbox acquire`" in refused.err) == (78, True)
@@ -68,8 +68,8 @@ def test_from_nothing_to_nothing(acquiring: Rig) -> None:
     assert rig.count("acquire") == 2
 
 
-def test_not_more_than_a_few(acquiring: Rig) -> None:
-    """By whatever command: the fourth in ten minutes is refused, and said to come later."""
+def test_acquiring_is_limited(acquiring: Rig) -> None:
+    """With any command the fourth in ten minutes is refused, and said to come later."""
     acquiring.faults("acquire: 500 x2")  # which may have made one each
     acquiring.ok("sandbox", "acquire")
     refused = acquiring.run("sandbox", "acquire", "--new")
@@ -78,7 +78,7 @@ def test_not_more_than_a_few(acquiring: Rig) -> None:
 
 
 def test_beside_a_named_one(rig: Rig) -> None:
-    """What is acquired there is a person's: it is named, and nothing goes to it."""
+    """A sandbox acquired by hand is named, and nothing is sent to it."""
     acquired = rig.ok("sandbox", "acquire", "--server", "terminal", "--ttl", "60").out
     (new,) = [box for box in rig.emulator.sandboxes() if box.id != "box"]
     assert f'sandbox.id = "{new.id}"' in acquired
@@ -93,7 +93,7 @@ def test_beside_a_named_one(rig: Rig) -> None:
 
 
 def test_what_the_account_refuses(acquiring: Rig) -> None:
-    """One line and the exit code of what it is."""
+    """Each error is one line with its exit code."""
     acquiring.faults("acquire: 402", "list: 500", "release: 401")
     paid = acquiring.run("sandbox", "acquire")
     assert (paid.code, "pays for no further sandbox" in paid.err) == (78, True)
@@ -102,30 +102,30 @@ def test_what_the_account_refuses(acquiring: Rig) -> None:
     assert acquiring.run("sandbox", "release", "--yes", "..").code == 2
 
 
-def test_a_daemon_that_moves(acquiring: Rig, tmp_path: Path) -> None:
-    """Its sandbox is released under it: the agent is told of each that is full, though nothing changes at home."""
-    rig, told = acquiring, tmp_path / "told"
+def test_a_daemon_moves_to_the_next_sandbox(acquiring: Rig, tmp_path: Path) -> None:
+    """Its sandbox is released: the agent is notified of each filled one, without a local change."""
+    rig, reported = acquiring, tmp_path / "told"
     mcp_file = tmp_path / "mcp.json"
-    line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(told))}'
+    line = f'echo "$SYNCD_SANDBOX_ID" >>{shlex.quote(str(reported))}'
     configure(rig, on_sandbox_change=["sh", "-c", line], mcp_file=str(mcp_file))
     daemon = rig.up()
     first = ours(rig)
-    rig.until(lambda: told.exists() and told.read_text() == f"{first}\n", "the hook")
+    rig.until(lambda: reported.exists() and reported.read_text() == f"{first}\n", "the hook")
     assert first in mcp_file.read_text()
     assert rig.status()["mcp_servers"]["git"].endswith(f"/{first}/git")
     busy = rig.run("sandbox", "acquire", "--new")
     assert (busy.code, "`syncd flush`" in busy.err) == (75, True)
     assert "daemon acquires the next one" in rig.ok("sandbox", "release", "--yes").out
-    rig.until(lambda: told.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
+    rig.until(lambda: reported.read_text().count("\n") == 2, "the hook for the next one, though nothing changed")
     second = ours(rig)
-    assert told.read_text() == f"{first}\n{second}\n"
+    assert reported.read_text() == f"{first}\n{second}\n"
     assert second in mcp_file.read_text()
     assert rig.count("acquire") == 2
     assert daemon.stop() == 0
 
 
 def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
-    """The daemon goes on beside it, ends it with a reload and a stop, and begins it again, also after a `kill -9`."""
+    """The daemon goes on, kills it at a reload and a stop, and starts it again, also after a `kill -9`."""
     rig, pids = acquiring, tmp_path / "pids"
     configure(rig, on_sandbox_change=["sh", "-c", f"echo $$ >>{shlex.quote(str(pids))}; exec sleep 600"])
 
@@ -141,7 +141,7 @@ def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
     daemon.send(signal.SIGHUP)
     first, second = runs(2)
     daemon.kill()
-    os.kill(int(second), signal.SIGKILL)  # nobody else is left to do that
+    os.kill(int(second), signal.SIGKILL)  # no daemon is left to do that
     daemon = rig.start()
     third = runs(3)[2]
     assert daemon.stop() == 0
@@ -152,7 +152,7 @@ def test_a_hook_that_hangs(acquiring: Rig, tmp_path: Path) -> None:
 
 
 def test_servers_of_a_named_sandbox_in_the_status(rig: Rig, tmp_path: Path) -> None:
-    """Once a daemon has asked for them, as for the agent's file, `status` shows them too."""
+    """Once a daemon has requested them, `status` shows them too."""
     rig.emulator.create_sandbox("other", ["terminal"])
     rig.configure({"sandbox.id": "other", "sandbox.mcp_file": str(tmp_path / "mcp.json")})
     rig.write("a.txt")

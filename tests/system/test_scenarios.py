@@ -1,4 +1,4 @@
-"""Whatever is done to a workspace, the daemon, the network and the sandbox: the real command makes both sides equal.
+"""Random scenarios with the real command end with the sandbox equal to the workspace.
 
 More of it: `python -m tests.fuzz --processes --schedules 100`.
 """
@@ -9,15 +9,15 @@ from collections import Counter
 
 import pytest
 
-from tests.fuzz.scenario import story
+from tests.fuzz.scenario import generate
 from tests.system.rig import Rig
-from tests.system.scenarios import Life, told_of
+from tests.system.scenarios import ProcessRun, describe
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_nothing_is_lost(rig: Rig, seed: int) -> None:
-    """A random story of changes, faults, kills, stops and harms."""
-    life = Life(rig, Counter())
-    life.live(story(seed))
-    if life.lost:
-        pytest.fail(told_of(life, rig), pytrace=False)
+def test_random_scenarios_lose_nothing(rig: Rig, seed: int) -> None:
+    """A random scenario of changes, faults, kills, stops and damage."""
+    process_run = ProcessRun(rig, Counter())
+    process_run.run(generate(seed))
+    if process_run.lost:
+        pytest.fail(describe(process_run, rig), pytrace=False)

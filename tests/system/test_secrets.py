@@ -1,4 +1,4 @@
-"""The real commands about a file with a secret in it: all say the same, none says the secret, and it never leaves."""
+"""The commands about a file with a secret: all report it, none shows it, and it is never sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = f"# settings\nSTRIPE = '{VALUE}'\n"
 
 
 def nowhere(rig: Rig, *values: str) -> None:
-    """No value is in an archive, in the sandbox, in the state folder, in the spool, or in anything that was said."""
+    """Check that no secret is in an archive, the sandbox, the state folder, the spool, or any output."""
     rig.close()
     outputs = [daemon.out + daemon.err for daemon in rig.daemons]
     outputs += [done.out + done.err for done in rig._finished]
@@ -29,7 +29,7 @@ def nowhere(rig: Rig, *values: str) -> None:
 
 
 def test_all_say_the_same(rig: Rig) -> None:
-    """`status`, `ls`, `explain` and `check` name the file, the line and the way out; the daemon sends all but it."""
+    """`status`, `ls`, `explain` and `check` name file, line and remedy; the daemon sends all other files."""
     rig.fill(5)
     rig.write("conf/settings.py", SECRET)
     rig.write("notes.txt", f"key: {KEY}\n")
@@ -62,8 +62,8 @@ def test_all_say_the_same(rig: Rig) -> None:
     nowhere(rig, VALUE)
 
 
-def test_the_way_out(rig: Rig) -> None:
-    """A save with the secret taken out goes along at once; one that brings it in again leaves what was sent."""
+def test_the_remedy(rig: Rig) -> None:
+    """A save without the secret is sent at once; a save with it again leaves what was sent."""
     rig.write("settings.py", SECRET)
     rig.write("other.py", "pass\n")
     daemon = rig.up()
@@ -74,7 +74,7 @@ def test_the_way_out(rig: Rig) -> None:
     rig.write("settings.py", SECRET)
     rig.until(lambda: "may still be in the sandbox" in str(rig.shown()["warnings"]), "the warning about the older one")
     assert "from the environment" in Path(rig.sandbox.workspace, "settings.py").read_text()
-    # After a kill and a start the verdict stands, and nothing is sent again.
+    # After a kill and a start the finding is kept, and nothing is sent again.
     daemon.kill()
     uploads = rig.count("upload")
     rig.start()
@@ -85,7 +85,7 @@ def test_the_way_out(rig: Rig) -> None:
 
 
 def test_allowed_by_a_reload(rig: Rig) -> None:
-    """`allow_secrets` is in force after SIGHUP; a `!` in it, or a pattern that can match nothing, is refused."""
+    """`allow_secrets` applies after SIGHUP; a `!` in it, or a pattern that matches nothing, is refused."""
     rig.write("tests/fixtures/key.pem", "name alone\n")
     rig.write("tests/fixtures/settings.py", SECRET)
     rig.write("a.txt")
@@ -103,7 +103,7 @@ def test_allowed_by_a_reload(rig: Rig) -> None:
 
 
 def test_push_by_itself(rig: Rig) -> None:
-    """Without a daemon it is left out as well, and `status` tells afterwards; without a key, `ls` still knows."""
+    """Without a daemon it is excluded as well, and `status` reports it; `ls` works without a key."""
     rig.write("settings.py", SECRET)
     rig.write("a.txt")
     rig.ok("push")

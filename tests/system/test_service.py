@@ -1,4 +1,4 @@
-"""`syncd service` and its unit under a real systemd: installed, ready, restarted, reloaded, stopped, and taken away."""
+"""`syncd service` and its unit under a real systemd: install, reload, restart, stop and uninstall."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here"
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine for all of these tests: it boots in a second."""
+    """A machine for all of these tests, which boots in a second."""
     folder = tmp_path_factory.mktemp("machine")
     (folder / "home").mkdir()
     make_home(folder / "home")
@@ -34,7 +34,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
+def emulator(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
     """The emulated API, on the machine's loopback."""
     emulator = Emulator(tmp_path / "cloud", api_key=KEY)
     with machine.network():
@@ -44,9 +44,9 @@ def cloud(machine: Machine, tmp_path: Path) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
-    """The default configuration's rig; nothing is left of it, and nothing secret is shown."""
-    rig = ServiceRig(machine, cloud)
+def rig(machine: Machine, emulator: Emulator) -> Iterator[ServiceRig]:
+    """The rig of the default configuration; nothing is left of it, and no secret is shown."""
+    rig = ServiceRig(machine, emulator)
     yield rig
     log = machine.run("journalctl", "--user", "--no-pager").out
     machine.run("systemctl", "--user", "stop", "syncd*")
@@ -61,7 +61,7 @@ def rig(machine: Machine, cloud: Emulator) -> Iterator[ServiceRig]:
 
 
 def test_installing_starts_it(rig: ServiceRig) -> None:
-    """One command: the unit is written, switched on and ready, from a venv with an odd path; again, nothing changes."""
+    """One command writes, enables and starts the unit, from a venv with an odd path; again it changes nothing."""
     done = rig.installed()
     assert f"wrote {HOME}/{UNITS}/syncd.service" in done.out
     assert "undo it: syncd service uninstall" in done.out
@@ -84,7 +84,7 @@ def test_installing_starts_it(rig: ServiceRig) -> None:
 
 
 def test_its_folders_are_its_own(rig: ServiceRig) -> None:
-    """State and cache are private folders, never links into the configuration; removed, they come back."""
+    """State and cache are private folders, never links into the configuration; removed, they are created again."""
     rig.installed()
     for _ in range(2):
         for folder in (f"{HOME}/.local/state/syncd", f"{HOME}/.cache/syncd"):
@@ -98,7 +98,7 @@ def test_its_folders_are_its_own(rig: ServiceRig) -> None:
 
 
 def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
-    """`systemctl reload` returns when it is read, in the same process; a bad one is refused and the old one stays."""
+    """`systemctl reload` returns once it is read, in the same process; an invalid one is refused."""
     rig.installed()
     pid = rig.shown("MainPID")
     rig.configure({"workspace.ignore": ["*.log"]})
@@ -115,7 +115,7 @@ def test_reload_waits_for_the_new_configuration(rig: ServiceRig) -> None:
 
 
 def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
-    """`kill -9` loses nothing, and no limit of starts strands it: oftener than systemd's own five."""
+    """`kill -9` loses nothing, also more often than systemd's default limit of five starts."""
     rig.installed()
     rig.drop_in("RestartSec=10ms", "RestartSteps=0")
     for number in range(6):
@@ -129,7 +129,7 @@ def test_it_is_restarted_after_a_kill_however_often(rig: ServiceRig) -> None:
 
 
 def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
-    """A daemon that idles pings; one that hangs is ended and started again."""
+    """An idle daemon pings; one that hangs is killed and started again."""
     rig.installed()
     rig.drop_in("WatchdogSec=600ms", "RestartSec=10ms")
     rig.systemctl("restart", rig.unit)
@@ -143,8 +143,8 @@ def test_the_watchdog_ends_a_hang(rig: ServiceRig) -> None:
     rig.converged()
 
 
-def test_what_a_person_must_mend_stays_failed(rig: ServiceRig) -> None:
-    """Exit 78 is not tried again; `status` tells what, where and the command that goes on, and that command works."""
+def test_errors_that_a_person_must_fix_stay_failed(rig: ServiceRig) -> None:
+    """Exit 78 is not retried; `status` has the error and the command that goes on, and that works."""
     rig.installed()
     rig.configure({"workspace.path": "/"})
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -160,8 +160,8 @@ def test_what_a_person_must_mend_stays_failed(rig: ServiceRig) -> None:
     assert rig.service("status").code == 0
 
 
-def test_what_may_pass_is_tried_again(rig: ServiceRig) -> None:
-    """Another daemon has the workspace: exit 75, tried again, and it takes over when that one ends."""
+def test_errors_that_may_pass_are_retried(rig: ServiceRig) -> None:
+    """Another daemon has the workspace: exit 75 is retried, and succeeds when that one ends."""
     rig.set_up()
     other = subprocess.Popen(
         rig.machine.line(*rig.command("run")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -179,8 +179,8 @@ def test_what_may_pass_is_tried_again(rig: ServiceRig) -> None:
     rig.active()
 
 
-def test_a_key_that_is_gone(rig: ServiceRig) -> None:
-    """The key file's absence is told by its name, and not tried for ever; an installation refuses before it writes."""
+def test_a_missing_key_file(rig: ServiceRig) -> None:
+    """It is named and not retried for ever; an installation refuses before it writes."""
     rig.installed()
     rig.at(rig.key_file).unlink()
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -193,8 +193,8 @@ def test_a_key_that_is_gone(rig: ServiceRig) -> None:
     assert "API key" in done.err
 
 
-def test_a_new_key_is_told_of_and_taken(rig: ServiceRig) -> None:
-    """The service has the key of its start; `status` says when that is old, and `install` again takes the new one."""
+def test_a_new_key_is_reported_and_used(rig: ServiceRig) -> None:
+    """The service has the key of its start; `status` says if that is old, and `install` uses the new one."""
     rig.installed()
     pid = rig.shown("MainPID")
     rig.put(rig.key_file, KEY + "\n")
@@ -206,7 +206,7 @@ def test_a_new_key_is_told_of_and_taken(rig: ServiceRig) -> None:
 
 
 def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
-    """A new key file in the old one's place ends the hold: the service starts again, to be handed the new key."""
+    """A new key file ends the hold: the service restarts to get the new key."""
     rig.installed()
     rig.faults("initialize: 401 always")
     rig.write("second.txt")
@@ -219,7 +219,7 @@ def test_a_refused_key_is_replaced(rig: ServiceRig) -> None:
 
 
 def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
-    """`systemctl stop` takes no longer than promised, and the next start sends what was pending."""
+    """`systemctl stop` ends within the documented time, and the next start sends the rest."""
     rig.installed()
     rig.configure({"sync.upload_limit_kib_per_second": 200})
     rig.systemctl("reload", rig.unit)
@@ -235,7 +235,7 @@ def test_it_stops_in_the_middle_of_an_upload(rig: ServiceRig) -> None:
 
 
 def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
-    """From behind its walls it sees a directory that takes the workspace's place, and a disk that is mounted there."""
+    """The hardened unit sees a directory that replaces the workspace, and a disk mounted there."""
     rig.installed()
     old = rig.at(rig.workspace)
     old.rename(old.with_name("old"))
@@ -255,10 +255,10 @@ def test_a_workspace_that_is_renamed_or_mounted_over(rig: ServiceRig) -> None:
     rig.until((rig.sandbox.workspace / "without-the-disk.txt").exists, "the directory's file")
 
 
-def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
-    """`--config NAME.toml` is an instance with its own key file; the template goes with the last of them."""
+def test_one_of_several(rig: ServiceRig, emulator: Emulator) -> None:
+    """`--config NAME.toml` is an instance with its own key file; the template is removed with the last of them."""
     rig.installed()
-    two = ServiceRig(rig.machine, cloud, "two")
+    two = ServiceRig(rig.machine, emulator, "two")
     two.workspace = "/tmp/work two"
     two.key_file = f"{HOME}/keys of mine/100%.key"
     two.set_up()
@@ -276,8 +276,8 @@ def test_one_of_several(rig: ServiceRig, cloud: Emulator) -> None:
     shutil.rmtree(rig.home / "keys of mine")
 
 
-def test_uninstalling_takes_only_what_it_brought(rig: ServiceRig) -> None:
-    """The unit goes and the service ends; configuration, key, workspace and state stay. A second time does nothing."""
+def test_uninstalling_removes_only_the_unit(rig: ServiceRig) -> None:
+    """Configuration, key, workspace and state stay. A second time it does nothing."""
     rig.installed()
     done = rig.service("uninstall")
     assert done.code == 0
@@ -293,8 +293,8 @@ def test_uninstalling_takes_only_what_it_brought(rig: ServiceRig) -> None:
     assert (status.code, "syncd service install" in status.out) == (78, True)
 
 
-def test_what_a_person_edited_stays(rig: ServiceRig) -> None:
-    """An edited unit is neither overwritten nor removed; a drop-in of theirs is kept by both."""
+def test_an_edited_unit_stays(rig: ServiceRig) -> None:
+    """It is neither overwritten nor removed; a drop-in is kept by both commands."""
     rig.installed()
     unit = rig.at(f"{HOME}/{UNITS}/syncd.service")
     rig.drop_in("Nice=5")
@@ -313,7 +313,7 @@ def test_what_a_person_edited_stays(rig: ServiceRig) -> None:
 
 
 def test_logs_follow(rig: ServiceRig) -> None:
-    """`logs -n` shows so many lines and ends, `logs -f` goes on with what comes."""
+    """`logs -n` prints so many lines and ends, `logs -f` goes on."""
     rig.installed()
     last = rig.service("logs", "-n", "1")
     assert (last.code, last.out.count("\n")) == (0, 1)
@@ -332,7 +332,7 @@ def test_logs_follow(rig: ServiceRig) -> None:
 
 
 def test_no_service_manager(rig: ServiceRig) -> None:
-    """Where none answers, every verb says so in a line and ends with 78."""
+    """Every command says so in one line and ends with 78."""
     rig.set_up()
     for verb in ("install", "uninstall", "status", "logs"):
         done = rig.syncd("service", verb, environ={"XDG_RUNTIME_DIR": "/nowhere"})
@@ -342,7 +342,7 @@ def test_no_service_manager(rig: ServiceRig) -> None:
 
 
 def test_folders_that_differ(rig: ServiceRig) -> None:
-    """A state folder that only the shell knows would part daemon and commands: refused, by the variable's name."""
+    """A state folder that only the shell has is refused by the variable's name, as daemon and commands would differ."""
     rig.set_up()
     done = rig.syncd("service", "install", environ={"XDG_STATE_HOME": f"{HOME}/elsewhere"})
     assert (done.code, done.err.count("\n")) == (78, 1)

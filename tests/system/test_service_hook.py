@@ -1,4 +1,4 @@
-"""The hook and the agent's file under a real systemd: what works behind the unit's walls, and what does not."""
+"""The hook and the agent's file under a real systemd, in the hardened unit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from tests.system.machine import HOME, missing
 from tests.system.service_rig import VENV, ServiceRig
-from tests.system.test_service import cloud, machine, rig
+from tests.system.test_service import emulator, machine, rig
 
-__all__ = ["cloud", "machine", "rig"]  # fixtures
+__all__ = ["emulator", "machine", "rig"]  # fixtures
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
@@ -19,8 +19,8 @@ SCRIPT = f"{HOME}/bin/tell"
 STATE = f"{HOME}/.local/state/syncd"
 
 
-def test_behind_the_walls(rig: ServiceRig) -> None:
-    """It writes to the state folder and reaches the network, without the key; elsewhere it cannot write."""
+def test_the_hook_in_the_hardened_unit(rig: ServiceRig) -> None:
+    """It writes to the state folder and uses the network, without the key; it cannot write elsewhere."""
     ask = f'"{HOME}/{VENV}/bin/python"'.replace("$", "\\$")
     rig.put(
         SCRIPT,
@@ -32,11 +32,11 @@ def test_behind_the_walls(rig: ServiceRig) -> None:
         0o755,
     )
     rig.installed({"sandbox.on_sandbox_change": ["~/bin/tell"], "sandbox.mcp_file": f"{STATE}/mcp.json"})
-    told = rig.at(f"{STATE}/told")
-    rig.until(lambda: told.exists() and told.read_text(), "the hook")
-    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in told.read_text()
+    reported = rig.at(f"{STATE}/told")
+    rig.until(lambda: reported.exists() and reported.read_text(), "the hook")
+    assert f"SYNCD_SANDBOX_ID={rig.sandbox.id}\n" in reported.read_text()
     assert not {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"} & {
-        line.partition("=")[0] for line in told.read_text().split("\n")
+        line.partition("=")[0] for line in reported.read_text().split("\n")
     }
     assert json.loads(rig.at(f"{STATE}/mcp.json").read_text()) == {"mcpServers": {}}
     rig.until(lambda: "on_sandbox_change: 1\n" in rig.log(), "an answer from the network")

@@ -33,7 +33,7 @@ def test_messages_in_order(rig: Rig, manager: ServiceManager) -> None:
     rig.until(lambda: len(manager.said("READY")) == 2, "READY after the reload")
     assert daemon.stop() == 0
     assert manager.order("READY", "RELOADING", "STOPPING") == ["READY", "RELOADING", "READY", "STOPPING"]
-    (reloading,) = (message for message in manager.heard if "RELOADING" in message.fields)
+    (reloading,) = (message for message in manager.received if "RELOADING" in message.fields)
     assert abs(int(reloading.fields["MONOTONIC_USEC"]) / 1e6 - reloading.at_s) < 2
     assert any("watching" in line and "1 syncs" in line for line in manager.said("STATUS"))
 

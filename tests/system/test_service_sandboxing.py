@@ -1,4 +1,4 @@
-"""The service's sandbox under a real systemd: what it keeps out, what it lets through, and a machine that has none."""
+"""The service's sandboxing under a real systemd: what it blocks, what it allows, and a machine without it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from tests.system.machine import HOME, REPO, UID, missing, shown
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig
-from tests.system.test_service import cloud, machine, rig
+from tests.system.test_service import emulator, machine, rig
 
-__all__ = ["cloud", "machine", "rig"]  # fixtures
+__all__ = ["emulator", "machine", "rig"]  # fixtures
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
@@ -36,8 +36,8 @@ ALLOWED = ("write state", "write cache", "read workspace", "internet socket")
 REFUSE = f"/run/systemd/system/user@{UID}.service.d/refuse.conf"
 
 
-def test_behind_its_walls(rig: ServiceRig) -> None:
-    """With the unit's own settings a process can do what the daemon does, and nothing else that its user could."""
+def test_the_units_sandboxing(rig: ServiceRig) -> None:
+    """With the unit's settings a process can do what the daemon does, and nothing else that its user could."""
     rig.installed()
     rig.put(SAME_KEY, KEY + "\n")
     rig.machine.run("sh", "-c", "echo text >/tmp/of-another")
@@ -64,17 +64,17 @@ def _probed(text: str) -> dict[str, str]:
     return found
 
 
-def test_the_daemon_itself_is_behind_them(rig: ServiceRig) -> None:
-    """The kernel says so of the very process: filtered, without privileges, in a user namespace of its own."""
+def test_the_daemon_is_sandboxed(rig: ServiceRig) -> None:
+    """The kernel shows its process as filtered, without privileges, in a user namespace."""
     rig.installed()
     lines = (rig.root / f"proc/{rig.shown('MainPID')}/status").read_text().splitlines()
-    told = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
-    assert {told[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
+    reported = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert (reported["NoNewPrivs"], reported["Seccomp"]) == ("1", "2")
+    assert {reported[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {"0" * 16}
 
 
-def test_a_machine_that_refuses_walls(rig: ServiceRig) -> None:
-    """Without user namespaces the unit fails rather than run unprotected; `install` then says what it leaves out."""
+def test_a_machine_without_user_namespaces(rig: ServiceRig) -> None:
+    """The unit fails rather than run unprotected; `install` then says what it leaves out."""
     rig.installed()
     _user_namespaces(rig, "RestrictNamespaces=~user")
     try:
@@ -100,7 +100,7 @@ def test_a_machine_that_refuses_walls(rig: ServiceRig) -> None:
 
 
 def _user_namespaces(rig: ServiceRig, setting: str) -> None:
-    """What holds for the user's manager and all that it starts, after its restart."""
+    """Set the limit for the user's manager and all that it starts, and restart it."""
     conf = rig.root / REFUSE[1:]
     conf.parent.mkdir(parents=True, exist_ok=True)
     conf.write_text(f"[Service]\n{setting}\n")

@@ -1,4 +1,4 @@
-"""What `syncd service` says under a real systemd where something is in its way, and that what it says to do helps."""
+"""`syncd service` with failures under a real systemd: its messages, and their remedies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.screens.terminal import Terminal
 from tests.system.machine import HOME, UID, missing
 from tests.system.rig import KEY
 from tests.system.service_rig import UNITS, VENV, ServiceRig
-from tests.system.test_service import cloud, machine, rig
+from tests.system.test_service import emulator, machine, rig
 
-__all__ = ["cloud", "machine", "rig"]  # fixtures
+__all__ = ["emulator", "machine", "rig"]  # fixtures
 
 _WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "all is here")
@@ -22,7 +22,7 @@ LINGER = "var/lib/systemd/linger/dev"
 
 
 def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
-    """It fails before the daemon's first line, again and again: told as that, and over once the file can be read."""
+    """The unit fails before the daemon's first line: reported as that, and over once the file is readable."""
     rig.installed()
     os.chown(rig.at(rig.key_file), 0, 0)
     assert rig.systemctl("restart", rig.unit).code != 0
@@ -36,8 +36,8 @@ def test_a_key_file_that_systemd_cannot_read(rig: ServiceRig) -> None:
     rig.active()
 
 
-def test_folders_that_cannot_be_made(rig: ServiceRig) -> None:
-    """So does what is in the way of its state."""
+def test_folders_that_cannot_be_created(rig: ServiceRig) -> None:
+    """A file in the place of its state folder fails the unit, too."""
     rig.set_up()
     rig.put(f"{HOME}/.local/state/syncd", "a file")
     assert rig.service("install").code == 78
@@ -50,7 +50,7 @@ def test_folders_that_cannot_be_made(rig: ServiceRig) -> None:
 
 
 def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
-    """Whether Python is gone or no longer finds syncd, `status` names the cause, and `install` mends the unit."""
+    """If Python or syncd is missing, `status` names the cause, and `install` repairs the unit."""
     rig.installed()
     venv = rig.at(f"{HOME}/{VENV}")
     (hook,) = venv.glob("lib/python*/site-packages/shared.pth")
@@ -77,7 +77,7 @@ def test_an_installation_that_moved_or_broke(rig: ServiceRig) -> None:
 
 
 def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
-    """A person's wish to have it off is told and respected, with the command that takes it back."""
+    """It stays off, and the message has the command that enables it."""
     rig.set_up()
     rig.systemctl("mask", rig.unit)
     assert rig.service("status").code == 78
@@ -96,8 +96,8 @@ def test_a_masked_or_disabled_unit(rig: ServiceRig) -> None:
     assert "to do" not in rig.service("status").out
 
 
-def test_a_journal_that_is_closed(rig: ServiceRig) -> None:
-    """How the service is can be told all the same; why there is no log is a line with what to do."""
+def test_an_unreadable_journal(rig: ServiceRig) -> None:
+    """The state is shown, with one line about the missing log and what to do."""
     rig.installed()
     journals = "/var/log/journal"
     rig.machine.run("chmod", "700", journals, as_root=True)
@@ -114,7 +114,7 @@ def test_a_journal_that_is_closed(rig: ServiceRig) -> None:
 
 
 def test_what_an_installation_advises(rig: ServiceRig) -> None:
-    """Lingering, the kernel's limit and a proxy that only the shell has: each with its command, none of it done."""
+    """Lingering, the kernel's limit and a proxy of the shell each have a command, which is not run."""
     rig.set_up({"sandbox.base_url": "https://api.invalid"})
     for number in range(5):
         rig.write(f"folder{number}/file")
@@ -139,8 +139,8 @@ def test_what_an_installation_advises(rig: ServiceRig) -> None:
     assert "note" not in again.out  # the sandbox is on this machine
 
 
-def test_a_workspace_that_is_not_there(rig: ServiceRig) -> None:
-    """It is refused at once: the daemon would end only after the installation did."""
+def test_a_missing_workspace(rig: ServiceRig) -> None:
+    """It is refused at once, as the daemon would fail only after the installation."""
     rig.set_up({"workspace.path": f"{HOME}/nowhere"})
     done = rig.service("install")
     assert (done.code, done.err.count("\n")) == (78, 1)
@@ -149,7 +149,7 @@ def test_a_workspace_that_is_not_there(rig: ServiceRig) -> None:
 
 
 def test_a_key_from_the_managers_environment(rig: ServiceRig) -> None:
-    """As environment.d gives it: no file is needed then. One that only the shell has is refused, by its name."""
+    """A key in environment.d needs no file. One that only the shell has is refused, by its name."""
     rig.set_up()
     rig.at(rig.key_file).unlink()
     refused = rig.syncd("service", "install", environ={"KLAVIS_API_KEY": KEY})
@@ -163,7 +163,7 @@ def test_a_key_from_the_managers_environment(rig: ServiceRig) -> None:
 
 
 def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
-    """In a container there may be its programs and nothing to talk to: said so, and what works there."""
+    """In a container with systemd's programs alone the message says so, and what works there."""
     here = rig.machine.line(*rig.command("service", "install"), environ={"XDG_RUNTIME_DIR": "/nowhere"})
     covered = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run/systemd && exec "$@"', "sh")
     done = rig.machine.run(*covered, *here[here.index("setpriv") :], as_root=True)
@@ -173,7 +173,7 @@ def test_a_machine_that_systemd_does_not_run(rig: ServiceRig) -> None:
 
 
 def test_on_a_terminal(rig: ServiceRig) -> None:
-    """80 columns are enough, long lines are folded under their names; Ctrl-C ends `logs -f` with 0; colours can go."""
+    """Long lines are wrapped at 80 columns; Ctrl-C ends `logs -f` with 0; colours can be switched off."""
     rig.installed()
     rig.configure({"workspace.path": "/"})
     rig.systemctl("restart", rig.unit)
@@ -195,7 +195,7 @@ def test_on_a_terminal(rig: ServiceRig) -> None:
 
 
 def _screen(rig: ServiceRig, verb: str, *settings: str, typed: str = "") -> Terminal:
-    """What a shell's person sees of the command, and its exit code."""
+    """Return the command's screen and exit code in a shell."""
     follow = ("-f",) if typed else ()
     shell = 'trap : INT; "$@"; echo ended $?'
     words = ("env", "TERM=xterm", *settings, *rig.command("service", verb, *follow))
@@ -218,7 +218,7 @@ def _colours(terminal: Terminal) -> set[str]:
 
 
 def _then(text: str) -> list[str]:
-    """The command that the remedy ends with."""
+    """Return the command at the end of the remedy."""
     found = re.search(r"then: (.+)$", text, re.MULTILINE)
     assert found, text
     return found[1].split()

@@ -1,4 +1,4 @@
-"""Signals to the daemon: a prompt end from everywhere, a reload that a bad file cannot break, a sync at once."""
+"""Signals to the daemon: a prompt end at any moment, a safe reload, a sync at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.rig import Rig
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_daemon_ends_at_once(rig: Rig, number: signal.Signals) -> None:
-    """Exit 0, nothing pending, state `stopped`, no socket left."""
+    """It exits with 0, nothing pending, state `stopped`, and no socket left."""
     rig.write("a")
     daemon = rig.up()
     assert daemon.stop(number) == 0
@@ -76,7 +76,7 @@ def test_a_second_signal_changes_nothing(rig: Rig) -> None:
 
 
 def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
-    """SIGHUP: new patterns hold at once; the process, its lock and its counts go on."""
+    """After SIGHUP new patterns apply at once; process, lock and counts stay."""
     rig.write("a.txt")
     rig.write("b.log")
     daemon = rig.up()
@@ -92,7 +92,7 @@ def test_a_reload_takes_the_new_configuration(rig: Rig) -> None:
     "bad", [{"sync.debounce_seconds": "soon"}, {"sync.no_such_key": 1}, {"workspace.path": "/"}], ids=str
 )
 def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) -> None:
-    """The old one stays, one line names the key, and the daemon syncs on."""
+    """The old one stays, one line names the key, and the daemon goes on."""
     rig.write("a")
     daemon = rig.up()
     rig.configure(bad)
@@ -106,7 +106,7 @@ def test_a_bad_new_configuration_is_refused(rig: Rig, bad: dict[str, object]) ->
 
 
 def test_a_new_configuration_that_no_daemon_could_start_with_is_refused(rig: Rig) -> None:
-    """A workspace that holds the daemon's own state, or that another instance has: the old one stays."""
+    """A workspace that holds the daemon's state, or that another instance has: the old one stays."""
     rig.write("a")
     other = rig.home / "other"
     other.mkdir()
@@ -137,7 +137,7 @@ def test_a_reload_in_the_middle_of_a_sync_loses_nothing(rig: Rig) -> None:
 
 
 def test_usr1_syncs_at_once(rig: Rig) -> None:
-    """SIGUSR1 does not wait for quiet."""
+    """SIGUSR1 does not wait for the quiet period."""
     rig.configure({"sync.debounce_seconds": 30, "sync.max_wait_seconds": 60})
     rig.write("a")
     daemon = rig.up()

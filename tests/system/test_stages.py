@@ -1,4 +1,4 @@
-"""Whatever happens in the middle of a sync, at whichever stage: nothing is lost, and nothing needs mending by hand."""
+"""Events during a sync, at each stage: nothing is lost, and nothing needs repair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ at_each_stage = pytest.mark.parametrize(("op", "when"), STAGES, ids=[f"{op}-{whe
 
 @at_each_stage
 def test_a_change_made_in_a_stage_arrives(rig: Rig, op: str, when: str) -> None:
-    """A file written, one changed and one deleted while a sync is at this stage are in a later one."""
+    """Files written, changed and deleted during this stage are in a later sync."""
     rig.fill(20)
 
     def change() -> None:
@@ -25,14 +25,14 @@ def test_a_change_made_in_a_stage_arrives(rig: Rig, op: str, when: str) -> None:
 
     changed = rig.once(op, when, change)
     rig.start()
-    assert changed.wait(20), rig.story()
+    assert changed.wait(20), rig.report()
     wanted = rig.converged()
     rig.ok("flush")
     assert rig.archived() == sorted(wanted)
 
 
-def test_a_change_heard_during_a_long_upload_arrives(rig: Rig) -> None:
-    """What was noted while the sync was under way is not forgotten when it succeeds."""
+def test_a_change_noted_during_a_long_upload_arrives(rig: Rig) -> None:
+    """It is not forgotten when the sync succeeds."""
     rig.write("random", os.urandom(1_000_000))
     rig.configure({"sync.upload_limit_kib_per_second": 500})
     rig.start()
@@ -43,8 +43,8 @@ def test_a_change_heard_during_a_long_upload_arrives(rig: Rig) -> None:
 
 
 @at_each_stage
-def test_a_kill_in_a_stage_needs_no_mending(rig: Rig, op: str, when: str) -> None:
-    """After `kill -9` at this stage and a restart the sandbox is equal, with no hand's help and no leftovers."""
+def test_a_kill_in_a_stage_needs_no_repair(rig: Rig, op: str, when: str) -> None:
+    """After `kill -9` at this stage and a restart the sandbox is equal, without leftovers."""
     rig.fill(20)
     first = rig.up()
     rig.write("late", "the last save before the crash")
@@ -55,7 +55,7 @@ def test_a_kill_in_a_stage_needs_no_mending(rig: Rig, op: str, when: str) -> Non
         rig.start()
     else:
         killed = rig.once(op, when, first.kill)
-    assert killed.wait(20), rig.story()
+    assert killed.wait(20), rig.report()
     assert rig.status()["running"] is False
     rig.start()
     wanted = rig.converged()
@@ -68,8 +68,8 @@ def test_a_kill_in_a_stage_needs_no_mending(rig: Rig, op: str, when: str) -> Non
     assert spool == [], "the dead process's spool"
 
 
-def test_a_kill_before_the_first_byte_of_state_needs_no_mending(rig: Rig) -> None:
-    """A process killed in its first sync, before anything was recorded, is as if it had never been."""
+def test_a_kill_before_the_first_record_needs_no_repair(rig: Rig) -> None:
+    """A process killed in its first sync leaves nothing in the way."""
     rig.fill(20)
     killed = rig.once("upload-url", "before", rig.kill)
     rig.start()
@@ -78,8 +78,8 @@ def test_a_kill_before_the_first_byte_of_state_needs_no_mending(rig: Rig) -> Non
     rig.converged()
 
 
-def test_what_lies_in_the_bucket_is_not_sent_twice(rig: Rig) -> None:
-    """A process killed between upload and initialize leaves its successor only the initialize to do."""
+def test_an_uploaded_archive_is_not_sent_twice(rig: Rig) -> None:
+    """A process killed between upload and initialize leaves only the initialize to do."""
     rig.fill(20)
     killed = rig.once("initialize", "before", rig.kill)
     rig.start()
@@ -90,7 +90,7 @@ def test_what_lies_in_the_bucket_is_not_sent_twice(rig: Rig) -> None:
 
 
 def test_a_lost_answer_to_initialize_uploads_nothing_again(rig: Rig) -> None:
-    """The object is still the right one: only initialize is asked for again."""
+    """Only initialize is requested again."""
     rig.fill(5)
     rig.faults("initialize: lost")
     rig.up()
@@ -99,7 +99,7 @@ def test_a_lost_answer_to_initialize_uploads_nothing_again(rig: Rig) -> None:
 
 
 def test_a_long_failure_never_replays_a_stale_snapshot(rig: Rig) -> None:
-    """What is sent when the network comes back is the workspace of then, not of when it went."""
+    """After a network failure the present workspace is sent."""
     rig.write("a", "old")
     rig.faults("upload: reset always")
     rig.start()

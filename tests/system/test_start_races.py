@@ -1,4 +1,4 @@
-"""A daemon and a command that begin at the same moment: each waits for the other, and neither is turned away."""
+"""A daemon and a command that start at the same moment: each waits for the other, and none is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.rig import Rig
 
 @pytest.mark.parametrize("command", ["flush", "push"])
 def test_a_command_typed_right_after_the_daemon(rig: Rig, command: str) -> None:
-    """Whichever has the workspace first, the command ends well and the daemon stays."""
+    """Whichever has the lock first, the command succeeds and the daemon stays."""
     rig.fill(3)
     daemon = rig.start()
     rig.ok(command)
@@ -21,7 +21,7 @@ def test_a_command_typed_right_after_the_daemon(rig: Rig, command: str) -> None:
 
 
 def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
-    """It waits for the command's end instead of ending itself."""
+    """It waits for the command's end."""
     rig.fill(3)
     rig.faults("upload: delay 1.5")
     push = rig.background("push")
@@ -33,7 +33,7 @@ def test_a_daemon_that_begins_while_a_command_syncs(rig: Rig) -> None:
 
 
 def test_a_daemon_that_begins_while_a_command_does() -> None:
-    """No daemon could be asked, and then one has the workspace: it is asked after all."""
+    """The command found no daemon, then one has the lock: the command asks it."""
     answers = iter([None, {"outcome": "unchanged"}])
 
     def alone() -> str:

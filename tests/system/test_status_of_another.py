@@ -11,7 +11,7 @@ from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("moves", ["sandbox", "workspace"])
-def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
+def test_a_reload_to_another_workspace_resets_the_status(rig: Rig, moves: str) -> None:
     """Counts, last sync, last error and warnings begin anew for the new workspace or sandbox."""
     rig.emulator.create_sandbox("other")
     (rig.home / "elsewhere").mkdir()
@@ -36,7 +36,7 @@ def test_a_reload_to_another_one_claims_nothing(rig: Rig, moves: str) -> None:
     assert rig.status()["syncs"] == 1
 
 
-def test_a_push_to_another_sandbox_claims_nothing(rig: Rig) -> None:
+def test_a_push_to_another_sandbox_resets_the_status(rig: Rig) -> None:
     """Without a daemon, a command's own record is of its own sandbox alone, also where it fails."""
     rig.write("a")
     (rig.workspace / "outside").symlink_to("/etc/passwd")

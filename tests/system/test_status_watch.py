@@ -26,7 +26,7 @@ _PROMPT = "$ syncd status --watch"
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    """80 by 24, with a prompt on its first line."""
+    """A terminal of 80 by 24, with a prompt on its first line."""
     terminal = Terminal(80, 24)
     terminal.show(f"{_PROMPT}\n")
     yield terminal
@@ -34,23 +34,23 @@ def terminal() -> Iterator[Terminal]:
 
 
 def watch(terminal: Terminal, rig: Rig, **environ: str) -> None:
-    """Starts it there."""
+    """Start it there."""
     env = {**rig.environment(), "TERM": "xterm", **environ}
     terminal.start([sys.executable, "-c", _TAKE_IT, *SYNCD, "status", "--watch"], env, rig.home)
 
 
 def echoes(terminal: Terminal) -> bool:
-    """Whether the terminal shows what is typed."""
+    """True if the terminal echoes typed keys."""
     return bool(termios.tcgetattr(terminal._ours)[3] & termios.ECHO)
 
 
 def colours(terminal: Terminal) -> set[str]:
-    """All colours on the screen."""
+    """Return all colours on the screen."""
     return {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()}
 
 
 def test_it_stays_in_its_place(rig: Rig, terminal: Terminal) -> None:
-    """Syncs, a killed daemon, a new one and typed keys change lines where they are; Ctrl-C leaves them there."""
+    """Syncs, a killed daemon, a new one and typed keys change lines in place; Ctrl-C leaves them there."""
     rig.write("a")
     rig.up()
     watch(terminal, rig)
@@ -154,16 +154,16 @@ def test_on_a_pipe_only_changes_are_printed(rig: Rig) -> None:
     rig.write("a")
     rig.up()
     watching = rig.background("status", "--watch", "--json")
-    told = rig.background("status", "--watch")
-    rig.until(lambda: '"watching"' in watching.out and "● in sync" in told.out, "the first documents")
+    reported = rig.background("status", "--watch")
+    rig.until(lambda: '"watching"' in watching.out and "● in sync" in reported.out, "the first documents")
     rig.daemons[0].stop()
-    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in told.out, "the end of the daemon")
+    rig.until(lambda: '"stopped"' in watching.out and "● stopped" in reported.out, "the end of the daemon")
     assert watching.stop(signal.SIGINT) == 0
-    assert told.stop(signal.SIGINT) == 0
+    assert reported.stop(signal.SIGINT) == 0
     lines = watching.out.splitlines()
     assert all(line != after for line, after in pairwise(lines))
-    assert 2 <= told.out.count("● ") < 10
-    assert "\x1b" not in told.out
+    assert 2 <= reported.out.count("● ") < 10
+    assert "\x1b" not in reported.out
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])

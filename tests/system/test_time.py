@@ -1,8 +1,8 @@
-"""Sleep, clocks that are set, and ends at odd moments, for the real daemon.
+"""Suspends, clock changes, and stops at odd moments, for the real daemon.
 
-No test may touch the machine's clock or send it to sleep, so the daemon is started by `shifted_clocks.py`, which puts
-shifted clocks in place of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps.
-All else is real, the waits too.
+No test may set the machine's clock or suspend it, so `shifted_clocks.py` starts the daemon with shifted clocks in place
+of the real ones and a pipe in place of the timer that the kernel cancels when the clock jumps. All else is real, the
+waits too.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ShiftedClock(SystemClock):
         return super().wall_s() + self._shifts.wall
 
 
-class Laptop(Rig):
-    """A rig whose daemon and cloud live in a time of their own."""
+class ShiftedRig(Rig):
+    """A rig whose daemon and emulator have shifted clocks."""
 
     def __init__(self, folder: Path, emulator: Emulator, shifts: Shifts, shifts_file: Path) -> None:
         super().__init__(folder, emulator)
@@ -55,11 +55,11 @@ class Laptop(Rig):
         self.by_its_clocks = (sys.executable, shifted_clocks.__file__, str(shifts_file), str(self.alarm))
 
     def sleep(self, seconds: float) -> None:
-        """The lid is closed for that long. The daemon does not run meanwhile; the cloud goes on."""
+        """Suspend the machine for that long: the daemon is stopped; the emulator goes on."""
         self._jump(seconds, seconds)
 
     def set_clock(self, seconds: float) -> None:
-        """Someone sets the clock that much forward, or back."""
+        """Move the wall clock."""
         self._jump(0.0, seconds)
 
     def _jump(self, boottime_s: float, wall_s: float) -> None:
@@ -71,7 +71,7 @@ class Laptop(Rig):
         daemon.send(signal.SIGCONT)
 
     def awake(self) -> Running:
-        """The daemon in its own time, once it has synced."""
+        """Start the daemon with its clocks, and wait for its first sync."""
         return self.up(prefix=self.by_its_clocks)
 
     def close(self) -> None:
@@ -79,21 +79,21 @@ class Laptop(Rig):
         os.close(self._alarm)
 
 
-class _CloudClock(ShiftedClock):
-    """The servers' clock: nobody sets it, but it goes on while the laptop sleeps, as the boottime does."""
+class _ServerClock(ShiftedClock):
+    """The servers' clock: it is never set, and goes on during a suspend, like boottime."""
 
     def wall_s(self) -> float:
         return SystemClock.wall_s(self) + self._shifts.boottime
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Laptop]:
-    """A workspace, a sandbox and the command, in a time of their own; nothing secret was shown."""
+def rig(tmp_path: Path) -> Iterator[ShiftedRig]:
+    """A rig with shifted clocks; no secret was shown."""
     shifts_file = tmp_path / "shifts"
     shifts_file.write_bytes(SHIFTS.pack(0.0, 0.0))
     shifts = Shifts(str(shifts_file))
-    with Emulator(tmp_path / "cloud", api_key=KEY, clock=_CloudClock(shifts)) as emulator:
-        laptop = Laptop(tmp_path, emulator, shifts, shifts_file)
+    with Emulator(tmp_path / "cloud", api_key=KEY, clock=_ServerClock(shifts)) as emulator:
+        laptop = ShiftedRig(tmp_path, emulator, shifts, shifts_file)
         try:
             yield laptop
         finally:
@@ -102,13 +102,13 @@ def rig(tmp_path: Path) -> Iterator[Laptop]:
         assert not leaks, "\n".join(leaks)
 
 
-def _refused(rig: Laptop) -> int:
-    """Requests that were answered with an error."""
+def _refused(rig: ShiftedRig) -> int:
+    """Return the requests that were answered with an error."""
     return sum((entry.status or 0) >= 400 for entry in rig.emulator.request_log.entries())
 
 
-def test_a_night(rig: Laptop) -> None:
-    """What changed unheard is found at once, what did not is not sent, and the URL that ended meanwhile is not used."""
+def test_a_long_suspend(rig: ShiftedRig) -> None:
+    """Changes without events are found at once, an unchanged workspace is not sent, and an expired URL not used."""
     rig.write("a")
     outside = rig.home / "outside"
     outside.write_text("before\n")
@@ -125,8 +125,8 @@ def test_a_night(rig: Laptop) -> None:
     assert daemon.err.count("slept for") == 2
 
 
-def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
-    """Saved, and the lid closed: it is sent in the morning, with nobody's help, and once."""
+def test_a_change_just_before_a_suspend(rig: ShiftedRig) -> None:
+    """It is sent once after the suspend."""
     rig.configure({"sync.debounce_seconds": 1.0})
     rig.write("a")
     rig.awake()
@@ -139,8 +139,8 @@ def test_a_change_on_the_way_into_sleep(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "urls"), [(5.0, 1), (8 * HOUR_S, 2)], ids=["a nap", "a night"])
-def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
-    """Its connection is dead: begun anew at once, with the workspace as it is now, and that is no failure."""
+def test_a_suspend_during_an_upload(rig: ShiftedRig, seconds: float, urls: int) -> None:
+    """It starts again at once, with the present workspace, and does not count as a failure."""
     rig.write("random", os.urandom(8_000_000))
     rig.configure({"sync.upload_limit_kib_per_second": 2000})
     daemon = rig.start(prefix=rig.by_its_clocks)
@@ -156,8 +156,8 @@ def test_asleep_in_an_upload(rig: Laptop, seconds: float, urls: int) -> None:
 
 
 @pytest.mark.parametrize("asked_s", [20, 7200], ids=["within one sync's patience", "longer than it"])
-def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int) -> None:
-    """A nap does not end what `Retry-After` asked for, a night does: the server's clock went on."""
+def test_a_suspend_during_retry_after(rig: ShiftedRig, asked_s: int) -> None:
+    """A short one does not end the wait of `Retry-After`, a long one does."""
     rig.write("a")
     rig.faults(f"upload-url: 503 retry-after={asked_s}")
     daemon = rig.start(prefix=rig.by_its_clocks)
@@ -172,8 +172,8 @@ def test_asleep_while_a_server_wants_to_be_left_alone(rig: Laptop, asked_s: int)
     assert rig.count("upload-url") == 2
 
 
-def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
-    """It is told by the clock as it is now, however often that is set, and comes nearer in a sleep."""
+def test_the_time_of_the_next_attempt(rig: ShiftedRig) -> None:
+    """It is shown by the present clock, however often that is set, and comes nearer in a suspend."""
     rig.write("a")
     rig.faults("upload-url: 503 retry-after=20")
     daemon = rig.start(prefix=rig.by_its_clocks)
@@ -181,17 +181,17 @@ def test_the_time_of_the_next_attempt(rig: Laptop) -> None:
     for by_s, left_s, move in ((3 * HOUR_S, 20, rig.set_clock), (-YEAR_S, 20, rig.set_clock), (12.0, 8, rig.sleep)):
         move(by_s)
 
-        def told(left_s: float = left_s) -> bool:
+        def reported(left_s: float = left_s) -> bool:
             now_s = CLOCK.wall_s() + rig.shifts.wall
             return stamp(now_s) <= (rig.shown()["retry_at"] or "") <= stamp(now_s + left_s)
 
-        rig.until(told, "the time of the next attempt", timeout_s=15)
+        rig.until(reported, "the time of the next attempt", timeout_s=15)
     assert daemon.code is None
     assert rig.count("upload-url") == 1
 
 
-def test_asleep_without_a_network(rig: Laptop) -> None:
-    """A back-off of our own ends with the sleep."""
+def test_a_suspend_during_a_backoff(rig: ShiftedRig) -> None:
+    """It ends syncd's own backoff."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60, "retry.give_up_after_seconds": 300})
     rig.write("a")
     rig.faults("upload-url: reset")
@@ -201,8 +201,8 @@ def test_asleep_without_a_network(rig: Laptop) -> None:
     rig.converged(timeout_s=15)
 
 
-def test_asleep_while_paused(rig: Laptop) -> None:
-    """A pause outlasts the night; what was saved meanwhile is sent when it ends."""
+def test_a_suspend_during_a_pause(rig: ShiftedRig) -> None:
+    """The pause goes on; changes are sent when it ends."""
     rig.write("a")
     daemon = rig.awake()
     rig.ok("pause")
@@ -215,8 +215,8 @@ def test_asleep_while_paused(rig: Laptop) -> None:
     rig.converged()
 
 
-def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
-    """Whatever clock it goes by, and however far off the next ping would have been."""
+def test_the_watchdog_is_pinged_at_once_after_a_suspend(rig: ShiftedRig) -> None:
+    """It does not matter which clock it uses, and when the next ping was due."""
     manager = ServiceManager(rig.home / "notify")
     rig.environ |= {"NOTIFY_SOCKET": str(rig.home / "notify"), "WATCHDOG_USEC": "60000000"}
     try:
@@ -233,11 +233,11 @@ def test_the_watchdog_is_told_at_once_after_a_sleep(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize("by_s", [3 * HOUR_S, -YEAR_S])
-def test_a_clock_that_is_set(rig: Laptop, by_s: float) -> None:
-    """No sleep, no upload, the same URL; what people read goes by the new time. A restart trusts no older URL."""
+def test_a_clock_that_is_set(rig: ShiftedRig, by_s: float) -> None:
+    """It is no suspend and causes no upload; shown times follow it. A restart trusts no older URL."""
     rig.write("a")
     daemon = rig.awake()
-    rig.ok("flush")  # every file has been looked at once it was not young any more, or will be
+    rig.ok("flush")  # every file has been read since it was young, or will be
     rig.set_clock(by_s)
     rig.ok("flush")
     rig.in_state("watching")
@@ -256,8 +256,8 @@ def test_a_clock_that_is_set(rig: Laptop, by_s: float) -> None:
     assert (rig.count("upload-url"), rig.count("upload"), _refused(rig)) == (2, 3, 0)
 
 
-def test_the_beginning_of_time(rig: Laptop) -> None:
-    """A machine whose clock lost its battery starts in 1970, and is put right while the daemon runs."""
+def test_a_clock_in_1970(rig: ShiftedRig) -> None:
+    """A machine without a battery starts in 1970, and its clock is set while the daemon runs."""
     rig.shifts.set(0.0, 86400.0 - CLOCK.wall_s())
     rig.write("a")
     daemon = rig.awake()
@@ -277,8 +277,8 @@ ELSEWHEN = ("unshare", "--time", "--boottime", "36000", "--monotonic", "7200", "
     or subprocess.run([*ELSEWHEN, "true"], capture_output=True, check=False).returncode != 0,
     reason="time namespaces are not allowed here",
 )
-def test_two_boots(rig: Laptop) -> None:
-    """For real: a process that counts from another boot takes over state, URL and all, and sees no sleep in it."""
+def test_two_boots(rig: ShiftedRig) -> None:
+    """A process of another boot takes over state and URL, and sees no suspend."""
     rig.write("a")
     rig.up(prefix=ELSEWHEN)
     rig.kill()
@@ -293,8 +293,8 @@ def test_two_boots(rig: Laptop) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
-def test_an_end_before_it_has_begun(rig: Laptop, number: signal.Signals) -> None:
-    """A signal in the first instants ends it one way or the other, and leaves nothing that hinders the next one."""
+def test_a_signal_during_the_start(rig: ShiftedRig, number: signal.Signals) -> None:
+    """It ends the process, and leaves nothing in the way of the next one."""
     rig.write("a")
     codes = set()
     for step in range(6):
@@ -318,8 +318,8 @@ DEAF_NAME_SERVER = "127.0.0.153"
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
 
 
-def test_an_end_that_a_name_server_holds_up(rig: Laptop) -> None:
-    """A name server that does not answer cannot be hurried by anything; the end comes in time nevertheless."""
+def test_a_stop_during_a_name_lookup(rig: ShiftedRig) -> None:
+    """The daemon ends in time though the name server does not answer."""
     settings = rig.home / "resolv.conf"
     settings.write_text(f"nameserver {DEAF_NAME_SERVER}\noptions timeout:30\n")
     mount = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'

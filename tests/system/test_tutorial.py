@@ -1,4 +1,4 @@
-"""The tutorial, typed as it stands: every command works, and shows what is printed under it."""
+"""The tutorial, typed as it is: every command works, and prints what is shown under it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _READ_AGAIN_S = 0.05
 
 @pytest.fixture
 def shell(rig: Rig, tmp_path: Path) -> Iterator[Shell]:
-    """In a home where nothing was set up."""
+    """A shell in an empty home."""
     with fresh_shell(rig, tmp_path) as shell:
         yield shell
 
 
 def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
-    """From an empty home to the agent's files and back; the real sandbox of the end is another emulator."""
+    """It goes from an empty home to the agent's files and back; the real sandbox at the end is another emulator."""
     free = str(_free_port())
     blocks = _BLOCK.findall((repo / "docs/tutorial.md").read_text("utf-8"))
     assert len(blocks) > 20
@@ -51,7 +51,7 @@ def test_the_tutorial(rig: Rig, shell: Shell, repo: Path) -> None:
 
 
 def _expect(shell: Shell, typed: str, shown: str) -> None:
-    """What runs in the background prints when it likes, so it is waited for."""
+    """Wait for this output, as background programs print at any time."""
     pattern = _pattern(shown)
     deadline_s = CLOCK.monotonic_s() + (_TIMEOUT_S if "&\n" in typed else 0.0)
     while not pattern.fullmatch(printed := shell.printed):
@@ -60,7 +60,7 @@ def _expect(shell: Shell, typed: str, shown: str) -> None:
 
 
 def _pattern(shown: str) -> re.Pattern[str]:
-    """A line `…` is any number of lines, `…` in a line any text, and a number any number."""
+    """Return a pattern: a line `…` matches any lines, `…` in a line any text, and a number any number."""
     return re.compile("".join(r"(?:.*\n)*" if line == "…" else _line(line) + r"\n" for line in shown.splitlines()))
 
 

@@ -1,4 +1,4 @@
-"""Whose files are whose: a person's program makes files as the person would, the daemon's own are nobody else's."""
+"""The umask: a user's hook has the user's, and the daemon's own files are private."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.system.rig import Rig
 
 
 @pytest.mark.parametrize("umask", ["022", "002", "000"])
-def test_a_hook_runs_with_the_umask_of_the_person(rig: Rig, umask: str) -> None:
-    """What the session of the person says holds for the program; state and spool stay private."""
+def test_a_hook_runs_with_the_users_umask(rig: Rig, umask: str) -> None:
+    """State and spool stay private."""
     script, made = rig.home / "tell", rig.home / "made"
     script.write_text(f'#!/bin/sh\necho text >"{made}"\n')
     script.chmod(0o755)

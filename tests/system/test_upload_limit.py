@@ -1,4 +1,4 @@
-"""The upload's limit with the real command: another one takes hold in mid-upload, and whoever waits for it is heard."""
+"""The upload limit with the real command: changed during an upload, and without delay for other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE_BYTES = 600_000
 
 @pytest.fixture
 def uploading(rig: Rig) -> Running:
-    """A daemon in the midst of an upload that takes half a minute yet."""
+    """A daemon during an upload that takes another half minute."""
     rig.write("noise", os.urandom(SIZE_BYTES))
     rig.write("a.txt")
     rig.configure({KEY: 20})
@@ -26,7 +26,7 @@ def uploading(rig: Rig) -> Running:
 
 
 def sent(rig: Rig) -> int:
-    """So much of the archive is on its way."""
+    """Wait until so much of the archive is sent."""
     progress = rig.shown().get("progress") or {}
     return int(progress.get("done_bytes", 0)) if rig.shown()["state"] == "uploading" else 0
 
@@ -36,8 +36,8 @@ def reload(rig: Rig, daemon: Running, keys: dict[str, object]) -> None:
     daemon.send(signal.SIGHUP)
 
 
-def test_another_limit_takes_hold_in_mid_upload(rig: Rig, uploading: Running) -> None:
-    """Lowered, it goes on slowly; taken away, it is over at once; it is never begun anew. All else follows it."""
+def test_a_changed_limit_applies_during_an_upload(rig: Rig, uploading: Running) -> None:
+    """Lowered, it goes on slowly; removed, it ends at once; it is never started again."""
     reload(rig, uploading, {KEY: 2, "sync.debounce_seconds": 0.3})
     rig.until(lambda: "at most 2 KiB a second" in uploading.err, "the lower limit", timeout_s=15)
     last = sent(rig)  # shown twice a second
@@ -54,8 +54,8 @@ def test_another_limit_takes_hold_in_mid_upload(rig: Rig, uploading: Running) ->
 
 
 @pytest.mark.parametrize("keys", [{"workspace.ignore": ["noise"]}, {"sandbox.deletions": "mirror"}], ids=str)
-def test_something_else_to_send_begins_anew(rig: Rig, uploading: Running, keys: dict[str, object]) -> None:
-    """What is not wanted any more, or not there, is not brought to its end first."""
+def test_a_change_of_what_is_sent_restarts_the_upload(rig: Rig, uploading: Running, keys: dict[str, object]) -> None:
+    """An upload that is no longer wanted is not completed."""
     reload(rig, uploading, {KEY: 0, **keys})
     rig.until(lambda: rig.count("initialize", 200) == 1, "the sync under the new configuration", timeout_s=15)
     wanted = ["a.txt"] if "workspace.ignore" in keys else ["a.txt", "noise"]
@@ -63,7 +63,7 @@ def test_something_else_to_send_begins_anew(rig: Rig, uploading: Running, keys: 
     assert "the upload is cancelled" in uploading.err
 
 
-def test_a_bad_configuration_ends_no_upload(rig: Rig, uploading: Running) -> None:
+def test_an_invalid_configuration_does_not_end_an_upload(rig: Rig, uploading: Running) -> None:
     """It is refused at once, in a line that names the key."""
     reload(rig, uploading, {KEY: -1})
     rig.until(lambda: "the upload goes on" in uploading.err, "the refusal", timeout_s=15)
@@ -73,8 +73,8 @@ def test_a_bad_configuration_ends_no_upload(rig: Rig, uploading: Running) -> Non
     assert rig.count("upload") == 1
 
 
-def test_the_lowest_limit_holds_nothing_up(rig: Rig) -> None:
-    """At 1 KiB a second commands are answered at once, and the end comes in its time."""
+def test_the_lowest_limit_delays_nothing_else(rig: Rig) -> None:
+    """At 1 KiB a second commands are answered at once, and a stop ends in time."""
     rig.write("noise", os.urandom(SIZE_BYTES))
     rig.configure({KEY: 1})
     daemon = rig.start()

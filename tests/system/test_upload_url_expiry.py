@@ -1,4 +1,4 @@
-"""One signed URL until it expires, and a fresh one only then or when the bucket refuses it."""
+"""One signed URL until it expires, and a new one only then or when the bucket refuses it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from tests.system.rig import Rig
 
 
 def _change(rig: Rig, number: int) -> None:
-    """One more change, and its sync."""
+    """Change a file and wait for its sync."""
     before = rig.count("initialize", 200)
     rig.write("counter", str(number))
     rig.until(lambda: rig.count("initialize", 200) > before, "the change's sync")
 
 
 def test_many_syncs_share_one_url(rig: Rig) -> None:
-    """Five syncs, and a restart between them, ask for one URL."""
+    """Five syncs and a restart request one URL."""
     rig.write("start")
     daemon = rig.up()
     for number in range(3):
@@ -28,7 +28,7 @@ def test_many_syncs_share_one_url(rig: Rig) -> None:
 
 
 def test_a_second_url_comes_only_after_expiry(rig: Rig) -> None:
-    """Syncs within a URL's life share it, and the first one after its end brings exactly one more."""
+    """Syncs within the lifetime share it, and the first one after it requests exactly one more."""
     rig.emulator.url_lifetime_s = 1
     rig.write("start")
     rig.up()
@@ -50,7 +50,7 @@ def test_a_second_url_comes_only_after_expiry(rig: Rig) -> None:
 
 
 def test_an_expired_url_is_replaced_at_once(rig: Rig) -> None:
-    """The bucket's ExpiredToken brings a fresh URL without a wait, and no failed sync."""
+    """The bucket's ExpiredToken causes a new URL without a wait or a failed sync."""
     rig.configure({"retry.first_delay_seconds": 20, "retry.max_delay_seconds": 20})
     rig.write("start")
     rig.faults("upload: expired")
@@ -58,8 +58,8 @@ def test_an_expired_url_is_replaced_at_once(rig: Rig) -> None:
     assert (rig.count("upload-url"), rig.count("upload")) == (2, 2)
 
 
-def test_a_url_that_is_always_refused_is_no_storm(rig: Rig) -> None:
-    """Fresh URLs at once are few; then refusals are waited out, and mended they are over."""
+def test_a_url_that_is_always_refused(rig: Rig) -> None:
+    """Few new URLs are requested at once; then with waits, until it works."""
     rig.configure({"retry.first_delay_seconds": 60, "retry.max_delay_seconds": 60})
     rig.write("start")
     rig.faults("upload: forbidden always")
@@ -74,7 +74,7 @@ def test_a_url_that_is_always_refused_is_no_storm(rig: Rig) -> None:
 
 
 def test_another_region_gets_a_url_of_its_own(rig: Rig) -> None:
-    """A lease is for one region: after a change of it the old one is not used."""
+    """After a change of the region the old URL is not used."""
     rig.write("start")
     rig.up().stop()
     rig.configure({"sandbox.region": "asia"})

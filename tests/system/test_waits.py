@@ -29,13 +29,13 @@ STAGES = {
 
 
 def hang(rig: Rig, op: str) -> threading.Event:
-    """The next request of that kind meets silence; set when it has come."""
+    """Let the next request of that kind hang; the event is set when it has come."""
     rig.faults(f"{op}: hang {HANGS_S}")
     return rig.once(op, When.BEFORE, lambda: None)
 
 
 def hanging_in(rig: Rig, op: str) -> None:
-    """A daemon that waits for this answer."""
+    """A daemon that waits for this response."""
     proves, removes = op in ("dump", "download"), op.startswith("exec")
     rig.configure(
         {
@@ -44,21 +44,21 @@ def hanging_in(rig: Rig, op: str) -> None:
         }
     )
     rig.fill(5)
-    rig.write("doomed")
+    rig.write("to-delete")
     rig.up()
     rig.ok("flush")
     came = hang(rig, op)
     if op == "upload-url":
         rig.faults("upload: expired")
     if removes:
-        os.unlink(rig.workspace / "doomed")
+        os.unlink(rig.workspace / "to-delete")
     else:
         rig.write("a", "first")
-    assert came.wait(20), rig.story()
+    assert came.wait(20), rig.report()
 
 
 def answered(rig: Rig, word: str) -> tuple[dict[str, Any], float]:
-    """What the daemon says to a command, and how long it took."""
+    """Return the daemon's answer to a command, and how long it took."""
     began_s = CLOCK.monotonic_s()
     *_, last = ask(str(rig.state_folder), {"do": word}, CLOCK, 30)
     return last, CLOCK.monotonic_s() - began_s
@@ -100,7 +100,7 @@ def test_a_change_is_not_delayed_by_a_check(rig: Rig, op: str) -> None:
 
 
 def test_a_change_is_not_delayed_by_the_retries_of_a_check(rig: Rig) -> None:
-    """Nor by the waits between them."""
+    """The waits between them are interrupted."""
     retry = {"first_delay_seconds": 60, "max_delay_seconds": 60, "give_up_after_seconds": 300}
     rig.configure({"sync.archive": "changes", **{f"retry.{name}": value for name, value in retry.items()}})
     rig.fill(5)

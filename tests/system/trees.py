@@ -1,4 +1,4 @@
-"""Two trees compared as a person would: names, contents, links, and what may be executed."""
+"""Two trees compared by names, contents, links, and the executable bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tree = dict[str, tuple[object, ...]]
 
 
 def tree(root: Path | str) -> Tree:
-    """Path to what lies there, FIFOs and such skipped. Of the mode the one bit counts that every extractor keeps."""
+    """Return each path's entry, without special files. Of the mode only the executable bit counts."""
     found: Tree = {}
     folders = [""]
     while folders:
@@ -39,11 +39,11 @@ def _file(path: str) -> tuple[object, ...]:
 
 
 def lacking(wanted: Mapping[str, object], there: Mapping[str, object]) -> list[str]:
-    """The wanted paths that are not there, or not as wanted."""
+    """Return the wanted paths that are missing or different."""
     return sorted(path for path, what in wanted.items() if there.get(path) != what)
 
 
 def names_in(archive: Path) -> list[str]:
-    """The archive's names in its order, read to its very end."""
+    """Return the archive's names in their order, read to its end."""
     with tarfile.open(archive, "r:gz", errors="surrogateescape") as tar:
         return tar.getnames()

@@ -38,6 +38,6 @@ def test_the_next_one_is_due_before_the_end(life_s: float | None, age_s: float, 
         ([-1, -2, -3], 0.0),
     ],
 )
-def test_no_more_than_a_few_are_acquired(ages_s: list[float], wanted_s: float) -> None:
+def test_at_most_three_are_acquired_in_ten_minutes(ages_s: list[float], wanted_s: float) -> None:
     """Three are acquired in ten minutes; the fourth waits until the first of them is ten minutes old."""
     assert acquire_wait_s([5000.0 - age_s for age_s in ages_s], 5000.0) == pytest.approx(wanted_s)

@@ -23,7 +23,7 @@ HOSTILE = {
 }
 
 
-def test_only_what_can_be_called_is_told() -> None:
+def test_only_a_usable_address_is_passed_on() -> None:
     """A callable server has a name and a valid http address."""
     assert set(callable_servers(HOSTILE)) == {"git", "GIT", "a;b\nc"}
     assert set(json.loads(mcp_json(HOSTILE))["mcpServers"]) == {"git", "GIT", "a;b\nc"}
@@ -31,7 +31,7 @@ def test_only_what_can_be_called_is_told() -> None:
     assert not any("\0" in value or "\n" in value for value in found.values())
 
 
-def test_a_shell_runs_none_of_it() -> None:
+def test_the_shell_file_only_sets_variables() -> None:
     """The shell lines set variables and do nothing else."""
     script = "\n".join(shell_lines(AgentInfo("box; exit 3", "", HOSTILE)))
     script += '\nprintf "%s\\n" "$SYNCD_SANDBOX_ID" "$SYNCD_MCP_GIT" "$SYNCD_MCP_A_B_C"'
@@ -44,7 +44,7 @@ HERE = HookRun("here", ("tell",), 1)
 
 
 @pytest.mark.parametrize(
-    ("told", "attempts"),
+    ("reported", "attempts"),
     [
         (None, 1),
         (structs.replace(HERE, place="there", done=True), 1),
@@ -56,7 +56,7 @@ HERE = HookRun("here", ("tell",), 1)
         (structs.replace(HERE, attempts=MOST_ATTEMPTS, failure="x", command=("other",)), 1),
     ],
 )
-def test_how_often_the_hook_runs(told: HookRun | None, attempts: int | None) -> None:
+def test_how_often_the_hook_runs(reported: HookRun | None, attempts: int | None) -> None:
     """The hook runs once a sandbox, three times if it fails; a changed command starts anew only after a failure."""
-    attempt = next_attempt(told, "here", ("tell",))
+    attempt = next_attempt(reported, "here", ("tell",))
     assert (None if attempt is None else attempt.attempts) == attempts

@@ -1,4 +1,4 @@
-"""What follows from a failed sync: back-off for what passes, a hold for what a person must mend."""
+"""Consequences of a failed sync: backoff for what passes by itself, a hold for what a person must fix."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def backoff() -> FailureBackoff:
     return FailureBackoff(RetrySettings(first_s=1.0, max_s=8.0, give_up_s=300.0))
 
 
-def test_what_passes_is_backed_off_from() -> None:
-    """The wait doubles with each sync that failed, up to the longest; a success brings the first one back."""
+def test_backoff_doubles() -> None:
+    """The wait doubles with each failed sync, up to the longest; a success resets it."""
     after = backoff()
     waits = []
     for _ in range(6):
@@ -43,16 +43,16 @@ def test_what_passes_is_backed_off_from() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 1.0), (0.5, 1.0), (900.0, 900.0)])
-def test_a_servers_wish_outlasts_a_sync(asked_s: float, wait_s: float) -> None:
-    """What `Retry-After` asked for is kept to by the next sync as well."""
+def test_retry_after_holds_for_the_next_sync(asked_s: float, wait_s: float) -> None:
+    """The next sync waits as long as `Retry-After` of the last one says."""
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s)
     assert after.not_before_s == NOW_S + wait_s
 
 
 @pytest.mark.parametrize("failure", [KeyRefused("no"), SandboxRefused("no"), ConfigError("no")])
-def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
-    """Changes at home do not mend it; the API is asked again slowly, and ever more so."""
+def test_a_refusal_is_held(failure: SyncdError) -> None:
+    """Local changes do not end the hold; the API is asked again at growing intervals."""
     after = backoff()
     waits = []
     for _ in range(6):
@@ -74,8 +74,8 @@ def test_a_refusal_waits_for_a_person(failure: SyncdError) -> None:
         (SnapshotTooLarge("large"), 0.01, 60.0),
     ],
 )
-def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, wait_s: float) -> None:
-    """A workspace that came back is found soon, without a scan taking more than a small part of the time."""
+def test_a_local_error_is_checked_often(failure: SyncdError, took_s: float, wait_s: float) -> None:
+    """A workspace that came back is found soon, and scans take only a small part of the time."""
     after = backoff()
     after.after(failure, NOW_S, took_s)
     assert after.hold is not None
@@ -84,7 +84,7 @@ def test_what_is_wrong_at_home_is_looked_at(failure: SyncdError, took_s: float, 
 
 
 def test_the_last_failure_counts() -> None:
-    """A refusal after a network failure holds, a network failure after a refusal is tried again."""
+    """A refusal after a network failure holds; a network failure after a refusal is retried."""
     after = backoff()
     after.after(KeyRefused("no"), NOW_S, 1.0)
     after.after(Unavailable("no network"), NOW_S, 1.0)
@@ -94,8 +94,8 @@ def test_the_last_failure_counts() -> None:
     assert after.not_before_s is None
 
 
-def test_a_sleep_counts_for_what_a_server_asked_for() -> None:
-    """A nap ends our own back-off, and of a server's `Retry-After` as much as it lasted."""
+def test_suspend_time_counts_for_retry_after() -> None:
+    """A suspend ends syncd's own backoff, and shortens a server's `Retry-After` by its length."""
     after = backoff()
     after.after(Unavailable("busy"), NOW_S, 1.0, asked_s=3600.0)
     after.woke(600.0)
@@ -121,6 +121,6 @@ def test_a_sleep_counts_for_what_a_server_asked_for() -> None:
         (TryLater("x"), False),
     ],
 )
-def test_what_ends_a_daemon_that_never_synced(failure: SyncdError, *, ends: bool) -> None:
-    """Wrong keys, sandboxes and paths do; what may pass by itself does not."""
+def test_errors_that_end_a_daemon_before_its_first_sync(failure: SyncdError, *, ends: bool) -> None:
+    """Wrong keys, sandboxes and paths end it; errors that may pass by themselves do not."""
     assert ends_a_new_daemon(failure) is ends

@@ -51,7 +51,7 @@ def test_in_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "lingering", "expected"),
+    ("held", "leftovers", "expected"),
     [
         ([{"p": FILE, "q": FILE}], {}, False),
         ([{"p": OTHER_FILE}], {}, False),
@@ -65,9 +65,9 @@ def test_in_the_way() -> None:
         ([], {"p": [OTHER_FILE, FOLDER]}, True),
     ],
 )
-def test_kinds_changed(held: list[Manifest], lingering: dict[str, list[Entry]], *, expected: bool) -> None:
+def test_kinds_changed(held: list[Manifest], leftovers: dict[str, list[Entry]], *, expected: bool) -> None:
     """The kind has changed if any record holds a wanted path with another kind."""
-    assert kinds_changed(held, {"p": FILE, "q": FILE}, lingering) is expected
+    assert kinds_changed(held, {"p": FILE, "q": FILE}, leftovers) is expected
 
 
 def test_parts() -> None:
@@ -88,7 +88,7 @@ def test_the_fingerprint() -> None:
         assert fingerprint(now) != fingerprint(before)
 
 
-def test_problems() -> None:
+def test_warnings() -> None:
     """Fifty paths are named, in order, each with its remedy; the others are counted."""
     (closed,) = warnings({"a/b": "r"})
     assert str(closed) == (

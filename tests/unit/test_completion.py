@@ -1,4 +1,4 @@
-"""Every verb, option and choice can be completed, and what takes a path gets paths."""
+"""Shell completion of every command, option, choice and path."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CHOICES = {
 }
 
 
-def test_every_verb_is_offered_without_being_loaded() -> None:
-    """The first word is one of those that `syncd --help` lists, in that order, each with its line."""
+def test_every_command_is_offered_without_being_imported() -> None:
+    """The first word is one of the commands in `syncd --help`, in that order, each with its summary."""
     items = cli.shell_complete(click.Context(cli), "")
     assert [(item.value, item.help) for item in items] == list(COMMANDS.items())
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_option_is_offered(path: str) -> None:
-    """After a dash come all options of a verb, and of each verb below it."""
+    """After a dash all options of a command and of its subcommands are offered."""
     context = click.Context(cli)
     verb = cli.get_command(context, path)
     assert verb is not None
@@ -52,13 +52,13 @@ def test_every_option_is_offered(path: str) -> None:
 
 @pytest.mark.parametrize("typed", PATHS)
 def test_a_path_is_left_to_the_shell(typed: str) -> None:
-    """Where a file or a folder belongs, the shell is told to complete one."""
+    """The shell completes files and folders."""
     assert [item.type for item in _completed(typed)] == [PATHS[typed]]
 
 
 @pytest.mark.parametrize("typed", CHOICES)
 def test_choices_are_offered(typed: str) -> None:
-    """Where only some words are allowed, those that fit are offered."""
+    """The matching choices of an option are offered."""
     assert [item.value for item in _completed(typed)] == CHOICES[typed]
 
 

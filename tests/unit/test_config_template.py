@@ -1,4 +1,4 @@
-"""The example configuration with values in it says what they say, and keeps its comments."""
+"""The example configuration filled with values keeps its comments and reads back as these values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ignore = 1
 
 
 def test_nothing_given_changes_nothing() -> None:
-    """Without values the example is itself."""
+    """Without values the example is unchanged."""
     assert filled(EXAMPLE, {}) == EXAMPLE
 
 
@@ -36,14 +36,14 @@ def test_each_value_is_on_its_own_line() -> None:
     assert text == EXAMPLE.replace('# path = "~/code"', 'path = "/x"').replace("ignore = []", 'ignore = ["*.o", "a b"]')
 
 
-def test_a_commented_table_comes_to_life() -> None:
-    """The heading of an optional table is uncommented when one of its keys is set, not before."""
+def test_a_commented_table_is_uncommented_for_its_key() -> None:
+    """The heading of an optional table is uncommented only if one of its keys is set."""
     assert "\n[sandbox.acquire]\nttl_seconds = 60\n" in filled(EXAMPLE, {"sandbox.acquire.ttl_seconds": 60})
     assert "\n# [sandbox.acquire]\n" in filled(EXAMPLE, {"sandbox.id": "x"})
 
 
 def test_a_key_that_is_not_shown_is_an_error() -> None:
-    """A value is never lost silently."""
+    """A key that the example does not show is an error; its value is not lost silently."""
     with pytest.raises(KeyError):
         filled(EXAMPLE, {"sync.unheard_of": 1})
 
@@ -52,12 +52,12 @@ def test_a_key_that_is_not_shown_is_an_error() -> None:
     "value",
     ["", 'a "quoted" \\ one', "tab\tline\nbell\x07del\x7f", "naïve 文字 😀", True, 0, 7200, 1.5, 1e-7, [], ["a", "b"]],
 )
-def test_values_survive(value: object) -> None:
-    """TOML reads back what was written, whatever is in it."""
+def test_values_round_trip(value: object) -> None:
+    """TOML reads back the values that were written, whatever is in them."""
     assert tomllib.loads(f"v = {toml(value, 'v')}") == {"v": value}
 
 
 def test_a_name_that_is_no_unicode_is_refused() -> None:
-    """A path with bytes that are no UTF-8 cannot be in a TOML file, and the key is named."""
+    """A path that is not UTF-8 cannot be in a TOML file; the error names the key."""
     with pytest.raises(ConfigError, match=r'workspace\.path = "/x/\\udce9"'):
         toml("/x/\udce9", "workspace.path")

@@ -1,4 +1,4 @@
-"""Which syncs are worth a line of the history, and what makes a row of failures one."""
+"""The syncs that get a line in the history, and the counting of failures in a row."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def row(*errors: ErrorRecord) -> FailureStreak:
     ],
 )
 def test_what_is_worth_a_line(ended: SyncRecord, before: FailureStreak, worth: bool) -> None:
-    """Syncs that sent, were asked for, ended a row of failures or failed in a new way; nothing else."""
+    """Syncs that sent, were requested, ended a row of failures or failed in a new way get one; others do not."""
     assert should_record(ended, before) is worth
 
 
 def test_a_row_of_failures() -> None:
-    """It grows with all that failed on its way, keeps its kinds, and ends with any success."""
+    """A row counts all failures in it, keeps their kinds, and ends with any success."""
     one = FailureStreak().after(record(SyncEnding.FAILED, error=BUSY))
     assert one == row(BUSY)
     two = one.after(record(SyncEnding.SUPERSEDED, error=GONE, failures_before=1))
@@ -92,7 +92,7 @@ def test_a_row_of_failures() -> None:
 
 
 def test_the_row_that_a_file_ends_with() -> None:
-    """Failures that got no line are counted by what the next line says of them."""
+    """The next line includes the failures that got no line."""
     records = [
         record(SyncEnding.FAILED, error=GONE),
         record(SyncEnding.INITIALIZED, failures_before=40),
@@ -104,7 +104,7 @@ def test_the_row_that_a_file_ends_with() -> None:
 
 
 def test_the_same_failure_with_other_numbers() -> None:
-    """Sizes, codes and times in a message do not make a new failure of it; another step or word does."""
+    """Another size, code or time does not make a new failure; another step or word does."""
     assert kind_of(ErrorRecord("snapshot", "2048 MiB is too large")) == kind_of(
         ErrorRecord("snapshot", "9 MiB is too large")
     )
@@ -123,7 +123,7 @@ def test_a_server_that_says_something_else_each_time() -> None:
 
 
 def test_the_change_in_numbers() -> None:
-    """How many of each kind, and the first of each, harmless for a terminal and of bounded length."""
+    """A line has the number of each kind and the first paths of each, escaped and of bounded length."""
     difference = Difference(["b\x1b[31m", "c"], [], ["deep/" * 100 + "end"])
     change = change_of(difference)
     assert change is not None

@@ -33,7 +33,7 @@ LAST = ConnectionTime(1_000.0, 5_000.0)
         (ROUTE_TRUSTED_S, 0.5 * LEAST_SUSPEND_S, ReuseDecision.CHECK_ROUTE),
     ],
 )
-def test_trust(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
+def test_reuse(idle_s: float, slept_s: float, expected: ReuseDecision) -> None:
     """It is used as it is at first, later after a check of the route, and not after a long idle time or a suspend."""
     now = ConnectionTime(LAST.monotonic_s + idle_s, LAST.boottime_s + idle_s + slept_s)
     assert reuse_decision(LAST, now) is expected

@@ -83,7 +83,7 @@ def test_both_may_be_true() -> None:
         (12_345, "  still there 12,345 files gone or left out here are there (sandbox.deletions)"),
     ],
 )
-def test_its_line(count: int, line: str) -> None:
+def test_the_status_line(count: int, line: str) -> None:
     """Leftovers are a line and no warning, as they are configured; without any there is no line."""
     where = SandboxName("box", "https://api.klavis.ai", "us")
     status = Status(running=True, pid=1, state=State.WATCHING, workspace="/w", sandbox=where)

@@ -177,7 +177,7 @@ def test_files_without_digest() -> None:
 
 
 def test_the_limit() -> None:
-    """A snapshot over the limit is refused with its size, the key and the largest paths, the largest first."""
+    """A snapshot over the limit is refused with its size, the key and the largest paths first."""
     sizes = {"small": 1, "a\nb": 3 << 20, "c": 2 << 20, "d": 4 << 20, "e": 5 << 20}
     manifest = {path: replace(FILE, size_bytes=size) for path, size in sizes.items()} | {"dir": FOLDER}
     assert over_limit(manifest, 13) == (

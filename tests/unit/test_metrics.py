@@ -1,4 +1,4 @@
-"""The text for monitoring is read alike by parsers of OpenMetrics and of Prometheus' older format."""
+"""The metrics text reads alike with parsers of OpenMetrics and of Prometheus' older format."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def samples(status: Status) -> Samples:
     return read[0]
 
 
-def test_of_a_daemon_at_work() -> None:
-    """Every figure is there, with its unit in its name and its time in seconds."""
+def test_a_running_daemon() -> None:
+    """Every metric is there, with its unit in its name and times in seconds."""
     found = samples(FULL)
     assert {(name, label): value for (name, label), value in found.items() if not name.startswith("syncd_state")} == {
         ("syncd_up", ""): 1,
@@ -85,7 +85,7 @@ def test_of_a_daemon_at_work() -> None:
 
 
 def test_one_state_at_a_time() -> None:
-    """Each state has its sample, and one of them is 1."""
+    """Each state has a sample, and exactly one of them is 1."""
     for state in State:
         found = {
             label: value
@@ -96,7 +96,7 @@ def test_one_state_at_a_time() -> None:
 
 
 def test_what_is_not_known_has_no_sample() -> None:
-    """Where nothing ran there is no time of a sync, which a zero would put into 1970."""
+    """Without a sync there is no sample of its time, as a zero would mean 1970."""
     found = samples(NOTHING)
     assert found["syncd_up", ""] == 0
     assert found["syncd_info", "0.2.0,box,https://api.klavis.ai,us"] == 1
@@ -106,12 +106,12 @@ def test_what_is_not_known_has_no_sample() -> None:
 
 
 def test_a_hung_daemon_is_down() -> None:
-    """A process that does not answer is not up, whatever it wrote."""
+    """A process that does not answer is not up, whatever it wrote before."""
     assert samples(replace(FULL, responding=False))["syncd_up", ""] == 0
 
 
-def test_odd_labels_come_back_as_they_were() -> None:
-    """Quotes, backslashes and line ends in a label are escaped, and a path's bytes that are no UTF-8 are text."""
+def test_labels_are_escaped() -> None:
+    """Quotes, backslashes, line ends and bytes that are not UTF-8 read back as they were."""
     odd = 'a "b"\\n\nc é'
     text = exposition(replace(NOTHING, workspace=odd, sandbox=SandboxName(odd, "u", "us")), NOON_S, "1")
     for families in (open_metrics(text), older_format(text)):
@@ -123,7 +123,7 @@ def test_odd_labels_come_back_as_they_were() -> None:
 
 
 def test_only_types_that_both_formats_have() -> None:
-    """Gauges and counters; units are told; the end is marked, and nothing comes after it."""
+    """Only gauges and counters are used, with units; the end is marked, and nothing follows it."""
     text = exposition(FULL, NOON_S, "1")
     kinds = {family.name: family.type for family in open_metrics(text)}
     assert set(kinds.values()) == {"gauge", "counter"}

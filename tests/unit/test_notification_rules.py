@@ -61,7 +61,7 @@ class Simulation:
         self.condition = None
 
     def restart(self) -> None:
-        """Another process, after another boot."""
+        """Start another process, after another boot."""
         self.condition = None
         self.state = NoticeState(self.state.kind, self.state.trouble, self.state.times)
         self.now_s = 7.0
@@ -136,8 +136,8 @@ def test_failing_is_shown_once_it_lasts_and_then_once_a_day() -> None:
     assert daemon.kinds == [FAILING, FAILING, IN_SYNC]
 
 
-def test_a_night_asleep_is_no_night_of_failing() -> None:
-    """Only time awake counts."""
+def test_suspend_time_does_not_count() -> None:
+    """Only the time that the machine is awake counts."""
     daemon = Simulation()
     daemon.fail()
     daemon.wait(60)
@@ -149,7 +149,7 @@ def test_a_night_asleep_is_no_night_of_failing() -> None:
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(AFTER_S, NEEDED_AFTER_S), (5.0, 5.0)])
-def test_a_person_is_called_sooner(after_s: float, wait_s: float) -> None:
+def test_a_hold_is_notified_sooner(after_s: float, wait_s: float) -> None:
     """After a minute, or as soon as failing is shown."""
     condition = after_failure(None, "the key is refused", 100.0, 0.0, needs_person=True)
     due = plan(condition, NoticeState(), after_s, 100.0, 5_000.0)
@@ -181,7 +181,7 @@ def test_another_hold_is_shown() -> None:
     assert daemon.kinds == [NEEDED, NEEDED]
 
 
-def test_failing_becomes_a_hold() -> None:
+def test_a_failure_that_becomes_a_hold() -> None:
     """The hold is shown soon although the failure was."""
     daemon = Simulation()
     daemon.fail()
@@ -362,13 +362,13 @@ def test_the_text_of_success() -> None:
     ],
 )
 def test_no_key_and_no_url(text: str, shown: str) -> None:
-    """Of a URL the host is left; nothing signs, nothing is longer than a screen's corner."""
+    """Only the host of a URL is shown, without a signature; the text is bounded."""
     trouble = after_failure(None, text, 0.0, 0.0, needs_person=True)
     assert render(NEEDED, trouble, "work", SINCE, SINCE).body == f"Since 14:05: {shown}"
 
 
 def test_an_odd_name() -> None:
-    """A workspace's name goes on one short line."""
+    """A workspace's name is shown on one short line."""
     notice = render(IN_SYNC, Healthy(), "a\nb\udcff" + "c" * 100, SINCE, SINCE)
     assert notice.summary.startswith("a b\\udcffc")
     assert len(notice.summary) <= 40 + len(" is in sync again")

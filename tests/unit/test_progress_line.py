@@ -1,4 +1,4 @@
-"""The line that shows progress fits every width, holds its figures still, and says what matters longest."""
+"""The progress line fits every width, does not move its figures, and drops the least important first."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def _text(work: Work, width: int = 79, *, ascii_only: bool = False) -> str:
     ],
 )
 def test_what_is_shown(work: Work, width: int, ascii_only: bool, shown: str) -> None:
-    """Files, bytes, speed and time left at 80 columns; less on less; a spinner where nobody knows the end."""
+    """Files, bytes, speed and time left are shown at 80 columns, less on fewer; a spinner if the total is unknown."""
     assert _text(work, width, ascii_only=ascii_only) == shown
 
 
 @pytest.mark.parametrize("work", [PACKING, UPLOADING, WAITING, COMING, replace(PACKING, total_files=10**9)])
 def test_it_never_wraps(work: Work) -> None:
-    """Whatever the width, and whatever the figures."""
+    """The line fits any width with any figures."""
     for width in range(1, 200):
         for seconds in (None, 0.0, 59.0, 3_600.0, 1e9):
             assert len(_text(replace(work, seconds_left=seconds), width)) <= width
 
 
-def test_figures_stand_still() -> None:
-    """From the first byte to the last the line has one length, whether or not speed and time left are known."""
+def test_figures_do_not_move() -> None:
+    """The line has one length throughout, whether or not speed and time left are known."""
     for whole in (UPLOADING, PACKING):
         lengths = set()
         for percent in range(101):
@@ -59,7 +59,7 @@ def test_figures_stand_still() -> None:
 
 
 def test_the_bar_is_full_at_the_end_and_not_before() -> None:
-    """Nothing is left of the bar only when all is done; more than all overfills nothing."""
+    """The bar is full only when all is done, and more than all does not overfill it."""
     components = {role: text for text, role in line(replace(UPLOADING, done_bytes=206 * MIB - 1), 79)}
     assert components["rest"]
     assert "99%" in components["figure"]
@@ -70,7 +70,7 @@ def test_the_bar_is_full_at_the_end_and_not_before() -> None:
 
 
 def test_plain_lines() -> None:
-    """A log gets the same figures with no bar, and nothing in place of what is not known."""
+    """A log gets the same figures without a bar, and nothing for an unknown one."""
     assert plain(PACKING) == "packaging: 431/690 MiB, 31,200/50,000 files, 85.3 MiB/s, 0:03 left"
     assert plain(replace(UPLOADING, bytes_per_s=None, seconds_left=None)) == "uploading: 128/206 MiB"
     assert plain(COMING) == "downloading: 5.0 MiB"
@@ -89,7 +89,7 @@ def test_plain_lines() -> None:
     ],
 )
 def test_amounts(size_bytes: float, shown: str) -> None:
-    """Three digits before the point at most, so that columns hold them."""
+    """An amount has at most three digits before the point."""
     assert amount(size_bytes) == shown
 
 
@@ -98,5 +98,5 @@ def test_amounts(size_bytes: float, shown: str) -> None:
     [(0, "0:00"), (59.6, "1:00"), (3_599, "59:59"), (3_661, "1:01:01"), (86_400, "1 d"), (1e12, "999 d")],
 )
 def test_durations(seconds: float, shown: str) -> None:
-    """Minutes and seconds, hours before them, and then days."""
+    """Durations are minutes and seconds, then hours, then days."""
     assert duration(seconds) == shown

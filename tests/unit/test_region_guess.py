@@ -1,4 +1,4 @@
-"""The region that is offered first goes by the time zone's name."""
+"""The region offered first, by the name of the time zone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from syncd.sandbox.region_guess import maybe_european, region_near
     ],
 )
 def test_the_region(zone: str, region: str) -> None:
-    """East Asia and Oceania are "asia"; all else, and what is no zone at all, is the default."""
+    """East Asia and Oceania are "asia"; all others, and unknown zones, are the default."""
     assert region_near(zone) == region
 
 
@@ -40,13 +40,13 @@ def test_the_region(zone: str, region: str) -> None:
     ("zone", "european"),
     [("Europe/Lisbon", True), ("Atlantic/Canary", True), ("CET", True), ("Atlantic/Bermuda", False), ("", False)],
 )
-def test_who_may_have_an_account_of_the_eu(zone: str, european: bool) -> None:
-    """Europe and its islands."""
+def test_zones_with_an_eu_region(zone: str, european: bool) -> None:
+    """Europe and its islands may have an account in the EU."""
     assert maybe_european(zone) is european
 
 
 def test_the_names_are_names_of_zones() -> None:
-    """No exception is misspelt: each names a zone of the database, where this machine has one."""
+    """Each exception names a zone of the database, if this machine has one."""
     known = zoneinfo.available_timezones()
     if not known:
         pytest.skip("this machine has no time zone database")

@@ -28,7 +28,7 @@ LINK = Entry(Kind.SYMLINK, 0o777, 1, target="x")
         ({"dd": FILE}, {}, {"d"}, ["dd"]),
     ],
 )
-def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
+def test_paths_to_remove(held: Manifest, wanted: Manifest, unread: set[str], gone: list[str]) -> None:
     """Deleted paths and those of another kind are removed, contents first; never those that could not be read."""
     found = paths_to_delete([held], wanted, unread)
     assert list(found) == gone
@@ -44,7 +44,7 @@ def test_doomed(held: Manifest, wanted: Manifest, unread: set[str], gone: list[s
         ({"b": FILE}, [FILE, FOLDER, LINK]),
     ],
 )
-def test_what_an_earlier_time_left(wanted: Manifest, gone: list[Entry]) -> None:
+def test_leftovers_of_another_kind(wanted: Manifest, gone: list[Entry]) -> None:
     """Each version of another kind than the wanted one is removed; none if all are of its kind."""
     assert paths_to_delete([], wanted, (), {"a": [FILE, FOLDER, LINK]}) == {"a": gone}
     assert paths_to_delete([], wanted, (), {"b": [FILE]}) == ({} if "b" in wanted else {"b": [FILE]})

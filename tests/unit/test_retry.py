@@ -66,7 +66,7 @@ def test_the_jitter_stays_in_bounds(failures: int, chance: float) -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "expected"), [(None, 4.0), (0.0, 4.0), (3.0, 4.0), (90.0, 90.0)])
-def test_what_the_server_asks_is_a_least_wait(asked_s: float | None, expected: float) -> None:
+def test_retry_after_is_a_minimum(asked_s: float | None, expected: float) -> None:
     """`Retry-After` lengthens the wait, beyond the configured maximum too, and never shortens it."""
     assert delay_s(3, 1.0, 60.0, 1.0, asked_s) == expected
 

@@ -1,4 +1,4 @@
-"""What the daemon does next: bursts, orders, pauses, holds, back-off and the periodic look, each before the next."""
+"""The daemon's next action: requests, pauses, holds, backoff, bursts and the periodic scan, in this order."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ PERSON_NOW = Hold(HoldEnds.WITH_A_PERSON, NOW_S)
         (SchedulerInput(requested=True, burst=YOUNG), Sync(SyncReason.ORDER)),
     ],
 )
-def test_next_move(scheduler_input: SchedulerInput, move: Sync | Wait) -> None:
-    """An order goes first, then a pause, a hold, back-off, a burst, and last the periodic look."""
+def test_next_action(scheduler_input: SchedulerInput, move: Sync | Wait) -> None:
+    """A request goes first, then a pause, a hold, backoff, a burst, and last the periodic scan."""
     assert next_action(scheduler_input, NOW_S, QUIET_S, LONGEST_S) == move
 
 
@@ -63,20 +63,20 @@ def test_next_move(scheduler_input: SchedulerInput, move: Sync | Wait) -> None:
         (SchedulerInput(burst=YOUNG, not_before_s=NOW_S, hold=PERSON, paused=True), State.PAUSED),
     ],
 )
-def test_what_it_does_while_it_waits(scheduler_input: SchedulerInput, state: State) -> None:
-    """What a person asked for first, then what a person must mend, then what passes by itself."""
+def test_the_state_while_it_waits(scheduler_input: SchedulerInput, state: State) -> None:
+    """The state shows what a person requested first, then what a person must fix, then what passes by itself."""
     assert idle_state(scheduler_input) is state
 
 
-def test_a_burst_is_quiet_time_after_its_last_change() -> None:
-    """Each change puts the sync off by the quiet time."""
+def test_a_sync_is_due_a_quiet_period_after_the_last_change() -> None:
+    """Each change delays the sync by the quiet period."""
     burst = extend(extend(extend(None, 10.0), 10.4), 10.9)
     assert burst == Burst(10.0, 10.9)
     assert due_s(burst, QUIET_S, LONGEST_S) == 11.9
 
 
-def test_no_writer_stretches_a_burst_for_ever() -> None:
-    """However often something changes, the longest wait after the first change is kept."""
+def test_the_max_wait() -> None:
+    """However often something changes, the sync is due after the max wait."""
     burst = None
     for tenth in range(1000):
         burst = extend(burst, 10.0 + tenth / 10)
@@ -84,8 +84,8 @@ def test_no_writer_stretches_a_burst_for_ever() -> None:
     assert due_s(burst, QUIET_S, LONGEST_S) == 25.0
 
 
-def test_no_quiet_time() -> None:
-    """With a debounce of 0 a change is due at once; a longest wait below the quiet time wins."""
+def test_no_quiet_period() -> None:
+    """With a debounce of 0 a change is due at once; a max wait below the quiet period wins."""
     assert due_s(extend(None, 5.0), 0.0, LONGEST_S) == 5.0
     assert due_s(extend(None, 5.0), 10.0, 2.0) == 7.0
 
@@ -100,6 +100,6 @@ def test_no_quiet_time() -> None:
         (YOUNG, NOW_S + 3, NOW_S + 3),
     ],
 )
-def test_a_newer_change_cuts_a_pause(burst: Burst | None, least_s: float, expected: float | None) -> None:
-    """Only a burst that is over cuts the wait, never before the least wait."""
+def test_a_newer_change_ends_a_wait(burst: Burst | None, least_s: float, expected: float | None) -> None:
+    """Only a finished burst ends the wait to retry, and never before the minimum."""
     assert ends_pause(SchedulerInput(burst=burst), NOW_S, least_s, QUIET_S, LONGEST_S) == expected

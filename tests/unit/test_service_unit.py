@@ -1,4 +1,4 @@
-"""The service's unit for a machine and a configuration, and what systemd's properties mean in words."""
+"""The systemd unit for a machine and a configuration, and systemd's properties in words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAIN = Unit("syncd.service", "syncd.service")
     ],
 )
 def test_a_configuration_names_its_unit(file: str, unit: str) -> None:
-    """The default one is the plain unit, another an instance of the template."""
+    """The default configuration has the plain unit, another one an instance of the template."""
     assert unit_of(f"{FOLDER}/{file}", FOLDER).name == unit
 
 
@@ -48,7 +48,7 @@ def test_a_configuration_that_no_unit_can_name(file: str) -> None:
 
 @pytest.mark.parametrize("file", ["syncd.service", "syncd@.service"])
 def test_any_path_of_an_interpreter(file: str) -> None:
-    """Blanks, quotes and what systemd would replace come through in one word."""
+    """Blanks, quotes and systemd's specifiers are escaped in one word."""
     text = fitted(shipped(file), '/a b/"q"/50%h/$HOME/\\x/python', 257)
     (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
     assert line.startswith(r'ExecStart=:"/a b/\"q\"/50%%h/$HOME/\\x/python" -P -m syncd run')
@@ -64,7 +64,7 @@ def test_any_path_of_an_interpreter(file: str) -> None:
     ],
 )
 def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> None:
-    """What it does not know is replaced by what it does."""
+    """Directives that it does not know are replaced."""
     for file in ("syncd.service", "syncd@.service"):
         lines = [line for line in fitted(shipped(file), "/python", version).splitlines() if not line.startswith("#")]
         text = "\n".join(lines)
@@ -77,7 +77,7 @@ def test_an_older_systemd(version: int, there: list[str], absent: list[str]) -> 
     [(257, "", "%S/syncd"), (252, "", "%h/.local/state/syncd"), (252, "/my state/50%", '"/my state/50%%/syncd"')],
 )
 def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, folder: str) -> None:
-    """Before 254 a user's %S was the configuration folder: what is made and opened is named in full there."""
+    """Before 254 a user's %S was the configuration folder, so the paths are written in full."""
     for file in ("syncd.service", "syncd@.service"):
         text = fitted(shipped(file), "/python", version, state_home)
         settings = [line for line in text.splitlines() if not line.startswith("#")]
@@ -87,7 +87,7 @@ def test_the_state_folder_of_an_older_systemd(version: int, state_home: str, fol
 
 
 def test_the_seal_shows_any_change() -> None:
-    """A text is known as written, or as shipped; not with a line more, and not without its head."""
+    """A text as written or as shipped is recognised; one with another line or without its head is not."""
     text = fitted(shipped("syncd.service"), "/python", 257)
     written = with_digest(text, "syncd")
     assert is_unchanged(written)
@@ -99,19 +99,19 @@ def test_the_seal_shows_any_change() -> None:
 
 
 def test_the_manager_s_environment() -> None:
-    """Plain as it is; quoted, as where a folder's name has a blank or a quote."""
+    """A variable is written plainly, or quoted if it has a blank or a quote."""
     text = "A=/home/dev\nB=$'/home/a b/it\\'s'\nC=\nD=$'x\\\\n\\ny'\nE=a=b\n"
     wanted = {"A": "/home/dev", "B": "/home/a b/it's", "C": "", "D": "x\\n\ny", "E": "a=b"}
     assert environment_in(text) == wanted
 
 
 def test_nothing_special_needs_no_drop_in() -> None:
-    """The usual key file and workspace, on a machine with user namespaces: the unit says it all."""
+    """The usual key file and workspace on a machine with user namespaces need no drop-in."""
     assert drop_in(context()) == ""
 
 
 def test_a_key_file_of_its_own() -> None:
-    """It is loaded from there and hidden there, instead of the usual one."""
+    """It is loaded from its place and hidden there, instead of the usual one."""
     lines = drop_in(context(key_file="/keys/100%.key")).splitlines()
     assert lines.index("LoadCredential=") < lines.index("LoadCredential=klavis-api-key:/keys/100%%.key")
     assert lines.index("InaccessiblePaths=") < lines.index('InaccessiblePaths="-/keys/100%%.key"')
@@ -119,7 +119,7 @@ def test_a_key_file_of_its_own() -> None:
 
 @pytest.mark.parametrize("key_file", ["/my keys/key", "/back\\slash", "/home/a b/.config/syncd/api-key"])
 def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
-    """The service reads it by itself: neither loaded nor hidden, whatever the unit says."""
+    """The service reads it itself: the unit neither loads nor hides it."""
     text = drop_in(context(key_file=key_file))
     assert "LoadCredential=\n" in text
     assert "InaccessiblePaths=\n" in text
@@ -128,12 +128,12 @@ def test_a_key_file_that_systemd_cannot_load(key_file: str) -> None:
 
 @pytest.mark.parametrize(("path", "private"), [("/tmp/work", False), ("/var/tmp/a/b", False), ("/tmpfiles", True)])
 def test_a_workspace_among_temporary_files(path: str, private: bool) -> None:
-    """It must be seen."""
+    """The unit makes a workspace below /tmp visible."""
     assert ("PrivateTmp=no" not in drop_in(context(visible=(path,)))) == private
 
 
-def test_a_machine_without_walls() -> None:
-    """All that rests on a namespace is switched off, and nothing else; the units' own lines are the measure."""
+def test_a_machine_without_namespaces() -> None:
+    """All directives that need a namespace are switched off, and no others."""
     text = drop_in(context(sandboxing=False))
     for file in ("syncd.service", "syncd@.service"):
         names = {line.partition("=")[0] for line in shipped(file).splitlines() if not line.startswith("#")}
@@ -160,11 +160,11 @@ def context(
     ],
 )
 def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
-    """If that fails the daemon was not started, and how it ended the last time is not the cause."""
-    told = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
-    told |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
-    told["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
-    found = report(PLAIN, told, "", "/key", 0)
+    """If a command before the daemon fails, the daemon's last exit is not shown as the cause."""
+    reported = {"LoadState": "loaded", "ActiveState": "activating", "SubState": "auto-restart"}
+    reported |= {"ExecMainCode": "2", "ExecMainStatus": "9"}
+    reported["ExecStartPre"] = f"{{ path=mkdir ; argv[]=+mkdir -p ; ignore_errors=no ; pid=7 ; {prepared} }}"
+    found = report(PLAIN, reported, "", "/key", 0)
     text = f"{found.state}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []
 
@@ -196,11 +196,11 @@ def test_what_comes_before_the_daemon(prepared: str, words: list[str]) -> None:
         ("", 78, ["not installed"]),
     ],
 )
-def test_what_it_says(properties: str, code: int, words: list[str]) -> None:
-    """Each state has its exit code, its cause and its next command."""
-    told = {"LoadState": "loaded"} if properties else {}
-    told |= dict(word.split("=", 1) for word in properties.split())
-    found = report(PLAIN, told, "", "/key", 100)
+def test_the_state_in_words(properties: str, code: int, words: list[str]) -> None:
+    """Each state has its exit code, its cause and the next command."""
+    reported = {"LoadState": "loaded"} if properties else {}
+    reported |= dict(word.split("=", 1) for word in properties.split())
+    found = report(PLAIN, reported, "", "/key", 100)
     assert found.exit_code == code
     text = f"{found.state}; {found.last}; {found.remedy}"
     assert [word for word in words if word not in text] == []

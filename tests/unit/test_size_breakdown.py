@@ -49,7 +49,7 @@ def test_no_more_than_asked_for() -> None:
     "path", ["a", "data/raw", "a*b", "[x]", "a?", "back\\slash", "end ", "!no", "#no", "tab\tand\nline", "caf\xe9"]
 )
 @pytest.mark.parametrize("is_dir", [True, False])
-def test_the_line_leaves_it_out(path: str, is_dir: bool) -> None:
+def test_the_pattern_excludes_the_path(path: str, is_dir: bool) -> None:
     """The line leaves out that path alone, also if its name has characters with a meaning in ignore files."""
     line = ignore_line(path, is_dir)
     assert line.isprintable()

@@ -1,4 +1,4 @@
-"""Each screen of `syncd status` to the letter, at a made-up time; none is wider than its terminal."""
+"""Each screen of `syncd status` at a fixed time; none is wider than its terminal."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ REST = """
 
 
 def shown(status: Status, beside: StatusContext = BESIDE, width: int = 79) -> str:
-    """The screen as it looks on a pipe."""
+    """Return the screen as a pipe gets it."""
     return "\n".join(plain(line) for line in screen(status, beside, NOON_S, width))
 
 
 def top(status: Status, beside: StatusContext = BESIDE) -> list[str]:
-    """The lines above the first empty one."""
+    """Return the lines above the first empty one."""
     return shown(status, beside).split("\n\n")[0].split("\n")
 
 
 def test_in_sync() -> None:
-    """The one thing first, then the rest, with no row for what does not apply."""
+    """The state is the first line, and a row that does not apply is left out."""
     assert shown(WATCHING) == "* in sync\n" + REST
 
 
 def test_a_bare_document() -> None:
-    """What an older daemon wrote has fewer fields, and so fewer rows."""
+    """A document of an older daemon has fewer fields, and so fewer rows."""
     old = replace(NOTHING, running=True, pid=1, state=State.WATCHING)
     assert shown(old) == dedent("""\
         * in sync
@@ -85,7 +85,7 @@ def test_a_bare_document() -> None:
 
 
 def test_warnings() -> None:
-    """Each has its remedy below it, a path is cut where the line ends, and many are counted."""
+    """Each has its remedy below it, a path is wrapped at the line's end, and many are counted."""
     long = f"'{'deep/' * 20}' is too deep: make it shorter"
     screen_text = shown(replace(WATCHING, warnings=(LIMIT, long, "'a: b' stays home", "four", "five")))
     assert screen_text.startswith("* in sync, with 5 warnings\n")
@@ -144,7 +144,7 @@ def test_warnings() -> None:
     ids=lambda value: str(value.state) if isinstance(value, Status) else "",
 )
 def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
-    """Each state in words, with what is known of its progress, its reason and its remedy."""
+    """Each state is shown in words, with its progress, reason and remedy if known."""
     assert top(status) == lines
 
 
@@ -218,13 +218,13 @@ def test_the_first_line_of_a_daemon(status: Status, lines: list[str]) -> None:
         ),
     ],
 )
-def test_the_first_line_where_none_works(status: Status, beside: StatusContext, lines: list[str]) -> None:
-    """How it ended, and the command that starts it: the unit's where there is one."""
+def test_the_first_line_without_a_daemon(status: Status, beside: StatusContext, lines: list[str]) -> None:
+    """It shows how the daemon ended and the command that starts it, or its unit."""
     assert top(status, beside) == lines
 
 
 def test_what_waits_and_what_failed_before_a_stop() -> None:
-    """A stopped daemon's screen keeps what is not sent, its last run and its last error with the remedy."""
+    """The screen of a stopped daemon shows unsent changes, its last run and its last error."""
     status = replace(NOTHING, pending=True, syncs=1, failures=1, last_error=MISSING)
     assert shown(status).split("\n\n")[1] == dedent("""\
           workspace   /home/dev/code
@@ -237,7 +237,7 @@ def test_what_waits_and_what_failed_before_a_stop() -> None:
 
 
 def test_another_version_and_a_sandbox_that_ends() -> None:
-    """A daemon from before an upgrade is to be restarted; a sandbox is named before it is gone, and when it is."""
+    """An older daemon must be restarted; a sandbox's expiry is shown before and after it."""
     old = replace(WATCHING, daemon_version="0.0.9", sandbox_expires_at="2026-11-24T13:25:11Z")
     assert "! sandbox     box at https://api.klavis.ai, region us; ends in 5 min\n" in shown(old, BY_UNIT)
     assert shown(old, BY_UNIT).endswith(
@@ -252,7 +252,7 @@ def test_another_version_and_a_sandbox_that_ends() -> None:
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("width", [40, 60, 79])
 def test_it_fits(state: State, width: int) -> None:
-    """No line is wider than asked for, in whatever state, with whatever in it; the words do not depend on colour."""
+    """No line is wider than the terminal, in any state; the words do not depend on colour."""
     status = replace(
         WATCHING,
         state=state,
@@ -277,21 +277,21 @@ def test_columns(text: str, width: int) -> None:
     assert columns(text) == width
 
 
-def test_foreign_text_obeys_no_terminal() -> None:
-    """A path or an answer with control characters is shown, not carried out."""
+def test_control_characters_are_escaped() -> None:
+    """Control characters in a path or response are shown and not sent to the terminal."""
     text = shown(replace(WATCHING, workspace="/a\x1b[2Jb", warnings=("\x07\n: \x1b]0;x",)))
     assert "\x1b" not in text
     assert "/a\\x1b[2Jb" in text
 
 
 def test_letters_that_the_output_lacks() -> None:
-    """They are escaped, rather than the end of the program."""
+    """Letters that the output's encoding lacks are escaped, and the program goes on."""
     assert fitted("caf\xe9 … 猫", "ascii") == "caf\\xe9 ... \\u732b"
     assert fitted("caf\xe9 …", "utf-8") == "caf\xe9 …"
 
 
 def test_a_command_stays_on_its_line() -> None:
-    """What is to be copied is not broken; what is longer than a line is."""
+    """A command to copy is not wrapped, unless it is longer than a line."""
     lines = wrapped("run `syncd status --json` now", 24, (), 0, Tone.PLAIN)
     assert [plain(line) for line in lines] == ["run", "`syncd status --json`", "now"]
     assert [plain(line) for line in wrapped("`aaa bbb ccc ddd`", 8, (), 0)] == ["`aaa bbb", "ccc ddd`"]
@@ -313,7 +313,7 @@ def test_a_command_stays_on_its_line() -> None:
     ],
 )
 def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> None:
-    """One or two units are enough."""
+    """A duration has one or two units."""
     assert (duration(seconds), ago(seconds), countdown(seconds)) == (long, since, clock)
 
 
@@ -328,13 +328,13 @@ def test_times_in_words(seconds: float, long: str, since: str, clock: str) -> No
         ("'x: y' stays: ignore it", "'x: y' stays", "ignore it"),
     ],
 )
-def test_a_message_is_told_apart(message: str, what: str, remedy: str) -> None:
-    """The remedy is what stands after the last colon that is not quoted."""
+def test_a_message_is_split_into_error_and_remedy(message: str, what: str, remedy: str) -> None:
+    """The remedy follows the last colon outside of quotes."""
     assert split_remedy(message) == (what, remedy)
 
 
 def test_counts_and_stamps() -> None:
-    """Thousands are set apart; what is no time is none."""
+    """Thousands are separated; an invalid time is not shown."""
     assert [counted(1, "sync"), counted(0, "sync"), counted(1204, "sync")] == ["1 sync", "0 syncs", "1,204 syncs"]
     assert [size(1), size(9_999), size(10_000), size(10 << 20), size(10 << 30)] == [
         "1 byte",

@@ -63,7 +63,7 @@ def test_size(files: int, content_bytes: int, grade: Grade) -> None:
     ],
 )
 def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
-    """A disk with less room than the files themselves need is a warning; a full one is a failure."""
+    """A disk with less space than the files need is a warning; a full one is a failure."""
     assert judge_space("/spool", free_bytes, content_bytes).grade is grade
 
 
@@ -79,7 +79,7 @@ def test_space(free_bytes: int, content_bytes: int, grade: Grade) -> None:
     ],
 )
 def test_watches(directories: int, watches: int | None, taken: tuple[int, int], grade: Grade, words: str) -> None:
-    """More than three quarters of the user's watches, others' included, is a warning, with the way to raise them."""
+    """Use of over three quarters of the user's watches is a warning with the way to raise the limit."""
     finding = judge_watches(directories, watches, "raise it", 128, taken=taken, programs=[("editor", taken[0])])
     assert finding.grade is grade
     assert words in finding.what
@@ -88,7 +88,7 @@ def test_watches(directories: int, watches: int | None, taken: tuple[int, int], 
 
 
 def test_heaviest() -> None:
-    """Each of the largest is one line: share, size, and what to put into an ignore file."""
+    """Each of the largest paths is one line with share, size, and the ignore pattern."""
     finding = judge_heaviest([PathSize("data/[raw]", True, 30 * _MIB, 0.75), PathSize("b.bin", False, 4 * _MIB, 0.1)])
     assert finding.grade is Grade.NOTE
     assert "85%" in finding.what
@@ -133,7 +133,7 @@ def test_the_end_of_a_sandbox(ends_in_s: float | None, words: str) -> None:
     [("abc", Grade.PASS), ("ab=c", Grade.PASS), ('"abc"', Grade.WARN), ("KLAVIS_API_KEY=abc", Grade.WARN)],
 )
 def test_characters_around_a_key(key: str, grade: Grade) -> None:
-    """Quotes and assignments come from other kinds of files; the key itself is not shown."""
+    """Quotes and assignments around a key are a warning that does not show the key."""
     finding = judge_key(key, "found in a file")
     assert finding.grade is grade
     assert "abc" not in finding.what
@@ -149,7 +149,7 @@ def test_characters_around_a_key(key: str, grade: Grade) -> None:
     ],
 )
 def test_rights_of_others(mode: int, forbidden: int, remedy: str | None) -> None:
-    """Rights that others should not have are a warning with the command that takes them away."""
+    """File permissions for others are a warning with the command that removes them."""
     finding = judge_private("state", "/a b", mode, forbidden=forbidden, harm="is bad")
     assert (finding.remedy if finding else None) == remedy
 
@@ -172,7 +172,7 @@ def test_versions() -> None:
     ],
 )
 def test_summary(grades: list[Grade], line: str) -> None:
-    """The last line counts; what failed comes first."""
+    """The last line counts the findings, failures first."""
     assert summary(Finding("it", grade, "is so") for grade in grades) == line
 
 
@@ -195,5 +195,5 @@ def test_exit_code(grades: list[Grade], code: int) -> None:
     [(1, "1 byte"), (9_999, "9,999 bytes"), (10_486, "10 KiB"), (3 << 30, "3,072.0 MiB"), (20 << 30, "20 GiB")],
 )
 def test_sizes(size_bytes: int, shown: str) -> None:
-    """A size is shown in the unit that a person would use."""
+    """A size is shown in a readable unit."""
     assert size(size_bytes) == shown

@@ -43,7 +43,7 @@ def sending(limit: int, delayed_s: list[tuple[float, float]]) -> list[tuple[floa
 
 @given(limits, st.lists(st.tuples(delays, delays), min_size=1, max_size=60))
 @example(1 << 20, [(0.0, 0.0)] * 20 + [(0.0, 10.0)] + [(0.0, 0.0)] * 20)
-def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: list[tuple[float, float]]) -> None:
+def test_no_period_exceeds_the_limit(limit: int, delayed_s: list[tuple[float, float]]) -> None:
     """Between any two blocks no more is sent than the limit allows, the catch-up, and a block."""
     sent = sending(limit, delayed_s)
     most = CATCH_UP_S * limit + block_bytes(limit) + 2  # a part of a byte is not waited for
@@ -55,7 +55,7 @@ def test_no_stretch_of_time_takes_more_than_its_share(limit: int, delayed_s: lis
 
 
 @given(limits, st.lists(st.floats(0, CATCH_UP_S), min_size=1, max_size=200))
-def test_late_timers_cost_nothing(limit: int, late_s: list[float]) -> None:
+def test_late_timers_do_not_slow_the_upload(limit: int, late_s: list[float]) -> None:
     """If each wait is too long by at most the catch-up, the last block is late by at most that."""
     sent = sending(limit, [(each_s, 0.0) for each_s in late_s])
     ideal_s = 100.0 + sum(size for _, size in sent[:-1]) / limit

@@ -56,7 +56,7 @@ def test_the_codec_follows_the_uplink(mbit_per_s: list[float], codec: Codec) -> 
 
 @pytest.mark.parametrize("now", Codec)
 def test_the_bounds(now: Codec) -> None:
-    """At the bounds themselves nothing changes."""
+    """At the bounds themselves the codec stays."""
     assert codec_for(DENSE_BELOW, now) is now
     assert codec_for(FAST_ABOVE, now) is now
 
@@ -79,7 +79,7 @@ def test_the_bounds_enclose_the_break_even() -> None:
         (0, 5.0),
     ],
 )
-def test_what_tells_nothing(sent_bytes: int, seconds: float) -> None:
+def test_uploads_that_do_not_count(sent_bytes: int, seconds: float) -> None:
     """An upload that is mostly round trips, or that took no time, changes nothing."""
     for before in (Uplink(), after(20), after(300)):
         assert before.observed(sent_bytes, seconds, NOW_S) is before
@@ -88,7 +88,7 @@ def test_what_tells_nothing(sent_bytes: int, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("sent_bytes", "seconds"), [(LEAST_BYTES, 60.0), (LEAST_BYTES, 0.01), (ARCHIVE, 0.05), (ARCHIVE, 600.0)]
 )
-def test_what_tells(sent_bytes: int, seconds: float) -> None:
+def test_uploads_that_count(sent_bytes: int, seconds: float) -> None:
     """The first upload that was long enough, or fast, is the estimate."""
     assert Uplink().observed(sent_bytes, seconds, NOW_S).bytes_per_s == pytest.approx(sent_bytes / seconds)
 
@@ -100,7 +100,7 @@ def test_recent_uploads_count() -> None:
 
 
 @pytest.mark.parametrize("later_s", [STALE_S, 30 * 86400.0, -1.0, -86400.0])
-def test_an_old_estimate_is_outvoted_at_once(later_s: float) -> None:
+def test_an_old_estimate_is_replaced_at_once(later_s: float) -> None:
     """After half a day, or with a clock that was set back, the next measurement alone counts."""
     home = after(20)
     office = home.observed(ARCHIVE, 1.0, NOW_S + later_s)
@@ -108,6 +108,6 @@ def test_an_old_estimate_is_outvoted_at_once(later_s: float) -> None:
     assert home.observed(1_000, 1.0, NOW_S + later_s) is home
 
 
-def test_a_young_estimate_is_not() -> None:
+def test_a_young_estimate_is_not_replaced_at_once() -> None:
     """Within half a day one upload does not change the median."""
     assert after(20).observed(ARCHIVE, 1.0, NOW_S + STALE_S - 1).codec is Codec.DENSE

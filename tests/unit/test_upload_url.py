@@ -46,7 +46,7 @@ def url(life_s: object = 1800, date: str = "20261124T120000Z", names: tuple[str,
         "no Date, hours ahead",
     ],
 )
-def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
+def test_expiry_is_in_the_servers_time(server_wall_s: float | None, wall_s: float, ends_in_s: float) -> None:
     """The answer's Date corrects for this machine's clock, whichever way it is off; without one this clock is used."""
     upload_url = upload_url_from(url(), 5, server_wall_s, BOOT_S, wall_s)
     assert (upload_url.ends_s - BOOT_S, upload_url.life_s) == (ends_in_s, 1800)
@@ -54,7 +54,7 @@ def test_the_end_is_in_the_servers_time(server_wall_s: float | None, wall_s: flo
 
 @pytest.mark.parametrize("names", [("Date", "Expires"), ("date", "expires"), ("DATE", "EXPIRES"), ("dATE", "Expires")])
 def test_names_in_any_case(names: tuple[str, str]) -> None:
-    """The query's names are not case-sensitive."""
+    """The names in the query are not case-sensitive."""
     assert upload_url_from(url(600, names=names), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
     assert upload_url_from(url(600, names=names).replace("X-Goog", "x-goog"), 30, SIGNED_S, BOOT_S, 0.0).life_s == 600
 
@@ -111,7 +111,7 @@ def test_no_upload_takes_no_time() -> None:
     assert not is_usable(upload_url, BOOT_S + 1770)
 
 
-def test_a_life_of_one_second() -> None:
+def test_a_lifetime_of_one_second() -> None:
     """One second is the shortest lifetime that a URL can have."""
     assert upload_url_from(url(1), 30, SIGNED_S, BOOT_S, SIGNED_S) == UploadUrl(url(1), BOOT_S + 1, 1)
 
@@ -131,13 +131,13 @@ def test_no_url_outlives_a_week() -> None:
     assert upload_url_from("https://h/o", 10**400, SIGNED_S, BOOT_S, SIGNED_S).life_s == week_s
 
 
-def test_ended() -> None:
+def test_expired() -> None:
     """The end itself is the first moment at which it has expired."""
     upload_url = UploadUrl("u", 100.0, 60.0)
     assert not is_expired(upload_url, 99.9)
     assert is_expired(upload_url, 100.0)
 
 
-def test_a_lease_shows_no_url() -> None:
+def test_the_representation_shows_no_url() -> None:
     """The `repr`, as in a traceback or log line, does not show the URL."""
     assert "5ECRET" not in repr(upload_url_from(url(), 30, SIGNED_S, BOOT_S, SIGNED_S))

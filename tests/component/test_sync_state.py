@@ -1,0 +1,243 @@
+"""The state of the last sync on disk: manifests, the uploaded archive, and uncertainty."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from syncd.core.durable_file import MarkerFile, sealed
+from syncd.remote.target import Target
+from syncd.remote.upload_url_store import UploadUrlStore
+from syncd.scan.manifest import Entry, Kind, Stamp
+from syncd.sync.sync_state import SyncState
+from tests.clock import ScriptedClock
+from tests.component.sample_records import MANIFEST, TARGET
+
+
+def test_uncertainty_survives_a_restart(tmp_path: Path) -> None:
+    """Each process is uncertain until an answer is recorded; the last known manifest stays known."""
+    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
+    SyncState(str(tmp_path)).mark_uncertain()
+    for _ in range(2):
+        sync_state = SyncState(str(tmp_path))
+        assert sync_state.initialized(TARGET)[0] == MANIFEST
+        assert sync_state.uncertain
+    sync_state.record_initialized(TARGET, MANIFEST)
+    again = SyncState(str(tmp_path))
+    again.initialized(TARGET)
+    assert not again.uncertain
+
+
+def test_an_answer_that_cannot_be_recorded(tmp_path: Path) -> None:
+    """The process that received it is certain, the next one is not; later requests are marked again."""
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_initialized(TARGET, {})
+    sync_state.mark_uncertain()
+    (tmp_path / "initialized.new").mkdir()
+    with pytest.raises(IsADirectoryError):
+        sync_state.record_initialized(TARGET, MANIFEST)
+    assert not sync_state.uncertain
+    (tmp_path / "unsure").unlink()
+    sync_state.mark_uncertain()
+    later = SyncState(str(tmp_path))
+    assert later.initialized(TARGET) == ({}, [])
+    assert later.uncertain
+
+
+_ON_A_FULL_DISK = """
+import os, sys
+from syncd.sync.sync_state import SyncState, Uploaded
+from syncd.remote.target import Target
+from syncd.archive.codec import Codec
+from syncd.remote.uplink import Uplink
+folder, target = sys.argv[1], Target("https://api.example.com", "box", "us")
+journal = SyncState(folder)
+journal.record_initialized(target, {})
+journal.record_uploaded(target, "identity", 7, "ab")
+try:
+    for number in range(1000):
+        open(f"{folder}/{number}", "w").close()
+except OSError as failure:
+    print(failure.strerror)
+journal.mark_uncertain()
+journal.forget_upload()
+after = SyncState(folder)
+print(after.initialized(target), after.uploaded(target), "unsure" in os.listdir(folder))
+"""
+
+
+def test_uncertainty_on_a_full_disk(tmp_path: Path) -> None:
+    """Without room for the marker the records are removed: a crash then costs a full sync, no false record."""
+    script = 'mount -t tmpfs -o size=1m,nr_inodes=12 none "$0" || exit 9; exec "$1" -c "$2" "$0"'
+    command = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, _ON_A_FULL_DISK]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 9 or done.stderr.startswith("unshare"):
+        pytest.skip("no mount namespace")
+    assert done.stderr == ""
+    assert done.stdout == "No space left on device\n(None, []) None False\n"
+
+
+def test_any_manifest_is_restored(tmp_path: Path) -> None:
+    """Names of any bytes, unusual times and the largest inodes survive."""
+    SyncState(str(tmp_path)).record_initialized(TARGET, MANIFEST)
+    again, warnings = SyncState(str(tmp_path)).initialized(TARGET)
+    assert again == MANIFEST
+    assert list(again or {}) == list(MANIFEST)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("target", "initialized", "uploaded"),
+    [
+        (TARGET, True, True),
+        (Target(TARGET.base_url, "box", "asia"), True, False),
+        (Target(TARGET.base_url, "other", "us"), False, False),
+        (Target("https://api.eu.example.com", "box", "us"), False, False),
+    ],
+)
+def test_the_state_is_of_one_sandbox(tmp_path: Path, target: Target, *, initialized: bool, uploaded: bool) -> None:
+    """One sandbox's manifest does not count for another; an uploaded archive is in one region only."""
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_initialized(TARGET, MANIFEST)
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    assert (sync_state.initialized(target)[0] is not None) is initialized
+    assert (sync_state.uploaded(target) is not None) is uploaded
+
+
+def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
+    """They are known until an answer is recorded, in any region of the sandbox, to the next process too."""
+    sync_state = SyncState(str(tmp_path))
+    assert sync_state.possibly_applied(TARGET) == {}
+    sync_state.record_possibly_applied(TARGET, MANIFEST)
+    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == MANIFEST
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == MANIFEST
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == {}
+    sync_state.record_initialized(TARGET, {})
+    assert sync_state.possibly_applied(TARGET) == {}
+    newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
+    (tmp_path / "perhaps-there").write_bytes(sealed(msgspec.msgpack.encode(newer)))
+    assert sync_state.possibly_applied(TARGET) == {}
+
+
+def test_a_damaged_record_of_such_entries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what its loss costs; so it does for a newer record of an upload, which is set aside as well."""
+    (tmp_path / "perhaps-there").write_bytes(b"garbage")
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
+    ((name, _, text),) = caplog.record_tuples
+    assert name == "syncd.state"
+    assert text.endswith("what came unanswered may stay in the sandbox")
+    newer = {"version": 2, "target": TARGET, "identity": "identity", "size_bytes": 7, "sha256": "ab"}
+    (tmp_path / "uploaded").write_bytes(sealed(msgspec.msgpack.encode(newer)))
+    assert SyncState(str(tmp_path)).uploaded(TARGET) is None
+    assert caplog.messages[1].startswith("the state file 'uploaded' was damaged or of another version: nothing to do")
+    assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there.damaged", "uploaded.damaged"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "believed"), [("1", "1", True), ("1", "2", False), ("", "1", False), ("1", "", True)]
+)
+def test_contents_that_other_rules_searched_are_read_again(
+    tmp_path: Path, recorded: str, now: str, *, believed: bool
+) -> None:
+    """A process that searches for other secrets ignores their stamps, and uses their digests."""
+    SyncState(str(tmp_path), recorded).record_initialized(TARGET, MANIFEST)
+    manifest, _ = SyncState(str(tmp_path), now).initialized(TARGET)
+    without = {path: msgspec.structs.replace(entry, stamp=None) for path, entry in MANIFEST.items()}
+    assert manifest == (MANIFEST if believed else without)
+    assert SyncState(str(tmp_path)).initialized(TARGET)[0] == MANIFEST  # one that searches for nothing trusts them
+
+
+def test_a_marker_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the next process a request; the other records are removed, and the manifest counts."""
+    sync_state = SyncState(str(tmp_path))
+    sync_state.mark_uncertain()
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.record_possibly_applied(TARGET, MANIFEST)
+
+    def refuse(mark: MarkerFile) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(MarkerFile, "remove", refuse)
+    sync_state.record_initialized(TARGET, MANIFEST)
+    assert not sync_state.uncertain
+    assert {path.name for path in tmp_path.iterdir()} == {"initialized", "unsure"}
+
+
+def test_the_recorded_fields_of_a_content(tmp_path: Path) -> None:
+    """The digest of what was sent of a changed file is kept; a stamp that a write may have left unchanged is not."""
+    torn = Entry(Kind.FILE, 0o644, 1, 5, sent_digest=b"sent")
+    young = Entry(Kind.FILE, 0o644, 1, 5, stamp=Stamp(1, 2, 3, 4), digest=b"d")
+    SyncState(str(tmp_path)).record_initialized(TARGET, {"torn": torn, "young": young})
+    found, _ = SyncState(str(tmp_path)).initialized(TARGET)
+    assert found == {"torn": torn, "young": msgspec.structs.replace(young, stamp=None)}
+
+
+def test_the_marker_is_set_once_for_each_answer(tmp_path: Path) -> None:
+    """A marker that a person removes is not set again before something else is recorded."""
+    sync_state = SyncState(str(tmp_path))
+    assert not sync_state.uncertain
+    sync_state.mark_uncertain()
+    assert sync_state.uncertain
+    assert [path.name for path in tmp_path.iterdir()] == ["unsure"]
+    (tmp_path / "unsure").unlink()
+    sync_state.mark_uncertain()
+    assert list(tmp_path.iterdir()) == []
+    assert sync_state.uncertain
+    (tmp_path / "unsure").touch()
+    later = SyncState(str(tmp_path))
+    later.initialized(TARGET)
+    (tmp_path / "unsure").unlink()
+    later.mark_uncertain()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_state_folder(tmp_path: Path) -> None:
+    """Nothing is known, and nothing fails."""
+    sync_state = SyncState(str(tmp_path / "gone"))
+    assert sync_state.initialized(TARGET) == (None, [])
+    assert sync_state.uploaded(TARGET) is None
+    assert sync_state.possibly_applied(TARGET) == {}
+    assert not sync_state.uncertain
+
+
+def test_initialized_ends_uploaded(tmp_path: Path) -> None:
+    """Once a manifest is initialized, no archive waits for it; both can be forgotten."""
+    sync_state = SyncState(str(tmp_path))
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.record_initialized(TARGET, MANIFEST)
+    assert sync_state.uploaded(TARGET) is None
+    sync_state.record_uploaded(TARGET, "identity", 7, "ab")
+    sync_state.forget_upload()
+    assert sync_state.uploaded(TARGET) is None
+    assert sync_state.initialized(TARGET)[0] == MANIFEST
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1}), msgspec.msgpack.encode([1])])
+@pytest.mark.parametrize("name", ["initialized", "uploaded", "lease"])
+def test_a_valid_file_with_an_invalid_record(tmp_path: Path, name: str, payload: bytes) -> None:
+    """It is set aside and costs a full sync, although its checksum is right."""
+    (tmp_path / name).write_bytes(sealed(payload))
+    sync_state = SyncState(str(tmp_path))
+    manifest, warnings = sync_state.initialized(TARGET)
+    assert manifest is None
+    assert bool(warnings) is (name == "initialized")
+    assert sync_state.uploaded(TARGET) is None
+    assert UploadUrlStore(str(tmp_path), ScriptedClock()).load(TARGET) is None
+    assert (tmp_path / f"{name}.damaged").exists()
+
+
+def test_a_newer_manifest_is_set_aside(tmp_path: Path) -> None:
+    """A downgrade does not misread a record of a newer version."""
+    newer = {"version": 2, "target": TARGET, "rows": []}
+    (tmp_path / "initialized").write_bytes(sealed(msgspec.msgpack.encode(newer)))
+    manifest, warnings = SyncState(str(tmp_path)).initialized(TARGET)
+    assert manifest is None
+    assert len(warnings) == 1

@@ -1,0 +1,384 @@
+"""The checks of a simulation: what reaches each sandbox is noted, and what it holds is compared with the workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from syncd.core.settings import Config, check_config
+from syncd.emulator import Emulator, RequestRecord, Sandbox
+from syncd.emulator.extract import ArchiveRefused, Bounds
+from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
+from syncd.sandbox.removal_plan import within
+from syncd.scan.exclusions import OUTSIDE
+from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.scanner import Scanner
+from syncd.selection.selection import Decision, Selection, SelectionSettings
+from syncd.sync.sync_cycle import SyncCycle
+from tests.fuzz.clock import SimulatedClock
+from tests.fuzz.model import SandboxModel, extracted_kinds, kinds_in, not_deleted
+from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
+
+# Parsed once, as every scenario has the same rules to begin with.
+SELECTION = Selection(SelectionSettings())
+# The values of the step `settings`: deletions, archive, a lifetime or 0 for the configured sandbox, the upload limit in
+# KiB a second, the quiet period, and whether to warn of changes in the sandbox.
+DEFAULTS = ("keep", "full", 0, 0, 1.0, False)
+
+
+class Settings:
+    """The settings of a simulation: the current ones, the last daemon's, and all since the last step `settings`."""
+
+    def __init__(self, base_url: str, workspace: Path, sandbox_id: str) -> None:
+        self._base_url = base_url
+        self._workspace = workspace
+        self._sandbox_id = sandbox_id
+        self.history: list[tuple[Any, ...]] = [DEFAULTS]
+        self.current = self.of_daemon = self._config(DEFAULTS)
+
+    def start_with(self, values: tuple[Any, ...]) -> None:
+        self.history = [values]
+        self.current = self._config(values)
+
+    def change_to(self, values: tuple[Any, ...]) -> None:
+        self.history.append(values)
+        self.current = self._config(values)
+
+    def _config(self, values: tuple[Any, ...]) -> Config:
+        deletions, archive, ttl_seconds, limit_kib, quiet_s, warns = values
+        sandbox: dict[str, Any] = {"base_url": self._base_url, "deletions": deletions}
+        sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self._sandbox_id}
+        return check_config(
+            {
+                "workspace": {"path": str(self._workspace)},
+                "sandbox": {**sandbox, "warn_on_remote_changes": warns},
+                "sync": {
+                    "archive": archive,
+                    "upload_limit_kib_per_second": limit_kib,
+                    "debounce_seconds": quiet_s,
+                },
+                "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
+            }
+        )
+
+
+@dataclass
+class TrackedSandbox:
+    """One sandbox and its model. `paths` are those of its last archive; `is_full`: it had to hold everything."""
+
+    sandbox: Sandbox
+    model: SandboxModel = field(default_factory=SandboxModel)
+    paths: set[str] = field(default_factory=set)
+    is_full: bool = False
+    unrecorded: set[str] = field(default_factory=set)  # put there, and not recorded by syncd as there
+    is_certain: bool = False  # syncd received the outcome of its last initialize
+    requested: set[tuple[str, str]] = field(default_factory=set)  # all that initializes were to put there since a reset
+    reset_away: set[tuple[str, str]] = field(default_factory=set)  # removed by a reset, whose reason is not yet known
+
+
+class Checker:
+    """Tracks the sandboxes of one simulation, and notes in `lost` each promise of syncd that was broken.
+
+    `is_plain`: the default configuration and no agent, which allows stricter checks.
+    """
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        clock: SimulatedClock,
+        workspace: Path,
+        figures: Counter[str],
+        *,
+        sandbox_id: str,
+        is_plain: bool,
+    ) -> None:
+        self.emulator = emulator
+        self.clock = clock
+        self.workspace = workspace
+        self.figures = figures
+        self.settings = Settings(emulator.base_url, workspace, sandbox_id)
+        self.lost: list[str] = []
+        self.sandbox_id = sandbox_id  # the one that the daemon syncs to
+        self.sandboxes: dict[str, TrackedSandbox] = {}
+        self.cycle: SyncCycle | None = None  # the last daemon's
+        self.is_plain = is_plain
+        self.wipes_sandboxes = False  # before each initialize, so that each archive must hold everything
+        self.state_damaged = False
+        self.operations = self._operations_at_sync = 0
+        self._acquired_wall_s: list[float] = []
+        self.track(emulator.create_sandbox(sandbox_id))
+
+    def lose(self, message: str) -> None:
+        """Note a broken promise."""
+        self.lost.append(message)
+
+    @property
+    def current(self) -> TrackedSandbox | None:
+        """The sandbox that the daemon syncs to."""
+        return self.sandboxes.get(self.sandbox_id)
+
+    @property
+    def live(self) -> TrackedSandbox | None:
+        """The sandbox that the daemon syncs to, unless it has ended."""
+        tracked = self.current
+        return None if tracked is None or self.has_ended(tracked) else tracked
+
+    def has_ended(self, tracked: TrackedSandbox) -> bool:
+        """True if the API no longer knows it."""
+        return self.emulator.sandbox(tracked.sandbox.id) is None
+
+    # -- what happens
+
+    def track(self, sandbox: Sandbox) -> None:
+        """Note each archive that is unpacked there and each reset, and look for the marks in each archive."""
+        tracked = self.sandboxes[sandbox.id] = TrackedSandbox(sandbox)
+        initialize, reset = sandbox.initialize, sandbox.reset
+
+        def tracked_initialize(packed: BinaryIO, bounds: Bounds) -> int:
+            start = packed.tell()
+            tar = zlib.decompress(packed.read(), 31)
+            packed.seek(start)
+            for mark in MARKS:
+                if mark in tar:
+                    self.lose(f"{mark.decode()} was uploaded")
+            if self.is_plain or self.wipes_sandboxes:
+                for item in os.scandir(sandbox.workspace):
+                    remove(Path(item.path))
+                tracked.model.cleared()
+            kinds = kinds_in(tar)
+            try:
+                count = initialize(packed, bounds)
+            except ArchiveRefused as error:
+                if self.is_plain or "could not be extracted" not in str(error):
+                    self.lose(f"an archive cannot be extracted: {error}")
+                remote = tree(sandbox.workspace)  # what could be extracted is there
+                tracked.model.extracted(extracted_kinds(kinds, remote), remote)
+                raise
+            tracked.model.extracted(kinds, tree(sandbox.workspace))
+            tracked.unrecorded |= kinds.keys()
+            tracked.paths, tracked.is_full = set(kinds), self.settings.of_daemon.sync.archive == "full"
+            for other in self.sandboxes.values():
+                if other is not tracked:
+                    other.model.forget()  # syncd's records are of one sandbox only
+            self.figures["initialized"] += 1
+            self.figures["partial archives"] += not tracked.model.synced.keys() <= tracked.paths and not tracked.is_full
+            return count
+
+        def tracked_reset() -> None:
+            self.figures["resets"] += 1
+            if tracked.is_certain:
+                tracked.reset_away = tracked.requested
+            reset()
+            tracked.model.cleared()
+            tracked.requested = set()
+
+        sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
+        sandbox.reset = tracked_reset  # type: ignore[method-assign]
+
+    def note_acquire(self) -> None:
+        """Track a sandbox that the request acquired."""
+        for sandbox in self.emulator.sandboxes():
+            if sandbox.id in self.sandboxes:
+                continue
+            self.track(sandbox)
+            self.figures["acquired"] += 1
+            now_s = self.clock.wall_s()
+            self._acquired_wall_s.append(now_s)
+            if sum(now_s - at_s < SPAN_S - 1 for at_s in self._acquired_wall_s) > MOST_ACQUIRED:
+                self.lose(f"more than {MOST_ACQUIRED} sandboxes were acquired in {SPAN_S:.0f} s")
+
+    def note_initialize(self, entry: RequestRecord) -> None:
+        """Check that a reset before this request had a reason, and note what the archive is to put there."""
+        tracked = self.sandboxes[entry.sandbox or ""]
+        tracked.is_certain = False
+        reset_away, tracked.reset_away = tracked.reset_away, set()
+        archives = self.emulator.data_dir / "bucket/us" / tracked.sandbox.id / "workspace.tar.gz"
+        with contextlib.suppress(OSError, ValueError, zlib.error):
+            newest = max(archives.iterdir(), key=lambda path: path.name)
+            kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
+            deleted = reset_away - kinds.items()
+            if self.is_unchanged_since_sync:  # else a rule may have come since syncd saw that its path was deleted
+                is_excluded, wanted = self._is_excluded(), self.wanted()
+                # A change of kind is a reason, also where the new one is not in the archive, as its place was taken.
+                deleted = {
+                    (path, kind) for path, kind in deleted if path in wanted or not is_excluded(path, kind == "folder")
+                }
+            if reset_away and not deleted and not self.state_damaged:
+                self.lose("the sandbox was reset, and nothing was deleted")
+            tracked.requested |= kinds.items()
+
+    def note_not_found(self) -> None:
+        """Note that syncd was told that a sandbox has ended: it forgets what remains from before the last archive."""
+        for tracked in self.sandboxes.values():
+            tracked.model.forget(tracked.model.synced.keys() - tracked.paths)
+
+    def note_upload(self) -> None:
+        """Note an upload: its archive may be another than the one that a reset was for."""
+        for tracked in self.sandboxes.values():
+            tracked.reset_away = set()
+
+    def note_operation(self) -> None:
+        for tracked in self.sandboxes.values():
+            tracked.model.note_obstructed(self.workspace)
+
+    def note_kill(self) -> None:
+        for tracked in self.sandboxes.values():
+            tracked.is_certain, tracked.reset_away = False, set()
+
+    def note_process_end(self, state: Path) -> None:
+        """Forget what the next process cannot know: an initialize without an answer, where nothing is deleted."""
+        sandbox = self.settings.of_daemon.sandbox
+        for tracked in self.sandboxes.values():
+            if (state / "unsure").exists():
+                if sandbox.deletions == "keep" and not sandbox.warn_on_remote_changes:
+                    tracked.model.forget(tracked.unrecorded)
+            else:
+                tracked.unrecorded.clear()
+
+    def note_state_damage(self) -> None:
+        """Forget what syncd had recorded: what it put there, and what it acquired."""
+        self.state_damaged = True
+        self.note_clock_set()
+        for tracked in self.sandboxes.values():
+            tracked.model.forget()
+
+    def note_clock_set(self) -> None:
+        """Forget the acquired sandboxes, whose times were those of the old clock."""
+        self._acquired_wall_s.clear()
+
+    def note_sync(self) -> None:
+        """Note that a sync begins."""
+        self._operations_at_sync = self.operations
+
+    @property
+    def is_unchanged_since_sync(self) -> bool:
+        """True if there was no operation since the sync began."""
+        return self.operations == self._operations_at_sync
+
+    def wait_for_executions(self) -> None:
+        """Wait for all programs in the sandboxes, except where they are held."""
+        for tracked in list(self.sandboxes.values()):
+            if not tracked.sandbox.holds:
+                tracked.sandbox.wait()
+
+    # -- what must hold
+
+    def wanted(self) -> Tree:
+        """Return what must be in the sandbox, by a scan that knows nothing."""
+        loops = set()
+
+        def note(path: str, is_dir: bool, decision: Decision) -> None:
+            if decision is OUTSIDE and is_symlink_loop(self.workspace, path):
+                loops.add(path)
+
+        included = Scanner(str(self.workspace), SELECTION, on_left_out=note).scan().manifest.keys() | loops
+        return {path: entry for path, entry in tree(self.workspace).items() if path in included}
+
+    def compare(self) -> None:
+        """Compare the sandbox with the workspace and the model."""
+        tracked = self.live
+        if tracked is None:
+            self.lose(f"the sandbox {self.sandbox_id} has ended")
+            return
+        self.wait_for_executions()
+        everything, remote = self.wanted(), tree(tracked.sandbox.workspace)
+        wanted = self._unblocked(everything)
+        for path in self.blocked():
+            if path in everything and tracked.model.is_free_for(path, everything[path], remote):
+                self.lose(f"{path!r} is reported as blocked, and only syncd has its place")
+        self.lost += tracked.model.missing(wanted, remote)
+        self.lost += tracked.model.lost_agent_files(remote)
+        if self.is_plain:
+            self.lost += not_deleted(remote.keys() - wanted.keys(), remote)
+        deletions = {values[0] for values in self.settings.history}
+        if self.settings.current.sandbox.deletions != "keep":
+            left_over = tracked.model.left_over(wanted, self._unblocked(remote), exactly=deletions == {"reset"})
+            # A new rule alone causes no reset.
+            if self.settings.current.sandbox.deletions != "reset" or not self._are_excluded(left_over, remote):
+                self.lost += not_deleted(left_over, remote)
+        if deletions == {"keep"}:
+            blocked = {path: entry for path, entry in tracked.model.synced.items() if self._is_blocked(path)}
+            self.lost += tracked.model.wrongly_removed({**remote, **blocked})
+        if tracked.is_full:
+            self.lost += [f"{path!r} was in no archive" for path in wanted.keys() - tracked.paths]
+
+    def missing(self, wanted: Tree) -> list[str]:
+        """Return the wanted paths that a live sandbox lacks; none if it has ended."""
+        tracked = self.live
+        return [] if tracked is None else tracked.model.missing(wanted, tree(tracked.sandbox.workspace))
+
+    def check_replaced(self, before: Manifest) -> None:
+        """Check that an unforced sync after the workspace was replaced kept enough of the files it had before."""
+        files = [path for path, entry in before.items() if entry.kind is not Kind.DIRECTORY]
+        if not self.is_unchanged_since_sync:
+            return  # it may have been as large as before when it was scanned
+        places = [self.workspace / path for path in files]
+        left = [place for place in places if place.is_symlink() or place.is_file()]
+        if len(files) >= SMALL_FILES and len(left) * LEFT_ONE_IN < len(files):
+            self.lose(f"another workspace was taken for the one that held {len(files)} files")
+
+    def blocked(self) -> tuple[str, ...]:
+        """Return the paths that the last daemon reported as blocked: these and all below stay as they are."""
+        warnings = self.cycle.warnings if self.cycle is not None else []
+        return tuple(each.key.removeprefix("blocked:") for each in warnings if each.key.startswith("blocked:"))
+
+    def has_other_links(self) -> bool:
+        """True if an included file has hard links that are excluded."""
+        files = [(self.workspace / path).lstat() for path, entry in self.wanted().items() if entry[0] == "file"]
+        names = Counter(status.st_ino for status in files)
+        return any(status.st_nlink > names[status.st_ino] for status in files)
+
+    def _is_excluded(self) -> Callable[[str, bool], bool]:
+        """Return a function that is true for a path, folder or not, that is excluded and not deleted."""
+        scanner = Scanner(str(self.workspace), SELECTION)
+        scanner.scan()
+        return scanner.is_excluded
+
+    def _are_excluded(self, paths: Iterable[str], remote: Tree) -> bool:
+        is_excluded = self._is_excluded()
+        return all(is_excluded(path, remote[path][0] == "folder") for path in paths)
+
+    def _is_blocked(self, path: str) -> bool:
+        return within(path, set(self.blocked()))
+
+    def _unblocked(self, paths: Tree) -> Tree:
+        return {path: entry for path, entry in paths.items() if not self._is_blocked(path)}
+
+
+class FlushCheck:
+    """A client that waits for a flush: if it succeeds, what was wanted when it was requested must be there."""
+
+    waits = True
+
+    def __init__(self, checker: Checker) -> None:
+        self._checker = checker
+        self._operations = checker.operations
+        self._wanted = checker.wanted()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Ignore progress."""
+
+    def done(self, exit_code: int, message: str = "", **more: Any) -> None:
+        if exit_code:
+            return
+        self._checker.figures["flushes confirmed"] += 1
+        if self._operations == self._checker.operations:  # else it may be another file by now
+            missing = self._checker.missing(self._wanted)
+            if missing:
+                self._checker.lose(f"flush reported that all is in the sandbox, and {missing[:4]}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole tree."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

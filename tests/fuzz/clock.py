@@ -1,0 +1,79 @@
+"""The scripted clocks of a simulation: the machine's, which also gives the times of files, and the API's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.core.clock import SystemClock
+from tests.clock import NOON_S, ScriptedClock
+
+MACHINE = SystemClock()
+# The clock of file times; it ticks a few hundred times a second.
+_FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2))
+
+
+class SimulatedClock(ScriptedClock):
+    """A scripted clock that also translates file times, which the kernel sets, to the time it showed at that moment.
+
+    The machine's own time passes a thousand times as slowly here, and each simulation begins at a full interval of
+    coarse file times: the result depends neither on the machine's speed nor on when the simulation began.
+    """
+
+    SLOWER = 1000
+    BEGINS_NS = int(NOON_S + 5001) * 1_000_000_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        self._offset_ns = 0
+        self._written_ns = 0
+        self._settings: list[tuple[int, int]] = []
+
+    def wall_s(self) -> float:
+        return self._shown_ns(int(MACHINE.wall_s() * 1e9), self._offset_ns) / 1e9
+
+    def suspend(self, seconds: float) -> None:
+        super().suspend(seconds)
+        self.set_wall(seconds)
+
+    def set_wall(self, seconds: float) -> None:
+        """Move the wall clock by so many seconds."""
+        now_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        while self._written_ns and now_ns <= self._written_ns:
+            now_ns = time.clock_gettime_ns(_FILE_CLOCK)
+        self._written_ns = 0
+        self._settings.append((now_ns, self._offset_ns))
+        self._offset_ns += int(seconds * 1e9)
+
+    def note_write(self) -> None:
+        """Date what was written up to now before the next move of the clock."""
+        self._written_ns = time.clock_gettime_ns(_FILE_CLOCK)
+
+    def wall_at_ns(self, file_ns: int) -> int:
+        """Return the time shown at that file time; times from before the simulation are returned unchanged."""
+        if file_ns < self._begun_ns:
+            return file_ns
+        offset_ns = self._offset_ns
+        for until_ns, before_ns in reversed(self._settings):
+            if file_ns >= until_ns:
+                break
+            offset_ns = before_ns
+        return self._shown_ns(file_ns, offset_ns)
+
+    def _shown_ns(self, machine_ns: int, offset_ns: int) -> int:
+        return self.BEGINS_NS + (machine_ns - self._begun_ns) // self.SLOWER + offset_ns
+
+
+@dataclass
+class ServerClock(SystemClock):
+    """The API's clock: it follows the boottime of the current simulation's clock, and is never set."""
+
+    simulated: Callable[[], SimulatedClock]
+
+    def monotonic_s(self) -> float:
+        return self.simulated().boottime_s()
+
+    def wall_s(self) -> float:
+        return NOON_S + self.simulated().boottime_s()

@@ -1,0 +1,224 @@
+"""The real daemon with its parts replaced where a simulation acts: at waits, requests, and steps of a sync."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.errors import NearlyEmpty, SyncdError
+from syncd.core.waiter import Superseded
+from syncd.daemon.loop import Components, Daemon
+from syncd.daemon.requests import SyncRequest
+from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.http_client import HttpClient, Response
+from syncd.remote.remote_job import JobRunner, RemoteJob
+from syncd.report.sync_failure import SyncFailure
+from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.delivery import SyncObserver
+from syncd.sync.status_document import State
+from syncd.sync.sync_cycle import Outcome, SyncCycle
+from tests.fuzz.simulation import Simulation
+
+
+class SimulatedHttpClient(HttpClient):
+    """The real client, with an injection point before and after each request."""
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self._simulation = simulation
+
+    def exchange(self, method: str, url: str, **more: Any) -> Response:
+        simulation = self._simulation
+        path = url.partition("?")[0]
+        op = path.rpartition("/")[2]
+        simulation.injection_point()
+        simulation.at_request(op, "before")
+        response = super().exchange(method, url, **more)
+        simulation.at_request(op, "after")
+        if response.status == 404 and path.endswith(("/upload-url", "/initialize", "/reset")):
+            simulation.checker.note_not_found()
+        if path.endswith("/initialize") and response.status == 200:
+            with contextlib.suppress(ValueError, KeyError):
+                answer = json.loads(response.body)
+                simulation.checker.sandboxes[answer["sandbox_id"]].is_certain = answer["status"] != "error"
+        simulation.injection_point()
+        return response
+
+    def download(self, url: str, *, consume: Callable[[Iterator[bytes]], Any], **more: Any) -> Any:
+        simulation = self._simulation
+
+        def with_points(blocks: Iterator[bytes]) -> Iterator[bytes]:
+            for block in blocks:
+                simulation.injection_point()
+                yield block
+
+        def taken(blocks: Iterator[bytes]) -> Any:
+            simulation.at_request("download", "before")
+            return consume(with_points(blocks))
+
+        simulation.injection_point()
+        result = super().download(url, consume=taken, **more)
+        simulation.at_request("download", "after")
+        simulation.injection_point()
+        return result
+
+
+class SimulatedJobRunner(JobRunner):
+    """The real runner, which notes its requests to run a job that may still arrive late."""
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self._simulation = simulation
+
+    def start(self, job: RemoteJob) -> None:
+        self._simulation.figures["executions"] += 1
+        try:
+            super().start(job)
+        except StepFailed as failure:
+            if failure.action is not FailureAction.REFUSED:
+                self._simulation.unanswered_jobs.append(job.name)
+            raise
+
+
+class SimulatedNotifier(SystemdNotifier):
+    """The real notifier, whose ping between any two steps of a scan or of packing is an injection point."""
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self._simulation = simulation
+
+    def ping(self) -> None:
+        self._simulation.injection_point()
+
+
+class SimulatedCycle(SyncCycle):
+    """The real cycle, which notes unexpected errors."""
+
+    def __init__(self, simulation: Simulation, *args: Any) -> None:
+        super().__init__(*args)
+        self._simulation = simulation
+
+    def run(self, sync_mode: SyncMode, observer: SyncObserver, changed: Any = None) -> Outcome:
+        simulation = self._simulation
+        checker = simulation.checker
+        simulation.figures["full scans" if changed is None else "partial scans"] += 1
+        baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
+        try:
+            outcome = super().run(sync_mode, observer, changed)
+        except (SyncdError, StepFailed, Superseded, OSError):
+            simulation.figures["failed syncs"] += 1
+            raise
+        except Exception as error:
+            checker.lose(f"internal error: {''.join(traceback.format_exception(error))}")
+            raise
+        is_same = self.target is not None and self.target.sandbox_id == sandbox_id  # a new sandbox had nothing to lose
+        is_unforced = sync_mode is SyncMode.CHANGED
+        if simulation.workspace_replaced and is_unforced and baseline and is_same and not checker.state_damaged:
+            checker.check_replaced(baseline)
+        simulation.workspace_replaced = False
+        return outcome
+
+
+class SimulatedDaemon(Daemon):
+    """The real daemon; while it would wait, the simulation goes on."""
+
+    def __init__(self, simulation: Simulation, components: Components) -> None:
+        super().__init__(components)
+        self._simulation = simulation
+        self._syncing = False
+
+    def _wait(self, until_s: float | None) -> None:
+        with self._simulation.injection(enabled=False):
+            self._simulation.wait(self, until_s)
+        self._components.waiter.interrupt.check()
+        self._receive()
+
+    def _sync(self, reason: Any) -> None:
+        self._syncing = True
+        self._simulation.checker.note_sync()
+        with self._simulation.injection(enabled=True):
+            super()._sync(reason)
+        self._syncing = False
+
+    def stage(self, state: State) -> None:
+        self._simulation.injection_point()
+        super().stage(state)
+
+    def sent(self, sent_bytes: int, total_bytes: int) -> None:
+        self._simulation.injection_point()
+        super().sent(sent_bytes, total_bytes)
+        self._receive()
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        self._simulation.checker.sandbox_id = self.sandbox_id
+        super()._succeeded(outcome)
+
+    def _failed(self, failed: SyncFailure) -> None:
+        self._simulation.nearly_empty = isinstance(failed.error, NearlyEmpty)
+        super()._failed(failed)
+
+    @property
+    def is_idle(self) -> bool:
+        scheduler_input = self._scheduler_input()
+        return (
+            not self._syncing
+            and scheduler_input.burst is None
+            and not scheduler_input.requested
+            and scheduler_input.hold is None
+            and scheduler_input.not_before_s is None
+        )
+
+    @property
+    def is_failing(self) -> bool:
+        """True if it waits to retry after a failure."""
+        return self._syncing or self._backoff.not_before_s is not None
+
+    @property
+    def is_held(self) -> bool:
+        return self._backoff.hold is not None
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused
+
+    @property
+    def sandbox_id(self) -> str:
+        """The sandbox that it syncs to, or synced to last."""
+        target = self._components.cycle.target
+        return target.sandbox_id if target else ""
+
+    @property
+    def warns_of_deletions(self) -> bool:
+        """True if it reports that something could not be removed."""
+        return any(warning.key.startswith("delete") for warning in self._components.cycle.warnings)
+
+    @property
+    def polls(self) -> bool:
+        """True if it must poll, as the watch does not cover everything."""
+        return self._components.watch.needs_polling
+
+    @property
+    def last_error(self) -> object:
+        return self._components.publisher.totals.last_error
+
+    @property
+    def cycle(self) -> SyncCycle:
+        return self._components.cycle
+
+    def request(self, request: SyncRequest) -> None:
+        self._request_queue.add(request)
+
+    def pause_or_resume(self, command: str) -> None:
+        self._pause_or_resume(_NullClient(), command)  # type: ignore[arg-type]
+
+
+class _NullClient:
+    """A client that ignores its answer."""
+
+    def send(self, message: Any) -> None: ...
+
+    def done(self, *_: Any, **__: Any) -> None: ...

@@ -1,0 +1,523 @@
+"""A simulation runs a scenario on a daemon in this process: the real loop, watch, files and requests, in scripted time.
+
+Not real are: time, which passes where the loop would wait; the thread of the watch, whose events are read when the
+scenario says; and `kill -9`, which is an exception, after which state and spool are put back to what they were at that
+moment. File times are translated to the scripted clock; `file_times('coarse')` rounds them to two seconds, as FAT does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.api_key import ApiKey
+from syncd.core.errors import NeedsPerson
+from syncd.core.interrupt import Interrupt
+from syncd.daemon import build
+from syncd.daemon.build import RuntimeContext, folders_of
+from syncd.daemon.requests import SyncRequest
+from syncd.daemon.signals import Signals
+from syncd.daemon.wakeup import Wakeup
+from syncd.emulator import Emulator
+from syncd.report.status_publisher import RunTotals
+from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
+from tests.fuzz.clock import SimulatedClock
+from tests.fuzz.damage import damage
+from tests.fuzz.inotify import ManualInotify
+from tests.fuzz.operations import OTHER_FOLDER, Agent, Operations, tree
+from tests.fuzz.scenario import Scenario, Step
+
+if TYPE_CHECKING:
+    from tests.fuzz.daemon import SimulatedDaemon
+
+KEY = "sk-key-of+the/tests="
+# Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
+UNUSUAL = frozenset({"settings", "reconfigure", "agent_writes", "agent_removes"})
+# A daemon that has waited so often and is not idle never will be.
+MAX_WAITS = 400
+# Steps that need a running daemon.
+DAEMON_STEPS = frozenset(
+    {
+        "wait_idle",
+        "wait_failing",
+        "advance",
+        "suspend",
+        "request_sync",
+        "flush",
+        "pause",
+        "resume",
+        "limit_watches",
+        "kill",
+        "stop",
+        "reload",
+        "overflow",
+        "watch_fails",
+        "delay_events",
+    }
+)
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+class Simulation:
+    """One scenario's workspace, folders and sandboxes, and the daemons that run one after the other."""
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        clock: SimulatedClock,
+        folder: Path,
+        scenario: Sequence[Step],
+        figures: Counter[str],
+        *,
+        sandbox_id: str,
+    ) -> None:
+        self.emulator = emulator
+        self.clock = clock
+        self.folder = folder
+        self.figures = figures
+        self.scenario: Scenario = list(scenario)
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir(parents=True)
+        self.operations = Operations(self.workspace, folder)
+        is_plain = not any(step.name in UNUSUAL for step in self.scenario)
+        self.checker = Checker(emulator, clock, self.workspace, figures, sandbox_id=sandbox_id, is_plain=is_plain)
+        self.settings = self.checker.settings
+        self.log: list[str] = []
+        self.coarse_times = False
+        self.nearly_empty = False  # the last failure was the disaster guard's
+        self.workspace_replaced = False  # and no forced sync has confirmed it
+        self.unanswered_jobs: list[str] = []
+        self._configured_id = sandbox_id
+        self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._folders = folders_of(self.settings.current, self._environ)
+        self._injects = False
+        self._points = 0  # injection points that this sync has reached
+        self._pending: list[Step] = []  # at injection points of the next sync
+        self._at_request: list[tuple[Any, ...]] = []  # as the step `at_request` gives them
+        self._expired_early: set[str] = set()
+        self._clock_was_set = self._was_forced = self._was_searched = False
+        self._delayed_waits = 0  # so many waits long events are not read
+        self._overflows = False
+        self._waits = 0
+        self._watches_left: int | None = None
+        self._ended = False
+        self._saved: list[Path] = []
+        self._signals: Signals | None = None
+        self._interrupt = Interrupt()
+
+    @property
+    def lost(self) -> list[str]:
+        return self.checker.lost
+
+    # -- processes
+
+    def run(self) -> None:
+        """Run all steps, wait until the daemon is idle, and do so once more with a new daemon. See `lost`."""
+        while not self._ended:
+            self._run_offline_steps()
+            self._run_process()
+        if self.lost:
+            return
+        self.checker.compare()
+        initialized, sandbox_id = self.figures["initialized"], self.checker.sandbox_id
+        self._ended = False
+        self._run_process()
+        sent_again = self.figures["initialized"] != initialized and self.checker.sandbox_id == sandbox_id
+        if not self.lost and not self.checker.state_damaged and sent_again:
+            self.checker.lose("a new daemon sent again what the last one had sent")
+        self.checker.compare()
+
+    def _run_offline_steps(self) -> None:
+        """Run the steps up to the first that needs a daemon."""
+        self._pending.clear()
+        while self.scenario and self.scenario[0].at is None and self.scenario[0].name not in DAEMON_STEPS:
+            self._do(self.scenario.pop(0))
+
+    def _run_process(self) -> None:
+        self.figures["daemons"] += 1
+        self._interrupt = Interrupt()
+        self._waits = self._delayed_waits = 0
+        with contextlib.suppress(Killed, NeedsPerson), self._daemon() as daemon:
+            self.checker.cycle = daemon.cycle
+            daemon.run()
+        for copy in self._saved:  # undoes what the killed process wrote while it cleaned up
+            remove(self.folder / copy.name)
+            copy.rename(self.folder / copy.name)
+        self._saved.clear()
+        self.checker.note_process_end(Path(self._folders.state))
+
+    @contextlib.contextmanager
+    def _daemon(self) -> Iterator[SimulatedDaemon]:
+        wakeup = Wakeup()
+        self.settings.of_daemon = self.settings.current
+        context = RuntimeContext(self.clock, self._environ, self._interrupt)
+        self._signals = Signals(self._interrupt, wakeup)
+        try:
+            with build.daemon_of(
+                self.settings.current,
+                key=ApiKey(KEY, "the scenario"),
+                context=context,
+                signals=self._signals,
+                wakeup=wakeup,
+                # A daemon that has synced once does not end with an error that only a person can fix, but waits.
+                totals=RunTotals(synced_once=True),
+                reread=lambda: self.settings.current,
+            ) as daemon:
+                yield daemon  # type: ignore[misc]
+        finally:
+            wakeup.close()
+
+    # -- waits
+
+    def wait(self, daemon: SimulatedDaemon, until_s: float | None) -> None:
+        """Run the next step while the daemon waits, or else let time pass."""
+        if until_s is not None and until_s <= self.clock.monotonic_s():
+            self._read_events()
+            return
+        self._waits += 1
+        if self._next_is("wait_idle"):
+            self.release_executions()
+        self.checker.sandbox_id = daemon.sandbox_id or self.checker.sandbox_id
+        self._delayed_waits = max(0, self._delayed_waits - 1)
+        if self._waits > MAX_WAITS:
+            self.checker.lose(f"the daemon does not become idle: {daemon.last_error}")
+            self._end()
+        elif not self.scenario:
+            self._finish(daemon, until_s)
+        elif (self._next_is("wait_idle") and not self._is_idle(daemon)) or (
+            self._next_is("wait_failing") and not (daemon.is_failing or self._is_idle(daemon))
+        ):
+            self._pass_time(until_s)
+        else:
+            self._waits = 0
+            self._run_step(daemon, self.scenario.pop(0))
+
+    def _next_is(self, name: str) -> bool:
+        return bool(self.scenario) and self.scenario[0].name == name
+
+    def _run_step(self, daemon: SimulatedDaemon, step: Step) -> None:
+        if step.at is not None:
+            self._pending.append(step)
+            return
+        match step.name:
+            case "wait_failing":
+                pass
+            case "wait_idle":
+                self._pending.clear()
+            case "advance":
+                self.clock.go_on(step.args[0])
+            case "suspend":
+                self.clock.suspend(step.args[0])
+            case "request_sync":
+                daemon.request(SyncRequest())
+            case "flush":
+                if self.workspace.is_dir() and not daemon.is_paused:
+                    daemon.request(SyncRequest(FlushCheck(self.checker), lasting=True))  # type: ignore[arg-type]
+            case "pause" | "resume" as command:
+                daemon.pause_or_resume(command)
+            case "limit_watches":
+                self._watches_left = step.args[0]
+            case _:
+                self._do(step)
+        self._read_events()
+
+    def _finish(self, daemon: SimulatedDaemon, until_s: float | None) -> None:
+        """End all disturbances, and wait until the daemon is idle by itself."""
+        self._pending.clear()
+        self.emulator.faults.clear()
+        self.release_executions()
+        self._delayed_waits, self._watches_left = 0, None
+        if daemon.is_paused:
+            daemon.pause_or_resume("resume")
+        if not self.workspace.is_dir():
+            self._do(Step("move_workspace_back"))
+        is_idle = self._is_idle(daemon)
+        unreported = self.operations.unreported
+        if daemon.is_held and self.nearly_empty:
+            self.figures["guard confirmations"] += 1
+            daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+        elif is_idle and self._needs_force(daemon):
+            self._was_forced = True
+            self.figures["forced pushes"] += 1
+            daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
+        elif is_idle and not daemon.polls:
+            needs_full_scan = self.checker.has_other_links() or OTHER_FOLDER in unreported
+            if until_s is not None and not self._was_searched and needs_full_scan:
+                # Written by an excluded name, a file causes no event: the periodic scan finds it.
+                self._was_searched = True
+                self.clock.go_on(until_s - self.clock.monotonic_s())
+                return
+            if unreported and not self._was_searched:
+                # Written by a removed name, it causes no sync, but the next one finds it.
+                self._was_searched = True
+                self._cause_sync(daemon)
+                return
+            self._deliver_late_executions()
+            self._end()
+        else:
+            self._pass_time(until_s)
+
+    def _needs_force(self, daemon: SimulatedDaemon) -> bool:
+        """True if it reports that it could not remove or put something, or cannot know that its sandbox has ended."""
+        if self._was_forced:
+            return False
+        blocked = self.checker.blocked()
+        if self.checker.is_plain and blocked:
+            self.checker.lose(f"{blocked[0]!r} is reported as blocked, and there is no agent")
+        tracked = self.checker.current
+        has_ended = (
+            tracked is not None
+            and self.checker.has_ended(tracked)
+            and (self._clock_was_set or self.checker.sandbox_id in self._expired_early)
+        )
+        return daemon.warns_of_deletions or has_ended or bool(blocked)
+
+    def _cause_sync(self, daemon: SimulatedDaemon) -> None:
+        """Append to a file whose event is reported, in a folder without unreported ones if possible."""
+        files = [path for path, entry in sorted(self.checker.wanted().items()) if entry[0] == "file"]
+        unreported = self.operations.unreported
+        folders = {path.rpartition("/")[0] for path in unreported}
+        others = [path for path in files if path not in unreported]
+        others.sort(key=lambda path: path.rpartition("/")[0] in folders)
+        if others:
+            self._do(Step("append", (others[0], 8, 0)))
+            self._read_events()
+        else:
+            daemon.request(SyncRequest())
+
+    def _pass_time(self, until_s: float | None) -> None:
+        """Let time pass, unless there are events."""
+        if not self._read_events() and until_s is not None:
+            self.clock.go_on(until_s - self.clock.monotonic_s())
+
+    def _is_idle(self, daemon: SimulatedDaemon) -> bool:
+        if self._read_events() or self._delayed_waits:
+            return False
+        is_held = daemon.is_held and (self.nearly_empty or not self.workspace.is_dir())
+        return daemon.is_idle or daemon.is_paused or is_held
+
+    def _read_events(self) -> bool:
+        """Deliver the events, unless they are delayed. True if there were any."""
+        inotify = ManualInotify.newest
+        if inotify is None:
+            return False
+        inotify.watches_left = self._watches_left
+        has_events = bool(inotify.queued_bytes()) if inotify.is_listening() else False
+        if has_events and self._overflows:
+            self._overflows = False
+            inotify.overflow()
+        if not self._delayed_waits:
+            inotify.read_events()
+        return has_events
+
+    def _end(self) -> None:
+        self._ended = True
+        self._interrupt.requested = True
+
+    # -- injection points
+
+    @contextlib.contextmanager
+    def injection(self, *, enabled: bool) -> Iterator[None]:
+        """Count injection points within: enabled for a sync, disabled for all else."""
+        before, self._injects = self._injects, enabled
+        if enabled:
+            self._points = 0
+        try:
+            yield
+        finally:
+            self._injects = before
+
+    def injection_point(self) -> None:
+        """Run the pending steps that are due, before the daemon's next effect. Raises `Killed`."""
+        if not self._injects or self._saved:  # a killed process only cleans up
+            return
+        self._points += 1
+        if self._pending:
+            due = [step for step in self._pending if step.at is not None and step.at <= self._points]
+            self._pending = [step for step in self._pending if step not in due]
+            for step in due:
+                with self.injection(enabled=False):
+                    self._do(step)
+                    if step.at and step.at % 2:
+                        self._read_events()
+
+    def at_request(self, op: str, when: str) -> None:
+        """Run the steps that were to happen before or after this request. Raises `Killed`."""
+        for each in [each for each in self._at_request if each[:2] == (op, when)]:
+            if self._injects and not self._saved:
+                self._at_request.remove(each)
+                with self.injection(enabled=False):
+                    self._do(Step(each[2]))
+
+    # -- steps that need no daemon
+
+    def _do(self, step: Step) -> None:
+        """Run a step. Raises `Killed`."""
+        match step.name:
+            case "file_times":
+                self.coarse_times = step.args[0] == "coarse"
+            case "fault":
+                self.figures["faults"] += 1
+                self.emulator.faults.script(step.args[0])
+            case "set_clock":
+                self._clock_was_set = True
+                self.checker.note_clock_set()
+                self.clock.set_wall(step.args[0])
+            case "settings" | "reconfigure":
+                self.figures["configured"] += 1
+                change = self.settings.change_to if step.name == "reconfigure" else self.settings.start_with
+                change(step.args)
+                if self._signals is not None:
+                    self._signals.reload = True
+                    self._signals.reloads += 1
+            case "wipe_sandboxes":
+                self.checker.wipes_sandboxes = True
+            case "at_request":
+                self._at_request.append(step.args)
+            case "agent_writes" | "agent_removes" | "sandbox_expires":
+                live = self.checker.live
+                if live is not None:
+                    self._change_sandbox(live, step)
+            case "hold_executions":
+                live = self.checker.live
+                if live is not None and not live.sandbox.holds:
+                    self.checker.wait_for_executions()
+                    live.sandbox.hold()
+            case "release_executions":
+                self.release_executions()
+            case "late_executions":
+                self._deliver_late_executions()
+            case "delay_events":
+                self._delayed_waits = step.args[0]
+            case "overflow":
+                self.figures["events dropped"] += 1
+                self._overflows = True
+            case "watch_fails":
+                self.figures["events dropped"] += 1
+                if ManualInotify.newest is not None and ManualInotify.newest.is_listening():
+                    ManualInotify.newest.fail()
+            case "kill":
+                self._kill()
+            case "stop":
+                self.figures["stops"] += 1
+                self._interrupt.requested = True
+            case "reload":
+                self.figures["stops"] += 1
+                if self._signals is not None:
+                    self._signals.reload = True
+            case "damage":
+                self._damage(*step.args)
+            case "move_workspace_away":
+                with contextlib.suppress(OSError):
+                    self.workspace.rename(self.folder / "away")
+            case "move_workspace_back":
+                with contextlib.suppress(OSError):
+                    (self.folder / "away").rename(self.workspace)
+            case _:
+                self._operate(step)
+
+    def _operate(self, step: Step) -> None:
+        """Do an operation on the workspace."""
+        self.checker.operations += 1
+        self._log(f"{step.name}{step.args}")
+        if not self.workspace.is_dir():
+            return
+        self.workspace_replaced |= step.name == "replace_workspace"
+        with contextlib.suppress(OSError):
+            if step.name == "write_ignored":
+                self._delayed_waits = 0  # syncd cannot know a rule whose event is delayed for seconds
+            getattr(self.operations, step.name)(*step.args)
+            self.figures["operations"] += 1
+        self.clock.note_write()
+        self.checker.note_operation()
+
+    def _change_sandbox(self, tracked: TrackedSandbox, step: Step) -> None:
+        """Change the sandbox, as its agent or its end would."""
+        self._log(f"{step.name}{step.args}")
+        self.checker.wait_for_executions()
+        sandbox, model = tracked.sandbox, tracked.model
+        agent = Agent(sandbox.workspace)
+        with contextlib.suppress(OSError):
+            match step.name:
+                case "agent_writes":
+                    model.agent_wrote(step.args[0], agent.write(*step.args))
+                case "agent_removes":
+                    before = tree(sandbox.workspace)
+                    agent.remove(*step.args)
+                    model.agent_removed(step.args[0], before)
+                case "sandbox_expires" if sandbox.id != self._configured_id:
+                    sandbox.record.expires_at_s = 0.0
+                    self._expired_early.add(sandbox.id)
+            self.figures["sandbox changes"] += 1
+
+    def release_executions(self) -> None:
+        for tracked in self.checker.sandboxes.values():
+            if tracked.sandbox.holds:
+                tracked.sandbox.start_held()
+        self.checker.wait_for_executions()
+
+    def _deliver_late_executions(self) -> None:
+        """Send the requests to run a job that were never answered, as if they arrived late."""
+        names, self.unanswered_jobs = self.unanswered_jobs, []
+        for name in names:
+            live = self.checker.live
+            if live is None or live.sandbox.execution(name) is not None:
+                continue
+            url = f"{self.emulator.base_url}/local-sandbox/{live.sandbox.id}/execute?region=us"
+            with self._without_faults():
+                response = httpx.post(
+                    url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}, trust_env=False
+                )
+            self.figures["late executions"] += response.status_code == 200
+            self._log(f"{name} arrives late: {response.status_code}")
+            self.checker.wait_for_executions()
+
+    @contextlib.contextmanager
+    def _without_faults(self) -> Iterator[None]:
+        faults = self.emulator.faults
+        take, faults.take = faults.take, lambda op: None  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            faults.take = take  # type: ignore[method-assign]
+
+    def _kill(self) -> None:
+        """Save the daemon's files as they are now, and end the process."""
+        self.figures["kills"] += 1
+        self.checker.note_kill()
+        for name in ("state", "cache"):
+            copy = self.folder / "saved" / name
+            copy.mkdir(parents=True)
+            if (self.folder / name).is_dir():
+                shutil.copytree(self.folder / name, copy, symlinks=True, ignore=_sockets, dirs_exist_ok=True)
+            self._saved.append(copy)
+        raise Killed
+
+    def _damage(self, where: str, how: str, number: int) -> None:
+        """Damage the daemon's files, and forget what only the state recorded."""
+        self.figures["damaged files"] += 1
+        if where == "state":
+            self.release_executions()
+            self.unanswered_jobs.clear()
+            self.checker.note_state_damage()
+        with contextlib.suppress(OSError):
+            damage(self.folder / ("cache" if where == "spool" else "state"), where, how, number)
+
+    def _log(self, message: str) -> None:
+        self.log.append(f"{self.clock.monotonic_s():9.2f}    {message}")
+
+
+def _sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)]

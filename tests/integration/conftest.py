@@ -1,0 +1,40 @@
+"""The fixtures of tests with a `RecordedRig`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.remote import api, api_client, bucket, http_client
+from tests.integration.recorded_rig import RecordedRig
+from tests.integration.sync_rig import rigged
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[RecordedRig]:
+    """A workspace with one file; at the end no message may hold a secret."""
+    caplog.set_level(logging.DEBUG, "syncd")
+    caplog.set_level(logging.INFO, "httpx")
+    logging.getLogger("httpx").addFilter(_drop)
+    with rigged(tmp_path) as rig:
+        rig.write()
+        recorded = RecordedRig(rig, caplog, [], [])
+        yield recorded
+        assert recorded.leaks() == []
+    logging.getLogger("httpx").removeFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    """Drop httpx's log lines, which hold URLs, as the process does."""
+    return False
+
+
+@pytest.fixture
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the real timeouts of the HTTP client short."""
+    for module, name in ((api_client, "_READ_S"), (api, "INITIALIZE_S"), (bucket, "_READ_S")):
+        monkeypatch.setattr(module, name, 0.6)
+    monkeypatch.setattr(http_client, "WRITE_S", 2.0)

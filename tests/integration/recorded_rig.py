@@ -1,0 +1,137 @@
+"""A rig that records each failure and log line, and fails the test if one holds a secret."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.clock import SystemClock
+from syncd.remote.failure import FailureAction, StepFailed
+from tests.integration.sync_rig import KEY, RecordingObserver, Rig
+
+OPS = ("upload-url", "upload", "initialize")
+RETRY, OFFLINE, FRESH, AGAIN, REFUSED = (
+    FailureAction.RETRY,
+    FailureAction.OFFLINE,
+    FailureAction.RENEW_URL,
+    FailureAction.UPLOAD_AGAIN,
+    FailureAction.REFUSED,
+)
+JSON = "Content-Type: application/json"
+_SECRET = re.compile(r"(?i)goog-|signature=|[0-9a-f]{64}")
+
+
+@dataclass
+class RecordedRig:
+    """A rig with all that its syncs logged, and their failures."""
+
+    rig: Rig
+    log: pytest.LogCaptureFixture
+    observers: list[RecordingObserver]
+    failures: list[StepFailed]
+
+    def sync(self, sync_mode: SyncMode = SyncMode.CHANGED) -> RecordingObserver:
+        """Sync once, without a failure."""
+        observer = RecordingObserver(self.rig.clock)
+        self.observers.append(observer)
+        assert self.rig.sync(sync_mode, observer)[0].word == "initialized"
+        return observer
+
+    def fail(self) -> StepFailed:
+        """Sync once, with a failure."""
+        failure, observer = self.rig.fail()
+        self.observers.append(observer)
+        self.failures.append(failure)
+        return failure
+
+    def one_failure(self) -> tuple[StepFailed, list[float]]:
+        """Sync until it succeeds, and return its one failure with the waits for it."""
+        observer = RecordingObserver(self.rig.clock)
+        self.observers.append(observer)
+        try:
+            self.rig.sync(observer=observer)
+        except StepFailed as refused:
+            self.failures.append(refused)
+            self.sync()
+            return refused, observer.waits
+        (failure,) = observer.failures
+        return failure, observer.waits
+
+    def converge(self) -> None:
+        """Clear the faults: the next sync must bring everything over."""
+        self.rig.emulator.faults.clear()
+        self.rig.write("b.txt", "after it")
+        observer = self.sync()
+        assert observer.failures == []
+        assert self.rig.arrived() == {file.name: file.read_text() for file in self.rig.workspace.iterdir()}
+
+    def wait_for_files(self, wanted: dict[str, str]) -> None:
+        """Wait until the sandbox holds these files and no others."""
+        clock = SystemClock()
+        deadline_s = clock.monotonic_s() + 20
+        while True:
+            found: dict[str, str] | None = None
+            with suppress(FileNotFoundError):  # the file is being replaced
+                found = self.rig.arrived()
+            if found == wanted:
+                return
+            assert clock.monotonic_s() < deadline_s, found
+            clock.sleep(0.01)
+
+    def request_counts(self) -> str:
+        """Return the number of requests for each of `OPS`."""
+        return " ".join(str(self.rig.asked().count(op)) for op in OPS)
+
+    def leaks(self) -> list[str]:
+        """Return the messages that hold a secret."""
+        failures = [*self.failures, *(failure for observer in self.observers for failure in observer.failures)]
+        messages = [record.getMessage() + str(record.exc_info or "") for record in self.log.records]
+        for failure in failures:
+            error = failure.as_error()
+            messages += [str(failure), repr(failure), str(error), repr(error), str(failure.__cause__)]
+            assert "\n" not in str(error)
+            assert str(error).isprintable()
+            assert len(str(error)) < 400
+        return [text for text in messages if KEY in text or _SECRET.search(text)]
+
+
+def raw(status: str, *headers: str, body: str = "", ends: str = "\\r\\n") -> str:
+    """Return the fault `raw …` for this response."""
+    return "raw " + "\\r\\n".join([f"HTTP/1.1 {status}", *headers]) + ends + "\\r\\n" + body
+
+
+def fill(path: Path, size_bytes: int = 12 << 20) -> None:
+    """Write incompressible bytes, by default more than all the socket buffers hold."""
+    path.write_bytes(random.Random(1).randbytes(size_bytes))
+
+
+@contextmanager
+def served(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serve connections one after the other by `talk`, and give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    talk(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -1,0 +1,77 @@
+"""Limits of responses and uploads: time, size, and what happens when a server reads or answers too slowly."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from syncd.emulator.bad_responses import bomb
+from syncd.remote import bucket
+from tests.integration.recorded_rig import FRESH, OFFLINE, RETRY, RecordedRig, fill
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "upload-url: drip 0.02",
+        "initialize: drip 0.02",
+        "upload: drip 0.02",
+        "upload-url: hang 600",
+        "upload: hang 600 after",
+        "upload-url: hang 600 mid-body",
+        "initialize: delay 600",
+        "initialize: slow 30",
+    ],
+)
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_response_times_out(recorded: RecordedRig, fault: str) -> None:
+    """A response that drips, stops half-way or never begins is given up after its timeout."""
+    recorded.rig.emulator.faults.script(fault)
+    (failure,) = recorded.sync().failures
+    assert failure.action is OFFLINE
+    assert "no answer in time" in str(failure)
+    recorded.converge()
+
+
+def test_a_slow_upload_is_not_a_failure(recorded: RecordedRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload may take longer than a response may: the timeout of the response begins after it."""
+    monkeypatch.setattr(bucket, "_READ_S", 1.5)
+    fill(recorded.rig.workspace / "random", 2 << 20)
+    recorded.rig.emulator.faults.script("upload: slow 800000")  # bytes a second: 2.6 s
+    assert recorded.sync().failures == []
+
+
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_server_that_never_reads(recorded: RecordedRig) -> None:
+    """An upload that the server does not read is cut off after the timeout of one send."""
+    fill(recorded.rig.workspace / "random")
+    recorded.rig.emulator.faults.script("upload: hang 600")
+    (failure,) = recorded.sync().failures
+    assert failure.action is OFFLINE
+    assert "cut off (the other side stopped reading)" in str(failure)
+    assert recorded.request_counts() == "1 2 1"
+
+
+def test_a_large_upload_refused_early(recorded: RecordedRig) -> None:
+    """A response that comes before the body is sent is read, even if the connection then breaks."""
+    fill(recorded.rig.workspace / "random")
+    recorded.rig.emulator.faults.script("upload: 503 before retry-after=9", "upload: expired before")
+    observer = recorded.sync()
+    assert [failure.action for failure in observer.failures] == [RETRY, FRESH]
+    assert observer.waits == [9, 0]
+    assert recorded.request_counts() == "2 3 1"
+
+
+def test_a_compression_bomb_is_not_decoded(recorded: RecordedRig) -> None:
+    """Response bodies are not decoded: none takes more memory than it has bytes."""
+    recorded.sync()
+    recorded.rig.write(content="more")
+    recorded.rig.emulator.faults.script("initialize: bomb always")
+    bomb()  # cached: making it takes memory
+    tracemalloc.start()
+    try:
+        recorded.fail()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
