@@ -13,7 +13,6 @@ from syncd.archive.secret_files import SecretFiles
 from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import (
     Difference,
@@ -25,6 +24,7 @@ from syncd.scan.manifest import (
     not_written_back,
     replaced_entries,
 )
+from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scan, Scanner
 from syncd.scan.size_limit import over_limit
 from syncd.selection import safe_open
@@ -61,7 +61,7 @@ class Snapshotter:
     def __init__(
         self,
         scanner: Scanner,
-        guard: DisasterGuard,
+        guard: MassDeletionGuard,
         reader: ContentReader,
         packer: Packer,
         part_packer: Packer,

@@ -41,8 +41,8 @@ from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import agent_notifier_of
 from syncd.sandbox.provider import AcquiredSandboxStore
-from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
+from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_config import personal_excludes
 from syncd.selection.gitignore import bad_pattern
@@ -180,7 +180,7 @@ def sync_cycle_of(
     store.open()
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
-    guard = DisasterGuard(folders.state)
+    guard = MassDeletionGuard(folders.state)
     guard.load()
     snapshotter = Snapshotter(
         Scanner(

@@ -52,7 +52,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from syncd.emulator.bad_responses import unescaped
+from syncd.emulator.hostile_bodies import unescaped
 from syncd.emulator.request_log import RequestRecord
 
 API_OPS = (

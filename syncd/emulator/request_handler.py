@@ -11,8 +11,8 @@ from itertools import chain, repeat
 from typing import Protocol
 
 from syncd.core.clock import Clock
-from syncd.emulator.bad_responses import bomb, flood, unescaped
 from syncd.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Fault, Faults, When
+from syncd.emulator.hostile_bodies import bomb, flood, unescaped
 from syncd.emulator.request_log import RequestLog, RequestRecord, redacted
 from syncd.emulator.wire import CHUNK_BYTES, DRAIN_BYTES, Connection, Disconnected, Readable, Reply, Request, head
 

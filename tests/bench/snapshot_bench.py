@@ -15,9 +15,9 @@ from syncd.archive.codec import Codec
 from syncd.archive.packer import Packed, Packer
 from syncd.archive.snapshotter import Snapshotter, SyncMode
 from syncd.core.clock import SystemClock
-from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.manifest import Manifest
+from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scanner
 from syncd.selection.secret_scanner import SecretSearch
 from syncd.selection.selection import Selection, SelectionSettings
@@ -47,7 +47,7 @@ class SnapshotTimer:
         store.open()
         self._snapshotter = Snapshotter(
             Scanner(workspace, Selection(SelectionSettings())),
-            DisasterGuard(spool),
+            MassDeletionGuard(spool),
             ContentReader(workspace, clock, search=search),
             Packer(workspace, store, clock, search=search),
             Packer(workspace, ChunkStore(f"{spool}/part"), clock, search=search),

@@ -19,7 +19,7 @@ from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.removal_plan import within
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest
-from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle

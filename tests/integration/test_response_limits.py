@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from syncd.emulator.bad_responses import bomb
+from syncd.emulator.hostile_bodies import bomb
 from syncd.remote import bucket
 from tests.integration.recorded_rig import FRESH, OFFLINE, RETRY, RecordedRig, fill
 

@@ -38,11 +38,11 @@ PURE = {
     "cli/progress": "line",
     "core": "errors formatting text warning",
     "daemon": "scheduler",
-    "emulator": "bad_responses signing",
+    "emulator": "hostile_bodies signing",
     "remote": "acquired_sandbox failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess remote_changes removal_plan",
-    "scan": "exclusions links manifest mass_deletion size_limit",
+    "scan": "exclusions links manifest mass_deletion_rule size_limit",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
     ),

@@ -22,7 +22,7 @@ from syncd.scan.manifest import (
     not_written_back,
     without_digest,
 )
-from syncd.scan.mass_deletion import lost_nearly_all
+from syncd.scan.mass_deletion_rule import lost_nearly_all
 from syncd.scan.size_limit import largest, mib, over_limit
 
 OLD = Stamp(1_000, 2_000, 3, 4)

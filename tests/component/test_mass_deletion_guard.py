@@ -9,9 +9,9 @@ import pytest
 
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
-from syncd.scan.disaster_guard import DisasterGuard
 from syncd.scan.manifest import Entry, Kind, Manifest
-from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES
+from syncd.scan.mass_deletion_guard import MassDeletionGuard
+from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scan
 
 OURS = FileIdentity(1, 2, b"ours")
@@ -25,9 +25,9 @@ def files(prefix: str, count: int) -> Manifest:
 BEFORE = files("before", 100)
 
 
-def recorded(folder: Path, identity: FileIdentity = OURS) -> DisasterGuard:
+def recorded(folder: Path, identity: FileIdentity = OURS) -> MassDeletionGuard:
     """Return a guard that has recorded the workspace."""
-    guard = DisasterGuard(str(folder))
+    guard = MassDeletionGuard(str(folder))
     guard.record_workspace(Scan(identity, dict(BEFORE)))
     return guard
 
@@ -50,7 +50,7 @@ def test_another_directory(
     """It is refused if its files differ too."""
     guard = recorded(tmp_path)
     if restarted:
-        guard = DisasterGuard(str(tmp_path))
+        guard = MassDeletionGuard(str(tmp_path))
         guard.load()
     if not refused:
         guard.check(BEFORE, Scan(identity, now))
@@ -66,8 +66,8 @@ def test_another_directory(
 def test_without_a_record_any_directory_is_accepted(tmp_path: Path) -> None:
     """Without a record, and before it is loaded, any directory is recorded."""
     recorded(tmp_path)
-    DisasterGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
-    guard = DisasterGuard(str(tmp_path / "elsewhere"))
+    MassDeletionGuard(str(tmp_path)).check(BEFORE, Scan(ANOTHER, files("after", 100)))
+    guard = MassDeletionGuard(str(tmp_path / "elsewhere"))
     guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
 
@@ -87,7 +87,7 @@ def test_a_workspace_that_lost_nearly_all_files(tmp_path: Path) -> None:
 
 def test_files_that_vanished_while_they_were_packed(tmp_path: Path) -> None:
     """The workspace is scanned again first."""
-    guard = DisasterGuard(str(tmp_path))
+    guard = MassDeletionGuard(str(tmp_path))
     guard.check_vanished(files("f", 100), 90)
     guard.check_vanished(files("f", SMALL_FILES - 1), SMALL_FILES - 1)
     with pytest.raises(TryLater) as failure:
@@ -103,7 +103,7 @@ def test_the_record_is_written_once(tmp_path: Path) -> None:
     guard.record_workspace(Scan(OURS))
     assert not record.exists()
     guard.record_workspace(Scan(ANOTHER))
-    later = DisasterGuard(str(tmp_path))
+    later = MassDeletionGuard(str(tmp_path))
     later.load()
     later.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     with pytest.raises(NearlyEmpty):
@@ -122,7 +122,7 @@ def test_a_damaged_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     recorded(tmp_path)
     (record,) = tmp_path.iterdir()
     record.write_bytes(b"garbage")
-    guard = DisasterGuard(str(tmp_path))
+    guard = MassDeletionGuard(str(tmp_path))
     guard.load()
     guard.check(BEFORE, Scan(ANOTHER, files("after", 100)))
     ((name, level, text),) = caplog.record_tuples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncd.scan.manifest import Entry, Kind, Manifest
-from syncd.scan.mass_deletion import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
+from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES, is_replaced, lost_nearly_all
 
 FILE = Entry(Kind.FILE, 0o644, 1_000, 5)
 LINK = Entry(Kind.SYMLINK, 0o777, 1_000, target="file0")

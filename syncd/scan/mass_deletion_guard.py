@@ -14,13 +14,13 @@ from syncd.core.durable_file import StateFile
 from syncd.core.errors import NearlyEmpty, TryLater
 from syncd.core.file_identity import FileIdentity
 from syncd.scan.manifest import Entry, count_files
-from syncd.scan.mass_deletion import is_replaced, lost_nearly_all
+from syncd.scan.mass_deletion_rule import is_replaced, lost_nearly_all
 from syncd.scan.scanner import Scan
 
 _INTENDED = "run `syncd push --force` if this is intended"
 
 
-class DisasterGuard:
+class MassDeletionGuard:
     """The guard of one workspace."""
 
     def __init__(self, state_folder: str) -> None:
