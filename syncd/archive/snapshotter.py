@@ -14,6 +14,7 @@ from syncd.core.errors import SnapshotTooLarge, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.scan.file_reader import ContentReader
+from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
     Manifest,
@@ -26,7 +27,6 @@ from syncd.scan.manifest import (
 )
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
 from syncd.scan.scanner import Scan, Scanner
-from syncd.scan.size_limit import over_limit
 from syncd.selection import safe_open
 
 

@@ -11,8 +11,8 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.directories import directories_for
 from syncd.core.errors import Locked, NeedsPerson, Stop, SyncdError, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.lock import holder
 from syncd.core.settings import Config
+from syncd.core.workspace_lock import holder
 from syncd.daemon.control import Message, ask
 from syncd.sync.status_document import State
 

@@ -67,7 +67,7 @@ def push(config: Config, force: bool) -> PushResult:
 def _push_standalone(config: Config, force: bool, progress: Any) -> PushResult:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415
-    from syncd.daemon.requests import described  # noqa: PLC0415
+    from syncd.daemon.sync_requests import described  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})

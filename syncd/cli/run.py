@@ -108,8 +108,8 @@ def _usable(path: str, context: RuntimeContext, timeout_s: float = 0.0) -> tuple
 
 def _wait_for_lock(folder: str, context: RuntimeContext, timeout_s: float) -> None:
     """Wait until the lock is free. Raises `Locked` if a daemon holds it, or a command for longer; `Stop`."""
-    from syncd.core.lock import Lock  # noqa: PLC0415
     from syncd.core.waiter import Waiter  # noqa: PLC0415
+    from syncd.core.workspace_lock import Lock  # noqa: PLC0415
     from syncd.daemon.control import listens  # noqa: PLC0415
 
     ends_s = CLOCK.monotonic_s() + timeout_s

@@ -14,11 +14,11 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.errors import Stop
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.text import one_line
 from syncd.core.waiter import Waiter
 from syncd.core.warning import SyncWarning
+from syncd.core.workspace_lock import Lock
 from syncd.daemon.build import folders_of, key_of, status_publisher_of, sync_cycle_of
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient

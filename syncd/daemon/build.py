@@ -17,18 +17,18 @@ from syncd.core.directories import Directories, directories_for
 from syncd.core.durable_file import remove_drafts
 from syncd.core.errors import ConfigError, KeyRefused, NeedsPerson
 from syncd.core.hardening import make_undumpable
-from syncd.core.lock import Lock
 from syncd.core.settings import Config
 from syncd.core.waiter import Waiter
+from syncd.core.workspace_lock import Lock
 from syncd.daemon.control import ControlServer
 from syncd.daemon.live_reload import LiveReload, limit_of
 from syncd.daemon.loop import Components, Daemon, Timing
 from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
-from syncd.remote.acquired_sandbox import should_be_replaced
 from syncd.remote.bucket import Throttle
 from syncd.remote.http_client import HttpClient
+from syncd.remote.sandbox_lifetime import should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.desktop import Desktop
 from syncd.report.desktop_notifier import DesktopNotifier

@@ -24,9 +24,9 @@ from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
-from syncd.daemon.requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.daemon.signals import Signals
+from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
@@ -42,13 +42,11 @@ from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories
 from syncd.watch.interface import Watcher
 from syncd.watch.mounts import MountMonitor
+from syncd.watch.polling import poll_interval_s
 from syncd.watch.suspend_detector import SuspendDetector
 
 _log = logging.getLogger("syncd")
 
-# Where no event can come, the workspace is polled: for a twentieth of the time at most, and no more often than this.
-POLL_LEAST_S = 2.0
-POLL_SHARE = 20
 # While the key is refused, its file is checked this often.
 KEY_POLL_S = 2.0
 _SYNCING = frozenset({State.SNAPSHOTTING, State.UPLOADING, State.INITIALIZING})
@@ -218,7 +216,7 @@ class Daemon:
     def _plan_rescan(self, took_s: float) -> None:
         wait_s = self._components.timing.rescan_s
         if self._components.watch.needs_polling:
-            wait_s = min(wait_s, max(POLL_LEAST_S, POLL_SHARE * took_s))
+            wait_s = min(wait_s, poll_interval_s(took_s))
         self._rescan_at_s = self._clock.monotonic_s() + wait_s
 
     # -- the observer of a sync

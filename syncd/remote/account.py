@@ -10,11 +10,11 @@ from msgspec import Struct
 from syncd.core.api_key import ApiKey
 from syncd.core.clock import Clock
 from syncd.core.errors import KeyRefused, SandboxNotFound
-from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import SandboxInfo, Server
 from syncd.remote.api_client import ApiClient, ApiRequest, ErrorMeaning
 from syncd.remote.failure import ApiStep
 from syncd.remote.http_client import HttpClient
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 
 # A fresh virtual machine takes its time to boot.
 _ACQUIRE_S = 120.0

@@ -13,7 +13,7 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import NeedsPerson, SyncdError
 from syncd.core.text import one_line, shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.acquired_sandbox import AcquiredSandbox
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.report.desktop_notifier import DesktopNotifier
 from syncd.report.history_recorder import HistoryRecorder

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from syncd.core.durable_file import read_file, write_whole
-from syncd.core.lock import holder
+from syncd.core.workspace_lock import holder
 from syncd.sync.status_document import VERSION, State, Status
 
 _NAME = "status.json"

@@ -19,10 +19,10 @@ from syncd.core.directories import Directories
 from syncd.core.interrupt import Interrupt
 from syncd.core.settings import Config
 from syncd.core.warning import SyncWarning
-from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import Api
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.sandbox.agent_file import AgentFile, AgentNotes
 from syncd.sandbox.agent_info import AgentInfo, hook_variables, mcp_json

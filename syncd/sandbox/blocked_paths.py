@@ -1,7 +1,7 @@
 """Finds out which paths of an archive cannot be extracted in the sandbox, and remembers them while they are blocked.
 
-It does so by one execution, if there is reason to suspect any: the program (`blocked_paths_main`) is uploaded with the
-paths and prints what blocks them. It only reads, so one that is late or lost does no harm.
+It does so by one execution, if there is reason to suspect any: the program `blocked_paths_in_sandbox` is uploaded with
+the paths and prints what blocks them. It only reads, so one that is late or lost does no harm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.target import Target
-from syncd.sandbox import blocked_paths_main
+from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sandbox.blocked_paths_rules import UNKNOWN, entries_within, fingerprint, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Manifest
@@ -167,7 +167,7 @@ def _job(manifest: Manifest) -> RemoteJob:
         "paths": [os.fsencode(path).decode("utf-8", "surrogateescape") for path in checked],
         "kinds": "".join(entry.kind for entry in checked.values()),
     }
-    return new_job(_CHECK, blocked_paths_main, "paths.json", request)
+    return new_job(_CHECK, blocked_paths_in_sandbox, "paths.json", request)
 
 
 def _findings(job: RemoteJob, output: str) -> dict[str, str]:

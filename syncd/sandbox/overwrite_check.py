@@ -1,7 +1,7 @@
 """Checks, before an archive overwrites files in the sandbox, if someone there changed them, and warns of it.
 
-It does so by one execution: the program (`overwrite_check_main`) is uploaded with the expected paths, sizes and times,
-and prints what differs. It only reads, so one that is late or lost does no harm; if it fails, the sync goes on.
+It does so by one execution: the program `overwrite_check_in_sandbox` is uploaded with the expected paths, sizes and
+times, and prints what differs. It only reads, so one that is late or lost does no harm; if it fails, the sync goes on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.retry import backoff_limit_s
-from syncd.sandbox import overwrite_check_main
-from syncd.sandbox.remote_changes import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
+from syncd.sandbox import overwrite_check_in_sandbox
+from syncd.sandbox.overwrite_check_rules import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Entry, Kind
 
@@ -185,7 +185,7 @@ def _job(check_list: CheckList) -> RemoteJob:
         "kinds": "".join(entries[0].kind for entries in check_list.versions.values()),
         "stamps": [_stamps(entries) for entries in check_list.versions.values()],
     }
-    return new_job(_CHECK, overwrite_check_main, "paths.json", request)
+    return new_job(_CHECK, overwrite_check_in_sandbox, "paths.json", request)
 
 
 def _stamps(entries: list[Entry]) -> list[int]:

@@ -11,10 +11,10 @@ from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import TryLater
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.retry import RetrySettings
 from syncd.remote.retry_loop import RetryObserver, with_retries
+from syncd.remote.sandbox_lifetime import SPAN_S, AcquiredSandbox, acquire_wait_s, should_be_replaced
 from syncd.remote.target import Target
 
 _log = logging.getLogger("syncd.sandbox")

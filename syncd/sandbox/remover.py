@@ -1,7 +1,7 @@
 """Removes paths in the sandbox by running a program there, as the API documents it.
 
-The program (`remover_main`) and its list are uploaded as an execution's archive; its output holds the outcome for each
-path. Nothing but the listed paths is touched, and of those only what still is as it was uploaded.
+The program `remover_in_sandbox` and its list are uploaded as an execution's archive; its output holds the outcome for
+each path. Nothing but the listed paths is touched, and of those only what still is as it was uploaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.waiter import Waiter
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, JobStage, Purpose, RemoteJob, new_job
-from syncd.sandbox import remover_main
+from syncd.sandbox import remover_in_sandbox
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Entry, Kind, arrived_digest
@@ -158,7 +158,9 @@ class Remover:
 
 
 def _job(part: list[tuple[str, list[Entry]]]) -> RemoteJob:
-    return new_job(_REMOVAL, remover_main, "removals.json", {"items": [_item(path, entries) for path, entries in part]})
+    return new_job(
+        _REMOVAL, remover_in_sandbox, "removals.json", {"items": [_item(path, entries) for path, entries in part]}
+    )
 
 
 def _item(path: str, entries: list[Entry]) -> dict[str, Any]:

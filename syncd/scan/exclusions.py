@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping
 
 from syncd.core.warning import SyncWarning
-from syncd.scan.size_limit import LONGEST_PATH_BYTES
+from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.selection.rules import Decision, Rule
 
 # Kinds of paths that no archive can hold, whatever the rules are.

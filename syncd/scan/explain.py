@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 
 from syncd.scan.exclusions import OUTSIDE, SPECIAL, TOO_LONG
-from syncd.scan.links import leads_out, stays_inside
-from syncd.scan.size_limit import too_long
+from syncd.scan.limits import too_long
+from syncd.scan.symlinks import leads_out, stays_inside
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import read_git_rules, read_ignore_files
 from syncd.selection.selection import NO_OUTER_RULES, Rule, Selection

@@ -27,10 +27,10 @@ from syncd.scan.exclusions import (
     unreadable,
 )
 from syncd.scan.inode import directory_entry, file_entry, is_unchanged, mtime_s
-from syncd.scan.links import has_inner_dotdot, leads_out, stays_inside
+from syncd.scan.limits import too_long
 from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.scan.rules_check import rules_unchanged
-from syncd.scan.size_limit import too_long
+from syncd.scan.symlinks import has_inner_dotdot, leads_out, stays_inside
 from syncd.scan.tree_cache import DirRecord, TreeCache, in_order
 from syncd.selection import safe_open
 from syncd.selection.ignore_files import GitRules, read_git_rules, read_ignore_files

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from syncd.selection import safe_open
-from syncd.selection.repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
+from syncd.selection.git_repository import EXCLUDE, GIT, NO_FILE, Repository, repository_around
 from syncd.selection.selection import GITIGNORE, NO_OUTER_RULES, OuterFile, OuterRules
 
 # A larger file is refused; git itself has no limit. Reading only its beginning would ignore the last rules, and upload

@@ -18,16 +18,16 @@ from syncd.core.clock import Clock, stamp
 from syncd.core.errors import SandboxNotFound, TryLater
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.acquired_sandbox import replace_in_s
 from syncd.remote.failure import FailureAction, StepFailed
+from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.overwrite_check import OverwriteCheck
+from syncd.sandbox.overwrite_check_rules import check_list
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import check_list
 from syncd.sandbox.removal_plan import Versions
 from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced_entries, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning

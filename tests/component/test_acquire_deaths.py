@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from syncd.remote.acquired_sandbox import MOST_ACQUIRED
+from syncd.remote.sandbox_lifetime import MOST_ACQUIRED
 from tests.component.crash_machine import Machine, PowerCut, machine
 
 # More than such a sync has.

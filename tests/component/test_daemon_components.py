@@ -23,8 +23,8 @@ from syncd.core.clock import SystemClock
 from syncd.core.errors import SandboxRefused, Stop, Unavailable
 from syncd.core.interrupt import Interrupt
 from syncd.daemon.control import Client
-from syncd.daemon.requests import RequestQueue, SyncRequest
 from syncd.daemon.signals import Signals
+from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from syncd.core.errors import Stop, WorkspaceError
+from syncd.scan.limits import LONGEST_PATH_BYTES
 from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scan, Scanner
-from syncd.scan.size_limit import LONGEST_PATH_BYTES
 from syncd.selection.selection import Decision, Scope, Selection, SelectionSettings
 from syncd.watch.scan_listener import NoScanListener
 

@@ -16,7 +16,7 @@ from syncd.archive.codec import Codec
 from syncd.core.directories import Directories
 from syncd.core.durable_file import StateFile
 from syncd.core.errors import ConfigError
-from syncd.core.lock import Lock
+from syncd.core.workspace_lock import Lock
 from syncd.daemon.pause_file import PauseFile
 from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkStore

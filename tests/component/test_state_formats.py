@@ -13,7 +13,7 @@ import pytest
 from syncd.archive.codec import Codec
 from syncd.core.durable_file import StateFile, sealed
 from syncd.core.file_identity import FileIdentity
-from syncd.remote.acquired_sandbox import AcquiredSandbox
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.remote.target import Target
 from syncd.remote.uplink import Uplink
 from syncd.remote.uplink_store import UplinkStore

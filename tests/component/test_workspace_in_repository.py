@@ -15,8 +15,8 @@ from syncd.core.errors import WorkspaceError
 from syncd.scan.explain import explain
 from syncd.scan.manifest import Kind
 from syncd.scan.scanner import Scanner
+from syncd.selection.git_repository import Repository, repository_around
 from syncd.selection.ignore_files import read_git_rules
-from syncd.selection.repository import Repository, repository_around
 from syncd.selection.selection import Selection, SelectionSettings
 from syncd.watch.changes import RescanReason
 from tests.component.git_folder import make_repository

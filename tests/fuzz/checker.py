@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from syncd.core.settings import Config, check_config
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
-from syncd.remote.acquired_sandbox import MOST_ACQUIRED, SPAN_S
+from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.removal_plan import within
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest

@@ -12,7 +12,7 @@ from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import NearlyEmpty, SyncdError
 from syncd.core.waiter import Superseded
 from syncd.daemon.loop import Components, Daemon
-from syncd.daemon.requests import SyncRequest
+from syncd.daemon.sync_requests import SyncRequest
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient, Response
 from syncd.remote.remote_job import JobRunner, RemoteJob

@@ -24,8 +24,8 @@ from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import build
 from syncd.daemon.build import RuntimeContext, folders_of
-from syncd.daemon.requests import SyncRequest
 from syncd.daemon.signals import Signals
+from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator
 from syncd.report.status_publisher import RunTotals

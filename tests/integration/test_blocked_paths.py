@@ -14,7 +14,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.emulator.request_log import RequestRecord
-from syncd.sandbox import blocked_paths_main
+from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sync.sync_cycle import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
@@ -364,7 +364,7 @@ def looked(top: Path, asked: list[tuple[str, str]], folder: Path) -> dict[str, s
     folder.mkdir()
     content = {"word": "w", "paths": [path for path, _ in asked], "kinds": "".join(kind for _, kind in asked)}
     (folder / "paths.json").write_text(json.dumps(content))
-    (folder / "main.py").write_bytes(Path(blocked_paths_main.__file__).read_bytes())
+    (folder / "main.py").write_bytes(Path(blocked_paths_in_sandbox.__file__).read_bytes())
     ran = subprocess.run(
         [sys.executable, "-I", "-S", folder / "main.py"],
         env={"AGENT_WORKSPACE": str(top)},

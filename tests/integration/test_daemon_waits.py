@@ -17,7 +17,7 @@ from syncd.daemon.pause_file import PauseFile
 from syncd.daemon.signals import Signals
 from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import RequestRecord, When
-from syncd.remote.acquired_sandbox import AcquiredSandbox
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.report.status_publisher import RunTotals
 from syncd.sandbox.provider import AcquiredSandboxStore
 from tests.integration.sync_rig import Rig, rigged

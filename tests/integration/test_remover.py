@@ -19,7 +19,7 @@ from syncd.remote.api import Api
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
-from syncd.sandbox import remover_main
+from syncd.sandbox import remover_in_sandbox
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.remover import Removal, Remover
 from syncd.scan.manifest import Entry, Kind, Manifest
@@ -182,7 +182,7 @@ def test_the_program_needs_nothing_but_python(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     asked = {"word": "w", "items": [{"path": "YQ==", "versions": [{"kind": "f", "size": 1, "sha256": ""}]}]}
     (tmp_path / "removals.json").write_text(json.dumps(asked))
-    (tmp_path / "main.py").write_bytes(Path(remover_main.__file__).read_bytes())
+    (tmp_path / "main.py").write_bytes(Path(remover_in_sandbox.__file__).read_bytes())
     ran = subprocess.run(
         [sys.executable, "-I", "-S", tmp_path / "main.py"],
         env={"AGENT_WORKSPACE": str(tmp_path / "work")},

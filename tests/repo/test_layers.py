@@ -39,15 +39,15 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
-    "remote": "acquired_sandbox failure keepalive retry target token_bucket uplink upload_url",
+    "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
-    "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess remote_changes removal_plan",
-    "scan": "exclusions links manifest mass_deletion_rule size_limit",
+    "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess overwrite_check_rules removal_plan",
+    "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
     ),
     "sync": "follow_up status_document sync_plan sync_reason",
-    "watch": "debounce scan_listener",
+    "watch": "debounce polling scan_listener",
 }
 
 _IMPURE = {

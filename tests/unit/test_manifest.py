@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from syncd.scan.limits import largest, mib, over_limit
 from syncd.scan.manifest import (
     WRITTEN_BACK_NS,
     YOUNG_NS,
@@ -23,7 +24,6 @@ from syncd.scan.manifest import (
     without_digest,
 )
 from syncd.scan.mass_deletion_rule import lost_nearly_all
-from syncd.scan.size_limit import largest, mib, over_limit
 
 OLD = Stamp(1_000, 2_000, 3, 4)
 FILE = Entry(Kind.FILE, 0o644, 1, 5, stamp=OLD, digest=b"d1")

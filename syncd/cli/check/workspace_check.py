@@ -21,9 +21,9 @@ from syncd.core.errors import WorkspaceError
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.scan.file_reader import ContentReader
+from syncd.scan.limits import over_limit
 from syncd.scan.manifest import Kind, content_bytes, count_files
 from syncd.scan.scanner import LeftOut, Scan, Scanner
-from syncd.scan.size_limit import over_limit
 from syncd.selection.selection import Decision, Selection
 from syncd.watch import inotify_limits, inotify_usage, mounts
 from syncd.watch.interface import watcher

@@ -43,8 +43,8 @@ def make_preview(config: Config) -> Preview:
     from syncd.archive.secret_files import exclude_secret_files  # noqa: PLC0415
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415 - `init --help` needs none of it
     from syncd.daemon.build import excludes_for, reader_of, selection_of  # noqa: PLC0415
+    from syncd.scan.limits import over_limit  # noqa: PLC0415
     from syncd.scan.scanner import Scanner  # noqa: PLC0415
-    from syncd.scan.size_limit import over_limit  # noqa: PLC0415
     from syncd.selection.selection import Decision  # noqa: PLC0415
 
     named: list[tuple[str, str]] = []
@@ -79,8 +79,8 @@ def show(preview: Preview, option: str) -> None:
 
 def _lines(preview: Preview, width: int) -> Iterator[str]:
     from syncd.core.formatting import size  # noqa: PLC0415 - as above
+    from syncd.scan.limits import largest  # noqa: PLC0415
     from syncd.scan.manifest import Kind, content_bytes, count_files  # noqa: PLC0415
-    from syncd.scan.size_limit import largest  # noqa: PLC0415
 
     entries = preview.manifest.values()
     files, folders = count_files(entries), sum(entry.kind is Kind.DIRECTORY for entry in entries)

@@ -18,15 +18,15 @@ from syncd.core.clock import stamp
 from syncd.core.directories import Directories
 from syncd.core.errors import Locked, NeedsPerson, SandboxNotFound, Stop, TryLater
 from syncd.core.interrupt import Interrupt, interrupting
-from syncd.core.lock import Lock, holder
 from syncd.core.settings import AcquireKeys, Config
 from syncd.core.waiter import Waiter
+from syncd.core.workspace_lock import Lock, holder
 from syncd.daemon.build import folders_of, key_of
 from syncd.remote.account import Account
-from syncd.remote.acquired_sandbox import AcquiredSandbox, should_be_replaced
 from syncd.remote.api import Api
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.remote.sandbox_lifetime import AcquiredSandbox, should_be_replaced
 from syncd.remote.target import Target
 from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider

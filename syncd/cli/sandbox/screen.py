@@ -12,8 +12,8 @@ from typing import Any
 from syncd.core.clock import stamp
 from syncd.core.formatting import ago, duration, seconds_of
 from syncd.core.text import one_line
-from syncd.remote.acquired_sandbox import AcquiredSandbox
 from syncd.remote.api import SandboxInfo
+from syncd.remote.sandbox_lifetime import AcquiredSandbox
 from syncd.sandbox.agent_info import AgentInfo, callable_servers, mcp_json, shell_lines
 
 _LABEL = 9

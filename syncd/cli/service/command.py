@@ -31,7 +31,7 @@ from syncd.core.api_key import find_key
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError, KeyRefused, SyncdError
 from syncd.core.settings import Config
-from syncd.selection.repository import repository_around
+from syncd.selection.git_repository import repository_around
 
 _LOG_LINES = 5
 # They set the folders of the daemon and of commands, so both must have the same.

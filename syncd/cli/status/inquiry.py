@@ -12,7 +12,7 @@ from syncd import __version__
 from syncd.core.clock import Clock
 from syncd.core.directories import default_config_path
 from syncd.core.errors import ConfigError
-from syncd.core.lock import holder
+from syncd.core.workspace_lock import holder
 from syncd.report.status_store import read_last, read_status
 from syncd.sync.status_document import State, Status
 
