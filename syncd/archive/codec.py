@@ -10,3 +10,8 @@ class Codec(Enum):
 
     FAST = "fast"
     DENSE = "dense"
+
+
+# isal's level of 0 to 3, and zlib's of 1 to 9.
+FAST_LEVEL = 2
+DENSE_LEVEL = 6

@@ -13,7 +13,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-from syncd.archive.codec import Codec
+from syncd.archive.codec import DENSE_LEVEL, FAST_LEVEL, Codec
 
 _RAW = -15
 
@@ -49,10 +49,10 @@ def deflated(block: bytes | memoryview, codec: Codec) -> tuple[bytes, Sum]:
 
 def _compressor(codec: Codec) -> Any:
     if codec is Codec.FAST:
-        return isal_zlib.compressobj(2, isal_zlib.DEFLATED, _RAW)
+        return isal_zlib.compressobj(FAST_LEVEL, isal_zlib.DEFLATED, _RAW)
     from zlib_ng import zlib_ng  # noqa: PLC0415 - only where the uplink is slow
 
-    return zlib_ng.compressobj(6, zlib_ng.DEFLATED, _RAW)
+    return zlib_ng.compressobj(DENSE_LEVEL, zlib_ng.DEFLATED, _RAW)
 
 
 def tail(whole: Sum) -> bytes:

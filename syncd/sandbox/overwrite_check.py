@@ -19,7 +19,7 @@ from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner, Purpose, RemoteJob, new_job
 from syncd.remote.retry import backoff_limit_s
 from syncd.sandbox import overwrite_check_in_sandbox
-from syncd.sandbox.overwrite_check_rules import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
+from syncd.sandbox.overwrite_warnings import ABSENT, OTHER, CheckList, RemoteChange, RemoteEntry, change_of, warnings
 from syncd.sandbox.removal_plan import within
 from syncd.scan.manifest import Entry, Kind
 

@@ -25,7 +25,7 @@ from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.overwrite_check import OverwriteCheck
-from syncd.sandbox.overwrite_check_rules import check_list
+from syncd.sandbox.overwrite_warnings import check_list
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
 from syncd.sandbox.removal_plan import Versions

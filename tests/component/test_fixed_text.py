@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from syncd.archive.snapshotter import described
 from syncd.cli.check.fixed_text import fixed_text
 from syncd.core.text import one_line, shown_path
-from syncd.sandbox.overwrite_check_rules import RemoteChange, warnings
+from syncd.sandbox.overwrite_warnings import RemoteChange, warnings
 from syncd.scan import exclusions
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import Difference, Entry, Kind

@@ -13,7 +13,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SandboxNotFound
 from syncd.remote.failure import ApiStep
-from syncd.sandbox import overwrite_check, overwrite_check_rules
+from syncd.sandbox import overwrite_check, overwrite_warnings
 from syncd.sandbox.overwrite_check import WARNED_FOR_S
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
@@ -293,7 +293,7 @@ def test_a_reset_is_not_reported_as_removed_files(rig: Rig) -> None:
 
 def test_of_many_files_only_local_changes_are_checked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list stays small."""
-    monkeypatch.setattr(overwrite_check_rules, "MOST_CHECKED", 3)
+    monkeypatch.setattr(overwrite_warnings, "MOST_CHECKED", 3)
     agent(rig, "a")
     agent(rig, "d/b")
     rig.write("d/b", "newer")
