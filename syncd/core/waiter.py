@@ -107,7 +107,12 @@ class Waiter:
             left_s = ends_s - _REAL.monotonic_s()
             ready = self._poll(_REAL, [left_s, *superseded_in_s], (descriptor, events))
             if descriptor in ready:
-                self.poll_events()
+                ready.discard(descriptor)
+                if ready:  # some come once only: poll(2) reports a changed list of mounts to one call
+                    self._handle(ready)
+                    self._superseded_in_s()
+                else:
+                    self.poll_events()
                 return True
             self._handle(ready)
             superseded_in_s = self._superseded_in_s()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import Collection
 
 import pytest
@@ -88,3 +90,29 @@ def test_contexts_nest(waiter: Waiter, clock: ScriptedClock, listener: Recording
             waiter.sleep(1)
         with pytest.raises(Superseded):
             waiter.sleep(1)
+
+
+def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
+    """Each event is handled, also one that is reported once only, together with what is waited for."""
+    ours, answer = os.pipe()
+    theirs, event = os.pipe()
+    received: list[set[int]] = []
+
+    class Reported(RecordingListener):
+        def wake_fds(self) -> list[tuple[int, int]]:
+            return [(theirs, select.POLLIN)]
+
+        def handle(self, ready: Collection[int]) -> None:
+            received.append(set(ready))
+
+    waiter.listener = Reported()
+    try:
+        waiter.poll_events()  # so that the next one of its own is not due yet
+        os.write(answer, b"x")
+        os.write(event, b"x")
+        received.clear()
+        assert waiter.wait_ready(ours, select.POLLIN, float("inf"))
+        assert received == [{theirs}]
+    finally:
+        for descriptor in (ours, answer, theirs, event):
+            os.close(descriptor)
