@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import pytest
 
+from syncd.core.clock import SystemClock
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Superseded, SupersededBy, Waiter
 from tests.clock import ScriptedClock
@@ -111,7 +112,7 @@ def test_an_event_that_comes_with_an_answer_is_handled(waiter: Waiter) -> None:
         os.write(answer, b"x")
         os.write(event, b"x")
         received.clear()
-        assert waiter.wait_ready(ours, select.POLLIN, float("inf"))
+        assert waiter.wait_ready(ours, select.POLLIN, SystemClock().monotonic_s() + 60)
         assert received == [{theirs}]
     finally:
         for descriptor in (ours, answer, theirs, event):
