@@ -19,7 +19,6 @@ _RAW = -15
 
 HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
-TAIL_BYTES = len(_LAST_BLOCK) + 8
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,14 @@ def test_no_path_comes_through(path: str) -> None:
             assert shown.count(word) <= known.count(word), (message, shown)
 
 
+def test_the_word_of_a_log_line_stays() -> None:
+    """A line that begins with a single fixed word is known by it, whatever it names."""
+    for line in ("watching /home/zq", "resolved: zq"):
+        word = line.partition(" ")[0].rstrip(":")
+        assert fixed_text(line).startswith(word), line
+        assert "zq" not in fixed_text(line)
+
+
 def test_endless_text() -> None:
     """A line of a megabyte is read once, without a search that grows with its square."""
     assert fixed_text("read now " + "1 new ('" * 100_000) == "…"

@@ -8,8 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,31 +18,7 @@ from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.http_client import HttpClient, NoResponse
 from tests.clock import ScriptedClock
-
-Talk = Callable[[socket.socket], None]
-
-
-@contextmanager
-def answering(talk: Talk) -> Iterator[int]:
-    """Listen on loopback, and answer each connection by `talk`."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, suppress(OSError):
-                    talk(connection)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+from tests.loopback import answering
 
 
 @pytest.fixture

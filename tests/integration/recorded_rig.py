@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,26 +109,3 @@ def raw(status: str, *headers: str, body: str = "", ends: str = "\\r\\n") -> str
 def fill(path: Path, size_bytes: int = 12 << 20) -> None:
     """Write incompressible bytes, by default more than all the socket buffers hold."""
     path.write_bytes(random.Random(1).randbytes(size_bytes))
-
-
-@contextmanager
-def served(talk: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Serve connections one after the other by `talk`, and give the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, suppress(OSError):
-                    talk(connection)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()

@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 
 from syncd.remote import exchange_monitor, http_client
-from tests.integration.recorded_rig import OPS, RecordedRig, served
+from tests.integration.recorded_rig import OPS, RecordedRig
 from tests.integration.sync_rig import RecordingObserver
+from tests.loopback import answering
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -44,7 +45,7 @@ def test_a_second_response_read_late_is_dropped(recorded: RecordedRig) -> None:
 
     asked: list[int] = []
     hear = exchange_monitor.ExchangeMonitor.trace
-    with served(talk) as port, pytest.MonkeyPatch.context() as patch:
+    with answering(talk) as port, pytest.MonkeyPatch.context() as patch:
         patch.setattr(exchange_monitor.ExchangeMonitor, "trace", late)
         url = f"http://127.0.0.1:{port}/"
         asked.append(1)
@@ -80,7 +81,7 @@ def test_a_kept_connection_that_closes_under_a_request(
             assert closed.wait(5)
 
     monkeypatch.setattr(exchange_monitor.ExchangeMonitor, "trace", received)
-    with served(talk) as port:
+    with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         assert recorded.rig.client.exchange("GET", url, headers={}, read_s=5).status == 200
         method = "GET" if content is None else "PUT"
@@ -130,7 +131,7 @@ def test_an_abandoned_upload_does_not_arrive_later(
 
     blocks = [bytes(65_536)] * (size_bytes // 65_536)
     headers = {"Content-Length": str(65_536 * len(blocks))}
-    with served(talk) as port:
+    with answering(talk) as port:
         url = f"http://127.0.0.1:{port}/"
         with pytest.raises(http_client.NoResponse):
             recorded.rig.client.exchange("PUT", url, headers=headers, read_s=0.5, content=blocks)
@@ -148,7 +149,7 @@ def test_cookies_are_not_kept(recorded: RecordedRig) -> None:
             asked.append(connection.recv(65_536))
             connection.sendall(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n")
 
-    with served(talk) as port:
+    with answering(talk) as port:
         for _ in range(2):
             recorded.rig.client.exchange("GET", f"http://127.0.0.1:{port}/", headers={}, read_s=5)
         recorded.rig.client.drop()

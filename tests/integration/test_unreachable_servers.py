@@ -13,7 +13,8 @@ import pytest
 
 from syncd.remote import http_client
 from syncd.remote.failure import ApiStep
-from tests.integration.recorded_rig import OFFLINE, RecordedRig, served
+from tests.integration.recorded_rig import OFFLINE, RecordedRig
+from tests.loopback import answering
 
 Make = Callable[..., tuple[str, str]]
 
@@ -72,7 +73,7 @@ def test_an_untrusted_certificate(
         with context.wrap_socket(connection, server_side=True) as wrapped:
             got.append(wrapped.recv(65_536))
 
-    with served(talk) as port:
+    with answering(talk) as port:
         sync_to_unreachable(recorded, op, f"https://localhost:{port}", says)
     assert got in ([], [b""] * len(got))
 
@@ -107,7 +108,7 @@ def test_a_port_without_tls(
     """The port of an https address does not answer in TLS."""
     monkeypatch.setattr(http_client, "CONNECT_S", 0.2)
     recorded.rig.keys["retry"]["give_up_after_seconds"] = 3
-    with served(talk) as port:
+    with answering(talk) as port:
         sync_to_unreachable(recorded, op, f"https://localhost:{port}", says)
 
 

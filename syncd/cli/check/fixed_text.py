@@ -22,7 +22,7 @@ _UNITS = "files?|paths?|director(?:y|ies)|folders?|links?|warnings?|texts?|bytes
 _OTHERS = (
     rf"{_NUMBER} (?:{_UNITS})",
     r"with [1-5][0-9]{2}|(?<=\()[1-5][0-9]{2}",  # an HTTP status
-    "^(?:watching|stopping|paused|resumed|mended)",  # log lines that begin with a single word
+    "^(?:watching|stopping|paused|resumed|resolved)",  # log lines that begin with a single word
     # From systemd's message catalog.
     r"Main process exited, code=[a-z]+, status=[0-9]+/[A-Z_]+",
     r"Failed with result '[a-z-]{1,20}'",
