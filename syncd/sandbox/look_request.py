@@ -1,0 +1,98 @@
+"""A look at the sandbox's workspace: what is asked of the program that looks, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from msgspec import Struct
+
+from syncd.scan.manifest import Entry
+
+
+class RemoteKind(StrEnum):
+    """The kind of what a look found at a path."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+    OTHER = "o"  # a socket, a FIFO or a device
+    ABSENT = ""  # nothing, or something behind a link or a file that took a directory's place
+    UNREADABLE = "?"
+
+
+class RemoteEntry(Struct, frozen=True):
+    """What a look found at one path in the sandbox.
+
+    `digest` is the SHA-256 of a file's content, empty if it was not read. `copy` is the file on this machine that
+    holds that content, empty if none was fetched. `unstable`: the file changed while it was looked at, so that what was
+    read of it may be half old and half new; it has no copy.
+    """
+
+    kind: RemoteKind
+    mode: int = 0  # permission bits
+    size_bytes: int = 0
+    mtime_s: int = 0
+    target: str = ""  # of a link
+    digest: bytes = b""
+    copy: str = ""
+    unstable: bool = False
+
+
+ABSENT = RemoteEntry(RemoteKind.ABSENT)
+
+
+class LookAction(Enum):
+    """What the program does about one path."""
+
+    COMPARE = "report it if it differs"
+    FETCH = "report it if it differs, and copy it"
+    REMOVE = "remove it if it does not differ, else report it"
+    EXISTS = "count it if it is missing"
+
+
+@dataclass(frozen=True)
+class LookItem:
+    """One path to look at. It does not differ if it is as any of `versions`.
+
+    A file is as a version if kind, content and the owner's executable bit are equal; a link if its target is; a
+    directory always. A path without versions differs if anything is there; if nothing is there, it does not.
+    """
+
+    versions: tuple[Entry, ...]
+    action: LookAction
+
+
+@dataclass(frozen=True)
+class LookRequest:
+    """What to look at.
+
+    `items` are in the order in which they are removed. `find_new`: list and copy what is there beyond `items`, but not
+    what is in a directory of a name in `pruned_names`, and never a `.git`. At most `most_copied_bytes` are copied, the
+    smallest files first; what is beyond is reported without a copy.
+    """
+
+    items: Mapping[str, LookItem]
+    find_new: bool = False
+    pruned_names: Collection[str] = ()
+    most_copied_bytes: int = 2 << 30
+
+
+@dataclass(frozen=True)
+class LookResult:
+    """What was found.
+
+    `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are
+    directories that were not entered. Of paths to remove, `removed` are gone, `kept` are directories that hold
+    something else, and `failed` those that could not be removed, with the reason; those that differ are in `differing`.
+    `missing` counts the missing ones of action EXISTS.
+    """
+
+    differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
+    new: Mapping[str, RemoteEntry] = field(default_factory=dict)
+    pruned: Collection[str] = ()
+    removed: Collection[str] = ()
+    kept: Collection[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    missing: int = 0
