@@ -84,9 +84,10 @@ class LookResult:
     """What was found.
 
     `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are
-    directories that were not entered. Of paths to remove, `removed` are gone, `kept` are directories that hold
-    something else, and `failed` those that could not be removed, with the reason; those that differ are in `differing`.
-    `missing` counts the missing ones of action EXISTS.
+    directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
+    Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
+    could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
+    action EXISTS. `unlisted` counts new paths beyond the most that a look lists.
     """
 
     differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
@@ -96,3 +97,4 @@ class LookResult:
     kept: Collection[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    unlisted: int = 0

@@ -42,7 +42,10 @@ PURE = {
     "emulator": "hostile_bodies signing",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
-    "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess look_request overwrite_warnings removal_plan",
+    "sandbox": (
+        "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request overwrite_warnings region_guess"
+        " removal_plan"
+    ),
     "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
@@ -78,7 +81,10 @@ _IMPURE = {
 
 # Each of these modules is imported by the files here alone (shell patterns), for the reason beside it.
 ONLY_IN = {
-    "time": (("syncd/core/clock.py",), "one module reads clocks, so that tests turn them by hand"),
+    "time": (
+        ("syncd/core/clock.py", "syncd/sandbox/look_in_sandbox.py"),
+        "one module reads clocks, so that tests turn them by hand; a program in the sandbox has its own",
+    ),
     "httpx": (("syncd/remote/*",), "one package reaches the network, and translates its errors"),
     "watchdog": (("syncd/watch/*",), "its events stay inside the watch"),
     "isal": (("syncd/archive/*",), "compression is the archive's business"),
