@@ -42,7 +42,10 @@ PURE = {
     "emulator": "hostile_bodies signing",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
-    "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess look_request overwrite_warnings removal_plan",
+    "sandbox": (
+        "agent_info blocked_paths_rules hook_rules leftovers region_guess look_request overwrite_warnings removal_plan "
+        "saved_versions_rules"
+    ),
     "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
