@@ -43,7 +43,7 @@ class SavedPath(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class SavedVersion:
-    """What the agent had at some paths, by path in the order of the names, as it was saved at `at` (aware UTC)."""
+    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC)."""
 
     id: str
     at: datetime
