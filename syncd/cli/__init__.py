@@ -32,6 +32,7 @@ COMMANDS = {
     "flush": "Wait until all that is on disk now is in the sandbox.",
     "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
+    "saved": "List, show, restore and drop the agent's versions that were saved.",
     "ls": "List the paths that a snapshot would hold, or those that it leaves out.",
     "explain": "Tell if a path is in the snapshot, and by which rule.",
     "check": "Check configuration, key, directory, limits, clock, API and sandbox.",

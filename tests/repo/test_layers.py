@@ -45,6 +45,8 @@ PURE = {
     "sandbox": (
         "agent_info blocked_paths_rules hook_rules leftovers look_encoding look_request overwrite_warnings region_guess"
         " removal_plan"
+        "agent_info blocked_paths_rules hook_rules leftovers region_guess look_request overwrite_warnings removal_plan "
+        "saved_versions_rules"
     ),
     "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
