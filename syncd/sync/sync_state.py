@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -107,14 +108,32 @@ class SyncState:
                 self._initialized.remove()
             self._marked = True
 
-    def possibly_applied(self, target: Target) -> Manifest:
-        """The entries that may be in this sandbox besides the last manifest that it was known to hold."""
-        record = self._possibly_applied.load()
-        return _manifest(record) if record is not None and record.target.same_sandbox(target) else {}
+    def possibly_applied(self, target: Target) -> tuple[Manifest, ...]:
+        """The entries that may be in this sandbox besides the last manifest that it was known to hold.
 
-    def record_possibly_applied(self, target: Target, entries: Manifest) -> None:
-        """Record that an initialize with these entries is about to be requested. Raises `OSError`."""
-        self._possibly_applied.save(self._record(target, entries))
+        One manifest for each version of a path: what several unanswered initializes put there.
+        """
+        record = self._possibly_applied.load()
+        if record is None or not record.target.same_sandbox(target):
+            return ()
+        manifests: list[Manifest] = []
+        for row in record.rows:
+            path = os.fsdecode(row.path)
+            manifest = next((manifest for manifest in manifests if path not in manifest), None)
+            if manifest is None:
+                manifests.append(manifest := {})
+            manifest[path] = _entry(row)
+        return tuple(manifests)
+
+    def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
+        """Record that an initialize with the last of these is about to be requested. Raises `OSError`."""
+        rows = [row for manifest in manifests for row in _rows(manifest)]
+        self._possibly_applied.save(_ManifestRecord(target=target, rows=rows, searched=self._searched))
+
+    def recorded_target(self) -> Target | None:
+        """The sandbox of the last manifest that is recorded."""
+        record = self._initialized.load()
+        return record.target if record is not None else None
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""
@@ -126,11 +145,7 @@ class SyncState:
                 forget()
 
     def _record(self, target: Target, manifest: Manifest) -> _ManifestRecord:
-        rows = [
-            _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
-            for p, e in manifest.items()
-        ]
-        return _ManifestRecord(target=target, rows=rows, searched=self._searched)
+        return _ManifestRecord(target=target, rows=_rows(manifest), searched=self._searched)
 
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
@@ -139,6 +154,13 @@ class SyncState:
 
 def _manifest(record: _ManifestRecord) -> Manifest:
     return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+
+
+def _rows(manifest: Manifest) -> list[_StateRow]:
+    return [
+        _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
+        for p, e in manifest.items()
+    ]
 
 
 def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
