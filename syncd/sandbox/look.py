@@ -23,7 +23,7 @@ from syncd.remote.artifacts import Artifacts, ExpectedCopy, extract_copies, read
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
 from syncd.sandbox import look_in_sandbox
-from syncd.sandbox.look_encoding import Found, InvalidReport, Report, encoded, removals, report_of
+from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, removals, report_of
 from syncd.sandbox.look_request import LookRequest, LookResult, RemoteEntry
 from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
 
@@ -228,7 +228,7 @@ def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]
     raise _invalid(job, "a value has another type")
 
 
-def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]], output: str) -> Report:
+def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]], output: str) -> LookReport:
     """Return the report, if it is one that the program can have made. Raises `StepFailed`."""
     if not rows or rows[-1][:1] != ["done"]:
         raise job.incomplete(output)
@@ -246,7 +246,7 @@ def _invalid(job: RemoteJob, why: str) -> StepFailed:
     return StepFailed(job.purpose.step, FailureAction.RETRY, message)
 
 
-def _expected(job: RemoteJob, report: Report, folder: str) -> dict[int, ExpectedCopy]:
+def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, ExpectedCopy]:
     """Return the copies that the report names, by their number, each with its place in the folder."""
     return {
         number: ExpectedCopy(found.entry.size_bytes, found.entry.digest, os.path.join(folder, f"{job.name}-{number}"))
@@ -254,10 +254,10 @@ def _expected(job: RemoteJob, report: Report, folder: str) -> dict[int, Expected
     }
 
 
-def _result(report: Report, expected: dict[int, ExpectedCopy], right: set[int], wrong: set[int]) -> LookResult:
+def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[int], wrong: set[int]) -> LookResult:
     """Return the result, with the copies on this machine; a copy of another content is of a file that changes."""
 
-    def complete(found: Found) -> RemoteEntry:
+    def complete(found: FoundEntry) -> RemoteEntry:
         if found.copy in right:
             return replace(found.entry, copy=expected[found.copy].path)
         return replace(found.entry, unstable=True) if found.copy in wrong else found.entry

@@ -36,7 +36,7 @@ Shape = TypeVar("Shape")
 Recoded = Callable[[str], str]
 
 
-class _Row(Struct, array_like=True, forbid_unknown_fields=True):
+class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
     """One entry in the report. `key` is the index of its path in the request, or the path of a new one."""
 
     key: int | str
@@ -55,7 +55,7 @@ class InvalidReport(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundEntry:
     """One row of the report. `copy` is the number of the copy, None if none was made."""
 
     entry: RemoteEntry
@@ -63,11 +63,11 @@ class Found:
 
 
 @dataclass
-class Report:
+class LookReport:
     """The report of one look, checked against its request."""
 
-    differing: dict[str, Found] = field(default_factory=dict)
-    new: dict[str, Found] = field(default_factory=dict)
+    differing: dict[str, FoundEntry] = field(default_factory=dict)
+    new: dict[str, FoundEntry] = field(default_factory=dict)
     pruned: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Report:
     unlisted: int = 0
 
     @property
-    def copies(self) -> dict[int, Found]:
+    def copies(self) -> dict[int, FoundEntry]:
         """The rows with a copy, by its number."""
         rows = [*self.differing.values(), *self.new.values()]
         return {found.copy: found for found in rows if found.copy is not None}
@@ -123,9 +123,9 @@ def _letter(entry: Entry) -> str:
     return "x" if entry.mode & _EXECUTABLE else "f"
 
 
-def report_of(rows: Iterable[list[Any]], request: LookRequest, from_remote: Recoded) -> Report:
+def report_of(rows: Iterable[list[Any]], request: LookRequest, from_remote: Recoded) -> LookReport:
     """Return the report with these rows. Raises `InvalidReport`."""
-    reading = _Reading(request, from_remote)
+    reading = _ReportReader(request, from_remote)
     counts: list[int] | None = None
     for row in rows:
         if counts is not None:
@@ -143,11 +143,11 @@ def report_of(rows: Iterable[list[Any]], request: LookRequest, from_remote: Reco
     return reading.report
 
 
-class _Reading:
+class _ReportReader:
     """Reads one report row by row."""
 
     def __init__(self, request: LookRequest, from_remote: Recoded) -> None:
-        self.report = Report()
+        self.report = LookReport()
         self._request = request
         self._paths = list(request.items)
         self._from_remote = from_remote
@@ -215,8 +215,8 @@ class _Reading:
             raise InvalidReport("a new path is none")
         self.report.new[path] = found
 
-    def _found(self, value: Any) -> tuple[int | str, Found]:
-        row = _converted(value, _Row)
+    def _found(self, value: Any) -> tuple[int | str, FoundEntry]:
+        row = _converted(value, _ReportRow)
         digest = _digest(row.digest)
         copied = row.copy >= 0
         if copied and (row.kind is not RemoteKind.FILE or not digest or row.unstable or row.copy in self._copies):
@@ -227,7 +227,7 @@ class _Reading:
         entry = RemoteEntry(
             row.kind, row.mode, row.size_bytes, row.mtime_s, target, digest, unstable=bool(row.unstable)
         )
-        return row.key, Found(entry, row.copy if copied else None)
+        return row.key, FoundEntry(entry, row.copy if copied else None)
 
     def _to_remove(self, ranges: list[Any]) -> list[str]:
         """Return the paths of ranges of indexes, which must be paths to remove."""

@@ -34,7 +34,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DIGEST_BYTES = 16  # of each SHA-256 on the list
 
 
-class _Found:
+class _SeenEntry:
     """The entry at one path."""
 
     __slots__ = ("copy", "digest", "kind", "mode", "mtime", "size", "target", "unstable")
@@ -56,7 +56,7 @@ class _Found:
         return [*row, _text(self.target)] if self.kind == "l" else row
 
 
-class _Version:
+class _ListedVersion:
     """A version on the list: `kind` is d, l, f, x (an executable file), or u (of unknown content)."""
 
     __slots__ = ("digest", "kind", "size", "target")
@@ -80,7 +80,7 @@ def _stamp(status: "os.stat_result") -> "tuple[int, int, int, int, int]":
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _same_as_any(found: "_Found", versions: "list[_Version]") -> "bool":
+def _same_as_any(found: "_SeenEntry", versions: "list[_ListedVersion]") -> "bool":
     """Return True if the entry is as one of the versions; a file's digest must be known."""
     for version in versions:
         if found.kind == "d" and version.kind == "d":
@@ -113,7 +113,7 @@ def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, 
     return sha256.digest(), size + 1 - left
 
 
-class _Folders:
+class _OpenDirectories:
     """The workspace's directories, of which the last used ones stay open."""
 
     def __init__(self, top: "int") -> None:
@@ -154,12 +154,12 @@ class _Look:
     def __init__(self, request: "dict[str, Any]", top: "int", own: "str") -> None:
         self._request = request
         self._own = own
-        self._folders = _Folders(top)
+        self._folders = _OpenDirectories(top)
         self._copied = 0
         self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
-        self._to_copy = []  # type: list[tuple[int, int, bytes, _Found, list[_Version]]]
-        self._differing = {}  # type: dict[int, _Found]
-        self._new = {}  # type: dict[bytes, _Found]
+        self._to_copy = []  # type: list[tuple[int, int, bytes, _SeenEntry, list[_ListedVersion]]]
+        self._differing = {}  # type: dict[int, _SeenEntry]
+        self._new = {}  # type: dict[bytes, _SeenEntry]
         self._unlisted = 0
         self._pruned = []  # type: list[bytes]
         self._removed = []  # type: list[int]
@@ -199,12 +199,12 @@ class _Look:
             for _ in range(ord(count) - 48):
                 kind = next(kinds)
                 if kind in "fx":
-                    versions.append(_Version(kind, next(sizes), digests[place : place + _DIGEST_BYTES]))
+                    versions.append(_ListedVersion(kind, next(sizes), digests[place : place + _DIGEST_BYTES]))
                     place += _DIGEST_BYTES
                 elif kind == "l":
-                    versions.append(_Version(kind, target=_bytes(next(targets))))
+                    versions.append(_ListedVersion(kind, target=_bytes(next(targets))))
                 else:
-                    versions.append(_Version(kind))
+                    versions.append(_ListedVersion(kind))
             yield versions
 
     def _status(self, path: "bytes") -> "os.stat_result | bool | None":
@@ -215,28 +215,28 @@ class _Look:
         except OSError as failure:
             return None if failure.errno in _NOTHING else True
 
-    def _seen(self, path: "bytes", versions: "list[_Version]") -> "tuple[_Found, os.stat_result | None]":
+    def _seen(self, path: "bytes", versions: "list[_ListedVersion]") -> "tuple[_SeenEntry, os.stat_result | None]":
         """Return the entry at a path, with its digest if the size is one of the versions'. Raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
         try:
             parent = self._folders.descriptor(folder)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                return _Found("d", status), status
+                return _SeenEntry("d", status), status
             if stat.S_ISLNK(status.st_mode):
-                return _Found("l", status, os.readlink(name, dir_fd=parent)), status
+                return _SeenEntry("l", status, os.readlink(name, dir_fd=parent)), status
             if not stat.S_ISREG(status.st_mode):
-                return _Found("o", status), status
-            found = _Found("f", status)
+                return _SeenEntry("o", status), status
+            found = _SeenEntry("f", status)
             if any(version.size == status.st_size for version in versions):
                 status = self._read(found, parent, name)
         except OSError as failure:
             if failure.errno in _NOTHING:
-                return _Found(""), None
+                return _SeenEntry(""), None
             raise
         return found, status
 
-    def _read(self, found: "_Found", parent: "int", name: "bytes") -> "os.stat_result":
+    def _read(self, found: "_SeenEntry", parent: "int", name: "bytes") -> "os.stat_result":
         """Fill in the digest, or that the file changes."""
         descriptor = os.open(name, _FILE, dir_fd=parent)
         try:
@@ -251,11 +251,11 @@ class _Look:
         found.digest = b"" if found.unstable else digest
         return before
 
-    def _compare(self, index: "int", path: "bytes", versions: "list[_Version]", copied: "bool") -> None:
+    def _compare(self, index: "int", path: "bytes", versions: "list[_ListedVersion]", copied: "bool") -> None:
         try:
             found, _ = self._seen(path, versions)
         except OSError:
-            found = _Found("?")
+            found = _SeenEntry("?")
         if _same_as_any(found, versions) or (not found.kind and not versions):
             return
         self._differing[index] = found
@@ -274,7 +274,7 @@ class _Look:
                 names = self._names(folder)
             except OSError as failure:
                 if failure.errno not in _NOTHING:
-                    self._pruned.append(folder or b".")
+                    self._prune(folder or b".")
                 continue
             for name in names:
                 path = folder + b"/" + name if folder else name
@@ -283,16 +283,22 @@ class _Look:
                 try:
                     found, status = self._seen(path, [])
                 except OSError:
-                    found, status = _Found("?"), None
+                    found, status = _SeenEntry("?"), None
                 if found.kind == "d" and status is not None:
                     if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
                         continue  # executions may have their folders in the workspace
                     if name in pruned:
-                        self._pruned.append(path)
+                        self._prune(path)
                         continue
                     folders.append(path)
                 if path not in items and found.kind:
                     self._add_new(path, found)
+
+    def _prune(self, path: "bytes") -> None:
+        if len(self._pruned) < self._request["most_new"]:
+            self._pruned.append(path)
+        else:
+            self._unlisted += 1
 
     def _names(self, folder: "bytes") -> "list[bytes]":
         listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folders.descriptor(folder))
@@ -301,7 +307,7 @@ class _Look:
         finally:
             os.close(listed)
 
-    def _add_new(self, path: "bytes", found: "_Found") -> None:
+    def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
         if len(self._new) >= self._request["most_new"]:
             self._unlisted += 1
             return
@@ -333,7 +339,7 @@ class _Look:
                 # Someone put it back meanwhile.
                 self._differing = {index: other for index, other in self._differing.items() if other is not found}
 
-    def _copy(self, path: "bytes", found: "_Found", to: "str", left: "int") -> "int":
+    def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
         """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
         folder, _, name = path.rpartition(b"/")
         source = os.open(name, _FILE, dir_fd=self._folders.descriptor(folder))
@@ -366,7 +372,7 @@ class _Look:
         found.copy, self._copied = self._copied, self._copied + 1
         return length
 
-    def _remove(self, index: "int", path: "bytes", versions: "list[_Version]") -> None:
+    def _remove(self, index: "int", path: "bytes", versions: "list[_ListedVersion]") -> None:
         folder, _, name = path.rpartition(b"/")
         self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
         try:
