@@ -62,7 +62,7 @@ def test_an_id_is_its_time() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         "",
         ".",
         "..",
@@ -75,7 +75,7 @@ def test_an_id_is_its_time() -> None:
         "20261126-046112-3f",
         "20261126-040112-3g",
         "20261126-040112-3f.damaged",
-    ),
+    ],
 )
 def test_no_id(text: str) -> None:
     """Whatever has not the form of an id, or no time in it, is none: an id is used as a file's name."""
