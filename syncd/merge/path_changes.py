@@ -16,10 +16,14 @@ kept. The gap between the last look and the rename is a few microseconds; where 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
+
+from msgspec.structs import replace
 
 from syncd.merge.file_copy import digest_of
 from syncd.merge.writes import OTHER, PERMISSIONS, LocalEntry, by_depth, opened
@@ -34,6 +38,14 @@ _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, 
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 64
+NO_CONTENT = hashlib.sha256().digest()
+
+
+@dataclass
+class Place:
+    """The path that is being worked on."""
+
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,31 +60,33 @@ class Step:
     path: str
     was: LocalEntry | None
     becomes: LocalEntry | None
-    fill: Callable[[int], bytes] | None = None
+    fill: Callable[[int], bytes] = lambda _: NO_CONTENT
     implied: bool = False
 
     @property
-    def _was_directory(self) -> bool:
+    def was_directory(self) -> bool:
+        """True if a directory was there."""
         return self.was is not None and self.was.is_directory
 
     @property
-    def _becomes_directory(self) -> bool:
+    def becomes_directory(self) -> bool:
+        """True if a directory is to be there."""
         return self.becomes is not None and self.becomes.is_directory
 
     @property
     def clears(self) -> bool:
         """True if what is there has to be removed by itself, as no rename can replace it."""
-        return self.was is not None and (self.becomes is None or self._was_directory != self._becomes_directory)
+        return self.was is not None and (self.becomes is None or self.was_directory != self.becomes_directory)
 
     @property
     def creates_directory(self) -> bool:
         """True if a directory is to be created."""
-        return self._becomes_directory and not self._was_directory
+        return self.becomes_directory and not self.was_directory
 
     @property
     def places(self) -> bool:
         """True if a temporary file or link is renamed."""
-        return self.becomes is not None and not self._becomes_directory
+        return self.becomes is not None and not self.becomes_directory
 
 
 def draft_name(token: str, number: int) -> str:
@@ -144,11 +158,11 @@ def set_directory_mode(cursor: safe_open.DirCursor, path: str, mode: int) -> Non
 
 
 class PathChanges:
-    """The steps of one write or undo. `at` is the path that is being changed, for a message."""
+    """The steps of one write or undo. `at` is told which path is being changed, for a message."""
 
-    def __init__(self, workspace: str, token: str, steps: Sequence[Step]) -> None:
-        self.at = ""
+    def __init__(self, workspace: str, token: str, steps: Sequence[Step], at: Place) -> None:
         self.left: set[str] = set()
+        self._at = at
         self.digests: dict[str, bytes] = {}
         self._workspace = workspace
         self._token = token
@@ -162,10 +176,10 @@ class PathChanges:
         usable = self._usable_folders()
         with self._cursor() as cursor, _Unflushed() as unflushed:
             for step in self._steps:
-                if step.places:
-                    self.at = step.path
+                if step.becomes is not None and step.places:
+                    self._at.path = step.path
                     parent, name = self._draft(cursor, step, usable)
-                    self._write_draft(step, parent, name, unflushed)
+                    self._write_draft(step, step.becomes, parent, name, unflushed)
             unflushed.flush()
 
     def make(self) -> None:
@@ -184,7 +198,7 @@ class PathChanges:
                 if step.places and step.path not in self.left:
                     self._attempt(step, lambda s: self._place(cursor, drafts, s))
             for path in sorted(self._drafts):
-                self.at = path
+                self._at.path = path
                 _remove(drafts, self._drafts.pop(path))
             for step in reversed(self._steps):
                 if step.implied and step.path not in self.left:
@@ -198,7 +212,7 @@ class PathChanges:
 
     def _attempt(self, step: Step, action: Callable[[Step], bool | None]) -> None:
         """Do a part of a step; if the path or the way to it has changed, it is left."""
-        self.at = step.path
+        self._at.path = step.path
         try:
             if action(step) is False:
                 self.left.add(step.path)
@@ -212,9 +226,9 @@ class PathChanges:
     def _usable_folders(self) -> dict[str, bool]:
         """For each directory that the steps change: True if temporary files can be in it now."""
         return {
-            step.path: step._was_directory and step._becomes_directory and opened(_mode(step.was)) == _mode(step.was)
+            step.path: step.was_directory and step.becomes_directory and opened(_mode(step.was)) == _mode(step.was)
             for step in self._steps
-            if step._was_directory or step._becomes_directory
+            if step.was_directory or step.becomes_directory
         }
 
     def _draft(self, cursor: safe_open.DirCursor, step: Step, usable: dict[str, bool]) -> tuple[int, str]:
@@ -241,33 +255,32 @@ class PathChanges:
                     return parent, name
             folder = folder.rpartition("/")[0]
 
-    def _write_draft(self, step: Step, parent: int, name: str, unflushed: _Unflushed) -> None:
-        assert step.becomes is not None
-        restored = step.becomes.stamp
-        if step.becomes.kind is Kind.SYMLINK:
-            os.symlink(step.becomes.target, name, dir_fd=parent)
+    def _write_draft(self, step: Step, entry: LocalEntry, parent: int, name: str, unflushed: _Unflushed) -> None:
+        restored = entry.stamp
+        if entry.kind is Kind.SYMLINK:
+            os.symlink(entry.target, name, dir_fd=parent)
             if restored is not None:
                 os.utime(name, ns=(restored.mtime_ns,) * 2, dir_fd=parent, follow_symlinks=False)
             return
-        assert step.fill is not None
         descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         unflushed.add(descriptor)
         digest = step.fill(descriptor)
-        if step.becomes.digest not in (b"", digest):
-            raise OSError(errno.EIO, "its kept content is damaged")
+        if entry.digest not in (b"", digest):
+            self.left.add(step.path)  # the kept bytes are damaged: what is there now is better
+            return
         self.digests[step.path] = digest
         if restored is not None:
             os.utime(descriptor, ns=(restored.mtime_ns,) * 2)
-        os.fchmod(descriptor, step.becomes.mode)  # after the last write, which drops set-id bits
+        os.fchmod(descriptor, entry.mode)  # after the last write, which drops set-id bits
         unflushed.flush_some()
 
     # -- visible changes
 
     def _clear(self, cursor: safe_open.DirCursor, step: Step) -> bool:
         parent, name = cursor.parent_of(step.path)
-        if not self._is_as_seen(step, parent, name):
+        if not self._is_as_seen(step.was, parent, name):
             return False
-        if step._was_directory:
+        if step.was_directory:
             os.rmdir(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
@@ -281,16 +294,14 @@ class PathChanges:
 
     def _place(self, cursor: safe_open.DirCursor, drafts: safe_open.DirCursor, step: Step) -> bool:
         parent, name = cursor.parent_of(step.path)
-        if step.was is not None and not step.clears and not self._is_as_seen(step, parent, name):
+        if step.was is not None and not step.clears and not self._is_as_seen(step.was, parent, name):
             return False
         draft_folder, draft = drafts.parent_of(self._drafts[step.path])
-        # A temporary file that someone removed is a failure, not a change of the path.
         self._touch(step.path)
         self._touch(self._drafts[step.path])
         if step.was is None or step.clears:
-            if not _link(draft_folder, draft, parent, name):
+            if not _rename_to_new(draft_folder, draft, parent, name):
                 return False
-            os.unlink(draft, dir_fd=draft_folder)
         else:
             os.replace(draft, name, src_dir_fd=draft_folder, dst_dir_fd=parent)
         del self._drafts[step.path]
@@ -308,7 +319,7 @@ class PathChanges:
         return False
 
     def _set_mode(self, cursor: safe_open.DirCursor, step: Step) -> None:
-        if step._was_directory and (step.path in self.left or not step.becomes):
+        if step.was_directory and (step.path in self.left or not step.becomes):
             if step.path in self.left and step.was and step.was.mode != opened(step.was.mode):
                 set_directory_mode(cursor, step.path, step.was.mode)
         elif step.becomes is not None and step.becomes.is_directory and step.path not in self.left:
@@ -321,20 +332,17 @@ class PathChanges:
             elif now.mode != mode:
                 set_directory_mode(cursor, step.path, mode)
 
-    def _is_as_seen(self, step: Step, parent: int, name: str) -> bool:
-        """True if a path is still as it was seen; the last look before it is replaced."""
-        assert step.was is not None
+    def _is_as_seen(self, seen: LocalEntry | None, parent: int, name: str) -> bool:
+        """True if something is still as it was seen; the last look before it is replaced."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if step.was.is_directory:
-            return stat.S_ISDIR(status.st_mode)
+        if seen is None or seen.is_directory:
+            return seen is not None and stat.S_ISDIR(status.st_mode)
         target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else ""
-        now = _local_entry(status, target, step.was.digest)
+        now = _local_entry(status, target, seen.digest)
         inode = (status.st_dev, status.st_ino)
-        seen = step.was
         if inode in self._relinked and now.stamp is not None and seen.stamp is not None:
             # The removal of another name of the same file changed its ctime.
-            ctime_ns = now.stamp.ctime_ns
-            seen = LocalEntry(seen.kind, seen.mode, seen.size_bytes, seen.target, seen.digest, _at(seen.stamp, ctime_ns))
+            now = replace(now, stamp=replace(now.stamp, ctime_ns=seen.stamp.ctime_ns))
         if now != seen:
             return False
         if status.st_nlink > 1:
@@ -346,7 +354,7 @@ class PathChanges:
 
     def _flush_folders(self, cursor: safe_open.DirCursor) -> None:
         for folder in sorted(self._touched, key=by_depth):
-            self.at = folder
+            self._at.path = folder
             try:
                 descriptor, _ = cursor.parent_of(f"{folder}/." if folder else ".")
             except OSError as failure:
@@ -381,7 +389,7 @@ class _Unflushed:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
-    def __enter__(self) -> _Unflushed:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -414,8 +422,8 @@ def _remove(cursor: safe_open.DirCursor, path: str) -> None:
             raise
 
 
-def _link(draft_folder: int, draft: str, parent: int, name: str) -> bool:
-    """Give a temporary file its name as well, unless there is something of that name: then return False."""
+def _rename_to_new(draft_folder: int, draft: str, parent: int, name: str) -> bool:
+    """Rename a temporary file, unless there is something of the new name: then return False."""
     try:
         os.link(draft, name, src_dir_fd=draft_folder, dst_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
@@ -424,18 +432,14 @@ def _link(draft_folder: int, draft: str, parent: int, name: str) -> bool:
         if failure.errno not in _NO_LINKS:
             raise
     else:
+        os.unlink(draft, dir_fd=draft_folder)
         return True
     try:
         os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
-        # The second name takes the place of the first one.
         os.rename(draft, name, src_dir_fd=draft_folder, dst_dir_fd=parent)
         return True
     return False
-
-
-def _at(stamp: Stamp, ctime_ns: int) -> Stamp:
-    return Stamp(stamp.mtime_ns, ctime_ns, stamp.inode, stamp.device)
 
 
 def _mode(entry: LocalEntry | None) -> int:

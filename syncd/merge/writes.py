@@ -144,7 +144,9 @@ def may_be_as_planned(now: LocalEntry | None, before: LocalEntry | None) -> bool
         return now.target == before.target
     if (now.mode ^ before.mode) & PERMISSIONS:
         return False
-    return now.is_directory or (now.size_bytes == before.size_bytes and (now.stamp == before.stamp or before.digest != b""))
+    return now.is_directory or (
+        now.size_bytes == before.size_bytes and (now.stamp == before.stamp or before.digest != b"")
+    )
 
 
 def restoration(item: JournalItem, now: LocalEntry | None, phase: JournalPhase) -> Restoration:
