@@ -40,6 +40,7 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
+    "merge": "git_objects",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": (
@@ -95,8 +96,14 @@ ONLY_IN = {
     ),
     "click": (("syncd/cli/*",), "only the commands know arguments and exit codes"),
     "subprocess": (
-        ("syncd/cli/*", "syncd/emulator/*", "syncd/selection/git_config.py", "syncd/sandbox/hook.py"),
-        "the daemon starts git, once, and the person's hook; the service's commands and the emulator's executions do",
+        (
+            "syncd/cli/*",
+            "syncd/emulator/*",
+            "syncd/selection/git_config.py",
+            "syncd/sandbox/hook.py",
+            "syncd/merge/git.py",
+        ),
+        "the daemon starts git, once, and the person's hook; git merges, the service's commands and executions run",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),

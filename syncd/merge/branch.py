@@ -1,0 +1,288 @@
+"""Puts the agent's changes on a new branch of the repository that the workspace lies in.
+
+The branch begins at HEAD. Its first commit holds what was sent to the sandbox, where that differs from HEAD; the second
+one the agent's changes. Only objects and this one reference are written: the work tree, the index, HEAD, all other
+references and the configuration stay as they are. Contents go in as they are, without filters or other line ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from syncd.core.errors import NeedsPerson
+from syncd.core.text import one_line, shown_path
+from syncd.merge.git import LARGE_BYTES, Git, GitWorkTree, find_work_tree, private_repository
+from syncd.merge.git_objects import (
+    SUBMODULE_MODE,
+    GitChange,
+    GitVersion,
+    blob_command,
+    blob_id,
+    commit_command,
+    delete_line,
+    identity,
+    identity_text,
+    mode_of,
+    null_id,
+    todays_mode,
+    write_line,
+)
+
+SENT_MESSAGE = "As sent to the sandbox\n"
+CHANGES_MESSAGE = "Changes from the sandbox\n"
+_SENT, _CHANGED = "refs/heads/sent", "refs/heads/changed"
+_GIT = ".git"
+
+
+@dataclass(frozen=True)
+class NewBranch:
+    """The branch that was made. `commits` are the ids of its new commits, the oldest first; none if nothing differs.
+
+    `skipped` are the changes that are not in it: in submodules, whose commits it keeps, and below a `.git`.
+    """
+
+    name: str
+    commits: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass
+class _NewCommit:
+    """What one commit writes and deletes; paths are relative to the workspace."""
+
+    writes: list[tuple[str, bytes, bytes, GitVersion]]
+    deletes: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.writes or self.deletes)
+
+
+def make_branch(
+    git: Git,
+    workspace: str,
+    name: str,
+    sent: Mapping[str, GitVersion],
+    changes: Iterable[GitChange],
+    *,
+    left_out: Callable[[str], bool],
+    now: datetime,
+    scratch: str | None = None,
+) -> NewBranch:
+    """Make the branch `name`, and return what is in it.
+
+    `sent` are all files and links that the sandbox was sent, `changes` what is otherwise there; paths are relative to
+    the workspace. A path of HEAD that was not sent is removed by the first commit, unless `left_out` says that the
+    workspace's rules leave it out, or a sparse checkout does not hold it. Each content is read once, and a second time
+    if HEAD does not have it. `now` is the commits' time, with its zone.
+
+    Raises `NeedsPerson` if the name is taken or git refuses it, if there is no repository, or if there is nothing to
+    commit in one without a commit; `TryLater` if a file changes while it is read.
+    """
+    work_tree = find_work_tree(git, workspace)
+    reference = _free_reference(git, work_tree, name)
+    tree, submodules = _tree_of_head(git, work_tree)
+    hidden = _not_checked_out(git, work_tree)
+    gone = [path for path in tree if path not in sent and path not in hidden and not left_out(path)]
+    as_sent = _as_sent(tree, submodules, sent, gone, work_tree.object_format)
+    _carry_out(as_sent, tree)
+    changed, skipped = _as_changed(tree, submodules, changes, work_tree.object_format)
+    planned = [plan for plan in ((_SENT, SENT_MESSAGE, as_sent), (_CHANGED, CHANGES_MESSAGE, changed)) if plan[2]]
+    commits = _write_commits(git, work_tree, planned, now, scratch) if planned else ()
+    tip = commits[-1] if commits else work_tree.head
+    if not tip:
+        raise NeedsPerson("there is nothing to commit", "the sandbox has no changes, and the repository no commit yet")
+    _create_reference(git, work_tree, reference, tip, now)
+    return NewBranch(name, commits, skipped)
+
+
+def _free_reference(git: Git, work_tree: GitWorkTree, name: str) -> str:
+    """Return the reference of the branch. Raises `NeedsPerson` if git would refuse its name, or if it exists."""
+    reference, shown = f"refs/heads/{name}", shown_path(name)
+    variables = {"GIT_DIR": work_tree.folder}
+    # As in `git branch`: what looks like an option, and the two names of the current commit.
+    refused = name.startswith("-") or name in ("HEAD", "@") or "\0" in name
+    if refused or git.run(["check-ref-format", reference], variables, range(256)).code:
+        raise NeedsPerson(f"git does not allow a branch named {shown!r}", "choose another name")
+    taken = [["show-ref", "--verify", "--quiet", reference], ["symbolic-ref", "--quiet", reference]]
+    if any(git.run(command, variables, range(256)).code == 0 for command in taken):
+        raise NeedsPerson(f"the branch {shown!r} exists already; it was not moved", "choose another name")
+    # A branch without a commit can be the current one of a work tree.
+    checked_out = git.run(["worktree", "list", "--porcelain"], variables).output.split(b"\n")
+    if b"branch " + os.fsencode(reference) in checked_out:
+        raise NeedsPerson(f"the branch {shown!r} is the current one, without a commit yet", "choose another name")
+    return reference
+
+
+def _tree_of_head(git: Git, work_tree: GitWorkTree) -> tuple[dict[str, tuple[bytes, bytes]], frozenset[str]]:
+    """Return mode and blob of each path that HEAD has in the workspace, and the submodules around and in it.
+
+    Paths are relative to the workspace; a submodule that holds the workspace is the path "".
+    """
+    tree: dict[str, tuple[bytes, bytes]] = {}
+    submodules: set[str] = set()
+    if not work_tree.head:
+        return tree, frozenset()
+    prefix = work_tree.prefix
+    command = ["ls-tree", "-z", "--full-tree"]
+    variables = {"GIT_DIR": work_tree.folder}
+    folders = [prefix[:at] for at, character in enumerate(prefix) if character == "/"]
+    if folders:
+        above = git.run([*command, work_tree.head, "--", *folders], variables).output
+        if any(mode == SUBMODULE_MODE for _, mode, _ in _entries(above)):
+            return tree, frozenset({""})
+    inside = [prefix] if prefix else []
+    for path, mode, blob in _entries(git.run([*command, "-r", work_tree.head, "--", *inside], variables).output):
+        if not path.startswith(prefix):
+            continue  # the workspace's folder is a file or a link in HEAD
+        if mode == SUBMODULE_MODE:
+            submodules.add(path[len(prefix) :])
+        else:
+            tree[path[len(prefix) :]] = (todays_mode(mode), blob)
+    return tree, frozenset(submodules)
+
+
+def _not_checked_out(git: Git, work_tree: GitWorkTree) -> frozenset[str]:
+    """Return the paths that are in no work tree by git-sparse-checkout(1): they were not sent, but nobody removed them.
+
+    They are relative to the workspace. Only the index knows them; it is read, but not refreshed.
+    """
+    if work_tree.settings.get("core.sparsecheckout", "false").lower() in ("false", "no", "off", "0"):
+        return frozenset()
+    listing = git.run(["ls-files", "-t", "-z"], {"GIT_DIR": work_tree.folder}).output
+    start = b"S " + os.fsencode(work_tree.prefix)
+    lines = (line for line in listing.split(b"\0") if line.startswith(start))
+    return frozenset(os.fsdecode(line[len(start) :]) for line in lines)
+
+
+def _entries(listing: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+    """Return path, mode and id of each entry that `git ls-tree -z` lists."""
+    for line in listing.split(b"\0"):
+        if line:
+            facts, _, path = line.partition(b"\t")
+            mode, _, entry_id = facts.split(b" ")
+            yield os.fsdecode(path), mode, entry_id
+
+
+def _as_sent(
+    tree: Mapping[str, tuple[bytes, bytes]],
+    submodules: frozenset[str],
+    sent: Mapping[str, GitVersion],
+    gone: list[str],
+    object_format: str,
+) -> _NewCommit:
+    commit = _NewCommit([], gone)
+    for path, version in sent.items():
+        if not _is_kept(path, submodules):
+            _write(commit, tree, path, version, object_format)
+    return commit
+
+
+def _as_changed(
+    tree: Mapping[str, tuple[bytes, bytes]],
+    submodules: frozenset[str],
+    changes: Iterable[GitChange],
+    object_format: str,
+) -> tuple[_NewCommit, tuple[str, ...]]:
+    commit, skipped = _NewCommit([], []), []
+    for change in changes:
+        if _is_kept(change.path, submodules):
+            skipped.append(change.path)
+        elif change.after is not None:
+            _write(commit, tree, change.path, change.after, object_format)
+        elif change.path in tree:
+            commit.deletes.append(change.path)
+    return commit, tuple(skipped)
+
+
+def _write(
+    commit: _NewCommit, tree: Mapping[str, tuple[bytes, bytes]], path: str, version: GitVersion, object_format: str
+) -> None:
+    entry = mode_of(version), blob_id(path, version, object_format)
+    if tree.get(path) != entry:
+        commit.writes.append((path, *entry, version))
+
+
+def _carry_out(commit: _NewCommit, tree: dict[str, tuple[bytes, bytes]]) -> None:
+    for path in commit.deletes:
+        del tree[path]
+    for path, mode, blob, _ in commit.writes:
+        tree[path] = (mode, blob)
+
+
+def _is_kept(path: str, submodules: frozenset[str]) -> bool:
+    """Return True if a path stays as HEAD has it: a submodule or a path in one, and anything in a `.git`."""
+    names = path.split("/")
+    if any(name.lower() == _GIT for name in names):
+        return True
+    return bool(submodules) and any("/".join(names[:count]) in submodules for count in range(len(names) + 1))
+
+
+def _write_commits(
+    git: Git, work_tree: GitWorkTree, planned: Sequence[tuple[str, str, _NewCommit]], now: datetime, scratch: str | None
+) -> tuple[str, ...]:
+    """Write blobs, trees and commits into the repository's objects; return the commits' ids.
+
+    `planned` are the commits, each with its reference in the private repository and its message.
+    """
+    person = identity(*_name_and_email(work_tree), int(now.timestamp()), f"{now:%z}")
+
+    def commands() -> Iterator[bytes]:
+        stored: set[bytes] = set()
+        parent = work_tree.head.encode()
+        for reference, message, commit in planned:
+            for path, _, blob, version in commit.writes:
+                if blob not in stored:
+                    stored.add(blob)
+                    yield from blob_command(path, version)
+            yield commit_command(reference.encode(), person, message.encode(), parent)
+            # A file may take the place of a directory, and the other way round: what is gone makes room first.
+            yield from (delete_line(work_tree.prefix + path) for path in commit.deletes)
+            yield from (write_line(work_tree.prefix + path, mode, blob) for path, mode, blob, _ in commit.writes)
+            parent = reference.encode()
+
+    with private_repository(git, scratch, work_tree.object_format) as folder:
+        variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects}
+        shared = work_tree.settings.get("core.sharedrepository", "")
+        options = ["-c", f"core.sharedRepository={shared}"] if shared else []
+        git.feed([*options, "fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands(), variables)
+        references = [reference for reference, _, _ in planned]
+        listed = git.run(["show-ref", "--verify", "--hash", *references], variables)
+    return tuple(listed.output.decode().split())
+
+
+def _create_reference(git: Git, work_tree: GitWorkTree, reference: str, tip: str, now: datetime) -> None:
+    """Create the reference, if there is still none of this name. Raises `NeedsPerson`."""
+    who, email = _name_and_email(work_tree)
+    variables = {
+        "GIT_DIR": work_tree.folder,
+        "GIT_WORK_TREE": work_tree.workspace,  # with a work tree, git keeps a log of each branch
+        "GIT_COMMITTER_NAME": who,
+        "GIT_COMMITTER_EMAIL": email,
+        "GIT_COMMITTER_DATE": f"{int(now.timestamp())} {now:%z}",
+        **_without_hooks(work_tree.settings),
+    }
+    nothing = null_id(work_tree.object_format).decode()
+    message = "branch: Created by syncd apply --branch"
+    made = git.run(["update-ref", "--no-deref", "-m", message, reference, tip, nothing], variables, range(256))
+    if made.code:
+        shown, reason = shown_path(reference.removeprefix("refs/heads/")), one_line(made.complaint, 160)
+        raise NeedsPerson(f"git cannot make the branch {shown!r} ({reason})", "choose another name")
+
+
+def _without_hooks(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that disable the hooks which are settings (`hook.NAME.command`, since git 2.54)."""
+    names = {key.rpartition(".")[0] for key in settings if key.startswith("hook.") and key.count(".") > 1}
+    variables = {"GIT_CONFIG_COUNT": str(len(names))}
+    for number, name in enumerate(sorted(names)):
+        variables[f"GIT_CONFIG_KEY_{number}"] = f"{name}.enabled"
+        variables[f"GIT_CONFIG_VALUE_{number}"] = "false"
+    return variables
+
+
+def _name_and_email(work_tree: GitWorkTree) -> tuple[str, str]:
+    settings = work_tree.settings
+    name, email = settings.get("user.name", ""), settings.get("user.email", "")
+    return identity_text(name) or "syncd", identity_text(email) or "syncd@localhost"

@@ -1,0 +1,353 @@
+"""Runs git such that nothing which a repository or a person has configured starts a program.
+
+Git runs programs for hooks, filters, the file system monitor, text conversion, diffs, merges, signatures, editors,
+pagers, aliases, credentials and missing objects (githooks(5), gitattributes(5), git-config(1)). Only plumbing commands
+are run here, which need none of them; settings and the environment switch off what they could still reach. Objects are
+written with a private folder in the place of the repository's own, whose configuration is then not even read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.hardening import original_umask
+from syncd.core.text import one_line, shown_path
+
+# A file that is larger on either side is compared as a binary one, and goes through memory in blocks only.
+LARGE_BYTES = 16 << 20
+_BLOCK_BYTES = 1 << 16
+# A command that neither takes nor gives a byte for this long does not answer.
+_ANSWER_S = 60.0
+# After its last input, fast-import writes its index, or each object into a file of its own.
+_END_S = 600.0
+_OLDEST_GIT = "2.31"
+_NOWHERE = "/dev/null"  # nothing is found below it either
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.attributesFile=/dev/null",
+    "core.pager=cat",
+    "core.editor=:",
+    "core.sshCommand=false",
+    "core.alternateRefsCommand=false",
+    "commit.gpgSign=false",
+    "credential.helper=",
+    "protocol.allow=never",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    f"core.bigFileThreshold={LARGE_BYTES}",
+)
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    # Versions of git that do not know the line above find no way to fetch.
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+_NO_CONFIGURATION = {
+    "HOME": _NOWHERE,
+    "XDG_CONFIG_HOME": _NOWHERE,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": _NOWHERE,
+    "GIT_CONFIG_GLOBAL": _NOWHERE,
+}
+# By these git finds the person's and the machine's configuration.
+_CONFIGURATION_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+
+
+class GitMissing(NeedsPerson):
+    """No git is installed."""
+
+
+class GitFailed(NeedsPerson):
+    """A git command failed; the message has git's reason."""
+
+
+@dataclass(frozen=True)
+class GitWorkTree:
+    """The repository whose work tree holds the workspace.
+
+    `prefix` is the workspace's path in the work tree: empty, or with a slash at its end. `head` is the id of the commit
+    that is checked out, empty if there is none yet. `settings` are the configuration's, its keys as `git config --list`
+    writes them.
+    """
+
+    workspace: str
+    folder: str
+    objects: str
+    prefix: str
+    object_format: str
+    head: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GitResult:
+    """The end of one git command."""
+
+    code: int
+    output: bytes
+    complaint: str
+
+
+@dataclass(frozen=True)
+class Git:
+    """An installed git: the program, the search path, and the variables by which it finds the person's settings."""
+
+    program: str
+    path: str
+    person: Mapping[str, str]
+
+    def run(self, arguments: Sequence[str], variables: Mapping[str, str], allowed: Iterable[int] = (0,)) -> GitResult:
+        """Run one command. Raises `GitFailed` unless its exit code is allowed, `TryLater` if it does not answer.
+
+        `variables` are added to the environment, which holds nothing of this process's but the search path.
+        """
+        result = self._run(arguments, {**self._environment(_NO_CONFIGURATION), **variables}, "/")
+        if result.code not in allowed:
+            raise _failed(arguments, result)
+        return result
+
+    def ask(self, arguments: Sequence[str], variables: Mapping[str, str], folder: str = "/") -> GitResult:
+        """Run a command that only reads, in a folder, with the person's configuration; any exit code is an answer."""
+        return self._run(arguments, {**self._environment(self.person), **variables}, folder)
+
+    def _run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> GitResult:
+        try:
+            done = subprocess.run(
+                self._command(arguments),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_ANSWER_S,
+                check=False,
+                cwd=folder,
+                env=environment,
+                umask=original_umask(),
+            )
+        except subprocess.TimeoutExpired:
+            raise _no_answer(arguments) from None
+        except OSError as failure:
+            raise _cannot_start(failure) from None
+        return GitResult(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+
+    def feed(self, arguments: Sequence[str], blocks: Iterable[bytes], variables: Mapping[str, str]) -> None:
+        """Run one command with these blocks as its input; its output is dropped. Raises as `run` does."""
+        with self._started(arguments, variables, subprocess.PIPE, subprocess.DEVNULL) as (process, complaints):
+            assert process.stdin is not None  # noqa: S101 - a pipe, as requested above
+            # Where it has ended before its input did, its exit code says more.
+            with process.stdin, contextlib.suppress(BrokenPipeError):
+                for block in _gathered(blocks):
+                    _write(process.stdin.fileno(), block, arguments)
+            self._end(process, complaints, arguments, _END_S)
+
+    def read(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[bytes]:
+        """Run one command and return its output in blocks. Raises as `run` does, at the end."""
+        with self._started(arguments, variables, subprocess.DEVNULL, subprocess.PIPE) as (process, complaints):
+            assert process.stdout is not None  # noqa: S101 - a pipe, as requested above
+            with process.stdout:
+                while block := _read(process.stdout.fileno(), arguments):
+                    yield block
+            self._end(process, complaints, arguments, _ANSWER_S)
+
+    @contextlib.contextmanager
+    def _started(
+        self, arguments: Sequence[str], variables: Mapping[str, str], stdin: int, stdout: int
+    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+        with tempfile.TemporaryFile() as complaints:
+            try:
+                process = subprocess.Popen(
+                    self._command(arguments),
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=complaints,
+                    cwd="/",
+                    env={**self._environment(_NO_CONFIGURATION), **variables},
+                    umask=original_umask(),
+                )
+            except OSError as failure:
+                raise _cannot_start(failure) from None
+            try:
+                yield process, complaints
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+
+    @staticmethod
+    def _end(
+        process: subprocess.Popen[bytes], complaints: IO[bytes], arguments: Sequence[str], most_seconds: float
+    ) -> None:
+        try:
+            code = process.wait(most_seconds)
+        except subprocess.TimeoutExpired:
+            raise _no_answer(arguments) from None
+        if code:
+            complaints.seek(0)
+            raise _failed(arguments, GitResult(code, b"", complaints.read(_BLOCK_BYTES).decode("utf-8", "replace")))
+
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        return [self.program, *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
+
+    def _environment(self, configuration: Mapping[str, str]) -> dict[str, str]:
+        return {"PATH": self.path, **_ENVIRONMENT, **configuration}
+
+
+def find_git(environ: Mapping[str, str]) -> Git | None:
+    """Return the git that `$PATH` leads to, None if there is none.
+
+    Relative folders of `$PATH` do not count: they may lead to a program in the workspace.
+    """
+    path = ":".join(part for part in environ.get("PATH", os.defpath).split(":") if part.startswith("/"))
+    program = shutil.which("git", path=path)
+    if program is None:
+        return None
+    return Git(program, path, {name: environ[name] for name in _CONFIGURATION_VARIABLES if name in environ})
+
+
+def need_git(environ: Mapping[str, str]) -> Git:
+    """Return the git that `$PATH` leads to. Raises `GitMissing` if there is none."""
+    git = find_git(environ)
+    if git is None:
+        raise GitMissing("git is not installed, or not in a folder of $PATH", "install git")
+    return git
+
+
+@contextlib.contextmanager
+def private_repository(git: Git, scratch: str | None, object_format: str) -> Iterator[str]:
+    """Make an empty bare repository in a private folder of `scratch`, and remove it at the end.
+
+    None: below the system's folder for temporary files. Its current branch never has a commit: some versions of git
+    (2.43 to 2.45) would read attributes from it.
+    """
+    with tempfile.TemporaryDirectory(prefix="syncd-git-", dir=scratch) as folder:
+        options = ("--bare", "--quiet", "--template=", f"--object-format={object_format}", "--initial-branch=none")
+        git.run(["init", *options, folder], {})
+        yield folder
+
+
+def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
+    """Return the repository that the workspace lies in.
+
+    Raises `GitFailed` if there is none, if it belongs to another user, or if git cannot read it. The person's
+    configuration is read for this: it may trust another user's repository (`safe.directory`).
+    """
+
+    def answer(*arguments: str) -> bytes:
+        result = git.ask(["rev-parse", *arguments], {}, workspace)
+        if result.code:
+            raise _no_work_tree(workspace, result)
+        return result.output.removesuffix(b"\n")
+
+    # A path may hold a newline, so that only the last of the answers can be one.
+    object_format, inside, folder = answer("--show-object-format", "--is-inside-work-tree", "--git-dir").split(b"\n", 2)
+    if object_format not in (b"sha1", b"sha256"):
+        raise GitFailed("git is too old", f"install git {_OLDEST_GIT} or a newer one")
+    if inside != b"true":
+        raise GitFailed(f"the workspace {shown_path(workspace)!r} is in a repository's own folder", "choose another")
+    absolute = os.path.join(workspace, os.fsdecode(folder))
+    objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
+    return GitWorkTree(
+        workspace=workspace,
+        folder=absolute,
+        objects=objects,
+        prefix=os.fsdecode(answer("--show-prefix")),
+        object_format=object_format.decode(),
+        head=_head(git, absolute, workspace),
+        settings=_settings(git, absolute),
+    )
+
+
+def _head(git: Git, folder: str, workspace: str) -> str:
+    """Return the id of the checked out commit; empty if the current branch has none yet."""
+    variables = {"GIT_DIR": folder}
+    found = git.run(["rev-parse", "--verify", "--quiet", "HEAD"], variables, range(256))
+    if found.code == 0:
+        return found.output.decode().strip()
+    current = git.run(["symbolic-ref", "--quiet", "HEAD"], variables, range(256))
+    reference = current.output.removesuffix(b"\n")
+    listed = git.run(["for-each-ref", "--format=%(refname)", "--", os.fsdecode(reference)], variables, range(256))
+    if found.complaint or current.code or listed.output or listed.complaint:
+        why = one_line(found.complaint or listed.complaint or current.complaint or "its commit cannot be read", 120)
+        raise GitFailed(f"git cannot read HEAD of the repository of {shown_path(workspace)!r} ({why})", "repair it")
+    return ""
+
+
+def _settings(git: Git, folder: str) -> Mapping[str, str]:
+    """Return the configuration: the last value of each key, as git takes it."""
+    arguments = ["config", "--null", "--list", "--includes"]
+    result = git.ask(arguments, {"GIT_DIR": folder})
+    if result.code:
+        raise _failed(arguments, result)
+    pairs = (os.fsdecode(item).partition("\n") for item in result.output.split(b"\0") if item)
+    return {key: value for key, _, value in pairs}
+
+
+def _no_work_tree(workspace: str, result: GitResult) -> GitFailed:
+    shown = shown_path(workspace)
+    if "dubious ownership" in result.complaint or "unsafe repository" in result.complaint:
+        return GitFailed(
+            f"the repository of {shown!r} belongs to another user",
+            f"run this as its owner, or trust it: git config --global --add safe.directory {shown}",
+        )
+    if "not a git repository" in result.complaint:
+        return GitFailed(f"the workspace {shown!r} is in no git repository", "make one with git init")
+    return GitFailed(f"git cannot read the repository of {shown!r} ({one_line(result.complaint, 160)})", "repair it")
+
+
+def _failed(arguments: Sequence[str], result: GitResult) -> GitFailed:
+    reason = one_line(result.complaint, 200) or f"exit code {result.code}"
+    return GitFailed(f"git {arguments[0]} failed ({reason})", "look at the reason that git gives")
+
+
+def _no_answer(arguments: Sequence[str]) -> TryLater:
+    return TryLater(f"git {arguments[0]} does not answer", "try again when the machine has less to do")
+
+
+def _cannot_start(failure: OSError) -> GitFailed:
+    return GitFailed(f"git cannot be started ({failure.strerror})", "see that `git --version` works")
+
+
+def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the same bytes in fewer blocks: a command may be many short lines."""
+    pending: list[bytes] = []
+    size = 0
+    for block in blocks:
+        pending.append(block)
+        size += len(block)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(pending)
+            pending, size = [], 0
+    yield b"".join(pending)
+
+
+def _write(descriptor: int, block: bytes, arguments: Sequence[str]) -> None:
+    os.set_blocking(descriptor, False)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    left = memoryview(block)
+    while left:
+        if not poll.poll(_ANSWER_S * 1000):
+            raise _no_answer(arguments)
+        with contextlib.suppress(BlockingIOError):
+            left = left[os.write(descriptor, left) :]
+
+
+def _read(descriptor: int, arguments: Sequence[str]) -> bytes:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if not poll.poll(_ANSWER_S * 1000):
+        raise _no_answer(arguments)
+    return os.read(descriptor, _BLOCK_BYTES)

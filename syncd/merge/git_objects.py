@@ -1,0 +1,158 @@
+"""The objects of a git repository as values: file versions, their ids, and the commands of git-fast-import(1).
+
+Contents are written as they are: no filter, no attribute and no conversion of line ends comes between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from syncd.core.errors import TryLater
+from syncd.core.text import shown_path
+
+# The modes that git gives to the entries of a tree (fsck.c, git-fast-import(1)).
+FILE_MODE = b"100644"
+EXECUTABLE_MODE = b"100755"
+SYMLINK_MODE = b"120000"
+SUBMODULE_MODE = b"160000"
+# Early versions of git wrote it; today's read it as FILE_MODE.
+_GROUP_WRITABLE_MODE = b"100664"
+# These two need a backslash of their own in a quoted path; of the others, git reads any byte in octal digits.
+_QUOTED = {0x22: b'\\"', 0x5C: b"\\\\"}
+
+
+@dataclass(frozen=True)
+class GitFile:
+    """A file's version: `size_bytes` long; each call of `blocks` gives the whole content once more, in blocks."""
+
+    executable: bool
+    size_bytes: int
+    blocks: Callable[[], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class GitSymlink:
+    """A symbolic link's version: the text that it holds."""
+
+    target: str
+
+
+GitVersion = GitFile | GitSymlink
+
+
+@dataclass(frozen=True)
+class GitChange:
+    """One path, relative to the workspace, before and after; None: nothing is there."""
+
+    path: str
+    before: GitVersion | None
+    after: GitVersion | None
+
+
+def file_of(content: bytes, *, executable: bool = False) -> GitFile:
+    """Return the version of a file whose content is in memory."""
+    return GitFile(executable, len(content), lambda: (content,))
+
+
+def mode_of(version: GitVersion) -> bytes:
+    """Return the mode that the version has in a tree, in octal digits."""
+    if isinstance(version, GitSymlink):
+        return SYMLINK_MODE
+    return EXECUTABLE_MODE if version.executable else FILE_MODE
+
+
+def todays_mode(mode: bytes) -> bytes:
+    """Return the mode that git writes today for one that it reads."""
+    return FILE_MODE if mode == _GROUP_WRITABLE_MODE else mode
+
+
+def size_of(version: GitVersion | None) -> int:
+    """Return the number of bytes of a version's content; 0 if nothing is there."""
+    if version is None:
+        return 0
+    return len(_bytes(version.target)) if isinstance(version, GitSymlink) else version.size_bytes
+
+
+def contents_of(path: str, version: GitVersion) -> Iterator[bytes]:
+    """Return the version's content in blocks, exactly as many bytes as announced.
+
+    Raises `TryLater` if the file has another size now.
+    """
+    if isinstance(version, GitSymlink):
+        yield _bytes(version.target)
+        return
+    left = version.size_bytes
+    for block in version.blocks():
+        left -= len(block)
+        if left < 0:
+            break
+        yield block
+    if left:
+        raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
+
+
+def blob_id(path: str, version: GitVersion, object_format: str) -> bytes:
+    """Return the hexadecimal id of the version's blob; `object_format` is "sha1" or "sha256", as git calls it."""
+    digest = hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
+    for block in contents_of(path, version):
+        digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def null_id(object_format: str) -> bytes:
+    """Return the id that stands for no object."""
+    return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
+
+
+def blob_command(path: str, version: GitVersion, mark: bytes = b"") -> Iterator[bytes]:
+    """Return the command that stores the version's content as a blob; a mark, `:NUMBER`, stands for its id."""
+    yield b"blob\n%sdata %d\n" % (b"mark %s\n" % mark if mark else b"", size_of(version))
+    yield from contents_of(path, version)
+    yield b"\n"
+
+
+def commit_command(reference: bytes, person: bytes, message: bytes, parent: bytes = b"") -> bytes:
+    """Return the head of the command that makes a commit; the lines of its paths come after it.
+
+    `person` is author and committer: `NAME <EMAIL> SECONDS ZONE`. Without `parent`, the commit has none.
+    """
+    head = b"commit %s\nauthor %s\ncommitter %s\n" % (reference, person, person)
+    return b"%sdata %d\n%s\n%s" % (head, len(message), message, b"from %s\n" % parent if parent else b"")
+
+
+def write_line(path: str, mode: bytes, blob: bytes) -> bytes:
+    """Return the line that puts a blob at a path of a commit; the blob, by id or mark, is stored already."""
+    return b"M %s %s %s\n" % (mode, blob, quoted(path))
+
+
+def delete_line(path: str) -> bytes:
+    """Return the line that removes a path from a commit."""
+    return b"D %s\n" % quoted(path)
+
+
+def quoted(path: str, side: bytes = b"") -> bytes:
+    """Return the path in double quotes, each byte that is not plain ASCII in octal digits (git's quote.c)."""
+    escaped = (_QUOTED.get(byte) or (b"%c" if 0x20 <= byte < 0x7F else b"\\%03o") % byte for byte in _bytes(path))
+    return b'"%s%s"' % (side, b"".join(escaped))
+
+
+def shown_name(path: str, side: bytes) -> bytes:
+    """Return the path as the head of a patch has it, with `a/` or `b/` before it: quoted only if it has to be."""
+    inside = quoted(path, side)[1:-1]
+    return inside if inside == side + _bytes(path) else b'"%s"' % inside
+
+
+def identity(name: str, email: str, seconds: int, zone: str) -> bytes:
+    """Return author or committer as a commit holds it; `seconds` count from 1970 in UTC, `zone` is as `+0130`."""
+    return b"%s <%s> %d %s" % (_bytes(name), _bytes(email), seconds, zone.encode())
+
+
+def identity_text(text: str) -> str:
+    """Return a name or address without the characters that a commit cannot hold in it (git's ident.c)."""
+    return "".join(character for character in text if character not in "<>\n\0").strip(" \t\r.,:;\"\\'")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

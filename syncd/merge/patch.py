@@ -1,0 +1,185 @@
+"""Writes changes as a patch that `git apply` takes, or as a table of what each one adds and removes.
+
+Git compares: both sides go into a private repository that holds nothing else. Only changes with a large file are
+written here, since git would hold both sides of it in memory, compressed ones too.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from enum import Enum
+
+from syncd.merge.git import LARGE_BYTES, Git, private_repository
+from syncd.merge.git_objects import (
+    GitChange,
+    GitSymlink,
+    GitVersion,
+    blob_command,
+    blob_id,
+    commit_command,
+    contents_of,
+    identity,
+    mode_of,
+    null_id,
+    shown_name,
+    size_of,
+    write_line,
+)
+
+_BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
+_COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index")
+# A line of a binary patch holds at most so many bytes, and begins with a letter for their number (git's diff.c).
+_LINE_BYTES = 52
+_LINE_LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_LINE_CHARACTERS = _LINE_BYTES // 4 * 5
+_LINES_AT_ONCE = 1024
+_COMPRESSION = 6
+_BOLD, _PLAIN = b"\033[1m", b"\033[m"
+
+
+class PatchForm(Enum):
+    """The form in which changes are shown."""
+
+    PATCH = ("-p", "--binary")
+    STAT = ("--stat",)
+
+
+class PatchColours(Enum):
+    """The colours of a patch: none, or a terminal's."""
+
+    NONE = "--no-color"
+    TERMINAL = "--color=always"
+
+
+def write_patch(
+    git: Git,
+    changes: Iterable[GitChange],
+    form: PatchForm,
+    colours: PatchColours,
+    *,
+    scratch: str | None = None,
+    object_format: str = "sha1",
+    large_bytes: int = LARGE_BYTES,
+) -> Iterator[bytes]:
+    """Return the patch, or the table, in blocks; nothing if there is no change.
+
+    `scratch` is the folder in which the private repository is made, with a compressed copy of both sides (None: the
+    system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
+    git checks the ids of binary files. A change with a file over `large_bytes` is written as a binary one, at the
+    patch's end. Raises `GitFailed`, or `TryLater` if a file changes while it is read.
+    """
+    small: list[GitChange] = []
+    large: list[GitChange] = []
+    for change in changes:
+        for part in _parts(change) if form is PatchForm.PATCH else (change,):
+            most = max(size_of(part.before), size_of(part.after))
+            (large if form is PatchForm.PATCH and most > large_bytes else small).append(part)
+    if small:
+        with private_repository(git, scratch, object_format) as folder:
+            variables = {"GIT_DIR": folder}
+            # The names of files are no options: they are in the input alone.
+            git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], _both_sides(small), variables)
+            for wanted in _passes(small, form):
+                yield from git.read([*_COMPARE, *form.value, colours.value, *wanted, _BEFORE, _AFTER], variables)
+    for change in large:
+        yield from _binary_patch(change, object_format, colours)
+
+
+def _parts(change: GitChange) -> tuple[GitChange, ...]:
+    """Return the change; as deletion and addition if a link replaces a file or a file a link, as git shows them."""
+    before, after = change.before, change.after
+    if before is None or after is None or isinstance(before, GitSymlink) is isinstance(after, GitSymlink):
+        return (change,)
+    return replace(change, after=None), replace(change, before=None)
+
+
+def _passes(changes: Sequence[GitChange], form: PatchForm) -> tuple[tuple[str, ...], ...]:
+    """Return the filters of one comparison, or of two where `patch` would need a directory to be gone first.
+
+    Git shows a file before what was in a directory of that name; `patch` goes from top to bottom.
+    """
+    added = {change.path for change in changes if change.after is not None}
+    gone = (change.path for change in changes if change.after is None)
+    if form is PatchForm.STAT or not any(added.intersection(_folders(path)) for path in gone):
+        return ((),)
+    return ("--diff-filter=D",), ("--diff-filter=d",)
+
+
+def _folders(path: str) -> Iterator[str]:
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
+
+
+def _both_sides(changes: Sequence[GitChange]) -> Iterator[bytes]:
+    """Return the commands that make one commit of each side."""
+    yield from _one_side(_BEFORE, [(change.path, change.before) for change in changes])
+    yield from _one_side(_AFTER, [(change.path, change.after) for change in changes])
+
+
+def _one_side(reference: str, versions: Sequence[tuple[str, GitVersion | None]]) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    for path, version in versions:
+        if version is not None:
+            mark = b":%d" % (len(lines) + 1)
+            yield from blob_command(path, version, mark)
+            lines.append(write_line(path, mode_of(version), mark))
+    yield commit_command(reference.encode(), identity("syncd", "syncd@localhost", 0, "+0000"), b"")
+    yield from lines
+
+
+def _binary_patch(change: GitChange, object_format: str, colours: PatchColours) -> Iterator[bytes]:
+    """Return a change as git's binary patch: the whole content of both sides, so that it can be reversed too."""
+    path, before, after = change.path, change.before, change.after
+    nothing = null_id(object_format)
+    old = nothing if before is None else blob_id(path, before, object_format)
+    new = nothing if after is None else blob_id(path, after, object_format)
+    head = [b"diff --git %s %s" % (shown_name(path, b"a/"), shown_name(path, b"b/"))]
+    index = b"index %s..%s" % (old, new)
+    if before is None and after is not None:
+        head += [b"new file mode " + mode_of(after), index]
+    elif after is None and before is not None:
+        head += [b"deleted file mode " + mode_of(before), index]
+    elif before is not None and after is not None:
+        same_mode = mode_of(before) == mode_of(after)
+        if not same_mode:
+            head += [b"old mode " + mode_of(before), b"new mode " + mode_of(after)]
+        if old != new:
+            head.append(index + (b" " + mode_of(after) if same_mode else b""))
+        elif same_mode:
+            return
+    bold, plain = (b"", b"") if colours is PatchColours.NONE else (_BOLD, _PLAIN)
+    yield b"".join(b"%s%s%s\n" % (bold, line, plain) for line in head)
+    if old != new:
+        yield b"GIT binary patch\n"
+        for version in (after, before):
+            yield b"literal %d\n" % size_of(version)
+            yield from _compressed_lines(() if version is None else contents_of(path, version))
+            yield b"\n"
+
+
+def _compressed_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    compressor = zlib.compressobj(_COMPRESSION)
+    pending = b""
+    for block in blocks:
+        pending += compressor.compress(block)
+        if len(pending) >= _LINE_BYTES * _LINES_AT_ONCE:
+            whole = len(pending) // _LINE_BYTES * _LINE_BYTES
+            yield _lines(pending[:whole])
+            pending = pending[whole:]
+    yield _lines(pending + compressor.flush())
+
+
+def _lines(content: bytes) -> bytes:
+    """Return the content in lines of base 85, in which git's alphabet is that of Python."""
+    rest = len(content) % _LINE_BYTES
+    whole, last = content[: len(content) - rest], content[len(content) - rest :]
+    encoded = base64.b85encode(whole)
+    lines = [b"z%s\n" % encoded[at : at + _LINE_CHARACTERS] for at in range(0, len(encoded), _LINE_CHARACTERS)]
+    if last:
+        lines.append(b"%c%s\n" % (_LINE_LENGTHS[rest - 1], base64.b85encode(last, pad=True)))
+    return b"".join(lines)
