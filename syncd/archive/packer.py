@@ -78,6 +78,7 @@ class Packer:
         clock: Clock,
         check: Callable[[], None] = lambda: None,
         search: Search | None = None,
+        *,
         base_store: BaseStore | None = None,
     ) -> None:
         """`base_store`, if any, learns which chunks hold the archive."""

@@ -196,7 +196,7 @@ def sync_cycle_of(
         ),
         guard,
         ContentReader(path, context.clock, check, search),
-        Packer(path, store, context.clock, check, search, base_store),
+        Packer(path, store, context.clock, check, search, base_store=base_store),
         Packer(path, part_store, context.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,

@@ -86,7 +86,7 @@ class StatusPublisher:
     acquired_sandbox: AcquiredSandbox | None = None
     servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
-    agent: AgentStatus = AgentStatus()
+    agent: AgentStatus = field(default_factory=AgentStatus)
     _state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0

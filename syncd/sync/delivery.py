@@ -99,14 +99,15 @@ class Delivery:
         archive: Archive,
         identity: str,
         observer: SyncObserver,
+        *,
         before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], None] = lambda: None,
         find_reason: Callable[[], bool] = lambda: True,
     ) -> str:
         """Upload the archive, have it initialized, and return its SHA-256.
 
-        `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares the
-        sandbox, between upload and initialize; it may raise `StepFailed`.
+        `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
+        the sandbox, between upload and initialize; it may raise `StepFailed`.
         `find_reason` searches for the reason after initializes that the sandbox answered with a failure, until it
         returns true; any other exception of it, or of `before_initialize`, ends the delivery.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder

@@ -120,13 +120,12 @@ class Preparation:
 
     def _remove(self, result: LookResult, decision: Decision, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
-        left = {path: self.paths_to_delete[path] for path in self.paths_to_delete if self._is_left(path, request)}
         stays = {*decision.kept, *decision.held}
         seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}
         again: Versions = {}
-        for path in left:
-            if path not in stays:
-                again[path] = [*left[path], *([seen[path]] if path in seen else [])]
+        for path, versions in self.paths_to_delete.items():
+            if request.items[path].action is not LookAction.REMOVE and path not in stays:
+                again[path] = [*versions, *([seen[path]] if path in seen else [])]
         for path, remote in decision.saved.items():
             if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
                 again.setdefault(path, []).append(seen[path])
@@ -139,9 +138,6 @@ class Preparation:
             removals.append(self.remote_changes.look(LookRequest(items)))
         return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
 
-    def _is_left(self, path: str, request: LookRequest) -> bool:
-        return request.items[path].action is not LookAction.REMOVE
-
     def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
         entry = self.manifest.get(path) or self.held_here.get(path)
         return entry is not None and is_as(entry, remote)
@@ -149,7 +145,12 @@ class Preparation:
     def _look_request(self) -> LookRequest:
         if self._request is None:
             self._request = look_request(
-                self.content, self.manifest, self.written, self.paths_to_delete, self.held_here, self.agent_changes
+                self.content,
+                self.manifest,
+                self.written,
+                self.paths_to_delete,
+                held_here=self.held_here,
+                agent_changes=self.agent_changes,
             )
         return self._request
 

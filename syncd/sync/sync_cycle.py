@@ -331,13 +331,18 @@ class SyncCycle:
                 preparation.complete()
                 self._record_possibly_applied(services, {path: manifest[path] for path in written})
 
-            def find_reason(manifest: Manifest = manifest) -> bool:
-                return services.blocked_paths.find(manifest, archived.only)
+            def find_reason(manifest: Manifest = manifest, only: Collection[str] | None = archived.only) -> bool:
+                return services.blocked_paths.find(manifest, only)
 
             archive = packed.archive
             try:
                 sha256 = delivery.deliver(
-                    archive, archive.identity, run.observer, preparation.begin, before_initialize, find_reason
+                    archive,
+                    archive.identity,
+                    run.observer,
+                    before_upload=preparation.begin,
+                    before_initialize=before_initialize,
+                    find_reason=find_reason,
                 )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)

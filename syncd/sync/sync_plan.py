@@ -21,8 +21,8 @@ class SandboxContent:
     """The known content of a sandbox.
 
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `possibly_applied` are the
-    entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may hold something
-    else than `base`.
+    entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
+    hold something else than `base`.
     """
 
     base: Manifest | None = None
@@ -100,6 +100,7 @@ def look_request(
     manifest: Manifest,
     written: Collection[str],
     paths_to_delete: Versions,
+    *,
     held_here: Mapping[str, Entry],
     agent_changes: AgentChanges,
 ) -> LookRequest:
