@@ -34,7 +34,7 @@ from syncd.scan.manifest import Entry
 _log = logging.getLogger("syncd.remote_changes")
 # A look never delays a sync by more than this beside its upload …
 LOOK_S = 15.0
-# … but it has so long after the upload, however long that took.
+# … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
 # The wait for the next look after one that failed.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
@@ -86,6 +86,7 @@ class RemoteChanges:
         self._check = check
         self._running: _Running | None = None
         self._failures = 0
+        self._is_repeated = False
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
@@ -190,9 +191,11 @@ class RemoteChanges:
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
-        Raises `StepFailed` if the API cannot be reached, refuses the key, or, with `hold`, if nobody could look.
+        Raises `StepFailed` if the API cannot be reached, refuses the key, fails for the first time, or, with `hold`, if
+        nobody could look.
         """
         running, self._running = self._running, None
+        started_s = self._clock.monotonic_s()
         if self._waits:
             self._could_not(self._failure)
             return None
@@ -202,6 +205,10 @@ class RemoteChanges:
             return self._ended(self._finish(running))
         except StepFailed as failure:
             if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+                raise
+            took_s = self._clock.monotonic_s() - started_s
+            if failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S and not self._is_repeated:
+                self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             return self._look_by_dump(request, failure)
 
@@ -231,6 +238,7 @@ class RemoteChanges:
         return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
 
     def _look_by_dump(self, request: LookRequest, failure: StepFailed) -> LookResult | None:
+        self._is_repeated = False
         ends_s = self._clock.monotonic_s() + LOOK_S
 
         def check() -> None:
@@ -263,7 +271,7 @@ class RemoteChanges:
         self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._failures, self._failed = 0, []
+        self._failures, self._failed, self._is_repeated = 0, [], False
         self.looked_at = stamp(self._clock.wall_s())
         return result
 
