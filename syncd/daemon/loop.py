@@ -107,6 +107,7 @@ class Daemon:
         self._rescan_at_s = 0.0
         self._dirty = DirtyDirectories()
         self._paused = False
+        self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
         self._slept_s = 0.0
         self._woke = False
@@ -125,6 +126,7 @@ class Daemon:
         _log.info("watching %s", self._publisher.workspace)
         try:
             while not self._components.signals.reload:
+                self._let_write()
                 action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
                 if isinstance(action, Sync):
                     self._sync(action.reason)
@@ -388,6 +390,8 @@ class Daemon:
             case "left":
                 self._forget_sandbox(str(message.get("sandbox")))
                 client.done(0)
+            case "write":
+                self._writers.append(client)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:
@@ -398,6 +402,12 @@ class Daemon:
         self._request_queue.add(request)
         if request.client is not None and self._publisher.state in _SYNCING:
             request.client.send({"event": "progress", "state": self._publisher.state})
+
+    def _let_write(self) -> None:
+        """Tell commands that they may write to the workspace, now that no sync is under way."""
+        self._writers = [client for client in self._writers if client.waits]
+        for client in self._writers:
+            client.send({"event": "ready"})
 
     def _forget_sandbox(self, sandbox_id: str) -> None:
         """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
@@ -425,6 +435,7 @@ class Daemon:
         moves_at_s = inf if sandbox_ends_in_s is None else self._clock.monotonic_s() + sandbox_ends_in_s
         return SchedulerInput(
             burst=self._burst,
+            written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),
             paused=self._paused,
             hold=self._backoff.hold,

@@ -34,6 +34,7 @@ class SchedulerInput:
     """The values that the decision rests on."""
 
     burst: Burst | None = None
+    written_to: bool = False  # a command of ours is writing to the workspace
     requested: bool = False
     paused: bool = False
     hold: Hold | None = None
@@ -57,6 +58,8 @@ class Wait:
 
 def next_action(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
     """Sync now, with the reason, or wait until then."""
+    if scheduler_input.written_to:
+        return Wait(None)
     if scheduler_input.requested:
         return Sync(SyncReason.ORDER)
     if scheduler_input.paused:

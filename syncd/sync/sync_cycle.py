@@ -41,6 +41,7 @@ from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore, with_taken
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
@@ -129,6 +130,7 @@ class SyncCycle:
     sync_state: SyncState
     base_store: BaseStore
     leave_out: Callable[[], LeaveOut]
+    taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
     baseline: Manifest | None = None
@@ -189,6 +191,7 @@ class SyncCycle:
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
         self.torn = tuple(without_digest(self.baseline or {}))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self.take_over()
         return self.services
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
@@ -211,6 +214,7 @@ class SyncCycle:
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
+        self.take_over()
         try:
             return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
@@ -439,6 +443,22 @@ class SyncCycle:
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
 
     # -- the agent's work
+
+    def take_over(self) -> None:
+        """Count as sent what `apply` brought home meanwhile."""
+        services = self.services
+        if services is None or self.baseline is None:
+            return
+        taken = self.taken_store.load(services.target)
+        if not taken:
+            return
+        self.baseline = with_taken(self.baseline, taken)
+        services.remote_changes.taken(each.path for each in taken)
+        try:
+            self.sync_state.record_base(services.target, self.baseline)
+            self.taken_store.forget()
+        except OSError as failure:
+            _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
 
     def save_agent_work(self, why: Why) -> None:
         """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
