@@ -103,6 +103,24 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert rig.store.find(version.id) == version
 
 
+def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
+    """Records that are on disks are read by later versions, so their bytes stay as they are."""
+    entries = {
+        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755, mtime_s=1),
+        "n\udcff": rig.file(b"x", mtime_s=2),
+        "l": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="t\udc80"),
+    }
+    version = rig.store.save(Why.REMOVED, "box", entries)
+    assert version.id == "20261124-132011-00"
+    assert (rig.saved / version.id / "record").read_bytes() == (
+        b"syncd-state 1 a36d2508f7b7bb1415aa45f2abf2601f19ab47cbf5cd024e5788a7d7b16ec4cf\n"
+        b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
+        b"\x97\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00"
+        b"\x97\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80"
+        b"\x97\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00"
+    )
+
+
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     """Folders are 0700 and files 0600, whatever the umask and the modes in the sandbox; no set-id bit is kept."""
     before = os.umask(0)
