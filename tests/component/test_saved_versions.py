@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -145,9 +146,9 @@ def test_versions_are_listed_newest_first(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.store.all()] == ids[::-1]
     assert rig.store.count == 4
     assert rig.another().drop(ids[1])
+    assert rig.store.find(ids[1]) is None
     assert [version.id for version in rig.store.all()] == [ids[3], ids[2], ids[0]]
     assert rig.store.count == 3
-    assert rig.store.find(ids[1]) is None
 
 
 def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
@@ -315,6 +316,27 @@ def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [old]
     assert rig.names() == {small, newest}
     assert rig.store.expire(utc(rig.clock.wall)) == []
+
+
+def test_many_at_once(rig: SavedVersionsRig) -> None:
+    """Processes that save, list and drop at the same time neither lose nor break each other's versions."""
+    entries = {"a": rig.file(b"same"), "b": rig.file(b"other")}
+
+    def save_and_drop(_: int) -> str:
+        store = rig.another()
+        kept, dropped = (store.save(Why.CONFLICT, "box", entries).id for _ in range(2))
+        assert {kept, dropped} <= {version.id for version in store.all()}
+        assert store.drop(dropped)
+        return kept
+
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(save_and_drop, range(40)))
+    assert rig.names() == set(kept)
+    assert len(kept) == len(set(kept)) == rig.store.count
+    for version_id in kept:
+        assert sorted(os.listdir(rig.saved / version_id)) == sorted(
+            ["record", digest_of(b"same").hex(), digest_of(b"other").hex()]
+        )
 
 
 def test_what_was_made_by_half_is_removed_by_the_next_save(rig: SavedVersionsRig) -> None:
