@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from syncd.archive.base_store import BaseStore
@@ -32,6 +32,7 @@ from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.scan.manifest import Entry, Kind, Manifest, arrived_digest
 from syncd.scan.path_rules import PathRules
+from syncd.selection.path_patterns import PathPatterns
 from syncd.sync.agent_work import AgentWork, find_agent_work
 from syncd.sync.sandbox_factory import SandboxFactory
 from syncd.sync.sync_plan import SandboxContent
@@ -102,8 +103,10 @@ def remote_version(remote: RemoteEntry) -> GitVersion | None:
 
 
 @contextlib.contextmanager
-def agent_side(config: Config) -> Iterator[AgentSide]:
-    """Look at the sandbox. The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`."""
+def agent_side(config: Config, included: Container[str] = ()) -> Iterator[AgentSide]:
+    """Look at the sandbox; `included` paths count although the rules leave them out.
+    The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
+    """
     interrupt = Interrupt()
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)
@@ -133,10 +136,14 @@ def agent_side(config: Config) -> Iterator[AgentSide]:
             content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
             rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
             leftovers = services.deletion_sync.leftovers
+
+            def leave_out(path: str, is_dir: bool) -> bool:
+                return path not in included and rules.leave_out(path, is_dir)
+
             try:
                 with ProgressDisplay(silent_s=1.0) as progress:
                     progress.doing("looking at the sandbox")
-                    work = find_agent_work(services.remote_changes, content, leftovers, rules.leave_out)
+                    work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
             except StepFailed as failure:
                 raise failure.as_error() from None
             yield AgentSide(
@@ -179,6 +186,11 @@ def _in_workspace(workspace: str, path: str) -> str:
         if candidate.startswith(workspace + os.sep):
             return candidate[len(workspace) + 1 :]
     raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
+
+
+def patterns_of(patterns: tuple[str, ...]) -> Container[str]:
+    """Return the paths that these patterns match, in gitignore's syntax."""
+    return PathPatterns(patterns)
 
 
 def is_named(path: str, named: tuple[str, ...]) -> bool:

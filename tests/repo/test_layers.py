@@ -49,7 +49,7 @@ PURE = {
     ),
     "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
-        "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
+        "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
     "sync": "follow_up status_document sync_plan sync_reason",
     "watch": "debounce polling scan_listener",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import datetime
 
 import click
 
 from syncd.cli.agent_side import AgentSide, agent_side, is_named, patterns_of, remote_version
-from syncd.cli.apply.command import ApplyOptions, make_plan
+from syncd.cli.apply.command import ApplyOptions, make_plan, print_lists
 from syncd.cli.options import CLOCK
 from syncd.core.errors import NeedsPerson
 from syncd.core.settings import Config
@@ -40,15 +39,14 @@ def apply_to_branch(config: Config, options: ApplyOptions, name: str) -> int:
             name,
             sent,
             [change for change in changes if change.after is not None or change.path in sent],
-            left_out=lambda path: side.rules.leave_out(path, False),  # noqa: FBT003
+            left_out=lambda path: side.rules.leave_out(path, False),
             now=datetime.fromtimestamp(CLOCK.wall_s()).astimezone(),
             scratch=side.folders.spool,
         )
     skipped = {**left, **dict.fromkeys(branch.skipped, "it is in a submodule")}
     if options.as_json:
         taken = sorted(change.path for change in changes if change.path not in skipped)
-        lists = dict.fromkeys(("merged", "deleted", "conflicts", "stays", "undone"), [])
-        click.echo(json.dumps({"taken": taken, **lists, "never": sorted(skipped)}))
+        print_lists(taken=taken, never=sorted(skipped))
         return 0
     for path, reason in sorted(skipped.items()):
         click.echo(f"never     {shown_path(path)}: {reason}")

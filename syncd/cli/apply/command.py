@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.cli.options import config_option, configured, json_option
 from syncd.core.errors import Stop, TryLater, WorkspaceError
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -45,23 +45,17 @@ class ApplyOptions:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
 @click.option(
-    "--include", "patterns", metavar="PATTERN", multiple=True, help="Take paths too that the workspace's rules leave out."
+    "--include",
+    "patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Take paths too that the workspace's rules leave out.",
 )
 @click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
 @click.option("--undo", is_flag=True, help="Take back the last `apply`.")
 @json_option
 @config_option
-def command(
-    paths: tuple[str, ...],
-    dry_run: bool,
-    yes: bool,
-    deletions: bool,
-    patterns: tuple[str, ...],
-    branch: str | None,
-    undo: bool,
-    as_json: bool,
-    config_file: str | None,
-) -> int:
+def command(paths: tuple[str, ...], config_file: str | None, branch: str | None, **flags: Any) -> int:
     """Bring home what was changed in the sandbox since syncd put it there.
 
     Of PATHs, if any, with what is below them. What only the sandbox changed is taken. Texts that both sides changed are
@@ -72,6 +66,7 @@ def command(
 
     --json: taken, merged, deleted, conflicts, never, stays, undone; each a list of paths.
     """
+    undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
     if undo and (paths or patterns or branch or dry_run or deletions):
         raise click.UsageError("--undo goes with no other option but --json and --config.")
     if branch is not None and (dry_run or deletions):
@@ -83,7 +78,8 @@ def command(
         named = named_paths(config, paths)
     except WorkspaceError as failure:
         raise click.UsageError(str(failure)) from None
-    asks = not (yes or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
+    as_json = flags["as_json"]
+    asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
     options = ApplyOptions(named, patterns, deletions, dry_run, as_json, asks)
     try:
         if undo:
@@ -109,7 +105,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
         if interrupted is not None and interrupted.restored:
             click.echo(f"took back an apply that was killed: {len(interrupted.restored):,} paths", err=True)
         with tempfile.TemporaryDirectory(prefix="merge-", dir=side.folders.spool) as folder:
-            prepared = prepare(side, _plan(side, options), find_git(os.environ), folder)
+            prepared = prepare(side, make_plan(side, options), find_git(os.environ), folder)
             plan = prepared.plan
             if not options.as_json:
                 _print(plan_lines(plan))
@@ -121,7 +117,8 @@ def _apply(config: Config, options: ApplyOptions) -> int:
             return _end(carry_out(side, prepared), options, "")
 
 
-def _plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
+def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
+    """Return the plan for the paths that were named."""
     from syncd.cli.agent_side import is_named  # noqa: PLC0415
     from syncd.merge.merge_plan import PlanInput, merge_plan  # noqa: PLC0415
 
@@ -160,22 +157,23 @@ def _end(plan: MergePlan, options: ApplyOptions, prefix: str) -> int:
     return 1 if conflicts else 0
 
 
+def print_lists(**lists: Iterable[str]) -> None:
+    """Print the lists of paths that `--json` has; those that are not given are empty."""
+    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone")
+    click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
+
+
 def _print_json(plan: MergePlan) -> None:
     from syncd.cli.apply.execution import paths_of  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
-    click.echo(
-        json.dumps(
-            {
-                "taken": paths_of(plan, MergeOutcome.TAKE),
-                "merged": paths_of(plan, MergeOutcome.MERGE),
-                "deleted": paths_of(plan, MergeOutcome.DELETE),
-                "conflicts": paths_of(plan, MergeOutcome.CONFLICT),
-                "never": paths_of(plan, MergeOutcome.NEVER),
-                "stays": paths_of(plan, MergeOutcome.STAYS, MergeOutcome.DELETED_THERE),
-                "undone": [],
-            }
-        )
+    print_lists(
+        taken=paths_of(plan, MergeOutcome.TAKE),
+        merged=paths_of(plan, MergeOutcome.MERGE),
+        deleted=paths_of(plan, MergeOutcome.DELETE),
+        conflicts=paths_of(plan, MergeOutcome.CONFLICT),
+        never=paths_of(plan, MergeOutcome.NEVER),
+        stays=paths_of(plan, MergeOutcome.STAYS, MergeOutcome.DELETED_THERE),
     )
 
 
@@ -185,8 +183,7 @@ def _undo(config: Config, as_json: bool) -> int:
     with _no_sync_begins(config):
         undone = undo(config)
     if as_json:
-        lists = dict.fromkeys(("taken", "merged", "deleted", "conflicts", "never", "stays"), [])
-        click.echo(json.dumps({**lists, "stays": list(undone.left), "undone": list(undone.restored)}))
+        print_lists(stays=undone.left, undone=undone.restored)
         return 0
     _print(f"undone    {shown_path(path)}" for path in undone.restored)
     _print(f"stays     {shown_path(path)}: changed since the apply" for path in undone.left)
@@ -214,6 +211,3 @@ def _no_sync_begins(config: Config) -> Iterator[None]:
             lock.acquire()
             stack.callback(lock.release)
         yield
-
-
-__all__ = ["CLOCK", "ApplyOptions", "command"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 
@@ -18,7 +17,7 @@ from syncd.merge.workspace_writer import Undone, WorkspaceWriter
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.scan.manifest import Kind, Manifest
+from syncd.scan.manifest import Kind
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
 
@@ -78,6 +77,3 @@ def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: lis
             )
         if versions:
             saved.save(Why.CONFLICT, sandbox_id, versions)
-
-
-__all__ = ["Manifest", "contextlib", "undo"]
