@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import click
 
 from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
@@ -14,7 +16,7 @@ from syncd.cli.options import CLOCK
 from syncd.cli.progress.display import ProgressDisplay
 from syncd.core.context import RuntimeContext
 from syncd.core.directories import Directories
-from syncd.core.errors import NeedsPerson, WorkspaceError
+from syncd.core.errors import NeedsPerson, SandboxNotFound, WorkspaceError
 from syncd.core.interrupt import Interrupt, interrupting
 from syncd.core.settings import Config
 from syncd.core.text import shown_path
@@ -30,6 +32,7 @@ from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.manifest import Entry, Kind, Manifest, arrived_digest
 from syncd.scan.path_rules import PathRules
 from syncd.selection.path_patterns import PathPatterns
@@ -103,7 +106,7 @@ def remote_version(remote: RemoteEntry) -> GitVersion | None:
 
 
 @contextlib.contextmanager
-def agent_side(config: Config, included: Container[str] = ()) -> Iterator[AgentSide]:
+def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
     """Look at the sandbox; `included` paths count although the rules leave them out.
     The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
     """
@@ -138,7 +141,7 @@ def agent_side(config: Config, included: Container[str] = ()) -> Iterator[AgentS
             leftovers = services.deletion_sync.leftovers
 
             def leave_out(path: str, is_dir: bool) -> bool:
-                return path not in included and rules.leave_out(path, is_dir)
+                return (included is None or path not in included) and rules.leave_out(path, is_dir)
 
             try:
                 with ProgressDisplay(silent_s=1.0) as progress:
@@ -160,6 +163,21 @@ def agent_side(config: Config, included: Container[str] = ()) -> Iterator[AgentS
     finally:
         client.drop()
         shutil.rmtree(copies, ignore_errors=True)
+
+
+def save_before_release(config: Config) -> None:
+    """Save all that differs in the sandbox, and say what could not be saved. Raises `TryLater`, `Stop`."""
+    if config.sandbox.agent_changes == "overwrite":
+        return
+    try:
+        with agent_side(config) as side:
+            there = {path: entry for path, entry in side.work.changed.items() if entry.kind is not RemoteKind.ABSENT}
+            for path, entry in there.items():
+                if entry.kind is RemoteKind.FILE and not entry.copy:
+                    click.echo(f"not saved: {shown_path(path)}", err=True)
+            side.remote_changes.save(Why.RELEASED, there)
+    except (SandboxNotFound, NeedsPerson) as failure:
+        click.echo(f"nothing was saved: {failure.message}", err=True)
 
 
 def _remove_old_copies(spool: str) -> None:
@@ -188,7 +206,7 @@ def _in_workspace(workspace: str, path: str) -> str:
     raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
 
 
-def patterns_of(patterns: tuple[str, ...]) -> Container[str]:
+def patterns_of(patterns: tuple[str, ...]) -> PathPatterns:
     """Return the paths that these patterns match, in gitignore's syntax."""
     return PathPatterns(patterns)
 

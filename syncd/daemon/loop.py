@@ -24,7 +24,7 @@ from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
-from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
+from syncd.daemon.scheduler import SaveAgentWork, SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
@@ -130,6 +130,10 @@ class Daemon:
                 action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
                 if isinstance(action, Sync):
                     self._sync(action.reason)
+                elif isinstance(action, SaveAgentWork):
+                    self._cycle.save_before_end()
+                    self._learn()
+                    self._warn()
                 else:
                     self._rest(action.until_s)
         except Stop:
@@ -433,7 +437,9 @@ class Daemon:
     def _scheduler_input(self) -> SchedulerInput:
         sandbox_ends_in_s = self._cycle.sandbox_ends_in_s
         moves_at_s = inf if sandbox_ends_in_s is None else self._clock.monotonic_s() + sandbox_ends_in_s
+        save_in_s = self._cycle.save_in_s
         return SchedulerInput(
+            save_at_s=inf if save_in_s is None else self._clock.monotonic_s() + save_in_s,
             burst=self._burst,
             written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),

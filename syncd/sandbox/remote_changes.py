@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from syncd.core.clock import Clock, stamp
+from syncd.core.clock import Clock, stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import shown_path
@@ -295,6 +295,8 @@ class RemoteChanges:
                 "so nothing is overwritten",
                 "free some disk space; a sync follows by itself",
             ) from None
+        with contextlib.suppress(OSError):
+            self.saved_versions.expire(utc(self._clock.wall_s()))
         _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
 
     def _is_saved(self, path: str, remote: RemoteEntry) -> bool:

@@ -138,6 +138,8 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
+    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -177,13 +179,59 @@ class SyncCycle:
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""
         target = self.provider.known
-        if target is not None:
+        if target is None:
+            return
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
 
+    @property
+    def save_in_s(self) -> float | None:
+        """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
+        acquired_sandbox = self.provider.acquired_sandbox
+        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+            return None
+        return self.sandbox_ends_in_s
+
+    def save_before_end(self) -> None:
+        """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
+        if self.services is None or self._saved_for == self.services.target.sandbox_id:
+            return
+        self._saved_for = self.services.target.sandbox_id
+        if self.services.remote_changes.looks:
+            self._save_what_differs(Why.SANDBOX_ENDED)
+
+    def _save_what_differs(self, why: Why) -> None:
+        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
+        try:
+            self.save_agent_work(why)
+        except (StepFailed, TryLater) as failure:
+            self.unsaved_warnings = [
+                SyncWarning(
+                    "unsaved",
+                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
+                    "what was brought home before is here; the rest ended with the sandbox",
+                )
+            ]
+
+    def _leave_recorded_sandbox(self, target: Target) -> None:
+        """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
+            return
+        if self.services is not None and self.services.target.same_sandbox(recorded):
+            self.save_before_end()
+            return
+        self._switch_to(recorded)
+        self.save_before_end()
+
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
+        if self.provider.known is None:
+            self.save_before_end()
         target = self.provider.target(observer)
         if self.services is not None and self.services.target == target:
             return self.services
+        self._leave_recorded_sandbox(target)
         return self._switch_to(target)
 
     def _switch_to(self, target: Target) -> SandboxServices:
@@ -558,6 +606,7 @@ class SyncCycle:
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
+            *self.unsaved_warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:

@@ -107,6 +107,7 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
 
     Asks on a terminal; elsewhere --yes has to be given.
     """
+    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
     from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
@@ -115,10 +116,12 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
         if not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("this is no terminal to ask on: use --yes")
-            click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
+            click.echo(f"What an agent changed in {wanted} is saved here before. {follows}".rstrip(), err=True)
             if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
+        if wanted == admin.ours:
+            save_before_release(admin.config)
         try:
             admin.request(lambda: admin.account.release(wanted))
             done = f"released {wanted}"
