@@ -166,7 +166,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
 
 
 def save_before_release(config: Config) -> None:
-    """Save all that differs in the sandbox, and say what could not be saved. Raises `TryLater`, `Stop`."""
+    """Save all that differs in the sandbox, and say what could not be saved. Raises `SyncdError`, `Stop`."""
     if config.sandbox.agent_changes == "overwrite":
         return
     try:

@@ -57,8 +57,9 @@ class Outcome:
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
     vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
     the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
-    is below them, are left out. `change` is the difference from the snapshot before, None if it is not known what the
-    sandbox held.
+    is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
+    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
+    what the sandbox held.
     """
 
     sync: LastSync | None
@@ -68,6 +69,7 @@ class Outcome:
     torn: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    saved: int = 0
 
     @property
     def word(self) -> str:
@@ -297,7 +299,8 @@ class SyncCycle:
                 continue
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
-            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            saved = services.remote_changes.take_saved()
+            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held, saved=saved)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: _Run) -> Outcome:
