@@ -59,7 +59,7 @@ def timeless(found: Snapshot) -> Snapshot:
 class WriterMachine:
     """A workspace and its state folder, and processes that write to it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[str] | None) -> None:
         self.folder = folder
         self.workspace = folder / "workspace"
         self.state = folder / "state"
@@ -203,6 +203,7 @@ class WriterMachine:
             "uid": self.uid,
             "report": str(report),
         }
+        assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")

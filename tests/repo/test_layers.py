@@ -40,6 +40,7 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
+    "merge": "writes",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": "agent_info blocked_paths_rules hook_rules leftovers region_guess look_request overwrite_warnings removal_plan",
