@@ -40,7 +40,7 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
-    "merge": "git_objects",
+    "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": (
