@@ -51,7 +51,7 @@ class NewBranch:
 
 @dataclass
 class _NewCommit:
-    """What one commit writes and deletes; paths are relative to the workspace."""
+    """The paths that one commit writes and deletes, relative to the workspace."""
 
     writes: list[tuple[str, bytes, bytes, GitVersion]]
     deletes: list[str]

@@ -270,7 +270,9 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     if object_format not in (b"sha1", b"sha256"):
         raise GitFailed("git is too old", f"install git {_OLDEST_GIT} or a newer one")
     if inside != b"true":
-        raise GitFailed(f"the workspace {shown_path(workspace)!r} is in a repository's own folder", "choose another")
+        raise GitFailed(
+            f"the workspace {shown_path(workspace)!r} is in no work tree of its repository", "choose another"
+        )
     absolute = os.path.join(workspace, os.fsdecode(folder))
     objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
     return GitWorkTree(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -417,6 +418,7 @@ def test_a_work_tree_of_a_bare_repository(git: Git, top: Path, tmp_path: Path) -
     plain_git(tmp_path / "bare", "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
     branch = made(git, tmp_path / "linked", changed({"new": b"agent\n"}))
     assert commits_of(tmp_path / "bare", "agent/work")[0] == branch.commits[0]
+    assert (tmp_path / "bare/logs/refs/heads/agent/work").exists()
 
 
 def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
@@ -547,3 +549,31 @@ def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) ->
         with pytest.raises(GitFailed):
             made(git, tmp_path / "part", changed({"new": b"agent\n"}), sent={})
     assert not mark.exists()
+
+
+def test_random_trees(git: Git, tmp_path: Path) -> None:
+    """Whatever HEAD, the sandbox and the agent hold, the commits hold exactly what was sent and what is there now."""
+    chance = random.Random(5)
+    paths = ["a", "a/b", "a/b/c", "b", "b/x", "d/e", "d/f", *ODD]
+
+    def tree() -> dict[str, bytes]:
+        chosen: dict[str, bytes] = {}
+        for path in chance.sample(paths, chance.randrange(len(paths))):
+            if not any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
+                chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
+        return chosen
+
+    for number in range(12):
+        head, sent, now = tree(), tree(), tree()
+        top = repository(
+            tmp_path / str(number), {"outside": b"o\n", **{f"in/{path}": new for path, new in head.items()}}
+        )
+        (top / "in").mkdir(exist_ok=True)
+        changes = changed({path: now.get(path) for path in {*sent, *now} if sent.get(path) != now.get(path)})
+        chance.shuffle(changes)
+        branch = made(git, top / "in", changes, sent={path: file_of(content) for path, content in sent.items()})
+        parts = [content for old, content in ((head, sent), (sent, now)) if old != content]
+        assert len(branch.commits) == len(parts)
+        for commit_id, content in zip(branch.commits, parts, strict=True):
+            is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}
+            assert is_there == {"outside": b"o\n", **{f"in/{path}": new for path, new in content.items()}}

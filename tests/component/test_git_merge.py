@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from syncd.core import hardening
 from syncd.core.errors import NeedsPerson, TryLater
 from syncd.merge import git as git_module
 from syncd.merge.git import Git, GitFailed, GitMissing, find_git, find_work_tree, need_git
@@ -149,14 +150,24 @@ def test_the_environment_of_git(tmp_path: Path) -> None:
             patched.setenv(name, value)
         ran = git.run(["words"], {"GIT_OBJECT_DIRECTORY": "/objects"}).output.decode().splitlines()
         asked = git.ask(["words"], {}).output.decode().splitlines()
-    for expected in ("HOME=/dev/null", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C",
-                     "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1",
-                     "GIT_OBJECT_DIRECTORY=/objects", "core.hooksPath=/dev/null", "core.fsmonitor=false"):  # fmt: skip
-        assert expected in ran
+    expected = "HOME=/dev/null GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1 LC_ALL=C"
+    expected += " GIT_OPTIONAL_LOCKS=0 GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL=none GIT_NO_REPLACE_OBJECTS=1"
+    expected += " GIT_OBJECT_DIRECTORY=/objects core.hooksPath=/dev/null core.fsmonitor=false gc.auto=0"
+    assert set(expected.split()) <= set(ran)
     assert "HOME=/person" in asked
     assert "GIT_CONFIG_GLOBAL=/person/config" in asked
     for line in (*ran, *asked):
         assert not any(line.startswith((f"{name}=", f"{name} ")) or "secret" in line for name in environ)
+
+
+def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects in a repository of several people stay readable, though syncd's own files are private."""
+    monkeypatch.setattr(hardening, "_original_umask", 0o027)
+    git = scripted(tmp_path, "#!/bin/sh\numask >&2\numask\nexit $FAIL\n")
+    assert git.run(["ask"], {"FAIL": "0"}).output == b"0027\n"
+    for action in (lambda: git.feed(["feed"], [], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):
+        with pytest.raises(GitFailed, match="0027"):
+            action()
 
 
 def test_a_git_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +225,8 @@ def test_no_work_tree(git: Git, tmp_path: Path) -> None:
     outside.mkdir()
     for folder, message in (
         (outside, "is in no git repository"),
-        (bare, "is in a repository's own folder"),
-        (make_repository(tmp_path / "inside") / ".git", "is in a repository's own folder"),
+        (bare, "is in no work tree"),
+        (make_repository(tmp_path / "inside") / ".git", "is in no work tree"),
         (broken, "git cannot read the repository"),
         (lost, "git cannot read HEAD"),
     ):
