@@ -258,7 +258,6 @@ def _create_reference(git: Git, work_tree: GitWorkTree, reference: str, tip: str
     who, email = _name_and_email(work_tree)
     variables = {
         "GIT_DIR": work_tree.folder,
-        "GIT_WORK_TREE": work_tree.workspace,  # with a work tree, git keeps a log of each branch
         "GIT_COMMITTER_NAME": who,
         "GIT_COMMITTER_EMAIL": email,
         "GIT_COMMITTER_DATE": f"{int(now.timestamp())} {now:%z}",

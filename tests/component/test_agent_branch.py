@@ -43,12 +43,14 @@ def top(tmp_path: Path) -> Path:
     return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
 
 
-def plain_git(folder: Path, *arguments: str) -> bytes:
+def plain_git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     """Git as the person runs it, with the repository's programs switched off where it could run them."""
     clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0"}
     clean |= {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.file.allow=always")
-    done = subprocess.run(["git", *safe, *arguments], cwd=folder, env=clean, capture_output=True, check=False)
+    done = subprocess.run(
+        ["git", *safe, *arguments], cwd=folder, env=clean, input=given, capture_output=True, check=False
+    )
     assert done.returncode == 0, (arguments, done.stderr)
     return done.stdout
 
@@ -131,13 +133,18 @@ def added_to(before: dict[str, object], folder: Path) -> list[str]:
 
 def tree_of(folder: Path, commit_id: str) -> dict[str, tuple[str, bytes]]:
     """Mode and content of each path."""
+    listed = [line.partition(b"\t") for line in plain_git(folder, "ls-tree", "-rz", commit_id).split(b"\0") if line]
+    entries = {os.fsdecode(path): facts.decode().split() for facts, _, path in listed}
+    blobs = [entry for _, kind, entry in entries.values() if kind == "blob"]
+    left = plain_git(folder, "cat-file", "--batch", given="\n".join(blobs).encode())
     found = {}
-    for line in plain_git(folder, "ls-tree", "-r", "-z", "--full-tree", commit_id).split(b"\0"):
-        if line:
-            facts, _, path = line.partition(b"\t")
-            mode, kind, entry = facts.decode().split()
-            content = plain_git(folder, "cat-file", "blob", entry) if kind == "blob" else entry.encode()
-            found[os.fsdecode(path)] = (mode, content)
+    for path, (mode, kind, entry) in entries.items():
+        if kind == "blob":
+            head, _, left = left.partition(b"\n")
+            size = int(head.split()[2])
+            found[path], left = (mode, left[:size]), left[size + 1 :]
+        else:
+            found[path] = (mode, entry.encode())
     return found
 
 
