@@ -103,7 +103,7 @@ ONLY_IN = {
             "syncd/sandbox/hook.py",
             "syncd/merge/git.py",
         ),
-        "the daemon starts git, once, and the person's hook; git merges, the service's commands and executions run",
+        "the daemon starts git, once, and the person's hook; the commands and the emulator's executions start programs",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),
