@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from syncd.core.clock import Clock, SystemClock
-from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
