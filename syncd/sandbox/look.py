@@ -265,9 +265,9 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[in
     return LookResult(
         differing={path: complete(found) for path, found in report.differing.items()},
         new={path: complete(found) for path, found in report.new.items()},
-        pruned=report.pruned,
-        removed=report.removed,
-        kept=report.kept,
+        pruned=tuple(report.pruned),
+        removed=tuple(report.removed),
+        kept=tuple(report.kept),
         failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
         missing=report.missing,
         unlisted=report.unlisted,

@@ -212,7 +212,7 @@ class _ArchiveLook:
         new = {path: self._with_copy(entry) for path, entry in self._found.items()}
         self.copies.remove_others([entry.copy for entry in (*differing.values(), *new.values())])
         return LookResult(
-            differing, new, list(self._pruned), removed, failed=failed, missing=missing, unlisted=self._unlisted
+            differing, new, tuple(self._pruned), tuple(removed), failed=failed, missing=missing, unlisted=self._unlisted
         )
 
     def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
