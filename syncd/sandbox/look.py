@@ -116,8 +116,9 @@ class Looker:
             output = self._job_runner.output(
                 job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: _is_complete(job, text)
             )
-        except StepFailed:
-            self._stop_if_unstarted(job)
+        except StepFailed as failure:
+            if failure.action is FailureAction.RETRY:
+                self._stop_if_unstarted(job)
             raise
         self._forget(job.name)
         archive = os.path.join(copies_folder, f"{job.name}.archive")

@@ -296,7 +296,8 @@ class _ArchiveLook:
         """Return the entry of another name for a file that came before. Raises `OSError`."""
         source = self._found.get(target) or self._beyond.get(target)
         if source is None or source.kind is not RemoteKind.FILE:
-            self.lacking.add(target)
+            if target:
+                self.lacking.add(target)
             return replace(entry, kind=RemoteKind.UNREADABLE)
         entry = replace(source, copy="")
         if not self._is_fetched(entry, item):

@@ -108,7 +108,10 @@ def test_what_differs(archive: Archive, tmp_path: Path) -> None:
     )
     assert {path: entry.kind.value for path, entry in result.differing.items()} == {
         **dict.fromkeys(("program", "d/changed", "d/compared", ODD, "not to remove"), "f"),
-        "ln": "l", "fifo": "o", "gone": "", "ln/behind": "",
+        "ln": "l",
+        "fifo": "o",
+        "gone": "",
+        "ln/behind": "",
     }
     assert copies(result, tmp_path) == {"d/changed": b"OURS", ODD: LARGE}
     changed = result.differing["d/changed"]
