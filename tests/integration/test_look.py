@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
@@ -20,11 +21,14 @@ from syncd.core.waiter import Waiter
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
+from syncd.remote.dump import Dump
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
+from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
+from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.scan.manifest import Entry, Kind
 from tests.integration.sync_rig import KEY, Rig, rigged
@@ -426,3 +430,64 @@ def test_the_upload_may_come_between(rig: Rig) -> None:
     slept = len(rig.clock.slept)
     assert fetched(looking.finish(running, str(copies(rig)), timeout_s=0)) == {"a": "ours"}
     assert len(rig.clock.slept) == slept
+
+
+def test_a_dump_tells_the_same(rig: Rig) -> None:
+    """A sandbox that runs no programs is looked at by its archive, with the same outcome but for removals."""
+    top = rig.sandbox.workspace
+    for path in ("same", "changed", "d/new", ODD, ".git/x", "node_modules/x", "e/node_modules/y", "existing", "stays"):
+        place(rig, path)
+    (top / "d/empty").mkdir()
+    (top / "ln").symlink_to("../outside")
+    (top / "program").write_text("ours")
+    (top / "program").chmod(0o755)
+    os.mkfifo(top / "fifo")
+    os.link(top / "same", top / "another name")
+    items = {
+        "same": item(FETCH, a_file("ours")),
+        "changed": item(FETCH, a_file("OURS")),
+        "gone": item(COMPARE, a_file("ours")),
+        "program": item(FETCH, a_file("ours")),
+        "stays": item(REMOVE, a_file("other")),
+        "existing": item(EXISTS),
+        "missing": item(EXISTS),
+        "removed": item(REMOVE, a_file("ours")),
+    }
+    request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
+    by_program = looker(rig).look(request, str(copies(rig)))
+    waiter = Waiter(Interrupt(), rig.clock)
+    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
+    by_dump = DumpLooker(dump).look(request, str(copies(rig)))
+    assert (
+        fetched(by_program)
+        == fetched(by_dump)
+        == dict.fromkeys(("changed", "program", "d/new", ODD, "another name"), "ours")
+    )
+
+    def plain(entries: Mapping[str, RemoteEntry]) -> dict[str, RemoteEntry]:
+        """Without the fields that an archive has otherwise: the paths of copies, unread digests, lengths of no file."""
+        return {
+            path: replace(
+                entry,
+                copy="",
+                digest=entry.digest if entry.copy else b"",
+                size_bytes=entry.size_bytes if entry.kind is RemoteKind.FILE else 0,
+            )
+            for path, entry in entries.items()
+        }
+
+    assert plain(by_dump.differing) == plain(by_program.differing)
+    assert plain(by_dump.new) == plain(by_program.new)
+    assert sorted(by_dump.pruned) == sorted(by_program.pruned) == ["e/node_modules", "node_modules"]
+    assert (by_dump.removed, by_dump.missing) == (by_program.removed, by_program.missing) == (("removed",), 1)
+
+
+def test_a_dump_that_is_cut_short(rig: Rig) -> None:
+    """It is a failure of the look."""
+    place(rig, "a")
+    rig.emulator.faults.script("download: cut")
+    waiter = Waiter(Interrupt(), rig.clock)
+    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
+    with pytest.raises(StepFailed):
+        DumpLooker(dump).look(LookRequest({}, find_new=True), str(copies(rig)))
+    assert os.listdir(copies(rig)) == []
