@@ -30,6 +30,7 @@ from syncd.remote.bucket import Throttle
 from syncd.remote.failure import StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.remote.target import Target
+from syncd.report.logs import LogFormat, set_up_logs
 from syncd.sandbox.look_request import RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.saved_versions_rules import Why
@@ -110,6 +111,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
     """Look at the sandbox; `included` paths count although the rules leave them out.
     The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
     """
+    set_up_logs("error", LogFormat.TEXT, {})
     interrupt = Interrupt()
     folders = folders_of(config, os.environ)
     target, key = target_of(config, os.environ), key_of(config, os.environ)

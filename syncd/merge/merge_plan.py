@@ -84,6 +84,8 @@ def merge_plan(given: PlanInput) -> MergePlan:
     found: dict[str, PlannedPath] = {}
     for path in sorted(given.remote):
         base, local, remote = given.base.get(path), given.local.get(path), given.remote[path]
+        if local is not None and local.kind is None and _makes_room(given, path):
+            local = None
         outcome, reason = _outcome(given, path, base, local, remote)
         found[path] = PlannedPath(path, outcome, base, local, remote, reason)
     for path, planned in found.items():
@@ -132,6 +134,15 @@ def _outcome(
     if base is None and local.kind is Kind.FILE and local.digest == remote.digest != b"":
         return MergeOutcome.MERGE, ""  # only the modes differ
     return MergeOutcome.CONFLICT, _both(base, local, remote)
+
+
+def _makes_room(given: PlanInput, path: str) -> bool:
+    """True if a file or link here, which a directory there replaces, is all that is in the path's way."""
+    while path := path.rpartition("/")[0]:
+        local, remote = given.local.get(path), given.remote.get(path)
+        if local is not None and local.kind is not None:
+            return remote is not None and remote.kind is RemoteKind.DIRECTORY and not local.is_directory
+    return False
 
 
 def _never(given: PlanInput, path: str, local: LocalEntry | None, remote: RemoteEntry) -> str:
