@@ -5,7 +5,8 @@ named by its digest. The record is written last, after all else was flushed, and
 record was made or dropped by half, and the next `save` removes it. A content that an earlier version has is a hard link
 to it.
 
-No lock of the workspace is needed: while one process saves, others list, restore, drop or save.
+No lock of the workspace is needed: while one process saves, others list, restore, drop or save. Who fills or removes a
+version's folder has locked it, so that no other process removes it, or a new folder of the same name.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class SavedVersions:
             self._record(new_id).save(_record_of(why, sandbox_id, paths))
         except BaseException:
             with contextlib.suppress(OSError):  # the first failure is the one to report
-                self._remove(new_id)
+                self._discard(new_id)
             raise
         finally:
             os.close(descriptor)
@@ -138,10 +139,7 @@ class SavedVersions:
 
     def drop(self, unwanted: str) -> bool:
         """Remove a version for good, also one whose record is damaged. False if there was none. Raises `OSError`."""
-        if saved_at(unwanted) is None or not self._has_record(unwanted):
-            return False
-        self._remove(unwanted)
-        return True
+        return saved_at(unwanted) is not None and self._remove(unwanted)
 
     def restore(self, wanted: str, destination: str, check: Callable[[], None] = lambda: None) -> Extracted:
         """Create a version's paths in a folder that is new or empty; the result says which were left out.
@@ -157,12 +155,10 @@ class SavedVersions:
 
     def expire(self, now: datetime) -> list[SavedVersion]:
         """Drop the versions that `expired` names at `now` (aware UTC), and return them. Raises `OSError`."""
-        dropped = expired(self.all(), now)
-        for version in dropped:
-            self._remove(version.id)
+        dropped = [version for version in expired(self.all(), now) if self._remove(version.id)]
         for each in self._ids():
             at = saved_at(each)
-            if at is not None and too_old(at, now) and self._has_record(each):
+            if at is not None and too_old(at, now):
                 self._remove(each)  # its record is damaged
         return dropped
 
@@ -223,13 +219,28 @@ class SavedVersions:
             except OSError:
                 continue
             try:
-                if _lock(descriptor) and not self._has_record(each):
+                if _lock(descriptor) and _has_name(descriptor, self._path(each)) and not self._has_record(each):
                     shutil.rmtree(self._path(each), ignore_errors=True)
             finally:
                 os.close(descriptor)
 
-    def _remove(self, id_: str) -> None:
-        """Remove a version. Its record goes first, so that no version is ever listed without its contents."""
+    def _remove(self, id_: str) -> bool:
+        """Remove a version. False if there is none by now. Raises `OSError`."""
+        try:
+            descriptor = open_directory(self._path(id_), None)
+        except FileNotFoundError:
+            return False
+        try:
+            _wait_for_lock(descriptor)
+            if not _has_name(descriptor, self._path(id_)) or not self._has_record(id_):
+                return False
+            self._discard(id_)
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _discard(self, id_: str) -> None:
+        """Remove a locked folder. Its record goes first, so that no version is ever listed without its contents."""
         self._known.pop(id_, None)
         self._record(id_).remove()
         shutil.rmtree(self._path(id_), ignore_errors=True)
@@ -379,6 +390,12 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Lock an open folder once no other process has: each holds the lock only while it writes or removes a version."""
+    with contextlib.suppress(OSError):  # as above
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _has_name(descriptor: int, path: str) -> bool:
