@@ -347,7 +347,9 @@ class SyncCycle:
         files = count_files(scanned.manifest.values())
         _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
         is_partial = self._partial_is_enough(run, scanned.manifest)
-        if is_partial or run.mode is SyncMode.FORCED:  # contents that turn out unchanged are not compressed again
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as it is there.
+        kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)
+        if is_partial or run.mode is SyncMode.FORCED or kept:
             scanned = self.snapshotter.resolved(scanned, self.baseline or {})
         stays = self._stays(run, scanned)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
