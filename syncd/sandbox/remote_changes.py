@@ -145,13 +145,14 @@ class RemoteChanges:
             self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
             if path not in before:
                 _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
-        self.released = sorted(before - self._held.keys() - set(written))
+        self.released = sorted(before - self._held.keys() - self._kept - set(written))
         saves = self.agent_changes is AgentChanges.SAVE
         self._unsaved = dict(decision.held) if saves else {}
         self._record()
 
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
-        """Forget held and kept paths that do not exist here any more."""
+        """Forget held and kept paths that do not exist here any more, and what the last look released."""
+        self.released = []
         self._held = {path: mark for path, mark in self._held.items() if path in manifest}
         self._kept = {path for path in self._kept if path in manifest}
         self._record()
@@ -208,7 +209,7 @@ class RemoteChanges:
             if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
                 raise
             took_s = self._clock.monotonic_s() - started_s
-            if failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S and not self._is_repeated:
+            if self._failures == 0 and not self._is_repeated and _is_passing(failure, took_s):
                 self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             return self._look_by_dump(request, failure)
@@ -321,6 +322,11 @@ class RemoteChanges:
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
         return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+
+
+def _is_passing(failure: StepFailed, took_s: float) -> bool:
+    """True if another try may soon succeed: the server failed at once. A look that takes too long does so again."""
+    return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
 def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
