@@ -75,6 +75,7 @@ class Preparation:
         self.deletion_sync.settle_pending(wanted)
         if self.agent_changes is AgentChanges.OVERWRITE and not self.paths_to_delete:
             self.deletion_sync.nothing_to_delete()
+            self.blocked_paths.recheck((), self.manifest)
             return
         if any(item.action is LookAction.REMOVE for item in self._look_request().items.values()):
             self.mark_uncertain()
