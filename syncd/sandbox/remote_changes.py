@@ -97,8 +97,9 @@ class RemoteChanges:
         if record is None or not record.target.same_sandbox(target):
             record = _HeldRecord(target=target, held=[], kept=[])
         self._saved_record = record
-        self._held = {os.fsdecode(path): mark for path, mark in record.held}
-        self._kept = {os.fsdecode(path) for path in record.kept}
+        # Without looks nobody would find out that they may be written.
+        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
+        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
 
     # -- what stays as it is there
 
@@ -270,7 +271,8 @@ class RemoteChanges:
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
         remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
-        self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+        if self.looks:  # else it was to remove something, which is warned of
+            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False
