@@ -329,7 +329,14 @@ def test_what_is_new(sandbox: Sandbox) -> None:
         "ln": "l",
         "fifo": "o",
     }
-    assert sorted(ran.report.pruned) == ["d/node_modules", "node_modules"]
+    assert sorted(ran.report.pruned) == [
+        ".git",
+        "d/.GIT",
+        "d/node_modules",
+        "node_modules",
+        "other/.Git",
+        "sub/.git",
+    ]
     assert set(ran.copies()) == {"d/new", "d/e/deeper", ODD, "also/node_modules"}
     assert ran.report.new["ln"].entry.target == "../../outside"
 
