@@ -1,4 +1,4 @@
-"""Extracts an archive of another program into a new folder, safely whatever the archive holds.
+"""Extracts an archive of another program, or other foreign files, into a new folder, safely whatever they are.
 
 A folder draft the destination is filled and renamed at the end, so that the destination gets all or nothing. Every
 file is created through its directory's descriptor, and symbolic links are created last, so that no member can be
@@ -45,6 +45,16 @@ def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]
     Raises `NeedsPerson` if it is neither, `TryLater` if the disk has no room, `BadArchive`, and the exceptions of
     `packed` and `check`; then nothing stays on the disk.
     """
+    return extract_members(members(packed), destination, check)
+
+
+def extract_members(
+    found: Iterable[tuple[Member, Iterable[bytes]]], destination: str, check: Callable[[], None]
+) -> Extracted:
+    """Create these members, each with its content, in a folder that is new or empty.
+
+    A content that raises `OSError` leaves its member out, with the error as the reason. Raises as `extract`.
+    """
     destination = os.path.abspath(destination)
     mode = folder_mode(destination)
     parent, name = os.path.split(destination)
@@ -57,7 +67,7 @@ def extract(packed: Iterable[bytes], destination: str, check: Callable[[], None]
             "choose a folder that you may write to",
         ) from None
     try:
-        extracted = _fill(packed, draft, check)
+        extracted = _fill(found, draft, check)
         os.chmod(draft, mode)
         os.rename(draft, destination)
     except OSError as failure:
@@ -99,10 +109,10 @@ def folder_mode(destination: str) -> int:
     )
 
 
-def _fill(packed: Iterable[bytes], top: str, check: Callable[[], None]) -> Extracted:
+def _fill(found: Iterable[tuple[Member, Iterable[bytes]]], top: str, check: Callable[[], None]) -> Extracted:
     with safe_open.DirCursor(safe_open.open_workspace(top), _enter_or_create) as cursor:
         extraction = _Extraction(top, cursor, check)
-        for member, content in members(packed):
+        for member, content in found:
             check()
             extraction.add(member, content)
         extraction.finish()

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from syncd.archive import tar_format
 from syncd.archive.archive import Archive
+from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore, Piece
 from syncd.archive.chunking import Chunk, split
 from syncd.archive.codec import Codec
@@ -77,12 +78,16 @@ class Packer:
         clock: Clock,
         check: Callable[[], None] = lambda: None,
         search: Search | None = None,
+        *,
+        base_store: BaseStore | None = None,
     ) -> None:
+        """`base_store`, if any, learns which chunks hold the archive."""
         self._workspace = workspace
         self._store = store
         self._clock = clock
         self._check = check
         self._search: Search = search or NoSearch()
+        self._base_store = base_store
         self._chunks: list[Chunk] = []
         self._room_bytes = 0
         self._incomplete = True  # an earlier process may have left pieces
@@ -128,6 +133,8 @@ class Packer:
         self._chunks = packed_chunks
         written = [piece.piece if isinstance(piece, ChunkWriter) else piece for piece in pieces]
         packed.archive = Archive.of([piece for piece in written if piece is not None])
+        if self._base_store is not None and len(packed.archive.pieces) == len(packed_chunks):
+            self._base_store.record_chunks(packed_chunks, packed.archive.pieces)
         self._store.keep_only(packed.archive.pieces)
         self._incomplete = False
         return packed

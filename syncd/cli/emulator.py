@@ -33,6 +33,13 @@ from syncd.emulator.signing import MAX_LIFETIME_S
 @click.option(
     "--sandbox", "sandbox_id", metavar="ID", help="The id of the sandbox; default: the last one, or a new one."
 )
+@click.option(
+    "--rate-limit",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    help="API requests that are answered in a second; more get 429. 0: all.",
+)
 @click.option("--fault", "faults", metavar="TEXT", multiple=True, help="A fault, such as 'upload: 503 x3'. Repeatable.")
 @click.option(
     "--explain-faults",
@@ -43,7 +50,14 @@ from syncd.emulator.signing import MAX_LIFETIME_S
     help="Explain the language of --fault, and exit.",
 )
 def command(
-    *, data_dir: Path, port: int, api_key: str, url_lifetime_s: int, sandbox_id: str | None, faults: tuple[str, ...]
+    *,
+    data_dir: Path,
+    port: int,
+    api_key: str,
+    url_lifetime_s: int,
+    sandbox_id: str | None,
+    rate_limit: int,
+    faults: tuple[str, ...],
 ) -> None:
     """Emulate the sandbox API and its bucket, on loopback, until interrupted.
 
@@ -60,6 +74,7 @@ def command(
         api_key=api_key,
         url_lifetime_s=url_lifetime_s,
         sandbox_id=sandbox_id,
+        rate_limit=rate_limit,
         faults=parsed,
     )
 
@@ -76,10 +91,11 @@ def _serve(
     api_key: str,
     url_lifetime_s: int,
     sandbox_id: str | None,
+    rate_limit: int,
     faults: list[tuple[str, Fault]],
 ) -> None:
     _refuse_foreign_folder(data_dir)
-    emulator = Emulator(data_dir, port, api_key, url_lifetime_s, observer=_log)
+    emulator = Emulator(data_dir, port, api_key, url_lifetime_s, rate_limit=rate_limit, observer=_log)
     for op, fault in faults:
         emulator.faults.add(op, fault)
     with _interrupted_by_signals() as wait:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
+from syncd.cli.destination import refuse_workspace
 from syncd.cli.options import config_option, configured
-from syncd.core.errors import NeedsPerson, Stop, TryLater
-from syncd.core.settings import Config
+from syncd.core.errors import Stop, TryLater
 from syncd.core.text import shown_path
 
 
@@ -23,7 +21,7 @@ def command(config_file: str | None, destination: str) -> None:
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
 
     folder_mode(destination)  # before any request
-    _refuse_workspace(config, destination)
+    refuse_workspace(config, destination)
     try:
         with ProgressDisplay() as progress:
             extracted = read_dump(config, progress, lambda packed, check: extract(packed, destination, check))
@@ -33,12 +31,3 @@ def command(config_file: str | None, destination: str) -> None:
         click.echo(f"left out: {line}", err=True)
     files = "1 file" if extracted.files == 1 else f"{extracted.files:,} files"
     click.echo(f"pulled {files}, {extracted.content_bytes:,} bytes, into {shown_path(destination)}")
-
-
-def _refuse_workspace(config: Config, destination: str) -> None:
-    """Raise `NeedsPerson` for a folder in the workspace: its files would be sent, and pulled again next time."""
-    if f"{os.path.realpath(destination)}/".startswith(f"{config.workspace.path}/"):
-        raise NeedsPerson(
-            f"{shown_path(destination)!r} is in the workspace, so what is pulled there would be sent",
-            "name a folder outside of it",
-        )

@@ -67,8 +67,8 @@ class SandboxKeys(Struct, frozen=True, kw_only=True):
     base_url: Annotated[str, _allowed("an https address, or http on this machine's loopback")] = "https://api.klavis.ai"
     region: Annotated[Literal["us", "asia"], _allowed('"us" or "asia"')] = "us"
     api_key_file: Text = "~/.config/syncd/api-key"
-    deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "keep"
-    warn_on_remote_changes: Flag = False
+    deletions: Annotated[Literal["keep", "mirror", "reset"], _allowed('"keep", "mirror" or "reset"')] = "mirror"
+    agent_changes: Annotated[Literal["save", "hold", "overwrite"], _allowed('"save", "hold" or "overwrite"')] = "save"
     on_sandbox_change: Annotated[
         tuple[str, ...], _allowed('a list of a program and its arguments, such as ["~/bin/tell-agent", "now"]')
     ] = ()
@@ -82,7 +82,7 @@ class SyncKeys(Struct, frozen=True, kw_only=True):
     debounce_seconds: Seconds = 1.0
     max_wait_seconds: Seconds = 15.0
     rescan_minutes: Minutes = 10.0
-    archive: Annotated[Literal["full", "changes"], _allowed('"full" or "changes"')] = "full"
+    archive: Annotated[Literal["auto", "full"], _allowed('"auto" or "full"')] = "auto"
     max_snapshot_mib: Mebibytes = 2048
     upload_limit_kib_per_second: Rate = 0
 
@@ -176,12 +176,22 @@ def check_config(raw: Mapping[str, Any], path: str = "") -> Config:
     )
 
 
+# Keys and values of earlier versions, with what took their place.
+_REPLACED = {
+    "sandbox.warn_on_remote_changes": 'replaced by sandbox.agent_changes = "save", the default, "hold" or "overwrite"',
+    'sync.archive = "changes"': 'is replaced by sync.archive = "auto", the default',
+}
+
+
 def _section(name: str, keys: type[Struct], raw: Any) -> Any:
     if not isinstance(raw, dict):
         raise ConfigError(f"{name} = {_shown(raw)}: must be a table", f"write [{name}]")
     types = typing.get_type_hints(keys, include_extras=True)
     values = {}
     for key, value in raw.items():
+        replaced = _REPLACED.get(f"{name}.{key}") or _REPLACED.get(f"{name}.{key} = {_shown(value)}")
+        if replaced is not None:
+            raise ConfigError(f"{name}.{key} = {_shown(value)}", replaced)
         if key not in types:
             raise ConfigError(f"{name}.{_printable(key)}: unknown key", f"allowed in [{name}] are {_names(types)}")
         if key == "acquire":

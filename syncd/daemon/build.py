@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol, TypeVar
 
+from syncd.archive.base_store import BaseStore
 from syncd.archive.chunk_store import ChunkStore
 from syncd.archive.packer import Packer
 from syncd.archive.snapshotter import Snapshotter
@@ -43,6 +44,7 @@ from syncd.sandbox.agent_notifier import agent_notifier_of
 from syncd.sandbox.provider import AcquiredSandboxStore
 from syncd.scan.file_reader import ContentReader
 from syncd.scan.mass_deletion_guard import MassDeletionGuard
+from syncd.scan.path_rules import PathRules
 from syncd.scan.scanner import Scanner
 from syncd.selection.git_config import personal_excludes
 from syncd.selection.gitignore import bad_pattern
@@ -52,6 +54,7 @@ from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore
 from syncd.watch.interface import watcher
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.scan_listener import NoScanListener, ScanListener
@@ -175,33 +178,53 @@ def sync_cycle_of(
         context.interrupt.check()
         on_progress()
 
-    path = config.workspace.path
+    path, selection = config.workspace.path, selection_of(config)
     store = ChunkStore(folders.spool)
     store.open()
+    base_store = BaseStore(folders.spool, store)
     part_store = ChunkStore(os.path.join(folders.spool, "changes"))
     part_store.keep_only([])  # what an earlier process sent in part is of no use to this one
     guard = MassDeletionGuard(folders.state)
+    excludes = excludes_of(config, context)
     guard.load()
     snapshotter = Snapshotter(
         Scanner(
             path,
-            selection_of(config),
+            selection,
             scan_listener or NoScanListener(),
             check=check,
-            personal_excludes=excludes_of(config, context),
+            personal_excludes=excludes,
         ),
         guard,
         ContentReader(path, context.clock, check, search),
-        Packer(path, store, context.clock, check, search),
+        Packer(path, store, context.clock, check, search, base_store=base_store),
         Packer(path, part_store, context.clock, check, search),
         spool_folder=folders.spool,
         max_mib=config.sync.max_snapshot_mib,
     )
     throttle = throttle or Throttle(limit_of(config))
     sandbox_factory = SandboxFactory(
-        config, folders, key, context, client, throttle, sync_state, check, snapshotter.is_excluded
+        config,
+        folders,
+        key,
+        context,
+        client,
+        throttle,
+        sync_state,
+        check,
+        snapshotter.is_excluded,
+        os.path.join(folders.spool, "copies"),
     )
-    return SyncCycle(sandbox_factory.provider(), sandbox_factory.build, snapshotter, sync_state, context.clock)
+    return SyncCycle(
+        sandbox_factory.provider(),
+        sandbox_factory.build,
+        snapshotter,
+        sync_state,
+        base_store,
+        lambda: PathRules(path, selection, excludes).leave_out,
+        TakenStore(folders.state),
+        context.clock,
+    )
 
 
 def status_publisher_of(

@@ -6,32 +6,49 @@ import hmac
 import json
 import re
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from math import inf
 from typing import BinaryIO
 
 from syncd.core.clock import Clock, stamp
 from syncd.emulator.bucket import EmulatedBucket, Key
 from syncd.emulator.execution import Execution
-from syncd.emulator.extract import ArchiveRefused, Bounds
-from syncd.emulator.sandbox import Busy, Sandbox, Sandboxes
+from syncd.emulator.extract import ArchiveRefused, Bounds, ExtractedMtimes
+from syncd.emulator.faults import Action, Changes
+from syncd.emulator.sandbox import KEPT_RUNS, Busy, ExecutionStart, ExistingFiles, Sandbox, Sandboxes
 from syncd.emulator.validation import Invalid, Parameters, parsed_body
 from syncd.emulator.wire import Readable, Reply, Request
 
 BODY_BYTES = 1024**2
 WORKSPACE = "workspace.tar.gz"
+ARTIFACTS = "artifacts/"
+# The window of the rate limit, which clients are told to wait for.
+RATE_WINDOW_S = 1
 Servers = list[dict[str, object]]
 _ID = r"/local-sandbox/(?P<id>[^/]+)"
 
 
 class ApiError(Exception):
-    """An answer `{"detail": …}` with that status."""
+    """An answer `{"detail": …}` with that status, and a `Retry-After` if that is above 0."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, retry_after_s: int = 0) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class ApiCall:
+    """A request for one operation. `sandbox_id` is empty where the path has none."""
+
+    sandbox_id: str
+    parameters: Parameters
+    changes: Changes
 
 
 @dataclass(frozen=True)
@@ -41,12 +58,16 @@ class ApiRoute:
     method: str
     path: re.Pattern[str]
     op: str
-    handler: Callable[[EmulatedApi, str, Parameters], tuple[int, object]]
+    handler: Callable[[EmulatedApi, ApiCall], tuple[int, object]]
     takes_body: bool = False
 
 
 class EmulatedApi:
-    """Answers the requests of the API's origin. `url_lifetime_s` may be changed at any time, for the next URL."""
+    """Answers the requests of the API's origin.
+
+    `url_lifetime_s` may be changed at any time, for the next URL, and `rate_limit` for the next request: the requests
+    with the right key that are answered in any second, 0: no limit.
+    """
 
     def __init__(
         self, sandboxes: Sandboxes, bucket: EmulatedBucket, clock: Clock, key: str, url_lifetime_s: int
@@ -56,8 +77,12 @@ class EmulatedApi:
         self._clock = clock
         self._key = key
         self.url_lifetime_s = url_lifetime_s
+        self.rate_limit = 0
         self.bounds = Bounds()
         self.base_url = ""
+        self._answered_s: deque[float] = deque()
+        self._rate_lock = threading.Lock()
+        self._export_lock = threading.Lock()
 
     # The origin's side
 
@@ -68,15 +93,18 @@ class EmulatedApi:
                 return route.op, match.groupdict().get("id")
         return "other", None
 
-    def answer(self, op: str, request: Request, body: Readable) -> Reply:
-        """Check and handle a request in the service's order: length, path, key, parameters, sandbox."""
+    def answer(self, op: str, request: Request, body: Readable, changes: Changes) -> Reply:
+        """Check and handle a request in the service's order: length, path, key, rate, parameters, sandbox."""
+        retry_after_s = 0
         try:
-            status, answer = self._handle(op, request, body)
+            status, answer = self._handle(op, request, body, changes)
         except Invalid as error:
             status, answer = 422, {"detail": error.errors}
         except ApiError as error:
-            status, answer = error.status, {"detail": error.detail}
+            status, answer, retry_after_s = error.status, {"detail": error.detail}, error.retry_after_s
         reply = _json(status, answer)
+        if retry_after_s:
+            reply = replace(reply, headers=(*reply.headers, ("Retry-After", str(retry_after_s))))
         if status == 405:
             reply = Reply(405, (*reply.headers, ("Allow", ", ".join(_methods(request)))), reply.body)
         return reply
@@ -94,24 +122,19 @@ class EmulatedApi:
         self._sandboxes.release(sandbox)
         self._bucket.delete_sandbox(sandbox)
 
-    def empty_sandbox(self, sandbox: str) -> None:
-        """Empty the workspace of the sandbox, if there is one."""
-        found = self._sandboxes.find(sandbox)
-        if found is not None:
-            found.empty()
-
-    def _handle(self, op: str, request: Request, body: Readable) -> tuple[int, object]:
+    def _handle(self, op: str, request: Request, body: Readable, changes: Changes) -> tuple[int, object]:
         if request.chunked or (request.method == "POST" and not request.announces_length):
             raise ApiError(411, "Length Required")
         route = next((route for route in ROUTES if route.op == op), None)
         if route is None:
             raise ApiError(405, "Method Not Allowed") if _methods(request) else ApiError(404, "Not Found")
         self._check_key(request)
+        self._check_rate()
         data = _read_all(body)
         match = route.path.fullmatch(request.decoded_path)
         sandbox_id = match.groupdict().get("id", "") if match else ""
         parameters = Parameters(dict(request.query), parsed_body(data) if route.takes_body else None)
-        return route.handler(self, sandbox_id, parameters)
+        return route.handler(self, ApiCall(sandbox_id, parameters, changes))
 
     def _check_key(self, request: Request) -> None:
         scheme, _, given = (request.header("Authorization") or "").partition(" ")
@@ -120,49 +143,63 @@ class EmulatedApi:
         if not hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._key.encode()):
             raise ApiError(401, "Invalid API key")
 
+    def _check_rate(self) -> None:
+        if not self.rate_limit:
+            return
+        now_s = self._clock.monotonic_s()
+        with self._rate_lock:
+            while self._answered_s and self._answered_s[0] <= now_s - RATE_WINDOW_S:
+                self._answered_s.popleft()
+            if len(self._answered_s) >= self.rate_limit:
+                detail = f"Rate limit exceeded: {self.rate_limit} per {RATE_WINDOW_S} second"
+                raise ApiError(429, detail, RATE_WINDOW_S)
+            self._answered_s.append(now_s)
+
     # Operations
 
-    def list(self, _: str, parameters: Parameters) -> tuple[int, object]:
-        parameters.finish()
+    def list(self, call: ApiCall) -> tuple[int, object]:
+        call.parameters.finish()
         sandboxes = [self._info(sandbox) for sandbox in self._sandboxes.all()]
         return 200, {"local_sandboxes": sandboxes, "total_count": len(sandboxes)}
 
-    def acquire(self, _: str, parameters: Parameters) -> tuple[int, object]:
-        names, ttl_s, benchmark = parameters.server_names(), parameters.ttl_s(), parameters.benchmark()
-        parameters.finish()
+    def acquire(self, call: ApiCall) -> tuple[int, object]:
+        names, ttl_s, benchmark = call.parameters.server_names(), call.parameters.ttl_s(), call.parameters.benchmark()
+        call.parameters.finish()
         sandbox = self._sandboxes.create(servers=names, ttl_s=ttl_s, benchmark=benchmark)
         info = self._info(sandbox)
         del info["created_at"]
         return 201, info | {"message": "Local sandbox acquired"}
 
-    def get(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        parameters.finish()
-        return 200, self._info(self._sandbox(sandbox_id))
+    def get(self, call: ApiCall) -> tuple[int, object]:
+        call.parameters.finish()
+        return 200, self._info(self._sandbox(call.sandbox_id))
 
-    def release(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        parameters.is_ttl()
-        parameters.finish()
-        self.delete_sandbox(self._sandbox(sandbox_id).id)
-        return 200, {"message": f"Local sandbox {sandbox_id} is being released"}
+    def release(self, call: ApiCall) -> tuple[int, object]:
+        call.parameters.is_ttl()
+        call.parameters.finish()
+        self.delete_sandbox(self._sandbox(call.sandbox_id).id)
+        return 200, {"message": f"Local sandbox {call.sandbox_id} is being released"}
 
-    def reset(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        parameters.finish()
-        sandbox = self._sandbox(sandbox_id)
+    def reset(self, call: ApiCall) -> tuple[int, object]:
+        call.parameters.finish()
+        sandbox = self._sandbox(call.sandbox_id)
         sandbox.reset()
         return 200, {"local_sandbox_id": sandbox.id, "status": sandbox.status, "message": "Local sandbox reset"}
 
-    def upload_url(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region = parameters.region()
-        parameters.finish()
-        return 200, self._signed_url("upload_url", "PUT", Key(region, self._sandbox(sandbox_id).id, WORKSPACE))
+    def upload_url(self, call: ApiCall) -> tuple[int, object]:
+        region = call.parameters.region()
+        call.parameters.finish()
+        return 200, self._signed_url("upload_url", "PUT", Key(region, self._sandbox(call.sandbox_id).id, WORKSPACE))
 
-    def initialize(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region = parameters.region()
-        parameters.finish()
-        sandbox = self._sandbox(sandbox_id)
+    def initialize(self, call: ApiCall) -> tuple[int, object]:
+        region = call.parameters.region()
+        call.parameters.finish()
+        sandbox = self._sandbox(call.sandbox_id)
+        mtimes = ExtractedMtimes.OF_EXTRACTION if Action.NEW_MTIMES in call.changes else ExtractedMtimes.OF_ARCHIVE
+        existing = ExistingFiles.IS_REMOVED if Action.REPLACE in call.changes else ExistingFiles.STAYS
         with self._open_upload(Key(region, sandbox.id, WORKSPACE)) as packed:
             try:
-                sandbox.initialize(packed, self.bounds)
+                sandbox.initialize(packed, self.bounds, mtimes, existing)
             except ArchiveRefused as error:
                 raise ApiError(500, f"Failed to initialize the sandbox: {error}") from error
             except OSError as error:
@@ -170,52 +207,62 @@ class EmulatedApi:
         message = "Extracted archive from GCS to workspace"
         return 200, {"sandbox_id": sandbox.id, "status": sandbox.status, "message": message}
 
-    def dump(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region = parameters.region()
-        parameters.finish()
-        sandbox = self._sandbox(sandbox_id)
+    def dump(self, call: ApiCall) -> tuple[int, object]:
+        region = call.parameters.region()
+        call.parameters.finish()
+        sandbox = self._sandbox(call.sandbox_id)
         return 200, self._download_url(Key(region, sandbox.id, "dump.tar.gz"), sandbox.dump)
 
-    def execution_upload_url(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region, name = parameters.region(), parameters.execution_name("body")
-        parameters.finish()
-        return 200, self._signed_url("upload_url", "PUT", _execution_key(region, self._sandbox(sandbox_id), name))
+    def execution_upload_url(self, call: ApiCall) -> tuple[int, object]:
+        region, name = call.parameters.region(), call.parameters.execution_name("body")
+        call.parameters.finish()
+        return 200, self._signed_url("upload_url", "PUT", _execution_key(region, self._sandbox(call.sandbox_id), name))
 
-    def execute(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region, name = parameters.region(), parameters.execution_name("body")
-        parameters.finish()
-        sandbox = self._sandbox(sandbox_id)
+    def execute(self, call: ApiCall) -> tuple[int, object]:
+        region, name = call.parameters.region(), call.parameters.execution_name("body")
+        call.parameters.finish()
+        sandbox = self._sandbox(call.sandbox_id)
+        start = ExecutionStart.FAILS if Action.FAILED in call.changes else ExecutionStart.RUNS
+        late = call.changes.get(Action.LATE)
+        delay_s = inf if Action.PENDING in call.changes else 0.0 if late is None else late.amount
         with self._open_upload(_execution_key(region, sandbox, name)) as packed:
             try:
-                sandbox.execute(name, packed, self.bounds)
+                sandbox.execute(name, packed, self.bounds, start, delay_s)
             except Busy as error:
                 raise ApiError(409, f"Execution {name} is still running") from error
             except (ArchiveRefused, OSError) as error:
                 raise ApiError(500, f"Failed to unpack execution {name}: {error}") from error
         return 200, {"message": "Execution started", "execution_name": name}
 
-    def execution_status(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        name = parameters.execution_name("query")
-        parameters.finish()
-        return 200, {"status": self._execution(sandbox_id, name).status.value}
+    def execution_status(self, call: ApiCall) -> tuple[int, object]:
+        name = call.parameters.execution_name("query")
+        call.parameters.finish()
+        return 200, {"status": self._execution(call.sandbox_id, name).status.value}
 
-    def execution_logs(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        name, cursor = parameters.execution_name("query"), parameters.cursor()
-        parameters.finish()
-        execution = self._execution(sandbox_id, name)
+    def execution_logs(self, call: ApiCall) -> tuple[int, object]:
+        name, cursor = call.parameters.execution_name("query"), call.parameters.cursor()
+        call.parameters.finish()
+        execution = self._execution(call.sandbox_id, name)
         # The status is read first, so that the next poll finds text that is written after it.
         status = execution.status.value
         logs, after = execution.logs(cursor)
         return 200, {"status": status, "logs": logs, "cursor": after}
 
-    def export_artifacts(self, sandbox_id: str, parameters: Parameters) -> tuple[int, object]:
-        region, name = parameters.region(), parameters.execution_name("body")
-        parameters.finish()
-        sandbox = self._sandbox(sandbox_id)
-        self._execution(sandbox_id, name)
-        return 200, self._download_url(
-            Key(region, sandbox.id, f"artifacts/{name}.zip"), lambda file: sandbox.export(name, file)
-        )
+    def export_artifacts(self, call: ApiCall) -> tuple[int, object]:
+        region, name = call.parameters.region(), call.parameters.execution_name("body")
+        call.parameters.finish()
+        sandbox, execution = self._sandbox(call.sandbox_id), self._execution(call.sandbox_id, name)
+        if not execution.ended:
+            raise ApiError(409, f"Execution {name} has not ended yet")
+        key = Key(region, sandbox.id, f"{ARTIFACTS}{name}.tar.gz")
+        # An export at the same time may otherwise delete the folder that this one writes into.
+        with self._export_lock:
+            try:
+                answer = self._download_url(key, lambda file: sandbox.export(execution, file))
+            except LookupError as error:
+                raise ApiError(404, f"Execution {name} has no artifacts any more") from error
+            self._bucket.keep_newest(region, sandbox.id, ARTIFACTS, KEPT_RUNS)
+        return 200, answer
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
         sandbox = self._sandboxes.find(sandbox_id)

@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape
 import google_crc32c
 
 from syncd.core.clock import Clock
+from syncd.emulator.faults import Changes
 from syncd.emulator.signing import Refusal, Signer
 from syncd.emulator.wire import Readable, Reply, Request
 
@@ -152,6 +153,19 @@ class EmulatedBucket:
         for region in REGIONS:
             shutil.rmtree(os.path.join(self._folder, region, sandbox), ignore_errors=True)
 
+    def keep_newest(self, region: str, sandbox: str, prefix: str, count: int) -> None:
+        """Delete the objects whose name begins with `prefix`, such as `artifacts/`, but for the newest `count`."""
+        folder = os.path.join(self._folder, region, sandbox)
+        try:
+            names = [name.replace("@", "/") for name in os.listdir(folder)]
+        except FileNotFoundError:
+            return
+        keys = [Key(region, sandbox, name) for name in names if name.startswith(prefix)]
+        versions = {key: version for key in keys if (version := self.find(key)) is not None}
+        by_age = sorted(versions, key=lambda key: versions[key].generation)
+        for key in by_age[: max(0, len(by_age) - count)]:
+            shutil.rmtree(self._folder_of(key), ignore_errors=True)
+
     def url(self, method: str, key: Key, lifetime_s: int) -> str:
         """A signed URL; one for an upload accepts archives only."""
         content_type = ARCHIVE_TYPE if method == "PUT" else None
@@ -178,7 +192,7 @@ class EmulatedBucket:
             op = "execution-upload" if key is not None and key.name.startswith("executions/") else "upload"
         return op, key.sandbox if key is not None else None
 
-    def answer(self, op: str, request: Request, body: Readable) -> Reply:
+    def answer(self, op: str, request: Request, body: Readable, _changes: Changes) -> Reply:
         """Verify the signature, then store or return the object; errors are XML with Google's codes."""
         key = _key(request)
         if request.method not in ("PUT", "GET"):
@@ -201,9 +215,6 @@ class EmulatedBucket:
         code = code or _CODES.get(status, "UnknownError")
         return _error_reply(Refusal(status, code, f"The request was answered with {code}."))
 
-    def empty_sandbox(self, sandbox: str) -> None:
-        """Do nothing: the files of a workspace are not objects."""
-
     def _put(self, key: Key, body: Readable) -> Reply:
         if body.length > MAX_BYTES:
             return self.error_reply(400, "EntityTooLarge")
@@ -225,8 +236,7 @@ class EmulatedBucket:
             return self.error_reply(404, "NoSuchKey")
         version, content = opened
         size_bytes = os.fstat(content.fileno()).st_size
-        kind = "application/zip" if key.name.endswith(".zip") else ARCHIVE_TYPE
-        headers = (*version.headers(), ("Content-Type", kind), ("Server", "UploadServer"))
+        headers = (*version.headers(), ("Content-Type", ARCHIVE_TYPE), ("Server", "UploadServer"))
         return Reply(200, headers, content=content, content_bytes=size_bytes)
 
 

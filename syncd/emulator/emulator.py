@@ -37,8 +37,10 @@ class Emulator:
     """The API and its bucket on two ports of loopback, from `start` (or `with`) to `close`.
 
     `port` is the API's, 0 any free one. With `write_interval_s` above 0 the bucket refuses (429) to write an object
-    more often. `clock` is the servers' clock, for signatures, expiry and dates. `observer` is called with each finished
-    request. `start` raises OSError (port in use, folder not usable) and Locked (another emulator uses the folder).
+    more often; with `rate_limit` above 0 the API refuses (429) more requests with the key than that in a second.
+    `clock` is the servers' clock, for signatures, expiry, late executions and dates. `observer` is called with each
+    finished request. `start` raises OSError (port in use, folder not usable) and Locked (another emulator uses the
+    folder).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Emulator:
         *,
         clock: Clock | None = None,
         write_interval_s: float = 0.0,
+        rate_limit: int = 0,
         execution_timeout_s: float = 300.0,
         observer: Callable[[RequestRecord], None] | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class Emulator:
         self._port = port
         self._clock = clock
         self._url_lifetime_s = url_lifetime_s
+        self._rate_limit = rate_limit
         self._sandboxes = Sandboxes(self.data_dir / "sandboxes", clock, execution_timeout_s)
         self._bucket = EmulatedBucket(str(self.data_dir / "bucket"), clock, write_interval_s)
         self._handler = RequestHandler(clock, self.request_log, self.faults, self._on_error)
@@ -90,6 +94,17 @@ class Emulator:
         if self._api is not None:
             self._api.url_lifetime_s = seconds
 
+    @property
+    def rate_limit(self) -> int:
+        """The most requests that the API answers in any second, 0: no limit; may be set while it runs."""
+        return self._rate_limit
+
+    @rate_limit.setter
+    def rate_limit(self, requests: int) -> None:
+        self._rate_limit = requests
+        if self._api is not None:
+            self._api.rate_limit = requests
+
     def create_sandbox(self, id: str | None = None, servers: Sequence[str] = ()) -> Sandbox:  # noqa: A002
         """A sandbox that never expires; the existing one if there is one with this id."""
         return self._sandboxes.create(id, servers)
@@ -112,6 +127,7 @@ class Emulator:
             self._sandboxes.load()
             self._bucket.sweep()
             self._api = EmulatedApi(self._sandboxes, self._bucket, self._clock, self.api_key, self._url_lifetime_s)
+            self._api.rate_limit = self._rate_limit
             self._bind(self._api, "api", self._port)
             bucket = self._bind_bucket(int(state.get("bucket_port", 0)))
             secret = bytes.fromhex(state.get("secret") or secrets.token_hex(32))

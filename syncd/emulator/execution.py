@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from enum import StrEnum
+from math import inf
 
 from syncd.core.clock import Clock
 
@@ -30,46 +31,70 @@ class RunStatus(StrEnum):
 
 
 class Execution:
-    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long."""
+    """One run of `folder`/main.py, with `workspace` in AGENT_WORKSPACE; at most `timeout_s` long.
 
-    def __init__(self, folder: str, workspace: str, clock: Clock, timeout_s: float) -> None:
+    `begins_s` is the moment at which it begins, in the clock's monotonic seconds; infinite: when `begin` is called.
+    """
+
+    def __init__(self, folder: str, workspace: str, clock: Clock, timeout_s: float, begins_s: float = -inf) -> None:
         self.folder = folder
         self.status = RunStatus.PENDING
         self._workspace = workspace
         self._clock = clock
         self._timeout_s = timeout_s
+        self._begins_s = begins_s
         self._log = f"{folder}.log"
         self._logged_bytes = 0
-        self._may_run = threading.Event()
-        self._stop_read, self._stop_write = os.pipe()
+        self._may_change = threading.Condition()
+        self._closing = False
+        self._stop_read, self._stop_write = -1, -1
         self._thread = threading.Thread(target=self._run, name="emulator-execution")
 
     def start(self) -> None:
-        """Run it now."""
-        self.enqueue()
-        self.begin()
-
-    def enqueue(self) -> None:
-        """Make it pending, until `begin`."""
-        with open(self._log, "wb"):
-            pass
+        """Make it pending, and run it as soon as it is due."""
+        self._clear_log()
+        self._stop_read, self._stop_write = os.pipe()
         self._thread.start()
 
+    def fail(self) -> None:
+        """End it as failed, without running it; instead of `start`."""
+        self._clear_log()
+        self.status = RunStatus.FAILED
+
     def begin(self) -> None:
-        """Run it after `enqueue`."""
-        self._may_run.set()
+        """Run it now, if it is pending."""
+        with self._may_change:
+            self._begins_s = -inf
+            self._may_change.notify()
+
+    def check_clock(self) -> None:
+        """Run it if it is due now: its thread measures real time, and a clock may go otherwise."""
+        with self._may_change:
+            self._may_change.notify()
 
     def close(self) -> None:
         """Kill it if it still runs, with its child processes; a pending one never begins."""
-        os.write(self._stop_write, b"x")
-        self._may_run.set()
-        self._thread.join()
-        os.close(self._stop_read)
-        os.close(self._stop_write)
+        with self._may_change:
+            self._closing = True
+            if self._stop_write >= 0:
+                os.write(self._stop_write, b"x")
+            self._may_change.notify()
+        self.wait()
 
     def wait(self) -> None:
         """Wait until it has ended."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def delete_log(self) -> None:
+        """Delete its output, after its end."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._log)
+
+    @property
+    def due(self) -> bool:
+        """True if it has begun, or begins now."""
+        return self._begins_s <= self._clock.monotonic_s()
 
     @property
     def ended(self) -> bool:
@@ -78,7 +103,9 @@ class Execution:
     def logs(self, cursor: int) -> tuple[str, int]:
         """The text from byte `cursor` on, and the cursor after it; characters are never split."""
         ended = self.ended
-        with open(self._log, "rb") as file:
+        data = b""
+        # If it has just been started again, the new one has another log.
+        with suppress(FileNotFoundError), open(self._log, "rb") as file:
             file.seek(cursor)
             data = file.read()
         if not ended:
@@ -87,16 +114,26 @@ class Execution:
 
     def _run(self) -> None:
         try:
-            code = self._run_program()
+            code = self._run_program() if self._wait_until_due() else 1
         except OSError as error:
             self._write(f"could not run main.py: {error.strerror}\n".encode())
             code = 1
         self.status = RunStatus.FAILED if code else RunStatus.COMPLETED
+        with self._may_change:
+            # A sandbox knows hundreds of ended executions, and a process has a limit of descriptors.
+            os.close(self._stop_read)
+            os.close(self._stop_write)
+            self._stop_read, self._stop_write = -1, -1
+
+    def _wait_until_due(self) -> bool:
+        """True when it is due, False if it is closed first."""
+        with self._may_change:
+            while not self._closing and not self.due:
+                left_s = self._begins_s - self._clock.monotonic_s()
+                self._may_change.wait(min(left_s, threading.TIMEOUT_MAX) if left_s < inf else None)
+            return not self._closing
 
     def _run_program(self) -> int:
-        self._may_run.wait()
-        if select.select([self._stop_read], [], [], 0)[0]:
-            return 1
         environment = {
             "AGENT_WORKSPACE": self._workspace,
             "HOME": self.folder,
@@ -150,6 +187,10 @@ class Execution:
         data = os.read(output, 64 * 1024)
         self._write(data[: max(0, MAX_LOG_BYTES - self._logged_bytes)])
         return bool(data)
+
+    def _clear_log(self) -> None:
+        with open(self._log, "wb"):
+            pass
 
     def _write(self, data: bytes) -> None:
         with open(self._log, "ab") as file:

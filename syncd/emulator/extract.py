@@ -15,6 +15,7 @@ import stat
 import tarfile
 import zlib
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import BinaryIO, cast
 
 READ_BYTES = 256 * 1024
@@ -27,6 +28,13 @@ _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+
+
+class ExtractedMtimes(StrEnum):
+    """The mtimes that extracted files and directories get."""
+
+    OF_ARCHIVE = "of the archive"
+    OF_EXTRACTION = "of extraction"
 
 
 class ArchiveRefused(Exception):
@@ -78,7 +86,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
-def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
+def extract(packed: BinaryIO, folder: str, bounds: Bounds, mtimes: ExtractedMtimes = ExtractedMtimes.OF_ARCHIVE) -> int:
     """Extract a tar.gz into `folder`, which may hold files, with tarfile's `data` filter. The number of its members.
 
     Adds and replaces, removes nothing else. ArchiveRefused or OSError: the members before the error stay. Members that
@@ -86,7 +94,7 @@ def extract(packed: BinaryIO, folder: str, bounds: Bounds) -> int:
     """
     stream = _Gunzip(packed, bounds.total_bytes)
     count = 0
-    destination = _Destination(folder)
+    destination = _Destination(folder, mtimes)
     failed: list[str] = []
     try:
         with tarfile.open(
@@ -143,8 +151,9 @@ class _MemberFailed(Exception):
 class _Destination:
     """The folder that members are extracted into. It replaces existing files as GNU tar does, and no others."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, mtimes: ExtractedMtimes) -> None:
         self._folder = folder
+        self._mtimes = mtimes
         self._inside = os.path.realpath(folder)
         self._directories = {""}
         self._directory_attributes: dict[str, tuple[int, float]] = {}
@@ -171,7 +180,7 @@ class _Destination:
         for name, (mode, mtime) in reversed(self._directory_attributes.items()):
             path = os.path.join(self._folder, name)
             if name in self._directories and not os.path.islink(path):
-                os.utime(path, (mtime, mtime))
+                os.utime(path, (mtime, mtime) if self._mtimes is ExtractedMtimes.OF_ARCHIVE else None)
                 os.chmod(path, mode & ~_umask() & 0o777)
 
     def _extract_other(self, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
@@ -183,6 +192,8 @@ class _Destination:
             tar.extract(_checked_copy(member, name, self._folder), self._folder, filter="fully_trusted")
         else:
             tar.extract(member, self._folder, filter="data")
+        if self._mtimes is ExtractedMtimes.OF_EXTRACTION:
+            os.utime(os.path.join(self._folder, name), follow_symlinks=False)
 
     def _is_linked(self, name: str, member: tarfile.TarInfo) -> bool:
         """True if the hard link exists already. Raises `_MemberFailed` if its target does not exist."""

@@ -34,13 +34,22 @@ download (the bucket's).
     | `wrong-hash`, `no-hash`| upload: stored as sent, the answer has wrong hashes or none               | after       |
     | `two-hashes`           | upload: stored as sent, the answer has right hashes and wrong ones        | after       |
     | `gone`                 | the sandbox is deleted: 404 from now on                                   | before      |
-    | `replace`              | initialize: the workspace is emptied first, so the archive replaces it    | before      |
+    | `replace`              | initialize: the workspace is emptied first, so the archive replaces it    | change      |
+    | `new-mtimes`           | initialize: files get the time of extraction, not the archive's mtimes    | change      |
+    | `pending`              | execute: the execution stays pending, until the sandbox's `start_held`    | change      |
+    | `late SECONDS`         | execute: the execution stays pending for that time, and then begins       | change      |
+    | `failed`               | execute: the execution ends as failed at once, without output             | change      |
 
 `WHEN` changes the moment: `before` (the head is read, the body is not), `mid-body` (half of the request's body is read;
 without a body, half of the answer is sent), `instead` (the body is read, the work is not done), `after` (the work is
 done, nothing is sent).
 A request gets the first fault for its operation that is not used up. `skip=2` lets two requests pass first, `x3` is for
 three requests, `always` for all; the default is one request.
+A fault with `change` makes a sandbox that works differently. A request whose work is done gets the first one of each
+action, in addition to another fault.
+
+Some odd sandboxes: `execute: 501 always` (no programs), `execute: pending always`, `execute: failed always`,
+`dump: 501 always`, `initialize: replace always`.
 """
 
 from __future__ import annotations
@@ -48,7 +57,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -110,19 +119,30 @@ class Action(StrEnum):
     TWO_HASHES = "two-hashes"
     GONE = "gone"
     REPLACE = "replace"
+    NEW_MTIMES = "new-mtimes"
+    PENDING = "pending"
+    LATE = "late"
+    FAILED = "failed"
 
 
 # Answers without a Content-Length.
 UNFRAMED = frozenset({Action.HUGE, Action.RAW, Action.FLOOD})
 REPLACES_ANSWER = UNFRAMED | {Action.STATUS, Action.HTML, Action.JSON, Action.ERROR, Action.REDIRECT, Action.BOMB}
 ENDS_CONNECTION = frozenset({Action.RESET, Action.CLOSE, Action.HANG})
-_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW})
+# A request gets each of these in addition to another fault.
+CHANGES_WORK = frozenset({Action.REPLACE, Action.NEW_MTIMES, Action.PENDING, Action.LATE, Action.FAILED})
+_ORDINARY = frozenset(Action) - CHANGES_WORK
+_TIMED = frozenset({Action.HANG, Action.DELAY, Action.SLOW, Action.DRIP, Action.SKEW, Action.LATE})
 _TEXTS = frozenset({Action.JSON, Action.ERROR, Action.RAW, Action.FLOOD})
 _MOVABLE = REPLACES_ANSWER | ENDS_CONNECTION | {Action.DELAY}
-_BEFORE = ENDS_CONNECTION | {Action.DELAY, Action.GONE, Action.REPLACE}
+_BEFORE = ENDS_CONNECTION | {Action.DELAY, Action.GONE}
 _ONLY_FOR = {
     Action.ERROR: ("initialize",),
     Action.REPLACE: ("initialize",),
+    Action.NEW_MTIMES: ("initialize",),
+    Action.PENDING: ("execute",),
+    Action.LATE: ("execute",),
+    Action.FAILED: ("execute",),
     Action.CORRUPT: BUCKET_OPS,
     Action.WRONG_HASH: ("upload", "execution-upload"),
     Action.NO_HASH: ("upload", "execution-upload"),
@@ -168,7 +188,8 @@ class Fault:
     def __str__(self) -> str:
         name = str(self.status) if self.action is Action.STATUS else self.action.value
         amount = f"{self.amount:g}" if self.amount else ""
-        return " ".join(filter(None, (name, self.code, amount, self.moment.value)))
+        moment = "" if self.action in CHANGES_WORK else self.moment.value
+        return " ".join(filter(None, (name, self.code, amount, moment)))
 
     @classmethod
     def parse(cls, line: str) -> tuple[str, Fault]:
@@ -259,6 +280,7 @@ def _with_amount(fault: Fault, word: str, line: str) -> Fault:
 
 
 Hook = Callable[[RequestRecord], None]
+Changes = Mapping[Action, Fault]
 
 
 @dataclass
@@ -296,20 +318,29 @@ class Faults:
             self._queued.clear()
 
     def take(self, op: str) -> Fault | None:
-        """The fault of this request of `op`, which is counted as used."""
+        """The fault of this request of `op`, which is counted as used; none that changes the work."""
         with self._lock:
-            for pair in self._queued:
-                name, queued = pair
-                if name not in (op, ANY):
-                    continue
-                if queued.skip:
-                    queued.skip -= 1
-                    continue
-                if queued.left is not None:
-                    queued.left -= 1
-                    if not queued.left:
-                        self._queued.remove(pair)
-                return queued.fault
+            return self._take(op, _ORDINARY)
+
+    def take_changes(self, op: str) -> Changes:
+        """The faults that change the work of this request of `op`, which are counted as used."""
+        with self._lock:
+            found = [self._take(op, frozenset({action})) for action in sorted(CHANGES_WORK)]
+        return {fault.action: fault for fault in found if fault is not None}
+
+    def _take(self, op: str, actions: frozenset[Action]) -> Fault | None:
+        for pair in self._queued:
+            name, queued = pair
+            if name not in (op, ANY) or queued.fault.action not in actions:
+                continue
+            if queued.skip:
+                queued.skip -= 1
+                continue
+            if queued.left is not None:
+                queued.left -= 1
+                if not queued.left:
+                    self._queued.remove(pair)
+            return queued.fault
         return None
 
     def on(self, op: str, when: When | str, hook: Hook) -> None:

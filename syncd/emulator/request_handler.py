@@ -1,4 +1,4 @@
-"""Handles each request: request log, fault, work, answer. The only module that carries out faults."""
+"""Handles each request: request log, fault, work, answer. It carries out all faults but those that change the work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import Protocol
 
 from syncd.core.clock import Clock
-from syncd.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Fault, Faults, When
+from syncd.emulator.faults import ENDS_CONNECTION, REPLACES_ANSWER, UNFRAMED, Action, Changes, Fault, Faults, When
 from syncd.emulator.hostile_bodies import bomb, flood, unescaped
 from syncd.emulator.request_log import RequestLog, RequestRecord, redacted
 from syncd.emulator.wire import CHUNK_BYTES, DRAIN_BYTES, Connection, Disconnected, Readable, Reply, Request, head
@@ -29,8 +29,8 @@ class EmulatedService(Protocol):
         """The request's operation and its sandbox."""
         ...
 
-    def answer(self, op: str, request: Request, body: Readable) -> Reply:
-        """Do the work. Raises Disconnected, with nothing done, if the client ends before its body does."""
+    def answer(self, op: str, request: Request, body: Readable, changes: Changes) -> Reply:
+        """Do the work, as changed. Raises Disconnected, with nothing done, if the client ends before its body does."""
         ...
 
     def error_reply(self, status: int, code: str) -> Reply:
@@ -39,10 +39,6 @@ class EmulatedService(Protocol):
 
     def delete_sandbox(self, sandbox: str) -> None:
         """Delete the sandbox."""
-        ...
-
-    def empty_sandbox(self, sandbox: str) -> None:
-        """Empty the sandbox's workspace."""
         ...
 
 
@@ -82,8 +78,6 @@ class _Exchange:
             raise Disconnected
         if fault.action is Action.GONE and self.entry.sandbox is not None:
             self.service.delete_sandbox(self.entry.sandbox)
-        if fault.action is Action.REPLACE and self.entry.sandbox is not None:
-            self.service.empty_sandbox(self.entry.sandbox)
         if fault.action in REPLACES_ANSWER:
             raise _AnsweredByFault(self.fault_reply(fault))
 
@@ -142,7 +136,9 @@ class _Exchange:
             while self.read():
                 pass
             return self.fault_reply(self.fault)
-        reply = self.service.answer(self.entry.op, self.request, self)
+        changes = self.faults.take_changes(self.entry.op)
+        self.entry.fault = ", ".join(filter(None, (self.entry.fault, *map(str, changes.values())))) or None
+        reply = self.service.answer(self.entry.op, self.request, self, changes)
         if self.has_fault(Action.WRONG_HASH, Action.NO_HASH, Action.TWO_HASHES):
             wrong = (("x-goog-hash", "crc32c=AAAAAA=="), ("x-goog-hash", "md5=1B2M2Y8AsgTpgAmY7PhCfg=="))
             kept = tuple(

@@ -7,25 +7,44 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 import threading
 import uuid
-import zipfile
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
 from syncd.core.clock import Clock
 from syncd.emulator.execution import Execution
-from syncd.emulator.extract import ArchiveRefused, Bounds, extract
+from syncd.emulator.extract import ArchiveRefused, Bounds, ExtractedMtimes, extract
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# The directories of so many ended executions are kept for an export, so that a long life fills no disk.
+KEPT_RUNS = 20
 _RECORD = "sandbox.json"
 
 
 class Busy(Exception):
-    """The execution with this name still runs."""
+    """The execution with this name has not ended yet."""
+
+
+class ExistingFiles(StrEnum):
+    """The treatment of the files that are in the workspace before an archive is extracted."""
+
+    STAYS = "stays"
+    IS_REMOVED = "is removed"
+
+
+class ExecutionStart(StrEnum):
+    """An execution's beginning: it runs when it is due, or ends as failed at once."""
+
+    RUNS = "runs"
+    FAILS = "fails"
 
 
 @dataclass
@@ -41,7 +60,10 @@ class SandboxRecord:
 
 
 class Sandbox:
-    """One sandbox. Its operations exclude each other; executions run in parallel."""
+    """One sandbox. What fills, empties and dumps its workspace excludes each other.
+
+    Executions exclude nothing, as in a pod: they start, run and are exported while an archive is extracted.
+    """
 
     def __init__(self, folder: Path, record: SandboxRecord, clock: Clock, execution_timeout_s: float) -> None:
         self.record = record
@@ -49,9 +71,11 @@ class Sandbox:
         self.workspace = folder / "workspace"
         self._clock = clock
         self._execution_timeout_s = execution_timeout_s
-        self._lock = threading.Lock()
+        self._workspace_lock = threading.Lock()
+        self._executions_lock = threading.Lock()
         self._executions: dict[str, Execution] = {}
-        self._held: list[Execution] | None = None
+        self._runs: deque[Execution] = deque()
+        self._held = False
 
     @property
     def id(self) -> str:
@@ -69,11 +93,19 @@ class Sandbox:
         draft.write_text(json.dumps(self.record.__dict__), encoding="utf-8")
         os.replace(draft, self.folder / _RECORD)
 
-    def initialize(self, packed: BinaryIO, bounds: Bounds) -> int:
+    def initialize(
+        self,
+        packed: BinaryIO,
+        bounds: Bounds,
+        mtimes: ExtractedMtimes = ExtractedMtimes.OF_ARCHIVE,
+        existing: ExistingFiles = ExistingFiles.STAYS,
+    ) -> int:
         """Extract a tar.gz into the workspace; its number of members. ArchiveRefused, OSError: status `error`."""
-        with self._lock:
+        with self._workspace_lock:
             try:
-                count = extract(packed, str(self.workspace), bounds)
+                if existing is ExistingFiles.IS_REMOVED:
+                    self._empty()
+                count = extract(packed, str(self.workspace), bounds, mtimes)
             except (ArchiveRefused, OSError):
                 self._set_status("error")
                 raise
@@ -82,85 +114,129 @@ class Sandbox:
 
     def dump(self, file: BinaryIO) -> None:
         """Write the workspace as a tar.gz with names such as `./a.txt` and an entry for `.` itself."""
-        with self._lock, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
-            tar.add(self.workspace, arcname=".")
+        with self._workspace_lock:
+            _pack(str(self.workspace), file)
 
     def reset(self) -> None:
         """Empty the workspace and remove executions."""
-        with self._lock:
+        with self._workspace_lock:
             self._end_executions()
+            self.remove_runs()
             self._empty()
             self._set_status("occupied")
 
     def empty(self) -> None:
         """Empty the workspace; executions continue."""
-        with self._lock:
+        with self._workspace_lock:
             self._empty()
 
-    def execute(self, name: str, packed: BinaryIO, bounds: Bounds) -> None:
-        """Extract an execution's archive and start its main.py. Raises Busy, ArchiveRefused or OSError."""
-        with self._lock:
+    def execute(
+        self,
+        name: str,
+        packed: BinaryIO,
+        bounds: Bounds,
+        start: ExecutionStart = ExecutionStart.RUNS,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Extract an execution's archive into a new directory, and start its main.py there after `delay_s`.
+
+        With an infinite delay it waits for `start_held`. Raises Busy, ArchiveRefused or OSError.
+        """
+        with self._executions_lock:
             previous = self._executions.get(name)
             if previous is not None:
                 if not previous.ended:
                     raise Busy
-                self._executions.pop(name).close()
-            folder = self.folder / "executions" / name
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            extract(packed, str(folder), bounds)
-            execution = Execution(str(folder), str(self.workspace), self._clock, self._execution_timeout_s)
+                self._forget(name)
+            folder = self._new_run(name)
+            try:
+                extract(packed, folder, bounds)
+            except BaseException:
+                _remove(folder)
+                raise
+            begins_s = self._clock.monotonic_s() + (inf if self._held else delay_s)
+            execution = Execution(folder, str(self.workspace), self._clock, self._execution_timeout_s, begins_s)
             self._executions[name] = execution
-            if self._held is None:
-                execution.start()
+            self._runs.append(execution)
+            if start is ExecutionStart.FAILS:
+                execution.fail()
             else:
-                execution.enqueue()
-                self._held.append(execution)
+                execution.start()
 
     @property
     def holds(self) -> bool:
         """True if executions stay pending."""
-        return self._held is not None
+        return self._held
 
     def hold(self) -> None:
         """Keep executions that are requested from now on pending."""
-        with self._lock:
-            self._held = []
+        with self._executions_lock:
+            self._held = True
 
     def start_held(self) -> None:
         """Start the pending executions, and hold no more."""
-        with self._lock:
-            held, self._held = self._held, None
-            for execution in held or ():
+        with self._executions_lock:
+            self._held = False
+            for execution in self._executions.values():
                 execution.begin()
 
     def execution(self, name: str) -> Execution | None:
-        """The execution with this name, None if there was none."""
+        """The last execution with this name, None if there was none."""
         return self._executions.get(name)
 
-    def wait(self) -> None:
-        """Wait until all executions have ended."""
+    def check_clock(self) -> None:
+        """Start the executions that are due by now: a clock that a test moves wakes no thread."""
         for execution in list(self._executions.values()):
-            execution.wait()
+            execution.check_clock()
 
-    def export(self, name: str, file: BinaryIO) -> None:
-        """Write an execution's folder as a zip."""
-        folder = self.folder / "executions" / name
-        with self._lock, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and not path.is_symlink():
-                    archive.write(path, path.relative_to(folder).as_posix())
+    def wait(self) -> None:
+        """Wait until all executions have ended, but for those that are not due yet."""
+        for execution in list(self._executions.values()):
+            if execution.due:
+                execution.check_clock()
+                execution.wait()
+
+    def export(self, execution: Execution, file: BinaryIO) -> None:
+        """Write the directory of an ended execution as a tar.gz, with names as of a dump.
+
+        Raises LookupError if the directory has been deleted since, and OSError.
+        """
+        with self._executions_lock:
+            if execution not in self._runs:
+                raise LookupError(execution.folder)
+            _pack(execution.folder, file)
 
     def close(self) -> None:
         """Kill its executions; its files stay."""
-        with self._lock:
-            self._end_executions()
+        self._end_executions()
 
     def remove(self) -> None:
         """Kill its executions and delete its files."""
         self.close()
         with suppress(OSError):
             _remove(str(self.folder))
+
+    def remove_runs(self) -> None:
+        """Delete the directories and logs of executions that are not known any more, such as an earlier process's."""
+        with suppress(OSError):
+            _remove(str(self.folder / "executions"))
+
+    def _forget(self, name: str) -> None:
+        execution = self._executions.pop(name)
+        execution.delete_log()
+        if execution in self._runs:
+            self._runs.remove(execution)
+            _remove(execution.folder)
+
+    def _new_run(self, name: str) -> str:
+        """A new directory for an execution; those of the oldest ended ones are deleted."""
+        ended = [execution for execution in self._runs if execution.ended]
+        for execution in ended[: max(0, len(ended) - KEPT_RUNS)]:
+            self._runs.remove(execution)
+            _remove(execution.folder)
+        parent = self.folder / "executions"
+        parent.mkdir(exist_ok=True)
+        return tempfile.mkdtemp(prefix=f"{name}-", dir=parent)
 
     def _empty(self) -> None:
         for entry in os.scandir(self.workspace):
@@ -175,18 +251,27 @@ class Sandbox:
             self.save()
 
     def _end_executions(self) -> None:
-        for execution in self._executions.values():
-            execution.close()
-        self._executions.clear()
+        with self._executions_lock:
+            for execution in self._executions.values():
+                execution.close()
+            self._executions.clear()
+            self._runs.clear()
+
+
+def _pack(folder: str, file: BinaryIO) -> None:
+    """Write the folder as a tar.gz, with all kinds of files but sockets, and an entry for `.` itself."""
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, errors="surrogateescape") as tar:
+        tar.add(folder, arcname=".")
 
 
 def _remove(folder: str) -> None:
-    """Remove the folder, with read-only folders in it. Raises `OSError`."""
+    """Remove the folder, if it exists, with read-only folders in it. Raises `OSError`."""
     for base, names, _ in os.walk(folder):
         for path in (base, *(os.path.join(base, name) for name in names)):
             if not os.path.islink(path):
                 os.chmod(path, 0o700)  # before os.walk enters it
-    shutil.rmtree(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 class Sandboxes:
@@ -205,7 +290,7 @@ class Sandboxes:
         for record in sorted(self._folder.glob(f"*/{_RECORD}")):
             # A record that cannot be read is of a sandbox that was not completely created.
             with suppress(ValueError, TypeError):
-                self._add(SandboxRecord(**json.loads(record.read_text(encoding="utf-8"))))
+                self._add(SandboxRecord(**json.loads(record.read_text(encoding="utf-8")))).remove_runs()
 
     def create(
         self,
@@ -234,6 +319,8 @@ class Sandboxes:
         if sandbox is not None and self._expired(sandbox):
             self.release(sandbox_id)
             return None
+        if sandbox is not None:
+            sandbox.check_clock()
         return sandbox
 
     def all(self) -> list[Sandbox]:

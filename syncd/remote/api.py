@@ -42,8 +42,8 @@ class Initialized(Struct):
     message: str
 
 
-class DumpUrl(Struct):
-    """`GET …/dump`."""
+class DownloadUrl(Struct):
+    """`GET …/dump` and `POST …/export-artifacts`."""
 
     download_url: str
     expires_in_minutes: int
@@ -127,7 +127,7 @@ class Api:
         """Return a signed URL of an archive of the sandbox's workspace as it is now. Raises `StepFailed`."""
         # Packing a large workspace takes the server as long as extracting it.
         request = self._request(ApiStep.DUMP, "GET", f"/dump?region={self._region}", INITIALIZE_S)
-        return self._api_client.ask(request, DumpUrl).download_url
+        return self._api_client.ask(request, DownloadUrl).download_url
 
     def execution_upload_url(self, name: str, region: str = "") -> str:
         """Return a signed URL for the archive of an execution, in `region` if one is named. Raises `StepFailed`."""
@@ -148,6 +148,12 @@ class Api:
         """Return an execution's status, and its output from byte `cursor` on. Raises `StepFailed`."""
         path = f"/execution-logs?execution_name={quote(name, safe='')}&cursor={cursor}"
         return self._api_client.ask(self._execution_request("GET", path), ExecutionLogs)
+
+    def export_artifacts(self, name: str) -> str:
+        """Return a signed URL of an archive of the directory of an execution, as it is now. Raises `StepFailed`."""
+        path = f"/export-artifacts?region={self._region}"
+        request = replace(self._execution_request("POST", path, name), read_s=INITIALIZE_S)
+        return self._api_client.ask(request, DownloadUrl).download_url
 
     def reset(self) -> None:
         """Set the sandbox back to its initial state, the agent's work in it included. Raises `StepFailed`."""

@@ -24,7 +24,9 @@ from syncd.remote.http_client import HttpClient, NoResponse
 _READ_S = 60.0
 # The program takes a moment; a busy sandbox may start it late.
 JOB_TIMEOUT_S = 120.0
-_FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 2.0
+# Between polls: five within the first five seconds, since a free account has two requests a second for all.
+_POLL_WAITS_S = (0.4, 0.8, 1.2, 2.0)
+FIRST_POLL_S = 0.1
 _LARGEST_LOG = 64 << 20
 _ENDED = ("completed", "failed")
 
@@ -155,28 +157,38 @@ class JobRunner:
                 ApiStep.EXECUTION, action, f"the bucket answered the program's upload with {answer.status}"
             )
 
-    def output(self, job: RemoteJob, check: Callable[[], None] = lambda: None, timeout_s: float = JOB_TIMEOUT_S) -> str:
-        """Return the job's output once it has ended, successfully or not.
+    def output(
+        self,
+        job: RemoteJob,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = JOB_TIMEOUT_S,
+        *,
+        first_wait_s: float = 0.0,
+        is_complete: Callable[[str], bool] = lambda _: False,
+    ) -> str:
+        """Return the job's output once it has ended, successfully or not, or once it is complete.
 
-        Raises `StepFailed`, also after `timeout_s`, and `Stop`.
+        The first poll is after `first_wait_s`. Raises `StepFailed`, also after `timeout_s`, and `Stop`.
         """
-        output, cursor = "", 0
-        wait_s = _FIRST_POLL_S
+        output, cursor, polls = "", 0, 0
         ends_s = self._clock.monotonic_s() + timeout_s
+        if first_wait_s > 0:
+            self._waiter.sleep(min(first_wait_s, timeout_s))
         while True:
             with job.purpose.explaining():
                 logs = self._api.execution_logs(job.name, cursor)
             output += logs.logs
-            if logs.status in _ENDED and logs.cursor <= cursor:
+            if is_complete(output) or (logs.status in _ENDED and logs.cursor <= cursor):
                 return output
             cursor = max(cursor, logs.cursor)
-            if self._clock.monotonic_s() > ends_s or len(output) > _LARGEST_LOG:
+            left_s = ends_s - self._clock.monotonic_s()
+            if left_s <= 0 or len(output) > _LARGEST_LOG:
                 message = f"{job.purpose.description} takes longer than {timeout_s:.0f} s"
                 raise StepFailed(job.purpose.step, FailureAction.RETRY, message)
             check()
             if logs.status not in _ENDED:  # also if it prints all the time, or the API would be polled all the time
-                self._waiter.sleep(wait_s)
-                wait_s = min(_LONGEST_POLL_S, 2 * wait_s)
+                self._waiter.sleep(min(left_s, _POLL_WAITS_S[min(polls, len(_POLL_WAITS_S) - 1)]))
+                polls += 1
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

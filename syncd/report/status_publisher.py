@@ -20,7 +20,7 @@ from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
-from syncd.sync.status_document import LastError, LastSync, Progress, SandboxName, State, Status
+from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
 from syncd.sync.sync_cycle import Outcome, SyncCycle
 
 _log = logging.getLogger("syncd")
@@ -86,6 +86,7 @@ class StatusPublisher:
     acquired_sandbox: AcquiredSandbox | None = None
     servers: dict[str, str] = field(default_factory=dict)
     lingering: int = 0
+    agent: AgentStatus = field(default_factory=AgentStatus)
     _state_since: str | None = None
     _speed: Speed = field(default_factory=Speed)
     _sent_bytes: int = 0
@@ -179,6 +180,7 @@ class StatusPublisher:
         self.servers = self.acquired_sandbox.servers if self.acquired_sandbox else dict(servers)
         self.left_out = cycle.snapshotter.left_out
         self.lingering = cycle.leftover_files
+        self.agent = cycle.agent_status
 
     def succeeded(self, outcome: Outcome) -> None:
         """A sync succeeded: the last error is cleared."""
@@ -248,6 +250,7 @@ class StatusPublisher:
             sandbox_expires_at=ends_at(self.acquired_sandbox),
             mcp_servers=self.servers,
             lingering=self.lingering,
+            agent=self.agent,
         )
 
     def _line(self) -> str:

@@ -51,6 +51,8 @@ def read_status(folder: str, otherwise: Status) -> Status:
     Of a process that has ended only its last results count: its state, its pid and its plans ended with it.
     """
     status = read_last(folder, otherwise)
+    # Commands drop and add saved versions too.
+    status = replace(status, agent=replace(status.agent, saved=_saved_versions(folder)))
     owner = holder(folder)
     if owner is not None and status.running and (owner in (0, status.pid)):
         return status
@@ -58,6 +60,15 @@ def read_status(folder: str, otherwise: Status) -> Status:
     return replace(
         status, running=False, pid=None, state=State.STOPPED, state_since=since, retry_at=None, progress=None
     )
+
+
+def _saved_versions(folder: str) -> int:
+    """The number of saved versions, each of which is a folder with a record."""
+    saved = os.path.join(folder, "saved")
+    try:
+        return sum(os.path.exists(os.path.join(saved, name, "record")) for name in os.listdir(saved))
+    except OSError:
+        return 0
 
 
 def read_last(folder: str, otherwise: Status) -> Status:

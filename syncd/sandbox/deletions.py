@@ -7,16 +7,15 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
-from syncd.core.errors import KeyRefused
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
 from syncd.remote.api import Api
-from syncd.remote.failure import FailureAction, StepFailed
 from syncd.sandbox.blocked_paths_rules import blocked_by, kinds_changed, obstructing
 from syncd.sandbox.leftovers import NO_LEFTOVERS, Leftovers, RemovalOutcomes, leftovers_after, union
 from syncd.sandbox.leftovers_store import LeftoversStore
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_request import LookResult, RemoteKind
 from syncd.sandbox.removal_plan import Deletions, Versions, paths_to_delete, within
-from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Kind, Manifest
 
 _log = logging.getLogger("syncd.deletions")
@@ -29,7 +28,7 @@ class DeletionSync:
         self,
         deletions: Deletions,
         api: Api,
-        remover: Remover,
+        looker: Looker,
         file: LeftoversStore,
         check: Callable[[], None] = lambda: None,
         *,
@@ -42,7 +41,7 @@ class DeletionSync:
         """
         self._deletions = deletions
         self._api = api
-        self._remover = remover
+        self._looker = looker
         self._file = file
         self._check = check
         self._is_excluded = is_excluded
@@ -61,7 +60,7 @@ class DeletionSync:
             SyncWarning(
                 f"kept:{path}",
                 f"{shown_path(path)!r} was deleted here and changed in the sandbox, where it stays",
-                "run `syncd pull` to have it, or remove it there and run `syncd push --force`",
+                "`syncd diff` shows it; `syncd push --force` saves it, and removes it there",
             )
             for path in sorted(self._leftovers.changed - self._blocked)  # others warn of these
         ]
@@ -70,6 +69,11 @@ class DeletionSync:
     def has_leftover(self, path: str) -> bool:
         """True if an uploaded version of the path may be there that no snapshot holds any more."""
         return path in self._leftovers.entries
+
+    @property
+    def leftovers(self) -> Versions:
+        """The uploaded versions that may be there beyond the last manifest."""
+        return self._leftovers.entries
 
     @property
     def secret_leftovers(self) -> frozenset[str]:
@@ -128,47 +132,65 @@ class DeletionSync:
         """True if the deletion resets the sandbox, so that only a whole archive can follow."""
         return bool(paths_to_delete) and self._deletions is Deletions.RESET
 
-    def remove(self, paths_to_delete: Versions, wanted: Manifest) -> set[str]:
-        """Remove these paths there, and return the paths of `wanted` whose place may still be taken.
+    def settle_pending(self, wanted: Manifest) -> None:
+        """Make sure that no removal that was started before removes anything that is wanted. Raises `StepFailed`."""
+        self._looker.settle_pending(wanted, self._check)
+        self.nothing_to_delete()
 
-        A path that cannot be removed becomes a warning and holds nothing else back. Raises `StepFailed`, `TryLater`,
-        `Stop`.
-        """
-        if not self.resets(paths_to_delete):
-            self._remover.settle_pending(self._check)  # a removal started earlier could delete what is sent now
+    def nothing_to_delete(self) -> None:
+        """Note that this sync removes nothing."""
         self._outcomes, self._failed, self._blocked = RemovalOutcomes(), {}, set()
+
+    def reset(self, paths_to_delete: Versions) -> None:
+        """Reset the sandbox. Raises `StepFailed`, `Stop`."""
+        self.nothing_to_delete()
+        self._api.reset()
+        self._looker.neutralise()
+        self._was_reset = True
+        _log.info("the sandbox was reset, as %d paths were deleted", len(paths_to_delete))
+
+    def not_removed(self, paths_to_delete: Versions, wanted: Manifest, why: str) -> set[str]:
+        """Note that these paths could not be removed; return the paths of `wanted` whose place may still be taken."""
         if not paths_to_delete:
             return set()
-        if self._deletions is Deletions.RESET:
-            self._api.reset()
-            self._remover.neutralise()
-            self._was_reset = True
-            _log.info("the sandbox was reset, as %d paths were deleted", len(paths_to_delete))
+        self._outcomes = RemovalOutcomes(failed=paths_to_delete.keys())
+        what = f"{len(paths_to_delete)} deleted paths stay in the sandbox ({why})"
+        self._failed = {"": SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
+        self._blocked = blocked_by(paths_to_delete, wanted)
+        return self._blocked
+
+    def removed(self, looks: Iterable[LookResult], paths_to_delete: Versions, wanted: Manifest) -> set[str]:
+        """Note what the looks removed, and return the paths of `wanted` whose place may still be taken.
+
+        A path that cannot be removed becomes a warning and holds nothing else back.
+        """
+        if not paths_to_delete:
             return set()
-        try:
-            removal = self._remover.remove(paths_to_delete, self._check)
-        except StepFailed as failure:
-            if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
-                raise
-            self._outcomes = RemovalOutcomes(failed=paths_to_delete.keys())
-            what = f"{len(paths_to_delete)} deleted paths stay in the sandbox ({failure.message})"
-            self._failed = {"": SyncWarning("delete", what, 'remove them there, or set sandbox.deletions = "keep"')}
-            self._blocked = blocked_by(paths_to_delete, wanted)
-            return self._blocked
-        unmoved = {path: paths_to_delete[path] for path in (*removal.kept, *removal.changed, *removal.failed)}
+        outcome: dict[str, str] = {}
+        reasons: dict[str, str] = {}
+        for look in looks:
+            for path, remote in look.differing.items():
+                outcome[path] = "removed" if remote.kind is RemoteKind.ABSENT else "changed"
+            outcome |= dict.fromkeys(look.removed, "removed") | dict.fromkeys(look.kept, "kept")
+            outcome |= dict.fromkeys(look.failed, "failed")
+            reasons |= look.failed
+        by: dict[str, list[str]] = {"removed": [], "kept": [], "changed": [], "failed": []}
+        for path in paths_to_delete:
+            by[outcome.get(path, "changed")].append(path)
+        unmoved = {path: paths_to_delete[path] for path in (*by["kept"], *by["changed"], *by["failed"])}
         self._blocked = blocked_by(unmoved, wanted)
-        removed = frozenset(removal.removed).union(p for p in removal.kept if not within(p, self._blocked))
-        self._outcomes = RemovalOutcomes(removed, frozenset(removal.changed), removal.failed.keys())
+        removed = frozenset(by["removed"]).union(p for p in by["kept"] if not within(p, self._blocked))
+        self._outcomes = RemovalOutcomes(removed, frozenset(by["changed"]), frozenset(by["failed"]))
         self._failed = {
             path: SyncWarning(
                 f"delete:{path}",
-                f"{shown_path(path)!r} was deleted here and could not be removed in the sandbox ({why})",
+                f"{shown_path(path)!r} was deleted here and could not be removed in the sandbox ({reasons[path]})",
                 "it is tried again with the next sync",
             )
-            for path, why in removal.failed.items()
+            for path in by["failed"]
             if path not in self._blocked
         }
-        counts = len(removed), len(removal.changed), len(removal.failed)
+        counts = len(removed), len(by["changed"]), len(by["failed"])
         _log.info("%d paths removed in the sandbox, %d changed there and kept, %d failed", *counts)
         return self._blocked
 

@@ -44,7 +44,7 @@ ABSENT = RemoteEntry(RemoteKind.ABSENT)
 
 
 class LookAction(Enum):
-    """What the program does about one path."""
+    """The action of the program at one path."""
 
     COMPARE = "report it if it differs"
     FETCH = "report it if it differs, and copy it"
@@ -66,7 +66,7 @@ class LookItem:
 
 @dataclass(frozen=True)
 class LookRequest:
-    """What to look at.
+    """The paths to look at.
 
     `items` are in the order in which they are removed. `find_new`: list and copy what is there beyond `items`, but not
     what is in a directory of a name in `pruned_names`, and never a `.git`. At most `most_copied_bytes` are copied, the
@@ -81,12 +81,13 @@ class LookRequest:
 
 @dataclass(frozen=True)
 class LookResult:
-    """What was found.
+    """The outcome of a look.
 
     `differing` are paths of the request (a missing one with versions is ABSENT), `new` those beyond it. `pruned` are
-    directories that were not entered. Of paths to remove, `removed` are gone, `kept` are directories that hold
-    something else, and `failed` those that could not be removed, with the reason; those that differ are in `differing`.
-    `missing` counts the missing ones of action EXISTS.
+    directories that were not entered, by their name or because they cannot be listed ("." is the workspace itself).
+    Of paths to remove, `removed` are gone, `kept` are directories that hold something else, and `failed` those that
+    could not be removed, with the reason; those that differ are in `differing`. `missing` counts the missing ones of
+    action EXISTS. `unlisted` counts new paths beyond the most that a look lists.
     """
 
     differing: Mapping[str, RemoteEntry] = field(default_factory=dict)
@@ -96,3 +97,4 @@ class LookResult:
     kept: Collection[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    unlisted: int = 0

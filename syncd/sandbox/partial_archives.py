@@ -1,9 +1,9 @@
-"""Decides if a sandbox may be sent partial archives, which hold only what changed; this is verified there first.
+"""Decides if a sandbox may be sent partial archives, which hold only what changed; this is proved there first.
 
-`initialize` probably leaves alone what is not in an archive, but this is not documented. So after the first partial
-archive the sandbox's own (`/dump`) is compared with the whole manifest; if a path is missing, only whole archives are
-sent from then on. If there is no dump, a whole archive follows, and partial ones are tried again later. Until the
-result is on disk the sync state stays uncertain, so a process that dies in between leaves nothing unverified.
+`initialize` probably leaves alone what is not in an archive, but this is not documented. So the first archive is whole,
+and one with a single path follows it at once. Then a look counts what is missing: if nearly everything is, only whole
+archives are sent from then on. If nobody can count, a whole archive follows, and the proof is tried again later. Until
+it is on disk the sync state stays uncertain, so a process that dies in between leaves nothing unproved.
 """
 
 from __future__ import annotations
@@ -11,40 +11,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from enum import Enum
 
 from msgspec import Struct
 
-from syncd.archive.verification import verify
 from syncd.core.clock import Clock
 from syncd.core.durable_file import StateFile
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.dump import Dump
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
-from syncd.scan.manifest import Manifest, content_bytes
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult
+from syncd.sandbox.removal_plan import within
+from syncd.sandbox.three_way import was_emptied
+from syncd.scan.manifest import Manifest
 
 _log = logging.getLogger("syncd.partial_archives")
-# After a failed verification. Each partial archive that is not verified costs a whole one as well.
+# After a failed proof. Each one costs a whole archive as well.
 _TRY_AGAIN_S = 900.0
-# A verification reads the sandbox's whole workspace. One that takes longer than this, and than its size explains, is
-# given up; the whole archive that follows makes it unnecessary.
-_VERIFY_S = 60.0
-_VERIFY_BYTES_PER_S = 1 << 20
 
 
 class ArchiveContent(Enum):
     """The content of an archive: `sync.archive`."""
 
+    AUTO = "auto"
     FULL = "full"
-    CHANGES = "changes"
 
 
 class _Proof(Struct, frozen=True):
     target: Target
-    missing: list[bytes]  # the first of them, as bytes
+    missing: list[bytes]  # one of the paths that a partial archive removed, none if it removed none
 
 
 class PartialArchives:
@@ -54,29 +51,29 @@ class PartialArchives:
         self,
         archives: ArchiveContent,
         target: Target,
-        dump: Dump,
+        look: Callable[[LookRequest], LookResult],
         *,
-        workspace: str,
         state_folder: str,
         clock: Clock,
-        check: Callable[[], None],
     ) -> None:
         self._archives = archives
         self._target = target
-        self._dump = dump
-        self._workspace = workspace
+        self._look = look
         self._clock = clock
-        self._check = check
         self._not_before_s = 0.0
         self._file = StateFile(state_folder, "small-archives", _Proof, "small archives are tried once more")
-        self._proof = self._load() if archives is ArchiveContent.CHANGES else None
+        self._proof = self._load() if archives is ArchiveContent.AUTO else None
 
     @property
     def usable(self) -> bool:
         """True if a partial archive may be sent."""
-        if self._archives is not ArchiveContent.CHANGES or (self._proof and self._proof.missing):
-            return False
-        return self._proof is not None or self._clock.monotonic_s() >= self._not_before_s
+        return self._proof is not None and not self._proof.missing
+
+    @property
+    def wants_proof(self) -> bool:
+        """True if it is to be proved, after a whole archive, that the sandbox keeps what an archive does not hold."""
+        is_open = self._archives is ArchiveContent.AUTO and self._proof is None
+        return is_open and self._clock.monotonic_s() >= self._not_before_s
 
     @property
     def warnings(self) -> list[SyncWarning]:
@@ -87,37 +84,31 @@ class PartialArchives:
         what = f"this sandbox removes files that an archive does not hold ({shown!r}), so whole archives are sent"
         return [SyncWarning("small-archives", what, 'set sync.archive = "full" to remove this warning')]
 
-    def proved(self, manifest: Manifest) -> bool:
-        """True if the sandbox is known to hold the whole manifest after a partial archive.
+    def proved(self, manifest: Manifest, sent: Collection[str]) -> bool:
+        """True if the sandbox still holds the manifest after an archive that held only the `sent` paths.
 
-        It is verified once; a kept result is used again. Raises `Stop`, and what ends a wait early.
+        Raises `Stop`, and what ends a wait early.
         """
-        if self._proof is not None:
-            return not self._proof.missing
-        ends_s = self._clock.monotonic_s() + _VERIFY_S + content_bytes(manifest.values()) / _VERIFY_BYTES_PER_S
-
-        def missing(blocks: Iterator[bytes]) -> list[str]:
-            return verify(self._workspace, manifest, self._until(ends_s, blocks), self._check).missing
-
+        items = {
+            path: LookItem((entry,), LookAction.EXISTS)
+            for path, entry in manifest.items()
+            if path not in sent and not any(within(each, (path,)) for each in sent)
+        }
         try:
-            found = self._dump.read_once(missing)
+            missing = self._look(LookRequest(items)).missing
         except StepFailed as failure:
-            _log.warning("cannot verify partial archives in this sandbox yet: %s", failure)
+            _log.warning("cannot prove yet that this sandbox keeps what an archive lacks: %s", failure)
             return False
         finally:
             self._not_before_s = self._clock.monotonic_s() + _TRY_AGAIN_S
-        self._proof = _Proof(self._target, [os.fsencode(path) for path in found[:1]])
+        # Someone there may remove a file meanwhile, but not nearly all.
+        replaced = was_emptied(missing, len(items))
+        self._proof = _Proof(self._target, [os.fsencode(path) for path in list(items)[:1]] if replaced else [])
         with contextlib.suppress(OSError):  # then the next process proves it again
             self._file.save(self._proof)
-        if found:
-            _log.warning("after a partial archive %d paths are missing in the sandbox", len(found))
-        return not found
-
-    def _until(self, ends_s: float, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            if self._clock.monotonic_s() > ends_s:
-                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
-            yield block
+        if replaced:
+            _log.warning("after a partial archive %d paths are missing in the sandbox", missing)
+        return not replaced
 
     def _load(self) -> _Proof | None:
         proof = self._file.load()

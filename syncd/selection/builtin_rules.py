@@ -111,6 +111,11 @@ _SYSTEMS = (
 
 DEFAULTS = (*_VERSION_CONTROL, *_DEPENDENCIES, *_CACHES, *_EDITORS, *_SYSTEMS)
 
+# The folders among them that have one name wherever they are.
+DIRECTORY_NAMES = tuple(
+    pattern[:-1] for pattern in DEFAULTS if pattern.endswith("/") and not set(pattern[:-1]) & set("/*?[\\")
+)
+
 # The exceptions are examples that people copy, and vaults, which are encrypted so that they can be committed.
 # Not `*.env`: versions.env and build.env are as common as prod.env.
 _ENVIRONMENTS = (

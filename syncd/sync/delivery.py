@@ -52,6 +52,7 @@ class _UploadAttempt:
     identity: str
     uploaded: bool
     sha256: str
+    before_upload: Callable[[], None]
     before_initialize: Callable[[], None]
     find_reason: Callable[[], bool]
     reason_searched: bool = False
@@ -98,12 +99,15 @@ class Delivery:
         archive: Archive,
         identity: str,
         observer: SyncObserver,
+        *,
+        before_upload: Callable[[], None] = lambda: None,
         before_initialize: Callable[[], None] = lambda: None,
         find_reason: Callable[[], bool] = lambda: True,
     ) -> str:
         """Upload the archive, have it initialized, and return its SHA-256.
 
-        `before_initialize` prepares the sandbox, between upload and initialize; it may raise `StepFailed`.
+        `before_upload` begins what may run beside the upload; it raises no `StepFailed`. `before_initialize` prepares
+        the sandbox, between upload and initialize; it may raise `StepFailed`.
         `find_reason` searches for the reason after initializes that the sandbox answered with a failure, until it
         returns true; any other exception of it, or of `before_initialize`, ends the delivery.
         Raises `StepFailed` when retries end, `DamagedPiece`, `Superseded`, `Stop`, and `TryLater` if the state folder
@@ -112,7 +116,7 @@ class Delivery:
         kept = self._sync_state.uploaded(self._target)
         is_uploaded = kept is not None and identity != "" and kept.identity == identity
         sha256 = kept.sha256 if kept is not None and is_uploaded else ""
-        upload = _UploadAttempt(archive, identity, is_uploaded, sha256, before_initialize, find_reason)
+        upload = _UploadAttempt(archive, identity, is_uploaded, sha256, before_upload, before_initialize, find_reason)
         try:
             with_retries(
                 lambda: self._advance(upload, observer),
@@ -137,12 +141,12 @@ class Delivery:
         try:
             if not upload.uploaded:
                 upload_url = self._usable_upload_url(upload.archive, observer)
+                upload.before_upload()
                 self._upload(upload_url, upload, observer)
             observer.stage(State.INITIALIZING)
-            with _required_record():
-                self._sync_state.mark_uncertain()
             upload.before_initialize()
             self._failures[ApiStep.DELETE] = 0
+            self.mark_uncertain()
             self._api.initialize()
             self._failures[ApiStep.INITIALIZE] = 0
             self._measure_uplink(upload)
@@ -159,6 +163,11 @@ class Delivery:
             if self._archive_may_be_at_fault(failure) and not upload.reason_searched:
                 upload.reason_searched = upload.find_reason()
             raise
+
+    def mark_uncertain(self) -> None:
+        """Record that from now on the sandbox may hold something else than the base. Raises `TryLater`."""
+        with _required_record():
+            self._sync_state.mark_uncertain()
 
     def _archive_may_be_at_fault(self, failure: StepFailed) -> bool:
         """True if the archive may be the cause. Two consecutive failures are mostly the server's own."""

@@ -11,6 +11,7 @@ from syncd.core.directories import Directories
 from syncd.core.settings import Config
 from syncd.remote.account import Account
 from syncd.remote.api import Api
+from syncd.remote.artifacts import Artifacts
 from syncd.remote.bucket import Bucket, Throttle
 from syncd.remote.dump import Dump
 from syncd.remote.http_client import HttpClient
@@ -22,12 +23,15 @@ from syncd.remote.upload_url_store import UploadUrlStore
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
-from syncd.sandbox.overwrite_check import NoOverwriteCheck, OverwriteCheck, RemoteOverwriteCheck
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_by_dump import DumpLooker
 from syncd.sandbox.partial_archives import ArchiveContent, PartialArchives
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.sandbox.provider import AcquiredSandboxStore, AcquiringProvider, ConfiguredSandbox, SandboxProvider
+from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
-from syncd.sandbox.remover import Remover
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery
 from syncd.sync.sync_cycle import SandboxServices
 from syncd.sync.sync_state import SyncState
@@ -52,6 +56,7 @@ class SandboxFactory:
     sync_state: SyncState
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
+    copies_folder: str
 
     def provider(self) -> SandboxProvider:
         """The provider that names the sandbox: the configured one, or acquired ones."""
@@ -85,12 +90,25 @@ class SandboxFactory:
             clock=clock,
         )
         job_runner = JobRunner(api, self.client, waiter)
-        remover = Remover(job_runner, PendingRemovals(self.folders.state, target), waiter)
+        looker = Looker(
+            job_runner, Artifacts(api, self.client, clock), PendingRemovals(self.folders.state, target), waiter
+        )
+        remote_changes = RemoteChanges(
+            agent_changes=AgentChanges(self.config.sandbox.agent_changes),
+            target=target,
+            looker=looker,
+            dump_looker=DumpLooker(Dump(api, self.client, retry_settings, waiter)),
+            saved_versions=SavedVersions(self.folders.state, clock),
+            state_folder=self.folders.state,
+            copies_folder=self.copies_folder,
+            clock=clock,
+            check=self.check,
+        )
         blocked_paths = BlockedPaths(job_runner, self.folders.state, target, self.check)
         deletion_sync = DeletionSync(
             Deletions(self.config.sandbox.deletions),
             api,
-            remover,
+            looker,
             LeftoversStore(self.folders.state, target),
             self.check,
             is_excluded=self.is_excluded,
@@ -99,13 +117,8 @@ class SandboxFactory:
         partial_archives = PartialArchives(
             ArchiveContent(self.config.sync.archive),
             target,
-            Dump(api, self.client, retry_settings, waiter),
-            workspace=self.config.workspace.path,
+            remote_changes.look,
             state_folder=self.folders.state,
             clock=clock,
-            check=self.check,
         )
-        overwrite_check: OverwriteCheck = NoOverwriteCheck()
-        if self.config.sandbox.warn_on_remote_changes:
-            overwrite_check = RemoteOverwriteCheck(job_runner, clock, self.check)
-        return SandboxServices(target, delivery, deletion_sync, partial_archives, overwrite_check, blocked_paths)
+        return SandboxServices(target, delivery, deletion_sync, partial_archives, remote_changes, blocked_paths)

@@ -64,6 +64,19 @@ class Progress(Struct, frozen=True):
     seconds_left: float | None = None
 
 
+class AgentStatus(Struct, frozen=True):
+    """The agent's side. `changed` counts the paths that are known to be changed there and stay as they are.
+
+    `saved` counts the versions that were saved at home, `held` are the first paths that both sides changed, and
+    `looked_at` is the time of the last look.
+    """
+
+    saved: int = 0
+    held: tuple[str, ...] = ()
+    looked_at: str | None = None
+    changed: int = 0
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The whole document. Times are UTC, `2026-11-24T13:20:11Z`.
 
@@ -96,3 +109,4 @@ class Status(Struct, frozen=True, kw_only=True):
     sandbox_expires_at: str | None = None
     mcp_servers: dict[str, str] = {}
     lingering: int = 0
+    agent: AgentStatus = AgentStatus()

@@ -1,17 +1,19 @@
 """One sync: scan, archive, upload, initialize, record. Its outcome is a value; a failure is raised.
 
 scan → equal to what the sandbox holds? unchanged
-     → archive → upload URL → upload → deletions → initialize → record: initialized
+     → archive → upload URL → upload, and a look beside it → deletions → initialize → record: initialized
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from syncd.archive.archive import DamagedPiece
+from syncd.archive.base_store import BaseStore
 from syncd.archive.packer import Packed
 from syncd.archive.snapshotter import ScanResult, Snapshotter, SyncMode, described
 from syncd.core.clock import Clock, stamp
@@ -24,24 +26,28 @@ from syncd.remote.target import Target
 from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.overwrite_check import OverwriteCheck
-from syncd.sandbox.overwrite_warnings import check_list
 from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.removal_plan import Versions
-from syncd.scan.manifest import Difference, Manifest, count_files, difference, replaced_entries, without_digest
+from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
+from syncd.sandbox.removal_plan import Versions, within
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.three_way import AgentChanges
+from syncd.scan.manifest import Difference, Manifest, content_bytes, count_files, difference, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
+from syncd.sync.agent_work import LeaveOut, save_all
 from syncd.sync.delivery import Delivery, SyncObserver
 from syncd.sync.follow_up import torn_copy
-from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_plan import SandboxContent, partial_paths
+from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
+from syncd.sync.status_document import AgentStatus, LastSync, State
+from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore, with_taken
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
 _REPAIRS = 3
-# How often one sync leaves out further paths whose places in the sandbox are taken.
-_TIMES_LEFT_OUT = 3
+# How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
+_TIMES_LEFT_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,9 @@ class Outcome:
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
     vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
     the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
-    is below them, are left out. `change` is the difference from the snapshot before, None if it is not known what the
-    sandbox held.
+    is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
+    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
+    what the sandbox held.
     """
 
     sync: LastSync | None
@@ -61,6 +68,8 @@ class Outcome:
     change: Difference | None = None
     torn: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    saved: int = 0
 
     @property
     def word(self) -> str:
@@ -76,7 +85,7 @@ class SandboxServices:
     delivery: Delivery
     deletion_sync: DeletionSync
     partial_archives: PartialArchives
-    overwrite_check: OverwriteCheck
+    remote_changes: RemoteChanges
     blocked_paths: BlockedPaths
 
 
@@ -92,18 +101,23 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Archived:
-    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one."""
+    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
+
+    `stays` are paths that it leaves out since they stay as they are in the sandbox.
+    """
 
     scanned: ScanResult
     packed: Packed
     only: Collection[str] | None
+    stays: frozenset[str]
 
 
 @dataclass(frozen=True)
 class _Delivered:
-    """An archive that was initialized. `is_partial`: it held only the changes."""
+    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
 
     packed: Packed
+    manifest: Manifest
     sha256: str
     is_partial: bool
 
@@ -116,12 +130,18 @@ class SyncCycle:
     build_services: Callable[[Target], SandboxServices]
     snapshotter: Snapshotter
     sync_state: SyncState
+    base_store: BaseStore
+    leave_out: Callable[[], LeaveOut]
+    taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
     baseline: Manifest | None = None
     state_warnings: list[SyncWarning] = field(default_factory=list)
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
-    _possibly_applied: Manifest = field(default_factory=dict)  # sent since the baseline, and not answered
+    _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
+    _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
+    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -147,16 +167,73 @@ class SyncCycle:
         """The number of files that were deleted in the workspace and are still in the sandbox."""
         return self.services.deletion_sync.leftover_files if self.services else 0
 
+    @property
+    def agent_status(self) -> AgentStatus:
+        """The agent's side, as far as it is known."""
+        if self.services is None:
+            return AgentStatus()
+        remote_changes = self.services.remote_changes
+        held = remote_changes.held
+        named = tuple(os.fsencode(path).decode("utf-8", "backslashreplace") for path in held[:MOST_NAMED])
+        changed = len({*held, *remote_changes.kept})
+        return AgentStatus(remote_changes.saved_versions.count, named, remote_changes.looked_at, changed)
+
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""
         target = self.provider.known
-        if target is not None:
+        if target is None:
+            return
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
 
+    @property
+    def save_in_s(self) -> float | None:
+        """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
+        acquired_sandbox = self.provider.acquired_sandbox
+        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+            return None
+        return self.sandbox_ends_in_s
+
+    def save_before_end(self) -> None:
+        """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
+        if self.services is None or self._saved_for == self.services.target.sandbox_id:
+            return
+        self._saved_for = self.services.target.sandbox_id
+        if self.services.remote_changes.looks:
+            self._save_what_differs(Why.SANDBOX_ENDED)
+
+    def _save_what_differs(self, why: Why) -> None:
+        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
+        try:
+            self.save_agent_work(why)
+        except (StepFailed, TryLater) as failure:
+            self.unsaved_warnings = [
+                SyncWarning(
+                    "unsaved",
+                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
+                    "what was brought home before is here; the rest ended with the sandbox",
+                )
+            ]
+
+    def _leave_recorded_sandbox(self, target: Target) -> None:
+        """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
+            return
+        if self.services is not None and self.services.target.same_sandbox(recorded):
+            self.save_before_end()
+            return
+        self._switch_to(recorded)
+        self.save_before_end()
+
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
+        if self.provider.known is None:
+            self.save_before_end()
         target = self.provider.target(observer)
         if self.services is not None and self.services.target == target:
             return self.services
+        self._leave_recorded_sandbox(target)
         return self._switch_to(target)
 
     def _switch_to(self, target: Target) -> SandboxServices:
@@ -164,6 +241,7 @@ class SyncCycle:
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
         self.torn = tuple(without_digest(self.baseline or {}))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self.take_over()
         return self.services
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
@@ -173,6 +251,7 @@ class SyncCycle:
             return False
         self.services.deletion_sync.forget()
         self.services.blocked_paths.forget()
+        self.services.remote_changes.forget()
         if not self.provider.mark_lost(self.services.target):
             return False
         self.services = None
@@ -185,6 +264,7 @@ class SyncCycle:
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
+        self.take_over()
         try:
             return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
@@ -204,17 +284,24 @@ class SyncCycle:
         self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
     def _sync_unblocked(self, run: _Run) -> Outcome:
-        """Sync the paths whose places in the sandbox are free: one blocked path never stops the others."""
+        """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
             try:
                 outcome = self._sync(run)
-            except PathsBlocked:
-                services.overwrite_check.exclude(services.blocked_paths.paths)
+            except (PathsBlocked, PathsWithheld):
                 continue
-            follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked)
-            return replace(outcome, follow_up=follow_up, blocked=services.blocked_paths.paths)
-        raise TryLater("more and more places in the sandbox are taken", "it is tried again by itself")
+            except SandboxEmptied:
+                _log.warning("the sandbox lost what was put there: everything is sent again")
+                self._whole_next = True
+                services.delivery.mark_uncertain()
+                run = replace(run, changed=None)
+                continue
+            follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
+            blocked, held = services.blocked_paths.paths, services.remote_changes.held
+            saved = services.remote_changes.take_saved()
+            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held, saved=saved)
+        raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: _Run) -> Outcome:
         """Scan, compare, archive, deliver, record."""
@@ -225,30 +312,32 @@ class SyncCycle:
             self._record_new_times(run.services, scanned.manifest)
             return Outcome(None, files=files)
         archived = self._archive(run, scanned)
-        if run.mode is SyncMode.CHANGED and self._was_reverted(run.services, archived.packed):
+        if run.mode is SyncMode.CHANGED and self._was_reverted(run.services, archived):
             return Outcome(None, files=files)
         delivered = self._deliver(run, archived)
-        if delivered.is_partial and not run.services.partial_archives.proved(delivered.packed.manifest):
+        outcome = self._finish(run.services, archived.scanned.difference, delivered, started_s)
+        if not delivered.is_partial and not self._prove(run, delivered):
             # The mark `uncertain` is still set: a process that dies at this point is followed by a whole archive too.
             _log.info("after a partial archive, a whole one follows")
             return self._sync(replace(run, changed=None))
-        return self._finish(run.services, archived.scanned.difference, delivered, started_s)
+        return outcome
 
     def _scan(self, run: _Run) -> ScanResult:
-        """Scan the workspace, and leave out the paths that are known to be blocked."""
+        """Scan the workspace, and leave out the paths that are known to be blocked or held."""
         services, baseline = run.services, self.baseline or {}
         if self.baseline is not None and not self.sync_state.uncertain:
-            self._possibly_applied = {}  # no initialize was asked for with it
+            self._possibly_applied = ()  # no initialize was asked for with it
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
-            services.overwrite_check.forget()
             self.snapshotter.forget_all_stamps(baseline)
         run.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
-        if not blocked:
+        services.remote_changes.forget_deleted(scanned.manifest)
+        self._held_here = {} if run.mode is SyncMode.FORCED else services.remote_changes.held_here(scanned.manifest)
+        if not blocked and not self._held_here:
             return scanned
-        manifest = without(scanned.manifest, blocked)
+        manifest = without_held(without(scanned.manifest, blocked), self._held_here, self.baseline)
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, baseline)
 
@@ -260,42 +349,131 @@ class SyncCycle:
         is_partial = self._partial_is_enough(run, scanned.manifest)
         if is_partial or run.mode is SyncMode.FORCED:  # contents that turn out unchanged are not compressed again
             scanned = self.snapshotter.resolved(scanned, self.baseline or {})
-        only = partial_paths(scanned.manifest, scanned.difference) if is_partial else None
+        stays = self._stays(run, scanned)
+        only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
         codec = run.services.delivery.uplink.codec
-        packed = self.snapshotter.pack(scanned.manifest, codec, only, run.observer.packed)
-        return _Archived(scanned, packed, only)
+        if only is None:
+            self._keep_base_contents(scanned.difference)
+        # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
+        manifest = {p: e for p, e in scanned.manifest.items() if p not in stays} if stays else scanned.manifest
+        packed = self.snapshotter.pack(manifest, codec, only, run.observer.packed)
+        return _Archived(scanned, packed, only, stays)
+
+    def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
+        """The paths that stay as they are in the sandbox, with all below them."""
+        if run.mode is SyncMode.FORCED:
+            return frozenset()
+        found = scanned.difference
+        changed = {*found.added, *found.changed, *found.uncertain}
+        stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
+        return frozenset(path for path in scanned.manifest if within(path, stays)) if stays else frozenset()
 
     def _deliver(self, run: _Run, archived: _Archived) -> _Delivered:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
-        services, delivery, manifest = run.services, run.services.delivery, archived.packed.manifest
-        content = self._content
-        paths_to_delete = self._paths_to_delete(services, manifest, archived.packed.follow_up)
-
-        def before_initialize() -> None:
-            services.overwrite_check.check(
-                lambda: check_list(manifest, archived.only, content.versions, content.expected)
-            )
-            suspects = services.deletion_sync.remove(paths_to_delete, services.blocked_paths.with_withheld(manifest))
-            services.blocked_paths.recheck(suspects, manifest)
-
-        def find_reason() -> bool:
-            return services.blocked_paths.find(manifest, archived.only)
-
-        self._record_possibly_applied(services, manifest)
+        services, delivery = run.services, run.services.delivery
         self._whole_next = True  # until this sync has succeeded
         packed = archived.packed
         for _ in range(_REPAIRS):
+            manifest = self._sandbox_manifest(archived, packed)
+            written = [
+                path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
+            ]
+            preparation = self._preparation(run, manifest, written, packed.follow_up)
+
+            def before_initialize(
+                preparation: Preparation = preparation, manifest: Manifest = manifest, written: list[str] = written
+            ) -> None:
+                preparation.complete()
+                self._record_possibly_applied(services, {path: manifest[path] for path in written})
+
+            def find_reason(manifest: Manifest = manifest, only: Collection[str] | None = archived.only) -> bool:
+                return services.blocked_paths.find(manifest, only)
+
             archive = packed.archive
             try:
-                sha256 = delivery.deliver(archive, archive.identity, run.observer, before_initialize, find_reason)
+                sha256 = delivery.deliver(
+                    archive,
+                    archive.identity,
+                    run.observer,
+                    before_upload=preparation.begin,
+                    before_initialize=before_initialize,
+                    find_reason=find_reason,
+                )
             except DamagedPiece as damage:
                 _log.warning("%s: it is made again", damage)
-                packed = self.snapshotter.repack(archived.scanned.manifest, damage.piece, delivery.uplink.codec)
+                sent = {path: entry for path, entry in archived.scanned.manifest.items() if path not in archived.stays}
+                packed = self.snapshotter.repack(sent, damage.piece, delivery.uplink.codec)
+                archived = replace(archived, only=None)
             else:
-                services.overwrite_check.initialized()
-                # An archive that was made again is whole, and proves nothing about partial ones.
-                return _Delivered(packed, sha256, archived.only is not None and packed is archived.packed)
+                if archived.only is not None:
+                    self.base_store.keep_sent(archive, content_bytes(manifest.values()))
+                return _Delivered(packed, manifest, sha256, archived.only is not None)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
+
+    def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
+        """What the sandbox holds once the archive is initialized: what stays there counts as it was put there."""
+        if not archived.stays:
+            return packed.manifest
+        base = self.baseline or {}
+        found: Manifest = {}
+        for path in archived.scanned.manifest:
+            if path in archived.stays:
+                if path in base:
+                    found[path] = base[path]
+            elif path in packed.manifest:
+                found[path] = packed.manifest[path]
+        return found
+
+    def _preparation(
+        self, run: _Run, manifest: Manifest, written: Collection[str], follow_up: Collection[str]
+    ) -> Preparation:
+        services = run.services
+        agent_changes = services.remote_changes.agent_changes
+        if run.mode is SyncMode.FORCED and agent_changes is not AgentChanges.OVERWRITE:
+            agent_changes = AgentChanges.FORCE
+        return Preparation(
+            services.remote_changes,
+            services.deletion_sync,
+            services.blocked_paths,
+            self._content,
+            manifest,
+            written,
+            self._paths_to_delete(services, manifest, follow_up),
+            self._held_here,
+            agent_changes,
+            services.delivery.mark_uncertain,
+            self.save_agent_work,
+        )
+
+    def _prove(self, run: _Run, delivered: _Delivered) -> bool:
+        """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
+        partial_archives, manifest = run.services.partial_archives, delivered.manifest
+        stays = self._stays_there(run)
+        only = least_of(manifest, stays)
+        if not partial_archives.wants_proof or partial_paths(manifest, Difference(added=[*only])) is None or not only:
+            return True
+        sent = {path: entry for path, entry in manifest.items() if path not in stays}
+        packed = self.snapshotter.pack(sent, run.services.delivery.uplink.codec, only)
+        if packed.follow_up:
+            return True  # it changed meanwhile: the sync that follows finds that
+        self._whole_next = True
+        archive = packed.archive
+        run.services.delivery.deliver(archive, archive.identity, run.observer)
+        keeps = partial_archives.proved(manifest, only)
+        if keeps:
+            self._record(run.services, self.baseline or manifest, self.torn)
+            self._whole_next = False
+        return keeps
+
+    def _stays_there(self, run: _Run) -> frozenset[str]:
+        stays = {*self._held_here, *run.services.remote_changes.kept}
+        return frozenset(path for path in self.baseline or {} if within(path, stays)) if stays else frozenset()
+
+    def _keep_base_contents(self, found: Difference) -> None:
+        """Keep the bytes of what was sent and differs here now, before the chunks that hold them are replaced."""
+        base = self.baseline or {}
+        paths = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
+        self.base_store.keep_replaced(base, paths, content_bytes(base.values()))
 
     def _finish(self, services: SandboxServices, found: Difference, delivered: _Delivered, started_s: float) -> Outcome:
         """Record what the sandbox holds now."""
@@ -303,17 +481,45 @@ class SyncCycle:
         packed, follow_up = delivered.packed, delivered.packed.follow_up
         sync = LastSync(
             finished_at=stamp(self.clock.wall_s()),
-            files=count_files(packed.manifest.values()),
+            files=count_files(delivered.manifest.values()),
             archive_bytes=packed.archive.size_bytes,
             sha256=delivered.sha256,
             seconds=round(self.clock.monotonic_s() - started_s, 3),
         )
         change = found if self.baseline is not None else None
-        self._record(services, packed.manifest, follow_up)
+        self._record(services, delivered.manifest, follow_up)
         if follow_up:
             what = "%d files changed while being read (%s): another sync follows"
             _log.info(what, len(follow_up), shown_path(follow_up[0]))
         return Outcome(sync, tuple(follow_up), sync.files, change, self.torn)
+
+    # -- the agent's work
+
+    def take_over(self) -> None:
+        """Count as sent what `apply` brought home meanwhile."""
+        services = self.services
+        if services is None or self.baseline is None:
+            return
+        taken = self.taken_store.load(services.target)
+        if not taken:
+            return
+        self.baseline = with_taken(self.baseline, taken)
+        services.remote_changes.taken(each.path for each in taken)
+        try:
+            self.sync_state.record_base(services.target, self.baseline)
+            self.taken_store.forget()
+        except OSError as failure:
+            _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
+
+    def save_agent_work(self, why: Why) -> None:
+        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
+        services = self.services
+        if services is None:
+            return
+        leftovers = services.deletion_sync.leftovers
+        unsaved = save_all(services.remote_changes, self._content, leftovers, self.leave_out(), why)
+        for path in unsaved[:MOST_NAMED]:
+            _log.warning("%r in the sandbox was not saved", shown_path(path))
 
     # -- decisions
 
@@ -325,14 +531,17 @@ class SyncCycle:
         """True if the sandbox holds the manifest already, and nothing is left to be done there."""
         if self._content.may_differ(found) or services.blocked_paths.changed:
             return False
+        if services.remote_changes.held_changed(self._held_here):
+            return False
         unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
         return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
 
-    def _was_reverted(self, services: SandboxServices, packed: Packed) -> bool:
+    def _was_reverted(self, services: SandboxServices, archived: _Archived) -> bool:
         """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
-        if packed.follow_up or self.baseline is None:
+        if archived.packed.follow_up or self.baseline is None:
             return False
-        return self._is_unchanged(services, packed.manifest, difference(self.baseline, packed.manifest))
+        manifest = self._sandbox_manifest(archived, archived.packed)
+        return self._is_unchanged(services, manifest, difference(self.baseline, manifest))
 
     def _partial_is_enough(self, run: _Run, manifest: Manifest) -> bool:
         """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
@@ -348,11 +557,14 @@ class SyncCycle:
 
     # -- records
 
-    def _record_possibly_applied(self, services: SandboxServices, manifest: Manifest) -> None:
+    def _record_possibly_applied(self, services: SandboxServices, written: Manifest) -> None:
         """Record what is about to be sent: it counts as ours even if no answer comes, in later processes too."""
-        new = {path: manifest[path] for path in replaced_entries(self.baseline or {}, manifest)}
-        self._possibly_applied = self._possibly_applied | new
-        if new and (services.deletion_sync.removes or services.overwrite_check.enabled):
+        base = self.baseline or {}
+        new = {path: entry for path, entry in written.items() if base.get(path) is not entry}
+        if new in self._possibly_applied:
+            return
+        self._possibly_applied = (*self._possibly_applied, new)[-MOST_UNANSWERED:]
+        if new and (services.deletion_sync.removes or services.remote_changes.looks):
             with contextlib.suppress(OSError):  # a later process then takes it for someone else's
                 self.sync_state.record_possibly_applied(services.target, self._possibly_applied)
 
@@ -364,10 +576,10 @@ class SyncCycle:
     def _record(self, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
         """Record that the sandbox holds the manifest. A state folder that cannot be written becomes a warning."""
         versions = self._content.versions
-        unread = {*self.snapshotter.unread, *follow_up, *services.blocked_paths.withheld}
+        unread = {*self.snapshotter.unread, *follow_up, *services.blocked_paths.withheld, *self._held_here}
         self.baseline = manifest
         self.torn = tuple(path for path in follow_up if path in manifest)
-        self._possibly_applied = {}
+        self._possibly_applied = ()
         try:
             secret_files = set(self.snapshotter.secret_files)
             with services.deletion_sync.recording(versions, manifest, unread, secret_files):
@@ -395,8 +607,9 @@ class SyncCycle:
             *(services.deletion_sync.warnings if services else ()),
             *(services.blocked_paths.warnings if services else ()),
             *(services.partial_archives.warnings if services else ()),
-            *(services.overwrite_check.warnings if services else ()),
+            *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
+            *self.unsaved_warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:

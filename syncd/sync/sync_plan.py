@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from syncd.scan.manifest import Difference, Entry, Manifest
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
+from syncd.sandbox.removal_plan import Versions, within
+from syncd.sandbox.three_way import AgentChanges
+from syncd.scan.manifest import Difference, Entry, Kind, Manifest, arrived_digest
+
+# A look at few paths also counts how many of so many others are missing, to notice a sandbox that was emptied.
+_SAMPLE = 200
+# Versions that were sent and not answered; an older one that is found there counts as the agent's.
+MOST_UNANSWERED = 8
 
 
 @dataclass(frozen=True)
@@ -13,43 +21,124 @@ class SandboxContent:
     """The known content of a sandbox.
 
     `base` is the last manifest that the sandbox was known to hold, None if there is none. `possibly_applied` are the
-    entries that were sent after it and whose initialize was not answered. `uncertain`: the sandbox may hold something
-    else than `base`.
+    entries of each archive that was sent after it and whose initialize was not answered. `uncertain`: the sandbox may
+    hold something else than `base`.
     """
 
     base: Manifest | None = None
-    possibly_applied: Manifest = field(default_factory=dict)
+    possibly_applied: tuple[Manifest, ...] = ()
     uncertain: bool = False
 
     @property
-    def versions(self) -> tuple[Manifest, Manifest]:
+    def versions(self) -> tuple[Manifest, ...]:
         """The manifests of which each entry may be in the sandbox, the certain one first."""
-        return self.base or {}, self.possibly_applied
+        return self.base or {}, *self.possibly_applied
 
-    @property
-    def expected(self) -> Collection[str]:
-        """The paths that are in the sandbox unless someone there removed them; none if a reset may have done so."""
-        return () if self.uncertain else self.versions[0].keys()
+    def versions_of(self, path: str) -> list[Entry]:
+        """The entries that may be in the sandbox as this path."""
+        return [manifest[path] for manifest in self.versions if path in manifest]
 
     def may_hold(self, path: str) -> bool:
         """True if some version of the path may have reached the sandbox."""
         return any(path in manifest for manifest in self.versions)
+
+    def is_as_base(self, path: str, entry: Entry) -> bool:
+        """True if the entry is what was put there, so that a difference there is not of our making."""
+        old = None if self.base is None else self.base.get(path)
+        return old is not None and same_content(old, entry)
 
     def may_differ(self, found: Difference) -> bool:
         """True unless the sandbox is known to hold the manifest that differs from `base` by `found`."""
         return self.uncertain or found.certain or bool(found.uncertain)
 
 
-def partial_paths(manifest: Mapping[str, Entry], found: Difference) -> frozenset[str] | None:
-    """The paths of a partial archive: those that differ, and the smallest entry, as a server may refuse an empty one.
+def same_content(one: Entry, other: Entry) -> bool:
+    """True if two entries differ in their times at most, as far as is known."""
+    if (one.kind, one.mode, one.target, one.size_bytes) != (other.kind, other.mode, other.target, other.size_bytes):
+        return False
+    return one.kind is not Kind.FILE or (arrived_digest(one) != b"" and arrived_digest(one) == arrived_digest(other))
 
-    None if it would lack nothing: such an archive is whole, and proves nothing about partial ones. Directories come
-    with the paths in them.
+
+def partial_paths(
+    manifest: Mapping[str, Entry], found: Difference, stays: Collection[str] = ()
+) -> frozenset[str] | None:
+    """The paths of a partial archive: those that differ.
+
+    Where none does, as only deletions are to be sent, it is one that overwrites as little as possible, since a server
+    may refuse an empty archive; never one that `stays` as it is in the sandbox. None if it would lack nothing: such an
+    archive is whole, and proves nothing about partial ones. Directories come with the paths in them.
     """
-    smallest = min(manifest, key=lambda path: manifest[path].size_bytes)
-    paths = frozenset({*found.added, *found.changed, *found.uncertain, smallest})
+    paths = {*found.added, *found.changed, *found.uncertain} or least_of(manifest, stays)
     with_directories = set(paths)
     for path in paths:
         while path := path.rpartition("/")[0]:
             with_directories.add(path)
-    return paths if any(path not in with_directories for path in manifest) else None
+    return frozenset(paths) if paths and any(path not in with_directories for path in manifest) else None
+
+
+def least_of(manifest: Mapping[str, Entry], stays: Collection[str] = ()) -> set[str]:
+    """The path whose sending changes least: a directory, else the smallest file; none if all of them stay."""
+    paths = (path for path in manifest if not within(path, stays))
+    least = min(
+        paths, key=lambda path: (manifest[path].kind is not Kind.DIRECTORY, manifest[path].size_bytes), default=""
+    )
+    return {least} if least else set()
+
+
+def without_held(manifest: Mapping[str, Entry], held: Collection[str], base: Mapping[str, Entry] | None) -> Manifest:
+    """Return the manifest with the held paths as the sandbox got them last; those that it never got are left out."""
+    base = base or {}
+    return {
+        path: base[path] if path in held else entry
+        for path, entry in manifest.items()
+        if path not in held or path in base
+    }
+
+
+def look_request(
+    content: SandboxContent,
+    manifest: Manifest,
+    written: Collection[str],
+    paths_to_delete: Versions,
+    *,
+    held_here: Mapping[str, Entry],
+    agent_changes: AgentChanges,
+) -> LookRequest:
+    """Return what to look at before `written` paths of `manifest` are put there, and others deleted.
+
+    `held_here` are entries here of paths that are not written, to find out if they may be. Of what syncd put there, a
+    sample is counted.
+    """
+    force = agent_changes is AgentChanges.FORCE
+    # What is not saved need not come here.
+    fetch = LookAction.COMPARE if agent_changes is AgentChanges.HOLD else LookAction.FETCH
+    items: dict[str, LookItem] = {}
+    for path, versions in paths_to_delete.items():
+        # A place that is to be filled again, and all that is removed by force, is removed by a second look, once it is
+        # saved.
+        action = fetch if force or path in written else LookAction.REMOVE
+        items[path] = LookItem(tuple(versions), action)
+    for path in written:
+        entry = manifest[path]
+        versions_there = (*content.versions_of(path), entry)
+        action = LookAction.COMPARE if content.is_as_base(path, entry) and not force else fetch
+        if path in items:
+            versions_there, action = (*items[path].versions, *versions_there), fetch
+        items[path] = LookItem(_distinct(versions_there), action)
+    for path, entry in held_here.items():
+        if path not in items:
+            items[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
+    base = content.base or {}
+    if len(items) < len(base):
+        others = [path for path in base if path not in items]
+        step = max(1, len(others) // _SAMPLE)
+        items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others[::step][:_SAMPLE])
+    return LookRequest(items)
+
+
+def _distinct(versions: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    found: list[Entry] = []
+    for entry in versions:
+        if not any(same_content(entry, other) for other in found):
+            found.append(entry)
+    return tuple(found)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,7 +24,7 @@ from syncd.remote.target import Target
 from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
 
 
-class _StateRow(Struct, array_like=True):
+class StateRow(Struct, array_like=True):
     """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
 
     path: bytes
@@ -39,7 +40,7 @@ class _StateRow(Struct, array_like=True):
 
 class _ManifestRecord(Versioned, frozen=True, kw_only=True):
     target: Target
-    rows: list[_StateRow]
+    rows: list[StateRow]
     searched: str = ""  # the identity of the rules by which the contents were searched for secrets
 
 
@@ -107,14 +108,32 @@ class SyncState:
                 self._initialized.remove()
             self._marked = True
 
-    def possibly_applied(self, target: Target) -> Manifest:
-        """The entries that may be in this sandbox besides the last manifest that it was known to hold."""
-        record = self._possibly_applied.load()
-        return _manifest(record) if record is not None and record.target.same_sandbox(target) else {}
+    def possibly_applied(self, target: Target) -> tuple[Manifest, ...]:
+        """The entries that may be in this sandbox besides the last manifest that it was known to hold.
 
-    def record_possibly_applied(self, target: Target, entries: Manifest) -> None:
-        """Record that an initialize with these entries is about to be requested. Raises `OSError`."""
-        self._possibly_applied.save(self._record(target, entries))
+        One manifest for each version of a path: what several unanswered initializes put there.
+        """
+        record = self._possibly_applied.load()
+        if record is None or not record.target.same_sandbox(target):
+            return ()
+        manifests: list[Manifest] = []
+        for row in record.rows:
+            path = os.fsdecode(row.path)
+            manifest = next((manifest for manifest in manifests if path not in manifest), None)
+            if manifest is None:
+                manifests.append(manifest := {})
+            manifest[path] = entry_of(row)
+        return tuple(manifests)
+
+    def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
+        """Record that an initialize with the last of these is about to be requested. Raises `OSError`."""
+        rows = [row for manifest in manifests for row in _rows(manifest)]
+        self._possibly_applied.save(_ManifestRecord(target=target, rows=rows, searched=self._searched))
+
+    def recorded_target(self) -> Target | None:
+        """The sandbox of the last manifest that is recorded."""
+        record = self._initialized.load()
+        return record.target if record is not None else None
 
     def record_initialized(self, target: Target, manifest: Manifest) -> None:
         """Record that the sandbox holds the manifest. Raises `OSError`; this process is certain of it all the same."""
@@ -126,11 +145,11 @@ class SyncState:
                 forget()
 
     def _record(self, target: Target, manifest: Manifest) -> _ManifestRecord:
-        rows = [
-            _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
-            for p, e in manifest.items()
-        ]
-        return _ManifestRecord(target=target, rows=rows, searched=self._searched)
+        return _ManifestRecord(target=target, rows=_rows(manifest), searched=self._searched)
+
+    def record_base(self, target: Target, manifest: Manifest) -> None:
+        """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""
+        self._initialized.save(self._record(target, manifest))
 
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
@@ -138,7 +157,17 @@ class SyncState:
 
 
 def _manifest(record: _ManifestRecord) -> Manifest:
-    return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+    return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
+
+
+def _rows(manifest: Manifest) -> list[StateRow]:
+    return [row_of(path, entry) for path, entry in manifest.items()]
+
+
+def row_of(path: str, entry: Entry) -> StateRow:
+    """Return the row of an entry."""
+    target = os.fsencode(entry.target)
+    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *_known(entry))
 
 
 def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
@@ -146,7 +175,8 @@ def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
     return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
 
 
-def _entry(row: _StateRow) -> Entry:
+def entry_of(row: StateRow) -> Entry:
+    """Return the entry of a row."""
     size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
     known = stamp, row.digest, row.sent_digest, stamp is not None
     return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

@@ -85,6 +85,9 @@ class Disk:
     def _move(self, files: dict[int, int], source: str, target: str) -> None:
         self.names[target] = self.names.pop(source)
 
+    def _link(self, files: dict[int, int], source: str, target: str) -> None:
+        self.names[target] = self.names[source]
+
     def _remove(self, files: dict[int, int], path: str) -> None:
         self.names.pop(path, None)
 

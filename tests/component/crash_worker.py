@@ -23,7 +23,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 # What is written down of each step in the folders, by its first word:
 #   open PATH FILE made emptied · write FILE BYTES · cut FILE SIZE · flush FILE · flush-folder PATH · move FROM TO ·
-#   remove PATH
+#   link FROM TO · remove PATH
 # FILE is the number of a file, under any name.
 Event = tuple[Any, ...]
 
@@ -127,7 +127,19 @@ def _place(path: Any, dir_fd: int | None) -> str:
 def arm(trip: StepKiller) -> None:
     """Install the killer before every step."""
     real = trip.real
-    for name in ("open", "write", "fsync", "ftruncate", "fdopen", "replace", "rename", "unlink", "rmdir", "mkdir"):
+    for name in (
+        "open",
+        "write",
+        "fsync",
+        "ftruncate",
+        "fdopen",
+        "replace",
+        "rename",
+        "link",
+        "unlink",
+        "rmdir",
+        "mkdir",
+    ):
         real[name] = getattr(os, name)
 
     def opened(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -183,6 +195,12 @@ def arm(trip: StepKiller) -> None:
 
         return move
 
+    def linked(source: Any, target: Any, **keys: Any) -> None:
+        place = _place(target, keys.get("dst_dir_fd"))
+        trip.step("link", place)
+        real["link"](source, target, **keys)
+        trip.note("link", _place(source, keys.get("src_dir_fd")), place)
+
     def removed(name: str) -> Any:
         def remove(path: Any, *, dir_fd: int | None = None) -> None:
             place = _place(path, dir_fd)
@@ -200,6 +218,7 @@ def arm(trip: StepKiller) -> None:
     builtins.open = opened_by_name
     os.open, os.write, os.fsync, os.ftruncate, os.fdopen = opened, written, flushed, cut, fdopened  # type: ignore[assignment]
     os.replace, os.rename = moved("replace"), moved("rename")
+    os.link = linked  # type: ignore[assignment]
     os.unlink, os.rmdir, os.mkdir = removed("unlink"), removed("rmdir"), made_folder  # type: ignore[assignment]
     os.remove = os.unlink
     for way, name in (("connect_ex", "connect"), ("send", "send"), ("recv", "recv")):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import select
-import zipfile
+import tarfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from syncd.core.clock import SystemClock
+from syncd.emulator.extract import Bounds
+from syncd.emulator.sandbox import KEPT_RUNS
 from tests.contract.emulator_rig import GZIP, PATH, EmulatorRig, archive, member, started_rig
 
 NAME = {"execution_name": "work"}
@@ -27,23 +30,26 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         yield rig
 
 
-def run(rig: EmulatorRig, code: str, **files: str) -> None:
+def run(rig: EmulatorRig, code: str, name: str = "work", **files: str) -> None:
     """Upload and start a main.py."""
-    url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
+    body = {"execution_name": name}
+    url = rig.api.post(f"{PATH}/execution-upload-url", json=body).json()["upload_url"]
     content = archive(
-        member(name.replace("_", "."), text.encode()) for name, text in {"main_py": code, **files}.items()
+        member(file.replace("_", "."), text.encode()) for file, text in {"main_py": code, **files}.items()
     )
     assert rig.bucket.put(url, content=content, headers=GZIP).status_code == 200
-    started = rig.api.post(f"{PATH}/execute", json=NAME)
-    assert started.json() == {"message": "Execution started", "execution_name": "work"}
+    started = rig.api.post(f"{PATH}/execute", json=body)
+    assert started.json() == {"message": "Execution started", "execution_name": name}
 
 
-def follow(rig: EmulatorRig) -> tuple[str, str]:
+def follow(rig: EmulatorRig, name: str = "work") -> tuple[str, str]:
     """Poll the log by its cursor to the end: the last status and all text."""
     clock, text, cursor = SystemClock(), "", 0
     deadline_s = clock.monotonic_s() + DEADLINE_S
     while clock.monotonic_s() < deadline_s:
-        page: dict[str, Any] = rig.api.get(f"{PATH}/execution-logs", params=NAME | {"cursor": str(cursor)}).json()
+        page: dict[str, Any] = rig.api.get(
+            f"{PATH}/execution-logs", params={"execution_name": name, "cursor": str(cursor)}
+        ).json()
         text, cursor = text + page["logs"], page["cursor"]
         if page["status"] in ("completed", "failed"):
             return page["status"], text
@@ -141,15 +147,177 @@ def test_it_can_run_again(rig: EmulatorRig) -> None:
     assert follow(rig) == ("completed", "['main.py']\n")
 
 
+def exported(rig: EmulatorRig) -> tarfile.TarFile:
+    """Export the execution's artifacts, and download them."""
+    url = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()["download_url"]
+    answer = rig.bucket.get(url)
+    assert answer.headers["content-type"] == "application/gzip"
+    return tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:gz", errors="surrogateescape")
+
+
 def test_export(rig: EmulatorRig) -> None:
-    """They are the execution's folder as a zip."""
-    run(rig, "open('result.txt', 'w').write('42')")
+    """Artifacts are the execution's directory as a tar.gz: names, directories, links, modes and times too."""
+    run(
+        rig,
+        "import os\n"
+        "os.makedirs(b'copies/caf\\xe9/empty')\n"
+        "open('copies/a', 'w').write('42')\n"
+        "os.chmod('copies/a', 0o751)\n"
+        "os.utime('copies/a', (1000, 1000))\n"
+        "os.symlink('/nowhere', 'copies/l')\n"
+        "os.unlink('main.py')\n",
+    )
+    assert follow(rig)[0] == "completed"
+    with exported(rig) as artifacts:
+        strange = os.fsdecode(b"./copies/caf\xe9")
+        assert sorted(artifacts.getnames()) == [
+            ".",
+            "./copies",
+            "./copies/a",
+            strange,
+            f"{strange}/empty",
+            "./copies/l",
+        ]
+        copied = artifacts.getmember("./copies/a")
+        assert (copied.mode & 0o777, copied.mtime, artifacts.extractfile(copied).read()) == (0o751, 1000, b"42")
+        assert artifacts.getmember("./copies/l").linkname == "/nowhere"
+        assert artifacts.getmember(f"{strange}/empty").isdir()
+
+
+def test_the_url_of_artifacts(rig: EmulatorRig) -> None:
+    """The URL is signed, for GET alone, and expires."""
+    run(rig, "")
     follow(rig)
-    exported = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()
-    content = rig.bucket.get(exported["download_url"]).content
-    with zipfile.ZipFile(io.BytesIO(content)) as artifacts:
-        assert artifacts.namelist() == ["main.py", "result.txt"]
-        assert artifacts.read("result.txt") == b"42"
+    answer = rig.api.post(f"{PATH}/export-artifacts", json=NAME).json()
+    assert answer["expires_in_minutes"] == 30
+    url = answer["download_url"]
+    assert rig.bucket.get(url).status_code == 200
+    assert rig.bucket.get(url.partition("?")[0]).status_code in (400, 401, 403)
+    assert rig.bucket.put(url, content=b"x", headers=GZIP).status_code == 403
+    rig.clock.ahead_s = 1801
+    assert "ExpiredToken" in rig.bucket.get(url).text
+
+
+def test_artifacts_before_the_end(rig: EmulatorRig) -> None:
+    """Artifacts of an execution that has not ended are refused, whether it waits or runs."""
+    rig.sandbox.hold()
+    run(
+        rig,
+        "import os, time\n"
+        "while not os.path.exists(os.path.join(os.environ['AGENT_WORKSPACE'], 'end')): time.sleep(0.01)\n",
+    )
+    refused = rig.api.post(f"{PATH}/export-artifacts", json=NAME)
+    assert (refused.status_code, refused.json()) == (409, {"detail": "Execution work has not ended yet"})
+    rig.sandbox.start_held()
+    while rig.api.get(f"{PATH}/execution-status", params=NAME).json()["status"] == "pending":
+        pass
+    assert rig.api.post(f"{PATH}/export-artifacts", json=NAME).status_code == 409
+    rig.initialize(archive([member("end")]))
+    assert follow(rig) == ("completed", "")
+    assert rig.api.post(f"{PATH}/export-artifacts", json=NAME).status_code == 200
+
+
+def test_artifacts_are_bounded(rig: EmulatorRig) -> None:
+    """The newest executions' directories and objects are kept, older ones are deleted."""
+    urls = {}
+    for number in range(KEPT_RUNS + 2):
+        name = f"work-{number}"
+        run(rig, f"print({number})", name=name)
+        rig.sandbox.wait()
+        urls[name] = rig.api.post(f"{PATH}/export-artifacts", json={"execution_name": name}).json()["download_url"]
+    gone = rig.api.post(f"{PATH}/export-artifacts", json={"execution_name": "work-0"})
+    assert (gone.status_code, gone.json()) == (404, {"detail": "Execution work-0 has no artifacts any more"})
+    answers = [rig.bucket.get(url).status_code for url in urls.values()]
+    assert answers == [404, 404, *[200] * KEPT_RUNS]
+    folders = [path for path in (rig.sandbox.folder / "executions").iterdir() if path.is_dir()]
+    assert len(folders) <= KEPT_RUNS + 1
+    logs = rig.api.get(f"{PATH}/execution-logs", params={"execution_name": "work-0"}).json()
+    assert (logs["status"], logs["logs"]) == ("completed", "0\n")
+
+
+def test_each_run_has_its_own_directory(rig: EmulatorRig) -> None:
+    """A run gets a new directory with its own files, below the same name too; another archive does not change it."""
+    show = "import os; print(os.getcwd(), sorted(os.listdir()))"
+    run(rig, show, old_txt="")
+    _, first = follow(rig)
+    run(rig, show, name="other")
+    _, other = follow(rig, "other")
+    run(rig, show)
+    _, again = follow(rig)
+    assert [text.partition(" ")[2] for text in (first, other, again)] == [
+        "['main.py', 'old.txt']\n",
+        "['main.py']\n",
+        "['main.py']\n",
+    ]
+    assert len({text.partition(" ")[0] for text in (first, other, again)}) == 3
+
+
+def test_an_upload_does_not_change_what_runs(rig: EmulatorRig) -> None:
+    """The archive's place is the name's: the next upload replaces it, while the earlier one waits or runs unchanged."""
+    rig.sandbox.hold()
+    run(rig, "print('one')")
+    url = rig.api.post(f"{PATH}/execution-upload-url", json=NAME).json()["upload_url"]
+    content = archive([member("main.py", b"print('two')")])
+    assert rig.bucket.put(url, content=content, headers=GZIP).status_code == 200
+    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 409
+    rig.sandbox.start_held()
+    assert follow(rig) == ("completed", "one\n")
+    assert rig.api.post(f"{PATH}/execute", json=NAME).status_code == 200
+    assert follow(rig) == ("completed", "two\n")
+
+
+class _PausedArchive(io.BytesIO):
+    """An archive that is read only when `go_on` is set; `reached` says that its reading has begun."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reached.set()
+        assert self.go_on.wait(DEADLINE_S)
+        return super().read(size)
+
+
+def test_it_runs_beside_initialize(rig: EmulatorRig) -> None:
+    """An execution starts, runs, ends and is exported while an archive is extracted."""
+    packed = _PausedArchive(archive([member("a", b"1")]))
+    extraction = threading.Thread(target=rig.sandbox.initialize, args=(packed, Bounds()))
+    extraction.start()
+    try:
+        assert packed.reached.wait(DEADLINE_S)
+        run(rig, "import os; print(os.listdir(os.environ['AGENT_WORKSPACE']))")
+        assert follow(rig) == ("completed", "[]\n")
+        with exported(rig) as artifacts:
+            assert artifacts.getnames() == [".", "./main.py"]
+        assert rig.tree() == {}
+    finally:
+        packed.go_on.set()
+        extraction.join()
+    assert rig.tree() == {"a": b"1"}
+
+
+def test_ended_ones_hold_no_descriptors(rig: EmulatorRig) -> None:
+    """An execution that has ended keeps no file descriptor open: a sandbox may run thousands."""
+    run(rig, "")
+    follow(rig)
+    rig.sandbox.wait()
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(5):
+        run(rig, "", name=f"more-{number}")
+        rig.sandbox.wait()
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # one connection may be opened again
+
+
+def test_a_restart_deletes_directories(tmp_path: Path) -> None:
+    """The next emulator on the same folder does not know the executions, and deletes their directories."""
+    with started_rig(tmp_path) as rig:
+        run(rig, "")
+        follow(rig)
+    assert list(tmp_path.glob("sandboxes/*/executions/*/main.py"))
+    with started_rig(tmp_path) as rig:
+        assert not list(tmp_path.glob("sandboxes/*/executions/*"))
+        assert rig.api.get(f"{PATH}/execution-status", params=NAME).status_code == 404
 
 
 def test_unknown_executions(rig: EmulatorRig) -> None:

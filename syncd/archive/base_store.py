@@ -1,0 +1,152 @@
+"""Keeps the bytes of what was sent, for a three-way merge once the workspace holds something else.
+
+A file that is here as it was sent needs no copy. Where it differs, its bytes are in one of two places: in the chunks of
+the last whole archive, which an index by path finds, or in a file of their own, named by their digest. Those come from
+partial archives, and from chunks that are about to be replaced. Nothing is flushed to the disk; whatever is read is
+checked by its digest, so what is lost or damaged is missing, never wrong.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import hashlib
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+from isal import isal_zlib
+
+from syncd.archive.archive import Archive, DamagedPiece
+from syncd.archive.chunk_store import ChunkStore, Piece, opened
+from syncd.archive.chunking import Chunk
+from syncd.archive.codec import FAST_LEVEL
+from syncd.archive.tar_reader import BadArchive, MemberKind, members
+from syncd.core.durable_file import read_file, write_whole
+from syncd.scan.manifest import Kind, Manifest, arrived_digest
+
+# Text is merged by lines; no one merges a larger file.
+LARGEST_BYTES = 4 << 20
+# The copies take no more than the snapshot itself, but a small snapshot may have so much.
+_LEAST_ROOM_BYTES = 16 << 20
+_MOST_ROOM_BYTES = 256 << 20
+_MOST_INFLATED_BYTES = 16 << 20
+_BLOCK = 1 << 18
+
+
+class BaseStore:
+    """The bytes of files that were sent, in the spool of one workspace. Processes without its lock only read."""
+
+    def __init__(self, spool_folder: str, chunks: ChunkStore) -> None:
+        self._folder = os.path.join(spool_folder, "base")
+        self._index = os.path.join(spool_folder, "chunk-index")
+        self._chunks = chunks
+
+    def get(self, path: str, digest: bytes) -> bytes | None:
+        """The bytes with this digest that were sent as `path`; None if they are gone."""
+        content = self._own(digest)
+        return content if content is not None else self._of_chunk(path, digest)
+
+    def record_chunks(self, chunks: Sequence[Chunk], pieces: Iterable[Piece]) -> None:
+        """Record which chunk of the store begins at which path, after a whole archive was packed."""
+        rows = [(os.fsencode(chunk.paths[0]), piece.key) for chunk, piece in zip(chunks, pieces, strict=True)]
+        with contextlib.suppress(OSError):
+            write_whole(self._index, msgspec.msgpack.encode(rows))
+
+    def keep_replaced(self, base: Manifest, paths: Iterable[str], snapshot_bytes: int) -> None:
+        """Copy the bytes of these paths of the base out of the chunks, before others take their place."""
+        self._keep(self._replaced(base, paths), snapshot_bytes)
+
+    def keep_sent(self, archive: Archive, snapshot_bytes: int) -> None:
+        """Copy the files of a partial archive: its chunks go with the next one."""
+        with contextlib.suppress(DamagedPiece, BadArchive):
+            self._keep(_small_files(archive), snapshot_bytes)
+
+    def add(self, content: bytes) -> None:
+        """Keep these bytes."""
+        self._keep([content], 0)
+
+    def _replaced(self, base: Manifest, paths: Iterable[str]) -> Iterator[bytes]:
+        for path in paths:
+            entry = base.get(path)
+            if entry is None or entry.kind is not Kind.FILE or entry.size_bytes > LARGEST_BYTES:
+                continue
+            digest = arrived_digest(entry)
+            if digest and not os.path.exists(self._path(digest)):
+                content = self._of_chunk(path, digest)
+                if content is not None:
+                    yield content
+
+    def _keep(self, contents: Iterable[bytes], snapshot_bytes: int) -> None:
+        room_bytes = max(_LEAST_ROOM_BYTES, min(_MOST_ROOM_BYTES, snapshot_bytes))
+        kept_bytes = 0
+        with contextlib.suppress(OSError):
+            for content in contents:
+                packed = isal_zlib.compress(content, FAST_LEVEL)
+                if kept_bytes + len(packed) > room_bytes:
+                    break
+                kept_bytes += len(packed)
+                os.makedirs(self._folder, mode=0o700, exist_ok=True)
+                write_whole(self._path(hashlib.sha256(content).digest()), packed)
+            if kept_bytes:
+                self._make_room(room_bytes)
+
+    def _make_room(self, room_bytes: int) -> None:
+        """Delete the copies that were made longest ago. Raises `OSError`."""
+        with os.scandir(self._folder) as items:
+            found = sorted(
+                ((status.st_mtime_ns, status.st_size, item.path) for item in items for status in (item.stat(),)),
+                reverse=True,
+            )
+        for _, size_bytes, path in found:
+            room_bytes -= size_bytes
+            if room_bytes < 0:
+                os.unlink(path)
+
+    def _path(self, digest: bytes) -> str:
+        return os.path.join(self._folder, digest.hex())
+
+    def _own(self, digest: bytes) -> bytes | None:
+        try:
+            packed = read_file(self._path(digest))
+            content: bytes = zlib.decompressobj().decompress(packed, LARGEST_BYTES + 1)
+        except (OSError, zlib.error):
+            return None
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def _of_chunk(self, path: str, digest: bytes) -> bytes | None:
+        piece = self._piece_of(path)
+        if piece is None or piece.content.size_bytes > _MOST_INFLATED_BYTES:
+            return None
+        try:
+            with opened(piece.path) as file:
+                tar = zlib.decompressobj(-15).decompress(file.read(piece.size_bytes), _MOST_INFLATED_BYTES)
+            with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024)), mode="r:", errors="surrogateescape") as members_:
+                member = members_.extractfile(path)
+                content = b"" if member is None else member.read()
+        except (OSError, zlib.error, tarfile.TarError, KeyError):
+            return None
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def _piece_of(self, path: str) -> Piece | None:
+        """The piece of the chunk in which the path would be."""
+        try:
+            rows = msgspec.msgpack.decode(read_file(self._index), type=list[tuple[bytes, str]])
+        except (OSError, msgspec.MsgspecError):
+            return None
+        at = bisect.bisect_right(rows, _in_order(os.fsencode(path)), key=lambda row: _in_order(row[0])) - 1
+        return self._chunks.get(rows[at][1]) if at >= 0 and rows[at][1] else None
+
+
+def _in_order(path: bytes) -> list[bytes]:
+    """The archive's order: by name within a directory, a directory before what is in it."""
+    return path.split(b"/")
+
+
+def _small_files(archive: Archive) -> Iterator[bytes]:
+    for member, content in members(archive.blocks(_BLOCK)):
+        if member.kind is MemberKind.FILE and member.size_bytes <= LARGEST_BYTES:
+            yield b"".join(content)

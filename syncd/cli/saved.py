@@ -1,0 +1,225 @@
+"""`syncd saved`: the agent's versions that were saved at home, with or without a running daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.options import CLOCK, config_option, configured, json_option
+from syncd.core.formatting import counted, size
+from syncd.core.text import shown_path
+
+if TYPE_CHECKING:
+    from syncd.sandbox.saved_versions import SavedVersions
+    from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
+
+# `saved show` has all of them.
+_MOST_LISTED = 5
+
+
+@click.group("saved", invoke_without_command=True)
+@config_option
+@json_option
+@click.pass_context
+def command(context: click.Context, config_file: str | None, as_json: bool) -> None:
+    """List the agent's saved versions, the newest first; or show, restore or drop one.
+
+    Before a sync overwrites or removes what was changed on both sides, and before a sandbox ends, the sandbox's version
+    is saved here. Versions are kept for 30 days and in at most 2 GiB; the oldest go first.
+    """
+    # `syncd saved --config FILE list`: given before the subcommand, an option is that one's default.
+    context.default_map = {name: {"config_file": config_file, "as_json": as_json} for name in _SUBCOMMANDS}
+    if context.invoked_subcommand is None:
+        context.invoke(list_, config_file=config_file, as_json=as_json)
+
+
+@command.command("list")
+@config_option
+@json_option
+def list_(config_file: str | None, as_json: bool) -> None:
+    """List the saved versions, the newest first, each with its first paths.
+
+    --json: saved, each with id, at, why (overwritten, removed, sandbox-ended, reset, released, conflict), sandbox_id,
+    paths and bytes.
+    """
+    versions = _store(config_file).all()
+    if as_json:
+        _print_json({"saved": [_row(version) for version in versions]})
+        return
+    if not versions:
+        click.echo("no version of the agent's is saved", err=True)
+    for version in versions:
+        _print(_heading(version))
+        for path, saved in list(version.paths.items())[:_MOST_LISTED]:
+            _print(f"    {_named(path, saved)}")
+        if len(version.paths) > _MOST_LISTED:
+            _print(f"    and {len(version.paths) - _MOST_LISTED:,} more: syncd saved show {version.id}")
+
+
+@command.command("show")
+@click.argument("version_id", metavar="ID")
+@config_option
+@json_option
+def show(version_id: str, config_file: str | None, as_json: bool) -> None:
+    """Show each path of a version, with its kind, mode and size.
+
+    --json: as an element of `list`, with entries: path, kind (file, directory, symlink), mode (octal), bytes, mtime
+    (seconds since 1970), and target for a link.
+    """
+    version = _found(_store(config_file), version_id)
+    if as_json:
+        _print_json({**_row(version), "entries": [_entry(path, saved) for path, saved in version.paths.items()]})
+        return
+    _print(_heading(version))
+    for line in _table(version):
+        _print(line)
+
+
+@command.command("restore")
+@click.argument("version_id", metavar="ID")
+@click.argument("destination", metavar="DEST", type=click.Path())
+@config_option
+@json_option
+def restore(version_id: str, destination: str, config_file: str | None, as_json: bool) -> None:
+    """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
+
+    The version stays saved. Links that lead out of DEST are left out, and named on stderr.
+
+    --json: id, files, bytes, left_out.
+    """
+    from syncd.archive.extraction import folder_mode  # noqa: PLC0415 - `saved --help` needs none of it
+    from syncd.cli.destination import refuse_workspace  # noqa: PLC0415
+    from syncd.core.errors import Stop, TryLater  # noqa: PLC0415
+    from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415
+
+    store = _store(config_file)
+    _found(store, version_id)
+    folder_mode(destination)
+    refuse_workspace(configured(config_file), destination)
+    interrupt = Interrupt()
+    try:
+        with interrupting(interrupt):
+            extracted = store.restore(version_id, destination, interrupt.check)
+    except Stop:
+        raise TryLater("stopped; nothing was restored", "the same command begins anew") from None
+    for line in extracted.left_out:
+        click.echo(f"left out: {line}", err=True)
+    if as_json:
+        _print_json(
+            {
+                "id": version_id,
+                "files": extracted.files,
+                "bytes": extracted.content_bytes,
+                "left_out": extracted.left_out,
+            }
+        )
+        return
+    amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
+    _print(f"restored {amount}, into {shown_path(destination)}")
+
+
+@command.command("drop")
+@click.argument("version_id", metavar="ID")
+@config_option
+@json_option
+def drop(version_id: str, config_file: str | None, as_json: bool) -> None:
+    """Remove a version for good.
+
+    --json: dropped (the id).
+    """
+    from syncd.sandbox.saved_versions import unknown_version  # noqa: PLC0415
+
+    if not _store(config_file).drop(version_id):
+        raise unknown_version(version_id)
+    if as_json:
+        _print_json({"dropped": version_id})
+    else:
+        _print(f"dropped {version_id}")
+
+
+_SUBCOMMANDS = tuple(command.commands)
+
+
+def _store(config_file: str | None) -> SavedVersions:
+    from syncd.core.directories import directories_for  # noqa: PLC0415 - `saved --help` needs none of it
+    from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
+    from syncd.sandbox.saved_versions import SavedVersions  # noqa: PLC0415
+
+    set_up_logs("warning", LogFormat.TEXT, {})  # a damaged record is named there
+    return SavedVersions(directories_for(configured(config_file).workspace.path, os.environ).state, CLOCK)
+
+
+def _found(store: SavedVersions, version_id: str) -> SavedVersion:
+    from syncd.sandbox.saved_versions import unknown_version  # noqa: PLC0415
+
+    version = store.find(version_id)
+    if version is None:
+        raise unknown_version(version_id)
+    return version
+
+
+def _row(version: SavedVersion) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "at": f"{version.at:%Y-%m-%dT%H:%M:%SZ}",
+        "why": version.why,
+        "sandbox_id": version.sandbox_id,
+        "paths": list(version.paths),
+        "bytes": version.size_bytes,
+    }
+
+
+def _entry(path: str, saved: SavedPath) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": path,
+        "kind": saved.kind.name.lower(),
+        "mode": f"{saved.mode:03o}",
+        "bytes": saved.size_bytes,
+        "mtime": saved.mtime_s,
+    }
+    return {**row, "target": saved.target} if saved.target else row
+
+
+def _heading(version: SavedVersion) -> str:
+    cells = (
+        version.id,
+        f"{version.at.astimezone():%a %Y-%m-%d %H:%M:%S}",
+        version.why,
+        f"sandbox {shown_path(version.sandbox_id)}",
+        f"{counted(len(version.paths), 'path')}, {size(version.size_bytes)}",
+    )
+    return "  ".join(cells)
+
+
+def _table(version: SavedVersion) -> Iterator[str]:
+    rows = [
+        (saved.kind.name.lower(), f"{saved.mode:03o}", size(saved.size_bytes) if saved.digest else "")
+        for saved in version.paths.values()
+    ]
+    kind_width, _, size_width = (max(map(len, column), default=0) for column in zip(*rows, strict=True))
+    for (kind, mode, amount), (path, saved) in zip(rows, version.paths.items(), strict=True):
+        yield f"{kind:{kind_width}}  {mode}  {amount:>{size_width}}  {_named(path, saved)}"
+
+
+def _named(path: str, saved: SavedPath) -> str:
+    """The path for people: a folder with a slash, a link with its target."""
+    from syncd.scan.manifest import Kind  # noqa: PLC0415 - `saved --help` does not need it
+
+    if saved.kind is Kind.DIRECTORY:
+        return f"{shown_path(path)}/"
+    return f"{shown_path(path)} -> {shown_path(saved.target)}" if saved.kind is Kind.SYMLINK else shown_path(path)
+
+
+def _print(line: str) -> None:
+    from syncd.cli.status.text import fitted  # noqa: PLC0415 - as above
+
+    click.echo(fitted(line, sys.stdout.encoding))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document))

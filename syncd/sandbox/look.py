@@ -1,0 +1,283 @@
+"""Looks at the sandbox's workspace by running a program there: compares, fetches what differs, and removes.
+
+One execution of `look_in_sandbox` does all of one request. Its report is checked as any foreign text, and each file
+that it copied must have the digest that it reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.text import one_line
+from syncd.core.waiter import Waiter
+from syncd.remote.artifacts import Artifacts, ExpectedCopy, extract_copies, read_named
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.remote_job import FIRST_POLL_S, JOB_TIMEOUT_S, JobRunner, JobStage, Purpose, RemoteJob, new_job
+from syncd.sandbox import look_in_sandbox
+from syncd.sandbox.look_encoding import FoundEntry, InvalidReport, LookReport, encoded, removals, report_of
+from syncd.sandbox.look_request import LookRequest, LookResult, RemoteEntry
+from syncd.sandbox.pending_removals import PendingRemoval, PendingRemovals
+
+_log = logging.getLogger("syncd.look")
+# Three seconds in all; a longer wait is the retry loop's, during which the daemon handles other events.
+_SETTLING_POLLS, _FIRST_SETTLING_S = 6, 0.1
+# More removals that may still run are not left behind unasked.
+_MOST_PENDING = 4
+_LARGEST_REPORT = 256 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
+_REMOVAL = Purpose(ApiStep.DELETE, "the removal of files there")
+# It removes nothing: its step is the one that follows.
+_LOOK = Purpose(ApiStep.INITIALIZE, "the look at the files there")
+
+
+@dataclass(frozen=True)
+class RunningLook:
+    """A look that was started: its execution, and the second of the monotonic clock at which it was."""
+
+    job: RemoteJob
+    request: LookRequest
+    started_s: float
+
+
+class Looker:
+    """Looks at one sandbox's workspace, by one execution each time.
+
+    An execution without an answer may run late, and remove files that are there again and wanted. So each one that
+    removes is recorded before it is started, and `settle_pending` is called before anything is put there.
+    """
+
+    def __init__(
+        self, job_runner: JobRunner, artifacts: Artifacts, pending_removals: PendingRemovals, waiter: Waiter
+    ) -> None:
+        self._job_runner = job_runner
+        self._artifacts = artifacts
+        self._pending_removals = pending_removals
+        self._waiter = waiter
+        self._clock = waiter.clock
+
+    def look(
+        self,
+        request: LookRequest,
+        copies_folder: str,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = JOB_TIMEOUT_S,
+    ) -> LookResult:
+        """Start a look, and wait for it; errors are those of `start` and `finish`."""
+        return self.finish(self.start(request, timeout_s, check), copies_folder, check, timeout_s)
+
+    def start(
+        self, request: LookRequest, remove_within_s: float = JOB_TIMEOUT_S, check: Callable[[], None] = lambda: None
+    ) -> RunningLook:
+        """Start a look. It removes nothing that long after its program began.
+
+        Raises `StepFailed` if it surely or possibly was not started, `Stop`, and `TryLater` if the state folder cannot
+        record what is about to be removed there.
+        """
+        to_remove = removals(request.items)
+        if to_remove and len(self._pending_removals.notes) >= _MOST_PENDING:
+            self._settle(self._pending_removals.notes, check)
+        purpose = _REMOVAL if to_remove else _LOOK
+        job = new_job(purpose, look_in_sandbox, "look.json", encoded(request, remove_within_s, _to_remote))
+        self._job_runner.upload(job)
+        if to_remove:
+            self._note(job, to_remove)
+        try:
+            self._job_runner.start(job)
+        except StepFailed as failure:
+            if failure.action is FailureAction.REFUSED:
+                self._forget(job.name)
+            raise
+        return RunningLook(job, request, self._clock.monotonic_s())
+
+    def finish(
+        self,
+        running: RunningLook,
+        copies_folder: str,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = JOB_TIMEOUT_S,
+    ) -> LookResult:
+        """Wait for a look at most so long from now on, and fetch what it copied into that folder, which is private.
+
+        Raises `StepFailed` if nobody could look, if the report is not to be trusted, or if what was copied could not be
+        fetched (removals may have been done); also `Stop`, and what `check` raises.
+        """
+        job, request = running.job, running.request
+        first_wait_s = running.started_s + FIRST_POLL_S - self._clock.monotonic_s()
+        try:
+            output = self._job_runner.output(
+                job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: _is_complete(job, text)
+            )
+        except StepFailed:
+            self._stop_if_unstarted(job)
+            raise
+        self._forget(job.name)
+        archive = os.path.join(copies_folder, f"{job.name}.archive")
+        most_bytes = request.most_copied_bytes + _LARGEST_REPORT
+        try:
+            rows = list(job.rows(output))
+            if rows and rows[-1][:1] == ["report"]:
+                self._artifacts.download(job, archive, most_bytes, check)
+                rows = _long_report(job, rows[-1], archive)
+            report = _checked(job, request, rows, output)
+            if report.copies and not os.path.lexists(archive):
+                self._artifacts.download(job, archive, most_bytes, check)
+            expected = _expected(job, report, copies_folder)
+            right, wrong = extract_copies(job, archive, expected, most_bytes, check) if expected else (set(), set())
+            return _result(report, expected, right, wrong)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(archive)
+
+    def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
+        """Make sure that no look that was started before still removes one of these paths.
+
+        Raises `StepFailed` if one that could is still running after a few polls, `Stop`.
+        """
+        self._settle([note for note in self._pending_removals.notes if note.may_remove(wanted)], check)
+
+    def neutralise(self) -> None:
+        """Have looks that have not begun do nothing; after a reset, which ends all that run.
+
+        Raises `StepFailed`, `Stop`.
+        """
+        for pending in self._pending_removals.notes:
+            self._replace(pending)
+            self._forget(pending.name)
+
+    def _note(self, job: RemoteJob, paths: list[str]) -> None:
+        try:
+            self._pending_removals.note(job.name, paths)
+        except OSError as failure:
+            raise TryLater(
+                f"the state folder cannot be written ({failure.strerror or failure}), so nothing is removed",
+                "make it writable; a sync follows by itself",
+            ) from None
+
+    def _settle(self, notes: Collection[PendingRemoval], check: Callable[[], None]) -> None:
+        for pending in notes:
+            try:
+                self._wait_for(pending, check)
+            except StepFailed as failure:
+                if failure.action is not FailureAction.REFUSED or failure.refusal is KeyRefused:
+                    raise
+                # The sandbox does not exist, or has no executions any more: the wait must not last for ever.
+                _log.warning("cannot check if the removal %s has ended: %s", pending.name, failure)
+            self._forget(pending.name)
+
+    def _wait_for(self, pending: PendingRemoval, check: Callable[[], None]) -> None:
+        """Wait until a look that removes has ended. Raises `StepFailed`, `Stop`.
+
+        A request to start one that the API does not know may still reach it. The API starts the archive of that name,
+        so an empty program replaces it: then it may start at any time.
+        """
+        wait_s, replaced = _FIRST_SETTLING_S, False
+        for _ in range(_SETTLING_POLLS):
+            stage = self._job_runner.stage(pending.name, _REMOVAL)
+            if stage is JobStage.ENDED or (stage is JobStage.UNKNOWN and replaced):
+                return
+            check()
+            if stage is JobStage.UNKNOWN:
+                self._replace(pending)
+                replaced = True
+                continue
+            self._waiter.sleep(wait_s)
+            wait_s *= 2
+        raise StepFailed(
+            ApiStep.DELETE,
+            FailureAction.RETRY,
+            "a removal that was started in the sandbox before has not ended, and could remove what is sent now",
+            "the sync goes on when that has ended; if it never does, reset the sandbox",
+        )
+
+    def _replace(self, pending: PendingRemoval) -> None:
+        # The API fetches it from the region that it was started with, whatever the configuration is now.
+        self._job_runner.upload(RemoteJob(pending.name, _REMOVAL, {"main.py": b""}), pending.target.region)
+
+    def _stop_if_unstarted(self, job: RemoteJob) -> None:
+        """Replace the program of a look that was given up: if it has not begun, it does nothing when it does."""
+        if job.purpose is _REMOVAL:
+            with contextlib.suppress(StepFailed):
+                self._job_runner.upload(RemoteJob(job.name, _REMOVAL, {"main.py": b""}))
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self._pending_removals.forget_one(name)
+
+
+def _is_complete(job: RemoteJob, output: str) -> bool:
+    """Return True if the last row of the report is there, whole."""
+    starts = (output.rfind(f'["{job.name}","{label}"') for label in ("done", "report"))
+    return any(start >= 0 and output.find("\n", start) >= 0 for start in starts)
+
+
+def _long_report(job: RemoteJob, row: list[Any], archive: str) -> list[list[Any]]:
+    """Return the rows of a report that is too long for a log. Raises `StepFailed`."""
+    match row:
+        case [_, int(size_bytes), str(digest)] if 0 <= size_bytes <= _LARGEST_REPORT and _SHA256.fullmatch(digest):
+            content = read_named(job, archive, "report.json", size_bytes, bytes.fromhex(digest))
+            return list(job.rows(content.decode("ascii", "replace")))
+    raise _invalid(job, "a value has another type")
+
+
+def _checked(job: RemoteJob, request: LookRequest, rows: list[list[Any]], output: str) -> LookReport:
+    """Return the report, if it is one that the program can have made. Raises `StepFailed`."""
+    if not rows or rows[-1][:1] != ["done"]:
+        raise job.incomplete(output)
+    try:
+        report = report_of(rows, request, _from_remote)
+    except InvalidReport as failure:
+        raise _invalid(job, str(failure)) from None
+    if sum(found.entry.size_bytes for found in report.copies.values()) > request.most_copied_bytes:
+        raise _invalid(job, "more was copied than was asked for")
+    return report
+
+
+def _invalid(job: RemoteJob, why: str) -> StepFailed:
+    message = f"the report of {job.purpose.description} is invalid: {why}"
+    return StepFailed(job.purpose.step, FailureAction.RETRY, message)
+
+
+def _expected(job: RemoteJob, report: LookReport, folder: str) -> dict[int, ExpectedCopy]:
+    """Return the copies that the report names, by their number, each with its place in the folder."""
+    return {
+        number: ExpectedCopy(found.entry.size_bytes, found.entry.digest, os.path.join(folder, f"{job.name}-{number}"))
+        for number, found in report.copies.items()
+    }
+
+
+def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[int], wrong: set[int]) -> LookResult:
+    """Return the result, with the copies on this machine; a copy of another content is of a file that changes."""
+
+    def complete(found: FoundEntry) -> RemoteEntry:
+        if found.copy in right:
+            return replace(found.entry, copy=expected[found.copy].path)
+        return replace(found.entry, unstable=True) if found.copy in wrong else found.entry
+
+    return LookResult(
+        differing={path: complete(found) for path, found in report.differing.items()},
+        new={path: complete(found) for path, found in report.new.items()},
+        pruned=report.pruned,
+        removed=report.removed,
+        kept=report.kept,
+        failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
+        missing=report.missing,
+        unlisted=report.unlisted,
+    )
+
+
+def _to_remote(name: str) -> str:
+    # As UTF-8, since the sandbox does not know this machine's encoding of names.
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _from_remote(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

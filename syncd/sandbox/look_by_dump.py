@@ -1,0 +1,337 @@
+"""Looks at the sandbox's workspace by its archive (`/dump`), for sandboxes that run no programs.
+
+The archive is read as it comes, in one pass: only the paths and what differs are kept. Nothing can be removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import heapq
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from msgspec.structs import replace
+
+from syncd.archive.member_path import inner_path
+from syncd.archive.tar_reader import Member, MemberKind, members
+from syncd.remote.dump import Dump
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.sandbox.look_encoding import MOST_NEW, is_version
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+
+# A smaller file is compared before anything of it is written.
+_MOST_IN_MEMORY = 1 << 20
+# So much space stays free on the disk.
+_SPARE_BYTES = 256 << 20
+_KINDS = {
+    MemberKind.FILE: RemoteKind.FILE,
+    MemberKind.DIRECTORY: RemoteKind.DIRECTORY,
+    MemberKind.SYMLINK: RemoteKind.SYMLINK,
+    MemberKind.HARD_LINK: RemoteKind.FILE,
+    MemberKind.OTHER: RemoteKind.OTHER,
+}
+_NO_PROGRAMS = "the sandbox runs no programs"
+
+
+class DumpLooker:
+    """Looks at one sandbox's workspace without running a program in it."""
+
+    def __init__(self, dump: Dump) -> None:
+        self._dump = dump
+
+    def look(self, request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None) -> LookResult:
+        """Look once, and copy what differs into that folder, which is private.
+
+        Raises `StepFailed`, also for an archive that is cut short, `Superseded`, `Stop`, and what `check` raises; then
+        no copy stays. The paths to remove that are as a version are `failed`. A file in the middle of a write is not
+        told from others.
+        """
+
+        def look(sources: Collection[str]) -> _ArchiveLook:
+            return self._dump.read_once(lambda packed: _look_in(packed, request, copies_folder, check, sources))
+
+        looked = look(())
+        if looked.lacking:
+            # Hard links to files whose content was not kept when it came by.
+            looked.copies.remove_all()
+            looked = look(looked.lacking)
+        return looked.result()
+
+
+def look_in_archive(
+    packed: Iterable[bytes], request: LookRequest, copies_folder: str, check: Callable[[], None] = lambda: None
+) -> LookResult:
+    """Look at an archive of the workspace, once. Raises `BadArchive`, `StepFailed` if a copy cannot be kept here.
+
+    A hard link has no copy if its content was not kept when it came by. Exceptions of `packed` and `check` are passed
+    on; then no copy stays.
+    """
+    return _look_in(packed, request, copies_folder, check, ()).result()
+
+
+def _look_in(
+    packed: Iterable[bytes],
+    request: LookRequest,
+    copies_folder: str,
+    check: Callable[[], None],
+    sources: Collection[str],
+) -> _ArchiveLook:
+    looking = _ArchiveLook(request, _CopyFolder(copies_folder, request.most_copied_bytes), check, frozenset(sources))
+    complete = False
+    try:
+        for member, content in members(packed):
+            check()
+            looking.add(member, content)
+        complete = True
+    except OSError as failure:
+        raise StepFailed(
+            ApiStep.DUMP,
+            FailureAction.RETRY,
+            f"files from the sandbox cannot be kept on this machine ({failure.strerror or failure})",
+            "make room on the disk",
+        ) from None
+    finally:
+        if not complete:
+            looking.copies.remove_all()
+    return looking
+
+
+class _CopyFolder:
+    """The copies of one look, of which the largest are removed where there is no room for all."""
+
+    def __init__(self, folder: str, most_bytes: int) -> None:
+        self._prefix = os.path.join(folder, f"dump-{secrets.token_hex(8)}-")
+        self._left_bytes = most_bytes
+        self._largest: list[tuple[int, str]] = []  # a heap, with negative sizes
+        self._sizes: dict[str, int] = {}
+        self._count = 0
+
+    def create(self) -> tuple[str, int]:
+        """Return the path and the descriptor of a new file. Raises `OSError`."""
+        path = f"{self._prefix}{self._count}"
+        self._count += 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        self._sizes[path] = 0
+        return path, descriptor
+
+    def keep(self, path: str, size_bytes: int) -> None:
+        """Keep a file that is complete; the largest go if there are too many bytes."""
+        self._sizes[path] = size_bytes
+        self._left_bytes -= size_bytes
+        heapq.heappush(self._largest, (-size_bytes, path))
+        while self._left_bytes < 0:
+            self.remove(heapq.heappop(self._largest)[1])
+
+    def holds(self, path: str) -> bool:
+        """Return True if the file is still kept."""
+        return path in self._sizes
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        size_bytes = self._sizes.pop(path, None)
+        if size_bytes is not None:
+            self._left_bytes += size_bytes
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def link(self, path: str, size_bytes: int) -> str:
+        """Return the path of another name for a file that is kept. Raises `OSError`."""
+        other = f"{self._prefix}{self._count}"
+        self._count += 1
+        os.link(path, other)
+        self.keep(other, size_bytes)
+        return other
+
+    def remove_others(self, wanted: Collection[str]) -> None:
+        """Remove every file but these."""
+        for path in self._sizes.keys() - set(wanted):
+            self.remove(path)
+
+    def remove_all(self) -> None:
+        """Remove every file."""
+        for path in list(self._sizes):
+            self.remove(path)
+
+
+class _ArchiveLook:
+    """Compares the members of one archive. Of two members of one name the later one counts.
+
+    `sources` are files that hard links name, whose content is kept until the end. `lacking` are those that would have
+    been needed as such.
+    """
+
+    def __init__(
+        self, request: LookRequest, copies: _CopyFolder, check: Callable[[], None], sources: Collection[str]
+    ) -> None:
+        self.copies = copies
+        self.lacking: set[str] = set()
+        self._request = request
+        self._check = check
+        self._sources = sources
+        self._pruned_names = frozenset(request.pruned_names)
+        self._found: dict[str, RemoteEntry] = {}
+        self._beyond: dict[str, RemoteEntry] = {}  # sources that are no part of the outcome
+        self._new_count = 0
+        self._pruned: dict[str, None] = {}
+        self._unlisted = 0
+
+    def add(self, member: Member, content: Iterable[bytes]) -> None:
+        """Compare the next member. Raises `OSError` if a copy cannot be written."""
+        path = inner_path(member.name)
+        if not path:
+            return
+        for folder in _parents(path):  # some archives have no entries for directories
+            if folder not in self._found:
+                self._add(folder, RemoteEntry(RemoteKind.DIRECTORY, 0o755), member, ())
+        kind = _KINDS[member.kind]
+        target = member.target if kind is RemoteKind.SYMLINK else ""
+        size_bytes = member.size_bytes if kind is RemoteKind.FILE else 0
+        self._add(path, RemoteEntry(kind, member.mode, size_bytes, _seconds(member.mtime_s), target), member, content)
+
+    def result(self) -> LookResult:
+        """Return the outcome, once the archive has come to its end."""
+        differing: dict[str, RemoteEntry] = {}
+        removed: list[str] = []
+        failed: dict[str, str] = {}
+        missing = 0
+        for path, item in self._request.items.items():
+            entry = self._found.pop(path, ABSENT)
+            if item.action is LookAction.EXISTS:
+                missing += entry is ABSENT
+            elif item.action is LookAction.REMOVE and entry is ABSENT:
+                removed.append(path)
+            elif is_version(entry, item.versions):
+                if item.action is LookAction.REMOVE:
+                    failed[path] = _NO_PROGRAMS
+            elif item.versions or entry is not ABSENT:
+                differing[path] = self._with_copy(entry)
+        new = {path: self._with_copy(entry) for path, entry in self._found.items()}
+        self.copies.remove_others([entry.copy for entry in (*differing.values(), *new.values())])
+        return LookResult(
+            differing, new, list(self._pruned), removed, failed=failed, missing=missing, unlisted=self._unlisted
+        )
+
+    def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
+        return entry if self.copies.holds(entry.copy) else replace(entry, copy="")
+
+    def _add(self, path: str, entry: RemoteEntry, member: Member, content: Iterable[bytes]) -> None:
+        item = self._request.items.get(path)
+        is_asked = item is not None or self._is_new(path, entry)
+        if not is_asked and path not in self._sources:
+            return
+        entries = self._found if is_asked else self._beyond
+        before = entries.get(path)
+        if before is not None:
+            self.copies.remove(before.copy)
+        elif item is None and is_asked:
+            if self._new_count >= MOST_NEW:
+                self._unlisted += 1
+                return
+            self._new_count += 1
+        if entry.kind is RemoteKind.FILE:
+            if member.kind is MemberKind.HARD_LINK:
+                entry = self._linked(entry, item, inner_path(member.target) or "")
+            else:
+                entry = self._read(path, entry, item, content)
+        entries[path] = entry
+
+    def _is_new(self, path: str, entry: RemoteEntry) -> bool:
+        """Return True if a path beyond the request is to be listed."""
+        if not self._request.find_new:
+            return False
+        *folders, name = path.split("/")
+        if any(part.lower() == ".git" for part in (*folders, name)):
+            return False
+        for depth, folder in enumerate(folders, 1):
+            if folder in self._pruned_names:
+                self._prune("/".join(folders[:depth]))
+                return False
+        if entry.kind is RemoteKind.DIRECTORY and name in self._pruned_names:
+            self._prune(path)
+            return False
+        return True
+
+    def _prune(self, path: str) -> None:
+        if len(self._pruned) < MOST_NEW:
+            self._pruned[path] = None
+
+    def _read(self, path: str, entry: RemoteEntry, item: LookItem | None, content: Iterable[bytes]) -> RemoteEntry:
+        """Return a file's entry with its digest, and its copy if one is wanted. Raises `OSError`."""
+        sha256 = hashlib.sha256()
+        may_be_wanted = item is None or item.action is LookAction.FETCH or path in self._sources
+        blocks: list[bytes] = []
+        copy, descriptor, unwritten = "", -1, 0
+        try:
+            for block in content:
+                self._check()
+                sha256.update(block)
+                if may_be_wanted:
+                    blocks.append(block)
+                    unwritten += len(block)
+                if unwritten > _MOST_IN_MEMORY:
+                    if descriptor < 0:
+                        copy, descriptor = self.copies.create()
+                    _write(descriptor, blocks)
+                    blocks, unwritten = [], 0
+            entry = replace(entry, digest=sha256.digest())
+            wanted = path in self._sources or self._is_fetched(entry, item)
+            if wanted:
+                if descriptor < 0:
+                    copy, descriptor = self.copies.create()
+                _write(descriptor, blocks)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        if not wanted:
+            self.copies.remove(copy)
+            return entry
+        self.copies.keep(copy, entry.size_bytes)
+        return replace(entry, copy=copy)
+
+    def _linked(self, entry: RemoteEntry, item: LookItem | None, target: str) -> RemoteEntry:
+        """Return the entry of another name for a file that came before. Raises `OSError`."""
+        source = self._found.get(target) or self._beyond.get(target)
+        if source is None or source.kind is not RemoteKind.FILE:
+            self.lacking.add(target)
+            return replace(entry, kind=RemoteKind.UNREADABLE)
+        entry = replace(source, copy="")
+        if not self._is_fetched(entry, item):
+            return entry
+        if not source.copy:
+            self.lacking.add(target)
+        elif self.copies.holds(source.copy):
+            return replace(entry, copy=self.copies.link(source.copy, source.size_bytes))
+        return entry
+
+    @staticmethod
+    def _is_fetched(entry: RemoteEntry, item: LookItem | None) -> bool:
+        return item is None or (item.action is LookAction.FETCH and not is_version(entry, item.versions))
+
+
+def _write(descriptor: int, blocks: Iterable[bytes]) -> None:
+    disk = os.fstatvfs(descriptor)
+    if disk.f_bavail * disk.f_frsize < _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, f"less than {_SPARE_BYTES >> 20} MiB would be left on the disk")
+    for block in blocks:
+        view = memoryview(block)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the directories above a path, the highest first."""
+    place = path.find("/")
+    while place >= 0:
+        yield path[:place]
+        place = path.find("/", place + 1)
+
+
+def _seconds(mtime_s: float) -> int:
+    try:
+        return int(mtime_s)
+    except (ValueError, OverflowError):
+        return 0

@@ -1,0 +1,310 @@
+"""The list that a look sends into the sandbox, and the report that comes back, of which nothing is trusted.
+
+The list is in columns, which compress best, and has 16 bytes of each digest: 5,000 files take some 120 KB in the
+archive of an execution, 50,000 some 1.2 MB, most of that the digests.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.scan.manifest import Entry, Kind, arrived_digest
+
+_DIGEST_BYTES = 16
+_EXECUTABLE = 0o100
+_MOST_VERSIONS = 70  # a count is one character from "0" on
+_LONGEST_PATH = 1 << 16
+_LETTERS = {LookAction.COMPARE: "c", LookAction.FETCH: "f", LookAction.REMOVE: "r", LookAction.EXISTS: "e"}
+# More new paths are counted, not listed: an agent may have built something large.
+MOST_NEW = 100_000
+
+_Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+_Size = Annotated[int, Meta(ge=0, le=1 << 62)]
+_Mode = Annotated[int, Meta(ge=0, le=0o777)]
+_Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+_Text = Annotated[str, Meta(max_length=_LONGEST_PATH)]
+_Digest = Annotated[str, Meta(max_length=44)]
+Shape = TypeVar("Shape")
+# A path in this machine's encoding of names as UTF-8 with escaped bytes, or the other way round.
+Recoded = Callable[[str], str]
+
+
+class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
+    """One entry in the report. `key` is the index of its path in the request, or the path of a new one."""
+
+    key: int | str
+    kind: RemoteKind
+    mode: _Mode
+    size_bytes: _Size
+    mtime_s: _Time
+    digest: _Digest
+    copy: Annotated[int, Meta(ge=-1, le=1 << 40)]
+    unstable: Annotated[int, Meta(ge=0, le=1)]
+    target: _Text = ""
+
+
+class InvalidReport(Exception):
+    """The report is incomplete, or says what no honest program says; the message says which."""
+
+
+@dataclass(frozen=True)
+class FoundEntry:
+    """One row of the report. `copy` is the number of the copy, None if none was made."""
+
+    entry: RemoteEntry
+    copy: int | None
+
+
+@dataclass
+class LookReport:
+    """The report of one look, checked against its request."""
+
+    differing: dict[str, FoundEntry] = field(default_factory=dict)
+    new: dict[str, FoundEntry] = field(default_factory=dict)
+    pruned: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
+    unlisted: int = 0
+
+    @property
+    def copies(self) -> dict[int, FoundEntry]:
+        """The rows with a copy, by its number."""
+        rows = [*self.differing.values(), *self.new.values()]
+        return {found.copy: found for found in rows if found.copy is not None}
+
+
+def encoded(request: LookRequest, remove_within_s: float, to_remote: Recoded) -> dict[str, Any]:
+    """Return the list as JSON values."""
+    kinds: list[str] = []
+    sizes: list[int] = []
+    digests: list[bytes] = []
+    targets: list[str] = []
+    counts: list[str] = []
+    for item in request.items.values():
+        versions = item.versions[:_MOST_VERSIONS] if item.action is not LookAction.EXISTS else ()
+        counts.append(chr(ord("0") + len(versions)))
+        for entry in versions:
+            kinds.append(_letter(entry))
+            if entry.kind is Kind.SYMLINK:
+                targets.append(to_remote(entry.target))
+            elif kinds[-1] in "fx":
+                sizes.append(entry.size_bytes)
+                digests.append(arrived_digest(entry)[:_DIGEST_BYTES])
+    return {
+        "paths": "\0".join(map(to_remote, request.items)),
+        "actions": "".join(_LETTERS[item.action] for item in request.items.values()),
+        "counts": "".join(counts),
+        "kinds": "".join(kinds),
+        "sizes": sizes,
+        "digests": base64.b64encode(b"".join(digests)).decode(),
+        "targets": targets,
+        "find_new": request.find_new,
+        "pruned": [to_remote(name) for name in request.pruned_names],
+        "most_new": MOST_NEW,
+        "most_copied_bytes": request.most_copied_bytes,
+        "remove_within_s": remove_within_s,
+    }
+
+
+def _letter(entry: Entry) -> str:
+    if entry.kind is not Kind.FILE:
+        return entry.kind.value
+    if len(arrived_digest(entry)) < _DIGEST_BYTES:
+        return "u"  # no content equals an unknown one
+    return "x" if entry.mode & _EXECUTABLE else "f"
+
+
+def report_of(rows: Iterable[list[Any]], request: LookRequest, from_remote: Recoded) -> LookReport:
+    """Return the report with these rows. Raises `InvalidReport`."""
+    reading = _ReportReader(request, from_remote)
+    counts: list[int] | None = None
+    for row in rows:
+        if counts is not None:
+            raise InvalidReport("it goes on after its end")
+        match row:
+            case ["done", list(numbers)]:
+                counts = _converted(numbers, list[_Count])
+            case [str(label), list(items)]:
+                reading.add(label, items)
+            case _:
+                raise InvalidReport("a row has another form")
+    if counts is None:
+        raise InvalidReport("its end is missing")
+    reading.check(counts)
+    return reading.report
+
+
+class _ReportReader:
+    """Reads one report row by row."""
+
+    def __init__(self, request: LookRequest, from_remote: Recoded) -> None:
+        self.report = LookReport()
+        self._request = request
+        self._paths = list(request.items)
+        self._from_remote = from_remote
+        self._named: set[str] = set()
+        self._copies: set[int] = set()
+
+    def add(self, label: str, items: list[Any]) -> None:
+        """Add the items of one row. Raises `InvalidReport`."""
+        match label:
+            case "differing":
+                for row in items:
+                    self._add_differing(row)
+            case "new":
+                for row in items:
+                    self._add_new(row)
+            case "pruned":
+                self.report.pruned += [self._path(path) for path in _converted(items, list[_Text])]
+            case "removed":
+                self.report.removed += self._to_remove(items)
+            case "kept":
+                self.report.kept += self._to_remove(items)
+            case "failed":
+                for index, reason in _converted(items, list[tuple[_Count, _Text]]):
+                    (path,) = self._to_remove([[index, index]])
+                    self.report.failed[path] = reason
+            case _:
+                raise InvalidReport("a row has another form")
+
+    def check(self, counts: list[int]) -> None:
+        """Compare with the counts at the report's end. Raises `InvalidReport` if something is missing."""
+        report, actions = self.report, [item.action for item in self._request.items.values()]
+        lists = (report.differing, report.new, report.pruned, report.removed, report.kept, report.failed)
+        if len(counts) != 8 or counts[:6] != list(map(len, lists)):
+            raise InvalidReport("rows are missing")
+        report.missing, report.unlisted = counts[6:]
+        if report.missing > actions.count(LookAction.EXISTS):
+            raise InvalidReport("more is missing than was asked for")
+        for path, item in self._request.items.items():
+            if item.action is LookAction.REMOVE and path not in self._named:
+                raise InvalidReport("a removal has no outcome")
+        if not self._request.find_new and (report.new or report.pruned or report.unlisted):
+            raise InvalidReport("it lists what was not asked for")
+        if len(report.new) > MOST_NEW:
+            raise InvalidReport("it lists too much")
+        if self._copies != set(range(len(self._copies))):
+            raise InvalidReport("the numbers of its copies are invalid")
+
+    def _add_differing(self, row: Any) -> None:
+        key, found = self._found(row)
+        path = self._named_path(_converted(key, _Count))
+        item = self._request.items[path]
+        if item.action is LookAction.EXISTS or (found.copy is not None and item.action is not LookAction.FETCH):
+            raise InvalidReport("it answers what was not asked for")
+        self.report.differing[path] = found
+
+    def _add_new(self, row: Any) -> None:
+        key, found = self._found(row)
+        path = self._path(_converted(key, _Text))
+        if (
+            path == "."
+            or path in self._request.items
+            or path in self.report.new
+            or found.entry.kind is RemoteKind.ABSENT
+        ):
+            raise InvalidReport("a new path is none")
+        self.report.new[path] = found
+
+    def _found(self, value: Any) -> tuple[int | str, FoundEntry]:
+        row = _converted(value, _ReportRow)
+        digest = _digest(row.digest)
+        copied = row.copy >= 0
+        if copied and (row.kind is not RemoteKind.FILE or not digest or row.unstable or row.copy in self._copies):
+            raise InvalidReport("a copy is of no file")
+        if copied:
+            self._copies.add(row.copy)
+        target = self._recoded(row.target) if row.kind is RemoteKind.SYMLINK else ""
+        entry = RemoteEntry(
+            row.kind, row.mode, row.size_bytes, row.mtime_s, target, digest, unstable=bool(row.unstable)
+        )
+        return row.key, FoundEntry(entry, row.copy if copied else None)
+
+    def _to_remove(self, ranges: list[Any]) -> list[str]:
+        """Return the paths of ranges of indexes, which must be paths to remove."""
+        paths: list[str] = []
+        for first, last in _converted(ranges, list[tuple[_Count, _Count]]):
+            if not first <= last < len(self._paths):
+                raise InvalidReport("an index is out of range")
+            for index in range(first, last + 1):
+                path = self._named_path(index)
+                if self._request.items[path].action is not LookAction.REMOVE:
+                    raise InvalidReport("it removed what it should not")
+                paths.append(path)
+        return paths
+
+    def _named_path(self, index: int) -> str:
+        """Return the path of an index, which has only one outcome."""
+        if index >= len(self._paths):
+            raise InvalidReport("an index is out of range")
+        path = self._paths[index]
+        if path in self._named:
+            raise InvalidReport("a path has two outcomes")
+        self._named.add(path)
+        return path
+
+    def _path(self, text: str) -> str:
+        """Return a path inside of the workspace; "." is the workspace itself, which only a pruned one can be."""
+        path = self._recoded(text)
+        if path != "." and any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
+            raise InvalidReport("a path leads outside")
+        return path
+
+    def _recoded(self, text: str) -> str:
+        try:
+            recoded = self._from_remote(text)
+        except ValueError:
+            raise InvalidReport("a name has characters that no name has") from None
+        if "\0" in recoded:
+            raise InvalidReport("a name has characters that no name has")
+        return recoded
+
+
+def _converted(value: Any, shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError:
+        raise InvalidReport("a value has another type") from None
+
+
+def _digest(text: str) -> bytes:
+    """Return a digest of 32 bytes, or none."""
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise InvalidReport("a digest is invalid") from None
+    if len(digest) not in (0, 32):
+        raise InvalidReport("a digest is invalid")
+    return digest
+
+
+def is_version(entry: RemoteEntry, versions: Iterable[Entry]) -> bool:
+    """Return True if an entry is as one of these versions; a file's digest must be known."""
+    for version in versions:
+        if version.kind.value != entry.kind.value:
+            continue
+        if version.kind is Kind.DIRECTORY or (version.kind is Kind.SYMLINK and version.target == entry.target):
+            return True
+        if (
+            version.kind is Kind.FILE
+            and entry.digest
+            and version.size_bytes == entry.size_bytes
+            and arrived_digest(version) == entry.digest
+            and not (version.mode ^ entry.mode) & _EXECUTABLE
+        ):
+            return True
+    return False
+
+
+def removals(items: Mapping[str, LookItem]) -> list[str]:
+    """Return the paths that a look may remove."""
+    return [path for path, item in items.items() if item.action is LookAction.REMOVE]

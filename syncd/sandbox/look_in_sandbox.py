@@ -1,0 +1,475 @@
+"""The program that looks at the workspace in the sandbox. It runs there, alone, with any Python from 3.6 on.
+
+It compares the paths on its list with their versions, copies what differs beside itself, and removes what is to be
+removed and still is as a version. It opens paths through directory descriptors and follows no link below the workspace.
+Everything is looked at and copied before anything is removed.
+
+It deletes its list and itself first, so that the export of its folder holds the copies alone.
+"""
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import sys
+import time
+from collections import OrderedDict, deque
+from typing import Any
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # search permission is enough
+# A FIFO in a file's place must not block, nor a terminal become this process's own.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_COPY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_BLOCK = 1 << 18
+_MOST_OPEN = 64  # directories
+_SPARE_BYTES = 64 << 20  # stay free on the disk
+_LONGEST_LOG = 200 << 10  # a longer report becomes a file, since an answer of the API is limited
+_LONGEST_LINE = 4000  # some logs cut longer lines
+# With these nothing is at the path, or something behind a link or a file that took a directory's place.
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DIGEST_BYTES = 16  # of each SHA-256 on the list
+
+
+class _SeenEntry:
+    """The entry at one path."""
+
+    __slots__ = ("copy", "digest", "kind", "mode", "mtime", "size", "target", "unstable")
+
+    def __init__(self, kind: "str", status: "os.stat_result | None" = None, target: "bytes" = b"") -> None:
+        self.kind = kind
+        self.mode = 0 if status is None else status.st_mode & 0o777
+        self.size = 0 if status is None else status.st_size
+        self.mtime = 0 if status is None else status.st_mtime_ns // 10**9
+        self.digest = b""
+        self.copy = -1
+        self.unstable = False
+        self.target = target
+
+    def row(self, key: "int | str") -> "list[Any]":
+        """Return the row of the report; only a link's has a target."""
+        digest = base64.b64encode(self.digest).decode("ascii")
+        row = [key, self.kind, self.mode, self.size, self.mtime, digest, self.copy, int(self.unstable)]
+        return [*row, _text(self.target)] if self.kind == "l" else row
+
+
+class _ListedVersion:
+    """A version on the list: `kind` is d, l, f, x (an executable file), or u (of unknown content)."""
+
+    __slots__ = ("digest", "kind", "size", "target")
+
+    def __init__(self, kind: "str", size: "int" = -1, digest: "bytes" = b"", target: "bytes" = b"") -> None:
+        self.kind = kind
+        self.size = size
+        self.digest = digest
+        self.target = target
+
+
+def _text(name: "bytes") -> "str":
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: "str") -> "bytes":
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _stamp(status: "os.stat_result") -> "tuple[int, int, int, int, int]":
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _same_as_any(found: "_SeenEntry", versions: "list[_ListedVersion]") -> "bool":
+    """Return True if the entry is as one of the versions; a file's digest must be known."""
+    for version in versions:
+        if found.kind == "d" and version.kind == "d":
+            return True
+        if found.kind == "l" and version.kind == "l" and found.target == version.target:
+            return True
+        if (
+            found.kind == "f"
+            and found.digest
+            and version.kind == ("x" if found.mode & stat.S_IXUSR else "f")
+            and version.size == found.size
+            and version.digest == found.digest[:_DIGEST_BYTES]
+        ):
+            return True
+    return False
+
+
+def _hash(descriptor: "int", size: "int", write: "Any" = None) -> "tuple[bytes, int]":
+    """Return the digest of an open file and its length, at most one byte more than `size`: a growing file ends too."""
+    sha256 = hashlib.sha256()
+    left = size + 1
+    while left > 0:
+        block = os.read(descriptor, min(_BLOCK, left))
+        if not block:
+            break
+        sha256.update(block)
+        left -= len(block)
+        if write is not None:
+            write(block)
+    return sha256.digest(), size + 1 - left
+
+
+class _OpenDirectories:
+    """The workspace's directories, of which the last used ones stay open."""
+
+    def __init__(self, top: "int") -> None:
+        self._top = top
+        self._open = OrderedDict()  # type: OrderedDict[bytes, int]
+
+    def descriptor(self, path: "bytes") -> "int":
+        """Return a descriptor that stays open until the next call. Raises `OSError`, also for a link."""
+        if not path:
+            return self._top
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        names = []
+        above = path
+        while above and above not in self._open:
+            above, _, name = above.rpartition(b"/")
+            names.append(name)
+        descriptor = self._open[above] if above else self._top
+        while names:
+            name = names.pop()
+            descriptor = os.open(name, _FOLDER, dir_fd=descriptor)
+            above = above + b"/" + name if above else name
+            self._open[above] = descriptor
+            if len(self._open) > _MOST_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def close(self) -> None:
+        """Close all but the top: the next call opens each directory anew."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+class _Look:
+    """One look, by the request."""
+
+    def __init__(self, request: "dict[str, Any]", top: "int", own: "str") -> None:
+        self._request = request
+        self._own = own
+        self._folders = _OpenDirectories(top)
+        self._copied = 0
+        self._began_s = time.monotonic()  # noqa: TID251 - no clock of syncd's is here
+        self._to_copy = []  # type: list[tuple[int, int, bytes, _SeenEntry, list[_ListedVersion]]]
+        self._differing = {}  # type: dict[int, _SeenEntry]
+        self._new = {}  # type: dict[bytes, _SeenEntry]
+        self._unlisted = 0
+        self._pruned = []  # type: list[bytes]
+        self._removed = []  # type: list[int]
+        self._kept = []  # type: list[int]
+        self._failed = []  # type: list[tuple[int, str]]
+        self._missing = 0
+        self._paths = [_bytes(path) for path in request["paths"].split("\0")] if request["actions"] else []
+
+    def run(self) -> "list[str]":
+        """Do all that is asked, and return the lines of the report."""
+        removals = []
+        for index, (action, path, versions) in enumerate(
+            zip(self._request["actions"], self._paths, self._versions())  # noqa: B905
+        ):
+            if action == "r":
+                removals.append((index, path, versions))
+            elif action == "e":
+                self._missing += self._status(path) is None
+            else:
+                self._compare(index, path, versions, copied=action == "f")
+        if self._request["find_new"]:
+            self._find_new()
+        self._copy_all()
+        for index, path, versions in removals:
+            self._remove(index, path, versions)
+        self._folders.close()
+        return self._lines()
+
+    def _versions(self) -> "Any":
+        """Yield the versions of each item, from their columns."""
+        columns = self._request
+        kinds, sizes, targets = iter(columns["kinds"]), iter(columns["sizes"]), iter(columns["targets"])
+        digests = base64.b64decode(columns["digests"])
+        place = 0
+        for count in columns["counts"]:
+            versions = []
+            for _ in range(ord(count) - 48):
+                kind = next(kinds)
+                if kind in "fx":
+                    versions.append(_ListedVersion(kind, next(sizes), digests[place : place + _DIGEST_BYTES]))
+                    place += _DIGEST_BYTES
+                elif kind == "l":
+                    versions.append(_ListedVersion(kind, target=_bytes(next(targets))))
+                else:
+                    versions.append(_ListedVersion(kind))
+            yield versions
+
+    def _status(self, path: "bytes") -> "os.stat_result | bool | None":
+        """Return the status of what is at a path: None if nothing is, True if that cannot be told."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            return os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
+        except OSError as failure:
+            return None if failure.errno in _NOTHING else True
+
+    def _seen(self, path: "bytes", versions: "list[_ListedVersion]") -> "tuple[_SeenEntry, os.stat_result | None]":
+        """Return the entry at a path, with its digest if the size is one of the versions'. Raises `OSError`."""
+        folder, _, name = path.rpartition(b"/")
+        try:
+            parent = self._folders.descriptor(folder)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return _SeenEntry("d", status), status
+            if stat.S_ISLNK(status.st_mode):
+                return _SeenEntry("l", status, os.readlink(name, dir_fd=parent)), status
+            if not stat.S_ISREG(status.st_mode):
+                return _SeenEntry("o", status), status
+            found = _SeenEntry("f", status)
+            if any(version.size == status.st_size for version in versions):
+                status = self._read(found, parent, name)
+        except OSError as failure:
+            if failure.errno in _NOTHING:
+                return _SeenEntry(""), None
+            raise
+        return found, status
+
+    def _read(self, found: "_SeenEntry", parent: "int", name: "bytes") -> "os.stat_result":
+        """Fill in the digest, or that the file changes."""
+        descriptor = os.open(name, _FILE, dir_fd=parent)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            digest, length = _hash(descriptor, before.st_size)
+            found.unstable = length != before.st_size or _stamp(os.fstat(descriptor)) != _stamp(before)
+        finally:
+            os.close(descriptor)
+        found.mode, found.size, found.mtime = before.st_mode & 0o777, before.st_size, before.st_mtime_ns // 10**9
+        found.digest = b"" if found.unstable else digest
+        return before
+
+    def _compare(self, index: "int", path: "bytes", versions: "list[_ListedVersion]", copied: "bool") -> None:
+        try:
+            found, _ = self._seen(path, versions)
+        except OSError:
+            found = _SeenEntry("?")
+        if _same_as_any(found, versions) or (not found.kind and not versions):
+            return
+        self._differing[index] = found
+        if copied and found.kind == "f":
+            self._to_copy.append((found.size, len(self._to_copy), path, found, versions))
+
+    def _find_new(self) -> None:
+        """List what is beyond the items, a directory before what is in it."""
+        items = set(self._paths)
+        pruned = {_bytes(name) for name in self._request["pruned"]}
+        own = os.stat(self._own)
+        folders = deque([b""])
+        while folders:
+            folder = folders.popleft()
+            try:
+                names = self._names(folder)
+            except OSError as failure:
+                if failure.errno not in _NOTHING:
+                    self._prune(folder or b".")
+                continue
+            for name in names:
+                path = folder + b"/" + name if folder else name
+                if name.lower() == b".git":
+                    continue
+                try:
+                    found, status = self._seen(path, [])
+                except OSError:
+                    found, status = _SeenEntry("?"), None
+                if found.kind == "d" and status is not None:
+                    if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
+                        continue  # executions may have their folders in the workspace
+                    if name in pruned:
+                        self._prune(path)
+                        continue
+                    folders.append(path)
+                if path not in items and found.kind:
+                    self._add_new(path, found)
+
+    def _prune(self, path: "bytes") -> None:
+        if len(self._pruned) < self._request["most_new"]:
+            self._pruned.append(path)
+        else:
+            self._unlisted += 1
+
+    def _names(self, folder: "bytes") -> "list[bytes]":
+        listed = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folders.descriptor(folder))
+        try:
+            return sorted(os.fsencode(name) for name in os.listdir(listed))
+        finally:
+            os.close(listed)
+
+    def _add_new(self, path: "bytes", found: "_SeenEntry") -> None:
+        if len(self._new) >= self._request["most_new"]:
+            self._unlisted += 1
+            return
+        self._new[path] = found
+        if found.kind == "f":
+            self._to_copy.append((found.size, len(self._to_copy), path, found, []))
+
+    def _copy_all(self) -> None:
+        """Copy the smallest files first, within the limit and the room on the disk."""
+        left = self._request["most_copied_bytes"]
+        copies = os.path.join(self._own, "copies")
+        if not self._to_copy:
+            return
+        try:
+            os.mkdir(copies, 0o700)
+        except OSError:
+            return
+        for _, _, path, found, versions in sorted(self._to_copy, key=lambda item: item[:2]):
+            try:
+                left -= self._copy(path, found, os.path.join(copies, str(self._copied)), left)
+            except OSError as failure:
+                if failure.errno in _FULL:
+                    left = -1
+                elif failure.errno in _NOTHING:
+                    found.unstable, found.digest = True, b""
+                else:
+                    found.kind, found.digest, found.unstable = "?", b"", False
+            if versions and not found.unstable and _same_as_any(found, versions):
+                # Someone put it back meanwhile.
+                self._differing = {index: other for index, other in self._differing.items() if other is not found}
+
+    def _copy(self, path: "bytes", found: "_SeenEntry", to: "str", left: "int") -> "int":
+        """Copy a file that does not change meanwhile, and return the length of the copy. Raises `OSError`."""
+        folder, _, name = path.rpartition(b"/")
+        source = os.open(name, _FILE, dir_fd=self._folders.descriptor(folder))
+        try:
+            before = os.fstat(source)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            disk = os.statvfs(self._own)
+            if before.st_size > min(left, disk.f_bavail * disk.f_frsize - _SPARE_BYTES):
+                return 0
+            try:
+                with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
+                    copied, length = _hash(source, before.st_size, file.write)
+                os.lseek(source, 0, os.SEEK_SET)
+                again, length_again = _hash(source, before.st_size)
+            except OSError:
+                os.unlink(to)
+                raise
+            # By name too: an editor that replaces the file leaves the old one as it was.
+            after = os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
+            stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
+            if copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1:
+                found.unstable, found.digest = True, b""
+                os.unlink(to)
+                return 0
+        finally:
+            os.close(source)
+        found.mode, found.size, found.mtime = before.st_mode & 0o777, before.st_size, before.st_mtime_ns // 10**9
+        found.digest, found.unstable = copied, False
+        found.copy, self._copied = self._copied, self._copied + 1
+        return length
+
+    def _remove(self, index: "int", path: "bytes", versions: "list[_ListedVersion]") -> None:
+        folder, _, name = path.rpartition(b"/")
+        self._folders.close()  # a directory that was moved away meanwhile is not the workspace's any more
+        try:
+            found, status = self._seen(path, versions)
+            if status is None:
+                self._removed.append(index)
+            elif not _same_as_any(found, versions):
+                self._differing[index] = found
+            elif time.monotonic() - self._began_s > self._request["remove_within_s"]:  # noqa: TID251
+                self._failed.append((index, "it would have come too late"))
+            elif found.kind == "d":
+                os.rmdir(name, dir_fd=self._folders.descriptor(folder))
+                self._removed.append(index)
+            else:
+                parent = self._folders.descriptor(folder)
+                if _stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)) != _stamp(status):
+                    found.unstable, found.digest = True, b""
+                    self._differing[index] = found
+                    return
+                os.unlink(name, dir_fd=parent)
+                self._removed.append(index)
+        except OSError as failure:
+            if failure.errno in _NOTHING:
+                self._removed.append(index)
+            elif failure.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                self._kept.append(index)  # it holds something else
+            else:
+                self._failed.append((index, os.strerror(failure.errno or 0)))
+
+    def _lines(self) -> "list[str]":
+        differing = [found.row(index) for index, found in sorted(self._differing.items())]
+        new = [found.row(_text(path)) for path, found in self._new.items()]
+        pruned = [_text(path) for path in self._pruned]
+        failed = [list(pair) for pair in self._failed]
+        lines = []
+        for label, rows in (
+            ("differing", differing),
+            ("new", new),
+            ("pruned", pruned),
+            ("removed", _ranges(self._removed)),
+            ("kept", _ranges(self._kept)),
+            ("failed", failed),
+        ):
+            lines += self._cut(label, rows)
+        counts = [len(differing), len(new), len(pruned), len(self._removed), len(self._kept), len(failed)]
+        lines.append(_json([self._request["word"], "done", [*counts, self._missing, self._unlisted]]))
+        return lines
+
+    def _cut(self, label: "str", rows: "list[Any]") -> "list[str]":
+        """Return the rows in lines that are not too long."""
+        lines, length = [], 0
+        line = []  # type: list[str]
+        for row in map(_json, rows):
+            if line and length + len(row) > _LONGEST_LINE:
+                lines.append(line)
+                line, length = [], 0
+            line.append(row)
+            length += len(row) + 1
+        if line:
+            lines.append(line)
+        head = _json([self._request["word"], label])[:-1]
+        return ["{},[{}]]".format(head, ",".join(line)) for line in lines]
+
+
+def _ranges(indexes: "list[int]") -> "list[Any]":
+    """Return ascending indexes as pairs of a first and a last one."""
+    pairs = []  # type: list[Any]
+    for index in indexes:
+        if pairs and pairs[-1][1] == index - 1:
+            pairs[-1][1] = index
+        else:
+            pairs.append([index, index])
+    return pairs
+
+
+def _json(value: "Any") -> "str":
+    return json.dumps(value, separators=(",", ":"))
+
+
+def main() -> None:
+    """Read the list beside this file, look, and print the report, or keep a long one beside the copies."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(own, "look.json"), encoding="ascii") as file:
+        request = json.load(file)
+    for name in ("look.json", os.path.basename(__file__)):
+        with contextlib.suppress(OSError):  # then the export holds it too, which does no harm
+            os.unlink(os.path.join(own, name))
+    top = os.open(os.environ["AGENT_WORKSPACE"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    report = "".join(line + "\n" for line in _Look(request, top, own).run())
+    if len(report) > _LONGEST_LOG:
+        content = report.encode("ascii")
+        with contextlib.suppress(OSError):  # else the log may take it
+            with open(os.path.join(own, "report.json"), "xb") as file:
+                file.write(content)
+            report = _json([request["word"], "report", len(content), hashlib.sha256(content).hexdigest()]) + "\n"
+    sys.stdout.write(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""The agent's changes in one sandbox: looks for them, saves them, and remembers which paths stay as they are there.
+
+Where no program can look, the sandbox's own archive (`/dump`) is read. Where that fails too, `save` goes on with a
+warning, and looks again later; `hold` fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from syncd.core.clock import Clock, stamp, utc
+from syncd.core.durable_file import StateFile, Versioned
+from syncd.core.errors import KeyRefused, TryLater
+from syncd.core.text import shown_path
+from syncd.core.warning import SyncWarning
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.remote.retry import backoff_limit_s
+from syncd.remote.target import Target
+from syncd.sandbox.blocked_paths_rules import fingerprint
+from syncd.sandbox.look import Looker, RunningLook
+from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, RemoteEntry
+from syncd.sandbox.removal_plan import within
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import Why, is_savable
+from syncd.sandbox.three_way import AgentChanges, Decision
+from syncd.scan.manifest import Entry
+
+_log = logging.getLogger("syncd.remote_changes")
+# A look never delays a sync by more than this beside its upload …
+LOOK_S = 15.0
+# … but it has so long after the upload, however long that took.
+_AFTER_UPLOAD_S = 5.0
+# The wait for the next look after one that failed.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
+MOST_NAMED = 50
+
+
+class _HeldRecord(Versioned, frozen=True, kw_only=True):
+    target: Target
+    held: list[tuple[bytes, bytes]]
+    kept: list[bytes]
+
+
+@dataclass(frozen=True)
+class _Running:
+    request: LookRequest
+    look: RunningLook
+    began_s: float
+
+
+class RemoteChanges:
+    """The looks at one sandbox, and what they found.
+
+    `held` are paths that both sides changed, each with a fingerprint of what was here; `kept` those that only someone
+    there changed. A sync writes neither, nor anything below them.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_changes: AgentChanges,
+        target: Target,
+        looker: Looker,
+        dump_looker: DumpLooker,
+        saved_versions: SavedVersions,
+        state_folder: str,
+        copies_folder: str,
+        clock: Clock,
+        check: Callable[[], None],
+    ) -> None:
+        self.agent_changes = agent_changes
+        self.saved_versions = saved_versions
+        self.looked_at: str | None = None
+        self.released: list[str] = []  # held until the last look, which found that they may be written
+        self._target = target
+        self._looker = looker
+        self._dump_looker = dump_looker
+        self._copies_folder = copies_folder
+        self._clock = clock
+        self._check = check
+        self._running: _Running | None = None
+        self._failures = 0
+        self._not_before_s = 0.0
+        self._failed: list[SyncWarning] = []
+        self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
+        self._saved_paths = 0
+        self._unsaved: dict[str, RemoteEntry] = {}
+        self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
+        record = self._file.load()
+        if record is None or not record.target.same_sandbox(target):
+            record = _HeldRecord(target=target, held=[], kept=[])
+        self._saved_record = record
+        self._held = {os.fsdecode(path): mark for path, mark in record.held}
+        self._kept = {os.fsdecode(path) for path in record.kept}
+
+    # -- what stays as it is there
+
+    @property
+    def looks(self) -> bool:
+        """True if a sync looks before it writes."""
+        return self.agent_changes is not AgentChanges.OVERWRITE
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The paths that both sides changed and that are not written, in order."""
+        return tuple(sorted(self._held))
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The paths that only someone in the sandbox changed, as far as it is known."""
+        return frozenset(self._kept)
+
+    def held_here(self, manifest: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Return the entries here of the held paths, and of all that is below them."""
+        return {path: entry for path, entry in manifest.items() if within(path, self._held)} if self._held else {}
+
+    def held_changed(self, manifest: Mapping[str, Entry]) -> bool:
+        """True if a held path was changed here since the last look: reason for another."""
+        return any(fingerprint({path: manifest[path]}) != mark for path, mark in self._held.items() if path in manifest)
+
+    def note(
+        self,
+        decision: Decision,
+        looked_at: Collection[str],
+        written: Collection[str],
+        manifest: Mapping[str, Entry],
+    ) -> None:
+        """Remember which of the paths that were looked at stay as they are there.
+
+        `written` are those that the archive holds, `manifest` is what is here.
+        """
+        before = {path for path in self._held if path in looked_at}
+        for path in looked_at:
+            self._held.pop(path, None)
+            self._kept.discard(path)
+        self._kept |= decision.kept.keys()
+        for path in decision.held:
+            self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
+            if path not in before:
+                _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
+        self.released = sorted(before - self._held.keys() - set(written))
+        saves = self.agent_changes is AgentChanges.SAVE
+        self._unsaved = dict(decision.held) if saves else {}
+        self._record()
+
+    def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
+        """Forget held and kept paths that do not exist here any more."""
+        self._held = {path: mark for path, mark in self._held.items() if path in manifest}
+        self._kept = {path for path in self._kept if path in manifest}
+        self._record()
+
+    def taken(self, paths: Iterable[str]) -> None:
+        """Note that these paths were brought home: they stay no more."""
+        for path in paths:
+            self._held.pop(path, None)
+            self._kept.discard(path)
+        self._record()
+
+    def forget(self) -> None:
+        """Forget all: the sandbox does not exist any more, or was reset."""
+        self._held, self._kept, self._running = {}, set(), None
+        self._record()
+
+    def _record(self) -> None:
+        held = sorted((os.fsencode(path), mark) for path, mark in self._held.items())
+        record = _HeldRecord(target=self._target, held=held, kept=sorted(map(os.fsencode, self._kept)))
+        if record == self._saved_record:
+            return
+        self._saved_record = record
+        with contextlib.suppress(OSError):  # the next process looks once more
+            if record.held or record.kept:
+                self._file.save(record)
+            else:
+                self._file.remove()
+
+    # -- looking
+
+    def begin(self, request: LookRequest) -> None:
+        """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
+        self._running = None
+        if self._waits or any(item.action is LookAction.REMOVE for item in request.items.values()):
+            return
+        self._start(request)
+
+    def finish(self, request: LookRequest) -> LookResult | None:
+        """Return what the look found; None if nobody could look, and the sync goes on without it.
+
+        Raises `StepFailed` if the API cannot be reached, refuses the key, or, with `hold`, if nobody could look.
+        """
+        running, self._running = self._running, None
+        if self._waits:
+            self._could_not(self._failure)
+            return None
+        try:
+            if running is None or running.request is not request:
+                running = self._begin(request)
+            return self._ended(self._finish(running))
+        except StepFailed as failure:
+            if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+                raise
+            return self._look_by_dump(request, failure)
+
+    def look(self, request: LookRequest) -> LookResult:
+        """Look now, whatever failed before. Raises `StepFailed` if nobody can."""
+        try:
+            return self._ended(self._finish(self._begin(request)))
+        except StepFailed as failure:
+            if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+                raise
+            _log.debug("no program can look: %s", failure)
+            return self._ended(self._dump_looker.look(request, self._fresh_folder(), self._check))
+
+    def _start(self, request: LookRequest) -> None:
+        try:
+            self._running = self._begin(request)
+        except StepFailed as failure:
+            _log.debug("the look was not started: %s", failure)  # `finish` tries again, and tells
+
+    def _begin(self, request: LookRequest) -> _Running:
+        began_s = self._clock.monotonic_s()
+        return _Running(request, self._looker.start(request), began_s)
+
+    def _finish(self, running: _Running) -> LookResult:
+        passed_s = self._clock.monotonic_s() - running.began_s
+        timeout_s = max(_AFTER_UPLOAD_S, LOOK_S - passed_s)
+        return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
+
+    def _look_by_dump(self, request: LookRequest, failure: StepFailed) -> LookResult | None:
+        ends_s = self._clock.monotonic_s() + LOOK_S
+
+        def check() -> None:
+            self._check()
+            if self._clock.monotonic_s() > ends_s:
+                raise StepFailed(ApiStep.DUMP, FailureAction.RETRY, "the sandbox's archive took too long")
+
+        try:
+            return self._ended(self._dump_looker.look(request, self._fresh_folder(), check))
+        except StepFailed as other:
+            if other.action is FailureAction.OFFLINE or other.refusal is KeyRefused:
+                raise
+        self._failures += 1
+        self._failure = failure
+        wait_s = backoff_limit_s(self._failures, _FIRST_WAIT_S, _LONGEST_WAIT_S)
+        self._not_before_s = self._clock.monotonic_s() + wait_s
+        self._could_not(failure)
+        return None
+
+    def _could_not(self, failure: StepFailed) -> None:
+        what = f"nobody could look for changes in the sandbox ({failure.message})"
+        if self.agent_changes is AgentChanges.HOLD:
+            raise StepFailed(
+                ApiStep.INITIALIZE,
+                FailureAction.RETRY,
+                f"{what}, so nothing is written there",
+                'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
+            )
+        remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
+        self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+
+    def _ended(self, result: LookResult) -> LookResult:
+        self._failures, self._failed = 0, []
+        self.looked_at = stamp(self._clock.wall_s())
+        return result
+
+    @property
+    def _waits(self) -> bool:
+        return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
+
+    def _fresh_folder(self) -> str:
+        """An empty folder for copies; those of the last look are gone."""
+        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
+        return self._copies_folder
+
+    # -- saving
+
+    def save(self, why: Why, versions: Mapping[str, RemoteEntry]) -> None:
+        """Save these versions at home, but not those that are saved already. Raises `TryLater`."""
+        new = {
+            path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
+        }
+        if not new:
+            return
+        try:
+            saved = self.saved_versions.save(why, self._target.sandbox_id, new)
+        except OSError as failure:
+            raise TryLater(
+                f"the agent's version of {shown_path(min(new))!r} cannot be saved ({failure.strerror or failure}), "
+                "so nothing is overwritten",
+                "free some disk space; a sync follows by itself",
+            ) from None
+        self._saved_paths += len(saved.paths)
+        with contextlib.suppress(OSError):
+            self.saved_versions.expire(utc(self._clock.wall_s()))
+        _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
+
+    def take_saved(self) -> int:
+        """Return how many versions were saved since the last call."""
+        saved, self._saved_paths = self._saved_paths, 0
+        return saved
+
+    def _is_saved(self, path: str, remote: RemoteEntry) -> bool:
+        return remote.digest != b"" and self.saved_versions.holds(path, remote.digest)
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warnings about looks that failed, and about paths that are held."""
+        return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+
+
+def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+    what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
+    if unsaved is not None:
+        what += ", as its version there could not be saved"
+    return SyncWarning(
+        f"held:{path}", what, "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
+    )

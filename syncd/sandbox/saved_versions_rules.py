@@ -1,0 +1,122 @@
+"""The agent's saved versions as values: which entries can be saved, and which versions have expired."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from msgspec import Struct
+
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.scan.manifest import Kind
+
+LONGEST_AGE = timedelta(days=30)
+MOST_BYTES = 2 << 30
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{2,8}")
+_KINDS = {RemoteKind.FILE: Kind.FILE, RemoteKind.DIRECTORY: Kind.DIRECTORY, RemoteKind.SYMLINK: Kind.SYMLINK}
+
+
+class Why(StrEnum):
+    """The reason for which a version was saved."""
+
+    OVERWRITTEN = "overwritten"
+    REMOVED = "removed"
+    SANDBOX_ENDED = "sandbox-ended"
+    RESET = "reset"
+    RELEASED = "released"
+    CONFLICT = "conflict"
+
+
+class SavedPath(Struct, frozen=True):
+    """One path of a saved version. Fields that do not apply to its kind are empty."""
+
+    kind: Kind
+    mode: int  # permission bits
+    mtime_s: int
+    size_bytes: int = 0
+    digest: bytes = b""  # SHA-256 of a file's content
+    target: str = ""  # of a link
+
+
+@dataclass(frozen=True)
+class SavedVersion:
+    """The agent's version of some paths, by path in the order of names, saved at `at` (aware UTC)."""
+
+    id: str
+    at: datetime
+    why: Why
+    sandbox_id: str
+    paths: Mapping[str, SavedPath] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of the files' sizes."""
+        return sum(path.size_bytes for path in self.paths.values())
+
+    def contents(self) -> dict[bytes, int]:
+        """Return the size of each different content, by digest."""
+        return {path.digest: path.size_bytes for path in self.paths.values() if path.kind is Kind.FILE}
+
+
+def is_savable(entry: RemoteEntry) -> bool:
+    """True for a directory, a link, and a file whose content was fetched; nothing else can be saved."""
+    return entry.kind in _KINDS and (entry.kind is not RemoteKind.FILE or bool(entry.copy))
+
+
+def saved_kind(kind: RemoteKind) -> Kind:
+    """Return the kind of a savable entry. Raises `KeyError` for any other."""
+    return _KINDS[kind]
+
+
+def version_id(at: datetime, number: int) -> str:
+    """Return the id of the version with that number, from 0, of those saved in this second (UTC).
+
+    Ids sort by time: `20261126-040112-00`.
+    """
+    return f"{at:%Y%m%d-%H%M%S}-{number:02x}"
+
+
+def saved_at(text: str) -> datetime | None:
+    """Return the time (aware UTC) in a version's id; None if the text is no id. An id is safe as a file's name."""
+    if _ID.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.strptime(text[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def too_old(at: datetime, now: datetime, longest_age: timedelta = LONGEST_AGE) -> bool:
+    """True for what was saved at `at`, if it is older than `longest_age`."""
+    return now - at > longest_age
+
+
+def expired(
+    versions: Iterable[SavedVersion],
+    now: datetime,
+    longest_age: timedelta = LONGEST_AGE,
+    most_bytes: int = MOST_BYTES,
+) -> list[SavedVersion]:
+    """Return the versions to drop, the oldest first, of `versions` in any order.
+
+    Those older than `longest_age` go, then the oldest until the others have at most `most_bytes`. The newest never goes
+    for its size. A content that several versions have is on disk once, so it counts once.
+    """
+    newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
+    kept: dict[bytes, int] = {}
+    full = False
+    dropped = []
+    for position, version in enumerate(newest_first):
+        if too_old(version.at, now, longest_age):
+            dropped.append(version)
+            continue
+        contents = kept | version.contents()
+        full = full or (position > 0 and sum(contents.values()) > most_bytes)
+        if full:
+            dropped.append(version)
+        else:
+            kept = contents
+    return dropped[::-1]

@@ -1,0 +1,74 @@
+"""Finds all that differs in the sandbox from what was put there: for `diff`, `apply`, and before it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.removal_plan import Versions
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.scan.manifest import Entry
+from syncd.selection.builtin_rules import DIRECTORY_NAMES
+from syncd.sync.sync_plan import SandboxContent
+
+LeaveOut = Callable[[str, bool], bool]
+"""True for a path, and whether it is a directory, that the workspace's rules leave out."""
+
+
+@dataclass(frozen=True)
+class AgentWork:
+    """All that differs in the sandbox from what was put there.
+
+    `base` are the versions that were put there, the certain one first; a path without one is new there. `changed` has
+    what is there now, ABSENT for what was deleted. `left_out` are paths beside these that the rules leave out.
+    """
+
+    base: Versions
+    changed: Mapping[str, RemoteEntry]
+    left_out: Mapping[str, RemoteEntry]
+    pruned: tuple[str, ...]
+
+    def base_of(self, path: str) -> Entry | None:
+        """Return what was put there as this path, None if nothing was."""
+        return next(iter(self.base.get(path, ())), None)
+
+
+def find_agent_work(
+    remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut
+) -> AgentWork:
+    """Look at everything that was put there, and at what is there beside it.
+
+    `leftovers` are versions of paths that were deleted here and stayed there. Raises `StepFailed`, `Stop`.
+    """
+    base: Versions = {path: list(entries) for path, entries in leftovers.items()}
+    for manifest in reversed(content.versions):
+        for path, entry in manifest.items():
+            base[path] = [entry, *base.get(path, ())]
+    items = {path: LookItem(tuple(entries), LookAction.FETCH) for path, entries in base.items()}
+    pruned = [name for name in DIRECTORY_NAMES if leave_out(name, True)]
+    result = remote_changes.look(LookRequest(items, find_new=True, pruned_names=pruned))
+    changed = dict(result.differing)
+    left_out: dict[str, RemoteEntry] = {}
+    for path, remote in result.new.items():
+        is_dir = remote.kind is RemoteKind.DIRECTORY
+        (left_out if leave_out(path, is_dir) else changed)[path] = remote
+    for path in leftovers:
+        if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
+            changed.pop(path, None)  # deleted on both sides
+    return AgentWork(base, changed, left_out, tuple(result.pruned))
+
+
+def save_all(
+    remote_changes: RemoteChanges, content: SandboxContent, leftovers: Versions, leave_out: LeaveOut, why: Why
+) -> list[str]:
+    """Save all that differs in the sandbox, and return the paths that could not be saved.
+
+    What the rules leave out is not saved. Raises `StepFailed`, `TryLater`, `Stop`.
+    """
+    work = find_agent_work(remote_changes, content, leftovers, leave_out)
+    there = {path: remote for path, remote in work.changed.items() if remote.kind is not RemoteKind.ABSENT}
+    unsaved = [path for path, remote in there.items() if remote.kind is RemoteKind.FILE and not remote.copy]
+    remote_changes.save(why, {path: remote for path, remote in there.items() if path not in unsaved})
+    return unsaved

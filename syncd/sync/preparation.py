@@ -1,0 +1,165 @@
+"""Prepares the sandbox for an archive: looks, saves what would be overwritten, removes what was deleted here.
+
+A look that only reads runs beside the upload. What it finds is acted on right before initialize, as the look is then as
+fresh as it can be. A path that must stay as it is there ends the attempt: the archive is made again without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from syncd.core.text import shown_path
+from syncd.remote.failure import StepFailed
+from syncd.sandbox.blocked_paths import BlockedPaths
+from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.removal_plan import Versions
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.sandbox.three_way import AgentChanges, Decision, as_entry, decide, is_as, was_emptied, withheld
+from syncd.scan.manifest import Entry, Kind, Manifest
+from syncd.sync.sync_plan import SandboxContent, look_request
+
+_log = logging.getLogger("syncd.preparation")
+
+
+class PathsWithheld(Exception):
+    """The archive holds paths that must stay as they are in the sandbox; without them, it can be sent."""
+
+
+class SandboxEmptied(Exception):
+    """The sandbox lost nearly all that was put there: everything is to be sent again."""
+
+
+@dataclass
+class Preparation:
+    """The preparation for one archive.
+
+    `manifest` is what the sandbox is to hold, `written` are its paths in the archive, `held_here` the entries here of
+    paths that are held.
+    """
+
+    remote_changes: RemoteChanges
+    deletion_sync: DeletionSync
+    blocked_paths: BlockedPaths
+    content: SandboxContent
+    manifest: Manifest
+    written: Collection[str]
+    paths_to_delete: Versions
+    held_here: Mapping[str, Entry]
+    agent_changes: AgentChanges
+    mark_uncertain: Callable[[], None]
+    save_all: Callable[[Why], None]
+    _request: LookRequest | None = field(default=None, init=False)
+
+    def begin(self) -> None:
+        """Start the look, if it may run beside the upload. Raises `Stop`."""
+        if self.agent_changes is not AgentChanges.OVERWRITE and not self._resets:
+            self._request = self._look_request()
+            self.remote_changes.begin(self._request)
+
+    def complete(self) -> None:
+        """Do what must be done before initialize.
+
+        Raises `PathsWithheld`, `PathsBlocked`, `SandboxEmptied`, `StepFailed`, `TryLater`, `Stop`.
+        """
+        wanted = self.blocked_paths.with_withheld(self.manifest)
+        if self._resets:
+            self.save_all(Why.RESET)
+            self.mark_uncertain()
+            self.deletion_sync.reset(self.paths_to_delete)
+            self.remote_changes.forget()
+            return
+        self.deletion_sync.settle_pending(wanted)
+        if self.agent_changes is AgentChanges.OVERWRITE and not self.paths_to_delete:
+            self.deletion_sync.nothing_to_delete()
+            return
+        if any(item.action is LookAction.REMOVE for item in self._look_request().items.values()):
+            self.mark_uncertain()
+        suspects = self._look(wanted)
+        self.blocked_paths.recheck(suspects, self.manifest)
+
+    def _look(self, wanted: Manifest) -> set[str]:
+        """Look, save and remove, and return the paths whose places may be taken."""
+        request = self._look_request()
+        try:
+            result = self.remote_changes.finish(request)
+        except StepFailed:
+            self._request = None  # the next attempt looks at what is there then
+            raise
+        self._request = None
+        if result is None:
+            return self.deletion_sync.not_removed(self.paths_to_delete, wanted, "nobody could look there")
+        counted = sum(item.action is LookAction.EXISTS for item in request.items.values())
+        if was_emptied(result.missing, counted):
+            raise SandboxEmptied
+        differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
+        decision = self._decide(differing)
+        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written))
+        self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
+        suspects = self._remove(result, decision, request, wanted)
+        here = {**self.manifest, **self.held_here}
+        looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
+        self.remote_changes.note(decision, looked_at, self.written, here)
+        stays = withheld(self.written, decision)
+        if stays:
+            _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
+            raise PathsWithheld
+        return suspects
+
+    def _decide(self, differing: Mapping[str, RemoteEntry]) -> Decision:
+        here = {**self.manifest, **self.held_here}
+        as_base = [path for path in differing if path in here and self.content.is_as_base(path, here[path])]
+        deleted = self.paths_to_delete.keys() - here.keys()
+        return decide(differing, as_base, deleted, self.agent_changes)
+
+    def _saved(self, decision: Decision, paths: Collection[str]) -> dict[str, RemoteEntry]:
+        return {path: remote for path, remote in decision.saved.items() if path in paths}
+
+    def _remove(self, result: LookResult, decision: Decision, request: LookRequest, wanted: Manifest) -> set[str]:
+        """Remove what was not removed by the look itself, now that it is saved."""
+        stays = {*decision.kept, *decision.held}
+        seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}
+        again: Versions = {}
+        for path, versions in self.paths_to_delete.items():
+            if request.items[path].action is not LookAction.REMOVE and path not in stays:
+                again[path] = [*versions, *([seen[path]] if path in seen else [])]
+        for path, remote in decision.saved.items():
+            if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
+                again.setdefault(path, []).append(seen[path])
+        if self.agent_changes is AgentChanges.OVERWRITE:
+            again |= {path: [seen[path]] for path in self.paths_to_delete if path in seen}
+        removals = [result]
+        if again:
+            self.mark_uncertain()
+            items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
+            removals.append(self.remote_changes.look(LookRequest(items)))
+        return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+
+    def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
+        entry = self.manifest.get(path) or self.held_here.get(path)
+        return entry is not None and is_as(entry, remote)
+
+    def _look_request(self) -> LookRequest:
+        if self._request is None:
+            self._request = look_request(
+                self.content,
+                self.manifest,
+                self.written,
+                self.paths_to_delete,
+                held_here=self.held_here,
+                agent_changes=self.agent_changes,
+            )
+        return self._request
+
+    @property
+    def _resets(self) -> bool:
+        return self.deletion_sync.resets(self.paths_to_delete)
+
+
+def _is_obstacle(remote: RemoteEntry, entry: Entry) -> bool:
+    """True if no extractor can put the entry in the place of what is there: one of the two is a directory."""
+    there = remote.kind is RemoteKind.DIRECTORY
+    return there != (entry.kind is Kind.DIRECTORY)

@@ -1,0 +1,82 @@
+"""Processes that save or drop a version of the agent's and are killed at any step.
+
+Run as a program: a line of JSON on stdin is one process, its exit status a line on stdout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import Why
+from tests.clock import NOON_S, ScriptedClock
+from tests.component.crash_worker import StepKiller, arm
+
+
+def contents(number: int) -> dict[str, bytes]:
+    """Return the files of the version with that number; one content is in all of them."""
+    return {
+        "all/same": b"the same in all versions",
+        "new": f"version {number}".encode() * 100,
+        "copy of new": f"version {number}".encode() * 100,
+        os.fsdecode(b"caf\xe9"): f"latin-1 {number}".encode(),
+    }
+
+
+def entries(number: int, copies: Path) -> dict[str, RemoteEntry]:
+    """Write the copies of that version, and return its entries."""
+    found = {
+        "empty folder": RemoteEntry(RemoteKind.DIRECTORY, 0o750, mtime_s=5),
+        "link": RemoteEntry(RemoteKind.SYMLINK, target=f"{number}"),
+    }
+    copies.mkdir(exist_ok=True)
+    for position, (path, content) in enumerate(contents(number).items()):
+        copy = copies / f"{number}-{position}"
+        copy.write_bytes(content)
+        found[path] = RemoteEntry(
+            RemoteKind.FILE, 0o640, len(content), 1_700_000_000, digest=hashlib.sha256(content).digest(), copy=str(copy)
+        )
+    return found
+
+
+def store(folder: str, number: int) -> SavedVersions:
+    """Return the store, at the time of that version."""
+    return SavedVersions(folder, ScriptedClock(wall=NOON_S + number))
+
+
+def _one_process(order: dict[str, Any]) -> None:
+    folder, number = order["folder"], order["number"]
+    wanted = entries(number, Path(order["copies"]))
+    trip = StepKiller(order["at"], after="", torn=order["torn"], folders=[folder], report=order["report"])
+    arm(trip)
+    if order["do"] == "save":
+        store(folder, number).save(Why.OVERWRITTEN, "box", wanted)
+    else:
+        store(folder, number).drop(order["id"])
+    trip.tell(("done", ""))
+
+
+def main() -> None:
+    """Run a process for each input line."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                _one_process(json.loads(line))
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

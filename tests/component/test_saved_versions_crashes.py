@@ -1,0 +1,189 @@
+"""A process is killed at each step of saving or dropping a version, by `kill -9` or a power cut.
+
+Afterwards each version that is listed is whole, those from before are all there, and the next save removes what was
+made or dropped by half. All combinations: `python -m pytest -m long tests/component/test_saved_versions_crashes.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from syncd.sandbox.saved_versions_rules import Why
+from tests.component.crash_machine import Disk, PowerCut
+from tests.component.saved_versions_worker import contents, entries, store
+from tests.repo.sources import REPO
+
+MOST_STEPS = 200
+CUTS = [None, *PowerCut]
+DEATHS = pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
+
+
+class SavedVersionsMachine:
+    """A state folder with a version in it, and processes that save or drop one and die."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self._folder = folder
+        self._process = process
+        self._chance = Random(5)
+        self.state = folder / "state"
+
+    def begin(self, versions: int) -> None:
+        """Have an empty folder, then save so many versions."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        self.state.mkdir()
+        self._disk = Disk()
+        for number in range(1, versions + 1):
+            assert self.run("save", number) is not None
+
+    def run(self, do: str, number: int, at: int = 0, **more: Any) -> list[str] | None:
+        """Save or drop in a process of its own, and return its steps; None if it was killed."""
+        report = self._folder / "report"
+        order = {"do": do, "number": number, "at": at, "torn": False, "folder": str(self.state), **more}
+        order |= {"report": str(report), "copies": str(self._folder / "copies")}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        assert code in (0, -signal.SIGKILL), "the process itself broke; see its stderr"
+        ended, steps, events = pickle.loads(report.read_bytes())
+        self._disk.play(events)
+        return None if ended is None else list(steps)
+
+    def cut_power(self, cut: PowerCut) -> None:
+        """Drop what was not flushed."""
+        found = self._disk.after(cut, self._chance)
+        for path in self.state.rglob("*"):
+            if not path.is_dir():
+                path.unlink()
+        for name, content in found.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+            Path(name).chmod(0o600)
+        self._disk.settle(found)
+
+    def ids(self) -> dict[int, str]:
+        """Return the ids of the listed versions, each by its number, after a check that they are whole."""
+        found = {}
+        for version in store(str(self.state), 0).all():
+            destination = self._folder / "restored"
+            extracted = store(str(self.state), 0).restore(version.id, str(destination))
+            assert extracted.left_out == []
+            number = int(os.readlink(destination / "link"))
+            assert (destination / "empty folder").is_dir()
+            assert {path: (destination / path).read_bytes() for path in contents(number)} == contents(number)
+            shutil.rmtree(destination)
+            found[number] = version.id
+        assert store(str(self.state), 0).count == len(found)
+        return found
+
+    def recover(self) -> None:
+        """Save once more, which removes all that is by half."""
+        before = set(self.ids().values())
+        saved = store(str(self.state), 9).save(Why.REMOVED, "box", entries(9, self._folder / "copies"))
+        assert set(self.ids().values()) == before | {saved.id}
+        folders = list((self.state / "saved").iterdir())
+        assert {folder.name for folder in folders} == before | {saved.id}
+        assert not list(self.state.rglob("*.damaged"))
+        assert not list(self.state.rglob("*.new"))
+        assert {len(list(folder.iterdir())) for folder in folders} == {4}  # the record, and three contents
+        for path in self.state.rglob("*"):
+            assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def saver(tmp_path: Path) -> Iterator[SavedVersionsMachine]:
+    """Return a machine whose disk is in memory if possible, where a flush costs nothing."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+    command = [sys.executable, "-m", "tests.component.saved_versions_worker"]
+    with (
+        TemporaryDirectory(dir=memory) as folder,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO) as process,
+    ):
+        try:
+            yield SavedVersionsMachine(Path(folder), process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+
+def _save_deaths(saver: SavedVersionsMachine, cuts: Sequence[PowerCut | None], *, torn: bool) -> int:
+    """Die at each step of the second save, and return the number of deaths."""
+    chosen = cycle(cuts)
+    for step in range(1, MOST_STEPS):
+        saver.begin(1)
+        ended = saver.run("save", 2, step, torn=torn)
+        if (cut := next(chosen)) is not None:
+            saver.cut_power(cut)
+        found = saver.ids()
+        if ended is not None:
+            assert set(found) == {1, 2}
+            return step - 1
+        assert set(found) in ({1}, {1, 2})
+        saver.recover()
+    raise AssertionError("a save without end")
+
+
+def _drop_deaths(saver: SavedVersionsMachine, cuts: Sequence[PowerCut | None], *, torn: bool) -> int:
+    """Die at each step of dropping the older of two versions that share a content, and return the number of deaths."""
+    chosen = cycle(cuts)
+    for step in range(1, MOST_STEPS):
+        saver.begin(2)
+        ended = saver.run("drop", 1, step, torn=torn, id=saver.ids()[1])
+        if (cut := next(chosen)) is not None:
+            saver.cut_power(cut)
+        found = saver.ids()
+        saver.recover()
+        if ended is not None:
+            assert set(found) == {2}
+            return step - 1
+        assert set(found) in ({2}, {1, 2})
+    raise AssertionError("a drop without end")
+
+
+def test_the_record_is_written_last(saver: SavedVersionsMachine) -> None:
+    """The steps of a save: contents, each flushed; their folder; then the record, in one rename."""
+    saver.begin(1)
+    steps = saver.run("save", 2)
+    assert steps is not None
+    assert steps[-5:] == ["open record.new", "write", "flush", "move record", "flush folder"]
+    assert steps[-7:-5] == ["flush folder", "flush folder"]
+    assert len([step for step in steps if step.startswith("link")]) == 1
+    assert steps.count("move record") == 1
+    assert steps.count("flush") == 3  # two new contents and the record
+
+
+@DEATHS
+def test_killed_while_saving(saver: SavedVersionsMachine, *, torn: bool) -> None:
+    """It is killed at each step, by each kind of death in turn."""
+    assert _save_deaths(saver, CUTS, torn=torn) >= (3 if torn else 18)
+
+
+def test_killed_while_dropping(saver: SavedVersionsMachine) -> None:
+    """It is killed at each step, by each kind of death in turn."""
+    assert _drop_deaths(saver, CUTS, torn=False) >= 6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cut", CUTS)
+@DEATHS
+def test_killed_anywhere(saver: SavedVersionsMachine, cut: PowerCut | None, *, torn: bool) -> None:
+    """It is killed at each step, by each kind of death at each."""
+    for _ in range(5 if cut is PowerCut.ANY else 1):
+        assert _save_deaths(saver, [cut], torn=torn) >= (3 if torn else 18)
+        assert _drop_deaths(saver, [cut], torn=torn) >= (0 if torn else 6)

@@ -1,0 +1,194 @@
+"""`syncd saved`: lists, shows, restores and drops the agent's versions, without any request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import Why
+from tests.clock import ScriptedClock
+from tests.system.rig import Rig
+
+LATIN = os.fsdecode(b"caf\xe9")
+FIRST, SECOND = "20261124-132011-00", "20261124-132012-00"
+
+
+@pytest.fixture
+def saved(rig: Rig) -> Rig:
+    """Return a workspace with two saved versions, and no daemon; the time zone is UTC."""
+    rig.environ["TZ"] = "UTC"
+    rig.state_folder.mkdir(parents=True)
+    clock = ScriptedClock()
+    store = SavedVersions(str(rig.state_folder), clock)
+    entries = {
+        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755),
+        "d/\033[31mred": _file(rig, b"x" * 20_000, 0o755),
+        LATIN: _file(rig, b"1234"),
+        "ln": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="d"),
+        "out": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="/etc"),
+    }
+    store.save(Why.SANDBOX_ENDED, "box-1", entries)
+    clock.go_on(1)
+    store.save(Why.OVERWRITTEN, "box-2", {f"file{number}": _file(rig, b"%d" % number) for number in range(8)})
+    return rig
+
+
+def _file(rig: Rig, content: bytes, mode: int = 0o644) -> RemoteEntry:
+    digest = hashlib.sha256(content)
+    copy = rig.home / f"copy-{digest.hexdigest()}"
+    copy.write_bytes(content)
+    return RemoteEntry(RemoteKind.FILE, mode, len(content), 1_700_000_000, digest=digest.digest(), copy=str(copy))
+
+
+def test_list(saved: Rig) -> None:
+    """The newest first, with its first paths; the same without a subcommand, and for any place of the options."""
+    said = saved.ok("saved")
+    assert said.out.splitlines() == [
+        f"{SECOND}  Tue 2026-11-24 13:20:12  overwritten  sandbox box-2  8 paths, 8 bytes",
+        *(f"    file{number}" for number in range(5)),
+        f"    and 3 more: syncd saved show {SECOND}",
+        f"{FIRST}  Tue 2026-11-24 13:20:11  sandbox-ended  sandbox box-1  5 paths, 20 KiB",
+        "    caf\\xe9",
+        "    d/",
+        "    d/\\x1b[31mred",
+        "    ln -> d",
+        "    out -> /etc",
+    ]
+    assert said.err == ""
+    assert saved.ok("saved", "list").out == said.out
+    assert saved.ok("saved", "--config", str(saved.config_file), "list").out == said.out
+    documents = [saved.ok(*args).out for args in (("saved", "--json"), ("saved", "list", "--json"))]
+    documents.append(saved.ok("saved", "--json", "list", "--config", str(saved.config_file)).out)
+    assert len(set(documents)) == 1
+    assert json.loads(documents[0]) == {
+        "saved": [
+            {
+                "id": SECOND,
+                "at": "2026-11-24T13:20:12Z",
+                "why": "overwritten",
+                "sandbox_id": "box-2",
+                "paths": [f"file{number}" for number in range(8)],
+                "bytes": 8,
+            },
+            {
+                "id": FIRST,
+                "at": "2026-11-24T13:20:11Z",
+                "why": "sandbox-ended",
+                "sandbox_id": "box-1",
+                "paths": sorted([LATIN, "d", "d/\033[31mred", "ln", "out"]),
+                "bytes": 20_004,
+            },
+        ]
+    }
+
+
+def test_show(saved: Rig) -> None:
+    """Each path with kind, mode and size."""
+    assert saved.ok("saved", "show", FIRST).out.splitlines() == [
+        f"{FIRST}  Tue 2026-11-24 13:20:11  sandbox-ended  sandbox box-1  5 paths, 20 KiB",
+        "file       644  4 bytes  caf\\xe9",
+        "directory  755           d/",
+        "file       755   20 KiB  d/\\x1b[31mred",
+        "symlink    777           ln -> d",
+        "symlink    777           out -> /etc",
+    ]
+    document = json.loads(saved.ok("saved", "show", FIRST, "--json").out)
+    assert list(document) == ["id", "at", "why", "sandbox_id", "paths", "bytes", "entries"]
+    assert document["entries"][0] == {
+        "path": LATIN,
+        "kind": "file",
+        "mode": "644",
+        "bytes": 4,
+        "mtime": 1_700_000_000,
+    }
+    assert document["entries"][3]["target"] == "d"
+
+
+def test_restore(saved: Rig) -> None:
+    """Into a new folder, all but a link that leads out; never over anything, and not into the workspace."""
+    top = saved.home / "new/dest"
+    said = saved.ok("saved", "restore", FIRST, str(top))
+    assert said.out == f"restored 3 files, 20,004 bytes, into {top}\n"
+    assert said.err == "left out: out: the link leads outside\n"
+    assert (top / LATIN).read_bytes() == b"1234"
+    assert (top / "d/\033[31mred").stat().st_mode & 0o777 == 0o755
+    assert (top / "ln").readlink().name == "d"
+    again = saved.run("saved", "restore", FIRST, str(top))
+    assert (again.code, "nothing is overwritten" in again.err) == (78, True)
+    (saved.home / "link").symlink_to(saved.workspace)
+    for place in (saved.workspace / "x", saved.home / "link/x"):
+        refused = saved.run("saved", "restore", FIRST, str(place))
+        assert (refused.code, "is in the workspace" in refused.err) == (78, True)
+        assert not place.exists()
+    shutil.rmtree(top)
+    document = json.loads(saved.ok("saved", "restore", FIRST, str(top), "--json").out)
+    assert document == {
+        "id": FIRST,
+        "files": 3,
+        "bytes": 20_004,
+        "left_out": ["out: the link leads outside"],
+    }
+    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
+
+
+def test_drop(saved: Rig) -> None:
+    """The version is gone, the others stay; once nothing is saved, that is said on stderr."""
+    assert saved.ok("saved", "drop", FIRST).out == f"dropped {FIRST}\n"
+    assert [row["id"] for row in json.loads(saved.ok("saved", "--json").out)["saved"]] == [SECOND]
+    assert json.loads(saved.ok("saved", "drop", SECOND, "--json").out) == {"dropped": SECOND}
+    assert json.loads(saved.ok("saved", "--json").out) == {"saved": []}
+    empty = saved.ok("saved")
+    assert (empty.out, empty.err) == ("", "no version of the agent's is saved\n")
+    assert os.listdir(saved.state_folder / "saved") == []
+
+
+def test_nothing_was_ever_saved(rig: Rig) -> None:
+    """It makes no folder."""
+    assert json.loads(rig.ok("saved", "--json").out) == {"saved": []}
+    assert not rig.state_folder.exists()
+
+
+@pytest.mark.parametrize("args", [("show",), ("drop",), ("restore", "dest")])
+@pytest.mark.parametrize("wanted", ["20200101-000000-00", "x", "..", "\033[31m"])
+def test_an_unknown_id(saved: Rig, args: tuple[str, ...], wanted: str) -> None:
+    """78, in one line that says how to list them."""
+    failed = saved.run("saved", args[0], wanted, *args[1:])
+    assert (failed.code, failed.out) == (78, "")
+    assert re.fullmatch(r"syncd: there is no saved version [^\n\033]*: `syncd saved` lists .*\n", failed.err)
+    assert not (saved.home / "dest").exists()
+
+
+@pytest.mark.parametrize(
+    "args", [("show",), ("drop",), ("restore",), ("restore", FIRST), ("nonsense",), ("list", "x"), ("--nonsense",)]
+)
+def test_wrong_usage(saved: Rig, args: tuple[str, ...]) -> None:
+    """2, and nothing is done."""
+    assert saved.run("saved", *args).code == 2
+    assert len(json.loads(saved.ok("saved", "--json").out)["saved"]) == 2
+
+
+def test_a_damaged_record_is_named(saved: Rig) -> None:
+    """On stderr, once; the other versions are listed."""
+    (saved.state_folder / "saved" / FIRST / "record").write_bytes(b"x")
+    said = saved.ok("saved", "--json")
+    assert [row["id"] for row in json.loads(said.out)["saved"]] == [SECOND]
+    assert "the state file 'record' was damaged or of another version" in said.err
+    assert saved.ok("saved", "--json").err == ""
+
+
+def test_beside_a_daemon(saved: Rig) -> None:
+    """A running daemon does not keep it from anything, and no request is sent."""
+    saved.write("a")
+    saved.up()
+    before = len(saved.emulator.request_log.ops())
+    saved.ok("saved", "restore", SECOND, str(saved.home / "dest"))
+    saved.ok("saved", "drop", SECOND)
+    assert [row["id"] for row in json.loads(saved.ok("saved", "--json").out)["saved"]] == [FIRST]
+    assert len(saved.emulator.request_log.ops()) == before

@@ -1,0 +1,112 @@
+"""Which of the sandbox's entries can be saved, the ids of versions, and which versions expire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
+from syncd.sandbox.saved_versions_rules import (
+    LONGEST_AGE,
+    MOST_BYTES,
+    SavedPath,
+    SavedVersion,
+    Why,
+    expired,
+    is_savable,
+    saved_at,
+    version_id,
+)
+from syncd.scan.manifest import Kind
+
+NOW = datetime(2026, 11, 26, 4, 1, 12, tzinfo=UTC)
+
+
+def version(age: timedelta, **contents: int) -> SavedVersion:
+    """Return a version with files of these sizes; the name is the content."""
+    at = NOW - age
+    paths = {name: SavedPath(Kind.FILE, 0o644, 0, size_bytes, name.encode()) for name, size_bytes in contents.items()}
+    return SavedVersion(version_id(at, 0), at, Why.OVERWRITTEN, "box", paths)
+
+
+def days(number: float) -> timedelta:
+    return timedelta(days=number)
+
+
+@pytest.mark.parametrize(
+    ("entry", "savable"),
+    [
+        (RemoteEntry(RemoteKind.FILE, copy="/copies/0"), True),
+        (RemoteEntry(RemoteKind.FILE), False),
+        (RemoteEntry(RemoteKind.FILE, unstable=True), False),
+        (RemoteEntry(RemoteKind.DIRECTORY), True),
+        (RemoteEntry(RemoteKind.SYMLINK, target="a"), True),
+        (RemoteEntry(RemoteKind.OTHER), False),
+        (RemoteEntry(RemoteKind.UNREADABLE), False),
+        (ABSENT, False),
+    ],
+)
+def test_savable(entry: RemoteEntry, *, savable: bool) -> None:
+    """A file needs its content; a socket, and what is not there, cannot be saved."""
+    assert is_savable(entry) is savable
+
+
+def test_an_id_is_its_time() -> None:
+    """Ids are short, sort by time, then by number, and give their time back."""
+    assert version_id(NOW, 0x3F) == "20261126-040112-3f"
+    assert saved_at("20261126-040112-3f") == NOW
+    ids = [version_id(NOW + timedelta(seconds=second), number) for second in range(3) for number in range(256)]
+    assert ids == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "..",
+        "x",
+        "../20261126-040112-3f",
+        "20261126-040112-3f/..",
+        "20261126-040112-3f\n",
+        "20261126-040112-",
+        "20261326-040112-3f",
+        "20261126-046112-3f",
+        "20261126-040112-3g",
+        "20261126-040112-3f.damaged",
+    ],
+)
+def test_no_id(text: str) -> None:
+    """Whatever has not the form of an id, or no time in it, is none: an id is used as a file's name."""
+    assert saved_at(text) is None
+
+
+def test_old_versions_expire() -> None:
+    """After thirty days, to the second, also the newest; nothing younger, nor one from the future."""
+    young, old = version(LONGEST_AGE, a=1), version(LONGEST_AGE + timedelta(seconds=1), b=1)
+    assert expired([young, old], NOW) == [old]
+    assert expired([old], NOW) == [old]
+    assert expired([version(days(-400), a=1)], NOW) == []
+
+
+def test_the_oldest_go_first_for_size() -> None:
+    """Until the rest fits; an older small one does not outlive a newer large one."""
+    small, large, newest = version(days(3), a=1), version(days(2), b=MOST_BYTES), version(days(1), c=1)
+    assert expired([newest, small, large], NOW) == [small, large]
+    assert expired([version(days(2), b=MOST_BYTES - 1), newest], NOW) == []
+    assert expired([], NOW) == []
+
+
+def test_the_newest_never_goes_for_size() -> None:
+    """Even if it alone is too large."""
+    older, newest = version(days(2), a=1), version(days(1), b=MOST_BYTES + 1)
+    assert expired([older, newest], NOW) == [older]
+
+
+def test_a_content_counts_once() -> None:
+    """Versions that share a content share its place on the disk."""
+    versions = [version(days(age), same=MOST_BYTES) for age in (1, 2, 3)]
+    assert expired(versions, NOW) == []
+    more = version(days(4), same=MOST_BYTES, other=1)
+    assert expired([*versions, more], NOW) == [more]
