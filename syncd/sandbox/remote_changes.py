@@ -281,15 +281,24 @@ class RemoteChanges:
 
     # -- saving
 
-    def save(self, why: Why, versions: Mapping[str, RemoteEntry]) -> None:
-        """Save these versions at home, but not those that are saved already. Raises `TryLater`."""
+    def save(
+        self,
+        why: Why,
+        versions: Mapping[str, RemoteEntry],
+        base_of: Callable[[str], tuple[int, bytes] | None] = lambda _: None,
+    ) -> None:
+        """Save these versions at home, but not those that are saved already. Raises `TryLater`.
+
+        `base_of` returns mode and content of what had been sent as a path, for a merge, if they are known.
+        """
         new = {
             path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
         }
         if not new:
             return
         try:
-            saved = self.saved_versions.save(why, self._target.sandbox_id, new)
+            bases = {path: base for path in new if (base := base_of(path)) is not None}
+            saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
         except OSError as failure:
             raise TryLater(
                 f"the agent's version of {shown_path(min(new))!r} cannot be saved ({failure.strerror or failure}), "

@@ -386,7 +386,14 @@ def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _Sa
 def _version_of(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
     paths = {
         os.fsdecode(row.path): SavedPath(
-            row.kind, row.mode, row.mtime_s, row.size_bytes, row.digest, os.fsdecode(row.target)
+            row.kind,
+            row.mode,
+            row.mtime_s,
+            row.size_bytes,
+            row.digest,
+            os.fsdecode(row.target),
+            row.base_digest,
+            row.base_mode,
         )
         for row in record.rows
     }

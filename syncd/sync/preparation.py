@@ -52,6 +52,7 @@ class Preparation:
     agent_changes: AgentChanges
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
+    base_of: Callable[[str], tuple[int, bytes] | None]
     _request: LookRequest | None = field(default=None, init=False)
 
     def begin(self) -> None:
@@ -97,7 +98,7 @@ class Preparation:
             raise SandboxEmptied
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         decision = self._decide(differing)
-        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written))
+        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written), self.base_of)
         self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
         suspects = self._remove(result, decision, request, wanted)
         here = {**self.manifest, **self.held_here}

@@ -32,7 +32,7 @@ from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Manifest, content_bytes, count_files, difference, without_digest
+from syncd.scan.manifest import Difference, Manifest, arrived_digest, content_bytes, count_files, difference, without_digest
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.agent_work import LeaveOut, save_all
 from syncd.sync.delivery import Delivery, SyncObserver
@@ -443,7 +443,14 @@ class SyncCycle:
             agent_changes,
             services.delivery.mark_uncertain,
             self.save_agent_work,
+            self._base_content,
         )
+
+    def _base_content(self, path: str) -> tuple[int, bytes] | None:
+        """Mode and bytes of what was sent as this path, if they are known."""
+        entry = (self.baseline or {}).get(path)
+        content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
+        return None if entry is None or content is None else (entry.mode, content)
 
     def _prove(self, run: _Run, delivered: _Delivered) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
