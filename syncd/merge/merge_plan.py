@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from syncd.merge.writes import LocalEntry
@@ -61,6 +61,15 @@ class MergePlan:
     def of(self, *outcomes: MergeOutcome) -> list[PlannedPath]:
         """Return the paths with one of these outcomes."""
         return [planned for planned in self.paths if planned.outcome in outcomes]
+
+    def with_conflicts(self, paths: Collection[str], reason: str) -> MergePlan:
+        """Return the plan with these paths in conflict."""
+        return MergePlan(
+            tuple(
+                replace(planned, outcome=MergeOutcome.CONFLICT, reason=reason) if planned.path in paths else planned
+                for planned in self.paths
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,15 @@ from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Manifest, arrived_digest, content_bytes, count_files, difference, without_digest
+from syncd.scan.manifest import (
+    Difference,
+    Manifest,
+    arrived_digest,
+    content_bytes,
+    count_files,
+    difference,
+    without_digest,
+)
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.agent_work import LeaveOut, save_all
 from syncd.sync.delivery import Delivery, SyncObserver
