@@ -23,12 +23,10 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
+from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
+from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
@@ -42,14 +40,15 @@ from syncd.scan.manifest import (
     without_digest,
 )
 from syncd.selection.secret_scanner import sent_secret_warning
-from syncd.sync.agent_work import LeaveOut, save_all
-from syncd.sync.delivery import Delivery, SyncObserver
+from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
+from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
@@ -83,18 +82,6 @@ class Outcome:
     def word(self) -> str:
         """The outcome's name in logs and in `push --json`."""
         return "initialized" if self.sync else "unchanged"
-
-
-@dataclass(frozen=True)
-class SandboxServices:
-    """The parts of a sync that work with one sandbox."""
-
-    target: Target
-    delivery: Delivery
-    deletion_sync: DeletionSync
-    partial_archives: PartialArchives
-    remote_changes: RemoteChanges
-    blocked_paths: BlockedPaths
 
 
 @dataclass(frozen=True)
@@ -139,7 +126,7 @@ class SyncCycle:
     snapshotter: Snapshotter
     sync_state: SyncState
     base_store: BaseStore
-    leave_out: Callable[[], LeaveOut]
+    work_saver: WorkSaver
     taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
@@ -148,8 +135,6 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
-    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
-    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -199,40 +184,22 @@ class SyncCycle:
     def save_in_s(self) -> float | None:
         """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
         acquired_sandbox = self.provider.acquired_sandbox
-        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+        if acquired_sandbox is None or self.services is None or self.work_saver.is_done(self.services.target):
             return None
         return self.sandbox_ends_in_s
 
     def save_before_end(self) -> None:
         """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
-        if self.services is None or self._saved_for == self.services.target.sandbox_id:
-            return
-        self._saved_for = self.services.target.sandbox_id
-        if self.services.remote_changes.looks:
-            self._save_what_differs(Why.SANDBOX_ENDED)
-
-    def _save_what_differs(self, why: Why) -> None:
-        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
-        try:
-            self.save_agent_work(why)
-        except (StepFailed, TryLater) as failure:
-            self.unsaved_warnings = [
-                SyncWarning(
-                    "unsaved",
-                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
-                    "what was brought home before is here; the rest ended with the sandbox",
-                )
-            ]
+        if self.services is not None:
+            self.work_saver.before_end(self.services, self._content)
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
         recorded = self.sync_state.recorded_target()
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
-        if self.services is not None and self.services.target.same_sandbox(recorded):
-            self.save_before_end()
-            return
-        self._switch_to(recorded)
+        if self.services is None or not self.services.target.same_sandbox(recorded):
+            self._switch_to(recorded)
         self.save_before_end()
 
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
@@ -450,7 +417,7 @@ class SyncCycle:
             self._held_here,
             agent_changes,
             services.delivery.mark_uncertain,
-            self.save_agent_work,
+            self._save_agent_work,
             self._base_content,
         )
 
@@ -526,15 +493,9 @@ class SyncCycle:
         except OSError as failure:
             _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
 
-    def save_agent_work(self, why: Why) -> None:
-        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
-        services = self.services
-        if services is None:
-            return
-        leftovers = services.deletion_sync.leftovers
-        unsaved = save_all(services.remote_changes, self._content, leftovers, self.leave_out(), why)
-        for path in unsaved[:MOST_NAMED]:
-            _log.warning("%r in the sandbox was not saved", shown_path(path))
+    def _save_agent_work(self, why: Why) -> None:
+        if self.services is not None:
+            self.work_saver.save(self.services, self._content, why)
 
     # -- decisions
 
@@ -624,7 +585,7 @@ class SyncCycle:
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
-            *self.unsaved_warnings,
+            *self.work_saver.warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:
