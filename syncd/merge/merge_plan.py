@@ -25,6 +25,7 @@ from syncd.scan.symlinks import leads_out, stays_inside
 
 _EXECUTABLE = 0o100
 _READABLE = 0o444
+_LINK_MODE = 0o777  # as a scan has it
 
 
 class MergeOutcome(Enum):
@@ -260,7 +261,7 @@ def next_base(planned: PlannedPath, mode: int) -> Entry | None:
         return None
     return Entry(
         Kind(remote.kind.value),
-        mode,
+        _LINK_MODE if remote.kind is RemoteKind.SYMLINK else mode,
         max(0, remote.mtime_s),
         remote.size_bytes if remote.kind is RemoteKind.FILE else 0,
         remote.target,

@@ -14,7 +14,7 @@ from syncd.core.text import shown_path
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
@@ -131,13 +131,23 @@ class Preparation:
             if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
                 again.setdefault(path, []).append(seen[path])
         if self.agent_changes is AgentChanges.OVERWRITE:
-            again |= {path: [seen[path]] for path in self.paths_to_delete if path in seen}
+            again |= self._changed_there(result)
         removals = [result]
         if again:
             self.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(self.remote_changes.look(LookRequest(items)))
         return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+
+    def _changed_there(self, result: LookResult) -> Versions:
+        """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
+        items = {
+            path: LookItem((), LookAction.FETCH)
+            for path in self.paths_to_delete
+            if result.differing.get(path, ABSENT) != ABSENT
+        }
+        found = self.remote_changes.look(LookRequest(items)).differing if items else {}
+        return {path: [entry] for path, remote in found.items() if (entry := as_entry(remote)) is not None}
 
     def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
         entry = self.manifest.get(path) or self.held_here.get(path)
