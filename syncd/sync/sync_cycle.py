@@ -86,12 +86,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Run:
-    """One sync that was asked for: `changed` are the only directories to scan, None for all."""
+    """One sync that was asked for: `changed` are the only directories to scan, None for all.
+
+    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
+    """
 
     services: SandboxServices
     mode: SyncMode
     observer: SyncObserver
     changed: Collection[str] | None
+    unsaved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,12 @@ class SyncCycle:
         for _ in range(_TIMES_LEFT_OUT + 1):
             try:
                 outcome = self._sync(run)
-            except (PathsBlocked, PathsWithheld):
+            except PathsBlocked:
+                continue
+            except PathsWithheld:
+                if run.mode is SyncMode.FORCED:
+                    remote_changes = services.remote_changes
+                    run = replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
                 continue
             except SandboxEmptied:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
@@ -309,7 +318,10 @@ class SyncCycle:
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
-        self._held_here = {} if run.mode is SyncMode.FORCED else services.remote_changes.held_here(scanned.manifest)
+        self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if run.mode is SyncMode.FORCED:
+            self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
+        self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
         if not blocked and not self._held_here:
             return scanned
         manifest = without_held(without(scanned.manifest, blocked), self._held_here, self.baseline)
@@ -322,7 +334,9 @@ class SyncCycle:
         files = count_files(scanned.manifest.values())
         _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
         is_partial = self._partial_is_enough(run, scanned.manifest)
-        if is_partial or run.mode is SyncMode.FORCED:  # contents that turn out unchanged are not compressed again
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
+        kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)
+        if is_partial or run.mode is SyncMode.FORCED or kept:
             scanned = self.snapshotter.resolved(scanned, self.baseline or {})
         stays = self._stays(run, scanned)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
@@ -337,7 +351,7 @@ class SyncCycle:
     def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
-            return frozenset()
+            return frozenset(self._held_here)
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
