@@ -59,6 +59,7 @@ class SharedEmulator:
         faults = self.emulator.faults
         faults.on("acquire", "after", lambda _: _running[-1].checker.note_acquire())
         faults.on("initialize", "before", _note_initialize)
+        faults.on("dump", "before", lambda _: _running[-1].checker.note_dump())
         faults.on("upload", "before", lambda _: _running[-1].checker.note_upload())
         for op in ("execution-logs", "execution-status"):
             # A program runs in the machine's time: in scripted time it has ended by then, unless it is held.

@@ -169,7 +169,8 @@ class _Generator:
         return steps
 
     def _first_steps(self) -> Scenario:
-        return []
+        # Then each archive must hold everything.
+        return [Step("wipe_sandboxes")] if self._random.random() < 0.5 else []
 
     def _change_during_fault(self) -> Scenario:
         """Change a file during a fault, and while the daemon waits to retry, change another one or change it back."""
@@ -410,15 +411,15 @@ class _ConfiguredGenerator(_Generator):
         random = self._random
         self._settings = [
             random.choice(("mirror", "mirror", "reset", "keep")),
-            random.choice(("full", "changes")),
+            random.choice(("full", "auto", "auto")),
             random.choice((0, 0, 0, 90, 600, 7200)),
             random.choice((0, 0, 4000)),
             random.choice((1.0, 1.0, 0.05, 4.0)),
-            random.random() < 0.2,
+            random.choice(("save", "save", "hold", "overwrite")),
         ]
 
     def _first_steps(self) -> Scenario:
-        wipes = [Step("wipe_sandboxes")] if self._settings[1] == "changes" and self._random.random() < 0.3 else []
+        wipes = [Step("wipe_sandboxes")] if self._settings[1] == "auto" and self._random.random() < 0.3 else []
         return [Step("settings", tuple(self._settings)), *wipes]
 
     def _event(self) -> Step:
@@ -437,6 +438,7 @@ class _ConfiguredGenerator(_Generator):
             return self._reconfigure(at)
         return random.choice(
             (
+                Step("push_force"),
                 Step("hold_executions", (), at),
                 Step("release_executions", (), at),
                 Step("late_executions", (), at),
@@ -451,7 +453,9 @@ class _ConfiguredGenerator(_Generator):
         random, path = self._random, self._path()
         if random.random() < 0.3:
             return super()._pattern()
-        if self._settings[1] == "changes" and random.random() < 0.3:
+        if random.random() < 0.35:
+            return self._both_sides()
+        if self._settings[1] == "auto" and random.random() < 0.3:
             return self._interrupted_proof()
         if random.random() < 0.3:
             return self._change_of_kind()
@@ -494,6 +498,48 @@ class _ConfiguredGenerator(_Generator):
             Step("late_executions", (), random.choice((None, self._injection_point(), 1000))),
             Step("wait_idle"),
             Step("late_executions"),
+        ]
+
+    def _both_sides(self) -> Scenario:
+        """Change a path on one side or both, with what may lose the agent's version: whole archives, ends, no looks."""
+        random, path, other = self._random, self._path(), self._path()
+        self._text += 2
+        if random.random() < 0.3:
+            path = _joined(self._folder(), "deep/f")
+        rest, at = Step("wait_idle"), self._injection_point() if random.random() < 0.2 else None
+        local = random.choice(
+            (
+                [],
+                [],
+                [Step("write", (path, 8, self._text))],
+                [Step("chmod", (path, 0o755))],
+                [Step("remove", (path,))],
+                [Step("remove", (path.rpartition("/")[0] or path,))],
+                [Step("rename", (path, other))],
+            )
+        )
+        trouble = random.choice(
+            (
+                [],
+                [Step("push_force")],
+                [Step("advance", (700.0,))],
+                [Step("fault", ("initialize: lost",))],
+                [Step("fault", ("initialize: 500 after",)), Step("write", (other, 8, self._text)), Step("wait_failing")],
+                [Step("fault", ("execute: 404 x9",)), Step("fault", ("dump: 404 x9",))],
+                [Step("fault", (random.choice(MORE_FAULTS),))],
+                [Step(random.choice(("kill", "stop", "reload")))],
+            )
+        )
+        return [
+            Step("write", (path, random.choice((8, 300)), self._text - 1)),
+            rest,
+            self._agent_operation(at, path),
+            *([rest] if random.random() < 0.3 else []),
+            *(local if random.random() < 0.7 else ()),
+            *trouble,
+            Step("write", (other, 8, self._text + 5000)),
+            rest,
+            *([self._agent_operation(None, path), *local, rest] if random.random() < 0.4 else []),
         ]
 
     def _change_of_kind(self) -> Scenario:
@@ -565,10 +611,18 @@ class _ConfiguredGenerator(_Generator):
     def _agent_operation(self, at: int | None, path: str = "") -> Step:
         random = self._random
         path = path or random.choice((self._path(), self._path(), _joined(self._folder(), "agents")))
-        if random.random() < 0.75:
-            self._text += 1
-            return Step("agent_writes", (path, self._text), at)
-        return Step("agent_removes", (random.choice((path, path, self._folder())),), at)
+        self._text += 1
+        return random.choice(
+            (
+                *(Step("agent_writes", (path, self._text), at),) * 8,
+                *(Step("agent_edits_alike", (path, self._text), at),) * 3,
+                *(Step("agent_chmod", (path,), at),) * 2,
+                Step("agent_links", (random.choice((path, self._folder())), random.choice(TARGETS)), at),
+                *(Step("agent_makes_folder", (path, self._text), at),) * 2,
+                *(Step("agent_removes", (random.choice((path, path, self._folder())),), at),) * 4,
+                *((Step("agent_empties", (), at),) if random.random() < 0.3 else ()),
+            )
+        )
 
     def _reconfigure(self, at: int | None) -> Step:
         random = self._random
@@ -576,11 +630,11 @@ class _ConfiguredGenerator(_Generator):
         self._settings[which] = random.choice(
             (
                 ("mirror", "reset", "keep"),
-                ("full", "changes"),
+                ("full", "auto"),
                 (0, 90, 600, 7200),
                 (0, 4000, 20_000),
                 (1.0, 0.05, 4.0),
-                (False, True),
+                ("save", "hold", "overwrite"),
             )[which]
         )
         return Step("reconfigure", tuple(self._settings), at)
