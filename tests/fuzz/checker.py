@@ -296,7 +296,9 @@ class Checker:
     def _all_saved(self) -> list[tuple[str, Entry]]:
         """Return all saved files, by the digests of their contents in the contents' place, and links."""
         return [
-            (path, _saved_entry(saved)) for version in self._saved_versions.all() for path, saved in version.paths.items()
+            (path, _saved_entry(saved))
+            for version in self._saved_versions.all()
+            for path, saved in version.paths.items()
         ]
 
     def note_acquire(self) -> None:

@@ -250,7 +250,9 @@ def sent_in(tar: bytes) -> dict[str, Sent]:
     """Return the members of an archive by their paths."""
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
         return {
-            name: _sent(members, member) for member in members if (name := member.name.removeprefix("./")) not in ("", ".")
+            name: _sent(members, member)
+            for member in members
+            if (name := member.name.removeprefix("./")) not in ("", ".")
         }
 
 

@@ -29,6 +29,7 @@ from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.clock import MACHINE, ServerClock, SimulatedClock
+from tests.fuzz.configured_generator import generate
 from tests.fuzz.daemon import (
     SimulatedCycle,
     SimulatedDaemon,
@@ -37,7 +38,7 @@ from tests.fuzz.daemon import (
     SimulatedNotifier,
 )
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.scenario import Scenario, Step, generate, render, shrink
+from tests.fuzz.scenario import Scenario, Step, render, shrink
 from tests.fuzz.simulation import KEY, Simulation
 
 EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})

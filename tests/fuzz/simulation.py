@@ -29,8 +29,8 @@ from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator
-from syncd.sandbox.saved_versions import SavedVersions
 from syncd.report.status_publisher import RunTotals
+from syncd.sandbox.saved_versions import SavedVersions
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.damage import damage

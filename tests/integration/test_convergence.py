@@ -29,7 +29,8 @@ from syncd.sync.sync_state import SyncState
 from syncd.watch.changes import Changes
 from syncd.watch.dirty_directories import DirtyDirectories
 from tests.fuzz.runner import SharedEmulator, report, run
-from tests.fuzz.scenario import Step, generate, parse, render, shrink
+from tests.fuzz.configured_generator import generate
+from tests.fuzz.scenario import Step, parse, render, shrink
 from tests.fuzz.simulation import Simulation
 
 BATCH = 16

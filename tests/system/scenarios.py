@@ -23,11 +23,12 @@ from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.sandbox.removal_plan import within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
-from tests.fuzz.damage import damage
 from tests.fuzz.checker import DEFAULTS
+from tests.fuzz.configured_generator import generate
+from tests.fuzz.damage import damage
 from tests.fuzz.model import SandboxModel, extracted_of, not_deleted, sent_in
 from tests.fuzz.operations import AGENT_STEPS, MARKS, Operations, SandboxAgent, Tree, tree
-from tests.fuzz.scenario import Scenario, Step, generate
+from tests.fuzz.scenario import Scenario, Step
 from tests.system.command import CLOCK, Running
 from tests.system.rig import KEY, Rig, emptied
 
@@ -151,7 +152,9 @@ class ProcessRun:
             case "settings" | "reconfigure":
                 for tracked in self._sandboxes.values():
                     with tracked.lock:
-                        if self._settings[0] == "keep" and self._settings[5] == "overwrite":  # an initialize without an answer is not recorded
+                        if (
+                            self._settings[0] == "keep" and self._settings[5] == "overwrite"
+                        ):  # an initialize without an answer is not recorded
                             tracked.model.forget()
                 self._configure(step.args)
                 self._figures["configured"] += 1
