@@ -80,6 +80,11 @@ class SharedEmulator:
         return Simulation(self.emulator, self.clock, folder, scenario, figures, sandbox_id=f"box{self.used}")
 
 
+def running_simulation() -> Simulation:
+    """Return the simulation that runs now."""
+    return _running[-1]
+
+
 def run(shared: SharedEmulator, folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:
     """Run the scenario in `folder`, which must be new and is removed, and return the simulation."""
     simulation = shared.simulation(folder, scenario, figures)

@@ -374,7 +374,7 @@ class Simulation:
             if self._injects and not self._saved:
                 self._at_request.remove(each)
                 with self.injection(enabled=False):
-                    self._do(Step(each[2]))
+                    self._do(Step(each[2], each[3:]))
 
     # -- steps that need no daemon
 
