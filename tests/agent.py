@@ -15,7 +15,7 @@ class Agent:
     """Edits the files of a sandbox's workspace.
 
     A path is relative to `workspace`, in bytes or as Python's file names; directories that it needs are made. What it
-    writes gets an mtime that differs from the old one in whole seconds, which is all that an archive tells: no test
+    writes gets an mtime that is later than the old one by whole seconds, which is all that an archive tells: no test
     depends on how fast it is.
     """
 
@@ -42,8 +42,8 @@ class Agent:
         if mode is not None:
             os.chmod(full, mode)
         now = os.stat(full)
-        if before is not None and int(now.st_mtime) == int(before.st_mtime):
-            os.utime(full, (now.st_atime, int(now.st_mtime) + 1))
+        if before is not None and int(now.st_mtime) <= int(before.st_mtime):
+            os.utime(full, (now.st_atime, int(before.st_mtime) + 1))
 
     def write_with_old_mtime(self, path: NamedPath, content: bytes | str) -> None:
         """Write an existing file in place, and set its mtime back. With a content as long, no stat tells."""

@@ -56,6 +56,10 @@ class BaseStore:
         with contextlib.suppress(OSError):
             write_whole(self._index, msgspec.msgpack.encode(rows))
 
+    def pieces(self) -> list[Piece]:
+        """Return the chunks of the last whole archive, as far as they are there."""
+        return [piece for _, key in self._rows() if key and (piece := self._chunks.get(key)) is not None]
+
     def keep_replaced(self, base: Manifest, paths: Iterable[str], snapshot_bytes: int) -> None:
         """Copy the bytes of these paths of the base out of the chunks, before others take their place."""
         self._keep(self._replaced(base, paths), snapshot_bytes)
@@ -131,12 +135,15 @@ class BaseStore:
             return None
         return content if hashlib.sha256(content).digest() == digest else None
 
+    def _rows(self) -> list[tuple[bytes, str]]:
+        try:
+            return msgspec.msgpack.decode(read_file(self._index), type=list[tuple[bytes, str]])
+        except (OSError, msgspec.MsgspecError):
+            return []
+
     def _piece_of(self, path: str) -> Piece | None:
         """The piece of the chunk in which the path would be."""
-        try:
-            rows = msgspec.msgpack.decode(read_file(self._index), type=list[tuple[bytes, str]])
-        except (OSError, msgspec.MsgspecError):
-            return None
+        rows = self._rows()
         at = bisect.bisect_right(rows, _in_order(os.fsencode(path)), key=lambda row: _in_order(row[0])) - 1
         return self._chunks.get(rows[at][1]) if at >= 0 and rows[at][1] else None
 

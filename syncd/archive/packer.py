@@ -149,7 +149,9 @@ class Packer:
         """Delete the pieces of interrupted packings: they would accumulate, and a full disk would stay full."""
         if self._incomplete:
             reusable = (self._store.get(key) for chunk in chunks if (key := chunk.key(form(codec))))
-            self._store.keep_only([piece for piece in reusable if piece is not None])
+            # What was sent last is kept for a merge, until the next whole archive has arrived.
+            sent = self._base_store.pieces() if self._base_store is not None else []
+            self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
 
     def clear(self) -> None:
         """Delete all stored pieces."""

@@ -30,6 +30,8 @@ COMMANDS = {
     "status": "Show what the daemon is doing, and did last.",
     "history": "List past syncs.",
     "flush": "Wait until all that is on disk now is in the sandbox.",
+    "diff": "Show what was changed in the sandbox, as a patch.",
+    "apply": "Bring home what was changed in the sandbox.",
     "verify": "Compare the sandbox's workspace with this one.",
     "pull": "Download the sandbox's workspace into a new folder.",
     "saved": "List, show, restore and drop the agent's versions that were saved.",

@@ -31,12 +31,15 @@ def command(config_file: str | None, timeout_s: float | None) -> None:
     """Wait until all that is on disk now is in the sandbox: `syncd flush && start-the-agent`.
 
     After a second, stderr says what is waited for. Up to two more syncs follow while a file changes as it is read; if
-    it still does, it is named, with exit code 75, and everything else is in the sandbox.
+    it still does, it is named, with exit code 75, and everything else is in the sandbox. Paths that are held, as both
+    sides changed them, are named on stderr, and are no failure.
     """
     config = configured(config_file)
     from syncd.cli.daemon_client import ask_or_do  # noqa: PLC0415 - after the configuration is known to be right
+    from syncd.cli.push import tell_held  # noqa: PLC0415
 
-    ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
+    result = ask_or_do(lambda: _by_daemon(config, timeout_s), lambda: _standalone(config, timeout_s))
+    tell_held(result)
 
 
 def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None:
@@ -56,16 +59,17 @@ def _by_daemon(config: Config, timeout_s: float | None) -> dict[str, Any] | None
             ) from None
 
 
-def _standalone(config: Config, timeout_s: float | None) -> None:
+def _standalone(config: Config, timeout_s: float | None) -> dict[str, Any]:
     from syncd.archive.snapshotter import SyncMode  # noqa: PLC0415
     from syncd.cli.progress.display import ProgressDisplay  # noqa: PLC0415
     from syncd.cli.standalone_sync import sync_alone  # noqa: PLC0415 - where no daemon runs
+    from syncd.daemon.sync_requests import described  # noqa: PLC0415
     from syncd.report.logs import LogFormat, set_up_logs  # noqa: PLC0415
 
     set_up_logs("error", LogFormat.TEXT, {})
     with ProgressDisplay(silent_s=_SILENT_S) as progress, _until(timeout_s) as late:
         try:
-            sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s)
+            return described(sync_alone(config, SyncMode.CHANGED, progress, give_up_s=timeout_s))
         except (Stop, KeyboardInterrupt):
             if not late.is_set():
                 raise

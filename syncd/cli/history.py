@@ -152,6 +152,11 @@ def _notes(record: SyncRecord) -> Iterator[str]:
     """The notes below the row."""
     if record.error is not None and failed(record):
         yield f"{record.error.step}: {record.error.message}"
+    agent = [f"saved {counted(record.saved, 'version')} of the agent"] if record.saved else []
+    if record.held:
+        agent.append(f"{counted(record.held, 'path')} held")
+    if agent:
+        yield ", ".join(agent)
     counts = [f"after {counted(record.failures_before, 'failure')}"] if record.failures_before else []
     if record.attempts > 1:
         counts.append(counted(record.attempts, "attempt"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from syncd.cli.options import config_option, configured, json_option
 from syncd.core.errors import Stop, TryLater
 from syncd.core.settings import Config
+from syncd.core.text import shown_path
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,17 @@ def command(config_file: str | None, force: bool, as_json: bool) -> None:
     else:
         click.echo(summary(pushed))
     sys.stdout.flush()
+    tell_held(pushed.result)
     if pushed.is_first and not as_json:
         from syncd.cli.init.next_steps import after_first_sync  # noqa: PLC0415 - once in a workspace's life
 
         click.echo(after_first_sync(config_file), err=True)
+
+
+def tell_held(result: Mapping[str, Any]) -> None:
+    """Name on stderr the paths that stay as they are in the sandbox."""
+    for path in result.get("held", ()):
+        click.echo(f"held: {shown_path(path)} was changed here and in the sandbox: `syncd apply` merges it", err=True)
 
 
 def push(config: Config, force: bool) -> PushResult:

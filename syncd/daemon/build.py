@@ -54,6 +54,7 @@ from syncd.sync.sandbox_factory import SandboxFactory, retry_settings_of
 from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore
 from syncd.watch.interface import watcher
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.scan_listener import NoScanListener, ScanListener
@@ -203,7 +204,16 @@ def sync_cycle_of(
     )
     throttle = throttle or Throttle(limit_of(config))
     sandbox_factory = SandboxFactory(
-        config, folders, key, context, client, throttle, sync_state, check, snapshotter.is_excluded
+        config,
+        folders,
+        key,
+        context,
+        client,
+        throttle,
+        sync_state,
+        check,
+        snapshotter.is_excluded,
+        os.path.join(folders.spool, "copies"),
     )
     return SyncCycle(
         sandbox_factory.provider(),
@@ -212,6 +222,7 @@ def sync_cycle_of(
         sync_state,
         base_store,
         lambda: PathRules(path, selection, excludes).leave_out,
+        TakenStore(folders.state),
         context.clock,
     )
 

@@ -200,6 +200,26 @@ def ask(folder: str, request: Message, clock: Clock, timeout_s: float | None = N
     raise ConnectionError("the daemon closed the connection")
 
 
+@contextlib.contextmanager
+def writing(folder: str, timeout_s: float) -> Iterator[bool]:
+    """Keep the daemon of this state folder, if one runs, from beginning a sync; false if none does.
+
+    A sync that is under way is waited for, but no longer than `timeout_s`. Raises `OSError`.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
+        try:
+            with _short_path(folder) as path:
+                connection.connect(path)
+            connection.sendall(json.dumps({"do": "write"}).encode() + b"\n")
+        except OSError:
+            yield False
+            return
+        with contextlib.suppress(TimeoutError):
+            connection.recv(_LONGEST_REQUEST)
+        yield True
+
+
 def listens(folder: str) -> bool:
     """True if a daemon listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short_path(folder) as path:

@@ -24,7 +24,7 @@ from syncd.daemon.backoff import FailureBackoff, ends_a_new_daemon
 from syncd.daemon.control import Client, ControlServer, Message
 from syncd.daemon.live_reload import LiveReload
 from syncd.daemon.pause_file import PauseFile
-from syncd.daemon.scheduler import SchedulerInput, Sync, ends_pause, idle_state, next_action
+from syncd.daemon.scheduler import SaveAgentWork, SchedulerInput, Sync, ends_pause, idle_state, next_action
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import PAUSED, RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
@@ -107,6 +107,7 @@ class Daemon:
         self._rescan_at_s = 0.0
         self._dirty = DirtyDirectories()
         self._paused = False
+        self._writers: list[Client] = []  # commands that write to the workspace: no sync begins meanwhile
         self._progress_sent_s = 0.0
         self._slept_s = 0.0
         self._woke = False
@@ -125,9 +126,14 @@ class Daemon:
         _log.info("watching %s", self._publisher.workspace)
         try:
             while not self._components.signals.reload:
+                self._let_write()
                 action = next_action(self._scheduler_input(), self._clock.monotonic_s(), *self._times())
                 if isinstance(action, Sync):
                     self._sync(action.reason)
+                elif isinstance(action, SaveAgentWork):
+                    self._cycle.save_before_end()
+                    self._learn()
+                    self._warn()
                 else:
                     self._rest(action.until_s)
         except Stop:
@@ -388,6 +394,8 @@ class Daemon:
             case "left":
                 self._forget_sandbox(str(message.get("sandbox")))
                 client.done(0)
+            case "write":
+                self._writers.append(client)
             case "pause" | "resume" as command:
                 self._pause_or_resume(client, command)
             case _:
@@ -398,6 +406,12 @@ class Daemon:
         self._request_queue.add(request)
         if request.client is not None and self._publisher.state in _SYNCING:
             request.client.send({"event": "progress", "state": self._publisher.state})
+
+    def _let_write(self) -> None:
+        """Tell commands that they may write to the workspace, now that no sync is under way."""
+        self._writers = [client for client in self._writers if client.waits]
+        for client in self._writers:
+            client.send({"event": "ready"})
 
     def _forget_sandbox(self, sandbox_id: str) -> None:
         """Forget a sandbox that was released: an idle daemon sends no request that would fail."""
@@ -423,8 +437,11 @@ class Daemon:
     def _scheduler_input(self) -> SchedulerInput:
         sandbox_ends_in_s = self._cycle.sandbox_ends_in_s
         moves_at_s = inf if sandbox_ends_in_s is None else self._clock.monotonic_s() + sandbox_ends_in_s
+        save_in_s = self._cycle.save_in_s
         return SchedulerInput(
+            save_at_s=inf if save_in_s is None else self._clock.monotonic_s() + save_in_s,
             burst=self._burst,
+            written_to=bool(self._writers),
             requested=bool(self._request_queue.fresh),
             paused=self._paused,
             hold=self._backoff.hold,

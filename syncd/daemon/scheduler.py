@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
 from syncd.sync.status_document import State
 from syncd.sync.sync_reason import SyncReason
@@ -34,11 +35,13 @@ class SchedulerInput:
     """The values that the decision rests on."""
 
     burst: Burst | None = None
+    written_to: bool = False  # a command of ours is writing to the workspace
     requested: bool = False
     paused: bool = False
     hold: Hold | None = None
     not_before_s: float | None = None
     rescan_at_s: float = 0.0
+    save_at_s: float = inf  # the agent's work is to be saved then, as its sandbox ends
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,33 @@ class Sync:
 
 
 @dataclass(frozen=True)
+class SaveAgentWork:
+    """Save the agent's work now."""
+
+
+@dataclass(frozen=True)
 class Wait:
     """Do nothing until then, unless something happens. None: until something happens."""
 
     until_s: float | None
 
 
-def next_action(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
-    """Sync now, with the reason, or wait until then."""
+def next_action(
+    scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float
+) -> Sync | SaveAgentWork | Wait:
+    """Sync or save now, or wait until then."""
+    if scheduler_input.save_at_s <= now_s:
+        return SaveAgentWork()
+    action = _next_sync(scheduler_input, now_s, quiet_s, max_wait_s)
+    if isinstance(action, Wait) and scheduler_input.save_at_s < inf:
+        until_s = inf if action.until_s is None else action.until_s
+        return Wait(min(until_s, scheduler_input.save_at_s))
+    return action
+
+
+def _next_sync(scheduler_input: SchedulerInput, now_s: float, quiet_s: float, max_wait_s: float) -> Sync | Wait:
+    if scheduler_input.written_to:
+        return Wait(None)
     if scheduler_input.requested:
         return Sync(SyncReason.ORDER)
     if scheduler_input.paused:

@@ -6,6 +6,7 @@ and changes are sent anyway. A sync that began for it goes on.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.errors import SyncdError, TryLater
 from syncd.daemon.control import Client
+from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
 from syncd.sync.sync_cycle import Outcome
 
@@ -124,10 +126,14 @@ def _answered(request: SyncRequest, outcome: Outcome) -> SyncRequest | None:
 
 
 def described(outcome: Outcome) -> dict[str, object]:
-    """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before."""
+    """The outcome as `push --json` prints it; `change` is null where it is unknown what the sandbox held before.
+
+    `held` are the first paths that both sides changed, and that stay as they are in the sandbox.
+    """
     sync = msgspec.to_builtins(outcome.sync) if outcome.sync else None
     change = outcome.change
     counts = None
     if change is not None:
         counts = {"added": len(change.added), "changed": len(change.changed), "removed": len(change.removed)}
-    return {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts}
+    held = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in outcome.held[:MOST_NAMED]]
+    return {"outcome": outcome.word, "files": outcome.files, "sync": sync, "change": counts, "held": held}

@@ -14,13 +14,13 @@ from datetime import datetime
 
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import one_line, shown_path
-from syncd.merge.git import LARGE_BYTES, Git, GitWorkTree, find_work_tree, private_repository
+from syncd.merge.git import Git, GitWorkTree, fast_import, find_work_tree, private_repository, with_settings
 from syncd.merge.git_objects import (
     SUBMODULE_MODE,
     GitChange,
     GitVersion,
-    blob_command,
     blob_id,
+    checked_blob_command,
     commit_command,
     delete_line,
     identity,
@@ -51,7 +51,7 @@ class NewBranch:
 
 @dataclass
 class _NewCommit:
-    """What one commit writes and deletes; paths are relative to the workspace."""
+    """The paths that one commit writes and deletes, relative to the workspace."""
 
     writes: list[tuple[str, bytes, bytes, GitVersion]]
     deletes: list[str]
@@ -236,7 +236,7 @@ def _write_commits(
             for path, _, blob, version in commit.writes:
                 if blob not in stored:
                     stored.add(blob)
-                    yield from blob_command(path, version)
+                    yield from checked_blob_command(path, version, blob, work_tree.object_format)
             yield commit_command(reference.encode(), person, message.encode(), parent)
             # A file may take the place of a directory, and the other way round: what is gone makes room first.
             yield from (delete_line(work_tree.prefix + path) for path in commit.deletes)
@@ -246,8 +246,8 @@ def _write_commits(
     with private_repository(git, scratch, work_tree.object_format) as folder:
         variables = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": work_tree.objects}
         shared = work_tree.settings.get("core.sharedrepository", "")
-        options = ["-c", f"core.sharedRepository={shared}"] if shared else []
-        git.feed([*options, "fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands(), variables)
+        settings = {"core.sharedRepository": shared} if shared else {}
+        fast_import(git, commands(), {**variables, **with_settings(settings)})
         references = [reference for reference, _, _ in planned]
         listed = git.run(["show-ref", "--verify", "--hash", *references], variables)
     return tuple(listed.output.decode().split())
@@ -258,7 +258,6 @@ def _create_reference(git: Git, work_tree: GitWorkTree, reference: str, tip: str
     who, email = _name_and_email(work_tree)
     variables = {
         "GIT_DIR": work_tree.folder,
-        "GIT_WORK_TREE": work_tree.workspace,  # with a work tree, git keeps a log of each branch
         "GIT_COMMITTER_NAME": who,
         "GIT_COMMITTER_EMAIL": email,
         "GIT_COMMITTER_DATE": f"{int(now.timestamp())} {now:%z}",
@@ -274,12 +273,8 @@ def _create_reference(git: Git, work_tree: GitWorkTree, reference: str, tip: str
 
 def _without_hooks(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that disable the hooks which are settings (`hook.NAME.command`, since git 2.54)."""
-    names = {key.rpartition(".")[0] for key in settings if key.startswith("hook.") and key.count(".") > 1}
-    variables = {"GIT_CONFIG_COUNT": str(len(names))}
-    for number, name in enumerate(sorted(names)):
-        variables[f"GIT_CONFIG_KEY_{number}"] = f"{name}.enabled"
-        variables[f"GIT_CONFIG_VALUE_{number}"] = "false"
-    return variables
+    hooks = sorted({key.rpartition(".")[0] for key in settings if key.startswith("hook.") and key.count(".") > 1})
+    return with_settings({f"{hook}.enabled": "false" for hook in hooks})
 
 
 def _name_and_email(work_tree: GitWorkTree) -> tuple[str, str]:

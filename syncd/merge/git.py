@@ -225,6 +225,15 @@ def need_git(environ: Mapping[str, str]) -> Git:
     return git
 
 
+def with_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give git more settings (`GIT_CONFIG_COUNT` in git(1)); they win over all files."""
+    variables = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (key, value) in enumerate(settings.items()):
+        variables[f"GIT_CONFIG_KEY_{number}"] = key
+        variables[f"GIT_CONFIG_VALUE_{number}"] = value
+    return variables
+
+
 @contextlib.contextmanager
 def private_repository(git: Git, scratch: str | None, object_format: str) -> Iterator[str]:
     """Make an empty bare repository in a private folder of `scratch`, and remove it at the end.
@@ -236,6 +245,11 @@ def private_repository(git: Git, scratch: str | None, object_format: str) -> Ite
         options = ("--bare", "--quiet", "--template=", f"--object-format={object_format}", "--initial-branch=none")
         git.run(["init", *options, folder], {})
         yield folder
+
+
+def fast_import(git: Git, commands: Iterable[bytes], variables: Mapping[str, str]) -> None:
+    """Make objects by commands of git-fast-import(1). Raises as `Git.run` does."""
+    git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], commands, variables)
 
 
 def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
@@ -256,7 +270,9 @@ def find_work_tree(git: Git, workspace: str) -> GitWorkTree:
     if object_format not in (b"sha1", b"sha256"):
         raise GitFailed("git is too old", f"install git {_OLDEST_GIT} or a newer one")
     if inside != b"true":
-        raise GitFailed(f"the workspace {shown_path(workspace)!r} is in a repository's own folder", "choose another")
+        raise GitFailed(
+            f"the workspace {shown_path(workspace)!r} is in no work tree of its repository", "choose another"
+        )
     absolute = os.path.join(workspace, os.fsdecode(folder))
     objects = os.path.join(workspace, os.fsdecode(answer("--git-path", "objects")))
     return GitWorkTree(

@@ -90,7 +90,12 @@ def contents_of(path: str, version: GitVersion) -> Iterator[bytes]:
             break
         yield block
     if left:
-        raise TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
+        raise changed_meanwhile(path)
+
+
+def changed_meanwhile(path: str) -> TryLater:
+    """Return the failure for a file whose content is no longer as it was announced."""
+    return TryLater(f"{shown_path(path)!r} changed while it was read", "try again")
 
 
 def blob_id(path: str, version: GitVersion, object_format: str) -> bytes:
@@ -101,6 +106,18 @@ def blob_id(path: str, version: GitVersion, object_format: str) -> bytes:
     return digest.hexdigest().encode()
 
 
+def checked_blob_command(path: str, version: GitVersion, blob: bytes, object_format: str) -> Iterator[bytes]:
+    """Return the command that stores a blob of this id. Raises `TryLater` if the content has another one now."""
+    digest = hashlib.new(object_format, b"blob %d\0" % size_of(version), usedforsecurity=False)
+    yield _blob_head(version, b"")
+    for block in contents_of(path, version):
+        digest.update(block)
+        yield block
+    if digest.hexdigest().encode() != blob:
+        raise changed_meanwhile(path)
+    yield b"\n"
+
+
 def null_id(object_format: str) -> bytes:
     """Return the id that stands for no object."""
     return b"0" * (2 * hashlib.new(object_format, usedforsecurity=False).digest_size)
@@ -108,9 +125,13 @@ def null_id(object_format: str) -> bytes:
 
 def blob_command(path: str, version: GitVersion, mark: bytes = b"") -> Iterator[bytes]:
     """Return the command that stores the version's content as a blob; a mark, `:NUMBER`, stands for its id."""
-    yield b"blob\n%sdata %d\n" % (b"mark %s\n" % mark if mark else b"", size_of(version))
+    yield _blob_head(version, mark)
     yield from contents_of(path, version)
     yield b"\n"
+
+
+def _blob_head(version: GitVersion, mark: bytes) -> bytes:
+    return b"blob\n%sdata %d\n" % (b"mark %s\n" % mark if mark else b"", size_of(version))
 
 
 def commit_command(reference: bytes, person: bytes, message: bytes, parent: bytes = b"") -> bytes:

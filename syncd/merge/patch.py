@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
-from syncd.merge.git import LARGE_BYTES, Git, private_repository
+from syncd.merge.git import LARGE_BYTES, Git, fast_import, private_repository, with_settings
 from syncd.merge.git_objects import (
     GitChange,
     GitSymlink,
@@ -31,12 +31,14 @@ from syncd.merge.git_objects import (
 
 _BEFORE, _AFTER = "refs/heads/before", "refs/heads/after"
 _COMPARE = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index")
+# The private repository lives for one comparison.
+_UNCOMPRESSED = {"core.compression": "0", "pack.compression": "0"}
 # A line of a binary patch holds at most so many bytes, and begins with a letter for their number (git's diff.c).
 _LINE_BYTES = 52
 _LINE_LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LINE_CHARACTERS = _LINE_BYTES // 4 * 5
 _LINES_AT_ONCE = 1024
-_COMPRESSION = 6
+_COMPRESSION = 1  # what is large is mostly compressed already
 _BOLD, _PLAIN = b"\033[1m", b"\033[m"
 
 
@@ -66,7 +68,7 @@ def write_patch(
 ) -> Iterator[bytes]:
     """Return the patch, or the table, in blocks; nothing if there is no change.
 
-    `scratch` is the folder in which the private repository is made, with a compressed copy of both sides (None: the
+    `scratch` is the folder in which the private repository is made, with a copy of both sides (None: the
     system's folder for temporary files). `object_format` is that of the repository in which the patch will be applied:
     git checks the ids of binary files. A change with a file over `large_bytes` is written as a binary one, at the
     patch's end. Raises `GitFailed`, or `TryLater` if a file changes while it is read.
@@ -74,18 +76,16 @@ def write_patch(
     small: list[GitChange] = []
     large: list[GitChange] = []
     for change in changes:
-        for part in _parts(change) if form is PatchForm.PATCH else (change,):
-            most = max(size_of(part.before), size_of(part.after))
-            (large if form is PatchForm.PATCH and most > large_bytes else small).append(part)
+        most = max(size_of(change.before), size_of(change.after))
+        (large if form is PatchForm.PATCH and most > large_bytes else small).append(change)
     if small:
         with private_repository(git, scratch, object_format) as folder:
             variables = {"GIT_DIR": folder}
-            # The names of files are no options: they are in the input alone.
-            git.feed(["fast-import", "--quiet", f"--big-file-threshold={LARGE_BYTES}"], _both_sides(small), variables)
-            for wanted in _passes(small, form):
-                yield from git.read([*_COMPARE, *form.value, colours.value, *wanted, _BEFORE, _AFTER], variables)
+            fast_import(git, _both_sides(small), {**variables, **with_settings(_UNCOMPRESSED)})
+            yield from git.read([*_COMPARE, *form.value, colours.value, _BEFORE, _AFTER], variables)
     for change in large:
-        yield from _binary_patch(change, object_format, colours)
+        for part in _parts(change):
+            yield from _binary_patch(part, object_format, colours)
 
 
 def _parts(change: GitChange) -> tuple[GitChange, ...]:
@@ -94,25 +94,6 @@ def _parts(change: GitChange) -> tuple[GitChange, ...]:
     if before is None or after is None or isinstance(before, GitSymlink) is isinstance(after, GitSymlink):
         return (change,)
     return replace(change, after=None), replace(change, before=None)
-
-
-def _passes(changes: Sequence[GitChange], form: PatchForm) -> tuple[tuple[str, ...], ...]:
-    """Return the filters of one comparison, or of two where `patch` would need a directory to be gone first.
-
-    Git shows a file before what was in a directory of that name; `patch` goes from top to bottom.
-    """
-    added = {change.path for change in changes if change.after is not None}
-    gone = (change.path for change in changes if change.after is None)
-    if form is PatchForm.STAT or not any(added.intersection(_folders(path)) for path in gone):
-        return ((),)
-    return ("--diff-filter=D",), ("--diff-filter=d",)
-
-
-def _folders(path: str) -> Iterator[str]:
-    at = path.find("/")
-    while at >= 0:
-        yield path[:at]
-        at = path.find("/", at + 1)
 
 
 def _both_sides(changes: Sequence[GitChange]) -> Iterator[bytes]:

@@ -95,7 +95,7 @@ def draft_name(token: str, number: int) -> str:
 
 
 def look(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
-    """Return what is at a path, without a digest; None if nothing is. Raises `OSError`."""
+    """Return what is at a path, without a digest; OTHER also for what is behind a link or a file. Raises `OSError`."""
     try:
         parent, name = cursor.parent_of(path)
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -110,7 +110,16 @@ def look(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
 
 
 def look_with_digest(cursor: safe_open.DirCursor, path: str) -> LocalEntry | None:
-    """Return what is at a path; a file that changes while it is read counts as something else. Raises `OSError`."""
+    """Return what is at a path, with a file's digest; None also for what is behind a link or a file.
+
+    A file that changes while it is read counts as something else. Raises `OSError`.
+    """
+    try:
+        cursor.parent_of(path)
+    except OSError as failure:
+        if failure.errno in _NO_WAY:
+            return None
+        raise
     entry = look(cursor, path)
     if entry is None or entry.kind is not Kind.FILE:
         return entry

@@ -43,14 +43,14 @@ def merge(git: Git | None, base: bytes, ours: bytes, theirs: bytes, scratch: str
         return NoMerge.BINARY
     if git is None:
         return NoMerge.NO_GIT
-    with tempfile.TemporaryDirectory(prefix="syncd-merge-", dir=scratch) as folder:
-        paths = [os.path.join(folder, name) for name in ("ours", "base", "theirs")]
+    with tempfile.TemporaryDirectory(prefix="syncd-merge-", dir=scratch) as private:
+        paths = [os.path.join(private, name) for name in ("ours", "base", "theirs")]
         for path, content in zip(paths, (ours, base, theirs), strict=True):
             with open(path, "xb") as file:
                 file.write(content)
         try:
             # Without a repository, or it would read the configuration of one around the folder.
-            outside = {"GIT_DIR": os.path.join(folder, "none")}
+            outside = {"GIT_DIR": os.path.join(private, "none")}
             result = git.run(["merge-file", "-p", "--quiet", *paths], outside, range(-255, 256))
         except SyncdError:
             return NoMerge.GIT_FAILED

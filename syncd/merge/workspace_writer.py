@@ -16,7 +16,7 @@ run again. Of files, the journal knows digests: a path that someone changed sinc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -84,8 +84,11 @@ class WorkspaceWriter:
         self._journal = Journal(state_folder)
 
     def look(self, paths: Iterable[str]) -> dict[str, LocalEntry | None]:
-        """Return what is at each path now, with digests, as `Write.before` takes it. Raises `TryLater`."""
-        found = {}
+        """Return what is at each path now, with digests, as `Write.before` takes it. Raises `TryLater`.
+
+        Nothing is behind a link or a file, for the plan may put a directory there.
+        """
+        found: dict[str, LocalEntry | None] = {}
         with _reported("cannot be read", "let syncd read it") as at, self._cursor() as cursor:
             for path in sorted(paths, key=by_depth):
                 at.path = path
@@ -225,13 +228,15 @@ class WorkspaceWriter:
         restored: tuple[str, ...] = ()
         with _reported("cannot be put back", _AGAIN) as at:
             with self._cursor() as cursor:
-                items = self._to_restore(cursor, entry, left, at)
+                modes = self._open_directories(cursor, entry, at)
+                # Before the look: one may be a second name of a file that is in place, whose ctime changes with it.
+                remove_drafts(cursor, entry.token, [(item.number, item.path) for item in entry.items])
+                items = self._to_restore(cursor, entry, left, modes, at)
                 if entry.phase is JournalPhase.DONE:
                     # What is left now stays left, also if this is killed and run again.
                     rest = tuple(item for item in entry.items if item.path not in left)
                     entry = replace(entry, phase=JournalPhase.CHANGING, items=rest, left=tuple(sorted(left)))
                     self._journal.save(entry)
-                remove_drafts(cursor, entry.token, [(item.number, item.path) for item in entry.items])
             if items:
                 restored = self._restore(entry.token, items, left, at)
             at.path = ""
@@ -241,8 +246,23 @@ class WorkspaceWriter:
             tuple(path for path in restored if path not in implied), tuple(sorted(left - implied)), entry.note
         )
 
+    def _open_directories(self, cursor: safe_open.DirCursor, entry: JournalEntry, at: Place) -> dict[str, int]:
+        """Let the owner see and change what is in directories to restore, and return the modes that these had."""
+        modes: dict[str, int] = {}
+        if entry.phase is JournalPhase.PREPARING:
+            return modes
+        for item in sorted(entry.items, key=lambda item: by_depth(item.path)):
+            if any(one is not None and one.is_directory for one in (item.before, item.after)):
+                at.path = item.path
+                now = look(cursor, item.path)
+                closed = now is not None and now.is_directory and now.mode != opened(now.mode)
+                if now is not None and closed and restoration(item, now, entry.phase) is Restoration.RESTORE:
+                    set_directory_mode(cursor, item.path, opened(now.mode))
+                    modes[item.path] = now.mode
+        return modes
+
     def _to_restore(
-        self, cursor: safe_open.DirCursor, entry: JournalEntry, left: set[str], at: Place
+        self, cursor: safe_open.DirCursor, entry: JournalEntry, left: set[str], modes: Mapping[str, int], at: Place
     ) -> list[_Restorable]:
         """Return what is to be restored; paths that were changed since go to `left`."""
         found: list[_Restorable] = []
@@ -252,12 +272,12 @@ class WorkspaceWriter:
         for item in sorted(entry.items, key=lambda item: by_depth(item.path)):
             path = at.path = item.path
             now = None if folders.creates_above(path) else look_with_digest(cursor, path)
+            if now is not None and path in modes:
+                now = msgspec.structs.replace(now, mode=modes[path])
             decision = restoration(item, now, entry.phase)
             if decision is Restoration.LEAVE:
                 left.add(path)
             elif decision is Restoration.RESTORE:
-                if now is not None and now.is_directory and now.mode != opened(now.mode):
-                    set_directory_mode(cursor, path, opened(now.mode))  # or what is in it could not be seen
                 before = item.before
                 if before is not None:
                     for folder, mode in folders.missing_above(path):

@@ -75,8 +75,9 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     """One sync. Scripts rely on the names; `why` and `outcome` may get further values in later versions.
 
     `files` and `archive_bytes` are null where the sync did not get so far, `change` where it is unknown what the
-    sandbox held. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a row right
-    before this one, recorded or not.
+    sandbox held. `saved` counts the agent's versions that were saved, `held` the paths that both sides changed and
+    that were not written. `sent_bytes` counts uploads that broke off, too. `failures_before`: syncs that failed in a
+    row right before this one, recorded or not.
     """
 
     version: int = VERSION
@@ -92,6 +93,8 @@ class SyncRecord(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     stages: Stages = Stages()
     sandbox: str = ""
+    saved: int = 0
+    held: int = 0
     error: ErrorRecord | None = None
     failures_before: int = 0
 

@@ -143,6 +143,8 @@ class HistoryRecorder:
             attempts=sync_run.retries + 1 if sync_run.tried else 0,
             seconds=round(self._clock.monotonic_s() - sync_run.began_s, 3),
             stages=Stages(**{name: round(sync_run.stage_s[state], 3) for state, name in _STAGES.items()}),
+            saved=outcome.saved if outcome else 0,
+            held=len(outcome.held) if outcome else 0,
             sandbox=one_line(self._sandbox_id()),
             error=sync_run.error,
             failures_before=streak.count,

@@ -116,8 +116,9 @@ class Looker:
             output = self._job_runner.output(
                 job, check, timeout_s, first_wait_s=first_wait_s, is_complete=lambda text: _is_complete(job, text)
             )
-        except StepFailed:
-            self._stop_if_unstarted(job)
+        except StepFailed as failure:
+            if failure.action is FailureAction.RETRY:
+                self._stop_if_unstarted(job)
             raise
         self._forget(job.name)
         archive = os.path.join(copies_folder, f"{job.name}.archive")
@@ -265,9 +266,9 @@ def _result(report: LookReport, expected: dict[int, ExpectedCopy], right: set[in
     return LookResult(
         differing={path: complete(found) for path, found in report.differing.items()},
         new={path: complete(found) for path, found in report.new.items()},
-        pruned=report.pruned,
-        removed=report.removed,
-        kept=report.kept,
+        pruned=tuple(report.pruned),
+        removed=tuple(report.removed),
+        kept=tuple(report.kept),
         failed={path: one_line(reason, 120) for path, reason in report.failed.items()},
         missing=report.missing,
         unlisted=report.unlisted,

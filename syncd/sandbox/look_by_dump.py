@@ -212,7 +212,7 @@ class _ArchiveLook:
         new = {path: self._with_copy(entry) for path, entry in self._found.items()}
         self.copies.remove_others([entry.copy for entry in (*differing.values(), *new.values())])
         return LookResult(
-            differing, new, list(self._pruned), removed, failed=failed, missing=missing, unlisted=self._unlisted
+            differing, new, tuple(self._pruned), tuple(removed), failed=failed, missing=missing, unlisted=self._unlisted
         )
 
     def _with_copy(self, entry: RemoteEntry) -> RemoteEntry:
@@ -244,8 +244,10 @@ class _ArchiveLook:
         if not self._request.find_new:
             return False
         *folders, name = path.split("/")
-        if any(part.lower() == ".git" for part in (*folders, name)):
-            return False
+        for depth, part in enumerate((*folders, name), 1):
+            if part.lower() == ".git":
+                self._prune("/".join([*folders, name][:depth]))
+                return False
         for depth, folder in enumerate(folders, 1):
             if folder in self._pruned_names:
                 self._prune("/".join(folders[:depth]))
@@ -296,7 +298,8 @@ class _ArchiveLook:
         """Return the entry of another name for a file that came before. Raises `OSError`."""
         source = self._found.get(target) or self._beyond.get(target)
         if source is None or source.kind is not RemoteKind.FILE:
-            self.lacking.add(target)
+            if target:
+                self.lacking.add(target)
             return replace(entry, kind=RemoteKind.UNREADABLE)
         entry = replace(source, copy="")
         if not self._is_fetched(entry, item):

@@ -1,7 +1,7 @@
 """The list that a look sends into the sandbox, and the report that comes back, of which nothing is trusted.
 
-The list is in columns, which compress best, and has 16 bytes of each digest: 5,000 files take some 120 KB in the
-archive of an execution, 50,000 some 1.2 MB, most of that the digests.
+The list is in columns, which compress best, and has 16 bytes of each digest: 5,000 files take some 100 KB in the
+archive of an execution, 50,000 some 0.95 MB, most of that the digests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Recoded = Callable[[str], str]
 class _ReportRow(Struct, array_like=True, forbid_unknown_fields=True):
     """One entry in the report. `key` is the index of its path in the request, or the path of a new one."""
 
-    key: int | str
+    key: _Count | _Text
     kind: RemoteKind
     mode: _Mode
     size_bytes: _Size
@@ -158,13 +158,13 @@ class _ReportReader:
         """Add the items of one row. Raises `InvalidReport`."""
         match label:
             case "differing":
-                for row in items:
+                for row in _converted(items, list[_ReportRow]):
                     self._add_differing(row)
             case "new":
-                for row in items:
+                for row in _converted(items, list[_ReportRow]):
                     self._add_new(row)
             case "pruned":
-                self.report.pruned += [self._path(path) for path in _converted(items, list[_Text])]
+                self.report.pruned += [self._pruned(path) for path in _converted(items, list[_Text])]
             case "removed":
                 self.report.removed += self._to_remove(items)
             case "kept":
@@ -195,17 +195,21 @@ class _ReportReader:
         if self._copies != set(range(len(self._copies))):
             raise InvalidReport("the numbers of its copies are invalid")
 
-    def _add_differing(self, row: Any) -> None:
-        key, found = self._found(row)
-        path = self._named_path(_converted(key, _Count))
+    def _add_differing(self, row: _ReportRow) -> None:
+        if not isinstance(row.key, int):
+            raise InvalidReport("a value has another type")
+        found = self._found(row)
+        path = self._named_path(row.key)
         item = self._request.items[path]
         if item.action is LookAction.EXISTS or (found.copy is not None and item.action is not LookAction.FETCH):
             raise InvalidReport("it answers what was not asked for")
         self.report.differing[path] = found
 
-    def _add_new(self, row: Any) -> None:
-        key, found = self._found(row)
-        path = self._path(_converted(key, _Text))
+    def _add_new(self, row: _ReportRow) -> None:
+        if not isinstance(row.key, str):
+            raise InvalidReport("a value has another type")
+        found = self._found(row)
+        path = self._path(row.key)
         if (
             path == "."
             or path in self._request.items
@@ -215,8 +219,7 @@ class _ReportReader:
             raise InvalidReport("a new path is none")
         self.report.new[path] = found
 
-    def _found(self, value: Any) -> tuple[int | str, FoundEntry]:
-        row = _converted(value, _ReportRow)
+    def _found(self, row: _ReportRow) -> FoundEntry:
         digest = _digest(row.digest)
         copied = row.copy >= 0
         if copied and (row.kind is not RemoteKind.FILE or not digest or row.unstable or row.copy in self._copies):
@@ -227,7 +230,7 @@ class _ReportReader:
         entry = RemoteEntry(
             row.kind, row.mode, row.size_bytes, row.mtime_s, target, digest, unstable=bool(row.unstable)
         )
-        return row.key, FoundEntry(entry, row.copy if copied else None)
+        return FoundEntry(entry, row.copy if copied else None)
 
     def _to_remove(self, ranges: list[Any]) -> list[str]:
         """Return the paths of ranges of indexes, which must be paths to remove."""
@@ -252,10 +255,21 @@ class _ReportReader:
         self._named.add(path)
         return path
 
-    def _path(self, text: str) -> str:
-        """Return a path inside of the workspace; "." is the workspace itself, which only a pruned one can be."""
+    def _pruned(self, text: str) -> str:
+        """Return a path that was not entered: the workspace itself ("."), a `.git`, or another one inside of it."""
         path = self._recoded(text)
-        if path != "." and any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
+        if path == "." or path.lower() == ".git":
+            return path
+        folder, _, name = path.rpartition("/")
+        if name.lower() == ".git":
+            self._path(folder)
+            return path
+        return self._path(text)
+
+    def _path(self, text: str) -> str:
+        """Return a path inside of the workspace, and of no repository."""
+        path = self._recoded(text)
+        if any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
             raise InvalidReport("a path leads outside")
         return path
 

@@ -279,6 +279,7 @@ class _Look:
             for name in names:
                 path = folder + b"/" + name if folder else name
                 if name.lower() == b".git":
+                    self._prune(path)
                     continue
                 try:
                     found, status = self._seen(path, [])
@@ -350,20 +351,21 @@ class _Look:
             disk = os.statvfs(self._own)
             if before.st_size > min(left, disk.f_bavail * disk.f_frsize - _SPARE_BYTES):
                 return 0
+            copied, unstable = b"", True
             try:
                 with open(os.open(to, _COPY, 0o600), "wb", buffering=_BLOCK) as file:
                     copied, length = _hash(source, before.st_size, file.write)
                 os.lseek(source, 0, os.SEEK_SET)
                 again, length_again = _hash(source, before.st_size)
-            except OSError:
-                os.unlink(to)
-                raise
-            # By name too: an editor that replaces the file leaves the old one as it was.
-            after = os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
-            stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
-            if copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1:
+                # By name too: an editor that replaces the file leaves the old one as it was.
+                after = os.stat(name, dir_fd=self._folders.descriptor(folder), follow_symlinks=False)
+                stamps = {_stamp(before), _stamp(os.fstat(source)), _stamp(after)}
+                unstable = copied != again or {length, length_again} != {before.st_size} or len(stamps) > 1
+            finally:
+                if unstable:
+                    os.unlink(to)
+            if unstable:
                 found.unstable, found.digest = True, b""
-                os.unlink(to)
                 return 0
         finally:
             os.close(source)

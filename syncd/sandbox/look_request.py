@@ -23,7 +23,7 @@ class RemoteKind(StrEnum):
 
 
 class RemoteEntry(Struct, frozen=True):
-    """What a look found at one path in the sandbox.
+    """The entry that a look found at one path in the sandbox.
 
     `digest` is the SHA-256 of a file's content, empty if it was not read. `copy` is the file on this machine that
     holds that content, empty if none was fetched. `unstable`: the file changed while it was looked at, so that what was

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from syncd.core.clock import Clock, stamp
+from syncd.core.clock import Clock, stamp, utc
 from syncd.core.durable_file import StateFile, Versioned
 from syncd.core.errors import KeyRefused, TryLater
 from syncd.core.text import shown_path
@@ -89,6 +89,7 @@ class RemoteChanges:
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
+        self._saved_paths = 0
         self._unsaved: dict[str, RemoteEntry] = {}
         self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
         record = self._file.load()
@@ -295,7 +296,15 @@ class RemoteChanges:
                 "so nothing is overwritten",
                 "free some disk space; a sync follows by itself",
             ) from None
+        self._saved_paths += len(saved.paths)
+        with contextlib.suppress(OSError):
+            self.saved_versions.expire(utc(self._clock.wall_s()))
         _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
+
+    def take_saved(self) -> int:
+        """Return how many versions were saved since the last call."""
+        saved, self._saved_paths = self._saved_paths, 0
+        return saved
 
     def _is_saved(self, path: str, remote: RemoteEntry) -> bool:
         return remote.digest != b"" and self.saved_versions.holds(path, remote.digest)

@@ -5,7 +5,8 @@ named by its digest. The record is written last, after all else was flushed, and
 record was made or dropped by half, and the next `save` removes it. A content that an earlier version has is a hard link
 to it.
 
-No lock of the workspace is needed: while one process saves, others list, restore, drop or save.
+No lock of the workspace is needed: while one process saves, others list, restore, drop or save. Who fills or removes a
+version's folder has locked it, so that no other process removes it, or a new folder of the same name.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.extraction import Extracted, extract_members
 from syncd.archive.tar_reader import Member, MemberKind
 from syncd.core.clock import Clock, utc
-from syncd.core.durable_file import StateFile, Versioned, flush_folder
+from syncd.core.durable_file import StateFile, Versioned, flush_folder, write_whole
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
 from syncd.sandbox.look_request import RemoteEntry
@@ -65,6 +68,8 @@ class _SavedRow(Struct, array_like=True):
     size_bytes: int
     digest: bytes
     target: bytes
+    base_digest: bytes = b""
+    base_mode: int = 0
 
 
 class _SavedRecord(Versioned, frozen=True, kw_only=True):
@@ -86,10 +91,17 @@ class SavedVersions:
         """The number of versions, without reading them."""
         return sum(self._exists(each) for each in self._ids())
 
-    def save(self, why: Why, sandbox_id: str, entries: Mapping[str, RemoteEntry]) -> SavedVersion:
+    def save(
+        self,
+        why: Why,
+        sandbox_id: str,
+        entries: Mapping[str, RemoteEntry],
+        bases: Mapping[str, tuple[int, bytes]] = MappingProxyType({}),
+    ) -> SavedVersion:
         """Save these entries as one version, which survives a power cut when this returns.
 
         The contents are read from the entries' `copy`. Entries that `is_savable` refuses are not in the version.
+        `bases` are mode and content of what syncd had sent as these files, for a merge.
 
         Raises `OSError`, also if a copy does not have the entry's digest, and `ValueError` if nothing can be saved;
         then no version was saved.
@@ -102,12 +114,13 @@ class SavedVersions:
         new_id, descriptor = self._new_version(utc(self._clock.wall_s()))
         try:
             paths = self._write_contents(new_id, wanted)
+            paths = self._write_bases(new_id, paths, bases)
             flush_folder(self._path(new_id))
             flush_folder(self._folder)
             self._record(new_id).save(_record_of(why, sandbox_id, paths))
         except BaseException:
             with contextlib.suppress(OSError):  # the first failure is the one to report
-                self._remove(new_id)
+                self._discard(new_id)
             raise
         finally:
             os.close(descriptor)
@@ -138,10 +151,7 @@ class SavedVersions:
 
     def drop(self, unwanted: str) -> bool:
         """Remove a version for good, also one whose record is damaged. False if there was none. Raises `OSError`."""
-        if saved_at(unwanted) is None or not self._has_record(unwanted):
-            return False
-        self._remove(unwanted)
-        return True
+        return saved_at(unwanted) is not None and self._remove(unwanted)
 
     def restore(self, wanted: str, destination: str, check: Callable[[], None] = lambda: None) -> Extracted:
         """Create a version's paths in a folder that is new or empty; the result says which were left out.
@@ -157,12 +167,10 @@ class SavedVersions:
 
     def expire(self, now: datetime) -> list[SavedVersion]:
         """Drop the versions that `expired` names at `now` (aware UTC), and return them. Raises `OSError`."""
-        dropped = expired(self.all(), now)
-        for version in dropped:
-            self._remove(version.id)
+        dropped = [version for version in expired(self.all(), now) if self._remove(version.id)]
         for each in self._ids():
             at = saved_at(each)
-            if at is not None and too_old(at, now) and self._has_record(each):
+            if at is not None and too_old(at, now):
                 self._remove(each)  # its record is damaged
         return dropped
 
@@ -223,13 +231,28 @@ class SavedVersions:
             except OSError:
                 continue
             try:
-                if _lock(descriptor) and not self._has_record(each):
+                if _lock(descriptor) and _has_name(descriptor, self._path(each)) and not self._has_record(each):
                     shutil.rmtree(self._path(each), ignore_errors=True)
             finally:
                 os.close(descriptor)
 
-    def _remove(self, id_: str) -> None:
-        """Remove a version. Its record goes first, so that no version is ever listed without its contents."""
+    def _remove(self, id_: str) -> bool:
+        """Remove a version. False if there is none by now. Raises `OSError`."""
+        try:
+            descriptor = open_directory(self._path(id_), None)
+        except FileNotFoundError:
+            return False
+        try:
+            _wait_for_lock(descriptor)
+            if not _has_name(descriptor, self._path(id_)) or not self._has_record(id_):
+                return False
+            self._discard(id_)
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _discard(self, id_: str) -> None:
+        """Remove a locked folder. Its record goes first, so that no version is ever listed without its contents."""
         self._known.pop(id_, None)
         self._record(id_).remove()
         shutil.rmtree(self._path(id_), ignore_errors=True)
@@ -270,6 +293,31 @@ class SavedVersions:
         for digest in written:
             _flush(self._content(id_, digest))
         return paths
+
+    def _write_bases(
+        self, id_: str, paths: dict[str, SavedPath], bases: Mapping[str, tuple[int, bytes]]
+    ) -> dict[str, SavedPath]:
+        """Write what had been sent, and return the paths with it. A merge can do without, so it is not flushed."""
+        found = dict(paths)
+        for path, (mode, content) in bases.items():
+            if path not in found or found[path].kind is not Kind.FILE:
+                continue
+            digest = hashlib.sha256(content).digest()
+            if not os.path.lexists(self._content(id_, digest)):
+                write_whole(self._content(id_, digest), content)
+            found[path] = replace(found[path], base_digest=digest, base_mode=mode)
+        return found
+
+    def content(self, version: SavedVersion, digest: bytes) -> bytes | None:
+        """Return a content that the version keeps, also what had been sent; None if it is gone or damaged."""
+        try:
+            return b"".join(_verified_blocks(self._content(version.id, digest), digest))
+        except OSError:
+            return None
+
+    def content_path(self, version: SavedVersion, path: str) -> str:
+        """Return the file that holds the content of one of the version's files."""
+        return self._content(version.id, version.paths[path].digest)
 
     def _link(self, earlier_id: str, id_: str, digest: bytes) -> bool:
         """Link a content of an earlier version into this one. False if it is damaged, or cannot be linked."""
@@ -327,6 +375,8 @@ def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _Sa
             saved.size_bytes,
             saved.digest,
             os.fsencode(saved.target),
+            saved.base_digest,
+            saved.base_mode,
         )
         for path, saved in paths.items()
     ]
@@ -379,6 +429,12 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Lock an open folder once no other process has: each holds the lock only while it writes or removes a version."""
+    with contextlib.suppress(OSError):  # as above
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _has_name(descriptor: int, path: str) -> bool:

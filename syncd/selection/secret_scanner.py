@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from syncd.core.warning import SyncWarning
+from syncd.selection.path_patterns import PathPatterns
 from syncd.selection.rules import Rule
-from syncd.selection.secret_allowlist import SecretAllowlist
 
 # Keys and credential files are small. Larger files are packed in parts, and most of them are data.
 LARGEST_BYTES = 1 << 20
@@ -232,7 +232,7 @@ class SecretSearch:
 
     def __init__(self, allowed: Iterable[str] = (), own_key: str = "") -> None:
         allowed = tuple(allowed)
-        self._allowed = SecretAllowlist(allowed)
+        self._allowed = PathPatterns(allowed)
         own = [own_key.encode()] if len(own_key) >= _MIN_OWN_KEY else []
         self._first_pattern = len(own)  # the own key has a lower number: of two hits at one position, the lower counts
         # The library uses vector instructions for leftmost matches only.

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 from syncd.selection.builtin_rules import DEFAULTS, GIT, SECRETS
 from syncd.selection.gitignore import as_latin1, from_latin1, parse_line
+from syncd.selection.path_patterns import expand_folders
 from syncd.selection.pattern_index import NO_MATCH, PatternIndex
 from syncd.selection.pattern_list import PatternList, pattern_list
 from syncd.selection.rules import Decision, Layer, Precedence, Rule, Rules
-from syncd.selection.secret_allowlist import expand_folders
 
 __all__ = ["Decision", "OuterFile", "OuterRules", "Rule", "Scope", "Selection", "SelectionSettings"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,6 +56,7 @@ class SandboxFactory:
     sync_state: SyncState
     check: Callable[[], None]
     is_excluded: Callable[[str, bool], bool]
+    copies_folder: str
 
     def provider(self) -> SandboxProvider:
         """The provider that names the sandbox: the configured one, or acquired ones."""
@@ -100,7 +100,7 @@ class SandboxFactory:
             dump_looker=DumpLooker(Dump(api, self.client, retry_settings, waiter)),
             saved_versions=SavedVersions(self.folders.state, clock),
             state_folder=self.folders.state,
-            copies_folder=os.path.join(self.folders.spool, "copies"),
+            copies_folder=self.copies_folder,
             clock=clock,
             check=self.check,
         )

@@ -41,6 +41,7 @@ from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore, with_taken
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
@@ -56,8 +57,9 @@ class Outcome:
     `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
     vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
     the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
-    is below them, are left out. `change` is the difference from the snapshot before, None if it is not known what the
-    sandbox held.
+    is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
+    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
+    what the sandbox held.
     """
 
     sync: LastSync | None
@@ -67,6 +69,7 @@ class Outcome:
     torn: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    saved: int = 0
 
     @property
     def word(self) -> str:
@@ -129,6 +132,7 @@ class SyncCycle:
     sync_state: SyncState
     base_store: BaseStore
     leave_out: Callable[[], LeaveOut]
+    taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
     baseline: Manifest | None = None
@@ -136,6 +140,8 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
+    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
+    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -175,13 +181,59 @@ class SyncCycle:
     def recall(self) -> None:
         """Read what an earlier process recorded: the manifest that the sandbox holds, as far as it is known."""
         target = self.provider.known
-        if target is not None:
+        if target is None:
+            return
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             self._switch_to(target)
 
+    @property
+    def save_in_s(self) -> float | None:
+        """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
+        acquired_sandbox = self.provider.acquired_sandbox
+        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+            return None
+        return self.sandbox_ends_in_s
+
+    def save_before_end(self) -> None:
+        """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
+        if self.services is None or self._saved_for == self.services.target.sandbox_id:
+            return
+        self._saved_for = self.services.target.sandbox_id
+        if self.services.remote_changes.looks:
+            self._save_what_differs(Why.SANDBOX_ENDED)
+
+    def _save_what_differs(self, why: Why) -> None:
+        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
+        try:
+            self.save_agent_work(why)
+        except (StepFailed, TryLater) as failure:
+            self.unsaved_warnings = [
+                SyncWarning(
+                    "unsaved",
+                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
+                    "what was brought home before is here; the rest ended with the sandbox",
+                )
+            ]
+
+    def _leave_recorded_sandbox(self, target: Target) -> None:
+        """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
+        recorded = self.sync_state.recorded_target()
+        if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
+            return
+        if self.services is not None and self.services.target.same_sandbox(recorded):
+            self.save_before_end()
+            return
+        self._switch_to(recorded)
+        self.save_before_end()
+
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
+        if self.provider.known is None:
+            self.save_before_end()
         target = self.provider.target(observer)
         if self.services is not None and self.services.target == target:
             return self.services
+        self._leave_recorded_sandbox(target)
         return self._switch_to(target)
 
     def _switch_to(self, target: Target) -> SandboxServices:
@@ -189,6 +241,7 @@ class SyncCycle:
         self.baseline, self.state_warnings = self.sync_state.initialized(target)
         self.torn = tuple(without_digest(self.baseline or {}))
         self._possibly_applied, self._whole_next = self.sync_state.possibly_applied(target), False
+        self.take_over()
         return self.services
 
     def _leave_sandbox(self, failure: StepFailed) -> bool:
@@ -211,6 +264,7 @@ class SyncCycle:
 
         Raises `NeedsPerson`, `TryLater`, `StepFailed`, `Superseded`, `Stop`; nothing is recorded by half.
         """
+        self.take_over()
         try:
             return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
@@ -245,7 +299,8 @@ class SyncCycle:
                 continue
             follow_up = (*outcome.follow_up, *services.blocked_paths.unblocked, *services.remote_changes.released)
             blocked, held = services.blocked_paths.paths, services.remote_changes.held
-            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held)
+            saved = services.remote_changes.take_saved()
+            return replace(outcome, follow_up=follow_up, blocked=blocked, held=held, saved=saved)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
     def _sync(self, run: _Run) -> Outcome:
@@ -440,6 +495,22 @@ class SyncCycle:
 
     # -- the agent's work
 
+    def take_over(self) -> None:
+        """Count as sent what `apply` brought home meanwhile."""
+        services = self.services
+        if services is None or self.baseline is None:
+            return
+        taken = self.taken_store.load(services.target)
+        if not taken:
+            return
+        self.baseline = with_taken(self.baseline, taken)
+        services.remote_changes.taken(each.path for each in taken)
+        try:
+            self.sync_state.record_base(services.target, self.baseline)
+            self.taken_store.forget()
+        except OSError as failure:
+            _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
+
     def save_agent_work(self, why: Why) -> None:
         """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
         services = self.services
@@ -538,6 +609,7 @@ class SyncCycle:
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
+            *self.unsaved_warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:

@@ -24,7 +24,7 @@ from syncd.remote.target import Target
 from syncd.scan.manifest import Entry, Kind, Manifest, Stamp
 
 
-class _StateRow(Struct, array_like=True):
+class StateRow(Struct, array_like=True):
     """A manifest's entry. Paths are bytes, since MessagePack's strings are UTF-8 only."""
 
     path: bytes
@@ -40,7 +40,7 @@ class _StateRow(Struct, array_like=True):
 
 class _ManifestRecord(Versioned, frozen=True, kw_only=True):
     target: Target
-    rows: list[_StateRow]
+    rows: list[StateRow]
     searched: str = ""  # the identity of the rules by which the contents were searched for secrets
 
 
@@ -122,7 +122,7 @@ class SyncState:
             manifest = next((manifest for manifest in manifests if path not in manifest), None)
             if manifest is None:
                 manifests.append(manifest := {})
-            manifest[path] = _entry(row)
+            manifest[path] = entry_of(row)
         return tuple(manifests)
 
     def record_possibly_applied(self, target: Target, manifests: Iterable[Manifest]) -> None:
@@ -147,20 +147,27 @@ class SyncState:
     def _record(self, target: Target, manifest: Manifest) -> _ManifestRecord:
         return _ManifestRecord(target=target, rows=_rows(manifest), searched=self._searched)
 
+    def record_base(self, target: Target, manifest: Manifest) -> None:
+        """Record a base that was changed without a sync; what is uncertain stays uncertain. Raises `OSError`."""
+        self._initialized.save(self._record(target, manifest))
+
     def forget_upload(self) -> None:
         """Record that the archive in the bucket, if any, is no longer the uploaded one. Raises `OSError`."""
         self._uploaded.remove()
 
 
 def _manifest(record: _ManifestRecord) -> Manifest:
-    return {os.fsdecode(row.path): _entry(row) for row in record.rows}
+    return {os.fsdecode(row.path): entry_of(row) for row in record.rows}
 
 
-def _rows(manifest: Manifest) -> list[_StateRow]:
-    return [
-        _StateRow(os.fsencode(p), e.kind, e.mode, e.mtime_s, e.size_bytes, os.fsencode(e.target), *_known(e))
-        for p, e in manifest.items()
-    ]
+def _rows(manifest: Manifest) -> list[StateRow]:
+    return [row_of(path, entry) for path, entry in manifest.items()]
+
+
+def row_of(path: str, entry: Entry) -> StateRow:
+    """Return the row of an entry."""
+    target = os.fsencode(entry.target)
+    return StateRow(os.fsencode(path), entry.kind, entry.mode, entry.mtime_s, entry.size_bytes, target, *_known(entry))
 
 
 def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
@@ -168,7 +175,8 @@ def _known(entry: Entry) -> tuple[Stamp | None, bytes, bytes]:
     return entry.stamp if entry.written_back else None, entry.digest, entry.sent_digest
 
 
-def _entry(row: _StateRow) -> Entry:
+def entry_of(row: StateRow) -> Entry:
+    """Return the entry of a row."""
     size_bytes, target, stamp = row.size_bytes, os.fsdecode(row.target), row.stamp
     known = stamp, row.digest, row.sent_digest, stamp is not None
     return Entry(row.kind, row.mode, row.mtime_s, size_bytes, target, *known)

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -103,6 +104,24 @@ def test_what_is_saved_is_restored(rig: SavedVersionsRig) -> None:
     assert rig.store.find(version.id) == version
 
 
+def test_a_record_has_this_form(rig: SavedVersionsRig) -> None:
+    """Records that are on disks are read by later versions, so their bytes stay as they are."""
+    entries = {
+        "d": RemoteEntry(RemoteKind.DIRECTORY, 0o755, mtime_s=1),
+        "n\udcff": rig.file(b"x", mtime_s=2),
+        "l": RemoteEntry(RemoteKind.SYMLINK, 0o777, target="t\udc80"),
+    }
+    version = rig.store.save(Why.REMOVED, "box", entries)
+    assert version.id == "20261124-132011-00"
+    assert (rig.saved / version.id / "record").read_bytes() == (
+        b"syncd-state 1 a36d2508f7b7bb1415aa45f2abf2601f19ab47cbf5cd024e5788a7d7b16ec4cf\n"
+        b"\x84\xa7version\x01\xa3why\xa7removed\xaasandbox_id\xa3box\xa4rows\x93"
+        b"\x97\xc4\x01d\xa1d\xcd\x01\xed\x01\x00\xc4\x00\xc4\x00"
+        b"\x97\xc4\x01l\xa1l\xcd\x01\xff\x00\x00\xc4\x00\xc4\x02t\x80"
+        b"\x97\xc4\x02n\xff\xa1f\xcd\x01\xa4\x02\x01\xc4 " + digest_of(b"x") + b"\xc4\x00"
+    )
+
+
 def test_nobody_else_can_read_it(rig: SavedVersionsRig) -> None:
     """Folders are 0700 and files 0600, whatever the umask and the modes in the sandbox; no set-id bit is kept."""
     before = os.umask(0)
@@ -127,9 +146,9 @@ def test_versions_are_listed_newest_first(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.store.all()] == ids[::-1]
     assert rig.store.count == 4
     assert rig.another().drop(ids[1])
+    assert rig.store.find(ids[1]) is None
     assert [version.id for version in rig.store.all()] == [ids[3], ids[2], ids[0]]
     assert rig.store.count == 3
-    assert rig.store.find(ids[1]) is None
 
 
 def test_a_content_is_on_disk_once(rig: SavedVersionsRig) -> None:
@@ -297,6 +316,27 @@ def test_old_versions_expire(rig: SavedVersionsRig) -> None:
     assert [version.id for version in rig.store.expire(utc(rig.clock.wall))] == [old]
     assert rig.names() == {small, newest}
     assert rig.store.expire(utc(rig.clock.wall)) == []
+
+
+def test_many_at_once(rig: SavedVersionsRig) -> None:
+    """Processes that save, list and drop at the same time neither lose nor break each other's versions."""
+    entries = {"a": rig.file(b"same"), "b": rig.file(b"other")}
+
+    def save_and_drop(_: int) -> str:
+        store = rig.another()
+        kept, dropped = (store.save(Why.CONFLICT, "box", entries).id for _ in range(2))
+        assert {kept, dropped} <= {version.id for version in store.all()}
+        assert store.drop(dropped)
+        return kept
+
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(save_and_drop, range(16)))
+    assert rig.names() == set(kept)
+    assert len(kept) == len(set(kept)) == rig.store.count
+    for version_id in kept:
+        assert sorted(os.listdir(rig.saved / version_id)) == sorted(
+            ["record", digest_of(b"same").hex(), digest_of(b"other").hex()]
+        )
 
 
 def test_what_was_made_by_half_is_removed_by_the_next_save(rig: SavedVersionsRig) -> None:

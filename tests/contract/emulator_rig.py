@@ -72,8 +72,8 @@ class EmulatorRig:
 
 @contextmanager
 def started_rig(data_dir: Path, **options: Any) -> Iterator[EmulatorRig]:
-    """A rig with its data in `data_dir`; `options` are the Emulator's."""
-    clock = ShiftedClock()
+    """A rig with its data in `data_dir`; `options` are the Emulator's, and `clock` another one than a ShiftedClock."""
+    clock = options.pop("clock", None) or ShiftedClock()
     with Emulator(data_dir, api_key=KEY, clock=clock, **options) as emulator:
         rig = EmulatorRig(emulator, clock)
         try:

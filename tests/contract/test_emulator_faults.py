@@ -64,6 +64,10 @@ def rig(tmp_path: Path) -> Iterator[EmulatorRig]:
         ("list: 308 location=http://x/", "list", Fault(Action.STATUS, status=308, text="http://x/")),
         ("upload: two-hashes", "upload", Fault(Action.TWO_HASHES)),
         ("initialize: replace always", "initialize", Fault(Action.REPLACE, times=None)),
+        ("initialize: new-mtimes", "initialize", Fault(Action.NEW_MTIMES)),
+        ("execute: pending always", "execute", Fault(Action.PENDING, times=None)),
+        ("execute: late 2.5 x2", "execute", Fault(Action.LATE, amount=2.5, times=2)),
+        ("execute: failed skip=1", "execute", Fault(Action.FAILED, skip=1)),
     ],
 )
 def test_valid_lines(line: str, op: str, fault: Fault) -> None:
@@ -98,6 +102,12 @@ def test_valid_lines(line: str, op: str, fault: Fault) -> None:
         "upload: skew 0",
         "list: two-hashes",
         "upload: replace",
+        "upload: new-mtimes",
+        "execution-logs: pending",
+        "any: failed",
+        "execute: late",
+        "execute: late 0",
+        "execute: late 2 before",
     ],
 )
 def test_invalid_lines(line: str) -> None:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
-from collections.abc import Iterator, Mapping
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+import httpx
 import pytest
+from msgspec.structs import replace
 
-from syncd.core.clock import Clock, SystemClock
+from syncd.core.errors import TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
+from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
 from syncd.remote.artifacts import Artifacts
+from syncd.remote.dump import Dump
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.remote_job import JobRunner
+from syncd.remote.retry import RetrySettings
 from syncd.remote.target import Target
 from syncd.sandbox.look import Looker
-from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
+from syncd.sandbox.look_by_dump import DumpLooker
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.pending_removals import PendingRemovals
 from syncd.scan.manifest import Entry, Kind
-from tests.integration.sync_rig import Rig, rigged
+from tests.integration.sync_rig import KEY, Rig, rigged
 
 COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
 ODD = os.fsdecode(b"caf\xe9 \n-rf")
@@ -29,6 +41,15 @@ ODD = os.fsdecode(b"caf\xe9 \n-rf")
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
+
+        def wait(entry: RequestRecord) -> None:
+            """Wait for the program, which runs in real time, unless it is held."""
+            sandbox = it.emulator.sandbox(entry.sandbox or "")
+            if sandbox is not None and not sandbox.holds:
+                sandbox.wait()
+
+        for op in ("execution-logs", "execution-status"):
+            it.emulator.faults.on(op, "before", wait)
         yield it
 
 
@@ -52,9 +73,9 @@ def target(rig: Rig) -> Target:
     return Target(rig.emulator.base_url, rig.sandbox.id, "us")
 
 
-def looker(rig: Rig, clock: Clock | None = None) -> Looker:
-    """Return a looker; by the machine's own clock, as the program really runs."""
-    clock = clock or SystemClock()
+def looker(rig: Rig) -> Looker:
+    """Return the looker of a new process."""
+    clock = rig.clock
     (state := rig.folder / "state").mkdir(exist_ok=True)
     waiter = Waiter(Interrupt(), clock)
     api = Api(target(rig), rig.key, rig.client, clock)
@@ -100,3 +121,380 @@ def test_what_differs_is_fetched(rig: Rig) -> None:
     names = {os.path.basename(entry.copy) for entry in result.differing.values() if entry.copy}
     assert set(os.listdir(copies(rig))) == names
     assert rig.asked().count("export-artifacts") == 1
+
+
+def pending(rig: Rig) -> list[str]:
+    """Return the removals that are recorded as possibly running."""
+    return [note.name for note in PendingRemovals(str(rig.folder / "state"), target(rig)).notes]
+
+
+def begin_late(rig: Rig, name: str) -> int:
+    """Deliver the interrupted request to execute after all, and return the response's status."""
+    url = f"{rig.emulator.base_url}/local-sandbox/{rig.sandbox.id}/execute?region=us"
+    return httpx.post(url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}).status_code
+
+
+def exported(rig: Rig, monkeypatch: pytest.MonkeyPatch, pack: Callable[[Path, BinaryIO], None]) -> None:
+    """Have the emulator export an execution's folder in another way."""
+    monkeypatch.setattr(rig.sandbox, "export", lambda execution, file: pack(Path(execution.folder), file))
+
+
+def tar_gz(folder: Path, file: BinaryIO) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(folder, arcname=".")
+
+
+def zipped(folder: Path, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder).as_posix())
+
+
+def test_the_export_may_be_a_zip(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API's description says zip, its documentation tar.gz."""
+    exported(rig, monkeypatch, zipped)
+    place(rig, "a")
+    assert fetched(look(rig, {"a": item(FETCH)})) == {"a": "ours"}
+
+
+def test_a_long_report_is_exported(rig: Rig) -> None:
+    """With its copies, by one request."""
+    for number in range(2000):
+        place(rig, f"{number:0150}", "")
+    place(rig, "a")
+    result = look(rig, {}, find_new=True)
+    assert len(result.new) == 2001
+    assert fetched(result)["a"] == "ours"
+    assert rig.asked().count("export-artifacts") == 1
+
+
+def test_few_requests(rig: Rig) -> None:
+    """Nothing is exported where nothing was copied, and no poll follows the one that brought the report."""
+    place(rig, "a")
+    assert look(rig, {"a": item(FETCH, a_file("ours"))}) == LookResult()
+    assert rig.asked() == ["execution-upload-url", "execution-upload", "execute", "execution-logs"]
+
+
+def test_the_polls_are_few(rig: Rig) -> None:
+    """Five within the first five seconds, then one every two seconds, until the time is over."""
+    rig.emulator.faults.script('execution-logs: json {"status": "running"} always')
+    with pytest.raises(StepFailed, match="longer than 20 s") as caught:
+        looker(rig).look(LookRequest({}), str(copies(rig)), timeout_s=20)
+    assert caught.value.action is FailureAction.RETRY
+    times = [sum(rig.clock.slept[:count]) for count in range(1, len(rig.clock.slept) + 1)]
+    assert len([time for time in times if time <= 5]) == 5
+    assert times[-1] == pytest.approx(20)
+    assert rig.asked().count("execution-logs") == len(times) <= 14
+
+
+def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
+    """A program that ends without a report, and one whose report is not to be trusted."""
+    rig.emulator.faults.script('execution-logs: json {"status": "failed", "logs": "no python", "cursor": 0} always')
+    with pytest.raises(StepFailed, match=r"the look at the files there did not come to its end \(no python\)"):
+        look(rig, {})
+    rig.emulator.faults.clear()
+    looking = looker(rig)
+    running = looking.start(LookRequest({"a": item(COMPARE, a_file("ours"))}))
+    rig.sandbox.wait()
+    answer = {"status": "completed", "cursor": 0}
+    for rows, words in (
+        (
+            [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, 0, 0, 0, 0, 0, 0, 0]]],
+            "an index is out of range",
+        ),
+        ([["report", -1, "00"]], "a value has another type"),
+        ([["report", 5, "zz" * 32]], "a value has another type"),
+    ):
+        logs = "".join(json.dumps([running.job.name, *row], separators=(",", ":")) + "\n" for row in rows)
+        rig.emulator.faults.script(f"execution-logs: json {json.dumps({**answer, 'logs': logs})} always")
+        with pytest.raises(StepFailed, match=f"the report of the look at the files there is invalid: {words}"):
+            looking.finish(running, str(copies(rig)))
+        rig.emulator.faults.clear()
+    assert os.listdir(copies(rig)) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "action"),
+    [
+        ("execution-upload-url: 401", FailureAction.REFUSED),
+        ("execution-upload-url: html", FailureAction.RETRY),
+        ("execution-upload: 403", FailureAction.RETRY),
+        ("execute: 500", FailureAction.RETRY),
+        ("execute: lost", FailureAction.OFFLINE),
+        ("execution-logs: html", FailureAction.RETRY),
+        ("export-artifacts: 500", FailureAction.RETRY),
+        ("export-artifacts: html", FailureAction.RETRY),
+        ('export-artifacts: json {"download_url": "http://elsewhere.example/x", "expires_in_minutes": 1}', None),
+        ("download: 403", FailureAction.RETRY),
+        ("download: cut", FailureAction.RETRY),
+    ],
+)
+def test_failures(rig: Rig, fault: str, action: FailureAction | None) -> None:
+    """Nothing is left behind, and the same look can be asked for again."""
+    place(rig, "a")
+    rig.emulator.faults.script(fault)
+    with pytest.raises(StepFailed) as caught:
+        look(rig, {"a": item(FETCH)})
+    assert action in (caught.value.action, None)
+    assert caught.value.step is ApiStep.INITIALIZE
+    assert os.listdir(copies(rig)) == []
+    rig.emulator.faults.clear()
+    assert fetched(look(rig, {"a": item(FETCH)})) == {"a": "ours"}
+
+
+def test_a_copy_that_was_exchanged_is_none(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content is hashed here; that path is "still being written", the others have their copies."""
+
+    def pack(folder: Path, file: BinaryIO) -> None:
+        (folder / "copies/0").write_text("OURS")
+        tar_gz(folder, file)
+
+    exported(rig, monkeypatch, pack)
+    place(rig, "a")
+    place(rig, "longer", "ours and more")
+    result = look(rig, {}, find_new=True)
+    assert (result.new["a"].unstable, result.new["a"].copy) == (True, "")
+    assert fetched(result) == {"longer": "ours and more"}
+
+
+def test_an_export_that_is_cut_short_is_not_the_truth(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if all that is wanted comes before the cut."""
+
+    def pack(folder: Path, file: BinaryIO) -> None:
+        (folder / "noise").write_bytes(os.urandom(5000))
+        tar_gz(folder, packed := io.BytesIO())
+        file.write(packed.getvalue()[:-20])
+
+    exported(rig, monkeypatch, pack)
+    place(rig, "a")
+    with pytest.raises(StepFailed, match="cut short"):
+        look(rig, {"a": item(FETCH)})
+    assert os.listdir(copies(rig)) == []
+
+
+def test_an_export_that_is_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download ends there."""
+    monkeypatch.setattr("syncd.remote.artifacts._OVERHEAD_BYTES", 0)
+    monkeypatch.setattr("syncd.sandbox.look._LARGEST_REPORT", 0)
+
+    def pack(folder: Path, file: BinaryIO) -> None:
+        (folder / "noise").write_bytes(os.urandom(200_000))
+        tar_gz(folder, file)
+
+    exported(rig, monkeypatch, pack)
+    place(rig, "a")
+    with pytest.raises(StepFailed, match="it is larger than"):
+        look(rig, {"a": item(FETCH)}, most_copied_bytes=100_000)
+    assert os.listdir(copies(rig)) == []
+
+
+def test_removals(rig: Rig) -> None:
+    """They are recorded while they may run."""
+    for path in ("a", "d/b", "changed"):
+        place(rig, path)
+    looking = looker(rig)
+    items = {"a": item(REMOVE, a_file("ours")), "d/b": item(REMOVE, a_file("ours"))}
+    running = looking.start(LookRequest({**items, "changed": item(REMOVE, a_file("first"))}))
+    assert pending(rig) == [running.job.name]
+    result = looking.finish(running, str(copies(rig)))
+    assert (list(result.removed), list(result.differing)) == (["a", "d/b"], ["changed"])
+    assert pending(rig) == []
+    assert not (rig.sandbox.workspace / "a").exists()
+
+
+def test_a_look_that_removes_nothing_is_not_recorded(rig: Rig) -> None:
+    """It may run whenever it wants."""
+    looker(rig).start(LookRequest({"a": item(FETCH), "b": item(EXISTS)}))
+    assert pending(rig) == []
+
+
+def test_no_record_no_removal(rig: Rig) -> None:
+    """A removal that cannot be recorded is not begun."""
+    looking = looker(rig)
+    (rig.folder / "state").rmdir()
+    with pytest.raises(TryLater, match="nothing is removed: make it writable"):
+        looking.start(LookRequest({"a": item(REMOVE)}))
+    assert "execute" not in rig.asked()
+
+
+def test_a_refused_removal_is_forgotten(rig: Rig) -> None:
+    """The API did not start it."""
+    rig.emulator.faults.script("execute: 403")
+    with pytest.raises(StepFailed):
+        looker(rig).start(LookRequest({"a": item(REMOVE)}))
+    assert pending(rig) == []
+
+
+def test_a_removal_that_was_given_up_does_nothing_later(rig: Rig) -> None:
+    """The program of one whose start got lost on its way is replaced; it stays recorded until that is known."""
+    place(rig, "a")
+    rig.emulator.faults.script(
+        'execute: json {"execution_name": "x"}', 'execution-logs: json {"status": "pending"} always'
+    )
+    with pytest.raises(StepFailed) as caught:
+        looker(rig).look(LookRequest({"a": item(REMOVE, a_file("ours"))}), str(copies(rig)))
+    assert caught.value.step is ApiStep.DELETE
+    rig.emulator.faults.clear()
+    (name,) = pending(rig)
+    assert begin_late(rig, name) == 200
+    rig.sandbox.wait()
+    assert (rig.sandbox.workspace / "a").exists()
+    looker(rig).settle_pending(["a"])
+    assert pending(rig) == []
+
+
+WANTED = [
+    (["a"], True),
+    (["d/e"], True),
+    (["d/e/below"], True),
+    (["d"], False),
+    ([f"{ODD}/below"], True),
+    (["other", "a2", "d/e2"], False),
+    ([], False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "waits"), WANTED)
+def test_only_what_is_wanted_waits(rig: Rig, wanted: list[str], *, waits: bool) -> None:
+    """A removal that has not ended blocks what it could remove, with all below; nothing else is even asked for."""
+    rig.sandbox.hold()
+    looker(rig).start(LookRequest({path: item(REMOVE, a_file("ours")) for path in ("a", "d/e", ODD)}))
+    asked = len(rig.asked())
+    if waits:
+        with pytest.raises(StepFailed, match="has not ended") as caught:
+            looker(rig).settle_pending(wanted)
+        assert (caught.value.step, caught.value.action) == (ApiStep.DELETE, FailureAction.RETRY)
+    else:
+        looker(rig).settle_pending(wanted)
+        assert len(rig.asked()) == asked
+    assert len(pending(rig)) == 1
+    rig.sandbox.start_held()
+    rig.sandbox.wait()
+    looker(rig).settle_pending(wanted)
+    assert len(pending(rig)) == (0 if waits else 1)
+
+
+def test_a_record_without_paths_may_remove_anything(rig: Rig) -> None:
+    """As the first version wrote it."""
+    (rig.folder / "state").mkdir()
+    PendingRemovals(str(rig.folder / "state"), target(rig)).note("syncd-old")
+    rig.emulator.faults.script('execution-status: json {"status": "running"} always')
+    looker(rig).settle_pending([])
+    with pytest.raises(StepFailed):
+        looker(rig).settle_pending(["any"])
+
+
+def test_removals_do_not_pile_up(rig: Rig) -> None:
+    """After four that may still run, the next one waits for them."""
+    rig.sandbox.hold()
+    for number in range(4):
+        looker(rig).start(LookRequest({str(number): item(REMOVE)}))
+    with pytest.raises(StepFailed, match="has not ended"):
+        looker(rig).start(LookRequest({"5": item(REMOVE)}))
+    assert rig.asked().count("execute") == 4
+    rig.sandbox.start_held()
+    rig.sandbox.wait()
+    looker(rig).start(LookRequest({"5": item(REMOVE)}))
+    assert len(pending(rig)) == 1
+
+
+def test_neutralised(rig: Rig) -> None:
+    """After a reset, which ends all that run, one that had not begun does nothing."""
+    rig.emulator.faults.script("execute: reset")
+    with pytest.raises(StepFailed):
+        looker(rig).start(LookRequest({"a": item(REMOVE, a_file("ours"))}))
+    (name,) = pending(rig)
+    looker(rig).neutralise()
+    assert pending(rig) == []
+    place(rig, "a")
+    assert begin_late(rig, name) == 200
+    rig.sandbox.wait()
+    assert (rig.sandbox.workspace / "a").exists()
+
+
+def test_settled_where_the_sandbox_is_gone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """The wait does not last for ever."""
+    rig.sandbox.hold()
+    looker(rig).start(LookRequest({"a": item(REMOVE)}))
+    rig.emulator.faults.script("execution-status: 403 always")
+    with pytest.raises(StepFailed, match="key"):
+        looker(rig).settle_pending(["a"])
+    rig.emulator.faults.clear()
+    rig.emulator.faults.script("execution-status: 422 always")
+    looker(rig).settle_pending(["a"])
+    assert "cannot check if the removal" in caplog.text
+    assert pending(rig) == []
+
+
+def test_the_upload_may_come_between(rig: Rig) -> None:
+    """A look that has ended by the time it is waited for is read at once."""
+    place(rig, "a")
+    looking = looker(rig)
+    running = looking.start(LookRequest({"a": item(FETCH)}))
+    rig.sandbox.wait()
+    rig.clock.go_on(3)
+    slept = len(rig.clock.slept)
+    assert fetched(looking.finish(running, str(copies(rig)), timeout_s=0)) == {"a": "ours"}
+    assert len(rig.clock.slept) == slept
+
+
+def test_a_dump_tells_the_same(rig: Rig) -> None:
+    """A sandbox that runs no programs is looked at by its archive, with the same outcome but for removals."""
+    top = rig.sandbox.workspace
+    for path in ("same", "changed", "d/new", ODD, ".git/x", "node_modules/x", "e/node_modules/y", "existing", "stays"):
+        place(rig, path)
+    (top / "d/empty").mkdir()
+    (top / "ln").symlink_to("../outside")
+    (top / "program").write_text("ours")
+    (top / "program").chmod(0o755)
+    os.mkfifo(top / "fifo")
+    os.link(top / "same", top / "another name")
+    items = {
+        "same": item(FETCH, a_file("ours")),
+        "changed": item(FETCH, a_file("OURS")),
+        "gone": item(COMPARE, a_file("ours")),
+        "program": item(FETCH, a_file("ours")),
+        "stays": item(REMOVE, a_file("other")),
+        "existing": item(EXISTS),
+        "missing": item(EXISTS),
+        "removed": item(REMOVE, a_file("ours")),
+    }
+    request = LookRequest(items, find_new=True, pruned_names=["node_modules"])
+    by_program = looker(rig).look(request, str(copies(rig)))
+    waiter = Waiter(Interrupt(), rig.clock)
+    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
+    by_dump = DumpLooker(dump).look(request, str(copies(rig)))
+    assert (
+        fetched(by_program)
+        == fetched(by_dump)
+        == dict.fromkeys(("changed", "program", "d/new", ODD, "another name"), "ours")
+    )
+
+    def plain(entries: Mapping[str, RemoteEntry]) -> dict[str, RemoteEntry]:
+        """Without the fields that an archive has otherwise: the paths of copies, unread digests, lengths of no file."""
+        return {
+            path: replace(
+                entry,
+                copy="",
+                digest=entry.digest if entry.copy else b"",
+                size_bytes=entry.size_bytes if entry.kind is RemoteKind.FILE else 0,
+            )
+            for path, entry in entries.items()
+        }
+
+    assert plain(by_dump.differing) == plain(by_program.differing)
+    assert plain(by_dump.new) == plain(by_program.new)
+    assert sorted(by_dump.pruned) == sorted(by_program.pruned) == [".git", "e/node_modules", "node_modules"]
+    assert (by_dump.removed, by_dump.missing) == (by_program.removed, by_program.missing) == (("removed",), 1)
+
+
+def test_a_dump_that_is_cut_short(rig: Rig) -> None:
+    """It is a failure of the look."""
+    place(rig, "a")
+    rig.emulator.faults.script("download: cut")
+    waiter = Waiter(Interrupt(), rig.clock)
+    dump = Dump(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, RetrySettings(1, 8, 60), waiter)
+    with pytest.raises(StepFailed):
+        DumpLooker(dump).look(LookRequest({}, find_new=True), str(copies(rig)))
+    assert os.listdir(copies(rig)) == []

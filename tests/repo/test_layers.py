@@ -40,7 +40,7 @@ PURE = {
     "core": "errors formatting text warning",
     "daemon": "scheduler",
     "emulator": "hostile_bodies signing",
-    "merge": "git_objects",
+    "merge": "automatic_files git_objects merge_plan writes",
     "remote": "sandbox_lifetime failure keepalive retry target token_bucket uplink upload_url",
     "report": "history metrics notification_rules speed",
     "sandbox": (
@@ -49,7 +49,7 @@ PURE = {
     ),
     "scan": "exclusions symlinks manifest mass_deletion_rule limits",
     "selection": (
-        "builtin_rules char_class gitignore pattern_index pattern_list rules secret_allowlist secret_scanner selection"
+        "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
     "sync": "follow_up status_document sync_plan sync_reason",
     "watch": "debounce polling scan_listener",
@@ -103,7 +103,7 @@ ONLY_IN = {
             "syncd/sandbox/hook.py",
             "syncd/merge/git.py",
         ),
-        "the daemon starts git, once, and the person's hook; git merges, the service's commands and executions run",
+        "the daemon starts git, once, and the person's hook; the commands and the emulator's executions start programs",
     ),
     "requests": ((), "httpx does it"),
     "asyncio": ((), "one upload at a time: a loop and its colour would buy nothing"),

@@ -102,11 +102,15 @@ def acquire(
 @click.argument("sandbox_id", metavar="[ID]", required=False)
 @config_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
+@click.option("--unsaved", is_flag=True, help="Do not save what an agent changed there.")
+def release(sandbox_id: str | None, config_file: str | None, yes: bool, unsaved: bool) -> None:
     """Give a sandbox back, with all that is in it; without an ID this workspace's. It ends within moments.
+
+    What an agent changed in this workspace's sandbox is saved before (`syncd saved`).
 
     Asks on a terminal; elsewhere --yes has to be given.
     """
+    from syncd.cli.agent_side import save_before_release  # noqa: PLC0415
     from syncd.cli.sandbox.admin import sandbox_admin_of  # noqa: PLC0415
 
     with sandbox_admin_of(configured(config_file)) as admin:
@@ -115,10 +119,14 @@ def release(sandbox_id: str | None, config_file: str | None, yes: bool) -> None:
         if not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("this is no terminal to ask on: use --yes")
-            click.echo(f"What an agent made in {wanted} is lost. {follows}".rstrip(), err=True)
+            saved = not unsaved and wanted == admin.ours
+            becomes = "saved here before" if saved else "lost"
+            click.echo(f"What an agent changed in {wanted} is {becomes}. {follows}".rstrip(), err=True)
             if not admin.confirmed("Release it?"):
                 click.echo("nothing was released", err=True)
                 return
+        if wanted == admin.ours and not unsaved:
+            save_before_release(admin.config)
         try:
             admin.request(lambda: admin.account.release(wanted))
             done = f"released {wanted}"

@@ -246,6 +246,9 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
         files, are = ("file", "is") if status.lingering == 1 else ("files", "are")
         what = f"{status.lingering:,} {files} gone or left out here {are} there (sandbox.deletions)"
         yield "still there", what, Tone.PLAIN
+    agent = _agent(status)
+    if agent:
+        yield "agent", agent, Tone.ATTENTION if status.agent.held else Tone.PLAIN
     if status.running or status.syncs or status.failures:
         yield "this run" if status.running else "last run", _run(status, now_s), Tone.PLAIN
     if status.running and status.daemon_version not in (None, context.version):
@@ -254,6 +257,19 @@ def _rows(status: Status, context: StatusContext, now_s: float) -> Iterator[tupl
             f"the daemon is syncd {status.daemon_version}, this is {context.version}; restart it: {context.restart}",
             Tone.ATTENTION,
         )
+
+
+def _agent(status: Status) -> str:
+    """The agent's side in one line, empty if there is nothing to say."""
+    agent = status.agent
+    parts = []
+    if agent.changed:
+        parts.append(f"changed {counted(agent.changed, 'path')}: `syncd diff`")
+    if agent.held:
+        parts.append(f"{counted(len(agent.held), 'path')} held: `syncd apply`")
+    if agent.saved:
+        parts.append(f"{counted(agent.saved, 'version')} saved: `syncd saved`")
+    return "; ".join(parts)
 
 
 def _most_first(counts: tuple[str, int]) -> tuple[int, str]:

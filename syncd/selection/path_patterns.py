@@ -1,4 +1,4 @@
-"""The paths that may be uploaded although they hold a secret: `workspace.allow_secrets`, as gitignore patterns.
+"""Paths by gitignore patterns: those that `workspace.allow_secrets` allows, or that `apply --include` takes.
 
 An ignore pattern that matches a folder excludes its files by stopping the walk there. A pattern here has to match the
 files themselves, so each pattern also gets one for everything below a folder of that name.
@@ -27,8 +27,8 @@ def expand_folders(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-class SecretAllowlist:
-    """Tells for a file's path whether a pattern allows it."""
+class PathPatterns:
+    """Tells for a file's path if a pattern matches it."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         parsed = [parse_line(as_latin1(line), number) for number, line in enumerate(expand_folders(patterns), 1)]

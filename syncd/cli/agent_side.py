@@ -1,0 +1,218 @@
+"""The agent's side for a command: what differs in the sandbox, beside a running daemon or without one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
+from syncd.cli.options import CLOCK
+from syncd.cli.progress.display import ProgressDisplay
+from syncd.core.context import RuntimeContext
+from syncd.core.directories import Directories
+from syncd.core.errors import NeedsPerson, SandboxNotFound, WorkspaceError
+from syncd.core.interrupt import Interrupt, interrupting
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+from syncd.core.waiter import Waiter
+from syncd.daemon.build import excludes_for, folders_of, key_of, selection_of, target_of
+from syncd.merge.git_objects import GitFile, GitSymlink, GitVersion, file_of
+from syncd.merge.merge_plan import is_as_base
+from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.merge.writes import LocalEntry
+from syncd.remote.bucket import Throttle
+from syncd.remote.failure import StepFailed
+from syncd.remote.http_client import HttpClient
+from syncd.remote.target import Target
+from syncd.report.logs import LogFormat, set_up_logs
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.scan.manifest import Entry, Kind, Manifest, arrived_digest
+from syncd.scan.path_rules import PathRules
+from syncd.selection.path_patterns import PathPatterns
+from syncd.sync.agent_work import AgentWork, find_agent_work
+from syncd.sync.sandbox_factory import SandboxFactory
+from syncd.sync.sync_plan import SandboxContent
+from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenStore, with_taken
+
+_BLOCK = 1 << 18
+_COPIES = "look-"
+
+
+@dataclass(frozen=True)
+class AgentSide:
+    """The three sides: what was sent, what is here, and, in `work`, what differs in the sandbox."""
+
+    config: Config
+    folders: Directories
+    target: Target
+    base: Manifest
+    work: AgentWork
+    rules: PathRules
+    remote_changes: RemoteChanges
+    base_store: BaseStore
+    writer: WorkspaceWriter
+
+    def local(self) -> dict[str, LocalEntry | None]:
+        """Return what is here at each path that differs. Raises `TryLater`."""
+        return self.writer.look(self.work.changed)
+
+    def base_version(self, path: str, local: LocalEntry | None) -> GitVersion | None:
+        """Return what was sent as this path; None for a directory, and where its bytes are gone."""
+        entry = self.work.base_of(path)
+        if entry is None or entry.kind is Kind.DIRECTORY:
+            return None
+        if entry.kind is Kind.SYMLINK:
+            return GitSymlink(entry.target)
+        executable = bool(entry.mode & 0o100)
+        if is_as_base(local, entry):
+            return file_at(os.path.join(self.config.workspace.path, path), entry.size_bytes, executable)
+        content = self.base_bytes(path, entry, local)
+        return None if content is None else file_of(content, executable=executable)
+
+    def base_bytes(self, path: str, entry: Entry, local: LocalEntry | None) -> bytes | None:
+        """Return the bytes that were sent as this path, None if they are gone."""
+        digest = arrived_digest(entry)
+        if local is not None and local.digest == digest != b"":
+            with contextlib.suppress(OSError), open(os.path.join(self.config.workspace.path, path), "rb") as file:
+                return file.read()
+        return self.base_store.get(path, digest) if digest else None
+
+
+def file_at(path: str, size_bytes: int, executable: bool) -> GitFile:
+    """Return the version of a file that is on disk."""
+
+    def blocks() -> Iterator[bytes]:
+        with open(path, "rb") as file:
+            yield from iter(lambda: file.read(_BLOCK), b"")
+
+    return GitFile(executable, size_bytes, blocks)
+
+
+def remote_version(remote: RemoteEntry) -> GitVersion | None:
+    """Return what is in the sandbox; None if nothing is there that a patch can hold, or if it was not fetched."""
+    if remote.kind is RemoteKind.SYMLINK:
+        return GitSymlink(remote.target)
+    if remote.kind is RemoteKind.FILE and remote.copy:
+        return file_at(remote.copy, remote.size_bytes, bool(remote.mode & 0o100))
+    return None
+
+
+@contextlib.contextmanager
+def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator[AgentSide]:
+    """Look at the sandbox; `included` paths count although the rules leave them out.
+    The copies of what differs are kept until the end. Raises `SyncdError`, `Stop`.
+    """
+    set_up_logs("error", LogFormat.TEXT, {})
+    interrupt = Interrupt()
+    folders = folders_of(config, os.environ)
+    target, key = target_of(config, os.environ), key_of(config, os.environ)
+    client = HttpClient(Waiter(interrupt, CLOCK))
+    sync_state = SyncState(folders.state)
+    copies = os.path.join(folders.spool, f"{_COPIES}{os.getpid()}")
+    _remove_old_copies(folders.spool)
+    try:
+        with interrupting(interrupt):
+            factory = SandboxFactory(
+                config,
+                folders,
+                key,
+                RuntimeContext(CLOCK, os.environ, interrupt),
+                client,
+                Throttle(0),
+                sync_state,
+                interrupt.check,
+                lambda _path, _is_dir: False,
+                copies,
+            )
+            services = factory.build(target)
+            base, _ = sync_state.initialized(target)
+            if base is None:
+                raise NeedsPerson("nothing is known to have been sent to this sandbox yet", "run `syncd push` first")
+            base = with_taken(base, TakenStore(folders.state).load(target))
+            content = SandboxContent(base, sync_state.possibly_applied(target), sync_state.uncertain)
+            rules = PathRules(config.workspace.path, selection_of(config), excludes_for(config, os.environ))
+            leftovers = services.deletion_sync.leftovers
+
+            def leave_out(path: str, is_dir: bool) -> bool:
+                return (included is None or path not in included) and rules.leave_out(path, is_dir)
+
+            try:
+                with ProgressDisplay(silent_s=1.0) as progress:
+                    progress.doing("looking at the sandbox")
+                    work = find_agent_work(services.remote_changes, content, leftovers, leave_out)
+            except StepFailed as failure:
+                raise failure.as_error() from None
+            yield AgentSide(
+                config,
+                folders,
+                target,
+                base,
+                work,
+                rules,
+                services.remote_changes,
+                BaseStore(folders.spool, ChunkStore(folders.spool)),
+                WorkspaceWriter(config.workspace.path, folders.state),
+            )
+    finally:
+        client.drop()
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def save_before_release(config: Config) -> None:
+    """Save all that differs in the sandbox, and say what could not be saved. Raises `SyncdError`, `Stop`."""
+    if config.sandbox.agent_changes == "overwrite":
+        return
+    try:
+        with agent_side(config) as side:
+            there = {path: entry for path, entry in side.work.changed.items() if entry.kind is not RemoteKind.ABSENT}
+            for path, entry in there.items():
+                if entry.kind is RemoteKind.FILE and not entry.copy:
+                    click.echo(f"not saved: {shown_path(path)}", err=True)
+            side.remote_changes.save(Why.RELEASED, there)
+    except (SandboxNotFound, NeedsPerson) as failure:
+        click.echo(f"nothing was saved: {failure.message}", err=True)
+
+
+def _remove_old_copies(spool: str) -> None:
+    """Remove the copies of commands that were killed."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(spool):
+            pid = name.removeprefix(_COPIES)
+            if name.startswith(_COPIES) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                shutil.rmtree(os.path.join(spool, name), ignore_errors=True)
+
+
+def named_paths(config: Config, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths that a person named, relative to the workspace. Raises `WorkspaceError` for one outside."""
+    return tuple(_in_workspace(config.workspace.path, path) for path in paths)
+
+
+def _in_workspace(workspace: str, path: str) -> str:
+    """A link as the last component is not followed."""
+    absolute = os.path.abspath(path)
+    real = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    for candidate in (absolute, real, os.path.realpath(absolute)):
+        if candidate == workspace:
+            return ""
+        if candidate.startswith(workspace + os.sep):
+            return candidate[len(workspace) + 1 :]
+    raise WorkspaceError(f"{shown_path(path)} is not in the workspace {workspace}", "name a path below it")
+
+
+def patterns_of(patterns: tuple[str, ...]) -> PathPatterns:
+    """Return the paths that these patterns match, in gitignore's syntax."""
+    return PathPatterns(patterns)
+
+
+def is_named(path: str, named: tuple[str, ...]) -> bool:
+    """True if the path is one that was named, or below one; all are if none was."""
+    return not named or any(not name or path == name or path.startswith(f"{name}/") for name in named)

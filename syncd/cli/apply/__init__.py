@@ -1,0 +1,4 @@
+"""`syncd apply`: brings home what was changed in the sandbox.
+
+Begins at `command`.
+"""

@@ -1,0 +1,213 @@
+"""`syncd apply`: brings home what was changed in the sandbox, so that it can be reviewed, merged and undone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.options import config_option, configured, json_option
+from syncd.core.errors import Stop, TryLater, WorkspaceError
+from syncd.core.settings import Config
+from syncd.core.text import shown_path
+
+if TYPE_CHECKING:
+    from syncd.cli.agent_side import AgentSide
+    from syncd.merge.merge_plan import MergePlan
+
+# A sync that is under way is waited for, but not for the upload of gigabytes.
+_SYNC_ENDS_S = 5.0
+
+
+@dataclass(frozen=True)
+class ApplyOptions:
+    """What a person asked for. `named` are paths of the workspace, all if there are none."""
+
+    named: tuple[str, ...]
+    included: tuple[str, ...]
+    deletions: bool
+    dry_run: bool
+    as_json: bool
+    asks: bool
+
+
+@click.command("apply")
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--deletions", is_flag=True, help="Delete here what was deleted in the sandbox.")
+@click.option(
+    "--include",
+    "patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Take paths too that the workspace's rules leave out.",
+)
+@click.option("--branch", metavar="NAME", help="Put the changes on a new branch of git, and leave the workspace alone.")
+@click.option("--undo", is_flag=True, help="Take back the last `apply`.")
+@json_option
+@config_option
+def command(paths: tuple[str, ...], config_file: str | None, branch: str | None, **flags: Any) -> int:
+    """Bring home what was changed in the sandbox since syncd put it there.
+
+    Of PATHs, if any, with what is below them. What only the sandbox changed is taken. Texts that both sides changed are
+    merged. What cannot be merged is a conflict: it stays as it is here, and the sandbox's version is saved (`syncd
+    saved`). On a terminal the plan is shown first. All is written, or nothing is, and --undo takes it back.
+
+    Exits with 0 if all was taken, or if there was nothing to take; with 1 if conflicts are left.
+
+    --json: taken, merged, deleted, conflicts, never, stays, undone; each a list of paths.
+    """
+    undo, dry_run, deletions, patterns = flags["undo"], flags["dry_run"], flags["deletions"], flags["patterns"]
+    if undo and (paths or patterns or branch or dry_run or deletions):
+        raise click.UsageError("--undo goes with no other option but --json and --config.")
+    if branch is not None and (dry_run or deletions):
+        raise click.UsageError("--branch goes with neither --dry-run nor --deletions.")
+    config = configured(config_file)
+    from syncd.cli.agent_side import named_paths  # noqa: PLC0415 - after the configuration is known
+
+    try:
+        named = named_paths(config, paths)
+    except WorkspaceError as failure:
+        raise click.UsageError(str(failure)) from None
+    as_json = flags["as_json"]
+    asks = not (flags["yes"] or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
+    options = ApplyOptions(named, patterns, deletions, dry_run, as_json, asks)
+    try:
+        if undo:
+            return _undo(config, as_json)
+        if branch is not None:
+            from syncd.cli.apply.branch import apply_to_branch  # noqa: PLC0415
+
+            return apply_to_branch(config, options, branch)
+        return _apply(config, options)
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+
+
+def _apply(config: Config, options: ApplyOptions) -> int:
+    from syncd.cli.agent_side import agent_side, patterns_of  # noqa: PLC0415
+    from syncd.cli.apply.execution import carry_out, prepare  # noqa: PLC0415
+    from syncd.cli.apply.plan_text import changes_something, plan_lines, summary_line  # noqa: PLC0415
+    from syncd.merge.git import find_git  # noqa: PLC0415
+    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+
+    with _no_sync_begins(config), agent_side(config, patterns_of(options.included)) as side:
+        interrupted = side.writer.finish_interrupted() if not options.dry_run else None
+        if interrupted is not None and interrupted.restored:
+            click.echo(f"took back an apply that was killed: {len(interrupted.restored):,} paths", err=True)
+        with tempfile.TemporaryDirectory(prefix="merge-", dir=side.folders.spool) as folder:
+            prepared = prepare(side, make_plan(side, options), find_git(os.environ), folder)
+            plan = prepared.plan
+            if not options.as_json:
+                _print(plan_lines(plan))
+            if options.dry_run:
+                return _end(plan, options, "would be: ")
+            if options.asks and changes_something(plan) and not click.confirm(f"{summary_line(plan)}: apply this?"):
+                click.echo("nothing was changed", err=True)
+                return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+            return _end(carry_out(side, prepared), options, "")
+
+
+def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
+    """Return the plan for the paths that were named."""
+    from syncd.cli.agent_side import is_named  # noqa: PLC0415
+    from syncd.merge.merge_plan import PlanInput, merge_plan  # noqa: PLC0415
+
+    workspace = side.config.workspace.path
+    local = side.local()
+
+    def link_at(path: str) -> str | None:
+        try:
+            return os.readlink(os.path.join(workspace, path))
+        except OSError:
+            return None
+
+    def children(path: str) -> Collection[str]:
+        found = []
+        for base, directories, files in os.walk(os.path.join(workspace, path)):
+            inside = os.path.relpath(base, workspace)
+            found += [os.path.normpath(os.path.join(inside, name)) for name in (*directories, *files)]
+        return found
+
+    remote = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
+    base = {path: entry for path in remote if (entry := side.work.base_of(path)) is not None}
+    return merge_plan(PlanInput(base, local, remote, options.deletions, link_at, children))
+
+
+def _end(plan: MergePlan, options: ApplyOptions, prefix: str) -> int:
+    from syncd.cli.apply.plan_text import summary_line  # noqa: PLC0415
+    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+
+    conflicts = plan.of(MergeOutcome.CONFLICT)
+    if options.as_json:
+        _print_json(plan)
+    else:
+        click.echo(f"{prefix}{summary_line(plan)}")
+        if conflicts and not options.dry_run:
+            click.echo("the sandbox's versions of the conflicts are saved: see `syncd saved`", err=True)
+    return 1 if conflicts else 0
+
+
+def print_lists(**lists: Iterable[str]) -> None:
+    """Print the lists of paths that `--json` has; those that are not given are empty."""
+    names = ("taken", "merged", "deleted", "conflicts", "never", "stays", "undone")
+    click.echo(json.dumps({name: list(lists.get(name, ())) for name in names}))
+
+
+def _print_json(plan: MergePlan) -> None:
+    from syncd.cli.apply.execution import paths_of  # noqa: PLC0415
+    from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
+
+    print_lists(
+        taken=paths_of(plan, MergeOutcome.TAKE),
+        merged=paths_of(plan, MergeOutcome.MERGE),
+        deleted=paths_of(plan, MergeOutcome.DELETE),
+        conflicts=paths_of(plan, MergeOutcome.CONFLICT),
+        never=paths_of(plan, MergeOutcome.NEVER),
+        stays=paths_of(plan, MergeOutcome.STAYS, MergeOutcome.DELETED_THERE),
+    )
+
+
+def _undo(config: Config, as_json: bool) -> int:
+    from syncd.cli.apply.undoing import undo  # noqa: PLC0415
+
+    with _no_sync_begins(config):
+        undone = undo(config)
+    if as_json:
+        print_lists(stays=undone.left, undone=undone.restored)
+        return 0
+    _print(f"undone    {shown_path(path)}" for path in undone.restored)
+    _print(f"stays     {shown_path(path)}: changed since the apply" for path in undone.left)
+    count = "1 path" if len(undone.restored) == 1 else f"{len(undone.restored):,} paths"
+    click.echo(f"{count} as before the apply" if undone.restored else "nothing to undo")
+    return 0
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+@contextlib.contextmanager
+def _no_sync_begins(config: Config) -> Iterator[None]:
+    """Keep the daemon from syncing meanwhile, or any other process, if none runs. Raises `Locked`."""
+    from syncd.core.workspace_lock import Lock  # noqa: PLC0415
+    from syncd.daemon.build import folders_of  # noqa: PLC0415
+    from syncd.daemon.control import writing  # noqa: PLC0415
+
+    folder = folders_of(config, os.environ).state
+    with ExitStack() as stack:
+        if not stack.enter_context(writing(folder, _SYNC_ENDS_S)):
+            lock = Lock(folder)
+            lock.acquire()
+            stack.callback(lock.release)
+        yield

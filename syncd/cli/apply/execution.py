@@ -1,0 +1,146 @@
+"""Carries out the plan of an `apply`: merges texts, writes all or nothing, and records what counts as sent now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from syncd.archive.base_store import LARGEST_BYTES
+from syncd.cli.agent_side import AgentSide
+from syncd.core.errors import TryLater
+from syncd.merge.git import Git
+from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, taken_mode
+from syncd.merge.text_merge import NoMerge, merge
+from syncd.merge.writes import NewEntry, Write
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.scan.manifest import Kind, arrived_digest
+from syncd.sync.taken import TakenPath, TakenStore, encode_taken
+
+_GONE = "what was sent is not known any more"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose texts are merged: `contents` are the files with the new content of each path."""
+
+    plan: MergePlan
+    contents: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(side: AgentSide, plan: MergePlan, git: Git | None, folder: str) -> Prepared:
+    """Merge the texts into files in `folder`. What cannot be merged becomes a conflict."""
+    contents: dict[str, str] = {}
+    paths: list[PlannedPath] = []
+    for planned in plan.paths:
+        if planned.outcome is MergeOutcome.MERGE:
+            merged = _merged(side, planned, git)
+            if isinstance(merged, str):
+                planned = replace(planned, outcome=MergeOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
+            else:
+                contents[planned.path] = os.path.join(folder, f"merged-{len(contents)}")
+                with open(contents[planned.path], "xb") as file:
+                    file.write(merged)
+        elif planned.outcome is MergeOutcome.TAKE and planned.remote.copy:
+            contents[planned.path] = planned.remote.copy
+        paths.append(planned)
+    return Prepared(MergePlan(tuple(paths)), contents)
+
+
+def _merged(side: AgentSide, planned: PlannedPath, git: Git | None) -> bytes | str:
+    """Return the content that both sides' changes make, or the reason why there is none."""
+    base, local, remote = planned.base, planned.local, planned.remote
+    here = os.path.join(side.config.workspace.path, planned.path)
+    sent = arrived_digest(base) if base is not None else b""
+    if local is not None and local.digest == remote.digest:
+        return _content(here)
+    if local is not None and local.digest == sent != b"":
+        return _content(remote.copy)
+    if remote.digest == sent != b"":
+        return _content(here)
+    if remote.size_bytes > LARGEST_BYTES or (local is not None and local.size_bytes > LARGEST_BYTES):
+        return "too large to be merged"
+    before = side.base_bytes(planned.path, base, local) if base is not None else None
+    if before is None:
+        return _GONE
+    merged = merge(git, before, _content(here), _content(remote.copy), side.folders.spool)
+    return merged if isinstance(merged, bytes) else _reason(merged)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as failure:
+        raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
+
+
+def _reason(failed: NoMerge) -> str:
+    return failed.value
+
+
+def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
+    """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`."""
+    plan = prepared.plan
+    writes = [write for planned in plan.paths if (write := _write(planned, prepared)) is not None]
+    rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
+    written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
+    changed = set(written.conflicts)
+    if changed:
+        plan = MergePlan(tuple(_conflicting(planned) if planned.path in changed else planned for planned in plan.paths))
+    side.remote_changes.save(Why.CONFLICT, {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)})
+    for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
+        if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
+            side.base_store.add(_content(planned.remote.copy))
+    taken = [row for path, row in rows.items() if path not in changed and row.before != row.after]
+    if taken:
+        try:
+            TakenStore(side.folders.state).save(side.target, taken)
+        except OSError as failure:
+            raise TryLater(
+                f"what was taken cannot be recorded ({failure.strerror}), so it is sent once more",
+                "make the state folder writable",
+            ) from None
+    return plan
+
+
+def _conflicting(planned: PlannedPath) -> PlannedPath:
+    return replace(planned, outcome=MergeOutcome.CONFLICT, reason="it changed here meanwhile")
+
+
+def _write(planned: PlannedPath, prepared: Prepared) -> Write | None:
+    if planned.outcome is MergeOutcome.DELETE:
+        return Write(planned.path, planned.local, None)
+    mode = _mode(planned)
+    if planned.outcome is MergeOutcome.MERGE:
+        return Write(planned.path, planned.local, NewEntry(Kind.FILE, mode, content=prepared.contents[planned.path]))
+    if planned.outcome is not MergeOutcome.TAKE:
+        return None
+    kind = Kind(planned.remote.kind.value)
+    content = prepared.contents.get(planned.path, "")
+    return Write(planned.path, planned.local, NewEntry(kind, mode, planned.remote.target, content))
+
+
+def _mode(planned: PlannedPath) -> int:
+    if planned.outcome is MergeOutcome.MERGE:
+        return merged_mode(planned.base, planned.local, planned.remote)
+    if planned.outcome is MergeOutcome.SAME and planned.local is not None:
+        return planned.local.mode & 0o777
+    return taken_mode(planned.base, planned.local, planned.remote)
+
+
+def _row(side: AgentSide, planned: PlannedPath) -> TakenPath | None:
+    if planned.outcome not in (MergeOutcome.TAKE, MergeOutcome.MERGE, MergeOutcome.DELETE, MergeOutcome.SAME):
+        return None
+    mode = taken_mode(planned.base, planned.local, planned.remote) if _is_merge(planned) else _mode(planned)
+    return TakenPath(planned.path, side.base.get(planned.path), next_base(planned, mode))
+
+
+def _is_merge(planned: PlannedPath) -> bool:
+    return planned.outcome is MergeOutcome.MERGE
+
+
+def paths_of(plan: MergePlan, *outcomes: MergeOutcome) -> list[str]:
+    """Return the paths with one of these outcomes."""
+    return [planned.path for planned in plan.of(*outcomes)]

@@ -1,0 +1,82 @@
+"""The plan of an `apply` as text: a line a path, the outcomes that change something first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from syncd.core.text import shown_path
+from syncd.merge.automatic_files import runs_automatically
+from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath
+from syncd.sandbox.look_request import RemoteKind
+from syncd.scan.manifest import Kind
+
+_WORDS = {
+    MergeOutcome.TAKE: "take",
+    MergeOutcome.MERGE: "merge",
+    MergeOutcome.DELETE: "delete",
+    MergeOutcome.CONFLICT: "conflict",
+    MergeOutcome.STAYS: "stays",
+    MergeOutcome.DELETED_THERE: "stays",
+    MergeOutcome.NEVER: "never",
+}
+_CHANGES = (MergeOutcome.TAKE, MergeOutcome.MERGE, MergeOutcome.DELETE)
+_EXECUTABLE = 0o100
+
+
+def plan_lines(plan: MergePlan) -> Iterator[str]:
+    """Return the lines; nothing for what is the same on both sides, and for directories that come with a file."""
+    for outcome, word in _WORDS.items():
+        for planned in plan.of(outcome):
+            if not _goes_without_saying(planned, plan):
+                yield f"{word:8}  {shown_path(planned.path)}{_note(planned)}"
+    for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
+        why = _automatic(planned)
+        if why:
+            yield f"look at   {shown_path(planned.path)}: {why}"
+
+
+def summary_line(plan: MergePlan) -> str:
+    """Return the numbers of paths by outcome, for a question or an end."""
+    counts = (
+        (plan.of(MergeOutcome.TAKE), "taken"),
+        (plan.of(MergeOutcome.MERGE), "merged"),
+        (plan.of(MergeOutcome.DELETE), "deleted"),
+        (plan.of(MergeOutcome.CONFLICT), "in conflict"),
+    )
+    words = [f"{len(paths):,} {word}" for paths, word in counts if paths]
+    return ", ".join(words) or "nothing to take"
+
+
+def changes_something(plan: MergePlan) -> bool:
+    """True if the workspace is to be changed."""
+    return bool(plan.of(*_CHANGES))
+
+
+def _note(planned: PlannedPath) -> str:
+    if planned.outcome is MergeOutcome.TAKE:
+        return " (new)" if planned.local is None else ""
+    if planned.outcome is MergeOutcome.DELETED_THERE:
+        return ": deleted in the sandbox; --deletions deletes it here"
+    return f": {planned.reason}" if planned.reason else ""
+
+
+def _goes_without_saying(planned: PlannedPath, plan: MergePlan) -> bool:
+    if planned.remote.kind is not RemoteKind.DIRECTORY or planned.outcome is not MergeOutcome.TAKE:
+        return False
+    return any(other.path.startswith(f"{planned.path}/") for other in _first_below(planned, plan.paths))
+
+
+def _first_below(planned: PlannedPath, paths: Sequence[PlannedPath]) -> Sequence[PlannedPath]:
+    at = paths.index(planned)
+    return paths[at + 1 : at + 2]
+
+
+def _automatic(planned: PlannedPath) -> str:
+    if planned.remote.kind is RemoteKind.DIRECTORY:
+        return ""
+    if runs_automatically(planned.path):
+        return "it may run by itself here"
+    was_executable = planned.local is not None and planned.local.kind is Kind.FILE and planned.local.mode & _EXECUTABLE
+    if planned.remote.kind is RemoteKind.FILE and planned.remote.mode & _EXECUTABLE and not was_executable:
+        return "it is executable now"
+    return ""

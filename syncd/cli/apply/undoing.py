@@ -1,0 +1,79 @@
+"""Takes back the last `apply`, and what it recorded as sent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import msgspec
+
+from syncd.archive.base_store import BaseStore
+from syncd.archive.chunk_store import ChunkStore
+from syncd.cli.options import CLOCK
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.core.settings import Config
+from syncd.daemon.build import folders_of, target_of
+from syncd.merge.workspace_writer import Undone, WorkspaceWriter
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.scan.manifest import Kind
+from syncd.sync.sync_state import SyncState
+from syncd.sync.taken import TakenPath, TakenRows, TakenStore, decode_taken, is_as, with_taken
+
+
+def undo(config: Config) -> Undone:
+    """Take it back. Raises `TryLater`, `Locked`.
+
+    A sandbox's version that has been overwritten since by what was merged with it is saved before.
+    """
+    folders = folders_of(config, os.environ)
+    writer = WorkspaceWriter(config.workspace.path, folders.state)
+    undone = writer.undo()
+    if not undone.note:
+        return undone
+    taken = decode_taken(msgspec.msgpack.decode(undone.note, type=TakenRows))
+    restored = set(undone.restored)
+    back = [TakenPath(each.path, each.after, each.before) for each in taken if each.path in restored]
+    try:
+        target = target_of(config, os.environ)
+    except NeedsPerson:
+        return undone
+    store = TakenStore(folders.state)
+    base, _ = SyncState(folders.state).initialized(target)
+    if base is None:
+        return undone
+    base = with_taken(base, store.load(target))
+    overwritten = [each for each in back if not is_as(base, each.path, each.before)]
+    contents = BaseStore(folders.spool, ChunkStore(folders.spool))
+    saved_versions = SavedVersions(folders.state, CLOCK)
+    try:
+        _save(contents, saved_versions, target.sandbox_id, overwritten, folders.spool)
+        store.save(target, [each for each in back if is_as(base, each.path, each.before)])
+    except OSError as failure:
+        raise TryLater(
+            f"the workspace is as before, but that cannot be recorded ({failure.strerror})",
+            "make the state folder writable",
+        ) from None
+    return undone
+
+
+def _save(contents: BaseStore, saved: SavedVersions, sandbox_id: str, taken: list[TakenPath], scratch: str) -> None:
+    """Save the sandbox's versions that were merged here, and that a sync has overwritten there since."""
+    with tempfile.TemporaryDirectory(prefix="undo-", dir=scratch) as folder:
+        versions: dict[str, RemoteEntry] = {}
+        for number, each in enumerate(taken):
+            entry = each.before
+            if entry is None or entry.kind is not Kind.FILE or saved.holds(each.path, entry.digest):
+                continue
+            content = contents.get(each.path, entry.digest)
+            if content is None:
+                continue
+            copy = os.path.join(folder, str(number))
+            with open(copy, "xb") as file:
+                file.write(content)
+            versions[each.path] = RemoteEntry(
+                RemoteKind.FILE, entry.mode, entry.size_bytes, entry.mtime_s, digest=entry.digest, copy=copy
+            )
+        if versions:
+            saved.save(Why.CONFLICT, sandbox_id, versions)

@@ -1,0 +1,186 @@
+"""`syncd diff`: what was changed in the sandbox since syncd put it there, as a patch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from syncd.cli.options import config_option, configured, json_option
+from syncd.core.errors import Stop, TryLater, WorkspaceError
+from syncd.core.text import shown_path
+
+if TYPE_CHECKING:
+    from syncd.cli.agent_side import AgentSide
+    from syncd.merge.git_objects import GitChange
+    from syncd.merge.writes import LocalEntry
+
+_PAGER = "less -FRX"
+
+
+class DiffForm(Enum):
+    """The form of the output."""
+
+    PATCH = "patch"
+    STAT = "stat"
+    NAMES = "names"
+    JSON = "json"
+
+
+@click.command("diff")
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
+@click.option("--stat", "form", flag_value="stat", help="How many lines each path adds and removes.")
+@click.option("--name-only", "form", flag_value="names", help="The paths alone, one a line.")
+@json_option
+@config_option
+def command(paths: tuple[str, ...], form: str | None, as_json: bool, config_file: str | None) -> int:
+    """Show what was changed in the sandbox since syncd put it there, as a patch that `git apply` takes.
+
+    Of PATHs, if any, with what is below them. What the workspace's rules leave out is counted, not shown. Exits with 0
+    if nothing was changed, with 1 if something was.
+
+    --json: changes, each with path, change (added, modified, deleted, mode, type), bytes, binary, here (same, changed,
+    missing, left-out); left_out, the number of paths that the rules leave out.
+    """
+    wanted = DiffForm.JSON if as_json else DiffForm(form or "patch")
+    config = configured(config_file)
+    from syncd.cli.agent_side import agent_side, named_paths  # noqa: PLC0415 - after the configuration is known
+
+    try:
+        named = named_paths(config, paths)
+    except WorkspaceError as failure:
+        raise click.UsageError(str(failure)) from None
+    try:
+        with agent_side(config) as side:
+            return _show(side, named, wanted)
+    except (Stop, KeyboardInterrupt):
+        raise TryLater("stopped; nothing was changed", "the same command begins anew") from None
+
+
+def _show(side: AgentSide, named: tuple[str, ...], form: DiffForm) -> int:
+    from syncd.cli.agent_side import is_named  # noqa: PLC0415
+
+    local = side.local()
+    paths = [path for path in sorted(side.work.changed, key=os.fsencode) if is_named(path, named)]
+    if form is DiffForm.JSON:
+        rows = [_row(side, path, local[path]) for path in paths]
+        click.echo(json.dumps({"changes": rows, "left_out": len(side.work.left_out) + len(side.work.pruned)}))
+        return 1 if rows else 0
+    changes = list(_changes(side, paths, local))
+    if form is DiffForm.NAMES:
+        sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in paths if _is_shown(side, path)))
+        sys.stdout.flush()
+    elif changes:
+        _print_patch(side, changes, form)
+    _tell_left_out(side)
+    return 1 if paths else 0
+
+
+def _changes(side: AgentSide, paths: Iterable[str], local: dict[str, LocalEntry | None]) -> Iterator[GitChange]:
+    from syncd.cli.agent_side import file_at, remote_version  # noqa: PLC0415
+    from syncd.merge.git_objects import GitChange, GitSymlink  # noqa: PLC0415
+    from syncd.scan.manifest import Kind  # noqa: PLC0415
+
+    for path in paths:
+        remote, entry, here = side.work.changed[path], side.work.base_of(path), local[path]
+        after = remote_version(remote)
+        if after is None and remote.kind.value in ("f", "o", "?"):
+            why = "still being written" if remote.unstable else "not a file or link that can be read"
+            click.echo(f"not shown: {shown_path(path)} is {why}", err=True)
+            continue
+        before = side.base_version(path, here)
+        if before is None and entry is not None and entry.kind is not Kind.DIRECTORY:
+            click.echo(f"{shown_path(path)}: what was sent is gone; shown from what is here", err=True)
+            if here is not None and here.kind is Kind.FILE:
+                at = os.path.join(side.config.workspace.path, path)
+                before = file_at(at, here.size_bytes, bool(here.mode & 0o100))
+            elif here is not None and here.kind is Kind.SYMLINK:
+                before = GitSymlink(here.target)
+        if before is not None or after is not None:
+            yield GitChange(path, before, after)
+
+
+def _is_shown(side: AgentSide, path: str) -> bool:
+    """A directory is shown by what is in it."""
+    entry = side.work.base_of(path)
+    kinds = {side.work.changed[path].kind.value, entry.kind.value if entry else ""}
+    return bool(kinds - {"d", ""})
+
+
+def _row(side: AgentSide, path: str, here: LocalEntry | None) -> dict[str, Any]:
+    from syncd.merge.merge_plan import is_as_base  # noqa: PLC0415
+
+    remote, entry = side.work.changed[path], side.work.base_of(path)
+    if entry is None:
+        change = "added"
+    elif not remote.kind.value:
+        change = "deleted"
+    elif remote.kind.value != entry.kind.value:
+        change = "type"
+    else:
+        change = "mode" if remote.digest and remote.digest == entry.digest else "modified"
+    if here is None and entry is not None:
+        state = "missing"
+    elif here is None or is_as_base(here, entry):
+        state = "same"
+    else:
+        state = "left-out" if side.rules.leave_out(path, here.is_directory) else "changed"
+    return {
+        "path": path,
+        "change": change,
+        "bytes": remote.size_bytes,
+        "binary": bool(remote.copy) and _is_binary(remote.copy),
+        "here": state,
+    }
+
+
+def _is_binary(copy: str) -> bool:
+    from syncd.merge.text_merge import is_binary  # noqa: PLC0415
+
+    with open(copy, "rb") as file:
+        return is_binary(file.read(8000))
+
+
+def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> None:
+    from syncd.merge.git import need_git  # noqa: PLC0415
+    from syncd.merge.patch import PatchColours, PatchForm, write_patch  # noqa: PLC0415
+
+    on_terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = PatchColours.TERMINAL if on_terminal else PatchColours.NONE
+    patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
+    blocks = write_patch(need_git(os.environ), changes, patch_form, colours, scratch=side.folders.spool)
+    pager = _pager() if sys.stdout.isatty() else None
+    if pager is None:
+        for block in blocks:
+            sys.stdout.buffer.write(block)
+        sys.stdout.flush()
+        return
+    with subprocess.Popen(pager, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None  # noqa: S101 - opened with a pipe
+        try:
+            for block in blocks:
+                process.stdin.write(block)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # the person has seen enough
+
+
+def _pager() -> list[str] | None:
+    """The person's pager, if it is installed."""
+    words = shlex.split(os.environ.get("PAGER", _PAGER))
+    return words if words and shutil.which(words[0]) else None
+
+
+def _tell_left_out(side: AgentSide) -> None:
+    count = len(side.work.left_out) + len(side.work.pruned)
+    if count:
+        paths = "1 path" if count == 1 else f"{count:,} paths"
+        click.echo(f"{paths} in the sandbox that the workspace's rules leave out: not shown", err=True)

@@ -1,0 +1,109 @@
+"""Takes over what `apply` brought home: those paths count as sent, since both sides hold the same.
+
+A command writes what it took into a record, and the process that holds the workspace's lock takes it over: the daemon,
+or the command itself. A row counts only while the base still holds what the command saw; a sync that came in between
+knows better.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from syncd.core.durable_file import StateFile, Versioned
+from syncd.remote.target import Target
+from syncd.scan.manifest import Entry, Manifest
+from syncd.sync.sync_plan import same_content
+from syncd.sync.sync_state import StateRow, entry_of, row_of
+
+
+@dataclass(frozen=True)
+class TakenPath:
+    """What counted as sent before, and what does now; None: nothing."""
+
+    path: str
+    before: Entry | None
+    after: Entry | None
+
+
+class _TakenRow(Struct, array_like=True):
+    path: bytes
+    before: StateRow | None
+    after: StateRow | None
+
+
+class _TakenRecord(Versioned, frozen=True, kw_only=True):
+    target: Target
+    rows: list[_TakenRow]
+
+
+class TakenStore:
+    """The record of what was taken and is not taken over yet."""
+
+    def __init__(self, state_folder: str) -> None:
+        self._file = StateFile(state_folder, "taken", _TakenRecord, "what `apply` took is compared once more")
+
+    def save(self, target: Target, taken: list[TakenPath]) -> None:
+        """Add to the record. Raises `OSError`."""
+        self._file.save(_TakenRecord(target=target, rows=[*self._rows(target), *map(_row, taken)]))
+
+    def load(self, target: Target) -> list[TakenPath]:
+        """Return what is recorded for this sandbox, in order."""
+        return [_taken(row) for row in self._rows(target)]
+
+    def forget(self) -> None:
+        """Remove the record. Raises `OSError`."""
+        self._file.remove()
+
+    def _rows(self, target: Target) -> list[_TakenRow]:
+        record = self._file.load()
+        return record.rows if record is not None and record.target.same_sandbox(target) else []
+
+
+def encode_taken(taken: list[TakenPath]) -> list[_TakenRow]:
+    """Return the rows that a journal keeps."""
+    return [_row(each) for each in taken]
+
+
+def decode_taken(rows: list[_TakenRow]) -> list[TakenPath]:
+    """Return what the rows of a journal say."""
+    return [_taken(row) for row in rows]
+
+
+TakenRows = list[_TakenRow]
+
+
+def with_taken(base: Manifest, taken: list[TakenPath]) -> Manifest:
+    """Return the base after these paths were taken."""
+    found = dict(base)
+    for each in taken:
+        if not is_as(found, each.path, each.before):
+            continue
+        if each.after is None:
+            found.pop(each.path, None)
+        else:
+            found[each.path] = each.after
+    return found
+
+
+def is_as(base: Mapping[str, Entry], path: str, entry: Entry | None) -> bool:
+    """True if the base holds this entry."""
+    current = base.get(path)
+    if current is None or entry is None:
+        return current is None and entry is None
+    return same_content(current, entry)
+
+
+def _row(taken: TakenPath) -> _TakenRow:
+    before = None if taken.before is None else row_of(taken.path, taken.before)
+    after = None if taken.after is None else row_of(taken.path, taken.after)
+    return _TakenRow(os.fsencode(taken.path), before, after)
+
+
+def _taken(row: _TakenRow) -> TakenPath:
+    before = None if row.before is None else entry_of(row.before)
+    after = None if row.after is None else entry_of(row.after)
+    return TakenPath(os.fsdecode(row.path), before, after)

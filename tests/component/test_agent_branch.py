@@ -1,0 +1,586 @@
+"""A branch holds what was sent and what the agent changed; nothing else of the repository changes, and nothing runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.merge.branch import CHANGES_MESSAGE, SENT_MESSAGE, NewBranch, make_branch
+from syncd.merge.git import Git, GitFailed, find_git
+from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
+
+FOUND = find_git({**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"})
+pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
+
+NOW = datetime(2026, 11, 24, 13, 20, 11, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
+HOOKS = (
+    "applypatch-msg commit-msg fsmonitor-watchman post-applypatch post-checkout post-commit post-index-change "
+    "post-merge post-receive post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push "
+    "pre-rebase pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction "
+    "sendemail-validate update"
+)
+ODD = [os.fsdecode(n) for n in (b"new\nline", b"caf\xe9", b"-rf", b'quo"te', b"back\\slash", b"tab\there", b" sp ")]
+
+
+@pytest.fixture
+def git() -> Git:
+    assert FOUND is not None
+    return FOUND
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    return repository(tmp_path / "work", {"a.txt": b"one\n", "dir/b.txt": b"two\n", "run.sh": b"#!/bin/sh\n"})
+
+
+def plain_git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+    """Git as the person runs it, with the repository's programs switched off where it could run them."""
+    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_OPTIONAL_LOCKS": "0"}
+    clean |= {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    safe = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.file.allow=always")
+    done = subprocess.run(
+        ["git", *safe, *arguments], cwd=folder, env=clean, input=given, capture_output=True, check=False
+    )
+    assert done.returncode == 0, (arguments, done.stderr)
+    return done.stdout
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+
+
+def repository(folder: Path, files: Mapping[str, bytes], *options: str) -> Path:
+    folder.mkdir(parents=True)
+    plain_git(folder, "init", "-q", "-b", "main", *options)
+    if files:
+        write(folder, files)
+        commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    plain_git(folder, "add", "-A")
+    plain_git(folder, "commit", "-q", "-m", "by the person")
+
+
+def sent_from(folder: Path) -> dict[str, GitVersion]:
+    """Everything in the folder, as a sync sends it."""
+    found: dict[str, GitVersion] = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".git"]
+        for name in (*names, *folders):
+            path = Path(place, name)
+            relative = str(path.relative_to(folder))
+            if path.is_symlink():
+                found[relative] = GitSymlink(os.readlink(path))
+            elif path.is_file() and name != ".git":
+                executable = bool(path.stat().st_mode & 0o100)
+                found[relative] = file_of(path.read_bytes(), executable=executable)
+    return found
+
+
+def changed(files: Mapping[str, bytes | None]) -> list[GitChange]:
+    return [GitChange(path, None, None if new is None else file_of(new)) for path, new in files.items()]
+
+
+def made(
+    git: Git,
+    workspace: Path,
+    changes: list[GitChange],
+    name: str = "agent/work",
+    sent: Mapping[str, GitVersion] | None = None,
+    left_out: Callable[[str], bool] = lambda path: False,
+) -> NewBranch:
+    sent = sent_from(workspace) if sent is None else sent
+    return make_branch(git, str(workspace), name, sent, changes, left_out=left_out, now=NOW)
+
+
+def still(folder: Path) -> dict[str, object]:
+    """Everything below a folder, but what a new branch adds: objects, its reference and its log."""
+    found: dict[str, object] = {}
+    for place, folders, names in os.walk(folder):
+        inside = os.path.relpath(place, folder)
+        if f"/{inside}/".find("/objects/") >= 0:
+            folders[:] = []
+            continue
+        for name in names:
+            path = os.path.join(place, name)
+            status = os.lstat(path)
+            link = stat.S_ISLNK(status.st_mode)
+            content: object = os.readlink(path) if link else Path(path).read_bytes()
+            found[os.path.normpath(f"{inside}/{name}")] = (status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+def added_to(before: dict[str, object], folder: Path) -> list[str]:
+    """The files that are new; all others are as they were."""
+    now = still(folder)
+    assert {path: now.get(path) for path in before} == before
+    return sorted(now.keys() - before.keys())
+
+
+def tree_of(folder: Path, commit_id: str) -> dict[str, tuple[str, bytes]]:
+    """Mode and content of each path."""
+    listed = [line.partition(b"\t") for line in plain_git(folder, "ls-tree", "-rz", commit_id).split(b"\0") if line]
+    entries = {os.fsdecode(path): facts.decode().split() for facts, _, path in listed}
+    blobs = [entry for _, kind, entry in entries.values() if kind == "blob"]
+    left = plain_git(folder, "cat-file", "--batch", given="\n".join(blobs).encode())
+    found = {}
+    for path, (mode, kind, entry) in entries.items():
+        if kind == "blob":
+            head, _, left = left.partition(b"\n")
+            size = int(head.split()[2])
+            found[path], left = (mode, left[:size]), left[size + 1 :]
+        else:
+            found[path] = (mode, entry.encode())
+    return found
+
+
+def commits_of(folder: Path, reference: str) -> list[str]:
+    return plain_git(folder, "rev-list", "--first-parent", reference).decode().split()
+
+
+def test_two_commits_on_top_of_head(git: Git, top: Path) -> None:
+    """The first holds what was sent, where it differs from HEAD; the second the agent's changes; all else stays."""
+    write(
+        top, {"a.txt": b"edited here\n", "staged.txt": b"1\n", "untracked.bin": b"\0\1", **dict.fromkeys(ODD, b"odd")}
+    )
+    plain_git(top, "add", "staged.txt")
+    write(top, {"staged.txt": b"2\n"})
+    (top / "link").symlink_to("a.txt")
+    (top / "run.sh").chmod(0o755)
+    (top / "dir/b.txt").unlink()
+    before = still(top)
+    changes = changed({"a.txt": b"the agent's\r\nmixed\n", "new/c.bin": b"\0" * 9, "run.sh": None, ODD[0]: b"agent"})
+    changes.append(GitChange("link", None, GitSymlink(ODD[1])))
+    changes.append(GitChange("tool", None, file_of(b"#!/bin/sh\n", executable=True)))
+    branch = made(git, top, changes)
+    assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
+    head = commits_of(top, "HEAD")
+    assert commits_of(top, "agent/work") == [*reversed(branch.commits), *head]
+    assert (len(branch.commits), branch.skipped, branch.name) == (2, (), "agent/work")
+    sent = {
+        "a.txt": ("100644", b"edited here\n"),
+        "staged.txt": ("100644", b"2\n"),
+        "untracked.bin": ("100644", b"\0\1"),
+        "link": ("120000", b"a.txt"),
+        "run.sh": ("100755", b"#!/bin/sh\n"),
+        **dict.fromkeys(ODD, ("100644", b"odd")),
+    }
+    assert tree_of(top, branch.commits[0]) == sent
+    del sent["run.sh"]
+    assert tree_of(top, branch.commits[1]) == sent | {
+        "a.txt": ("100644", b"the agent's\r\nmixed\n"),
+        "new/c.bin": ("100644", b"\0" * 9),
+        ODD[0]: ("100644", b"agent"),
+        "link": ("120000", os.fsencode(ODD[1])),
+        "tool": ("100755", b"#!/bin/sh\n"),
+    }
+    messages = plain_git(top, "log", "-2", "--format=%B%x00", "agent/work").decode().split("\0\n")
+    assert messages[:2] == [CHANGES_MESSAGE, SENT_MESSAGE]
+    plain_git(top, "fsck", "--strict", "--no-dangling")
+
+
+def test_one_commit_where_head_was_sent(git: Git, top: Path) -> None:
+    """Where the sandbox was sent what HEAD has, there is only the agent's commit."""
+    branch = made(git, top, changed({"a.txt": b"agent\n"}))
+    assert len(branch.commits) == 1
+    assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "HEAD")]
+
+
+def test_no_commit_where_nothing_differs(git: Git, top: Path) -> None:
+    """Changes that HEAD has already make a branch that is HEAD."""
+    branch = made(git, top, changed({"a.txt": b"one\n", "never.txt": None}))
+    assert branch.commits == ()
+    assert commits_of(top, "agent/work") == commits_of(top, "HEAD")
+
+
+def test_what_head_has_is_read_once(git: Git, top: Path) -> None:
+    """An unchanged file is read for its id alone, and a changed one twice; nothing is read a third time."""
+    reads: list[str] = []
+
+    def counted(path: str, content: bytes) -> GitFile:
+        return GitFile(False, len(content), lambda: reads.append(path) or (content,))
+
+    sent: dict[str, GitVersion] = {
+        "a.txt": counted("a.txt", b"one\n"),
+        "dir/b.txt": counted("dir/b.txt", b"edited\n"),
+        "run.sh": counted("run.sh", b"#!/bin/sh\n"),
+    }
+    made(git, top, [], sent=sent)
+    assert sorted(reads) == ["a.txt", "dir/b.txt", "dir/b.txt", "run.sh"]
+
+
+def test_rules_keep_what_was_not_sent(git: Git, top: Path) -> None:
+    """A path of HEAD that the rules leave out stays as HEAD has it; another one that was not sent is removed."""
+    sent = sent_from(top)
+    del sent["a.txt"], sent["run.sh"]
+    branch = made(git, top, changed({"dir/b.txt": b"agent\n"}), sent=sent, left_out=lambda path: path == "run.sh")
+    assert tree_of(top, branch.commits[0]).keys() == {"dir/b.txt", "run.sh"}
+    assert tree_of(top, branch.commits[1]) == {
+        "dir/b.txt": ("100644", b"agent\n"),
+        "run.sh": ("100644", b"#!/bin/sh\n"),
+    }
+
+
+def test_kinds_that_change_place(git: Git, top: Path) -> None:
+    """A folder in the place of a file and a file in the place of a folder, in either commit."""
+    (top / "a.txt").unlink()
+    write(top, {"a.txt/inner": b"inner\n"})
+    shutil.rmtree(top / "dir")
+    write(top, {"dir": b"a file\n"})
+    branch = made(git, top, changed({"a.txt/inner": None, "a.txt": b"again\n", "dir": None, "dir/x/y": b"y\n"}))
+    assert tree_of(top, branch.commits[0]).keys() == {"a.txt/inner", "dir", "run.sh"}
+    assert tree_of(top, branch.commits[1]).keys() == {"a.txt", "dir/x/y", "run.sh"}
+
+
+def poisoned(top: Path, tmp_path: Path) -> Path:
+    """Make everything that git can run a program that leaves a mark; return the mark."""
+    mark, program = tmp_path / "mark", tmp_path / "program"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {mark}\ncat\n')
+    program.chmod(0o755)
+    for folder in (top / ".git/hooks", tmp_path / "hooks"):
+        folder.mkdir(exist_ok=True)
+        for hook in HOOKS.split():
+            shutil.copy(program, folder / hook)
+    names = "core.fsmonitor core.editor sequence.editor core.pager pager.log core.sshCommand core.askPass core.gitProxy"
+    names += " filter.evil.clean filter.evil.smudge filter.evil.process diff.external diff.evil.command"
+    names += " diff.evil.textconv gpg.program gpg.ssh.program gpg.x509.program credential.helper"
+    names += " core.alternateRefsCommand uploadpack.packObjectsHook hook.evil.command"
+    settings = dict.fromkeys(names.split(), str(program)) | {
+        "core.hooksPath": str(tmp_path / "hooks"),
+        "merge.evil.driver": f"{program} %A",
+        "merge.default": "evil",
+        "filter.evil.required": "true",
+        "commit.gpgSign": "true",
+        "core.autocrlf": "true",
+        "core.safecrlf": "true",
+        "hook.evil.event": "reference-transaction",
+        "hook.evil=x y.event": "reference-transaction",
+        "user.name": "Dev <dev>",
+        "user.email": "dev@example.org",
+    }
+    aliases = "update-ref fast-import ls-tree rev-parse config init show-ref symbolic-ref check-ref-format worktree"
+    settings |= {f"alias.{word}": f"!{program}" for word in aliases.split()}
+    for key, value in settings.items():
+        plain_git(top, "config", key, value)
+    write(top, {".gitattributes": b"* filter=evil diff=evil merge=evil text eol=crlf working-tree-encoding=utf-16\n"})
+    shutil.copy(top / ".gitattributes", top / ".git/info/attributes")
+    return mark
+
+
+def test_a_poisoned_repository_runs_nothing(git: Git, top: Path, tmp_path: Path) -> None:
+    """No hook, filter, driver, monitor, signature, editor, pager or alias of the repository is run."""
+    mark = poisoned(top, tmp_path)
+    write(top, {"a.txt": b"edited\r\nhere\n"})
+    before = still(top)
+    branch = made(git, top, changed({"dir/b.txt": b"agent\r\n\n"}))
+    assert not mark.exists(), mark.read_text()
+    assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
+    tree = tree_of(top, branch.commits[1])
+    assert (tree["a.txt"][1], tree["dir/b.txt"][1]) == (b"edited\r\nhere\n", b"agent\r\n\n")
+    who = plain_git(top, "log", "-1", "--format=%an|%ae|%cn|%ce|%aI|%cI|%G?", "--no-show-signature", "agent/work")
+    assert who.decode() == "Dev dev|dev@example.org|Dev dev|dev@example.org|" + "2026-11-24T13:20:11-03:30|" * 2 + "N\n"
+    assert (
+        b"Dev dev <dev@example.org> 1795539011 -0330\tbranch: "
+        in (top / ".git/logs/refs/heads/agent/work").read_bytes()
+    )
+
+
+def test_the_poison_works(top: Path, tmp_path: Path) -> None:
+    """The mark appears where git runs without precautions: the test above can fail."""
+    mark = poisoned(top, tmp_path)
+    subprocess.run(["git", "update-ref", "refs/heads/x", "HEAD"], cwd=top, check=True, capture_output=True)
+    assert "reference-transaction" in mark.read_text()
+
+
+def test_hooks_that_are_settings_are_disabled(tmp_path: Path, top: Path, git: Git) -> None:
+    """A newer git than this one also runs hooks that the configuration names: each is disabled by its name."""
+    poisoned(top, tmp_path)
+    program, seen = tmp_path / "recorder", tmp_path / "seen"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *update-ref*) env | grep ^GIT_CONFIG_ > {seen};; esac\nexec {git.program} "$@"\n'
+    )
+    program.chmod(0o755)
+    made(Git(str(program), git.path, git.person), top, changed({"a.txt": b"agent\n"}))
+    text = seen.read_text()
+    assert "GIT_CONFIG_COUNT=2\n" in text
+    for key in ("hook.evil.enabled", "hook.evil=x y.enabled"):
+        assert f"={key}\n" in text
+    assert text.count("=false\n") == 2
+
+
+def test_the_person_is_asked_from_the_configuration(git: Git, top: Path, tmp_path: Path) -> None:
+    """Without a name in the repository, the person's own configuration counts; without both, syncd signs."""
+    (tmp_path / "mine").write_text("[user]\nname = Zoë\n")
+    made(Git(git.program, git.path, {"GIT_CONFIG_GLOBAL": f"{tmp_path}/mine"}), top, changed({"x": b""}), name="one")
+    made(git, top, changed({"x": b""}), name="two")
+    shown = [plain_git(top, "log", "-1", "--format=%an <%ae>", name).decode().strip() for name in ("one", "two")]
+    assert shown == ["Zoë <syncd@localhost>", "syncd <syncd@localhost>"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "-f", "--force", "a..b", "HEAD", "@", "@{-1}", "", "a b", "a.lock", "/a", "a/", "a\nb", "x\0y", ".a",
+     "a~1", "a:b"],
+)  # fmt: skip
+def test_names_that_git_refuses(git: Git, top: Path, name: str) -> None:
+    """A name that git would not take is one line, and nothing is written."""
+    before = still(top)
+    with pytest.raises(NeedsPerson, match=r"^git does not allow a branch named") as failure:
+        made(git, top, changed({"x": b"x"}), name=name)
+    assert "\n" not in str(failure.value)
+    assert added_to(before, top) == []
+
+
+def test_names_that_git_takes(git: Git, top: Path) -> None:
+    """Any other name, with bytes of other encodings too."""
+    for name in ("refs/x", "agent/é", os.fsdecode(b"caf\xe9"), "a-b_c.d", "'q\"$(x)"):
+        branch = made(git, top, changed({"x": b"x"}), name=name)
+        assert commits_of(top, f"refs/heads/{name}")[0] == branch.commits[-1]
+
+
+def test_a_branch_that_exists_is_not_moved(git: Git, top: Path) -> None:
+    """Loose, packed, dangling or below another one: nothing is overwritten."""
+    plain_git(top, "branch", "loose")
+    plain_git(top, "branch", "packed")
+    plain_git(top, "branch", "to-pack/deep")
+    plain_git(top, "pack-refs", "--all")
+    plain_git(top, "branch", "again")
+    plain_git(top, "symbolic-ref", "refs/heads/dangling", "refs/heads/nowhere")
+    before = still(top)
+    for name in ("main", "loose", "packed", "again", "dangling", "main/below", "to-pack"):
+        with pytest.raises(NeedsPerson) as failure:
+            made(git, top, changed({"x": b"x"}), name=name)
+        assert "\n" not in str(failure.value)
+    assert added_to(before, top) == []
+
+
+def test_a_branch_made_meanwhile_is_not_moved(git: Git, top: Path) -> None:
+    """One that appears while the contents are read stays where it is."""
+
+    def blocks() -> list[bytes]:
+        if not (top / ".git/refs/heads/agent").exists():
+            plain_git(top, "branch", "agent/work")
+        return [b"new\n"]
+
+    with pytest.raises(NeedsPerson, match="git cannot make the branch 'agent/work'"):
+        made(git, top, [GitChange("new", None, GitFile(False, 4, blocks))])
+    assert commits_of(top, "agent/work") == commits_of(top, "HEAD")
+
+
+def test_a_workspace_below_the_top(git: Git, top: Path) -> None:
+    """The branch changes only what is below the workspace, in a folder of any name."""
+    folder = os.fsdecode(b"sub [1]\n\xff")
+    write(top, {f"{folder}/in/x": b"x\n", f"{folder}/gone": b"g\n", f"{folder}-other/y": b"y\n", "sub 1/z": b"z\n"})
+    commit(top)
+    before = tree_of(top, "HEAD")
+    (top / folder / "gone").unlink()
+    branch = made(git, top / folder, changed({"in/x": b"agent\n", "new": b"n\n"}))
+    del before[f"{folder}/gone"]
+    assert tree_of(top, branch.commits[0]) == before
+    assert tree_of(top, branch.commits[1]) == before | {
+        f"{folder}/in/x": ("100644", b"agent\n"),
+        f"{folder}/new": ("100644", b"n\n"),
+    }
+
+
+def test_a_workspace_that_head_does_not_have(git: Git, top: Path) -> None:
+    """A new folder of the work tree, and one in the place of a file of HEAD."""
+    (top / "a.txt").unlink()
+    write(top, {"new/in/x": b"x\n", "a.txt/x": b"x\n"})
+    for folder in ("new/in", "a.txt"):
+        branch = made(git, top / folder, changed({"y": b"y\n"}), name=folder)
+        assert {f"{folder}/x", f"{folder}/y"} <= tree_of(top, branch.commits[1]).keys()
+        assert "run.sh" in tree_of(top, branch.commits[1])
+
+
+def test_a_linked_work_tree(git: Git, top: Path, tmp_path: Path) -> None:
+    """A linked work tree's own HEAD is the parent; its index and both HEADs stay."""
+    plain_git(top, "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    write(tmp_path / "linked", {"linked.txt": b"l\n"})
+    commit(tmp_path / "linked")
+    before, linked = still(top), still(tmp_path / "linked")
+    branch = made(git, tmp_path / "linked", changed({"linked.txt": b"agent\n"}))
+    assert added_to(linked, tmp_path / "linked") == []
+    assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
+    assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "other")]
+
+
+def test_a_work_tree_of_a_bare_repository(git: Git, top: Path, tmp_path: Path) -> None:
+    """Objects and reference go into the bare repository, with a log as for any work tree."""
+    plain_git(tmp_path, "clone", "-q", "--bare", str(top), "bare")
+    plain_git(tmp_path / "bare", "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    branch = made(git, tmp_path / "linked", changed({"new": b"agent\n"}))
+    assert commits_of(tmp_path / "bare", "agent/work")[0] == branch.commits[0]
+    assert (tmp_path / "bare/logs/refs/heads/agent/work").exists()
+
+
+def test_a_repository_without_a_commit(git: Git, tmp_path: Path) -> None:
+    """The first commit has no parent, and HEAD still has no commit; the current branch itself is refused."""
+    top = repository(tmp_path / "work", {})
+    with pytest.raises(NeedsPerson, match="nothing to commit"):
+        made(git, top, [])
+    write(top, {"a": b"a\n"})
+    with pytest.raises(NeedsPerson, match="'main' is the current one"):
+        made(git, top, changed({"a": b"b\n"}), name="main")
+    before = still(top)
+    branch = made(git, top, changed({"a": b"b\n"}))
+    assert added_to(before, top) == [".git/logs/refs/heads/agent/work", ".git/refs/heads/agent/work"]
+    assert commits_of(top, "agent/work") == list(reversed(branch.commits))
+    assert [tree_of(top, commit_id)["a"][1] for commit_id in branch.commits] == [b"a\n", b"b\n"]
+
+
+def test_a_detached_head(git: Git, top: Path) -> None:
+    """A commit that is checked out by its id is the parent."""
+    plain_git(top, "checkout", "-q", "--detach")
+    branch = made(git, top, changed({"a.txt": b"agent\n"}))
+    assert commits_of(top, "agent/work") == [*branch.commits, *commits_of(top, "HEAD")]
+
+
+@pytest.mark.parametrize("options", [["--object-format=sha256"], ["--ref-format=reftable"]])
+def test_other_formats_of_repositories(git: Git, tmp_path: Path, options: list[str]) -> None:
+    """A repository with SHA-256, and one that keeps its references in tables."""
+    try:
+        top = repository(tmp_path / "work", {"a": b"a\n"}, *options)
+    except AssertionError:
+        pytest.skip("this git does not know the format")
+    write(top, {"b": b"b\n"})
+    branch = made(git, top, changed({"a": b"agent\n"}))
+    assert commits_of(top, "agent/work") == [*reversed(branch.commits), *commits_of(top, "HEAD")]
+    assert tree_of(top, "agent/work") == {"a": ("100644", b"agent\n"), "b": ("100644", b"b\n")}
+    with pytest.raises(NeedsPerson, match="exists already"):
+        made(git, top, changed({"a": b"other\n"}))
+
+
+def test_submodules_stay_as_head_has_them(git: Git, top: Path, tmp_path: Path) -> None:
+    """A submodule keeps its commit; changes in it are told, not taken."""
+    inner = repository(tmp_path / "inner", {"x": b"x\n"})
+    plain_git(top, "submodule", "add", "-q", str(inner), "lib/sub")
+    commit(top)
+    head = tree_of(top, "HEAD")
+    write(top, {"lib/sub/x": b"edited\n", "lib/near": b"n\n"})
+    changes = changed({"lib/sub/x": b"agent\n", "lib/sub": b"file", "lib/subway": b"s\n", "a/.GIT/config": b"evil"})
+    branch = made(git, top, changes)
+    assert branch.skipped == ("lib/sub/x", "lib/sub", "a/.GIT/config")
+    assert tree_of(top, branch.commits[0]) == head | {"lib/near": ("100644", b"n\n")}
+    assert tree_of(top, branch.commits[1]).keys() == head.keys() | {"lib/near", "lib/subway"}
+    shutil.rmtree(top / "lib/sub")  # not checked out: an empty folder
+    write(top, {"lib/sub/deep/y": b"y\n"})
+    below = made(git, top / "lib/sub/deep", changed({"y": b"agent\n"}), name="below")
+    assert (below.commits, below.skipped) == ((), ("y",))
+
+
+def test_a_sparse_checkout_removes_nothing(git: Git, top: Path) -> None:
+    """What a sparse checkout does not hold was not sent, and stays as HEAD has it."""
+    plain_git(top, "sparse-checkout", "set", "--no-cone", "/*", "!/dir")
+    assert not (top / "dir").exists()
+    branch = made(git, top, changed({"a.txt": b"agent\n"}))
+    assert len(branch.commits) == 1
+    assert tree_of(top, "agent/work")["dir/b.txt"] == ("100644", b"two\n")
+
+
+def test_shared_repositories_stay_shared(git: Git, top: Path) -> None:
+    """Where the repository is shared with a group, the new objects are too."""
+    plain_git(top, "config", "core.sharedRepository", "0660")
+    made(git, top, changed({"new": b"agent\n"}))
+    blob = plain_git(top, "rev-parse", "agent/work:new").decode().strip()
+    assert stat.S_IMODE((top / ".git/objects" / blob[:2] / blob[2:]).stat().st_mode) == 0o440
+
+
+def test_many_files(git: Git, top: Path) -> None:
+    """Hundreds of new files become one pack."""
+    branch = made(git, top, changed({f"d{number % 7}/{number}": b"%d\n" % number for number in range(400)}))
+    assert plain_git(top, "ls-tree", "-r", branch.commits[0]).count(b"\n") == 403
+    assert [name for name in os.listdir(top / ".git/objects/pack") if name.endswith(".pack")]
+
+
+@pytest.mark.parametrize("second", [b"123456", b"12345678", b"7654321"])
+def test_a_file_that_changes_meanwhile(git: Git, top: Path, second: bytes) -> None:
+    """A content that is another one at its second reading makes no branch."""
+    contents = iter([b"1234567", second])
+    before = still(top)
+    with pytest.raises(TryLater, match="'new' changed while it was read"):
+        made(git, top, [GitChange("new", None, GitFile(False, 7, lambda: (next(contents),)))])
+    assert added_to(before, top) == []
+
+
+def test_objects_that_are_missing(git: Git, top: Path) -> None:
+    """Git's reason is one line, and there is no branch."""
+    tree = plain_git(top, "rev-parse", "HEAD:dir").decode().strip()
+    (top / ".git/objects" / tree[:2] / tree[2:]).unlink()
+    before = still(top)
+    with pytest.raises(GitFailed, match=tree) as failure:
+        made(git, top, changed({"new": b"agent\n"}))
+    assert "\n" not in str(failure.value)
+    assert added_to(before, top) == []
+
+
+def test_a_workspace_in_no_repository(git: Git, tmp_path: Path) -> None:
+    """Without a repository there is no branch; the line says so."""
+    with pytest.raises(NeedsPerson, match="is in no git repository"):
+        made(git, tmp_path, changed({"x": b"x"}))
+
+
+def test_replaced_objects_do_not_count(git: Git, top: Path) -> None:
+    """HEAD is what it is, whatever `git replace` shows in its place."""
+    head = commits_of(top, "HEAD")[0]
+    write(top, {"a.txt": b"replaced\n"})
+    commit(top)
+    plain_git(top, "replace", commits_of(top, "HEAD")[0], head)
+    branch = made(git, top, changed({"new": b"n\n"}))
+    assert len(branch.commits) == 1
+
+
+def test_missing_objects_are_not_fetched(git: Git, top: Path, tmp_path: Path) -> None:
+    """In a partial clone, no program is run to fetch what is missing; it is one line."""
+    plain_git(top, "config", "uploadpack.allowFilter", "true")
+    plain_git(tmp_path, "clone", "-q", "--filter=tree:0", "--no-checkout", f"file://{top}", "part")
+    mark = tmp_path / "mark"
+    plain_git(tmp_path / "part", "config", "remote.origin.uploadpack", f"touch {mark}; false")
+    plain_git(tmp_path / "part", "config", "core.sshCommand", f"touch {mark}; false")
+    for url in (f"file://{top}", str(top), "ssh://host/x", f"ext::touch {mark}"):
+        plain_git(tmp_path / "part", "config", "remote.origin.url", url)
+        with pytest.raises(GitFailed):
+            made(git, tmp_path / "part", changed({"new": b"agent\n"}), sent={})
+    assert not mark.exists()
+
+
+def test_random_trees(git: Git, tmp_path: Path) -> None:
+    """Whatever HEAD, the sandbox and the agent hold, the commits hold exactly what was sent and what is there now."""
+    chance = random.Random(5)
+    paths = ["a", "a/b", "a/b/c", "b", "b/x", "d/e", "d/f", *ODD]
+
+    def tree() -> dict[str, bytes]:
+        chosen: dict[str, bytes] = {}
+        for path in chance.sample(paths, chance.randrange(len(paths))):
+            if not any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
+                chosen[path] = chance.choice([b"", b"1\n", b"2\r\n", b"\0"])
+        return chosen
+
+    for number in range(12):
+        head, sent, now = tree(), tree(), tree()
+        top = repository(
+            tmp_path / str(number), {"outside": b"o\n", **{f"in/{path}": new for path, new in head.items()}}
+        )
+        (top / "in").mkdir(exist_ok=True)
+        changes = changed({path: now.get(path) for path in {*sent, *now} if sent.get(path) != now.get(path)})
+        chance.shuffle(changes)
+        branch = made(git, top / "in", changes, sent={path: file_of(content) for path, content in sent.items()})
+        parts = [content for old, content in ((head, sent), (sent, now)) if old != content]
+        assert len(branch.commits) == len(parts)
+        for commit_id, content in zip(branch.commits, parts, strict=True):
+            is_there = {path: found for path, (_, found) in tree_of(top, commit_id).items()}
+            assert is_there == {"outside": b"o\n", **{f"in/{path}": new for path, new in content.items()}}

@@ -1,0 +1,292 @@
+"""Texts merge as git merges them, and the git that is run obeys neither configuration nor environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncd.core import hardening
+from syncd.core.errors import NeedsPerson, TryLater
+from syncd.merge import git as git_module
+from syncd.merge.git import Git, GitFailed, GitMissing, find_git, find_work_tree, need_git
+from syncd.merge.text_merge import NoMerge, is_binary, merge
+
+FOUND = find_git(os.environ)
+needs_git = pytest.mark.skipif(FOUND is None, reason="git is not installed")
+
+
+@pytest.fixture
+def git() -> Git:
+    assert FOUND is not None
+    return FOUND
+
+
+def lines(count: int = 20, end: bytes = b"\n") -> bytes:
+    return b"".join(b"line %d%s" % (number, end) for number in range(count))
+
+
+def edited(content: bytes, number: int, new: bytes) -> bytes:
+    return content.replace(b"line %d" % number, new, 1)
+
+
+BASE = lines()
+CRLF = lines(end=b"\r\n")
+OPEN = lines()[:-1]
+
+
+@needs_git
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs", "merged"),
+    [
+        (BASE, edited(BASE, 2, b"ours"), edited(BASE, 15, b"theirs"), edited(edited(BASE, 2, b"ours"), 15, b"theirs")),
+        (BASE, edited(BASE, 2, b"same"), edited(BASE, 2, b"same"), edited(BASE, 2, b"same")),
+        (BASE, BASE + b"added\n", edited(BASE, 2, b""), edited(BASE, 2, b"") + b"added\n"),
+        (BASE, edited(BASE, 2, b"ours"), BASE, edited(BASE, 2, b"ours")),
+        (CRLF, edited(CRLF, 2, b"ours"), edited(CRLF, 15, b"theirs"), edited(edited(CRLF, 2, b"ours"), 15, b"theirs")),
+        (BASE, CRLF, BASE, CRLF),
+        (OPEN, edited(OPEN, 2, b"ours"), edited(OPEN, 9, b"theirs"), edited(edited(OPEN, 2, b"ours"), 9, b"theirs")),
+        (BASE, OPEN, edited(BASE, 2, b"theirs"), edited(OPEN, 2, b"theirs")),
+        (BASE, b"", BASE, b""),
+        (b"", b"", b"new\n", b"new\n"),
+        (BASE, BASE + b"\xfe", edited(BASE, 2, b"\xfd"), edited(BASE, 2, b"\xfd") + b"\xfe"),
+    ],
+    ids=["both", "same", "added", "one-side", "crlf", "ends-of-one-side", "no-newline", "newline-lost", "emptied",
+         "empty", "bytes"],
+)  # fmt: skip
+def test_what_merges(git: Git, tmp_path: Path, base: bytes, ours: bytes, theirs: bytes, merged: bytes) -> None:
+    """Changes of different lines go together, byte for byte; it is the same from either side."""
+    assert merge(git, base, ours, theirs, str(tmp_path)) == merged
+    assert merge(git, base, theirs, ours, str(tmp_path)) == merged
+    assert os.listdir(tmp_path) == []
+
+
+@needs_git
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs"),
+    [
+        (BASE, edited(BASE, 2, b"ours"), edited(BASE, 2, b"theirs")),
+        (BASE, CRLF, edited(BASE, 2, b"theirs")),
+        (BASE, b"", edited(BASE, 2, b"theirs")),
+        (b"", b"ours\n", b"theirs\n"),
+        (BASE, lines(400).replace(b"l", b"L"), lines(400).replace(b"i", b"I")),
+        (b"\n".join(b"%d" % n for n in range(900)), b"\n".join(b"%dx" % n if n % 4 else b"%d" % n for n in range(900)),
+         b"\n".join(b"%dy" % n if n % 4 else b"%d" % n for n in range(900))),
+    ],
+    ids=["same-line", "line-ends-of-one-side", "emptied", "both-new", "all", "more-than-an-exit-code-counts"],
+)  # fmt: skip
+def test_what_does_not_merge(git: Git, base: bytes, ours: bytes, theirs: bytes) -> None:
+    """Both sides changed the same lines, whatever the number of such places."""
+    assert merge(git, base, ours, theirs) is NoMerge.CONFLICT
+
+
+@needs_git
+def test_binary_files_do_not_merge(git: Git) -> None:
+    """A NUL in the first 8000 bytes of any version, as for git itself; one further on makes no difference."""
+    for versions in ((BASE + b"\0", BASE, BASE), (BASE, BASE + b"\0", BASE), (BASE, BASE, BASE + b"\0")):
+        assert merge(git, *versions) is NoMerge.BINARY
+    late = b"x" * 7999 + b"\n" + BASE + b"\0"
+    assert merge(git, late, edited(late, 2, b"ours"), edited(late, 9, b"theirs")) == edited(
+        edited(late, 2, b"ours"), 9, b"theirs"
+    )
+    assert is_binary(b"x" * 7999 + b"\0")
+    assert not is_binary(b"x" * 8000 + b"\0")
+
+
+def test_without_git_there_is_no_merge() -> None:
+    """The caller can tell that git is missing from a conflict."""
+    assert merge(None, BASE, edited(BASE, 2, b"ours"), BASE) is NoMerge.NO_GIT
+    assert merge(None, b"\0", b"\0", b"") is NoMerge.BINARY
+
+
+def test_a_git_that_fails_is_no_conflict(tmp_path: Path) -> None:
+    """A program that fails, is killed or cannot be started gives no merge and no conflict."""
+    for script in ("#!/bin/sh\nexit 255\n", "#!/bin/sh\nexit 128\n", "#!/bin/sh\nkill -9 $$\n", "#!/no/such/program\n"):
+        assert merge(scripted(tmp_path, script), BASE, BASE, BASE) is NoMerge.GIT_FAILED
+
+
+@needs_git
+def test_a_merge_reads_no_configuration(git: Git, tmp_path: Path) -> None:
+    """In a folder that lies in a repository, neither its configuration nor its attributes reach the merge."""
+    mark = marking_repository(tmp_path)
+    (tmp_path / ".git/config").write_text("this is no configuration\n")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert merge(git, BASE, edited(BASE, 2, b"a"), edited(BASE, 9, b"b"), str(scratch)) == edited(
+        edited(BASE, 2, b"a"), 9, b"b"
+    )
+    assert not mark.exists()
+
+
+def test_git_is_looked_for_in_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in a relative folder of the search path may be one of the workspace: it is not run."""
+    (tmp_path / "git").write_text("#!/bin/sh\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert find_git({"PATH": ".::bin"}) is None
+    found = find_git({"PATH": f".:{tmp_path}"})
+    assert found is not None
+    assert (found.program, found.path) == (f"{tmp_path}/git", str(tmp_path))
+
+
+def test_a_missing_git_is_one_line() -> None:
+    """Where git is needed and missing, the message says what to install."""
+    with pytest.raises(GitMissing) as failure:
+        need_git({"PATH": "/nonexistent"})
+    assert isinstance(failure.value, NeedsPerson)
+    assert str(failure.value) == "git is not installed, or not in a folder of $PATH: install git"
+
+
+def test_the_environment_of_git(tmp_path: Path) -> None:
+    """Of this process's environment, git gets the search path; nothing of git's own, and no key."""
+    program = '#!/bin/sh\nenv\nfor argument; do echo "$argument"; done\n'
+    git = scripted(tmp_path, program, {"HOME": "/person", "GIT_CONFIG_GLOBAL": "/person/config"})
+    environ = {"GIT_DIR": "/x", "GIT_INDEX_FILE": "/x", "GIT_EXTERNAL_DIFF": "/x", "KLAVIS_API_KEY": "secret"}
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environ.items():
+            patched.setenv(name, value)
+        ran = git.run(["words"], {"GIT_OBJECT_DIRECTORY": "/objects"}).output.decode().splitlines()
+        asked = git.ask(["words"], {}).output.decode().splitlines()
+    expected = "HOME=/dev/null GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1 LC_ALL=C"
+    expected += " GIT_OPTIONAL_LOCKS=0 GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL=none GIT_NO_REPLACE_OBJECTS=1"
+    expected += " GIT_OBJECT_DIRECTORY=/objects core.hooksPath=/dev/null core.fsmonitor=false gc.auto=0"
+    assert set(expected.split()) <= set(ran)
+    assert "HOME=/person" in asked
+    assert "GIT_CONFIG_GLOBAL=/person/config" in asked
+    for line in (*ran, *asked):
+        assert not any(line.startswith((f"{name}=", f"{name} ")) or "secret" in line for name in environ)
+
+
+def test_what_git_writes_has_the_persons_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects in a repository of several people stay readable, though syncd's own files are private."""
+    monkeypatch.setattr(hardening, "_original_umask", 0o027)
+    git = scripted(tmp_path, "#!/bin/sh\numask >&2\numask\nexit $FAIL\n")
+    assert git.run(["ask"], {"FAIL": "0"}).output == b"0027\n"
+    for action in (lambda: git.feed(["feed"], [], {"FAIL": "3"}), lambda: list(git.read(["read"], {"FAIL": "3"}))):
+        with pytest.raises(GitFailed, match="0027"):
+            action()
+
+
+def test_a_git_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that hangs is ended, whether it is asked, fed or read."""
+    monkeypatch.setattr(git_module, "_ANSWER_S", 0.05)
+    monkeypatch.setattr(git_module, "_END_S", 0.05)
+    os.mkfifo(tmp_path / "never")
+    git = scripted(tmp_path, f"#!/bin/sh\nexec cat {tmp_path}/never\n")
+    for action in (
+        lambda: git.run(["ask"], {}),
+        lambda: git.feed(["feed"], [], {}),
+        lambda: git.feed(["feed"], (b"x" * 100_000 for _ in range(100)), {}),
+        lambda: list(git.read(["read"], {})),
+    ):
+        with pytest.raises(TryLater, match="does not answer"):
+            action()
+
+
+def test_a_reason_of_git_is_one_line(tmp_path: Path) -> None:
+    """What git prints comes as one line without control characters, also where it did not read its input."""
+    git = scripted(tmp_path, "#!/bin/sh\nprintf 'fatal: a\\033[31m\\nb' >&2\nexit 3\n")
+    for action in (
+        lambda: git.run(["ask"], {}),
+        lambda: git.feed(["ask"], (b"x" * 100_000 for _ in range(10)), {}),
+        lambda: list(git.read(["ask"], {})),
+    ):
+        with pytest.raises(GitFailed) as failure:
+            action()
+        assert failure.value.message == "git ask failed (fatal: a\\x1b[31m b)"
+
+
+@needs_git
+def test_a_repository_of_another_user(git: Git, tmp_path: Path) -> None:
+    """It is refused with the remedy, and read once the person trusts it."""
+    make_repository(tmp_path)
+    (tmp_path / "trusting").write_text(f"[safe]\ndirectory = {tmp_path}\n")
+    (tmp_path / "plain").write_text("")
+    other = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
+    with pytest.raises(GitFailed, match=r"belongs to another user: .*safe\.directory"):
+        find_work_tree(Git(git.program, git.path, {**other, "GIT_CONFIG_GLOBAL": f"{tmp_path}/plain"}), str(tmp_path))
+    trusted = Git(git.program, git.path, {**other, "GIT_CONFIG_GLOBAL": f"{tmp_path}/trusting"})
+    assert find_work_tree(trusted, str(tmp_path)).folder == f"{tmp_path}/.git"
+
+
+@needs_git
+def test_no_work_tree(git: Git, tmp_path: Path) -> None:
+    """No repository, a bare one, a damaged one: each is a line that says so."""
+    bare = tmp_path / "bare"
+    plain_git(tmp_path, "init", "-q", "--bare", "bare")
+    broken = make_repository(tmp_path / "broken")
+    (broken / ".git/config").write_text("[core\n")
+    lost = make_repository(tmp_path / "lost")
+    (lost / ".git/refs/heads/main").write_text("nonsense\n")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for folder, message in (
+        (outside, "is in no git repository"),
+        (bare, "is in no work tree"),
+        (make_repository(tmp_path / "inside") / ".git", "is in no work tree"),
+        (broken, "git cannot read the repository"),
+        (lost, "git cannot read HEAD"),
+    ):
+        with pytest.raises(GitFailed, match=message) as failure:
+            find_work_tree(git, str(folder))
+        assert "\n" not in str(failure.value)
+
+
+@needs_git
+def test_where_the_workspace_is(git: Git, tmp_path: Path) -> None:
+    """A folder with any name is found in its repository, with the commit and the configuration."""
+    top = make_repository(tmp_path / "new\nline")
+    inner = top / os.fsdecode(b"caf\xe9\n") / "sub"
+    inner.mkdir(parents=True)
+    plain_git(top, "config", "user.name", "Zoë\nX")
+    found = find_work_tree(git, str(inner))
+    assert (found.folder, found.prefix) == (str(top / ".git"), os.fsdecode(b"caf\xe9\n/sub/"))
+    assert os.path.samefile(found.objects, top / ".git/objects")
+    assert (found.object_format, found.head) == ("sha1", "")
+    assert found.settings["user.name"] == "Zoë\nX"
+    plain_git(top, "commit", "-q", "--allow-empty", "-m", "one")
+    assert find_work_tree(git, str(top)).head == plain_git(top, "rev-parse", "HEAD").decode().strip()
+
+
+def scripted(folder: Path, script: str, person: dict[str, str] | None = None) -> Git:
+    """A program in the place of git."""
+    program = folder / "program"
+    program.write_text(script)
+    program.chmod(0o755)
+    return Git(str(program), os.environ["PATH"], person or {})
+
+
+def plain_git(folder: Path, *arguments: str) -> bytes:
+    clean = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+    clean |= {f"GIT_{who}_{what}": f"{what}@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return subprocess.run(["git", *arguments], cwd=folder, env=clean, capture_output=True, check=True).stdout
+
+
+def make_repository(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    plain_git(folder, "init", "-q", "-b", "main")
+    return folder
+
+
+def marking_repository(folder: Path) -> Path:
+    """A repository whose merge driver and attributes leave a mark; returns the mark."""
+    mark = folder / "mark"
+    make_repository(folder)
+    plain_git(folder, "config", "merge.evil.driver", f"touch {mark}")
+    plain_git(folder, "config", "merge.conflictStyle", "diff3")
+    (folder / ".gitattributes").write_text("* merge=evil -text\n")
+    return mark
+
+
+def test_reading_ends_with_the_reader(tmp_path: Path) -> None:
+    """A reader that stops ends the command."""
+    git = scripted(tmp_path, "#!/bin/sh\necho $$\nexec yes\n")
+    blocks = git.read(["read"], {})
+    assert isinstance(blocks, Iterator)
+    process = int(next(blocks).split(b"\n")[0])
+    blocks.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

@@ -1,0 +1,235 @@
+"""Looks by an archive of the sandbox's workspace."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from syncd.archive.tar_reader import BadArchive
+from syncd.remote.failure import ApiStep, FailureAction, StepFailed
+from syncd.sandbox import look_by_dump
+from syncd.sandbox.look_by_dump import DumpLooker, look_in_archive
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteKind
+from syncd.scan.manifest import Entry, Kind
+
+COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+ODD = os.fsdecode(b"caf\xe9 \n")
+LARGE = bytes(range(256)) * 8192  # two MiB
+
+
+def a_file(content: bytes = b"ours", mode: int = 0o644) -> Entry:
+    return Entry(Kind.FILE, mode, 1, len(content), digest=hashlib.sha256(content).digest())
+
+
+def item(action: LookAction, *versions: Entry) -> LookItem:
+    return LookItem(versions, action)
+
+
+class Archive:
+    """An archive of a workspace in the making, in the form of the API's: `./` before names, and an entry for `.`."""
+
+    def __init__(self) -> None:
+        self._packed = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._packed, mode="w:gz", errors="surrogateescape", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self.add(".", kind=tarfile.DIRTYPE)
+
+    def add(
+        self, name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, mode: int = 0o644, to: str = ""
+    ) -> None:
+        info = tarfile.TarInfo(name if name == "." else f"./{name}")
+        info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, len(content), to, 7
+        self._tar.addfile(info, io.BytesIO(content))
+
+    def packed(self) -> bytes:
+        self._tar.close()
+        return self._packed.getvalue()
+
+
+@pytest.fixture
+def archive() -> Archive:
+    return Archive()
+
+
+def look(archive: Archive, folder: Path, items: Mapping[str, LookItem], **more: object) -> LookResult:
+    request = LookRequest(items, **more)  # type: ignore[arg-type]
+    return look_in_archive([archive.packed()], request, str(folder))
+
+
+def copies(result: LookResult, folder: Path) -> dict[str, bytes]:
+    """Return the content of each copy, which are all that is in the folder."""
+    found = {path: entry.copy for path, entry in {**result.differing, **result.new}.items() if entry.copy}
+    assert sorted(found.values()) == sorted(str(path) for path in folder.iterdir())
+    return {path: Path(copy).read_bytes() for path, copy in found.items()}
+
+
+def test_what_differs(archive: Archive, tmp_path: Path) -> None:
+    """Each kind, and each action: nothing can be removed."""
+    archive.add("same", b"ours")
+    archive.add("program", b"ours", mode=0o755)
+    archive.add("d", kind=tarfile.DIRTYPE, mode=0o755)
+    archive.add("d/changed", b"OURS")
+    archive.add("d/compared", b"longer")
+    archive.add(ODD, LARGE)
+    archive.add("large", LARGE)
+    archive.add("ln", kind=tarfile.SYMTYPE, to="same")
+    archive.add("fifo", kind=tarfile.FIFOTYPE)
+    archive.add("to remove", b"ours")
+    archive.add("not to remove", b"theirs")
+    archive.add("there")
+    result = look(
+        archive,
+        tmp_path,
+        {
+            "same": item(FETCH, a_file(b"first"), a_file()),
+            "program": item(COMPARE, a_file()),
+            "d": item(COMPARE, FOLDER),
+            "d/changed": item(FETCH, a_file()),
+            "d/compared": item(COMPARE, a_file()),
+            ODD: item(FETCH, a_file()),
+            "large": item(FETCH, a_file(LARGE)),
+            "ln": item(FETCH, Entry(Kind.SYMLINK, 0o777, 1, target="other")),
+            "fifo": item(FETCH, a_file()),
+            "gone": item(FETCH, a_file()),
+            "never there": item(FETCH),
+            "to remove": item(REMOVE, a_file()),
+            "not to remove": item(REMOVE, a_file()),
+            "removed": item(REMOVE, a_file()),
+            "there": item(EXISTS),
+            "missing": item(EXISTS),
+            "ln/behind": item(COMPARE, a_file()),
+        },
+    )
+    assert {path: entry.kind.value for path, entry in result.differing.items()} == {
+        **dict.fromkeys(("program", "d/changed", "d/compared", ODD, "not to remove"), "f"),
+        "ln": "l",
+        "fifo": "o",
+        "gone": "",
+        "ln/behind": "",
+    }
+    assert copies(result, tmp_path) == {"d/changed": b"OURS", ODD: LARGE}
+    changed = result.differing["d/changed"]
+    assert (changed.mode, changed.size_bytes, changed.mtime_s) == (0o644, 4, 7)
+    assert changed.digest == hashlib.sha256(b"OURS").digest()
+    assert (result.differing["gone"], result.differing["ln"].target) == (ABSENT, "same")
+    assert result.failed == {"to remove": "the sandbox runs no programs"}
+    assert (result.removed, result.missing, result.new) == (("removed",), 1, {})
+
+
+def test_what_is_new(archive: Archive, tmp_path: Path) -> None:
+    """No repository, nothing below a pruned name; directories without an entry too."""
+    for name in ("known", "d/new", ".git/config", "d/.GIT/x", "node_modules/x", "d/node_modules/y/z", ODD):
+        archive.add(name, b"theirs")
+    archive.add("empty", kind=tarfile.DIRTYPE, mode=0o700)
+    archive.add("pruned/node_modules", kind=tarfile.DIRTYPE)
+    archive.add("file/node_modules", b"a file")
+    archive.add("ln", kind=tarfile.SYMTYPE, to="/outside")
+    archive.add("../outside", b"bad")
+    result = look(archive, tmp_path, {"known": item(COMPARE, a_file())}, find_new=True, pruned_names=["node_modules"])
+    assert {path: entry.kind.value for path, entry in result.new.items()} == {
+        **dict.fromkeys(("d/new", ODD, "file/node_modules"), "f"),
+        **dict.fromkeys(("d", "empty", "file", "pruned"), "d"),
+        "ln": "l",
+    }
+    assert result.new["empty"].mode == 0o700
+    assert {path for path in result.pruned if ".git" not in path.lower()} == {
+        "d/node_modules",
+        "node_modules",
+        "pruned/node_modules",
+    }
+    assert copies(result, tmp_path) == {"d/new": b"theirs", ODD: b"theirs", "file/node_modules": b"a file"}
+
+
+def test_the_smallest_are_copied(archive: Archive, tmp_path: Path) -> None:
+    """Whatever their order is; what is beyond the limit is reported without a copy."""
+    for name, size in (("big", 500), ("mid", 40), ("large", 60), ("small", 30), ("least", 20)):
+        archive.add(name, b"x" * size)
+    result = look(archive, tmp_path, {"mid": item(FETCH, a_file())}, find_new=True, most_copied_bytes=100)
+    assert set(copies(result, tmp_path)) == {"mid", "small", "least"}
+    assert set(result.new) == {"big", "large", "small", "least"}
+
+
+def test_the_later_one_of_two_members_counts(archive: Archive, tmp_path: Path) -> None:
+    """As it does when they are extracted."""
+    for content in (b"OURS", b"ours", b"THEIRS"):
+        archive.add("a", content)
+        archive.add("new", content)
+    archive.add("back", b"OURS")
+    archive.add("back", b"ours")
+    asked = {"a": item(FETCH, a_file()), "back": item(FETCH, a_file())}
+    result = look(archive, tmp_path, asked, find_new=True)
+    assert copies(result, tmp_path) == {"a": b"THEIRS", "new": b"THEIRS"}
+
+
+def test_more_new_paths_are_counted(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded."""
+    monkeypatch.setattr(look_by_dump, "MOST_NEW", 3)
+    for number in range(5):
+        archive.add(str(number))
+    result = look(archive, tmp_path, {}, find_new=True)
+    assert (len(result.new), result.unlisted) == (3, 2)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -9, -1])
+def test_a_truncated_archive_is_not_the_truth(archive: Archive, tmp_path: Path, length: int) -> None:
+    """It raises, and no copy stays."""
+    archive.add("a", os.urandom(3000))
+    with pytest.raises(BadArchive):
+        look_in_archive([archive.packed()[:length]], LookRequest({}, find_new=True), str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_room(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a failure of the look, and no copy stays."""
+    monkeypatch.setattr(look_by_dump, "_SPARE_BYTES", 1 << 60)
+    archive.add("a", b"theirs")
+    with pytest.raises(StepFailed, match="make room") as caught:
+        look(archive, tmp_path, {}, find_new=True)
+    assert (caught.value.step, caught.value.action) == (ApiStep.DUMP, FailureAction.RETRY)
+    assert os.listdir(tmp_path) == []
+
+
+class OneArchive:
+    """A dump that gives the same archive each time."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+        self.reads = 0
+
+    def read_once(self, make: object) -> object:
+        self.reads += 1
+        return make(iter([self.packed]))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("version", "reads"), [(b"ours", 2), (b"first", 1)])
+def test_hard_links(archive: Archive, tmp_path: Path, version: bytes, reads: int) -> None:
+    """Their content is that of the file that they name: it is read again if it was not kept, and only then."""
+    archive.add("a", b"ours", mode=0o600)
+    archive.add("linked", kind=tarfile.LNKTYPE, to="./a")
+    archive.add("known", kind=tarfile.LNKTYPE, to="./a")
+    dump = OneArchive(archive.packed())
+    asked = {"a": item(FETCH, a_file(version)), "known": item(FETCH, a_file())}
+    result = DumpLooker(dump).look(LookRequest(asked, find_new=True), str(tmp_path))  # type: ignore[arg-type]
+    assert copies(result, tmp_path) == {"linked": b"ours"} | ({"a": b"ours"} if version == b"first" else {})
+    assert result.new["linked"].digest == a_file().digest
+    assert "known" not in result.differing
+    assert dump.reads == reads
+
+
+def test_a_hard_link_to_what_was_not_asked_for(archive: Archive, tmp_path: Path) -> None:
+    """The file that it names is read for it; one that names nothing cannot be read."""
+    archive.add("other", b"theirs")
+    archive.add("a", kind=tarfile.LNKTYPE, to="./other")
+    archive.add("b", kind=tarfile.LNKTYPE, to="../outside")
+    dump = OneArchive(archive.packed())
+    asked = {name: item(FETCH, a_file()) for name in ("a", "b")}
+    result = DumpLooker(dump).look(LookRequest(asked), str(tmp_path))  # type: ignore[arg-type]
+    assert copies(result, tmp_path) == {"a": b"theirs"}
+    assert result.differing["b"].kind is RemoteKind.UNREADABLE
+    assert result.new == {}

@@ -1,0 +1,663 @@
+"""The program that looks at the sandbox's workspace, run on real folders."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd.remote.failure import ApiStep
+from syncd.remote.remote_job import Purpose, RemoteJob, _packed, new_job
+from syncd.sandbox import look_in_sandbox
+from syncd.sandbox.look_encoding import FoundEntry, LookReport, encoded, report_of
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest
+from syncd.scan.manifest import Entry, Kind
+
+COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+FOLDER = Entry(Kind.DIRECTORY, 0o755, 1)
+ODD = os.fsdecode(b"caf\xe9 \n'-rf\x01")
+
+
+def a_file(content: bytes = b"ours", mode: int = 0o644) -> Entry:
+    return Entry(Kind.FILE, mode, 1, len(content), digest=hashlib.sha256(content).digest())
+
+
+def a_link(target: str) -> Entry:
+    return Entry(Kind.SYMLINK, 0o777, 1, target=target)
+
+
+def item(action: LookAction, *versions: Entry) -> LookItem:
+    return LookItem(versions, action)
+
+
+@dataclass
+class Ran:
+    """The outcome of one run of the program: its report, its log, and its folder."""
+
+    report: LookReport
+    log: str
+    folder: Path
+
+    def copy_of(self, found: FoundEntry) -> bytes | None:
+        return None if found.copy is None else (self.folder / "copies" / str(found.copy)).read_bytes()
+
+    def copies(self) -> dict[str, bytes | None]:
+        """Return the content of each copy, by path."""
+        found = {**self.report.differing, **self.report.new}
+        return {path: self.copy_of(entry) for path, entry in found.items() if entry.copy is not None}
+
+    def kinds(self) -> dict[str, str]:
+        """Return the kind of each path that is reported."""
+        found = {**self.report.differing, **self.report.new}
+        return {path: entry.entry.kind.value for path, entry in found.items()}
+
+
+class Sandbox:
+    """A folder as the workspace there, and folders for executions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir()
+        self.runs = 0
+
+    def place(self, path: str, content: bytes = b"ours", mode: int = 0o644) -> Path:
+        file = self.workspace / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        file.chmod(mode)
+        return file
+
+    def left(self) -> list[str]:
+        return sorted(str(path.relative_to(self.workspace)) for path in self.workspace.rglob("*"))
+
+    def job(self, request: LookRequest, remove_within_s: float = 60.0, **changed: Any) -> RemoteJob:
+        listed = {**encoded(request, remove_within_s, _recoded), **changed}
+        return new_job(Purpose(ApiStep.INITIALIZE, "the look"), look_in_sandbox, "look.json", listed)
+
+    def prepared(self, job: RemoteJob, folder: Path | None = None) -> Path:
+        self.runs += 1
+        folder = folder or self.folder / f"run{self.runs}"
+        folder.mkdir(parents=True)
+        for name, content in job.files.items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    def run(self, request: LookRequest, folder: Path | None = None, prefix: Iterable[str] = (), **more: Any) -> Ran:
+        job = self.job(request, **more)
+        folder = self.prepared(job, folder)
+        environment = {"AGENT_WORKSPACE": str(self.workspace), "LC_ALL": "C", "PATH": os.defpath}
+        ran = subprocess.run(
+            [*prefix, sys.executable, "-I", "-S", folder / "main.py"],
+            env=environment,
+            cwd="/",
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=60,
+        )
+        log = ran.stdout.decode("ascii")
+        rows = list(job.rows(log))
+        if rows[-1][0] == "report":
+            content = (folder / "report.json").read_bytes()
+            assert rows == [["report", len(content), hashlib.sha256(content).hexdigest()]]
+            rows = list(job.rows(content.decode("ascii")))
+        return Ran(report_of(rows, request, _decoded), log, folder)
+
+    def look(self, items: Mapping[str, LookItem], **more: Any) -> Ran:
+        return self.run(LookRequest(items, **more))
+
+
+def _recoded(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _decoded(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    yield Sandbox(tmp_path)
+    # Pytest cannot remove what nobody may enter.
+    for base, names, _ in os.walk(tmp_path):
+        for name in names:
+            if not os.path.islink(os.path.join(base, name)):
+                os.chmod(os.path.join(base, name), 0o700)
+
+
+def test_what_is_as_a_version_is_not_mentioned(sandbox: Sandbox) -> None:
+    """Files, executable ones, links, folders; as any of several versions."""
+    sandbox.place("a")
+    sandbox.place("d/x", b"program", 0o755)
+    sandbox.place(ODD, b"")
+    (sandbox.workspace / "ln").symlink_to(ODD)
+    ran = sandbox.look(
+        {
+            "a": item(FETCH, a_file(b"first"), FOLDER, a_file()),
+            "d": item(COMPARE, FOLDER),
+            "d/x": item(FETCH, a_file(b"program", 0o700)),
+            ODD: item(COMPARE, a_file(b"")),
+            "ln": item(FETCH, a_link("elsewhere"), a_link(ODD)),
+            "nothing": item(FETCH),
+        }
+    )
+    assert ran.report == LookReport()
+    assert not (ran.folder / "copies").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *[(name, "f") for name in ("content", "longer", "bit", "no bit", "folder", "unknown", "unasked")],
+        *[("kind", "d"), ("ln", "l"), ("file", "l"), ("fifo", "o"), ("socket", "o"), ("gone", "")],
+    ],
+)
+@pytest.mark.parametrize("action", [COMPARE, FETCH, REMOVE])
+def test_what_differs_is_reported(sandbox: Sandbox, name: str, kind: str, action: LookAction) -> None:
+    """Content of the same length, the executable bit, kinds and targets count; only FETCH copies, and only files."""
+    top = sandbox.workspace
+    made: dict[str, Callable[[], object]] = {
+        "content": lambda: sandbox.place(name, b"OURS"),
+        "longer": lambda: sandbox.place(name, b"ours and more"),
+        "bit": lambda: sandbox.place(name, mode=0o744),
+        "no bit": lambda: sandbox.place(name, mode=0o655),
+        "kind": (top / name).mkdir,
+        "ln": lambda: (top / name).symlink_to("elsewhere"),
+        "file": lambda: (top / name).symlink_to("ours"),
+        "folder": lambda: sandbox.place(name),
+        "fifo": lambda: os.mkfifo(top / name),
+        "socket": lambda: _bound(top / name),
+        "gone": lambda: None,
+        "unknown": lambda: sandbox.place(name),
+        "unasked": lambda: sandbox.place(name),
+    }
+    made[name]()
+    version = {
+        "no bit": a_file(mode=0o755),
+        "ln": a_link("here"),
+        "folder": FOLDER,
+        "unknown": Entry(Kind.FILE, 0o644, 1, 4),
+    }.get(name, a_file())
+    ran = sandbox.look({name: item(action, *([] if name == "unasked" else [version]))})
+    if name == "gone" and action is REMOVE:
+        assert ran.report == LookReport(removed=["gone"])
+        return
+    assert ran.kinds() == {name: kind}
+    found = ran.report.differing[name]
+    assert found.entry == ABSENT if name == "gone" else found.entry.mode == stat.S_IMODE((top / name).lstat().st_mode)
+    content = (top / name).read_bytes() if kind == "f" else None
+    assert ran.copy_of(found) == (content if action is FETCH else None)
+    if kind == "f" and (action is FETCH or name in ("content", "bit", "no bit")):
+        assert found.entry.digest == hashlib.sha256(content or b"").digest()
+    if kind == "l":
+        assert found.entry.target == os.readlink(top / name)
+    assert (name in sandbox.left()) is (name != "gone")
+
+
+def _bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as it:
+        here = os.getcwd()
+        os.chdir(path.parent)  # such a path may have 108 bytes
+        try:
+            it.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def test_the_same_size_and_time_hide_nothing(sandbox: Sandbox) -> None:
+    """A file with the length and the times of the version is read all the same."""
+    file = sandbox.place("a", b"OURS")
+    os.utime(file, (1, 1))
+    assert sandbox.look({"a": item(FETCH, a_file())}).copies() == {"a": b"OURS"}
+
+
+def test_removals(sandbox: Sandbox) -> None:
+    """Only what is as a version goes; folders only if they are empty then; what is gone counts as removed."""
+    for path in ("a", "d/e/f", "full/ours", "full/theirs", "stay", ODD, "bit"):
+        sandbox.place(path)
+    sandbox.place("changed", b"theirs")
+    sandbox.place("second", b"2nd")
+    (sandbox.workspace / "ln").symlink_to("stay")
+    ran = sandbox.look(
+        {
+            "a": item(REMOVE, a_file()),
+            "d/e/f": item(REMOVE, a_file()),
+            "d/e": item(REMOVE, FOLDER),
+            "d": item(REMOVE, FOLDER),
+            "full/ours": item(REMOVE, a_file()),
+            "full": item(REMOVE, FOLDER),
+            "changed": item(REMOVE, a_file()),
+            "second": item(REMOVE, a_file(b"first"), a_file(b"2nd")),
+            "ln": item(REMOVE, a_link("stay")),
+            ODD: item(REMOVE, a_file()),
+            "gone": item(REMOVE, a_file()),
+            "bit": item(REMOVE, a_file(mode=0o755)),
+            "a/below/a/file": item(REMOVE, a_file()),
+        }
+    )
+    assert sandbox.left() == ["bit", "changed", "full", "full/theirs", "stay"]
+    assert ran.report.kept == ["full"]
+    assert set(ran.report.differing) == {"changed", "bit"}
+    gone = ["a", "d/e/f", "d/e", "d", "full/ours", "second", "ln", ODD, "gone", "a/below/a/file"]
+    assert ran.report.removed == gone
+
+
+def test_everything_is_copied_before_anything_is_removed(sandbox: Sandbox) -> None:
+    """A copy is made although a removal comes first on the list and takes its folder's other files away."""
+    sandbox.place("d/a")
+    sandbox.place("d/b", b"theirs")
+    ran = sandbox.look({"d/a": item(REMOVE, a_file()), "d/b": item(FETCH, a_file())}, find_new=True)
+    assert ran.copies() == {"d/b": b"theirs"}
+    assert ran.report.removed == ["d/a"]
+    assert set(ran.report.new) == {"d"}
+
+
+def test_a_late_program_removes_nothing(sandbox: Sandbox) -> None:
+    """Once its time is over it only looks."""
+    sandbox.place("a")
+    ran = sandbox.run(LookRequest({"a": item(REMOVE, a_file()), "b": item(REMOVE, a_file())}), remove_within_s=-1.0)
+    assert ran.report == LookReport(failed={"a": "it would have come too late"}, removed=["b"])
+    assert sandbox.left() == ["a"]
+
+
+def test_missing_ones_are_counted(sandbox: Sandbox) -> None:
+    """Whatever is at a path, it is not missing."""
+    sandbox.place("a", b"other")
+    (sandbox.workspace / "ln").symlink_to("nowhere")
+    paths = ("a", "ln", "b", "c/d", "a/b", "ln/x")
+    ran = sandbox.look({path: item(EXISTS, a_file()) for path in paths})
+    assert ran.report == LookReport(missing=4)
+
+
+@pytest.mark.parametrize("action", [COMPARE, FETCH, REMOVE, EXISTS])
+def test_no_link_is_followed(sandbox: Sandbox, action: LookAction) -> None:
+    """Behind a link, or a file, that took a folder's place, nothing of ours can be."""
+    outside = sandbox.folder / "outside"
+    (outside / "e").mkdir(parents=True)
+    (outside / "e/f").write_bytes(b"ours")
+    (sandbox.workspace / "d").symlink_to(outside)
+    (sandbox.workspace / "x").mkdir()
+    (sandbox.workspace / "x/e").symlink_to(outside / "e")
+    sandbox.place("file")
+    paths = ("d/e/f", "x/e/f", "file/f")
+    ran = sandbox.look({path: item(action, a_file(b"theirs"), a_file()) for path in paths})
+    assert (outside / "e/f").exists()
+    assert (ran.report.missing == 3) is (action is EXISTS)
+    assert {path: found.entry for path, found in ran.report.differing.items()} == (
+        dict.fromkeys(paths, ABSENT) if action in (COMPARE, FETCH) else {}
+    )
+    assert ran.report.removed == (list(paths) if action is REMOVE else [])
+
+
+def test_what_is_new(sandbox: Sandbox) -> None:
+    """Files, links, folders with and without content, odd names; other things are named; no repository is entered."""
+    for path in ("known", "d/new", "d/e/deeper", ODD, ".git/config", "d/.GIT/x", "node_modules/x", "d/node_modules/y"):
+        sandbox.place(path, b"theirs")
+    for path in ("empty", "other/.Git"):
+        (sandbox.workspace / path).mkdir(parents=True)
+    sandbox.place("sub/.git", b"gitdir: elsewhere")
+    sandbox.place("also/node_modules", b"a file of that name")
+    (sandbox.workspace / "ln").symlink_to("../../outside")
+    os.mkfifo(sandbox.workspace / "fifo")
+    ran = sandbox.look(
+        {"known": item(COMPARE, a_file()), "d": item(COMPARE, FOLDER)}, find_new=True, pruned_names={"node_modules"}
+    )
+    assert ran.kinds() == {
+        "known": "f",
+        "d/new": "f",
+        "d/e": "d",
+        "d/e/deeper": "f",
+        ODD: "f",
+        "empty": "d",
+        "other": "d",
+        "sub": "d",
+        "also": "d",
+        "also/node_modules": "f",
+        "ln": "l",
+        "fifo": "o",
+    }
+    assert sorted(ran.report.pruned) == [
+        ".git",
+        "d/.GIT",
+        "d/node_modules",
+        "node_modules",
+        "other/.Git",
+        "sub/.git",
+    ]
+    assert set(ran.copies()) == {"d/new", "d/e/deeper", ODD, "also/node_modules"}
+    assert ran.report.new["ln"].entry.target == "../../outside"
+
+
+def test_new_paths_are_found_in_folders_that_replaced_files(sandbox: Sandbox) -> None:
+    """What is below is new; what is beyond a folder that is to be removed, too."""
+    sandbox.place("a/below")
+    sandbox.place("d/other")
+    ran = sandbox.look({"a": item(FETCH, a_file()), "d": item(REMOVE, FOLDER)}, find_new=True)
+    assert ran.kinds() == {"a": "d", "a/below": "f", "d/other": "f"}
+    assert ran.report.kept == ["d"]
+
+
+def test_nothing_new_unless_asked(sandbox: Sandbox) -> None:
+    """Only the paths on the list are looked at."""
+    sandbox.place("new")
+    assert sandbox.look({}).report == LookReport()
+
+
+def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
+    """What is beyond the limit is reported without a copy, changed ones and new ones alike."""
+    for name, size in (("big", 500), ("mid", 40), ("small", 30), ("new big", 60), ("new small", 20)):
+        sandbox.place(name, b"x" * size)
+    asked = {name: item(FETCH, a_file()) for name in ("big", "mid", "small")}
+    ran = sandbox.look(asked, find_new=True, most_copied_bytes=100)
+    assert set(ran.copies()) == {"mid", "small", "new small"}
+    assert set(ran.kinds()) == {"big", "mid", "small", "new big", "new small"}
+    assert not ran.report.differing["big"].entry.unstable
+
+
+def test_more_new_paths_are_counted(sandbox: Sandbox) -> None:
+    """A build of millions of files does not fill the report."""
+    for number in range(10):
+        sandbox.place(f"d/{number}")
+    request = LookRequest({}, find_new=True)
+    ran = sandbox.run(request, most_new=4)
+    assert (len(ran.report.new), ran.report.unlisted) == (4, 7)
+
+
+def test_its_own_folder_is_not_new(sandbox: Sandbox) -> None:
+    """Executions may have their folders in the workspace."""
+    sandbox.place("new", b"theirs")
+    ran = sandbox.run(LookRequest({}, find_new=True), sandbox.workspace / "executions" / "this")
+    assert set(ran.report.new) == {"executions", "new"}
+
+
+def test_only_the_copies_stay(sandbox: Sandbox) -> None:
+    """The list and the program are deleted, since all that is in the folder is exported; the copies are private."""
+    sandbox.place("a", b"theirs")
+    ran = sandbox.look({"a": item(FETCH, a_file())})
+    assert [str(path.relative_to(ran.folder)) for path in sorted(ran.folder.rglob("*"))] == ["copies", "copies/0"]
+    assert stat.S_IMODE((ran.folder / "copies").stat().st_mode) == 0o700
+
+
+def test_a_long_report_is_a_file(sandbox: Sandbox) -> None:
+    """An answer of the API is limited, so the log names the report's length and digest alone."""
+    for number in range(3000):
+        sandbox.place(f"{number:0200}", b"")
+    ran = sandbox.look({}, find_new=True)
+    assert len(ran.report.new) == 3000
+    assert len(ran.log) < 200
+    assert (ran.folder / "report.json").exists()
+
+
+def test_no_line_is_long(sandbox: Sandbox) -> None:
+    """Some logs cut long lines."""
+    for number in range(300):
+        sandbox.place(f"{number:0100}", b"")
+    ran = sandbox.look({}, find_new=True)
+    assert len(ran.report.new) == 300
+    assert max(map(len, ran.log.splitlines())) < 5000
+
+
+def test_a_deep_tree(sandbox: Sandbox) -> None:
+    """Deeper than the longest path, the open files and the stack of functions allow."""
+    folder = os.open(sandbox.workspace, os.O_RDONLY)
+    depth = 1500
+    for _ in range(depth):
+        os.mkdir("deep", dir_fd=folder)
+        below = os.open("deep", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    for name in ("ours", "theirs", "gone"):
+        with open(os.open(name, os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=folder), "wb") as file:
+            file.write(name.encode())
+    os.close(folder)
+    deep = "/".join(["deep"] * depth)
+    try:
+        ran = sandbox.look(
+            {f"{deep}/ours": item(FETCH, a_file(b"ours")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))},
+            find_new=True,
+        )
+        assert ran.report.removed == [f"{deep}/gone"]
+        assert ran.copies() == {f"{deep}/theirs": b"theirs"}
+        assert len(ran.report.new) == depth + 1
+    finally:
+        subprocess.run(["rm", "-rf", sandbox.workspace / "deep"], check=True)
+
+
+def test_what_cannot_be_read_is_named(sandbox: Sandbox) -> None:
+    """Files and folders; a folder that can be entered and not listed hides nothing that is on the list."""
+    sandbox.place("file", b"OURS", 0o000)
+    sandbox.place("new", b"theirs", 0o000)
+    sandbox.place("closed/a")
+    sandbox.place("unlisted/a", b"theirs")
+    (sandbox.workspace / "closed").chmod(0o000)
+    (sandbox.workspace / "unlisted").chmod(0o300)
+    sandbox.place("fixed/a")
+    (sandbox.workspace / "fixed").chmod(0o500)
+    asked = {
+        "file": item(FETCH, a_file()),
+        "closed/a": item(COMPARE, a_file()),
+        "unlisted/a": item(FETCH, a_file()),
+        "closed/b": item(EXISTS),
+        "fixed/a": item(REMOVE, a_file()),
+        "closed/c": item(REMOVE, a_file()),
+    }
+    # Root may read everything, unless it is told not to.
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if prefix and shutil.which(prefix[0]) is None:
+        pytest.skip("root may read everything")
+    ran = sandbox.run(LookRequest(asked, find_new=True), prefix=prefix)
+    assert ran.kinds() == {
+        "file": "?",
+        "closed/a": "?",
+        "unlisted/a": "f",
+        "new": "?",
+        "closed": "d",
+        "unlisted": "d",
+        "fixed": "d",
+    }
+    assert ran.copies() == {"unlisted/a": b"theirs"}
+    assert sorted(ran.report.pruned) == ["closed", "unlisted"]
+    assert ran.report.failed == {"fixed/a": "Permission denied", "closed/c": "Permission denied"}
+    assert ran.report.missing == 0
+
+
+def test_without_a_workspace_it_fails(sandbox: Sandbox) -> None:
+    """Its report has no end then, so that nobody takes it for an empty workspace."""
+    sandbox.workspace.rmdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        sandbox.look({"a": item(EXISTS)})
+
+
+class Hooked:
+    """The program's module in this process, with a step in which an agent writes."""
+
+    def __init__(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sandbox = sandbox
+        self.monkeypatch = monkeypatch
+
+    def look(self, items: Mapping[str, LookItem], meanwhile: Callable[[int, int], None], **more: Any) -> Ran:
+        """Look, and call `meanwhile` after each file that was read, with its descriptor and how many were."""
+        hashed = look_in_sandbox._hash
+        count = 0
+
+        def read(descriptor: int, size: int, write: Any = None) -> Any:
+            nonlocal count
+            result = hashed(descriptor, size, write)
+            count += 1
+            meanwhile(descriptor, count)
+            return result
+
+        self.monkeypatch.setattr(look_in_sandbox, "_hash", read)
+        request = LookRequest(items, **more)
+        job = self.sandbox.job(request)
+        folder = self.sandbox.prepared(job)
+        top = os.open(self.sandbox.workspace, os.O_RDONLY)
+        try:
+            looking = look_in_sandbox._Look(json.loads(job.files["look.json"]), top, str(folder))
+            log = "\n".join(looking.run())
+        finally:
+            os.close(top)
+        return Ran(report_of(job.rows(log), request, _decoded), log, folder)
+
+
+@pytest.fixture
+def hooked(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hooked:
+    return Hooked(sandbox, monkeypatch)
+
+
+@pytest.mark.parametrize("change", ["append", "same size", "unseen", "replace", "vanish", "cut"])
+def test_a_file_that_changes_while_it_is_copied(sandbox: Sandbox, hooked: Hooked, change: str) -> None:
+    """It is "still being written": no copy; also if neither its size nor its times tell."""
+    file = sandbox.place("a", b"theirs")
+    before = file.stat()
+
+    def write(descriptor: int, count: int) -> None:
+        if count != 1:
+            return
+        if change == "append":
+            file.write_bytes(b"theirs and more")
+        elif change == "replace":
+            (sandbox.folder / "draft").write_bytes(b"THEIRS")
+            os.replace(sandbox.folder / "draft", file)
+        elif change == "vanish":
+            file.unlink()
+        elif change == "cut":
+            file.write_bytes(b"")
+        else:
+            file.write_bytes(b"THEIRS")
+            if change == "unseen":
+                hooked.monkeypatch.setattr(look_in_sandbox, "_stamp", lambda status: status.st_ino)
+            else:
+                os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    ran = hooked.look({"a": item(FETCH, a_file())}, write)
+    found = ran.report.differing["a"]
+    assert (found.entry.unstable, found.entry.digest, found.copy) == (True, b"", None)
+    assert list((ran.folder / "copies").iterdir()) == []
+
+
+def test_a_file_that_came_to_rest_is_copied(sandbox: Sandbox, hooked: Hooked) -> None:
+    """It changed while it was compared, and no more while it was copied."""
+    file = sandbox.place("a", b"OURS")
+    ran = hooked.look({"a": item(FETCH, a_file())}, lambda _, count: file.write_bytes(b"THEM") if count == 1 else None)
+    assert ran.copies() == {"a": b"THEM"}
+
+
+def test_a_file_that_was_put_back_does_not_differ(sandbox: Sandbox, hooked: Hooked) -> None:
+    """Between the comparison and the copy."""
+    file = sandbox.place("a", b"OURS")
+    ran = hooked.look({"a": item(FETCH, a_file())}, lambda _, count: file.write_bytes(b"ours") if count == 1 else None)
+    assert ran.report.differing == {}
+
+
+def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hooked) -> None:
+    """Without a copy it is reported as unstable."""
+    file = sandbox.place("a", b"OURS")
+    ran = hooked.look({"a": item(COMPARE, a_file())}, lambda *_: file.write_bytes(b"OURS+"))
+    assert ran.report.differing["a"].entry.unstable
+
+
+def test_a_file_that_is_written_right_before_its_removal_stays(sandbox: Sandbox, hooked: Hooked) -> None:
+    """Its stamp is looked at once more after its content was compared."""
+    file = sandbox.place("a")
+
+    def write(*_: object) -> None:
+        file.unlink()
+        file.write_bytes(b"just written")
+
+    ran = hooked.look({"a": item(REMOVE, a_file())}, write)
+    assert file.read_bytes() == b"just written"
+    assert ran.report.differing["a"].entry.unstable
+
+
+def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:
+    """What finds no room is reported without a copy; 64 MiB stay free."""
+    sandbox.place("a", b"theirs")
+    free = os.statvfs(sandbox.folder)
+    blocks = ((64 << 20) + 5) // free.f_frsize
+    assert free.f_frsize > 6
+
+    def little(_: object) -> os.statvfs_result:
+        return os.statvfs_result([free.f_bsize, free.f_frsize, *free[2:4], blocks, *free[5:]])
+
+    hooked.monkeypatch.setattr(look_in_sandbox.os, "statvfs", little)
+    ran = hooked.look({"a": item(FETCH, a_file())}, lambda *_: None)
+    assert ran.copies() == {}
+    assert ran.kinds() == {"a": "f"}
+    hooked.monkeypatch.undo()
+    limited = sandbox.prepared(sandbox.job(LookRequest({"a": item(FETCH, a_file())})))
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3, 3)); "
+    limit += "runpy.run_path(sys.argv[1], run_name='__main__')"  # Python ignores the signal
+    ran = subprocess.run(
+        [sys.executable, "-c", limit, limited / "main.py"],
+        env={"AGENT_WORKSPACE": str(sandbox.workspace)},
+        capture_output=True,
+        check=True,
+    )
+    assert b'"done",[1,0,0,0,0,0,0,0]' in ran.stdout
+    assert list((limited / "copies").iterdir()) == []
+
+
+def test_a_fifo_that_takes_a_files_place_does_not_block(sandbox: Sandbox) -> None:
+    """It is opened after the status said that it is a file, and then it is none."""
+    os.mkfifo(sandbox.workspace / "a")
+    top = os.open(sandbox.workspace, os.O_RDONLY)
+    try:
+        look = look_in_sandbox._Look({"actions": "", "word": "w"}, top, str(sandbox.folder))
+        with pytest.raises(OSError, match=r"Stale"):
+            look._read(look_in_sandbox._SeenEntry("f"), top, b"a")
+    finally:
+        os.close(top)
+
+
+def test_it_is_written_for_older_pythons() -> None:
+    """Its syntax is that of Python 3.6, and no annotation is evaluated but plain names and texts."""
+    text = Path(look_in_sandbox.__file__).read_text("utf-8")
+    tree = ast.parse(text, feature_version=(3, 6))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__"
+        notes = [getattr(node, name, None) for name in ("annotation", "returns")]
+        assert all(note is None or isinstance(note, ast.Constant) for note in notes)
+
+
+def test_a_killed_program_has_removed_only_what_it_should(sandbox: Sandbox) -> None:
+    """A kill in its middle leaves each path as it was, or removed."""
+    for number in range(2000):
+        sandbox.place(f"d/{number}", b"ours" if number % 2 else b"theirs")
+    request = LookRequest({f"d/{number}": item(REMOVE, a_file()) for number in range(2000)})
+    folder = sandbox.prepared(sandbox.job(request))
+    process = subprocess.Popen(
+        [sys.executable, folder / "main.py"],
+        env={"AGENT_WORKSPACE": str(sandbox.workspace)},
+        stdout=subprocess.DEVNULL,
+    )
+    while (folder / "look.json").exists() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = {int(path.name) for path in (sandbox.workspace / "d").iterdir()}
+    assert left >= set(range(0, 2000, 2))
+
+
+def test_the_bytes_of_a_list() -> None:
+    """5,000 files take some 120 KB as the archive of an execution; most of that are digests."""
+    items = {
+        f"packages/part{number % 40}/source/module_{number}.py": item(COMPARE, a_file(str(number).encode()))
+        for number in range(5000)
+    }
+    job = Sandbox.job(Sandbox.__new__(Sandbox), LookRequest(items))
+    assert len(_packed(job.files)) < 160_000

@@ -1,0 +1,435 @@
+"""A patch, applied by real programs to what was before, gives what is after, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from syncd.core.errors import TryLater
+from syncd.merge.git import Git, GitFailed, find_git
+from syncd.merge.git_objects import GitChange, GitFile, GitSymlink, GitVersion, file_of
+from syncd.merge.patch import PatchColours, PatchForm, write_patch
+
+FOUND = find_git(os.environ)
+pytestmark = pytest.mark.skipif(FOUND is None, reason="git is not installed")
+needs_patch = pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
+
+Tree = Mapping[str, GitVersion]
+NAMES = [
+    b"plain.txt",
+    b"sp ace.txt",
+    b" both ends ",
+    b"new\nline.txt",
+    b"caf\xe9.txt",
+    "日本/ü.txt".encode(),
+    b"-rf",
+    b"--- a",
+    b"quo'te\".txt",
+    b"back\\slash.txt",
+    b"tab\there.txt",
+    b"\x01\x7f\xff",
+    b"a/b/ b/c",
+    b"d/" + b"deep/" * 20 + b"er.txt",
+    b"*?[x]",
+    b":(glob)",
+    b"carriage\rreturn",
+    b".gitattributes",
+    b".gitignore",
+]
+ODD = [os.fsdecode(name) for name in NAMES]
+
+
+@pytest.fixture
+def git() -> Git:
+    assert FOUND is not None
+    return FOUND
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    return random.Random(7)
+
+
+def text(label: str, count: int = 30) -> bytes:
+    return "".join(f"{label} {number}\n" for number in range(count)).encode()
+
+
+def changes_between(before: Tree, after: Tree) -> list[GitChange]:
+    return [GitChange(path, before.get(path), after.get(path)) for path in sorted({*before, *after})]
+
+
+def patch_of(git: Git, before: Tree, after: Tree, **options: object) -> bytes:
+    changes = changes_between(before, after)
+    return b"".join(write_patch(git, changes, PatchForm.PATCH, PatchColours.NONE, **options))  # type: ignore[arg-type]
+
+
+def written(folder: Path, tree: Tree) -> Path:
+    folder.mkdir()
+    for path, version in tree.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(version, GitSymlink):
+            place.symlink_to(version.target)
+        else:
+            place.write_bytes(b"".join(version.blocks()))
+            place.chmod(0o755 if version.executable else 0o644)
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """Each file and link with its kind and content."""
+    found = {}
+    for top, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(top, name)
+            relative = os.path.relpath(path, folder)
+            if os.path.islink(path):
+                found[relative] = ("link", os.fsencode(os.readlink(path)))
+            elif os.path.isfile(path):
+                kind = "executable" if os.stat(path).st_mode & 0o100 else "file"
+                found[relative] = (kind, Path(path).read_bytes())
+    return found
+
+
+def expected(tree: Tree) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for path, version in tree.items():
+        if isinstance(version, GitSymlink):
+            found[path] = ("link", os.fsencode(version.target))
+        else:
+            found[path] = ("executable" if version.executable else "file", b"".join(version.blocks()))
+    return found
+
+
+def run(folder: Path, *command: str, given: bytes = b"") -> bytes:
+    clean = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1"}
+    clean["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, check=False, env=clean)
+    assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
+    return done.stdout
+
+
+def applied_by_git(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
+    run(folder, "git", "apply", "--check", given=patch)
+    run(folder, "git", "apply", "--whitespace=nowarn", given=patch)
+    return files_in(folder)
+
+
+def applied_by_patch(folder: Path, patch: bytes) -> dict[str, tuple[str, bytes]]:
+    run(folder, "patch", "-p1", "--binary", "--no-backup-if-mismatch", given=patch)
+    return files_in(folder)
+
+
+def several() -> tuple[dict[str, GitVersion], dict[str, GitVersion]]:
+    """Text changes of each kind."""
+    before: dict[str, GitVersion] = {
+        "kept.txt": file_of(text("kept")),
+        "edited.txt": file_of(text("line")),
+        "deleted.txt": file_of(text("gone")),
+        "renamed.txt": file_of(text("moved")),
+        "mode.sh": file_of(text("mode")),
+        "both.sh": file_of(text("both"), executable=True),
+        "emptied.txt": file_of(b"one\n"),
+        "filled.txt": file_of(b""),
+        "empty-gone.txt": file_of(b""),
+        "newline-lost.txt": file_of(b"one\ntwo\n"),
+        "newline-added.txt": file_of(b"one\ntwo"),
+        "crlf.txt": file_of(b"one\r\ntwo\r\nthree\r\n"),
+        "to-crlf.txt": file_of(b"one\ntwo\n"),
+        "becomes-folder": file_of(b"a file\n"),
+        "becomes-file/inner.txt": file_of(b"inner\n"),
+    }
+    after: dict[str, GitVersion] = {
+        "kept.txt": file_of(text("kept")),
+        "edited.txt": file_of(text("line").replace(b"line 7\n", b"line seven\n").replace(b"line 29\n", b"end")),
+        "moved/renamed.txt": file_of(text("moved")),
+        "mode.sh": file_of(text("mode"), executable=True),
+        "both.sh": file_of(text("both", 31)),
+        "emptied.txt": file_of(b""),
+        "filled.txt": file_of(b"one\n"),
+        "empty-new.txt": file_of(b""),
+        "new/deep/er.txt": file_of(b"new\n"),
+        "new.sh": file_of(b"#!/bin/sh\n", executable=True),
+        "newline-lost.txt": file_of(b"one\ntwo"),
+        "newline-added.txt": file_of(b"one\ntwo\n"),
+        "crlf.txt": file_of(b"one\r\nTWO\r\nthree\r\n"),
+        "to-crlf.txt": file_of(b"one\r\ntwo\r\n"),
+        "becomes-folder/inner.txt": file_of(b"inner\n"),
+        "becomes-file": file_of(b"a file\n"),
+    }
+    return before, after
+
+
+def test_git_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
+    """New, edited, deleted, moved, mode, empty, without a last newline, other line ends, a folder for a file."""
+    before, after = several()
+    assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
+
+
+@needs_patch
+def test_patch_applies_each_kind_of_text_change(git: Git, tmp_path: Path) -> None:
+    """The program `patch` makes the same of it, but for a folder in a file's place, which it does not know."""
+    before, after = (
+        {path: version for path, version in side.items() if not path.startswith("becomes-")} for side in several()
+    )
+    assert applied_by_patch(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
+
+
+def test_binary_files_and_links(git: Git, chance: random.Random, tmp_path: Path) -> None:
+    """Binary contents, links, and one kind in the place of another."""
+    noise = chance.randbytes(5000)
+    before: dict[str, GitVersion] = {
+        "edited.bin": file_of(noise),
+        "gone.bin": file_of(b"\0" * 300),
+        "mode.bin": file_of(noise),
+        "link": GitSymlink("one"),
+        "gone-link": GitSymlink("../out"),
+        "file-to-link": file_of(b"text\n"),
+        "link-to-file": GitSymlink("target"),
+        "link-to-folder": GitSymlink("target"),
+    }
+    after: dict[str, GitVersion] = {
+        "edited.bin": file_of(noise[:2500] + b"\0\1" + noise[2500:]),
+        "new.bin": file_of(b"\0\1\2"),
+        "mode.bin": file_of(noise, executable=True),
+        "link": GitSymlink("two words"),
+        "new-link": GitSymlink("/absolute"),
+        "file-to-link": GitSymlink(os.fsdecode(b"caf\xe9")),
+        "link-to-file": file_of(b"target", executable=True),
+        "link-to-folder/inner": file_of(b"inner\n"),
+    }
+    patch = patch_of(git, before, after)
+    tree = written(tmp_path / "tree", before)
+    assert applied_by_git(tree, patch) == expected(after)
+
+
+def test_git_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
+    """Names with quotes, newlines, other encodings, or those that look like options or patterns."""
+    before = {name: file_of(text("was")) for name in ODD}
+    after: dict[str, GitVersion] = {name: file_of(text("was", 31)) for name in ODD[::2]}
+    after.update({f"{name}.new": file_of(b"new\0" if number % 2 else b"new\n") for number, name in enumerate(ODD)})
+    assert applied_by_git(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
+
+
+@needs_patch
+def test_patch_applies_names_with_any_bytes(git: Git, tmp_path: Path) -> None:
+    """`patch` reads the same names, but for newlines, which it refuses, and spaces at both ends."""
+    names = [name for name in ODD if "\n" not in name and name == name.strip()]
+    before = {name: file_of(text("was")) for name in names}
+    after: dict[str, GitVersion] = {name: file_of(text("was", 31)) for name in names[::2]}
+    after.update({f"{name}.new": file_of(b"new\n") for name in names})
+    assert applied_by_patch(written(tmp_path / "tree", before), patch_of(git, before, after)) == expected(after)
+
+
+def test_large_files_go_through_in_blocks(git: Git, chance: random.Random, tmp_path: Path) -> None:
+    """A large file, new, changed, deleted, with another mode or kind, is applied."""
+    noise = chance.randbytes(200_000)
+    before: dict[str, GitVersion] = {
+        "small.txt": file_of(b"one\n"),
+        "edited\n\xe9": file_of(noise),
+        "edited.sh": file_of(noise),
+        "gone.bin": file_of(noise * 2),
+        "mode.sh": file_of(noise),
+        "to-link": file_of(noise),
+        "from-link": GitSymlink("small.txt"),
+        "shrinks": file_of(b"x" * 150_001),
+    }
+    after: dict[str, GitVersion] = {
+        "small.txt": file_of(b"two\n"),
+        "edited\n\xe9": file_of(noise[::-1]),
+        "edited.sh": file_of(noise[1:], executable=True),
+        "new file.bin": file_of(noise + b"1"),
+        "mode.sh": file_of(noise, executable=True),
+        "to-link": GitSymlink("small.txt"),
+        "from-link": file_of(b"\n" * 100_001),
+        "shrinks": file_of(b""),
+    }
+    patch = patch_of(git, before, after, large_bytes=100_000)
+    assert patch.count(b"GIT binary patch") == 9  # all but the edit and the mode alone; those of links are two
+    tree = written(tmp_path / "tree", before)
+    assert applied_by_git(tree, patch) == expected(after)
+
+
+def test_a_patch_can_be_taken_back(git: Git, chance: random.Random, tmp_path: Path) -> None:
+    """The reverse patch gives what was before: text, binary and large files."""
+    noise = chance.randbytes(3000)
+    before, after = several()
+    before |= {"small.bin": file_of(noise[:900]), "large.bin": file_of(noise), "gone.bin": file_of(noise[1:])}
+    after |= {"small.bin": file_of(noise[:800]), "large.bin": file_of(noise[2:]), "new.bin": file_of(noise[3:])}
+    patch = patch_of(git, before, after, large_bytes=1000)
+    tree = written(tmp_path / "tree", before)
+    assert applied_by_git(tree, patch) == expected(after)
+    run(tree, "git", "apply", "-R", given=patch)
+    assert files_in(tree) == expected(before)
+
+
+def test_a_large_file_is_never_held_in_memory(git: Git, chance: random.Random) -> None:
+    """Between two blocks of a file that are read, what was made of the first is passed on."""
+    block = chance.randbytes(1 << 18)
+    longest = 0
+    version = GitFile(executable=False, size_bytes=len(block) * 40, blocks=lambda: (block for _ in range(40)))
+    for piece in write_patch(
+        git, [GitChange("big", None, version)], PatchForm.PATCH, PatchColours.NONE, large_bytes=1 << 20
+    ):
+        longest = max(longest, len(piece))
+    assert 0 < longest < 3 * len(block)
+
+
+def test_a_patch_for_a_repository_with_longer_ids(git: Git, chance: random.Random, tmp_path: Path) -> None:
+    """In a repository with SHA-256, git takes the patch that has its ids."""
+    noise = chance.randbytes(3000)
+    before: dict[str, GitVersion] = {"small.bin": file_of(noise), "large.bin": file_of(noise * 9)}
+    after: dict[str, GitVersion] = {"small.bin": file_of(noise[1:]), "large.bin": file_of(noise * 8)}
+    tree = written(tmp_path / "tree", before)
+    run(tree, "git", "init", "-q", "--object-format=sha256")
+    run(tree, "git", "apply", given=patch_of(git, before, after, object_format="sha256", large_bytes=10_000))
+    shutil.rmtree(tree / ".git")
+    assert files_in(tree) == expected(after)
+
+
+def test_attributes_and_settings_change_nothing(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the person's configuration, nor the environment, nor attributes among the changes reach the patch."""
+    before: dict[str, GitVersion] = {"a.txt": file_of(text("was"))}
+    after: dict[str, GitVersion] = {"a.txt": file_of(text("is")), ".gitattributes": file_of(b"* -diff binary\n")}
+    plain = patch_of(git, before, after)
+    mark, program = tmp_path / "mark", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\necho run >> {mark}\n")
+    program.chmod(0o755)
+    home = tmp_path / "home"
+    (home / "git").mkdir(parents=True)
+    (home / "git/attributes").write_text("* diff=evil\n")
+    (home / ".gitconfig").write_text(
+        f'[diff]\nexternal = {program}\nnoprefix = true\nrenames = true\n[diff "evil"]\ntextconv = {program}\n'
+        f"command = {program}\n[core]\nquotePath = false\nattributesFile = {home}/git/attributes\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    monkeypatch.setenv("GIT_EXTERNAL_DIFF", str(program))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    found = find_git(os.environ)
+    assert found is not None
+    assert patch_of(found, before, after) == plain
+    assert b"+is 0\n" in plain
+    assert not mark.exists()
+
+
+def test_renames_are_deletions_and_additions(git: Git) -> None:
+    """A file that moved is shown as a deleted and a new one, so that each path can be taken by itself."""
+    patch = patch_of(git, {"old": file_of(text("same"))}, {"new": file_of(text("same"))})
+    assert b"deleted file mode 100644" in patch
+    assert b"new file mode 100644" in patch
+    assert b"rename" not in patch
+
+
+def test_the_table_counts_lines_and_bytes(git: Git) -> None:
+    """The table names each path, with the lines or bytes of its change, and the sum; large files too."""
+    before: dict[str, GitVersion] = {"a.txt": file_of(b"one\ntwo\n"), "b.bin": file_of(b"\0" * 10)}
+    after: dict[str, GitVersion] = {
+        "a.txt": file_of(b"one\n2\n3\n"),
+        "b.bin": file_of(b"\0" * 25),
+        "large": file_of(b"x" * ((16 << 20) + 1)),
+    }
+    changes = changes_between(before, after)
+    table = b"".join(write_patch(git, changes, PatchForm.STAT, PatchColours.NONE)).decode()
+    assert [line.split() for line in table.splitlines()] == [
+        ["a.txt", "|", "3", "++-"],
+        ["b.bin", "|", "Bin", "10", "->", "25", "bytes"],
+        ["large", "|", "Bin", "0", "->", "16777217", "bytes"],
+        ["3", "files", "changed,", "2", "insertions(+),", "1", "deletion(-)"],
+    ]
+
+
+def test_colours(git: Git) -> None:
+    """In a terminal's colours, the patch is the same but for them: git's part and that of large files."""
+    before: dict[str, GitVersion] = {"a.txt": file_of(text("was")), "b.bin": file_of(b"\0" * 3000)}
+    after: dict[str, GitVersion] = {"a.txt": file_of(text("is")), "b.bin": file_of(b"\0" * 4000, executable=True)}
+    changes = changes_between(before, after)
+    patches = [
+        b"".join(write_patch(git, changes, PatchForm.PATCH, colours, large_bytes=2000)) for colours in PatchColours
+    ]
+    plain, coloured = patches
+    assert b"\033[32m+\033[m\033[32mis 0\033[m\n" in coloured
+    assert b"\033[1mold mode 100644\033[m\n" in coloured
+    for colour in (b"\033[m", b"\033[1m", b"\033[31m", b"\033[32m", b"\033[36m"):
+        coloured = coloured.replace(colour, b"")
+    assert coloured == plain
+
+
+def test_no_change_is_no_patch(git: Git, tmp_path: Path) -> None:
+    """Without a change, and for a path that is the same on both sides, nothing is written."""
+    same: dict[str, GitVersion] = {"small": file_of(b"same"), "large": file_of(b"x" * 2000)}
+    assert patch_of(git, {}, {}) == b""
+    assert patch_of(git, same, same, large_bytes=1000, scratch=str(tmp_path)) == b""
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_left_behind(git: Git, tmp_path: Path) -> None:
+    """The private folder is gone after the last block, and after a reader that stops in the middle."""
+    before: dict[str, GitVersion] = {}
+    after: dict[str, GitVersion] = {f"{number}.txt": file_of(text("new", 3000)) for number in range(20)}
+    changes = changes_between(before, after)
+    blocks = write_patch(git, changes, PatchForm.PATCH, PatchColours.NONE, scratch=str(tmp_path))
+    assert isinstance(blocks, Iterator)
+    assert next(blocks).startswith(b"diff --git a/0.txt b/0.txt\n")
+    assert len(os.listdir(tmp_path)) == 1
+    blocks.close()  # type: ignore[attr-defined]
+    assert os.listdir(tmp_path) == []
+    assert patch_of(git, before, after, scratch=str(tmp_path)).count(b"diff --git") == 20
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("large_bytes", [10, 1000])
+@pytest.mark.parametrize("has", [b"short", b"longer than was announced"])
+def test_a_file_that_changes_meanwhile_is_no_patch(git: Git, tmp_path: Path, has: bytes, large_bytes: int) -> None:
+    """A content of another length than announced is a failure that names the file, not a wrong patch."""
+    version = GitFile(executable=False, size_bytes=12, blocks=lambda: (has,))
+    with pytest.raises(TryLater, match=r"^'file\\\\n' changed while it was read"):
+        patch_of(git, {}, {"file\n": version}, large_bytes=large_bytes, scratch=str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_content_that_cannot_be_read(git: Git, tmp_path: Path) -> None:
+    """The failure of a source is the caller's to see."""
+
+    def blocks() -> Iterator[bytes]:
+        yield b"a" * 100_000
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError):
+        patch_of(git, {}, {"file": GitFile(executable=False, size_bytes=200_000, blocks=blocks)}, scratch=str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_git_that_fails_is_named(git: Git) -> None:
+    """What git refuses comes with its reason, in one line."""
+    with pytest.raises(GitFailed, match=r"^git fast-import failed \([^\n]+\)") as failed:
+        patch_of(git, {}, {"a//b": file_of(b"")})
+    assert "\n" not in str(failed.value)
+
+
+def test_random_changes(git: Git, chance: random.Random, tmp_path: Path) -> None:
+    """Random trees: what git makes of the patch is what is after."""
+    contents = [b"", b"\n", b"a", text("x"), text("x", 29), b"\0", b"a\r\nb\r\n", chance.randbytes(400)]
+    paths = ["a", "a/b", "a/b/c", "b", "b/x", "c c", "é/ü", "z\tz", os.fsdecode(b"\xff/\xfe")]
+
+    def tree() -> dict[str, GitVersion]:
+        chosen: dict[str, GitVersion] = {}
+        for path in chance.sample(paths, chance.randrange(len(paths))):
+            if any(other.startswith(f"{path}/") or path.startswith(f"{other}/") for other in chosen):
+                continue
+            content = chance.choice(contents)
+            link = chance.random() < 0.2
+            chosen[path] = GitSymlink("x") if link else file_of(content, executable=chance.random() < 0.3)
+        return chosen
+
+    for number in range(25):
+        before, after = tree(), tree()
+        patch = patch_of(git, before, after, large_bytes=chance.choice([1, 50, 1000]))
+        folder = written(tmp_path / str(number), before)
+        assert (applied_by_git(folder, patch) if patch else files_in(folder)) == expected(after), (before, after)

@@ -1,0 +1,734 @@
+"""Writes to the workspace are all or nothing, lose nothing that changed meanwhile, and can be undone exactly.
+
+A process is killed at each step of a write and of an undo, and each step fails once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncd.core.errors import Locked, TryLater
+from syncd.merge.path_changes import PathChanges, Place, Step
+from syncd.merge.writes import LocalEntry
+from syncd.scan.manifest import Kind
+from tests.component.test_mounts import NAMESPACE
+from tests.component.writer_machine import (
+    OLD_NS,
+    Change,
+    Snapshot,
+    WriterMachine,
+    snapshot,
+    timeless,
+    writer_machine,
+)
+from tests.repo.sources import REPO
+
+MOST_STEPS = 1000
+NOBODY = 65534
+FAILURES = [errno.ENOSPC, errno.EIO, errno.EACCES]
+
+
+@pytest.fixture
+def on(tmp_path: Path) -> Iterator[WriterMachine]:
+    """Return a machine. Its disk is in memory if possible, where a flush costs nothing."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+    with TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as folder, writer_machine(Path(folder)) as on:
+        yield on
+
+
+def _expected(on: WriterMachine) -> dict[str, object]:
+    """What `changes` makes of `fill`, by hand."""
+    found = timeless(snapshot(on.workspace))
+    for path, new in on.changes():
+        found.pop(path, None)
+        if new is not None:
+            kind, mode, target, content = new
+            found[path] = {
+                "f": lambda mode=mode, content=content: ("file", Path(content).read_bytes(), mode, 0),
+                "d": lambda mode=mode: ("directory", None, mode, 0),
+                "l": lambda target=target: ("link", target, 0, 0),
+            }[kind]()
+    for folder in ("implied", "implied/by", "named", "named/" + "n" * 255):
+        found[folder] = ("directory", None, on.workspace.stat().st_mode & 0o777, 0)
+    return found
+
+
+def test_every_kind_of_change(on: WriterMachine) -> None:
+    """All that is planned is there afterwards, with exact modes; undo gives back all that was, with its times."""
+    on.fill()
+    before, expected = snapshot(on.workspace), _expected(on)
+    changes = on.changes()
+    written = on.writer.write(on.plan(*changes), b"my note")
+    assert written.conflicts == ()
+    assert written.written == tuple(sorted(path for path, _ in changes))
+    assert timeless(snapshot(on.workspace)) == expected
+    assert on.state_files() == {"journal", "kept", "lock"}
+    undone = on.writer.undo()
+    assert snapshot(on.workspace) == before
+    assert (undone.restored, undone.left, undone.note) == (written.written, (), b"my note")
+    assert on.state_files() == {"lock"}
+    again = on.writer.undo()
+    assert (again.restored, again.left, again.note) == ((), (), None)
+    assert snapshot(on.workspace) == before
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
+def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
+    """Whenever a write is killed, undo gives the workspace back, and nothing is left over."""
+    for step in range(1, MOST_STEPS):
+        on.fresh()
+        on.fill()
+        before = snapshot(on.workspace)
+        ended = on.run(on.changes(), step, torn=torn)
+        undone = on.writer.undo()
+        assert snapshot(on.workspace) == before, ended.steps[-3:]
+        assert undone.left == (), ended.steps[-3:]
+        assert on.state_files() <= {"lock", "pending.new"}
+        if ended.word != "killed":
+            break
+    assert step > (10 if torn else 150)
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
+def test_killed_at_each_step_of_an_undo(on: WriterMachine, torn: bool) -> None:
+    """Whenever an undo is killed, the next one completes it."""
+    for step in range(1, MOST_STEPS):
+        on.fresh()
+        on.fill()
+        before = snapshot(on.workspace)
+        on.writer.write(on.plan(*on.changes()), b"")
+        ended = on.run([], step, undo=True, torn=torn)
+        undone = on.writer.undo()
+        assert snapshot(on.workspace) == before, ended.steps[-3:]
+        assert undone.left == (), ended.steps[-3:]
+        if ended.word != "killed":
+            break
+    assert step > (10 if torn else 150)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
+    """Writes and undos that are killed in a row leave nothing; a write takes back the killed one before it begins."""
+    chance = Random(seed)
+    on.fill()
+    before, expected = snapshot(on.workspace), _expected(on)
+    for _ in range(20):
+        for _ in range(chance.randint(1, 4)):
+            written = timeless(snapshot(on.workspace)) == expected  # only the last write can be undone
+            on.run(on.changes(), chance.randint(1, 300), undo=written or chance.random() < 0.5)
+        while on.writer.undo().note is not None:
+            pass
+        assert snapshot(on.workspace) == before
+
+
+@pytest.mark.parametrize(
+    "numbers", [FAILURES, *(pytest.param([number], marks=pytest.mark.long) for number in FAILURES)]
+)
+def test_each_step_fails_once(on: WriterMachine, numbers: list[int]) -> None:
+    """A failure of any step takes back everything and is told in one line, or was of no consequence."""
+    failed = 0
+    for step, number in zip(range(1, MOST_STEPS), cycle(numbers), strict=False):
+        on.fresh()
+        on.fill()
+        before = snapshot(on.workspace)
+        ended = on.run(on.changes(), step, errno=number)
+        if ended.word == "done":
+            assert "conflicts=()" in ended.said
+        else:
+            failed += 1
+            assert ended.word == "TryLater"
+            assert "\n" not in ended.said
+            assert os.strerror(number) in ended.said
+            assert snapshot(on.workspace) == before, ended.steps[-3:]
+        on.writer.undo()
+        assert snapshot(on.workspace) == before, ended.steps[-3:]
+        if len(ended.steps) < step:
+            break
+    assert failed > 100
+
+
+def test_killed_without_the_rights_of_root(on: WriterMachine) -> None:
+    """A person's own read-only directories are changed and restored, however a write or its undo ends."""
+    _become_person(on)
+    for step in range(1, MOST_STEPS, 11):
+        on.fresh()
+        on.fill()
+        _give(on)
+        before = snapshot(on.workspace)
+        killed = on.run(on.changes(), step)
+        on.run([], step // 2 + 1, undo=True)
+        for _ in range(2):
+            ended = on.run([], undo=True)
+            assert ended.word == "done", ended.said
+            assert "left=()" in ended.said
+        assert snapshot(on.workspace) == before, killed.steps[-3:]
+        if killed.word != "killed":
+            assert "conflicts=()" in killed.said
+            break
+
+
+def _become_person(on: WriterMachine) -> None:
+    if os.geteuid() == 0:
+        on.uid = NOBODY
+        on.folder.chmod(0o755)
+
+
+def _give(on: WriterMachine) -> None:
+    if on.uid:
+        for top in (on.workspace, on.state, on.contents):
+            for base, _, names in os.walk(top):
+                for path in (base, *(os.path.join(base, name) for name in names)):
+                    mode = os.lstat(path).st_mode
+                    os.chown(path, on.uid, on.uid, follow_symlinks=False)
+                    if not os.path.islink(path):
+                        os.chmod(path, mode & 0o7777)  # chown dropped set-id bits
+
+
+def test_a_read_only_directory_fails_the_write(on: WriterMachine) -> None:
+    """A directory that may not be written to, and is not in the plan, fails all of it."""
+    _become_person(on)
+    on.file("a")
+    on.file("locked/b")
+    (on.workspace / "locked").chmod(0o555)
+    _give(on)
+    before = snapshot(on.workspace)
+    ended = on.run([("a", on.new()), ("locked/b", on.new()), ("c", on.new())])
+    assert (ended.word, "'locked/b' cannot be written (Permission denied)" in ended.said) == ("TryLater", True)
+    assert snapshot(on.workspace) == before
+    assert on.state_files() == {"lock"}
+
+
+def test_directories_that_cannot_be_read(on: WriterMachine) -> None:
+    """A new directory without the owner's rights is filled, and undone, without the rights of root."""
+    _become_person(on)
+    on.file("a")
+    _give(on)
+    before = snapshot(on.workspace)
+    for mode in (0o000, 0o311, 0o444):
+        ended = on.run([("d", ["d", mode, "", ""]), ("d/in", ["d", mode, "", ""]), ("d/in/f", on.new())])
+        assert "conflicts=()" in ended.said
+        assert (on.workspace / "d").stat().st_mode & 0o777 == mode
+        assert (on.workspace / "d/in").stat().st_mode & 0o777 == mode
+        assert on.run([], undo=True).word == "done"
+        assert snapshot(on.workspace) == before
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_the_umask_plays_no_part(on: WriterMachine, umask: int) -> None:
+    """Modes are those of the plan, and of what was there."""
+    on.umask = umask
+    on.fill()
+    before, expected = snapshot(on.workspace), _expected(on)
+    assert "conflicts=()" in on.run(on.changes()).said
+    assert timeless(snapshot(on.workspace)) == expected
+    on.run([], undo=True)
+    assert snapshot(on.workspace) == before
+
+
+def _changed(path: Path) -> None:
+    path.write_bytes(b"person")
+
+
+def _same_size(path: Path) -> None:
+    path.write_bytes(b"OLD")
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+
+
+def _replaced(kind: str) -> Callable[[Path], None]:
+    def replace(path: Path) -> None:
+        path.unlink()
+        {"directory": path.mkdir, "link": lambda: path.symlink_to("x"), "fifo": lambda: os.mkfifo(path)}[kind]()
+
+    return replace
+
+
+CHANGES = {
+    "content": _changed,
+    "same size and time": _same_size,
+    "mode": lambda path: path.chmod(0o600),
+    "deleted": lambda path: path.unlink(),
+    "directory": _replaced("directory"),
+    "link": _replaced("link"),
+    "fifo": _replaced("fifo"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("new", [["f", 0o644], ["l", 0], ["d", 0o755], None], ids=["file", "link", "dir", "delete"])
+def test_changed_since_the_plan(on: WriterMachine, change: str, new: list[Any] | None) -> None:
+    """A path that changed after the plan was made is a conflict, and as it is; the rest is in place, and undone."""
+    path = on.file("dir/a")
+    on.file("other")
+    full = new and [*new, "x" if new[0] == "l" else "", on.content(b"new") if new[0] == "f" else ""]
+    plan = on.plan(("dir/a", full), ("other", on.new()))
+    CHANGES[change](path)
+    before = snapshot(on.workspace)
+    written = on.writer.write(plan, b"")
+    assert (written.conflicts, written.written) == (("dir/a",), ("other",))
+    after = snapshot(on.workspace)
+    assert after.pop("other")[:3] == ("file", b"new", 0o644)
+    assert after == {path: entry for path, entry in before.items() if path != "other"}
+    assert on.writer.undo().restored == ("other",)
+    assert snapshot(on.workspace) == before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None:
+    """The last look finds a change that came after the bytes were kept and the temporary files written."""
+    path, kept = on.file("a"), on.file("b")
+    seen = on.writer.look(["a", "b", "new"])
+    fill = lambda target: hashlib.sha256(b"agent"[: os.write(target, b"agent")]).digest()  # noqa: E731
+    new = LocalEntry(Kind.FILE, 0o600)
+    steps = [Step(0, "a", seen["a"], new, fill), Step(1, "b", seen["b"], new, fill), Step(2, "new", None, new, fill)]
+    changes = PathChanges(str(on.workspace), "token", steps, Place())
+    changes.prepare()
+    assert len(list(on.workspace.glob(".syncd-token-*"))) == 3
+    CHANGES[change](path)
+    on.file("new", b"person")
+    before = snapshot(on.workspace)
+    changes.make()
+    assert changes.left == {"a", "new"}
+    assert kept.read_bytes() == b"agent"
+    before["b"] = snapshot(on.workspace)["b"]
+    assert snapshot(on.workspace) == before
+
+
+def test_a_touch_is_no_change(on: WriterMachine) -> None:
+    """A file with another stamp and the same content is as the plan saw it, if the plan knows its digest."""
+    path = on.file("a")
+    plan = on.plan(("a", on.new()))
+    os.utime(path)
+    assert on.writer.write(plan, b"").conflicts == ()
+    on.writer.undo()
+    (write,) = on.plan(("a", on.new()))
+    assert write.before is not None
+    os.utime(path)
+    unread = replace(write, before=msgspec.structs.replace(write.before, digest=b""))
+    assert on.writer.write([unread], b"").conflicts == ("a",)
+
+
+@pytest.mark.parametrize("way", ["link", "file", "link inside"])
+def test_no_link_is_followed(on: WriterMachine, way: str) -> None:
+    """A path through a link or a file is a conflict, and nothing is written where the link leads."""
+    outside = on.folder / "outside"
+    outside.mkdir()
+    (outside / "b").write_bytes(b"old")
+    on.file("inside/b")
+    plan = on.plan(("d/b", on.new()), ("d/c/d", on.new()), ("else", on.new()))
+    if way == "file":
+        on.file("d")
+    else:
+        on.link("d", "../outside" if way == "link" else "inside")
+    written = on.writer.write(plan, b"")
+    assert (written.conflicts, written.written) == (("d/b", "d/c/d"), ("else",))
+    assert timeless(snapshot(outside)) == {"b": ("file", b"old", 0o644, 0)}
+    assert (on.workspace / "inside/b").read_bytes() == b"old"
+
+
+def test_a_directory_that_became_a_link_is_not_followed_by_an_undo(on: WriterMachine) -> None:
+    """An undo leaves what is behind a link that someone put there since."""
+    on.file("d/a")
+    on.file("d/gone")
+    on.writer.write(on.plan(("d/a", on.new()), ("d/gone", None)), b"")
+    os.rename(on.workspace / "d", on.folder / "outside")
+    on.link("d", "../outside")
+    before = snapshot(on.folder / "outside")
+    undone = on.writer.undo()
+    assert (undone.restored, undone.left) == ((), ("d/a", "d/gone"))
+    assert snapshot(on.folder / "outside") == before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_undo_leaves_what_changed_since(on: WriterMachine, change: str) -> None:
+    """What someone changed after the write stays as it is, and is reported; the rest is restored."""
+    on.file("a")
+    on.file("b")
+    before = snapshot(on.workspace)
+    on.writer.write(on.plan(("a", on.new()), ("b", on.new())), b"")
+    CHANGES[change](on.workspace / "a")
+    changed = snapshot(on.workspace)["a"] if change != "deleted" else None
+    undone = on.writer.undo()
+    assert (undone.restored, undone.left) == (("b",), ("a",))
+    after = snapshot(on.workspace)
+    assert (after.get("a"), after["b"]) == (changed, before["b"])
+    assert on.writer.undo().note is None
+
+
+def test_undo_leaves_a_directory_that_someone_uses(on: WriterMachine) -> None:
+    """A directory that the write made stays, with its mode, if someone put something into it."""
+    plan = on.plan(("d", ["d", 0o555, "", ""]), ("d/new", on.new()), ("e/f", on.new()))
+    on.writer.write(plan, b"")
+    on.file("d/mine")
+    on.file("e/mine")
+    undone = on.writer.undo()
+    assert (undone.restored, undone.left) == (("d/new", "e/f"), ("d",))
+    assert set(snapshot(on.workspace)) == {"d", "d/mine", "e", "e/mine"}
+    assert (on.workspace / "d").stat().st_mode & 0o777 == 0o555
+
+
+def test_undo_brings_a_file_back_into_a_directory_that_is_gone(on: WriterMachine) -> None:
+    """Someone removed the directory that the write had emptied; the file comes back all the same."""
+    on.file("d/in/a")
+    on.writer.write(on.plan(("d/in/a", None)), b"")
+    assert (on.workspace / "d/in").is_dir()
+    shutil.rmtree(on.workspace / "d")
+    undone = on.writer.undo()
+    assert (undone.restored, undone.left) == (("d/in/a",), ())
+    assert (on.workspace / "d/in/a").read_bytes() == b"old"
+
+
+def test_a_directory_with_something_else_in_it_stays(on: WriterMachine) -> None:
+    """A directory is deleted only if it is empty by then; else it is a conflict and keeps its mode."""
+    on.file("d/a")
+    on.file("d/mine")
+    (on.workspace / "d").chmod(0o555)
+    before = snapshot(on.workspace)
+    written = on.writer.write(on.plan(("d/a", None), ("d", None)), b"")
+    assert (written.conflicts, written.written) == (("d",), ("d/a",))
+    del before["d/a"]
+    assert snapshot(on.workspace) == before
+
+
+def test_only_the_last_write_can_be_undone(on: WriterMachine) -> None:
+    """A successful write replaces the journal; one that fails, or finds only conflicts, does not."""
+    on.file("a", b"1")
+    on.writer.write(on.plan(("a", on.new(b"2"))), b"first")
+    on.writer.write(on.plan(("a", on.new(b"3"))), b"second")
+    stale = on.plan(("a", on.new(b"4")))
+    on.file("a", b"3")
+    (on.workspace / "a").chmod(0o600)
+    assert on.writer.write(stale, b"third").conflicts == ("a",)
+    with pytest.raises(TryLater, match="'new' cannot be written"):
+        on.writer.write(on.plan(("new", ["f", 0o644, "", str(on.folder / "missing")])), b"fourth")
+    assert len(list((on.state / "apply").glob("kept-*"))) == 1
+    (on.workspace / "a").chmod(0o644)
+    assert on.writer.undo().note == b"second"
+    assert (on.workspace / "a").read_bytes() == b"2"
+    assert on.writer.undo().note is None
+
+
+def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
+    """`finish_interrupted` takes back a killed write, and leaves one that ended, and its journal, alone."""
+    on.fill()
+    before = snapshot(on.workspace)
+    assert on.run(on.changes(), 150).word == "killed"
+    assert snapshot(on.workspace) != before
+    assert on.writer.finish_interrupted().note == b"note"
+    assert snapshot(on.workspace) == before
+    on.run(on.changes())
+    after = snapshot(on.workspace)
+    assert on.writer.finish_interrupted().note is None
+    assert snapshot(on.workspace) == after
+    assert on.writer.undo().note == b"note"
+    assert snapshot(on.workspace) == before
+
+
+def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine) -> None:
+    """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""
+    on.file("kind/a")
+    on.file("b")
+    plan = on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new()))
+    for step in range(1, MOST_STEPS):
+        on.fresh()
+        on.file("kind/a")
+        on.file("b")
+        on.writer.write(on.plan(*((w.path, None) if w.after is None else (w.path, on.new()) for w in plan)), b"")
+        (on.workspace / "kind").unlink()  # as it may look in the middle of an undo
+        ended = on.run([], step, undo=True)
+        again = on.writer.undo()
+        if again.note is not None:
+            assert again.left == ("kind",) or "kind" in again.left
+        assert (on.workspace / "b").read_bytes() == b"old"
+        if ended.word != "killed":
+            break
+    assert step > 10
+
+
+def test_hard_links_are_replaced_one_by_one(on: WriterMachine) -> None:
+    """The other name of a file keeps its content."""
+    on.file("a")
+    os.link(on.workspace / "a", on.workspace / "outside")
+    assert on.writer.write(on.plan(("a", on.new())), b"").conflicts == ()
+    assert (on.workspace / "outside").read_bytes() == b"old"
+    on.writer.undo()
+    assert (on.workspace / "a").read_bytes() == b"old"
+
+
+def test_sparse_files_stay_sparse(on: WriterMachine) -> None:
+    """Holes are neither written to the workspace nor kept as zeros; large files are copied in blocks."""
+    size = 40 << 20
+    place, content = on.file("a", b""), Path(on.content(b"start"))
+    for path, mark in ((place, b"old"), (content, b"new")):
+        with path.open("r+b") as file:
+            file.seek(20 << 20)
+            file.write(mark * 700_000)
+            file.truncate(size)
+    before = place.read_bytes()
+    on.file("b", b"b" * 3_000_000)
+    on.writer.write(on.plan(("a", ["f", 0o644, "", str(content)]), ("b", on.new(b"n" * 5_000_001))), b"")
+    assert place.read_bytes() == content.read_bytes()
+    assert (on.workspace / "b").read_bytes() == b"n" * 5_000_001
+    kept = next((on.state / "apply").glob("kept-*"))
+    assert max(place.stat().st_blocks, kept.stat().st_blocks) * 512 < 12 << 20
+    on.writer.undo()
+    assert place.read_bytes() == before
+    assert (on.workspace / "b").read_bytes() == b"b" * 3_000_000
+    assert place.stat().st_blocks * 512 < 12 << 20
+
+
+def test_content_from_another_file_system(on: WriterMachine, tmp_path: Path) -> None:
+    """The new bytes may be anywhere."""
+    data = bytes(range(256)) * 20_000
+    (tmp_path / "content").write_bytes(data)
+    on.writer.write(on.plan(("a", ["f", 0o640, "", str(tmp_path / "content")])), b"")
+    assert snapshot(on.workspace)["a"][:3] == ("file", data, 0o640)
+
+
+def test_the_order_of_flushes(on: WriterMachine) -> None:
+    """Nothing visible happens before new and old bytes and the journal are flushed; folders are, before it ends."""
+    on.file("a")
+    steps = on.run([("a", on.new()), ("b", on.new()), ("d/c", on.new())]).steps
+    prepared, changing, done = (at for at, step in enumerate(steps) if step == "move pending")
+    visible = [at for at, step in enumerate(steps) if step in ("move a", "link", "make folder d")]
+    drafts = [at for at, step in enumerate(steps) if step.startswith(("open .syncd-", "open kept-"))]
+    assert prepared < min(drafts)
+    assert steps[max(drafts) : changing].count("flush") >= 4  # three files, and the record
+    assert changing < min(visible)
+    assert "flush folder" in steps[max(visible) : done]
+    assert max(visible) < done
+    assert steps[-1] == "flush folder"
+
+
+def test_one_write_at_a_time(on: WriterMachine) -> None:
+    """While another process writes, a write is refused in one line."""
+    on.writer.undo()
+    folder = str(on.state / "apply")
+    code = (
+        "import sys; from syncd.core.workspace_lock import Lock; "
+        f"lock = Lock({folder!r}); lock.acquire(); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(Locked, match="another syncd is writing"):
+            on.writer.write([], b"")
+        other.communicate()
+    on.writer.write([], b"")
+
+
+def test_a_damaged_journal_is_set_aside(on: WriterMachine) -> None:
+    """Without its journal a write cannot be undone, and stays; the next one can."""
+    on.file("a")
+    on.writer.write(on.plan(("a", on.new())), b"")
+    journal = on.state / "apply/journal"
+    journal.write_bytes(journal.read_bytes()[:-1])
+    assert on.writer.undo().note is None
+    assert (on.workspace / "a").read_bytes() == b"new"
+    on.writer.write(on.plan(("a", on.new(b"newer"))), b"")
+    on.writer.undo()
+    assert (on.workspace / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "other"])
+def test_damaged_kept_bytes_are_not_restored(on: WriterMachine, damage: str) -> None:
+    """What cannot be restored as it was is left; the rest is restored."""
+    on.file("a")
+    on.file("b/c")
+    on.writer.write(on.plan(("a", on.new()), ("b/c", None), ("b", None), ("d", on.new())), b"")
+    kept = next((on.state / "apply").glob("kept-*"))
+    if damage == "gone":
+        kept.unlink()
+    else:
+        kept.write_bytes(b"ol" if damage == "short" else b"OLDOLD")
+    undone = on.writer.undo()
+    assert (undone.restored, undone.left) == (("b", "d"), ("a", "b/c"))
+    assert (on.workspace / "a").read_bytes() == b"new"
+    assert on.state_files() == {"lock"}
+
+
+def test_the_state_is_private(on: WriterMachine) -> None:
+    """The folder and its files are the owner's alone."""
+    on.file("a")
+    on.umask = 0
+    on.run([("a", on.new())])
+    folder = on.state / "apply"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_new_directories_are_as_open_as_the_one_above(on: WriterMachine) -> None:
+    """A directory that no plan describes gets the permission bits of its own directory; set-group-id is inherited."""
+    (on.workspace / "private").mkdir(mode=0o700)
+    (on.workspace / "shared").mkdir()
+    (on.workspace / "shared").chmod(0o2775)
+    plan = on.plan(("private/a/b", on.new()), ("shared/a/b", on.new()), ("shared/c", ["d", 0o755, "", ""]))
+    on.writer.write(plan, b"")
+    modes = {path: entry[2] for path, entry in snapshot(on.workspace).items() if entry[0] == "directory"}
+    assert modes["private/a"] == 0o700
+    assert modes["shared/a"] == 0o2775
+    assert modes["shared/c"] == 0o2755
+    on.writer.undo()
+    assert set(snapshot(on.workspace)) == {"private", "shared"}
+
+
+def test_set_id_bits_of_what_is_there_come_back(on: WriterMachine) -> None:
+    """A directory that was removed gets back all bits of its mode, and no others."""
+    on.file("shared/a/b")
+    (on.workspace / "shared").chmod(0o2775)
+    (on.workspace / "sticky").mkdir()
+    (on.workspace / "sticky").chmod(0o1777)
+    before = snapshot(on.workspace)
+    plan = on.plan(("shared/a/b", None), ("shared/a", None), ("sticky", ["d", 0o700, "", ""]))
+    on.writer.write(plan, b"")
+    assert (on.workspace / "sticky").stat().st_mode & 0o7777 == 0o1700
+    on.writer.undo()
+    assert snapshot(on.workspace) == before
+
+
+def test_a_mount_inside_of_the_workspace(tmp_path: Path) -> None:
+    """No rename crosses to another file system, and a mount point itself is left."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    code = f"from tests.component.test_workspace_writer import mount_scenario; mount_scenario({str(tmp_path)!r})"
+    command = [*NAMESPACE, sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def mount_scenario(folder: str) -> None:
+    """Write into a mount, and try to remove its mount point; run in a mount namespace."""
+    with writer_machine(Path(folder)) as on:
+        on.file("below/b")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", on.workspace / "below"], check=True)
+        on.file("below/b")
+        before = snapshot(on.workspace)
+        plan = on.plan(
+            ("below", ["d", 0o711, "", ""]),
+            ("below/b", on.new()),
+            ("below/d/e", on.new()),
+            ("below/d", ["d", 0o700, "", ""]),
+        )
+        assert on.writer.write(plan, b"").conflicts == ()
+        on.writer.undo()
+        assert snapshot(on.workspace) == before
+        written = on.writer.write(on.plan(("below/b", None), ("below", on.new())), b"")
+        assert (written.conflicts, written.written) == (("below",), ("below/b",))
+        on.writer.undo()
+        assert snapshot(on.workspace) == before
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+MODES = st.sampled_from([0o644, 0o755, 0o400])
+LEAVES = st.one_of(
+    st.tuples(st.just("f"), MODES, st.binary(max_size=3)),
+    st.tuples(st.just("l"), st.just(0), st.sampled_from(["a", "x"])),
+)
+TREES = st.recursive(
+    st.dictionaries(NAMES, LEAVES, max_size=3),
+    lambda below: st.dictionaries(NAMES, st.one_of(LEAVES, below), max_size=3),
+    max_leaves=12,
+)
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Each path of a tree; None for a directory."""
+    found: dict[str, Any] = {}
+    for name, entry in tree.items():
+        path = f"{above}{name}"
+        found[path] = None if isinstance(entry, dict) else entry
+        if isinstance(entry, dict):
+            found |= _flat(entry, f"{path}/")
+    return found
+
+
+def _listed(found: dict[str, Any]) -> Snapshot:
+    kinds = {"f": "file", "l": "link"}
+    return {
+        path: ("directory", None, 0o755, 0) if entry is None else (kinds[entry[0]], entry[2], entry[1], 0)
+        for path, entry in found.items()
+    }
+
+
+@settings(max_examples=150)
+@given(old=TREES, new=TREES, mine=TREES, undone=TREES)
+def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undone: Any) -> None:
+    """A plan from tree to tree gives the second, once or twice; undo gives the first, whatever is written meanwhile."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with TemporaryDirectory(dir=memory) as folder:
+        on = WriterMachine(Path(folder), None)
+        was, will = _flat(old), _flat(new)
+        _make(on, was)
+        before = snapshot(on.workspace)
+        assert timeless(before) == _listed(was)
+        changes: list[Change] = []
+        for path in sorted({*was, *will}, key=lambda path: Random(path).random()):
+            if path not in will:
+                changes.append((path, None))
+            elif path not in was or was[path] != will[path]:
+                entry = will[path]
+                if entry is None:
+                    changes.append((path, ["d", 0o755, "", ""]))
+                else:
+                    content, target = (on.content(entry[2]), "") if entry[0] == "f" else ("", entry[2])
+                    changes.append((path, [entry[0], entry[1], target, content]))
+        plan = on.plan(*changes)
+        written = on.writer.write(plan, b"")
+        assert written.conflicts == ()
+        assert timeless(snapshot(on.workspace)) == _listed(will)
+        again = on.writer.write(plan, b"")
+        assert again.written == ()
+        assert timeless(snapshot(on.workspace)) == _listed(will)
+        assert on.writer.undo().left == ()
+        assert snapshot(on.workspace) == before
+
+        _replace(on, _flat(mine))  # someone works here between plan and write, and before the undo
+        found = snapshot(on.workspace)
+        written = on.writer.write(plan, b"")
+        after = snapshot(on.workspace)
+        for path in written.conflicts:
+            assert after.get(path) == found.get(path) or after[path][0] == found[path][0] == "directory"
+        assert on.writer.undo().left == ()
+        assert snapshot(on.workspace) == found
+
+        written = on.writer.write(plan, b"")
+        _replace(on, _flat(undone))
+        found = snapshot(on.workspace)
+        left = on.writer.undo().left
+        after = snapshot(on.workspace)
+        assert all(after[path] == found[path] for path in left if path in found and found[path][0] != "directory")
+        assert not [path for path in after if ".syncd-" in path]
+
+
+def _make(on: WriterMachine, tree: dict[str, Any]) -> None:
+    for path, entry in tree.items():
+        if entry is None:
+            (on.workspace / path).mkdir()
+            (on.workspace / path).chmod(0o755)
+        elif entry[0] == "f":
+            on.file(path, entry[2], entry[1])
+        else:
+            on.link(path, entry[2])
+
+
+def _replace(on: WriterMachine, tree: dict[str, Any]) -> None:
+    shutil.rmtree(on.workspace)
+    on.workspace.mkdir()
+    _make(on, tree)

@@ -1,0 +1,97 @@
+"""Processes that write to a workspace or undo it, and are killed, or meet an error, at any step.
+
+Run as a program by `writer_machine.WriterMachine`. A step is a call that changes a file, as in `crash_worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from typing import Any
+
+from syncd.core.errors import SyncdError
+from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.merge.writes import NewEntry, Write
+from syncd.scan.manifest import Kind
+from tests.component.crash_worker import StepKiller, arm
+
+_MORE_STEPS = ("symlink", "link", "fchmod", "chmod", "utime", "copy_file_range")
+
+
+class StepBreaker(StepKiller):
+    """Lets one step fail in place of killing the process."""
+
+    def __init__(self, at: int, number: int) -> None:
+        super().__init__(at, after="", torn=False, folders=[], report="")
+        self._number = number
+
+    def die(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def _arm(trip: StepKiller) -> None:
+    arm(trip)
+    for name in _MORE_STEPS:
+        setattr(os, name, _stepped(trip, name, getattr(os, name)))
+
+
+def _stepped(trip: StepKiller, name: str, real: Any) -> Any:
+    def call(*args: Any, **keys: Any) -> Any:
+        trip.step(name)
+        return real(*args, **keys)
+
+    return call
+
+
+def plan_of(writer: WorkspaceWriter, changes: list[tuple[str, list[Any] | None]]) -> list[Write]:
+    """Return a plan from (path, None or kind, mode, target, content) by what is there now."""
+    seen = writer.look([path for path, _ in changes])
+    return [
+        Write(path, seen[path], None if new is None else NewEntry(Kind(new[0]), new[1], new[2], new[3]))
+        for path, new in changes
+    ]
+
+
+def _run(order: dict[str, Any]) -> None:
+    if order["uid"]:
+        os.setgroups([])
+        os.setgid(order["uid"])
+        os.setuid(order["uid"])
+    os.umask(order["umask"])
+    writer = WorkspaceWriter(order["workspace"], order["state"])
+    plan = plan_of(writer, order["changes"])
+    trip = (
+        StepBreaker(order["at"], order["errno"])
+        if order["errno"]
+        else StepKiller(order["at"], after="", torn=order["torn"], folders=[], report=order["report"])
+    )
+    _arm(trip)
+    try:
+        answer: Any = writer.undo() if order["undo"] else writer.write(plan, b"note")
+        ended = ("done", repr(answer))
+    except SyncdError as failure:
+        ended = (type(failure).__name__, str(failure))
+    descriptor = trip.real["open"](order["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    trip.real["write"](descriptor, pickle.dumps((ended, trip.steps, trip.events)))
+
+
+def main() -> None:
+    """Run one order of each input line in a fork, and answer with its exit status."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                _run(json.loads(line))
+                code = 0
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The list of a look, and its report, of which nothing is trusted."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from syncd.sandbox import look_encoding
+from syncd.sandbox.look_encoding import MOST_NEW, InvalidReport, LookReport, encoded, is_version, report_of
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, RemoteEntry, RemoteKind
+from syncd.scan.manifest import Entry, Kind
+
+COMPARE, FETCH, REMOVE, EXISTS = LookAction.COMPARE, LookAction.FETCH, LookAction.REMOVE, LookAction.EXISTS
+DIGEST = bytes(range(32))
+TEXT = base64.b64encode(DIGEST).decode()
+FILE = Entry(Kind.FILE, 0o644, 1, 4, digest=DIGEST)
+ITEMS = {
+    "fetched": LookItem((FILE,), FETCH),
+    "compared": LookItem((FILE,), COMPARE),
+    "a": LookItem((FILE,), REMOVE),
+    "b": LookItem((FILE,), REMOVE),
+    "there": LookItem((), EXISTS),
+}
+REQUEST = LookRequest(ITEMS, find_new=True)
+REMOVED = ["removed", [[2, 3]]]
+
+
+def done(*counts: int) -> list[Any]:
+    return ["done", [*counts, *[0] * (8 - len(counts))]]
+
+
+def row(
+    key: int | str, kind: str = "f", digest: str = TEXT, copy: int = -1, unstable: int = 0, *more: Any
+) -> list[Any]:
+    return [key, kind, 0o644, 4, 1, digest, copy, unstable, *more]
+
+
+def read(rows: Iterable[list[Any]], request: LookRequest = REQUEST) -> LookReport:
+    return report_of(json.loads(json.dumps(list(rows))), request, str)
+
+
+def test_an_honest_report() -> None:
+    """All that it holds is found, and nothing else."""
+    report = read(
+        [
+            ["differing", [row(0, copy=1), row(1, "", "")]],
+            ["differing", [row(3, "l", "", -1, 0, "elsewhere")]],
+            ["new", [row("d", "d", ""), row("d/n", copy=0)]],
+            ["pruned", ["node_modules", "."]],
+            ["removed", [[2, 2]]],
+            ["done", [3, 2, 2, 1, 0, 0, 1, 7]],
+        ]
+    )
+    assert report.differing["fetched"].copy == 1
+    assert report.differing["fetched"].entry == RemoteEntry(RemoteKind.FILE, 0o644, 4, 1, "", DIGEST)
+    assert report.differing["compared"].entry.kind is RemoteKind.ABSENT
+    assert report.differing["b"].entry.target == "elsewhere"
+    assert set(report.copies) == {0, 1}
+    assert (report.pruned, report.removed) == (["node_modules", "."], ["a"])
+    assert (report.missing, report.unlisted) == (1, 7)
+
+
+HOSTILE: dict[str, list[list[Any]]] = {
+    "nothing": [],
+    "no end": [REMOVED],
+    "goes on": [REMOVED, done(0, 0, 0, 2), REMOVED],
+    "two ends": [REMOVED, done(0, 0, 0, 2), done(0, 0, 0, 2)],
+    "counts": [REMOVED, done(0, 0, 0, 1)],
+    "few counts": [REMOVED, ["done", [0, 0, 0, 2]]],
+    "counts of another type": [REMOVED, ["done", ["0"] * 8]],
+    "removal without outcome": [["removed", [[2, 2]]], done(0, 0, 0, 1)],
+    "removed twice": [["removed", [[2, 3], [3, 3]]], done(0, 0, 0, 3)],
+    "removed and differs": [REMOVED, ["differing", [row(2)]], done(1, 0, 0, 2)],
+    "removed and kept": [REMOVED, ["kept", [[2, 2]]], done(0, 0, 0, 2, 1)],
+    "removed what was compared": [["removed", [[1, 3]]], done(0, 0, 0, 3)],
+    "range without end": [["removed", [[2, 1 << 39]]], done(0, 0, 0, 1 << 39)],
+    "range backwards": [["removed", [[3, 2]]], done()],
+    "negative range": [["removed", [[-1, 3]]], done(0, 0, 0, 5)],
+    "range of three": [["removed", [[2, 3, 4]]], done(0, 0, 0, 2)],
+    "failed without reason": [["removed", [[2, 2]]], ["failed", [[3]]], done(0, 0, 0, 1, 0, 1)],
+    "failed with a number": [["removed", [[2, 2]]], ["failed", [[3, 3]]], done(0, 0, 0, 1, 0, 1)],
+    "index out of range": [REMOVED, ["differing", [row(5)]], done(1, 0, 0, 2)],
+    "negative index": [REMOVED, ["differing", [row(-5)]], done(1, 0, 0, 2)],
+    "index as a bool": [REMOVED, ["differing", [row(True)]], done(1, 0, 0, 2)],
+    "index as a text": [REMOVED, ["differing", [row("0")]], done(1, 0, 0, 2)],
+    "twice": [REMOVED, ["differing", [row(0), row(0)]], done(2, 0, 0, 2)],
+    "differs where only existence counts": [REMOVED, ["differing", [row(4)]], done(1, 0, 0, 2)],
+    "copy of what was compared": [REMOVED, ["differing", [row(1, copy=0)]], done(1, 0, 0, 2)],
+    "copy of a folder": [REMOVED, ["differing", [row(0, "d", copy=0)]], done(1, 0, 0, 2)],
+    "copy without digest": [REMOVED, ["differing", [row(0, digest="", copy=0)]], done(1, 0, 0, 2)],
+    "unstable copy": [REMOVED, ["differing", [row(0, copy=0, unstable=1)]], done(1, 0, 0, 2)],
+    "one copy for two": [REMOVED, ["differing", [row(0, copy=0)]], ["new", [row("n", copy=0)]], done(1, 1, 0, 2)],
+    "copy of a large number": [REMOVED, ["differing", [row(0, copy=1)]], done(1, 0, 0, 2)],
+    "short digest": [REMOVED, ["differing", [row(0, digest=TEXT[:24])]], done(1, 0, 0, 2)],
+    "long digest": [REMOVED, ["differing", [row(0, digest=TEXT * 2)]], done(1, 0, 0, 2)],
+    "no base64": [REMOVED, ["differing", [row(0, digest="!" * 44)]], done(1, 0, 0, 2)],
+    "no ASCII": [REMOVED, ["differing", [row(0, digest="é" * 44)]], done(1, 0, 0, 2)],
+    "unknown kind": [REMOVED, ["differing", [row(0, "x")]], done(1, 0, 0, 2)],
+    "negative size": [REMOVED, ["differing", [[0, "f", 0o644, -1, 1, TEXT, -1, 0]]], done(1, 0, 0, 2)],
+    "vast size": [REMOVED, ["differing", [[0, "f", 0o644, 1 << 70, 1, TEXT, -1, 0]]], done(1, 0, 0, 2)],
+    "mode": [REMOVED, ["differing", [[0, "f", 0o4755, 1, 1, TEXT, -1, 0]]], done(1, 0, 0, 2)],
+    "short row": [REMOVED, ["differing", [[0, "f"]]], done(1, 0, 0, 2)],
+    "long row": [REMOVED, ["differing", [row(0, "l", "", -1, 0, "t", "more")]], done(1, 0, 0, 2)],
+    "target of a number": [REMOVED, ["differing", [row(0, "l", "", -1, 0, 5)]], done(1, 0, 0, 2)],
+    "target with NUL": [REMOVED, ["differing", [row(0, "l", "", -1, 0, "a\0b")]], done(1, 0, 0, 2)],
+    "no row": [REMOVED, ["differing", [5]], done(1, 0, 0, 2)],
+    "no list": [REMOVED, ["differing", 5], done(1, 0, 0, 2)],
+    "unknown label": [REMOVED, ["other", []], done(0, 0, 0, 2)],
+    "missing more than asked": [REMOVED, ["done", [0, 0, 0, 2, 0, 0, 2, 0]]],
+    "new and known": [REMOVED, ["new", [row("compared")]], done(0, 1, 0, 2)],
+    "new twice": [REMOVED, ["new", [row("n"), row("n")]], done(0, 2, 0, 2)],
+    "new and absent": [REMOVED, ["new", [row("n", "", "")]], done(0, 1, 0, 2)],
+    "new by number": [REMOVED, ["new", [row(7)]], done(0, 1, 0, 2)],
+    **{
+        f"new {path[:20]!r}": [REMOVED, ["new", [row(path)]], done(0, 1, 0, 2)]
+        for path in (
+            *("", "/etc/passwd", "../out", "d/../../out", "./n", ".", "..", "d//n", "d/", "a\0b"),
+            *(".git/hooks/x", "d/.GIT", "n" * 70000),
+        )
+    },
+    "pruned outside": [REMOVED, ["pruned", ["../node_modules"]], done(0, 0, 1, 2)],
+    "pruned number": [REMOVED, ["pruned", [5]], done(0, 0, 1, 2)],
+}
+
+
+@pytest.mark.parametrize("rows", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_report_is_none(rows: list[list[Any]]) -> None:
+    """One invalid value makes the whole report worthless."""
+    with pytest.raises(InvalidReport):
+        read(rows)
+
+
+def test_a_report_of_what_was_not_asked() -> None:
+    """New paths, pruned ones and more of them count only where they were asked for."""
+    request = LookRequest({})
+    assert read([done()], request) == LookReport()
+    for rows in ([["new", [row("n")]], done(0, 1)], [["pruned", ["n"]], done(0, 0, 1)], [done(0, 0, 0, 0, 0, 0, 0, 1)]):
+        with pytest.raises(InvalidReport, match="not asked for"):
+            read(rows, request)
+
+
+def test_too_many_new_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program lists only so many."""
+    monkeypatch.setattr(look_encoding, "MOST_NEW", 3)
+    rows = [["new", [row(str(number), "o", "")]] for number in range(4)]
+    with pytest.raises(InvalidReport, match="too much"):
+        report_of([*rows, done(0, 4)], LookRequest({}, find_new=True), str)
+
+
+def test_a_name_that_cannot_be() -> None:
+    """Half of a surrogate pair is no escaped byte."""
+
+    def strict(name: str) -> str:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+    assert "\udce9" in report_of([["new", [row("\udce9")]], done(0, 1)], LookRequest({}, find_new=True), strict).new
+    with pytest.raises(InvalidReport, match="characters"):
+        report_of([["new", [row("\ud83d")]], done(0, 1)], LookRequest({}, find_new=True), strict)
+
+
+def test_the_list_is_in_columns() -> None:
+    """Each version has its letter; a file of unknown content has no digest, and what need only exist no version."""
+    link, folder = Entry(Kind.SYMLINK, 0o777, 1, target="t"), Entry(Kind.DIRECTORY, 0o755, 1)
+    program, unknown = Entry(Kind.FILE, 0o755, 1, 5, digest=DIGEST), Entry(Kind.FILE, 0o644, 1, 6)
+    torn = Entry(Kind.FILE, 0o644, 1, 7, sent_digest=DIGEST[::-1])
+    items = {
+        "a": LookItem((FILE, program, unknown, torn), FETCH),
+        "b": LookItem((link, folder), REMOVE),
+        "c": LookItem((FILE,), EXISTS),
+        "d": LookItem((), COMPARE),
+    }
+    listed = encoded(LookRequest(items, pruned_names=["n"]), 7.0, str.upper)
+    assert listed == {
+        "paths": "A\0B\0C\0D",
+        "actions": "frec",
+        "counts": "4200",
+        "kinds": "fxufld",
+        "sizes": [4, 5, 7],
+        "digests": base64.b64encode(DIGEST[:16] * 2 + DIGEST[::-1][:16]).decode(),
+        "targets": ["T"],
+        "find_new": False,
+        "pruned": ["N"],
+        "most_new": MOST_NEW,
+        "most_copied_bytes": 2 << 30,
+        "remove_within_s": 7.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "version", "same"),
+    [
+        (RemoteEntry(RemoteKind.FILE, 0o600, 4, digest=DIGEST), FILE, True),
+        (RemoteEntry(RemoteKind.FILE, 0o700, 4, digest=DIGEST), FILE, False),
+        (RemoteEntry(RemoteKind.FILE, 0o644, 5, digest=DIGEST), FILE, False),
+        (RemoteEntry(RemoteKind.FILE, 0o644, 4, digest=DIGEST[::-1]), FILE, False),
+        (RemoteEntry(RemoteKind.FILE, 0o644, 4), Entry(Kind.FILE, 0o644, 1, 4), False),
+        (RemoteEntry(RemoteKind.FILE, 0o644, 4, digest=DIGEST), Entry(Kind.FILE, 0, 1, 4, sent_digest=DIGEST), True),
+        (RemoteEntry(RemoteKind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="t"), True),
+        (RemoteEntry(RemoteKind.SYMLINK, target="t"), Entry(Kind.SYMLINK, 0o777, 1, target="u"), False),
+        (RemoteEntry(RemoteKind.DIRECTORY, 0o700), Entry(Kind.DIRECTORY, 0o755, 1), True),
+        (RemoteEntry(RemoteKind.DIRECTORY), FILE, False),
+        (RemoteEntry(RemoteKind.OTHER), FILE, False),
+        (ABSENT, FILE, False),
+        (RemoteEntry(RemoteKind.UNREADABLE), FILE, False),
+    ],
+)
+def test_as_a_version(entry: RemoteEntry, version: Entry, *, same: bool) -> None:
+    """Kind, content, target and the owner's executable bit count, other bits and times do not."""
+    assert is_version(entry, [version]) is same
+    assert not is_version(entry, [])
