@@ -183,6 +183,10 @@ class RemoteChanges:
 
     # -- looking
 
+    def retry(self) -> None:
+        """Look at the next sync, however soon the last look failed."""
+        self._not_before_s = 0.0
+
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None

@@ -67,24 +67,23 @@ class Preparation:
         Raises `PathsWithheld`, `PathsBlocked`, `SandboxEmptied`, `StepFailed`, `TryLater`, `Stop`.
         """
         wanted = self.blocked_paths.with_withheld(self.manifest)
+        suspects: set[str] = set()
         if self._resets:
             self.save_all(Why.RESET)
             self.mark_uncertain()
             self.deletion_sync.reset(self.paths_to_delete)
             self.remote_changes.forget()
-            return
-        self.deletion_sync.settle_pending(wanted)
-        if self.agent_changes is AgentChanges.OVERWRITE and not self.paths_to_delete:
-            self.deletion_sync.nothing_to_delete()
-            return
-        if any(item.action is LookAction.REMOVE for item in self._look_request().items.values()):
-            self.mark_uncertain()
-        suspects = self._look(wanted)
+        else:
+            self.deletion_sync.settle_pending(wanted)
+            if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
+                suspects = self._look(wanted)
         self.blocked_paths.recheck(suspects, self.manifest)
 
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""
         request = self._look_request()
+        if any(item.action is LookAction.REMOVE for item in request.items.values()):
+            self.mark_uncertain()
         try:
             result = self.remote_changes.finish(request)
         except StepFailed:

@@ -313,6 +313,7 @@ class SyncCycle:
             self._possibly_applied = ()  # no initialize was asked for with it
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
+            services.remote_changes.retry()
             self.snapshotter.forget_all_stamps(baseline)
         run.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
