@@ -65,7 +65,7 @@ class MergePlan:
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What the plan rests on: three sides by path, and links that are or will be in the workspace.
+    """The facts that the plan rests on: three sides by path, and links that are or will be in the workspace.
 
     `link_at` returns a link's target here, None for all that is no link. `children` are the paths here below a
     directory.

@@ -28,7 +28,7 @@ from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Remo
 from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why, is_savable
-from syncd.sandbox.three_way import AgentChanges, Decision
+from syncd.sandbox.three_way import AgentChanges, SyncDecision
 from syncd.scan.manifest import Entry
 
 _log = logging.getLogger("syncd.remote_changes")
@@ -126,7 +126,7 @@ class RemoteChanges:
 
     def note(
         self,
-        decision: Decision,
+        decision: SyncDecision,
         looked_at: Collection[str],
         written: Collection[str],
         manifest: Mapping[str, Entry],

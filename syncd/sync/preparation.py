@@ -18,7 +18,7 @@ from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookRe
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.sandbox.three_way import AgentChanges, Decision, as_entry, decide, is_as, was_emptied, withheld
+from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.sync.sync_plan import SandboxContent, look_request
 
@@ -109,16 +109,16 @@ class Preparation:
             raise PathsWithheld
         return suspects
 
-    def _decide(self, differing: Mapping[str, RemoteEntry]) -> Decision:
+    def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
         here = {**self.manifest, **self.held_here}
         as_base = [path for path in differing if path in here and self.content.is_as_base(path, here[path])]
         deleted = self.paths_to_delete.keys() - here.keys()
         return decide(differing, as_base, deleted, self.agent_changes)
 
-    def _saved(self, decision: Decision, paths: Collection[str]) -> dict[str, RemoteEntry]:
+    def _saved(self, decision: SyncDecision, paths: Collection[str]) -> dict[str, RemoteEntry]:
         return {path: remote for path, remote in decision.saved.items() if path in paths}
 
-    def _remove(self, result: LookResult, decision: Decision, request: LookRequest, wanted: Manifest) -> set[str]:
+    def _remove(self, result: LookResult, decision: SyncDecision, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
         stays = {*decision.kept, *decision.held}
         seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syncd.sandbox.remover import Remover
 
 from syncd.archive.snapshotter import Snapshotter
 from syncd.remote.remote_job import RemoteJob
@@ -20,7 +21,6 @@ from syncd.sandbox import provider, remover
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.remover import Remover
 from syncd.scan import manifest
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import sync_cycle

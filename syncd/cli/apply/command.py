@@ -29,7 +29,7 @@ _SYNC_ENDS_S = 5.0
 
 @dataclass(frozen=True)
 class ApplyOptions:
-    """What a person asked for. `named` are paths of the workspace, all if there are none."""
+    """The wishes of the person. `named` are paths of the workspace, all if there are none."""
 
     named: tuple[str, ...]
     included: tuple[str, ...]
