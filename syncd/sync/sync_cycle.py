@@ -42,6 +42,7 @@ from syncd.scan.manifest import (
 from syncd.selection.secret_scanner import sent_secret_warning
 from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
+from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
 from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import AgentStatus, LastSync, State
@@ -55,33 +56,6 @@ _log = logging.getLogger("syncd.cycle")
 _REPAIRS = 3
 # How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
 _TIMES_LEFT_OUT = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a sync.
-
-    `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
-    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
-    the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
-    is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
-    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
-    what the sandbox held.
-    """
-
-    sync: LastSync | None
-    follow_up: tuple[str, ...] = ()
-    files: int = 0
-    change: Difference | None = None
-    torn: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
-    saved: int = 0
-
-    @property
-    def word(self) -> str:
-        """The outcome's name in logs and in `push --json`."""
-        return "initialized" if self.sync else "unchanged"
 
 
 @dataclass(frozen=True)
@@ -401,7 +375,7 @@ class SyncCycle:
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
-        """The manifest of the sandbox once the archive is initialized: what stays there counts as it was put there."""
+        """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
         base = self.baseline or {}

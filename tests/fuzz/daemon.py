@@ -19,8 +19,9 @@ from syncd.remote.remote_job import JobRunner, RemoteJob
 from syncd.report.sync_failure import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.delivery import SyncObserver
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.simulation import Simulation
 
 

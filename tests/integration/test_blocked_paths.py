@@ -15,7 +15,7 @@ import pytest
 from syncd.archive.snapshotter import SyncMode
 from syncd.emulator.request_log import RequestRecord
 from syncd.sandbox import blocked_paths_in_sandbox
-from syncd.sync.sync_cycle import Outcome
+from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
 DELETIONS = ["keep", "mirror", "reset"]
