@@ -35,6 +35,13 @@ def _arm(trip: StepKiller) -> None:
     arm(trip)
     for name in _MORE_STEPS:
         setattr(os, name, _stepped(trip, name, getattr(os, name)))
+    flush = os.fsync
+
+    def named_flush(descriptor: int) -> None:
+        flush(descriptor)
+        trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    os.fsync = named_flush  # type: ignore[assignment]
 
 
 def _stepped(trip: StepKiller, name: str, real: Any) -> Any:
