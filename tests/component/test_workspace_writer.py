@@ -90,6 +90,8 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     assert snapshot(on.workspace) == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
     """Whenever a write is killed, undo gives the workspace back, and nothing is left over."""
@@ -107,6 +109,8 @@ def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
     assert step > (10 if torn else 150)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 def test_killed_at_each_step_of_an_undo(on: WriterMachine, torn: bool) -> None:
     """Whenever an undo is killed, the next one completes it."""
@@ -139,6 +143,8 @@ def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
         assert snapshot(on.workspace) == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "numbers", [FAILURES, *(pytest.param([number], marks=pytest.mark.long) for number in FAILURES)]
 )

@@ -38,8 +38,9 @@ def _arm(trip: StepKiller) -> None:
     flush = os.fsync
 
     def named_flush(descriptor: int) -> None:
-        flush(descriptor)
-        trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        with trip._lock:  # files are flushed by several threads
+            flush(descriptor)
+            trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     os.fsync = named_flush  # type: ignore[assignment]
 
