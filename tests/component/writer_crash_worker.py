@@ -5,6 +5,7 @@ Run as a program by `writer_machine.WriterMachine`. A step is a call that change
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - another user, as whom a test may run, cannot load it late
 import json
 import os
 import pickle
