@@ -294,6 +294,8 @@ class SyncCycle:
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
         self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if self._resets(services, scanned.manifest):
+            self._held_here = {}  # nothing stays as it is there
         if run.mode is SyncMode.FORCED:
             self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
         self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
@@ -327,6 +329,8 @@ class SyncCycle:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
+        if self._resets(run.services, scanned.manifest):
+            return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
@@ -513,7 +517,10 @@ class SyncCycle:
         certain = self.baseline is not None and not self.sync_state.uncertain and not self._whole_next
         if not certain or run.mode is not SyncMode.CHANGED or not run.services.partial_archives.usable or not manifest:
             return False
-        return not run.services.deletion_sync.resets(self._paths_to_delete(run.services, manifest, ()))
+        return not self._resets(run.services, manifest)
+
+    def _resets(self, services: SandboxServices, manifest: Manifest) -> bool:
+        return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         wanted = services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one
