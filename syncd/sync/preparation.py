@@ -73,22 +73,10 @@ class Preparation:
             self.mark_uncertain()
             self.deletion_sync.reset(self.paths_to_delete)
             self.remote_changes.forget()
-<<<<<<< HEAD
         else:
             self.deletion_sync.settle_pending(wanted)
             if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
                 suspects = self._look(wanted)
-=======
-            return
-        self.deletion_sync.settle_pending(wanted)
-        if self.agent_changes is AgentChanges.OVERWRITE and not self.paths_to_delete:
-            self.deletion_sync.nothing_to_delete()
-            self.blocked_paths.recheck((), self.manifest)
-            return
-        if any(item.action is LookAction.REMOVE for item in self._look_request().items.values()):
-            self.mark_uncertain()
-        suspects = self._look(wanted)
->>>>>>> tests1
         self.blocked_paths.recheck(suspects, self.manifest)
 
     def _look(self, wanted: Manifest) -> set[str]:
