@@ -346,7 +346,7 @@ class SyncCycle:
             written = [
                 path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
             ]
-            preparation = self._preparation(run, manifest, written, packed.follow_up)
+            preparation = self._preparation(run, archived, manifest, written, packed.follow_up)
 
             def before_initialize(
                 preparation: Preparation = preparation, manifest: Manifest = manifest, written: list[str] = written
@@ -393,7 +393,12 @@ class SyncCycle:
         return found
 
     def _preparation(
-        self, run: _Run, manifest: Manifest, written: Collection[str], follow_up: Collection[str]
+        self,
+        run: _Run,
+        archived: _Archived,
+        manifest: Manifest,
+        written: Collection[str],
+        follow_up: Collection[str],
     ) -> Preparation:
         services = run.services
         agent_changes = services.remote_changes.agent_changes
@@ -408,6 +413,7 @@ class SyncCycle:
             written,
             self._paths_to_delete(services, manifest, follow_up),
             self._held_here,
+            archived.only is None,
             agent_changes,
             services.delivery.mark_uncertain,
             self._save_agent_work,
