@@ -17,6 +17,7 @@ from syncd.scan.file_reader import ContentReader
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import (
     Difference,
+    Kind,
     Manifest,
     Stamp,
     carry_over_digests,
@@ -161,6 +162,15 @@ class Snapshotter:
         self._known = scanned.manifest | read
         self._scanner.remember(read)
         return ScanResult(self._known, difference(baseline, self._known))
+
+    def with_digests(self, entries: Manifest) -> Manifest:
+        """The entries after those files were read whose contents are not known; what cannot be read stays unknown."""
+        unknown = [path for path, entry in entries.items() if entry.kind is Kind.FILE and not entry.digest]
+        if not unknown:
+            return entries
+        read = self._reader.digests(unknown)
+        self._scanner.remember(read)
+        return entries | read
 
     def pack(
         self,

@@ -34,7 +34,7 @@ from syncd.scan.manifest import Entry
 _log = logging.getLogger("syncd.remote_changes")
 # A look never delays a sync by more than this beside its upload …
 LOOK_S = 15.0
-# … but it has so long after the upload, however long that took.
+# … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
 # The wait for the next look after one that failed.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
@@ -86,6 +86,7 @@ class RemoteChanges:
         self._check = check
         self._running: _Running | None = None
         self._failures = 0
+        self._is_repeated = False
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
@@ -144,13 +145,14 @@ class RemoteChanges:
             self._held[path] = fingerprint({path: manifest[path]}) if path in manifest else b""
             if path not in before:
                 _log.warning("%r was changed here and in the sandbox: it is held", shown_path(path))
-        self.released = sorted(before - self._held.keys() - set(written))
+        self.released = sorted(before - self._held.keys() - self._kept - set(written))
         saves = self.agent_changes is AgentChanges.SAVE
         self._unsaved = dict(decision.held) if saves else {}
         self._record()
 
     def forget_deleted(self, manifest: Mapping[str, Entry]) -> None:
-        """Forget held and kept paths that do not exist here any more."""
+        """Forget held and kept paths that do not exist here any more, and what the last look released."""
+        self.released = []
         self._held = {path: mark for path, mark in self._held.items() if path in manifest}
         self._kept = {path for path in self._kept if path in manifest}
         self._record()
@@ -181,6 +183,10 @@ class RemoteChanges:
 
     # -- looking
 
+    def retry(self) -> None:
+        """Look at the next sync, however soon the last look failed."""
+        self._not_before_s = 0.0
+
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
@@ -191,9 +197,11 @@ class RemoteChanges:
     def finish(self, request: LookRequest) -> LookResult | None:
         """Return what the look found; None if nobody could look, and the sync goes on without it.
 
-        Raises `StepFailed` if the API cannot be reached, refuses the key, or, with `hold`, if nobody could look.
+        Raises `StepFailed` if the API cannot be reached, refuses the key, fails for the first time, or, with `hold`, if
+        nobody could look.
         """
         running, self._running = self._running, None
+        started_s = self._clock.monotonic_s()
         if self._waits:
             self._could_not(self._failure)
             return None
@@ -203,6 +211,10 @@ class RemoteChanges:
             return self._ended(self._finish(running))
         except StepFailed as failure:
             if failure.action is FailureAction.OFFLINE or failure.refusal is KeyRefused:
+                raise
+            took_s = self._clock.monotonic_s() - started_s
+            if self._failures == 0 and not self._is_repeated and _is_passing(failure, took_s):
+                self._is_repeated = True  # a server that is busy for a moment is no sandbox that runs no programs
                 raise
             return self._look_by_dump(request, failure)
 
@@ -232,6 +244,7 @@ class RemoteChanges:
         return self._looker.finish(running.look, self._fresh_folder(), self._check, timeout_s)
 
     def _look_by_dump(self, request: LookRequest, failure: StepFailed) -> LookResult | None:
+        self._is_repeated = False
         ends_s = self._clock.monotonic_s() + LOOK_S
 
         def check() -> None:
@@ -264,7 +277,7 @@ class RemoteChanges:
         self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
     def _ended(self, result: LookResult) -> LookResult:
-        self._failures, self._failed = 0, []
+        self._failures, self._failed, self._is_repeated = 0, [], False
         self.looked_at = stamp(self._clock.wall_s())
         return result
 
@@ -281,15 +294,24 @@ class RemoteChanges:
 
     # -- saving
 
-    def save(self, why: Why, versions: Mapping[str, RemoteEntry]) -> None:
-        """Save these versions at home, but not those that are saved already. Raises `TryLater`."""
+    def save(
+        self,
+        why: Why,
+        versions: Mapping[str, RemoteEntry],
+        base_of: Callable[[str], tuple[int, bytes] | None] = lambda _: None,
+    ) -> None:
+        """Save these versions at home, but not those that are saved already. Raises `TryLater`.
+
+        `base_of` returns mode and content of what had been sent as a path, for a merge, if they are known.
+        """
         new = {
             path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
         }
         if not new:
             return
         try:
-            saved = self.saved_versions.save(why, self._target.sandbox_id, new)
+            bases = {path: base for path in new if (base := base_of(path)) is not None}
+            saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
         except OSError as failure:
             raise TryLater(
                 f"the agent's version of {shown_path(min(new))!r} cannot be saved ({failure.strerror or failure}), "
@@ -313,6 +335,11 @@ class RemoteChanges:
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
         return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+
+
+def _is_passing(failure: StepFailed, took_s: float) -> bool:
+    """True if another try may soon succeed: the server failed at once. A look that takes too long does so again."""
+    return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
 def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:

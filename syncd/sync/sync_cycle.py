@@ -23,26 +23,33 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
+from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
+from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Manifest, content_bytes, count_files, difference, without_digest
+from syncd.scan.manifest import (
+    Difference,
+    Manifest,
+    arrived_digest,
+    content_bytes,
+    count_files,
+    difference,
+    without_digest,
+)
 from syncd.selection.secret_scanner import sent_secret_warning
-from syncd.sync.agent_work import LeaveOut, save_all
-from syncd.sync.delivery import Delivery, SyncObserver
+from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
+from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
@@ -52,25 +59,17 @@ _TIMES_LEFT_OUT = 4
 
 
 @dataclass(frozen=True)
-class SandboxServices:
-    """The parts of a sync that work with one sandbox."""
-
-    target: Target
-    delivery: Delivery
-    deletion_sync: DeletionSync
-    partial_archives: PartialArchives
-    remote_changes: RemoteChanges
-    blocked_paths: BlockedPaths
-
-
-@dataclass(frozen=True)
 class _Run:
-    """One sync that was asked for: `changed` are the only directories to scan, None for all."""
+    """One sync that was asked for: `changed` are the only directories to scan, None for all.
+
+    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
+    """
 
     services: SandboxServices
     mode: SyncMode
     observer: SyncObserver
     changed: Collection[str] | None
+    unsaved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class SyncCycle:
     snapshotter: Snapshotter
     sync_state: SyncState
     base_store: BaseStore
-    leave_out: Callable[[], LeaveOut]
+    work_saver: WorkSaver
     taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
@@ -114,8 +113,6 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
-    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
-    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -165,40 +162,22 @@ class SyncCycle:
     def save_in_s(self) -> float | None:
         """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
         acquired_sandbox = self.provider.acquired_sandbox
-        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+        if acquired_sandbox is None or self.services is None or self.work_saver.is_done(self.services.target):
             return None
         return self.sandbox_ends_in_s
 
     def save_before_end(self) -> None:
         """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
-        if self.services is None or self._saved_for == self.services.target.sandbox_id:
-            return
-        self._saved_for = self.services.target.sandbox_id
-        if self.services.remote_changes.looks:
-            self._save_what_differs(Why.SANDBOX_ENDED)
-
-    def _save_what_differs(self, why: Why) -> None:
-        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
-        try:
-            self.save_agent_work(why)
-        except (StepFailed, TryLater) as failure:
-            self.unsaved_warnings = [
-                SyncWarning(
-                    "unsaved",
-                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
-                    "what was brought home before is here; the rest ended with the sandbox",
-                )
-            ]
+        if self.services is not None:
+            self.work_saver.before_end(self.services, self._content)
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
         recorded = self.sync_state.recorded_target()
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
-        if self.services is not None and self.services.target.same_sandbox(recorded):
-            self.save_before_end()
-            return
-        self._switch_to(recorded)
+        if self.services is None or not self.services.target.same_sandbox(recorded):
+            self._switch_to(recorded)
         self.save_before_end()
 
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
@@ -263,7 +242,12 @@ class SyncCycle:
         for _ in range(_TIMES_LEFT_OUT + 1):
             try:
                 outcome = self._sync(run)
-            except (PathsBlocked, PathsWithheld):
+            except PathsBlocked:
+                continue
+            except PathsWithheld:
+                if run.mode is SyncMode.FORCED:
+                    remote_changes = services.remote_changes
+                    run = replace(run, unsaved=remote_changes.kept.union(remote_changes.held))
                 continue
             except SandboxEmptied:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
@@ -303,12 +287,16 @@ class SyncCycle:
             self._possibly_applied = ()  # no initialize was asked for with it
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
+            services.remote_changes.retry()
             self.snapshotter.forget_all_stamps(baseline)
         run.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
-        self._held_here = {} if run.mode is SyncMode.FORCED else services.remote_changes.held_here(scanned.manifest)
+        self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if run.mode is SyncMode.FORCED:
+            self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
+        self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
         if not blocked and not self._held_here:
             return scanned
         manifest = without_held(without(scanned.manifest, blocked), self._held_here, self.baseline)
@@ -321,7 +309,9 @@ class SyncCycle:
         files = count_files(scanned.manifest.values())
         _log.info("packaging %d files: %s%s", files, described(scanned.difference), uncertain)
         is_partial = self._partial_is_enough(run, scanned.manifest)
-        if is_partial or run.mode is SyncMode.FORCED:  # contents that turn out unchanged are not compressed again
+        # Contents that turn out unchanged are not compressed again; and only what is unchanged here stays as is there.
+        kept = run.services.remote_changes.kept.intersection(scanned.difference.uncertain)
+        if is_partial or run.mode is SyncMode.FORCED or kept:
             scanned = self.snapshotter.resolved(scanned, self.baseline or {})
         stays = self._stays(run, scanned)
         only = partial_paths(scanned.manifest, scanned.difference, stays) if is_partial else None
@@ -336,7 +326,7 @@ class SyncCycle:
     def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
-            return frozenset()
+            return frozenset(self._held_here)
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
@@ -385,7 +375,7 @@ class SyncCycle:
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
-        """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
+        """The manifest of the sandbox once the archive is initialized: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
         base = self.baseline or {}
@@ -416,8 +406,15 @@ class SyncCycle:
             self._held_here,
             agent_changes,
             services.delivery.mark_uncertain,
-            self.save_agent_work,
+            self._save_agent_work,
+            self._base_content,
         )
+
+    def _base_content(self, path: str) -> tuple[int, bytes] | None:
+        """Mode and bytes of what was sent as this path, if they are known."""
+        entry = (self.baseline or {}).get(path)
+        content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
+        return None if entry is None or content is None else (entry.mode, content)
 
     def _prove(self, run: _Run, delivered: _Delivered) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
@@ -485,15 +482,9 @@ class SyncCycle:
         except OSError as failure:
             _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
 
-    def save_agent_work(self, why: Why) -> None:
-        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
-        services = self.services
-        if services is None:
-            return
-        leftovers = services.deletion_sync.leftovers
-        unsaved = save_all(services.remote_changes, self._content, leftovers, self.leave_out(), why)
-        for path in unsaved[:MOST_NAMED]:
-            _log.warning("%r in the sandbox was not saved", shown_path(path))
+    def _save_agent_work(self, why: Why) -> None:
+        if self.services is not None:
+            self.work_saver.save(self.services, self._content, why)
 
     # -- decisions
 
@@ -583,7 +574,7 @@ class SyncCycle:
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
-            *self.unsaved_warnings,
+            *self.work_saver.warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:

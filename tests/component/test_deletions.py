@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from syncd.core.errors import KeyRefused
 from syncd.remote.api import Api
-from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.deletions import DeletionSync
 from syncd.sandbox.leftovers_store import LeftoversStore
-from syncd.sandbox.removal_plan import Deletions, Versions
-from syncd.sandbox.remover import Removal, Remover
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_request import ABSENT, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.removal_plan import Deletions
 from syncd.scan.manifest import Entry, Kind, Manifest
 
 TARGET = Target("https://api.example.com", "box", "us")
@@ -29,27 +28,32 @@ def check() -> None:
     """Called at each poll of a removal."""
 
 
-class FakeRemover(Remover):
-    """A fake remover and API: gives a fixed answer, and records its calls."""
+class FakeLooker(Looker):
+    """A fake looker and API that records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.removal: Removal | StepFailed = Removal()
 
     def reset(self) -> None:
         self.asked.append("reset")
 
-    def settle_pending(self, check: Callable[[], None] = lambda: None) -> None:
-        self.asked.append(f"settle {check.__name__}")
+    def settle_pending(self, wanted: Collection[str], check: Callable[[], None] = lambda: None) -> None:
+        self.asked.append(f"settle {' '.join(wanted)} {check.__name__}")
 
     def neutralise(self) -> None:
         self.asked.append("disarm")
 
-    def remove(self, paths_to_delete: Versions, check: Callable[[], None] = lambda: None) -> Removal:
-        self.asked.append(f"remove {' '.join(paths_to_delete)} {check.__name__}")
-        if isinstance(self.removal, StepFailed):
-            raise self.removal
-        return self.removal
+
+def outcome(
+    *,
+    removed: Collection[str] = (),
+    kept: Collection[str] = (),
+    changed: Collection[str] = (),
+    failed: Mapping[str, str] | None = None,
+) -> LookResult:
+    """Return the outcome of a look that removes; `changed` are paths that hold something else there."""
+    differing = dict.fromkeys(changed, RemoteEntry(RemoteKind.FILE))
+    return LookResult(differing, removed=removed, kept=kept, failed=failed or {})
 
 
 class DeletionRig:
@@ -57,7 +61,9 @@ class DeletionRig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sandbox = FakeRemover()
+        self.sandbox = FakeLooker()
+        self.looks = [outcome()]
+        self.fails = ""  # why nobody could look
 
     def deletion_sync(
         self,
@@ -73,7 +79,11 @@ class DeletionRig:
         """Run one successful sync; return its blocked paths."""
         held_before = iter([held])
         paths_to_delete = deletion_sync.paths_to_delete(held_before, wanted, ())
-        blocked = deletion_sync.remove(paths_to_delete, wanted)
+        deletion_sync.settle_pending(wanted)
+        if self.fails:
+            blocked = deletion_sync.not_removed(paths_to_delete, wanted, self.fails)
+        else:
+            blocked = deletion_sync.removed(self.looks, paths_to_delete, wanted)
         with deletion_sync.recording([held], {path: wanted[path] for path in wanted.keys() - blocked}, ()):
             pass
         return blocked
@@ -90,7 +100,7 @@ def test_what_is_kept_is_counted(rig: DeletionRig) -> None:
     assert not deletion_sync.removes
     assert deletion_sync.paths_to_delete([GONE], {}, ()) == {}
     assert rig.synced(deletion_sync, GONE, {}) == set()
-    assert rig.sandbox.asked == ["settle check"]
+    assert rig.sandbox.asked == ["settle  check"]
     for process in (deletion_sync, rig.deletion_sync(Deletions.KEEP)):
         assert process.leftover_files == 2
         assert process.has_leftover("d/b")
@@ -114,9 +124,9 @@ def test_leftovers_are_removed_after_keep(rig: DeletionRig) -> None:
     assert not deletion_sync.has_pending({}, ["a", "d"])
     assert not deletion_sync.has_pending(GONE, ())
     assert deletion_sync.paths_to_delete((), {}, ["a"]) == {"d/b": [FILE], "d": [FOLDER]}
-    rig.sandbox.removal = Removal(removed=["d/b", "d", "a"])
+    rig.looks = [outcome(removed=["d/b", "d", "a"])]
     assert rig.synced(deletion_sync, {}, {}) == set()
-    assert rig.sandbox.asked[-2:] == ["settle check", "remove d/b d a check"]
+    assert rig.sandbox.asked[-1] == "settle  check"
     assert deletion_sync.leftover_files == 0
     assert not rig.deletion_sync().has_pending({}, ())
     assert not rig.deletion_sync().has_leftover("a")
@@ -126,14 +136,14 @@ def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFix
     """Warnings name changed paths and failed ones with the reason; a folder that is in use is forgotten."""
     caplog.set_level(logging.INFO)
     deletion_sync = rig.deletion_sync()
-    rig.sandbox.removal = Removal(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})
+    rig.looks = [outcome(removed=["c"], kept=["d"], changed=["a"], failed={"b": "busy"})]
     assert rig.synced(deletion_sync, {"a": FILE, "b": FILE, "c": FILE, "d": FOLDER}, {}) == set()
     assert [(each.key, str(each)) for each in deletion_sync.warnings] == [
         (
             "kept:a",
             (
                 "'a' was deleted here and changed in the sandbox, where it stays: "
-                "run `syncd pull` to have it, or remove it there and run `syncd push --force`"
+                "`syncd diff` shows it; `syncd push --force` saves it, and removes it there"
             ),
         ),
         (
@@ -164,7 +174,7 @@ def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFix
     assert deletion_sync.paths_to_delete((), {}, ["b"]) == {"a": [FILE]}
     # The next process tries again what failed.
     assert rig.deletion_sync().has_pending({}, ())
-    rig.sandbox.removal = Removal(removed=["b"], changed=["a"])
+    rig.looks = [outcome(removed=["b"], changed=["a"])]
     later = rig.deletion_sync()
     rig.synced(later, {}, {})
     assert [each.key for each in later.warnings] == ["kept:a"]
@@ -174,7 +184,7 @@ def test_each_outcome_is_reported(rig: DeletionRig, caplog: pytest.LogCaptureFix
 def test_a_blocked_path_is_no_deletion_warning(rig: DeletionRig) -> None:
     """A path whose place is still taken is returned as blocked, without a warning of a deletion."""
     deletion_sync = rig.deletion_sync()
-    rig.sandbox.removal = Removal(kept=["d"], changed=["e"], failed={"f": "busy"})
+    rig.looks = [outcome(kept=["d"], changed=["e"], failed={"f": "busy"})]
     held = {"d": FOLDER, "e": FOLDER, "f": FOLDER}
     assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == {"d", "e", "f"}
     assert deletion_sync.warnings == []
@@ -182,40 +192,22 @@ def test_a_blocked_path_is_no_deletion_warning(rig: DeletionRig) -> None:
     assert [path for path in held if deletion_sync.has_leftover(path)] == ["d", "e", "f"]
     assert rig.deletion_sync().warnings != []
     assert rig.deletion_sync(blocked=["e"]).warnings == []
-    rig.sandbox.removal = Removal(removed=["d", "e", "f"])
+    rig.looks = [outcome(removed=["d", "e", "f"])]
     assert rig.synced(deletion_sync, held, {"d": FILE, "e": FILE, "f": FILE}) == set()
 
 
 def test_a_changed_path_in_the_way_is_checked_again(rig: DeletionRig) -> None:
     """A changed path that blocks a wanted one is tried again, or it would block it for ever."""
     deletion_sync = rig.deletion_sync()
-    rig.sandbox.removal = Removal(changed=["a"])
+    rig.looks = [outcome(changed=["a"])]
     rig.synced(deletion_sync, {"a": FILE}, {})
     assert deletion_sync.paths_to_delete((), {}, ()) == {}
     assert deletion_sync.paths_to_delete((), {"a": FOLDER}, ()) == {"a": [FILE]}
 
 
-@pytest.mark.parametrize(
-    "failed",
-    [
-        StepFailed(ApiStep.DELETE, FailureAction.RETRY, "busy"),
-        StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no such key", refusal=KeyRefused),
-    ],
-    ids=str,
-)
-def test_a_removal_that_fails(rig: DeletionRig, failed: StepFailed) -> None:
-    """A removal that may succeed later, or with another key, fails the sync."""
-    rig.sandbox.removal = failed
-    deletion_sync = rig.deletion_sync()
-    with pytest.raises(StepFailed) as raised:
-        deletion_sync.remove({"a": [FILE]}, {})
-    assert raised.value is failed
-    assert deletion_sync.warnings == []
-
-
-def test_a_removal_that_is_refused(rig: DeletionRig) -> None:
-    """A refused removal leaves all paths there, with one warning; they block wanted paths of their names."""
-    rig.sandbox.removal = StepFailed(ApiStep.DELETE, FailureAction.REFUSED, "no executions")
+def test_where_nobody_can_look(rig: DeletionRig) -> None:
+    """All paths stay there, with one warning; they block wanted paths of their names."""
+    rig.fails = "no executions"
     deletion_sync = rig.deletion_sync()
     assert rig.synced(deletion_sync, {"a": FILE, "d": FOLDER}, {"d": FILE}) == {"d"}
     (warning,) = deletion_sync.warnings
@@ -226,20 +218,36 @@ def test_a_removal_that_is_refused(rig: DeletionRig) -> None:
     assert deletion_sync.has_leftover("a")
     assert deletion_sync.has_leftover("d")
     assert not deletion_sync.has_pending({"d": FILE}, ())
-    rig.sandbox.removal = Removal(removed=["d", "a"])
+    rig.fails, rig.looks = "", [outcome(removed=["d", "a"])]
     assert rig.synced(deletion_sync, {"d": FILE}, {"d": FILE}) == set()
     assert deletion_sync.warnings == []
+    assert deletion_sync.not_removed({}, {}, "no reason") == set()
+    assert deletion_sync.warnings == []
+
+
+def test_the_later_of_two_looks_counts(rig: DeletionRig) -> None:
+    """What the first one only found there, the second one may have removed; what is missing there is removed."""
+    deletion_sync = rig.deletion_sync()
+    rig.looks = [outcome(changed=["a", "d/b"]), outcome(removed=["a"], kept=["d"])]
+    rig.synced(deletion_sync, GONE, {})
+    assert [each.key for each in deletion_sync.warnings] == ["kept:d/b"]
+    assert not deletion_sync.has_leftover("a")
+    rig.looks = [LookResult({"d/b": ABSENT})]
+    rig.synced(deletion_sync, {"b": FILE}, {})
+    assert not deletion_sync.has_leftover("d/b")
+    assert [each.key for each in deletion_sync.warnings] == ["kept:b"]  # of which no look said anything
 
 
 def test_nothing_to_remove(rig: DeletionRig) -> None:
     """Without deletions pending removals are still waited for, and old warnings end."""
     deletion_sync = rig.deletion_sync()
-    rig.sandbox.removal = Removal(failed={"a": "busy"})
+    rig.looks = [outcome(failed={"a": "busy"})]
     rig.synced(deletion_sync, {"a": FILE}, {})
     assert len(deletion_sync.warnings) == 1
-    assert deletion_sync.remove({}, {}) == set()
+    deletion_sync.settle_pending({"b": FILE})
     assert deletion_sync.warnings == []
-    assert rig.sandbox.asked[-1] == "settle check"
+    assert rig.sandbox.asked[-1] == "settle b check"
+    assert deletion_sync.removed([], {}, {}) == set()
     assert deletion_sync.has_pending({}, ())
     assert not deletion_sync.resets({})
 
@@ -254,7 +262,7 @@ def test_a_reset(rig: DeletionRig, caplog: pytest.LogCaptureFixture) -> None:
     paths_to_delete = deletion_sync.paths_to_delete([GONE], {}, ())
     assert deletion_sync.resets(paths_to_delete)
     assert not deletion_sync.resets({})
-    assert deletion_sync.remove(paths_to_delete, {}) == set()
+    deletion_sync.reset(paths_to_delete)
     assert rig.sandbox.asked == ["reset", "disarm"]
     assert caplog.record_tuples[-1] == (
         "syncd.deletions",

@@ -306,8 +306,9 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     changes.make()
     assert changes.left == {"a", "new"}
     assert kept.read_bytes() == b"agent"
-    before["b"] = snapshot(on.workspace)["b"]
-    assert snapshot(on.workspace) == before
+    after = snapshot(on.workspace)
+    assert after.pop("b")[1:3] == (b"agent", 0o600)
+    assert after == {path: entry for path, entry in before.items() if path in ("a", "new")}
 
 
 def test_a_touch_is_no_change(on: WriterMachine) -> None:
@@ -442,19 +443,16 @@ def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
 
 def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine) -> None:
     """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""
-    on.file("kind/a")
-    on.file("b")
-    plan = on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new()))
     for step in range(1, MOST_STEPS):
         on.fresh()
         on.file("kind/a")
         on.file("b")
-        on.writer.write(on.plan(*((w.path, None) if w.after is None else (w.path, on.new()) for w in plan)), b"")
+        on.writer.write(on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new())), b"")
         (on.workspace / "kind").unlink()  # as it may look in the middle of an undo
         ended = on.run([], step, undo=True)
         again = on.writer.undo()
-        if again.note is not None:
-            assert again.left == ("kind",) or "kind" in again.left
+        assert again.left == ("kind", "kind/a") or (again.note is None and set(ended.steps) & {"remove pending"})
+        assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
         if ended.word != "killed":
             break
@@ -667,7 +665,7 @@ def _listed(found: dict[str, Any]) -> Snapshot:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(old=TREES, new=TREES, mine=TREES, undone=TREES)
 def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undone: Any) -> None:
     """A plan from tree to tree gives the second, once or twice; undo gives the first, whatever is written meanwhile."""

@@ -108,6 +108,7 @@ class SimulatedCycle(SyncCycle):
         checker = simulation.checker
         simulation.figures["full scans" if changed is None else "partial scans"] += 1
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
+        checker.is_forced = sync_mode is SyncMode.FORCED
         try:
             outcome = super().run(sync_mode, observer, changed)
         except (SyncdError, StepFailed, Superseded, OSError):
@@ -121,6 +122,8 @@ class SimulatedCycle(SyncCycle):
         if simulation.workspace_replaced and is_unforced and baseline and is_same and not checker.state_damaged:
             checker.check_replaced(baseline)
         simulation.workspace_replaced = False
+        checker.sandbox_id = self.target.sandbox_id if self.target is not None else checker.sandbox_id
+        checker.note_arrived()
         return outcome
 
 

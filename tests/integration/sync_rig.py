@@ -15,6 +15,7 @@ from syncd.core.settings import check_config
 from syncd.core.waiter import Waiter
 from syncd.daemon.build import RuntimeContext, folders_of, sync_cycle_of
 from syncd.emulator import Emulator
+from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
 from syncd.sync.outcome import Outcome
@@ -24,6 +25,10 @@ from tests.clock import ScriptedClock
 
 KEY = "sk-key-of+the/test="
 SANDBOX = "box"
+# A sync of these settings is one upload and one initialize. So most tests can count requests, and tell which of them
+# fails, without those of looks, removals and proofs. Tests of these call `Rig.use_defaults`.
+_PLAIN_SANDBOX = {"agent_changes": "overwrite", "deletions": "keep"}
+_PLAIN_SYNC = {"archive": "full"}
 
 
 @dataclass
@@ -72,7 +77,8 @@ class Rig:
         self.client = HttpClient(Waiter(Interrupt(), clock))
         self.keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
-            "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
+            "sandbox": {"id": SANDBOX, "base_url": emulator.base_url, **_PLAIN_SANDBOX},
+            "sync": {**_PLAIN_SYNC},
             "retry": {"first_delay_seconds": 1, "max_delay_seconds": 8, "give_up_after_seconds": 60},
         }
         self.key = ApiKey(KEY, "the test")
@@ -101,6 +107,26 @@ class Rig:
 
     def _progress(self) -> None:
         self.meanwhile()
+
+    def use_defaults(self) -> None:
+        """Have the next process look, remove and prove, as with no setting of the configuration."""
+        for key in _PLAIN_SANDBOX:
+            self.keys["sandbox"].pop(key, None)
+        for key in _PLAIN_SYNC:
+            self.keys["sync"].pop(key, None)
+        self.restart()
+        self.wait_for_programs()
+
+    def wait_for_programs(self) -> None:
+        """Let the emulator answer only once a program has ended: it runs in real time, unless it is held."""
+
+        def wait(request: RequestRecord) -> None:
+            sandbox = self.emulator.sandbox(request.sandbox or "")
+            if sandbox is not None and not sandbox.holds:
+                sandbox.wait()
+
+        for op in ("execution-logs", "execution-status"):
+            self.emulator.faults.on(op, "before", wait)
 
     def restart(self) -> None:
         """End the process; the next one knows only what is on disk."""

@@ -29,7 +29,7 @@ class DaemonRig:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         rig.keys["retry"] = {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1}
-        rig.keys["sync"] = {"debounce_seconds": 0.01}
+        rig.keys["sync"]["debounce_seconds"] = 0.01
         self.config = check_config(rig.keys)
         environ = {"XDG_STATE_HOME": str(rig.folder / "state"), "XDG_CACHE_HOME": str(rig.folder / "cache")}
         self.context = RuntimeContext(SystemClock(), environ, Interrupt())

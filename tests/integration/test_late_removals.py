@@ -11,13 +11,14 @@ import pytest
 from syncd.core.errors import Stop, TryLater
 from syncd.core.interrupt import Interrupt
 from syncd.core.waiter import Waiter
-from syncd.emulator.request_log import RequestRecord
 from syncd.remote.api import Api
+from syncd.remote.artifacts import Artifacts
 from syncd.remote.failure import ApiStep
 from syncd.remote.remote_job import JobRunner
 from syncd.remote.target import Target
+from syncd.sandbox.look import Looker
+from syncd.sandbox.look_request import LookAction, LookItem, LookRequest
 from syncd.sandbox.pending_removals import PendingRemovals
-from syncd.sandbox.remover import Remover
 from syncd.scan.manifest import Entry as Uploaded
 from syncd.scan.manifest import Kind
 from tests.integration.sync_rig import KEY, SANDBOX, RecordingObserver, Rig, rigged
@@ -32,15 +33,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """`a` and `stay` are in the sandbox."""
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time, unless it is held."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None and not sandbox.holds:
-                sandbox.wait()
-
-        for op in ("execution-logs", "execution-status"):
-            it.emulator.faults.on(op, "before", wait)
+        it.wait_for_programs()
         it.write("a")
         it.write("stay")
         it.sync()
@@ -55,6 +48,13 @@ def started(rig: Rig) -> list[str]:
     """Return the removals recorded as possibly running."""
     (folder,) = rig.folder.glob("state/syncd/*")
     return [note.name for note in PendingRemovals(str(folder), target(rig)).notes]
+
+
+def a_looker(rig: Rig, pending_removals: PendingRemovals, interrupt: Interrupt) -> Looker:
+    waiter = Waiter(interrupt, rig.clock)
+    api = Api(target(rig), rig.key, rig.client, rig.clock)
+    artifacts = Artifacts(api, rig.client, rig.clock)
+    return Looker(JobRunner(api, rig.client, waiter), artifacts, pending_removals, waiter)
 
 
 def begin_late(rig: Rig, name: str) -> int:
@@ -133,11 +133,17 @@ def test_interrupted_and_late(rig: Rig, op: str, cut: str, then: object) -> None
     rig.restart()
     rig.sync()
     assert same_as_home(rig)
-    assert started(rig) == []
+    if then is not stays_deleted:  # a removal of what nobody wants is not waited for
+        assert started(rig) == []
     if cut in ("reset", "503"):
         for name in names if op == "execute" else ():
             begin_late(rig, name)
     assert same_as_home(rig)
+    if then is stays_deleted:
+        put_back(rig)
+        rig.sync()
+        assert started(rig) == []
+        assert same_as_home(rig)
 
 
 def test_the_danger_is_real(rig: Rig) -> None:
@@ -208,13 +214,11 @@ def test_a_stop_ends_the_wait(rig: Rig) -> None:
     deleted_and_cut(rig, "execute: lost")
     (folder,) = rig.folder.glob("state/syncd/*")
     interrupt = Interrupt()
-    waiter = Waiter(interrupt, rig.clock)
-    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
-    remover = Remover(job_runner, PendingRemovals(str(folder), target(rig)), waiter)
+    looker = a_looker(rig, PendingRemovals(str(folder), target(rig)), interrupt)
     rig.emulator.faults.on("execution-status", "after", lambda _: interrupt.request())
     slept = len(rig.clock.slept)
     with pytest.raises(Stop):
-        remover.settle_pending()
+        looker.settle_pending(["a"])
     assert len(rig.clock.slept) == slept
     assert len(started(rig)) == 1
 
@@ -271,15 +275,33 @@ def test_a_sandbox_that_has_ended(rig: Rig) -> None:
     assert "knows no sandbox" in str(failure)
 
 
-def test_one_after_the_other(rig: Rig) -> None:
-    """A removal is not requested while an earlier one runs."""
+def test_what_nobody_wants_may_be_removed_late(rig: Rig) -> None:
+    """A removal is not waited for by others, nor by what it cannot remove; only so many are left behind."""
+    for number in range(6):
+        rig.write(f"d/{number}")
+    rig.sync()
     rig.sandbox.hold()
-    deleted_and_cut(rig, "execute: lost")
-    rig.fail()
-    assert rig.asked().count("execute") == 1
+    rig.emulator.faults.script("dump: 501 always")
+    for number in range(4):
+        (rig.workspace / "d" / str(number)).unlink()
+        rig.write("stay", str(number))
+        rig.sync()
+        rig.clock.go_on(1_000)  # by then another look is made
+        assert len(started(rig)) == number + 1
+        assert rig.arrived()["stay"] == str(number)
+        assert f"d/{number}" in rig.arrived()
+    begun = rig.asked().count("execute")
+    (rig.workspace / "d/4").unlink()
+    rig.sync()
+    assert rig.asked().count("execute") == begun
+    assert len(started(rig)) == 4
+    assert "d/4" in rig.arrived()
     rig.sandbox.start_held()
+    rig.clock.go_on(1_000)
+    (rig.workspace / "d/5").unlink()
     rig.sync()
     assert same_as_home(rig)
+    assert started(rig) == []
 
 
 def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
@@ -288,10 +310,9 @@ def test_no_record_no_removal(tmp_path: Path, rig: Rig) -> None:
     folder.mkdir()
     file = PendingRemovals(str(folder), target(rig))
     folder.rmdir()
-    waiter = Waiter(Interrupt(), rig.clock)
-    job_runner = JobRunner(Api(target(rig), rig.key, rig.client, rig.clock), rig.client, waiter)
+    removed = LookItem((Uploaded(Kind.DIRECTORY, 0o755, 1),), LookAction.REMOVE)
     with pytest.raises(TryLater, match="nothing is removed: make it writable"):
-        Remover(job_runner, file, waiter).remove({"a": [Uploaded(Kind.DIRECTORY, 0o755, 1)]})
+        a_looker(rig, file, Interrupt()).look(LookRequest({"a": removed}), str(tmp_path))
     assert "execute" not in rig.asked()
 
 

@@ -195,14 +195,16 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
         look(rig, {})
     rig.emulator.faults.clear()
     looking = looker(rig)
-    running = looking.start(LookRequest({"a": item(COMPARE, a_file("ours"))}))
+    running = looking.start(LookRequest({"a": item(FETCH, a_file("ours"))}))
     rig.sandbox.wait()
+    large = [0, "f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, 0]
     answer = {"status": "completed", "cursor": 0}
     for rows, words in (
         (
             [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, 0, 0, 0, 0, 0, 0, 0]]],
             "an index is out of range",
         ),
+        ([["differing", [large]], ["done", [1, *[0] * 7]]], "more was copied than was asked for"),
         ([["report", -1, "00"]], "a value has another type"),
         ([["report", 5, "zz" * 32]], "a value has another type"),
     ):

@@ -25,7 +25,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """An incompressible workspace, and a limit that makes scripted time pass during uploads."""
     monkeypatch.setattr(bucket, "set_kernel_pacing", lambda *_: None)  # the kernel would take real time
     with rigged(tmp_path) as rig:
-        rig.keys["sync"] = {"upload_limit_kib_per_second": LIMIT_KIB_PER_S}
+        rig.keys["sync"]["upload_limit_kib_per_second"] = LIMIT_KIB_PER_S
         fill(rig, 1)
         yield rig
 

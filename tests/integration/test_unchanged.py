@@ -197,7 +197,7 @@ def test_a_workspace_that_loses_nearly_everything(rig: Rig) -> None:
 def test_a_snapshot_that_is_too_large(rig: Rig) -> None:
     """It is refused before any request, with the key and the largest paths."""
     rig.restart()
-    rig.keys["sync"] = {"max_snapshot_mib": 1}
+    rig.keys["sync"]["max_snapshot_mib"] = 1
     rig.write("large", "x" * (1 << 20))
     asked = len(rig.asked())
     with pytest.raises(SnapshotTooLarge, match=r"sync\.max_snapshot_mib = 1; the largest: 'large' \(1\.0 MiB\)"):

@@ -222,7 +222,7 @@ def test_another_limit_holds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as rig:
-        rig.keys["sync"] = {"upload_limit_kib_per_second": 1}
+        rig.keys["sync"]["upload_limit_kib_per_second"] = 1
         (rig.workspace / "noise").write_bytes(os.urandom(20 * KIB))
         yield rig
 

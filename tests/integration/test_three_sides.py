@@ -1,0 +1,740 @@
+"""A sync by three sides: what only the agent changed stays; what both changed is saved and overwritten, or held."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.core.directories import directories_for
+from syncd.core.errors import KeyRefused, TryLater
+from syncd.remote.failure import FailureAction
+from syncd.sandbox import look
+from syncd.sandbox.look_request import LookResult
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.scan.manifest import Kind
+from tests.agent import Agent
+from tests.integration.sync_rig import SANDBOX, RecordingObserver, Rig, rigged
+
+EXECUTION_OPS = ("execution-upload-url", "execution-upload", "execute", "execution-logs")
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+class AgentRig:
+    """A rig with an agent in its sandbox."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.agent = Agent(rig.sandbox.workspace)
+
+    @property
+    def state(self) -> str:
+        return directories_for(str(self.rig.workspace), self.rig.environ).state
+
+    @property
+    def saved(self) -> dict[str, list[str]]:
+        """The saved contents of each path, the oldest first; a link's is its target."""
+        versions = SavedVersions(self.state, self.rig.clock)
+        found: dict[str, list[str]] = {}
+        for version in reversed(versions.all()):
+            for path, saved in version.paths.items():
+                content = Path(self.state) / "saved" / version.id / saved.digest.hex()
+                text = content.read_text() if saved.kind is Kind.FILE else saved.target
+                found.setdefault(path, []).append(text)
+        return found
+
+    @property
+    def reasons(self) -> list[Why]:
+        """Why each version was saved, the oldest first."""
+        return [version.why for version in reversed(SavedVersions(self.state, self.rig.clock).all())]
+
+    def set(self, table: str = "sandbox", **values: str) -> None:
+        """Set keys for the next process, which begins now."""
+        self.rig.keys[table] |= values
+        self.rig.restart()
+
+    def edit(self, **contents: str) -> None:
+        """Write files here."""
+        for path, content in contents.items():
+            self.rig.write(path, content)
+
+    def settle(self) -> None:
+        """Sync until nothing follows."""
+        for _ in range(4):
+            if not self.rig.sync()[0].follow_up:
+                return
+        raise AssertionError("there is always one more sync")
+
+    def there(self, path: str) -> str | None:
+        """The content in the sandbox."""
+        return self.agent.read(path).decode() if self.agent.exists(path) else None
+
+    @property
+    def warnings(self) -> dict[str, str]:
+        return {warning.key: str(warning) for warning in self.rig.cycle.warnings}
+
+    def quiet(self) -> bool:
+        """True if nothing is asked for while nothing changes, by the next process neither."""
+        for _ in range(2):
+            asked = len(self.rig.asked())
+            if self.rig.sync()[0].word != "unchanged" or len(self.rig.asked()) != asked:
+                return False
+            self.rig.restart()
+        return True
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[AgentRig]:
+    """The defaults: `a`, `b`, `d/c`, `more`, and a link to `a`, are in the sandbox."""
+    with rigged(tmp_path) as rig:
+        rig.use_defaults()
+        for path in ("a", "b", "d/c", "more"):
+            rig.write(path, f"ours: {path}")
+        (rig.workspace / "link").symlink_to("a")
+        rig.sync()
+        yield AgentRig(rig)
+
+
+ARCHIVES = pytest.mark.parametrize("archive", ["auto", "full"])
+POLICIES = pytest.mark.parametrize("policy", ["save", "hold"])
+
+
+# -- changed there alone
+
+
+@ARCHIVES
+@POLICIES
+def test_what_only_the_agent_changed_stays(made: AgentRig, archive: str, policy: str) -> None:
+    """In small and whole archives, in later processes, and after lost answers; it is counted, not warned of."""
+    made.set(agent_changes=policy)
+    made.set("sync", archive=archive)
+    made.agent.write("a", "theirs")
+    made.agent.chmod("d/c", 0o755)
+    for number in range(3):
+        made.edit(b=f"newer {number}")
+        made.rig.sync()
+        assert (made.there("a"), made.there("b")) == ("theirs", f"newer {number}")
+    made.rig.restart()
+    made.edit(b="after a restart")
+    made.rig.emulator.faults.script("initialize: lost")
+    made.rig.sync()  # the archive is whole now
+    assert (made.there("a"), made.there("b")) == ("theirs", "after a restart")
+    assert os.stat(made.agent.path("d/c")).st_mode & 0o100
+    if archive == "full":
+        assert made.rig.cycle.agent_status.changed == 2
+    assert made.rig.cycle.agent_status.looked_at is not None
+    assert (made.saved, made.warnings) == ({}, {})
+    assert made.quiet()
+
+
+@ARCHIVES
+def test_it_stays_though_its_stamp_is_the_old_one(made: AgentRig, archive: str) -> None:
+    """Neither its size nor its time tell."""
+    made.set("sync", archive=archive)
+    made.agent.write_with_old_mtime("a", "OURS: a")
+    made.edit(b="newer")
+    made.rig.sync()
+    assert made.there("a") == "OURS: a"
+
+
+@pytest.mark.parametrize("kind", ["a link", "a directory", "a FIFO"])
+def test_another_kind_there_stays(made: AgentRig, kind: str) -> None:
+    """So does what is below a directory's place that the agent gave to something else."""
+    made.set("sync", archive="full")
+    made.agent.delete("d")
+    if kind == "a link":
+        made.agent.symlink("a", "b")
+        made.agent.symlink("d", made.rig.folder)
+    elif kind == "a directory":
+        made.agent.delete("a")
+        made.agent.write("a/in", "theirs")
+        made.agent.write("d", "a file now")
+    else:
+        made.agent.fifo("a")
+        made.agent.fifo("d")
+    made.edit(b="newer")
+    made.settle()
+    assert made.there("b") == "newer"
+    assert not (made.rig.folder / "c").exists()
+    assert not os.path.isfile(made.agent.path("a")) or os.path.islink(made.agent.path("a"))
+    assert not os.path.isdir(made.agent.path("d")) or os.path.islink(made.agent.path("d"))
+    assert made.saved == {}
+    assert made.quiet()
+
+
+def test_the_agents_new_files_are_of_no_interest(made: AgentRig) -> None:
+    """A sync looks only at what it is about to write."""
+    made.agent.write("its-own/f", "theirs")
+    made.edit(b="newer")
+    made.rig.sync()
+    made.rig.sync(SyncMode.FORCED)
+    assert made.there("its-own/f") == "theirs"
+    assert (made.saved, made.warnings) == ({}, {})
+
+
+# -- changed on both sides
+
+
+@ARCHIVES
+def test_what_both_changed_is_saved_and_overwritten(made: AgentRig, archive: str) -> None:
+    """Files, a link, one that is new on both sides; each version once, and what is equal on both sides not at all."""
+    made.set("sync", archive=archive)
+    odd = os.fsdecode(b"caf\xe9 \n-rf")
+    for path in ("a", "new", odd):
+        made.agent.write(path, f"theirs: {path[:1]}")
+        made.rig.write(path, "newer")
+    made.agent.write("same", "same")
+    made.edit(same="same")
+    made.agent.symlink("link", "b")
+    (made.rig.workspace / "link").unlink()
+    (made.rig.workspace / "link").symlink_to("more")
+    made.rig.sync()
+    assert made.saved == {"a": ["theirs: a"], "new": ["theirs: n"], odd: ["theirs: c"], "link": ["b"]}
+    assert made.reasons == [Why.OVERWRITTEN]
+    assert made.rig.cycle.agent_status.saved == 1
+    assert (made.there("a"), made.there(odd), os.readlink(made.agent.path("link"))) == ("newer", "newer", b"more")
+    assert made.warnings == {}
+    assert made.quiet()
+    made.agent.write("a", "theirs: a")  # what is saved already
+    made.edit(a="newest")
+    made.rig.sync()
+    assert made.saved["a"] == ["theirs: a"]
+    made.agent.write("a", "theirs again")
+    made.edit(a="and again")
+    made.rig.sync()
+    assert made.saved["a"] == ["theirs: a", "theirs again"]
+    assert made.there("a") == "and again"
+
+
+@ARCHIVES
+def test_hold(made: AgentRig, archive: str) -> None:
+    """Everything else is sent; the path is named until it may be written, and looked at when it changes here."""
+    made.set(agent_changes="hold")
+    made.set("sync", archive=archive)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer", b="newer")
+    outcome, _ = made.rig.sync()
+    assert outcome.held == ("a",)
+    for _ in range(2):
+        assert (made.there("a"), made.there("b")) == ("theirs", "newer")
+        assert made.rig.cycle.agent_status.held == ("a",)
+        assert made.warnings == {
+            "held:a": "'a' was changed here and in the sandbox, where it stays as it is: "
+            "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
+        }
+        assert made.quiet()
+    made.edit(b="newest")
+    made.rig.sync()
+    made.edit(a="edited once more")
+    made.rig.sync()
+    assert (made.there("a"), made.there("b")) == ("theirs", "newest")
+    assert made.quiet()
+    assert made.saved == {}
+    made.agent.write("a", "ours: a")  # the agent took it back
+    made.edit(b="at last")
+    assert made.rig.sync()[0].follow_up == ("a",)
+    made.settle()
+    assert made.there("a") == "edited once more"
+    assert made.warnings == {}
+    assert made.rig.cycle.agent_status.held == ()
+    assert made.quiet()
+
+
+def test_a_held_path_that_is_taken_back_or_deleted_here(made: AgentRig) -> None:
+    """It is held no more; only the agent changed it then, and it stays there."""
+    made.set(agent_changes="hold")
+    for path in ("a", "d/c"):
+        made.agent.write(path, "theirs")
+        made.rig.write(path, "newer")
+    made.rig.sync()
+    assert made.rig.cycle.agent_status.held == ("a", "d/c")
+    made.edit(a="ours: a")
+    (made.rig.workspace / "d/c").unlink()
+    made.settle()
+    assert made.rig.cycle.agent_status.held == ()
+    assert (made.there("a"), made.there("d/c")) == ("theirs", "theirs")
+    assert list(made.warnings) == ["kept:d/c"]
+    assert made.quiet()
+
+
+def without_copies(monkeypatch: pytest.MonkeyPatch, **lacking: Any) -> None:
+    """Let each look report changed files without a copy, and with these values."""
+    result_of = look._result
+
+    def result(*args: Any) -> LookResult:
+        found = result_of(*args)
+        differing = {path: replace(entry, copy="", **lacking) for path, entry in found.differing.items()}
+        return dataclasses.replace(found, differing=differing)
+
+    monkeypatch.setattr(look, "_result", result)
+
+
+@pytest.mark.parametrize("there", ["a directory", "a FIFO", "too large", "still being written"])
+def test_what_cannot_be_saved_is_held(made: AgentRig, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
+    """With `save` too, and by force: nothing is overwritten that is not saved, and all else is sent."""
+    if there == "a directory":
+        made.agent.delete("a")
+        made.agent.write("a/in", "theirs")
+    elif there == "a FIFO":
+        made.agent.fifo("a")
+    else:
+        made.agent.write("a", "theirs")
+        without_copies(monkeypatch, **({"unstable": True, "digest": b""} if there == "still being written" else {}))
+    for mode in (SyncMode.CHANGED, SyncMode.FORCED):
+        made.edit(a=f"newer: {mode}", b=f"newer: {mode}")
+        made.rig.sync(mode)
+        assert made.there("b") == f"newer: {mode}"
+        assert not os.path.isfile(made.agent.path("a")) or made.there("a") == "theirs"
+        assert made.rig.cycle.agent_status.held == ("a",)
+        assert list(made.warnings) == ["held:a"]
+        assert made.saved == {}
+    if there == "a directory":
+        assert made.there("a/in") == "theirs"
+    assert made.quiet()
+
+
+def test_a_full_disk_here(made: AgentRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be kept at home is not overwritten."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SavedVersions, "save", full)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    with pytest.raises(TryLater, match="the agent's version of 'a' cannot be saved"):
+        made.rig.sync()
+    assert made.there("a") == "theirs"
+    monkeypatch.undo()
+    made.rig.sync()
+    assert (made.there("a"), made.saved) == ("newer", {"a": ["theirs"]})
+
+
+def test_saved_versions_expire_later(made: AgentRig) -> None:
+    """A version is in the state folder, by sandbox and time."""
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    (version,) = SavedVersions(made.state, made.rig.clock).all()
+    assert (version.sandbox_id, version.why) == (SANDBOX, Why.OVERWRITTEN)
+    assert version.at == datetime.fromtimestamp(int(made.rig.clock.wall_s()), UTC)
+
+
+# -- by force
+
+
+@POLICIES
+@ARCHIVES
+def test_force_saves_first(made: AgentRig, archive: str, policy: str) -> None:
+    """Everything is as here then, held paths too; what only the sandbox has stays."""
+    made.set(agent_changes=policy)
+    made.set("sync", archive=archive)
+    made.agent.write("a", "theirs: a")
+    made.agent.write("b", "theirs: b")
+    made.agent.write("d/c", "theirs: c")
+    made.agent.write("its-own", "theirs")
+    made.edit(a="newer")
+    (made.rig.workspace / "d/c").unlink()
+    made.settle()
+    before = made.saved
+    assert before == ({"a": ["theirs: a"]} if policy == "save" else {})
+    made.rig.sync(SyncMode.FORCED)
+    assert made.saved == {"a": ["theirs: a"], "b": ["theirs: b"], "d/c": ["theirs: c"]}
+    assert set(made.reasons) == {Why.OVERWRITTEN, Why.REMOVED}
+    assert (made.there("a"), made.there("b"), made.there("d/c")) == ("newer", "ours: b", None)
+    assert made.there("its-own") == "theirs"
+    assert made.warnings == {}
+    assert made.quiet()
+
+
+def test_overwrite_looks_at_nothing(made: AgentRig) -> None:
+    """With `keep`, there is no further request; the proof for small archives aside."""
+    made.set(agent_changes="overwrite", deletions="keep")
+    made.set("sync", archive="full")
+    asked = len(made.rig.asked())
+    made.agent.write("a", "theirs")
+    made.agent.write("b", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert made.rig.asked()[asked:] == ["upload", "initialize"]
+    assert (made.there("a"), made.there("b"), made.saved) == ("newer", "ours: b", {})
+
+
+# -- missing there
+
+
+@ARCHIVES
+@POLICIES
+def test_what_is_missing_there_is_put_there_again(made: AgentRig, archive: str, policy: str) -> None:
+    """Of what is sent; `push --force` sends all."""
+    made.set(agent_changes=policy)
+    made.set("sync", archive=archive)
+    made.agent.delete("a")
+    made.agent.delete("d")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert made.there("a") == "newer"
+    assert made.there("d/c") == (None if archive == "auto" else "ours: d/c")
+    made.rig.sync(SyncMode.FORCED)
+    assert made.there("d/c") == "ours: d/c"
+    assert (made.saved, made.warnings) == ({}, {})
+
+
+def test_an_emptied_sandbox_is_filled_again(made: AgentRig) -> None:
+    """It was reset behind the same id: a small archive's look notices that its rest is missing."""
+    for number in range(30):
+        made.rig.write(f"many/{number}")
+    made.rig.sync()
+    made.rig.sandbox.reset()
+    made.edit(a="newer")
+    made.rig.sync()
+    assert made.rig.arrived().keys() == {
+        str(path.relative_to(made.rig.workspace)) for path in made.rig.workspace.rglob("*") if path.is_file()
+    }
+    assert made.quiet()
+
+
+# -- what was deleted here
+
+
+def test_what_was_deleted_here_and_changed_there_stays(made: AgentRig) -> None:
+    """One look does all: it removes what is as it was put there, and nothing else."""
+    made.agent.write("a", "theirs")
+    made.agent.write("d/theirs", "theirs")
+    for path in ("a", "b", "d/c"):
+        (made.rig.workspace / path).unlink()
+    (made.rig.workspace / "d").rmdir()
+    executed = made.rig.asked().count("execute")
+    made.settle()
+    assert made.rig.asked().count("execute") == executed + 1
+    assert (made.there("a"), made.there("b"), made.there("d/c"), made.there("d/theirs")) == (
+        "theirs",
+        None,
+        None,
+        "theirs",
+    )
+    assert list(made.warnings) == ["kept:a"]
+    assert made.saved == {}
+    assert made.quiet()
+
+
+def test_a_deleted_path_that_is_another_kind_now(made: AgentRig) -> None:
+    """The agent's version is saved before the place is taken; where there is more than one path, it stays."""
+    made.agent.write("a", "theirs")
+    (made.rig.workspace / "a").unlink()
+    made.rig.write("a/in", "a directory here")
+    made.settle()
+    assert made.there("a/in") == "a directory here"
+    assert made.saved == {"a": ["theirs"]}
+    made.agent.write("d/theirs", "theirs")
+    shutil.rmtree(made.rig.workspace / "d")
+    made.edit(d="a file here", b="newer")
+    made.settle()
+    assert (made.there("d/theirs"), made.there("b")) == ("theirs", "newer")
+    assert made.quiet()
+
+
+def test_a_reset_saves_all_first(made: AgentRig) -> None:
+    """With `reset`, all that differs there is saved before a deletion takes it away."""
+    made.set(deletions="reset")
+    made.agent.write("a", "theirs: a")
+    made.agent.write("its-own/f", "theirs: f")
+    (made.rig.workspace / "b").unlink()
+    made.rig.sync()
+    assert made.rig.asked().count("reset") == 1
+    assert made.saved == {"a": ["theirs: a"], "its-own": [""], "its-own/f": ["theirs: f"]}
+    assert set(made.reasons) == {Why.RESET}
+    assert made.there("a") == "ours: a"
+    assert made.there("its-own/f") is None
+
+
+# -- a base that is not known
+
+
+@POLICIES
+@pytest.mark.parametrize("how", ["someone filled it", "the state was lost"])
+def test_where_the_base_is_not_known(made: AgentRig, policy: str, how: str) -> None:
+    """What differs there is saved, or held; what is equal is not."""
+    made.set(agent_changes=policy)
+    if how == "the state was lost":
+        made.agent.write("a", "theirs")
+        os.unlink(os.path.join(made.state, "initialized"))
+        made.rig.restart()
+    else:
+        made.rig.emulator.create_sandbox("filled")
+        made.set(id="filled")
+        filled = made.rig.emulator.sandbox("filled")
+        assert filled is not None
+        made.rig.sandbox, made.agent = filled, Agent(filled.workspace)
+        made.agent.write("a", "theirs")
+        made.agent.write("b", "ours: b")
+    made.settle()
+    assert made.there("more") == "ours: more"
+    assert made.there("a") == ("ours: a" if policy == "save" else "theirs")
+    assert made.saved == ({"a": ["theirs"]} if policy == "save" else {})
+    assert made.rig.cycle.agent_status.held == (("a",) if policy == "hold" else ())
+    assert made.quiet()
+
+
+# -- our own versions are not the agent's
+
+
+@pytest.mark.parametrize("fault", ["initialize: lost", "initialize: 503 after"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("restarted", [False, True])
+@POLICIES
+def test_what_came_unanswered_is_ours(made: AgentRig, policy: str, times: int, fault: str, *, restarted: bool) -> None:
+    """However many versions of a path arrived without an answer, and in any process: none is saved, none is held."""
+    made.set(agent_changes=policy)
+    made.rig.emulator.faults.script(f"{fault} x{times}")
+    for number in range(times):
+        made.edit(a=f"unanswered {number}", new=f"unanswered {number}", **{f"new{number}": "once"})
+        with pytest.raises(Killed):
+            made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
+        assert made.there("a") == f"unanswered {number}"
+        if restarted:
+            made.rig.restart()
+    made.edit(a="answered", new="answered")
+    (made.rig.workspace / "new0").unlink()
+    made.settle()
+    assert (made.there("a"), made.there("new"), made.there("new0")) == ("answered", "answered", None)
+    assert (made.saved, made.warnings) == ({}, {})
+    assert made.rig.cycle.agent_status.held == ()
+
+
+def test_what_the_agent_makes_of_an_unanswered_version_is_its_own(made: AgentRig) -> None:
+    """It is saved before it is overwritten."""
+    made.rig.emulator.faults.script("initialize: lost")
+    made.edit(a="unanswered")
+    with pytest.raises(Killed):
+        made.rig.sync(observer=RecordingObserver(made.rig.clock, ends=Killed()))
+    made.agent.write("a", "unanswered, and theirs")
+    made.rig.restart()
+    made.edit(a="answered")
+    made.rig.sync()
+    assert (made.there("a"), made.saved) == ("answered", {"a": ["unanswered, and theirs"]})
+
+
+@pytest.mark.parametrize("request_number", range(1, 13))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_after_a_crash(made: AgentRig, monkeypatch: pytest.MonkeyPatch, request_number: int, when: str) -> None:
+    """Whatever was left behind at any request, the agent's version is there or saved, and nothing of ours is."""
+    exchange, left = made.rig.client.exchange, [request_number]
+
+    def dies(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0 and when == "before":
+            raise Killed
+        answer = exchange(*args, **options)
+        if left[0] == 0:
+            raise Killed
+        return answer
+
+    made.agent.write("a", "theirs: a")
+    made.agent.write("b", "theirs: b")
+    made.edit(a="newer")
+    (made.rig.workspace / "d/c").unlink()
+    monkeypatch.setattr(made.rig.client, "exchange", dies)
+    try:
+        made.rig.sync()
+    except Killed:
+        made.rig.sandbox.wait()
+        made.rig.restart()
+    else:
+        assert left[0] > 0
+    monkeypatch.undo()
+    assert made.there("a") == "theirs: a" or made.saved == {"a": ["theirs: a"]}
+    made.edit(a="newest")
+    made.settle()
+    assert (made.there("a"), made.there("b"), made.there("d/c")) == ("newest", "theirs: b", None)
+    assert made.saved == {"a": ["theirs: a"]}
+    assert made.warnings == {}
+
+
+# -- looks that fail
+
+
+@pytest.mark.parametrize("op", EXECUTION_OPS)
+@pytest.mark.parametrize("fault", ["404", "500", "html"])
+def test_by_the_sandboxs_archive_where_no_program_looks(made: AgentRig, op: str, fault: str) -> None:
+    """What the agent changed is found, saved and left alone all the same."""
+    made.rig.emulator.faults.script(f"{op}: {fault} always")
+    made.agent.write("a", "theirs: a")
+    made.agent.write("b", "theirs: b")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert made.rig.asked().count("dump") == 1
+    assert (made.there("a"), made.there("b")) == ("newer", "theirs: b")
+    assert made.saved == {"a": ["theirs: a"]}
+    assert made.warnings == {}
+
+
+def test_a_busy_server_is_asked_once_more(made: AgentRig) -> None:
+    """Not every failure means that no program runs: the archive of the whole workspace may be large."""
+    made.rig.emulator.faults.script("execute: 503 x2")  # the first look is begun beside the upload
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    _, observer = made.rig.sync()
+    assert len(observer.waits) == 1
+    assert "dump" not in made.rig.asked()
+    assert made.saved == {"a": ["theirs"]}
+
+
+NOBODY = "execute: 501 always", "dump: 501 always"
+
+
+def test_save_goes_on_where_nobody_can_look(made: AgentRig) -> None:
+    """The status says so; a look is tried again later, at growing intervals."""
+    for fault in NOBODY:
+        made.rig.emulator.faults.script(fault)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert (made.there("a"), made.saved) == ("newer", {})
+    assert list(made.warnings) == ["remote-changes"]
+    assert made.warnings["remote-changes"].startswith("nobody could look for changes in the sandbox (")
+    asked = len(made.rig.asked())
+    made.edit(a="newest")
+    made.rig.sync()
+    assert not {*EXECUTION_OPS, "dump"} & set(made.rig.asked()[asked:])
+    assert list(made.warnings) == ["remote-changes"]
+    made.rig.emulator.faults.clear()
+    made.rig.wait_for_programs()
+    made.rig.clock.go_on(60)
+    made.edit(a="again")
+    made.rig.sync()
+    assert made.warnings == {}
+
+
+def test_hold_fails_where_nobody_can_look(made: AgentRig) -> None:
+    """Nothing is written unseen."""
+    made.set(agent_changes="hold")
+    for fault in NOBODY:
+        made.rig.emulator.faults.script(fault)
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    failure, _ = made.rig.fail()
+    assert failure.action is FailureAction.RETRY
+    assert "so nothing is written there" in str(failure)
+    assert 'set sandbox.agent_changes = "save" or "overwrite"' in str(failure)
+    assert made.there("a") == "theirs"
+    made.rig.emulator.faults.clear()
+    made.rig.wait_for_programs()
+    made.rig.clock.go_on(1_000)
+    made.rig.sync()
+    assert made.rig.cycle.agent_status.held == ("a",)
+
+
+def test_a_refused_key_is_no_sandbox_without_programs(made: AgentRig) -> None:
+    """A person must act before anything is overwritten."""
+    made.rig.emulator.faults.script("execution-upload-url: 401 always")
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    failure, _ = made.rig.fail()
+    assert failure.refusal is KeyRefused
+    assert made.there("a") == "theirs"
+
+
+@pytest.mark.parametrize("said", ["[]", '["x","done",0]', "null", "{", '[1,["seen"]]'])
+def test_foreign_output_is_not_believed(made: AgentRig, said: str) -> None:
+    """Other programs' output in the sandbox, and a program that the agent put in the place of syncd's."""
+    answer = json.dumps({"status": "completed", "logs": said, "cursor": 0})
+    made.rig.emulator.faults.script(f"execution-logs: json {answer} always")
+    made.agent.write("a", "theirs")
+    made.edit(a="newer")
+    made.rig.sync()
+    assert made.saved == {"a": ["theirs"]}  # by the sandbox's archive
+
+
+def test_a_program_that_never_begins(made: AgentRig) -> None:
+    """The sync waits for a bounded time; the program may run later, as it changes nothing."""
+    made.rig.sandbox.hold()
+    made.rig.emulator.faults.script("dump: 501 always")
+    made.edit(a="newer")
+    started_s = made.rig.clock.monotonic_s()
+    made.rig.sync()
+    assert 5 <= made.rig.clock.monotonic_s() - started_s <= 20
+    assert list(made.warnings) == ["remote-changes"]
+    before = made.rig.arrived()
+    made.rig.sandbox.start_held()
+    made.rig.sandbox.wait()
+    assert made.rig.arrived() == before
+
+
+def test_a_sandbox_that_ended(made: AgentRig) -> None:
+    """The look does not hide it."""
+    made.rig.emulator.faults.script("execute: gone")
+    made.edit(a="newer")
+    failure, _ = made.rig.fail()
+    assert "knows no sandbox" in str(failure)
+
+
+# -- what it costs
+
+
+def test_requests_of_a_small_edit(made: AgentRig) -> None:
+    """The look runs beside the upload: four requests more."""
+    made.edit(a="newer")
+    asked = len(made.rig.asked())
+    made.rig.sync()
+    found = made.rig.asked()[asked:]
+    assert sorted(found) == sorted(["upload", "initialize", *EXECUTION_OPS])
+    assert found.index("execute") < found.index("upload") < found.index("execution-logs") < found.index("initialize")
+    made.agent.write("a", "theirs")
+    made.edit(a="newest")
+    asked = len(made.rig.asked())
+    made.rig.sync()
+    assert sorted(made.rig.asked()[asked:]) == sorted(
+        ["upload", "initialize", *EXECUTION_OPS, "export-artifacts", "download"]
+    )
+
+
+def test_copies_do_not_pile_up(made: AgentRig) -> None:
+    """Those of a look are gone with the next one."""
+    for number in range(3):
+        made.agent.write("a", f"theirs {number}")
+        made.edit(a=f"newer {number}")
+        made.rig.sync()
+    copies = Path(directories_for(str(made.rig.workspace), made.rig.environ).spool) / "copies"
+    assert len(list(copies.iterdir())) <= 1
+
+
+# -- the bytes of the base
+
+
+@ARCHIVES
+def test_the_bytes_of_the_base_are_kept(made: AgentRig, archive: str) -> None:
+    """While a file differs here from what was sent, what was sent can be had; so can what a small archive sent."""
+    made.set("sync", archive=archive)
+    made.agent.write("a", "theirs")
+    made.edit(b="newer")
+    made.rig.sync()
+    made.edit(b="newest", a="changed here")
+    made.set(agent_changes="hold")
+    made.rig.sync()
+    store = made.rig.cycle.base_store
+    base = made.rig.cycle.baseline
+    assert base is not None
+    for path, content in (("a", b"ours: a"), ("b", b"newest")):
+        digest = hashlib.sha256(content).digest()
+        assert base[path].digest == digest
+        assert store.get(path, digest) == content
+    (made.rig.workspace / "more").unlink()
+    made.rig.restart()
+    made.rig.sync()
+    assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"ours: a").digest()) == b"ours: a"
+    assert made.rig.cycle.base_store.get("a", hashlib.sha256(b"never sent").digest()) is None
