@@ -45,7 +45,7 @@ class LocalState(Enum):
     DELETED = "deleted"
 
 
-class SyncAction(Enum):
+class PathAction(Enum):
     """The action for one path in the sandbox."""
 
     WRITE = "write or remove it there"
@@ -63,15 +63,15 @@ class SyncDecision:
     saved: Mapping[str, RemoteEntry] = field(default_factory=dict)
 
 
-def action_for(local: LocalState, remote: RemoteEntry, agent_changes: AgentChanges) -> SyncAction:
+def action_for(local: LocalState, remote: RemoteEntry, agent_changes: AgentChanges) -> PathAction:
     """Return the action for a path that differs there."""
     if remote.kind is RemoteKind.ABSENT or agent_changes is AgentChanges.OVERWRITE:
-        return SyncAction.WRITE
+        return PathAction.WRITE
     if agent_changes is not AgentChanges.FORCE and local is not LocalState.CHANGED:
-        return SyncAction.KEEP
+        return PathAction.KEEP
     if agent_changes is AgentChanges.HOLD or not can_be_saved(remote):
-        return SyncAction.HOLD if local is LocalState.CHANGED else SyncAction.KEEP
-    return SyncAction.SAVE
+        return PathAction.HOLD if local is LocalState.CHANGED else PathAction.KEEP
+    return PathAction.SAVE
 
 
 def can_be_saved(remote: RemoteEntry) -> bool:
@@ -99,13 +99,13 @@ def decide(
         elif path in as_base:
             local = LocalState.AS_BASE
         action = action_for(local, remote, agent_changes)
-        if action is SyncAction.WRITE and (within(path, kept) or within(path, held)):
+        if action is PathAction.WRITE and (within(path, kept) or within(path, held)):
             continue  # it is missing only since its directory is not there
-        if action is SyncAction.KEEP:
+        if action is PathAction.KEEP:
             kept[path] = remote
-        elif action is SyncAction.HOLD:
+        elif action is PathAction.HOLD:
             held[path] = remote
-        elif action is SyncAction.SAVE:
+        elif action is PathAction.SAVE:
             saved[path] = remote
     return SyncDecision(kept, held, saved)
 

@@ -375,7 +375,7 @@ class SyncCycle:
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
     def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
-        """The manifest of the sandbox once the archive is initialized: what stays there counts as it was put there."""
+        """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
         base = self.baseline or {}

@@ -30,7 +30,8 @@ from syncd.scan import manifest
 from syncd.scan.manifest import Kind, Manifest, as_read
 from syncd.scan.tree_cache import TreeCache
 from syncd.sync import preparation, sync_cycle
-from syncd.sync.sync_cycle import SandboxServices, SyncCycle
+from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
 from syncd.watch.changes import Changes
 from syncd.watch.dirty_directories import DirtyDirectories

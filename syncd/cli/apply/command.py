@@ -32,7 +32,7 @@ _SYNC_ENDS_S = 5.0
 
 @dataclass(frozen=True)
 class ApplyOptions:
-    """The options that a person gave. `named` are paths of the workspace, all if there are none."""
+    """The wishes of the person. `named` are paths of the workspace, all if there are none."""
 
     named: tuple[str, ...]
     included: tuple[str, ...]
