@@ -82,23 +82,31 @@ def show(version_id: str, config_file: str | None, as_json: bool) -> None:
 
 @command.command("restore")
 @click.argument("version_id", metavar="ID")
-@click.argument("destination", metavar="DEST", type=click.Path())
+@click.argument("destination", metavar="DEST", required=False, type=click.Path())
+@click.option("--here", is_flag=True, help="Into the workspace, as `syncd apply` does: merged, or a conflict.")
 @config_option
 @json_option
-def restore(version_id: str, destination: str, config_file: str | None, as_json: bool) -> None:
+def restore(version_id: str, destination: str | None, here: bool, config_file: str | None, as_json: bool) -> int:
     """Put the paths of a version into DEST, a new or an empty folder. Nothing is overwritten.
 
-    The version stays saved. Links that lead out of DEST are left out, and named on stderr.
+    The version stays saved. Links that lead out of DEST are left out, and named on stderr. With --here the version is
+    merged into the workspace; `syncd apply --undo` takes that back. Exits with 1 if conflicts are left.
 
-    --json: id, files, bytes, left_out.
+    --json: id, files, bytes, left_out; with --here the lists of `syncd apply --json`.
     """
+    if here == (destination is not None):
+        raise click.UsageError("name a folder, or --here.")
     from syncd.archive.extraction import folder_mode  # noqa: PLC0415 - `saved --help` needs none of it
     from syncd.cli.destination import refuse_workspace  # noqa: PLC0415
     from syncd.core.errors import Stop, TryLater  # noqa: PLC0415
     from syncd.core.interrupt import Interrupt, interrupting  # noqa: PLC0415
 
     store = _store(config_file)
-    _found(store, version_id)
+    version = _found(store, version_id)
+    if destination is None:
+        from syncd.cli.apply.restoring import restore_here  # noqa: PLC0415
+
+        return restore_here(configured(config_file), store, version, as_json=as_json)
     folder_mode(destination)
     refuse_workspace(configured(config_file), destination)
     interrupt = Interrupt()
@@ -118,9 +126,10 @@ def restore(version_id: str, destination: str, config_file: str | None, as_json:
                 "left_out": extracted.left_out,
             }
         )
-        return
+        return 0
     amount = f"{counted(extracted.files, 'file')}, {counted(extracted.content_bytes, 'byte')}"
     _print(f"restored {amount}, into {shown_path(destination)}")
+    return 0
 
 
 @command.command("drop")

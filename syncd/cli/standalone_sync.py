@@ -27,8 +27,9 @@ from syncd.report.sync_failure import sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import AgentNotifier, agent_notifier_of
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
 
 _SHOWN_WARNINGS = 3

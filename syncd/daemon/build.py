@@ -55,6 +55,7 @@ from syncd.sync.status_document import State
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore
+from syncd.sync.work_saver import WorkSaver
 from syncd.watch.interface import watcher
 from syncd.watch.mounts import MountMonitor
 from syncd.watch.scan_listener import NoScanListener, ScanListener
@@ -221,7 +222,7 @@ def sync_cycle_of(
         snapshotter,
         sync_state,
         base_store,
-        lambda: PathRules(path, selection, excludes).leave_out,
+        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, context.clock),
         TakenStore(folders.state),
         context.clock,
     )

@@ -35,8 +35,9 @@ from syncd.report.status_publisher import StatusPublisher
 from syncd.report.sync_failure import SyncFailure, sync_failure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.agent_notifier import AgentNotifier
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_reason import SyncReason
 from syncd.watch.debounce import Burst, due_s, extend
 from syncd.watch.dirty_directories import DirtyDirectories

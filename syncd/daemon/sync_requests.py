@@ -16,7 +16,7 @@ from syncd.core.errors import SyncdError, TryLater
 from syncd.daemon.control import Client
 from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sync.follow_up import FOLLOW_UPS, left_out, still_changing, unsettled
-from syncd.sync.sync_cycle import Outcome
+from syncd.sync.outcome import Outcome
 
 PAUSED = TryLater("syncing is paused", "run `syncd resume`")
 

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import BinaryIO
@@ -195,11 +196,9 @@ class EmulatedApi:
         region = call.parameters.region()
         call.parameters.finish()
         sandbox = self._sandbox(call.sandbox_id)
-        mtimes = ExtractedMtimes.OF_EXTRACTION if Action.NEW_MTIMES in call.changes else ExtractedMtimes.OF_ARCHIVE
-        existing = ExistingFiles.IS_REMOVED if Action.REPLACE in call.changes else ExistingFiles.STAYS
         with self._open_upload(Key(region, sandbox.id, WORKSPACE)) as packed:
             try:
-                sandbox.initialize(packed, self.bounds, mtimes, existing)
+                _initialize_of(sandbox, call.changes)(packed, self.bounds)
             except ArchiveRefused as error:
                 raise ApiError(500, f"Failed to initialize the sandbox: {error}") from error
             except OSError as error:
@@ -222,12 +221,9 @@ class EmulatedApi:
         region, name = call.parameters.region(), call.parameters.execution_name("body")
         call.parameters.finish()
         sandbox = self._sandbox(call.sandbox_id)
-        start = ExecutionStart.FAILS if Action.FAILED in call.changes else ExecutionStart.RUNS
-        late = call.changes.get(Action.LATE)
-        delay_s = inf if Action.PENDING in call.changes else 0.0 if late is None else late.amount
         with self._open_upload(_execution_key(region, sandbox, name)) as packed:
             try:
-                sandbox.execute(name, packed, self.bounds, start, delay_s)
+                _execute_of(sandbox, call.changes)(name, packed, self.bounds)
             except Busy as error:
                 raise ApiError(409, f"Execution {name} is still running") from error
             except (ArchiveRefused, OSError) as error:
@@ -373,6 +369,25 @@ def _read_all(body: Readable) -> bytes:
 
 def _execution_key(region: str, sandbox: Sandbox, name: str) -> Key:
     return Key(region, sandbox.id, f"executions/{name}.tar.gz")
+
+
+def _initialize_of(sandbox: Sandbox, changes: Changes) -> Callable[[BinaryIO, Bounds], int]:
+    """The sandbox's `initialize`, as the faults change it."""
+    if not changes:
+        return sandbox.initialize
+    mtimes = ExtractedMtimes.OF_EXTRACTION if Action.NEW_MTIMES in changes else ExtractedMtimes.OF_ARCHIVE
+    existing = ExistingFiles.IS_REMOVED if Action.REPLACE in changes else ExistingFiles.STAYS
+    return partial(sandbox.initialize, mtimes=mtimes, existing=existing)
+
+
+def _execute_of(sandbox: Sandbox, changes: Changes) -> Callable[[str, BinaryIO, Bounds], None]:
+    """The sandbox's `execute`, as the faults change it."""
+    if not changes:
+        return sandbox.execute
+    start = ExecutionStart.FAILS if Action.FAILED in changes else ExecutionStart.RUNS
+    late = changes.get(Action.LATE)
+    delay_s = inf if Action.PENDING in changes else 0.0 if late is None else late.amount
+    return partial(sandbox.execute, start=start, delay_s=delay_s)
 
 
 def _json(status: int, answer: object) -> Reply:

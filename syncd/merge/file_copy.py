@@ -29,7 +29,7 @@ def copy_range(source: int, start: int, size_bytes: int, target: int) -> bytes:
     shift = os.lseek(target, 0, os.SEEK_CUR) - start
     shares = size_bytes >= SHARED_FROM_BYTES
     done = start
-    end = min(start + size_bytes, os.fstat(source).st_size)
+    end = max(start, min(start + size_bytes, os.fstat(source).st_size))
     for data, hole in _data_ranges(source, start, end):
         _hash_zeros(digest, data - done)
         os.lseek(target, data + shift, os.SEEK_SET)

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from syncd.merge.writes import LocalEntry
@@ -25,6 +25,7 @@ from syncd.scan.symlinks import leads_out, stays_inside
 
 _EXECUTABLE = 0o100
 _READABLE = 0o444
+_LINK_MODE = 0o777  # as a scan has it
 
 
 class MergeOutcome(Enum):
@@ -62,10 +63,19 @@ class MergePlan:
         """Return the paths with one of these outcomes."""
         return [planned for planned in self.paths if planned.outcome in outcomes]
 
+    def with_conflicts(self, paths: Collection[str], reason: str) -> MergePlan:
+        """Return the plan with these paths in conflict."""
+        return MergePlan(
+            tuple(
+                replace(planned, outcome=MergeOutcome.CONFLICT, reason=reason) if planned.path in paths else planned
+                for planned in self.paths
+            )
+        )
+
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What the plan rests on: three sides by path, and links that are or will be in the workspace.
+    """The facts that the plan rests on: three sides by path, and links that are or will be in the workspace.
 
     `link_at` returns a link's target here, None for all that is no link. `children` are the paths here below a
     directory.
@@ -251,7 +261,7 @@ def next_base(planned: PlannedPath, mode: int) -> Entry | None:
         return None
     return Entry(
         Kind(remote.kind.value),
-        mode,
+        _LINK_MODE if remote.kind is RemoteKind.SYMLINK else mode,
         max(0, remote.mtime_s),
         remote.size_bytes if remote.kind is RemoteKind.FILE else 0,
         remote.target,

@@ -16,7 +16,7 @@ run again. Of files, the journal knows digests: a path that someone changed sinc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -148,7 +148,7 @@ class WorkspaceWriter:
                 path, after = write.path, write.after
                 at.path = path
                 now = None if folders.creates_above(path) else look(cursor, path)
-                if not may_be_as_planned(now, write.before):
+                if folders.leads_through(path, conflicts) or not may_be_as_planned(now, write.before):
                     conflicts.add(path)
                 elif after is None:
                     if now is not None:
@@ -241,7 +241,7 @@ class WorkspaceWriter:
                 restored = self._restore(entry.token, items, left, at)
             at.path = ""
             self._journal.forget(entry)
-        implied = {item.path for item in entry.items if item.implied}
+        implied = {item.path for item in (*entry.items, *(one.item for one in items)) if item.implied}
         return Undone(
             tuple(path for path in restored if path not in implied), tuple(sorted(left - implied)), entry.note
         )
@@ -275,7 +275,7 @@ class WorkspaceWriter:
             if now is not None and path in modes:
                 now = msgspec.structs.replace(now, mode=modes[path])
             decision = restoration(item, now, entry.phase)
-            if decision is Restoration.LEAVE:
+            if decision is Restoration.LEAVE or folders.leads_through(path, left):
                 left.add(path)
             elif decision is Restoration.RESTORE:
                 before = item.before
@@ -332,6 +332,14 @@ class _Folders:
     def creates_above(self, path: str) -> bool:
         """True if a directory above the path will be created, so that nothing is there yet."""
         return any(folder in self._created for folder in ancestors(path))
+
+    def leads_through(self, path: str, left: Container[str]) -> bool:
+        """True if the path is below one that stays as it is, and that is no directory."""
+        for folder in ancestors(path):
+            if folder in left:
+                now = look(self._cursor, folder)
+                return now is None or not now.is_directory
+        return False
 
     def missing_above(self, path: str) -> Iterator[tuple[str, int]]:
         """Yield the directories that have to be created for a path, with their modes, and note them.

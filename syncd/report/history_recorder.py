@@ -21,8 +21,8 @@ from syncd.report.history import (
     should_record,
 )
 from syncd.report.history_store import HistoryStore
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
 
 _STAGES = {

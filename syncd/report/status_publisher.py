@@ -20,8 +20,9 @@ from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.speed import Speed
 from syncd.report.status_store import StatusStore
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import AgentStatus, LastError, LastSync, Progress, SandboxName, State, Status
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 
 _log = logging.getLogger("syncd")
 # A tree may hold thousands of unreadable files.

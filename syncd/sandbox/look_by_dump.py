@@ -244,8 +244,10 @@ class _ArchiveLook:
         if not self._request.find_new:
             return False
         *folders, name = path.split("/")
-        if any(part.lower() == ".git" for part in (*folders, name)):
-            return False
+        for depth, part in enumerate((*folders, name), 1):
+            if part.lower() == ".git":
+                self._prune("/".join([*folders, name][:depth]))
+                return False
         for depth, folder in enumerate(folders, 1):
             if folder in self._pruned_names:
                 self._prune("/".join(folders[:depth]))

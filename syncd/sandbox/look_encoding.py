@@ -164,7 +164,7 @@ class _ReportReader:
                 for row in _converted(items, list[_ReportRow]):
                     self._add_new(row)
             case "pruned":
-                self.report.pruned += [self._path(path) for path in _converted(items, list[_Text])]
+                self.report.pruned += [self._pruned(path) for path in _converted(items, list[_Text])]
             case "removed":
                 self.report.removed += self._to_remove(items)
             case "kept":
@@ -255,10 +255,21 @@ class _ReportReader:
         self._named.add(path)
         return path
 
-    def _path(self, text: str) -> str:
-        """Return a path inside of the workspace; "." is the workspace itself, which only a pruned one can be."""
+    def _pruned(self, text: str) -> str:
+        """Return a path that was not entered: the workspace itself ("."), a `.git`, or another one inside of it."""
         path = self._recoded(text)
-        if path != "." and any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
+        if path == "." or path.lower() == ".git":
+            return path
+        folder, _, name = path.rpartition("/")
+        if name.lower() == ".git":
+            self._path(folder)
+            return path
+        return self._path(text)
+
+    def _path(self, text: str) -> str:
+        """Return a path inside of the workspace, and of no repository."""
+        path = self._recoded(text)
+        if any(name in ("", ".", "..") or name.lower() == ".git" for name in path.split("/")):
             raise InvalidReport("a path leads outside")
         return path
 

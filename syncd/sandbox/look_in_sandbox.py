@@ -279,6 +279,7 @@ class _Look:
             for name in names:
                 path = folder + b"/" + name if folder else name
                 if name.lower() == b".git":
+                    self._prune(path)
                     continue
                 try:
                     found, status = self._seen(path, [])

@@ -28,7 +28,7 @@ from syncd.sandbox.look_request import LookAction, LookRequest, LookResult, Remo
 from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.saved_versions_rules import Why, is_savable
-from syncd.sandbox.three_way import AgentChanges, Decision
+from syncd.sandbox.three_way import AgentChanges, SyncDecision
 from syncd.scan.manifest import Entry
 
 _log = logging.getLogger("syncd.remote_changes")
@@ -36,6 +36,8 @@ _log = logging.getLogger("syncd.remote_changes")
 LOOK_S = 15.0
 # … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
+# What a look found longer ago is looked at again: an upload may take an hour.
+_STALE_S = 10.0
 # The wait for the next look after one that failed.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 MOST_NAMED = 50
@@ -128,7 +130,7 @@ class RemoteChanges:
 
     def note(
         self,
-        decision: Decision,
+        decision: SyncDecision,
         looked_at: Collection[str],
         written: Collection[str],
         manifest: Mapping[str, Entry],
@@ -184,6 +186,10 @@ class RemoteChanges:
 
     # -- looking
 
+    def retry(self) -> None:
+        """Look at the next sync, however soon the last look failed."""
+        self._not_before_s = 0.0
+
     def begin(self, request: LookRequest) -> None:
         """Start a look that runs beside an upload. One that removes is started by `finish`, when the upload is done."""
         self._running = None
@@ -203,7 +209,7 @@ class RemoteChanges:
             self._could_not(self._failure)
             return None
         try:
-            if running is None or running.request is not request:
+            if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request)
             return self._ended(self._finish(running))
         except StepFailed as failure:
@@ -230,6 +236,9 @@ class RemoteChanges:
             self._running = self._begin(request)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)  # `finish` tries again, and tells
+
+    def _is_stale(self, running: _Running) -> bool:
+        return self._clock.monotonic_s() - running.began_s > _STALE_S
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()
@@ -292,15 +301,24 @@ class RemoteChanges:
 
     # -- saving
 
-    def save(self, why: Why, versions: Mapping[str, RemoteEntry]) -> None:
-        """Save these versions at home, but not those that are saved already. Raises `TryLater`."""
+    def save(
+        self,
+        why: Why,
+        versions: Mapping[str, RemoteEntry],
+        base_of: Callable[[str], tuple[int, bytes] | None] = lambda _: None,
+    ) -> None:
+        """Save these versions at home, but not those that are saved already. Raises `TryLater`.
+
+        `base_of` returns mode and content of what had been sent as a path, for a merge, if they are known.
+        """
         new = {
             path: remote for path, remote in versions.items() if is_savable(remote) and not self._is_saved(path, remote)
         }
         if not new:
             return
         try:
-            saved = self.saved_versions.save(why, self._target.sandbox_id, new)
+            bases = {path: base for path in new if (base := base_of(path)) is not None}
+            saved = self.saved_versions.save(why, self._target.sandbox_id, new, bases)
         except OSError as failure:
             raise TryLater(
                 f"the agent's version of {shown_path(min(new))!r} cannot be saved ({failure.strerror or failure}), "

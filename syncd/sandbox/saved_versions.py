@@ -20,13 +20,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.archive.extraction import Extracted, extract_members
 from syncd.archive.tar_reader import Member, MemberKind
 from syncd.core.clock import Clock, utc
-from syncd.core.durable_file import StateFile, Versioned, flush_folder
+from syncd.core.durable_file import StateFile, Versioned, flush_folder, write_whole
 from syncd.core.errors import NeedsPerson
 from syncd.core.text import shown_path
 from syncd.sandbox.look_request import RemoteEntry
@@ -66,6 +68,8 @@ class _SavedRow(Struct, array_like=True):
     size_bytes: int
     digest: bytes
     target: bytes
+    base_digest: bytes = b""
+    base_mode: int = 0
 
 
 class _SavedRecord(Versioned, frozen=True, kw_only=True):
@@ -87,10 +91,17 @@ class SavedVersions:
         """The number of versions, without reading them."""
         return sum(self._exists(each) for each in self._ids())
 
-    def save(self, why: Why, sandbox_id: str, entries: Mapping[str, RemoteEntry]) -> SavedVersion:
+    def save(
+        self,
+        why: Why,
+        sandbox_id: str,
+        entries: Mapping[str, RemoteEntry],
+        bases: Mapping[str, tuple[int, bytes]] = MappingProxyType({}),
+    ) -> SavedVersion:
         """Save these entries as one version, which survives a power cut when this returns.
 
         The contents are read from the entries' `copy`. Entries that `is_savable` refuses are not in the version.
+        `bases` are mode and content of what syncd had sent as these files, for a merge.
 
         Raises `OSError`, also if a copy does not have the entry's digest, and `ValueError` if nothing can be saved;
         then no version was saved.
@@ -103,6 +114,7 @@ class SavedVersions:
         new_id, descriptor = self._new_version(utc(self._clock.wall_s()))
         try:
             paths = self._write_contents(new_id, wanted)
+            paths = self._write_bases(new_id, paths, bases)
             flush_folder(self._path(new_id))
             flush_folder(self._folder)
             self._record(new_id).save(_record_of(why, sandbox_id, paths))
@@ -282,6 +294,31 @@ class SavedVersions:
             _flush(self._content(id_, digest))
         return paths
 
+    def _write_bases(
+        self, id_: str, paths: dict[str, SavedPath], bases: Mapping[str, tuple[int, bytes]]
+    ) -> dict[str, SavedPath]:
+        """Write what had been sent, and return the paths with it. A merge can do without, so it is not flushed."""
+        found = dict(paths)
+        for path, (mode, content) in bases.items():
+            if path not in found or found[path].kind is not Kind.FILE:
+                continue
+            digest = hashlib.sha256(content).digest()
+            if not os.path.lexists(self._content(id_, digest)):
+                write_whole(self._content(id_, digest), content)
+            found[path] = replace(found[path], base_digest=digest, base_mode=mode)
+        return found
+
+    def content(self, version: SavedVersion, digest: bytes) -> bytes | None:
+        """Return a content that the version keeps, also what had been sent; None if it is gone or damaged."""
+        try:
+            return b"".join(_verified_blocks(self._content(version.id, digest), digest))
+        except OSError:
+            return None
+
+    def content_path(self, version: SavedVersion, path: str) -> str:
+        """Return the file that holds the content of one of the version's files."""
+        return self._content(version.id, version.paths[path].digest)
+
     def _link(self, earlier_id: str, id_: str, digest: bytes) -> bool:
         """Link a content of an earlier version into this one. False if it is damaged, or cannot be linked."""
         source, target = self._content(earlier_id, digest), self._content(id_, digest)
@@ -338,6 +375,8 @@ def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _Sa
             saved.size_bytes,
             saved.digest,
             os.fsencode(saved.target),
+            saved.base_digest,
+            saved.base_mode,
         )
         for path, saved in paths.items()
     ]
@@ -347,7 +386,14 @@ def _record_of(why: Why, sandbox_id: str, paths: Mapping[str, SavedPath]) -> _Sa
 def _version_of(id_: str, at: datetime, record: _SavedRecord) -> SavedVersion:
     paths = {
         os.fsdecode(row.path): SavedPath(
-            row.kind, row.mode, row.mtime_s, row.size_bytes, row.digest, os.fsdecode(row.target)
+            row.kind,
+            row.mode,
+            row.mtime_s,
+            row.size_bytes,
+            row.digest,
+            os.fsdecode(row.target),
+            row.base_digest,
+            row.base_mode,
         )
         for row in record.rows
     }

@@ -39,6 +39,8 @@ class SavedPath(Struct, frozen=True):
     size_bytes: int = 0
     digest: bytes = b""  # SHA-256 of a file's content
     target: str = ""  # of a link
+    base_digest: bytes = b""  # of what syncd had sent as this file; empty: not known
+    base_mode: int = 0
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class LocalState(Enum):
     DELETED = "deleted"
 
 
-class Action(Enum):
+class PathAction(Enum):
     """The action for one path in the sandbox."""
 
     WRITE = "write or remove it there"
@@ -55,7 +55,7 @@ class Action(Enum):
 
 
 @dataclass(frozen=True)
-class Decision:
+class SyncDecision:
     """The paths that a sync leaves alone, and those that it saves first, each with what is there."""
 
     kept: Mapping[str, RemoteEntry] = field(default_factory=dict)
@@ -63,15 +63,15 @@ class Decision:
     saved: Mapping[str, RemoteEntry] = field(default_factory=dict)
 
 
-def action_for(local: LocalState, remote: RemoteEntry, agent_changes: AgentChanges) -> Action:
+def action_for(local: LocalState, remote: RemoteEntry, agent_changes: AgentChanges) -> PathAction:
     """Return the action for a path that differs there."""
     if remote.kind is RemoteKind.ABSENT or agent_changes is AgentChanges.OVERWRITE:
-        return Action.WRITE
+        return PathAction.WRITE
     if agent_changes is not AgentChanges.FORCE and local is not LocalState.CHANGED:
-        return Action.KEEP
+        return PathAction.KEEP
     if agent_changes is AgentChanges.HOLD or not can_be_saved(remote):
-        return Action.HOLD if local is LocalState.CHANGED else Action.KEEP
-    return Action.SAVE
+        return PathAction.HOLD if local is LocalState.CHANGED else PathAction.KEEP
+    return PathAction.SAVE
 
 
 def can_be_saved(remote: RemoteEntry) -> bool:
@@ -86,7 +86,7 @@ def decide(
     as_base: Collection[str],
     deleted: Collection[str],
     agent_changes: AgentChanges,
-) -> Decision:
+) -> SyncDecision:
     """Decide for all paths that a look found to differ. `as_base` and `deleted` tell their state here."""
     kept: dict[str, RemoteEntry] = {}
     held: dict[str, RemoteEntry] = {}
@@ -99,18 +99,18 @@ def decide(
         elif path in as_base:
             local = LocalState.AS_BASE
         action = action_for(local, remote, agent_changes)
-        if action is Action.WRITE and (within(path, kept) or within(path, held)):
+        if action is PathAction.WRITE and (within(path, kept) or within(path, held)):
             continue  # it is missing only since its directory is not there
-        if action is Action.KEEP:
+        if action is PathAction.KEEP:
             kept[path] = remote
-        elif action is Action.HOLD:
+        elif action is PathAction.HOLD:
             held[path] = remote
-        elif action is Action.SAVE:
+        elif action is PathAction.SAVE:
             saved[path] = remote
-    return Decision(kept, held, saved)
+    return SyncDecision(kept, held, saved)
 
 
-def withheld(manifest: Collection[str], decision: Decision) -> frozenset[str]:
+def withheld(manifest: Collection[str], decision: SyncDecision) -> frozenset[str]:
     """Return the paths of the manifest that must not be written: those that stay there, and all below them."""
     stays = {*decision.kept, *decision.held}
     return frozenset(path for path in manifest if within(path, stays)) if stays else frozenset()

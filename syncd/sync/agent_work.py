@@ -57,7 +57,21 @@ def find_agent_work(
     for path in leftovers:
         if path not in content.versions[0] and changed.get(path, ABSENT) == ABSENT:
             changed.pop(path, None)  # deleted on both sides
-    return AgentWork(base, changed, left_out, tuple(result.pruned))
+    git = [path for path in result.pruned if path.rpartition("/")[2].lower() == ".git"]
+    for path in sorted(git, reverse=True):
+        _drop_empty_parents(path, base, changed)
+    return AgentWork(base, changed, left_out, tuple(path for path in result.pruned if path not in git))
+
+
+def _drop_empty_parents(path: str, base: Versions, changed: dict[str, RemoteEntry]) -> None:
+    """Remove new directories that hold nothing but a `.git`, which no one takes."""
+    while path := path.rpartition("/")[0]:
+        remote = changed.get(path)
+        if path in base or remote is None or remote.kind is not RemoteKind.DIRECTORY:
+            return
+        if any(other.startswith(f"{path}/") for other in changed):
+            return
+        del changed[path]
 
 
 def save_all(

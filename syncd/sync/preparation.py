@@ -14,11 +14,11 @@ from syncd.core.text import shown_path
 from syncd.remote.failure import StepFailed
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.look_request import LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
+from syncd.sandbox.look_request import ABSENT, LookAction, LookItem, LookRequest, LookResult, RemoteEntry, RemoteKind
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Versions
 from syncd.sandbox.saved_versions_rules import Why
-from syncd.sandbox.three_way import AgentChanges, Decision, as_entry, decide, is_as, was_emptied, withheld
+from syncd.sandbox.three_way import AgentChanges, SyncDecision, as_entry, decide, is_as, was_emptied, withheld
 from syncd.scan.manifest import Entry, Kind, Manifest
 from syncd.sync.sync_plan import SandboxContent, look_request
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("syncd.preparation")
 
 
 class PathsWithheld(Exception):
-    """The archive holds paths that must stay as they are in the sandbox; without them, it can be sent."""
+    """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
 
 
 class SandboxEmptied(Exception):
@@ -49,9 +49,11 @@ class Preparation:
     written: Collection[str]
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
+    is_whole: bool
     agent_changes: AgentChanges
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
+    base_of: Callable[[str], tuple[int, bytes] | None]
     _request: LookRequest | None = field(default=None, init=False)
 
     def begin(self) -> None:
@@ -66,25 +68,23 @@ class Preparation:
         Raises `PathsWithheld`, `PathsBlocked`, `SandboxEmptied`, `StepFailed`, `TryLater`, `Stop`.
         """
         wanted = self.blocked_paths.with_withheld(self.manifest)
+        suspects: set[str] = set()
         if self._resets:
             self.save_all(Why.RESET)
             self.mark_uncertain()
             self.deletion_sync.reset(self.paths_to_delete)
             self.remote_changes.forget()
-            return
-        self.deletion_sync.settle_pending(wanted)
-        if self.agent_changes is AgentChanges.OVERWRITE and not self.paths_to_delete:
-            self.deletion_sync.nothing_to_delete()
-            self.blocked_paths.recheck((), self.manifest)
-            return
-        if any(item.action is LookAction.REMOVE for item in self._look_request().items.values()):
-            self.mark_uncertain()
-        suspects = self._look(wanted)
+        else:
+            self.deletion_sync.settle_pending(wanted)
+            if self.agent_changes is not AgentChanges.OVERWRITE or self.paths_to_delete:
+                suspects = self._look(wanted)
         self.blocked_paths.recheck(suspects, self.manifest)
 
     def _look(self, wanted: Manifest) -> set[str]:
         """Look, save and remove, and return the paths whose places may be taken."""
         request = self._look_request()
+        if any(item.action is LookAction.REMOVE for item in request.items.values()):
+            self.mark_uncertain()
         try:
             result = self.remote_changes.finish(request)
         except StepFailed:
@@ -98,28 +98,31 @@ class Preparation:
             raise SandboxEmptied
         differing = {path: remote for path, remote in result.differing.items() if not self._is_as_here(path, remote)}
         decision = self._decide(differing)
-        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written))
+        self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written), self.base_of)
         self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
         suspects = self._remove(result, decision, request, wanted)
         here = {**self.manifest, **self.held_here}
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
+        kept = self.remote_changes.kept
         self.remote_changes.note(decision, looked_at, self.written, here)
         stays = withheld(self.written, decision)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
             raise PathsWithheld
+        if self.is_whole and any(path in self.manifest for path in kept - self.remote_changes.kept - {*self.written}):
+            raise PathsWithheld
         return suspects
 
-    def _decide(self, differing: Mapping[str, RemoteEntry]) -> Decision:
+    def _decide(self, differing: Mapping[str, RemoteEntry]) -> SyncDecision:
         here = {**self.manifest, **self.held_here}
         as_base = [path for path in differing if path in here and self.content.is_as_base(path, here[path])]
         deleted = self.paths_to_delete.keys() - here.keys()
         return decide(differing, as_base, deleted, self.agent_changes)
 
-    def _saved(self, decision: Decision, paths: Collection[str]) -> dict[str, RemoteEntry]:
+    def _saved(self, decision: SyncDecision, paths: Collection[str]) -> dict[str, RemoteEntry]:
         return {path: remote for path, remote in decision.saved.items() if path in paths}
 
-    def _remove(self, result: LookResult, decision: Decision, request: LookRequest, wanted: Manifest) -> set[str]:
+    def _remove(self, result: LookResult, decision: SyncDecision, request: LookRequest, wanted: Manifest) -> set[str]:
         """Remove what was not removed by the look itself, now that it is saved."""
         stays = {*decision.kept, *decision.held}
         seen = {path: entry for path, remote in result.differing.items() if (entry := as_entry(remote)) is not None}
@@ -131,13 +134,23 @@ class Preparation:
             if path in self.written and _is_obstacle(remote, self.manifest[path]) and path in seen:
                 again.setdefault(path, []).append(seen[path])
         if self.agent_changes is AgentChanges.OVERWRITE:
-            again |= {path: [seen[path]] for path in self.paths_to_delete if path in seen}
+            again |= self._changed_there(result)
         removals = [result]
         if again:
             self.mark_uncertain()
             items = {path: LookItem(tuple(again[path]), LookAction.REMOVE) for path in sorted(again, reverse=True)}
             removals.append(self.remote_changes.look(LookRequest(items)))
         return self.deletion_sync.removed(removals, self.paths_to_delete, wanted)
+
+    def _changed_there(self, result: LookResult) -> Versions:
+        """Return what is there of the paths to delete that someone changed: a removal names it exactly."""
+        items = {
+            path: LookItem((), LookAction.FETCH)
+            for path in self.paths_to_delete
+            if result.differing.get(path, ABSENT) != ABSENT
+        }
+        found = self.remote_changes.look(LookRequest(items)).differing if items else {}
+        return {path: [entry] for path, remote in found.items() if (entry := as_entry(remote)) is not None}
 
     def _is_as_here(self, path: str, remote: RemoteEntry) -> bool:
         entry = self.manifest.get(path) or self.held_here.get(path)
@@ -151,6 +164,8 @@ class Preparation:
                 self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
+                kept=() if self.agent_changes is AgentChanges.FORCE else self.remote_changes.kept,
+                blocked=self.blocked_paths.paths,
                 agent_changes=self.agent_changes,
             )
         return self._request

@@ -33,7 +33,7 @@ from syncd.sandbox.removal_plan import Deletions
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.sandbox.three_way import AgentChanges
 from syncd.sync.delivery import Delivery
-from syncd.sync.sync_cycle import SandboxServices
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_state import SyncState
 
 

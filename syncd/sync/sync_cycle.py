@@ -23,107 +23,40 @@ from syncd.core.warning import SyncWarning
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.sandbox_lifetime import replace_in_s
 from syncd.remote.target import Target
-from syncd.sandbox.blocked_paths import BlockedPaths, PathsBlocked
+from syncd.sandbox.blocked_paths import PathsBlocked
 from syncd.sandbox.blocked_paths_rules import without
-from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.partial_archives import PartialArchives
 from syncd.sandbox.provider import SandboxProvider
-from syncd.sandbox.remote_changes import MOST_NAMED, RemoteChanges
+from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.removal_plan import Versions, within
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.sandbox.three_way import AgentChanges
-from syncd.scan.manifest import Difference, Manifest, content_bytes, count_files, difference, without_digest
+from syncd.scan.manifest import (
+    Difference,
+    Manifest,
+    arrived_digest,
+    content_bytes,
+    count_files,
+    difference,
+    without_digest,
+)
 from syncd.selection.secret_scanner import sent_secret_warning
-from syncd.sync.agent_work import LeaveOut, save_all
-from syncd.sync.delivery import Delivery, SyncObserver
+from syncd.sync.delivery import SyncObserver
 from syncd.sync.follow_up import torn_copy
+from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
+from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
 from syncd.sync.taken import TakenStore, with_taken
+from syncd.sync.work_saver import WorkSaver
 
 _log = logging.getLogger("syncd.cycle")
 # A disk that damages the same archive more often than this is beyond repair.
 _REPAIRS = 3
 # How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
 _TIMES_LEFT_OUT = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a sync.
-
-    `sync` is None if nothing had to be sent. `follow_up` are paths that another sync must send: they changed or
-    vanished while they were read, or their places in the sandbox became free. `torn` are those of them whose copy in
-    the sandbox may be half old and half new. `blocked` are paths whose places in the sandbox are taken: they, and what
-    is below them, are left out; `held` those that both sides changed, and that stay as they are there. `saved` counts
-    the agent's versions that were saved. `change` is the difference from the snapshot before, None if it is not known
-    what the sandbox held.
-    """
-
-    sync: LastSync | None
-    follow_up: tuple[str, ...] = ()
-    files: int = 0
-    change: Difference | None = None
-    torn: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
-    saved: int = 0
-
-    @property
-    def word(self) -> str:
-        """The outcome's name in logs and in `push --json`."""
-        return "initialized" if self.sync else "unchanged"
-
-
-@dataclass(frozen=True)
-class SandboxServices:
-    """The parts of a sync that work with one sandbox."""
-
-    target: Target
-    delivery: Delivery
-    deletion_sync: DeletionSync
-    partial_archives: PartialArchives
-    remote_changes: RemoteChanges
-    blocked_paths: BlockedPaths
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One sync that was asked for: `changed` are the only directories to scan, None for all.
-
-    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
-    """
-
-    services: SandboxServices
-    mode: SyncMode
-    observer: SyncObserver
-    changed: Collection[str] | None
-    unsaved: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Archived:
-    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
-
-    `stays` are paths that it leaves out since they stay as they are in the sandbox.
-    """
-
-    scanned: ScanResult
-    packed: Packed
-    only: Collection[str] | None
-    stays: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Delivered:
-    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
-
-    packed: Packed
-    manifest: Manifest
-    sha256: str
-    is_partial: bool
 
 
 @dataclass
@@ -135,7 +68,7 @@ class SyncCycle:
     snapshotter: Snapshotter
     sync_state: SyncState
     base_store: BaseStore
-    leave_out: Callable[[], LeaveOut]
+    work_saver: WorkSaver
     taken_store: TakenStore
     clock: Clock
     services: SandboxServices | None = None
@@ -144,8 +77,6 @@ class SyncCycle:
     torn: tuple[str, ...] = ()  # files whose copy in the sandbox may be half old and half new
     _possibly_applied: tuple[Manifest, ...] = ()  # what was sent since the baseline, and not answered
     _held_here: Manifest = field(default_factory=dict)  # the entries here of held paths, at the last scan
-    unsaved_warnings: list[SyncWarning] = field(default_factory=list)
-    _saved_for: str = ""  # the sandbox whose end was prepared for
     _whole_next: bool = False  # set while a delivery is under way, and after one that failed
 
     # -- the sandbox
@@ -195,40 +126,22 @@ class SyncCycle:
     def save_in_s(self) -> float | None:
         """Seconds until the agent's work must be saved, as an acquired sandbox ends; None if it never must."""
         acquired_sandbox = self.provider.acquired_sandbox
-        if acquired_sandbox is None or self.services is None or self._saved_for == acquired_sandbox.sandbox_id:
+        if acquired_sandbox is None or self.services is None or self.work_saver.is_done(self.services.target):
             return None
         return self.sandbox_ends_in_s
 
     def save_before_end(self) -> None:
         """Save the agent's work in the sandbox, which ends or is left. Raises `Stop`."""
-        if self.services is None or self._saved_for == self.services.target.sandbox_id:
-            return
-        self._saved_for = self.services.target.sandbox_id
-        if self.services.remote_changes.looks:
-            self._save_what_differs(Why.SANDBOX_ENDED)
-
-    def _save_what_differs(self, why: Why) -> None:
-        """Save the agent's work, if the sandbox answers. What cannot be saved is named."""
-        try:
-            self.save_agent_work(why)
-        except (StepFailed, TryLater) as failure:
-            self.unsaved_warnings = [
-                SyncWarning(
-                    "unsaved",
-                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
-                    "what was brought home before is here; the rest ended with the sandbox",
-                )
-            ]
+        if self.services is not None:
+            self.work_saver.before_end(self.services, self._content)
 
     def _leave_recorded_sandbox(self, target: Target) -> None:
         """Save the agent's work in the sandbox of the last record, if another one takes its place now."""
         recorded = self.sync_state.recorded_target()
         if recorded is None or recorded.same_sandbox(target) or recorded.base_url != target.base_url:
             return
-        if self.services is not None and self.services.target.same_sandbox(recorded):
-            self.save_before_end()
-            return
-        self._switch_to(recorded)
+        if self.services is None or not self.services.target.same_sandbox(recorded):
+            self._switch_to(recorded)
         self.save_before_end()
 
     def _current_services(self, observer: SyncObserver) -> SandboxServices:
@@ -270,12 +183,12 @@ class SyncCycle:
         """
         self.take_over()
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
+            return self._sync_unblocked(RequestedSync(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, None))
+            return self._sync_unblocked(RequestedSync(self._current_services(observer), sync_mode, observer, None))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
@@ -287,7 +200,7 @@ class SyncCycle:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
         self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
-    def _sync_unblocked(self, run: _Run) -> Outcome:
+    def _sync_unblocked(self, run: RequestedSync) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
@@ -312,7 +225,7 @@ class SyncCycle:
             return replace(outcome, follow_up=follow_up, blocked=blocked, held=held, saved=saved)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
-    def _sync(self, run: _Run) -> Outcome:
+    def _sync(self, run: RequestedSync) -> Outcome:
         """Scan, compare, archive, deliver, record."""
         started_s = self.clock.monotonic_s()
         scanned = self._scan(run)
@@ -331,19 +244,22 @@ class SyncCycle:
             return self._sync(replace(run, changed=None))
         return outcome
 
-    def _scan(self, run: _Run) -> ScanResult:
+    def _scan(self, run: RequestedSync) -> ScanResult:
         """Scan the workspace, and leave out the paths that are known to be blocked or held."""
         services, baseline = run.services, self.baseline or {}
         if self.baseline is not None and not self.sync_state.uncertain:
             self._possibly_applied = ()  # no initialize was asked for with it
         if run.mode is SyncMode.FORCED:
             services.deletion_sync.retry_all()
+            services.remote_changes.retry()
             self.snapshotter.forget_all_stamps(baseline)
         run.observer.stage(State.SNAPSHOTTING)
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
         self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if self._resets(services, scanned.manifest):
+            self._held_here = {}  # nothing stays as it is there
         if run.mode is SyncMode.FORCED:
             self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
         self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
@@ -353,7 +269,7 @@ class SyncCycle:
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, baseline)
 
-    def _archive(self, run: _Run, scanned: ScanResult) -> _Archived:
+    def _archive(self, run: RequestedSync, scanned: ScanResult) -> ArchivedSnapshot:
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
         uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
         files = count_files(scanned.manifest.values())
@@ -371,18 +287,20 @@ class SyncCycle:
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         manifest = {p: e for p, e in scanned.manifest.items() if p not in stays} if stays else scanned.manifest
         packed = self.snapshotter.pack(manifest, codec, only, run.observer.packed)
-        return _Archived(scanned, packed, only, stays)
+        return ArchivedSnapshot(scanned, packed, only, stays)
 
-    def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
+    def _stays(self, run: RequestedSync, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
+        if self._resets(run.services, scanned.manifest):
+            return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
         return frozenset(path for path in scanned.manifest if within(path, stays)) if stays else frozenset()
 
-    def _deliver(self, run: _Run, archived: _Archived) -> _Delivered:
+    def _deliver(self, run: RequestedSync, archived: ArchivedSnapshot) -> DeliveredArchive:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
         services, delivery = run.services, run.services.delivery
         self._whole_next = True  # until this sync has succeeded
@@ -392,7 +310,7 @@ class SyncCycle:
             written = [
                 path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
             ]
-            preparation = self._preparation(run, manifest, written, packed.follow_up)
+            preparation = self._preparation(run, archived, manifest, written, packed.follow_up)
 
             def before_initialize(
                 preparation: Preparation = preparation, manifest: Manifest = manifest, written: list[str] = written
@@ -421,11 +339,11 @@ class SyncCycle:
             else:
                 if archived.only is not None:
                     self.base_store.keep_sent(archive, content_bytes(manifest.values()))
-                return _Delivered(packed, manifest, sha256, archived.only is not None)
+                return DeliveredArchive(packed, manifest, sha256, archived.only is not None)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
-    def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
-        """What the sandbox holds once the archive is initialized: what stays there counts as it was put there."""
+    def _sandbox_manifest(self, archived: ArchivedSnapshot, packed: Packed) -> Manifest:
+        """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
         base = self.baseline or {}
@@ -439,7 +357,12 @@ class SyncCycle:
         return found
 
     def _preparation(
-        self, run: _Run, manifest: Manifest, written: Collection[str], follow_up: Collection[str]
+        self,
+        run: RequestedSync,
+        archived: ArchivedSnapshot,
+        manifest: Manifest,
+        written: Collection[str],
+        follow_up: Collection[str],
     ) -> Preparation:
         services = run.services
         agent_changes = services.remote_changes.agent_changes
@@ -454,12 +377,20 @@ class SyncCycle:
             written,
             self._paths_to_delete(services, manifest, follow_up),
             self._held_here,
+            archived.only is None,
             agent_changes,
             services.delivery.mark_uncertain,
-            self.save_agent_work,
+            self._save_agent_work,
+            self._base_content,
         )
 
-    def _prove(self, run: _Run, delivered: _Delivered) -> bool:
+    def _base_content(self, path: str) -> tuple[int, bytes] | None:
+        """Mode and bytes of what was sent as this path, if they are known."""
+        entry = (self.baseline or {}).get(path)
+        content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
+        return None if entry is None or content is None else (entry.mode, content)
+
+    def _prove(self, run: RequestedSync, delivered: DeliveredArchive) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         partial_archives, manifest = run.services.partial_archives, delivered.manifest
         stays = self._stays_there(run)
@@ -479,7 +410,7 @@ class SyncCycle:
             self._whole_next = False
         return keeps
 
-    def _stays_there(self, run: _Run) -> frozenset[str]:
+    def _stays_there(self, run: RequestedSync) -> frozenset[str]:
         stays = {*self._held_here, *run.services.remote_changes.kept}
         return frozenset(path for path in self.baseline or {} if within(path, stays)) if stays else frozenset()
 
@@ -489,7 +420,9 @@ class SyncCycle:
         paths = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
         self.base_store.keep_replaced(base, paths, content_bytes(base.values()))
 
-    def _finish(self, services: SandboxServices, found: Difference, delivered: _Delivered, started_s: float) -> Outcome:
+    def _finish(
+        self, services: SandboxServices, found: Difference, delivered: DeliveredArchive, started_s: float
+    ) -> Outcome:
         """Record what the sandbox holds now."""
         self._whole_next = False
         packed, follow_up = delivered.packed, delivered.packed.follow_up
@@ -525,15 +458,9 @@ class SyncCycle:
         except OSError as failure:
             _log.warning("what was taken from the sandbox cannot be recorded: %s", failure.strerror)
 
-    def save_agent_work(self, why: Why) -> None:
-        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
-        services = self.services
-        if services is None:
-            return
-        leftovers = services.deletion_sync.leftovers
-        unsaved = save_all(services.remote_changes, self._content, leftovers, self.leave_out(), why)
-        for path in unsaved[:MOST_NAMED]:
-            _log.warning("%r in the sandbox was not saved", shown_path(path))
+    def _save_agent_work(self, why: Why) -> None:
+        if self.services is not None:
+            self.work_saver.save(self.services, self._content, why)
 
     # -- decisions
 
@@ -550,19 +477,22 @@ class SyncCycle:
         unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
         return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
 
-    def _was_reverted(self, services: SandboxServices, archived: _Archived) -> bool:
+    def _was_reverted(self, services: SandboxServices, archived: ArchivedSnapshot) -> bool:
         """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
         if archived.packed.follow_up or self.baseline is None:
             return False
         manifest = self._sandbox_manifest(archived, archived.packed)
         return self._is_unchanged(services, manifest, difference(self.baseline, manifest))
 
-    def _partial_is_enough(self, run: _Run, manifest: Manifest) -> bool:
+    def _partial_is_enough(self, run: RequestedSync, manifest: Manifest) -> bool:
         """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
         certain = self.baseline is not None and not self.sync_state.uncertain and not self._whole_next
         if not certain or run.mode is not SyncMode.CHANGED or not run.services.partial_archives.usable or not manifest:
             return False
-        return not run.services.deletion_sync.resets(self._paths_to_delete(run.services, manifest, ()))
+        return not self._resets(run.services, manifest)
+
+    def _resets(self, services: SandboxServices, manifest: Manifest) -> bool:
+        return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         wanted = services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one
@@ -623,7 +553,7 @@ class SyncCycle:
             *(services.partial_archives.warnings if services else ()),
             *(services.remote_changes.warnings if services else ()),
             *self.state_warnings,
-            *self.unsaved_warnings,
+            *self.work_saver.warnings,
         ]
 
     def _secret_warnings(self) -> list[SyncWarning]:

@@ -22,7 +22,7 @@ from syncd.sync.sync_state import StateRow, entry_of, row_of
 
 @dataclass(frozen=True)
 class TakenPath:
-    """What counted as sent before, and what does now; None: nothing."""
+    """A path, the entry that counted as sent before, and the one that does now; None: nothing."""
 
     path: str
     before: Entry | None

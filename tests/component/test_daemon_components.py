@@ -28,8 +28,8 @@ from syncd.daemon.sync_requests import RequestQueue, SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.report.logs import LogFormat, keep_out_of_logs, set_up_logs
 from syncd.report.systemd_notify import SystemdNotifier
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import LastSync
-from syncd.sync.sync_cycle import Outcome
 from syncd.watch.suspend_detector import SuspendDetector
 from tests.clock import ScriptedClock
 

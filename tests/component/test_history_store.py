@@ -21,8 +21,8 @@ from syncd.report.history import START, ChangeCounts, ErrorRecord, Stages, SyncE
 from syncd.report.history_recorder import HistoryRecorder
 from syncd.report.history_store import HistoryStore, encoded
 from syncd.scan.manifest import Difference
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import LastSync, State
-from syncd.sync.sync_cycle import Outcome
 from syncd.sync.sync_reason import SyncReason
 from tests.clock import ScriptedClock
 

@@ -329,7 +329,14 @@ def test_what_is_new(sandbox: Sandbox) -> None:
         "ln": "l",
         "fifo": "o",
     }
-    assert sorted(ran.report.pruned) == ["d/node_modules", "node_modules"]
+    assert sorted(ran.report.pruned) == [
+        ".git",
+        "d/.GIT",
+        "d/node_modules",
+        "node_modules",
+        "other/.Git",
+        "sub/.git",
+    ]
     assert set(ran.copies()) == {"d/new", "d/e/deeper", ODD, "also/node_modules"}
     assert ran.report.new["ln"].entry.target == "../../outside"
 
@@ -351,11 +358,11 @@ def test_nothing_new_unless_asked(sandbox: Sandbox) -> None:
 
 def test_the_smallest_are_copied_first(sandbox: Sandbox) -> None:
     """What is beyond the limit is reported without a copy, changed ones and new ones alike."""
-    for name, size in (("big", 500), ("mid", 40), ("small", 30), ("new big", 60), ("new small", 20)):
+    for name, size in (("big", 500), ("mid", 60), ("small", 30), ("new big", 70), ("new small", 20)):
         sandbox.place(name, b"x" * size)
     asked = {name: item(FETCH, a_file()) for name in ("big", "mid", "small")}
     ran = sandbox.look(asked, find_new=True, most_copied_bytes=100)
-    assert set(ran.copies()) == {"mid", "small", "new small"}
+    assert set(ran.copies()) == {"small", "new small"}
     assert set(ran.kinds()) == {"big", "mid", "small", "new big", "new small"}
     assert not ran.report.differing["big"].entry.unstable
 
@@ -418,10 +425,9 @@ def test_a_deep_tree(sandbox: Sandbox) -> None:
     os.close(folder)
     deep = "/".join(["deep"] * depth)
     try:
-        ran = sandbox.look(
-            {f"{deep}/ours": item(FETCH, a_file(b"ours")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))},
-            find_new=True,
-        )
+        asked = {f"{deep}/ours": item(FETCH, a_file(b"ours")), f"{deep}/gone": item(REMOVE, a_file(b"gone"))}
+        few_files = ["sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"]
+        ran = sandbox.run(LookRequest(asked, find_new=True), prefix=few_files)
         assert ran.report.removed == [f"{deep}/gone"]
         assert ran.copies() == {f"{deep}/theirs": b"theirs"}
         assert len(ran.report.new) == depth + 1
@@ -563,17 +569,37 @@ def test_a_file_that_changes_while_it_is_compared(sandbox: Sandbox, hooked: Hook
     assert ran.report.differing["a"].entry.unstable
 
 
-def test_a_file_that_is_written_right_before_its_removal_stays(sandbox: Sandbox, hooked: Hooked) -> None:
+def test_a_file_that_is_written_right_before_its_removal_stays(
+    sandbox: Sandbox, hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its stamp is looked at once more after its content was compared."""
     file = sandbox.place("a")
+    compared = look_in_sandbox._same_as_any
 
-    def write(*_: object) -> None:
-        file.unlink()
+    def write(*of: Any) -> bool:
+        same = compared(*of)
         file.write_bytes(b"just written")
+        return same
 
-    ran = hooked.look({"a": item(REMOVE, a_file())}, write)
+    monkeypatch.setattr(look_in_sandbox, "_same_as_any", write)
+    ran = hooked.look({"a": item(REMOVE, a_file())}, lambda *_: None)
     assert file.read_bytes() == b"just written"
     assert ran.report.differing["a"].entry.unstable
+
+
+def test_a_folder_that_was_moved_out_of_the_workspace(sandbox: Sandbox, hooked: Hooked) -> None:
+    """It is not entered for the next removal."""
+    sandbox.place("d/a", b"changed")
+    sandbox.place("d/b")
+    moved = sandbox.folder / "moved"
+
+    def move(_: int, count: int) -> None:
+        if count == 1:
+            os.rename(sandbox.workspace / "d", moved)
+
+    ran = hooked.look({"d/a": item(REMOVE, a_file(b"CHANGED")), "d/b": item(REMOVE, a_file())}, move)
+    assert ran.report.removed == ["d/b"]
+    assert (moved / "b").exists()
 
 
 def test_a_full_disk(sandbox: Sandbox, hooked: Hooked) -> None:

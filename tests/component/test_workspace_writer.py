@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_every_kind_of_change(on: WriterMachine) -> None:
     assert snapshot(on.workspace) == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
     """Whenever a write is killed, undo gives the workspace back, and nothing is left over."""
@@ -106,6 +109,8 @@ def test_killed_at_each_step_of_a_write(on: WriterMachine, torn: bool) -> None:
     assert step > (10 if torn else 150)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("torn", [False, True], ids=["before", "half-way"])
 def test_killed_at_each_step_of_an_undo(on: WriterMachine, torn: bool) -> None:
     """Whenever an undo is killed, the next one completes it."""
@@ -138,6 +143,8 @@ def test_killed_again_and_again(on: WriterMachine, seed: int) -> None:
         assert snapshot(on.workspace) == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "numbers", [FAILURES, *(pytest.param([number], marks=pytest.mark.long) for number in FAILURES)]
 )
@@ -306,8 +313,9 @@ def test_changed_right_before_the_rename(on: WriterMachine, change: str) -> None
     changes.make()
     assert changes.left == {"a", "new"}
     assert kept.read_bytes() == b"agent"
-    before["b"] = snapshot(on.workspace)["b"]
-    assert snapshot(on.workspace) == before
+    after = snapshot(on.workspace)
+    assert after.pop("b")[1:3] == (b"agent", 0o600)
+    assert after == {path: entry for path, entry in before.items() if path in ("a", "new")}
 
 
 def test_a_touch_is_no_change(on: WriterMachine) -> None:
@@ -442,19 +450,16 @@ def test_an_interrupted_write_is_taken_back(on: WriterMachine) -> None:
 
 def test_a_killed_undo_leaves_what_was_changed_before_it(on: WriterMachine) -> None:
     """A path that someone changed between a write and its undo is left, also if the undo is killed and run again."""
-    on.file("kind/a")
-    on.file("b")
-    plan = on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new()))
     for step in range(1, MOST_STEPS):
         on.fresh()
         on.file("kind/a")
         on.file("b")
-        on.writer.write(on.plan(*((w.path, None) if w.after is None else (w.path, on.new()) for w in plan)), b"")
+        on.writer.write(on.plan(("kind/a", None), ("kind", on.new()), ("b", on.new())), b"")
         (on.workspace / "kind").unlink()  # as it may look in the middle of an undo
         ended = on.run([], step, undo=True)
         again = on.writer.undo()
-        if again.note is not None:
-            assert again.left == ("kind",) or "kind" in again.left
+        assert again.left == ("kind", "kind/a") or (again.note is None and set(ended.steps) & {"remove pending"})
+        assert set(snapshot(on.workspace)) == {"b"}
         assert (on.workspace / "b").read_bytes() == b"old"
         if ended.word != "killed":
             break
@@ -502,18 +507,20 @@ def test_content_from_another_file_system(on: WriterMachine, tmp_path: Path) -> 
 
 
 def test_the_order_of_flushes(on: WriterMachine) -> None:
-    """Nothing visible happens before new and old bytes and the journal are flushed; folders are, before it ends."""
+    """Nothing visible happens before old and new bytes and the journal are flushed; folders are, before it ends."""
     on.file("a")
     steps = on.run([("a", on.new()), ("b", on.new()), ("d/c", on.new())]).steps
+    steps = [re.sub(r"[0-9a-f]{12}", "TOKEN", step) for step in steps]
     prepared, changing, done = (at for at, step in enumerate(steps) if step == "move pending")
+    assert steps[prepared + 1] == steps[changing + 1] == steps[done + 1] == "flush folder apply"
+    files = ["kept-TOKEN", *(f".syncd-TOKEN-{number}" for number in (0, 1, 3))]
+    assert all(prepared < steps.index(f"open {name}") < steps.index(f"flush {name}") < changing for name in files)
+    assert "flush folder apply" in steps[steps.index("flush kept-TOKEN") : changing]
     visible = [at for at, step in enumerate(steps) if step in ("move a", "link", "make folder d")]
-    drafts = [at for at, step in enumerate(steps) if step.startswith(("open .syncd-", "open kept-"))]
-    assert prepared < min(drafts)
-    assert steps[max(drafts) : changing].count("flush") >= 4  # three files, and the record
+    assert len(visible) == 4
     assert changing < min(visible)
-    assert "flush folder" in steps[max(visible) : done]
-    assert max(visible) < done
-    assert steps[-1] == "flush folder"
+    assert {"flush folder workspace", "flush folder d"} <= set(steps[max(visible) : done])
+    assert steps[-1] == "flush folder apply"
 
 
 def test_one_write_at_a_time(on: WriterMachine) -> None:
@@ -667,7 +674,7 @@ def _listed(found: dict[str, Any]) -> Snapshot:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(old=TREES, new=TREES, mine=TREES, undone=TREES)
 def test_any_tree_becomes_any_other_and_back(old: Any, new: Any, mine: Any, undone: Any) -> None:
     """A plan from tree to tree gives the second, once or twice; undo gives the first, whatever is written meanwhile."""

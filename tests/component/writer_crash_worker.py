@@ -5,6 +5,7 @@ Run as a program by `writer_machine.WriterMachine`. A step is a call that change
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - another user, as whom a test may run, cannot load it late
 import json
 import os
 import pickle
@@ -35,6 +36,14 @@ def _arm(trip: StepKiller) -> None:
     arm(trip)
     for name in _MORE_STEPS:
         setattr(os, name, _stepped(trip, name, getattr(os, name)))
+    flush = os.fsync
+
+    def named_flush(descriptor: int) -> None:
+        with trip._lock:  # files are flushed by several threads
+            flush(descriptor)
+            trip.steps[-1] += " " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    os.fsync = named_flush  # type: ignore[assignment]
 
 
 def _stepped(trip: StepKiller, name: str, real: Any) -> Any:

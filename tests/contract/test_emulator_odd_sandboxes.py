@@ -94,6 +94,22 @@ def test_late_programs(rig: EmulatorRig) -> None:
     assert logs(rig) == ("completed", "ran\n")
 
 
+@pytest.mark.parametrize("path", ["", "/initialize"])
+def test_any_request_tells_a_moved_clock(rig: EmulatorRig, path: str) -> None:
+    """In scripted time a late execution begins with the next request for its sandbox, whatever that is."""
+    clock = rig.clock
+    assert isinstance(clock, ScriptedClock)
+    rig.upload(files(a=b"1"))
+    rig.emulator.faults.script("execute: late 1e6")
+    assert execute(rig) == 200
+    clock.go_on(1e6)
+    execution = rig.sandbox.execution("work")
+    assert execution is not None
+    assert rig.api.request("POST" if path else "GET", f"{PATH}{path}").status_code == 200
+    execution.wait()
+    assert logs(rig) == ("completed", "ran\n")
+
+
 def test_a_late_program_needs_no_request(tmp_path: Path) -> None:
     """By a real clock a late execution begins by itself, also if its client has given up."""
     with started_rig(tmp_path / "data") as rig:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +20,8 @@ from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.removal_plan import within
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import SavedPath
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
@@ -24,14 +29,14 @@ from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.clock import SimulatedClock
-from tests.fuzz.model import SandboxModel, extracted_kinds, kinds_in, not_deleted
+from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
 
 # Parsed once, as every scenario has the same rules to begin with.
 SELECTION = Selection(SelectionSettings())
 # The values of the step `settings`: deletions, archive, a lifetime or 0 for the configured sandbox, the upload limit in
-# KiB a second, the quiet period, and whether to warn of changes in the sandbox.
-DEFAULTS = ("keep", "full", 0, 0, 1.0, False)
+# KiB a second, the quiet period, and agent_changes.
+DEFAULTS = ("mirror", "auto", 0, 0, 1.0, "save")
 
 
 class Settings:
@@ -53,13 +58,13 @@ class Settings:
         self.current = self._config(values)
 
     def _config(self, values: tuple[Any, ...]) -> Config:
-        deletions, archive, ttl_seconds, limit_kib, quiet_s, warns = values
+        deletions, archive, ttl_seconds, limit_kib, quiet_s, agent_changes = values
         sandbox: dict[str, Any] = {"base_url": self._base_url, "deletions": deletions}
         sandbox |= {"acquire": {"ttl_seconds": ttl_seconds}} if ttl_seconds else {"id": self._sandbox_id}
         return check_config(
             {
                 "workspace": {"path": str(self._workspace)},
-                "sandbox": {**sandbox, "warn_on_remote_changes": warns},
+                "sandbox": {**sandbox, "agent_changes": agent_changes},
                 "sync": {
                     "archive": archive,
                     "upload_limit_kib_per_second": limit_kib,
@@ -97,6 +102,7 @@ class Checker:
         workspace: Path,
         figures: Counter[str],
         *,
+        saved_versions: SavedVersions,
         sandbox_id: str,
         is_plain: bool,
     ) -> None:
@@ -104,12 +110,15 @@ class Checker:
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
+        self._saved_versions = saved_versions
         self.settings = Settings(emulator.base_url, workspace, sandbox_id)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
         self.sandboxes: dict[str, TrackedSandbox] = {}
         self.cycle: SyncCycle | None = None  # the last daemon's
         self.is_plain = is_plain
+        self.is_forced = False  # the sync that is under way
+        self.is_late = False  # an execution that syncd knows nothing of is under way
         self.wipes_sandboxes = False  # before each initialize, so that each archive must hold everything
         self.state_damaged = False
         self.operations = self._operations_at_sync = 0
@@ -140,31 +149,35 @@ class Checker:
     def track(self, sandbox: Sandbox) -> None:
         """Note each archive that is unpacked there and each reset, and look for the marks in each archive."""
         tracked = self.sandboxes[sandbox.id] = TrackedSandbox(sandbox)
-        initialize, reset = sandbox.initialize, sandbox.reset
+        initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
-        def tracked_initialize(packed: BinaryIO, bounds: Bounds) -> int:
+        def tracked_initialize(packed: BinaryIO, bounds: Bounds, *more: Any) -> int:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
             for mark in MARKS:
                 if mark in tar:
                     self.lose(f"{mark.decode()} was uploaded")
-            if self.is_plain or self.wipes_sandboxes:
+            self._account_for_removals(tracked)
+            if self.wipes_sandboxes:
                 for item in os.scandir(sandbox.workspace):
                     remove(Path(item.path))
                 tracked.model.cleared()
-            kinds = kinds_in(tar)
+            sent = sent_in(tar)
             try:
-                count = initialize(packed, bounds)
+                count = initialize(packed, bounds, *more)
             except ArchiveRefused as error:
                 if self.is_plain or "could not be extracted" not in str(error):
                     self.lose(f"an archive cannot be extracted: {error}")
                 remote = tree(sandbox.workspace)  # what could be extracted is there
-                tracked.model.extracted(extracted_kinds(kinds, remote), remote)
+                self._account_for_archive(tracked, sent, remote)
+                tracked.model.extracted(extracted_of(sent, remote), remote)
                 raise
-            tracked.model.extracted(kinds, tree(sandbox.workspace))
-            tracked.unrecorded |= kinds.keys()
-            tracked.paths, tracked.is_full = set(kinds), self.settings.of_daemon.sync.archive == "full"
+            remote = tree(sandbox.workspace)
+            self._account_for_archive(tracked, sent, remote)
+            tracked.model.extracted(sent, remote)
+            tracked.unrecorded |= sent.keys()
+            tracked.paths, tracked.is_full = set(sent), self.settings.of_daemon.sync.archive == "full"
             for other in self.sandboxes.values():
                 if other is not tracked:
                     other.model.forget()  # syncd's records are of one sandbox only
@@ -176,12 +189,129 @@ class Checker:
             self.figures["resets"] += 1
             if tracked.is_certain:
                 tracked.reset_away = tracked.requested
+            self._account_for_end(tracked, "was reset away")
             reset()
             tracked.model.cleared()
             tracked.requested = set()
 
+        def tracked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
+            start = packed.tell()
+            if not self.is_late:
+                self._note_look(tracked, packed)
+                packed.seek(start)
+            execute(name, packed, *more)
+
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]
+        sandbox.execute = tracked_execute  # type: ignore[method-assign]
+
+    def note_dump(self) -> None:
+        """Note that a dump begins, which shows everything."""
+        for tracked in self.sandboxes.values():
+            tracked.model.saw()
+
+    def note_arrived(self) -> None:
+        """Note that a sync succeeded."""
+        tracked, services = self.current, self.cycle.services if self.cycle is not None else None
+        if tracked is None or services is None:
+            return
+        # If something was changed meanwhile, it is not known here what was wanted then.
+        wanted = self.wanted() if tracked.model.made and self.is_unchanged_since_sync else tracked.model.synced
+        if not self.is_unchanged_since_sync:
+            wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
+        tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
+
+    def note_left(self, sandbox_id: str) -> None:
+        """Check that all that was changed in a sandbox was saved before another one took its place."""
+        tracked = self.sandboxes.get(sandbox_id)
+        unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
+        if tracked is not None and self._looks and not unsaved and not self.has_ended(tracked):
+            self.figures["sandboxes left"] += 1
+            self._account_for_end(tracked, "was left in a sandbox that is not used any more")
+
+    def _note_look(self, tracked: TrackedSandbox, packed: BinaryIO) -> None:
+        """Note which paths an execution looks at."""
+        with tarfile.open(fileobj=packed, mode="r:gz") as members, contextlib.suppress(KeyError):
+            member = members.extractfile("look.json")
+            request = json.loads(member.read()) if member is not None else {}
+            if request.get("find_new"):
+                tracked.model.saw()
+            elif request:
+                paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
+                actions = zip(paths, request["actions"], strict=True)
+                tracked.model.saw([path for path, action in actions if action != "e"])
+
+    # -- what becomes of the agent's versions
+
+    def _account_for_removals(self, tracked: TrackedSandbox) -> None:
+        """Check that what executions removed of the agent's was saved, and that it was removed for a reason."""
+        if not tracked.model.made or self.has_ended(tracked):
+            return
+        gone = tracked.model.gone(tree(tracked.sandbox.workspace))
+        for path, (entry, _) in gone.items():
+            self.figures["versions removed"] += 1
+            if not self._looks:
+                continue
+            if not self._is_saved(path, entry):
+                self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
+            elif not self.is_forced and self.is_unchanged_since_sync and not os.path.lexists(self.workspace / path):
+                self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, as it is not here")
+        tracked.model.removed(gone)
+
+    def _account_for_archive(self, tracked: TrackedSandbox, sent: Mapping[str, Sent], remote: Tree) -> None:
+        """Check that an archive had a right to overwrite what it overwrote of the agent's."""
+        model = tracked.model
+        if not model.made or not self._looks:
+            return
+        for path, (entry, seen) in model.gone(remote).items():
+            self.figures["versions overwritten"] += 1
+            what = f"the agent's {path!r} ({shown(entry)}) was overwritten"
+            only_agents = model.is_only_agents(path, sent) and not self.is_forced
+            if only_agents and model.stays(path):
+                self.lose(f"{what}, and syncd knew that it stays")
+            elif not seen or (self._nobody_looked and self._agent_changes == "save"):
+                self.figures["versions not looked at"] += 1
+            elif only_agents:
+                self.lose(f"{what}, and nobody changed it here")
+            elif self._agent_changes == "hold" and not self.is_forced:
+                self.lose(f"{what}, and it is to be held")
+            elif not self._is_saved(path, entry):
+                self.lose(f"{what}, and is not saved")
+
+    def _account_for_end(self, tracked: TrackedSandbox, what: str) -> None:
+        """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
+        self._account_for_removals(tracked)
+        if not self._looks:
+            return
+        is_excluded = self._is_excluded()
+        for path, (entry, seen) in tracked.model.gone({}).items():
+            if seen and not self._is_saved(path, entry) and not is_excluded(path, False):
+                self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
+
+    @property
+    def _agent_changes(self) -> str:
+        return self.settings.of_daemon.sandbox.agent_changes
+
+    @property
+    def _looks(self) -> bool:
+        return self._agent_changes != "overwrite"
+
+    @property
+    def _nobody_looked(self) -> bool:
+        services = self.cycle.services if self.cycle is not None else None
+        return services is not None and any(each.key == "remote-changes" for each in services.remote_changes.warnings)
+
+    def _is_saved(self, path: str, entry: Entry) -> bool:
+        """True if that version is among the saved ones; nothing is known of them once the state was damaged."""
+        return self.state_damaged or (path, _by_digest(entry)) in self._all_saved()
+
+    def _all_saved(self) -> list[tuple[str, Entry]]:
+        """Return all saved files, by the digests of their contents in the contents' place, and links."""
+        return [
+            (path, _saved_entry(saved))
+            for version in self._saved_versions.all()
+            for path, saved in version.paths.items()
+        ]
 
     def note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""
@@ -203,8 +333,9 @@ class Checker:
         archives = self.emulator.data_dir / "bucket/us" / tracked.sandbox.id / "workspace.tar.gz"
         with contextlib.suppress(OSError, ValueError, zlib.error):
             newest = max(archives.iterdir(), key=lambda path: path.name)
-            kinds = kinds_in(zlib.decompress(newest.read_bytes(), 31))
-            deleted = reset_away - kinds.items()
+            sent = sent_in(zlib.decompress(newest.read_bytes(), 31))
+            kinds = {(path, what.kind) for path, what in sent.items()}
+            deleted = reset_away - kinds
             if self.is_unchanged_since_sync:  # else a rule may have come since syncd saw that its path was deleted
                 is_excluded, wanted = self._is_excluded(), self.wanted()
                 # A change of kind is a reason, also where the new one is not in the archive, as its place was taken.
@@ -213,7 +344,7 @@ class Checker:
                 }
             if reset_away and not deleted and not self.state_damaged:
                 self.lose("the sandbox was reset, and nothing was deleted")
-            tracked.requested |= kinds.items()
+            tracked.requested |= kinds
 
     def note_not_found(self) -> None:
         """Note that syncd was told that a sandbox has ended: it forgets what remains from before the last archive."""
@@ -238,7 +369,7 @@ class Checker:
         sandbox = self.settings.of_daemon.sandbox
         for tracked in self.sandboxes.values():
             if (state / "unsure").exists():
-                if sandbox.deletions == "keep" and not sandbox.warn_on_remote_changes:
+                if sandbox.deletions == "keep" and sandbox.agent_changes == "overwrite":
                     tracked.model.forget(tracked.unrecorded)
             else:
                 tracked.unrecorded.clear()
@@ -257,6 +388,8 @@ class Checker:
     def note_sync(self) -> None:
         """Note that a sync begins."""
         self._operations_at_sync = self.operations
+        for tracked in self.sandboxes.values():
+            tracked.model.saw()
 
     @property
     def is_unchanged_since_sync(self) -> bool:
@@ -268,6 +401,7 @@ class Checker:
         for tracked in list(self.sandboxes.values()):
             if not tracked.sandbox.holds:
                 tracked.sandbox.wait()
+                self._account_for_removals(tracked)
 
     # -- what must hold
 
@@ -308,7 +442,26 @@ class Checker:
             blocked = {path: entry for path, entry in tracked.model.synced.items() if self._is_blocked(path)}
             self.lost += tracked.model.wrongly_removed({**remote, **blocked})
         if tracked.is_full:
-            self.lost += [f"{path!r} was in no archive" for path in wanted.keys() - tracked.paths]
+            unsent = [path for path in wanted.keys() - tracked.paths if not tracked.model.is_someone_elses(path)]
+            self.lost += [f"{path!r} was in no archive" for path in unsent]
+        held = set(self.held())
+        for path in held:
+            if not self.state_damaged and not tracked.model.is_someone_elses(path):
+                self.lose(f"{path!r} is held, and nobody changed it in the sandbox")
+        if self._agent_changes == "save":
+            unwritten = [path for path in tracked.model.unwritten(wanted, remote) if not within(path, held)]
+            self.lost += [f"{path!r} was changed on both sides, and is not written" for path in unwritten]
+        self._check_saved()
+
+    def _check_saved(self) -> None:
+        """Check that only versions of the agent are saved, where syncd knows what it had put there."""
+        treatments = {values[5] for values in self.settings.history}
+        if self.state_damaged or len(self.sandboxes) > 1 or "overwrite" in treatments:
+            return
+        made = {(path, _by_digest(entry)) for path, entry in self.sandboxes[self.sandbox_id].model.made}
+        for path, entry in self._all_saved():
+            if entry != FOLDER and (path, entry) not in made:
+                self.lose(f"{path!r} was saved as the agent's, who did not make it")
 
     def missing(self, wanted: Tree) -> list[str]:
         """Return the wanted paths that a live sandbox lacks; none if it has ended."""
@@ -329,6 +482,11 @@ class Checker:
         """Return the paths that the last daemon reported as blocked: these and all below stay as they are."""
         warnings = self.cycle.warnings if self.cycle is not None else []
         return tuple(each.key.removeprefix("blocked:") for each in warnings if each.key.startswith("blocked:"))
+
+    def held(self) -> tuple[str, ...]:
+        """Return the paths that the last daemon holds, as both sides changed them."""
+        services = self.cycle.services if self.cycle is not None else None
+        return services.remote_changes.held if services is not None else ()
 
     def has_other_links(self) -> bool:
         """True if an included file has hard links that are excluded."""
@@ -374,6 +532,23 @@ class FlushCheck:
             missing = self._checker.missing(self._wanted)
             if missing:
                 self._checker.lose(f"flush reported that all is in the sandbox, and {missing[:4]}")
+
+
+def _by_digest(entry: Entry) -> Entry:
+    """Return the entry with the digest of its content in the content's place."""
+    match entry:
+        case ("file", is_executable, bytes(content)):
+            return ("file", is_executable, hashlib.sha256(content).digest())
+    return entry
+
+
+def _saved_entry(saved: SavedPath) -> Entry:
+    match saved.kind:
+        case Kind.FILE:
+            return ("file", bool(saved.mode & 0o100), saved.digest)
+        case Kind.SYMLINK:
+            return ("link", saved.target)
+    return FOLDER
 
 
 def remove(path: Path) -> None:

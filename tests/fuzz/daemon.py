@@ -19,8 +19,9 @@ from syncd.remote.remote_job import JobRunner, RemoteJob
 from syncd.report.sync_failure import SyncFailure
 from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sync.delivery import SyncObserver
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 from tests.fuzz.simulation import Simulation
 
 
@@ -107,6 +108,7 @@ class SimulatedCycle(SyncCycle):
         checker = simulation.checker
         simulation.figures["full scans" if changed is None else "partial scans"] += 1
         baseline, sandbox_id = self.baseline, self.target.sandbox_id if self.target else ""
+        checker.is_forced = sync_mode is SyncMode.FORCED
         try:
             outcome = super().run(sync_mode, observer, changed)
         except (SyncdError, StepFailed, Superseded, OSError):
@@ -120,6 +122,10 @@ class SimulatedCycle(SyncCycle):
         if simulation.workspace_replaced and is_unforced and baseline and is_same and not checker.state_damaged:
             checker.check_replaced(baseline)
         simulation.workspace_replaced = False
+        checker.sandbox_id = self.target.sandbox_id if self.target is not None else checker.sandbox_id
+        if sandbox_id != checker.sandbox_id and not checker.state_damaged:
+            checker.note_left(sandbox_id)
+        checker.note_arrived()
         return outcome
 
 

@@ -1,6 +1,9 @@
 """The model of one sandbox: what it must hold, may hold and must not hold.
 
 It is kept from what syncd's archives put there and what an agent in the sandbox wrote and removed. It never asks syncd.
+
+A version of the agent is *seen* once a sync or a look began after it was made: from then on it may be overwritten or
+removed only if it is saved at home, and not at all where nothing but it differs from what was put there.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from tests.fuzz.operations import Tree
@@ -17,12 +22,27 @@ Entry = tuple[object, ...]
 FOLDER: Entry = ("folder",)
 
 
+class Emptied(Enum):
+    """How far it is known that the agent removed everything."""
+
+    NO = "no, or everything was sent again since"
+    UNSEEN = "yes"
+    SEEN = "yes, and a sync began since"
+
+
 class SandboxModel:
     """One sandbox's model. `synced`: put there by syncd; `agent`: changed by the agent since, None for removed."""
 
     def __init__(self) -> None:
         self.synced: Tree = {}
         self.agent: dict[str, Entry | None] = {}
+        self.made: set[tuple[str, Entry]] = set()  # every version that the agent ever made
+        self._unseen: set[str] = set()
+        self._arrived: dict[str, Sent] = {}
+        self._sent: dict[str, Sent] = {}
+        self._stays: set[str] = set()
+        self._emptied = Emptied.NO
+        self._refilled = False  # an archive was unpacked since it is known that the sandbox was emptied
         self._agent_folders: set[str] = set()
         self._overwritten: set[str] = set()
         self._forgotten: set[str] = set()
@@ -30,10 +50,12 @@ class SandboxModel:
 
     # -- what happens
 
-    def extracted(self, kinds: Mapping[str, str], remote: Tree) -> None:
+    def extracted(self, sent: Mapping[str, Sent], remote: Tree) -> None:
         """Note that an archive with these paths was unpacked, over files and in folders' places; `remote` is after."""
-        for path, kind in kinds.items():
-            if kind != "folder":
+        for path, what in sent.items():
+            if remote.get(path) != what.entry:
+                continue  # it was extracted through a link of the agent's
+            if what.kind != "folder":
                 self._drop_below(path)
             for parent in _parents(path):
                 if self.synced.get(parent, FOLDER) != FOLDER:
@@ -41,33 +63,95 @@ class SandboxModel:
                 if self.agent.get(parent, FOLDER) != FOLDER:
                     del self.agent[parent]
             self.agent.pop(path, None)
-            self._overwritten.discard(path)
-            self._forgotten.discard(path)
-            self._obstructed.discard(path)
+            for paths in (self._overwritten, self._forgotten, self._obstructed, self._unseen):
+                paths.discard(path)
             self.synced[path] = remote[path]
+            self._sent[path] = what
+        if self._emptied is Emptied.SEEN:
+            self._refilled = True
+
+    def arrived(self, wanted: Collection[str], stays: Iterable[str], *, looked: bool) -> None:
+        """Note that syncd knows that all it sent is there.
+
+        Of other paths than the `wanted` ones it knows nothing. It found that these `stays` as they are there. A sandbox
+        that was emptied is filled again if it `looked`.
+        """
+        if self._refilled and looked:
+            self._emptied, self._refilled = Emptied.NO, False
+            self.agent = {path: entry for path, entry in self.agent.items() if entry is not None}
+        known = self._arrived | self._sent
+        self._arrived = {path: known[path] for path in known if path in wanted}
+        self._sent = {}
+        self._stays = {path for path in stays if path in self.agent}
 
     def cleared(self) -> None:
         """Note that the sandbox is empty."""
+        made = self.made
         self.__init__()  # type: ignore[misc]
+        self.made = made
 
-    def agent_wrote(self, path: str, content: bytes) -> None:
-        if path in self.synced:
-            self._overwritten.add(path)
-        self.agent[path] = ("file", False, content)
-        for parent in _parents(path):
-            self._agent_folders.add(parent)
-            if self.agent.get(parent, FOLDER) is None:
-                del self.agent[parent]
+    def agent_changed(self, before: Tree, after: Tree) -> None:
+        """Note what the agent did, by the sandbox's content before and after it."""
+        self._emptied, self._refilled = Emptied.UNSEEN if before and not after else Emptied.NO, False
+        for path in before.keys() | after.keys():
+            entry = after.get(path)
+            if entry == before.get(path):
+                continue
+            if entry is None:
+                self.agent[path] = None
+                self._agent_folders.discard(path)
+                continue
+            if path in self.synced:
+                self._overwritten.add(path)
+            if entry == FOLDER:
+                self._agent_folders.add(path)
+                if path in before or path in self.synced:
+                    self.agent[path] = entry
+            else:
+                self.made.add((path, entry))
+                self._unseen.add(path)
+                self.agent[path] = entry
+            for parent in _parents(path):
+                self._agent_folders.add(parent)
+                if self.agent.get(parent, FOLDER) is None:
+                    del self.agent[parent]
 
-    def agent_removed(self, path: str, remote: Tree) -> None:
-        """Note that the agent removed the path and all below it; `remote` is from before."""
-        for each in remote:
-            if each == path or each.startswith(f"{path}/"):
-                self.agent[each] = None
+    def saw(self, paths: Collection[str] | None = None) -> None:
+        """Note that a sync, or a look at these paths, begins: what the agent did there until now is seen."""
+        self._unseen = set() if paths is None else self._unseen - set(paths)
+        if paths is None and self._emptied is Emptied.UNSEEN:
+            self._emptied = Emptied.SEEN
+
+    def gone(self, remote: Tree) -> dict[str, tuple[Entry, bool]]:
+        """Return the agent's versions that are no longer there, each with True if it was seen."""
+        return {
+            path: (entry, path not in self._unseen)
+            for path, entry in self.agent.items()
+            if entry is not None and entry != FOLDER and remote.get(path) != entry
+        }
+
+    def removed(self, paths: Iterable[str]) -> None:
+        """Note that syncd removed these."""
+        for path in paths:
+            self.agent.pop(path, None)
+            self.synced.pop(path, None)
+            self._unseen.discard(path)
+
+    def is_only_agents(self, path: str, sent: Mapping[str, Sent]) -> bool:
+        """True if that path is sent as it arrived before: the change there is the only one."""
+        return path in sent and path not in self._forgotten and self._arrived.get(path) == sent[path]
+
+    def stays(self, path: str) -> bool:
+        """True if syncd had found out that the path stays as it is there."""
+        return path in self._stays
 
     def forget(self, paths: Iterable[str] | None = None) -> None:
         """Note that syncd has no record of these paths, or of any, and need not remove them."""
-        self._forgotten |= self.synced.keys() if paths is None else self.synced.keys() & set(paths)
+        forgotten = self.synced.keys() if paths is None else self.synced.keys() & set(paths)
+        self._forgotten |= forgotten
+        self._arrived = {path: what for path, what in self._arrived.items() if path not in forgotten}
+        self._sent = {path: what for path, what in self._sent.items() if path not in forgotten}
+        self._stays -= set(forgotten)
 
     def note_obstructed(self, workspace: Path) -> None:
         """Note the paths that now have another kind in the workspace: syncd may remove them to put the new one there.
@@ -89,6 +173,24 @@ class SandboxModel:
             for path, entry in sorted(wanted.items())
             if remote.get(path) != entry and not self._is_agents(path)
         ]
+
+    def unwritten(self, wanted: Tree, remote: Tree) -> list[str]:
+        """Return the paths that differ on both sides from what had arrived: the one here is to be written."""
+        return [
+            path
+            for path, entry in sorted(wanted.items())
+            if remote.get(path) != entry
+            and self.agent.get(path) is not None
+            and path in self._arrived
+            and self._arrived[path].entry != entry
+            and all(self.agent.get(parent, FOLDER) == FOLDER for parent in _parents(path))
+        ]
+
+    def is_someone_elses(self, path: str) -> bool:
+        """True if the path, what is below it, or a folder above it may be the agent's."""
+        start = f"{path}/"
+        others = {*self.agent, *self._forgotten, *self._agent_folders}
+        return self._is_agents(path) or any(each == path or each.startswith(start) for each in others)
 
     def left_over(self, wanted: Tree, remote: Tree, *, exactly: bool) -> list[str]:
         """Return the unwanted paths that syncd put there. `exactly`: also those that the agent overwrote."""
@@ -140,24 +242,52 @@ class SandboxModel:
         for entries in (self.synced, self.agent):
             for each in [each for each in entries if each.startswith(start)]:
                 del entries[each]
-        for paths in (self._agent_folders, self._overwritten, self._forgotten, self._obstructed):
+        for paths in (self._agent_folders, self._overwritten, self._forgotten, self._obstructed, self._unseen):
             paths.difference_update([each for each in paths if each.startswith(start)])
 
 
-def kinds_in(tar: bytes) -> dict[str, str]:
-    """Return the paths in an archive with their kinds, as a `Tree` calls them."""
+@dataclass(frozen=True)
+class Sent:
+    """One member of an archive. `kind` is as a `Tree` calls it, `content` a file's bytes or a link's target."""
+
+    kind: str
+    mode: int
+    content: bytes
+
+    @property
+    def entry(self) -> Entry:
+        """The entry of a `Tree` once it is extracted."""
+        match self.kind:
+            case "folder":
+                return FOLDER
+            case "link":
+                return ("link", os.fsdecode(self.content))
+            case _:
+                return ("file", bool(self.mode & 0o100), self.content)
+
+
+def sent_in(tar: bytes) -> dict[str, Sent]:
+    """Return the members of an archive by their paths."""
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as members:
-        named = ((member.name.removeprefix("./"), member) for member in members)
         return {
-            name: "folder" if member.isdir() else "link" if member.issym() else "file"
-            for name, member in named
-            if name not in ("", ".")
+            name: _sent(members, member)
+            for member in members
+            if (name := member.name.removeprefix("./")) not in ("", ".")
         }
 
 
-def extracted_kinds(kinds: Mapping[str, str], remote: Tree) -> dict[str, str]:
-    """Return those of an archive's paths that have its kind in the sandbox, after an incomplete extraction."""
-    return {path: kind for path, kind in kinds.items() if remote.get(path, ("",))[0] == kind}
+def _sent(members: tarfile.TarFile, member: tarfile.TarInfo) -> Sent:
+    if member.isdir():
+        return Sent("folder", member.mode, b"")
+    if member.issym():
+        return Sent("link", 0, os.fsencode(member.linkname))
+    file = members.extractfile(member)
+    return Sent("file", member.mode, b"" if file is None else file.read())
+
+
+def extracted_of(sent: Mapping[str, Sent], remote: Tree) -> dict[str, Sent]:
+    """Return those of an archive's paths that are as sent in the sandbox, after an incomplete extraction."""
+    return {path: what for path, what in sent.items() if remote.get(path) == what.entry}
 
 
 def not_deleted(paths: Iterable[str], remote: Tree) -> list[str]:

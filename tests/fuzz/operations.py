@@ -378,27 +378,79 @@ class Operations:
         return tree
 
 
-class Agent:
-    """The agent's operations in a sandbox. Its files have contents of their own."""
+class SandboxAgent:
+    """The agent's operations in a sandbox, on the paths that a scenario names. Its files have contents of their own.
+
+    One that does not fit raises `OSError` and changes little or nothing. What it writes gets an mtime that differs from
+    the old one in whole seconds, which is all that an archive tells.
+    """
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
 
-    def write(self, path: str, text: int) -> bytes:
-        """Write the whole file and the folders above it, and return its content."""
-        place, content = _inside(self._workspace, path), b"agent %d" % text
-        place.parent.mkdir(parents=True, exist_ok=True)
+    def agent_writes(self, path: str, text: int) -> None:
+        """Write the whole file and the folders above it; a link is replaced."""
+        place = self._place(path)
+        before = place.lstat() if os.path.lexists(place) else None
         if place.is_symlink():
             place.unlink()
-        _write(place, content)
+        _write(place, b"agent %d" % text)
         place.chmod(0o644)
-        return content
+        if before is not None and int(before.st_mtime) == int(place.stat().st_mtime):
+            os.utime(place, (before.st_atime, before.st_mtime + 1))
 
-    def remove(self, path: str) -> None:
+    def agent_edits_alike(self, path: str, text: int) -> None:
+        """Overwrite a file by other bytes of the same size, and set its mtime back."""
+        file = self._file(path)
+        before = file.stat()
+        word = b"agent%x-" % text
+        _write(file, (word * (before.st_size // len(word) + 1))[: before.st_size])
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def agent_chmod(self, path: str) -> None:
+        """Make a file executable, or no more."""
+        file = self._file(path)
+        file.chmod(file.stat().st_mode ^ 0o100)
+
+    def agent_links(self, path: str, target: str) -> None:
+        """Put a symlink there, in the place of what is there, a whole folder too."""
+        place = self._place(path)
+        if os.path.lexists(place):
+            _remove(place)
+        place.symlink_to(target)
+
+    def agent_makes_folder(self, path: str, text: int) -> None:
+        """Put a folder with a file in it there, in the place of a file or link."""
+        place = self._place(path)
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+            place.unlink()
+        self.agent_writes(f"{path}/agents", text)
+
+    def agent_removes(self, path: str) -> None:
         """Remove a file or a whole tree."""
         place = _inside(self._workspace, path)
         place.lstat()
         _remove(place)
+
+    def agent_empties(self) -> None:
+        """Remove everything."""
+        for place in self._workspace.iterdir():
+            _remove(place)
+
+    def _file(self, path: str) -> Path:
+        place = _inside(self._workspace, path)
+        if not stat.S_ISREG(place.lstat().st_mode):
+            raise IsADirectoryError(path)
+        return place
+
+    def _place(self, path: str) -> Path:
+        place = _inside(self._workspace, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+AGENT_STEPS = frozenset(name for name in vars(SandboxAgent) if name.startswith("agent_"))
+"""The steps that change the sandbox as its agent would."""
 
 
 def _inside(top: Path, path: str) -> Path:

@@ -29,6 +29,7 @@ from syncd.sync import sandbox_factory
 from syncd.watch import inotify_watch
 from tests.fuzz.checker import SELECTION
 from tests.fuzz.clock import MACHINE, ServerClock, SimulatedClock
+from tests.fuzz.configured_generator import generate
 from tests.fuzz.daemon import (
     SimulatedCycle,
     SimulatedDaemon,
@@ -37,7 +38,7 @@ from tests.fuzz.daemon import (
     SimulatedNotifier,
 )
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.scenario import Scenario, Step, generate, render, shrink
+from tests.fuzz.scenario import Scenario, Step, render, shrink
 from tests.fuzz.simulation import KEY, Simulation
 
 EFFECTS = frozenset({"open", "os.rename", "os.remove", "os.scandir", "os.listdir", "os.mkdir", "os.rmdir"})
@@ -59,6 +60,7 @@ class SharedEmulator:
         faults = self.emulator.faults
         faults.on("acquire", "after", lambda _: _running[-1].checker.note_acquire())
         faults.on("initialize", "before", _note_initialize)
+        faults.on("dump", "before", lambda _: _running[-1].checker.note_dump())
         faults.on("upload", "before", lambda _: _running[-1].checker.note_upload())
         for op in ("execution-logs", "execution-status"):
             # A program runs in the machine's time: in scripted time it has ended by then, unless it is held.
@@ -76,6 +78,11 @@ class SharedEmulator:
         self.used += 1
         self.clock = SimulatedClock()
         return Simulation(self.emulator, self.clock, folder, scenario, figures, sandbox_id=f"box{self.used}")
+
+
+def running_simulation() -> Simulation:
+    """Return the simulation that runs now."""
+    return _running[-1]
 
 
 def run(shared: SharedEmulator, folder: Path, scenario: Sequence[Step], figures: Counter[str]) -> Simulation:

@@ -20,20 +20,22 @@ import httpx
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.core.api_key import ApiKey
+from syncd.core.directories import directories_for
 from syncd.core.errors import NeedsPerson
 from syncd.core.interrupt import Interrupt
 from syncd.daemon import build
-from syncd.daemon.build import RuntimeContext, folders_of
+from syncd.daemon.build import RuntimeContext
 from syncd.daemon.signals import Signals
 from syncd.daemon.sync_requests import SyncRequest
 from syncd.daemon.wakeup import Wakeup
 from syncd.emulator import Emulator
 from syncd.report.status_publisher import RunTotals
+from syncd.sandbox.saved_versions import SavedVersions
 from tests.fuzz.checker import Checker, FlushCheck, TrackedSandbox, remove
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.damage import damage
 from tests.fuzz.inotify import ManualInotify
-from tests.fuzz.operations import OTHER_FOLDER, Agent, Operations, tree
+from tests.fuzz.operations import AGENT_STEPS, OTHER_FOLDER, Operations, SandboxAgent, tree
 from tests.fuzz.scenario import Scenario, Step
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 KEY = "sk-key-of+the/tests="
 # Steps that make a scenario differ from the plain ones: see `Checker.is_plain`.
-UNUSUAL = frozenset({"settings", "reconfigure", "agent_writes", "agent_removes"})
+UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS
 # A daemon that has waited so often and is not idle never will be.
 MAX_WAITS = 400
 # Steps that need a running daemon.
@@ -52,6 +54,7 @@ DAEMON_STEPS = frozenset(
         "advance",
         "suspend",
         "request_sync",
+        "push_force",
         "flush",
         "pause",
         "resume",
@@ -92,7 +95,18 @@ class Simulation:
         self.workspace.mkdir(parents=True)
         self.operations = Operations(self.workspace, folder)
         is_plain = not any(step.name in UNUSUAL for step in self.scenario)
-        self.checker = Checker(emulator, clock, self.workspace, figures, sandbox_id=sandbox_id, is_plain=is_plain)
+        self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._folders = directories_for(str(self.workspace), self._environ)
+        self._folders.make()
+        self.checker = Checker(
+            emulator,
+            clock,
+            self.workspace,
+            figures,
+            saved_versions=SavedVersions(self._folders.state, clock),
+            sandbox_id=sandbox_id,
+            is_plain=is_plain,
+        )
         self.settings = self.checker.settings
         self.log: list[str] = []
         self.coarse_times = False
@@ -100,8 +114,6 @@ class Simulation:
         self.workspace_replaced = False  # and no forced sync has confirmed it
         self.unanswered_jobs: list[str] = []
         self._configured_id = sandbox_id
-        self._environ = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._folders = folders_of(self.settings.current, self._environ)
         self._injects = False
         self._points = 0  # injection points that this sync has reached
         self._pending: list[Step] = []  # at injection points of the next sync
@@ -222,6 +234,9 @@ class Simulation:
                 self.clock.suspend(step.args[0])
             case "request_sync":
                 daemon.request(SyncRequest())
+            case "push_force":
+                if self.workspace.is_dir() and not daemon.is_paused:
+                    daemon.request(SyncRequest(sync_mode=SyncMode.FORCED))
             case "flush":
                 if self.workspace.is_dir() and not daemon.is_paused:
                     daemon.request(SyncRequest(FlushCheck(self.checker), lasting=True))  # type: ignore[arg-type]
@@ -359,7 +374,7 @@ class Simulation:
             if self._injects and not self._saved:
                 self._at_request.remove(each)
                 with self.injection(enabled=False):
-                    self._do(Step(each[2]))
+                    self._do(Step(each[2], each[3:]))
 
     # -- steps that need no daemon
 
@@ -386,7 +401,7 @@ class Simulation:
                 self.checker.wipes_sandboxes = True
             case "at_request":
                 self._at_request.append(step.args)
-            case "agent_writes" | "agent_removes" | "sandbox_expires":
+            case name if name in AGENT_STEPS or name == "sandbox_expires":
                 live = self.checker.live
                 if live is not None:
                     self._change_sandbox(live, step)
@@ -447,20 +462,18 @@ class Simulation:
         """Change the sandbox, as its agent or its end would."""
         self._log(f"{step.name}{step.args}")
         self.checker.wait_for_executions()
-        sandbox, model = tracked.sandbox, tracked.model
-        agent = Agent(sandbox.workspace)
+        sandbox = tracked.sandbox
+        if step.name == "sandbox_expires":
+            if sandbox.id != self._configured_id:
+                sandbox.record.expires_at_s = 0.0
+                self._expired_early.add(sandbox.id)
+                self.figures["sandbox changes"] += 1
+            return
+        before = tree(sandbox.workspace)
         with contextlib.suppress(OSError):
-            match step.name:
-                case "agent_writes":
-                    model.agent_wrote(step.args[0], agent.write(*step.args))
-                case "agent_removes":
-                    before = tree(sandbox.workspace)
-                    agent.remove(*step.args)
-                    model.agent_removed(step.args[0], before)
-                case "sandbox_expires" if sandbox.id != self._configured_id:
-                    sandbox.record.expires_at_s = 0.0
-                    self._expired_early.add(sandbox.id)
+            getattr(SandboxAgent(sandbox.workspace), step.name)(*step.args)
             self.figures["sandbox changes"] += 1
+        tracked.model.agent_changed(before, tree(sandbox.workspace))
 
     def release_executions(self) -> None:
         for tracked in self.checker.sandboxes.values():
@@ -476,11 +489,13 @@ class Simulation:
             if live is None or live.sandbox.execution(name) is not None:
                 continue
             url = f"{self.emulator.base_url}/local-sandbox/{live.sandbox.id}/execute?region=us"
+            self.checker.is_late = True
             with self._without_faults():
                 response = httpx.post(
                     url, headers={"Authorization": f"Bearer {KEY}"}, json={"execution_name": name}, trust_env=False
                 )
             self.figures["late executions"] += response.status_code == 200
+            self.checker.is_late = False
             self._log(f"{name} arrives late: {response.status_code}")
             self.checker.wait_for_executions()
 

@@ -16,7 +16,7 @@ import pytest
 from syncd.archive.chunk_store import ChunkStore, Piece, PieceWriter
 from syncd.core.directories import directories_for
 from syncd.daemon import build
-from syncd.sync.sync_cycle import Outcome
+from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 # By this clock every file is old enough for its stamp to be trusted.

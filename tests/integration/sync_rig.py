@@ -18,8 +18,9 @@ from syncd.emulator import Emulator
 from syncd.emulator.request_log import RequestRecord
 from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.http_client import HttpClient
+from syncd.sync.outcome import Outcome
 from syncd.sync.status_document import State
-from syncd.sync.sync_cycle import Outcome, SyncCycle
+from syncd.sync.sync_cycle import SyncCycle
 from tests.clock import ScriptedClock
 
 KEY = "sk-key-of+the/test="

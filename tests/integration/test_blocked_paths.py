@@ -14,7 +14,7 @@ import pytest
 
 from syncd.archive.snapshotter import SyncMode
 from syncd.sandbox import blocked_paths_in_sandbox
-from syncd.sync.sync_cycle import Outcome
+from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
 
 DELETIONS = ["keep", "mirror", "reset"]

@@ -5,8 +5,9 @@ Some dozens run here; `python -m tests.fuzz` runs as many as asked for.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,26 @@ import pytest
 from syncd.archive.snapshotter import Snapshotter
 from syncd.remote.remote_job import RemoteJob
 from syncd.remote.target import Target
-from syncd.sandbox import provider, remover
+from syncd.sandbox import look, provider
 from syncd.sandbox.blocked_paths import BlockedPaths
 from syncd.sandbox.deletions import DeletionSync
-from syncd.sandbox.partial_archives import PartialArchives
-from syncd.sandbox.remover import Remover
+from syncd.sandbox.look import Looker
+from syncd.sandbox.partial_archives import PartialArchives, _Proof
+from syncd.sandbox.pending_removals import PendingRemoval
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sandbox.removal_plan import Deletions
 from syncd.scan import manifest
+from syncd.scan.manifest import Kind, Manifest, as_read
 from syncd.scan.tree_cache import TreeCache
-from syncd.sync import sync_cycle
+from syncd.sync import preparation, sync_cycle
+from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_cycle import SyncCycle
 from syncd.sync.sync_state import SyncState
 from syncd.watch.changes import Changes
 from syncd.watch.dirty_directories import DirtyDirectories
-from tests.fuzz.runner import SharedEmulator, report, run
-from tests.fuzz.scenario import Step, generate, parse, render, shrink
+from tests.fuzz.configured_generator import generate
+from tests.fuzz.runner import SharedEmulator, report, run, running_simulation
+from tests.fuzz.scenario import Step, parse, render, shrink
 from tests.fuzz.simulation import Simulation
 
 BATCH = 16
@@ -84,7 +91,7 @@ LOST_ONCE = {
         revert('f')
     """,
     "a partial archive that held everything counted as the proof for partial archives": """
-        settings('keep', 'changes', 0, 0, 1.0, False)
+        settings('keep', 'auto', 0, 0, 1.0, 'overwrite')
         wipe_sandboxes()
         write('f', 8, 1)
         wait_idle()
@@ -93,7 +100,7 @@ LOST_ONCE = {
         write('g', 8, 3)
     """,
     "a name that is not UTF-8 was missing after a partial archive": """
-        settings('keep', 'changes', 0, 0, 1.0, False)
+        settings('keep', 'auto', 0, 0, 1.0, 'overwrite')
         wipe_sandboxes()
         write('f', 8, 1)
         write('\\udcff', 300, 2)
@@ -101,7 +108,7 @@ LOST_ONCE = {
         write('f', 8, 3)
     """,
     "partial archives were trusted where the sandbox gave no dump": """
-        settings('keep', 'changes', 0, 0, 1.0, False)
+        settings('keep', 'auto', 0, 0, 1.0, 'overwrite')
         wipe_sandboxes()
         write('f', 8, 1)
         write('g', 8, 2)
@@ -170,22 +177,28 @@ def _ignore_hard_links(patch: pytest.MonkeyPatch) -> None:
 
 
 def _remove_changed_agent_files(patch: pytest.MonkeyPatch) -> None:
-    real = remover._job
+    real = look.new_job
 
     def job(*args: Any) -> RemoteJob:
         made = real(*args)
-        program = made.files["main.py"].replace(b'return "changed"', b"pass")
+        compared = b"elif not _same_as_any(found, versions):"
+        assert compared in made.files["main.py"]
+        program = made.files["main.py"].replace(compared, b"elif False:")
         return RemoteJob(made.name, made.purpose, {**made.files, "main.py": program})
 
-    patch.setattr(remover, "_job", job)
+    patch.setattr(look, "new_job", job)
 
 
 def _forget_late_executions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Remover, "settle_pending", lambda self, _: self._forget())
+    def settle(self: Looker, notes: Collection[PendingRemoval], check: object) -> None:
+        for note in list(notes):
+            self._forget(note.name)
+
+    patch.setattr(Looker, "_settle", settle)
 
 
 def _record_only_the_last_manifest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SyncState, "possibly_applied", lambda self, target: {})
+    patch.setattr(SyncState, "possibly_applied", lambda self, target: ())
 
 
 def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -193,8 +206,7 @@ def _delete_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _reset_without_deletions(patch: pytest.MonkeyPatch) -> None:
-    real = DeletionSync.remove
-    patch.setattr(DeletionSync, "remove", lambda self, paths, wanted: real(self, paths or {"any": []}, wanted))
+    patch.setattr(DeletionSync, "resets", lambda self, _: self._deletions is Deletions.RESET)
 
 
 def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
@@ -202,7 +214,11 @@ def _send_a_partial_archive_after_a_reset(patch: pytest.MonkeyPatch) -> None:
 
 
 def _skip_the_proof_for_partial_archives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PartialArchives, "proved", lambda self, _: True)
+    def proved(self: PartialArchives, *_: object) -> bool:
+        self._proof = _Proof(self._target, [])
+        return True
+
+    patch.setattr(PartialArchives, "proved", proved)
 
 
 def _confuse_sandboxes(patch: pytest.MonkeyPatch) -> None:
@@ -235,12 +251,75 @@ def _block_free_paths(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BlockedPaths, "_blocked_of", lambda self, _: {"b": "d"})
 
 
-_MIRROR, _RESET, _CHANGES = (
-    f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, False)\n write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
-    for deletions, archive in (("mirror", "full"), ("reset", "changes"), ("keep", "changes"))
+def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
+    real = SyncCycle._record
+
+    def record(self: SyncCycle, services: SandboxServices, manifest: Manifest, follow_up: Collection[str] = ()) -> None:
+        on_disk = {}
+        for path, entry in manifest.items():
+            place = running_simulation().workspace / path
+            on_disk[path] = entry
+            if entry.kind is Kind.FILE and place.is_file():
+                content = place.read_bytes()
+                right_size = replace(entry, size_bytes=len(content))
+                on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
+        real(self, services, on_disk, follow_up)
+
+    patch.setattr(SyncCycle, "_record", record)
+
+
+def _overwrite_by_whole_archives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SyncCycle, "_stays", lambda self, *_: frozenset())
+    patch.setattr(preparation, "withheld", lambda *_: frozenset())
+
+
+def _save_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RemoteChanges, "save", lambda self, *_: None)
+
+
+def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = preparation.decide
+    patch.setattr(preparation, "decide", lambda *args: replace(real(*args), held={}))
+
+
+def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    real = RemoteChanges.__init__
+
+    def forgetful(self: RemoteChanges, **parts: Any) -> None:
+        real(self, **parts)
+        self._held, self._kept = {}, set()
+
+    patch.setattr(RemoteChanges, "__init__", forgetful)
+
+
+def _mistake_an_emptied_sandbox(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(preparation, "was_emptied", lambda *_: False)
+
+
+_MIRROR, _FULL, _RESET, _HOLD, _OVERWRITE = (
+    f"settings({deletions!r}, {archive!r}, 0, 0, 1.0, {agent_changes!r})\n"
+    "write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
+    for deletions, archive, agent_changes in (
+        ("mirror", "auto", "save"),
+        ("mirror", "full", "save"),
+        ("reset", "auto", "save"),
+        ("mirror", "auto", "hold"),
+        ("mirror", "full", "overwrite"),
+    )
 )
-_ACQUIRE = "settings('keep', 'full', 600, 0, 1.0, False)\n write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
+_ACQUIRE = "settings('mirror', 'auto', 600, 0, 1.0, 'save')\n write('f', 8, 1)\n write('a/g', 8, 2)\n wait_idle()\n"
+_BOTH = "agent_writes('f', 3)\n write('f', 8, 4)\n wait_idle()"
+_NOBODY_LOOKS = "fault('execute: 404 x99')\n fault('dump: 404 x99')\n"
 PLANTED = {
+    _take_the_base_from_the_disk: _MIRROR
+    + "at_request('initialize', 'before', 'write', 'f', 8, 4)\n write('f', 8, 3)\n wait_idle()",
+    _overwrite_by_whole_archives: _FULL + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()",
+    _save_nothing: _MIRROR + _BOTH,
+    _hold_nothing: _HOLD + _BOTH,
+    _forget_kept_paths_at_a_restart: _FULL
+    + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n"
+    + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
+    _mistake_an_emptied_sandbox: _MIRROR + "agent_empties()\n write('f', 8, 3)\n wait_idle()",
     _remove_changed_agent_files: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
     _forget_late_executions: _MIRROR
     + "fault('execute: reset')\n remove('f')\n wait_failing()\n kill()\n write('f', 8, 1)\n wait_idle()",
@@ -251,11 +330,11 @@ PLANTED = {
     _reset_for_a_new_rule: _RESET + "write_rules('.gitignore', 'f\\n')\n wait_idle()",
     _ignore_unlinked_names: "write('f', 8, 1)\n write('a/f', 8, 2)\n wait_idle()\n"
     "rotate('a/f', 'a/g')\n wait_idle()\n write_unlinked('a/f', 3)\n wait_idle()",
-    _ignore_blocked_paths: _MIRROR + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
-    _block_free_paths: _MIRROR
+    _ignore_blocked_paths: _OVERWRITE + "agent_writes('b/f', 3)\n write('b', 8, 4)\n write('f', 8, 5)\n wait_idle()",
+    _block_free_paths: _OVERWRITE
     + "agent_writes('b/f', 3)\n write('b', 8, 4)\n wait_idle()\n agent_removes('b')\n write('b', 8, 5)\n wait_idle()",
     _send_a_partial_archive_after_a_reset: _RESET + "write('f', 8, 3)\n wait_idle()\n remove('f')\n wait_idle()",
-    _skip_the_proof_for_partial_archives: "wipe_sandboxes()\n" + _CHANGES + "write('f', 8, 3)\n wait_idle()",
+    _skip_the_proof_for_partial_archives: "wipe_sandboxes()\n" + _MIRROR,
     _confuse_sandboxes: _ACQUIRE + "advance(650)\n wait_idle()",
     _acquire_without_limit: _ACQUIRE
     + "\n".join(f"sandbox_expires()\n write('f', 8, {text})\n wait_idle()" for text in (3, 4, 5)),

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -135,8 +136,7 @@ def begin_late(rig: Rig, name: str) -> int:
 
 def exported(rig: Rig, monkeypatch: pytest.MonkeyPatch, pack: Callable[[Path, BinaryIO], None]) -> None:
     """Have the emulator export an execution's folder in another way."""
-    executions = rig.sandbox.folder / "executions"
-    monkeypatch.setattr(rig.sandbox, "export", lambda name, file: pack(executions / name, file))
+    monkeypatch.setattr(rig.sandbox, "export", lambda execution, file: pack(Path(execution.folder), file))
 
 
 def tar_gz(folder: Path, file: BinaryIO) -> None:
@@ -144,9 +144,16 @@ def tar_gz(folder: Path, file: BinaryIO) -> None:
         tar.add(folder, arcname=".")
 
 
-def test_the_export_may_be_a_tar_gz(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def zipped(folder: Path, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder).as_posix())
+
+
+def test_the_export_may_be_a_zip(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The API's description says zip, its documentation tar.gz."""
-    exported(rig, monkeypatch, tar_gz)
+    exported(rig, monkeypatch, zipped)
     place(rig, "a")
     assert fetched(look(rig, {"a": item(FETCH)})) == {"a": "ours"}
 
@@ -188,14 +195,16 @@ def test_a_look_of_another_kind_of_failure(rig: Rig) -> None:
         look(rig, {})
     rig.emulator.faults.clear()
     looking = looker(rig)
-    running = looking.start(LookRequest({"a": item(COMPARE, a_file("ours"))}))
+    running = looking.start(LookRequest({"a": item(FETCH, a_file("ours"))}))
     rig.sandbox.wait()
+    large = [0, "f", 0o644, 1 << 40, 1, "A" * 43 + "=", 0, 0]
     answer = {"status": "completed", "cursor": 0}
     for rows, words in (
         (
             [["differing", [[1, "", 0, 0, 0, "", -1, 0]]], ["done", [1, 0, 0, 0, 0, 0, 0, 0]]],
             "an index is out of range",
         ),
+        ([["differing", [large]], ["done", [1, *[0] * 7]]], "more was copied than was asked for"),
         ([["report", -1, "00"]], "a value has another type"),
         ([["report", 5, "zz" * 32]], "a value has another type"),
     ):
@@ -478,7 +487,7 @@ def test_a_dump_tells_the_same(rig: Rig) -> None:
 
     assert plain(by_dump.differing) == plain(by_program.differing)
     assert plain(by_dump.new) == plain(by_program.new)
-    assert sorted(by_dump.pruned) == sorted(by_program.pruned) == ["e/node_modules", "node_modules"]
+    assert sorted(by_dump.pruned) == sorted(by_program.pruned) == [".git", "e/node_modules", "node_modules"]
     assert (by_dump.removed, by_dump.missing) == (by_program.removed, by_program.missing) == (("removed",), 1)
 
 

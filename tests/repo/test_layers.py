@@ -51,7 +51,7 @@ PURE = {
     "selection": (
         "builtin_rules char_class gitignore pattern_index pattern_list rules path_patterns secret_scanner selection"
     ),
-    "sync": "follow_up status_document sync_plan sync_reason",
+    "sync": "follow_up outcome status_document sync_plan sync_reason",
     "watch": "debounce polling scan_listener",
 }
 

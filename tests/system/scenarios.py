@@ -23,10 +23,12 @@ from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.sandbox.removal_plan import within
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
+from tests.fuzz.checker import DEFAULTS
+from tests.fuzz.configured_generator import generate
 from tests.fuzz.damage import damage
-from tests.fuzz.model import SandboxModel, extracted_kinds, kinds_in, not_deleted
-from tests.fuzz.operations import MARKS, Agent, Operations, Tree, tree
-from tests.fuzz.scenario import Scenario, Step, generate
+from tests.fuzz.model import SandboxModel, extracted_of, not_deleted, sent_in
+from tests.fuzz.operations import AGENT_STEPS, MARKS, Operations, SandboxAgent, Tree, tree
+from tests.fuzz.scenario import Scenario, Step
 from tests.system.command import CLOCK, Running
 from tests.system.rig import KEY, Rig, emptied
 
@@ -35,7 +37,8 @@ POINTS = [(op, when) for op in ("upload-url", "upload", "initialize") for when i
 MORE_POINTS = [(op, when) for op in ("execution-upload", "execute", "execution-logs", "reset") for when in _MOMENTS]
 # Faults that a person must fix, or whose retry takes too long.
 TOO_LONG = ("401", "404", "retry-after")
-UNUSUAL = frozenset({"settings", "reconfigure", "agent_writes", "agent_removes"})
+UNUSUAL = frozenset({"settings", "reconfigure"}) | AGENT_STEPS
+_SANDBOX_STEPS = AGENT_STEPS | {"sandbox_expires", "hold_executions", "release_executions"}
 # Of the three sandboxes allowed in ten minutes, one is the first.
 MAX_EXPIRED = 2
 SHORT_DELAYS: dict[str, object] = {"sync.debounce_seconds": 0.05, "retry.first_delay_seconds": 0.05}
@@ -66,7 +69,7 @@ class ProcessRun:
         self._is_plain = True
         self._wipes_sandboxes = False
         self._expired = 0
-        self._settings: tuple[Any, ...] = ("keep", "full", 0, 0, 1.0, False)
+        self._settings: tuple[Any, ...] = DEFAULTS
         self._sandboxes: dict[str, TrackedSandbox] = {}
         self._configure(self._settings)
         self._track(rig.sandbox)
@@ -129,11 +132,11 @@ class ProcessRun:
         return any(word in fault for word in TOO_LONG)
 
     def _configure(self, settings: tuple[Any, ...]) -> None:
-        deletions, archive, ttl_seconds, limit_kib, _, warns = self._settings = settings
+        deletions, archive, ttl_seconds, limit_kib, _, agent_changes = self._settings = settings
         keys = {
             **SHORT_DELAYS,
             "sandbox.deletions": deletions,
-            "sandbox.warn_on_remote_changes": warns,
+            "sandbox.agent_changes": agent_changes,
             "sync.archive": archive,
             "sync.upload_limit_kib_per_second": limit_kib,
         }
@@ -149,7 +152,9 @@ class ProcessRun:
             case "settings" | "reconfigure":
                 for tracked in self._sandboxes.values():
                     with tracked.lock:
-                        if self._settings[0] == "keep":  # an initialize without an answer is not recorded
+                        if (
+                            self._settings[0] == "keep" and self._settings[5] == "overwrite"
+                        ):  # an initialize without an answer is not recorded
                             tracked.model.forget()
                 self._configure(step.args)
                 self._figures["configured"] += 1
@@ -157,7 +162,7 @@ class ProcessRun:
                     self._daemon.send(signal.SIGHUP)
             case "wipe_sandboxes":
                 self._wipes_sandboxes = True
-            case "agent_writes" | "agent_removes" | "sandbox_expires" | "hold_executions" | "release_executions":
+            case name if name in _SANDBOX_STEPS:
                 if self._current is not None:
                     with contextlib.suppress(OSError):
                         self._change_sandbox(self._current, step)
@@ -192,17 +197,15 @@ class ProcessRun:
 
     def _change_sandbox(self, tracked: TrackedSandbox, step: Step) -> None:
         """Change the sandbox, as its agent or its end would."""
-        agent = Agent(tracked.sandbox.workspace)
         with tracked.lock:
-            if step.name in ("agent_writes", "agent_removes") and not tracked.sandbox.holds:
+            if step.name in AGENT_STEPS and not tracked.sandbox.holds:
                 tracked.sandbox.wait()
             match step.name:
-                case "agent_writes":
-                    tracked.model.agent_wrote(step.args[0], agent.write(*step.args))
-                case "agent_removes":
+                case name if name in AGENT_STEPS:
                     before = tree(tracked.sandbox.workspace)
-                    agent.remove(*step.args)
-                    tracked.model.agent_removed(step.args[0], before)
+                    with contextlib.suppress(OSError):
+                        getattr(SandboxAgent(tracked.sandbox.workspace), name)(*step.args)
+                    tracked.model.agent_changed(before, tree(tracked.sandbox.workspace))
                 case "sandbox_expires" if tracked.sandbox is not self._rig.sandbox and self._expired < MAX_EXPIRED:
                     self._expired += 1
                     tracked.sandbox.record.expires_at_s = 0.0
@@ -328,24 +331,24 @@ class ProcessRun:
         tracked = self._sandboxes[sandbox.id] = TrackedSandbox(sandbox)
         initialize, reset, execute = sandbox.initialize, sandbox.reset, sandbox.execute
 
-        def tracked_initialize(packed: BinaryIO, bounds: Bounds) -> int:
+        def tracked_initialize(packed: BinaryIO, bounds: Bounds, *more: Any) -> int:
             start = packed.tell()
             tar = zlib.decompress(packed.read(), 31)
             packed.seek(start)
             self.lost += [f"{mark.decode()} was uploaded" for mark in MARKS if mark in tar]
             with tracked.lock:
-                if self._is_plain or self._wipes_sandboxes:  # each archive must hold everything
+                if self._wipes_sandboxes:  # each archive must hold everything
                     emptied(sandbox.workspace)
                     tracked.model.cleared()
                 try:
-                    count = initialize(packed, bounds)
+                    count = initialize(packed, bounds, *more)
                 except ArchiveRefused as error:
                     if self._is_plain or "could not be extracted" not in str(error):
                         self.lost.append(f"an archive cannot be extracted: {error}")
                     remote = tree(sandbox.workspace)
-                    tracked.model.extracted(extracted_kinds(kinds_in(tar), remote), remote)
+                    tracked.model.extracted(extracted_of(sent_in(tar), remote), remote)
                     raise
-                tracked.model.extracted(kinds_in(tar), tree(sandbox.workspace))
+                tracked.model.extracted(sent_in(tar), tree(sandbox.workspace))
             for other in self._sandboxes.values():
                 if other is not tracked:
                     other.model.forget()  # syncd's records are of one sandbox only
@@ -358,10 +361,10 @@ class ProcessRun:
                 reset()
                 tracked.model.cleared()
 
-        def locked_execute(name: str, packed: BinaryIO, bounds: Bounds) -> None:
+        def locked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
             self._figures["executions"] += 1
             with tracked.lock:
-                execute(name, packed, bounds)
+                execute(name, packed, *more)
 
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.fuzz.scenario import generate
+from tests.fuzz.configured_generator import generate
 from tests.system.rig import Rig
 from tests.system.scenarios import ProcessRun, describe
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.sandbox.look_request import ABSENT, RemoteEntry, RemoteKind
-from syncd.sandbox.three_way import Action, AgentChanges, LocalState, action_for, decide, was_emptied, withheld
+from syncd.sandbox.three_way import AgentChanges, LocalState, PathAction, action_for, decide, was_emptied, withheld
 
 FILE = RemoteEntry(RemoteKind.FILE, size_bytes=3, digest=b"d", copy="/copies/0")
 NOT_COPIED = RemoteEntry(RemoteKind.FILE, size_bytes=3)
@@ -16,7 +16,7 @@ DIRECTORY = RemoteEntry(RemoteKind.DIRECTORY)
 LINK = RemoteEntry(RemoteKind.SYMLINK, target="x")
 OTHER = RemoteEntry(RemoteKind.OTHER)
 
-W, K, H, S = Action.WRITE, Action.KEEP, Action.HOLD, Action.SAVE
+W, K, H, S = PathAction.WRITE, PathAction.KEEP, PathAction.HOLD, PathAction.SAVE
 COLUMNS = (AgentChanges.SAVE, AgentChanges.HOLD, AgentChanges.FORCE, AgentChanges.OVERWRITE)
 TABLE = {
     (LocalState.AS_BASE, ABSENT): (W, W, W, W),

@@ -7,9 +7,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +21,10 @@ from syncd.core.text import shown_path
 
 if TYPE_CHECKING:
     from syncd.cli.agent_side import AgentSide
-    from syncd.merge.merge_plan import MergePlan
+    from syncd.merge.merge_plan import MergePlan, PlanInput
+    from syncd.merge.writes import LocalEntry
+    from syncd.sandbox.look_request import RemoteEntry
+    from syncd.scan.manifest import Entry
 
 # A sync that is under way is waited for, but not for the upload of gigabytes.
 _SYNC_ENDS_S = 5.0
@@ -29,7 +32,7 @@ _SYNC_ENDS_S = 5.0
 
 @dataclass(frozen=True)
 class ApplyOptions:
-    """What a person asked for. `named` are paths of the workspace, all if there are none."""
+    """The wishes of the person. `named` are paths of the workspace, all if there are none."""
 
     named: tuple[str, ...]
     included: tuple[str, ...]
@@ -100,7 +103,7 @@ def _apply(config: Config, options: ApplyOptions) -> int:
     from syncd.merge.git import find_git  # noqa: PLC0415
     from syncd.merge.merge_plan import MergeOutcome  # noqa: PLC0415
 
-    with _no_sync_begins(config), agent_side(config, patterns_of(options.included)) as side:
+    with no_sync_begins(config), agent_side(config, patterns_of(options.included)) as side:
         interrupted = side.writer.finish_interrupted() if not options.dry_run else None
         if interrupted is not None and interrupted.restored:
             click.echo(f"took back an apply that was killed: {len(interrupted.restored):,} paths", err=True)
@@ -120,10 +123,22 @@ def _apply(config: Config, options: ApplyOptions) -> int:
 def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
     """Return the plan for the paths that were named."""
     from syncd.cli.agent_side import is_named  # noqa: PLC0415
-    from syncd.merge.merge_plan import PlanInput, merge_plan  # noqa: PLC0415
+    from syncd.merge.merge_plan import merge_plan  # noqa: PLC0415
 
-    workspace = side.config.workspace.path
-    local = side.local()
+    remote = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
+    base = {path: entry for path in remote if (entry := side.work.base_of(path)) is not None}
+    given = workspace_input(side.config.workspace.path, base, side.local(), remote)
+    return merge_plan(replace(given, deletions=options.deletions))
+
+
+def workspace_input(
+    workspace: str,
+    base: Mapping[str, Entry],
+    local: Mapping[str, LocalEntry | None],
+    remote: Mapping[str, RemoteEntry],
+) -> PlanInput:
+    """Return what a plan for this workspace rests on, without deletions."""
+    from syncd.merge.merge_plan import PlanInput  # noqa: PLC0415
 
     def link_at(path: str) -> str | None:
         try:
@@ -133,14 +148,12 @@ def make_plan(side: AgentSide, options: ApplyOptions) -> MergePlan:
 
     def children(path: str) -> Collection[str]:
         found = []
-        for base, directories, files in os.walk(os.path.join(workspace, path)):
-            inside = os.path.relpath(base, workspace)
+        for top, directories, files in os.walk(os.path.join(workspace, path)):
+            inside = os.path.relpath(top, workspace)
             found += [os.path.normpath(os.path.join(inside, name)) for name in (*directories, *files)]
         return found
 
-    remote = {path: entry for path, entry in side.work.changed.items() if is_named(path, options.named)}
-    base = {path: entry for path in remote if (entry := side.work.base_of(path)) is not None}
-    return merge_plan(PlanInput(base, local, remote, options.deletions, link_at, children))
+    return PlanInput(base, local, remote, deletions=False, link_at=link_at, children=children)
 
 
 def _end(plan: MergePlan, options: ApplyOptions, prefix: str) -> int:
@@ -180,7 +193,7 @@ def _print_json(plan: MergePlan) -> None:
 def _undo(config: Config, as_json: bool) -> int:
     from syncd.cli.apply.undoing import undo  # noqa: PLC0415
 
-    with _no_sync_begins(config):
+    with no_sync_begins(config):
         undone = undo(config)
     if as_json:
         print_lists(stays=undone.left, undone=undone.restored)
@@ -198,7 +211,7 @@ def _print(lines: Iterator[str]) -> None:
 
 
 @contextlib.contextmanager
-def _no_sync_begins(config: Config) -> Iterator[None]:
+def no_sync_begins(config: Config) -> Iterator[None]:
     """Keep the daemon from syncing meanwhile, or any other process, if none runs. Raises `Locked`."""
     from syncd.core.workspace_lock import Lock  # noqa: PLC0415
     from syncd.daemon.build import folders_of  # noqa: PLC0415

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -12,7 +13,7 @@ from syncd.cli.agent_side import AgentSide
 from syncd.core.errors import TryLater
 from syncd.merge.git import Git
 from syncd.merge.merge_plan import MergeOutcome, MergePlan, PlannedPath, merged_mode, next_base, taken_mode
-from syncd.merge.text_merge import NoMerge, merge
+from syncd.merge.text_merge import merge
 from syncd.merge.writes import NewEntry, Write
 from syncd.sandbox.saved_versions_rules import Why
 from syncd.scan.manifest import Kind, arrived_digest
@@ -31,11 +32,26 @@ class Prepared:
 
 def prepare(side: AgentSide, plan: MergePlan, git: Git | None, folder: str) -> Prepared:
     """Merge the texts into files in `folder`. What cannot be merged becomes a conflict."""
+
+    def base_bytes(planned: PlannedPath) -> bytes | None:
+        return None if planned.base is None else side.base_bytes(planned.path, planned.base, planned.local)
+
+    return merged_content(plan, side.config.workspace.path, base_bytes, git, folder)
+
+
+def merged_content(
+    plan: MergePlan,
+    workspace: str,
+    base_bytes: Callable[[PlannedPath], bytes | None],
+    git: Git | None,
+    folder: str,
+) -> Prepared:
+    """Merge texts of the workspace into files in `folder`. What cannot be merged becomes a conflict."""
     contents: dict[str, str] = {}
     paths: list[PlannedPath] = []
     for planned in plan.paths:
         if planned.outcome is MergeOutcome.MERGE:
-            merged = _merged(side, planned, git)
+            merged = _merged(planned, os.path.join(workspace, planned.path), base_bytes, git, folder)
             if isinstance(merged, str):
                 planned = replace(planned, outcome=MergeOutcome.CONFLICT, reason=merged)  # noqa: PLW2901
             else:
@@ -48,10 +64,15 @@ def prepare(side: AgentSide, plan: MergePlan, git: Git | None, folder: str) -> P
     return Prepared(MergePlan(tuple(paths)), contents)
 
 
-def _merged(side: AgentSide, planned: PlannedPath, git: Git | None) -> bytes | str:
+def _merged(
+    planned: PlannedPath,
+    here: str,
+    base_bytes: Callable[[PlannedPath], bytes | None],
+    git: Git | None,
+    folder: str,
+) -> bytes | str:
     """Return the content that both sides' changes make, or the reason why there is none."""
     base, local, remote = planned.base, planned.local, planned.remote
-    here = os.path.join(side.config.workspace.path, planned.path)
     sent = arrived_digest(base) if base is not None else b""
     if local is not None and local.digest == remote.digest:
         return _content(here)
@@ -61,11 +82,11 @@ def _merged(side: AgentSide, planned: PlannedPath, git: Git | None) -> bytes | s
         return _content(here)
     if remote.size_bytes > LARGEST_BYTES or (local is not None and local.size_bytes > LARGEST_BYTES):
         return "too large to be merged"
-    before = side.base_bytes(planned.path, base, local) if base is not None else None
+    before = base_bytes(planned)
     if before is None:
         return _GONE
-    merged = merge(git, before, _content(here), _content(remote.copy), side.folders.spool)
-    return merged if isinstance(merged, bytes) else _reason(merged)
+    merged = merge(git, before, _content(here), _content(remote.copy), folder)
+    return merged if isinstance(merged, bytes) else merged.value
 
 
 def _content(path: str) -> bytes:
@@ -76,19 +97,14 @@ def _content(path: str) -> bytes:
         raise TryLater(f"{path} cannot be read ({failure.strerror})", "nothing was changed; try again") from None
 
 
-def _reason(failed: NoMerge) -> str:
-    return failed.value
-
-
 def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     """Write, save conflicts, and record what counts as sent. Returns the plan as it turned out. Raises `TryLater`."""
     plan = prepared.plan
-    writes = [write for planned in plan.paths if (write := _write(planned, prepared)) is not None]
+    writes = [write for planned in plan.paths if (write := write_of(planned, prepared)) is not None]
     rows = {planned.path: row for planned in plan.paths if (row := _row(side, planned)) is not None}
     written = side.writer.write(writes, msgspec.msgpack.encode(encode_taken(list(rows.values()))))
     changed = set(written.conflicts)
-    if changed:
-        plan = MergePlan(tuple(_conflicting(planned) if planned.path in changed else planned for planned in plan.paths))
+    plan = plan.with_conflicts(changed, "it changed here meanwhile")
     side.remote_changes.save(Why.CONFLICT, {planned.path: planned.remote for planned in plan.of(MergeOutcome.CONFLICT)})
     for planned in plan.of(MergeOutcome.TAKE, MergeOutcome.MERGE):
         if planned.remote.copy and planned.remote.size_bytes <= LARGEST_BYTES:
@@ -105,11 +121,8 @@ def carry_out(side: AgentSide, prepared: Prepared) -> MergePlan:
     return plan
 
 
-def _conflicting(planned: PlannedPath) -> PlannedPath:
-    return replace(planned, outcome=MergeOutcome.CONFLICT, reason="it changed here meanwhile")
-
-
-def _write(planned: PlannedPath, prepared: Prepared) -> Write | None:
+def write_of(planned: PlannedPath, prepared: Prepared) -> Write | None:
+    """Return the write that a path's outcome needs, None if it needs none."""
     if planned.outcome is MergeOutcome.DELETE:
         return Write(planned.path, planned.local, None)
     mode = _mode(planned)

@@ -1,0 +1,79 @@
+"""`syncd saved restore --here`: a saved version into the workspace, by the rules of `apply`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import click
+
+from syncd.cli.apply.command import no_sync_begins, print_lists, workspace_input
+from syncd.cli.apply.execution import merged_content, paths_of, write_of
+from syncd.cli.apply.plan_text import plan_lines, summary_line
+from syncd.core.settings import Config
+from syncd.daemon.build import folders_of
+from syncd.merge.git import find_git
+from syncd.merge.merge_plan import MergeOutcome, MergePlan, merge_plan
+from syncd.merge.workspace_writer import WorkspaceWriter
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import SavedPath, SavedVersion
+from syncd.scan.manifest import Entry, Kind
+
+
+def restore_here(config: Config, store: SavedVersions, version: SavedVersion, *, as_json: bool) -> int:
+    """Merge the version into the workspace, and say what became of each path. Raises `TryLater`, `Locked`."""
+    folders = folders_of(config, os.environ)
+    writer = WorkspaceWriter(config.workspace.path, folders.state)
+    remote = {path: _remote(store, version, path, saved) for path, saved in version.paths.items()}
+    base = {path: _base(saved) for path, saved in version.paths.items() if saved.base_digest}
+    with (
+        no_sync_begins(config),
+        tempfile.TemporaryDirectory(prefix="merge-", dir=folders.spool) as folder,
+    ):
+        local = writer.look(remote)
+        plan = merge_plan(workspace_input(config.workspace.path, base, local, remote))
+        found = merged_content(
+            plan,
+            config.workspace.path,
+            lambda planned: store.content(version, version.paths[planned.path].base_digest),
+            find_git(os.environ),
+            folder,
+        )
+        writes = [write for planned in found.plan.paths if (write := write_of(planned, found)) is not None]
+        written = writer.write(writes, b"")
+    plan = found.plan.with_conflicts(written.conflicts, "it changed here meanwhile")
+    _report(plan, as_json=as_json)
+    return 1 if plan.of(MergeOutcome.CONFLICT) else 0
+
+
+def _report(plan: MergePlan, *, as_json: bool) -> None:
+    if as_json:
+        print_lists(
+            taken=paths_of(plan, MergeOutcome.TAKE),
+            merged=paths_of(plan, MergeOutcome.MERGE),
+            conflicts=paths_of(plan, MergeOutcome.CONFLICT),
+            never=paths_of(plan, MergeOutcome.NEVER),
+            stays=paths_of(plan, MergeOutcome.STAYS),
+        )
+        return
+    for line in plan_lines(plan):
+        click.echo(line)
+    click.echo(summary_line(plan))
+
+
+def _remote(store: SavedVersions, version: SavedVersion, path: str, saved: SavedPath) -> RemoteEntry:
+    copy = store.content_path(version, path) if saved.kind is Kind.FILE else ""
+    return RemoteEntry(
+        RemoteKind(saved.kind.value),
+        saved.mode,
+        saved.size_bytes,
+        saved.mtime_s,
+        target=saved.target,
+        digest=saved.digest,
+        copy=copy,
+    )
+
+
+def _base(saved: SavedPath) -> Entry:
+    return Entry(saved.kind, saved.base_mode, 0, digest=saved.base_digest)

@@ -1,0 +1,24 @@
+"""The parts of a sync that work with one sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from syncd.remote.target import Target
+from syncd.sandbox.blocked_paths import BlockedPaths
+from syncd.sandbox.deletions import DeletionSync
+from syncd.sandbox.partial_archives import PartialArchives
+from syncd.sandbox.remote_changes import RemoteChanges
+from syncd.sync.delivery import Delivery
+
+
+@dataclass(frozen=True)
+class SandboxServices:
+    """The parts of a sync that work with one sandbox."""
+
+    target: Target
+    delivery: Delivery
+    deletion_sync: DeletionSync
+    partial_archives: PartialArchives
+    remote_changes: RemoteChanges
+    blocked_paths: BlockedPaths

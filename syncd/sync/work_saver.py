@@ -1,0 +1,79 @@
+"""Saves the agent's work before it is lost: a sandbox ends, is left for another one, or is reset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.core.clock import Clock
+from syncd.core.errors import SyncdError, TryLater
+from syncd.core.text import shown_path
+from syncd.core.waiter import Superseded
+from syncd.core.warning import SyncWarning
+from syncd.remote.failure import StepFailed
+from syncd.remote.target import Target
+from syncd.sandbox.remote_changes import MOST_NAMED
+from syncd.sandbox.saved_versions_rules import Why
+from syncd.sync.agent_work import LeaveOut, save_all
+from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.sync_plan import SandboxContent
+
+_log = logging.getLogger("syncd.work_saver")
+_TRIES = 3
+_WARNED_FOR_S = 86_400.0
+
+
+@dataclass
+class WorkSaver:
+    """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment."""
+
+    leave_out: Callable[[], LeaveOut]
+    clock: Clock
+    _unsaved: tuple[SyncWarning, float] | None = None  # with the second of the wall clock
+    _done_for: Target | None = None
+
+    def is_done(self, target: Target) -> bool:
+        """True if the work in this sandbox was saved before its end, as far as possible."""
+        return self._done_for is not None and self._done_for.same_sandbox(target)
+
+    def before_end(self, services: SandboxServices, content: SandboxContent) -> None:
+        """Save the work in a sandbox that ends or is left, once. A failure becomes a warning. Raises `Stop`."""
+        if self.is_done(services.target):
+            return
+        self._done_for = services.target
+        if not services.remote_changes.looks:
+            return
+        for _ in range(_TRIES):
+            try:
+                self.save(services, content, Why.SANDBOX_ENDED)
+            except Superseded:
+                continue  # a change here is no reason to lose the work there
+            except (StepFailed, SyncdError) as failure:
+                self._failed(services.target, failure)
+            else:
+                self._unsaved = None
+            return
+        self._failed(services.target, TryLater("the workspace changed all the time", ""))
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warning about work that could not be saved, for a day: nothing can mend it."""
+        if self._unsaved is None or self.clock.wall_s() - self._unsaved[1] > _WARNED_FOR_S:
+            return []
+        return [self._unsaved[0]]
+
+    def _failed(self, target: Target, failure: Exception) -> None:
+        warning = SyncWarning(
+            "unsaved",
+            f"what was changed in the sandbox {target.sandbox_id} could not be saved before it ended ({failure})",
+            "what was brought home before is here; the rest ended with the sandbox",
+        )
+        self._unsaved = warning, self.clock.wall_s()
+
+    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
+        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
+        leftovers = services.deletion_sync.leftovers
+        unsaved = save_all(services.remote_changes, content, leftovers, self.leave_out(), why)
+        for path in unsaved[:MOST_NAMED]:
+            _log.warning("%r in the sandbox was not saved", shown_path(path))
