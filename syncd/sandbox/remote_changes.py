@@ -341,7 +341,7 @@ class RemoteChanges:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
-        return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+        return [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
 
 
 def _is_passing(failure: StepFailed, took_s: float) -> bool:
@@ -349,7 +349,8 @@ def _is_passing(failure: StepFailed, took_s: float) -> bool:
     return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
-def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+    """Return the warning about a held path; `unsaved` is its version there, if it should have been saved."""
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
     if unsaved is not None:
         what += ", as its version there could not be saved"
