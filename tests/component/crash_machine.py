@@ -146,7 +146,14 @@ class Machine:
         self._process = process
         self._keys: dict[str, dict[str, Any]] = {
             "workspace": {"path": str(self.workspace)},
-            "sandbox": {"id": SANDBOX, "base_url": emulator.base_url},
+            # Without looks and proofs each step of a sync is one of its own; a test of these sets the keys.
+            "sandbox": {
+                "id": SANDBOX,
+                "base_url": emulator.base_url,
+                "agent_changes": "overwrite",
+                "deletions": "keep",
+            },
+            "sync": {"archive": "full"},
             "retry": {"first_delay_seconds": 0.05, "max_delay_seconds": 0.1, "give_up_after_seconds": 5},
         }
 

@@ -73,7 +73,7 @@ class RemovalScenario:
         self.machine.sandbox.wait()
         assert tree(self.machine.sandbox.workspace) == tree(self.machine.workspace)
         names = {path.name for path in Path(self.machine.folders.state).iterdir()}
-        assert not names & {"started", "lingering", "unsure"}
+        assert not names & {"lingering", "unsure"}  # a removal of what nobody wants may still be in `started`
         assert ended.word == "unchanged" or "perhaps-there" not in names
 
 
@@ -112,7 +112,7 @@ def _deaths(scenario: RemovalScenario, deletions: str, stride: int, then: list[s
 @pytest.mark.parametrize("deletions", ["mirror", "reset"])
 def test_killed(scenario: RemovalScenario, deletions: str, *, torn: bool) -> None:
     """It is killed at some of the steps; which ones depends on the steps of a sync."""
-    assert _deaths(scenario, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (4 if deletions == "mirror" else 1)
+    assert _deaths(scenario, deletions, 2 if torn else 6, AFTERWARDS, torn=torn) > (3 if deletions == "mirror" else 1)
 
 
 @pytest.mark.long
