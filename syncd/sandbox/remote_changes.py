@@ -290,9 +290,13 @@ class RemoteChanges:
     def _waits(self) -> bool:
         return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
 
+    def drop_copies(self) -> None:
+        """Delete the files that the last look fetched."""
+        shutil.rmtree(self._copies_folder, ignore_errors=True)
+
     def _fresh_folder(self) -> str:
         """An empty folder for copies; those of the last look are gone."""
-        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        self.drop_copies()
         with contextlib.suppress(OSError):
             os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
         return self._copies_folder
