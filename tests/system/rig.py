@@ -129,6 +129,13 @@ class Rig:
         """Send SIGKILL to the last process."""
         self.daemons[-1].kill()
 
+    def restart(self) -> Running:
+        """Kill the last process, start another one, and wait until it watches."""
+        self.kill()
+        daemon = self.start()
+        self.until(lambda: (self.shown().get("pid"), self.shown()["state"]) == (daemon.pid, "watching"), "a restart")
+        return daemon
+
     def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
         """Run `syncd ARGS` to its end."""
         finished = run_command(args, self.environment(), self.home, prefix)

@@ -24,13 +24,6 @@ def agent(rig: Rig) -> Agent:
     return Agent(rig.sandbox.workspace)
 
 
-def restart(rig: Rig) -> None:
-    """Kill the process, start another one, and wait until it watches."""
-    rig.kill()
-    daemon = rig.start()
-    rig.until(lambda: (rig.shown().get("pid"), rig.shown()["state"]) == (daemon.pid, "watching"), "the next process")
-
-
 def saved(rig: Rig) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
     return found
@@ -62,7 +55,7 @@ def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str)
     agent.write("folder0/file000.txt", "the agent's, too")
     (rig.workspace / "folder0/file000.txt").unlink()
     for content in ("one", "two"):
-        restart(rig)
+        rig.restart()
         rig.write("g", content)
         rig.ok("flush")
         assert agent.read("g") == content.encode()
@@ -88,7 +81,7 @@ def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
 def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
     """Everything else is synced, `flush` names the held path, and `push --force` saves it first."""
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    restart(rig)
+    rig.restart()
     agent.write("f", "the agent's")
     rig.write("f", "mine")
     rig.write("g")
@@ -122,7 +115,7 @@ def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
     assert agent.read("g") == b"one"
     assert any("nobody could look" in warning for warning in rig.status()["warnings"])
     rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
-    restart(rig)
+    rig.restart()
     rig.write("g", "two")
     assert rig.run("flush", "--timeout", "2").code == 75
     assert agent.read("g") == b"one"

@@ -56,7 +56,4 @@ def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
         rig.ok("flush")
         rig.converged()
         assert any("whole archives are sent" in warning for warning in rig.status()["warnings"])
-        rig.kill()
-        daemon = rig.start()
-        rig.until(lambda: rig.shown().get("pid") == daemon.pid, "the next process")
-        rig.in_state("watching")
+        rig.restart()
