@@ -36,6 +36,8 @@ _log = logging.getLogger("syncd.remote_changes")
 LOOK_S = 15.0
 # … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
+# What a look found longer ago is looked at again: an upload may take an hour.
+_STALE_S = 10.0
 # The wait for the next look after one that failed.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 MOST_NAMED = 50
@@ -206,7 +208,7 @@ class RemoteChanges:
             self._could_not(self._failure)
             return None
         try:
-            if running is None or running.request is not request:
+            if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request)
             return self._ended(self._finish(running))
         except StepFailed as failure:
@@ -233,6 +235,9 @@ class RemoteChanges:
             self._running = self._begin(request)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)  # `finish` tries again, and tells
+
+    def _is_stale(self, running: _Running) -> bool:
+        return self._clock.monotonic_s() - running.began_s > _STALE_S
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()

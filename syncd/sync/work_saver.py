@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from syncd.core.errors import TryLater
+from syncd.core.clock import Clock
+from syncd.core.errors import SyncdError, TryLater
 from syncd.core.text import shown_path
+from syncd.core.waiter import Superseded
 from syncd.core.warning import SyncWarning
 from syncd.remote.failure import StepFailed
 from syncd.remote.target import Target
@@ -18,6 +20,8 @@ from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
 
 _log = logging.getLogger("syncd.work_saver")
+_TRIES = 3
+_WARNED_FOR_S = 86_400.0
 
 
 @dataclass
@@ -25,7 +29,8 @@ class WorkSaver:
     """Saves all that differs in a sandbox. `leave_out` reads the workspace's rules as they are at that moment."""
 
     leave_out: Callable[[], LeaveOut]
-    warnings: list[SyncWarning] = field(default_factory=list)
+    clock: Clock
+    _unsaved: tuple[SyncWarning, float] | None = None  # with the second of the wall clock
     _done_for: Target | None = None
 
     def is_done(self, target: Target) -> bool:
@@ -39,16 +44,32 @@ class WorkSaver:
         self._done_for = services.target
         if not services.remote_changes.looks:
             return
-        try:
-            self.save(services, content, Why.SANDBOX_ENDED)
-        except (StepFailed, TryLater) as failure:
-            self.warnings = [
-                SyncWarning(
-                    "unsaved",
-                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
-                    "what was brought home before is here; the rest ended with the sandbox",
-                )
-            ]
+        for _ in range(_TRIES):
+            try:
+                self.save(services, content, Why.SANDBOX_ENDED)
+            except Superseded:
+                continue  # a change here is no reason to lose the work there
+            except (StepFailed, SyncdError) as failure:
+                self._failed(services.target, failure)
+            else:
+                self._unsaved = None
+            return
+        self._failed(services.target, TryLater("the workspace changed all the time", ""))
+
+    @property
+    def warnings(self) -> list[SyncWarning]:
+        """The warning about work that could not be saved, for a day: nothing can mend it."""
+        if self._unsaved is None or self.clock.wall_s() - self._unsaved[1] > _WARNED_FOR_S:
+            return []
+        return [self._unsaved[0]]
+
+    def _failed(self, target: Target, failure: Exception) -> None:
+        warning = SyncWarning(
+            "unsaved",
+            f"what was changed in the sandbox {target.sandbox_id} could not be saved before it ended ({failure})",
+            "what was brought home before is here; the rest ended with the sandbox",
+        )
+        self._unsaved = warning, self.clock.wall_s()
 
     def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
         """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""

@@ -189,7 +189,7 @@ class Checker:
             self.figures["resets"] += 1
             if tracked.is_certain:
                 tracked.reset_away = tracked.requested
-            self._account_for_reset(tracked)
+            self._account_for_end(tracked, "was reset away")
             reset()
             tracked.model.cleared()
             tracked.requested = set()
@@ -219,7 +219,15 @@ class Checker:
         wanted = self.wanted() if tracked.model.made and self.is_unchanged_since_sync else tracked.model.synced
         if not self.is_unchanged_since_sync:
             wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
-        tracked.model.arrived(wanted, services.remote_changes.kept)
+        tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
+
+    def note_left(self, sandbox_id: str) -> None:
+        """Check that all that was changed in a sandbox was saved before another one took its place."""
+        tracked = self.sandboxes.get(sandbox_id)
+        unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
+        if tracked is not None and self._looks and not unsaved and not self.has_ended(tracked):
+            self.figures["sandboxes left"] += 1
+            self._account_for_end(tracked, "was left in a sandbox that is not used any more")
 
     def _note_look(self, tracked: TrackedSandbox, packed: BinaryIO) -> None:
         """Note which paths an execution looks at."""
@@ -242,7 +250,7 @@ class Checker:
         gone = tracked.model.gone(tree(tracked.sandbox.workspace))
         for path, (entry, _) in gone.items():
             self.figures["versions removed"] += 1
-            if self._agent_changes == "overwrite":
+            if not self._looks:
                 continue
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
@@ -253,7 +261,7 @@ class Checker:
     def _account_for_archive(self, tracked: TrackedSandbox, sent: Mapping[str, Sent], remote: Tree) -> None:
         """Check that an archive had a right to overwrite what it overwrote of the agent's."""
         model = tracked.model
-        if not model.made or self._agent_changes == "overwrite":
+        if not model.made or not self._looks:
             return
         for path, (entry, seen) in model.gone(remote).items():
             self.figures["versions overwritten"] += 1
@@ -270,19 +278,23 @@ class Checker:
             elif not self._is_saved(path, entry):
                 self.lose(f"{what}, and is not saved")
 
-    def _account_for_reset(self, tracked: TrackedSandbox) -> None:
-        """Check that all that a reset ends is saved, but for what the rules leave out."""
+    def _account_for_end(self, tracked: TrackedSandbox, what: str) -> None:
+        """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
-        if self._agent_changes == "overwrite":
+        if not self._looks:
             return
         is_excluded = self._is_excluded()
         for path, (entry, seen) in tracked.model.gone({}).items():
             if seen and not self._is_saved(path, entry) and not is_excluded(path, False):
-                self.lose(f"the agent's {path!r} ({shown(entry)}) was reset away, and is not saved")
+                self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property
     def _agent_changes(self) -> str:
         return self.settings.of_daemon.sandbox.agent_changes
+
+    @property
+    def _looks(self) -> bool:
+        return self._agent_changes != "overwrite"
 
     @property
     def _nobody_looked(self) -> bool:
