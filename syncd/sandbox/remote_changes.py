@@ -99,8 +99,9 @@ class RemoteChanges:
         if record is None or not record.target.same_sandbox(target):
             record = _HeldRecord(target=target, held=[], kept=[])
         self._saved_record = record
-        self._held = {os.fsdecode(path): mark for path, mark in record.held}
-        self._kept = {os.fsdecode(path) for path in record.kept}
+        # Without looks nobody would find out that they may be written.
+        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
+        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
 
     # -- what stays as it is there
 
@@ -279,7 +280,8 @@ class RemoteChanges:
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
         remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
-        self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+        if self.looks:  # else it was to remove something, which is warned of
+            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False
@@ -290,9 +292,13 @@ class RemoteChanges:
     def _waits(self) -> bool:
         return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
 
+    def drop_copies(self) -> None:
+        """Delete the files that the last look fetched."""
+        shutil.rmtree(self._copies_folder, ignore_errors=True)
+
     def _fresh_folder(self) -> str:
         """An empty folder for copies; those of the last look are gone."""
-        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        self.drop_copies()
         with contextlib.suppress(OSError):
             os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
         return self._copies_folder
@@ -339,7 +345,7 @@ class RemoteChanges:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
-        return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+        return [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
 
 
 def _is_passing(failure: StepFailed, took_s: float) -> bool:
@@ -347,7 +353,8 @@ def _is_passing(failure: StepFailed, took_s: float) -> bool:
     return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
-def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+    """Return the warning about a held path; `unsaved` is its version there, if it should have been saved."""
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
     if unsaved is not None:
         what += ", as its version there could not be saved"

@@ -74,6 +74,9 @@ class WorkSaver:
     def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
         """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
         leftovers = services.deletion_sync.leftovers
-        unsaved = save_all(services.remote_changes, content, leftovers, self.leave_out(), why)
+        try:
+            unsaved = save_all(services.remote_changes, content, leftovers, self.leave_out(), why)
+        finally:
+            services.remote_changes.drop_copies()
         for path in unsaved[:MOST_NAMED]:
             _log.warning("%r in the sandbox was not saved", shown_path(path))
