@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from syncd.core.errors import TryLater
+from syncd.core.errors import SandboxNotFound, TryLater
+from syncd.core.formatting import counted
 from syncd.core.text import shown_path
 from syncd.core.warning import SyncWarning
-from syncd.remote.failure import StepFailed
+from syncd.remote.failure import FailureAction, StepFailed
 from syncd.remote.target import Target
 from syncd.sandbox.remote_changes import MOST_NAMED
 from syncd.sandbox.saved_versions_rules import Why
@@ -18,6 +19,7 @@ from syncd.sync.sandbox_services import SandboxServices
 from syncd.sync.sync_plan import SandboxContent
 
 _log = logging.getLogger("syncd.work_saver")
+_SHOWN = 3
 
 
 @dataclass
@@ -27,32 +29,63 @@ class WorkSaver:
     leave_out: Callable[[], LeaveOut]
     warnings: list[SyncWarning] = field(default_factory=list)
     _done_for: Target | None = None
+    _unsaved: str | None = None
 
     def is_done(self, target: Target) -> bool:
         """True if the work in this sandbox was saved before its end, as far as possible."""
         return self._done_for is not None and self._done_for.same_sandbox(target)
 
     def before_end(self, services: SandboxServices, content: SandboxContent) -> None:
-        """Save the work in a sandbox that ends or is left, once. A failure becomes a warning. Raises `Stop`."""
+        """Save the work in a sandbox that ends or is left, once. What is not saved is a warning. Raises `Stop`."""
         if self.is_done(services.target):
             return
         self._done_for = services.target
         if not services.remote_changes.looks:
             return
         try:
-            self.save(services, content, Why.SANDBOX_ENDED)
+            unsaved = self.save(services, content, Why.SANDBOX_ENDED)
         except (StepFailed, TryLater) as failure:
-            self.warnings = [
-                SyncWarning(
-                    "unsaved",
-                    f"what was changed in the sandbox could not be saved before it ended ({failure})",
-                    "what was brought home before is here; the rest ended with the sandbox",
-                )
-            ]
+            what = f"what was changed in the sandbox could not be saved before it ended ({failure})"
+            remedy = "what was brought home before is here; the rest ended with the sandbox"
+            remote_changes = services.remote_changes
+            # One that ended while the machine slept is no news, unless something is known to have been changed there.
+            is_news = not _is_gone(failure) or bool(remote_changes.held or remote_changes.kept)
+            self._warn(what, remedy, what if is_news else None)
+        else:
+            if unsaved:
+                files = counted(len(unsaved), "file")
+                what = f"{files} in the sandbox could not be saved before it ended: {_named(unsaved)}"
+                self._warn(what, "while the sandbox is there, `syncd pull` brings all of it home", what)
 
-    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> None:
-        """Save all that differs in the sandbox from what was put there. Raises `StepFailed`, `TryLater`, `Stop`."""
+    def take_unsaved(self) -> str | None:
+        """Return, once, what could not be saved and a person should know; None: there is nothing new."""
+        unsaved, self._unsaved = self._unsaved, None
+        return unsaved
+
+    def _warn(self, what: str, remedy: str, unsaved: str | None) -> None:
+        self.warnings = [SyncWarning("unsaved", what, remedy)]
+        self._unsaved = unsaved
+
+    def save(self, services: SandboxServices, content: SandboxContent, why: Why) -> list[str]:
+        """Save all that differs in the sandbox from what was put there, and return the paths that were not saved.
+
+        Raises `StepFailed`, `TryLater`, `Stop`.
+        """
         leftovers = services.deletion_sync.leftovers
         unsaved = save_all(services.remote_changes, content, leftovers, self.leave_out(), why)
         for path in unsaved[:MOST_NAMED]:
             _log.warning("%r in the sandbox was not saved", shown_path(path))
+        return unsaved
+
+
+def _is_gone(failure: StepFailed | TryLater) -> bool:
+    """True if the sandbox does not exist any more."""
+    if not isinstance(failure, StepFailed) or failure.action is not FailureAction.REFUSED:
+        return False
+    return issubclass(failure.refusal, SandboxNotFound)
+
+
+def _named(paths: list[str]) -> str:
+    """Return the first paths, and how many more there are."""
+    more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+    return ", ".join(repr(shown_path(path)) for path in sorted(paths)[:_SHOWN]) + more
