@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ from syncd.core.directories import directories_for
 from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.manifest import Kind
 from tests.agent import Agent
-from tests.integration.sync_rig import KEY, SANDBOX, Rig, rigged
+from tests.integration.sync_rig import KEY, Rig, rigged
 
 _STORIES = int(os.environ.get("SYNCD_STORIES", "0"))
 _ODD = os.fsdecode(b"caf\xe9 \n'\"")
