@@ -287,7 +287,7 @@ class Story(RuleBasedStateMachine):
                 continue
             assert path in document["merged"]
             assert words(entry) - words(after[path]) <= self.was_there
-            if not (there[path][1:] == after[path][1:]):
+            if there[path][1:] != after[path][1:]:
                 assert not words(after[path]) - words(entry) - words(there[path])
         for path in document["taken"]:
             if after.get(path) == there.get(path):
