@@ -92,7 +92,7 @@ class RemoteChanges:
         self._not_before_s = 0.0
         self._failed: list[SyncWarning] = []
         self._failure = StepFailed(ApiStep.EXECUTION, FailureAction.RETRY, "no look was made")
-        self._saved_paths = 0
+        self._saved_paths: dict[Why, int] = {}
         self._unsaved: dict[str, RemoteEntry] = {}
         self._file = StateFile(state_folder, "held", _HeldRecord, "held paths are looked at once more")
         record = self._file.load()
@@ -292,9 +292,13 @@ class RemoteChanges:
     def _waits(self) -> bool:
         return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
 
+    def drop_copies(self) -> None:
+        """Delete the files that the last look fetched."""
+        shutil.rmtree(self._copies_folder, ignore_errors=True)
+
     def _fresh_folder(self) -> str:
         """An empty folder for copies; those of the last look are gone."""
-        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        self.drop_copies()
         with contextlib.suppress(OSError):
             os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
         return self._copies_folder
@@ -325,14 +329,14 @@ class RemoteChanges:
                 "so nothing is overwritten",
                 "free some disk space; a sync follows by itself",
             ) from None
-        self._saved_paths += len(saved.paths)
+        self._saved_paths[why] = self._saved_paths.get(why, 0) + len(saved.paths)
         with contextlib.suppress(OSError):
             self.saved_versions.expire(utc(self._clock.wall_s()))
         _log.warning("saved %d versions of the agent as %s (%s)", len(new), saved.id, why.value)
 
-    def take_saved(self) -> int:
-        """Return how many versions were saved since the last call."""
-        saved, self._saved_paths = self._saved_paths, 0
+    def take_saved(self) -> dict[Why, int]:
+        """Return how many versions were saved since the last call, for each reason."""
+        saved, self._saved_paths = self._saved_paths, {}
         return saved
 
     def _is_saved(self, path: str, remote: RemoteEntry) -> bool:

@@ -100,6 +100,7 @@ class Preparation:
         decision = self._decide(differing)
         self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written), self.base_of)
         self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
+        self.remote_changes.drop_copies()
         suspects = self._remove(result, decision, request, wanted)
         here = {**self.manifest, **self.held_here}
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
