@@ -91,12 +91,16 @@ class SandboxServices:
 
 @dataclass(frozen=True)
 class _Run:
-    """One sync that was asked for: `changed` are the only directories to scan, None for all."""
+    """One sync that was asked for: `changed` are the only directories to scan, None for all.
+
+    `leaves_out`: what was found to stay as it is there is left out; a forced sync finds that out anew.
+    """
 
     services: SandboxServices
     mode: SyncMode
     observer: SyncObserver
     changed: Collection[str] | None
+    leaves_out: bool
 
 
 @dataclass(frozen=True)
@@ -266,12 +270,12 @@ class SyncCycle:
         """
         self.take_over()
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
+            return self._sync_unblocked(self._run_of(sync_mode, observer, changed))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, None))
+            return self._sync_unblocked(self._run_of(sync_mode, observer, None))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
@@ -283,13 +287,20 @@ class SyncCycle:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
         self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
+    def _run_of(self, sync_mode: SyncMode, observer: SyncObserver, changed: Collection[str] | None) -> _Run:
+        leaves_out = sync_mode is not SyncMode.FORCED
+        return _Run(self._current_services(observer), sync_mode, observer, changed, leaves_out)
+
     def _sync_unblocked(self, run: _Run) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
             try:
                 outcome = self._sync(run)
-            except (PathsBlocked, PathsWithheld):
+            except PathsBlocked:
+                continue
+            except PathsWithheld:
+                run = replace(run, leaves_out=True)
                 continue
             except SandboxEmptied:
                 _log.warning("the sandbox lost what was put there: everything is sent again")
@@ -335,7 +346,7 @@ class SyncCycle:
         scanned = self.snapshotter.scan(self.baseline, run.mode, run.changed)
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
-        self._held_here = {} if run.mode is SyncMode.FORCED else services.remote_changes.held_here(scanned.manifest)
+        self._held_here = services.remote_changes.held_here(scanned.manifest) if run.leaves_out else {}
         if not blocked and not self._held_here:
             return scanned
         manifest = without_held(without(scanned.manifest, blocked), self._held_here, self.baseline)
@@ -362,7 +373,7 @@ class SyncCycle:
 
     def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
-        if run.mode is SyncMode.FORCED:
+        if not run.leaves_out:
             return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
