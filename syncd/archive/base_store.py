@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,6 +69,14 @@ class BaseStore:
         """Copy the files of a partial archive: its chunks go with the next one."""
         with contextlib.suppress(DamagedPiece, BadArchive):
             self._keep(_small_files(archive), snapshot_bytes)
+
+    def make_room(self) -> bool:
+        """Forget everything: a sync needs the room. False if there was nothing."""
+        had_any = os.path.exists(self._folder) or os.path.exists(self._index)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(self._index)
+        return had_any
 
     def add(self, content: bytes) -> None:
         """Keep these bytes."""

@@ -153,6 +153,10 @@ class Packer:
             sent = self._base_store.pieces() if self._base_store is not None else []
             self._store.keep_only([*sent, *(piece for piece in reusable if piece is not None)])
 
+    def make_room(self) -> bool:
+        """Give up what was kept for a merge, as the disk is full. False if there was nothing."""
+        return self._base_store is not None and self._base_store.make_room()
+
     def clear(self) -> None:
         """Delete all stored pieces."""
         self._store.keep_only([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -184,11 +185,12 @@ class Snapshotter:
         Raises `TryLater` if the disk has no room, if nearly all files vanished since the scan, or if rules changed.
         """
         try:
-            if only is None:
-                self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
-                packed = self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
-            else:
-                packed = self._pack_part(manifest, codec, only, on_progress)
+            try:
+                packed = self._pack_all_or_part(manifest, codec, only, on_progress)
+            except OSError as failure:
+                if failure.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._packer.make_room():
+                    raise
+                packed = self._pack_all_or_part(manifest, codec, only, on_progress)
         except OSError as failure:
             safe_open.raise_if_exhausted(failure)
             raise TryLater(
@@ -205,6 +207,14 @@ class Snapshotter:
         self._known = packed.manifest  # contents that were read need not be read again by the next scan
         self._scanner.remember({path: packed.manifest[path] for path in replaced_entries(manifest, packed.manifest)})
         return packed
+
+    def _pack_all_or_part(
+        self, manifest: Manifest, codec: Codec, only: Collection[str] | None, on_progress: PackProgress
+    ) -> Packed:
+        if only is not None:
+            return self._pack_part(manifest, codec, only, on_progress)
+        self._part_packer.clear()  # the spool has room for two whole archives, and for nothing else
+        return self._packer.pack(manifest, codec, self._max_mib << 20, on_progress)
 
     def _pack_part(self, manifest: Manifest, codec: Codec, only: Collection[str], on_progress: PackProgress) -> Packed:
         self._packer.clean_up(manifest, codec)

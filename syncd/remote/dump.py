@@ -43,9 +43,11 @@ class Dump:
             lambda: self.read_once(make), self._retry_settings, self._clock, on_retry=on_retry, pause=self._pause
         )
 
-    def read_once(self, make: Callable[[Iterator[bytes]], Result]) -> Result:
+    def read_once(
+        self, make: Callable[[Iterator[bytes]], Result], superseded_by: SupersededBy = SupersededBy.ANY_CHANGE
+    ) -> Result:
         """Do as `read`, in one attempt. Raises `StepFailed`, `Superseded`, `Stop`."""
-        with self._waiter.superseded_by(SupersededBy.ANY_CHANGE):
+        with self._waiter.superseded_by(superseded_by):
             return self._download(make)
 
     def _download(self, make: Callable[[Iterator[bytes]], Result]) -> Result:

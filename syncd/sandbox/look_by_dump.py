@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from syncd.archive.member_path import inner_path
 from syncd.archive.tar_reader import Member, MemberKind, members
+from syncd.core.waiter import SupersededBy
 from syncd.remote.dump import Dump
 from syncd.remote.failure import ApiStep, FailureAction, StepFailed
 from syncd.sandbox.look_encoding import MOST_NEW, is_version
@@ -49,9 +50,13 @@ class DumpLooker:
         no copy stays. The paths to remove that are as a version are `failed`. A file in the middle of a write is not
         told from others.
         """
+        # What is about to be lost is saved whatever changes here meanwhile.
+        superseded_by = SupersededBy.NOTHING if request.find_new else SupersededBy.ANY_CHANGE
 
         def look(sources: Collection[str]) -> _ArchiveLook:
-            return self._dump.read_once(lambda packed: _look_in(packed, request, copies_folder, check, sources))
+            return self._dump.read_once(
+                lambda packed: _look_in(packed, request, copies_folder, check, sources), superseded_by
+            )
 
         looked = look(())
         if looked.lacking:

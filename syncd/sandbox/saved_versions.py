@@ -84,12 +84,15 @@ class SavedVersions:
     def __init__(self, folder: str, clock: Clock) -> None:
         self._folder = os.path.join(folder, "saved")
         self._clock = clock
+        self._count = 0
         self._known: dict[str, SavedVersion] = {}  # a version does not change after it was saved
 
     @property
     def count(self) -> int:
-        """The number of versions, without reading them."""
-        return sum(self._exists(each) for each in self._ids())
+        """The number of versions, without reading them; the last one known if the folder cannot be listed now."""
+        with contextlib.suppress(OSError):
+            self._count = sum(self._exists(each) for each in self._ids())
+        return self._count
 
     def save(
         self,

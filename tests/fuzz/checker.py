@@ -403,7 +403,7 @@ class Checker:
         for path in self.blocked():
             if path in everything and tracked.model.is_free_for(path, everything[path], remote):
                 self.lose(f"{path!r} is reported as blocked, and only syncd has its place")
-        self.lost += tracked.model.missing(wanted, remote)
+        self.lost += tracked.model.missing(self._without_held(wanted), remote)
         self.lost += tracked.model.lost_agent_files(remote)
         if self.is_plain:
             self.lost += not_deleted(remote.keys() - wanted.keys(), remote)
@@ -441,7 +441,11 @@ class Checker:
     def missing(self, wanted: Tree) -> list[str]:
         """Return the wanted paths that a live sandbox lacks; none if it has ended."""
         tracked = self.live
-        return [] if tracked is None else tracked.model.missing(wanted, tree(tracked.sandbox.workspace))
+        return (
+            []
+            if tracked is None
+            else tracked.model.missing(self._without_held(wanted), tree(tracked.sandbox.workspace))
+        )
 
     def check_replaced(self, before: Manifest) -> None:
         """Check that an unforced sync after the workspace was replaced kept enough of the files it had before."""
@@ -481,6 +485,10 @@ class Checker:
 
     def _is_blocked(self, path: str) -> bool:
         return within(path, set(self.blocked()))
+
+    def _without_held(self, paths: Tree) -> Tree:
+        held = set(self.held())
+        return {path: entry for path, entry in paths.items() if not within(path, held)}
 
     def _unblocked(self, paths: Tree) -> Tree:
         return {path: entry for path, entry in paths.items() if not self._is_blocked(path)}
