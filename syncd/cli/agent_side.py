@@ -152,9 +152,7 @@ def agent_side(config: Config, included: PathPatterns | None = None) -> Iterator
             except StepFailed as failure:
                 raise failure.as_error() from None
             if work.unlisted:
-                click.echo(
-                    f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True
-                )
+                click.echo(f"{work.unlisted:,} more new paths in the sandbox are not listed", err=True)
             yield AgentSide(
                 config,
                 folders,
