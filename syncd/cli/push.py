@@ -98,6 +98,8 @@ def summary(pushed: PushResult) -> str:
     from syncd.core.formatting import size  # noqa: PLC0415
 
     sync = pushed.result["sync"]
+    if sync is None and pushed.result.get("held"):
+        return "nothing was sent: the sandbox holds all but what is held"
     if sync is None:
         return f"nothing to do: the sandbox holds {_all_files(pushed.result['files'])}"
     files = "1 file" if sync["files"] == 1 else f"{sync['files']:,} files"

@@ -356,8 +356,8 @@ def _is_passing(failure: StepFailed, took_s: float) -> bool:
 def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
     """Return the warning about a held path; `unsaved` is its version there, if it should have been saved."""
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
+    remedy = "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
     if unsaved is not None:
         what += ", as its version there could not be saved"
-    return SyncWarning(
-        f"held:{path}", what, "`syncd diff` shows it, `syncd apply` merges, `syncd push --force` overwrites"
-    )
+        remedy = "`syncd diff` shows it; move it away there, then `syncd push --force`"
+    return SyncWarning(f"held:{path}", what, remedy)
