@@ -153,7 +153,7 @@ def _print_patch(side: AgentSide, changes: list[GitChange], form: DiffForm) -> N
     from syncd.merge.git import need_git  # noqa: PLC0415
     from syncd.merge.patch import PatchColours, PatchForm, write_patch  # noqa: PLC0415
 
-    on_terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    on_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     colours = PatchColours.TERMINAL if on_terminal else PatchColours.NONE
     patch_form = PatchForm.STAT if form is DiffForm.STAT else PatchForm.PATCH
     blocks = write_patch(need_git(os.environ), changes, patch_form, colours, scratch=side.folders.spool)

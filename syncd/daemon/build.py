@@ -222,7 +222,7 @@ def sync_cycle_of(
         snapshotter,
         sync_state,
         base_store,
-        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out),
+        WorkSaver(lambda: PathRules(path, selection, excludes).leave_out, context.clock),
         TakenStore(folders.state),
         context.clock,
     )

@@ -63,10 +63,10 @@ def read_status(folder: str, otherwise: Status) -> Status:
 
 
 def _saved_versions(folder: str) -> int:
-    """The number of saved versions, each of which is a folder with a record."""
-    saved = os.path.join(folder, "saved")
+    """Return the number of saved versions, each of which is a folder with a record (`sandbox/saved_versions.py`)."""
     try:
-        return sum(os.path.exists(os.path.join(saved, name, "record")) for name in os.listdir(saved))
+        with os.scandir(f"{folder}/saved") as versions:
+            return sum(os.path.exists(f"{version.path}/record") for version in versions)
     except OSError:
         return 0
 

@@ -36,6 +36,8 @@ _log = logging.getLogger("syncd.remote_changes")
 LOOK_S = 15.0
 # … but it has so long after the upload, however long that took. One that fails sooner is repeated once.
 _AFTER_UPLOAD_S = 5.0
+# What a look found longer ago is looked at again: an upload may take an hour.
+_STALE_S = 10.0
 # The wait for the next look after one that failed.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 900.0
 MOST_NAMED = 50
@@ -97,8 +99,9 @@ class RemoteChanges:
         if record is None or not record.target.same_sandbox(target):
             record = _HeldRecord(target=target, held=[], kept=[])
         self._saved_record = record
-        self._held = {os.fsdecode(path): mark for path, mark in record.held}
-        self._kept = {os.fsdecode(path) for path in record.kept}
+        # Without looks nobody would find out that they may be written.
+        self._held = {os.fsdecode(path): mark for path, mark in record.held} if self.looks else {}
+        self._kept = {os.fsdecode(path) for path in record.kept} if self.looks else set()
 
     # -- what stays as it is there
 
@@ -206,7 +209,7 @@ class RemoteChanges:
             self._could_not(self._failure)
             return None
         try:
-            if running is None or running.request is not request:
+            if running is None or running.request is not request or self._is_stale(running):
                 running = self._begin(request)
             return self._ended(self._finish(running))
         except StepFailed as failure:
@@ -233,6 +236,9 @@ class RemoteChanges:
             self._running = self._begin(request)
         except StepFailed as failure:
             _log.debug("the look was not started: %s", failure)  # `finish` tries again, and tells
+
+    def _is_stale(self, running: _Running) -> bool:
+        return self._clock.monotonic_s() - running.began_s > _STALE_S
 
     def _begin(self, request: LookRequest) -> _Running:
         began_s = self._clock.monotonic_s()
@@ -274,7 +280,8 @@ class RemoteChanges:
                 'where no program runs, set sandbox.agent_changes = "save" or "overwrite"',
             )
         remedy = 'it is tried again; sandbox.agent_changes = "overwrite" looks at nothing'
-        self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
+        if self.looks:  # else it was to remove something, which is warned of
+            self._failed = [SyncWarning("remote-changes", f"{what}, and the sync went on", remedy)]
 
     def _ended(self, result: LookResult) -> LookResult:
         self._failures, self._failed, self._is_repeated = 0, [], False
@@ -285,9 +292,13 @@ class RemoteChanges:
     def _waits(self) -> bool:
         return self._failures > 0 and self._clock.monotonic_s() < self._not_before_s
 
+    def drop_copies(self) -> None:
+        """Delete the files that the last look fetched."""
+        shutil.rmtree(self._copies_folder, ignore_errors=True)
+
     def _fresh_folder(self) -> str:
         """An empty folder for copies; those of the last look are gone."""
-        shutil.rmtree(self._copies_folder, ignore_errors=True)
+        self.drop_copies()
         with contextlib.suppress(OSError):
             os.makedirs(self._copies_folder, mode=0o700, exist_ok=True)
         return self._copies_folder
@@ -334,7 +345,7 @@ class RemoteChanges:
     @property
     def warnings(self) -> list[SyncWarning]:
         """The warnings about looks that failed, and about paths that are held."""
-        return [*self._failed, *(_held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
+        return [*self._failed, *(held_warning(path, self._unsaved.get(path)) for path in self.held[:MOST_NAMED])]
 
 
 def _is_passing(failure: StepFailed, took_s: float) -> bool:
@@ -342,7 +353,8 @@ def _is_passing(failure: StepFailed, took_s: float) -> bool:
     return failure.action is FailureAction.RETRY and took_s < _AFTER_UPLOAD_S
 
 
-def _held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+def held_warning(path: str, unsaved: RemoteEntry | None) -> SyncWarning:
+    """Return the warning about a held path; `unsaved` is its version there, if it should have been saved."""
     what = f"{shown_path(path)!r} was changed here and in the sandbox, where it stays as it is"
     if unsaved is not None:
         what += ", as its version there could not be saved"

@@ -26,7 +26,7 @@ _log = logging.getLogger("syncd.preparation")
 
 
 class PathsWithheld(Exception):
-    """The archive holds paths that must stay as they are in the sandbox; without them, it can be sent."""
+    """The archive holds paths that must stay as they are in the sandbox, or lacks some that need not any more."""
 
 
 class SandboxEmptied(Exception):
@@ -49,6 +49,7 @@ class Preparation:
     written: Collection[str]
     paths_to_delete: Versions
     held_here: Mapping[str, Entry]
+    is_whole: bool
     agent_changes: AgentChanges
     mark_uncertain: Callable[[], None]
     save_all: Callable[[Why], None]
@@ -99,13 +100,17 @@ class Preparation:
         decision = self._decide(differing)
         self.remote_changes.save(Why.OVERWRITTEN, self._saved(decision, self.written), self.base_of)
         self.remote_changes.save(Why.REMOVED, self._saved(decision, self.paths_to_delete.keys() - set(self.written)))
+        self.remote_changes.drop_copies()
         suspects = self._remove(result, decision, request, wanted)
         here = {**self.manifest, **self.held_here}
         looked_at = [path for path, item in request.items.items() if item.action is not LookAction.EXISTS]
+        kept = self.remote_changes.kept
         self.remote_changes.note(decision, looked_at, self.written, here)
         stays = withheld(self.written, decision)
         if stays:
             _log.info("%d paths stay as they are in the sandbox (%s)", len(stays), shown_path(min(stays)))
+            raise PathsWithheld
+        if self.is_whole and any(path in self.manifest for path in kept - self.remote_changes.kept - {*self.written}):
             raise PathsWithheld
         return suspects
 
@@ -160,6 +165,8 @@ class Preparation:
                 self.written,
                 self.paths_to_delete,
                 held_here=self.held_here,
+                kept=() if self.agent_changes is AgentChanges.FORCE else self.remote_changes.kept,
+                blocked=self.blocked_paths.paths,
                 agent_changes=self.agent_changes,
             )
         return self._request

@@ -45,6 +45,7 @@ from syncd.sync.follow_up import torn_copy
 from syncd.sync.outcome import Outcome
 from syncd.sync.preparation import PathsWithheld, Preparation, SandboxEmptied
 from syncd.sync.sandbox_services import SandboxServices
+from syncd.sync.stages import ArchivedSnapshot, DeliveredArchive, RequestedSync
 from syncd.sync.status_document import AgentStatus, LastSync, State
 from syncd.sync.sync_plan import MOST_UNANSWERED, SandboxContent, least_of, partial_paths, without_held
 from syncd.sync.sync_state import SyncState
@@ -56,43 +57,6 @@ _log = logging.getLogger("syncd.cycle")
 _REPAIRS = 3
 # How often one sync is begun again without further paths, which are blocked or stay as they are in the sandbox.
 _TIMES_LEFT_OUT = 4
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One sync that was asked for: `changed` are the only directories to scan, None for all.
-
-    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
-    """
-
-    services: SandboxServices
-    mode: SyncMode
-    observer: SyncObserver
-    changed: Collection[str] | None
-    unsaved: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Archived:
-    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
-
-    `stays` are paths that it leaves out since they stay as they are in the sandbox.
-    """
-
-    scanned: ScanResult
-    packed: Packed
-    only: Collection[str] | None
-    stays: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Delivered:
-    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
-
-    packed: Packed
-    manifest: Manifest
-    sha256: str
-    is_partial: bool
 
 
 @dataclass
@@ -219,12 +183,12 @@ class SyncCycle:
         """
         self.take_over()
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, changed))
+            return self._sync_unblocked(RequestedSync(self._current_services(observer), sync_mode, observer, changed))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
         try:
-            return self._sync_unblocked(_Run(self._current_services(observer), sync_mode, observer, None))
+            return self._sync_unblocked(RequestedSync(self._current_services(observer), sync_mode, observer, None))
         except StepFailed as failure:
             if not self._leave_sandbox(failure):
                 raise
@@ -236,7 +200,7 @@ class SyncCycle:
         """Have the next sync read these files whatever their stamps say; None: see `Snapshotter.forget_stamps`."""
         self.snapshotter.forget_stamps(self.baseline or {}, paths)
 
-    def _sync_unblocked(self, run: _Run) -> Outcome:
+    def _sync_unblocked(self, run: RequestedSync) -> Outcome:
         """Sync the paths that can be written: one that is blocked, or stays as it is, never stops the others."""
         services = run.services
         for _ in range(_TIMES_LEFT_OUT + 1):
@@ -265,7 +229,7 @@ class SyncCycle:
             return replace(outcome, saved=saved, overwritten=overwritten)
         raise TryLater("more and more paths in the sandbox must not be written", "it is tried again by itself")
 
-    def _sync(self, run: _Run) -> Outcome:
+    def _sync(self, run: RequestedSync) -> Outcome:
         """Scan, compare, archive, deliver, record."""
         started_s = self.clock.monotonic_s()
         scanned = self._scan(run)
@@ -284,7 +248,7 @@ class SyncCycle:
             return self._sync(replace(run, changed=None))
         return outcome
 
-    def _scan(self, run: _Run) -> ScanResult:
+    def _scan(self, run: RequestedSync) -> ScanResult:
         """Scan the workspace, and leave out the paths that are known to be blocked or held."""
         services, baseline = run.services, self.baseline or {}
         if self.baseline is not None and not self.sync_state.uncertain:
@@ -298,6 +262,8 @@ class SyncCycle:
         blocked = services.blocked_paths.withhold(scanned.manifest)
         services.remote_changes.forget_deleted(scanned.manifest)
         self._held_here = services.remote_changes.held_here(scanned.manifest)
+        if self._resets(services, scanned.manifest):
+            self._held_here = {}  # nothing stays as it is there
         if run.mode is SyncMode.FORCED:
             self._held_here = {p: entry for p, entry in scanned.manifest.items() if within(p, run.unsaved)}
         self._held_here = self.snapshotter.with_digests(self._held_here)  # they may be as there by now
@@ -307,7 +273,7 @@ class SyncCycle:
         scanned = ScanResult(manifest, difference(baseline, manifest))
         return scanned if scanned.difference.certain else self.snapshotter.resolved(scanned, baseline)
 
-    def _archive(self, run: _Run, scanned: ScanResult) -> _Archived:
+    def _archive(self, run: RequestedSync, scanned: ScanResult) -> ArchivedSnapshot:
         """Pack what the sandbox lacks, or all, into an archive in the spool."""
         uncertain = "; an earlier sync may have reached the sandbox unanswered" if self.sync_state.uncertain else ""
         files = count_files(scanned.manifest.values())
@@ -325,18 +291,20 @@ class SyncCycle:
         # What stays there differs here from what the sandbox got, or is as it got it: in neither case it is sent.
         manifest = {p: e for p, e in scanned.manifest.items() if p not in stays} if stays else scanned.manifest
         packed = self.snapshotter.pack(manifest, codec, only, run.observer.packed)
-        return _Archived(scanned, packed, only, stays)
+        return ArchivedSnapshot(scanned, packed, only, stays)
 
-    def _stays(self, run: _Run, scanned: ScanResult) -> frozenset[str]:
+    def _stays(self, run: RequestedSync, scanned: ScanResult) -> frozenset[str]:
         """The paths that stay as they are in the sandbox, with all below them."""
         if run.mode is SyncMode.FORCED:
             return frozenset(self._held_here)
+        if self._resets(run.services, scanned.manifest):
+            return frozenset()
         found = scanned.difference
         changed = {*found.added, *found.changed, *found.uncertain}
         stays = {*self._held_here, *(run.services.remote_changes.kept - changed)}
         return frozenset(path for path in scanned.manifest if within(path, stays)) if stays else frozenset()
 
-    def _deliver(self, run: _Run, archived: _Archived) -> _Delivered:
+    def _deliver(self, run: RequestedSync, archived: ArchivedSnapshot) -> DeliveredArchive:
         """Upload the archive and have it initialized. An archive that proves damaged is made again."""
         services, delivery = run.services, run.services.delivery
         self._whole_next = True  # until this sync has succeeded
@@ -346,7 +314,7 @@ class SyncCycle:
             written = [
                 path for path in (packed.manifest if archived.only is None else archived.only) if path in manifest
             ]
-            preparation = self._preparation(run, manifest, written, packed.follow_up)
+            preparation = self._preparation(run, archived, manifest, written, packed.follow_up)
 
             def before_initialize(
                 preparation: Preparation = preparation, manifest: Manifest = manifest, written: list[str] = written
@@ -375,10 +343,10 @@ class SyncCycle:
             else:
                 if archived.only is not None:
                     self.base_store.keep_sent(archive, content_bytes(manifest.values()))
-                return _Delivered(packed, manifest, sha256, archived.only is not None)
+                return DeliveredArchive(packed, manifest, sha256, archived.only is not None)
         raise TryLater("files in the spool are damaged again and again", "check the disk that holds it")
 
-    def _sandbox_manifest(self, archived: _Archived, packed: Packed) -> Manifest:
+    def _sandbox_manifest(self, archived: ArchivedSnapshot, packed: Packed) -> Manifest:
         """The manifest of the sandbox after the initialize: what stays there counts as it was put there."""
         if not archived.stays:
             return packed.manifest
@@ -393,7 +361,12 @@ class SyncCycle:
         return found
 
     def _preparation(
-        self, run: _Run, manifest: Manifest, written: Collection[str], follow_up: Collection[str]
+        self,
+        run: RequestedSync,
+        archived: ArchivedSnapshot,
+        manifest: Manifest,
+        written: Collection[str],
+        follow_up: Collection[str],
     ) -> Preparation:
         services = run.services
         agent_changes = services.remote_changes.agent_changes
@@ -408,6 +381,7 @@ class SyncCycle:
             written,
             self._paths_to_delete(services, manifest, follow_up),
             self._held_here,
+            archived.only is None,
             agent_changes,
             services.delivery.mark_uncertain,
             self._save_agent_work,
@@ -420,7 +394,7 @@ class SyncCycle:
         content = None if entry is None else self.base_store.get(path, arrived_digest(entry))
         return None if entry is None or content is None else (entry.mode, content)
 
-    def _prove(self, run: _Run, delivered: _Delivered) -> bool:
+    def _prove(self, run: RequestedSync, delivered: DeliveredArchive) -> bool:
         """Find out if the sandbox keeps what an archive does not hold. False if it must be sent everything again."""
         partial_archives, manifest = run.services.partial_archives, delivered.manifest
         stays = self._stays_there(run)
@@ -440,7 +414,7 @@ class SyncCycle:
             self._whole_next = False
         return keeps
 
-    def _stays_there(self, run: _Run) -> frozenset[str]:
+    def _stays_there(self, run: RequestedSync) -> frozenset[str]:
         stays = {*self._held_here, *run.services.remote_changes.kept}
         return frozenset(path for path in self.baseline or {} if within(path, stays)) if stays else frozenset()
 
@@ -450,7 +424,9 @@ class SyncCycle:
         paths = [*found.changed, *found.uncertain, *found.removed, *self._held_here]
         self.base_store.keep_replaced(base, paths, content_bytes(base.values()))
 
-    def _finish(self, services: SandboxServices, found: Difference, delivered: _Delivered, started_s: float) -> Outcome:
+    def _finish(
+        self, services: SandboxServices, found: Difference, delivered: DeliveredArchive, started_s: float
+    ) -> Outcome:
         """Record what the sandbox holds now."""
         self._whole_next = False
         packed, follow_up = delivered.packed, delivered.packed.follow_up
@@ -505,19 +481,22 @@ class SyncCycle:
         unread = {*self.snapshotter.unread, *services.blocked_paths.paths}
         return not services.deletion_sync.has_pending(services.blocked_paths.with_withheld(manifest), unread)
 
-    def _was_reverted(self, services: SandboxServices, archived: _Archived) -> bool:
+    def _was_reverted(self, services: SandboxServices, archived: ArchivedSnapshot) -> bool:
         """True if a change was taken back before it was packed, so that the sandbox holds what was packed."""
         if archived.packed.follow_up or self.baseline is None:
             return False
         manifest = self._sandbox_manifest(archived, archived.packed)
         return self._is_unchanged(services, manifest, difference(self.baseline, manifest))
 
-    def _partial_is_enough(self, run: _Run, manifest: Manifest) -> bool:
+    def _partial_is_enough(self, run: RequestedSync, manifest: Manifest) -> bool:
         """True if an archive of what changed may be sent; after any uncertainty the whole is sent."""
         certain = self.baseline is not None and not self.sync_state.uncertain and not self._whole_next
         if not certain or run.mode is not SyncMode.CHANGED or not run.services.partial_archives.usable or not manifest:
             return False
-        return not run.services.deletion_sync.resets(self._paths_to_delete(run.services, manifest, ()))
+        return not self._resets(run.services, manifest)
+
+    def _resets(self, services: SandboxServices, manifest: Manifest) -> bool:
+        return services.deletion_sync.resets(self._paths_to_delete(services, manifest, ()))
 
     def _paths_to_delete(self, services: SandboxServices, wanted: Manifest, follow_up: Collection[str]) -> Versions:
         wanted = services.blocked_paths.with_withheld(wanted)  # a blocked path is no deleted one

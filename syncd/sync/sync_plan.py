@@ -102,12 +102,15 @@ def look_request(
     paths_to_delete: Versions,
     *,
     held_here: Mapping[str, Entry],
+    kept: Collection[str] = (),
+    blocked: Collection[str] = (),
     agent_changes: AgentChanges,
 ) -> LookRequest:
     """Return what to look at before `written` paths of `manifest` are put there, and others deleted.
 
-    `held_here` are entries here of paths that are not written, to find out if they may be. Of what syncd put there, a
-    sample is counted.
+    `held_here` are entries here of paths that are not written, to find out if they may be, and so are those of `kept`
+    that are in the manifest. Of what syncd put there, a sample is counted, but for what is below a path that stays or
+    is `blocked`.
     """
     force = agent_changes is AgentChanges.FORCE
     # What is not saved need not come here.
@@ -128,9 +131,13 @@ def look_request(
     for path, entry in held_here.items():
         if path not in items:
             items[path] = LookItem(_distinct((*content.versions_of(path), entry)), fetch)
+    for path in kept:
+        if path in manifest and path not in items:
+            items[path] = LookItem(_distinct((*content.versions_of(path), manifest[path])), LookAction.COMPARE)
     base = content.base or {}
     if len(items) < len(base):
-        others = [path for path in base if path not in items]
+        stays = {*held_here, *kept, *blocked}
+        others = [path for path in base if path not in items and not within(path, stays)]
         step = max(1, len(others) // _SAMPLE)
         items.update((path, LookItem((base[path],), LookAction.EXISTS)) for path in others[::step][:_SAMPLE])
     return LookRequest(items)

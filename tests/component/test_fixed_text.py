@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from syncd.archive.snapshotter import described
 from syncd.cli.check.fixed_text import fixed_text
 from syncd.core.text import one_line, shown_path
-from syncd.sandbox.overwrite_warnings import RemoteChange, warnings
+from syncd.sandbox.look_request import RemoteEntry, RemoteKind
+from syncd.sandbox.remote_changes import held_warning
 from syncd.scan import exclusions
 from syncd.scan.limits import over_limit
 from syncd.scan.manifest import Difference, Entry, Kind
@@ -56,7 +57,6 @@ def test_what_is_kept(text: str, shown: str) -> None:
 
 def _messages(path: str) -> list[str]:
     big = Entry(Kind.FILE, 0o644, 0, 1 << 30)
-    foreign = {path: RemoteChange.FOREIGN, "x": RemoteChange.FOREIGN, f"{path}y": RemoteChange.FOREIGN}
     return [
         str(secret_warning(path, Secret("a Stripe key", 3), sent=False)),
         str(secret_warning(path, Secret("a Stripe key", 3), sent=True)),
@@ -66,9 +66,8 @@ def _messages(path: str) -> list[str]:
         *map(str, inotify_limits.unwatched({path: errno.ENOSPC}, 9)),
         *map(str, inotify_limits.unwatched({path: errno.EACCES, f"{path}x": errno.EACCES}, 9)),
         over_limit({path: big}, 1) or "",
-        *map(str, warnings({path: RemoteChange.CHANGED}, "14:03 UTC")),
-        *map(str, warnings(foreign, "14:03 UTC")),
-        *map(str, warnings({f"{path}{number}": RemoteChange.REMOVED for number in range(5)}, "14:03 UTC")),
+        str(held_warning(path, None)),
+        str(held_warning(path, RemoteEntry(RemoteKind.FILE))),
         f"{shown_path(path)!r} was removed in the sandbox: it is about to be overwritten",
         f"packaging 3 files: {described(Difference(added=[path, 'x'], changed=[path], removed=[path]))}",
         f"resolved: {shown_path(path)}",

@@ -114,23 +114,36 @@ def test_the_state_is_of_one_sandbox(tmp_path: Path, target: Target, *, initiali
 def test_entries_that_may_be_in_the_sandbox(tmp_path: Path) -> None:
     """They are known until an answer is recorded, in any region of the sandbox, to the next process too."""
     sync_state = SyncState(str(tmp_path))
-    assert sync_state.possibly_applied(TARGET) == {}
-    sync_state.record_possibly_applied(TARGET, MANIFEST)
+    assert sync_state.possibly_applied(TARGET) == ()
+    sync_state.record_possibly_applied(TARGET, [MANIFEST])
     assert {path.name for path in tmp_path.iterdir()} == {"perhaps-there"}
-    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == MANIFEST
-    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == MANIFEST
-    assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == {}
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == (MANIFEST,)
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "box", "asia")) == (MANIFEST,)
+    assert sync_state.possibly_applied(Target(TARGET.base_url, "other", "us")) == ()
     sync_state.record_initialized(TARGET, {})
-    assert sync_state.possibly_applied(TARGET) == {}
+    assert sync_state.possibly_applied(TARGET) == ()
     newer = {"version": 2, "target": TARGET, "rows": [[b"a", "f", 0, 0, 0, b"", None, b""]]}
     (tmp_path / "perhaps-there").write_bytes(sealed(msgspec.msgpack.encode(newer)))
-    assert sync_state.possibly_applied(TARGET) == {}
+    assert sync_state.possibly_applied(TARGET) == ()
+
+
+def test_several_versions_of_one_path(tmp_path: Path) -> None:
+    """Each unanswered archive sent one: none of them is the agent's, to the next process neither."""
+    versions = [Entry(Kind.FILE, 0o644, 1, number, digest=bytes([number])) for number in range(3)]
+    sent = [{"a": versions[0], "b": versions[0]}, {"a": versions[1]}, {"a": versions[2], "c": versions[2]}]
+    SyncState(str(tmp_path)).record_possibly_applied(TARGET, sent)
+    found = SyncState(str(tmp_path)).possibly_applied(TARGET)
+    assert [[manifest[path] for manifest in found if path in manifest] for path in "abc"] == [
+        versions,
+        [versions[0]],
+        [versions[2]],
+    ]
 
 
 def test_a_damaged_record_of_such_entries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says what its loss costs; so it does for a newer record of an upload, which is set aside as well."""
     (tmp_path / "perhaps-there").write_bytes(b"garbage")
-    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == {}
+    assert SyncState(str(tmp_path)).possibly_applied(TARGET) == ()
     ((name, _, text),) = caplog.record_tuples
     assert name == "syncd.state"
     assert text.endswith("what came unanswered may stay in the sandbox")
@@ -160,7 +173,7 @@ def test_a_marker_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.Mon
     sync_state = SyncState(str(tmp_path))
     sync_state.mark_uncertain()
     sync_state.record_uploaded(TARGET, "identity", 7, "ab")
-    sync_state.record_possibly_applied(TARGET, MANIFEST)
+    sync_state.record_possibly_applied(TARGET, [MANIFEST])
 
     def refuse(mark: MarkerFile) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -204,7 +217,7 @@ def test_a_missing_state_folder(tmp_path: Path) -> None:
     sync_state = SyncState(str(tmp_path / "gone"))
     assert sync_state.initialized(TARGET) == (None, [])
     assert sync_state.uploaded(TARGET) is None
-    assert sync_state.possibly_applied(TARGET) == {}
+    assert sync_state.possibly_applied(TARGET) == ()
     assert not sync_state.uncertain
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
-import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -21,13 +18,13 @@ from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.remote.sandbox_lifetime import MOST_ACQUIRED, SPAN_S
 from syncd.sandbox.removal_plan import within
 from syncd.sandbox.saved_versions import SavedVersions
-from syncd.sandbox.saved_versions_rules import SavedPath
 from syncd.scan.exclusions import OUTSIDE
 from syncd.scan.manifest import Kind, Manifest
 from syncd.scan.mass_deletion_rule import LEFT_ONE_IN, SMALL_FILES
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Decision, Selection, SelectionSettings
 from syncd.sync.sync_cycle import SyncCycle
+from tests.fuzz.agent_side import SavedEntries, by_digest, note_look
 from tests.fuzz.clock import SimulatedClock
 from tests.fuzz.model import FOLDER, Entry, SandboxModel, Sent, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import MARKS, Tree, is_symlink_loop, tree
@@ -110,7 +107,7 @@ class Checker:
         self.clock = clock
         self.workspace = workspace
         self.figures = figures
-        self._saved_versions = saved_versions
+        self._saved = SavedEntries(saved_versions)
         self.settings = Settings(emulator.base_url, workspace, sandbox_id)
         self.lost: list[str] = []
         self.sandbox_id = sandbox_id  # the one that the daemon syncs to
@@ -189,16 +186,14 @@ class Checker:
             self.figures["resets"] += 1
             if tracked.is_certain:
                 tracked.reset_away = tracked.requested
-            self._account_for_reset(tracked)
+            self._account_for_end(tracked, "was reset away")
             reset()
             tracked.model.cleared()
             tracked.requested = set()
 
         def tracked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
-            start = packed.tell()
             if not self.is_late:
-                self._note_look(tracked, packed)
-                packed.seek(start)
+                note_look(tracked.model, packed)
             execute(name, packed, *more)
 
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
@@ -219,19 +214,15 @@ class Checker:
         wanted = self.wanted() if tracked.model.made and self.is_unchanged_since_sync else tracked.model.synced
         if not self.is_unchanged_since_sync:
             wanted = {path: entry for path, entry in wanted.items() if path not in tracked.model.agent}
-        tracked.model.arrived(wanted, services.remote_changes.kept)
+        tracked.model.arrived(wanted, services.remote_changes.kept, looked=self._looks and not self._nobody_looked)
 
-    def _note_look(self, tracked: TrackedSandbox, packed: BinaryIO) -> None:
-        """Note which paths an execution looks at."""
-        with tarfile.open(fileobj=packed, mode="r:gz") as members, contextlib.suppress(KeyError):
-            member = members.extractfile("look.json")
-            request = json.loads(member.read()) if member is not None else {}
-            if request.get("find_new"):
-                tracked.model.saw()
-            elif request:
-                paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
-                actions = zip(paths, request["actions"], strict=True)
-                tracked.model.saw([path for path, action in actions if action != "e"])
+    def note_left(self, sandbox_id: str) -> None:
+        """Check that all that was changed in a sandbox was saved before another one took its place."""
+        tracked = self.sandboxes.get(sandbox_id)
+        unsaved = self.cycle is None or any(each.key == "unsaved" for each in self.cycle.warnings)
+        if tracked is not None and self._looks and not unsaved and not self.has_ended(tracked):
+            self.figures["sandboxes left"] += 1
+            self._account_for_end(tracked, "was left in a sandbox that is not used any more")
 
     # -- what becomes of the agent's versions
 
@@ -242,7 +233,7 @@ class Checker:
         gone = tracked.model.gone(tree(tracked.sandbox.workspace))
         for path, (entry, _) in gone.items():
             self.figures["versions removed"] += 1
-            if self._agent_changes == "overwrite":
+            if not self._looks:
                 continue
             if not self._is_saved(path, entry):
                 self.lose(f"the agent's {path!r} ({shown(entry)}) was removed in the sandbox, and is not saved")
@@ -253,7 +244,7 @@ class Checker:
     def _account_for_archive(self, tracked: TrackedSandbox, sent: Mapping[str, Sent], remote: Tree) -> None:
         """Check that an archive had a right to overwrite what it overwrote of the agent's."""
         model = tracked.model
-        if not model.made or self._agent_changes == "overwrite":
+        if not model.made or not self._looks:
             return
         for path, (entry, seen) in model.gone(remote).items():
             self.figures["versions overwritten"] += 1
@@ -270,19 +261,23 @@ class Checker:
             elif not self._is_saved(path, entry):
                 self.lose(f"{what}, and is not saved")
 
-    def _account_for_reset(self, tracked: TrackedSandbox) -> None:
-        """Check that all that a reset ends is saved, but for what the rules leave out."""
+    def _account_for_end(self, tracked: TrackedSandbox, what: str) -> None:
+        """Check that all that ends with a sandbox, or by a reset, is saved, but for what the rules leave out."""
         self._account_for_removals(tracked)
-        if self._agent_changes == "overwrite":
+        if not self._looks:
             return
         is_excluded = self._is_excluded()
         for path, (entry, seen) in tracked.model.gone({}).items():
             if seen and not self._is_saved(path, entry) and not is_excluded(path, False):
-                self.lose(f"the agent's {path!r} ({shown(entry)}) was reset away, and is not saved")
+                self.lose(f"the agent's {path!r} ({shown(entry)}) {what}, and is not saved")
 
     @property
     def _agent_changes(self) -> str:
         return self.settings.of_daemon.sandbox.agent_changes
+
+    @property
+    def _looks(self) -> bool:
+        return self._agent_changes != "overwrite"
 
     @property
     def _nobody_looked(self) -> bool:
@@ -291,15 +286,7 @@ class Checker:
 
     def _is_saved(self, path: str, entry: Entry) -> bool:
         """True if that version is among the saved ones; nothing is known of them once the state was damaged."""
-        return self.state_damaged or (path, _by_digest(entry)) in self._all_saved()
-
-    def _all_saved(self) -> list[tuple[str, Entry]]:
-        """Return all saved files, by the digests of their contents in the contents' place, and links."""
-        return [
-            (path, _saved_entry(saved))
-            for version in self._saved_versions.all()
-            for path, saved in version.paths.items()
-        ]
+        return self.state_damaged or self._saved.holds(path, entry)
 
     def note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""
@@ -446,8 +433,8 @@ class Checker:
         treatments = {values[5] for values in self.settings.history}
         if self.state_damaged or len(self.sandboxes) > 1 or "overwrite" in treatments:
             return
-        made = {(path, _by_digest(entry)) for path, entry in self.sandboxes[self.sandbox_id].model.made}
-        for path, entry in self._all_saved():
+        made = {(path, by_digest(entry)) for path, entry in self.sandboxes[self.sandbox_id].model.made}
+        for path, entry in self._saved.all():
             if entry != FOLDER and (path, entry) not in made:
                 self.lose(f"{path!r} was saved as the agent's, who did not make it")
 
@@ -520,23 +507,6 @@ class FlushCheck:
             missing = self._checker.missing(self._wanted)
             if missing:
                 self._checker.lose(f"flush reported that all is in the sandbox, and {missing[:4]}")
-
-
-def _by_digest(entry: Entry) -> Entry:
-    """Return the entry with the digest of its content in the content's place."""
-    match entry:
-        case ("file", is_executable, bytes(content)):
-            return ("file", is_executable, hashlib.sha256(content).digest())
-    return entry
-
-
-def _saved_entry(saved: SavedPath) -> Entry:
-    match saved.kind:
-        case Kind.FILE:
-            return ("file", bool(saved.mode & 0o100), saved.digest)
-        case Kind.SYMLINK:
-            return ("link", saved.target)
-    return FOLDER
 
 
 def remove(path: Path) -> None:

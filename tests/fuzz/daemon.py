@@ -123,6 +123,8 @@ class SimulatedCycle(SyncCycle):
             checker.check_replaced(baseline)
         simulation.workspace_replaced = False
         checker.sandbox_id = self.target.sandbox_id if self.target is not None else checker.sandbox_id
+        if sandbox_id != checker.sandbox_id and not checker.state_damaged:
+            checker.note_left(sandbox_id)
         checker.note_arrived()
         return outcome
 

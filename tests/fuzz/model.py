@@ -13,12 +13,21 @@ import os
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from tests.fuzz.operations import Tree
 
 Entry = tuple[object, ...]
 FOLDER: Entry = ("folder",)
+
+
+class Emptied(Enum):
+    """How far it is known that the agent removed everything."""
+
+    NO = "no, or everything was sent again since"
+    UNSEEN = "yes"
+    SEEN = "yes, and a sync began since"
 
 
 class SandboxModel:
@@ -32,6 +41,8 @@ class SandboxModel:
         self._arrived: dict[str, Sent] = {}
         self._sent: dict[str, Sent] = {}
         self._stays: set[str] = set()
+        self._emptied = Emptied.NO
+        self._refilled = False  # an archive was unpacked since it is known that the sandbox was emptied
         self._agent_folders: set[str] = set()
         self._overwritten: set[str] = set()
         self._forgotten: set[str] = set()
@@ -56,12 +67,18 @@ class SandboxModel:
                 paths.discard(path)
             self.synced[path] = remote[path]
             self._sent[path] = what
+        if self._emptied is Emptied.SEEN:
+            self._refilled = True
 
-    def arrived(self, wanted: Collection[str], stays: Iterable[str]) -> None:
+    def arrived(self, wanted: Collection[str], stays: Iterable[str], *, looked: bool) -> None:
         """Note that syncd knows that all it sent is there.
 
-        Of other paths than the `wanted` ones it knows nothing. It found that these `stays` as they are there.
+        Of other paths than the `wanted` ones it knows nothing. It found that these `stays` as they are there. A sandbox
+        that was emptied is filled again if it `looked`.
         """
+        if self._refilled and looked:
+            self._emptied, self._refilled = Emptied.NO, False
+            self.agent = {path: entry for path, entry in self.agent.items() if entry is not None}
         known = self._arrived | self._sent
         self._arrived = {path: known[path] for path in known if path in wanted}
         self._sent = {}
@@ -75,6 +92,7 @@ class SandboxModel:
 
     def agent_changed(self, before: Tree, after: Tree) -> None:
         """Note what the agent did, by the sandbox's content before and after it."""
+        self._emptied, self._refilled = Emptied.UNSEEN if before and not after else Emptied.NO, False
         for path in before.keys() | after.keys():
             entry = after.get(path)
             if entry == before.get(path):
@@ -101,6 +119,8 @@ class SandboxModel:
     def saw(self, paths: Collection[str] | None = None) -> None:
         """Note that a sync, or a look at these paths, begins: what the agent did there until now is seen."""
         self._unseen = set() if paths is None else self._unseen - set(paths)
+        if paths is None and self._emptied is Emptied.UNSEEN:
+            self._emptied = Emptied.SEEN
 
     def gone(self, remote: Tree) -> dict[str, tuple[Entry, bool]]:
         """Return the agent's versions that are no longer there, each with True if it was seen."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
-from syncd.emulator.request_log import RequestRecord
 from syncd.sandbox import blocked_paths_in_sandbox
 from syncd.sync.outcome import Outcome
 from tests.integration.sync_rig import Rig, rigged
@@ -21,19 +20,12 @@ from tests.integration.sync_rig import Rig, rigged
 DELETIONS = ["keep", "mirror", "reset"]
 
 
-@pytest.fixture(params=["full", "changes"])
+@pytest.fixture(params=["full", "auto"])
 def rig(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """`stay`, `file` and a folder `d` are in the sandbox, which has proved that partial archives work."""
     with rigged(tmp_path) as it:
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time, before the emulator answers."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None:
-                sandbox.wait()
-
-        it.emulator.faults.on("execution-logs", "before", wait)
-        it.keys["sync"] = {"archive": request.param}
+        it.wait_for_programs()
+        it.keys["sync"]["archive"] = request.param
         (it.workspace / "0").mkdir()  # the smallest path, which every small archive holds
         for path in ("stay", "file", "d/a", "d/sub/b"):
             it.write(path)
@@ -101,10 +93,11 @@ def test_own_paths_make_way(rig: Rig, deletions: str, changed: object) -> None:
     assert callable(changed)
     changed(rig)
     rig.write("stay", "changed")
+    initialized = rig.asked().count("initialize")
     assert rig.sync()[0].word == "initialized"
     assert tree(rig.sandbox.workspace) == tree(rig.workspace)
     assert keys(rig) == []
-    assert rig.asked().count("initialize") == 3
+    assert rig.asked().count("initialize") == initialized + 1
     check_quiet(rig)
     rig.restart()
     check_quiet(rig)
@@ -265,19 +258,27 @@ def test_a_sandbox_without_executions(rig: Rig, deletions: str, changed: object)
     check_quiet(rig)
 
 
-def test_an_agents_change_blocks_a_folder(rig: Rig) -> None:
-    """The changed file stays, which an extractor would replace by the folder."""
+def test_an_agents_change_in_a_folders_place(rig: Rig) -> None:
+    """The changed file is overwritten if it may be; with `hold` it stays, and is named for that alone."""
     configured(rig, "mirror")
     agent(rig, "file", "changed there")
+    rig.keys["sandbox"]["agent_changes"] = "hold"
+    rig.restart()
     file_becomes_folder(rig)
     rig.write("stay", "changed")
-    assert settled(rig).blocked == ("file",)
-    assert rig.arrived()["file"] == "changed there"
+    outcome = settled(rig)
+    assert (outcome.blocked, outcome.held) == ((), ("file",))
+    assert rig.arrived() == {"d/a": "hello", "d/sub/b": "hello", "stay": "changed", "file": "changed there"}
     for _ in range(2):
-        assert keys(rig) == ["blocked:file"]
-        assert "a file has its place" in warnings(rig)
+        assert keys(rig) == ["held:file"]
         check_quiet(rig)
         rig.restart()
+    rig.keys["sandbox"]["agent_changes"] = "overwrite"
+    rig.restart()
+    rig.write("stay", "changed again")
+    settled(rig)
+    assert tree(rig.sandbox.workspace) == tree(rig.workspace)
+    check_quiet(rig)
 
 
 def test_a_blocked_path_is_not_reported_as_overwritten(rig: Rig) -> None:
@@ -291,8 +292,6 @@ def test_a_blocked_path_is_not_reported_as_overwritten(rig: Rig) -> None:
 def test_a_server_that_fails_is_not_asked_much(rig: Rig) -> None:
     """A failed initialize is retried as before; one that fails repeatedly causes one check."""
     rig.write("stay", "changed")
-    rig.keys["sandbox"]["warn_on_remote_changes"] = False
-    rig.restart()
     executed = rig.asked().count("execute")
     rig.emulator.faults.script("initialize: 500")
     rig.sync()
@@ -342,8 +341,6 @@ def test_many(rig: Rig) -> None:
 )
 def test_a_check_that_fails(rig: Rig, fault: str) -> None:
     """Suspected paths stay left out, the rest is synced, and all is resolved once a check succeeds."""
-    rig.keys["sandbox"]["warn_on_remote_changes"] = False
-    rig.restart()
     agent(rig, "new/theirs")
     rig.write("new", "a file here")
     settled(rig)

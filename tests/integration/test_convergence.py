@@ -25,7 +25,6 @@ from syncd.sandbox.partial_archives import PartialArchives, _Proof
 from syncd.sandbox.pending_removals import PendingRemoval
 from syncd.sandbox.remote_changes import RemoteChanges
 from syncd.sandbox.removal_plan import Deletions
-from syncd.sandbox.three_way import AgentChanges
 from syncd.scan import manifest
 from syncd.scan.manifest import Kind, Manifest, as_read
 from syncd.scan.tree_cache import TreeCache
@@ -259,10 +258,11 @@ def _take_the_base_from_the_disk(patch: pytest.MonkeyPatch) -> None:
         on_disk = {}
         for path, entry in manifest.items():
             place = running_simulation().workspace / path
+            on_disk[path] = entry
             if entry.kind is Kind.FILE and place.is_file():
                 content = place.read_bytes()
-                entry = as_read(replace(entry, size_bytes=len(content)), hashlib.sha256(content).digest(), 0)
-            on_disk[path] = entry
+                right_size = replace(entry, size_bytes=len(content))
+                on_disk[path] = as_read(right_size, hashlib.sha256(content).digest(), 0)
         real(self, services, on_disk, follow_up)
 
     patch.setattr(SyncCycle, "_record", record)
@@ -279,7 +279,7 @@ def _save_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
     real = preparation.decide
-    patch.setattr(preparation, "decide", lambda *args: real(*args[:-1], AgentChanges.SAVE))
+    patch.setattr(preparation, "decide", lambda *args: replace(real(*args), held={}))
 
 
 def _forget_kept_paths_at_a_restart(patch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,8 @@ PLANTED = {
     _save_nothing: _MIRROR + _BOTH,
     _hold_nothing: _HOLD + _BOTH,
     _forget_kept_paths_at_a_restart: _FULL
-    + f"agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n {_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
+    + "agent_writes('a/g', 3)\n write('f', 8, 4)\n wait_idle()\n kill()\n"
+    + f"{_NOBODY_LOOKS} write('f', 8, 5)\n wait_idle()",
     _mistake_an_emptied_sandbox: _MIRROR + "agent_empties()\n write('f', 8, 3)\n wait_idle()",
     _remove_changed_agent_files: _MIRROR + "agent_writes('a/g', 3)\n remove('a/g')\n wait_idle()",
     _forget_late_executions: _MIRROR

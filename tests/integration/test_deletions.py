@@ -19,9 +19,7 @@ from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with rigged(tmp_path) as it:
         it.keys["sandbox"]["deletions"] = "mirror"
-        # The program runs in real time: wait for its end before the emulator answers.
-        for op in ("execution-logs", "execution-status"):
-            it.emulator.faults.on(op, "before", lambda _: it.sandbox.wait())
+        it.wait_for_programs()
         yield it
 
 
@@ -163,44 +161,51 @@ def test_a_failed_removal_is_retried(rig: Rig, fault: str) -> None:
     assert rig.asked().count("upload") <= uploads + 1 + fault.startswith("upload")
 
 
-@pytest.mark.parametrize("fault", ["execute: 500 always", "execution-logs: 500 always"])
-def test_a_failure_that_lasts_is_of_the_step_delete(rig: Rig, fault: str) -> None:
-    """It ends the sync like any other failure, and the next sync begins with it."""
+@pytest.mark.parametrize(
+    "fault", ["execute: 500", "execute: failed", "execution-upload-url: 404", "execution-logs: 500"]
+)
+@pytest.mark.parametrize("dump", [True, False], ids=["with a dump", "without"])
+def test_a_sandbox_without_executions(rig: Rig, fault: str, *, dump: bool) -> None:
+    """All else is synced; the undeleted paths have a warning and are tried again by the next sync and process."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
-    rig.emulator.faults.script(fault)
+    rig.emulator.faults.script(f"{fault} always")
+    if not dump:
+        rig.emulator.faults.script("dump: 501 always")
     (rig.workspace / "a").unlink()
-    failure, _ = rig.fail()
-    assert failure.step is ApiStep.DELETE
-    rig.emulator.faults.clear()
-    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
+    rig.write("stay", "new")
+    rig.sync()
+    assert rig.arrived()["stay"] == "new"
+    if fault == "execution-logs: 500":  # the program did run
+        assert keys(rig) == ([] if dump else ["delete"])
+    else:
+        assert "a" in there(rig)
+        assert keys(rig) == ["delete:a" if dump else "delete"]
+        assert rig.cycle.leftover_files == 1
+    assert rig.sync()[0].word == "unchanged"
     rig.restart()
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
     rig.sync()
     assert there(rig) == ["stay"]
+    assert keys(rig) == []
 
 
-def test_a_sandbox_without_executions(rig: Rig) -> None:
-    """All else is synced; the undeleted paths have a warning and are tried again by the next sync and process."""
+def test_a_refused_key_is_of_the_step_delete(rig: Rig) -> None:
+    """It ends the sync: a person must act."""
     rig.write("a")
     rig.write("stay")
     rig.sync()
     rig.emulator.faults.script("execution-upload-url: 403 always")
     (rig.workspace / "a").unlink()
     failure, _ = rig.fail()
-    assert failure.step is ApiStep.DELETE  # the key may be wrong
+    assert failure.step is ApiStep.DELETE
     rig.emulator.faults.clear()
-    rig.emulator.faults.script("execution-upload-url: 404 always")
-    rig.write("stay", "new")
-    rig.sync()
-    assert rig.arrived() == {"a": "hello", "stay": "new"}
-    assert keys(rig) == ["delete"]
+    rig.wait_for_programs()
     rig.restart()
-    rig.emulator.faults.clear()
-    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.sync()
     assert there(rig) == ["stay"]
-    assert keys(rig) == []
 
 
 @pytest.mark.parametrize("op", ["execution-upload-url", "execute", "initialize"])

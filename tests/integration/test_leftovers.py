@@ -14,7 +14,6 @@ from syncd.cli.progress.display import ProgressDisplay
 from syncd.cli.standalone_sync import sync_alone
 from syncd.core.settings import check_config
 from syncd.daemon.build import folders_of, status_publisher_of
-from syncd.emulator.request_log import RequestRecord
 from syncd.report.status_publisher import RunTotals
 from syncd.report.status_store import read_last
 from syncd.report.systemd_notify import SystemdNotifier
@@ -33,15 +32,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """`a`, `d/b` and `stay` are in the sandbox."""
     with rigged(tmp_path) as it:
         it.clock.wall = LATER_S
-
-        def wait(entry: RequestRecord) -> None:
-            """Wait for the program, which runs in real time, before the emulator answers."""
-            sandbox = it.emulator.sandbox(entry.sandbox or "")
-            if sandbox is not None:
-                sandbox.wait()
-
-        for op in ("execution-logs", "execution-status"):
-            it.emulator.faults.on(op, "before", wait)
+        it.wait_for_programs()
         for path in ("a", "d/b", "stay"):
             it.write(path)
         it.sync()
@@ -285,7 +276,9 @@ def test_of_one_sandbox(rig: Rig) -> None:
     assert leftover_files(rig) == 0
     rig.keys["sandbox"]["id"] = SANDBOX
     rig.restart()
+    rig.sync()
     assert leftover_files(rig) == 1
+    rig.write("stay", "changed")
     rig.emulator.faults.script("initialize: gone")
     failure, _ = rig.fail()
     assert "knows no sandbox" in str(failure)

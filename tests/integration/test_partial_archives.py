@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.directories import directories_for
 from syncd.core.errors import Stop
 from syncd.core.waiter import Superseded
 from tests.integration.sync_rig import RecordingObserver, Rig, rigged
@@ -18,8 +20,10 @@ from tests.integration.sync_rig import RecordingObserver, Rig, rigged
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Nothing is in the sandbox yet, and a sync looks only for the proof."""
     with rigged(tmp_path) as it:
-        it.keys["sync"] = {"archive": "changes"}
+        it.keys["sync"]["archive"] = "auto"
+        it.wait_for_programs()
         for number in range(20):
             it.write(f"d{number % 4}/f{number}", f"content {number}")
         (it.workspace / "big").write_bytes(os.urandom(300_000))
@@ -38,6 +42,11 @@ def sent(rig: Rig) -> int:
     return uploads(rig)[-1]
 
 
+def looks(rig: Rig) -> int:
+    """Return how many programs were begun."""
+    return rig.asked().count("execute")
+
+
 def equal(rig: Rig) -> bool:
     """True if the sandbox holds all of the workspace unchanged."""
     here = {
@@ -49,9 +58,13 @@ def equal(rig: Rig) -> bool:
 
 
 def test_only_changes_are_sent(rig: Rig) -> None:
-    """The first archive is full, later ones are as small as the change, and one dump proved it."""
-    rig.sync()
-    assert sent(rig) > 300_000
+    """The first archive is whole; the proof follows at once, by one path and one look; later ones are small."""
+    outcome, _ = rig.sync()
+    whole, proof = uploads(rig)
+    assert proof < 1_000 < 300_000 < whole
+    assert (looks(rig), rig.asked().count("initialize")) == (1, 2)
+    assert outcome.sync is not None
+    assert (outcome.sync.archive_bytes, outcome.files) == (whole, 21)
     rig.write("d1/f1", "changed")
     rig.write("new/dir/f", "new")
     outcome, _ = rig.sync()
@@ -59,12 +72,12 @@ def test_only_changes_are_sent(rig: Rig) -> None:
     assert equal(rig)
     assert outcome.sync is not None
     assert outcome.files == 22
-    assert rig.asked().count("dump") == 1
     for number in range(3):
         rig.write("d1/f1", f"again {number}")
         rig.sync()
         assert sent(rig) < 1_000
-    assert rig.asked().count("dump") == 1
+    assert looks(rig) == 1
+    assert "dump" not in rig.asked()
     outcome, _ = rig.sync()
     assert outcome.sync is None
 
@@ -72,13 +85,11 @@ def test_only_changes_are_sent(rig: Rig) -> None:
 def test_it_goes_on_after_a_restart(rig: Rig) -> None:
     """The next process knows what the sandbox holds, and that partial archives work there."""
     rig.sync()
-    rig.write("d1/f1", "changed")
-    rig.sync()
     rig.restart()
     rig.write("d1/f1", "changed again")
     rig.sync()
     assert sent(rig) < 1_000
-    assert rig.asked().count("dump") == 1
+    assert looks(rig) == 1
     assert equal(rig)
 
 
@@ -101,7 +112,6 @@ def test_links_modes_and_deletions(rig: Rig) -> None:
 def test_mirrored_deletions(rig: Rig) -> None:
     """They are made before a partial archive as before a whole one."""
     rig.keys["sandbox"]["deletions"] = "mirror"
-    rig.emulator.faults.on("execution-logs", "before", lambda _: rig.sandbox.wait())
     rig.sync()
     (rig.workspace / "d3" / "f3").unlink()
     rig.sync()
@@ -153,95 +163,94 @@ def test_a_forced_push_is_whole(rig: Rig) -> None:
     assert sent(rig) > 300_000
 
 
-def test_a_sandbox_that_is_replaced_gets_full_archives(rig: Rig) -> None:
-    """If initialize removes what is not in the archive, partial ones are not used any more, with a warning."""
-    rig.sync()
-    _empty_itself(rig)
-    rig.write("d1/f1", "changed")
+REPLACES = "initialize: replace always"
+NOBODY = "execute: 501 always", "dump: 501 always"
+
+
+def test_a_sandbox_that_replaces_gets_whole_archives(rig: Rig) -> None:
+    """If initialize removes what is not in the archive, partial ones are not used, with a warning."""
+    rig.emulator.faults.script(REPLACES)
     outcome, _ = rig.sync()
+    first, proof, again = uploads(rig)
+    assert proof < 1_000 < 300_000 < min(first, again)
     assert outcome.sync is not None
-    assert outcome.sync.archive_bytes == sent(rig)
-    assert outcome.change is not None
-    assert len(outcome.change) == 1
+    assert outcome.sync.archive_bytes == again
     assert equal(rig)
-    assert sent(rig) > 300_000
-    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
-    rig.restart()
-    rig.write("d1/f1", "changed again")
+    for content in ("changed", "changed again"):
+        assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+        rig.write("d1/f1", content)
+        rig.sync()
+        assert equal(rig)
+        assert sent(rig) > 300_000
+        rig.restart()
+    assert looks(rig) == 1
+
+
+def test_by_a_dump_where_no_program_runs(rig: Rig) -> None:
+    """It proves as much, either way."""
+    rig.emulator.faults.script("execute: 501 always")
     rig.sync()
-    assert equal(rig)
-    assert sent(rig) > 300_000
     assert rig.asked().count("dump") == 1
-
-
-def _empty_itself(rig: Rig) -> None:
-    """Empty the sandbox before each initialize from now on."""
-
-    def emptied(_: object) -> None:
-        for path in sorted(rig.sandbox.workspace.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-
-    rig.emulator.faults.on("initialize", "before", emptied)
-
-
-def test_without_a_dump_whole_ones_follow(rig: Rig) -> None:
-    """A whole archive follows at once. After a while the dump is requested again."""
+    rig.write("d1/f1", "changed")
     rig.sync()
-    _empty_itself(rig)
-    rig.emulator.faults.script("dump: 404")
+    assert sent(rig) < 1_000
+    assert rig.asked().count("dump") == 1
+    assert equal(rig)
+
+
+def test_by_a_dump_of_a_sandbox_that_replaces(rig: Rig) -> None:
+    """Its archive shows what is missing."""
+    for fault in ("execute: 501 always", REPLACES):
+        rig.emulator.faults.script(fault)
+    rig.sync()
+    assert [warning.key for warning in rig.cycle.warnings] == ["small-archives"]
+    assert sent(rig) > 300_000
+    assert equal(rig)
+
+
+def test_where_nobody_can_look_whole_ones_follow(rig: Rig) -> None:
+    """A whole archive follows the proof's at once. After a while it is tried again."""
+    for fault in (*NOBODY, REPLACES):
+        rig.emulator.faults.script(fault)
+    rig.sync()
+    assert sent(rig) > 300_000
+    assert equal(rig)
+    uploaded = len(uploads(rig))
     for content in ("changed", "again"):
         rig.write("d1/f1", content)
         rig.sync()
         assert sent(rig) > 300_000
         assert equal(rig)
+    assert len(uploads(rig)) == uploaded + 2
     assert rig.cycle.warnings == []
+    assert looks(rig) == rig.asked().count("dump") == 1
     rig.clock.go_on(900)
     rig.write("d1/f1", "and again")
     rig.sync()
-    small, whole = uploads(rig)[-2:]
-    assert small < 1_000 < whole
-    assert rig.asked().count("dump") == 2
+    first, small, whole = uploads(rig)[-3:]
+    assert small < 1_000 < min(first, whole)
+    assert looks(rig) == rig.asked().count("dump") == 2
     assert equal(rig)
 
 
 @pytest.mark.parametrize(
-    "fault", ["dump: 503 always", "dump: close always", "download: cut always", "dump: 429 retry-after=60"]
+    "fault",
+    ["execute: 503 always", "execution-logs: html always", "execution-upload-url: reset always", "execute: 429 always"],
 )
-def test_a_proof_is_not_retried(rig: Rig, fault: str) -> None:
-    """A failed dump is not retried during a sync: a whole archive follows at once."""
-    rig.sync()
-    _empty_itself(rig)
-    rig.emulator.faults.script(fault)
-    rig.write("d1/f1", "changed")
+@pytest.mark.parametrize("dump", ["503", "close", "429 retry-after=60"])
+def test_a_proof_is_not_retried(rig: Rig, fault: str, dump: str) -> None:
+    """A look that failed is not repeated during a sync: a whole archive follows at once."""
+    for text in (fault, f"dump: {dump} always", REPLACES):
+        rig.emulator.faults.script(text)
     _, observer = rig.sync()
     assert observer.waits == []
-    assert rig.asked().count("dump") == 1
+    assert rig.asked().count("dump") <= 1
     assert equal(rig)
-    rig.emulator.faults.clear()
+    asked = len(rig.asked())
     rig.write("d1/f1", "again")
     rig.sync()
-    assert rig.asked().count("dump") == 1
-
-
-def test_a_slow_proof_is_given_up(rig: Rig) -> None:
-    """A dump that takes longer than its size explains is given up, and a whole archive follows."""
-    rig.sync()
-    rig.write("d1/f1", "changed")
-    waits = [100.0]
-    rig.meanwhile = lambda: rig.clock.go_on(waits.pop() if waits and rig.asked()[-1] == "download" else 0)
-    rig.sync()
-    small, whole = uploads(rig)[-2:]
-    assert small < 1_000 < whole
-    assert rig.asked().count("dump") == 1
-    rig.meanwhile = lambda: None
-    rig.write("d1/f1", "changed again")
-    rig.sync()
-    assert sent(rig) > 300_000  # it is not asked again at once
-    assert rig.asked().count("dump") == 1
-    assert rig.cycle.warnings == []
+    assert rig.asked()[asked:] == ["upload", "initialize"]
+    assert equal(rig)
 
 
 class NewerError(Exception):
@@ -250,70 +259,73 @@ class NewerError(Exception):
 
 @pytest.mark.parametrize("ended", [Stop(), Superseded(), OSError(errno.EIO, "no"), NewerError()], ids=repr)
 @pytest.mark.parametrize("anew", [True, False], ids=["another process", "the same process"])
-def test_an_interrupted_proof(rig: Rig, ended: BaseException, anew: bool) -> None:
+@pytest.mark.parametrize("during", ["initialize", "execution-logs"])
+def test_an_interrupted_proof(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, ended: BaseException, during: str, *, anew: bool
+) -> None:
     """The sandbox may hold only the partial archive: it is uncertain, and gets everything next."""
-    rig.sync()
-    rig.emulator.faults.script("initialize: replace always")
-    rig.write("d1/f1", "changed")
+    rig.emulator.faults.script(REPLACES)
+    exchange = rig.client.exchange
 
-    def end() -> None:
-        if rig.asked()[-1] == "download":
+    def ends(*args: Any, **options: Any) -> Any:
+        answer = exchange(*args, **options)
+        if len(uploads(rig)) == 2 and rig.asked()[-1] == during:
             raise ended
+        return answer
 
-    rig.meanwhile = end
+    monkeypatch.setattr(rig.client, "exchange", ends)
     with pytest.raises(type(ended)):
         rig.sync()
+    monkeypatch.undo()
     assert sent(rig) < 1_000
     assert not equal(rig)
-    rig.meanwhile = lambda: None
     if anew:
         rig.restart()
     rig.sync()
     assert equal(rig)
     assert sent(rig) > 300_000
-    if not anew:  # it was given up just now: each one that is costs a whole archive
-        rig.write("d1/f1", "changed again")
-        rig.sync()
-        assert rig.asked().count("dump") == 1
-        assert equal(rig)
 
 
-@pytest.mark.parametrize("fault", ["initialize: replace always", "list: 503"], ids=["replaces", "keeps the rest"])
+@pytest.mark.parametrize("fault", [REPLACES, "list: 503"], ids=["replaces", "keeps the rest"])
 def test_a_proof_that_cannot_be_recorded(rig: Rig, fault: str) -> None:
     """This process goes on, and the next one sends everything."""
-    rig.sync()
     rig.emulator.faults.script(fault)
-    (state,) = [path.parent for path in (rig.folder / "state").rglob("initialized")]
-    rig.write("d1/f1", "changed")
 
     def close(_: object) -> None:
-        state.rename(state.with_name("elsewhere"))
+        (record,) = (rig.folder / "state").rglob("initialized")
+        record.parent.rename(record.parent.with_name("elsewhere"))
 
-    rig.emulator.faults.on("dump", "before", close)
+    rig.emulator.faults.on("execution-logs", "after", close)
     rig.sync()
     assert equal(rig)
     assert "state:write" in [warning.key for warning in rig.cycle.warnings]
-    state.with_name("elsewhere").rename(state)
+    (record,) = (rig.folder / "state").rglob("initialized")
+    for made in record.parent.parent.iterdir():
+        if made != record.parent:
+            shutil.rmtree(made)
     rig.restart()
+    record.parent.rename(Path(directories_for(str(rig.workspace), rig.environ).state))
+    rig.emulator.faults.clear()
+    rig.wait_for_programs()
     rig.sync()
     assert equal(rig)
-    assert sent(rig) > 300_000
+    assert max(uploads(rig)[-2:]) > 300_000
 
 
 def test_an_archive_that_lacks_nothing_proves_nothing(rig: Rig) -> None:
-    """While the workspace holds only the changes and their folders, archives are whole."""
+    """While the workspace holds a single path and its folders, archives are whole."""
     shutil.rmtree(rig.workspace)
-    rig.write("d/e/f", "content")
+    rig.emulator.faults.script(REPLACES)
+    rig.write("f", "content")
     rig.sync()
-    _empty_itself(rig)
-    rig.write("d/e/f", "changed")
+    rig.write("f", "changed")
     rig.sync()
-    assert "dump" not in rig.asked()
+    assert looks(rig) == 0
     for path in ("g", "h"):
         rig.write(path)
         rig.sync()
         assert equal(rig)
-    assert rig.asked().count("dump") == 1
+    assert looks(rig) == 1
 
 
 class TruncatingObserver(RecordingObserver):
@@ -327,28 +339,25 @@ class TruncatingObserver(RecordingObserver):
         super().sent(sent_bytes, total_bytes)
 
 
-def test_an_archive_made_again_proves_nothing(rig: Rig) -> None:
-    """A partial archive that was damaged is sent as a whole one; if partial ones work there stays open."""
+def test_an_archive_that_is_damaged_is_sent_whole(rig: Rig) -> None:
+    """A partial archive whose chunks are lost in the spool becomes a whole one."""
     rig.sync()
-    _empty_itself(rig)
     rig.write("d1/f1", "changed" * 100)
     observer = TruncatingObserver(rig.clock)
     observer.folder = rig.folder
     rig.sync(observer=observer)
     assert sent(rig) > 300_000
-    assert "dump" not in rig.asked()
+    assert equal(rig)
     rig.write("d1/f1", "again")
     rig.sync()
+    assert sent(rig) < 1_000
     assert equal(rig)
-    assert rig.asked().count("dump") == 1
 
 
 def test_names_that_are_not_utf8(rig: Rig) -> None:
     """They are reported and recorded as any other."""
     (rig.workspace / os.fsdecode(b"A-\xff")).write_text("first of all that is missing")
-    rig.sync()
-    _empty_itself(rig)
-    rig.write("d1/f1", "changed")
+    rig.emulator.faults.script(REPLACES)
     rig.sync()
     rig.restart()
     assert "xff')" in str(rig.cycle.warnings[0])

@@ -310,7 +310,7 @@ def test_an_excluded_file_is_not_deleted(rig: Rig, deletions: str) -> None:
 
 def test_partial_archives(rig: Rig) -> None:
     """An archive of only the changes is searched as well."""
-    rig.keys["sync"] = {"archive": "changes"}
+    rig.keys["sync"]["archive"] = "auto"
     rig.restart()
     rig.write("b.txt", SECRET)
     rig.write("c.txt", "more")

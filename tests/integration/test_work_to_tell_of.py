@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from syncd.archive.snapshotter import SyncMode
+from syncd.core.settings import check_config
+from syncd.daemon.build import folders_of, status_publisher_of
+from syncd.report.status_publisher import RunTotals
+from syncd.report.systemd_notify import SystemdNotifier
 from syncd.sandbox.look_request import LookRequest
 from tests.agent import Agent
 from tests.integration.sync_rig import Rig, rigged
@@ -80,7 +84,7 @@ def test_all_is_saved_before_the_end(acquired: Rig) -> None:
     """Then there is nothing to tell."""
     acquired.clock.go_on(7150)
     acquired.cycle.save_before_end()
-    assert acquired.cycle.work_saver.take_unsaved() is None
+    assert acquired.cycle.work_saver.take_news() is None
     assert acquired.cycle.warnings == []
     assert acquired.cycle.agent_status.saved == 1
 
@@ -89,10 +93,10 @@ def test_nobody_can_look_before_the_end(acquired: Rig) -> None:
     """It is told once, and stays a warning."""
     acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
     acquired.cycle.save_before_end()
-    told = acquired.cycle.work_saver.take_unsaved()
+    told = acquired.cycle.work_saver.take_news()
     assert told is not None
     assert "could not be saved before it ended" in told
-    assert acquired.cycle.work_saver.take_unsaved() is None
+    assert acquired.cycle.work_saver.take_news() is None
     assert [warning.key for warning in acquired.cycle.warnings] == ["unsaved"]
 
 
@@ -103,9 +107,10 @@ def test_some_files_are_not_saved(acquired: Rig, monkeypatch: pytest.MonkeyPatch
         agent.write(f"large{number}\n", "x" * 1000)
     monkeypatch.setattr(LookRequest, "__init__", _with_little_room(LookRequest.__init__))
     acquired.cycle.save_before_end()
-    told = acquired.cycle.work_saver.take_unsaved()
+    told = acquired.cycle.work_saver.take_news()
     assert told is not None
-    assert told.startswith("4 files in the sandbox could not be saved before it ended: 'large0\\\\n', ")
+    assert told.startswith("4 files in the sandbox ")
+    assert " could not be saved before it ended: 'large0\\\\n', " in told
     assert told.endswith("'large2\\\\n' and 1 more")
     assert acquired.cycle.agent_status.saved == 1
     (warning,) = acquired.cycle.warnings
@@ -130,5 +135,27 @@ def test_a_sandbox_that_is_gone_already(acquired: Rig, *, is_known: bool) -> Non
         acquired.sync()
     acquired.emulator.faults.script("any: 404 always")
     acquired.cycle.save_before_end()
-    assert (acquired.cycle.work_saver.take_unsaved() is not None) == is_known
+    assert (acquired.cycle.work_saver.take_news() is not None) == is_known
     assert "unsaved" in [warning.key for warning in acquired.cycle.warnings]
+
+
+def test_it_is_shown_on_the_desktop(acquired: Rig) -> None:
+    """The daemon's status hands it on, once."""
+    shown: list[str] = []
+    config = check_config(acquired.keys)
+    publisher = status_publisher_of(
+        config,
+        folders_of(config, acquired.environ),
+        acquired.clock,
+        totals=RunTotals(),
+        systemd=SystemdNotifier(acquired.environ, acquired.clock, 1),
+        desktop=None,
+        target=acquired.cycle.target,
+    )
+    publisher.notifier.unsaved = shown.append  # type: ignore[method-assign]
+    acquired.emulator.faults.script("execute: 501 always", "dump: 501 always")
+    acquired.cycle.save_before_end()
+    for _ in range(2):
+        publisher.learn(acquired.cycle, {})
+    assert len(shown) == 1
+    assert "could not be saved" in shown[0]

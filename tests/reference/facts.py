@@ -33,6 +33,7 @@ ENVIRONMENT = (
     ("SSL_CERT_FILE", "Certificates to trust in place of the system's: a company's own, for example."),
     ("SSL_CERT_DIR", "The same, as a folder."),
     ("NO_COLOR", "Not empty: no colours."),
+    ("PAGER", "The program that shows `syncd diff` on a terminal, with its options; default: `less -FRX`."),
     ("NOTIFY_SOCKET", "Set by systemd: where `syncd run` says that it is ready, alive, or stopping."),
     ("WATCHDOG_USEC", "Set by systemd: how often it has to say so."),
     ("WATCHDOG_PID", "Set by systemd: who has to say so."),
@@ -45,6 +46,8 @@ EXAMPLES = (
     ("syncd service install", "Keep it in step from now on, and at every login."),
     ("syncd explain build/report.pdf", "Why does this file not arrive?"),
     ("syncd flush --timeout 60 && start-the-agent", "Start something that needs all that is on disk now."),
+    ("syncd diff && syncd apply", "See what the agent changed, and bring it home."),
+    ("syncd apply --undo", "Take the last one back."),
     ("syncd status --watch", "Look on."),
     ("syncd push --config ~/.config/syncd/other.toml", "A second workspace."),
 )

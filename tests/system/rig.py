@@ -27,6 +27,18 @@ FAST: dict[str, object] = {
     "retry.max_delay_seconds": 0.5,
     "retry.give_up_after_seconds": 30,
 }
+# Most tests are about one step of a sync, count its requests or hold one back: without a look, a proof and removals, a
+# sync is an upload and an initialize. A test of what the sandbox's side does starts from `DEFAULTS`.
+SIMPLE: dict[str, object] = {
+    "sandbox.deletions": "keep",
+    "sandbox.agent_changes": "overwrite",
+    "sync.archive": "full",
+}
+DEFAULTS: dict[str, object] = {
+    "sandbox.deletions": "mirror",
+    "sandbox.agent_changes": "save",
+    "sync.archive": "auto",
+}
 _POLL_S = 0.03
 _SIGNED = re.compile(r"(?i)x-goog-signature|[0-9a-f]{200}")
 
@@ -62,6 +74,7 @@ class Rig:
             "sandbox.base_url": self.emulator.base_url,
             "sandbox.api_key_file": str(self.key_file),
             **FAST,
+            **SIMPLE,
             **(keys or {}),
         }
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
@@ -115,6 +128,13 @@ class Rig:
     def kill(self) -> None:
         """Send SIGKILL to the last process."""
         self.daemons[-1].kill()
+
+    def restart(self) -> Running:
+        """Kill the last process, start another one, and wait until it watches."""
+        self.kill()
+        daemon = self.start()
+        self.until(lambda: (self.shown().get("pid"), self.shown()["state"]) == (daemon.pid, "watching"), "a restart")
+        return daemon
 
     def run(self, *args: str, prefix: Sequence[str] = ()) -> Finished:
         """Run `syncd ARGS` to its end."""

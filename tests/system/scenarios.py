@@ -21,12 +21,14 @@ from syncd.core.text import shown_path
 from syncd.emulator import Emulator, RequestRecord, Sandbox
 from syncd.emulator.extract import ArchiveRefused, Bounds
 from syncd.sandbox.removal_plan import within
+from syncd.sandbox.saved_versions import SavedVersions
 from syncd.scan.scanner import Scanner
 from syncd.selection.selection import Selection, SelectionSettings
+from tests.fuzz.agent_side import SavedEntries, note_look
 from tests.fuzz.checker import DEFAULTS
 from tests.fuzz.configured_generator import generate
 from tests.fuzz.damage import damage
-from tests.fuzz.model import SandboxModel, extracted_of, not_deleted, sent_in
+from tests.fuzz.model import SandboxModel, extracted_of, not_deleted, sent_in, shown
 from tests.fuzz.operations import AGENT_STEPS, MARKS, Operations, SandboxAgent, Tree, tree
 from tests.fuzz.scenario import Scenario, Step
 from tests.system.command import CLOCK, Running
@@ -68,6 +70,8 @@ class ProcessRun:
         self.log: list[str] = []
         self._is_plain = True
         self._wipes_sandboxes = False
+        self._looks_fail = False
+        self._saved = SavedEntries(SavedVersions(str(rig.state_folder), CLOCK))
         self._expired = 0
         self._settings: tuple[Any, ...] = DEFAULTS
         self._sandboxes: dict[str, TrackedSandbox] = {}
@@ -120,6 +124,7 @@ class ProcessRun:
         elif step.name == "fault":
             if not self._is_too_long(step.args[0]):
                 self._figures["faults"] += 1
+                self._looks_fail |= step.args[0].startswith(("exec", "dump", "download", "any"))
                 self._rig.faults(step.args[0])
         else:
             self._do(step)
@@ -302,7 +307,7 @@ class ProcessRun:
                 tracked.sandbox.start_held()
             tracked.sandbox.wait()
             remote = tree(tracked.sandbox.workspace)
-            if not self._is_plain:
+            if not self._is_plain or self._state_damaged:
                 blocked = self._blocked(wanted)
                 free = {path: entry for path, entry in wanted.items() if not within(path, blocked)}
                 lost = [*tracked.model.missing(free, remote), *tracked.model.lost_agent_files(remote)]
@@ -340,14 +345,17 @@ class ProcessRun:
                 if self._wipes_sandboxes:  # each archive must hold everything
                     emptied(sandbox.workspace)
                     tracked.model.cleared()
+                self._account(tracked, "removed")
                 try:
                     count = initialize(packed, bounds, *more)
                 except ArchiveRefused as error:
                     if self._is_plain or "could not be extracted" not in str(error):
                         self.lost.append(f"an archive cannot be extracted: {error}")
+                    self._account(tracked, "overwritten")
                     remote = tree(sandbox.workspace)
                     tracked.model.extracted(extracted_of(sent_in(tar), remote), remote)
                     raise
+                self._account(tracked, "overwritten")
                 tracked.model.extracted(sent_in(tar), tree(sandbox.workspace))
             for other in self._sandboxes.values():
                 if other is not tracked:
@@ -364,11 +372,23 @@ class ProcessRun:
         def locked_execute(name: str, packed: BinaryIO, *more: Any) -> None:
             self._figures["executions"] += 1
             with tracked.lock:
+                note_look(tracked.model, packed)
                 execute(name, packed, *more)
 
         sandbox.initialize = tracked_initialize  # type: ignore[method-assign]
         sandbox.reset = tracked_reset  # type: ignore[method-assign]
         sandbox.execute = locked_execute  # type: ignore[method-assign]
+
+    def _account(self, tracked: TrackedSandbox, what: str) -> None:
+        """Check that the agent's versions that are gone now were saved, if a look could show them."""
+        gone = tracked.model.gone(tree(tracked.sandbox.workspace))
+        for path, (entry, seen) in gone.items():
+            self._figures[f"versions {what}"] += 1
+            if self._settings[5] == "overwrite" or self._state_damaged or self._saved.holds(path, entry):
+                continue
+            if what == "removed" or (seen and not self._looks_fail):
+                self.lost.append(f"the agent's {path!r} ({shown(entry)}) was {what}, and is not saved")
+        tracked.model.removed(gone)
 
     def _note_acquire(self) -> None:
         """Track a sandbox that the request acquired."""

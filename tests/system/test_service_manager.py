@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from syncd.emulator import When
-from tests.system.rig import Rig
+from tests.system.rig import DEFAULTS, Rig
 from tests.system.service_manager import ServiceManager
 
 PING_S = 0.5
@@ -86,7 +86,8 @@ def test_a_server_that_hangs_or_fails_for_longer_than_the_watchdog_waits(
     rig: Rig, manager: ServiceManager, fault: str
 ) -> None:
     """Waiting for an answer, and for the next attempt, counts as progress, too."""
-    rig.configure({"sync.archive": "changes", "retry.give_up_after_seconds": 120})
+    rig.configure({**DEFAULTS, "retry.give_up_after_seconds": 120})
+    rig.faults("execute: 404 always")  # so that each sync looks by a dump
     rig.fill(5)
     rig.up()
     rig.ok("flush")

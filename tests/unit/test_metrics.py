@@ -7,7 +7,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as older_format
 
 from syncd.report.metrics import exposition
-from syncd.sync.status_document import LastError, LastSync, SandboxName, State, Status
+from syncd.sync.status_document import AgentStatus, LastError, LastSync, SandboxName, State, Status
 from tests.clock import NOON_S
 
 NOTHING = Status(
@@ -37,6 +37,7 @@ FULL = replace(
     uploaded_bytes=61_000_000,
     left_out={"built-in": 1100, ".gitignore": 102},
     sandbox_expires_at="2026-11-24T15:20:11Z",
+    agent=AgentStatus(saved=2, held=("a",)),
 )
 
 Samples = dict[tuple[str, str], float]
@@ -68,6 +69,8 @@ def test_a_running_daemon() -> None:
         ("syncd_failures_total", ""): 3,
         ("syncd_uploaded_bytes_total", ""): 61_000_000,
         ("syncd_warnings", ""): 2,
+        ("syncd_saved_versions", ""): 2,
+        ("syncd_held_paths", ""): 1,
         ("syncd_left_out_paths", "built-in"): 1100,
         ("syncd_left_out_paths", ".gitignore"): 102,
         ("syncd_start_timestamp_seconds", ""): NOON_S - 4811,

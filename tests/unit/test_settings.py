@@ -82,7 +82,7 @@ def test_the_smallest_configuration() -> None:
         ("sync", "debounce_seconds", "1", '"1"', "from 0 to 86400"),
         ("sync", "max_wait_seconds", float("inf"), "inf", "from 0 to 86400"),
         ("sync", "rescan_minutes", 0, "0", "more than 0"),
-        ("sync", "archive", "delta", '"delta"', '"full" or "changes"'),
+        ("sync", "archive", "delta", '"delta"', '"auto" or "full"'),
         ("sync", "max_snapshot_mib", 0, "0", "from 1"),
         ("sync", "max_snapshot_mib", 1.5, "1.5", "whole number"),
         ("sync", "upload_limit_kib_per_second", -1, "-1", "0 for no limit"),

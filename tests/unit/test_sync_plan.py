@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from syncd.sandbox.look_request import LookAction
+from syncd.sandbox.three_way import AgentChanges
 from syncd.scan.manifest import Difference, Entry, Kind, Manifest
-from syncd.sync.sync_plan import SandboxContent, partial_paths
+from syncd.sync.sync_plan import SandboxContent, least_of, look_request, partial_paths
 
 
 def _file(size_bytes: int = 8) -> Entry:
@@ -28,21 +30,35 @@ DIRECTORY = Entry(Kind.DIRECTORY, 0o755, 0)
 )
 def test_the_sandbox_may_differ(found: Difference, uncertain: bool, differs: bool) -> None:
     """After any difference, certain or not, and after an initialize without an answer."""
-    assert SandboxContent({}, {}, uncertain).may_differ(found) is differs
+    assert SandboxContent({}, (), uncertain).may_differ(found) is differs
 
 
 def test_each_version_may_be_in_the_sandbox() -> None:
     """The last known manifest and the entries sent after it; neither if nothing is known."""
-    content = SandboxContent({"a": _file()}, {"b": _file()})
-    assert content.versions == ({"a": _file()}, {"b": _file()})
+    content = SandboxContent({"a": _file()}, ({"b": _file()}, {"a": _file(9)}))
+    assert content.versions == ({"a": _file()}, {"b": _file()}, {"a": _file(9)})
+    assert content.versions_of("a") == [_file(), _file(9)]
     assert [content.may_hold(path) for path in "abc"] == [True, True, False]
-    assert SandboxContent().versions == ({}, {})
+    assert SandboxContent().versions == ({},)
 
 
-def test_nothing_is_expected_after_an_unanswered_initialize() -> None:
-    """A reset may have preceded it."""
-    assert set(SandboxContent({"a": _file()}, {"b": _file()}).expected) == {"a"}
-    assert set(SandboxContent({"a": _file()}, {}, uncertain=True).expected) == set()
+@pytest.mark.parametrize(
+    ("now", "same"),
+    [
+        (Entry(Kind.FILE, 0o644, 99, 8, digest=b"d"), True),  # another time
+        (Entry(Kind.FILE, 0o644, 0, 8, digest=b"e"), False),
+        (Entry(Kind.FILE, 0o755, 0, 8, digest=b"d"), False),
+        (Entry(Kind.FILE, 0o644, 0, 9, digest=b"d"), False),
+        (Entry(Kind.FILE, 0o644, 0, 8), False),  # its content is not known
+        (Entry(Kind.SYMLINK, 0o644, 0, 8, "a"), False),
+    ],
+)
+def test_a_path_is_as_the_base(now: Entry, *, same: bool) -> None:
+    """By its content; where no base is known, nothing is."""
+    base = {"a": Entry(Kind.FILE, 0o644, 0, 8, digest=b"d")}
+    assert SandboxContent(base).is_as_base("a", now) is same
+    assert not SandboxContent().is_as_base("a", now)
+    assert not SandboxContent({}, (base,)).is_as_base("a", base["a"])
 
 
 MANIFEST: Manifest = {"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIRECTORY, "e/c": _file(9), "f": _file(1)}
@@ -53,17 +69,70 @@ MANIFEST: Manifest = {"d": DIRECTORY, "d/a": _file(3), "d/b": _file(5), "e": DIR
     [
         (Difference(), {"d"}),
         (Difference(removed=["gone"]), {"d"}),
-        (Difference(added=["d/a"], changed=["d/b"], uncertain=["f"]), {"d", "d/a", "d/b", "f"}),
-        (Difference(changed=["d/a", "d/b", "e/c"]), {"d", "d/a", "d/b", "e/c"}),
+        (Difference(added=["d/a"], changed=["d/b"], uncertain=["f"]), {"d/a", "d/b", "f"}),
+        (Difference(changed=["d/a", "d/b", "e/c"]), {"d/a", "d/b", "e/c"}),
         (Difference(changed=["d/a", "d/b", "e/c", "f"]), None),
         (Difference(added=list(MANIFEST)), None),
     ],
 )
 def test_a_partial_archive_holds_what_differs(found: Difference, paths: set[str] | None) -> None:
-    """With the smallest entry, and directories by the paths in them. None if it would hold everything."""
+    """Or the smallest entry, if nothing does; directories by the paths in them. None if it would hold everything."""
     assert partial_paths(MANIFEST, found) == paths
 
 
 def test_a_partial_archive_is_never_empty() -> None:
-    """The smallest entry is in it: a server may refuse an archive without any."""
-    assert partial_paths({"a": _file(9), "b": _file(2), "c": _file(5)}, Difference()) == {"b"}
+    """A directory or the smallest file is in it, since a server may refuse an empty one; nothing that stays there."""
+    files = {"a": _file(9), "b": _file(2), "c": _file(5)}
+    assert partial_paths(files, Difference()) == {"b"}
+    assert partial_paths(files, Difference(), ["b"]) == {"c"}
+    assert partial_paths(files, Difference(), files) is None
+    assert least_of({"d/a": _file(0), "d": DIRECTORY}) == {"d"}
+    assert least_of({"d/a": _file(0), "d": DIRECTORY, "f": _file()}, ["d"]) == {"f"}
+
+
+def _known(digest: bytes) -> Entry:
+    return Entry(Kind.FILE, 0o644, 0, 8, digest=digest)
+
+
+@pytest.mark.parametrize(
+    ("agent_changes", "actions"),
+    [
+        # In the order of the paths: as sent, changed, new, another kind, held; deleted.
+        (AgentChanges.SAVE, "compare fetch fetch fetch fetch remove"),
+        (AgentChanges.HOLD, "compare compare compare compare compare remove"),
+        (AgentChanges.FORCE, "fetch fetch fetch fetch fetch fetch"),
+        (AgentChanges.OVERWRITE, "compare fetch fetch fetch fetch remove"),
+    ],
+)
+def test_what_is_looked_at(agent_changes: AgentChanges, actions: str) -> None:
+    """What may be saved is fetched; what is removed at once is as it was put there, or reported."""
+    base = {path: _known(b"d") for path in ("as-sent", "changed", "kind", "held", "deleted")}
+    manifest = {"as-sent": base["as-sent"], "changed": _known(b"e"), "new": _known(b"n"), "kind": DIRECTORY}
+    held = {"held": _known(b"h")}
+    content = SandboxContent(base, ({"changed": _known(b"u")},))
+    deleted = {"deleted": [base["deleted"]], "kind": [base["kind"]]}
+    items = look_request(content, manifest, list(manifest), deleted, held_here=held, agent_changes=agent_changes).items
+    order = ("as-sent", "changed", "new", "kind", "held", "deleted")
+    assert " ".join(items[path].action.name.lower() for path in order) == actions
+    assert {path: item.versions for path, item in items.items()} == {
+        "as-sent": (_known(b"d"),),
+        "changed": (_known(b"d"), _known(b"u"), _known(b"e")),
+        "new": (_known(b"n"),),
+        "kind": (_known(b"d"), DIRECTORY),
+        "held": (_known(b"d"), _known(b"h")),
+        "deleted": (_known(b"d"),),
+    }
+
+
+def test_a_look_at_little_counts_a_sample() -> None:
+    """So an emptied sandbox is noticed at a bounded cost; a look at everything needs no sample."""
+    base = {f"{number:05}": _known(b"d") for number in range(5_000)}
+    content = SandboxContent(base)
+
+    def look(written: list[str]) -> list[LookAction]:
+        request = look_request(content, base, written, {}, held_here={}, agent_changes=AgentChanges.SAVE)
+        return [item.action for item in request.items.values()]
+
+    assert look(["00007"]).count(LookAction.EXISTS) == 200
+    assert LookAction.EXISTS not in look(list(base))
+    assert look_request(SandboxContent(), {}, (), {}, held_here={}, agent_changes=AgentChanges.SAVE).items == {}

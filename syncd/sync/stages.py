@@ -1,0 +1,49 @@
+"""The values that one stage of a sync hands to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from syncd.archive.packer import Packed
+from syncd.archive.snapshotter import ScanResult, SyncMode
+from syncd.scan.manifest import Manifest
+from syncd.sync.delivery import SyncObserver
+from syncd.sync.sandbox_services import SandboxServices
+
+
+@dataclass(frozen=True)
+class RequestedSync:
+    """One sync that was asked for: `changed` are the only directories to scan, None for all.
+
+    `unsaved` are paths that `push --force` leaves as they are in the sandbox, as they could not be saved.
+    """
+
+    services: SandboxServices
+    mode: SyncMode
+    observer: SyncObserver
+    changed: Collection[str] | None
+    unsaved: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ArchivedSnapshot:
+    """An archive to deliver: `only` are the paths that a partial one holds, None for a whole one.
+
+    `stays` are paths that it leaves out since they stay as they are in the sandbox.
+    """
+
+    scanned: ScanResult
+    packed: Packed
+    only: Collection[str] | None
+    stays: frozenset[str]
+
+
+@dataclass(frozen=True)
+class DeliveredArchive:
+    """An archive that was initialized, and the manifest that the sandbox holds since. `is_partial`: it held changes."""
+
+    packed: Packed
+    manifest: Manifest
+    sha256: str
+    is_partial: bool

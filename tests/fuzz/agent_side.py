@@ -1,0 +1,63 @@
+"""What syncd does about the agent's versions: the paths that an execution looks at, and what was saved at home."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tarfile
+from typing import BinaryIO
+
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.sandbox.saved_versions_rules import SavedPath
+from syncd.scan.manifest import Kind
+from tests.fuzz.model import FOLDER, Entry, SandboxModel
+
+
+def note_look(model: SandboxModel, packed: BinaryIO) -> None:
+    """Note in the model what an execution looks at, by its archive; nothing if it only counts."""
+    start = packed.tell()
+    with tarfile.open(fileobj=packed, mode="r:gz") as members, contextlib.suppress(KeyError):
+        member = members.extractfile("look.json")
+        request = json.loads(member.read()) if member is not None else {}
+        if request.get("find_new"):
+            model.saw()
+        elif request:
+            paths = [os.fsdecode(path.encode("utf-8", "surrogateescape")) for path in request["paths"].split("\0")]
+            actions = zip(paths, request["actions"], strict=True)
+            model.saw([path for path, action in actions if action != "e"])
+    packed.seek(start)
+
+
+class SavedEntries:
+    """The saved versions, as entries of a `Tree`."""
+
+    def __init__(self, saved_versions: SavedVersions) -> None:
+        self._saved_versions = saved_versions
+
+    def holds(self, path: str, entry: Entry) -> bool:
+        """True if that version of the path was saved."""
+        return (path, by_digest(entry)) in self.all()
+
+    def all(self) -> list[tuple[str, Entry]]:
+        """Return all saved files, with the digests of their contents in the contents' place, links and folders."""
+        versions = self._saved_versions.all()
+        return [(path, _saved_entry(saved)) for version in versions for path, saved in version.paths.items()]
+
+
+def by_digest(entry: Entry) -> Entry:
+    """Return the entry with the digest of its content in the content's place."""
+    match entry:
+        case ("file", is_executable, bytes(content)):
+            return ("file", is_executable, hashlib.sha256(content).digest())
+    return entry
+
+
+def _saved_entry(saved: SavedPath) -> Entry:
+    match saved.kind:
+        case Kind.FILE:
+            return ("file", bool(saved.mode & 0o100), saved.digest)
+        case Kind.SYMLINK:
+            return ("link", saved.target)
+    return FOLDER

@@ -1,0 +1,475 @@
+"""Any life of a workspace and its sandbox, with a person and an agent at the same files: nothing is ever lost.
+
+Hypothesis makes the stories: edits here and there, syncs, restarts, deaths, `apply` and its undo. Each edit writes a
+word that is nowhere else, so what was lost can be named. `SYNCD_STORIES=500` makes so many, each time other ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from syncd.archive.snapshotter import SyncMode
+from syncd.cli import agent_side
+from syncd.cli.apply import undoing
+from syncd.cli.apply.command import command as apply_command
+from syncd.core.directories import directories_for
+from syncd.sandbox.saved_versions import SavedVersions
+from syncd.scan.manifest import Kind
+from tests.agent import Agent
+from tests.integration.sync_rig import KEY, SANDBOX, Rig, rigged
+
+_STORIES = int(os.environ.get("SYNCD_STORIES", "0"))
+_ODD = os.fsdecode(b"caf\xe9 \n'\"")
+PATHS = ("a", "b", "d/c", "d/e", "d/e/f", "-x", _ODD, f"{_ODD}d/g")
+_FIRST = ("a", "b", "d/c", "d/e/f", "-x", _ODD)
+_WORD = re.compile(rb"w\d{6}")
+_MIDDLE = b"".join(b"line %d\n" % number for number in range(8))
+
+Found = tuple[Any, ...]  # ("d",), ("l", target) or ("f", content, executable)
+Seen = dict[str, Found]
+
+paths = st.sampled_from(PATHS)
+sides = st.sampled_from(["head", "tail"])
+
+
+class _Died(BaseException):
+    """The process died."""
+
+
+def seen(top: Path) -> Seen:
+    """Return all that is in a folder; of the mode only the executable bit."""
+    found: Seen = {}
+    for folder, folders, files in os.walk(os.fsencode(top)):
+        for name in (*folders, *files):
+            full = os.path.join(folder, name)
+            status = os.lstat(full)
+            path = os.fsdecode(os.path.relpath(full, os.fsencode(top)))
+            if stat.S_ISLNK(status.st_mode):
+                found[path] = ("l", os.readlink(full))
+            elif stat.S_ISDIR(status.st_mode):
+                found[path] = ("d",)
+            else:
+                with open(full, "rb") as file:
+                    found[path] = ("f", file.read(), bool(status.st_mode & 0o100))
+    return found
+
+
+def words(*entries: Found | None) -> set[bytes]:
+    """Return the words that edits wrote there."""
+    return {word for entry in entries if entry and len(entry) > 1 for word in _WORD.findall(entry[1])}
+
+
+def is_near(one: str, other: str) -> bool:
+    """True if the paths are the same, or one is below the other."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+class Story(RuleBasedStateMachine):
+    """One workspace, its sandbox, and what may happen to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="story-", dir=_memory()))
+        self.rig: Rig = self._stack.enter_context(rigged(Path(folder)))
+        self.state = directories_for(str(self.rig.workspace), self.rig.environ).state
+        self.here, self.there = Agent(self.rig.workspace), Agent(self.rig.sandbox.workspace)
+        self.number = 0
+        self.theirs: set[bytes] = set()  # the agent's words that must be somewhere
+        self.was_there: set[bytes] = set()  # all words that ever were in the sandbox
+        self.arrived: dict[str, set[Found]] = {}  # all that ever was the same on both sides
+        self.clean: Seen = {}  # what was the same on both sides, and was not changed here since
+        self.applied: tuple[Seen, Seen] | None = None  # workspace and `clean` before the last apply
+        self._stack.enter_context(_in_scripted_time(self.rig))
+
+    @initialize(policy=st.sampled_from(["save", "hold"]), archive=st.sampled_from(["auto", "full"]))
+    def begin(self, policy: str, archive: str) -> None:
+        """The first sync."""
+        for path in _FIRST:
+            self._write(self.here, path, "head", keeps_mtime=False)
+        self.rig.use_defaults()
+        self._configure(policy, archive)
+        self.sync()
+
+    def teardown(self) -> None:
+        self._stack.close()
+
+    # -- a person and an agent
+
+    @rule(path=paths, side=sides)
+    def edit_here(self, path: str, side: str) -> None:
+        self._changed_here(path, lambda: self._write(self.here, path, side, keeps_mtime=False))
+
+    @rule(path=paths)
+    def delete_here(self, path: str) -> None:
+        self._changed_here(path, lambda: _delete(self.here, path))
+
+    @rule(path=paths)
+    def chmod_here(self, path: str) -> None:
+        self._changed_here(path, lambda: _chmod(self.here, path))
+
+    @rule(path=paths, kind=st.sampled_from(["link", "directory"]))
+    def other_kind_here(self, path: str, kind: str) -> None:
+        self._changed_here(path, lambda: self._other_kind(self.here, path, kind))
+
+    @rule(path=paths, side=sides, keeps_mtime=st.booleans())
+    def edit_there(self, path: str, side: str, *, keeps_mtime: bool) -> None:
+        self._changed_there(lambda: self._write(self.there, path, side, keeps_mtime=keeps_mtime))
+
+    @rule(path=paths)
+    def delete_there(self, path: str) -> None:
+        self._changed_there(lambda: _delete(self.there, path))
+
+    @rule(path=paths)
+    def chmod_there(self, path: str) -> None:
+        self._changed_there(lambda: _chmod(self.there, path))
+
+    @rule(path=paths, kind=st.sampled_from(["link", "directory"]))
+    def other_kind_there(self, path: str, kind: str) -> None:
+        self._changed_there(lambda: self._other_kind(self.there, path, kind))
+
+    # -- syncd
+
+    @rule(policy=st.sampled_from(["save", "hold"]), archive=st.sampled_from(["auto", "full"]))
+    def configure(self, policy: str, archive: str) -> None:
+        self._configure(policy, archive)
+
+    @rule()
+    def restart(self) -> None:
+        self.rig.restart()
+
+    @rule()
+    def sync(self) -> None:
+        with self._keeping():
+            self._settle()
+        self._note_arrived()
+
+    @rule()
+    def force(self) -> None:
+        with self._losing_nothing():
+            self.rig.sync(SyncMode.FORCED)
+        self._note_arrived()
+
+    @rule(fault=st.sampled_from(["initialize: lost", "initialize: 503", "upload: reset", "execute: 500 x2"]))
+    def sync_with_a_fault(self, fault: str) -> None:
+        self.rig.emulator.faults.script(fault)
+        with self._keeping():
+            self._settle()
+        self._note_arrived()
+        self.rig.emulator.faults.clear()
+        self.rig.wait_for_programs()
+
+    @rule(number=st.integers(1, 12), when=st.sampled_from(["before", "after"]))
+    def die(self, number: int, when: str) -> None:
+        """The process dies at one of its requests."""
+        exchange, left = self.rig.client.exchange, [number]
+
+        def dies(*args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and when == "before":
+                raise _Died
+            answer = exchange(*args, **options)
+            if left[0] == 0:
+                raise _Died
+            return answer
+
+        with self._keeping(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.rig.client, "exchange", dies)
+            try:
+                self.rig.sync()
+            except _Died:
+                self.rig.sandbox.wait()
+                self.rig.restart()
+
+    @rule(path=st.none() | paths, deletions=st.booleans())
+    def apply(self, path: str | None, *, deletions: bool) -> None:
+        """Nothing here is replaced that was not sent; a second time does nothing."""
+        args = ([] if path is None else [str(self.rig.workspace / path)]) + (["--deletions"] if deletions else [])
+        self._apply(args)
+        after = seen(self.rig.workspace)
+        again = self._command(*args)
+        assert (again["taken"], again["merged"], again["deleted"]) == ([], [], [])
+        assert seen(self.rig.workspace) == after
+
+    @rule()
+    def apply_and_sync(self) -> None:
+        """Both sides hold the same then, but for what is named."""
+        document = self._apply(["--deletions"])
+        self.sync()
+        here, there = seen(self.rig.workspace), seen(self.rig.sandbox.workspace)
+        named = [*document["conflicts"], *document["never"], *document["stays"], *self.rig.cycle.agent_status.held]
+        differing = {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
+        assert {path for path in differing if not any(is_near(path, each) for each in named)} == set()
+
+    @rule()
+    def apply_and_undo(self) -> None:
+        """The workspace is as before, to the times of its files."""
+        before, times = seen(self.rig.workspace), _times(self.rig.workspace)
+        document = self._apply(["--deletions"])
+        changes = {*document["taken"], *document["merged"], *document["deleted"]}
+        if not changes:
+            return
+        clean = self.applied[1] if self.applied else {}
+        with self._losing_nothing(workspace_stays=False):
+            undone = self._command("--undo")
+        assert (seen(self.rig.workspace), _times(self.rig.workspace)) == (before, times)
+        assert undone["stays"] == []
+        self.clean, self.applied = clean, None
+
+    @rule()
+    def undo(self) -> None:
+        """Whatever happened since, it changes only what the last apply wrote."""
+        before = seen(self.rig.workspace)
+        with self._losing_nothing(workspace_stays=False):
+            undone = self._command("--undo")
+        after = seen(self.rig.workspace)
+        changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+        assert {path for path in changed if not any(is_near(path, each) for each in undone["undone"])} == set()
+        for path in changed:
+            self._forget_near(path)
+        self.applied = None
+
+    @invariant()
+    def what_the_agent_wrote_is_somewhere(self) -> None:
+        self._note_there()
+        assert self._lost() == set()
+
+    # -- helpers
+
+    def _configure(self, policy: str, archive: str) -> None:
+        self.rig.keys["sandbox"]["agent_changes"] = policy
+        self.rig.keys["sync"]["archive"] = archive
+        self.rig.restart()
+        lines = [
+            f"{table}.{key} = {json.dumps(value)}\n"
+            for table, values in self.rig.keys.items()
+            for key, value in values.items()
+        ]
+        (self.rig.folder / "config.toml").write_text("".join(lines))
+
+    def _settle(self) -> None:
+        for _ in range(6):
+            if not self.rig.sync()[0].follow_up:
+                return
+        raise AssertionError("there is always one more sync")
+
+    def _apply(self, args: list[str]) -> dict[str, list[str]]:
+        before, clean = seen(self.rig.workspace), dict(self.clean)
+        with self._losing_nothing(workspace_stays=False):
+            document = self._command(*args)
+        after, there = seen(self.rig.workspace), seen(self.rig.sandbox.workspace)
+        named = {*document["taken"], *document["merged"], *document["deleted"]}
+        for path, entry in before.items():
+            if after.get(path) == entry:
+                continue
+            assert any(is_near(path, each) for each in named)
+            if entry in self.arrived.get(path, ()):
+                continue
+            assert path in document["merged"]
+            assert words(entry) - words(after[path]) <= self.was_there
+            if not (there[path][1:] == after[path][1:]):
+                assert not words(after[path]) - words(entry) - words(there[path])
+        for path in document["taken"]:
+            if after.get(path) == there.get(path):
+                self._forget_near(path)
+        for path in named:
+            self._forget_near(path)
+        self._note_arrived()
+        self.applied = (before, clean) if named else self.applied
+        return document
+
+    def _command(self, *args: str) -> dict[str, list[str]]:
+        words_ = [*args, "--json", "--config", str(self.rig.folder / "config.toml")]
+        environ = {**self.rig.environ, "KLAVIS_API_KEY": KEY}
+        there = seen(self.rig.sandbox.workspace)
+        done = CliRunner().invoke(apply_command, words_, env=environ, standalone_mode=False, catch_exceptions=False)
+        assert seen(self.rig.sandbox.workspace) == there
+        document: dict[str, list[str]] = json.loads(done.stdout)
+        assert done.return_value == (1 if document["conflicts"] else 0)
+        return document
+
+    @contextmanager
+    def _losing_nothing(self, *, workspace_stays: bool = True) -> Iterator[None]:
+        """The workspace stays as it is; words of the agent that are nowhere afterwards were lost."""
+        before = seen(self.rig.workspace)
+        self._note_there()
+        yield
+        if workspace_stays:
+            assert seen(self.rig.workspace) == before
+        assert self._lost() == set()
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """And what only the agent changed stays as it is there."""
+        before = seen(self.rig.sandbox.workspace)
+        with self._losing_nothing():
+            yield
+        after = seen(self.rig.sandbox.workspace)
+        for path, entry in self.clean.items():
+            if path in before and before[path] != entry:
+                assert after.get(path) == before[path]
+
+    def _lost(self) -> set[bytes]:
+        found = words(*seen(self.rig.workspace).values(), *seen(self.rig.sandbox.workspace).values())
+        return self.theirs - found - self._saved()
+
+    def _saved(self) -> set[bytes]:
+        found: set[bytes] = set()
+        for version in SavedVersions(self.state, self.rig.clock).all():
+            for saved in version.paths.values():
+                if saved.kind is Kind.FILE:
+                    content = (Path(self.state) / "saved" / version.id / saved.digest.hex()).read_bytes()
+                else:
+                    content = os.fsencode(saved.target)
+                found |= set(_WORD.findall(content))
+        return found
+
+    def _note_there(self) -> None:
+        self.was_there |= words(*seen(self.rig.sandbox.workspace).values())
+
+    def _note_arrived(self) -> None:
+        here, there = seen(self.rig.workspace), seen(self.rig.sandbox.workspace)
+        for path, entry in here.items():
+            if there.get(path) == entry:
+                self.arrived.setdefault(path, set()).add(entry)
+                self.clean[path] = entry
+
+    def _changed_here(self, path: str, change: Callable[[], None]) -> None:
+        if not _is_reachable(self.rig.workspace, path):
+            return
+        before = seen(self.rig.workspace)
+        change()
+        after = seen(self.rig.workspace)
+        for each in before.keys() | after.keys():
+            if before.get(each) != after.get(each):
+                self._forget_near(each)
+        self.theirs -= words(*before.values()) - words(*after.values())  # a person had it, and did not want it
+
+    def _changed_there(self, change: Callable[[], None]) -> None:
+        before = words(*seen(self.rig.sandbox.workspace).values())
+        change()
+        self.theirs |= words(*seen(self.rig.sandbox.workspace).values()) - before
+        self.theirs -= self._lost()  # the agent did not want it
+
+    def _forget_near(self, path: str) -> None:
+        for each in [each for each in self.clean if is_near(each, path)]:
+            del self.clean[each]
+
+    def _word(self) -> bytes:
+        self.number += 1
+        return b"w%06d" % self.number
+
+    def _write(self, at: Agent, path: str, side: str, *, keeps_mtime: bool) -> None:
+        """Write a new word into one end of a file, of which the rest stays."""
+        top = Path(os.fsdecode(at.path("")))
+        if not _is_reachable(top, path):
+            return
+        full = at.path(path)
+        if os.path.isdir(full) and not os.path.islink(full):
+            at.delete(path)
+        before = at.read(path) if os.path.isfile(full) and not os.path.islink(full) else b""
+        head, found, tail = before.partition(_MIDDLE)
+        if not found:
+            head = tail = self._word() + b"\n"
+        elif side == "head":
+            head = self._word() + b"\n"
+        else:
+            tail = self._word() + b"\n"
+        content = head + _MIDDLE + tail
+        if keeps_mtime and before:
+            at.write_with_old_mtime(path, content)
+        else:
+            at.write(path, content)
+
+    def _other_kind(self, at: Agent, path: str, kind: str) -> None:
+        if not _is_reachable(Path(os.fsdecode(at.path(""))), path):
+            return
+        if kind == "link":
+            at.symlink(path, self._word())
+            return
+        with suppress(FileNotFoundError):
+            at.delete(path)
+        at.write(f"{path}/inside", self._word() + b"\n" + _MIDDLE + self._word() + b"\n")
+
+
+def _is_reachable(top: Path, path: str) -> bool:
+    """True if all above the path are directories, or missing."""
+    above = top
+    for name in path.split("/")[:-1]:
+        above /= name
+        if os.path.lexists(above) and (above.is_symlink() or not above.is_dir()):
+            return False
+    return True
+
+
+def _delete(at: Agent, path: str) -> None:
+    if _is_reachable(Path(os.fsdecode(at.path(""))), path) and at.exists(path):
+        at.delete(path)
+
+
+def _chmod(at: Agent, path: str) -> None:
+    full = at.path(path)
+    if _is_reachable(Path(os.fsdecode(at.path(""))), path) and os.path.isfile(full) and not os.path.islink(full):
+        os.chmod(full, os.stat(full).st_mode ^ 0o111)
+
+
+def _times(top: Path) -> dict[str, int]:
+    return {
+        os.fsdecode(full): os.lstat(full).st_mtime_ns
+        for folder, _, files in os.walk(os.fsencode(top))
+        for full in (os.path.join(folder, name) for name in files)
+    }
+
+
+def _memory() -> str | None:
+    """A disk in memory, where a flush costs nothing."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@contextmanager
+def _in_scripted_time(rig: Rig) -> Iterator[None]:
+    """Let commands in this process go by the rig's clock, and leave its logs alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (agent_side, undoing):
+            patch.setattr(module, "CLOCK", rig.clock)
+        patch.setattr(agent_side, "set_up_logs", lambda *_: None)
+        yield
+
+
+def test_nothing_is_lost() -> None:
+    """Neither a byte here that was not sent, nor one of the agent's that is neither here nor saved."""
+    run_state_machine_as_test(
+        Story,
+        settings=settings(
+            max_examples=_STORIES or 12,
+            stateful_step_count=20,
+            derandomize=not _STORIES,
+            database=None,
+            deadline=None,
+            print_blob=False,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,125 @@
+"""Two work at one workspace: the real command, under the default settings, and an agent in the sandbox."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.agent import Agent
+from tests.system.rig import DEFAULTS, Rig
+
+NOBODY_LOOKS = ("execute: 404 always", "dump: 404 always")
+
+
+@pytest.fixture
+def agent(rig: Rig) -> Agent:
+    """The agent in a sandbox that holds the workspace."""
+    rig.configure(DEFAULTS)
+    rig.fill(12)
+    rig.write("f", "as sent")
+    rig.up()
+    rig.ok("flush")
+    return Agent(rig.sandbox.workspace)
+
+
+def saved(rig: Rig) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(rig.ok("saved", "list", "--json").out)["saved"]
+    return found
+
+
+def restored(rig: Rig, path: str) -> str:
+    """The content of that path in the newest saved version."""
+    folder = rig.home / f"restored{len(list(rig.home.iterdir()))}"
+    rig.ok("saved", "restore", saved(rig)[0]["id"], str(folder))
+    return (folder / path).read_text()
+
+
+def test_what_both_changed_is_saved_and_overwritten(rig: Rig, agent: Agent) -> None:
+    """The version there is at home, under its path and reason."""
+    agent.write("f", "the agent's")
+    rig.write("f", "mine")
+    rig.ok("flush")
+    rig.converged()
+    assert [(each["why"], each["paths"]) for each in saved(rig)] == [("overwritten", ["f"])]
+    assert restored(rig, "f") == "the agent's"
+    assert rig.status()["agent"]["saved"] == 1
+
+
+@pytest.mark.parametrize("archive", ["auto", "full"])
+def test_what_only_the_agent_changed_stays(rig: Rig, agent: Agent, archive: str) -> None:
+    """Through whole archives, a kill, another process and a rescan; what was deleted here as well."""
+    rig.configure({**DEFAULTS, "sync.archive": archive})
+    agent.write("f", "the agent's")
+    agent.write("folder0/file000.txt", "the agent's, too")
+    (rig.workspace / "folder0/file000.txt").unlink()
+    for content in ("one", "two"):
+        rig.restart()
+        rig.write("g", content)
+        rig.ok("flush")
+        assert agent.read("g") == content.encode()
+        assert agent.read("f") == b"the agent's"
+        assert agent.read("folder0/file000.txt") == b"the agent's, too"
+    assert saved(rig) == []
+
+
+def test_killed_between_saving_and_initialize(rig: Rig, agent: Agent) -> None:
+    """The next process does not save its own unanswered version as the agent's."""
+    agent.write("f", "the agent's")
+    killed = rig.once("initialize", "after", rig.kill)
+    rig.write("f", "mine")
+    assert killed.wait(20)
+    rig.write("f", "mine again")
+    rig.up()
+    rig.ok("flush")
+    rig.converged()
+    assert [each["paths"] for each in saved(rig)] == [["f"]]
+    assert restored(rig, "f") == "the agent's"
+
+
+def test_held_until_a_forced_push(rig: Rig, agent: Agent) -> None:
+    """Everything else is synced, `flush` names the held path, and `push --force` saves it first."""
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    rig.restart()
+    agent.write("f", "the agent's")
+    rig.write("f", "mine")
+    rig.write("g")
+    flushed = rig.ok("flush")
+    assert "f" in flushed.err
+    assert agent.read("f") == b"the agent's"
+    assert agent.exists("g")
+    assert rig.status()["agent"]["held"] == ["f"]
+    rig.ok("push", "--force")
+    rig.converged()
+    assert restored(rig, "f") == "the agent's"
+    assert rig.status()["agent"]["held"] == []
+
+
+def test_a_sandbox_that_was_emptied_is_filled_again(rig: Rig, agent: Agent) -> None:
+    """One small edit is enough, although the agent had changed a file that stayed as it was there."""
+    agent.write("f", "the agent's")
+    rig.write("g")
+    rig.ok("flush")
+    rig.sandbox.empty()
+    rig.write("g", "edited")
+    rig.ok("flush")
+    rig.converged()
+
+
+def test_nobody_can_look(rig: Rig, agent: Agent) -> None:
+    """`save` goes on, and `status` names it; `hold` writes nothing until somebody can."""
+    rig.faults(*NOBODY_LOOKS)
+    rig.write("g", "one")
+    rig.ok("flush")
+    assert agent.read("g") == b"one"
+    assert any("nobody could look" in warning for warning in rig.status()["warnings"])
+    rig.configure({**DEFAULTS, "sandbox.agent_changes": "hold"})
+    rig.restart()
+    rig.write("g", "two")
+    assert rig.run("flush", "--timeout", "2").code == 75
+    assert agent.read("g") == b"one"
+    assert "nobody could look" in rig.status()["last_error"]["message"]
+    rig.emulator.faults.clear()
+    rig.ok("flush")
+    assert agent.read("g") == b"two"
